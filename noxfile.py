@@ -1,0 +1,113 @@
+"""Everything that is checked about this project, each in a virtual environment of its own: `nox --list` tells."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "venv"
+nox.options.download_python = "never"
+nox.options.sessions = ["tests", "lint", "types", "architecture"]
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)
+
+
+def group(name: str) -> tuple[str, ...]:
+    """Return the requirements of one of the dependency groups in pyproject.toml."""
+    return tuple(nox.project.dependency_groups(PROJECT, name))
+
+
+def run_tests(session: nox.Session) -> None:
+    """Install the project with its extras, and run the tests; arguments after `--` go to pytest."""
+    # Editable, so that `nox -R` (which installs nothing) never tests an older state than the one in src/.
+    session.install("--editable", ".[cli]", *group("test"))
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests with the Python that runs nox."""
+    run_tests(session)
+
+
+def find_python(version: str) -> str | None:
+    """Return the path of an interpreter of that version that starts, or nothing."""
+    # pyenv puts a `python3.x` on the path for every version it has, most of which only say that they are not active.
+    installed = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    candidates = [shutil.which(f"python{version}"), *map(str, installed.glob(f"{version}.*/bin/python{version}"))]
+    for candidate in filter(None, candidates):
+        if subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return candidate
+    return None
+
+
+def add_tests_for(version: str) -> None:
+    """Add a session that runs the tests with one Python version, and skips itself where there is none."""
+    # Found here and not by nox, for which a missing interpreter is a failure wherever the variable CI is set.
+    python = find_python(version)
+
+    @nox.session(name=f"tests-{version}", python=python, tags=["pythons"], default=False)
+    def tests_for(session: nox.Session) -> None:
+        if python is None:
+            session.skip(f"there is no Python {version} on this machine")
+        run_tests(session)
+
+    tests_for.__doc__ = f"Run the tests with Python {version}, if it is installed."
+
+
+for python_version in PYTHONS:
+    add_tests_for(python_version)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types with mypy and basedpyright, and that everything public has one."""
+    session.install(".[cli]", *group("types"))
+    session.run("mypy")
+    session.run("basedpyright")
+    session.run("basedpyright", "--verifytypes", "trio_multispool", "--ignoreexternal")
+
+
+@nox.session
+def architecture(session: nox.Session) -> None:
+    """Check that imports point one way."""
+    # The sources are read, not imported: no dependency is needed.
+    session.install("--no-deps", ".")
+    session.install(*group("architecture"))
+    session.run("lint-imports")
+
+
+@nox.session(default=False)
+def demo(session: nox.Session) -> None:
+    """Run the demonstration."""
+    session.install(".[cli]")
+    session.run("python", "examples/demo.py", *session.posargs)
+
+
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a warning is an error."""
+    session.install(".[cli]", *group("docs"))
+    output = Path("docs", "_build", "html")
+    session.run("sphinx-build", "-W", "--keep-going", "-E", "-b", "html", "docs", str(output), *session.posargs)
+
+
+@nox.session(default=False)
+def dev(session: nox.Session) -> None:
+    """Make or refresh .venv, with the project (editable) and all its tools, for an editor and for quick runs."""
+    groups = [requirement for name in PROJECT["dependency-groups"] for requirement in group(name)]
+    session.run("python", "-m", "venv", ".venv")
+    python = Path(".venv", "bin", "python").absolute()
+    session.run(str(python), "-m", "pip", "install", "--editable", ".[cli]", "nox", *groups, external=True)

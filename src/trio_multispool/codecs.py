@@ -1,0 +1,185 @@
+"""How metadata becomes bytes, and how data becomes a file.
+
+Metadata is small and rewritten often: its codec works on `bytes`. Data is large and read when the worker chooses to: its
+codec reads from and writes to a binary file, so that it can be streamed. `Json`, `MessagePack`, `Bytes` and `Text` are
+both kinds at once. Files hold exactly what the codec wrote, so that `cat` shows it.
+
+Codecs run in a worker thread, in the context (`contextvars`) of the task that called. An `Exception` from a codec is
+answered as `Err(EncodingFailed)`, `Err(CorruptMetadata)` or `Err(CorruptData)`, with the exception as its `__cause__`.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast, final, get_origin, overload, runtime_checkable
+
+import msgspec
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+T = TypeVar("T")
+
+
+@runtime_checkable
+class MetadataCodec(Protocol[T]):
+    """Turns metadata into bytes and back."""
+
+    def encode(self, value: T, /) -> bytes:
+        """Return the bytes that stand for `value`."""
+        ...
+
+    def decode(self, raw: bytes, /) -> T:
+        """Return the value that `raw` stands for; raise if there is none."""
+        ...
+
+
+@runtime_checkable
+class DataCodec(Protocol[T]):
+    """Streams data to a binary file and back. The library opens, syncs, renames and closes the file."""
+
+    def dump(self, value: T, file: BinaryIO, /) -> None:
+        """Write `value` to `file`, from its start."""
+        ...
+
+    def load(self, file: BinaryIO, /) -> T:
+        """Read a value from `file`; raise if it holds none. What is returned must not need the file any more."""
+        ...
+
+
+class _WholeFile(abc.ABC, Generic[T]):
+    """A metadata codec is a data codec whose file holds the bytes of one value."""
+
+    @abc.abstractmethod
+    def encode(self, value: T, /) -> bytes:
+        """Return the bytes that stand for `value`."""
+
+    @abc.abstractmethod
+    def decode(self, raw: bytes, /) -> T:
+        """Return the value that `raw` stands for."""
+
+    def dump(self, value: T, file: BinaryIO, /) -> None:
+        """Write the encoded value."""
+        file.write(self.encode(value))
+
+    def load(self, file: BinaryIO, /) -> T:
+        """Read the file to its end and decode it."""
+        return self.decode(file.read())
+
+    def __repr__(self) -> str:
+        """Name the codec."""
+        return f"{type(self).__name__}()"
+
+
+@final
+class Json(_WholeFile[T]):
+    """JSON by msgspec, checked against a type when it is decoded: the default for metadata.
+
+    For a union, which is no class, say what it is in an annotation:
+
+    ```python
+    codec: Json[Parcel | Letter] = Json(Parcel | Letter)
+    ```
+    """
+
+    @overload
+    def __init__(self, type_: type[T]) -> None: ...
+    @overload
+    def __init__(self, type_: object) -> None: ...
+    def __init__(self, type_: object) -> None:
+        """Make a codec for the values of `type_`; raises `TypeError` for a type that msgspec cannot handle."""
+        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(cast("type[T]", type_))
+
+    def encode(self, value: T, /) -> bytes:
+        """Return JSON in UTF-8 on one line."""
+        return msgspec.json.encode(value)
+
+    def decode(self, raw: bytes, /) -> T:
+        """Decode and check; raises `msgspec.DecodeError`."""
+        return self._decoder.decode(raw)
+
+
+@final
+class MessagePack(_WholeFile[T]):
+    """MessagePack by msgspec, checked against a type when it is decoded: smaller and faster than JSON, for no eyes."""
+
+    @overload
+    def __init__(self, type_: type[T]) -> None: ...
+    @overload
+    def __init__(self, type_: object) -> None: ...
+    def __init__(self, type_: object) -> None:
+        """Make a codec for the values of `type_`; raises `TypeError` for a type that msgspec cannot handle."""
+        self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(cast("type[T]", type_))
+
+    def encode(self, value: T, /) -> bytes:
+        """Return MessagePack."""
+        return msgspec.msgpack.encode(value)
+
+    def decode(self, raw: bytes, /) -> T:
+        """Decode and check; raises `msgspec.DecodeError`."""
+        return self._decoder.decode(raw)
+
+
+@final
+class Bytes(_WholeFile[bytes]):
+    """Bytes as they are: what `data=bytes` means."""
+
+    def encode(self, value: bytes, /) -> bytes:
+        """Return the value, which must be bytes."""
+        if not isinstance(value, (bytes, bytearray, memoryview)):
+            message = f"bytes are wanted, not {type(value).__name__}"
+            raise TypeError(message)
+        return bytes(value)
+
+    def decode(self, raw: bytes, /) -> bytes:
+        """Return what is stored."""
+        return raw
+
+
+@final
+class Text(_WholeFile[str]):
+    """Text in UTF-8: what `data=str` means."""
+
+    def encode(self, value: str, /) -> bytes:
+        """Return the text in UTF-8."""
+        if not isinstance(value, str):
+            message = f"text is wanted, not {type(value).__name__}"
+            raise TypeError(message)
+        return value.encode()
+
+    def decode(self, raw: bytes, /) -> str:
+        """Decode UTF-8; raises `UnicodeDecodeError`."""
+        return raw.decode()
+
+
+def metadata_codec(of: type[T] | MetadataCodec[T]) -> MetadataCodec[T]:
+    """Return `of` if it is a codec, and else the codec for the type that it is."""
+    if not _is_type(of):
+        if isinstance(of, MetadataCodec):
+            return of
+        message = f"metadata must be a type or have encode and decode, and {of!r} is neither"
+        raise TypeError(message)
+    return cast("MetadataCodec[T]", _codec_of_type(of))
+
+
+def data_codec(of: type[T] | DataCodec[T]) -> DataCodec[T]:
+    """Return `of` if it is a codec, and else the codec for the type that it is."""
+    if not _is_type(of):
+        if isinstance(of, DataCodec):
+            return of
+        message = f"data must be a type or have load and dump, and {of!r} is neither"
+        raise TypeError(message)
+    return cast("DataCodec[T]", _codec_of_type(of))
+
+
+def _is_type(of: object) -> bool:
+    """Tell a class, or a parametrised one such as `list[int]`, from an instance of a codec."""
+    return isinstance(of, type) or get_origin(of) is not None
+
+
+def _codec_of_type(of: object) -> object:
+    if of is bytes:
+        return Bytes()
+    if of is str:
+        return Text()
+    return Json(of)

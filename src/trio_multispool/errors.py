@@ -1,0 +1,370 @@
+"""The closed family of errors that operations answer with.
+
+Each is an exception, so that `unwrap()` raises something worth reading, and each has positional fields, so that it can be
+matched on, compared and pickled. A message names the thing that the trouble is with, and what to do about it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno as errno_codes
+import os
+from typing import TypeAlias
+
+
+@dataclasses.dataclass(eq=False)
+class SpoolError(Exception):
+    """What all errors of this library have in common; catch it where any of them will do.
+
+    Two errors are equal when they are of one class and have equal fields.
+    """
+
+    def __post_init__(self) -> None:
+        """Hand the fields to `Exception`, which pickles them and compares nothing."""
+        self.args = tuple(getattr(self, field.name) for field in dataclasses.fields(self))
+
+    def __eq__(self, other: object) -> bool:
+        """Compare class and fields."""
+        if type(self) is not type(other) or not isinstance(other, SpoolError):
+            return NotImplemented
+        return bool(self.args == other.args)
+
+    def __hash__(self) -> int:
+        """Agree with `==`."""
+        return hash((type(self), self.args))
+
+    def __str__(self) -> str:
+        """Say it in a sentence."""
+        return self._message()
+
+    def _message(self) -> str:
+        return type(self).__name__
+
+
+@dataclasses.dataclass(eq=False)
+class EntryNotFound(SpoolError):
+    """The entry is not in that queue: somebody took, moved or removed it, or it never was there."""
+
+    queue: str
+    name: str
+
+    def _message(self) -> str:
+        return f"there is no entry {self.name!r} in queue {self.queue!r}; it may have been taken, moved or removed"
+
+
+@dataclasses.dataclass(eq=False)
+class EntryBusy(SpoolError):
+    """Another owner, in this process or another, is working on the entry; try again when it is done."""
+
+    name: str
+
+    def _message(self) -> str:
+        return f"entry {self.name!r} is being worked on by another owner; try again when it is done"
+
+
+@dataclasses.dataclass(eq=False)
+class NameTaken(SpoolError):
+    """An entry of that name exists, in some queue, checked out, or in quarantine. Nothing was enqueued."""
+
+    name: str
+
+    def _message(self) -> str:
+        return f"an entry named {self.name!r} already exists in this spool"
+
+
+@dataclasses.dataclass(eq=False)
+class InvalidName(SpoolError, ValueError):
+    """The name cannot be used for an entry or a queue.
+
+    Names are 1 to 200 bytes of UTF-8 without a slash, without control characters, and without a dot in front.
+    """
+
+    name: str
+    reason: str
+
+    def _message(self) -> str:
+        return f"{self.name!r} cannot be a name: {self.reason}"
+
+
+@dataclasses.dataclass(eq=False)
+class NotASpool(SpoolError):
+    """The path does not hold a spool, or not the one that was asked for (a queue directory is missing, for example)."""
+
+    path: str
+    reason: str
+
+    def _message(self) -> str:
+        return f"{self.path!r} is not a spool that can be used: {self.reason}"
+
+
+@dataclasses.dataclass(eq=False)
+class DirectoryNotEmpty(SpoolError):
+    """A spool is never made in a directory that holds something else. Choose an empty or a new directory."""
+
+    path: str
+
+    def _message(self) -> str:
+        return f"{self.path!r} is not empty and not a spool; choose an empty or a new directory"
+
+
+@dataclasses.dataclass(eq=False)
+class UnsupportedFormat(SpoolError):
+    """`.spool.json` cannot be read, or names a format that this version does not know. Nothing was touched."""
+
+    path: str
+    found: str
+
+    def _message(self) -> str:
+        return f"the spool at {self.path!r} has a format that this version does not know ({self.found}); upgrade"
+
+
+@dataclasses.dataclass(eq=False)
+class WorldWritable(SpoolError):
+    """Anybody on this machine could write into the spool. Take that permission away (`chmod o-w`)."""
+
+    path: str
+
+    def _message(self) -> str:
+        return f"{self.path!r} can be written by everybody; take that away with: chmod o-w {self.path!r}"
+
+
+@dataclasses.dataclass(eq=False)
+class SharedFileSystem(SpoolError):
+    """The file system is not known to keep locks and renames of all its users apart from each other.
+
+    On a mount that several hosts share, two of them can both be told that they took one entry. Put the spool on a local
+    disk, or pass `trust_file_system=True` if you know that only this host mounts it.
+    """
+
+    path: str
+    file_system: str
+
+    def _message(self) -> str:
+        return (
+            f"{self.path!r} lies on {self.file_system}, which is not known to be local; use a local disk, or "
+            "trust_file_system=True if no other host mounts it"
+        )
+
+
+@dataclasses.dataclass(eq=False)
+class SeveralFileSystems(SpoolError):
+    """A directory of the spool lies on another file system or mount than the rest: no rename can reach it."""
+
+    path: str
+    directory: str
+
+    def _message(self) -> str:
+        return (
+            f"directory {self.directory!r} of the spool {self.path!r} is on another file system or mount; "
+            "all directories of a spool must be on one"
+        )
+
+
+@dataclasses.dataclass(eq=False)
+class AccessDenied(SpoolError):
+    """The permissions of a file or directory do not allow it (EACCES, EPERM). The entry is where it was."""
+
+    operation: str
+    path: str
+
+    def _message(self) -> str:
+        return f"not permitted to {self.operation} {self.path!r}; check its owner and mode"
+
+
+@dataclasses.dataclass(eq=False)
+class ReadOnlySpool(SpoolError):
+    """The spool's file system is mounted read-only (EROFS). Nothing was changed."""
+
+    operation: str
+    path: str
+
+    def _message(self) -> str:
+        return f"cannot {self.operation} {self.path!r}: its file system is mounted read-only"
+
+
+@dataclasses.dataclass(eq=False)
+class CorruptMetadata(SpoolError):
+    """The entry's metadata could not be decoded. A check-out sets such an entry aside in `.quarantine/QUEUE/`."""
+
+    queue: str
+    name: str
+    reason: str
+
+    def _message(self) -> str:
+        return f"the metadata of entry {self.name!r} of queue {self.queue!r} cannot be decoded: {self.reason}"
+
+
+@dataclasses.dataclass(eq=False)
+class CorruptData(SpoolError):
+    """The entry's data could not be decoded. The entry stays as it is; the handler decides what becomes of it."""
+
+    name: str
+    reason: str
+
+    def _message(self) -> str:
+        return f"the data of entry {self.name!r} cannot be decoded: {self.reason}"
+
+
+@dataclasses.dataclass(eq=False)
+class DataNotFound(SpoolError):
+    """The entry has no data file, though every entry should: something outside this library took it."""
+
+    name: str
+
+    def _message(self) -> str:
+        return f"the data file of entry {self.name!r} is missing"
+
+
+@dataclasses.dataclass(eq=False)
+class EncodingFailed(SpoolError):
+    """The codec could not encode the metadata or the data (`part` says which). Nothing was changed.
+
+    The codec's own exception is the `__cause__`.
+    """
+
+    part: str
+    reason: str
+
+    def _message(self) -> str:
+        return f"the {self.part} cannot be encoded: {self.reason}"
+
+
+@dataclasses.dataclass(eq=False)
+class OutOfSpace(SpoolError):
+    """The disk, the quota, or a directory's index is full. The entry is where it was; make room and try again."""
+
+    operation: str
+    path: str
+    reason: str
+
+    def _message(self) -> str:
+        return f"no room to {self.operation} {self.path!r}: {self.reason}"
+
+
+@dataclasses.dataclass(eq=False)
+class TooManyOpenFiles(SpoolError):
+    """The process (EMFILE) or the system (ENFILE) has run out of file descriptors. The entry is where it was.
+
+    Each entry in hand holds one. Raise `ulimit -n`, or have fewer entries checked out at a time.
+    """
+
+    operation: str
+    reason: str
+
+    def _message(self) -> str:
+        return f"cannot {self.operation}: {self.reason}; raise `ulimit -n` or hold fewer entries at a time"
+
+
+@dataclasses.dataclass(eq=False)
+class NotARegularFile(SpoolError):
+    """What lies in an entry's place is not a regular file (a symbolic link, a FIFO, a directory). It was left alone."""
+
+    path: str
+
+    def _message(self) -> str:
+        return f"{self.path!r} is not a regular file; it was left alone, remove it by hand"
+
+
+@dataclasses.dataclass(eq=False)
+class StorageFailure(SpoolError):
+    """The operating system reported an error that has no class of its own here, EIO for example."""
+
+    operation: str
+    path: str
+    errno: int
+
+    def _message(self) -> str:
+        code = errno_codes.errorcode.get(self.errno, str(self.errno))
+        return f"could not {self.operation} {self.path!r}: {os.strerror(self.errno)} ({code})"
+
+
+@dataclasses.dataclass(eq=False)
+class OwnershipLost(SpoolError):
+    """The entry is no longer where its owner had it: somebody used an `…_unsafe` operation, or moved it by hand."""
+
+    queue: str
+    name: str
+
+    def _message(self) -> str:
+        return f"entry {self.name!r}, checked out of {self.queue!r}, was taken away from its owner"
+
+
+@dataclasses.dataclass(eq=False)
+class DurabilityUnknown(SpoolError):
+    """The operation was committed (`committed` is true), but the sync after it failed: power loss may undo it.
+
+    After this, operations that have to survive power loss are refused until the spool is loaded again: the kernel
+    forgets which writes it lost.
+    """
+
+    name: str
+    queue: str
+    committed: bool
+
+    def _message(self) -> str:
+        return (
+            f"the change of entry {self.name!r} in queue {self.queue!r} was made, but whether it would survive "
+            "power loss is unknown: a sync failed; check the disk and load the spool again"
+        )
+
+
+@dataclasses.dataclass(eq=False)
+class SyncsRefused(SpoolError):
+    """An earlier sync of a directory failed, so nothing that must survive power loss is accepted any more.
+
+    Releasing, listing and reading go on. Check the disk, then load the spool again.
+    """
+
+    path: str
+
+    def _message(self) -> str:
+        return f"an earlier sync of a directory of {self.path!r} failed; check the disk and load the spool again"
+
+
+Trouble: TypeAlias = (
+    AccessDenied
+    | ReadOnlySpool
+    | OutOfSpace
+    | TooManyOpenFiles
+    | NotARegularFile
+    | SeveralFileSystems
+    | StorageFailure
+)
+"""What the operating system can answer to any operation; the entry is where it was."""
+
+LoadError: TypeAlias = (
+    NotASpool | DirectoryNotEmpty | UnsupportedFormat | WorldWritable | SharedFileSystem | Trouble
+)
+"""What `Spool.create` and `Spool.load` can answer."""
+
+ReserveError: TypeAlias = InvalidName | NameTaken | EntryBusy | Trouble
+"""What `reserve_name` can answer."""
+
+EnqueueError: TypeAlias = ReserveError | EncodingFailed | DurabilityUnknown | SyncsRefused
+"""What `enqueue` can answer."""
+
+TryCheckoutError: TypeAlias = CorruptMetadata | Trouble
+"""What `try_checkout` and `dequeue` can answer."""
+
+CheckoutError: TypeAlias = EntryNotFound | EntryBusy | TryCheckoutError
+"""What `checkout` can answer."""
+
+ReleaseError: TypeAlias = OwnershipLost | NameTaken | Trouble
+"""What `release` can answer."""
+
+RemoveError: TypeAlias = OwnershipLost | DurabilityUnknown | SyncsRefused | Trouble
+"""What `remove` can answer."""
+
+SaveError: TypeAlias = RemoveError | NameTaken | EncodingFailed
+"""What `save` can answer."""
+
+DirectError: TypeAlias = EntryNotFound | EntryBusy | EncodingFailed | DurabilityUnknown | SyncsRefused | Trouble
+"""What the operations of `entry.direct` can answer, besides `CorruptMetadata` for `contents`."""
+
+DataLoadError: TypeAlias = DataNotFound | CorruptData | Trouble
+"""What `DataFile.load` can answer."""
+
+DataSaveError: TypeAlias = (
+    DataNotFound | EntryBusy | OwnershipLost | EncodingFailed | DurabilityUnknown | SyncsRefused | Trouble
+)
+"""What `DataFile.save` can answer."""

@@ -1,0 +1,104 @@
+"""The life of an entry: every state it can be in, and every step between them. No other file decides what is legal.
+
+Theory. An entry is a name. Its metadata file lies in exactly one *place*, and the place is the state: in `QUEUE/` it is
+available, in `QUEUE/.checkout/` one owner has it, in `.quarantine/QUEUE/` it waits for a person, and a name that lies in no
+place is no entry (it may be a reservation, or what a dead process left behind). A step is committed by one system call
+on the metadata file, and that call is atomic: before it the entry is wholly in the old state, after it wholly in the new
+one. All else that an operation does (writing temporary files, syncing, deleting data) comes before the commit and can be
+undone, or after it and can be repeated by recovery.
+
+Rule 1: no commit ever replaces a file. A move refuses an existing target; where the target must exist (new metadata for
+an entry in place), two files are exchanged and the old one is then unlinked.
+
+Rule 2: a step is taken by whoever holds the entry's registry lock. `DIRECT_*` steps, and those on claims made
+without a lock, may be taken without it: they are therefore exchanges with, or unlinks of, a file that must be there,
+and never make an entry that has gone.
+
+Rule 3: a claim is in one state at a time, and a step that the table does not have from there is a bug in the caller, who
+is told so before anything happens.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final, final
+
+import msgspec
+
+
+class State(enum.Enum):
+    """Where an entry is."""
+
+    NOTHING = "nothing"
+    AVAILABLE = "available"
+    CHECKED_OUT = "checked out"
+    QUARANTINED = "quarantined"
+
+
+class Commit(enum.Enum):
+    """The system call on the metadata file that commits a step."""
+
+    MOVE = "rename that refuses an existing target"
+    EXCHANGE = "exchange with the existing file, then unlink the old one"
+    UNLINK = "unlink"
+
+
+class Operation(enum.Enum):
+    """What can be done to an entry."""
+
+    ENQUEUE = "enqueue"
+    CHECK_OUT = "check out"
+    SAVE = "save"
+    RELEASE = "release"
+    REMOVE = "remove"
+    RECOVER = "recover"
+    QUARANTINE = "quarantine"
+    DIRECT_SAVE = "direct save"
+    DIRECT_REMOVE = "direct remove"
+
+
+@final
+class Step(msgspec.Struct, frozen=True):
+    """One row of the table: an operation, the states it may start from, the one it ends in, and its commit."""
+
+    operation: Operation
+    sources: tuple[State, ...]
+    target: State
+    commit: Commit
+
+
+STEPS: Final = {
+    step.operation: step
+    for step in (
+        Step(Operation.ENQUEUE, (State.NOTHING,), State.AVAILABLE, Commit.MOVE),
+        Step(Operation.CHECK_OUT, (State.AVAILABLE,), State.CHECKED_OUT, Commit.MOVE),
+        Step(Operation.SAVE, (State.CHECKED_OUT,), State.AVAILABLE, Commit.MOVE),
+        Step(Operation.RELEASE, (State.CHECKED_OUT,), State.AVAILABLE, Commit.MOVE),
+        Step(Operation.REMOVE, (State.CHECKED_OUT,), State.NOTHING, Commit.UNLINK),
+        Step(Operation.RECOVER, (State.CHECKED_OUT,), State.AVAILABLE, Commit.MOVE),
+        Step(Operation.QUARANTINE, (State.CHECKED_OUT, State.AVAILABLE), State.QUARANTINED, Commit.MOVE),
+        Step(Operation.DIRECT_SAVE, (State.AVAILABLE,), State.AVAILABLE, Commit.EXCHANGE),
+        Step(Operation.DIRECT_REMOVE, (State.AVAILABLE,), State.NOTHING, Commit.UNLINK),
+    )
+}
+
+
+class IllegalStepError(RuntimeError):
+    """A caller asked for a step that the table does not have; a bug, and nothing happened."""
+
+
+def next_state(operation: Operation, state: State) -> State:
+    """Return the state after `operation`; raises `IllegalStepError` if it cannot be done from `state`."""
+    step = STEPS[operation]
+    if state not in step.sources:
+        message = f"cannot {operation.value} an entry that is {state.value}"
+        raise IllegalStepError(message)
+    return step.target
+
+
+@final
+class Place(msgspec.Struct, frozen=True):
+    """A directory that can hold an entry's metadata: a state of a queue."""
+
+    queue: str
+    state: State

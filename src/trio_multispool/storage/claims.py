@@ -1,0 +1,67 @@
+"""The claims and reservations that the directory store hands out: a lock, and what it is for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trio_multispool.errors import OwnershipLost
+from trio_multispool.lifecycle import Operation, State, next_state
+
+if TYPE_CHECKING:
+    from trio_multispool.storage.locks import Lock
+
+
+class DirectoryReservation:
+    """A reserved name: its registry lock, until it is used or given up."""
+
+    __slots__ = ("__weakref__", "lock", "name", "state")
+
+    def __init__(self, name: str, lock: Lock) -> None:
+        """Take over the lock."""
+        self.name = name
+        self.lock = lock
+        self.state = State.NOTHING
+
+    def abandon(self) -> None:
+        """Close the lock and leave the rest to recovery."""
+        self.lock.release()
+
+
+class DirectoryClaim:
+    """An entry that is checked out, with its lock; without one, a claim on what somebody else has checked out."""
+
+    __slots__ = ("__weakref__", "lock", "metadata", "name", "queue", "state")
+
+    def __init__(self, queue: str, name: str, metadata: bytes, lock: Lock | None) -> None:
+        """Take over the lock."""
+        self.queue = queue
+        self.name = name
+        self.metadata = metadata
+        self.lock = lock
+        self.state = State.CHECKED_OUT
+
+    @property
+    def held(self) -> bool:
+        """Whether others are kept away."""
+        return self.lock is not None and self.lock.held
+
+    def abandon(self) -> None:
+        """Close the lock and leave the entry to recovery."""
+        if self.lock is not None:
+            self.lock.release()
+
+    def check(self, operation: Operation) -> State:
+        """Return the state after `operation`.
+
+        Raises `IllegalStepError` if the claim was settled before, and `OwnershipLost` if its lock has gone: in a forked
+        child the entry is still its parent's.
+        """
+        target = next_state(operation, self.state)
+        if self.lock is not None and not self.lock.held:
+            raise OwnershipLost(self.queue, self.name)
+        return target
+
+    def settle(self, state: State) -> None:
+        """Note the commit, before anything that can fail or be interrupted: an entry that left is never released."""
+        self.state = state
+        self.abandon()

@@ -1,0 +1,79 @@
+"""The three system calls that commit a step (see `trio_multispool.lifecycle`), and what to believe when one fails.
+
+Each returns `False` if the file that it needs is not there, and raises a `SpoolError` if it had no effect for another
+reason. An error such as EIO does not say whether the rename took place, so both ends are looked at, under the entry's
+lock, before anything is answered.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Final
+
+from trio_multispool.errors import NameTaken
+from trio_multispool.storage.trouble import as_spool_error
+
+if TYPE_CHECKING:
+    from trio_multispool.storage.layout import Layout
+
+_CERTAIN: Final = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EXDEV, errno.ELOOP, errno.ENAMETOOLONG, errno.EBADF}
+"""Errors that come before any effect; all others are looked into."""
+
+
+def move(layout: Layout, name: str, source: str, target: str, new_name: str | None = None) -> bool:
+    """Move a file to another directory, under its name or a new one, never replacing; raises `NameTaken` if it is there."""
+    calls = layout.calls
+    new_name = name if new_name is None else new_name
+    try:
+        calls.move(name, layout.fd(source), new_name, layout.fd(target))
+    except FileNotFoundError:
+        return _retry_where_replaced(layout, name, source, target, new_name)
+    except FileExistsError as error:
+        raise NameTaken(new_name) from error
+    except OSError as error:
+        if error.errno not in _CERTAIN and not layout.holds(source, name) and layout.holds(target, new_name):
+            return True
+        raise as_spool_error(error, "move", layout.full(source, name)) from error
+    return True
+
+
+def _retry_where_replaced(layout: Layout, name: str, source: str, target: str, new_name: str) -> bool:
+    """Try once more if it was not the file that is gone but one of the directories, replaced by another on disk."""
+    if not layout.holds(source, name):
+        return False
+    replaced = [layout.refresh(directory) for directory in (source, target)]
+    with layout.doing("move", source, name):
+        if not any(replaced):
+            raise FileNotFoundError(errno.ENOENT, "the target directory is missing")
+        layout.calls.move(name, layout.fd(source), new_name, layout.fd(target))
+    return True
+
+
+def exchange(layout: Layout, temporary: tuple[str, str], directory: str, name: str) -> bool:
+    """Put a new file in an existing one's place; the old one is under the new one's name afterwards."""
+    calls = layout.calls
+    new_directory, new_name = temporary
+    new_fd = layout.fd(new_directory)
+    before = calls.stat(new_name, new_fd).st_ino
+    try:
+        calls.exchange(new_name, new_fd, name, layout.fd(directory))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno not in _CERTAIN and calls.stat(name, layout.fd(directory)).st_ino == before:
+            return True
+        raise as_spool_error(error, "exchange", layout.full(directory, name)) from error
+    return True
+
+
+def unlink(layout: Layout, directory: str, name: str) -> bool:
+    """Unlink a file."""
+    try:
+        layout.calls.unlink(name, layout.fd(directory))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno not in _CERTAIN and not layout.holds(directory, name):
+            return True
+        raise as_spool_error(error, "remove", layout.full(directory, name)) from error
+    return True

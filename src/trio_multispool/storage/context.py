@@ -1,0 +1,38 @@
+"""What the parts of the directory store share: one open spool."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Final
+
+from trio_multispool.errors import SpoolError
+from trio_multispool.storage.syncing import Syncs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trio_multispool.durability import Durability
+    from trio_multispool.storage.layout import Layout
+
+_LOG: Final = logging.getLogger("trio_multispool.storage")
+
+
+class Context:
+    """An open spool directory, its level of durability, and whether its users are all known to take locks."""
+
+    def __init__(self, layout: Layout, level: Durability, *, adopted: bool) -> None:
+        """Begin with no sync failed."""
+        self.layout = layout
+        self.level = level
+        self.syncs = Syncs(layout, level)
+        self.adopted = adopted
+        """Whether `.spool.json` is there. If not, others may work here without locks: nothing may be collected."""
+
+    @contextlib.contextmanager
+    def tidying(self, name: str) -> Iterator[None]:
+        """Remove what a committed operation left; a failure does not make it fail, and recovery finishes the work."""
+        try:
+            yield
+        except SpoolError as error:
+            _LOG.warning("left for recovery to collect: files of entry %s of spool %s: %s", name, self.layout.path, error)

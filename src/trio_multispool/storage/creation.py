@@ -1,0 +1,251 @@
+"""Opening a spool directory, making one, and refusing what cannot safely be one.
+
+Making: a mark first (`.spool.json.new`, synced), then all directories (synced, the parent too), then the mark becomes
+`.spool.json` by a rename that never replaces, and the root is synced. A creation that died half-way is known by its mark,
+and is finished by whoever creates next; several may do so at once.
+
+All directories of a spool must be on one mount, which is asked without writing anything: a rename between two mounts is
+refused with EXDEV before the kernel even looks for the file, and file systems within a mount are told apart by `st_dev`.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import posixpath
+from typing import TYPE_CHECKING, Final
+
+from trio_multispool.errors import (
+    DirectoryNotEmpty,
+    NotASpool,
+    SeveralFileSystems,
+    SharedFileSystem,
+    UnsupportedFormat,
+    WorldWritable,
+)
+from trio_multispool.storage.files import read_file
+from trio_multispool.storage.filesystem import file_system_name, is_known_local
+from trio_multispool.storage.layout import CHECKOUT, DATA, FORMAT_FILE, REGISTRY, TEMPORARY, Layout
+from trio_multispool.storage.trouble import as_spool_error
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trio_multispool.storage.syscalls import SystemCalls
+
+FORMAT: Final = 1
+_MARK: Final = FORMAT_FILE + ".new"
+_OURS: Final = (REGISTRY, TEMPORARY, DATA)
+_WORLD_WRITABLE: Final = 0o002
+_NO_SUCH_NAME: Final = ".no-such-file"
+
+
+def open_layout(path: str, calls: SystemCalls) -> Layout:
+    """Open a directory that should be a spool, and look no further."""
+    path = os.path.abspath(path)  # noqa: PTH100  # one call, and no symlink is resolved
+    try:
+        root = calls.open_root(path)
+    except FileNotFoundError as error:
+        raise NotASpool(path, "there is no such directory; make it with Spool.create or `multispool create`") from error
+    except NotADirectoryError as error:
+        raise NotASpool(path, "it is not a directory") from error
+    except OSError as error:
+        raise as_spool_error(error, "open", path) from error
+    return Layout(path, root, calls)
+
+
+def check(layout: Layout, queues: Sequence[str], *, trust_file_system: bool) -> bool:
+    """Refuse what is no spool with these queues, or is not safe; tell whether it is adopted."""
+    _check_safety(layout, trust_file_system=trust_file_system)
+    adopted = read_format(layout)
+    missing = [directory for directory in _OURS if not _is_directory(layout, directory)]
+    if missing:
+        reason = f"it has no directory {missing[0]}" + ("" if adopted or len(missing) < len(_OURS) else ", nor others")
+        raise NotASpool(layout.path, reason)
+    for queue in queues:
+        for directory in (queue, f"{queue}/{CHECKOUT}"):
+            if not _is_directory(layout, directory):
+                raise NotASpool(
+                    layout.path, f"directory {directory!r} is missing; load with create_if_missing=True to make it"
+                )
+    _check_directories(layout, [*_OURS, *(d for queue in queues for d in (queue, f"{queue}/{CHECKOUT}"))])
+    return adopted
+
+
+def _check_safety(layout: Layout, *, trust_file_system: bool) -> None:
+    if layout.directory_mode & _WORLD_WRITABLE:
+        raise WorldWritable(layout.path)
+    with layout.doing("look at", ""):
+        kind = layout.calls.file_system_type(layout.fd(""))
+    if not trust_file_system and not is_known_local(kind):
+        raise SharedFileSystem(layout.path, file_system_name(kind))
+
+
+def _check_directories(layout: Layout, directories: Sequence[str]) -> None:
+    calls = layout.calls
+    for directory in directories:
+        with layout.doing("look at", directory):
+            found, root = calls.stat_fd(layout.fd(directory)), calls.stat_fd(layout.fd(""))
+        if found.st_mode & _WORLD_WRITABLE:
+            raise WorldWritable(layout.full(directory))
+        if found.st_dev != root.st_dev or _is_mount(layout, directory):
+            raise SeveralFileSystems(layout.path, directory)
+
+
+def _is_mount(layout: Layout, directory: str) -> bool:
+    """Ask for a rename of a file that does not exist: EXDEV comes before ENOENT."""
+    try:
+        layout.calls.move(_NO_SUCH_NAME, layout.fd(directory), _NO_SUCH_NAME, layout.fd(TEMPORARY))
+    except OSError as error:
+        return error.errno == errno.EXDEV
+    return False
+
+
+def _is_directory(layout: Layout, directory: str) -> bool:
+    try:
+        layout.fd(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise as_spool_error(error, "open", layout.full(directory)) from error
+    return True
+
+
+def read_format(layout: Layout) -> bool:
+    """Tell whether there is a `.spool.json`; raises `UnsupportedFormat` unless it says what this version knows."""
+    try:
+        raw = read_file(layout, "", FORMAT_FILE)
+    except FileNotFoundError:
+        return False
+    try:
+        described = json.loads(raw)
+        found = described.get("format") if isinstance(described, dict) else None
+    except ValueError:
+        raise UnsupportedFormat(layout.path, f"{FORMAT_FILE} is not JSON") from None
+    if found != FORMAT or isinstance(found, bool):
+        raise UnsupportedFormat(layout.path, f"format {found!r}")
+    return True
+
+
+def create(path: str, queues: Sequence[str], calls: SystemCalls, *, mode: int, trust_file_system: bool) -> None:
+    """Make what is missing of a spool; never in a directory that holds something else."""
+    path = os.path.abspath(path)  # noqa: PTH100  # one call, and no symlink is resolved
+    _make_root(path, calls, mode)
+    layout = open_layout(path, calls)
+    try:
+        _check_safety(layout, trust_file_system=trust_file_system)
+        ours = read_format(layout)
+        spool_like = ours or all(_is_directory(layout, directory) for directory in _OURS)
+        if not spool_like and not layout.holds("", _MARK):
+            with layout.doing("list", ""), layout.fresh_fd("") as fd:
+                if not {FORMAT_FILE, _MARK}.issuperset(calls.names(fd)):
+                    raise DirectoryNotEmpty(path)
+            _write_mark(layout)
+        made = [directory for directory in _OURS if _make(layout, directory)]
+        for queue in queues:
+            made += [directory for directory in (queue, f"{queue}/{CHECKOUT}") if _make(layout, directory)]
+        if made:
+            for directory in ("", *queues):
+                _sync(layout, directory)
+        if not ours and layout.holds("", _MARK):
+            adopt(layout)
+    finally:
+        layout.close()
+
+
+def adopt(layout: Layout) -> None:
+    """Write `.spool.json`: from now on every user of this spool takes locks. Idempotent."""
+    if read_format(layout):
+        return
+    _write_mark(layout)
+    with layout.doing("write", "", FORMAT_FILE):
+        root = layout.fd("")
+        try:
+            layout.calls.move(_MARK, root, FORMAT_FILE, root)
+        except FileExistsError:  # another creator was faster
+            layout.calls.unlink(_MARK, root)
+        except FileNotFoundError:  # likewise, with our mark
+            if not layout.holds("", FORMAT_FILE):
+                raise
+    _sync(layout, "")
+
+
+def _write_mark(layout: Layout) -> None:
+    """Write the mark, over what another creator is writing or died writing: all write the same bytes."""
+    calls = layout.calls
+    with layout.doing("write", "", _MARK):
+        fd = calls.open(_MARK, os.O_WRONLY | os.O_CREAT, layout.fd(""), layout.file_mode)
+        try:
+            calls.change_mode(fd, layout.file_mode)
+            rest = memoryview(json.dumps({"format": FORMAT}).encode() + b"\n")
+            while rest:
+                rest = rest[calls.write(fd, rest) :]
+            calls.sync(fd)
+        finally:
+            calls.close(fd)
+    _sync(layout, "")
+
+
+def _sync(layout: Layout, directory: str) -> None:
+    with layout.doing("sync", directory):
+        layout.calls.sync(layout.fd(directory))
+
+
+def _make(layout: Layout, directory: str) -> bool:
+    """Make a directory of the spool if it is missing; tell whether it was."""
+    if _is_directory(layout, directory):
+        return False
+    layout.ensure_directory(directory)
+    if not _is_directory(layout, directory):
+        raise NotASpool(layout.path, f"{directory!r} is not a directory")
+    return True
+
+
+def _make_root(path: str, calls: SystemCalls, mode: int) -> None:
+    """Make the spool's own directory and its parents, and sync the directories that now have a new name in them."""
+    missing = []
+    current = path
+    while not _exists(current, calls):
+        missing.append(current)
+        current = posixpath.dirname(current)
+    for directory in reversed(missing):
+        try:
+            calls.make_directory(directory, None, mode if directory == path else 0o777)
+            if directory == path:
+                _set_mode(directory, calls, mode)
+            _sync_path(posixpath.dirname(directory), calls)
+        except FileExistsError:  # another creator was faster
+            continue
+        except OSError as error:
+            raise as_spool_error(error, "make", directory) from error
+
+
+def _exists(path: str, calls: SystemCalls) -> bool:
+    try:
+        calls.close(calls.open_root(path))
+    except FileNotFoundError:
+        return False
+    except NotADirectoryError as error:
+        raise NotASpool(path, "it is not a directory") from error
+    except OSError as error:
+        raise as_spool_error(error, "open", path) from error
+    return True
+
+
+def _set_mode(path: str, calls: SystemCalls, mode: int) -> None:
+    fd = calls.open_root(path)
+    try:
+        calls.change_mode(fd, mode)
+    finally:
+        calls.close(fd)
+
+
+def _sync_path(path: str, calls: SystemCalls) -> None:
+    fd = calls.open_root(path)
+    try:
+        calls.sync(fd)
+    finally:
+        calls.close(fd)

@@ -1,0 +1,102 @@
+"""The data of an entry: one file in `.data/`, read when the worker chooses to, replaced at once or not at all."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from trio_multispool.errors import DataNotFound, OwnershipLost, SpoolError
+from trio_multispool.lifecycle import State
+from trio_multispool.stats import Stat
+from trio_multispool.storage import commits
+from trio_multispool.storage.direct import locked_if_possible
+from trio_multispool.storage.files import discard, read_through, unlink_if_there, write_new
+from trio_multispool.storage.layout import DATA, DATA_PREFIX, TEMPORARY
+from trio_multispool.storage.temporaries import unsafe_temporary
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+    from typing import BinaryIO
+
+    from trio_multispool.durability import Durability
+    from trio_multispool.storage.claims import DirectoryClaim
+    from trio_multispool.storage.context import Context
+
+T = TypeVar("T")
+
+
+def as_stat(found: os.stat_result) -> Stat:
+    """Return what is told about a file."""
+    return Stat(found.st_size, datetime.datetime.fromtimestamp(found.st_mtime, datetime.UTC))
+
+
+def read_data(context: Context, name: str, read: Callable[[BinaryIO], T]) -> T:
+    """Return what `read` makes of the entry's data."""
+    try:
+        return read_through(context.layout, DATA, name, read)
+    except FileNotFoundError as error:
+        if context.layout.holds(DATA, name):  # it was `read` that did not find something
+            raise
+        raise DataNotFound(name) from error
+
+
+def stat_data(context: Context, name: str) -> Stat:
+    """Return size and age of the entry's data."""
+    layout = context.layout
+    with layout.doing("look at", DATA, name):
+        try:
+            return as_stat(layout.calls.stat(name, layout.fd(DATA)))
+        except FileNotFoundError as error:
+            raise DataNotFound(name) from error
+
+
+def replace_data(  # noqa: PLR0913  # each is a word of the operation
+    context: Context,
+    name: str,
+    claim: DirectoryClaim | None,
+    write_data: Callable[[BinaryIO], None],
+    *,
+    durability: Durability | None,
+    before_commit: Callable[[], None],
+) -> None:
+    """Replace the data. Only the entry's owner may give data to an entry that has lost its own."""
+    syncs = context.syncs
+    plan = syncs.plan(durability)
+    if claim is None or claim.lock is None:
+        with (
+            locked_if_possible(context, name),
+            unsafe_temporary(context, name, write_data, data=True, sync=plan.before) as new,
+        ):
+            before_commit()
+            if not commits.exchange(context.layout, (TEMPORARY, new), DATA, name):
+                raise DataNotFound(name)
+    else:
+        _replace_own(context, claim, write_data, sync=plan.before, before_commit=before_commit)
+    if plan.after:
+        syncs.committed(DATA, name, "" if claim is None else claim.queue)
+
+
+def _replace_own(
+    context: Context,
+    claim: DirectoryClaim,
+    write_data: Callable[[BinaryIO], None],
+    *,
+    sync: bool,
+    before_commit: Callable[[], None],
+) -> None:
+    layout, new = context.layout, DATA_PREFIX + claim.name
+    if claim.state is not State.CHECKED_OUT or not claim.held:
+        raise OwnershipLost(claim.queue, claim.name)
+    unlink_if_there(layout, TEMPORARY, new)  # left by an owner of this name who died
+    write_new(layout, TEMPORARY, new, write_data, sync=sync)
+    try:
+        before_commit()
+        if not commits.exchange(layout, (TEMPORARY, new), DATA, claim.name):
+            commits.move(layout, new, TEMPORARY, DATA, claim.name)
+            return
+    except BaseException as error:
+        discard(layout, TEMPORARY, new, because=error)
+        raise
+    with context.tidying(claim.name):
+        unlink_if_there(layout, TEMPORARY, new)

@@ -1,0 +1,91 @@
+"""Operations on an available entry that take no ownership for their caller.
+
+They lock the entry for the length of the call if they can. If another owner has it, they go on all the same, which is why
+they only ever exchange with, or unlink, a file that must still be there, and never make an entry that has gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from trio_multispool.errors import EntryNotFound
+from trio_multispool.storage import commits
+from trio_multispool.storage.files import unlink_if_there
+from trio_multispool.storage.layout import REGISTRY, TEMPORARY
+from trio_multispool.storage.locks import lock_existing
+from trio_multispool.storage.reserving import clear_leftovers
+from trio_multispool.storage.temporaries import unsafe_temporary
+from trio_multispool.verdicts import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import BinaryIO
+
+    from trio_multispool.durability import Durability
+    from trio_multispool.storage.context import Context
+
+
+@contextlib.contextmanager
+def locked_if_possible(context: Context, name: str) -> Iterator[bool]:
+    """Hold an entry's lock for the length of a block if nobody else does; tell whether it is held."""
+    lock = lock_existing(context.layout, name)
+    if isinstance(lock, Unavailable):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def replace_metadata(  # noqa: PLR0913  # each is a word of the operation
+    context: Context,
+    queue: str,
+    name: str,
+    metadata: bytes,
+    *,
+    durability: Durability | None,
+    before_commit: Callable[[], None],
+) -> None:
+    """Rewrite the metadata of an available entry in place."""
+    layout, syncs = context.layout, context.syncs
+    plan = syncs.plan(durability)
+
+    def write(file: BinaryIO) -> None:
+        file.write(metadata)
+
+    if not layout.holds(queue, name):
+        raise EntryNotFound(queue, name)
+    with (
+        locked_if_possible(context, name),
+        unsafe_temporary(context, name, write, data=False, sync=plan.before) as new,
+    ):
+        before_commit()
+        if not commits.exchange(layout, (TEMPORARY, new), queue, name):
+            raise EntryNotFound(queue, name)
+    if plan.after:
+        syncs.committed(queue, name, queue)
+
+
+def delete(
+    context: Context,
+    queue: str,
+    name: str,
+    *,
+    durability: Durability | None,
+    before_commit: Callable[[], None],
+) -> None:
+    """Delete an available entry. If another owner has its lock, the rest of its files is left to recovery."""
+    layout, syncs = context.layout, context.syncs
+    plan = syncs.plan(durability)
+    with locked_if_possible(context, name) as locked:
+        before_commit()
+        if not commits.unlink(layout, queue, name):
+            raise EntryNotFound(queue, name)
+        if plan.before:
+            syncs.committed(queue, name, queue)
+        if locked:
+            with context.tidying(name):
+                clear_leftovers(context, name)
+                unlink_if_there(layout, REGISTRY, name)

@@ -1,0 +1,252 @@
+"""The directory store: the `Storage` protocol on a spool directory. Each method is a call of the part that does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from trio_multispool.durability import Durability
+from trio_multispool.errors import EntryNotFound
+from trio_multispool.storage import creation, data, direct, recovery, reserving, settling
+from trio_multispool.storage.context import Context
+from trio_multispool.storage.files import read_file
+from trio_multispool.storage.inventory import inventory
+from trio_multispool.storage.layout import DATA
+from trio_multispool.storage.syscalls import SystemCalls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import BinaryIO
+
+    from trio_multispool.stats import Stat
+    from trio_multispool.storage.claims import DirectoryClaim, DirectoryReservation
+    from trio_multispool.storage.layout import Layout
+    from trio_multispool.storage.protocol import Item, Recovered
+    from trio_multispool.verdicts import Unavailable
+
+T = TypeVar("T")
+
+
+class DirectoryStorage:
+    """A spool directory that is open. Made by `open`, `open_unsafe` or `look`; see `Storage` for what the methods do."""
+
+    def __init__(self, context: Context) -> None:
+        """Take over an open spool."""
+        self._context = context
+        self._layout: Layout = context.layout
+
+    @classmethod
+    def open(  # noqa: PLR0913  # what the caller of Spool.load can say
+        cls,
+        path: str,
+        queues: Sequence[str],
+        *,
+        create: bool = False,
+        mode: int = 0o700,
+        durability: Durability = Durability.POWER,
+        trust_file_system: bool = False,
+        calls: SystemCalls | None = None,
+    ) -> DirectoryStorage:
+        """Open a spool with these queues and recover what dead processes held; with `create`, make what is missing."""
+        calls = SystemCalls() if calls is None else calls
+        if create:
+            creation.create(path, queues, calls, mode=mode, trust_file_system=trust_file_system)
+        layout = creation.open_layout(path, calls)
+        try:
+            adopted = creation.check(layout, queues, trust_file_system=trust_file_system)
+            storage = cls(Context(layout, durability, adopted=adopted))
+            storage.recover()
+        except BaseException:
+            layout.close()
+            raise
+        return storage
+
+    @classmethod
+    def open_unsafe(
+        cls, path: str, *, durability: Durability = Durability.POWER, calls: SystemCalls | None = None
+    ) -> DirectoryStorage:
+        """Open a directory as a spool without looking whether it is one, and without recovering anything."""
+        layout = creation.open_layout(path, SystemCalls() if calls is None else calls)
+        try:
+            adopted = creation.read_format(layout)
+        except BaseException:
+            layout.close()
+            raise
+        return cls(Context(layout, durability, adopted=adopted))
+
+    @classmethod
+    def look(cls, path: str) -> DirectoryStorage:
+        """Open a spool to look at it: nothing is recovered, and nothing is written."""
+        layout = creation.open_layout(path, SystemCalls())
+        try:
+            adopted = creation.check(layout, (), trust_file_system=True)
+        except BaseException:
+            layout.close()
+            raise
+        return cls(Context(layout, Durability.PROCESS, adopted=adopted))
+
+    @property
+    def path(self) -> str:
+        """The spool's directory, absolute."""
+        return self._layout.path
+
+    @property
+    def adopted(self) -> bool:
+        """Whether every user of the spool is known to take locks."""
+        return self._context.adopted
+
+    def reserve(self, name: str) -> DirectoryReservation:
+        """Hold a name that no entry has."""
+        return reserving.reserve(self._context, name)
+
+    def give_up(self, reservation: DirectoryReservation) -> None:
+        """Let an unused name go."""
+        reserving.give_up(self._context, reservation)
+
+    def enqueue(  # noqa: PLR0913  # the protocol's parameters
+        self,
+        reservation: DirectoryReservation,
+        queue: str,
+        metadata: bytes,
+        write_data: Callable[[BinaryIO], None],
+        *,
+        durability: Durability | None,
+        before_commit: Callable[[], None],
+    ) -> None:
+        """Make the entry, all or nothing."""
+        reserving.enqueue(
+            self._context,
+            reservation,
+            queue,
+            metadata,
+            write_data,
+            durability=durability,
+            before_commit=before_commit,
+        )
+
+    def names(self, queue: str) -> list[str]:
+        """List what is available in a queue."""
+        self._layout.refresh(queue)
+        return self._layout.entry_names(queue)
+
+    def contains(self, queue: str, name: str) -> bool:
+        """Tell whether the entry is available."""
+        return self._layout.holds(queue, name)
+
+    def read_metadata(self, queue: str, name: str) -> bytes:
+        """Read an available entry's metadata."""
+        try:
+            return read_file(self._layout, queue, name)
+        except FileNotFoundError as error:
+            raise EntryNotFound(queue, name) from error
+
+    def stat(self, queue: str, name: str) -> Stat:
+        """Look at an available entry's metadata file."""
+        with self._layout.doing("look at", queue, name):
+            try:
+                return data.as_stat(self._layout.calls.stat(name, self._layout.fd(queue)))
+            except FileNotFoundError as error:
+                raise EntryNotFound(queue, name) from error
+
+    def claim(self, queue: str, name: str, *, before_commit: Callable[[], None]) -> DirectoryClaim | Unavailable:
+        """Check the entry out."""
+        return settling.claim(self._context, queue, name, before_commit=before_commit)
+
+    def save(
+        self,
+        claim: DirectoryClaim,
+        queue: str,
+        metadata: bytes | None,
+        *,
+        durability: Durability | None,
+        before_commit: Callable[[], None],
+    ) -> None:
+        """Move the entry to a queue."""
+        settling.save(self._context, claim, queue, metadata, durability=durability, before_commit=before_commit)
+
+    def remove(
+        self, claim: DirectoryClaim, *, durability: Durability | None, before_commit: Callable[[], None]
+    ) -> None:
+        """Delete the entry."""
+        settling.remove(self._context, claim, durability=durability, before_commit=before_commit)
+
+    def release(self, claim: DirectoryClaim) -> None:
+        """Put the entry back."""
+        settling.release(self._context, claim)
+
+    def quarantine(self, claim: DirectoryClaim, reason: str) -> None:
+        """Set the entry aside."""
+        settling.quarantine(self._context, claim, reason)
+
+    def claims_unsafe(self, queue: str) -> list[DirectoryClaim]:
+        """Return claims on what others have."""
+        return settling.claims_unsafe(self._context, queue)
+
+    def replace_metadata(
+        self,
+        queue: str,
+        name: str,
+        metadata: bytes,
+        *,
+        durability: Durability | None,
+        before_commit: Callable[[], None],
+    ) -> None:
+        """Rewrite an available entry's metadata."""
+        direct.replace_metadata(
+            self._context, queue, name, metadata, durability=durability, before_commit=before_commit
+        )
+
+    def delete(
+        self, queue: str, name: str, *, durability: Durability | None, before_commit: Callable[[], None]
+    ) -> None:
+        """Delete an available entry."""
+        direct.delete(self._context, queue, name, durability=durability, before_commit=before_commit)
+
+    def read_data(self, name: str, read: Callable[[BinaryIO], T]) -> T:
+        """Read the entry's data."""
+        return data.read_data(self._context, name, read)
+
+    def replace_data(
+        self,
+        name: str,
+        claim: DirectoryClaim | None,
+        write_data: Callable[[BinaryIO], None],
+        *,
+        durability: Durability | None,
+        before_commit: Callable[[], None],
+    ) -> None:
+        """Replace the entry's data."""
+        data.replace_data(self._context, name, claim, write_data, durability=durability, before_commit=before_commit)
+
+    def stat_data(self, name: str) -> Stat:
+        """Look at the entry's data file."""
+        return data.stat_data(self._context, name)
+
+    def data_path(self, name: str) -> Path | None:
+        """Return where the data lies."""
+        return Path(self._layout.full(DATA, name))
+
+    def recover(self, queue: str | None = None) -> list[Recovered]:
+        """Put back what dead owners held."""
+        return recovery.recover(self._context, queue)
+
+    def sweep(self) -> Iterator[Recovered]:
+        """Collect what belongs to no entry."""
+        return recovery.sweep(self._context)
+
+    def adopt(self) -> None:
+        """Write `.spool.json`."""
+        creation.adopt(self._layout)
+        self._context.adopted = True
+
+    def queues(self) -> list[str]:
+        """Return the queues on disk."""
+        return self._layout.queues()
+
+    def inventory(self, queue: str | None = None) -> Iterator[Item]:
+        """Yield every entry."""
+        return inventory(self._layout, queue)
+
+    def close(self) -> None:
+        """Close all descriptors."""
+        self._layout.close()

@@ -1,0 +1,195 @@
+"""Reading and writing single files through the injected system calls."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import stat
+from typing import TYPE_CHECKING, TypeVar
+
+from trio_multispool.errors import NotARegularFile
+from trio_multispool.storage.layout import NEW_FILE, READ_FILE
+from trio_multispool.storage.trouble import as_spool_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import BinaryIO
+
+    from trio_multispool.storage.layout import Layout
+    from trio_multispool.storage.syscalls import SystemCalls
+
+T = TypeVar("T")
+
+CHUNK = 256 * 1024
+"""How much is read or written at a time, in bytes: enough that the calls' cost disappears beside the copying."""
+
+
+def read_file(layout: Layout, directory: str, name: str) -> bytes:
+    """Return the whole of a regular file; raises `FileNotFoundError` if it is gone, and a `SpoolError` otherwise."""
+    calls = layout.calls
+    with opened(layout, directory, name) as fd, layout.doing("read", directory, name):
+        chunks = []
+        while chunk := calls.read(fd, CHUNK):
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+
+@contextlib.contextmanager
+def opened(layout: Layout, directory: str, name: str) -> Iterator[int]:
+    """Open a regular file for reading; raises `FileNotFoundError` if it is gone, and a `SpoolError` otherwise."""
+    calls = layout.calls
+    try:
+        fd = calls.open(name, READ_FILE, layout.fd(directory))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise as_spool_error(error, "open", layout.full(directory, name)) from error
+    try:
+        with layout.doing("look at", directory, name):
+            if not stat.S_ISREG(calls.stat_fd(fd).st_mode):
+                raise NotARegularFile(layout.full(directory, name))
+        yield fd
+    finally:
+        calls.close(fd)
+
+
+def read_through(layout: Layout, directory: str, name: str, read: Callable[[BinaryIO], T]) -> T:
+    """Return what `read` makes of a file; raises `FileNotFoundError`, a `SpoolError`, or what `read` raises."""
+    with opened(layout, directory, name) as fd:
+        raw = _File(fd, layout.calls, writable=False)
+        try:
+            return read(io.BufferedReader(raw, CHUNK))
+        finally:
+            _raise_own_failure(raw, layout, "read", directory, name)
+
+
+def write_new(  # noqa: PLR0913  # where, what, and how far
+    layout: Layout, directory: str, name: str, write: Callable[[BinaryIO], None], *, sync: bool, fd: int | None = None
+) -> None:
+    """Make a file of what `write` writes, synced if asked; a file that was begun and failed is unlinked again.
+
+    Raises a `SpoolError`, or what `write` raises. With `fd`, a file that was just made is filled, and left open.
+    """
+    calls = layout.calls
+    with layout.doing("create", directory, name):
+        directory_fd = layout.fd(directory)
+        mine = calls.open(name, NEW_FILE, directory_fd, layout.file_mode) if fd is None else fd
+    try:
+        if fd is None:
+            with layout.doing("set the mode of", directory, name):
+                calls.change_mode(mine, layout.file_mode)
+        _fill(layout, directory, name, mine, write)
+        if sync:
+            with layout.doing("sync", directory, name):
+                calls.sync(mine)
+    except BaseException as error:
+        discard(layout, directory, name, because=error)
+        raise
+    finally:
+        if fd is None:
+            calls.close(mine)
+
+
+def discard(layout: Layout, directory: str, name: str, *, because: BaseException) -> bool:
+    """Unlink a file that this operation made, while `because` is on its way out; tell whether it is gone.
+
+    A failure is told in a note on that exception: what is left over belongs to no entry, and recovery collects it.
+    """
+    try:
+        layout.calls.unlink(name, layout.fd(directory))
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        because.add_note(f"{layout.full(directory, name)} could not be removed ({error}); recovery will collect it")
+        return False
+    return True
+
+
+def unlink_if_there(layout: Layout, directory: str, name: str) -> bool:
+    """Unlink a file that may be gone, in a directory that may be absent; tell whether it was there."""
+    with layout.doing("remove", directory, name):
+        fd = layout.optional_fd(directory)
+        if fd is None:
+            return False
+        try:
+            layout.calls.unlink(name, fd)
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def _fill(layout: Layout, directory: str, name: str, fd: int, write: Callable[[BinaryIO], None]) -> None:
+    raw = _File(fd, layout.calls, writable=True)
+    buffered = io.BufferedWriter(raw, CHUNK)
+    try:
+        write(buffered)
+        if not buffered.closed:
+            buffered.flush()
+    except BaseException:
+        raw.deaf = True  # what is still buffered is not wanted any more, and must not be written at garbage collection
+        raise
+    finally:
+        _raise_own_failure(raw, layout, "write", directory, name)
+
+
+def _raise_own_failure(raw: _File, layout: Layout, operation: str, directory: str, name: str) -> None:
+    """Raise the trouble that the file itself had: it matters more than what the codec made of it."""
+    if raw.failure is not None:
+        raise as_spool_error(raw.failure, operation, layout.full(directory, name)) from raw.failure
+
+
+class _File(io.RawIOBase):
+    """A file descriptor as a raw binary file. Closing it does not close the descriptor, which the library still needs."""
+
+    def __init__(self, fd: int, calls: SystemCalls, *, writable: bool) -> None:
+        self._fd = fd
+        self._calls = calls
+        self._writable = writable
+        self.failure: OSError | None = None
+        self.deaf = False
+
+    def readable(self) -> bool:
+        return not self._writable
+
+    def writable(self) -> bool:
+        return self._writable
+
+    def seekable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # the stub's type is no public name
+        with self._remembering():
+            chunk = self._calls.read(self._fd, len(buffer))
+            buffer[: len(chunk)] = chunk
+            return len(chunk)
+
+    def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]  # the stub's type is no public name
+        if self.deaf:
+            return len(data)
+        with self._remembering():
+            return self._calls.write(self._fd, data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with self._remembering():
+            return self._calls.seek(self._fd, offset, whence)
+
+    def tell(self) -> int:
+        return self.seek(0, os.SEEK_CUR)
+
+    def truncate(self, size: int | None = None) -> int:
+        with self._remembering():
+            length = self.tell() if size is None else size
+            self._calls.truncate(self._fd, length)
+            return length
+
+    @contextlib.contextmanager
+    def _remembering(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.failure = error
+            raise

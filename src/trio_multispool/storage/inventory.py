@@ -1,0 +1,57 @@
+"""What an onlooker sees: every entry, where it is, how old, and who has it. Nothing is locked and nothing written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Final
+
+from trio_multispool.lifecycle import State
+from trio_multispool.storage.data import as_stat
+from trio_multispool.storage.layout import REGISTRY, directory_of
+from trio_multispool.storage.protocol import Item
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trio_multispool.storage.layout import Layout
+
+_LOCKS: Final = "/proc/locks"
+
+
+def inventory(layout: Layout, queue: str | None) -> Iterator[Item]:
+    """Yield every entry in every place, or of one queue. What moves while it is read may be missed or seen twice."""
+    for place in layout.places(queue):
+        directory = directory_of(place)
+        owners = lock_owners() if place.state is State.CHECKED_OUT else {}
+        for name in layout.entry_names(directory):
+            with layout.doing("look at", directory, name):
+                try:
+                    found = as_stat(layout.calls.stat(name, layout.fd(directory)))
+                except FileNotFoundError:
+                    continue
+            owner = _owner(layout, name, owners) if owners else None
+            yield Item(name, place, found.size, found.modified_at, owner)
+
+
+def _owner(layout: Layout, name: str, owners: dict[tuple[int, int, int], int]) -> int | None:
+    try:
+        found = layout.calls.stat(name, layout.fd(REGISTRY))
+    except OSError:  # who owns it is shown where it can be seen, and this is an onlooker
+        return None
+    return owners.get((os.major(found.st_dev), os.minor(found.st_dev), found.st_ino))
+
+
+def lock_owners() -> dict[tuple[int, int, int], int]:
+    """Return who holds `flock` locks, by device and inode, as far as the kernel shows it.
+
+    Processes in other PID namespaces, and files on btrfs and overlayfs, are not shown (proc(5), /proc/locks).
+    """
+    owners = {}
+    with contextlib.suppress(OSError), open(_LOCKS, encoding="ascii") as lines:  # noqa: PTH123  # a kernel interface
+        for line in lines:
+            fields = line.split()
+            if "FLOCK" in fields and "->" not in fields:
+                major, minor, inode = fields[5].split(":")
+                owners[int(major, 16), int(minor, 16), int(inode)] = int(fields[4])
+    return owners

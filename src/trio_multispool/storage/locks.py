@@ -1,0 +1,144 @@
+"""The registry lock: whoever changes an entry holds `flock` on the open `.registry/NAME`.
+
+The kernel drops the lock when its process dies, however it dies, so a dead owner is a fact and not a guess: no lease, no
+timeout, no heartbeat. A lock is taken by opening the file, locking *that* descriptor, and then checking that the path
+still leads to the same inode: between the two, a collector may have removed the file, and somebody else made it anew.
+
+`flock` belongs to an open file description, so two owners in one process exclude each other like two processes. A forked
+child shares the description: it closes its copies at once and never unlocks, which would unlock the parent's. The table
+below knows all locks of the process; one mutex covers "open and register", and is held across `fork`, so that no lock
+can be missed. (Process-wide record locks of `fcntl` would not do: closing any descriptor of a file drops them.)
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from typing import TYPE_CHECKING, Final
+
+from trio_multispool.storage.layout import NEW_FILE, READ_FILE, REGISTRY
+from trio_multispool.storage.trouble import as_spool_error
+from trio_multispool.verdicts import Unavailable
+
+if TYPE_CHECKING:
+    from trio_multispool.storage.layout import Layout
+    from trio_multispool.storage.syscalls import SystemCalls
+
+
+class Lock:
+    """A held lock of one entry. `fd` is -1 once it has been released, or in a forked child."""
+
+    __slots__ = ("__weakref__", "_calls", "fd", "newborn")
+
+    def __init__(self, fd: int, calls: SystemCalls, *, newborn: bool) -> None:
+        """Take over a descriptor; `_table` calls this, with its mutex held."""
+        self.fd = fd
+        self.newborn = newborn
+        """Whether this call made the registry file."""
+        self._calls = calls
+
+    @property
+    def held(self) -> bool:
+        """Whether this process still has the lock."""
+        return self.fd >= 0
+
+    def release(self) -> None:
+        """Unlock and close. Idempotent; explicit, because a forked child may still have the description open."""
+        with _table.mutex:
+            fd, self.fd = self.fd, -1
+            _table.locks.discard(self)
+            if fd < 0:
+                return
+            try:
+                self._calls.unlock(fd)
+            finally:
+                self._calls.close(fd)
+
+
+class _Table:
+    """All locks that this process holds."""
+
+    def __init__(self) -> None:
+        self.mutex: Final = threading.RLock()  # re-entrant: a garbage collection may release a lock in any line
+        self.locks: set[Lock] = set()
+
+    def open(self, calls: SystemCalls, name: str, directory: int, flags: int, mode: int) -> Lock:
+        with self.mutex:
+            lock = Lock(calls.open(name, flags, directory, mode), calls, newborn=bool(flags & os.O_EXCL))
+            self.locks.add(lock)
+            return lock
+
+    def forget_in_child(self) -> None:
+        for lock in list(self.locks):
+            os.close(lock.fd)
+            lock.fd = -1
+        self.locks.clear()
+        self.mutex.release()
+
+
+_table = _Table()
+os.register_at_fork(
+    before=_table.mutex.acquire, after_in_parent=_table.mutex.release, after_in_child=_table.forget_in_child
+)
+
+
+def lock_existing(layout: Layout, name: str) -> Lock | Unavailable:
+    """Lock an entry's reservation. `BUSY`: somebody has it. `GONE`: there is none (any more)."""
+    return _lock(layout, name, READ_FILE)
+
+
+def lock_new(layout: Layout, name: str) -> Lock | Unavailable:
+    """Make an entry's reservation and lock it.
+
+    `BUSY`: there is one already. `GONE`: the newborn was taken by a collector before it was locked; try again.
+    """
+    return _lock(layout, name, NEW_FILE & ~os.O_WRONLY | READ_FILE)
+
+
+def lock_or_reserve(layout: Layout, name: str) -> Lock | Unavailable:
+    """Lock an entry that has been seen, making its reservation again if power loss (or a hand) took it."""
+    found = lock_existing(layout, name)
+    return lock_new(layout, name) if found is Unavailable.GONE else found
+
+
+def lock_temporary(layout: Layout, name: str, directory: str, *, new: bool) -> Lock | Unavailable:
+    """Lock a temporary file, whose lock says that its writer lives; with `new`, make it, for writing."""
+    return _lock(layout, name, NEW_FILE if new else READ_FILE, directory)
+
+
+def _lock(layout: Layout, name: str, flags: int, directory: str = REGISTRY) -> Lock | Unavailable:
+    calls = layout.calls
+    try:
+        directory_fd = layout.fd(directory)
+        lock = _table.open(calls, name, directory_fd, flags, layout.file_mode)
+    except FileNotFoundError:
+        return Unavailable.GONE
+    except FileExistsError:
+        return Unavailable.BUSY
+    except OSError as error:
+        raise as_spool_error(error, "open", layout.full(directory, name)) from error
+    try:
+        if flags & os.O_CREAT:
+            calls.change_mode(lock.fd, layout.file_mode)
+        calls.lock(lock.fd)
+        mine = calls.stat_fd(lock.fd)
+        if not stat.S_ISREG(mine.st_mode):
+            raise IsADirectoryError(21, "not a regular file")  # noqa: TRY301  # read as NotARegularFile below
+        current = calls.stat(name, directory_fd)
+    except BlockingIOError:
+        lock.release()
+        return Unavailable.GONE if flags & os.O_CREAT else Unavailable.BUSY
+    except FileNotFoundError:
+        lock.release()
+        return Unavailable.GONE
+    except OSError as error:
+        lock.release()
+        raise as_spool_error(error, "lock", layout.full(directory, name)) from error
+    except BaseException:
+        lock.release()
+        raise
+    if (mine.st_dev, mine.st_ino) != (current.st_dev, current.st_ino):
+        lock.release()
+        return Unavailable.GONE
+    return lock

@@ -1,0 +1,241 @@
+"""`Storage`: what a store of entries does, whatever it keeps them in.
+
+The protocol is blocking; it knows metadata as `bytes` and data as binary files, and codecs, tasks and cancellation not at
+all. Queues and entries are names. A *claim* is opaque: it stands for the right to settle one entry, and whatever
+the store needs for that (a lock, a row's owner) is its own affair. Methods raise a `SpoolError`; one that raises has had
+no effect, but for `DurabilityUnknown`, which says so. All methods may be called from several threads at once.
+
+`before_commit` is called once, right before the commit. If it raises, the operation undoes what it has done so far and
+passes the exception on. That is how a caller withdraws in the last moment.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeVar, final
+
+import msgspec
+
+if TYPE_CHECKING:
+    import datetime
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from trio_multispool.durability import Durability
+    from trio_multispool.lifecycle import Place, State
+    from trio_multispool.stats import Stat
+    from trio_multispool.verdicts import Unavailable
+
+T = TypeVar("T")
+
+
+class Claim(Protocol):
+    """One entry, checked out: the right to settle it once."""
+
+    @property
+    def queue(self) -> str:
+        """The queue that it was checked out of."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The entry's name."""
+        ...
+
+    @property
+    def metadata(self) -> bytes:
+        """The metadata as it was read when the entry was checked out."""
+        ...
+
+    @property
+    def state(self) -> State:
+        """`CHECKED_OUT` until the store has settled it; changed by the store itself, at the commit."""
+        ...
+
+    @property
+    def held(self) -> bool:
+        """Whether the store keeps others away from the entry for as long as this claim lives."""
+        ...
+
+    def abandon(self) -> None:
+        """Let go without settling, as a process that dies does: recovery brings the entry back. Idempotent."""
+        ...
+
+
+class Reservation(Protocol):
+    """A name, held for an entry that is to be enqueued."""
+
+    @property
+    def name(self) -> str:
+        """The reserved name."""
+        ...
+
+    @property
+    def state(self) -> State:
+        """`NOTHING` until the entry is enqueued."""
+        ...
+
+    def abandon(self) -> None:
+        """Let go of the name without tidying up, as a process that dies does. Idempotent."""
+        ...
+
+
+@final
+class Recovered(msgspec.Struct, frozen=True):
+    """One thing that recovery did: `name` was put back in `queue`, or collected if `queue` is `None`."""
+
+    name: str
+    queue: str | None
+
+
+@final
+class Item(msgspec.Struct, frozen=True):
+    """One entry as an onlooker sees it."""
+
+    name: str
+    place: Place
+    size: int
+    """Of the metadata, in bytes."""
+    modified_at: datetime.datetime
+    """When the metadata was last written, in UTC."""
+    owner: int | None
+    """The process that has it checked out, as far as the kernel shows it."""
+
+
+class Storage(Protocol):
+    """A durable store of entries in queues, shared by any number of processes."""
+
+    def reserve(self, name: str) -> Reservation:
+        """Hold a name that no entry has. Raises `NameTaken` or `EntryBusy`."""
+        ...
+
+    def give_up(self, reservation: Reservation) -> None:
+        """Let an unused name go, with all that was written under it."""
+        ...
+
+    def enqueue(  # noqa: PLR0913  # each is a word of the operation
+        self,
+        reservation: Reservation,
+        queue: str,
+        metadata: bytes,
+        write_data: Callable[[BinaryIO], None],
+        *,
+        durability: Durability | None,
+        before_commit: Callable[[], None],
+    ) -> None:
+        """Make the entry, all or nothing; the reservation ends either way. Passes on what `write_data` raises."""
+        ...
+
+    def names(self, queue: str) -> list[str]:
+        """Return the names of the entries available in a queue, sorted. A hint: entries move while it is read."""
+        ...
+
+    def contains(self, queue: str, name: str) -> bool:
+        """Tell whether the entry is available in that queue."""
+        ...
+
+    def read_metadata(self, queue: str, name: str) -> bytes:
+        """Return the metadata of an available entry, or raise `EntryNotFound`."""
+        ...
+
+    def stat(self, queue: str, name: str) -> Stat:
+        """Return size and age of an available entry's metadata, or raise `EntryNotFound`."""
+        ...
+
+    def claim(self, queue: str, name: str, *, before_commit: Callable[[], None]) -> Claim | Unavailable:
+        """Check the entry out, so that nobody else has it."""
+        ...
+
+    def save(
+        self,
+        claim: Claim,
+        queue: str,
+        metadata: bytes | None,
+        *,
+        durability: Durability | None,
+        before_commit: Callable[[], None],
+    ) -> None:
+        """Settle: move the entry to a queue, with new metadata unless it is `None`. Raises `OwnershipLost`."""
+        ...
+
+    def remove(self, claim: Claim, *, durability: Durability | None, before_commit: Callable[[], None]) -> None:
+        """Settle: delete the entry and its data. Raises `OwnershipLost`."""
+        ...
+
+    def release(self, claim: Claim) -> None:
+        """Settle: put the entry back where it came from. Raises `OwnershipLost`. Never refused, never withdrawn."""
+        ...
+
+    def quarantine(self, claim: Claim, reason: str) -> None:
+        """Settle: set the entry aside for a person to look at, with the reason."""
+        ...
+
+    def claims_unsafe(self, queue: str) -> list[Claim]:
+        """Return claims on what others have checked out of a queue; settling one takes it from its owner."""
+        ...
+
+    def replace_metadata(
+        self,
+        queue: str,
+        name: str,
+        metadata: bytes,
+        *,
+        durability: Durability | None,
+        before_commit: Callable[[], None],
+    ) -> None:
+        """Rewrite an available entry's metadata in place, or raise `EntryNotFound`; never makes an entry."""
+        ...
+
+    def delete(
+        self, queue: str, name: str, *, durability: Durability | None, before_commit: Callable[[], None]
+    ) -> None:
+        """Delete an available entry, or raise `EntryNotFound`."""
+        ...
+
+    def read_data(self, name: str, read: Callable[[BinaryIO], T]) -> T:
+        """Return what `read` makes of the entry's data, or raise `DataNotFound`. Passes on what `read` raises."""
+        ...
+
+    def replace_data(
+        self,
+        name: str,
+        claim: Claim | None,
+        write_data: Callable[[BinaryIO], None],
+        *,
+        durability: Durability | None,
+        before_commit: Callable[[], None],
+    ) -> None:
+        """Replace an entry's data at once, all or nothing; commits by itself, whatever becomes of the claim."""
+        ...
+
+    def stat_data(self, name: str) -> Stat:
+        """Return size and age of the entry's data, or raise `DataNotFound`."""
+        ...
+
+    def data_path(self, name: str) -> Path | None:
+        """Return where the data can be read as a file by other programs, if it can."""
+        ...
+
+    def recover(self, queue: str | None = None) -> list[Recovered]:
+        """Bring back what dead owners held in `queue` (or anywhere), and clear what they were writing."""
+        ...
+
+    def sweep(self) -> Iterator[Recovered]:
+        """Collect what belongs to no entry, over everything; yields each as it is collected."""
+        ...
+
+    def adopt(self) -> None:
+        """Say that from now on every user of this store takes locks, so that recovery may act."""
+        ...
+
+    def queues(self) -> list[str]:
+        """Return the names of all queues that the store has, sorted, known to this program or not."""
+        ...
+
+    def inventory(self, queue: str | None = None) -> Iterator[Item]:
+        """Yield every entry in every place, or in those of one queue; writes nothing."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the store holds. Idempotent."""
+        ...

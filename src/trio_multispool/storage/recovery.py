@@ -1,0 +1,128 @@
+"""Bringing back what the dead held, and collecting what belongs to no entry.
+
+An owner is dead when its lock can be taken; nothing here acts without that lock. Each step may be killed and done
+again. An entry is put back before anything is collected, and a name is collected only when it is in no place on disk,
+looked up while the lock is held; if any place cannot be read, nothing is collected.
+
+Two copies of one name can only come from a file system that does not keep the order of renames across power loss, or from
+one without `RENAME_NOREPLACE`: the copy that is available is the later state, so the checked-out one is dropped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trio_multispool.errors import NameTaken
+from trio_multispool.lifecycle import Place, State
+from trio_multispool.storage import commits
+from trio_multispool.storage.files import unlink_if_there
+from trio_multispool.storage.layout import (
+    DATA,
+    DATA_PREFIX,
+    NOTES,
+    REGISTRY,
+    TEMPORARY,
+    UNSAFE_PREFIX,
+    directory_of,
+)
+from trio_multispool.storage.locks import lock_existing, lock_new
+from trio_multispool.storage.protocol import Recovered
+from trio_multispool.storage.reserving import clear_leftovers
+from trio_multispool.storage.temporaries import clear_dead_temporary
+from trio_multispool.names import invalid_name
+from trio_multispool.verdicts import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trio_multispool.storage.context import Context
+
+
+def recover(context: Context, queue: str | None) -> list[Recovered]:
+    """Put back what dead owners had checked out of `queue` (or of any), and clear what the dead were writing."""
+    if not context.adopted:
+        return []
+    layout = context.layout
+    suspects: dict[str, None] = {}
+    for place in layout.places(queue):
+        if place.state is State.CHECKED_OUT:
+            suspects.update(dict.fromkeys(layout.entry_names(directory_of(place))))
+    suspects.update(dict.fromkeys(_writers(context)))
+    found = (recover_name(context, name) for name in suspects)
+    return [recovered for recovered in found if recovered is not None]
+
+
+def _writers(context: Context) -> Iterator[str]:
+    """Yield the names of entries that somebody was writing; temporary files of the dead that need no name go at once."""
+    layout = context.layout
+    with layout.doing("list", TEMPORARY), layout.fresh_fd(TEMPORARY) as fd:
+        names = sorted(layout.calls.regular_files(fd))
+    for name in names:
+        if name.startswith(UNSAFE_PREFIX):
+            clear_dead_temporary(context, name)
+        elif invalid_name(entry := name.removeprefix(DATA_PREFIX)) is None:
+            yield entry
+
+
+def recover_name(context: Context, name: str) -> Recovered | None:
+    """Put one entry back if its owner is dead, or collect the name if it is no entry; `None` if there was nothing to do."""
+    layout = context.layout
+    lock = lock_existing(layout, name)
+    if lock is Unavailable.GONE and _left_something(context, name):
+        lock = lock_new(layout, name)  # power loss may have taken the reservation
+    if isinstance(lock, Unavailable):
+        return None
+    try:
+        put_back = None
+        for place in layout.places_of(name, State.CHECKED_OUT):
+            if layout.places_of(name, State.AVAILABLE):
+                commits.unlink(layout, directory_of(place), name)
+            elif _put_back(context, place, name):
+                put_back = Recovered(name, place.queue)
+        if collect_if_nowhere(context, name):
+            return Recovered(name, None)
+        unlink_if_there(layout, TEMPORARY, name)
+        unlink_if_there(layout, TEMPORARY, DATA_PREFIX + name)
+        return put_back
+    finally:
+        lock.release()
+
+
+def _put_back(context: Context, place: Place, name: str) -> bool:
+    try:
+        return commits.move(context.layout, name, directory_of(place), place.queue)
+    except NameTaken:  # it came in between by a hand that takes no locks; the next recovery sees two copies
+        return False
+
+
+def _left_something(context: Context, name: str) -> bool:
+    layout = context.layout
+    if any(layout.holds(TEMPORARY, prefix + name) for prefix in ("", DATA_PREFIX)):
+        return True
+    return layout.holds(DATA, name) or bool(layout.places_of(name, State.CHECKED_OUT))
+
+
+def collect_if_nowhere(context: Context, name: str) -> bool:
+    """Unlink all that is kept under a name that is in no place; under its lock. Tell whether that was done."""
+    if context.layout.places_of(name):
+        return False
+    if context.adopted:
+        clear_leftovers(context, name)
+    unlink_if_there(context.layout, REGISTRY, name)
+    return True
+
+
+def sweep(context: Context) -> Iterator[Recovered]:
+    """Collect every reservation, data file and note that belongs to no entry and to no living process."""
+    if not context.adopted:
+        return
+    layout = context.layout
+    for directory in (REGISTRY, DATA, NOTES):
+        if layout.optional_fd(directory) is None:
+            continue
+        for name in layout.entry_names(directory):
+            if layout.places_of(name):  # a look without the lock, which costs little and spares most
+                continue
+            recovered = recover_name(context, name)
+            if recovered is not None:
+                yield recovered

@@ -1,0 +1,141 @@
+"""Reserving a name, and enqueueing under it: an entry is made whole or not at all.
+
+The reservation is a file in `.registry`, made with `O_EXCL` and locked before anything is written. A name that a dead
+process reserved, and perhaps half enqueued, is taken over: under the lock it is looked for in every place on disk, and if
+it is in none, what the dead one wrote is unlinked first. So a first enqueue that was killed can simply be tried again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from trio_multispool.errors import EntryBusy, NameTaken, StorageFailure
+from trio_multispool.lifecycle import Operation, State, next_state
+from trio_multispool.storage import commits
+from trio_multispool.storage.claims import DirectoryReservation
+from trio_multispool.storage.files import discard, unlink_if_there, write_new
+from trio_multispool.storage.layout import (
+    DATA,
+    DATA_PREFIX,
+    NOTES,
+    REGISTRY,
+    TEMPORARY,
+    directory_of,
+)
+from trio_multispool.storage.locks import lock_existing, lock_new
+from trio_multispool.verdicts import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import BinaryIO
+
+    from trio_multispool.durability import Durability
+    from trio_multispool.storage.context import Context
+    from trio_multispool.storage.locks import Lock
+
+_TRIES: Final = 16
+"""How often a reservation that vanished between two looks is tried again. Each time, another process made progress."""
+
+
+def reserve(context: Context, name: str) -> DirectoryReservation:
+    """Hold a name that no entry has. Raises `NameTaken`, or `EntryBusy` where somebody has it and is in no place yet."""
+    lock = _newborn_or_taken_over(context, name)
+    try:
+        found = context.layout.places_of(name)
+        if found:
+            if context.syncs.reserving:
+                context.syncs.directory(directory_of(found[0]))
+            raise NameTaken(name)  # noqa: TRY301  # the lock has to be released either way
+        if context.adopted:
+            clear_leftovers(context, name)
+    except BaseException:
+        lock.release()
+        raise
+    return DirectoryReservation(name, lock)
+
+
+def _newborn_or_taken_over(context: Context, name: str) -> Lock:
+    layout = context.layout
+    for _ in range(_TRIES):
+        found = lock_new(layout, name)
+        if not isinstance(found, Unavailable):
+            return found
+        if found is Unavailable.GONE:
+            continue
+        if not context.adopted:
+            raise NameTaken(name)
+        found = lock_existing(layout, name)
+        if not isinstance(found, Unavailable):
+            return found
+        if found is Unavailable.BUSY:
+            raise NameTaken(name) if layout.places_of(name) else EntryBusy(name)
+    raise EntryBusy(name)
+
+
+def clear_leftovers(context: Context, name: str) -> None:
+    """Unlink what a dead process wrote under a name that is in no place; under its lock. The reservation stays."""
+    layout = context.layout
+    unlink_if_there(layout, TEMPORARY, name)
+    unlink_if_there(layout, TEMPORARY, DATA_PREFIX + name)
+    unlink_if_there(layout, DATA, name)
+    unlink_if_there(layout, NOTES, name)
+
+
+def give_up(context: Context, reservation: DirectoryReservation) -> None:
+    """Let an unused name go. Idempotent."""
+    if reservation.state is not State.NOTHING or not reservation.lock.held:
+        return
+    try:
+        unlink_if_there(context.layout, REGISTRY, reservation.name)
+    finally:
+        reservation.lock.release()
+
+
+def enqueue(  # noqa: PLR0913  # each is a word of the operation
+    context: Context,
+    reservation: DirectoryReservation,
+    queue: str,
+    metadata: bytes,
+    write_data: Callable[[BinaryIO], None],
+    *,
+    durability: Durability | None,
+    before_commit: Callable[[], None],
+) -> None:
+    """Make the entry: data, then metadata, synced, then the rename that commits it."""
+    layout, syncs, name = context.layout, context.syncs, reservation.name
+    target = next_state(Operation.ENQUEUE, reservation.state)
+    if not reservation.lock.held:
+        raise EntryBusy(name)
+    written: list[str] = []
+    try:
+        plan = syncs.plan(durability)
+        write_new(layout, DATA, name, write_data, sync=plan.before)
+        written.append(DATA)
+        write_new(layout, TEMPORARY, name, lambda file: _write(file, metadata), sync=plan.before)
+        written.append(TEMPORARY)
+        if plan.before:
+            syncs.directory(DATA)
+        before_commit()
+        if not commits.move(layout, name, TEMPORARY, queue):
+            raise StorageFailure("move", layout.full(TEMPORARY, name), 2)  # noqa: TRY301  # undone like all others
+    except BaseException as error:
+        _undo(context, reservation, written, error)
+        raise
+    reservation.state = target
+    # Unlocked before the last sync: a reader that the rename has woken must not find the entry busy.
+    reservation.lock.release()
+    if plan.after:
+        syncs.committed(queue, name, queue)
+
+
+def _write(file: BinaryIO, content: bytes) -> None:
+    file.write(content)
+
+
+def _undo(context: Context, reservation: DirectoryReservation, written: list[str], because: BaseException) -> None:
+    """Remove this call's files, newest first, the reservation last and only if all others are gone."""
+    directories = [*reversed(written), REGISTRY]
+    try:
+        all(discard(context.layout, directory, reservation.name, because=because) for directory in directories)
+    finally:
+        reservation.lock.release()

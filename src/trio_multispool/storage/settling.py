@@ -1,0 +1,236 @@
+"""Checking entries out, and settling them: save, remove, release, quarantine.
+
+The order of the calls is the protocol; each has its reason beside it. All of it runs under the entry's lock, but for claims
+that were made without one (`claims_unsafe`): those take the lock for the length of the call if they can, and otherwise rely
+on exchanging with, or unlinking, a file that must still be there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from trio_multispool.errors import NameTaken, OwnershipLost, SpoolError
+from trio_multispool.lifecycle import Operation, Place, State
+from trio_multispool.storage import commits
+from trio_multispool.storage.claims import DirectoryClaim
+from trio_multispool.storage.direct import locked_if_possible
+from trio_multispool.storage.files import discard, read_file, unlink_if_there, write_new
+from trio_multispool.storage.layout import (
+    DATA,
+    QUARANTINE,
+    REASONS,
+    REGISTRY,
+    TEMPORARY,
+    directory_of,
+)
+from trio_multispool.storage.locks import lock_existing, lock_or_reserve
+from trio_multispool.storage.recovery import collect_if_nowhere
+from trio_multispool.storage.reserving import clear_leftovers
+from trio_multispool.storage.temporaries import unsafe_temporary
+from trio_multispool.verdicts import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import BinaryIO
+
+    from trio_multispool.durability import Durability
+    from trio_multispool.storage.context import Context
+    from trio_multispool.storage.syncing import SyncPlan
+
+
+def claim(
+    context: Context, queue: str, name: str, *, before_commit: Callable[[], None]
+) -> DirectoryClaim | Unavailable:
+    """Check an available entry out. `GONE` if it is not in the queue, `BUSY` if another owner has its lock."""
+    layout = context.layout
+    lock = lock_existing(layout, name)
+    if lock is Unavailable.GONE:
+        if not layout.holds(queue, name):
+            return Unavailable.GONE
+        lock = lock_or_reserve(layout, name)
+    if isinstance(lock, Unavailable):
+        return lock
+    checked_out = directory_of(Place(queue, State.CHECKED_OUT))
+    try:
+        # Read first: running out of descriptors, or a bad sector, must strand nothing in .checkout.
+        metadata = read_file(layout, queue, name)
+        before_commit()
+        moved = commits.move(layout, name, queue, checked_out)
+    except FileNotFoundError:
+        moved = False
+    except BaseException:
+        lock.release()
+        raise
+    if moved:
+        return DirectoryClaim(queue, name, metadata, lock)
+    try:
+        if lock.newborn:  # made for an entry that has gone meanwhile
+            collect_if_nowhere(context, name)
+    finally:
+        lock.release()
+    return Unavailable.GONE
+
+
+def save(
+    context: Context,
+    claim: DirectoryClaim,
+    queue: str,
+    metadata: bytes | None,
+    *,
+    durability: Durability | None,
+    before_commit: Callable[[], None],
+) -> None:
+    """Move the entry to a queue, with new metadata unless it is `None`."""
+    layout, syncs, name = context.layout, context.syncs, claim.name
+    target = claim.check(Operation.SAVE)
+    source = directory_of(Place(claim.queue, State.CHECKED_OUT))
+    plan = syncs.plan(durability)
+    with _locked_for_the_call(context, claim), _new_metadata(context, claim, metadata, plan) as new:
+        _sync_before_settling(context, claim, plan)
+        if plan.catch_up:
+            syncs.file(DATA, name)
+            syncs.directory(DATA)
+            if new is None:
+                syncs.file(source, name)
+        before_commit()
+        if new is not None and not commits.exchange(layout, (TEMPORARY, new), source, name):
+            raise OwnershipLost(claim.queue, name)
+        try:
+            if not commits.move(layout, name, source, queue):
+                raise OwnershipLost(claim.queue, name)  # noqa: TRY301  # undone like all others
+        except BaseException as error:
+            if new is not None:  # the old metadata is still under the new one's name
+                _put_old_metadata_back(context, claim, new, error)
+            raise
+        claim.state = target
+    claim.abandon()  # not before the temporary file is gone, whose name the next owner will use
+    if plan.after:
+        syncs.committed(queue, name, queue)
+
+
+def _put_old_metadata_back(context: Context, claim: DirectoryClaim, new: str, because: BaseException) -> None:
+    source = directory_of(Place(claim.queue, State.CHECKED_OUT))
+    try:
+        commits.exchange(context.layout, (TEMPORARY, new), source, claim.name)
+    except (OSError, SpoolError) as error:
+        because.add_note(f"the entry keeps its new metadata in its old queue: {error}")
+
+
+@contextlib.contextmanager
+def _new_metadata(
+    context: Context, claim: DirectoryClaim, metadata: bytes | None, plan: SyncPlan
+) -> Iterator[str | None]:
+    """Write new metadata to a temporary file, yield the file's name, and unlink what is under that name at the end."""
+    if metadata is None:
+        yield None
+        return
+
+    def write(file: BinaryIO) -> None:
+        file.write(metadata)
+
+    if claim.lock is None:
+        with unsafe_temporary(context, claim.name, write, data=False, sync=plan.before) as name:
+            yield name
+        return
+    layout, name = context.layout, claim.name
+    unlink_if_there(layout, TEMPORARY, name)  # left by an owner of this name who died
+    write_new(layout, TEMPORARY, name, write, sync=plan.before)
+    try:
+        yield name
+    except BaseException as error:
+        discard(layout, TEMPORARY, name, because=error)
+        raise
+    with context.tidying(name):
+        unlink_if_there(layout, TEMPORARY, name)
+
+
+def _sync_before_settling(context: Context, claim: DirectoryClaim, plan: SyncPlan) -> None:
+    """Sync the queue that the entry was checked out of, before it goes on.
+
+    Otherwise btrfs, after power loss, can have the entry's next place on disk and the check-out's rename not, and brings
+    the entry back twice.
+    """
+    if plan.before:
+        context.syncs.directory(claim.queue)
+
+
+def remove(
+    context: Context, claim: DirectoryClaim, *, durability: Durability | None, before_commit: Callable[[], None]
+) -> None:
+    """Delete the entry: the metadata first, which commits it, and the reservation last."""
+    syncs, name = context.syncs, claim.name
+    target = claim.check(Operation.REMOVE)
+    source = directory_of(Place(claim.queue, State.CHECKED_OUT))
+    plan = syncs.plan(durability)
+    with _locked_for_the_call(context, claim) as locked:
+        _sync_before_settling(context, claim, plan)
+        before_commit()
+        if not commits.unlink(context.layout, source, name):
+            raise OwnershipLost(claim.queue, name)
+        claim.state = target
+        try:
+            # Not left out for a lower level: an entry that power loss brings back must not come back without its data.
+            if plan.before:
+                syncs.committed(source, name, claim.queue)
+            if locked:
+                with context.tidying(name):
+                    clear_leftovers(context, name)
+                    unlink_if_there(context.layout, REGISTRY, name)
+        finally:
+            claim.abandon()
+
+
+def release(context: Context, claim: DirectoryClaim) -> None:
+    """Put the entry back."""
+    target = claim.check(Operation.RELEASE)
+    source = directory_of(Place(claim.queue, State.CHECKED_OUT))
+    with _locked_for_the_call(context, claim):
+        try:
+            moved = commits.move(context.layout, claim.name, source, claim.queue)
+        except NameTaken:  # a second copy is in the queue: recovery knows which of the two to drop
+            claim.settle(target)
+            raise
+        claim.settle(target)
+    if not moved:
+        raise OwnershipLost(claim.queue, claim.name)
+
+
+def quarantine(context: Context, claim: DirectoryClaim, reason: str) -> None:
+    """Set the entry aside, and write down why."""
+    layout, name = context.layout, claim.name
+    target = claim.check(Operation.QUARANTINE)
+    aside = directory_of(Place(claim.queue, State.QUARANTINED))
+    for directory in (QUARANTINE, aside, REASONS):
+        layout.ensure_directory(directory)
+    with _locked_for_the_call(context, claim):
+        unlink_if_there(layout, REASONS, name)
+        write_new(layout, REASONS, name, lambda file: _write_line(file, reason), sync=False)
+        moved = commits.move(layout, name, directory_of(Place(claim.queue, State.CHECKED_OUT)), aside)
+        claim.settle(target)
+    if not moved:
+        raise OwnershipLost(claim.queue, name)
+
+
+def _write_line(file: BinaryIO, line: str) -> None:
+    file.write(line.encode(errors="backslashreplace") + b"\n")
+
+
+@contextlib.contextmanager
+def _locked_for_the_call(context: Context, claim: DirectoryClaim) -> Iterator[bool]:
+    """Hold the lock of a claim that was made without one, if nobody else does; tell whether it is held."""
+    if claim.lock is not None:
+        yield True
+        return
+    with locked_if_possible(context, claim.name) as locked:
+        yield locked
+
+
+def claims_unsafe(context: Context, queue: str) -> list[DirectoryClaim]:
+    """Return claims without locks on all that is checked out of a queue; what goes meanwhile is left out."""
+    checked_out = directory_of(Place(queue, State.CHECKED_OUT))
+    claims = []
+    for name in context.layout.entry_names(checked_out):
+        with contextlib.suppress(FileNotFoundError):
+            claims.append(DirectoryClaim(queue, name, read_file(context.layout, checked_out, name), None))
+    return claims

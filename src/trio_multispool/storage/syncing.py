@@ -1,0 +1,92 @@
+"""What is synced for which level of durability, and what happens when a sync fails.
+
+A sync that failed is never tried again: the kernel has marked the pages clean, and a second sync would report success for
+data that is lost. Before the commit, the operation is undone and answers `StorageFailure`, the entry being where it was;
+after the commit, the answer is `DurabilityUnknown`. When it was a *directory* that could not be synced, renames of other
+operations may be lost with it, so the spool takes nothing more that must survive power loss until it is loaded again.
+
+In a spool of level `POWER`, an operation that asks for `PROCESS` leaves out its last sync only. Leaving out others could
+tear or lose what an earlier operation was acknowledged for. In a spool of level `PROCESS`, an operation that asks for
+`POWER` also syncs what earlier operations left unsynced.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+import msgspec
+
+from trio_multispool.durability import Durability
+from trio_multispool.errors import DurabilityUnknown, SyncsRefused
+from trio_multispool.storage.files import opened
+
+if TYPE_CHECKING:
+    from trio_multispool.storage.layout import Layout
+
+
+@final
+class SyncPlan(msgspec.Struct, frozen=True):
+    """Which syncs one operation makes."""
+
+    before: bool
+    """Those before the commit."""
+    after: bool
+    """The last one, after the commit, which makes the operation itself durable."""
+    catch_up: bool
+    """Also what earlier operations did not sync."""
+
+
+def sync_plan(spool: Durability, call: Durability | None) -> SyncPlan:
+    """Return the syncs of an operation in a spool of one level, called with that level or another."""
+    wanted = spool if call is None else call
+    return SyncPlan(
+        before=Durability.POWER in (spool, wanted),
+        after=wanted is Durability.POWER,
+        catch_up=wanted is Durability.POWER and spool is Durability.PROCESS,
+    )
+
+
+class Syncs:
+    """Syncs directories, and remembers whether one ever failed."""
+
+    def __init__(self, layout: Layout, level: Durability) -> None:
+        """Begin with nothing failed."""
+        self._layout = layout
+        self._level = level
+        self._failed = False
+
+    def plan(self, durability: Durability | None) -> SyncPlan:
+        """Return the syncs of one operation; raises `SyncsRefused` if it needs any and one of a directory failed."""
+        plan = sync_plan(self._level, durability)
+        if plan.before and self._failed:
+            raise SyncsRefused(self._layout.path)
+        return plan
+
+    @property
+    def reserving(self) -> bool:
+        """Whether what a reservation finds must be made durable before it is told."""
+        return self._level is Durability.POWER and not self._failed
+
+    def directory(self, directory: str) -> None:
+        """Sync a directory; raises `StorageFailure`, after which nothing durable is taken."""
+        try:
+            with self._layout.doing("sync", directory):
+                self._layout.calls.sync(self._layout.fd(directory))
+        except BaseException:
+            self._failed = True
+            raise
+
+    def committed(self, directory: str, name: str, queue: str) -> None:
+        """Sync a directory after a commit; raises `DurabilityUnknown`."""
+        try:
+            self.directory(directory)
+        except Exception as error:
+            raise DurabilityUnknown(name, queue, committed=True) from error
+
+    def file(self, directory: str, name: str) -> None:
+        """Sync a file that was written earlier; one that is gone needs none."""
+        try:
+            with opened(self._layout, directory, name) as fd, self._layout.doing("sync", directory, name):
+                self._layout.calls.sync(fd)
+        except FileNotFoundError:
+            return

@@ -1,0 +1,146 @@
+"""Every system call that the directory store makes, each a method of one small object.
+
+Nothing else in the library opens, writes, moves or syncs a file. A test gives the store a `SystemCalls` of its own, which
+records calls, makes one fail, or kills the process at the n-th.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_DARWIN = sys.platform == "darwin"
+_RENAME_NOREPLACE = 1  # linux/fs.h
+_RENAME_EXCHANGE = 2
+_F_FULLFSYNC = 51  # sys/fcntl.h of macOS, where fsync() does not reach the disk
+_STATFS_BYTES = 512  # more than any struct statfs; f_type is its first word on Linux
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_renameat2: Callable[[int, bytes, int, bytes, int], int] | None = getattr(_libc, "renameat2", None)
+
+
+class SystemCalls:
+    """The system calls as they are: they raise `OSError`, take directory descriptors, and never follow a symlink."""
+
+    def open(self, name: str, flags: int, directory: int | None = None, mode: int = 0o600) -> int:
+        """`openat` without following a symlink in the last component, closed on exec."""
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=directory)
+
+    def open_root(self, path: str) -> int:
+        """`open` of the spool's own directory, for which a symlink may stand."""
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def close(self, fd: int) -> None:
+        """`close`."""
+        os.close(fd)
+
+    def read(self, fd: int, size: int) -> bytes:
+        """`read`."""
+        return os.read(fd, size)
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        """`write`, which may write less than it is given."""
+        return os.write(fd, data)
+
+    def seek(self, fd: int, offset: int, whence: int) -> int:
+        """`lseek`."""
+        return os.lseek(fd, offset, whence)
+
+    def truncate(self, fd: int, size: int) -> None:
+        """`ftruncate`."""
+        os.ftruncate(fd, size)
+
+    def sync(self, fd: int) -> None:
+        """`fsync` of a file or directory, down to the disk."""
+        if _DARWIN:
+            fcntl.fcntl(fd, _F_FULLFSYNC)
+        else:
+            os.fsync(fd)
+
+    def stat(self, name: str, directory: int) -> os.stat_result:
+        """`fstatat` of the name itself, not of what a symlink points to."""
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+
+    def stat_fd(self, fd: int) -> os.stat_result:
+        """`fstat`."""
+        return os.fstat(fd)
+
+    def change_mode(self, fd: int, mode: int) -> None:
+        """`fchmod`: unlike the mode given to `open`, the umask does not touch it."""
+        os.fchmod(fd, mode)
+
+    def make_directory(self, name: str, directory: int | None, mode: int) -> None:
+        """`mkdirat`."""
+        os.mkdir(name, mode, dir_fd=directory)
+
+    def unlink(self, name: str, directory: int) -> None:
+        """`unlinkat`."""
+        os.unlink(name, dir_fd=directory)
+
+    def move(self, name: str, directory: int, new_name: str, new_directory: int) -> None:
+        """`renameat2` with `RENAME_NOREPLACE`: EEXIST if the new name exists.
+
+        Where the kernel or the file system cannot refuse to replace, `linkat` and `unlinkat`; killed between them, they
+        leave the file under both names, which recovery resolves.
+        """
+        if not self._rename(name, directory, new_name, new_directory, _RENAME_NOREPLACE):
+            os.link(name, new_name, src_dir_fd=directory, dst_dir_fd=new_directory, follow_symlinks=False)
+            os.unlink(name, dir_fd=directory)
+
+    def exchange(self, name: str, directory: int, other_name: str, other_directory: int) -> None:
+        """`renameat2` with `RENAME_EXCHANGE`: ENOENT unless both exist.
+
+        Where there is no exchange, a check that the target exists and a plain `renameat`.
+        """
+        if not self._rename(name, directory, other_name, other_directory, _RENAME_EXCHANGE):
+            os.stat(other_name, dir_fd=other_directory, follow_symlinks=False)
+            os.rename(name, other_name, src_dir_fd=directory, dst_dir_fd=other_directory)
+
+    def _rename(self, name: str, directory: int, new_name: str, new_directory: int, flag: int) -> bool:
+        if _renameat2 is None:
+            return False
+        if _renameat2(directory, os.fsencode(name), new_directory, os.fsencode(new_name), flag) == 0:
+            return True
+        code = ctypes.get_errno()
+        if code in (errno.EINVAL, errno.ENOSYS):
+            return False
+        raise OSError(code, os.strerror(code), name, None, new_name)
+
+    def lock(self, fd: int) -> None:
+        """`flock` with `LOCK_EX | LOCK_NB`: raises `BlockingIOError` if another descriptor holds it."""
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def unlock(self, fd: int) -> None:
+        """`flock` with `LOCK_UN`."""
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+    def names(self, fd: int) -> list[str]:
+        """`getdents` of a freshly opened directory, to its end: all names, also those that are not valid UTF-8."""
+        return os.listdir(fd)
+
+    def regular_files(self, fd: int) -> list[str]:
+        """`getdents` likewise, for the names of regular files only."""
+        with os.scandir(fd) as entries:
+            return [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+
+    def directories(self, fd: int) -> list[str]:
+        """`getdents` likewise, for the names of directories only."""
+        with os.scandir(fd) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+    def file_system_type(self, fd: int) -> int | None:
+        """`fstatfs`: the number that says what kind of file system it is; `None` where there is no such number."""
+        if not sys.platform.startswith("linux"):
+            return None
+        buffer = ctypes.create_string_buffer(_STATFS_BYTES)
+        if _libc.fstatfs(fd, buffer) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        return ctypes.c_long.from_buffer(buffer).value & 0xFFFFFFFF

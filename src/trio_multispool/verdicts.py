@@ -1,0 +1,63 @@
+"""What a handler answers about the entry it was given, and what `try_…` operations answer when there is none."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar, final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+Q_co = TypeVar("Q_co", bound=enum.Enum, covariant=True)
+M_co = TypeVar("M_co", covariant=True)
+
+
+@final
+class Unchanged(enum.Enum):
+    """The type of `UNCHANGED`."""
+
+    UNCHANGED = "unchanged"
+
+
+UNCHANGED: Final = Unchanged.UNCHANGED
+"""Stands for "the metadata that the job holds now": what was checked out, or what `update` made of it."""
+
+
+@final
+class Save(msgspec.Struct, Generic[Q_co, M_co], frozen=True):
+    """Move the entry to `queue` (the one it came from is allowed), with `metadata` if it is given.
+
+    ```python
+    return Save(Mail.RETRY, msgspec.structs.replace(envelope, attempts=envelope.attempts + 1))
+    ```
+    """
+
+    queue: Q_co
+    metadata: M_co | Literal[Unchanged.UNCHANGED] = UNCHANGED
+
+
+@final
+class Remove(msgspec.Struct, frozen=True):
+    """The work is done: delete the entry and its data."""
+
+
+@final
+class Release(msgspec.Struct, frozen=True):
+    """Put the entry back in the queue it came from, unchanged."""
+
+
+Verdict: TypeAlias = Save[Q_co, M_co] | Remove | Release
+"""What a handler returns: `Save`, `Remove` or `Release`."""
+
+
+@final
+class Unavailable(enum.Enum):
+    """The ordinary answer of `try_checkout` and `try_with_entry` when there is nothing to be had."""
+
+    GONE = "gone"
+    """The entry is not in that queue (any more)."""
+
+    BUSY = "busy"
+    """Somebody else is working on the entry at this moment."""

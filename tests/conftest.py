@@ -1,0 +1,32 @@
+"""What all tests share: the two backends, and the peace between the two plugins that run async tests."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+
+@pytest.fixture(scope="module", params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """Name the backend; whatever is marked `anyio`, or asks for this fixture, runs once on each."""
+    return cast("str", request.param)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the tests that run on both backends to AnyIO's plugin.
+
+    `trio_mode` marks *every* async test `trio`, in this same hook, and pytest-trio wraps what is so marked in
+    `trio.run()`. A test marked `anyio` would then run on Trio each time, on its asyncio turn too, and nobody would
+    notice. So the mark is taken off again, after pytest-trio (`trylast`) and before the test is set up. Async fixtures
+    need nothing: each plugin takes those of its own tests.
+    """
+    for item in items:
+        if item.get_closest_marker("anyio") is None and "anyio_backend" not in getattr(item, "fixturenames", ()):
+            continue
+        # `own_markers` is what pytest-trio's `add_marker` appended to; a mark of its module or class would stay.
+        item.own_markers[:] = [mark for mark in item.own_markers if mark.name != "trio"]
+        if item.get_closest_marker("trio") is not None:
+            message = f"{item.nodeid}: a test is run by pytest-trio (`trio`) or by AnyIO (`anyio`), not by both"
+            raise pytest.UsageError(message)
