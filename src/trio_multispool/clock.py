@@ -37,3 +37,9 @@ def process_token() -> Callable[[], str]:
 def time_ordered_names() -> TimeOrdered:
     """Return the default name generator, on the system's clock."""
     return TimeOrdered(time.time_ns, process_token())
+
+
+def stopwatch() -> Callable[[], float]:
+    """Return a function that tells how many seconds have gone by since this call."""
+    began = time.perf_counter()
+    return lambda: time.perf_counter() - began

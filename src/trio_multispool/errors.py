@@ -266,6 +266,18 @@ class NotARegularFile(SpoolError):
 
 
 @dataclasses.dataclass(eq=False)
+class UnreadableEntry(SpoolError):
+    """The entry's metadata file cannot be read, and was left where it is; readers pass it over, with a line in the log."""
+
+    queue: str
+    name: str
+    reason: str
+
+    def _message(self) -> str:
+        return f"entry {self.name!r} of queue {self.queue!r} cannot be read: {self.reason}"
+
+
+@dataclasses.dataclass(eq=False)
 class StorageFailure(SpoolError):
     """The operating system reported an error that has no class of its own here, EIO for example."""
 
@@ -343,7 +355,7 @@ ReserveError: TypeAlias = InvalidName | NameTaken | EntryBusy | Trouble
 EnqueueError: TypeAlias = ReserveError | EncodingFailed | DurabilityUnknown | SyncsRefused
 """What `enqueue` can answer."""
 
-TryCheckoutError: TypeAlias = CorruptMetadata | Trouble
+TryCheckoutError: TypeAlias = CorruptMetadata | UnreadableEntry | Trouble
 """What `try_checkout` and `dequeue` can answer."""
 
 CheckoutError: TypeAlias = EntryNotFound | EntryBusy | TryCheckoutError

@@ -41,7 +41,7 @@ _WORLD_WRITABLE: Final = 0o002
 _NO_SUCH_NAME: Final = ".no-such-file"
 
 
-def open_layout(path: str, calls: SystemCalls) -> Layout:
+def open_layout(path: str | os.PathLike[str], calls: SystemCalls) -> Layout:
     """Open a directory that should be a spool, and look no further."""
     path = os.path.abspath(path)  # noqa: PTH100  # one call, and no symlink is resolved
     try:
@@ -130,7 +130,7 @@ def read_format(layout: Layout) -> bool:
     return True
 
 
-def create(path: str, queues: Sequence[str], calls: SystemCalls, *, mode: int, trust_file_system: bool) -> None:
+def create(path: str | os.PathLike[str], queues: Sequence[str], calls: SystemCalls, *, mode: int, trust_file_system: bool) -> None:
     """Make what is missing of a spool; never in a directory that holds something else."""
     path = os.path.abspath(path)  # noqa: PTH100  # one call, and no symlink is resolved
     _make_root(path, calls, mode)

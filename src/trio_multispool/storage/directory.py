@@ -15,6 +15,7 @@ from trio_multispool.storage.layout import DATA
 from trio_multispool.storage.syscalls import SystemCalls
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator, Sequence
     from typing import BinaryIO
 
@@ -38,7 +39,7 @@ class DirectoryStorage:
     @classmethod
     def open(  # noqa: PLR0913  # what the caller of Spool.load can say
         cls,
-        path: str,
+        path: str | os.PathLike[str],
         queues: Sequence[str],
         *,
         create: bool = False,
@@ -63,7 +64,7 @@ class DirectoryStorage:
 
     @classmethod
     def open_unsafe(
-        cls, path: str, *, durability: Durability = Durability.POWER, calls: SystemCalls | None = None
+        cls, path: str | os.PathLike[str], *, durability: Durability = Durability.POWER, calls: SystemCalls | None = None
     ) -> DirectoryStorage:
         """Open a directory as a spool without looking whether it is one, and without recovering anything."""
         layout = creation.open_layout(path, SystemCalls() if calls is None else calls)
@@ -75,7 +76,7 @@ class DirectoryStorage:
         return cls(Context(layout, durability, adopted=adopted))
 
     @classmethod
-    def look(cls, path: str) -> DirectoryStorage:
+    def look(cls, path: str | os.PathLike[str]) -> DirectoryStorage:
         """Open a spool to look at it: nothing is recovered, and nothing is written."""
         layout = creation.open_layout(path, SystemCalls())
         try:

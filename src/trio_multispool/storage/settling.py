@@ -10,7 +10,15 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from trio_multispool.errors import NameTaken, OwnershipLost, SpoolError
+from trio_multispool.errors import (
+    AccessDenied,
+    NameTaken,
+    NotARegularFile,
+    OwnershipLost,
+    SpoolError,
+    StorageFailure,
+    UnreadableEntry,
+)
 from trio_multispool.lifecycle import Operation, Place, State
 from trio_multispool.storage import commits
 from trio_multispool.storage.claims import DirectoryClaim
@@ -54,7 +62,7 @@ def claim(
     checked_out = directory_of(Place(queue, State.CHECKED_OUT))
     try:
         # Read first: running out of descriptors, or a bad sector, must strand nothing in .checkout.
-        metadata = read_file(layout, queue, name)
+        metadata = _read(context, queue, name)
         before_commit()
         moved = commits.move(layout, name, queue, checked_out)
     except FileNotFoundError:
@@ -70,6 +78,14 @@ def claim(
     finally:
         lock.release()
     return Unavailable.GONE
+
+
+def _read(context: Context, queue: str, name: str) -> bytes:
+    """Read an entry's metadata; trouble with this one file is told apart from trouble with the whole store."""
+    try:
+        return read_file(context.layout, queue, name)
+    except (NotARegularFile, AccessDenied, StorageFailure) as error:
+        raise UnreadableEntry(queue, name, str(error)) from error
 
 
 def save(

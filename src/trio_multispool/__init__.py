@@ -1,0 +1,105 @@
+"""A durable, brokerless work queue in a directory, for Trio and AnyIO: entries are files, moves are atomic renames."""
+
+from __future__ import annotations
+
+from trio_multispool.codecs import Bytes, DataCodec, Json, MessagePack, MetadataCodec, Text
+from trio_multispool.datafile import DataFile
+from trio_multispool.durability import Durability
+from trio_multispool.entry import DirectEntry, Entry
+from trio_multispool.errors import (
+    AccessDenied,
+    CorruptData,
+    CorruptMetadata,
+    DataNotFound,
+    DirectoryNotEmpty,
+    DurabilityUnknown,
+    EncodingFailed,
+    EntryBusy,
+    EntryNotFound,
+    InvalidName,
+    NameTaken,
+    NotARegularFile,
+    NotASpool,
+    OutOfSpace,
+    OwnershipLost,
+    ReadOnlySpool,
+    SeveralFileSystems,
+    SharedFileSystem,
+    SpoolError,
+    StorageFailure,
+    SyncsRefused,
+    TooManyOpenFiles,
+    UnreadableEntry,
+    UnsupportedFormat,
+    WorldWritable,
+)
+from trio_multispool.handling import Handler
+from trio_multispool.job import CheckedOutEntry
+from trio_multispool.names import NameGenerator, Reserve, TimeOrdered
+from trio_multispool.reader import QueueReader
+from trio_multispool.reservation import ReservedName, Use
+from trio_multispool.results import Err, Ok, Result
+from trio_multispool.spool import Spool
+from trio_multispool.spoolable import Spoolable
+from trio_multispool.stats import Stat
+from trio_multispool.storage.protocol import Recovered
+from trio_multispool.verdicts import UNCHANGED, Release, Remove, Save, Unavailable, Verdict
+
+__all__ = [
+    "UNCHANGED",
+    "AccessDenied",
+    "Bytes",
+    "CheckedOutEntry",
+    "CorruptData",
+    "CorruptMetadata",
+    "DataCodec",
+    "DataFile",
+    "DataNotFound",
+    "DirectEntry",
+    "DirectoryNotEmpty",
+    "Durability",
+    "DurabilityUnknown",
+    "EncodingFailed",
+    "Entry",
+    "EntryBusy",
+    "EntryNotFound",
+    "Err",
+    "Handler",
+    "InvalidName",
+    "Json",
+    "MessagePack",
+    "MetadataCodec",
+    "NameGenerator",
+    "NameTaken",
+    "NotARegularFile",
+    "NotASpool",
+    "Ok",
+    "OutOfSpace",
+    "OwnershipLost",
+    "QueueReader",
+    "ReadOnlySpool",
+    "Recovered",
+    "Release",
+    "Remove",
+    "Reserve",
+    "ReservedName",
+    "Result",
+    "Save",
+    "SeveralFileSystems",
+    "SharedFileSystem",
+    "Spool",
+    "SpoolError",
+    "Spoolable",
+    "Stat",
+    "StorageFailure",
+    "SyncsRefused",
+    "Text",
+    "TimeOrdered",
+    "TooManyOpenFiles",
+    "Unavailable",
+    "UnreadableEntry",
+    "UnsupportedFormat",
+    "Use",
+    "Verdict",
+    "WorldWritable",
+]

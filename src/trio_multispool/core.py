@@ -1,0 +1,174 @@
+"""What a spool and its handles (entries, jobs, readers) share: the store, the thread hop, and the codecs."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import threading
+import weakref
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
+
+import anyio
+
+from trio_multispool._typing import TypeVar as TypeVarWithDefault
+from trio_multispool.errors import CorruptData, CorruptMetadata, EncodingFailed, SpoolError
+from trio_multispool.offload import Offload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import BinaryIO
+
+    from trio_multispool.offload import Answer, BeforeCommit
+    from trio_multispool.spoolable import Spoolable
+    from trio_multispool.storage.protocol import Claim, Storage
+
+Q = TypeVar("Q", bound=enum.Enum)
+M = TypeVar("M")
+D = TypeVar("D")
+A = TypeVarWithDefault("A", default=None)
+T = TypeVar("T")
+
+_LOG: Final = logging.getLogger("trio_multispool")
+
+
+class Core(Generic[Q, M, D, A]):
+    """One open spool, as its handles see it."""
+
+    def __init__(
+        self, storage: Storage, path: str, spoolable: Spoolable[Q, M, D, A], limiter: anyio.CapacityLimiter | None
+    ) -> None:
+        """Take over an open store."""
+        self.storage = storage
+        self.path = path
+        self.spoolable = spoolable
+        self.log = _LOG
+        self._offload = Offload(limiter)
+        self._mutex = threading.Lock()
+        self._running = 0
+        self._closed = False
+        self._close_storage = weakref.finalize(self, storage.close)
+
+    @property
+    def limiter(self) -> anyio.CapacityLimiter:
+        """What the operations queue on."""
+        return self._offload.limiter
+
+    @property
+    def closed(self) -> bool:
+        """Whether the spool has been closed."""
+        return self._closed
+
+    def close(self) -> None:
+        """Take no more operations; the store is closed when the last of those that are running has ended. Idempotent."""
+        with self._mutex:
+            self._closed = True
+            idle = not self._running
+        if idle:
+            self._close_storage()
+
+    def check_open(self) -> None:
+        """Raise `anyio.ClosedResourceError` if the spool has been closed."""
+        if self._closed:
+            message = f"the spool {self.path} has been closed"
+            raise anyio.ClosedResourceError(message)
+
+    async def run(
+        self,
+        operation: str,
+        work: Callable[[BeforeCommit], T],
+        *,
+        undo: Callable[[T], None] | None = None,
+        settling: bool = False,
+    ) -> Answer[T]:
+        """Run a transaction on the store; see `Offload.run`. Raises `anyio.ClosedResourceError` on a closed spool."""
+        self._begin()
+        try:
+            return await self._offload.run(operation, work, undo=undo, settling=settling)
+        finally:
+            self._end()
+
+    async def finish(self, operation: str, work: Callable[[], T]) -> Answer[T]:
+        """Run to its end what releases something; see `Offload.finish`."""
+        self._begin()
+        try:
+            return await self._offload.finish(operation, work)
+        finally:
+            self._end()
+
+    def _begin(self) -> None:
+        with self._mutex:
+            self.check_open()
+            self._running += 1
+
+    def _end(self) -> None:
+        with self._mutex:
+            self._running -= 1
+            last = self._closed and not self._running
+        if last:
+            self._close_storage()
+
+    def check_queue(self, queue: Q) -> str:
+        """Return the queue's name; raises `TypeError` for what is no queue of this spool."""
+        if not isinstance(queue, self.spoolable.queues):
+            message = f"{queue!r} is no member of {self.spoolable.queues.__name__}, the queues of this spool"
+            raise TypeError(message)
+        return cast("str", queue.value)
+
+    # Codecs, called in the worker thread
+
+    def encode(self, metadata: M) -> bytes:
+        """Return the bytes that stand for metadata, or raise `EncodingFailed`."""
+        try:
+            return self.spoolable.metadata.encode(metadata)
+        except Exception as error:
+            raise EncodingFailed("metadata", _told(error)) from error
+
+    def decode(self, queue: str, name: str, raw: bytes) -> M:
+        """Return the metadata that bytes stand for, or raise `CorruptMetadata`."""
+        try:
+            return self.spoolable.metadata.decode(raw)
+        except Exception as error:
+            raise CorruptMetadata(queue, name, _told(error)) from error
+
+    def dumping(self, data: D) -> Callable[[BinaryIO], None]:
+        """Return a function that writes data to a file, or raises `EncodingFailed`."""
+
+        def dump(file: BinaryIO) -> None:
+            try:
+                self.spoolable.data.dump(data, file)
+            except Exception as error:
+                raise EncodingFailed("data", _told(error)) from error
+
+        return dump
+
+    def loading(self, name: str) -> Callable[[BinaryIO], D]:
+        """Return a function that reads data from a file, or raises `CorruptData`."""
+
+        def load(file: BinaryIO) -> D:
+            try:
+                return self.spoolable.data.load(file)
+            except Exception as error:
+                raise CorruptData(name, _told(error)) from error
+
+        return load
+
+    def decode_or_set_aside(self, claim: Claim) -> M:
+        """Return a claim's metadata; if there is none to be had, quarantine the entry and raise `CorruptMetadata`."""
+        try:
+            return self.decode(claim.queue, claim.name, claim.metadata)
+        except CorruptMetadata as error:
+            _LOG.warning("entry %s of queue %s is set aside in quarantine: %s", claim.name, claim.queue, error.reason)
+            try:
+                self.storage.quarantine(claim, str(error))
+            except SpoolError as failure:
+                error.add_note(f"it could not be set aside, and stays in its queue: {failure}")
+                self.storage.release(claim)
+            raise
+        except BaseException:
+            self.storage.release(claim)
+            raise
+
+
+def _told(error: Exception) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,116 @@
+"""`DataFile`: the data of one entry, loaded, replaced and looked at when the worker chooses to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+
+from trio_multispool.lifecycle import State
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trio_multispool.core import Core
+    from trio_multispool.durability import Durability
+    from trio_multispool.errors import DataLoadError, DataNotFound, DataSaveError, Trouble
+    from trio_multispool.offload import BeforeCommit
+    from trio_multispool.results import Result
+    from trio_multispool.stats import Stat
+    from trio_multispool.storage.protocol import Claim
+
+D = TypeVar("D")
+
+
+@final
+class DataFile(Generic[D]):
+    """The data of one entry. Not made by users: a job has it as `job.data`, and a handler is given it.
+
+    Using the data of a job that has been settled raises `RuntimeError`: it may be somebody else's by then.
+    """
+
+    def __init__(self, core: Core[Any, Any, D, Any], name: str, claim: Claim | None) -> None:
+        """Refer to the data of an entry, owned through a claim or not."""
+        self._core = core
+        self._name = name
+        self._claim = claim
+
+    def __repr__(self) -> str:
+        """Name the entry."""
+        return f"<DataFile of {self._name!r}>"
+
+    @property
+    def name(self) -> str:
+        """The entry's name, which stays the same for its whole life: good as an idempotency key."""
+        return self._name
+
+    @property
+    def path(self) -> Path | None:
+        """Where the data can be read as a file by other programs; `None` if the store keeps no files.
+
+        Read it only while the entry is yours. To change it, use `save`.
+        """
+        return self._core.storage.data_path(self._name)
+
+    async def load(self) -> Result[D, DataLoadError]:
+        """Return the data, decoded by the data codec.
+
+        `Err(DataNotFound)`: there is no data file. `Err(CorruptData)`: the codec raised, and its exception is the
+        `__cause__`. Raises `RuntimeError` if the job has been settled.
+
+        **Cancellation**: reads only; nothing changes.
+
+        ```python
+        message = (await job.data.load()).unwrap()
+        ```
+        """
+        self._check()
+        load = self._core.loading(self._name)
+        return await self._core.run(
+            f"loading the data of {self._name}", lambda _before_commit: self._core.storage.read_data(self._name, load)
+        )
+
+    async def save(self, value: D, *, durability: Durability | None = None) -> Result[None, DataSaveError]:
+        """Replace the data, all at once.
+
+        It is committed by itself: giving the entry back afterwards does not bring the old data back.
+
+        `Err(EncodingFailed)`: the codec raised, and the old data is unchanged. `Err(OwnershipLost)`: the entry is no
+        longer this job's. `Err(DataNotFound)`, from `entry.direct` only: there is none to replace. `Err(EntryBusy)`:
+        somebody else is doing the same through `entry.direct`. Raises `RuntimeError` if the job has been settled.
+
+        **Cancellation**: cancelled means that the old data is in place.
+        **Durability**: the new data is synced before it takes the place of the old, and its directory after.
+
+        ```python
+        (await job.data.save(rendered)).unwrap()
+        ```
+        """
+        self._check()
+        dump = self._core.dumping(value)
+
+        def work(before_commit: BeforeCommit) -> None:
+            self._core.storage.replace_data(
+                self._name, self._claim, dump, durability=durability, before_commit=before_commit
+            )
+
+        return await self._core.run(f"saving the data of {self._name}", work)
+
+    async def stat(self) -> Result[Stat, DataNotFound | Trouble]:
+        """Return the size of the data, in bytes as stored, and when it was last written.
+
+        `Err(DataNotFound)`: there is no data file. Raises `RuntimeError` if the job has been settled.
+
+        **Cancellation**: reads only; nothing changes.
+
+        ```python
+        size = (await job.data.stat()).unwrap().size
+        ```
+        """
+        self._check()
+        return await self._core.run(
+            f"looking at the data of {self._name}", lambda _before_commit: self._core.storage.stat_data(self._name)
+        )
+
+    def _check(self) -> None:
+        if self._claim is not None and self._claim.state is not State.CHECKED_OUT:
+            message = f"entry {self._name!r} was settled; its data is no longer this job's"
+            raise RuntimeError(message)

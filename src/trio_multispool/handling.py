@@ -1,0 +1,55 @@
+"""Running a handler on a job, and doing what its verdict says."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from trio_multispool.results import Err, Ok
+from trio_multispool.verdicts import Release, Remove, Save
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from trio_multispool.datafile import DataFile
+    from trio_multispool.errors import ReleaseError, SaveError
+    from trio_multispool.job import CheckedOutEntry
+    from trio_multispool.results import Result
+    from trio_multispool.verdicts import Verdict
+
+Q = TypeVar("Q", bound=enum.Enum)
+M = TypeVar("M")
+D = TypeVar("D")
+
+Handler: TypeAlias = "Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]"
+"""`async def handler(metadata, data) -> Verdict`. What it raises returns the entry, and passes through."""
+
+
+async def handle(
+    job: CheckedOutEntry[Q, M, D], handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]
+) -> Result[Verdict[Q, M], SaveError | ReleaseError]:
+    """Give the job to a handler and settle it as the verdict says; return the verdict once it is stored.
+
+    A verdict that cannot be stored returns the entry and is an `Err`. A handler that raises, is cancelled, or answers
+    something that is no verdict (`TypeError`) returns the entry.
+    """
+    async with job:
+        verdict = await handler(job.metadata, job.data)
+        answer = await _apply(job, verdict)
+        if isinstance(answer, Err):
+            await job.give_back()  # quietly: the error is told to the caller as a value
+            return answer
+    return Ok(verdict)
+
+
+async def _apply(job: CheckedOutEntry[Q, M, D], verdict: Verdict[Q, M]) -> Result[None, Any]:
+    match verdict:
+        case Save(queue, metadata):
+            return await job.save(queue, metadata)
+        case Remove():
+            return await job.remove()
+        case Release():
+            return await job.release()
+        case _:
+            message = f"a handler answers Save(…), Remove() or Release(), not {verdict!r}; entry {job.name!r} goes back"
+            raise TypeError(message)

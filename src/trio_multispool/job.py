@@ -1,0 +1,282 @@
+"""`CheckedOutEntry`: an entry that is in somebody's hands - a job - and must be settled or returned."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import threading
+import warnings
+import weakref
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+
+from anyio.lowlevel import cancel_shielded_checkpoint
+
+from trio_multispool.datafile import DataFile
+from trio_multispool.lifecycle import State
+from trio_multispool.results import Err, Ok
+from trio_multispool.verdicts import UNCHANGED, Unchanged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Literal
+
+    from trio_multispool.core import Core
+    from trio_multispool.durability import Durability
+    from trio_multispool.errors import ReleaseError, RemoveError, SaveError, SpoolError
+    from trio_multispool.offload import Answer, BeforeCommit
+    from trio_multispool.results import Result
+    from trio_multispool.storage.protocol import Claim
+
+Q = TypeVar("Q", bound=enum.Enum)
+M = TypeVar("M")
+D = TypeVar("D")
+T = TypeVar("T")
+
+_LOG: Final = logging.getLogger("trio_multispool")
+
+
+@final
+class CheckedOutEntry(Generic[Q, M, D]):
+    """An entry that nobody else has, until it is settled by `save`, `remove` or `release`: a job.
+
+    Not made by users: `entry.checkout()` and readers give it. Put `async with` around the work:
+
+    ```python
+    async with job:
+        message = (await job.data.load()).unwrap()
+        await send(message)
+        (await job.remove()).unwrap()
+    ```
+
+    **Leaving the block.** A job that was settled has left already. One that was not, because the block ended, raised or
+    was cancelled, goes back to its queue unchanged, whatever is cancelled meanwhile. If settling it was tried and failed,
+    and nothing settled it since, a block that ends normally returns it and raises that error: an `Err` that nobody
+    looked at must not make the entry go round for ever.
+
+    **If the process dies**, the kernel drops the entry's lock, and recovery puts the entry back. A job that is garbage
+    collected is let go in the same way, with a `ResourceWarning`.
+
+    Settling a job twice raises `RuntimeError`.
+    """
+
+    def __init__(
+        self,
+        core: Core[Q, M, D, Any],
+        queue: Q,
+        claim: Claim,
+        metadata: M,
+        *,
+        on_settled: Callable[[CheckedOutEntry[Q, M, D], str | None], None] | None = None,
+    ) -> None:
+        """Take over a claim. `on_settled` is told the queue that the entry went to, `None` if it was removed."""
+        self._core = core
+        self._queue = queue
+        self._claim = claim
+        self._on_settled = on_settled
+        self._mutex = threading.Lock()
+        self._failure: SpoolError | None = None
+        self._changed = False
+        self.metadata: M = metadata
+        """The metadata as it was checked out, or as `update` left it."""
+        self.data: DataFile[D] = DataFile(core, claim.name, claim)
+        """The entry's data."""
+        self._finalizer = weakref.finalize(self, _let_go, claim, core.path)
+        self._finalizer.atexit = False
+
+    def __repr__(self) -> str:
+        """Tell which entry, and how it stands."""
+        state = "checked out" if self._claim.state is State.CHECKED_OUT else "settled"
+        return f"<CheckedOutEntry {self.name!r} of queue {self._claim.queue!r}, {state}>"
+
+    @property
+    def name(self) -> str:
+        """The entry's name."""
+        return self._claim.name
+
+    @property
+    def queue(self) -> Q:
+        """The queue that it was checked out of."""
+        return self._queue
+
+    @property
+    def settled(self) -> bool:
+        """Whether the entry has been saved, removed or released."""
+        return self._claim.state is not State.CHECKED_OUT
+
+    def update(self, change: Callable[[M], M]) -> None:
+        """Replace `metadata`, in memory, by what `change` makes of it; `save` stores it, `release` does not.
+
+        ```python
+        job.update(lambda envelope: msgspec.structs.replace(envelope, attempts=envelope.attempts + 1))
+        ```
+        """
+        self.metadata = change(self.metadata)
+        self._changed = True
+
+    async def save(
+        self,
+        queue: Q,
+        metadata: M | Literal[Unchanged.UNCHANGED] = UNCHANGED,
+        *,
+        durability: Durability | None = None,
+    ) -> Result[None, SaveError]:
+        """Settle: move the entry to `queue`, with new metadata.
+
+        `queue` may be the one it came from. `metadata` is what is stored; by default, what `self.metadata` is now. The
+        data goes along untouched.
+
+        `Err(EncodingFailed)`: the codec raised. `Err(OwnershipLost)`: somebody took the entry away by an `…_unsafe`
+        operation. `Err(NameTaken)`: there is a file of that name in `queue` already, which only a hand can have put there.
+        `Err(SyncsRefused)`, and the troubles of the operating system: the job is still yours. `Err(DurabilityUnknown)`:
+        the entry has moved, and power loss might undo it. Raises `RuntimeError` if the job was settled before, and
+        `TypeError` if `queue` is none of the spool's.
+
+        **Cancellation**: cancelled means that the job is still yours, unchanged. (asyncio's own cancellation may come after
+        the commit: then the `CancelledError` has a note that says so.)
+        **Durability**: the new metadata, and the queue that the entry came from, are synced before the move, and the
+        new queue after it.
+
+        ```python
+        (await job.save(Mail.RETRY)).unwrap()
+        ```
+        """
+        target = self._core.check_queue(queue)
+        self._check()
+        if metadata is not UNCHANGED:
+            stored, write = metadata, True
+        else:
+            stored, write = self.metadata, self._changed
+
+        def work(before_commit: BeforeCommit) -> None:
+            raw = self._core.encode(stored) if write else None
+            self._core.storage.save(self._claim, target, raw, durability=durability, before_commit=before_commit)
+
+        answer = await self._settle("save", work, target)
+        if self.settled:
+            self.metadata = stored
+        return answer
+
+    async def remove(self, *, durability: Durability | None = None) -> Result[None, RemoveError]:
+        """Settle: delete the entry and its data.
+
+        `Err(OwnershipLost)`: somebody took the entry away by an `…_unsafe` operation. `Err(SyncsRefused)`, and the
+        troubles of the operating system: the job is still yours. `Err(DurabilityUnknown)`: the entry is removed, and power
+        loss might bring it back. Raises `RuntimeError` if the job was settled before.
+
+        **Cancellation**: cancelled means that the job is still yours. (asyncio's own: see `save`.)
+        **Durability**: the queue is synced before the metadata is unlinked, and the directory that it was in before
+        the data goes.
+
+        ```python
+        (await job.remove()).unwrap()
+        ```
+        """
+        self._check()
+
+        def work(before_commit: BeforeCommit) -> None:
+            self._core.storage.remove(self._claim, durability=durability, before_commit=before_commit)
+
+        return await self._settle("remove", work, None)
+
+    async def release(self) -> Result[None, ReleaseError]:
+        """Settle: put the entry back in the queue it came from, with the metadata that it was checked out with.
+
+        `Err(OwnershipLost)`: somebody took the entry away by an `…_unsafe` operation. `Err(NameTaken)`: the queue has a
+        second entry of that name; this one is left to recovery. Raises `RuntimeError` if the job was settled before.
+
+        **Cancellation**: cancelled means that the job is still yours; leaving its block releases it.
+        **Durability**: needs none. If power loss undoes it, recovery puts the entry back again.
+
+        ```python
+        (await job.release()).unwrap()
+        ```
+        """
+        self._check()
+
+        def work(_before_commit: BeforeCommit) -> None:
+            self._core.storage.release(self._claim)
+
+        return await self._settle("release", work, self._claim.queue)
+
+    async def _settle(
+        self, operation: str, work: Callable[[BeforeCommit], None], destination: str | None
+    ) -> Answer[None]:
+        def once(before_commit: BeforeCommit) -> None:
+            with self._mutex:  # another task may be settling the same job in another thread
+                self._check()
+                work(before_commit)
+
+        try:
+            answer: Answer[None] = await self._core.run(f"{operation} of entry {self.name}", once, settling=True)
+        finally:
+            self._tell_if_settled(destination)
+        self._failure = answer.error if isinstance(answer, Err) else None
+        return answer
+
+    def _check(self) -> None:
+        if self.settled:
+            message = f"entry {self.name!r} was settled before; a job is settled once"
+            raise RuntimeError(message)
+
+    def _tell_if_settled(self, destination: str | None) -> None:
+        if self.settled and self._finalizer.detach() is not None and self._on_settled is not None:
+            self._on_settled(self, destination)
+
+    async def give_back(self) -> Answer[None]:
+        """Release a job that is unsettled, whatever is cancelled, and forget that settling it failed.
+
+        For readers and blocks. A job that cannot be put back is let go, so that recovery can do it.
+        """
+        self._failure = None
+        if self.settled:
+            return Ok(None)
+
+        def work() -> None:
+            with self._mutex:
+                if not self.settled:
+                    self._core.storage.release(self._claim)
+
+        try:
+            answer: Answer[None] = await self._core.finish(f"return of entry {self.name}", work)
+        finally:
+            if not self.settled:
+                self._claim.abandon()
+            self._tell_if_settled(self._claim.queue)
+        if isinstance(answer, Err):
+            _LOG.error("entry %s of queue %s was let go: %s", self.name, self._claim.queue, answer.error)
+        return answer
+
+    async def __aenter__(self) -> CheckedOutEntry[Q, M, D]:
+        """Return the job. No checkpoint: were it cancelled here, the block's end would never come."""
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Return the entry to its queue if it has not been settled."""
+        if self.settled:
+            await cancel_shielded_checkpoint()
+            return
+        failure = self._failure
+        answer = await self.give_back()
+        if isinstance(answer, Err):
+            failure = answer.error
+        if failure is not None:
+            if exception is None:
+                raise failure
+            exception.add_note(f"entry {self.name!r}: {failure}")
+
+
+def _let_go(claim: Claim, path: str) -> None:
+    if claim.state is State.CHECKED_OUT and claim.held:
+        warnings.warn(
+            f"entry {claim.name!r} of spool {path} was never settled; put `async with job:` around the work",
+            ResourceWarning,
+            stacklevel=2,
+            source=claim,
+        )
+        claim.abandon()

@@ -1,0 +1,91 @@
+"""Working off a listing: the names of a queue that are still to be tried, shared by the tasks of one reader.
+
+A listing is a hint: only the rename decides who has an entry. It is worked off in its order, which is by name, before the
+queue is listed again; entries that others took meanwhile are passed over.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import threading
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+
+import msgspec
+
+from trio_multispool.clock import stopwatch
+from trio_multispool.errors import CorruptMetadata, UnreadableEntry
+from trio_multispool.verdicts import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from trio_multispool.core import Core
+    from trio_multispool.offload import BeforeCommit
+    from trio_multispool.storage.protocol import Claim
+
+M = TypeVar("M")
+
+_LOG: Final = logging.getLogger("trio_multispool")
+
+
+@final
+class Claimed(msgspec.Struct, Generic[M], frozen=True):
+    """An entry that was checked out."""
+
+    claim: Claim
+    metadata: M
+
+
+@final
+class NothingLeft(msgspec.Struct, frozen=True):
+    """Nothing could be had, in a listing that was made after the question was asked."""
+
+    listing_took: float
+    """In seconds."""
+
+
+class Listing(Generic[M]):
+    """The names of one queue, worked off by any number of threads."""
+
+    def __init__(self, core: Core[Any, M, Any, Any], queue: str) -> None:
+        """Begin with no names: the first question lists the queue."""
+        self._core = core
+        self._queue = queue
+        self._mutex = threading.Lock()
+        self._names: collections.deque[str] = collections.deque()
+        self._complained: set[str] = set()
+
+    def claim_next(self, before_commit: BeforeCommit, passed_over: Container[str]) -> Claimed[M] | NothingLeft:
+        """Check out the first entry that can be had, and is not in `passed_over`; in a worker thread."""
+        took = None
+        while True:
+            with self._mutex:
+                if not self._names:
+                    if took is not None:
+                        return NothingLeft(took)
+                    elapsed = stopwatch()
+                    self._names.extend(self._core.storage.names(self._queue))
+                    took = elapsed()
+                    continue
+                name = self._names.popleft()
+            if name in passed_over:
+                continue
+            claimed = self._claim(name, before_commit)
+            if claimed is not None:
+                return claimed
+
+    def _claim(self, name: str, before_commit: BeforeCommit) -> Claimed[M] | None:
+        try:
+            claim = self._core.storage.claim(self._queue, name, before_commit=before_commit)
+        except UnreadableEntry as error:
+            if name not in self._complained:
+                self._complained.add(name)
+                _LOG.warning("passed over: %s", error)
+            return None
+        if isinstance(claim, Unavailable):
+            return None
+        try:
+            return Claimed(claim, self._core.decode_or_set_aside(claim))
+        except CorruptMetadata:
+            return None  # it is in quarantine, and the log says so

@@ -1,0 +1,382 @@
+"""`QueueReader`: takes entries from a queue as they come, and returns what its users did not settle."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import weakref
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, final
+
+import anyio
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
+
+from trio_multispool.activity import Polling
+from trio_multispool.handling import handle
+from trio_multispool.job import CheckedOutEntry
+from trio_multispool.listing import Claimed, Listing, NothingLeft
+from trio_multispool.results import Err, Ok
+from trio_multispool.wakeup import loop_caller
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Container
+    from types import TracebackType
+
+    from trio_multispool.core import Core
+    from trio_multispool.datafile import DataFile
+    from trio_multispool.errors import ReleaseError, SaveError, SpoolError, TryCheckoutError
+    from trio_multispool.offload import BeforeCommit
+    from trio_multispool.results import Result
+    from trio_multispool.verdicts import Verdict
+
+Q = TypeVar("Q", bound=enum.Enum)
+M = TypeVar("M")
+D = TypeVar("D")
+
+RECOVERY_INTERVAL: Final = 1.0
+"""How often, at most, a reader looks for entries whose owner has died, in seconds."""
+
+
+@final
+class QueueReader(Generic[Q, M, D]):
+    """Reads a queue: an async context manager, made by `spool.reader(queue)`.
+
+    ```python
+    async with spool.reader(Mail.SEND) as reader:
+        async for job in reader:
+            async with job:
+                (await job.remove()).unwrap()
+    ```
+
+    **Leaving the block** returns every entry that was checked out through the reader and not settled, whatever is
+    cancelled meanwhile. Using the reader afterwards raises `anyio.ClosedResourceError`, and its jobs `RuntimeError`.
+
+    Several tasks may use one reader. Entries whose metadata cannot be decoded are set aside in quarantine, and those that
+    cannot be read are passed over, each with a line in the log.
+    """
+
+    def __init__(self, core: Core[Q, M, D, Any], queue: Q, *, poll_interval: float) -> None:
+        """Make a reader that has not been entered."""
+        if not poll_interval > 0:
+            message = f"poll_interval must be a positive number of seconds, not {poll_interval!r}"
+            raise ValueError(message)
+        self._core = core
+        self._queue = queue
+        self._poll_interval = poll_interval
+        self._listing: Listing[M] = Listing(core, queue.value)
+        self._jobs: dict[CheckedOutEntry[Q, M, D], None] = {}
+        self._passes: weakref.WeakSet[Returned] = weakref.WeakSet()
+        self._recovered_at = float("-inf")
+        self._stop_requested = False
+        self._stopping: anyio.Event | None = None
+        self._call_in_loop: Callable[[Callable[[], object]], None] | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        """Show the queue, and how the reader stands."""
+        state = "closed" if self._closed else "stopped" if self._stop_requested else "open"
+        return f"<QueueReader of {self._queue.value!r} of {self._core.path}, {state}, {len(self._jobs)} in hand>"
+
+    @property
+    def queue(self) -> Q:
+        """The queue."""
+        return self._queue
+
+    async def __aenter__(self) -> QueueReader[Q, M, D]:
+        """Begin to read. No checkpoint. Raises `RuntimeError` if it was entered before."""
+        if self._stopping is not None:
+            message = "a reader can be entered once; make another with spool.reader(queue)"
+            raise RuntimeError(message)
+        self._core.check_open()
+        self._call_in_loop = loop_caller()
+        self._stopping = anyio.Event()
+        if self._stop_requested:
+            self._stopping.set()
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Return what was not settled."""
+        self._closed = True
+        self._stop_requested = True
+        self._event().set()
+        failures: list[SpoolError] = []
+        cancelled: BaseException | None = None
+        await cancel_shielded_checkpoint()
+        for job in list(self._jobs):
+            try:
+                answer = await job.give_back()
+            except anyio.get_cancelled_exc_class() as error:  # asyncio's own: the rest goes back all the same
+                cancelled = cancelled or error
+                continue
+            if isinstance(answer, Err):
+                failures.append(answer.error)
+        if exception is not None or cancelled is not None:
+            for failure in failures:
+                cast("BaseException", exception or cancelled).add_note(f"not returned: {failure}")
+            if cancelled is not None:
+                raise cancelled
+        elif len(failures) == 1:
+            raise failures[0]
+        elif failures:
+            message = f"{len(failures)} entries could not be returned to queue {self._queue.value!r}"
+            raise ExceptionGroup(message, failures)
+
+    def stop(self) -> None:
+        """Take no new entry: `dequeue` returns `Ok(None)`, and iterations end after the entries in hand.
+
+        May be called from any task, thread or signal handler, any number of times, also before the reader is entered.
+        """
+        self._stop_requested = True
+        if self._call_in_loop is not None and self._stopping is not None:
+            self._call_in_loop(self._stopping.set)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` has been called."""
+        return self._stop_requested
+
+    # One at a time
+
+    async def dequeue(self) -> Result[CheckedOutEntry[Q, M, D] | None, TryCheckoutError]:
+        """Wait for an entry and check it out; put `async with` around the job. `Ok(None)`: the reader was stopped.
+
+        `Err` holds a trouble of the operating system, such as `TooManyOpenFiles`. Raises `anyio.ClosedResourceError` if the
+        reader's block has been left, `RuntimeError` if it was not entered.
+
+        **Cancellation**: cancelled means that nothing is checked out.
+        **Durability**: a check-out is not synced: if power loss undoes it, the entry is in its queue.
+
+        ```python
+        while (job := (await reader.dequeue()).unwrap()) is not None:
+            async with job: ...
+        ```
+        """
+        return await self._dequeue((), wait=True)
+
+    async def dequeue_available(self) -> Result[CheckedOutEntry[Q, M, D] | None, TryCheckoutError]:
+        """Check out an entry if one can be had now. `Ok(None)`: there is none, or the reader was stopped.
+
+        Otherwise like `dequeue`.
+
+        **Cancellation**: cancelled means that nothing is checked out.
+        **Durability**: a check-out is not synced: if power loss undoes it, the entry is in its queue.
+
+        ```python
+        job = (await reader.dequeue_available()).unwrap()
+        ```
+        """
+        return await self._dequeue((), wait=False)
+
+    async def _dequeue(
+        self, passed_over: Container[str], *, wait: bool
+    ) -> Result[CheckedOutEntry[Q, M, D] | None, TryCheckoutError]:
+        self._check_open()
+        stopping, polling = self._event(), Polling(self._poll_interval)
+        while not self._stop_requested:
+            recovering = self._is_time_to_recover()
+            answer = await self._core.run(
+                f"check-out from {self._queue.value}",
+                functools.partial(self._claim, passed_over=passed_over, recovering=recovering),
+                undo=self._undo,
+            )
+            match answer:
+                case Ok(Claimed(claim, metadata)):
+                    job = CheckedOutEntry(self._core, self._queue, claim, metadata, on_settled=self._on_settled)
+                    if self._closed:  # left by another task while the thread was at work
+                        await job.give_back()
+                        self._check_open()
+                    self._jobs[job] = None
+                    return Ok(job)
+                case Ok(NothingLeft(listing_took)):
+                    if not wait:
+                        return Ok(None)
+                    await polling.wait(listing_took, stopping)
+                case Err() as error:
+                    return error
+        self._check_open()
+        await checkpoint()
+        return Ok(None)
+
+    def _claim(
+        self, before_commit: BeforeCommit, passed_over: Container[str], *, recovering: bool
+    ) -> Claimed[M] | NothingLeft:
+        """Check out the next entry, in a worker thread."""
+        if recovering:
+            for recovered in self._core.storage.recover(self._queue.value):
+                if recovered.queue is not None:
+                    self._core.log.info("entry %s is back in queue %s: its owner died", recovered.name, recovered.queue)
+        return self._listing.claim_next(before_commit, passed_over)
+
+    def _undo(self, claimed: Claimed[M] | NothingLeft) -> None:
+        if isinstance(claimed, Claimed):
+            self._core.storage.release(claimed.claim)
+
+    def _is_time_to_recover(self) -> bool:
+        now = anyio.current_time()
+        if now - self._recovered_at < RECOVERY_INTERVAL:
+            return False
+        self._recovered_at = now
+        return True
+
+    def _on_settled(self, job: CheckedOutEntry[Q, M, D], destination: str | None) -> None:
+        self._jobs.pop(job, None)
+        if destination == self._queue.value:
+            for returned in self._passes:
+                returned.add(job.name)
+
+    def _event(self) -> anyio.Event:
+        """Return the event that `stop` sets; raises unless the reader's block is being run."""
+        if self._stopping is None:
+            message = "put `async with` around a reader before using it"
+            raise RuntimeError(message)
+        return self._stopping
+
+    def _check_open(self) -> None:
+        self._event()
+        if self._closed:
+            message = f"the block of the reader of queue {self._queue.value!r} has been left"
+            raise anyio.ClosedResourceError(message)
+
+    # One after the other
+
+    def __aiter__(self) -> Jobs[Q, M, D]:
+        """Iterate over jobs, waiting for more, until the reader is stopped.
+
+        Each job is a `CheckedOutEntry`: put `async with` around it. There is no place for an `Err` here, so the iteration
+        raises the `SpoolError`.
+        """
+        return Jobs(self, wait=True)
+
+    def available(self) -> Jobs[Q, M, D]:
+        """Iterate over the entries that can be had now, without waiting; otherwise like the reader itself.
+
+        An entry that comes back to the queue meanwhile is not given a second time.
+
+        ```python
+        async for job in reader.available():
+            async with job: ...
+        ```
+        """
+        return Jobs(self, wait=False)
+
+    async def iter(
+        self, handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]], *, concurrency: int = 1
+    ) -> Result[None, TryCheckoutError | SaveError | ReleaseError]:
+        """Give each entry to `handler` and do what its verdict says, waiting for more, until the reader is stopped.
+
+        `handler(metadata, data)` returns `Save(queue, metadata)`, `Remove()` or `Release()`; `concurrency` of them run at a
+        time, in tasks of this call.
+
+        `Err`: a verdict that could not be stored (its entry is back in the queue), or a trouble of the operating system;
+        handlers that were running are cancelled, and their entries returned.
+
+        A handler that raises ends the iteration; its entry, and those of the others, go back to the queue. With
+        `concurrency=1` the handler is called in the caller's task, and what it raises passes through as the same object;
+        with more, it is always in an `ExceptionGroup`. A handler that returns no verdict counts as raising `TypeError`.
+        Raises `ValueError` if `concurrency` is not positive.
+
+        **Cancellation**: every entry in hand goes back to the queue, unchanged.
+        **Durability**: as `job.save` and `job.remove` say.
+
+        ```python
+        (await reader.iter(deliver, concurrency=8)).unwrap()
+        ```
+        """
+        return await self._iterate(handler, concurrency, wait=True)
+
+    async def iter_available(
+        self, handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]], *, concurrency: int = 1
+    ) -> Result[None, TryCheckoutError | SaveError | ReleaseError]:
+        """Like `iter`, for the entries that can be had now, without waiting.
+
+        An entry that comes back to the queue meanwhile is not given a second time.
+
+        **Cancellation**: every entry in hand goes back to the queue, unchanged.
+        **Durability**: as `job.save` and `job.remove` say.
+
+        ```python
+        (await reader.iter_available(deliver)).unwrap()
+        ```
+        """
+        return await self._iterate(handler, concurrency, wait=False)
+
+    async def _iterate(
+        self, handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]], concurrency: int, *, wait: bool
+    ) -> Result[None, Any]:
+        if concurrency < 1:
+            message = f"concurrency must be at least 1, not {concurrency}"
+            raise ValueError(message)
+        jobs = Jobs(self, wait=wait)
+        if concurrency == 1:
+            return await _work_off(jobs, handler)
+        failures: list[Err[Any]] = []
+
+        async def work() -> None:
+            answer = await _work_off(jobs, handler)
+            if isinstance(answer, Err):
+                failures.append(answer)
+                workers.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as workers:
+            for _ in range(concurrency):
+                workers.start_soon(work)
+        return failures[0] if failures else Ok(None)
+
+
+async def _work_off(
+    jobs: Jobs[Q, M, D], handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]
+) -> Result[None, Any]:
+    while True:
+        answer = await jobs.next()
+        if isinstance(answer, Err):
+            return answer
+        if answer.value is None:
+            return Ok(None)
+        handled = await handle(answer.value, handler)
+        if isinstance(handled, Err):
+            return handled
+
+
+class Returned(set[str]):
+    """The names of entries that came back to the queue during one pass over it; a set that can be weakly referenced."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]  # it is told apart by identity, like any handle
+
+
+@final
+class Jobs(Generic[Q, M, D]):
+    """The jobs of a reader, one after the other: what `async for` goes over.
+
+    A class and not an async generator: leaving the loop early leaves nothing behind that must be closed. Several tasks may
+    draw from one.
+    """
+
+    def __init__(self, reader: QueueReader[Q, M, D], *, wait: bool) -> None:
+        """Begin an iteration; one that does not wait gives no entry twice."""
+        self._reader = reader
+        self._wait = wait
+        self._returned = Returned()
+        if not wait:
+            reader._passes.add(self._returned)  # noqa: SLF001  # one thing in two classes
+
+    def __aiter__(self) -> Jobs[Q, M, D]:
+        """Return itself."""
+        return self
+
+    async def __anext__(self) -> CheckedOutEntry[Q, M, D]:
+        """Return the next job, or raise the `SpoolError` that `next` answers."""
+        job = (await self.next()).unwrap()
+        if job is None:
+            raise StopAsyncIteration
+        return job
+
+    async def next(self) -> Result[CheckedOutEntry[Q, M, D] | None, TryCheckoutError]:
+        """Return the next job, `Ok(None)` at the end, as `dequeue` and `dequeue_available` do.
+
+        **Cancellation**: cancelled means that nothing is checked out.
+        """
+        return await self._reader._dequeue(self._returned, wait=self._wait)  # noqa: SLF001  # one thing in two classes

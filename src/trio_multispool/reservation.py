@@ -1,0 +1,113 @@
+"""`ReservedName` and `Use`: a name that is held before there is an entry under it."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from typing import TYPE_CHECKING, Any, final
+
+import msgspec
+
+from trio_multispool.lifecycle import State
+from trio_multispool.results import Err
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from trio_multispool.core import Core
+    from trio_multispool.storage.protocol import Reservation
+
+
+@final
+class ReservedName:
+    """A name that no entry has and nobody else can take, until it is used by `enqueue` or its block is left.
+
+    Not made by users: `spool.reserve_name()` gives it.
+
+    ```python
+    async with (await spool.reserve_name()).unwrap() as reserved:
+        envelope = Envelope(recipient, message_id=reserved.name)
+        (await spool.enqueue(Mail.SEND, envelope, message, name=Use(reserved))).unwrap()
+    ```
+
+    One that is garbage collected unused is let go with a `ResourceWarning`; if the process dies, its lock is dropped.
+    """
+
+    def __init__(self, core: Core[Any, Any, Any, Any], reservation: Reservation) -> None:
+        """Take over a reservation."""
+        self._core = core
+        self._reservation = reservation
+        self._taken = False
+        self._finalizer = weakref.finalize(self, _let_go, reservation, core.path)
+        self._finalizer.atexit = False
+
+    def __repr__(self) -> str:
+        """Show the name, and whether it is still held."""
+        return f"<ReservedName {self.name!r}, {'used' if self._taken else 'held'}>"
+
+    @property
+    def name(self) -> str:
+        """The name."""
+        return self._reservation.name
+
+    def take(self, core: Core[Any, Any, Any, Any]) -> Reservation:
+        """Hand the reservation over to an `enqueue`; raises `RuntimeError` if it has been handed over or given up."""
+        if core is not self._core:
+            message = f"name {self.name!r} was reserved in another spool, {self._core.path}"
+            raise RuntimeError(message)
+        if self._taken:
+            message = f"name {self.name!r} was used or given up before; reserve it again"
+            raise RuntimeError(message)
+        self._taken = True
+        return self._reservation
+
+    def hand_back(self) -> None:
+        """Hold the name again, because the `enqueue` did not begin to use it."""
+        self._taken = False
+
+    async def __aenter__(self) -> ReservedName:
+        """Return the name. No checkpoint: were it cancelled here, the block's end would never come."""
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give the name up if it has not been used, whatever is cancelled meanwhile."""
+        self._taken = True
+        answer = await self._core.finish(
+            f"giving up of name {self.name}", lambda: self._core.storage.give_up(self._reservation)
+        )
+        self._finalizer.detach()
+        if isinstance(answer, Err):
+            if exception is None:
+                raise answer.error
+            exception.add_note(f"name {self.name!r} could not be given up: {answer.error}")
+
+
+@final
+class Use(msgspec.Struct, frozen=True):
+    """Enqueue under this name: one that `reserve_name` gave, or a string of the caller's choice.
+
+    With a string, the name is reserved first, and `enqueue` answers `Err(NameTaken)` if an entry has it: a way to enqueue
+    a thing once. If the first `enqueue` of a name was killed half-way, the name is free again.
+
+    ```python
+    await spool.enqueue(Mail.SEND, envelope, message, name=Use(f"order-{order.id}"))
+    ```
+    """
+
+    name: ReservedName | str
+
+
+def _let_go(reservation: Reservation, path: str) -> None:
+    if reservation.state is State.NOTHING:
+        warnings.warn(
+            f"name {reservation.name!r} of spool {path} was reserved and never used; put `async with` around it",
+            ResourceWarning,
+            stacklevel=2,
+            source=reservation,
+        )
+        reservation.abandon()

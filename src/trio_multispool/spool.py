@@ -1,0 +1,521 @@
+"""`Spool`: a directory of durable queues, opened by this process."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+
+from anyio.lowlevel import cancel_shielded_checkpoint
+
+from trio_multispool._typing import TypeVar as TypeVarWithDefault
+from trio_multispool.clock import time_ordered_names
+from trio_multispool.core import Core
+from trio_multispool.durability import Durability
+from trio_multispool.entry import Entry
+from trio_multispool.errors import CorruptMetadata, EntryBusy, InvalidName, NameTaken
+from trio_multispool.handling import handle
+from trio_multispool.job import CheckedOutEntry
+from trio_multispool.names import MAX_ATTEMPTS, Reserve, invalid_name
+from trio_multispool.offload import Offload
+from trio_multispool.reader import QueueReader
+from trio_multispool.reservation import ReservedName, Use
+from trio_multispool.results import Err, Ok
+from trio_multispool.spoolable import queue_names
+from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.verdicts import Unavailable
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+    import anyio
+
+    from trio_multispool.datafile import DataFile
+    from trio_multispool.errors import (
+        CheckoutError,
+        EnqueueError,
+        LoadError,
+        ReleaseError,
+        ReserveError,
+        SaveError,
+        Trouble,
+        TryCheckoutError,
+        UnsupportedFormat,
+    )
+    from trio_multispool.names import NameGenerator
+    from trio_multispool.offload import BeforeCommit
+    from trio_multispool.results import Result
+    from trio_multispool.spoolable import Spoolable
+    from trio_multispool.storage.protocol import Claim, Recovered, Reservation
+    from trio_multispool.storage.syscalls import SystemCalls
+    from trio_multispool.verdicts import Verdict
+
+Q = TypeVar("Q", bound=enum.Enum)
+M = TypeVar("M")
+D = TypeVar("D")
+A = TypeVarWithDefault("A", default=None)
+# The constructors need type variables of their own: those of the class are bound to the type that they are called on.
+Q2 = TypeVar("Q2", bound=enum.Enum)
+M2 = TypeVar("M2")
+D2 = TypeVar("D2")
+A2 = TypeVarWithDefault("A2", default=None)
+
+POLL_INTERVAL = 1.0
+"""How long an idle reader waits at most before it looks again, in seconds."""
+
+
+@final
+class Spool(Generic[Q, M, D, A]):
+    """A directory that any number of processes share as a set of durable queues.
+
+    Made by `create`, `load` or `load_unsafe`. It belongs to the event loop that it was made in.
+
+    ```python
+    spool = (await Spool.create("var/mail", MAIL)).unwrap()
+    entry = (await spool.enqueue(Mail.SEND, Envelope("anne@example.org"), b"Hello")).unwrap()
+    async with spool.reader(Mail.SEND) as reader:
+        (await reader.iter(deliver, concurrency=8)).unwrap()
+    ```
+
+    Closing it is optional (`close`, `async with spool`): a spool that is garbage collected closes its files.
+    """
+
+    def __init__(self, core: Core[Q, M, D, A], names: NameGenerator[A]) -> None:
+        """Take over an open spool; use `create` or `load`."""
+        self._core = core
+        self._names = names
+
+    def __repr__(self) -> str:
+        """Show the path and what it holds."""
+        return f"<Spool {self._core.path}, {self._core.spoolable!r}{', closed' if self._core.closed else ''}>"
+
+    @property
+    def path(self) -> Path:
+        """The spool's directory, absolute."""
+        return Path(self._core.path)
+
+    @property
+    def spoolable(self) -> Spoolable[Q, M, D, A]:
+        """What the spool holds."""
+        return self._core.spoolable
+
+    # Opening and closing
+
+    @classmethod
+    async def create(  # noqa: PLR0913  # keyword arguments, each with a default
+        cls,
+        path: str | os.PathLike[str],
+        spoolable: Spoolable[Q2, M2, D2, A2],
+        *,
+        durability: Durability = Durability.POWER,
+        limiter: anyio.CapacityLimiter | None = None,
+        directory_mode: int = 0o700,
+        trust_file_system: bool = False,
+        system_calls: SystemCalls | None = None,
+    ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
+        """Load a spool, making what is missing of it: the directory, its parents, and directories of new queues.
+
+        For everything else see `load`. `directory_mode` is the permission of a new spool's directories; its files get the
+        same without the right to execute. A spool that is shared by a group wants `0o770`.
+
+        `Err(DirectoryNotEmpty)`: the directory holds something else, and nothing was made.
+
+        **Cancellation**: a spool that is being made is finished, or finished by the next `create`.
+        **Durability**: the new directories and the format file are synced.
+
+        ```python
+        spool = (await Spool.create("var/mail", MAIL)).unwrap()
+        ```
+        """
+        return await cls._open(
+            spoolable,
+            limiter,
+            lambda: DirectoryStorage.open(
+                path,
+                queue_names(spoolable.queues),
+                create=True,
+                mode=directory_mode,
+                durability=durability,
+                trust_file_system=trust_file_system,
+                calls=system_calls,
+            ),
+        )
+
+    @classmethod
+    async def load(  # noqa: PLR0913  # keyword arguments, each with a default
+        cls,
+        path: str | os.PathLike[str],
+        spoolable: Spoolable[Q2, M2, D2, A2],
+        *,
+        create_if_missing: bool = False,
+        durability: Durability = Durability.POWER,
+        limiter: anyio.CapacityLimiter | None = None,
+        directory_mode: int = 0o700,
+        trust_file_system: bool = False,
+        system_calls: SystemCalls | None = None,
+    ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
+        """Open a spool that exists, and put back what dead processes had checked out.
+
+        - `create_if_missing`: make what is missing, as `create` does.
+        - `durability`: the level of the spool's operations, for this process.
+        - `limiter`: every disk operation but settling and releasing passes it, which bounds the threads that the spool
+          uses. By default 40 of its own.
+        - `trust_file_system`: accept a file system that is not known to be local; only if no other host mounts it.
+        - `system_calls`: for tests, what makes the system calls.
+
+        `Err(NotASpool)`: the directory is missing, is no spool, or has no directory for one of the queues.
+        `Err(UnsupportedFormat)`: it was written by a version that this one does not know.
+        `Err(WorldWritable)`, `Err(SharedFileSystem)`, `Err(SeveralFileSystems)`: it is not safe to use. None of these
+        touches anything.
+
+        A spool without `.spool.json` may be in use by programs that take no locks: there nothing is recovered, and loading
+        writes nothing, until somebody adopts it (`adopt`).
+
+        **Cancellation**: nothing is opened.
+        **Durability**: nothing to sync; what recovery moves, it moves again if power loss undoes it.
+
+        ```python
+        match await Spool.load("var/mail", MAIL):
+            case Ok(spool): ...
+            case Err(NotASpool(path, reason)): ...
+        ```
+        """
+        return await cls._open(
+            spoolable,
+            limiter,
+            lambda: DirectoryStorage.open(
+                path,
+                queue_names(spoolable.queues),
+                create=create_if_missing,
+                mode=directory_mode,
+                durability=durability,
+                trust_file_system=trust_file_system,
+                calls=system_calls,
+            ),
+        )
+
+    @classmethod
+    async def load_unsafe(
+        cls,
+        path: str | os.PathLike[str],
+        spoolable: Spoolable[Q2, M2, D2, A2],
+        *,
+        durability: Durability = Durability.POWER,
+        limiter: anyio.CapacityLimiter | None = None,
+        system_calls: SystemCalls | None = None,
+    ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
+        """Open a directory as a spool without any of the checks of `load`, and without recovering anything.
+
+        For tools that look at damaged spools. Operations on what is not there fail one by one.
+
+        `Err(NotASpool)`: there is no directory. `Err(UnsupportedFormat)`: it was written by an unknown version.
+
+        **Cancellation**: nothing is opened.
+        **Durability**: nothing to sync.
+
+        ```python
+        spool = (await Spool.load_unsafe("/mnt/rescued/mail", MAIL)).unwrap()
+        ```
+        """
+        return await cls._open(
+            spoolable, limiter, lambda: DirectoryStorage.open_unsafe(path, durability=durability, calls=system_calls)
+        )
+
+    @staticmethod
+    async def _open(
+        spoolable: Spoolable[Q2, M2, D2, A2],
+        limiter: anyio.CapacityLimiter | None,
+        opening: Callable[[], DirectoryStorage],
+    ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
+        answer = await Offload(limiter).run(
+            "opening of the spool", lambda _before_commit: opening(), undo=lambda storage: storage.close()
+        )
+        if isinstance(answer, Err):
+            return answer
+        storage = answer.value
+        names: NameGenerator[Any] = time_ordered_names() if spoolable.names is None else spoolable.names
+        return Ok(Spool(Core(storage, storage.path, spoolable, limiter), names))
+
+    def close(self) -> None:
+        """Close the spool's files, once operations that are running have ended. Idempotent.
+
+        Using the spool, its entries or its readers afterwards raises `anyio.ClosedResourceError`. Jobs that are not settled
+        by then are let go: recovery puts them back. So leave their blocks, and the readers', first.
+        """
+        self._core.close()
+
+    async def __aenter__(self) -> Spool[Q, M, D, A]:
+        """Return the spool."""
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the spool."""
+        self.close()
+        await cancel_shielded_checkpoint()
+
+    # Entries
+
+    def entry(self, queue: Q, name: str) -> Result[Entry[Q, M, D], InvalidName]:
+        """Refer to an entry by queue and name. Nothing is looked at but the name.
+
+        `Err(InvalidName)`: no entry can have that name. Raises `TypeError` if `queue` is none of the spool's.
+
+        ```python
+        entry = spool.entry(Mail.FAILED, name).unwrap()
+        ```
+        """
+        self._core.check_queue(queue)
+        fault = invalid_name(name)
+        return Ok(Entry(self, queue, name)) if fault is None else Err(fault)
+
+    async def entries(self, queue: Q) -> Result[list[Entry[Q, M, D]], Trouble]:
+        """List what is available in a queue, sorted by name, which with generated names is by age.
+
+        A hint: entries come and go while the list is made and after. What has no valid name, or is no regular file, is not
+        listed. Raises `TypeError` if `queue` is none of the spool's.
+
+        **Cancellation**: reads only; nothing changes.
+
+        ```python
+        for entry in (await spool.entries(Mail.FAILED)).unwrap():
+            print(entry.name)
+        ```
+        """
+        name = self._core.check_queue(queue)
+        answer = await self._core.run("listing", lambda _before_commit: self._core.storage.names(name))
+        return Ok([Entry(self, queue, found) for found in answer.value]) if isinstance(answer, Ok) else answer
+
+    async def enqueue(
+        self,
+        queue: Q,
+        metadata: M,
+        data: D,
+        *,
+        name: Reserve[A] | Use | None = None,
+        durability: Durability | None = None,
+    ) -> Result[Entry[Q, M, D], EnqueueError]:
+        """Put a new entry into a queue: all of it or, if this fails, nothing.
+
+        `name` says how it is called: by default, `Reserve(None)`, as the name generator makes it; `Reserve(argument)` for
+        a generator that wants one; `Use(name)` for a name of the caller's, or one that `reserve_name` gave.
+
+        `Err(NameTaken)`: there is an entry of that name, or every name that the generator made was taken.
+        `Err(EntryBusy)`: somebody is enqueueing under that name at this moment. `Err(InvalidName)`.
+        `Err(EncodingFailed)`: a codec raised. `Err(OutOfSpace)` and the other troubles of the operating system: nothing
+        was enqueued. `Err(SyncsRefused)`: see there. `Err(DurabilityUnknown)`: the entry is in the queue, and power
+        loss might undo it. Raises `TypeError` if `queue` is none of the spool's, `RuntimeError` for a reserved name that
+        was used before, and what the name generator raises.
+
+        **Cancellation**: cancelled means that nothing was enqueued. (asyncio's own cancellation may come after the commit:
+        then the `CancelledError` has a note that says so.)
+        **Durability**: the entry's data and metadata are synced before it appears in the queue, and the queue before
+        `Ok` is returned.
+
+        ```python
+        match await spool.enqueue(Mail.SEND, envelope, message):
+            case Ok(entry):
+                print(entry.name)
+            case Err(OutOfSpace()): ...
+            case Err(error):
+                raise error
+        ```
+        """
+        directory = self._core.check_queue(queue)
+        storage, dump = self._core.storage, self._core.dumping(data)
+        reserved = name.name if isinstance(name, Use) and isinstance(name.name, ReservedName) else None
+        taken = None if reserved is None else reserved.take(self._core)
+        begun = False
+
+        def work(before_commit: BeforeCommit) -> str:
+            nonlocal begun
+            raw = self._core.encode(metadata)
+            reservation = self._reserve(name) if taken is None else taken
+            begun = True
+            storage.enqueue(reservation, directory, raw, dump, durability=durability, before_commit=before_commit)
+            return reservation.name
+
+        try:
+            answer = await self._core.run(f"enqueue into {directory}", work)
+        finally:
+            if reserved is not None and not begun:
+                reserved.hand_back()
+        return Ok(Entry(self, queue, answer.value)) if isinstance(answer, Ok) else answer
+
+    async def reserve_name(
+        self,
+        argument: A = None,  # type: ignore[assignment]  # fits the default of the type parameter
+    ) -> Result[ReservedName, ReserveError]:
+        """Hold a new name, made by the name generator from `argument`, for an `enqueue` to come.
+
+        Put `async with` around it: a name whose block is left unused is given up.
+
+        `Err(NameTaken)`: every name that the generator made was taken. `Err(InvalidName)`: it made one that cannot be.
+        Raises what the generator raises.
+
+        **Cancellation**: cancelled means that no name is held.
+        **Durability**: a reservation is not synced; nothing is lost with it.
+
+        ```python
+        async with (await spool.reserve_name()).unwrap() as reserved:
+            (await spool.enqueue(Mail.SEND, envelope, message, name=Use(reserved))).unwrap()
+        ```
+        """
+        answer = await self._core.run(
+            "reservation of a name",
+            lambda _before_commit: self._reserve(Reserve(argument)),
+            undo=self._core.storage.give_up,
+        )
+        return Ok(ReservedName(self._core, answer.value)) if isinstance(answer, Ok) else answer
+
+    def _reserve(self, name: Reserve[A] | Use | None) -> Reservation:
+        """Reserve in the store, asking the generator again while names are taken; in the worker thread."""
+        storage = self._core.storage
+        if isinstance(name, Use):
+            wanted = str(name.name)
+            if (fault := invalid_name(wanted)) is not None:
+                raise fault
+            return storage.reserve(wanted)
+        argument: Any = None if name is None else name.argument
+        made = ""
+        for attempt in range(MAX_ATTEMPTS):
+            made = self._names.next(argument, attempt)
+            if (fault := invalid_name(made)) is not None:
+                raise fault
+            try:
+                return storage.reserve(made)
+            except (NameTaken, EntryBusy):
+                continue
+        raise NameTaken(made)
+
+    # Working on entries
+
+    async def with_entry(
+        self, entry: Entry[Q, M, D], handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]
+    ) -> Result[Verdict[Q, M], CheckoutError | SaveError | ReleaseError]:
+        """Check an entry out, give it to `handler`, and do what its verdict says. Returns the verdict once it is stored.
+
+        `Err(EntryNotFound)`: it is not available in its queue. `Err(EntryBusy)`: another owner has it. The other errors
+        are those of `entry.checkout` and of `job.save`, `remove` and `release`; then the entry is back in its queue.
+
+        A handler that raises, is cancelled, or answers no verdict (`TypeError`) returns the entry; what it raises
+        passes through as the same object.
+
+        **Cancellation**: cancelled means that the entry is in its queue, unchanged.
+        **Durability**: as `job.save` and `job.remove` say.
+
+        ```python
+        (await spool.with_entry(entry, deliver)).unwrap()
+        ```
+        """
+        answer = await entry.checkout()
+        return answer if isinstance(answer, Err) else await handle(answer.value, handler)
+
+    async def try_with_entry(
+        self, entry: Entry[Q, M, D], handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]
+    ) -> Result[Verdict[Q, M] | Unavailable, TryCheckoutError | SaveError | ReleaseError]:
+        """Like `with_entry`, where an entry that is gone or busy is an ordinary answer, `Ok(Unavailable)`.
+
+        **Cancellation**: cancelled means that the entry is in its queue, unchanged.
+        **Durability**: as `job.save` and `job.remove` say.
+
+        ```python
+        match await spool.try_with_entry(entry, deliver):
+            case Ok(Unavailable()):
+                pass  # somebody else does it
+        ```
+        """
+        answer = await entry.try_checkout()
+        if isinstance(answer, Err):
+            return answer
+        job = answer.value
+        return Ok(job) if isinstance(job, Unavailable) else await handle(job, handler)
+
+    def reader(self, queue: Q, *, poll_interval: float = POLL_INTERVAL) -> QueueReader[Q, M, D]:
+        """Make a reader of a queue; put `async with` around it.
+
+        `poll_interval`: how long it waits at most before it looks again, in seconds. Raises `TypeError` if `queue` is none
+        of the spool's, and `ValueError` for an interval that is not positive.
+
+        ```python
+        async with spool.reader(Mail.SEND) as reader:
+            (await reader.iter(deliver, concurrency=8)).unwrap()
+        ```
+        """
+        self._core.check_queue(queue)
+        return QueueReader(self._core, queue, poll_interval=poll_interval)
+
+    async def checkouts_unsafe(self, queue: Q) -> Result[list[CheckedOutEntry[Q, M, D]], Trouble]:
+        """Return everything that is checked out of a queue, by whomever, as jobs that can be settled.
+
+        **Unsafe**: settling one takes it away from its owner, if that is alive, whose own settling then answers
+        `Err(OwnershipLost)`; an entry may be worked on twice. It is for spools that are not adopted, and for putting
+        right by hand what recovery will not. What cannot be decoded is not listed, with a line in the log. Raises
+        `TypeError` if `queue` is none of the spool's.
+
+        Leaving such a job's block returns an unsettled one to its queue, like any job's.
+
+        **Cancellation**: reads only; nothing changes.
+
+        ```python
+        for job in (await spool.checkouts_unsafe(Mail.SEND)).unwrap():
+            (await job.release()).unwrap()
+        ```
+        """
+        name, core = self._core.check_queue(queue), self._core
+
+        def work(_before_commit: BeforeCommit) -> list[tuple[Claim, M]]:
+            found = []
+            for claim in core.storage.claims_unsafe(name):
+                try:
+                    found.append((claim, core.decode(name, claim.name, claim.metadata)))
+                except CorruptMetadata as error:
+                    core.log.warning("not listed: %s", error)
+            return found
+
+        answer = await core.run("listing of check-outs", work)
+        if isinstance(answer, Err):
+            return answer
+        return Ok([CheckedOutEntry(core, queue, claim, metadata) for claim, metadata in answer.value])
+
+    # Upkeep
+
+    async def recover(self) -> Result[list[Recovered], Trouble]:
+        """Put back what dead processes had checked out, of all queues on disk, and collect what belongs to no entry.
+
+        Loading and readers put back by themselves; this also looks for reservations and data that enqueues left when they
+        were killed. Safe beside running processes. Returns what was done. In a spool that is not adopted, nothing is.
+
+        **Cancellation**: cancelled before it starts, nothing is done; it can be repeated at any time.
+        **Durability**: nothing to sync; what power loss undoes is done again by the next.
+
+        ```python
+        for recovered in (await spool.recover()).unwrap():
+            print(recovered.name, "is back in", recovered.queue)
+        ```
+        """
+        storage = self._core.storage
+        return await self._core.run("recovery", lambda _before_commit: [*storage.recover(), *storage.sweep()])
+
+    async def adopt(self) -> Result[None, UnsupportedFormat | Trouble]:
+        """Declare that from now on every program that uses this spool takes locks, as this library does.
+
+        Writes `.spool.json`. Do it when the last program that takes none has stopped: from then on, entries that nobody
+        has locked are taken for abandoned and put back. Does nothing in a spool that is adopted already.
+
+        **Cancellation**: cancelled before it starts, nothing is done.
+        **Durability**: `.spool.json` is synced.
+
+        ```python
+        (await spool.adopt()).unwrap()
+        ```
+        """
+        return await self._core.run("adoption", lambda _before_commit: self._core.storage.adopt())
+
+

@@ -1,0 +1,55 @@
+"""For tests of programs that use spools."""
+
+from __future__ import annotations
+
+import enum
+import threading
+from typing import TYPE_CHECKING, TypeVar, final
+
+from trio_multispool.names import time_ordered_name
+from trio_multispool.spoolable import Spoolable
+
+if TYPE_CHECKING:
+    from typing import Any
+
+Q = TypeVar("Q", bound=enum.Enum)
+M = TypeVar("M")
+D = TypeVar("D")
+
+__all__ = ["LexicographicTimeOrder", "strict_order"]
+
+_TICK = 1_000_000_000
+
+
+@final
+class LexicographicTimeOrder:
+    """A name generator whose names sort in the order of their making, and are the same in every run.
+
+    Names look like those of the default generator, on a clock that starts in 1970 and goes on by one second a name. Give one
+    generator to all spools of a test that enqueue into one queue.
+
+    ```python
+    MAIL = Spoolable(queues=Mail, metadata=Envelope, data=bytes, names=LexicographicTimeOrder())
+    ```
+    """
+
+    def __init__(self) -> None:
+        """Begin in 1970."""
+        self._mutex = threading.Lock()
+        self._made = 0
+
+    def next(self, argument: object, attempt: int) -> str:  # noqa: ARG002  # the protocol's parameters
+        """Make a name later than the last."""
+        with self._mutex:
+            self._made += 1
+            return time_ordered_name(self._made * _TICK, "00000000")
+
+
+def strict_order(spoolable: Spoolable[Q, M, D, Any]) -> Spoolable[Q, M, D, None]:
+    """Return the same spoolable with names that make readers see entries in the strict order of their enqueueing.
+
+    ```python
+    spool = (await Spool.create(tmp_path / "spool", strict_order(MAIL))).unwrap()
+    ```
+    """
+    return Spoolable(spoolable.queues, spoolable.metadata, spoolable.data, LexicographicTimeOrder())
