@@ -1,8 +1,8 @@
 """How metadata becomes bytes, and how data becomes a file.
 
-Metadata is small and rewritten often: its codec works on `bytes`. Data is large and read when the worker chooses to: its
-codec reads from and writes to a binary file, so that it can be streamed. `Json`, `MessagePack`, `Bytes` and `Text` are
-both kinds at once. Files hold exactly what the codec wrote, so that `cat` shows it.
+Metadata is small and rewritten often: its codec works on `bytes`. Data is large and read when the worker chooses to:
+its codec reads from and writes to a binary file, so that it can be streamed. `Json`, `MessagePack`, `Bytes` and
+`Text` are both kinds at once. Files hold exactly what the codec wrote, so that `cat` shows it.
 
 Codecs run in a worker thread, in the context (`contextvars`) of the task that called. An `Exception` from a codec is
 answered as `Err(EncodingFailed)`, `Err(CorruptMetadata)` or `Err(CorruptData)`, with the exception as its `__cause__`.
@@ -60,7 +60,7 @@ class _WholeFile(abc.ABC, Generic[T]):
 
     def dump(self, value: T, file: BinaryIO, /) -> None:
         """Write the encoded value."""
-        file.write(self.encode(value))
+        _ = file.write(self.encode(value))
 
     def load(self, file: BinaryIO, /) -> T:
         """Read the file to its end and decode it."""
@@ -182,4 +182,5 @@ def _codec_of_type(of: object) -> object:
         return Bytes()
     if of is str:
         return Text()
-    return Json(of)
+    codec: Json[object] = Json(of)
+    return codec

@@ -6,7 +6,7 @@ import enum
 import logging
 import threading
 import weakref
-from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import anyio
 
@@ -35,13 +35,17 @@ class Core(Generic[Q, M, D, A]):
     """One open spool, as its handles see it."""
 
     def __init__(
-        self, storage: Storage, path: str, spoolable: Spoolable[Q, M, D, A], limiter: anyio.CapacityLimiter | None
+        self,
+        storage: Storage[Any, Any],
+        path: str,
+        spoolable: Spoolable[Q, M, D, A],
+        limiter: anyio.CapacityLimiter | None,
     ) -> None:
         """Take over an open store."""
-        self.storage = storage
-        self.path = path
-        self.spoolable = spoolable
-        self.log = _LOG
+        self.storage: Storage[Any, Any] = storage
+        self.path: str = path
+        self.spoolable: Spoolable[Q, M, D, A] = spoolable
+        self.log: logging.Logger = _LOG
         self._offload = Offload(limiter)
         self._mutex = threading.Lock()
         self._running = 0
@@ -59,12 +63,12 @@ class Core(Generic[Q, M, D, A]):
         return self._closed
 
     def close(self) -> None:
-        """Take no more operations; the store is closed when the last of those that are running has ended. Idempotent."""
+        """Take no more operations; the store is closed when the last running one has ended. Idempotent."""
         with self._mutex:
             self._closed = True
             idle = not self._running
         if idle:
-            self._close_storage()
+            _ = self._close_storage()
 
     def check_open(self) -> None:
         """Raise `anyio.ClosedResourceError` if the spool has been closed."""
@@ -105,7 +109,7 @@ class Core(Generic[Q, M, D, A]):
             self._running -= 1
             last = self._closed and not self._running
         if last:
-            self._close_storage()
+            _ = self._close_storage()
 
     def check_queue(self, queue: Q) -> str:
         """Return the queue's name; raises `TypeError` for what is no queue of this spool."""

@@ -109,16 +109,13 @@ class Entry(Generic[Q, M, D]):
         ```
         """
         answer = await self.try_checkout()
-        match answer:
-            case Ok(Unavailable.GONE):
-                return Err(EntryNotFound(self._queue.value, self._name))
-            case Ok(Unavailable.BUSY):
-                return Err(EntryBusy(self._name))
-            case Ok(CheckedOutEntry() as job):
-                return Ok(job)
-            case Err() as error:
-                return error
-        raise AssertionError(answer)
+        if isinstance(answer, Err):
+            return answer
+        if answer.value is Unavailable.GONE:
+            return Err(EntryNotFound(self._queue.value, self._name))
+        if answer.value is Unavailable.BUSY:
+            return Err(EntryBusy(self._name))
+        return Ok(answer.value)
 
     async def try_checkout(self) -> Result[CheckedOutEntry[Q, M, D] | Unavailable, TryCheckoutError]:
         """Check the entry out if it can be had: that it is gone or busy is an ordinary answer, `Unavailable`.
@@ -148,22 +145,20 @@ class Entry(Generic[Q, M, D]):
                 core.storage.release(checked_out[0])
 
         answer = await core.run(f"check-out of entry {self._name}", work, undo=undo)
-        match answer:
-            case Ok((claim, metadata)):
-                return Ok(CheckedOutEntry(core, queue, claim, metadata))
-            case Ok(Unavailable() as unavailable):
-                return Ok(unavailable)
-            case Err() as error:
-                return error
-        raise AssertionError(answer)
+        if isinstance(answer, Err):
+            return answer
+        if isinstance(answer.value, Unavailable):
+            return Ok(answer.value)
+        claim, metadata = answer.value
+        return Ok(CheckedOutEntry(core, queue, claim, metadata))
 
 
 @final
 class DirectEntry(Generic[Q, M, D]):
     """An available entry, read and changed where it is: `entry.direct`. No ownership is taken by the caller.
 
-    For tools and tests. Each operation locks the entry for its own length if it can, and goes on without if somebody else
-    has the lock; it never makes an entry that has gone. Between two calls anybody may take the entry.
+    For tools and tests. Each operation locks the entry for its own length if it can, and goes on without if somebody
+    else has the lock; it never makes an entry that has gone. Between two calls anybody may take the entry.
     """
 
     def __init__(self, entry: Entry[Q, M, D]) -> None:

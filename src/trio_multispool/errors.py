@@ -1,7 +1,7 @@
 """The closed family of errors that operations answer with.
 
-Each is an exception, so that `unwrap()` raises something worth reading, and each has positional fields, so that it can be
-matched on, compared and pickled. A message names the thing that the trouble is with, and what to do about it.
+Each is an exception, so that `unwrap()` raises something worth reading, and each has positional fields, so that it
+can be matched on, compared and pickled. A message names the thing that the trouble is with, and what to do about it.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class NameTaken(SpoolError):
 
 
 @dataclasses.dataclass(eq=False)
-class InvalidName(SpoolError, ValueError):
+class InvalidName(SpoolError, ValueError):  # pyright: ignore[reportUnsafeMultipleInheritance]  # both are Exception
     """The name cannot be used for an entry or a queue.
 
     Names are 1 to 200 bytes of UTF-8 without a slash, without control characters, and without a dot in front.
@@ -267,7 +267,7 @@ class NotARegularFile(SpoolError):
 
 @dataclasses.dataclass(eq=False)
 class UnreadableEntry(SpoolError):
-    """The entry's metadata file cannot be read, and was left where it is; readers pass it over, with a line in the log."""
+    """The entry's metadata file cannot be read, and was left where it is; readers pass it over and log it."""
 
     queue: str
     name: str
@@ -334,19 +334,11 @@ class SyncsRefused(SpoolError):
 
 
 Trouble: TypeAlias = (
-    AccessDenied
-    | ReadOnlySpool
-    | OutOfSpace
-    | TooManyOpenFiles
-    | NotARegularFile
-    | SeveralFileSystems
-    | StorageFailure
+    AccessDenied | ReadOnlySpool | OutOfSpace | TooManyOpenFiles | NotARegularFile | SeveralFileSystems | StorageFailure
 )
 """What the operating system can answer to any operation; the entry is where it was."""
 
-LoadError: TypeAlias = (
-    NotASpool | DirectoryNotEmpty | UnsupportedFormat | WorldWritable | SharedFileSystem | Trouble
-)
+LoadError: TypeAlias = NotASpool | DirectoryNotEmpty | UnsupportedFormat | WorldWritable | SharedFileSystem | Trouble
 """What `Spool.create` and `Spool.load` can answer."""
 
 ReserveError: TypeAlias = InvalidName | NameTaken | EntryBusy | Trouble

@@ -37,7 +37,7 @@ async def handle(
         verdict = await handler(job.metadata, job.data)
         answer = await _apply(job, verdict)
         if isinstance(answer, Err):
-            await job.give_back()  # quietly: the error is told to the caller as a value
+            _ = await job.give_back()  # quietly: the error is told to the caller as a value
             return answer
     return Ok(verdict)
 

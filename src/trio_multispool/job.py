@@ -50,9 +50,9 @@ class CheckedOutEntry(Generic[Q, M, D]):
     ```
 
     **Leaving the block.** A job that was settled has left already. One that was not, because the block ended, raised or
-    was cancelled, goes back to its queue unchanged, whatever is cancelled meanwhile. If settling it was tried and failed,
-    and nothing settled it since, a block that ends normally returns it and raises that error: an `Err` that nobody
-    looked at must not make the entry go round for ever.
+    was cancelled, goes back to its queue unchanged, whatever is cancelled meanwhile. If settling it was tried and
+    failed, and nothing settled it since, a block that ends normally returns it and raises that error: an `Err` that
+    nobody looked at must not make the entry go round for ever.
 
     **If the process dies**, the kernel drops the entry's lock, and recovery puts the entry back. A job that is garbage
     collected is let go in the same way, with a `ResourceWarning`.
@@ -127,13 +127,13 @@ class CheckedOutEntry(Generic[Q, M, D]):
         data goes along untouched.
 
         `Err(EncodingFailed)`: the codec raised. `Err(OwnershipLost)`: somebody took the entry away by an `…_unsafe`
-        operation. `Err(NameTaken)`: there is a file of that name in `queue` already, which only a hand can have put there.
-        `Err(SyncsRefused)`, and the troubles of the operating system: the job is still yours. `Err(DurabilityUnknown)`:
-        the entry has moved, and power loss might undo it. Raises `RuntimeError` if the job was settled before, and
-        `TypeError` if `queue` is none of the spool's.
+        operation. `Err(NameTaken)`: there is a file of that name in `queue` already, which only a hand can have put
+        there. `Err(SyncsRefused)`, and the troubles of the operating system: the job is still yours.
+        `Err(DurabilityUnknown)`: the entry has moved, and power loss might undo it. Raises `RuntimeError` if the job
+        was settled before, and `TypeError` if `queue` is none of the spool's.
 
-        **Cancellation**: cancelled means that the job is still yours, unchanged. (asyncio's own cancellation may come after
-        the commit: then the `CancelledError` has a note that says so.)
+        **Cancellation**: cancelled means that the job is still yours, unchanged. (asyncio's own cancellation may come
+        after the commit: then the `CancelledError` has a note that says so.)
         **Durability**: the new metadata, and the queue that the entry came from, are synced before the move, and the
         new queue after it.
 
@@ -161,8 +161,8 @@ class CheckedOutEntry(Generic[Q, M, D]):
         """Settle: delete the entry and its data.
 
         `Err(OwnershipLost)`: somebody took the entry away by an `…_unsafe` operation. `Err(SyncsRefused)`, and the
-        troubles of the operating system: the job is still yours. `Err(DurabilityUnknown)`: the entry is removed, and power
-        loss might bring it back. Raises `RuntimeError` if the job was settled before.
+        troubles of the operating system: the job is still yours. `Err(DurabilityUnknown)`: the entry is removed, and
+        power loss might bring it back. Raises `RuntimeError` if the job was settled before.
 
         **Cancellation**: cancelled means that the job is still yours. (asyncio's own: see `save`.)
         **Durability**: the queue is synced before the metadata is unlinked, and the directory that it was in before

@@ -1,11 +1,11 @@
 """The life of an entry: every state it can be in, and every step between them. No other file decides what is legal.
 
 Theory. An entry is a name. Its metadata file lies in exactly one *place*, and the place is the state: in `QUEUE/` it is
-available, in `QUEUE/.checkout/` one owner has it, in `.quarantine/QUEUE/` it waits for a person, and a name that lies in no
-place is no entry (it may be a reservation, or what a dead process left behind). A step is committed by one system call
-on the metadata file, and that call is atomic: before it the entry is wholly in the old state, after it wholly in the new
-one. All else that an operation does (writing temporary files, syncing, deleting data) comes before the commit and can be
-undone, or after it and can be repeated by recovery.
+available, in `QUEUE/.checkout/` one owner has it, in `.quarantine/QUEUE/` it waits for a person, and a name that lies
+in no place is no entry (it may be a reservation, or what a dead process left behind). A step is committed by one
+system call on the metadata file, and that call is atomic: before it the entry is wholly in the old state, after it
+wholly in the new one. All else that an operation does (writing temporary files, syncing, deleting data) comes before
+the commit and can be undone, or after it and can be repeated by recovery.
 
 Rule 1: no commit ever replaces a file. A move refuses an existing target; where the target must exist (new metadata for
 an entry in place), two files are exchanged and the old one is then unlinked.
@@ -14,8 +14,8 @@ Rule 2: a step is taken by whoever holds the entry's registry lock. `DIRECT_*` s
 without a lock, may be taken without it: they are therefore exchanges with, or unlinks of, a file that must be there,
 and never make an entry that has gone.
 
-Rule 3: a claim is in one state at a time, and a step that the table does not have from there is a bug in the caller, who
-is told so before anything happens.
+Rule 3: a claim is in one state at a time, and a step that the table does not have from there is a bug in the caller,
+who is told so before anything happens.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Working off a listing: the names of a queue that are still to be tried, shared by the tasks of one reader.
 
-A listing is a hint: only the rename decides who has an entry. It is worked off in its order, which is by name, before the
-queue is listed again; entries that others took meanwhile are passed over.
+A listing is a hint: only the rename decides who has an entry. It is worked off in its order, which is by name, before
+the queue is listed again; entries that others took meanwhile are passed over.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import msgspec
 
 from trio_multispool.clock import stopwatch
 from trio_multispool.errors import CorruptMetadata, UnreadableEntry
+from trio_multispool.storage.protocol import Claim
 from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from trio_multispool.core import Core
     from trio_multispool.offload import BeforeCommit
-    from trio_multispool.storage.protocol import Claim
 
 M = TypeVar("M")
 

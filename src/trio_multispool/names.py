@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import threading
 import unicodedata
-from typing import TYPE_CHECKING, Generic, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, final
 
 import msgspec
 
@@ -25,6 +25,7 @@ MAX_NAME_BYTES = 200
 MAX_ATTEMPTS = 100
 """How often a generator is asked again while the name it made is taken."""
 
+_NO_ARGUMENT: Final[Any] = None  # fits the default of the type parameter
 _EPOCH = datetime.datetime(1970, 1, 1)  # noqa: DTZ001  # arithmetic in UTC, no clock
 
 A_co = TypeVar("A_co", covariant=True, default=None)
@@ -64,7 +65,7 @@ class Reserve(msgspec.Struct, Generic[A_co], frozen=True):
     ```
     """
 
-    argument: A_co = None  # type: ignore[assignment]  # the default fits the default of the type parameter
+    argument: A_co = _NO_ARGUMENT
 
 
 class NameGenerator(Protocol[A_contra]):

@@ -7,9 +7,11 @@ asyncio's own `Task.cancel()`, and what is built on it (`asyncio.timeout`, `wait
 raised in the task at once, while the thread goes on. It must not be swallowed, so it cannot be delayed into an ordinary
 return either. Therefore:
 
-- the cancelled task marks the transaction, which reads the mark right before its commit and then withdraws, without effect;
+- the cancelled task marks the transaction, which reads the mark right before its commit and then withdraws, without
+  effect;
 - the task waits until the thread has finished, in a loop, because more cancellations may come while it waits;
-- if the commit was already past, the effect is undone where that is possible (a check-out is given back, a reservation is
+- if the commit was already past, the effect is undone where that is possible (a check-out is given back, a
+  reservation is
   given up); otherwise it stands, and the outcome is told in a note on the `CancelledError`.
 
 What releases something (`finish`) is never withdrawn: it is started again until it has run, and only then does the
@@ -19,7 +21,7 @@ cancellation go on its way.
 from __future__ import annotations
 
 import enum
-import logging
+import functools
 import threading
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LOG: Final = logging.getLogger("trio_multispool.offload")
-
 DEFAULT_THREADS: Final = 40
 """How many operations of one spool run at a time unless the caller gives a limiter; Trio's and AnyIO's default too."""
 
@@ -45,7 +45,7 @@ Answer: TypeAlias = Ok[T] | Err[Any]
 BeforeCommit: TypeAlias = "Callable[[], None]"
 
 
-class Withdrawn(BaseException):  # noqa: N818  # no error: it passes through codecs like a cancellation
+class Withdrawn(BaseException):  # no error: it passes through codecs like a cancellation
     """Raised right before a commit whose caller has been cancelled."""
 
 
@@ -64,7 +64,7 @@ class _Hop(Generic[T]):
         self._mutex = threading.Lock()
         self._stage = _Stage.PENDING
         self._withdrawn = False
-        self._when_done: Callable[[], None] | None = None
+        self._when_done: Callable[[], object] | None = None
         self.value: Answer[T] | None = None
         self.exception: BaseException | None = None
 
@@ -84,7 +84,7 @@ class _Hop(Generic[T]):
             self._stage = _Stage.DONE
             when_done = self._when_done
         if when_done is not None:
-            when_done()
+            _ = when_done()
 
     def _before_commit(self) -> None:
         with self._mutex:
@@ -101,6 +101,18 @@ class _Hop(Generic[T]):
         assert self.value is not None, "the worker thread has not finished"  # noqa: S101  # a bug in this file
         return self.value
 
+    @property
+    def started(self) -> bool:
+        """Whether the worker thread has begun."""
+        with self._mutex:
+            return self._stage in (_Stage.RUNNING, _Stage.DONE)
+
+    @property
+    def done(self) -> bool:
+        """Whether the worker thread has finished."""
+        with self._mutex:
+            return self._stage is _Stage.DONE
+
     def withdraw(self) -> bool:
         """Ask a transaction that has not committed not to; tell whether it ever started."""
         with self._mutex:
@@ -110,7 +122,7 @@ class _Hop(Generic[T]):
             return self._stage is not _Stage.NEVER_RAN
 
     async def wait_done(self) -> None:
-        """Wait for the thread, on asyncio, whatever cancellations arrive meanwhile: the caller has one to raise already."""
+        """Wait for the thread, on asyncio, whatever cancellations arrive meanwhile: the caller raises one already."""
         import asyncio  # noqa: PLC0415  # only where asyncio runs
 
         loop = asyncio.get_running_loop()
@@ -123,10 +135,10 @@ class _Hop(Generic[T]):
         with self._mutex:
             if self._stage is _Stage.DONE:
                 return
-            self._when_done = lambda: loop.call_soon_threadsafe(tell) and None
+            self._when_done = functools.partial(loop.call_soon_threadsafe, tell)
         while not done.done():
             try:
-                await asyncio.wait([done])
+                _ = await asyncio.wait([done])
             except asyncio.CancelledError:
                 continue
 
@@ -136,7 +148,7 @@ class Offload:
 
     def __init__(self, limiter: anyio.CapacityLimiter | None) -> None:
         """Use the caller's limiter, or one of its own: sharing the process's default could deadlock with its users."""
-        self.limiter = anyio.CapacityLimiter(DEFAULT_THREADS) if limiter is None else limiter
+        self.limiter: anyio.CapacityLimiter = anyio.CapacityLimiter(DEFAULT_THREADS) if limiter is None else limiter
         self._settling = anyio.CapacityLimiter(DEFAULT_THREADS)
 
     async def run(
@@ -149,12 +161,12 @@ class Offload:
     ) -> Answer[T]:
         """Run `work` and return what it returns, or the `SpoolError` that it raises, as an `Err`.
 
-        `work` is given the function to call right before its commit. What it raises otherwise passes through, as the same
-        object. `undo` takes back an effect whose caller was cancelled after the commit. Settling does not queue on the
-        caller's limiter.
+        `work` is given the function to call right before its commit. What it raises otherwise passes through, as the
+        same object. `undo` takes back an effect whose caller was cancelled after the commit. Settling does not queue
+        on the caller's limiter.
 
-        **Cancellation**: cancelled means that it did not happen. The only exception is asyncio's own, when it comes after
-        the commit and there is no `undo`: then the `CancelledError` has a note.
+        **Cancellation**: cancelled means that it did not happen. The only exception is asyncio's own, when it comes
+        after the commit and there is no `undo`: then the `CancelledError` has a note.
         """
         hop = _Hop(work)
         try:
@@ -191,17 +203,15 @@ class Offload:
         For releasing: it never queues on the caller's limiter.
         """
         cancellation: BaseException | None = None
+        hop = _Hop[T](lambda _before_commit: work())
         with anyio.CancelScope(shield=True):
-            while True:
-                hop = _Hop(lambda _before_commit: work())
+            while not hop.done:
                 try:
                     await anyio.to_thread.run_sync(hop.run, limiter=self._settling)
-                except anyio.get_cancelled_exc_class() as cancelled:
+                except anyio.get_cancelled_exc_class() as cancelled:  # asyncio's own: a shield keeps the others off
                     cancellation = cancellation or cancelled
-                    if not hop.withdraw():
-                        continue
-                    await hop.wait_done()
-                break
+                    if hop.started:
+                        await hop.wait_done()
         if cancellation is None:
             return hop.result()
         try:

@@ -50,8 +50,8 @@ class QueueReader(Generic[Q, M, D]):
     **Leaving the block** returns every entry that was checked out through the reader and not settled, whatever is
     cancelled meanwhile. Using the reader afterwards raises `anyio.ClosedResourceError`, and its jobs `RuntimeError`.
 
-    Several tasks may use one reader. Entries whose metadata cannot be decoded are set aside in quarantine, and those that
-    cannot be read are passed over, each with a line in the log.
+    Several tasks may use one reader. Entries whose metadata cannot be decoded are set aside in quarantine, and those
+    that cannot be read are passed over, each with a line in the log.
     """
 
     def __init__(self, core: Core[Q, M, D, Any], queue: Q, *, poll_interval: float) -> None:
@@ -144,15 +144,16 @@ class QueueReader(Generic[Q, M, D]):
     async def dequeue(self) -> Result[CheckedOutEntry[Q, M, D] | None, TryCheckoutError]:
         """Wait for an entry and check it out; put `async with` around the job. `Ok(None)`: the reader was stopped.
 
-        `Err` holds a trouble of the operating system, such as `TooManyOpenFiles`. Raises `anyio.ClosedResourceError` if the
-        reader's block has been left, `RuntimeError` if it was not entered.
+        `Err` holds a trouble of the operating system, such as `TooManyOpenFiles`. Raises `anyio.ClosedResourceError`
+        if the reader's block has been left, `RuntimeError` if it was not entered.
 
         **Cancellation**: cancelled means that nothing is checked out.
         **Durability**: a check-out is not synced: if power loss undoes it, the entry is in its queue.
 
         ```python
         while (job := (await reader.dequeue()).unwrap()) is not None:
-            async with job: ...
+            async with job:
+                ...
         ```
         """
         return await self._dequeue((), wait=True)
@@ -183,23 +184,24 @@ class QueueReader(Generic[Q, M, D]):
                 functools.partial(self._claim, passed_over=passed_over, recovering=recovering),
                 undo=self._undo,
             )
-            match answer:
-                case Ok(Claimed(claim, metadata)):
-                    job = CheckedOutEntry(self._core, self._queue, claim, metadata, on_settled=self._on_settled)
-                    if self._closed:  # left by another task while the thread was at work
-                        await job.give_back()
-                        self._check_open()
-                    self._jobs[job] = None
-                    return Ok(job)
-                case Ok(NothingLeft(listing_took)):
-                    if not wait:
-                        return Ok(None)
-                    await polling.wait(listing_took, stopping)
-                case Err() as error:
-                    return error
+            if isinstance(answer, Err):
+                return answer
+            if isinstance(answer.value, Claimed):
+                return Ok(await self._in_hand(answer.value))
+            if not wait:
+                return Ok(None)
+            await polling.wait(answer.value.listing_took, stopping)
         self._check_open()
         await checkpoint()
         return Ok(None)
+
+    async def _in_hand(self, claimed: Claimed[M]) -> CheckedOutEntry[Q, M, D]:
+        job = CheckedOutEntry(self._core, self._queue, claimed.claim, claimed.metadata, on_settled=self._on_settled)
+        if self._closed:  # left by another task while the thread was at work
+            _ = await job.give_back()
+            self._check_open()
+        self._jobs[job] = None
+        return job
 
     def _claim(
         self, before_commit: BeforeCommit, passed_over: Container[str], *, recovering: bool
@@ -236,7 +238,7 @@ class QueueReader(Generic[Q, M, D]):
         return self._stopping
 
     def _check_open(self) -> None:
-        self._event()
+        _ = self._event()
         if self._closed:
             message = f"the block of the reader of queue {self._queue.value!r} has been left"
             raise anyio.ClosedResourceError(message)
@@ -246,8 +248,8 @@ class QueueReader(Generic[Q, M, D]):
     def __aiter__(self) -> Jobs[Q, M, D]:
         """Iterate over jobs, waiting for more, until the reader is stopped.
 
-        Each job is a `CheckedOutEntry`: put `async with` around it. There is no place for an `Err` here, so the iteration
-        raises the `SpoolError`.
+        Each job is a `CheckedOutEntry`: put `async with` around it. There is no place for an `Err` here, so the
+        iteration raises the `SpoolError`.
         """
         return Jobs(self, wait=True)
 
@@ -258,7 +260,8 @@ class QueueReader(Generic[Q, M, D]):
 
         ```python
         async for job in reader.available():
-            async with job: ...
+            async with job:
+                ...
         ```
         """
         return Jobs(self, wait=False)
@@ -268,16 +271,16 @@ class QueueReader(Generic[Q, M, D]):
     ) -> Result[None, TryCheckoutError | SaveError | ReleaseError]:
         """Give each entry to `handler` and do what its verdict says, waiting for more, until the reader is stopped.
 
-        `handler(metadata, data)` returns `Save(queue, metadata)`, `Remove()` or `Release()`; `concurrency` of them run at a
-        time, in tasks of this call.
+        `handler(metadata, data)` returns `Save(queue, metadata)`, `Remove()` or `Release()`; `concurrency` of them
+        run at a time, in tasks of this call.
 
-        `Err`: a verdict that could not be stored (its entry is back in the queue), or a trouble of the operating system;
-        handlers that were running are cancelled, and their entries returned.
+        `Err`: a verdict that could not be stored (its entry is back in the queue), or a trouble of the operating
+        system; handlers that were running are cancelled, and their entries returned.
 
         A handler that raises ends the iteration; its entry, and those of the others, go back to the queue. With
-        `concurrency=1` the handler is called in the caller's task, and what it raises passes through as the same object;
-        with more, it is always in an `ExceptionGroup`. A handler that returns no verdict counts as raising `TypeError`.
-        Raises `ValueError` if `concurrency` is not positive.
+        `concurrency=1` the handler is called in the caller's task, and what it raises passes through as the same
+        object; with more, it is always in an `ExceptionGroup`. A handler that returns no verdict counts as raising
+        `TypeError`. Raises `ValueError` if `concurrency` is not positive.
 
         **Cancellation**: every entry in hand goes back to the queue, unchanged.
         **Durability**: as `job.save` and `job.remove` say.
@@ -323,7 +326,7 @@ class QueueReader(Generic[Q, M, D]):
 
         async with anyio.create_task_group() as workers:
             for _ in range(concurrency):
-                workers.start_soon(work)
+                _ = workers.start_soon(work)
         return failures[0] if failures else Ok(None)
 
 
@@ -341,18 +344,29 @@ async def _work_off(
             return handled
 
 
-class Returned(set[str]):
-    """The names of entries that came back to the queue during one pass over it; a set that can be weakly referenced."""
+@final
+class Returned:
+    """The names of entries that came back to the queue during one pass over it."""
 
-    __hash__ = object.__hash__  # type: ignore[assignment]  # it is told apart by identity, like any handle
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._names: set[str] = set()
+
+    def add(self, name: str) -> None:
+        """Remember a name."""
+        self._names.add(name)
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether it came back."""
+        return name in self._names
 
 
 @final
 class Jobs(Generic[Q, M, D]):
     """The jobs of a reader, one after the other: what `async for` goes over.
 
-    A class and not an async generator: leaving the loop early leaves nothing behind that must be closed. Several tasks may
-    draw from one.
+    A class and not an async generator: leaving the loop early leaves nothing behind that must be closed. Several
+    tasks may draw from one.
     """
 
     def __init__(self, reader: QueueReader[Q, M, D], *, wait: bool) -> None:

@@ -80,7 +80,7 @@ class ReservedName:
         answer = await self._core.finish(
             f"giving up of name {self.name}", lambda: self._core.storage.give_up(self._reservation)
         )
-        self._finalizer.detach()
+        _ = self._finalizer.detach()
         if isinstance(answer, Err):
             if exception is None:
                 raise answer.error
@@ -91,8 +91,8 @@ class ReservedName:
 class Use(msgspec.Struct, frozen=True):
     """Enqueue under this name: one that `reserve_name` gave, or a string of the caller's choice.
 
-    With a string, the name is reserved first, and `enqueue` answers `Err(NameTaken)` if an entry has it: a way to enqueue
-    a thing once. If the first `enqueue` of a name was killed half-way, the name is free again.
+    With a string, the name is reserved first, and `enqueue` answers `Err(NameTaken)` if an entry has it: a way to
+    enqueue a thing once. If the first `enqueue` of a name was killed half-way, the name is free again.
 
     ```python
     await spool.enqueue(Mail.SEND, envelope, message, name=Use(f"order-{order.id}"))

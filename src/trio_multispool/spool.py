@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
 from anyio.lowlevel import cancel_shielded_checkpoint
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from trio_multispool.offload import BeforeCommit
     from trio_multispool.results import Result
     from trio_multispool.spoolable import Spoolable
-    from trio_multispool.storage.protocol import Claim, Recovered, Reservation
+    from trio_multispool.storage.protocol import Claim, Recovered, Reservation, Storage
     from trio_multispool.storage.syscalls import SystemCalls
     from trio_multispool.verdicts import Verdict
 
@@ -62,7 +62,9 @@ M2 = TypeVar("M2")
 D2 = TypeVar("D2")
 A2 = TypeVarWithDefault("A2", default=None)
 
-POLL_INTERVAL = 1.0
+_NO_ARGUMENT: Final[Any] = None  # fits the default of the type parameter
+
+POLL_INTERVAL: Final = 1.0
 """How long an idle reader waits at most before it looks again, in seconds."""
 
 
@@ -117,8 +119,8 @@ class Spool(Generic[Q, M, D, A]):
     ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
         """Load a spool, making what is missing of it: the directory, its parents, and directories of new queues.
 
-        For everything else see `load`. `directory_mode` is the permission of a new spool's directories; its files get the
-        same without the right to execute. A spool that is shared by a group wants `0o770`.
+        For everything else see `load`. `directory_mode` is the permission of a new spool's directories; its files get
+        the same without the right to execute. A spool that is shared by a group wants `0o770`.
 
         `Err(DirectoryNotEmpty)`: the directory holds something else, and nothing was made.
 
@@ -170,16 +172,18 @@ class Spool(Generic[Q, M, D, A]):
         `Err(WorldWritable)`, `Err(SharedFileSystem)`, `Err(SeveralFileSystems)`: it is not safe to use. None of these
         touches anything.
 
-        A spool without `.spool.json` may be in use by programs that take no locks: there nothing is recovered, and loading
-        writes nothing, until somebody adopts it (`adopt`).
+        A spool without `.spool.json` may be in use by programs that take no locks: there nothing is recovered, and
+        loading writes nothing, until somebody adopts it (`adopt`).
 
         **Cancellation**: nothing is opened.
         **Durability**: nothing to sync; what recovery moves, it moves again if power loss undoes it.
 
         ```python
         match await Spool.load("var/mail", MAIL):
-            case Ok(spool): ...
-            case Err(NotASpool(path, reason)): ...
+            case Ok(spool):
+                ...
+            case Err(NotASpool(path, reason)):
+                ...
         ```
         """
         return await cls._open(
@@ -241,8 +245,8 @@ class Spool(Generic[Q, M, D, A]):
     def close(self) -> None:
         """Close the spool's files, once operations that are running have ended. Idempotent.
 
-        Using the spool, its entries or its readers afterwards raises `anyio.ClosedResourceError`. Jobs that are not settled
-        by then are let go: recovery puts them back. So leave their blocks, and the readers', first.
+        Using the spool, its entries or its readers afterwards raises `anyio.ClosedResourceError`. Jobs that are not
+        settled by then are let go: recovery puts them back. So leave their blocks, and the readers', first.
         """
         self._core.close()
 
@@ -271,15 +275,15 @@ class Spool(Generic[Q, M, D, A]):
         entry = spool.entry(Mail.FAILED, name).unwrap()
         ```
         """
-        self._core.check_queue(queue)
+        _ = self._core.check_queue(queue)
         fault = invalid_name(name)
         return Ok(Entry(self, queue, name)) if fault is None else Err(fault)
 
     async def entries(self, queue: Q) -> Result[list[Entry[Q, M, D]], Trouble]:
         """List what is available in a queue, sorted by name, which with generated names is by age.
 
-        A hint: entries come and go while the list is made and after. What has no valid name, or is no regular file, is not
-        listed. Raises `TypeError` if `queue` is none of the spool's.
+        A hint: entries come and go while the list is made and after. What has no valid name, or is no regular file,
+        is not listed. Raises `TypeError` if `queue` is none of the spool's.
 
         **Cancellation**: reads only; nothing changes.
 
@@ -303,18 +307,18 @@ class Spool(Generic[Q, M, D, A]):
     ) -> Result[Entry[Q, M, D], EnqueueError]:
         """Put a new entry into a queue: all of it or, if this fails, nothing.
 
-        `name` says how it is called: by default, `Reserve(None)`, as the name generator makes it; `Reserve(argument)` for
-        a generator that wants one; `Use(name)` for a name of the caller's, or one that `reserve_name` gave.
+        `name` says how it is called: by default, `Reserve(None)`, as the name generator makes it; `Reserve(argument)`
+        for a generator that wants one; `Use(name)` for a name of the caller's, or one that `reserve_name` gave.
 
         `Err(NameTaken)`: there is an entry of that name, or every name that the generator made was taken.
         `Err(EntryBusy)`: somebody is enqueueing under that name at this moment. `Err(InvalidName)`.
         `Err(EncodingFailed)`: a codec raised. `Err(OutOfSpace)` and the other troubles of the operating system: nothing
         was enqueued. `Err(SyncsRefused)`: see there. `Err(DurabilityUnknown)`: the entry is in the queue, and power
-        loss might undo it. Raises `TypeError` if `queue` is none of the spool's, `RuntimeError` for a reserved name that
-        was used before, and what the name generator raises.
+        loss might undo it. Raises `TypeError` if `queue` is none of the spool's, `RuntimeError` for a reserved name
+        that was used before, and what the name generator raises.
 
-        **Cancellation**: cancelled means that nothing was enqueued. (asyncio's own cancellation may come after the commit:
-        then the `CancelledError` has a note that says so.)
+        **Cancellation**: cancelled means that nothing was enqueued. (asyncio's own cancellation may come after the
+        commit: then the `CancelledError` has a note that says so.)
         **Durability**: the entry's data and metadata are synced before it appears in the queue, and the queue before
         `Ok` is returned.
 
@@ -322,7 +326,8 @@ class Spool(Generic[Q, M, D, A]):
         match await spool.enqueue(Mail.SEND, envelope, message):
             case Ok(entry):
                 print(entry.name)
-            case Err(OutOfSpace()): ...
+            case Err(OutOfSpace()):
+                ...
             case Err(error):
                 raise error
         ```
@@ -350,7 +355,7 @@ class Spool(Generic[Q, M, D, A]):
 
     async def reserve_name(
         self,
-        argument: A = None,  # type: ignore[assignment]  # fits the default of the type parameter
+        argument: A = _NO_ARGUMENT,
     ) -> Result[ReservedName, ReserveError]:
         """Hold a new name, made by the name generator from `argument`, for an `enqueue` to come.
 
@@ -376,7 +381,7 @@ class Spool(Generic[Q, M, D, A]):
 
     def _reserve(self, name: Reserve[A] | Use | None) -> Reservation:
         """Reserve in the store, asking the generator again while names are taken; in the worker thread."""
-        storage = self._core.storage
+        storage: Storage[Any, Reservation] = self._core.storage
         if isinstance(name, Use):
             wanted = str(name.name)
             if (fault := invalid_name(wanted)) is not None:
@@ -399,7 +404,7 @@ class Spool(Generic[Q, M, D, A]):
     async def with_entry(
         self, entry: Entry[Q, M, D], handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]
     ) -> Result[Verdict[Q, M], CheckoutError | SaveError | ReleaseError]:
-        """Check an entry out, give it to `handler`, and do what its verdict says. Returns the verdict once it is stored.
+        """Check an entry out, give it to `handler`, and do what its verdict says. Returns the stored verdict.
 
         `Err(EntryNotFound)`: it is not available in its queue. `Err(EntryBusy)`: another owner has it. The other errors
         are those of `entry.checkout` and of `job.save`, `remove` and `release`; then the entry is back in its queue.
@@ -440,15 +445,15 @@ class Spool(Generic[Q, M, D, A]):
     def reader(self, queue: Q, *, poll_interval: float = POLL_INTERVAL) -> QueueReader[Q, M, D]:
         """Make a reader of a queue; put `async with` around it.
 
-        `poll_interval`: how long it waits at most before it looks again, in seconds. Raises `TypeError` if `queue` is none
-        of the spool's, and `ValueError` for an interval that is not positive.
+        `poll_interval`: how long it waits at most before it looks again, in seconds. Raises `TypeError` if `queue` is
+        none of the spool's, and `ValueError` for an interval that is not positive.
 
         ```python
         async with spool.reader(Mail.SEND) as reader:
             (await reader.iter(deliver, concurrency=8)).unwrap()
         ```
         """
-        self._core.check_queue(queue)
+        _ = self._core.check_queue(queue)
         return QueueReader(self._core, queue, poll_interval=poll_interval)
 
     async def checkouts_unsafe(self, queue: Q) -> Result[list[CheckedOutEntry[Q, M, D]], Trouble]:
@@ -471,7 +476,7 @@ class Spool(Generic[Q, M, D, A]):
         name, core = self._core.check_queue(queue), self._core
 
         def work(_before_commit: BeforeCommit) -> list[tuple[Claim, M]]:
-            found = []
+            found: list[tuple[Claim, M]] = []
             for claim in core.storage.claims_unsafe(name):
                 try:
                     found.append((claim, core.decode(name, claim.name, claim.metadata)))
@@ -489,8 +494,9 @@ class Spool(Generic[Q, M, D, A]):
     async def recover(self) -> Result[list[Recovered], Trouble]:
         """Put back what dead processes had checked out, of all queues on disk, and collect what belongs to no entry.
 
-        Loading and readers put back by themselves; this also looks for reservations and data that enqueues left when they
-        were killed. Safe beside running processes. Returns what was done. In a spool that is not adopted, nothing is.
+        Loading and readers put back by themselves; this also looks for reservations and data that enqueues left when
+        they were killed. Safe beside running processes. Returns what was done. In a spool that is not adopted,
+        nothing is.
 
         **Cancellation**: cancelled before it starts, nothing is done; it can be repeated at any time.
         **Durability**: nothing to sync; what power loss undoes is done again by the next.
@@ -517,5 +523,3 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         return await self._core.run("adoption", lambda _before_commit: self._core.storage.adopt())
-
-

@@ -25,8 +25,8 @@ _TICK = 1_000_000_000
 class LexicographicTimeOrder:
     """A name generator whose names sort in the order of their making, and are the same in every run.
 
-    Names look like those of the default generator, on a clock that starts in 1970 and goes on by one second a name. Give one
-    generator to all spools of a test that enqueue into one queue.
+    Names look like those of the default generator, on a clock that starts in 1970 and goes on by one second a name.
+    Give one generator to all spools of a test that enqueue into one queue.
 
     ```python
     MAIL = Spoolable(queues=Mail, metadata=Envelope, data=bytes, names=LexicographicTimeOrder())

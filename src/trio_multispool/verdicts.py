@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar, final
+from typing import Final, Generic, Literal, TypeAlias, TypeVar, final
 
 import msgspec
-
-if TYPE_CHECKING:
-    from typing import Literal
 
 Q_co = TypeVar("Q_co", bound=enum.Enum, covariant=True)
 M_co = TypeVar("M_co", covariant=True)

@@ -33,6 +33,6 @@ def loop_caller() -> Callable[[Callable[[], object]], None]:
 
     def call_on_asyncio(function: Callable[[], object]) -> None:
         if not loop.is_closed():
-            loop.call_soon_threadsafe(function)
+            _ = loop.call_soon_threadsafe(function)
 
     return call_on_asyncio

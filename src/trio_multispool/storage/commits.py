@@ -21,7 +21,7 @@ _CERTAIN: Final = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EXDEV, errno.EL
 
 
 def move(layout: Layout, name: str, source: str, target: str, new_name: str | None = None) -> bool:
-    """Move a file to another directory, under its name or a new one, never replacing; raises `NameTaken` if it is there."""
+    """Move a file to another directory, under its name or a new one, never replacing; raises `NameTaken`."""
     calls = layout.calls
     new_name = name if new_name is None else new_name
     try:

@@ -10,7 +10,7 @@ from trio_multispool.errors import SpoolError
 from trio_multispool.storage.syncing import Syncs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from trio_multispool.durability import Durability
     from trio_multispool.storage.layout import Layout
@@ -30,9 +30,11 @@ class Context:
         """Whether `.spool.json` is there. If not, others may work here without locks: nothing may be collected."""
 
     @contextlib.contextmanager
-    def tidying(self, name: str) -> Iterator[None]:
+    def tidying(self, name: str) -> Generator[None]:
         """Remove what a committed operation left; a failure does not make it fail, and recovery finishes the work."""
         try:
             yield
         except SpoolError as error:
-            _LOG.warning("left for recovery to collect: files of entry %s of spool %s: %s", name, self.layout.path, error)
+            _LOG.warning(
+                "left for recovery to collect: files of entry %s of spool %s: %s", name, self.layout.path, error
+            )

@@ -1,20 +1,22 @@
 """Opening a spool directory, making one, and refusing what cannot safely be one.
 
 Making: a mark first (`.spool.json.new`, synced), then all directories (synced, the parent too), then the mark becomes
-`.spool.json` by a rename that never replaces, and the root is synced. A creation that died half-way is known by its mark,
-and is finished by whoever creates next; several may do so at once.
+`.spool.json` by a rename that never replaces, and the root is synced. A creation that died half-way is known by its
+mark, and is finished by whoever creates next; several may do so at once.
 
 All directories of a spool must be on one mount, which is asked without writing anything: a rename between two mounts is
-refused with EXDEV before the kernel even looks for the file, and file systems within a mount are told apart by `st_dev`.
+refused with EXDEV before the kernel even looks for the file, and file systems within a mount are told apart by
+`st_dev`.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import posixpath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, final
+
+import msgspec
 
 from trio_multispool.errors import (
     DirectoryNotEmpty,
@@ -41,9 +43,16 @@ _WORLD_WRITABLE: Final = 0o002
 _NO_SUCH_NAME: Final = ".no-such-file"
 
 
+@final
+class _Description(msgspec.Struct):
+    """What `.spool.json` holds; keys that a later version adds are passed over."""
+
+    format: int
+
+
 def open_layout(path: str | os.PathLike[str], calls: SystemCalls) -> Layout:
     """Open a directory that should be a spool, and look no further."""
-    path = os.path.abspath(path)  # noqa: PTH100  # one call, and no symlink is resolved
+    path = os.path.abspath(path)  # one call, and no symlink is resolved
     try:
         root = calls.open_root(path)
     except FileNotFoundError as error:
@@ -104,7 +113,7 @@ def _is_mount(layout: Layout, directory: str) -> bool:
 
 def _is_directory(layout: Layout, directory: str) -> bool:
     try:
-        layout.fd(directory)
+        _ = layout.fd(directory)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
@@ -121,18 +130,19 @@ def read_format(layout: Layout) -> bool:
     except FileNotFoundError:
         return False
     try:
-        described = json.loads(raw)
-        found = described.get("format") if isinstance(described, dict) else None
-    except ValueError:
-        raise UnsupportedFormat(layout.path, f"{FORMAT_FILE} is not JSON") from None
-    if found != FORMAT or isinstance(found, bool):
-        raise UnsupportedFormat(layout.path, f"format {found!r}")
+        found = msgspec.json.decode(raw, type=_Description).format
+    except msgspec.DecodeError as error:
+        raise UnsupportedFormat(layout.path, f"{FORMAT_FILE}: {error}") from error
+    if found != FORMAT:
+        raise UnsupportedFormat(layout.path, f"format {found}")
     return True
 
 
-def create(path: str | os.PathLike[str], queues: Sequence[str], calls: SystemCalls, *, mode: int, trust_file_system: bool) -> None:
+def create(
+    path: str | os.PathLike[str], queues: Sequence[str], calls: SystemCalls, *, mode: int, trust_file_system: bool
+) -> None:
     """Make what is missing of a spool; never in a directory that holds something else."""
-    path = os.path.abspath(path)  # noqa: PTH100  # one call, and no symlink is resolved
+    path = os.path.abspath(path)  # one call, and no symlink is resolved
     _make_root(path, calls, mode)
     layout = open_layout(path, calls)
     try:
@@ -180,7 +190,7 @@ def _write_mark(layout: Layout) -> None:
         fd = calls.open(_MARK, os.O_WRONLY | os.O_CREAT, layout.fd(""), layout.file_mode)
         try:
             calls.change_mode(fd, layout.file_mode)
-            rest = memoryview(json.dumps({"format": FORMAT}).encode() + b"\n")
+            rest = memoryview(msgspec.json.encode(_Description(FORMAT)) + b"\n")
             while rest:
                 rest = rest[calls.write(fd, rest) :]
             calls.sync(fd)
@@ -206,7 +216,7 @@ def _make(layout: Layout, directory: str) -> bool:
 
 def _make_root(path: str, calls: SystemCalls, mode: int) -> None:
     """Make the spool's own directory and its parents, and sync the directories that now have a new name in them."""
-    missing = []
+    missing: list[str] = []
     current = path
     while not _exists(current, calls):
         missing.append(current)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from trio_multispool.errors import DataNotFound, OwnershipLost, SpoolError
+from trio_multispool.errors import DataNotFound, OwnershipLost
 from trio_multispool.lifecycle import State
 from trio_multispool.stats import Stat
 from trio_multispool.storage import commits
@@ -93,10 +93,10 @@ def _replace_own(
     try:
         before_commit()
         if not commits.exchange(layout, (TEMPORARY, new), DATA, claim.name):
-            commits.move(layout, new, TEMPORARY, DATA, claim.name)
+            _ = commits.move(layout, new, TEMPORARY, DATA, claim.name)
             return
     except BaseException as error:
-        discard(layout, TEMPORARY, new, because=error)
+        _ = discard(layout, TEMPORARY, new, because=error)
         raise
     with context.tidying(claim.name):
         unlink_if_there(layout, TEMPORARY, new)

@@ -1,7 +1,7 @@
 """Operations on an available entry that take no ownership for their caller.
 
-They lock the entry for the length of the call if they can. If another owner has it, they go on all the same, which is why
-they only ever exchange with, or unlink, a file that must still be there, and never make an entry that has gone.
+They lock the entry for the length of the call if they can. If another owner has it, they go on all the same, which is
+why they only ever exchange with, or unlink, a file that must still be there, and never make an entry that has gone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trio_multispool.storage.temporaries import unsafe_temporary
 from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
     from typing import BinaryIO
 
     from trio_multispool.durability import Durability
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def locked_if_possible(context: Context, name: str) -> Iterator[bool]:
+def locked_if_possible(context: Context, name: str) -> Generator[bool]:
     """Hold an entry's lock for the length of a block if nobody else does; tell whether it is held."""
     lock = lock_existing(context.layout, name)
     if isinstance(lock, Unavailable):
@@ -53,7 +53,7 @@ def replace_metadata(  # noqa: PLR0913  # each is a word of the operation
     plan = syncs.plan(durability)
 
     def write(file: BinaryIO) -> None:
-        file.write(metadata)
+        _ = file.write(metadata)
 
     if not layout.holds(queue, name):
         raise EntryNotFound(queue, name)

@@ -11,7 +11,7 @@ from trio_multispool.storage import creation, data, direct, recovery, reserving,
 from trio_multispool.storage.context import Context
 from trio_multispool.storage.files import read_file
 from trio_multispool.storage.inventory import inventory
-from trio_multispool.storage.layout import DATA
+from trio_multispool.storage.layout import DATA, REASONS, directory_of
 from trio_multispool.storage.syscalls import SystemCalls
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import BinaryIO
 
+    from trio_multispool.lifecycle import Place
     from trio_multispool.stats import Stat
     from trio_multispool.storage.claims import DirectoryClaim, DirectoryReservation
     from trio_multispool.storage.layout import Layout
@@ -29,7 +30,7 @@ T = TypeVar("T")
 
 
 class DirectoryStorage:
-    """A spool directory that is open. Made by `open`, `open_unsafe` or `look`; see `Storage` for what the methods do."""
+    """A spool directory that is open. Made by `open`, `open_unsafe` or `look`; `Storage` says what methods do."""
 
     def __init__(self, context: Context) -> None:
         """Take over an open spool."""
@@ -56,7 +57,7 @@ class DirectoryStorage:
         try:
             adopted = creation.check(layout, queues, trust_file_system=trust_file_system)
             storage = cls(Context(layout, durability, adopted=adopted))
-            storage.recover()
+            _ = storage.recover()
         except BaseException:
             layout.close()
             raise
@@ -64,7 +65,11 @@ class DirectoryStorage:
 
     @classmethod
     def open_unsafe(
-        cls, path: str | os.PathLike[str], *, durability: Durability = Durability.POWER, calls: SystemCalls | None = None
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        durability: Durability = Durability.POWER,
+        calls: SystemCalls | None = None,
     ) -> DirectoryStorage:
         """Open a directory as a spool without looking whether it is one, and without recovering anything."""
         layout = creation.open_layout(path, SystemCalls() if calls is None else calls)
@@ -127,7 +132,7 @@ class DirectoryStorage:
 
     def names(self, queue: str) -> list[str]:
         """List what is available in a queue."""
-        self._layout.refresh(queue)
+        _ = self._layout.refresh(queue)
         return self._layout.entry_names(queue)
 
     def contains(self, queue: str, name: str) -> bool:
@@ -140,6 +145,20 @@ class DirectoryStorage:
             return read_file(self._layout, queue, name)
         except FileNotFoundError as error:
             raise EntryNotFound(queue, name) from error
+
+    def read_metadata_at(self, place: Place, name: str) -> bytes:
+        """Read an entry's metadata wherever it is."""
+        try:
+            return read_file(self._layout, directory_of(place), name)
+        except FileNotFoundError as error:
+            raise EntryNotFound(place.queue, name) from error
+
+    def quarantine_reason(self, name: str) -> str | None:
+        """Return why an entry was set aside."""
+        try:
+            return read_file(self._layout, REASONS, name).decode(errors="replace").rstrip("\n")
+        except FileNotFoundError:
+            return None
 
     def stat(self, queue: str, name: str) -> Stat:
         """Look at an available entry's metadata file."""

@@ -13,8 +13,10 @@ from trio_multispool.storage.layout import NEW_FILE, READ_FILE
 from trio_multispool.storage.trouble import as_spool_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
     from typing import BinaryIO
+
+    from typing_extensions import Buffer
 
     from trio_multispool.storage.layout import Layout
     from trio_multispool.storage.syscalls import SystemCalls
@@ -29,14 +31,14 @@ def read_file(layout: Layout, directory: str, name: str) -> bytes:
     """Return the whole of a regular file; raises `FileNotFoundError` if it is gone, and a `SpoolError` otherwise."""
     calls = layout.calls
     with opened(layout, directory, name) as fd, layout.doing("read", directory, name):
-        chunks = []
+        chunks: list[bytes] = []
         while chunk := calls.read(fd, CHUNK):
             chunks.append(chunk)
         return b"".join(chunks)
 
 
 @contextlib.contextmanager
-def opened(layout: Layout, directory: str, name: str) -> Iterator[int]:
+def opened(layout: Layout, directory: str, name: str) -> Generator[int]:
     """Open a regular file for reading; raises `FileNotFoundError` if it is gone, and a `SpoolError` otherwise."""
     calls = layout.calls
     try:
@@ -84,7 +86,7 @@ def write_new(  # noqa: PLR0913  # where, what, and how far
             with layout.doing("sync", directory, name):
                 calls.sync(mine)
     except BaseException as error:
-        discard(layout, directory, name, because=error)
+        _ = discard(layout, directory, name, because=error)
         raise
     finally:
         if fd is None:
@@ -106,17 +108,10 @@ def discard(layout: Layout, directory: str, name: str, *, because: BaseException
     return True
 
 
-def unlink_if_there(layout: Layout, directory: str, name: str) -> bool:
-    """Unlink a file that may be gone, in a directory that may be absent; tell whether it was there."""
-    with layout.doing("remove", directory, name):
-        fd = layout.optional_fd(directory)
-        if fd is None:
-            return False
-        try:
-            layout.calls.unlink(name, fd)
-        except FileNotFoundError:
-            return False
-        return True
+def unlink_if_there(layout: Layout, directory: str, name: str) -> None:
+    """Unlink a file that may be gone, in a directory that may be absent."""
+    with layout.doing("remove", directory, name), contextlib.suppress(FileNotFoundError):
+        layout.calls.unlink(name, layout.fd(directory))
 
 
 def _fill(layout: Layout, directory: str, name: str, fd: int, write: Callable[[BinaryIO], None]) -> None:
@@ -140,7 +135,7 @@ def _raise_own_failure(raw: _File, layout: Layout, operation: str, directory: st
 
 
 class _File(io.RawIOBase):
-    """A file descriptor as a raw binary file. Closing it does not close the descriptor, which the library still needs."""
+    """A file descriptor as a raw binary file. Closing it leaves the descriptor open, for the library."""
 
     def __init__(self, fd: int, calls: SystemCalls, *, writable: bool) -> None:
         self._fd = fd
@@ -161,17 +156,19 @@ class _File(io.RawIOBase):
     def fileno(self) -> int:
         return self._fd
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # the stub's type is no public name
+    def readinto(self, buffer: Buffer, /) -> int:
         with self._remembering():
-            chunk = self._calls.read(self._fd, len(buffer))
-            buffer[: len(chunk)] = chunk
+            view = memoryview(buffer)
+            chunk = self._calls.read(self._fd, len(view))
+            view[: len(chunk)] = chunk
             return len(chunk)
 
-    def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]  # the stub's type is no public name
+    def write(self, data: Buffer, /) -> int:
+        view = memoryview(data)
         if self.deaf:
-            return len(data)
+            return len(view)
         with self._remembering():
-            return self._calls.write(self._fd, data)
+            return self._calls.write(self._fd, view)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         with self._remembering():
@@ -187,7 +184,7 @@ class _File(io.RawIOBase):
             return length
 
     @contextlib.contextmanager
-    def _remembering(self) -> Iterator[None]:
+    def _remembering(self) -> Generator[None]:
         try:
             yield
         except OSError as error:

@@ -47,8 +47,8 @@ def lock_owners() -> dict[tuple[int, int, int], int]:
 
     Processes in other PID namespaces, and files on btrfs and overlayfs, are not shown (proc(5), /proc/locks).
     """
-    owners = {}
-    with contextlib.suppress(OSError), open(_LOCKS, encoding="ascii") as lines:  # noqa: PTH123  # a kernel interface
+    owners: dict[tuple[int, int, int], int] = {}
+    with contextlib.suppress(OSError), open(_LOCKS, encoding="ascii") as lines:  # a kernel interface
         for line in lines:
             fields = line.split()
             if "FLOCK" in fields and "->" not in fields:

@@ -12,8 +12,8 @@
     SPOOL/QUEUE/NAME              metadata of an entry that is available in QUEUE
     SPOOL/QUEUE/.checkout/NAME    metadata of an entry that one owner has checked out of QUEUE
 
-A *place* is every `SPOOL/*/`, `SPOOL/*/.checkout/` and `.quarantine/*/` that is found on disk, never what a program's queue
-enum knows: an old program must not collect the entries of a queue that it has not heard of.
+A *place* is every `SPOOL/*/`, `SPOOL/*/.checkout/` and `.quarantine/*/` that is found on disk, never what a program's
+queue enum knows: an old program must not collect the entries of a queue that it has not heard of.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from trio_multispool.names import invalid_name
 from trio_multispool.storage.trouble import as_spool_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from trio_multispool.storage.syscalls import SystemCalls
 
@@ -84,7 +84,7 @@ class Layout:
         return posixpath.join(*(part for part in (self.path, directory, name) if part))
 
     @contextlib.contextmanager
-    def doing(self, operation: str, directory: str, name: str = "") -> Iterator[None]:
+    def doing(self, operation: str, directory: str, name: str = "") -> Generator[None]:
         """Say what is being done to what, so that an `OSError` becomes a `SpoolError` that tells."""
         try:
             yield
@@ -142,7 +142,7 @@ class Layout:
             return True
 
     @contextlib.contextmanager
-    def fresh_fd(self, directory: str) -> Iterator[int]:
+    def fresh_fd(self, directory: str) -> Generator[int]:
         """Open a directory for one listing: the reading position of a held descriptor would be shared by threads."""
         fd = self.calls.open(".", READ_DIRECTORY, self.fd(directory))
         try:
@@ -185,7 +185,7 @@ class Layout:
         """Tell whether a directory has a file of that name."""
         with self.doing("look for", directory, name):
             try:
-                self.calls.stat(name, self.fd(directory))
+                _ = self.calls.stat(name, self.fd(directory))
             except FileNotFoundError:
                 return False
             return True

@@ -1,17 +1,20 @@
 """The registry lock: whoever changes an entry holds `flock` on the open `.registry/NAME`.
 
-The kernel drops the lock when its process dies, however it dies, so a dead owner is a fact and not a guess: no lease, no
-timeout, no heartbeat. A lock is taken by opening the file, locking *that* descriptor, and then checking that the path
-still leads to the same inode: between the two, a collector may have removed the file, and somebody else made it anew.
+The kernel drops the lock when its process dies, however it dies, so a dead owner is a fact and not a guess: no lease,
+no timeout, no heartbeat. A lock is taken by opening the file, locking *that* descriptor, and then checking that the
+path still leads to the same inode: between the two, a collector may have removed the file, and somebody else made it
+anew.
 
-`flock` belongs to an open file description, so two owners in one process exclude each other like two processes. A forked
-child shares the description: it closes its copies at once and never unlocks, which would unlock the parent's. The table
-below knows all locks of the process; one mutex covers "open and register", and is held across `fork`, so that no lock
-can be missed. (Process-wide record locks of `fcntl` would not do: closing any descriptor of a file drops them.)
+`flock` belongs to an open file description, so two owners in one process exclude each other like two processes. A
+forked child shares the description: it closes its copies at once and never unlocks, which would unlock the parent's.
+The table below knows all locks of the process; one mutex covers "open and register", and is held across `fork`, so
+that no lock can be missed. (Process-wide record locks of `fcntl` would not do: closing any descriptor of a file drops
+them.)
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -119,26 +122,31 @@ def _lock(layout: Layout, name: str, flags: int, directory: str = REGISTRY) -> L
     except OSError as error:
         raise as_spool_error(error, "open", layout.full(directory, name)) from error
     try:
-        if flags & os.O_CREAT:
-            calls.change_mode(lock.fd, layout.file_mode)
-        calls.lock(lock.fd)
-        mine = calls.stat_fd(lock.fd)
-        if not stat.S_ISREG(mine.st_mode):
-            raise IsADirectoryError(21, "not a regular file")  # noqa: TRY301  # read as NotARegularFile below
-        current = calls.stat(name, directory_fd)
-    except BlockingIOError:
+        owned = _take(layout, lock.fd, name, directory_fd, new=lock.newborn)
+    except BaseException as error:
         lock.release()
-        return Unavailable.GONE if flags & os.O_CREAT else Unavailable.BUSY
-    except FileNotFoundError:
-        lock.release()
-        return Unavailable.GONE
-    except OSError as error:
-        lock.release()
-        raise as_spool_error(error, "lock", layout.full(directory, name)) from error
-    except BaseException:
-        lock.release()
+        if isinstance(error, BlockingIOError):  # a newborn is locked by a collector, who will remove it
+            return Unavailable.GONE if lock.newborn else Unavailable.BUSY
+        if isinstance(error, OSError):
+            raise as_spool_error(error, "lock", layout.full(directory, name)) from error
         raise
-    if (mine.st_dev, mine.st_ino) != (current.st_dev, current.st_ino):
+    if not owned:
         lock.release()
         return Unavailable.GONE
     return lock
+
+
+def _take(layout: Layout, fd: int, name: str, directory_fd: int, *, new: bool) -> bool:
+    """Lock an open file, and tell whether the name still leads to it; raises `OSError`."""
+    calls = layout.calls
+    if new:
+        calls.change_mode(fd, layout.file_mode)
+    calls.lock(fd)
+    mine = calls.stat_fd(fd)
+    if not stat.S_ISREG(mine.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "not a regular file")
+    try:
+        current = calls.stat(name, directory_fd)
+    except FileNotFoundError:
+        return False
+    return (mine.st_dev, mine.st_ino) == (current.st_dev, current.st_ino)

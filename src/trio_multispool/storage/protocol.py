@@ -1,9 +1,10 @@
 """`Storage`: what a store of entries does, whatever it keeps them in.
 
-The protocol is blocking; it knows metadata as `bytes` and data as binary files, and codecs, tasks and cancellation not at
-all. Queues and entries are names. A *claim* is opaque: it stands for the right to settle one entry, and whatever
-the store needs for that (a lock, a row's owner) is its own affair. Methods raise a `SpoolError`; one that raises has had
-no effect, but for `DurabilityUnknown`, which says so. All methods may be called from several threads at once.
+The protocol is blocking; it knows metadata as `bytes` and data as binary files, and codecs, tasks and cancellation
+not at all. Queues and entries are names. A *claim* is opaque: it stands for the right to settle one entry, and
+whatever the store needs for that (a lock, a row's owner) is its own affair. Methods raise a `SpoolError`; one that
+raises has had no effect, but for `DurabilityUnknown`, which says so. All methods may be called from several threads
+at once.
 
 `before_commit` is called once, right before the commit. If it raises, the operation undoes what it has done so far and
 passes the exception on. That is how a caller withdraws in the last moment.
@@ -11,22 +12,26 @@ passes the exception on. That is how a caller withdraws in the last moment.
 
 from __future__ import annotations
 
+import datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar, final
 
 import msgspec
 
+from trio_multispool.lifecycle import Place
+
 if TYPE_CHECKING:
-    import datetime
     from collections.abc import Callable, Iterator
     from pathlib import Path
     from typing import BinaryIO
 
     from trio_multispool.durability import Durability
-    from trio_multispool.lifecycle import Place, State
+    from trio_multispool.lifecycle import State
     from trio_multispool.stats import Stat
     from trio_multispool.verdicts import Unavailable
 
 T = TypeVar("T")
+C = TypeVar("C", bound="Claim")
+R = TypeVar("R", bound="Reservation")
 
 
 class Claim(Protocol):
@@ -102,20 +107,20 @@ class Item(msgspec.Struct, frozen=True):
     """The process that has it checked out, as far as the kernel shows it."""
 
 
-class Storage(Protocol):
-    """A durable store of entries in queues, shared by any number of processes."""
+class Storage(Protocol[C, R]):
+    """A durable store of entries in queues, shared by any processes; `C` is its claim, `R` its reservation."""
 
-    def reserve(self, name: str) -> Reservation:
+    def reserve(self, name: str) -> R:
         """Hold a name that no entry has. Raises `NameTaken` or `EntryBusy`."""
         ...
 
-    def give_up(self, reservation: Reservation) -> None:
+    def give_up(self, reservation: R) -> None:
         """Let an unused name go, with all that was written under it."""
         ...
 
     def enqueue(  # noqa: PLR0913  # each is a word of the operation
         self,
-        reservation: Reservation,
+        reservation: R,
         queue: str,
         metadata: bytes,
         write_data: Callable[[BinaryIO], None],
@@ -138,17 +143,25 @@ class Storage(Protocol):
         """Return the metadata of an available entry, or raise `EntryNotFound`."""
         ...
 
+    def read_metadata_at(self, place: Place, name: str) -> bytes:
+        """Return an entry's metadata from the place where it was seen, or raise `EntryNotFound`; locks nothing."""
+        ...
+
+    def quarantine_reason(self, name: str) -> str | None:
+        """Return what was written down when the entry was set aside, if it was."""
+        ...
+
     def stat(self, queue: str, name: str) -> Stat:
         """Return size and age of an available entry's metadata, or raise `EntryNotFound`."""
         ...
 
-    def claim(self, queue: str, name: str, *, before_commit: Callable[[], None]) -> Claim | Unavailable:
+    def claim(self, queue: str, name: str, *, before_commit: Callable[[], None]) -> C | Unavailable:
         """Check the entry out, so that nobody else has it."""
         ...
 
     def save(
         self,
-        claim: Claim,
+        claim: C,
         queue: str,
         metadata: bytes | None,
         *,
@@ -158,19 +171,19 @@ class Storage(Protocol):
         """Settle: move the entry to a queue, with new metadata unless it is `None`. Raises `OwnershipLost`."""
         ...
 
-    def remove(self, claim: Claim, *, durability: Durability | None, before_commit: Callable[[], None]) -> None:
+    def remove(self, claim: C, *, durability: Durability | None, before_commit: Callable[[], None]) -> None:
         """Settle: delete the entry and its data. Raises `OwnershipLost`."""
         ...
 
-    def release(self, claim: Claim) -> None:
+    def release(self, claim: C) -> None:
         """Settle: put the entry back where it came from. Raises `OwnershipLost`. Never refused, never withdrawn."""
         ...
 
-    def quarantine(self, claim: Claim, reason: str) -> None:
+    def quarantine(self, claim: C, reason: str) -> None:
         """Settle: set the entry aside for a person to look at, with the reason."""
         ...
 
-    def claims_unsafe(self, queue: str) -> list[Claim]:
+    def claims_unsafe(self, queue: str) -> list[C]:
         """Return claims on what others have checked out of a queue; settling one takes it from its owner."""
         ...
 
@@ -199,7 +212,7 @@ class Storage(Protocol):
     def replace_data(
         self,
         name: str,
-        claim: Claim | None,
+        claim: C | None,
         write_data: Callable[[BinaryIO], None],
         *,
         durability: Durability | None,

@@ -4,8 +4,8 @@ An owner is dead when its lock can be taken; nothing here acts without that lock
 again. An entry is put back before anything is collected, and a name is collected only when it is in no place on disk,
 looked up while the lock is held; if any place cannot be read, nothing is collected.
 
-Two copies of one name can only come from a file system that does not keep the order of renames across power loss, or from
-one without `RENAME_NOREPLACE`: the copy that is available is the later state, so the checked-out one is dropped.
+Two copies of one name can only come from a file system that does not keep the order of renames across power loss, or
+from one without `RENAME_NOREPLACE`: the copy that is available is the later state, so the checked-out one is dropped.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from trio_multispool.errors import NameTaken
 from trio_multispool.lifecycle import Place, State
+from trio_multispool.names import invalid_name
 from trio_multispool.storage import commits
 from trio_multispool.storage.files import unlink_if_there
 from trio_multispool.storage.layout import (
@@ -29,7 +30,6 @@ from trio_multispool.storage.locks import lock_existing, lock_new
 from trio_multispool.storage.protocol import Recovered
 from trio_multispool.storage.reserving import clear_leftovers
 from trio_multispool.storage.temporaries import clear_dead_temporary
-from trio_multispool.names import invalid_name
 from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
@@ -53,19 +53,19 @@ def recover(context: Context, queue: str | None) -> list[Recovered]:
 
 
 def _writers(context: Context) -> Iterator[str]:
-    """Yield the names of entries that somebody was writing; temporary files of the dead that need no name go at once."""
+    """Yield the names of entries that somebody was writing; unlocked temporary files of the dead go at once."""
     layout = context.layout
     with layout.doing("list", TEMPORARY), layout.fresh_fd(TEMPORARY) as fd:
         names = sorted(layout.calls.regular_files(fd))
     for name in names:
         if name.startswith(UNSAFE_PREFIX):
-            clear_dead_temporary(context, name)
+            _ = clear_dead_temporary(context, name)
         elif invalid_name(entry := name.removeprefix(DATA_PREFIX)) is None:
             yield entry
 
 
 def recover_name(context: Context, name: str) -> Recovered | None:
-    """Put one entry back if its owner is dead, or collect the name if it is no entry; `None` if there was nothing to do."""
+    """Put one entry back if its owner is dead, or collect a name that is no entry; `None`: nothing to do."""
     layout = context.layout
     lock = lock_existing(layout, name)
     if lock is Unavailable.GONE and _left_something(context, name):
@@ -76,7 +76,7 @@ def recover_name(context: Context, name: str) -> Recovered | None:
         put_back = None
         for place in layout.places_of(name, State.CHECKED_OUT):
             if layout.places_of(name, State.AVAILABLE):
-                commits.unlink(layout, directory_of(place), name)
+                _ = commits.unlink(layout, directory_of(place), name)
             elif _put_back(context, place, name):
                 put_back = Recovered(name, place.queue)
         if collect_if_nowhere(context, name):

@@ -1,8 +1,9 @@
 """Reserving a name, and enqueueing under it: an entry is made whole or not at all.
 
 The reservation is a file in `.registry`, made with `O_EXCL` and locked before anything is written. A name that a dead
-process reserved, and perhaps half enqueued, is taken over: under the lock it is looked for in every place on disk, and if
-it is in none, what the dead one wrote is unlinked first. So a first enqueue that was killed can simply be tried again.
+process reserved, and perhaps half enqueued, is taken over: under the lock it is looked for in every place on disk,
+and if it is in none, what the dead one wrote is unlinked first. So a first enqueue that was killed can simply be
+tried again.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _TRIES: Final = 16
 
 
 def reserve(context: Context, name: str) -> DirectoryReservation:
-    """Hold a name that no entry has. Raises `NameTaken`, or `EntryBusy` where somebody has it and is in no place yet."""
+    """Hold a name that no entry has. Raises `NameTaken`, or `EntryBusy` where it is held and in no place yet."""
     lock = _newborn_or_taken_over(context, name)
     try:
         found = context.layout.places_of(name)
@@ -129,13 +130,15 @@ def enqueue(  # noqa: PLR0913  # each is a word of the operation
 
 
 def _write(file: BinaryIO, content: bytes) -> None:
-    file.write(content)
+    _ = file.write(content)
 
 
 def _undo(context: Context, reservation: DirectoryReservation, written: list[str], because: BaseException) -> None:
     """Remove this call's files, newest first, the reservation last and only if all others are gone."""
     directories = [*reversed(written), REGISTRY]
     try:
-        all(discard(context.layout, directory, reservation.name, because=because) for directory in directories)
+        for directory in directories:
+            if not discard(context.layout, directory, reservation.name, because=because):
+                break
     finally:
         reservation.lock.release()

@@ -1,8 +1,8 @@
 """Checking entries out, and settling them: save, remove, release, quarantine.
 
-The order of the calls is the protocol; each has its reason beside it. All of it runs under the entry's lock, but for claims
-that were made without one (`claims_unsafe`): those take the lock for the length of the call if they can, and otherwise rely
-on exchanging with, or unlinking, a file that must still be there.
+The order of the calls is the protocol; each has its reason beside it. All of it runs under the entry's lock, but for
+claims that were made without one (`claims_unsafe`): those take the lock for the length of the call if they can, and
+otherwise rely on exchanging with, or unlinking, a file that must still be there.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from trio_multispool.storage.temporaries import unsafe_temporary
 from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
     from typing import BinaryIO
 
     from trio_multispool.durability import Durability
@@ -60,13 +60,14 @@ def claim(
     if isinstance(lock, Unavailable):
         return lock
     checked_out = directory_of(Place(queue, State.CHECKED_OUT))
+    metadata, moved = b"", False
     try:
         # Read first: running out of descriptors, or a bad sector, must strand nothing in .checkout.
         metadata = _read(context, queue, name)
         before_commit()
         moved = commits.move(layout, name, queue, checked_out)
     except FileNotFoundError:
-        moved = False
+        pass  # gone between the lock and the read
     except BaseException:
         lock.release()
         raise
@@ -74,7 +75,7 @@ def claim(
         return DirectoryClaim(queue, name, metadata, lock)
     try:
         if lock.newborn:  # made for an entry that has gone meanwhile
-            collect_if_nowhere(context, name)
+            _ = collect_if_nowhere(context, name)
     finally:
         lock.release()
     return Unavailable.GONE
@@ -88,7 +89,7 @@ def _read(context: Context, queue: str, name: str) -> bytes:
         raise UnreadableEntry(queue, name, str(error)) from error
 
 
-def save(
+def save(  # noqa: PLR0913  # each is a word of the operation
     context: Context,
     claim: DirectoryClaim,
     queue: str,
@@ -128,7 +129,7 @@ def save(
 def _put_old_metadata_back(context: Context, claim: DirectoryClaim, new: str, because: BaseException) -> None:
     source = directory_of(Place(claim.queue, State.CHECKED_OUT))
     try:
-        commits.exchange(context.layout, (TEMPORARY, new), source, claim.name)
+        _ = commits.exchange(context.layout, (TEMPORARY, new), source, claim.name)
     except (OSError, SpoolError) as error:
         because.add_note(f"the entry keeps its new metadata in its old queue: {error}")
 
@@ -136,14 +137,14 @@ def _put_old_metadata_back(context: Context, claim: DirectoryClaim, new: str, be
 @contextlib.contextmanager
 def _new_metadata(
     context: Context, claim: DirectoryClaim, metadata: bytes | None, plan: SyncPlan
-) -> Iterator[str | None]:
+) -> Generator[str | None]:
     """Write new metadata to a temporary file, yield the file's name, and unlink what is under that name at the end."""
     if metadata is None:
         yield None
         return
 
     def write(file: BinaryIO) -> None:
-        file.write(metadata)
+        _ = file.write(metadata)
 
     if claim.lock is None:
         with unsafe_temporary(context, claim.name, write, data=False, sync=plan.before) as name:
@@ -155,7 +156,7 @@ def _new_metadata(
     try:
         yield name
     except BaseException as error:
-        discard(layout, TEMPORARY, name, because=error)
+        _ = discard(layout, TEMPORARY, name, because=error)
         raise
     with context.tidying(name):
         unlink_if_there(layout, TEMPORARY, name)
@@ -164,8 +165,8 @@ def _new_metadata(
 def _sync_before_settling(context: Context, claim: DirectoryClaim, plan: SyncPlan) -> None:
     """Sync the queue that the entry was checked out of, before it goes on.
 
-    Otherwise btrfs, after power loss, can have the entry's next place on disk and the check-out's rename not, and brings
-    the entry back twice.
+    Otherwise btrfs, after power loss, can have the entry's next place on disk and the check-out's rename not, and
+    brings the entry back twice.
     """
     if plan.before:
         context.syncs.directory(claim.queue)
@@ -229,11 +230,11 @@ def quarantine(context: Context, claim: DirectoryClaim, reason: str) -> None:
 
 
 def _write_line(file: BinaryIO, line: str) -> None:
-    file.write(line.encode(errors="backslashreplace") + b"\n")
+    _ = file.write(line.encode(errors="backslashreplace") + b"\n")
 
 
 @contextlib.contextmanager
-def _locked_for_the_call(context: Context, claim: DirectoryClaim) -> Iterator[bool]:
+def _locked_for_the_call(context: Context, claim: DirectoryClaim) -> Generator[bool]:
     """Hold the lock of a claim that was made without one, if nobody else does; tell whether it is held."""
     if claim.lock is not None:
         yield True
@@ -245,7 +246,7 @@ def _locked_for_the_call(context: Context, claim: DirectoryClaim) -> Iterator[bo
 def claims_unsafe(context: Context, queue: str) -> list[DirectoryClaim]:
     """Return claims without locks on all that is checked out of a queue; what goes meanwhile is left out."""
     checked_out = directory_of(Place(queue, State.CHECKED_OUT))
-    claims = []
+    claims: list[DirectoryClaim] = []
     for name in context.layout.entry_names(checked_out):
         with contextlib.suppress(FileNotFoundError):
             claims.append(DirectoryClaim(queue, name, read_file(context.layout, checked_out, name), None))

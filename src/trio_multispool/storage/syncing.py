@@ -1,13 +1,14 @@
 """What is synced for which level of durability, and what happens when a sync fails.
 
-A sync that failed is never tried again: the kernel has marked the pages clean, and a second sync would report success for
-data that is lost. Before the commit, the operation is undone and answers `StorageFailure`, the entry being where it was;
-after the commit, the answer is `DurabilityUnknown`. When it was a *directory* that could not be synced, renames of other
-operations may be lost with it, so the spool takes nothing more that must survive power loss until it is loaded again.
+A sync that failed is never tried again: the kernel has marked the pages clean, and a second sync would report success
+for data that is lost. Before the commit, the operation is undone and answers `StorageFailure`, the entry being where
+it was; after the commit, the answer is `DurabilityUnknown`. When it was a *directory* that could not be synced,
+renames of other operations may be lost with it, so the spool takes nothing more that must survive power loss until it
+is loaded again.
 
-In a spool of level `POWER`, an operation that asks for `PROCESS` leaves out its last sync only. Leaving out others could
-tear or lose what an earlier operation was acknowledged for. In a spool of level `PROCESS`, an operation that asks for
-`POWER` also syncs what earlier operations left unsynced.
+In a spool of level `POWER`, an operation that asks for `PROCESS` leaves out its last sync only. Leaving out others
+could tear or lose what an earlier operation was acknowledged for. In a spool of level `PROCESS`, an operation that
+asks for `POWER` also syncs what earlier operations left unsynced.
 """
 
 from __future__ import annotations

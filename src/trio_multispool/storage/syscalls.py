@@ -1,7 +1,7 @@
 """Every system call that the directory store makes, each a method of one small object.
 
-Nothing else in the library opens, writes, moves or syncs a file. A test gives the store a `SystemCalls` of its own, which
-records calls, makes one fail, or kills the process at the n-th.
+Nothing else in the library opens, writes, moves or syncs a file. A test gives the store a `SystemCalls` of its own,
+which records calls, makes one fail, or kills the process at the n-th.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class SystemCalls:
     def sync(self, fd: int) -> None:
         """`fsync` of a file or directory, down to the disk."""
         if _DARWIN:
-            fcntl.fcntl(fd, _F_FULLFSYNC)
+            _ = fcntl.fcntl(fd, _F_FULLFSYNC)
         else:
             os.fsync(fd)
 
@@ -100,7 +100,7 @@ class SystemCalls:
         Where there is no exchange, a check that the target exists and a plain `renameat`.
         """
         if not self._rename(name, directory, other_name, other_directory, _RENAME_EXCHANGE):
-            os.stat(other_name, dir_fd=other_directory, follow_symlinks=False)
+            _ = os.stat(other_name, dir_fd=other_directory, follow_symlinks=False)
             os.rename(name, other_name, src_dir_fd=directory, dst_dir_fd=other_directory)
 
     def _rename(self, name: str, directory: int, new_name: str, new_directory: int, flag: int) -> bool:

@@ -16,7 +16,7 @@ from trio_multispool.storage.locks import lock_temporary
 from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
     from typing import BinaryIO
 
     from trio_multispool.storage.context import Context
@@ -28,7 +28,7 @@ _TRIES: Final = 16
 @contextlib.contextmanager
 def unsafe_temporary(
     context: Context, entry: str, write: Callable[[BinaryIO], None], *, data: bool, sync: bool
-) -> Iterator[str]:
+) -> Generator[str]:
     """Yield the name of a new locked file with that content, and unlink whatever is under that name at the end.
 
     Raises `EntryBusy` if somebody is doing the same to the same entry.

@@ -43,7 +43,7 @@ def as_spool_error(error: OSError, operation: str, path: str) -> SpoolError:
     elif code == errno.EROFS:
         translated = ReadOnlySpool(operation, path)
     elif code == errno.EXDEV:
-        translated = SeveralFileSystems(os.path.dirname(path), os.path.basename(path))  # noqa: PTH119, PTH120  # names only
+        translated = SeveralFileSystems(os.path.dirname(path), os.path.basename(path))
     elif code in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
         translated = NotARegularFile(path)
     else:
