@@ -26,17 +26,26 @@ Handler: TypeAlias = "Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]"
 
 
 async def handle(
-    job: CheckedOutEntry[Q, M, D], handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]
+    job: CheckedOutEntry[Q, M, D],
+    handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]],
+    *,
+    on_failure: Callable[[], None] = lambda: None,
 ) -> Result[Verdict[Q, M], SaveError | ReleaseError]:
     """Give the job to a handler and settle it as the verdict says; return the verdict once it is stored.
 
     A verdict that cannot be stored returns the entry and is an `Err`. A handler that raises, is cancelled, or answers
-    something that is no verdict (`TypeError`) returns the entry.
+    something that is no verdict (`TypeError`) returns the entry. `on_failure` is called before an entry goes back that was
+    not settled as its handler said: whoever drew it from a queue can stop drawing before it is there again.
     """
     async with job:
-        verdict = await handler(job.metadata, job.data)
-        answer = await _apply(job, verdict)
+        try:
+            verdict = await handler(job.metadata, job.data)
+            answer = await _apply(job, verdict)
+        except BaseException:
+            on_failure()
+            raise
         if isinstance(answer, Err):
+            on_failure()
             _ = await job.give_back()  # quietly: the error is told to the caller as a value
             return answer
     return Ok(verdict)

@@ -339,7 +339,7 @@ async def _work_off(
             return answer
         if answer.value is None:
             return Ok(None)
-        handled = await handle(answer.value, handler)
+        handled = await handle(answer.value, handler, on_failure=jobs.end)
         if isinstance(handled, Err):
             return handled
 
@@ -373,6 +373,7 @@ class Jobs(Generic[Q, M, D]):
         """Begin an iteration; one that does not wait gives no entry twice."""
         self._reader = reader
         self._wait = wait
+        self._ended = False
         self._returned = Returned()
         if not wait:
             reader._passes.add(self._returned)  # noqa: SLF001  # one thing in two classes
@@ -393,4 +394,15 @@ class Jobs(Generic[Q, M, D]):
 
         **Cancellation**: cancelled means that nothing is checked out.
         """
-        return await self._reader._dequeue(self._returned, wait=self._wait)  # noqa: SLF001  # one thing in two classes
+        if self._ended:
+            await checkpoint()
+            return Ok(None)
+        answer = await self._reader._dequeue(self._returned, wait=self._wait)  # noqa: SLF001  # one thing in two classes
+        if self._ended and isinstance(answer, Ok) and answer.value is not None:
+            _ = await answer.value.give_back()
+            return Ok(None)
+        return answer
+
+    def end(self) -> None:
+        """Give no more jobs: one of those that were given has failed, and must not come round at once."""
+        self._ended = True

@@ -62,8 +62,8 @@ class ReservedName:
         return self._reservation
 
     def hand_back(self) -> None:
-        """Hold the name again, because the `enqueue` did not begin to use it."""
-        self._taken = False
+        """Hold the name again if the `enqueue` failed: it can be tried once more."""
+        self._taken = self._reservation.state is not State.NOTHING
 
     async def __aenter__(self) -> ReservedName:
         """Return the name. No checkpoint: were it cancelled here, the block's end would never come."""

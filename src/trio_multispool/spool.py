@@ -13,7 +13,7 @@ from trio_multispool.clock import time_ordered_names
 from trio_multispool.core import Core
 from trio_multispool.durability import Durability
 from trio_multispool.entry import Entry
-from trio_multispool.errors import CorruptMetadata, EntryBusy, InvalidName, NameTaken
+from trio_multispool.errors import CorruptMetadata, EntryBusy, InvalidName, NameTaken, SpoolError
 from trio_multispool.handling import handle
 from trio_multispool.job import CheckedOutEntry
 from trio_multispool.names import MAX_ATTEMPTS, Reserve, invalid_name
@@ -336,20 +336,22 @@ class Spool(Generic[Q, M, D, A]):
         storage, dump = self._core.storage, self._core.dumping(data)
         reserved = name.name if isinstance(name, Use) and isinstance(name.name, ReservedName) else None
         taken = None if reserved is None else reserved.take(self._core)
-        begun = False
 
         def work(before_commit: BeforeCommit) -> str:
-            nonlocal begun
             raw = self._core.encode(metadata)
             reservation = self._reserve(name) if taken is None else taken
-            begun = True
-            storage.enqueue(reservation, directory, raw, dump, durability=durability, before_commit=before_commit)
+            try:
+                storage.enqueue(reservation, directory, raw, dump, durability=durability, before_commit=before_commit)
+            except BaseException as error:
+                if taken is None:
+                    _give_up(storage, reservation, because=error)
+                raise
             return reservation.name
 
         try:
             answer = await self._core.run(f"enqueue into {directory}", work)
         finally:
-            if reserved is not None and not begun:
+            if reserved is not None:
                 reserved.hand_back()
         return Ok(Entry(self, queue, answer.value)) if isinstance(answer, Ok) else answer
 
@@ -523,3 +525,11 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         return await self._core.run("adoption", lambda _before_commit: self._core.storage.adopt())
+
+
+def _give_up(storage: Storage[Any, Reservation], reservation: Reservation, *, because: BaseException) -> None:
+    """Let a name go whose enqueue has failed, while `because` is on its way out."""
+    try:
+        storage.give_up(reservation)
+    except SpoolError as error:
+        because.add_note(f"the name {reservation.name!r} could not be given up, and is left to recovery: {error}")

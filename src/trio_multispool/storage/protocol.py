@@ -128,7 +128,7 @@ class Storage(Protocol[C, R]):
         durability: Durability | None,
         before_commit: Callable[[], None],
     ) -> None:
-        """Make the entry, all or nothing; the reservation ends either way. Passes on what `write_data` raises."""
+        """Make the entry, all or nothing; the reservation is kept if it fails. Passes on what `write_data` raises."""
         ...
 
     def names(self, queue: str) -> list[str]:

@@ -83,10 +83,12 @@ def clear_leftovers(context: Context, name: str) -> None:
 
 
 def give_up(context: Context, reservation: DirectoryReservation) -> None:
-    """Let an unused name go. Idempotent."""
+    """Let an unused name go, with what an enqueue that failed could not remove. Idempotent."""
     if reservation.state is not State.NOTHING or not reservation.lock.held:
         return
     try:
+        if context.adopted:
+            clear_leftovers(context, reservation.name)
         unlink_if_there(context.layout, REGISTRY, reservation.name)
     finally:
         reservation.lock.release()
@@ -102,7 +104,7 @@ def enqueue(  # noqa: PLR0913  # each is a word of the operation
     durability: Durability | None,
     before_commit: Callable[[], None],
 ) -> None:
-    """Make the entry: data, then metadata, synced, then the rename that commits it."""
+    """Make the entry: data, then metadata, synced, then the rename that commits it; or else keep the reservation."""
     layout, syncs, name = context.layout, context.syncs, reservation.name
     target = next_state(Operation.ENQUEUE, reservation.state)
     if not reservation.lock.held:
@@ -120,7 +122,8 @@ def enqueue(  # noqa: PLR0913  # each is a word of the operation
         if not commits.move(layout, name, TEMPORARY, queue):
             raise StorageFailure("move", layout.full(TEMPORARY, name), 2)  # noqa: TRY301  # undone like all others
     except BaseException as error:
-        _undo(context, reservation, written, error)
+        for directory in reversed(written):
+            _ = discard(layout, directory, name, because=error)
         raise
     reservation.state = target
     # Unlocked before the last sync: a reader that the rename has woken must not find the entry busy.
@@ -131,14 +134,3 @@ def enqueue(  # noqa: PLR0913  # each is a word of the operation
 
 def _write(file: BinaryIO, content: bytes) -> None:
     _ = file.write(content)
-
-
-def _undo(context: Context, reservation: DirectoryReservation, written: list[str], because: BaseException) -> None:
-    """Remove this call's files, newest first, the reservation last and only if all others are gone."""
-    directories = [*reversed(written), REGISTRY]
-    try:
-        for directory in directories:
-            if not discard(context.layout, directory, reservation.name, because=because):
-                break
-    finally:
-        reservation.lock.release()

@@ -1,0 +1,183 @@
+"""System calls with something between them and the store: to count, record, fail, or kill at each of them.
+
+`helpers.calls` makes chosen calls on chosen paths fail; here every call of `SystemCalls`, of whatever kind, passes one
+place, so that a test can go through all calls of an operation without knowing them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+from trio_multispool.storage.syscalls import SystemCalls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+METHODS = tuple(name for name, value in vars(SystemCalls).items() if callable(value) and not name.startswith("_"))
+"""All system calls that there are."""
+
+NEVER_FAIL = ("close", "unlock")
+"""Calls that give something back: the kernel does not refuse them for want of room, descriptors or permission."""
+
+
+class HookedCalls(SystemCalls):
+    """The real system calls; each passes `around`."""
+
+    def around(self, call: str, arguments: tuple[Any, ...], perform: Callable[[], Any]) -> Any:
+        """Make a call, or not."""
+        return perform()
+
+
+def _hooked(call: str) -> Callable[..., Any]:
+    def pass_by(self: HookedCalls, *arguments: Any) -> Any:
+        return self.around(call, arguments, lambda: getattr(SystemCalls, call)(self, *arguments))
+
+    return pass_by
+
+
+for _call in METHODS:
+    setattr(HookedCalls, _call, _hooked(_call))
+
+
+def words_of(call: str, arguments: tuple[Any, ...]) -> str:
+    """Say a call in words: `sync send`, `move .tmp/N -> send/N`, with paths relative to the spool's directory."""
+    if call in ("move", "exchange"):
+        name, directory, new_name, new_directory = arguments
+        return f"{call} {_path(directory, name)} -> {_path(new_directory, new_name)}"
+    if call == "open":
+        name, flags, directory, *_ = *arguments, None
+        return f"{'create' if flags & os.O_CREAT else 'open'} {_path(directory, name)}"
+    if call in ("stat", "unlink"):
+        return f"{call} {_path(arguments[1], arguments[0])}"
+    if call == "make_directory":
+        return f"{call} {_path(arguments[1], arguments[0])}"
+    return f"{call} {arguments[0] if isinstance(arguments[0], str) else _path(arguments[0])}"
+
+
+def _path(directory: int | None, name: str = "") -> str:
+    """Return a path below the spool's directory, which tests call `spool`."""
+    base = "" if directory is None else os.readlink(f"/proc/self/fd/{directory}")
+    return os.path.join(base, name).rstrip("/").rpartition("/spool/")[2] or "."
+
+
+class Recorder(HookedCalls):
+    """Writes down every call, in words."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.made: list[str] = []
+
+    def around(self, call: str, arguments: tuple[Any, ...], perform: Callable[[], Any]) -> Any:
+        """Write it down."""
+        self.made.append(words_of(call, arguments))
+        return perform()
+
+    def take(self, *calls: str) -> list[str]:
+        """Return what was made of those calls since the last time."""
+        made, self.made = self.made, []
+        return [words for words in made if not calls or words.split()[0] in calls]
+
+
+class Unplugged(HookedCalls):
+    """Makes no call at all, once it is unplugged: whatever changes then, changed behind its back."""
+
+    def __init__(self) -> None:
+        """Begin plugged in."""
+        self.unplugged = False
+
+    def around(self, call: str, arguments: tuple[Any, ...], perform: Callable[[], Any]) -> Any:
+        """Refuse, but give back what is held."""
+        if self.unplugged and call not in NEVER_FAIL:
+            raise OSError(errno.EIO, "unplugged")
+        return perform()
+
+
+class Countdown(HookedCalls):
+    """Does something at the n-th call after `arm`."""
+
+    def __init__(self) -> None:
+        """Begin unarmed."""
+        self._left = 0
+        self.met = ""
+        """The n-th call in words, once it has come."""
+
+    def arm(self, n: int) -> None:
+        """Count from here; the next call is the first."""
+        self._left = n
+        self.met = ""
+
+    def disarm(self) -> str:
+        """Count no more; return the n-th call in words, or nothing if it did not come to that."""
+        self._left = 0
+        return self.met
+
+    def counts(self, call: str, arguments: tuple[Any, ...]) -> bool:
+        """Tell whether a call counts."""
+        return True
+
+    def around(self, call: str, arguments: tuple[Any, ...], perform: Callable[[], Any]) -> Any:
+        """Count."""
+        if not self._left or not self.counts(call, arguments):
+            return perform()
+        self._left -= 1
+        if self._left:
+            return perform()
+        self.met = words_of(call, arguments)
+        return self.act(perform)
+
+    def act(self, perform: Callable[[], Any]) -> Any:
+        """Do it."""
+        raise NotImplementedError
+
+
+class KillingCalls(Countdown):
+    """Kills the process right before the n-th call."""
+
+    def act(self, perform: Callable[[], Any]) -> Any:
+        """Die."""
+        os.kill(os.getpid(), signal.SIGKILL)
+        signal.pause()
+
+
+class FailingAt(Countdown):
+    """Makes the n-th call fail, without effect or after it."""
+
+    def __init__(self, code: int, *, after_effect: bool = False, only: tuple[str, ...] = ()) -> None:
+        """Fail with `code`; count all calls that can fail, or only those."""
+        super().__init__()
+        self._code = code
+        self._after_effect = after_effect
+        self._only = only
+
+    def counts(self, call: str, arguments: tuple[Any, ...]) -> bool:
+        """Count."""
+        return call in self._only if self._only else call not in NEVER_FAIL
+
+    def act(self, perform: Callable[[], Any]) -> Any:
+        """Fail."""
+        if self._after_effect:
+            perform()
+        raise OSError(self._code, os.strerror(self._code))
+
+
+class Interleaved(HookedCalls):
+    """Lets somebody else do something right before the next call of a kind."""
+
+    def __init__(self) -> None:
+        """Begin with nobody."""
+        self._call = ""
+        self._act: Callable[[], None] | None = None
+
+    def before(self, call: str, act: Callable[[], None]) -> None:
+        """Do `act` once, right before the next such call."""
+        self._call, self._act = call, act
+
+    def around(self, call: str, arguments: tuple[Any, ...], perform: Callable[[], Any]) -> Any:
+        """Step aside."""
+        if self._act is not None and call == self._call:
+            act, self._act = self._act, None
+            act()
+        return perform()

@@ -1,0 +1,318 @@
+"""asyncio's own cancellation: it raises at once while the thread goes on, and must keep working as it does without us."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from helpers.gates import Gate
+from helpers.operations import CHANGING, OPERATIONS, Operation, ordered
+from helpers.spools import ANNE, Mail, make_spool, put, state_of
+from trio_multispool import Ok, Spool, offload
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from helpers.spools import State
+
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
+
+
+async def _states(operation: Operation, path: Path) -> tuple[State, State]:
+    async with await make_spool(path, ordered()) as spool, contextlib.AsyncExitStack() as stack:
+        run = await operation.prepare(spool, stack)
+        before = state_of(path)
+        assert isinstance(await run(), Ok)
+        return before, state_of(path)
+
+
+@contextlib.asynccontextmanager
+async def _held(operation: Operation, path: Path, call: str, *, after: bool = False) -> AsyncIterator[tuple[Any, Gate]]:
+    """Start the operation in a task of its own, and stop its thread at a system call."""
+    gate = Gate()
+    async with await make_spool(path, ordered(), system_calls=gate) as spool, contextlib.AsyncExitStack() as stack:
+        run = await operation.prepare(spool, stack)
+        gate.arm(call, after=after)
+        task = asyncio.ensure_future(run())
+        await gate.reached()
+        yield task, gate
+        del task
+
+
+async def _let_everything_run() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+async def test_a_task_cancelled_before_the_commit_has_no_effect(
+    operation: Operation, times: int, tmp_path: Path
+) -> None:
+    """The task ends as cancelled, once its thread has ended; what had not been committed was withdrawn."""
+    before, after = await _states(operation, tmp_path / "twin")
+    async with _held(operation, tmp_path / "spool", operation.before) as (task, gate):
+        for _ in range(times):
+            task.cancel()
+            await _let_everything_run()
+        assert not task.done(), "the task must not end while its thread is at work"
+        gate.go()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+        assert state_of(tmp_path / "spool") == (before if operation.withdraws else after)
+
+
+@pytest.mark.parametrize("operation", CHANGING, ids=str)
+async def test_a_task_cancelled_after_the_commit_is_undone_or_told(operation: Operation, tmp_path: Path) -> None:
+    """A check-out and a reservation are given back; the rest stands, and a note on the exception says so."""
+    before, after = await _states(operation, tmp_path / "twin")
+    assert operation.commit is not None
+    async with _held(operation, tmp_path / "spool", operation.commit, after=True) as (task, gate):
+        task.cancel()
+        await _let_everything_run()
+        assert not task.done()
+        gate.go()
+        with pytest.raises(asyncio.CancelledError) as raised:
+            await task
+        if operation.outcome == "undone":
+            assert state_of(tmp_path / "spool") == before
+        else:
+            assert state_of(tmp_path / "spool") == after
+            assert any("already done when it was cancelled: Ok(" in note for note in raised.value.__notes__)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+async def test_a_task_cancelled_before_it_ran_does_nothing(operation: Operation, tmp_path: Path) -> None:
+    """Cancelled before its first step: nothing happens."""
+    async with await make_spool(tmp_path / "spool", ordered()) as spool, contextlib.AsyncExitStack() as stack:
+        run = await operation.prepare(spool, stack)
+        before = state_of(spool.path)
+
+        async def wrapped() -> Any:
+            return await run()
+
+        for steps in range(2):
+            task = asyncio.ensure_future(wrapped())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert state_of(spool.path) == before
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+async def test_asyncio_timeout_works_as_it_does_without_us(operation: Operation, tmp_path: Path) -> None:
+    """It raises `TimeoutError`, the operation is withdrawn, and the task is not left cancelled."""
+    before, after = await _states(operation, tmp_path / "twin")
+    gate = Gate()
+    async with (
+        await make_spool(tmp_path / "spool", ordered(), system_calls=gate) as spool,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        run = await operation.prepare(spool, stack)
+        gate.arm(operation.before)
+        expiring = asyncio.timeout(None)
+
+        async def expire() -> None:
+            await gate.reached()
+            expiring.reschedule(asyncio.get_running_loop().time())
+            await _let_everything_run()
+            gate.go()
+
+        other = asyncio.ensure_future(expire())
+        with pytest.raises(TimeoutError):
+            async with expiring:
+                await run()
+        await other
+        assert expiring.expired()
+        current = asyncio.current_task()
+        assert current is not None
+        assert current.cancelling() == 0
+        assert state_of(spool.path) == (before if operation.withdraws else after)
+        assert isinstance(await spool.entries(Mail.SEND), Ok)
+
+
+@pytest.mark.parametrize("operation", CHANGING, ids=str)
+async def test_wait_for_works_as_it_does_without_us(
+    operation: Operation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It raises `TimeoutError`, and the operation is withdrawn. The thread goes on when the cancellation has arrived."""
+    before, after = await _states(operation, tmp_path / "twin")
+    gate = Gate()
+    async with (
+        await make_spool(tmp_path / "spool", ordered(), system_calls=gate) as spool,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        run = await operation.prepare(spool, stack)
+        withdraw = offload._Hop.withdraw
+
+        def withdraw_and_go(hop: Any) -> bool:
+            started = withdraw(hop)
+            gate.go()
+            return started
+
+        monkeypatch.setattr(offload._Hop, "withdraw", withdraw_and_go)
+        gate.arm(operation.before)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(run(), timeout=0.01)
+        assert state_of(spool.path) == (before if operation.withdraws else after)
+
+
+async def test_a_task_group_of_asyncio_cancels_its_operations(tmp_path: Path) -> None:
+    """A failing task cancels its sibling in the middle of an enqueue, and the group raises what the failing one raised."""
+    gate = Gate()
+    async with await make_spool(tmp_path / "spool", ordered(), system_calls=gate) as spool:
+        before = state_of(spool.path)
+        gate.arm("write")
+
+        async def fail() -> None:
+            await gate.reached()
+            asyncio.get_running_loop().call_soon(gate.go)
+            raise LookupError("no such recipient")
+
+        with pytest.raises(ExceptionGroup) as group:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(spool.enqueue(Mail.SEND, ANNE, b""))
+                tasks.create_task(fail())
+        assert [type(error) for error in group.value.exceptions] == [LookupError]
+        assert state_of(spool.path) == before
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_a_job_whose_return_is_cancelled_goes_back_all_the_same(after: bool, tmp_path: Path) -> None:
+    """Releasing at the end of a block is never withdrawn; the cancellation goes on its way afterwards."""
+    gate = Gate()
+    async with await make_spool(tmp_path / "spool", system_calls=gate) as spool:
+        entry = (await put(spool, Mail.SEND, "one"))[0]
+        before = state_of(spool.path)
+
+        async def work() -> None:
+            async with (await entry.checkout()).unwrap():
+                gate.arm("move", after=after)
+
+        task = asyncio.ensure_future(work())
+        await gate.reached()
+        for _ in range(3):
+            task.cancel()
+            await _let_everything_run()
+        assert not task.done()
+        gate.go()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert state_of(spool.path) == before
+
+
+async def test_a_job_whose_task_is_cancelled_again_and_again_goes_back(tmp_path: Path) -> None:
+    """However many cancellations arrive while a block is left, each at another step, the entry is back."""
+    async with await make_spool(tmp_path / "spool") as spool:
+        entry = (await put(spool, Mail.SEND, "one"))[0]
+        before = state_of(spool.path)
+        for steps in range(12):
+            entered = asyncio.Event()
+
+            async def work(entered: asyncio.Event = entered) -> None:
+                async with (await entry.checkout()).unwrap():
+                    entered.set()
+                    await asyncio.sleep(3600)
+
+            task = asyncio.ensure_future(work())
+            await entered.wait()
+            task.cancel()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert state_of(spool.path) == before
+
+
+async def test_a_job_settled_while_its_task_was_cancelled_is_not_returned(tmp_path: Path) -> None:
+    """The worker marks the job settled: the end of its block never releases an entry that has left."""
+    gate = Gate()
+    async with await make_spool(tmp_path / "spool", system_calls=gate) as spool:
+        entry = (await put(spool, Mail.SEND, "one"))[0]
+
+        async def work() -> None:
+            async with (await entry.checkout()).unwrap() as job:
+                gate.arm("move", after=True)
+                await job.save(Mail.RETRY)
+
+        task = asyncio.ensure_future(work())
+        await gate.reached()
+        task.cancel()
+        await _let_everything_run()
+        gate.go()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert state_of(spool.path).places("one") == ["retry"]
+        assert state_of(spool.path).faults() == []
+
+
+@pytest.mark.parametrize("method", ["create", "load", "load_unsafe"])
+async def test_opening_that_is_cancelled_leaves_nothing_open(method: str, tmp_path: Path) -> None:
+    """A spool that nobody gets is closed again, with all its descriptors."""
+    async with await make_spool(tmp_path / "spool"):
+        pass
+    gate = Gate()
+    opened: list[int] = []
+    closed: list[int] = []
+    monitor = _Descriptors(gate, opened, closed)
+    gate.arm("open_root", after=True)
+    task = asyncio.ensure_future(getattr(Spool, method)(tmp_path / "spool", ordered(), system_calls=monitor))
+    await gate.reached()
+    task.cancel()
+    await _let_everything_run()
+    gate.go()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert opened
+    assert sorted(opened) == sorted(closed)
+
+
+class _Descriptors:
+    """System calls that keep account of descriptors."""
+
+    def __init__(self, calls: Gate, opened: list[int], closed: list[int]) -> None:
+        self._calls, self._opened, self._closed = calls, opened, closed
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._calls, name)
+
+        def counted(*arguments: Any) -> Any:
+            result = found(*arguments)
+            if name in ("open", "open_root"):
+                self._opened.append(result)
+            elif name == "close":
+                self._closed.append(*arguments)
+            return result
+
+        return counted
+
+
+async def test_a_reader_cancelled_in_a_check_out_has_nothing_in_hand(tmp_path: Path) -> None:
+    """A dequeue that is cancelled after its commit gives the entry back before the task ends."""
+    gate = Gate()
+    async with await make_spool(tmp_path / "spool", system_calls=gate) as spool:
+        await put(spool, Mail.SEND, "one")
+        before = state_of(spool.path)
+
+        async def read() -> None:
+            async with spool.reader(Mail.SEND) as reader:
+                gate.arm("move", after=True)
+                async for _job in reader:
+                    raise AssertionError("cancelled before this")
+
+        task = asyncio.ensure_future(read())
+        await gate.reached()
+        task.cancel()
+        await _let_everything_run()
+        gate.go()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert state_of(spool.path) == before
