@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
+if sys.platform == "win32":
+    raise ImportError("trio-multispool needs flock and renames relative to directories, which Windows does not have")
+
 from trio_multispool.codecs import Bytes, DataCodec, Json, MessagePack, MetadataCodec, Text
 from trio_multispool.datafile import DataFile
 from trio_multispool.durability import Durability

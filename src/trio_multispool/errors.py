@@ -21,7 +21,7 @@ class SpoolError(Exception):
 
     def __post_init__(self) -> None:
         """Hand the fields to `Exception`, which pickles them and compares nothing."""
-        self.args = tuple(getattr(self, field.name) for field in dataclasses.fields(self))
+        self.args: tuple[object, ...] = tuple(getattr(self, field.name) for field in dataclasses.fields(self))
 
     def __eq__(self, other: object) -> bool:
         """Compare class and fields."""

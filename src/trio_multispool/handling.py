@@ -34,8 +34,8 @@ async def handle(
     """Give the job to a handler and settle it as the verdict says; return the verdict once it is stored.
 
     A verdict that cannot be stored returns the entry and is an `Err`. A handler that raises, is cancelled, or answers
-    something that is no verdict (`TypeError`) returns the entry. `on_failure` is called before an entry goes back that was
-    not settled as its handler said: whoever drew it from a queue can stop drawing before it is there again.
+    something that is no verdict (`TypeError`) returns the entry. `on_failure` is called before an entry goes back
+    that was not settled as its handler said: whoever drew it from a queue can stop drawing before it is there again.
     """
     async with job:
         try:

@@ -231,6 +231,10 @@ class CheckedOutEntry(Generic[Q, M, D]):
         self._failure = None
         if self.settled:
             return Ok(None)
+        if self._core.closed:
+            _LOG.warning("entry %s of queue %s was let go: the spool was closed before", self.name, self._claim.queue)
+            self._claim.abandon()
+            return Ok(None)
 
         def work() -> None:
             with self._mutex:

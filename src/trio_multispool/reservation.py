@@ -77,6 +77,9 @@ class ReservedName:
     ) -> None:
         """Give the name up if it has not been used, whatever is cancelled meanwhile."""
         self._taken = True
+        if self._core.closed:
+            self._reservation.abandon()
+            return
         answer = await self._core.finish(
             f"giving up of name {self.name}", lambda: self._core.storage.give_up(self._reservation)
         )

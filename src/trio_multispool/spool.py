@@ -120,7 +120,8 @@ class Spool(Generic[Q, M, D, A]):
         """Load a spool, making what is missing of it: the directory, its parents, and directories of new queues.
 
         For everything else see `load`. `directory_mode` is the permission of a new spool's directories; its files get
-        the same without the right to execute. A spool that is shared by a group wants `0o770`.
+        the same without the right to execute. An empty directory that exists gets it too. A spool that is shared by a
+        group wants `0o770`.
 
         `Err(DirectoryNotEmpty)`: the directory holds something else, and nothing was made.
 

@@ -18,9 +18,9 @@ class DirectoryReservation:
 
     def __init__(self, name: str, lock: Lock) -> None:
         """Take over the lock."""
-        self.name = name
-        self.lock = lock
-        self.state = State.NOTHING
+        self.name: str = name
+        self.lock: Lock = lock
+        self.state: State = State.NOTHING
 
     def abandon(self) -> None:
         """Close the lock and leave the rest to recovery."""
@@ -34,11 +34,11 @@ class DirectoryClaim:
 
     def __init__(self, queue: str, name: str, metadata: bytes, lock: Lock | None) -> None:
         """Take over the lock."""
-        self.queue = queue
-        self.name = name
-        self.metadata = metadata
-        self.lock = lock
-        self.state = State.CHECKED_OUT
+        self.queue: str = queue
+        self.name: str = name
+        self.metadata: bytes = metadata
+        self.lock: Lock | None = lock
+        self.state: State = State.CHECKED_OUT
 
     @property
     def held(self) -> bool:

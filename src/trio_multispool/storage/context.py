@@ -23,10 +23,10 @@ class Context:
 
     def __init__(self, layout: Layout, level: Durability, *, adopted: bool) -> None:
         """Begin with no sync failed."""
-        self.layout = layout
-        self.level = level
-        self.syncs = Syncs(layout, level)
-        self.adopted = adopted
+        self.layout: Layout = layout
+        self.level: Durability = level
+        self.syncs: Syncs = Syncs(layout, level)
+        self.adopted: bool = adopted
         """Whether `.spool.json` is there. If not, others may work here without locks: nothing may be collected."""
 
     @contextlib.contextmanager

@@ -153,6 +153,11 @@ def create(
             with layout.doing("list", ""), layout.fresh_fd("") as fd:
                 if not {FORMAT_FILE, _MARK}.issuperset(calls.names(fd)):
                     raise DirectoryNotEmpty(path)
+            if layout.directory_mode != mode:  # the directory was there; it must not give more than was asked for
+                with layout.doing("set the mode of", ""):
+                    calls.change_mode(layout.fd(""), mode)
+                layout.close()
+                layout = open_layout(path, calls)
             _write_mark(layout)
         made = [directory for directory in _OURS if _make(layout, directory)]
         for queue in queues:

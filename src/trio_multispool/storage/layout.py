@@ -71,10 +71,10 @@ class Layout:
 
     def __init__(self, path: str, root: int, calls: SystemCalls) -> None:
         """Take over `root`, a descriptor of the directory `path`."""
-        self.path = path
-        self.calls = calls
-        self.directory_mode = stat.S_IMODE(calls.stat_fd(root).st_mode)
-        self.file_mode = self.directory_mode & 0o666
+        self.path: str = path
+        self.calls: SystemCalls = calls
+        self.directory_mode: int = stat.S_IMODE(calls.stat_fd(root).st_mode)
+        self.file_mode: int = self.directory_mode & 0o666
         self._mutex = threading.Lock()
         self._open = {"": root}
         self._outdated: list[int] = []

@@ -36,8 +36,8 @@ class Lock:
 
     def __init__(self, fd: int, calls: SystemCalls, *, newborn: bool) -> None:
         """Take over a descriptor; `_table` calls this, with its mutex held."""
-        self.fd = fd
-        self.newborn = newborn
+        self.fd: int = fd
+        self.newborn: bool = newborn
         """Whether this call made the registry file."""
         self._calls = calls
 

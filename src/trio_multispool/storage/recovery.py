@@ -99,7 +99,8 @@ def _left_something(context: Context, name: str) -> bool:
     layout = context.layout
     if any(layout.holds(TEMPORARY, prefix + name) for prefix in ("", DATA_PREFIX)):
         return True
-    return layout.holds(DATA, name) or bool(layout.places_of(name, State.CHECKED_OUT))
+    kept = layout.holds(DATA, name) or (layout.optional_fd(NOTES) is not None and layout.holds(NOTES, name))
+    return kept or bool(layout.places_of(name, State.CHECKED_OUT))
 
 
 def collect_if_nowhere(context: Context, name: str) -> bool:

@@ -65,9 +65,15 @@ def claim(
         # Read first: running out of descriptors, or a bad sector, must strand nothing in .checkout.
         metadata = _read(context, queue, name)
         before_commit()
-        moved = commits.move(layout, name, queue, checked_out)
+        if context.adopted:
+            moved = _move_over_stale_copy(context, name, queue, checked_out)
+        else:
+            moved = commits.move(layout, name, queue, checked_out)
     except FileNotFoundError:
         pass  # gone between the lock and the read
+    except NameTaken:
+        lock.release()
+        return Unavailable.BUSY  # without locks, the copy in .checkout may be somebody's
     except BaseException:
         lock.release()
         raise
@@ -79,6 +85,15 @@ def claim(
     finally:
         lock.release()
     return Unavailable.GONE
+
+
+def _move_over_stale_copy(context: Context, name: str, queue: str, checked_out: str) -> bool:
+    """Move an entry to `.checkout`; a copy that is there already is older (see `recovery`), and nobody has the lock."""
+    try:
+        return commits.move(context.layout, name, queue, checked_out)
+    except NameTaken:
+        _ = commits.unlink(context.layout, checked_out, name)
+        return commits.move(context.layout, name, queue, checked_out)
 
 
 def _read(context: Context, queue: str, name: str) -> bytes:

@@ -1,0 +1,37 @@
+"""`multispool adopt`: declare that every program that uses a spool takes locks."""
+
+from trio_multispool.cli import output
+from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
+from trio_multispool.cli.exits import Exit, Failure
+from trio_multispool.cli.opening import load, looking
+from trio_multispool.cli.running import Ending, run
+
+
+def adopt(spool: SpoolPath, /, *, as_json: AsJson = False, trust_file_system: TrustFileSystem = False) -> int:
+    """Declare that every program that uses a spool takes locks.
+
+    A spool without `.spool.json` may be shared with programs that take none; there, nothing that was checked out is ever
+    brought back. Adopt it when the last of those programs has stopped: from then on, what nobody has locked is taken for
+    abandoned, and goes back to its queue.
+
+    ```console
+    $ multispool adopt var/mail
+    ```
+    """
+    with looking(spool) as storage:
+        queues, path, before = storage.queues(), storage.path, storage.adopted
+    if not queues:
+        raise Failure(f"{path!r} has no queues; make one with `multispool create`", Exit.REFUSED)
+
+    async def work(_ending: Ending) -> int:
+        async with await load(spool, queues[:1], trust_file_system=trust_file_system) as opened:
+            (await opened.adopt()).unwrap()
+        return Exit.SUCCESS
+
+    if not before and (code := run(work)) != Exit.SUCCESS:
+        return code
+    if as_json:
+        output.document({"spool": output.as_text(path), "adopted": True, "was_adopted": before})
+    else:
+        output.line(f"{output.printable(path)} {'was adopted before' if before else 'is adopted'}")
+    return Exit.SUCCESS

@@ -1,0 +1,39 @@
+"""Ages and sizes as a person says them."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Final
+
+_UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"))
+_KIB: Final = 1024
+
+
+def age_of(moment: datetime.datetime, now: float) -> float:
+    """Return how many seconds ago `moment` was; never negative, though clocks may step back."""
+    return max(0.0, now - moment.timestamp())
+
+
+def human_age(seconds: float) -> str:
+    """Say an age in its largest whole unit: `12s`, `3m`, `2h`, `5d`."""
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{int(seconds)}s"
+
+
+def human_size(size: int) -> str:
+    """Say a size in bytes, kibibytes and so on."""
+    if size < _KIB:
+        return f"{size} B"
+    scaled = float(size)
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
+        scaled /= _KIB
+        if scaled < _KIB:
+            return f"{scaled:.1f} {unit}"
+    return f"{scaled / _KIB:.1f} PiB"
+
+
+def human_time(moment: datetime.datetime) -> str:
+    """Say a time in UTC, to the second."""
+    return f"{moment.astimezone(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"

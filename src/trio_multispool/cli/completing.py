@@ -1,0 +1,51 @@
+"""What a shell is offered for the word that is being typed: queues and entries of the spool that was named."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Final
+
+from trio_multispool.cli.opening import looking
+from trio_multispool.errors import SpoolError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cyclopts import CompletionContext
+
+    from trio_multispool.storage.directory import DirectoryStorage
+
+_MANY: Final = 1000
+"""How many entries are offered at most: more are no help."""
+
+
+def queue_names(context: CompletionContext) -> list[str]:
+    """Offer the queues."""
+    try:
+        with looking(_spool(context)) as storage:
+            return storage.queues()
+    except SpoolError:
+        return []
+
+
+def entry_names(context: CompletionContext) -> list[str]:
+    """Offer the available entries that begin with what was typed."""
+    try:
+        with looking(_spool(context)) as storage:
+            return list(itertools.islice(_beginning(storage, context.incomplete), _MANY))
+    except SpoolError:
+        return []
+
+
+def names_or_queues(context: CompletionContext) -> list[str]:
+    """Offer both."""
+    return [*queue_names(context), *entry_names(context)]
+
+
+def _beginning(storage: DirectoryStorage, prefix: str) -> Iterator[str]:
+    for queue in storage.queues():
+        yield from (name for name in storage.names(queue) if name.startswith(prefix))
+
+
+def _spool(context: CompletionContext) -> str:
+    return context["SPOOL"].raw or "."

@@ -1,0 +1,80 @@
+"""How the command ends: exit codes, and which trouble has which."""
+
+from __future__ import annotations
+
+import enum
+from typing import final
+
+from trio_multispool.errors import (
+    DataNotFound,
+    DirectoryNotEmpty,
+    EntryBusy,
+    EntryNotFound,
+    InvalidName,
+    NameTaken,
+    NotASpool,
+    SeveralFileSystems,
+    SharedFileSystem,
+    SpoolError,
+    UnsupportedFormat,
+    WorldWritable,
+)
+
+
+class Exit(enum.IntEnum):
+    """What the exit codes mean; `128 + N` stands for the end by signal N."""
+
+    SUCCESS = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    BUSY = 4
+    REFUSED = 5
+    SOME_FAILED = 6
+
+
+@final
+class Failure(Exception):
+    """Ends the command with one line on standard error and an exit code."""
+
+    def __init__(self, message: str, code: int = Exit.FAILED) -> None:
+        """Say what went wrong."""
+        super().__init__(message)
+        self.code = int(code)
+
+
+def code_of(error: SpoolError) -> Exit:
+    """Return the exit code that tells a script what kind of trouble this is."""
+    match error:
+        case InvalidName():
+            return Exit.USAGE
+        case EntryNotFound() | DataNotFound():
+            return Exit.NOT_FOUND
+        case EntryBusy() | NameTaken():
+            return Exit.BUSY
+        case (
+            NotASpool()
+            | DirectoryNotEmpty()
+            | UnsupportedFormat()
+            | WorldWritable()
+            | SharedFileSystem()
+            | SeveralFileSystems()
+        ):
+            return Exit.REFUSED
+        case _:
+            return Exit.FAILED
+
+
+def said(error: SpoolError) -> str:
+    """Say an error in the words of the command line, where the library's speak of Python."""
+    match error:
+        case SharedFileSystem(path, file_system):
+            return (
+                f"{path!r} lies on {file_system}, which is not known to be local; use a local disk, or "
+                "--trust-file-system if no other host mounts it"
+            )
+        case NotASpool(path, reason):
+            reason = reason.replace("Spool.create or ", "").replace("load with create_if_missing=True", "`multispool create`")
+            return f"{path!r} is not a spool that can be used: {reason}"
+        case _:
+            return str(error)

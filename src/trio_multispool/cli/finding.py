@@ -1,0 +1,43 @@
+"""Where an entry is: in which queue, available, checked out or set aside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trio_multispool.cli.exits import Exit, Failure
+from trio_multispool.cli.owners import told
+from trio_multispool.lifecycle import Place, State
+from trio_multispool.names import invalid_name
+from trio_multispool.storage.protocol import Item
+
+if TYPE_CHECKING:
+    from trio_multispool.storage.directory import DirectoryStorage
+
+
+def find(storage: DirectoryStorage, name: str) -> Item:
+    """Return what an onlooker sees of an entry; ends the command if there is none of that name."""
+    if (fault := invalid_name(name)) is not None:
+        raise fault
+    for queue in storage.queues():
+        if storage.contains(queue, name):
+            found = storage.stat(queue, name)
+            return Item(name, Place(queue, State.AVAILABLE), found.size, found.modified_at, None)
+    for item in storage.inventory():
+        if item.name == name:
+            return item
+    raise Failure(f"there is no entry {name!r} in {storage.path!r}", Exit.NOT_FOUND)
+
+
+def find_available(storage: DirectoryStorage, name: str) -> str:
+    """Return the queue in which an entry can be had; ends the command, saying why, if it cannot."""
+    item = find(storage, name)
+    match item.place.state:
+        case State.AVAILABLE:
+            return item.place.queue
+        case State.CHECKED_OUT:
+            by = "" if item.owner is None else f" by {told(item.owner)}"
+            raise Failure(f"entry {name!r} is checked out of {item.place.queue!r}{by}", Exit.BUSY)
+        case _:
+            raise Failure(
+                f"entry {name!r} is in quarantine; `multispool show` says why it was set aside", Exit.REFUSED
+            )

@@ -1,0 +1,61 @@
+"""Opening a spool of any program: to look at it, or to work on some of its queues."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+from trio_multispool.cli.exits import Exit, Failure
+from trio_multispool.cli.output import printable
+from trio_multispool.cli.sources import Source, SourceCodec
+from trio_multispool.codecs import Bytes
+from trio_multispool.spool import Spool
+from trio_multispool.spoolable import Spoolable
+from trio_multispool.storage.directory import DirectoryStorage
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Sequence
+
+AnySpool: TypeAlias = Spool[enum.Enum, bytes, Source]
+"""A spool whose metadata is taken as it is, and whose data is streamed."""
+
+
+@contextlib.contextmanager
+def looking(path: str | os.PathLike[str]) -> Iterator[DirectoryStorage]:
+    """Open a spool to look at it: nothing is written, recovered or locked."""
+    storage = DirectoryStorage.look(path)
+    try:
+        yield storage
+    finally:
+        storage.close()
+
+
+def spoolable(queues: Sequence[str]) -> Spoolable[enum.Enum, bytes, Source]:
+    """Describe a spool with these queues, whatever its program keeps in them."""
+    # Found on disk, a queue may be called what no member of an enum can be (`mro`, `a b`): members are numbered.
+    members = {f"Q{number}": queue for number, queue in enumerate(dict.fromkeys(queues))}
+    make = cast("Callable[[str, dict[str, str]], type[enum.Enum]]", enum.Enum)
+    return Spoolable(queues=make("Queues", members), metadata=Bytes(), data=SourceCodec())
+
+
+def member(spool: AnySpool, queue: str) -> enum.Enum:
+    """Return the member that stands for a queue that the spool was loaded with."""
+    return spool.spoolable.queues(queue)
+
+
+async def load(path: str | os.PathLike[str], queues: Sequence[str], *, trust_file_system: bool) -> AnySpool:
+    """Open a spool to work on some of its queues, which must be there."""
+    with looking(path) as storage:
+        require_queues(storage, queues)
+    return (await Spool.load(path, spoolable(queues), trust_file_system=trust_file_system)).unwrap()
+
+
+def require_queues(storage: DirectoryStorage, queues: Sequence[str]) -> None:
+    """End the command if a queue does not exist, and name those that do."""
+    found = storage.queues()
+    for queue in queues:
+        if queue not in found:
+            known = ", ".join(map(printable, found)) or "no queues"
+            raise Failure(f"there is no queue {queue!r} in {storage.path!r}; it has: {known}", Exit.NOT_FOUND)

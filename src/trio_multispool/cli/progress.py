@@ -1,0 +1,115 @@
+"""Progress on standard error, for a person who waits: nothing is shown unless that is a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Final, final
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from trio_multispool.cli import output
+from trio_multispool.clock import stopwatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.progress import ProgressColumn
+
+_PATIENCE: Final = 0.5
+"""Seconds after which a person wants to see that something goes on."""
+
+
+def error_console() -> Console:
+    """Return a console on standard error, with colours only if that is a terminal."""
+    return Console(
+        stderr=True, force_terminal=output.is_terminal(sys.stderr), highlight=False, markup=False, soft_wrap=True
+    )
+
+
+@final
+class Bar:
+    """A bar that may be there or not."""
+
+    def __init__(self, progress: Progress | None, total: int | None) -> None:
+        """Show `progress`, or nothing."""
+        self._progress = progress
+        self._total = total
+        self._completed = 0
+        self._task = None if progress is None else progress.add_task("", total=total)
+
+    def advance(self, by: int = 1) -> None:
+        """Go on. What is done beyond the total raises it: a queue may grow while it is worked off."""
+        self._completed += by
+        if self._progress is None or self._task is None:
+            return
+        if self._total is not None:
+            self._total = max(self._total, self._completed)
+        self._progress.update(self._task, completed=self._completed, total=self._total)
+
+    def result(self, text: str) -> None:
+        """Write a line of results to standard output, above the bar if both are on one screen."""
+        if self._progress is not None and output.is_terminal(sys.stdout):
+            self._progress.console.print(text, soft_wrap=True)
+        else:
+            output.line(text)
+
+    def remark(self, text: str, style: str = "") -> None:
+        """Write a line to standard error, above the bar."""
+        if self._progress is None:
+            if sys.stderr is not None and not sys.stderr.closed:
+                error_console().print(Text(text, style), soft_wrap=True)
+        else:
+            self._progress.console.print(Text(text, style), soft_wrap=True)
+
+
+@contextlib.contextmanager
+def bar(total: int | None, *, shown: bool = True, sizes: bool = False) -> Iterator[Bar]:
+    """Show a bar of `total` things, or bytes with `sizes`, until the block is left."""
+    if not (shown and output.is_terminal(sys.stderr)):
+        yield Bar(None, total)
+        return
+    columns: list[ProgressColumn] = [BarColumn(), DownloadColumn() if sizes else MofNCompleteColumn()]
+    # What commands and this program print to standard output is not the bar's to redirect.
+    with Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=error_console(),
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as progress:
+        yield Bar(progress, total)
+
+
+@contextlib.contextmanager
+def counting(what: str) -> Iterator[Callable[[], None]]:
+    """Give a function to call for each thing seen; the count is shown when it takes long."""
+    if not output.is_terminal(sys.stderr):
+        yield lambda: None
+        return
+    elapsed = stopwatch()
+    progress = Progress(
+        TextColumn(f"{{task.completed:,}} {what}"),
+        console=error_console(),
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    task = progress.add_task("")
+    started = False
+
+    def count() -> None:
+        nonlocal started
+        progress.advance(task)
+        if not started and elapsed() > _PATIENCE:
+            started = True
+            progress.start()
+
+    try:
+        yield count
+    finally:
+        if started:
+            progress.stop()

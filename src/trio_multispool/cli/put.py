@@ -1,0 +1,166 @@
+"""`multispool put`: enqueue files, or standard input."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, final
+
+import trio
+from cyclopts import Parameter
+
+from trio_multispool.cli import metadata, output
+from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath, TrustFileSystem
+from trio_multispool.cli.exits import Exit, Failure, code_of, said
+from trio_multispool.cli.opening import AnySpool, load, member
+from trio_multispool.cli.progress import Bar, bar
+from trio_multispool.cli.running import Ending, run
+from trio_multispool.cli.sources import STANDARD_INPUT, Source, Stop, size_of, unreadable
+from trio_multispool.errors import EncodingFailed, SpoolError
+from trio_multispool.names import invalid_name
+from trio_multispool.reservation import Use
+from trio_multispool.results import Err, Ok
+
+_LARGE = 64 << 20
+"""From how many bytes on a single file is worth a bar."""
+
+
+def put(  # noqa: PLR0913  # what a person can say on the command line
+    spool: SpoolPath,
+    queue: QueueName,
+    /,
+    *files: Annotated[
+        Path,
+        Parameter(
+            name="FILE",
+            required=True,
+            allow_leading_hyphen=True,  # for `-` itself
+            help="Files, each of which becomes the data of an entry; `-` is standard input.",
+        ),
+    ],
+    meta: Annotated[
+        list[str] | None,
+        Parameter(
+            name="--meta",
+            negative="",
+            help="`key=value` of the metadata, a JSON object; may be repeated. A value that is JSON is taken as such "
+            "(`n=1`, `ok=true`, `to='[\"anne\"]'`), any other is a string.",
+        ),
+    ] = None,
+    meta_json: Annotated[
+        str | None, Parameter(name="--meta-json", help="The metadata as JSON, stored as it is; `{}` unless given.")
+    ] = None,
+    name: Annotated[
+        str | None, Parameter(name="--name", help="The entry's name, for a single file; made from the time unless given.")
+    ] = None,
+    as_json: AsJson = False,
+    trust_file_system: TrustFileSystem = False,
+) -> int:
+    """Enqueue files, or standard input.
+
+    Each file becomes an entry, whose name is printed once the entry is on disk and synced. Files are copied piece by piece,
+    so that they may be large. The first that fails ends the command; what was enqueued before stays.
+
+    ```console
+    $ multispool put var/mail send letter.txt --meta to=anne@example.org --meta attempts=0
+    $ pg_dump shop | multispool put /srv/backups upload - --name shop --meta-json '{"keep": 7}'
+    ```
+    """
+    paths = [os.fspath(file) for file in files]
+    for path in paths:
+        if path.startswith("-") and path != STANDARD_INPUT and not os.path.lexists(path):
+            raise Failure(f"unknown option {path}; see multispool put --help", Exit.USAGE)
+    if paths.count(STANDARD_INPUT) > 1:
+        raise Failure("standard input (-) can be enqueued only once", Exit.USAGE)
+    if name is not None and len(paths) != 1:
+        raise Failure("--name is for a single file", Exit.USAGE)
+    if name is not None and (fault := invalid_name(name)) is not None:
+        raise fault
+    raw = metadata.from_options(meta or [], meta_json)
+    sizes = [size_of(path) for path in paths]  # before anything is enqueued: a typing error enqueues nothing
+    known = [size for size in sizes if size is not None]
+    total = sum(known) if len(known) == len(sizes) else None
+    putting: list[_Putting] = []
+
+    async def work(_ending: Ending) -> int:
+        opened = await load(spool, [queue], trust_file_system=trust_file_system)
+        worth_it = len(paths) > 1 or total is None or total > _LARGE
+        with opened, bar(total, shown=worth_it, sizes=True) as shown:
+            putting.append(_Putting(opened, queue, raw, name, shown, as_json=as_json))
+            await putting[0].put_all(paths)
+        return Exit.SUCCESS
+
+    try:
+        code = run(work)
+    except (Failure, SpoolError) as error:
+        told, code = (str(error), error.code) if isinstance(error, Failure) else (said(error), int(code_of(error)))
+        raise Failure(_with_count(told, putting, paths), code) from error
+    if code != Exit.SUCCESS:
+        output.complain(_with_count("interrupted", putting, paths))
+    return code
+
+
+def _with_count(told: str, putting: list["_Putting"], paths: list[str]) -> str:
+    if len(paths) == 1 or not putting:
+        return told
+    return f"{told}; {putting[0].enqueued} of {len(paths)} files were enqueued"
+
+
+@final
+class _Putting:
+    """Enqueues files one after the other."""
+
+    def __init__(self, spool: AnySpool, queue: str, raw: bytes, name: str | None, shown: Bar, *, as_json: bool) -> None:
+        self.enqueued = 0
+        self._spool = spool
+        self._queue = queue
+        self._raw = raw
+        self._name = name
+        self._bar = shown
+        self._as_json = as_json
+
+    async def put_all(self, paths: list[str]) -> None:
+        """Enqueue each, and print its name; raises a `Failure` that tells which failed."""
+        with contextlib.closing(Stop()) as stop:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_set_when_cancelled, stop)
+                failure = None
+                try:
+                    for path in paths:
+                        await self._put(path, stop)
+                except Failure as error:  # not through the nursery, which would wrap it
+                    failure = error
+                nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _put(self, path: str, stop: Stop) -> None:
+        with contextlib.closing(Source(path, stop, self._bar.advance)) as source:
+            queue = member(self._spool, self._queue)
+            name = None if self._name is None else Use(self._name)
+            match await self._spool.enqueue(queue, self._raw, source, name=name):
+                case Ok(entry):
+                    self.enqueued += 1
+                    self._print(path, entry.name)
+                case Err(EncodingFailed()) if source.failure is not None:
+                    raise unreadable(path, source.failure)
+                case Err(error):
+                    # A `put` that was interrupted ends here by its signal, and not by what that did to the copying.
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                    raise Failure(f"{path}: {said(error)}", code_of(error))
+
+    def _print(self, path: str, name: str) -> None:
+        try:
+            if self._as_json:
+                output.document({"name": name, "queue": self._queue, "file": output.as_text(path)})
+            else:
+                self._bar.result(output.printable(name))
+        except BrokenPipeError:
+            raise Failure("standard output was closed") from None
+
+
+async def _set_when_cancelled(stop: Stop) -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        stop.set()

@@ -1,0 +1,66 @@
+"""Running a command's asynchronous part so that signals end it in order: everything in hand goes back, then it exits."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from trio_multispool.cli.exits import Failure
+from trio_multispool.errors import SpoolError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+BY_SIGNAL: Final = 128
+"""Added to the number of the signal that ended the command, as shells do."""
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@final
+class Ending:
+    """What is known about the end of the command while it runs."""
+
+    def __init__(self) -> None:
+        """Begin with no end in sight."""
+        self.signal: signal.Signals | None = None
+        """The signal that ends it."""
+        self.hurry = trio.Event()
+        """Set when a second signal comes: whoever sent it will not wait."""
+
+
+def run(work: Callable[[Ending], Awaitable[int]]) -> int:
+    """Run `work` on Trio and return its exit code, or that of the signal that ended it."""
+    return trio.run(_run, work)
+
+
+async def _run(work: Callable[[Ending], Awaitable[int]]) -> int:
+    ending, code, failure = Ending(), 0, None
+    scope = trio.CancelScope()
+
+    async def watch(received: AsyncIterator[int]) -> None:
+        async for number in received:
+            if ending.signal is None:
+                ending.signal = signal.Signals(number)
+                scope.cancel()
+            else:
+                ending.hurry.set()
+
+    # A signal that is ignored (`nohup`, a background job of a script) stays ignored.
+    wanted = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    with trio.open_signal_receiver(*wanted) as received:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, received)
+            with scope:
+                try:
+                    code = await work(ending)
+                except (Failure, SpoolError) as error:
+                    failure = error
+            nursery.cancel_scope.cancel()
+    if ending.signal is not None:
+        return BY_SIGNAL + ending.signal
+    if failure is not None:
+        raise failure
+    return code
