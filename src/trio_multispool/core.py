@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from trio_multispool.offload import Answer, BeforeCommit
     from trio_multispool.spoolable import Spoolable
-    from trio_multispool.storage.protocol import Claim, Storage
+    from trio_multispool.storage.protocol import Claim, Reservation, Storage
 
 Q = TypeVar("Q", bound=enum.Enum)
 M = TypeVar("M")
@@ -51,6 +51,7 @@ class Core(Generic[Q, M, D, A]):
         self._running = 0
         self._closed = False
         self._close_storage = weakref.finalize(self, storage.close)
+        self._held: weakref.WeakSet[Claim | Reservation] = weakref.WeakSet()
 
     @property
     def limiter(self) -> anyio.CapacityLimiter:
@@ -68,7 +69,7 @@ class Core(Generic[Q, M, D, A]):
             self._closed = True
             idle = not self._running
         if idle:
-            _ = self._close_storage()
+            self._let_go()
 
     def check_open(self) -> None:
         """Raise `anyio.ClosedResourceError` if the spool has been closed."""
@@ -109,7 +110,16 @@ class Core(Generic[Q, M, D, A]):
             self._running -= 1
             last = self._closed and not self._running
         if last:
-            _ = self._close_storage()
+            self._let_go()
+
+    def hold(self, held: Claim | Reservation) -> None:
+        """Let go of a claim or reservation when the spool is closed, if that has not been done by then."""
+        self._held.add(held)
+
+    def _let_go(self) -> None:
+        for held in list(self._held):
+            held.abandon()
+        _ = self._close_storage()
 
     def check_queue(self, queue: Q) -> str:
         """Return the queue's name; raises `TypeError` for what is no queue of this spool."""

@@ -73,6 +73,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
         self._core = core
         self._queue = queue
         self._claim = claim
+        core.hold(claim)
         self._on_settled = on_settled
         self._mutex = threading.Lock()
         self._failure: SpoolError | None = None

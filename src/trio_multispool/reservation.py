@@ -37,6 +37,7 @@ class ReservedName:
         """Take over a reservation."""
         self._core = core
         self._reservation = reservation
+        core.hold(reservation)
         self._taken = False
         self._finalizer = weakref.finalize(self, _let_go, reservation, core.path)
         self._finalizer.atexit = False

@@ -17,7 +17,6 @@ from trio_multispool.cli.progress import counting
 from trio_multispool.cli.render import table
 from trio_multispool.clock import wall_clock
 from trio_multispool.lifecycle import State
-from trio_multispool.storage.directory import DirectoryStorage
 from trio_multispool.storage.protocol import Item
 
 
@@ -68,7 +67,7 @@ def ls(
     ```
     """
     with looking(spool) as storage:
-        if queue is not None and queue not in _quarantined_queues(storage, queue):
+        if queue is not None:
             require_queues(storage, [queue])
         tallies = {name: Tally(name) for name in (storage.queues() if queue is None else [queue])}
         items: list[Item] = []
@@ -102,3 +101,71 @@ def ls(
             "back; see multispool adopt --help"
         )
     return Exit.SUCCESS
+
+
+def item_document(item: Item, now: float) -> dict[str, object]:
+    """Describe an entry for a script."""
+    return {
+        "name": item.name,
+        "queue": item.place.queue,
+        "state": item.place.state.value,
+        "owner": owners.described(item.owner),
+        "metadata_size": item.size,
+        "modified_at": item.modified_at,
+        "age": age_of(item.modified_at, now),
+    }
+
+
+def _tally_document(tally: Tally, now: float) -> dict[str, object]:
+    by_process = sorted(tally.owners.items(), key=lambda counted: (counted[0] is None, counted[0] or 0))
+    return {
+        "queue": tally.queue,
+        "available": tally.available,
+        "oldest_at": tally.oldest,
+        "oldest_age": None if tally.oldest is None else age_of(tally.oldest, now),
+        "checked_out": tally.checked_out,
+        "owners": [{"owner": owners.described(pid), "entries": number} for pid, number in by_process],
+        "quarantined": tally.quarantined,
+    }
+
+
+def _print_tallies(tallies: list[Tally], now: float) -> None:
+    headers = ["QUEUE", "AVAILABLE", "OLDEST", "CHECKED OUT", "BY"]
+    rows = [
+        [
+            output.printable(tally.queue),
+            str(tally.available),
+            "-" if tally.oldest is None else human_age(age_of(tally.oldest, now)),
+            str(tally.checked_out),
+            _told_owners(tally),
+        ]
+        for tally in tallies
+    ]
+    if any(tally.quarantined for tally in tallies):
+        headers.append("QUARANTINED")
+        for row, tally in zip(rows, tallies, strict=True):
+            row.append(str(tally.quarantined))
+    table(headers, rows, numbers={"AVAILABLE", "OLDEST", "CHECKED OUT", "QUARANTINED"})
+
+
+def _told_owners(tally: Tally) -> str:
+    told = [
+        owners.told(pid) if number == tally.checked_out else f"{owners.told(pid)} ({number})"
+        for pid, number in tally.owners.most_common()
+    ]
+    return ", ".join(told) or "-"
+
+
+def _print_items(items: list[Item], now: float) -> None:
+    rows = [
+        [
+            output.printable(item.name),
+            output.printable(item.place.queue),
+            item.place.state.value,
+            owners.told(item.owner) if item.place.state is State.CHECKED_OUT else "-",
+            human_size(item.size),
+            human_age(age_of(item.modified_at, now)),
+        ]
+        for item in items
+    ]
+    table(["NAME", "QUEUE", "STATE", "BY", "METADATA", "AGE"], rows, numbers={"METADATA", "AGE"})

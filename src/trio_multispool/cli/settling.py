@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+import contextlib
+from typing import TYPE_CHECKING, Any, Final, final
 
 from trio_multispool.cli import output
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
@@ -11,7 +12,7 @@ from trio_multispool.cli.opening import load, looking, member
 from trio_multispool.cli.progress import bar
 from trio_multispool.cli.running import Ending, run
 from trio_multispool.errors import EntryBusy, EntryNotFound, SpoolError
-from trio_multispool.results import Err, Ok
+from trio_multispool.results import Err
 
 if TYPE_CHECKING:
     import os
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from trio_multispool.cli.opening import AnySpool
     from trio_multispool.results import Result
+    from trio_multispool.storage.directory import DirectoryStorage
 
 _TRIES: Final = 10
 """How often an entry is looked for again that was elsewhere by the time it should be checked out."""
@@ -32,53 +34,74 @@ def settle_each(
     codes: list[int] = []
 
     async def work(_ending: Ending) -> int:
-        with bar(len(names), shown=len(names) > 1) as shown:
-            for name in dict.fromkeys(names):
-                try:
-                    source = await _settle(path, name, destination, trust_file_system=trust_file_system)
-                    settled.append((name, source))
-                except (Failure, SpoolError) as error:
-                    codes.append(error.code if isinstance(error, Failure) else code_of(error))
-                    output.complain(str(error) if isinstance(error, Failure) else said(error))
-                shown.advance()
+        with looking(path) as storage, bar(len(names), shown=len(names) > 1) as shown:
+            async with contextlib.AsyncExitStack() as stack:
+                settler = _Settler(storage, destination, stack, trust_file_system=trust_file_system)
+                for name in dict.fromkeys(names):
+                    try:
+                        settled.append((name, await settler.settle(name)))
+                    except (Failure, SpoolError) as error:
+                        codes.append(error.code if isinstance(error, Failure) else code_of(error))
+                        shown.remark(f"multispool: {output.printable(_told(error))}")
+                    shown.advance()
         return codes[0] if codes else Exit.SUCCESS
 
     code = run(work)
     return settled, code
 
 
-async def _settle(
-    path: str | os.PathLike[str], name: str, destination: str | None, *, trust_file_system: bool
-) -> str:
-    for attempt in range(_TRIES):
-        with looking(path) as storage:
-            queue = find_available(storage, name)
-        queues = [queue] if destination is None else [queue, destination]
-        async with await load(path, queues, trust_file_system=trust_file_system) as spool:
+def _told(error: Failure | SpoolError) -> str:
+    return str(error) if isinstance(error, Failure) else said(error)
+
+
+@final
+class _Settler:
+    """Moves entries to `destination`, or removes them if that is `None`."""
+
+    def __init__(
+        self,
+        storage: DirectoryStorage,
+        destination: str | None,
+        stack: contextlib.AsyncExitStack,
+        *,
+        trust_file_system: bool,
+    ) -> None:
+        self._storage = storage
+        self._destination = destination
+        self._stack = stack
+        self._trust_file_system = trust_file_system
+        self._spools: dict[str, AnySpool] = {}
+
+    async def settle(self, name: str) -> str:
+        """Settle one entry, and return the queue that it was in."""
+        for _ in range(_TRIES):
+            queue = find_available(self._storage, name)
+            spool = await self._spool_with(queue)
             try:
-                await _checked_out_and_settled(spool, queue, name, destination)
-            except EntryNotFound:
-                if attempt == _TRIES - 1:
-                    raise
+                await self._settle_in(spool, queue, name)
+            except EntryNotFound:  # it was moved between the two steps
                 continue
             except EntryBusy:
-                with looking(path) as storage:
-                    _ = find_available(storage, name)  # says who has it, if that can be seen
+                _ = find_available(self._storage, name)  # says who has it, if that can be seen
                 raise
             return queue
-    raise AssertionError
+        raise EntryBusy(name)
 
+    async def _spool_with(self, queue: str) -> AnySpool:
+        """Return the spool, loaded with no more queues than are needed: of another, something may be missing."""
+        if queue not in self._spools:
+            queues = [queue] if self._destination is None else [queue, self._destination]
+            loaded = await load(self._storage.path, queues, trust_file_system=self._trust_file_system)
+            self._spools[queue] = await self._stack.enter_async_context(loaded)
+        return self._spools[queue]
 
-async def _checked_out_and_settled(spool: AnySpool, queue: str, name: str, destination: str | None) -> None:
-    entry = spool.entry(member(spool, queue), name).unwrap()
-    async with (await entry.checkout()).unwrap() as job:
-        answer: Result[None, Any]
-        if destination is None:
-            answer = await job.remove()
-        else:
-            answer = await job.save(member(spool, destination))
-        match answer:
-            case Ok():
-                return
-            case Err(error):
-                raise error
+    async def _settle_in(self, spool: AnySpool, queue: str, name: str) -> None:
+        entry = spool.entry(member(spool, queue), name).unwrap()
+        async with (await entry.checkout()).unwrap() as job:
+            answer: Result[None, Any]
+            if self._destination is None:
+                answer = await job.remove()
+            else:
+                answer = await job.save(member(spool, self._destination))
+            if isinstance(answer, Err):
+                raise answer.error

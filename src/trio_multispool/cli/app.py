@@ -1,0 +1,110 @@
+"""The command line as a whole: its commands, and how each ends."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from cyclopts import App, CycloptsError
+
+from trio_multispool.cli import output
+from trio_multispool.cli.adopt import adopt
+from trio_multispool.cli.cat import cat
+from trio_multispool.cli.completion import completion_command
+from trio_multispool.cli.create import create
+from trio_multispool.cli.exits import Exit, Failure, code_of, said
+from trio_multispool.cli.ls import ls
+from trio_multispool.cli.mv import mv, rm
+from trio_multispool.cli.put import put
+from trio_multispool.cli.running import BY_SIGNAL
+from trio_multispool.cli.show import show
+from trio_multispool.cli.work import work
+from trio_multispool.errors import SpoolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import FrameType
+
+_HELP: Final = """Look at, fill and work off spools: durable queues in a directory.
+
+An entry has a name, metadata (small, mostly JSON) and data (a file). Both are shown as they are, whatever program made them.
+
+Exit codes: **0** success, **1** it failed, **2** wrong usage, **3** no such entry or queue, **4** the entry is busy or its
+name taken, **5** not a spool, or refused, **6** `work --once`: some commands failed, **130** after Ctrl-C, **143** after
+SIGTERM.
+
+`multispool COMMAND --help` tells more, with examples.
+"""
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("trio-multispool")
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        return "unknown (not installed)"
+
+
+def make_app() -> App:
+    """Return the command line."""
+    app = App(name="multispool", help=_HELP, version=_version, help_format="markdown", result_action="return_value")
+    completion = completion_command(lambda shell: app.generate_completion(shell=shell))
+    commands: tuple[Callable[..., int], ...] = (create, put, ls, show, cat, work, mv, rm, adopt, completion)
+    for position, command in enumerate(commands):
+        app.command(command, sort_key=position)
+    return app
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit code; every trouble is one line on standard error."""
+    output.prepare()
+    logging.basicConfig(format="multispool: %(message)s", level=logging.WARNING)
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return BY_SIGNAL + signal.SIGINT
+    except BrokenPipeError:  # `multispool ls | head`: whoever read has seen enough
+        _drop_stdout()
+        return BY_SIGNAL + signal.SIGPIPE
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    app = make_app()
+    try:
+        code = app(arguments, print_error=False, exit_on_error=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except CycloptsError as error:
+        output.complain(f"{' '.join(str(error).split())} See multispool --help")
+        return Exit.USAGE
+    except Failure as error:
+        output.complain(str(error))
+        return error.code
+    except SpoolError as error:
+        output.complain(said(error))
+        return code_of(error)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_stdout()
+        output.complain(f"cannot write standard output: {error.strerror}")
+        return Exit.FAILED
+    return code if isinstance(code, int) else Exit.SUCCESS
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    """End in order, so that a terminal is left as it was found."""
+    raise SystemExit(BY_SIGNAL + signal.SIGTERM)
+
+
+def _drop_stdout() -> None:
+    """Let the interpreter flush into nothing when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)

@@ -1,0 +1,29 @@
+"""`multispool completion`: the script that teaches a shell to complete the command."""
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from trio_multispool.cli import output
+from trio_multispool.cli.exits import Exit
+
+Shell = Literal["bash", "zsh", "fish"]
+
+
+def completion_command(generate: Callable[[Shell], str]) -> Callable[[Shell], int]:
+    """Return the command, which prints what `generate` makes for a shell."""
+
+    def completion(shell: Annotated[Shell, Parameter(name="SHELL", help="The shell.")], /) -> int:
+        """Print the script that completes commands, options, queues and entries in a shell.
+
+        ```console
+        $ source <(multispool completion bash)
+        $ multispool completion zsh > ~/.zfunc/_multispool
+        $ multispool completion fish > ~/.config/fish/completions/multispool.fish
+        ```
+        """
+        output.line(generate(shell).rstrip("\n"))
+        return Exit.SUCCESS
+
+    return completion

@@ -1,0 +1,154 @@
+"""The API as users write it, for the type checkers: each `assert_type` is a promise. Nothing here is run."""
+
+# pyright: reportUnusedCallResult=false
+# An `assert_type` returns what it is given. That results must be used is asserted in misuse.py.
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, assert_never, assert_type
+
+import msgspec
+
+from trio_multispool import (
+    CheckedOutEntry,
+    Entry,
+    Err,
+    Json,
+    MessagePack,
+    NameTaken,
+    Ok,
+    OutOfSpace,
+    QueueReader,
+    Release,
+    Remove,
+    Reserve,
+    ReservedName,
+    Save,
+    Spool,
+    Spoolable,
+    Unavailable,
+    Use,
+)
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from trio_multispool import DataFile, Stat, Verdict
+
+
+class Mail(enum.Enum):
+    """The queues."""
+
+    SEND = "send"
+    FAILED = "failed"
+
+
+class Envelope(msgspec.Struct):
+    """The metadata."""
+
+    recipient: str
+    attempts: int = 0
+
+
+class Parcel(msgspec.Struct, tag=True):
+    """One kind of metadata."""
+
+    weight: int
+
+
+class Letter(msgspec.Struct, tag=True):
+    """Another."""
+
+    pages: int
+
+
+class ByPriority:
+    """A name generator that wants an argument."""
+
+    def next(self, argument: int, attempt: int) -> str:
+        """Make a name."""
+        return f"{argument}-{attempt}"
+
+
+class Lines:
+    """A data codec."""
+
+    def dump(self, value: list[str], file: BinaryIO) -> None:
+        """Write lines."""
+        file.writelines(line.encode() for line in value)
+
+    def load(self, file: BinaryIO) -> list[str]:
+        """Read lines."""
+        return file.read().decode().splitlines()
+
+
+MAIL = Spoolable(queues=Mail, metadata=Envelope, data=bytes)
+MAIL_TYPE = assert_type(MAIL, Spoolable[Mail, Envelope, bytes, None])
+
+PRIORITIES = Spoolable(queues=Mail, metadata=MessagePack(Envelope), data=Lines(), names=ByPriority())
+PRIORITIES_TYPE = assert_type(PRIORITIES, Spoolable[Mail, Envelope, list[str], int])
+
+POST: Json[Parcel | Letter] = Json(Parcel | Letter)
+UNION = Spoolable(queues=Mail, metadata=POST, data=str)
+UNION_TYPE = assert_type(UNION, Spoolable[Mail, Parcel | Letter, str, None])
+
+
+async def deliver(envelope: Envelope, data: DataFile[bytes]) -> Verdict[Mail, Envelope]:
+    """Handle an entry."""
+    message = (await data.load()).unwrap()
+    assert_type(message, bytes)
+    if "@" not in envelope.recipient:
+        return Save(Mail.FAILED, msgspec.structs.replace(envelope, attempts=envelope.attempts + 1))
+    if not message:
+        return Save(Mail.FAILED)
+    return Remove() if envelope.attempts else Release()
+
+
+async def use() -> None:
+    """Use everything once."""
+    spool = (await Spool.create("var/mail", MAIL)).unwrap()
+    assert_type(spool, Spool[Mail, Envelope, bytes, None])
+    envelope = Envelope("anne@example.org")
+    match await spool.enqueue(Mail.SEND, envelope, b"Hello"):
+        case Ok(enqueued):
+            assert_type(enqueued, Entry[Mail, Envelope, bytes])
+        case Err(OutOfSpace()):
+            return
+        case Err(NameTaken(name)):
+            assert_type(name, str)
+            return
+        case Err(error):
+            raise error
+    entry = spool.entry(Mail.SEND, "name").unwrap()
+
+    async with (await spool.reserve_name()).unwrap() as reserved:
+        assert_type(reserved, ReservedName)
+        _ = (await spool.enqueue(Mail.SEND, envelope, b"", name=Use(reserved))).unwrap()
+    _ = (await spool.enqueue(Mail.SEND, envelope, b"", name=Use("key"))).unwrap()
+
+    async with spool.reader(Mail.SEND) as reader:
+        assert_type(reader, QueueReader[Mail, Envelope, bytes])
+        (await reader.iter(deliver, concurrency=8)).unwrap()
+        async for job in reader:
+            assert_type(job, CheckedOutEntry[Mail, Envelope, bytes])
+            async with job:
+                job.update(lambda found: msgspec.structs.replace(found, attempts=found.attempts + 1))
+                (await job.save(Mail.FAILED, job.metadata)).unwrap()
+        taken = (await reader.dequeue()).unwrap()
+        assert_type(taken, CheckedOutEntry[Mail, Envelope, bytes] | None)
+
+    found = (await entry.try_checkout()).unwrap()
+    if isinstance(found, Unavailable):
+        match found:
+            case Unavailable.GONE | Unavailable.BUSY:
+                return
+            case _:
+                assert_never(found)
+    assert_type(found, CheckedOutEntry[Mail, Envelope, bytes])
+    assert_type((await entry.stat()).unwrap(), "Stat")
+    verdict = (await spool.with_entry(entry, deliver)).unwrap()
+    assert_type(verdict, Save[Mail, Envelope] | Remove | Release)
+
+    priorities = (await Spool.load("var/mail", PRIORITIES)).unwrap()
+    _ = (await priorities.enqueue(Mail.SEND, envelope, ["one"], name=Reserve(3))).unwrap()
