@@ -75,7 +75,9 @@ class DataFile(Generic[D]):
 
         `Err(EncodingFailed)`: the codec raised, and the old data is unchanged. `Err(OwnershipLost)`: the entry is no
         longer this job's. `Err(DataNotFound)`, from `entry.direct` only: there is none to replace. `Err(EntryBusy)`:
-        somebody else is doing the same through `entry.direct`. Raises `RuntimeError` if the job has been settled.
+        somebody else is doing the same through `entry.direct`. `Err(SyncsRefused)`: an earlier sync failed, and
+        nothing was changed. `Err(DurabilityUnknown)`: the data is replaced, and power loss might undo it. Raises
+        `RuntimeError` if the job has been settled.
 
         **Cancellation**: cancelled means that the old data is in place.
         **Durability**: the new data is synced before it takes the place of the old, and its directory after.

@@ -13,7 +13,14 @@ from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
     from trio_multispool.durability import Durability
-    from trio_multispool.errors import CheckoutError, CorruptMetadata, DirectError, Trouble, TryCheckoutError
+    from trio_multispool.errors import (
+        CheckoutError,
+        CorruptMetadata,
+        DirectRemoveError,
+        DirectSaveError,
+        Trouble,
+        TryCheckoutError,
+    )
     from trio_multispool.offload import BeforeCommit
     from trio_multispool.results import Result
     from trio_multispool.spool import Spool
@@ -195,11 +202,12 @@ class DirectEntry(Generic[Q, M, D]):
 
         return await core.run(f"reading entry {self._name}", work)
 
-    async def save(self, metadata: M, *, durability: Durability | None = None) -> Result[None, DirectError]:
+    async def save(self, metadata: M, *, durability: Durability | None = None) -> Result[None, DirectSaveError]:
         """Replace the metadata of the entry where it is.
 
         `Err(EntryNotFound)`: the entry is not available in its queue; none is made. `Err(EntryBusy)`: somebody else is
-        doing the same. `Err(EncodingFailed)`: the codec raised.
+        doing the same. `Err(EncodingFailed)`: the codec raised. `Err(SyncsRefused)`: an earlier sync failed, and
+        nothing was changed. `Err(DurabilityUnknown)`: it is changed, and power loss might undo it.
 
         **Cancellation**: cancelled means that nothing changed. (asyncio's own may come after the commit, with a note.)
         **Durability**: the metadata is synced before it takes the place of the old, and the queue after.
@@ -217,10 +225,11 @@ class DirectEntry(Generic[Q, M, D]):
 
         return await core.run(f"direct save of entry {self._name}", work)
 
-    async def remove(self, *, durability: Durability | None = None) -> Result[None, DirectError]:
+    async def remove(self, *, durability: Durability | None = None) -> Result[None, DirectRemoveError]:
         """Delete the entry where it is, with its data.
 
-        `Err(EntryNotFound)`: the entry is not available in its queue.
+        `Err(EntryNotFound)`: the entry is not available in its queue. `Err(SyncsRefused)`: an earlier sync failed, and
+        nothing was changed. `Err(DurabilityUnknown)`: it is removed, and power loss might bring it back.
 
         **Cancellation**: cancelled means that nothing changed. (asyncio's own may come after the commit, with a note.)
         **Durability**: the queue is synced before the data goes.

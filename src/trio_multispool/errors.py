@@ -362,8 +362,11 @@ RemoveError: TypeAlias = OwnershipLost | DurabilityUnknown | SyncsRefused | Trou
 SaveError: TypeAlias = RemoveError | NameTaken | EncodingFailed
 """What `save` can answer."""
 
-DirectError: TypeAlias = EntryNotFound | EntryBusy | EncodingFailed | DurabilityUnknown | SyncsRefused | Trouble
-"""What the operations of `entry.direct` can answer, besides `CorruptMetadata` for `contents`."""
+DirectRemoveError: TypeAlias = EntryNotFound | DurabilityUnknown | SyncsRefused | Trouble
+"""What `entry.direct.remove` can answer."""
+
+DirectSaveError: TypeAlias = DirectRemoveError | EntryBusy | EncodingFailed
+"""What `entry.direct.save` can answer."""
 
 DataLoadError: TypeAlias = DataNotFound | CorruptData | Trouble
 """What `DataFile.load` can answer."""

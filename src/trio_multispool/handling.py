@@ -46,7 +46,7 @@ async def handle(
             raise
         if isinstance(answer, Err):
             on_failure()
-            _ = await job.give_back()  # quietly: the error is told to the caller as a value
+            _ = await job._give_back()  # noqa: SLF001  # quietly: the error is told to the caller as a value
             return answer
     return Ok(verdict)
 

@@ -224,7 +224,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
         if self.settled and self._finalizer.detach() is not None and self._on_settled is not None:
             self._on_settled(self, destination)
 
-    async def give_back(self) -> Answer[None]:
+    async def _give_back(self) -> Answer[None]:
         """Release a job that is unsettled, whatever is cancelled, and forget that settling it failed.
 
         For readers and blocks. A job that cannot be put back is let go, so that recovery can do it.
@@ -267,7 +267,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
             await cancel_shielded_checkpoint()
             return
         failure = self._failure
-        answer = await self.give_back()
+        answer = await self._give_back()
         if isinstance(answer, Err):
             failure = answer.error
         if failure is not None:

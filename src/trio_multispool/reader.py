@@ -108,7 +108,7 @@ class QueueReader(Generic[Q, M, D]):
         await cancel_shielded_checkpoint()
         for job in list(self._jobs):
             try:
-                answer = await job.give_back()
+                answer = await job._give_back()  # noqa: SLF001  # one thing in several files
             except anyio.get_cancelled_exc_class() as error:  # asyncio's own: the rest goes back all the same
                 cancelled = cancelled or error
                 continue
@@ -198,7 +198,7 @@ class QueueReader(Generic[Q, M, D]):
     async def _in_hand(self, claimed: Claimed[M]) -> CheckedOutEntry[Q, M, D]:
         job = CheckedOutEntry(self._core, self._queue, claimed.claim, claimed.metadata, on_settled=self._on_settled)
         if self._closed:  # left by another task while the thread was at work
-            _ = await job.give_back()
+            _ = await job._give_back()  # noqa: SLF001  # one thing in several files
             self._check_open()
         self._jobs[job] = None
         return job
@@ -399,7 +399,7 @@ class Jobs(Generic[Q, M, D]):
             return Ok(None)
         answer = await self._reader._dequeue(self._returned, wait=self._wait)  # noqa: SLF001  # one thing in two classes
         if self._ended and isinstance(answer, Ok) and answer.value is not None:
-            _ = await answer.value.give_back()
+            _ = await answer.value._give_back()  # noqa: SLF001  # one thing in several files
             return Ok(None)
         return answer
 

@@ -169,6 +169,7 @@ class Spool(Generic[Q, M, D, A]):
         - `system_calls`: for tests, what makes the system calls.
 
         `Err(NotASpool)`: the directory is missing, is no spool, or has no directory for one of the queues.
+        `Err(DirectoryNotEmpty)`: with `create_if_missing`, it holds something else.
         `Err(UnsupportedFormat)`: it was written by a version that this one does not know.
         `Err(WorldWritable)`, `Err(SharedFileSystem)`, `Err(SeveralFileSystems)`: it is not safe to use. None of these
         touches anything.
@@ -364,7 +365,8 @@ class Spool(Generic[Q, M, D, A]):
 
         Put `async with` around it: a name whose block is left unused is given up.
 
-        `Err(NameTaken)`: every name that the generator made was taken. `Err(InvalidName)`: it made one that cannot be.
+        `Err(NameTaken)`: every name that the generator made was taken, or (`Err(EntryBusy)`) was just being used.
+        `Err(InvalidName)`: it made one that cannot be.
         Raises what the generator raises.
 
         **Cancellation**: cancelled means that no name is held.
@@ -462,10 +464,10 @@ class Spool(Generic[Q, M, D, A]):
     async def checkouts_unsafe(self, queue: Q) -> Result[list[CheckedOutEntry[Q, M, D]], Trouble]:
         """Return everything that is checked out of a queue, by whomever, as jobs that can be settled.
 
-        **Unsafe**: settling one takes it away from its owner, if that is alive, whose own settling then answers
-        `Err(OwnershipLost)`; an entry may be worked on twice. It is for spools that are not adopted, and for putting
-        right by hand what recovery will not. What cannot be decoded is not listed, with a line in the log. Raises
-        `TypeError` if `queue` is none of the spool's.
+        **Unsafe**: settling one takes it away from its owner, if that is alive, whose own settling then answers that
+        its ownership was lost; an entry may be worked on twice. It is for spools that are not adopted, and for
+        putting right by hand what recovery will not. What cannot be decoded is not listed, with a line in the log.
+        Raises `TypeError` if `queue` is none of the spool's.
 
         Leaving such a job's block returns an unsettled one to its queue, like any job's.
 
@@ -517,6 +519,8 @@ class Spool(Generic[Q, M, D, A]):
 
         Writes `.spool.json`. Do it when the last program that takes none has stopped: from then on, entries that nobody
         has locked are taken for abandoned and put back. Does nothing in a spool that is adopted already.
+
+        `Err(UnsupportedFormat)`: there is a `.spool.json` that this version does not know.
 
         **Cancellation**: cancelled before it starts, nothing is done.
         **Durability**: `.spool.json` is synced.

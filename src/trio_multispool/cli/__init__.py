@@ -21,10 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
-        print(
-            f"multispool: the module {error.name} is missing; the command needs the extra `cli`:\n"
-            '  python -m pip install "trio-multispool[cli]"',
-            file=sys.stderr,
-        )
+        print(f"multispool: the module {error.name} is missing; the command needs the extra `cli`:", file=sys.stderr)
+        print('  python -m pip install "trio-multispool[cli]"', file=sys.stderr)
         return _USAGE
     return run(sys.argv[1:] if arguments is None else arguments)

@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 
 _HELP: Final = """Look at, fill and work off spools: durable queues in a directory.
 
-An entry has a name, metadata (small, mostly JSON) and data (a file). Both are shown as they are, whatever program made them.
+An entry has a name, metadata (small, mostly JSON) and data (a file). Both are shown as they are, whatever program made
+them.
 
-Exit codes: **0** success, **1** it failed, **2** wrong usage, **3** no such entry or queue, **4** the entry is busy or its
-name taken, **5** not a spool, or refused, **6** `work --once`: some commands failed, **130** after Ctrl-C, **143** after
-SIGTERM.
+Exit codes: **0** success, **1** it failed, **2** wrong usage, **3** no such entry or queue, **4** the entry is busy or
+its name taken, **5** not a spool, or refused, **6** `work --once`: some commands failed, **130** after Ctrl-C, **143**
+after SIGTERM.
 
 `multispool COMMAND --help` tells more, with examples.
 """
@@ -54,7 +55,7 @@ def make_app() -> App:
     completion = completion_command(lambda shell: app.generate_completion(shell=shell))
     commands: tuple[Callable[..., int], ...] = (create, put, ls, show, cat, work, mv, rm, adopt, completion)
     for position, command in enumerate(commands):
-        app.command(command, sort_key=position)
+        _ = app.command(command, sort_key=position)
     return app
 
 
@@ -71,7 +72,7 @@ def run(arguments: Sequence[str]) -> int:
         _drop_stdout()
         return BY_SIGNAL + signal.SIGPIPE
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        _ = signal.signal(signal.SIGTERM, previous)
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -106,5 +107,5 @@ def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
 def _drop_stdout() -> None:
     """Let the interpreter flush into nothing when it ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
+    _ = os.dup2(nowhere, 1)
     os.close(nowhere)

@@ -11,7 +11,7 @@ from trio_multispool.errors import SpoolError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cyclopts import CompletionContext
+    from cyclopts.completion import CompletionContext
 
     from trio_multispool.storage.directory import DirectoryStorage
 

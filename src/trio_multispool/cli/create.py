@@ -78,9 +78,13 @@ def _parsed(mode: str) -> int:
     except ValueError:
         parsed = -1
     if not _PRIVATE <= parsed <= _ALL:
-        raise Failure(f"--mode is three octal digits that give the owner everything, such as 770, not {mode!r}", Exit.USAGE)
+        raise Failure(
+            f"--mode is three octal digits that give the owner everything, such as 770, not {mode!r}", Exit.USAGE
+        )
     if parsed & _WORLD_WRITABLE:
-        raise Failure(f"--mode {mode} would let everybody write; a spool that everybody can write is refused", Exit.USAGE)
+        raise Failure(
+            f"--mode {mode} would let everybody write; a spool that everybody can write is refused", Exit.USAGE
+        )
     return parsed
 
 

@@ -74,7 +74,9 @@ def said(error: SpoolError) -> str:
                 "--trust-file-system if no other host mounts it"
             )
         case NotASpool(path, reason):
-            reason = reason.replace("Spool.create or ", "").replace("load with create_if_missing=True", "`multispool create`")
+            reason = reason.replace("Spool.create or ", "").replace(
+                "load with create_if_missing=True", "`multispool create`"
+            )
             return f"{path!r} is not a spool that can be used: {reason}"
         case _:
             return str(error)

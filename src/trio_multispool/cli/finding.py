@@ -38,6 +38,4 @@ def find_available(storage: DirectoryStorage, name: str) -> str:
             by = "" if item.owner is None else f" by {told(item.owner)}"
             raise Failure(f"entry {name!r} is checked out of {item.place.queue!r}{by}", Exit.BUSY)
         case _:
-            raise Failure(
-                f"entry {name!r} is in quarantine; `multispool show` says why it was set aside", Exit.REFUSED
-            )
+            raise Failure(f"entry {name!r} is in quarantine; `multispool show` says why it was set aside", Exit.REFUSED)

@@ -11,7 +11,7 @@ from trio_multispool.cli import output, owners
 from trio_multispool.cli.ages import age_of, human_age, human_size
 from trio_multispool.cli.arguments import AsJson, SpoolPath
 from trio_multispool.cli.completing import queue_names
-from trio_multispool.cli.exits import Exit, Failure
+from trio_multispool.cli.exits import Exit
 from trio_multispool.cli.opening import looking, require_queues
 from trio_multispool.cli.progress import counting
 from trio_multispool.cli.render import table
@@ -44,20 +44,20 @@ class Tally(msgspec.Struct):
 
 def ls(
     spool: SpoolPath,
-    queue: Annotated[
-        str | None, Parameter(name="QUEUE", help="Only this queue.", completer=queue_names)
-    ] = None,
+    queue: Annotated[str | None, Parameter(name="QUEUE", help="Only this queue.", completer=queue_names)] = None,
     /,
     *,
-    long: Annotated[bool, Parameter(name=["--long", "-l"], negative="", help="List the entries, not only counts.")] = False,
+    long: Annotated[
+        bool, Parameter(name=["--long", "-l"], negative="", help="List the entries, not only counts.")
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Show what a spool holds.
 
-    For each queue: how many entries are available, the age of the oldest (since its metadata was written), how many are
-    checked out and by which process, and how many were set aside in quarantine. An owner is `unknown` if it died (its
-    entries come back as soon as somebody reads the queue) or if the kernel does not show it: `/proc/locks` leaves out other
-    containers, and files on btrfs and overlayfs.
+    For each queue: how many entries are available, the age of the oldest (since its metadata was written), how many
+    are checked out and by which process, and how many were set aside in quarantine. An owner is `unknown` if it died
+    (its entries come back as soon as somebody reads the queue) or if the kernel does not show it: `/proc/locks` leaves
+    out other containers, and files on btrfs and overlayfs.
 
     It only looks: nothing is locked, recovered or written.
 
@@ -96,10 +96,8 @@ def ls(
     else:
         _print_tallies(ordered, now)
     if not adopted:
-        output.complain(
-            f"note: {path!r} is not adopted (it has no .spool.json): what a dead process had checked out is not brought "
-            "back; see multispool adopt --help"
-        )
+        note = f"note: {path!r} is not adopted (it has no .spool.json): nothing comes back from dead processes"
+        output.complain(f"{note}; see multispool adopt --help")
     return Exit.SUCCESS
 
 

@@ -62,7 +62,10 @@ def is_json(raw: bytes) -> bool:
 
 
 def for_person(raw: bytes, *, terminal: bool) -> bytes:
-    """Return metadata to look at: JSON over several lines, anything else as it is, without what a terminal would obey."""
+    """Return metadata to look at: JSON over several lines, anything else as it is.
+
+    For a terminal, without what it would obey.
+    """
     shown = msgspec.json.format(raw, indent=_INDENT) if is_json(raw) else raw
     if terminal:
         shown = output.printable(shown.decode("utf-8", "backslashreplace"), keep="\n\t").encode()

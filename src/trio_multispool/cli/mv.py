@@ -29,8 +29,8 @@ def mv(
 ) -> int:
     """Move entries to another queue.
 
-    Each is checked out and saved to the queue, metadata and data unchanged, so that no worker has it meanwhile. One that is
-    being worked on is left alone. All are tried; the exit code is that of the first that failed.
+    Each is checked out and saved to the queue, metadata and data unchanged, so that no worker has it meanwhile. One
+    that is being worked on is left alone. All are tried; the exit code is that of the first that failed.
 
     ```console
     $ multispool mv var/mail 20261124T013810.123456789Z-8f31c2aa retry
@@ -50,16 +50,14 @@ def mv(
 def rm(
     spool: SpoolPath,
     /,
-    *names: Annotated[
-        str, Parameter(name="NAME", required=True, help="The entries to remove.", completer=entry_names)
-    ],
+    *names: Annotated[str, Parameter(name="NAME", required=True, help="The entries to remove.", completer=entry_names)],
     as_json: AsJson = False,
     trust_file_system: TrustFileSystem = False,
 ) -> int:
     """Remove entries, with their data.
 
-    Each is checked out and removed, so that none goes from under a worker's hands. All are tried; the exit code is that of
-    the first that failed.
+    Each is checked out and removed, so that none goes from under a worker's hands. All are tried; the exit code is that
+    of the first that failed.
 
     ```console
     $ multispool rm var/mail 20261124T013810.123456789Z-8f31c2aa

@@ -16,14 +16,14 @@ from trio_multispool.storage.directory import DirectoryStorage
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
 AnySpool: TypeAlias = Spool[enum.Enum, bytes, Source]
 """A spool whose metadata is taken as it is, and whose data is streamed."""
 
 
 @contextlib.contextmanager
-def looking(path: str | os.PathLike[str]) -> Iterator[DirectoryStorage]:
+def looking(path: str | os.PathLike[str]) -> Generator[DirectoryStorage]:
     """Open a spool to look at it: nothing is written, recovered or locked."""
     storage = DirectoryStorage.look(path)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import unicodedata
 from typing import TYPE_CHECKING, TextIO
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def prepare() -> None:
     """Let no character of a name or a path be an error, whatever the terminal's encoding."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
@@ -29,7 +30,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 def line(text: str) -> None:
     """Write a line to standard output at once."""
     out = _stdout()
-    out.write(text + "\n")
+    _ = out.write(text + "\n")
     out.flush()
 
 
@@ -41,7 +42,7 @@ def document(value: object) -> None:
 def raw(content: bytes) -> None:
     """Write bytes to standard output as they are."""
     out = binary()
-    out.write(content)
+    _ = out.write(content)
     out.flush()
 
 

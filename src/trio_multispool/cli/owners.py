@@ -8,7 +8,7 @@ from typing import TypedDict
 from trio_multispool.cli.output import printable
 
 UNKNOWN = "unknown"
-"""What is said of an owner that cannot be seen: one that died, or one that the kernel does not show (see `ls --help`)."""
+"""Said of an owner that cannot be seen: one that died, or that the kernel does not show (see `ls --help`)."""
 
 
 class Owner(TypedDict):

@@ -14,7 +14,7 @@ from trio_multispool.cli import output
 from trio_multispool.clock import stopwatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from rich.progress import ProgressColumn
 
@@ -66,7 +66,7 @@ class Bar:
 
 
 @contextlib.contextmanager
-def bar(total: int | None, *, shown: bool = True, sizes: bool = False) -> Iterator[Bar]:
+def bar(total: int | None, *, shown: bool = True, sizes: bool = False) -> Generator[Bar]:
     """Show a bar of `total` things, or bytes with `sizes`, until the block is left."""
     if not (shown and output.is_terminal(sys.stderr)):
         yield Bar(None, total)
@@ -85,7 +85,7 @@ def bar(total: int | None, *, shown: bool = True, sizes: bool = False) -> Iterat
 
 
 @contextlib.contextmanager
-def counting(what: str) -> Iterator[Callable[[], None]]:
+def counting(what: str) -> Generator[Callable[[], None]]:
     """Give a function to call for each thing seen; the count is shown when it takes long."""
     if not output.is_terminal(sys.stderr):
         yield lambda: None

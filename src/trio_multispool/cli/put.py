@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, final
 
@@ -20,6 +19,9 @@ from trio_multispool.errors import EncodingFailed, SpoolError
 from trio_multispool.names import invalid_name
 from trio_multispool.reservation import Use
 from trio_multispool.results import Err, Ok
+
+_META_HELP = """`key=value` of the metadata, a JSON object; may be repeated. A value that is JSON is taken as such
+(`n=1`, `ok=true`, `to='["anne"]'`), any other is a string."""
 
 _LARGE = 64 << 20
 """From how many bytes on a single file is worth a bar."""
@@ -43,23 +45,23 @@ def put(  # noqa: PLR0913  # what a person can say on the command line
         Parameter(
             name="--meta",
             negative="",
-            help="`key=value` of the metadata, a JSON object; may be repeated. A value that is JSON is taken as such "
-            "(`n=1`, `ok=true`, `to='[\"anne\"]'`), any other is a string.",
+            help=_META_HELP,
         ),
     ] = None,
     meta_json: Annotated[
         str | None, Parameter(name="--meta-json", help="The metadata as JSON, stored as it is; `{}` unless given.")
     ] = None,
     name: Annotated[
-        str | None, Parameter(name="--name", help="The entry's name, for a single file; made from the time unless given.")
+        str | None,
+        Parameter(name="--name", help="The entry's name, for a single file; made from the time unless given."),
     ] = None,
     as_json: AsJson = False,
     trust_file_system: TrustFileSystem = False,
 ) -> int:
     """Enqueue files, or standard input.
 
-    Each file becomes an entry, whose name is printed once the entry is on disk and synced. Files are copied piece by piece,
-    so that they may be large. The first that fails ends the command; what was enqueued before stays.
+    Each file becomes an entry, whose name is printed once the entry is on disk and synced. Files are copied piece by
+    piece, so that they may be large. The first that fails ends the command; what was enqueued before stays.
 
     ```console
     $ multispool put var/mail send letter.txt --meta to=anne@example.org --meta attempts=0
@@ -83,11 +85,11 @@ def put(  # noqa: PLR0913  # what a person can say on the command line
     putting: list[_Putting] = []
 
     async def work(_ending: Ending) -> int:
-        opened = await load(spool, [queue], trust_file_system=trust_file_system)
         worth_it = len(paths) > 1 or total is None or total > _LARGE
-        with opened, bar(total, shown=worth_it, sizes=True) as shown:
-            putting.append(_Putting(opened, queue, raw, name, shown, as_json=as_json))
-            await putting[0].put_all(paths)
+        async with await load(spool, [queue], trust_file_system=trust_file_system) as opened:
+            with bar(total, shown=worth_it, sizes=True) as shown:
+                putting.append(_Putting(opened, queue, raw, name, shown, as_json=as_json))
+                await putting[0].put_all(paths)
         return Exit.SUCCESS
 
     try:
@@ -110,7 +112,9 @@ def _with_count(told: str, putting: list["_Putting"], paths: list[str]) -> str:
 class _Putting:
     """Enqueues files one after the other."""
 
-    def __init__(self, spool: AnySpool, queue: str, raw: bytes, name: str | None, shown: Bar, *, as_json: bool) -> None:
+    def __init__(  # noqa: PLR0913  # what all the entries have in common
+        self, spool: AnySpool, queue: str, raw: bytes, name: str | None, shown: Bar, *, as_json: bool
+    ) -> None:
         self.enqueued = 0
         self._spool = spool
         self._queue = queue

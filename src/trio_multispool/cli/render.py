@@ -40,7 +40,7 @@ def _plain(headers: Sequence[str], rows: Sequence[Sequence[str]], numbers: Colle
     lines = [list(headers), *(list(row) for row in rows)]
     widths = [max(cell_len(cells[column]) for cells in lines) for column in range(len(headers))]
     right = [header in numbers for header in headers]
-    text = []
+    text: list[str] = []
     for cells in lines:
         padded = [
             " " * (width - cell_len(cell)) + cell if to_the_right else cell + " " * (width - cell_len(cell))

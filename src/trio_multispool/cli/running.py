@@ -1,4 +1,4 @@
-"""Running a command's asynchronous part so that signals end it in order: everything in hand goes back, then it exits."""
+"""Running a command's asynchronous part so that a signal ends it in order: what is in hand goes back first."""
 
 from __future__ import annotations
 

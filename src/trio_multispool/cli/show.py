@@ -22,8 +22,8 @@ _TRIES = 10
 def show(spool: SpoolPath, name: EntryName, /, *, as_json: AsJson = False) -> int:
     """Show everything that is known about an entry.
 
-    Where it is, who has it, how old it is, its metadata as it is (over several lines if it is JSON), and the size and path
-    of its data. Of an entry in quarantine, why it was set aside. It only looks: nothing is locked or written.
+    Where it is, who has it, how old it is, its metadata as it is (over several lines if it is JSON), and the size and
+    path of its data. Of an entry in quarantine, why it was set aside. It only looks: nothing is locked or written.
 
     ```console
     $ multispool show var/mail 20261124T013810.123456789Z-8f31c2aa

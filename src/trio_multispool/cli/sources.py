@@ -1,7 +1,7 @@
-"""Where the data of a new entry comes from: a file, a pipe or a terminal, copied piece by piece and open to interruption.
+"""Where the data of a new entry comes from: a file, a pipe or a terminal, copied piece by piece.
 
-A transaction on the spool runs in a thread that is never abandoned, so a thread that waits for a pipe must be told when the
-command is to end: it waits for the pipe and for its `Stop` at once.
+A transaction on the spool runs in a thread that is never abandoned, so a thread that waits for a pipe must be told when
+the command is to end: it waits for the pipe and for its `Stop` at once.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import select
 import stat
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
 from trio_multispool.cli.exits import Failure
@@ -22,7 +23,7 @@ STANDARD_INPUT: Final = "-"
 _CHUNK: Final = 1 << 20
 
 
-class Interrupted(Exception):  # noqa: N818  # no error: the command is ending
+class Interrupted(Exception):
     """The command is ending; what was being copied is dropped."""
 
 
@@ -36,7 +37,7 @@ class Stop:
 
     def set(self) -> None:
         """Make every copy end with `Interrupted`. Idempotent."""
-        os.write(self._writing_end, b"!")
+        _ = os.write(self._writing_end, b"!")
 
     def close(self) -> None:
         """Close the pipe."""
@@ -79,7 +80,7 @@ class Source:
         wake.register(self._fd, select.POLLIN)
         wake.register(self._stop.reading_end, select.POLLIN)
         while piece := self._piece(wake):
-            file.write(piece)
+            _ = file.write(piece)
             self._advance(len(piece))
 
     def _piece(self, wake: select.poll) -> bytes:
@@ -106,7 +107,7 @@ def size_of(path: str) -> int | None:
     if path == STANDARD_INPUT:
         return None
     try:
-        found = os.stat(path)
+        found = Path(path).stat()
         if stat.S_ISDIR(found.st_mode):
             raise Failure(f"cannot read {path!r}: it is a directory")
         if not os.access(path, os.R_OK):

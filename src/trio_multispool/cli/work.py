@@ -9,7 +9,7 @@ import trio
 from cyclopts import Parameter
 
 from trio_multispool.cli import child, output
-from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath, TrustFileSystem
+from trio_multispool.cli.arguments import QueueName, SpoolPath, TrustFileSystem
 from trio_multispool.cli.completing import queue_names
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
 from trio_multispool.cli.opening import AnySpool, load, looking, member
@@ -41,40 +41,59 @@ def work(  # noqa: PLR0913  # what a person can say on the command line
     queue: QueueName,
     /,
     *command: Annotated[
-        str, Parameter(name="COMMAND", required=True, help="The command and its arguments, after `--`. No shell is involved.")
+        str,
+        Parameter(
+            name="COMMAND", required=True, help="The command and its arguments, after `--`. No shell is involved."
+        ),
     ],
     jobs: Annotated[int, Parameter(name=["--jobs", "-j"], help="How many commands run at a time.")] = 1,
     done: Annotated[
         str | None,
-        Parameter(name="--done", help="Where to move entries whose command succeeded; they are removed unless given.", completer=queue_names),
+        Parameter(
+            name="--done",
+            help="Where to move entries whose command succeeded; they are removed unless given.",
+            completer=queue_names,
+        ),
     ] = None,
     failed: Annotated[
         str | None,
-        Parameter(name="--failed", help="Where to move entries whose command failed; they go back unless given.", completer=queue_names),
+        Parameter(
+            name="--failed",
+            help="Where to move entries whose command failed; they go back unless given.",
+            completer=queue_names,
+        ),
     ] = None,
     once: Annotated[
-        bool, Parameter(name="--once", negative="", help="End when nothing is left, each entry tried once. Exit code 6 if some failed.")
+        bool,
+        Parameter(
+            name="--once",
+            negative="",
+            help="End when nothing is left, each entry tried once. Exit code 6 if some failed.",
+        ),
     ] = False,
     retry_delay: Annotated[
         float,
         Parameter(
             name="--retry-delay",
-            help="How many seconds a failed entry is kept before it goes back to its queue (without --failed and --once).",
+            help="How many seconds a failed entry is kept before it goes back (without --failed and --once).",
         ),
     ] = _RETRY_DELAY,
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="No line for each entry.")] = False,
-    as_json: Annotated[bool, Parameter(name="--json", negative="", help="The lines on standard error are JSON.")] = False,
+    as_json: Annotated[
+        bool, Parameter(name="--json", negative="", help="The lines on standard error are JSON.")
+    ] = False,
     trust_file_system: TrustFileSystem = False,
 ) -> int:
     """Run a command for each entry of a queue.
 
     The command gets the entry's data on its standard input and, in its environment, `MULTISPOOL_NAME`,
     `MULTISPOOL_METADATA`, `MULTISPOOL_QUEUE`, `MULTISPOOL_SPOOL` and `MULTISPOOL_DATA`, the path of the data. If it
-    succeeds (exit status 0), the entry is removed, or moved to `--done`; if it fails, it is moved to `--failed`, or goes back.
+    succeeds (exit status 0), the entry is removed, or moved to `--done`; if it fails, it is moved to `--failed`, or
+    goes back.
 
     Ctrl-C, SIGTERM and SIGHUP end it: commands that are running get SIGTERM, and after 5 seconds (or a second Ctrl-C)
-    SIGKILL, and their entries go back as they were. If `work` itself is killed, the entries it had are available again as
-    soon as somebody reads the queue.
+    SIGKILL, and their entries go back as they were. If `work` itself is killed, the entries it had are available again
+    as soon as somebody reads the queue.
 
     ```console
     $ multispool work var/mail send --jobs 4 --failed failed -- sh -c 'sendmail -t'
@@ -219,7 +238,7 @@ class _Worker:
         # What a command has done is kept, though the work may be ending.
         with trio.CancelScope(shield=True):
             if status == 0:
-                await self._settle(job, self._orders.done, remove=True)
+                await self._settle(job, self._orders.done)
                 self._report.succeeded(job.name, self._orders.done)
             elif self._orders.failed is not None:
                 await self._settle(job, self._orders.failed)
@@ -232,9 +251,7 @@ class _Worker:
 
     async def _run(self, job: Job) -> tuple[int | None, str]:
         """Run the command, and return its status, `None` if there is no data to run it on, and how to say it."""
-        task = child.Task(
-            str(self._spool.path), self._orders.queue, job.name, job.metadata, str(job.data.path)
-        )
+        task = child.Task(str(self._spool.path), self._orders.queue, job.name, job.metadata, str(job.data.path))
         try:
             status = await child.run_command(self._orders.command, task, self._ending)
         except OSError as error:
@@ -245,12 +262,11 @@ class _Worker:
             await trio.sleep(child.ECHO)
         return status, child.told(status)
 
-    async def _settle(self, job: Job, queue: str | None, *, remove: bool = False) -> None:
+    async def _settle(self, job: Job, queue: str | None) -> None:
         answer: Result[None, Any]
-        if queue is None and remove:
+        if queue is None:
             answer = await job.remove()
         else:
-            assert queue is not None
             answer = await job.save(member(self._spool, queue))
         if isinstance(answer, Err):
             raise Failure(said(answer.error), code_of(answer.error))

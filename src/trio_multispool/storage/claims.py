@@ -1,7 +1,12 @@
-"""The claims and reservations that the directory store hands out: a lock, and what it is for."""
+"""The claims and reservations that the directory store hands out: a lock, and what it is for.
+
+One that is lost on its way to its owner (an interrupt between two lines) lets go of its lock when it is collected:
+otherwise the entry would be busy for as long as the process lives.
+"""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from trio_multispool.errors import OwnershipLost
@@ -26,6 +31,11 @@ class DirectoryReservation:
         """Close the lock and leave the rest to recovery."""
         self.lock.release()
 
+    def __del__(self) -> None:
+        """Let go; at the end of the interpreter the kernel does."""
+        if not sys.is_finalizing():
+            self.abandon()
+
 
 class DirectoryClaim:
     """An entry that is checked out, with its lock; without one, a claim on what somebody else has checked out."""
@@ -49,6 +59,11 @@ class DirectoryClaim:
         """Close the lock and leave the entry to recovery."""
         if self.lock is not None:
             self.lock.release()
+
+    def __del__(self) -> None:
+        """Let go; at the end of the interpreter the kernel does."""
+        if not sys.is_finalizing():
+            self.abandon()
 
     def check(self, operation: Operation) -> State:
         """Return the state after `operation`.
