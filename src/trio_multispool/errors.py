@@ -305,6 +305,9 @@ class OwnershipLost(SpoolError):
 class DurabilityUnknown(SpoolError):
     """The operation was committed (`committed` is true), but the sync after it failed: power loss may undo it.
 
+    If `committed` is false, the disk failed in the commit itself, and it could not be seen whether it took place:
+    look where the entry is before trying again. Nothing was removed.
+
     After this, operations that have to survive power loss are refused until the spool is loaded again: the kernel
     forgets which writes it lost.
     """
@@ -314,6 +317,11 @@ class DurabilityUnknown(SpoolError):
     committed: bool
 
     def _message(self) -> str:
+        if not self.committed:
+            return (
+                f"the disk failed in the middle of a change of entry {self.name!r} in queue {self.queue!r}; whether it "
+                "took place could not be seen: look where the entry is before trying again"
+            )
         return (
             f"the change of entry {self.name!r} in queue {self.queue!r} was made, but whether it would survive "
             "power loss is unknown: a sync failed; check the disk and load the spool again"

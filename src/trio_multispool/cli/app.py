@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-import os
 import signal
-import sys
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from cyclopts import App, CycloptsError
@@ -42,6 +40,10 @@ after SIGTERM.
 """
 
 
+_USAGE: Final = "Usage: multispool mv [OPTIONS] SPOOL NAME... QUEUE\n"
+"""Of `mv`: an argument that may be repeated and one that follows it are one thing to Python."""
+
+
 def _version() -> str:
     try:
         return importlib.metadata.version("trio-multispool")
@@ -55,7 +57,10 @@ def make_app() -> App:
     completion = completion_command(lambda shell: app.generate_completion(shell=shell))
     commands: tuple[Callable[..., int], ...] = (create, put, ls, show, cat, work, mv, rm, adopt, completion)
     for position, command in enumerate(commands):
-        _ = app.command(command, sort_key=position)
+        usage = _USAGE if command is mv else None
+        _ = app.command(command, sort_key=position, usage=usage)
+    install = app.register_install_completion_command  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # its keyword arguments are untyped
+    install(help="Install the completion for your shell, and exit.")
     return app
 
 
@@ -69,7 +74,6 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return BY_SIGNAL + signal.SIGINT
     except BrokenPipeError:  # `multispool ls | head`: whoever read has seen enough
-        _drop_stdout()
         return BY_SIGNAL + signal.SIGPIPE
     finally:
         _ = signal.signal(signal.SIGTERM, previous)
@@ -79,8 +83,6 @@ def _run(arguments: Sequence[str]) -> int:
     app = make_app()
     try:
         code = app(arguments, print_error=False, exit_on_error=False)
-        if sys.stdout is not None:
-            sys.stdout.flush()
     except CycloptsError as error:
         output.complain(f"{' '.join(str(error).split())} See multispool --help")
         return Exit.USAGE
@@ -90,22 +92,9 @@ def _run(arguments: Sequence[str]) -> int:
     except SpoolError as error:
         output.complain(said(error))
         return code_of(error)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _drop_stdout()
-        output.complain(f"cannot write standard output: {error.strerror}")
-        return Exit.FAILED
     return code if isinstance(code, int) else Exit.SUCCESS
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
     """End in order, so that a terminal is left as it was found."""
     raise SystemExit(BY_SIGNAL + signal.SIGTERM)
-
-
-def _drop_stdout() -> None:
-    """Let the interpreter flush into nothing when it ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    _ = os.dup2(nowhere, 1)
-    os.close(nowhere)

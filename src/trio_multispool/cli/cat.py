@@ -23,11 +23,9 @@ def cat(spool: SpoolPath, name: EntryName, /) -> int:
     """
     if (fault := invalid_name(name)) is not None:
         raise fault
-    out = output.binary()
-    with looking(spool) as storage:
+    with looking(spool) as storage, output.writing() as out:
         try:
-            storage.read_data(name, lambda file: shutil.copyfileobj(file, out, _CHUNK))
+            storage.read_data(name, lambda file: shutil.copyfileobj(file, out.buffer, _CHUNK))
         except DataNotFound:
             raise Failure(f"there is no entry {name!r} in {storage.path!r}", Exit.NOT_FOUND) from None
-    out.flush()
     return Exit.SUCCESS

@@ -48,7 +48,8 @@ def ls(
     /,
     *,
     long: Annotated[
-        bool, Parameter(name=["--long", "-l"], negative="", help="List the entries, not only counts.")
+        bool,
+        Parameter(name=["--long", "-l"], negative="", show_default=False, help="List the entries, not only counts."),
     ] = False,
     as_json: AsJson = False,
 ) -> int:

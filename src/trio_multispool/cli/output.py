@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import sys
 import unicodedata
 from typing import TYPE_CHECKING, TextIO
@@ -12,7 +14,7 @@ import msgspec
 from trio_multispool.cli.exits import Failure
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
+    from collections.abc import Generator
 
 
 def prepare() -> None:
@@ -29,9 +31,8 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 def line(text: str) -> None:
     """Write a line to standard output at once."""
-    out = _stdout()
-    _ = out.write(text + "\n")
-    out.flush()
+    with writing() as out:
+        _ = out.write(text + "\n")
 
 
 def document(value: object) -> None:
@@ -41,29 +42,47 @@ def document(value: object) -> None:
 
 def raw(content: bytes) -> None:
     """Write bytes to standard output as they are."""
-    out = binary()
-    _ = out.write(content)
-    out.flush()
-
-
-def binary() -> BinaryIO:
-    """Return standard output for bytes."""
-    out = _stdout()
-    out.flush()
-    return out.buffer
+    with writing() as out:
+        _ = out.buffer.write(content)
 
 
 def complain(message: str) -> None:
     """Write one line to standard error, in the command's name."""
-    # Nobody reads a standard error that is closed.
-    if sys.stderr is not None and not sys.stderr.closed:
-        print(f"multispool: {printable(message)}", file=sys.stderr, flush=True)
+    remark(f"multispool: {printable(message)}")
 
 
-def _stdout() -> TextIO:
-    if sys.stdout is None or sys.stdout.closed:
+def remark(text: str) -> None:
+    """Write a line to standard error. If nobody reads it, the work itself goes on."""
+    stream: TextIO | None = sys.stderr
+    with contextlib.suppress(OSError, ValueError):  # `ValueError`: it is closed
+        print(text, file=stream, flush=True)
+
+
+@contextlib.contextmanager
+def writing() -> Generator[TextIO]:
+    """Give standard output, flushed before and after; what keeps it from being written ends the command.
+
+    A `BrokenPipeError` passes through: whoever read has seen enough.
+    """
+    out: TextIO | None = sys.stdout
+    if out is None or out.closed:
         raise Failure("standard output is closed")
-    return sys.stdout
+    try:
+        yield out
+        out.flush()
+    except BrokenPipeError:
+        drop_stdout()
+        raise
+    except OSError as error:
+        drop_stdout()
+        raise Failure(f"cannot write standard output: {error.strerror}") from error
+
+
+def drop_stdout() -> None:
+    """Let what is still to be flushed go nowhere, so that the interpreter does not complain when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    _ = os.dup2(nowhere, 1)
+    os.close(nowhere)
 
 
 def printable(text: str, keep: str = "") -> str:

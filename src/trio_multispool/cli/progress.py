@@ -59,8 +59,10 @@ class Bar:
     def remark(self, text: str, style: str = "") -> None:
         """Write a line to standard error, above the bar."""
         if self._progress is None:
-            if sys.stderr is not None and not sys.stderr.closed:
+            if output.is_terminal(sys.stderr):
                 error_console().print(Text(text, style), soft_wrap=True)
+            else:
+                output.remark(text)
         else:
             self._progress.console.print(Text(text, style), soft_wrap=True)
 

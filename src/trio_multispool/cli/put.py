@@ -64,8 +64,8 @@ def put(  # noqa: PLR0913  # what a person can say on the command line
     piece, so that they may be large. The first that fails ends the command; what was enqueued before stays.
 
     ```console
-    $ multispool put var/mail send letter.txt --meta to=anne@example.org --meta attempts=0
-    $ pg_dump shop | multispool put /srv/backups upload - --name shop --meta-json '{"keep": 7}'
+    $ multispool put var/mail send letter.txt --meta to=anne@example.org
+    $ pg_dump shop | multispool put /srv/backups upload - --name shop
     ```
     """
     paths = [os.fspath(file) for file in files]

@@ -33,24 +33,36 @@ class Ending:
 
 def run(work: Callable[[Ending], Awaitable[int]]) -> int:
     """Run `work` on Trio and return its exit code, or that of the signal that ended it."""
-    return trio.run(_run, work)
+    early: list[int] = []
+    # A signal that is ignored (`nohup`, a background job of a script) stays ignored. One that comes while Trio is
+    # starting waits; one that comes while it ends is too late.
+    wanted = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, lambda got, _frame: early.append(got)) for number in wanted}
+    try:
+        return trio.run(_run, work, wanted, early)
+    finally:
+        for number, handler in previous.items():
+            _ = signal.signal(number, handler)
 
 
-async def _run(work: Callable[[Ending], Awaitable[int]]) -> int:
+async def _run(work: Callable[[Ending], Awaitable[int]], wanted: list[signal.Signals], early: list[int]) -> int:
     ending, code, failure = Ending(), 0, None
     scope = trio.CancelScope()
 
+    def end(number: int) -> None:
+        if ending.signal is None:
+            ending.signal = signal.Signals(number)
+            scope.cancel()
+        else:
+            ending.hurry.set()
+
     async def watch(received: AsyncIterator[int]) -> None:
         async for number in received:
-            if ending.signal is None:
-                ending.signal = signal.Signals(number)
-                scope.cancel()
-            else:
-                ending.hurry.set()
+            end(number)
 
-    # A signal that is ignored (`nohup`, a background job of a script) stays ignored.
-    wanted = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     with trio.open_signal_receiver(*wanted) as received:
+        for number in early:
+            end(number)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch, received)
             with scope:

@@ -1,7 +1,6 @@
 """`multispool work`: run a command for each entry of a queue."""
 
 import shutil
-import sys
 from typing import Annotated, Any, Literal, final
 
 import msgspec
@@ -68,6 +67,8 @@ def work(  # noqa: PLR0913  # what a person can say on the command line
         Parameter(
             name="--once",
             negative="",
+            show_default=False,
+            show_default=False,
             help="End when nothing is left, each entry tried once. Exit code 6 if some failed.",
         ),
     ] = False,
@@ -78,9 +79,11 @@ def work(  # noqa: PLR0913  # what a person can say on the command line
             help="How many seconds a failed entry is kept before it goes back (without --failed and --once).",
         ),
     ] = _RETRY_DELAY,
-    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="No line for each entry.")] = False,
+    quiet: Annotated[
+        bool, Parameter(name=["--quiet", "-q"], negative="", show_default=False, help="No line for each entry.")
+    ] = False,
     as_json: Annotated[
-        bool, Parameter(name="--json", negative="", help="The lines on standard error are JSON.")
+        bool, Parameter(name="--json", negative="", show_default=False, help="The lines on standard error are JSON.")
     ] = False,
     trust_file_system: TrustFileSystem = False,
 ) -> int:
@@ -96,7 +99,7 @@ def work(  # noqa: PLR0913  # what a person can say on the command line
     as soon as somebody reads the queue.
 
     ```console
-    $ multispool work var/mail send --jobs 4 --failed failed -- sh -c 'sendmail -t'
+    $ multispool work var/mail send --jobs 4 --failed failed -- sendmail -t
     $ multispool work /srv/photos todo --once -- ./thumbnail.py
     ```
     """
@@ -191,8 +194,7 @@ class _Report:
 
 
 def _write_json(document: dict[str, object]) -> None:
-    if sys.stderr is not None:
-        print(msgspec.json.encode(document).decode(), file=sys.stderr, flush=True)
+    output.remark(msgspec.json.encode(document).decode())
 
 
 @final
@@ -230,11 +232,13 @@ class _Worker:
 
     async def _attempt(self, job: Job) -> None:
         """Run the command on an entry, and settle it."""
+        ended = False
         try:
             status, told = await self._run(job)
-        except trio.Cancelled:
-            self._report.returned(job.name, self._orders.queue)
-            raise
+            ended = True
+        finally:
+            if not ended:  # cancelled, or the command cannot be started: leaving the job's block returns the entry
+                self._report.returned(job.name, self._orders.queue)
         # What a command has done is kept, though the work may be ending.
         with trio.CancelScope(shield=True):
             if status == 0:

@@ -11,9 +11,11 @@ refused with EXDEV before the kernel even looks for the file, and file systems w
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import posixpath
+import stat
 from typing import TYPE_CHECKING, Final, final
 
 import msgspec
@@ -55,13 +57,18 @@ def open_layout(path: str | os.PathLike[str], calls: SystemCalls) -> Layout:
     path = os.path.abspath(path)  # one call, and no symlink is resolved
     try:
         root = calls.open_root(path)
+        try:
+            mode = stat.S_IMODE(calls.stat_fd(root).st_mode)
+        except OSError:
+            calls.close(root)
+            raise
     except FileNotFoundError as error:
         raise NotASpool(path, "there is no such directory; make it with Spool.create or `multispool create`") from error
     except NotADirectoryError as error:
         raise NotASpool(path, "it is not a directory") from error
     except OSError as error:
         raise as_spool_error(error, "open", path) from error
-    return Layout(path, root, calls)
+    return Layout(path, root, mode, calls)
 
 
 def check(layout: Layout, queues: Sequence[str], *, trust_file_system: bool) -> bool:
@@ -148,11 +155,12 @@ def create(
     try:
         _check_safety(layout, trust_file_system=trust_file_system)
         ours = read_format(layout)
-        spool_like = ours or all(_is_directory(layout, directory) for directory in _OURS)
-        if not spool_like and not layout.holds("", _MARK):
+        if not _is_begun(layout):
             with layout.doing("list", ""), layout.fresh_fd("") as fd:
-                if not {FORMAT_FILE, _MARK}.issuperset(calls.names(fd)):
-                    raise DirectoryNotEmpty(path)
+                empty = not calls.names(fd)
+            if not empty and not _is_begun(layout):  # unless another creator has begun since
+                raise DirectoryNotEmpty(path)
+        if not _is_begun(layout):
             if layout.directory_mode != mode:  # the directory was there; it must not give more than was asked for
                 with layout.doing("set the mode of", ""):
                     calls.change_mode(layout.fd(""), mode)
@@ -171,6 +179,13 @@ def create(
         layout.close()
 
 
+def _is_begun(layout: Layout) -> bool:
+    """Tell whether this is a spool, ours or the original's, or one that somebody is making or died making."""
+    if layout.holds("", FORMAT_FILE) or layout.holds("", _MARK):
+        return True
+    return all(_is_directory(layout, directory) for directory in _OURS)
+
+
 def adopt(layout: Layout) -> None:
     """Write `.spool.json`: from now on every user of this spool takes locks. Idempotent."""
     if read_format(layout):
@@ -181,7 +196,8 @@ def adopt(layout: Layout) -> None:
         try:
             layout.calls.move(_MARK, root, FORMAT_FILE, root)
         except FileExistsError:  # another creator was faster
-            layout.calls.unlink(_MARK, root)
+            with contextlib.suppress(FileNotFoundError):  # and a third removed our mark
+                layout.calls.unlink(_MARK, root)
         except FileNotFoundError:  # likewise, with our mark
             if not layout.holds("", FORMAT_FILE):
                 raise

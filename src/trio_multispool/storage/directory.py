@@ -142,7 +142,7 @@ class DirectoryStorage:
     def read_metadata(self, queue: str, name: str) -> bytes:
         """Read an available entry's metadata."""
         try:
-            return read_file(self._layout, queue, name)
+            return self._layout.again_if_replaced(queue, lambda: read_file(self._layout, queue, name))
         except FileNotFoundError as error:
             raise EntryNotFound(queue, name) from error
 
@@ -164,7 +164,10 @@ class DirectoryStorage:
         """Look at an available entry's metadata file."""
         with self._layout.doing("look at", queue, name):
             try:
-                return data.as_stat(self._layout.calls.stat(name, self._layout.fd(queue)))
+                found = self._layout.again_if_replaced(
+                    queue, lambda: self._layout.calls.stat(name, self._layout.fd(queue))
+                )
+                return data.as_stat(found)
             except FileNotFoundError as error:
                 raise EntryNotFound(queue, name) from error
 

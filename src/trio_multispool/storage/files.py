@@ -53,7 +53,7 @@ def opened(layout: Layout, directory: str, name: str) -> Generator[int]:
                 raise NotARegularFile(layout.full(directory, name))
         yield fd
     finally:
-        calls.close(fd)
+        layout.close_fd(fd)
 
 
 def read_through(layout: Layout, directory: str, name: str, read: Callable[[BinaryIO], T]) -> T:
@@ -78,19 +78,21 @@ def write_new(  # noqa: PLR0913  # where, what, and how far
         directory_fd = layout.fd(directory)
         mine = calls.open(name, NEW_FILE, directory_fd, layout.file_mode) if fd is None else fd
     try:
-        if fd is None:
-            with layout.doing("set the mode of", directory, name):
-                calls.change_mode(mine, layout.file_mode)
-        _fill(layout, directory, name, mine, write)
-        if sync:
-            with layout.doing("sync", directory, name):
-                calls.sync(mine)
+        try:
+            if fd is None:
+                with layout.doing("set the mode of", directory, name):
+                    calls.change_mode(mine, layout.file_mode)
+            _fill(layout, directory, name, mine, write)
+            if sync:
+                with layout.doing("sync", directory, name):
+                    calls.sync(mine)
+        finally:
+            if fd is None:  # an error here is a failed write like any other
+                with layout.doing("close", directory, name):
+                    calls.close(mine)
     except BaseException as error:
         _ = discard(layout, directory, name, because=error)
         raise
-    finally:
-        if fd is None:
-            calls.close(mine)
 
 
 def discard(layout: Layout, directory: str, name: str, *, because: BaseException) -> bool:

@@ -22,18 +22,19 @@ import contextlib
 import errno
 import os
 import posixpath
-import stat
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from trio_multispool.lifecycle import Place, State
 from trio_multispool.names import invalid_name
 from trio_multispool.storage.trouble import as_spool_error
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from trio_multispool.storage.syscalls import SystemCalls
+
+T = TypeVar("T")
 
 FORMAT_FILE: Final = ".spool.json"
 REGISTRY: Final = ".registry"
@@ -65,18 +66,19 @@ class Layout:
     """A spool directory that is open: its directories by relative name, as descriptors.
 
     Descriptors of directories are opened when first wanted and held until `close`, so that nobody can slip another
-    directory under an operation. One that was deleted or replaced on disk is opened anew by `refresh`; the old
-    descriptor stays open until the end, because another thread may be using it.
+    directory under an operation. One that was deleted or replaced on disk is opened anew by `refresh`, and by whatever
+    lists the places; the old descriptor stays open until the end, because another thread may be using it.
     """
 
-    def __init__(self, path: str, root: int, calls: SystemCalls) -> None:
-        """Take over `root`, a descriptor of the directory `path`."""
+    def __init__(self, path: str, root: int, mode: int, calls: SystemCalls) -> None:
+        """Take over `root`, a descriptor of the directory `path` with these permissions."""
         self.path: str = path
         self.calls: SystemCalls = calls
-        self.directory_mode: int = stat.S_IMODE(calls.stat_fd(root).st_mode)
-        self.file_mode: int = self.directory_mode & 0o666
+        self.directory_mode: int = mode
+        self.file_mode: int = mode & 0o666
         self._mutex = threading.Lock()
         self._open = {"": root}
+        self._inodes: dict[str, int] = {}
         self._outdated: list[int] = []
 
     def full(self, directory: str, name: str = "") -> str:
@@ -98,15 +100,17 @@ class Layout:
             if found is None:
                 if not self._open:
                     raise OSError(errno.EBADF, "the spool is closed")
-                found = self._open[directory] = self._open_below(directory)
+                found = self._open_below(directory)
+                self._open[directory] = found
             return found
 
     def optional_fd(self, directory: str) -> int | None:
         """Return the descriptor of a directory that need not exist, or `None`."""
-        try:
-            return self.fd(directory)
-        except FileNotFoundError:
-            return None
+        with self.doing("open", directory):
+            try:
+                return self.fd(directory)
+            except FileNotFoundError:
+                return None
 
     def _open_below(self, directory: str) -> int:
         """Open each component from the root on, so that no component can be a symlink."""
@@ -115,30 +119,31 @@ class Layout:
             for component in directory.split("/"):
                 below = self.calls.open(component, READ_DIRECTORY, current)
                 if opened >= 0:
-                    self.calls.close(opened)
+                    self.close_fd(opened)
                 current = opened = below
+            self._inodes[directory] = self.calls.stat_fd(opened).st_ino
         except OSError:
             if opened >= 0:
-                self.calls.close(opened)
+                self.close_fd(opened)
             raise
         return opened
 
     def refresh(self, directory: str) -> bool:
-        """Open a directory anew if what lies on disk is no longer the one that is held; tell whether that was so."""
-        with self._mutex:
-            held = self._open.get(directory)
-            if held is None:
-                return False
+        """Forget a held directory that is no longer the one that lies on disk; tell whether that was so."""
+        parent, _, name = directory.rpartition("/")
+        replaced = self.refresh(parent) if parent else False
+        with self.doing("look at", directory):
             try:
-                fresh = self._open_below(directory)
-            except OSError:
-                fresh = -1
-            if fresh >= 0 and _same(self.calls.stat_fd(fresh), self.calls.stat_fd(held)):
-                self.calls.close(fresh)
+                inode = self.calls.stat(name, self.fd(parent)).st_ino
+            except FileNotFoundError:
+                inode = -1
+        return self._forget_unless(directory, inode) or replaced
+
+    def _forget_unless(self, directory: str, inode: int) -> bool:
+        with self._mutex:
+            if directory not in self._open or self._inodes[directory] == inode:
                 return False
             self._outdated.append(self._open.pop(directory))
-            if fresh >= 0:
-                self._open[directory] = fresh
             return True
 
     @contextlib.contextmanager
@@ -148,6 +153,11 @@ class Layout:
         try:
             yield fd
         finally:
+            self.close_fd(fd)
+
+    def close_fd(self, fd: int) -> None:
+        """Close a descriptor that nothing was written through: an error tells nothing, and it is closed anyway."""
+        with contextlib.suppress(OSError):
             self.calls.close(fd)
 
     def close(self) -> None:
@@ -157,29 +167,46 @@ class Layout:
             self._open.clear()
             self._outdated.clear()
         for fd in fds:
-            self.calls.close(fd)
+            self.close_fd(fd)
 
     # What is on disk. These raise a `SpoolError` if it cannot be told.
 
     def queues(self) -> list[str]:
         """Return the names of the queues found on disk, sorted."""
-        with self.doing("list", ""), self.fresh_fd("") as fd:
+        return self._children("")
+
+    def _children(self, directory: str) -> list[str]:
+        """Return the valid names of a directory's directories, sorted, having forgotten those that were replaced."""
+        with self.doing("list", directory), self.fresh_fd(directory) as fd:
             found = self.calls.directories(fd)
-        return sorted(name for name in found if invalid_name(name) is None)
+        names = sorted(name for name in found if invalid_name(name) is None)
+        for name in names:
+            child = f"{directory}/{name}" if directory else name
+            if self._inodes.get(child, found[name]) != found[name]:
+                _ = self.refresh(child)
+        return names
 
     def places(self, queue: str | None = None) -> list[Place]:
         """Return all places found on disk, or those of one queue."""
-        queues = self.queues() if queue is None else [queue]
+        queues = self._children("") if queue is None else [queue]
         found = [Place(name, State.AVAILABLE) for name in queues]
-        with self.doing("list", ""):
-            found += [
-                Place(name, State.CHECKED_OUT) for name in queues if self.optional_fd(f"{name}/{CHECKOUT}") is not None
-            ]
-            if self.optional_fd(QUARANTINE) is not None:
-                with self.fresh_fd(QUARANTINE) as fd:
-                    quarantined = sorted(name for name in self.calls.directories(fd) if invalid_name(name) is None)
-                found += [Place(name, State.QUARANTINED) for name in quarantined if queue in (None, name)]
+        for name in queues:
+            checkout = f"{name}/{CHECKOUT}"
+            _ = self.refresh(checkout)
+            if self.optional_fd(checkout) is not None:
+                found.append(Place(name, State.CHECKED_OUT))
+        if self.optional_fd(QUARANTINE) is not None:
+            found += [Place(name, State.QUARANTINED) for name in self._children(QUARANTINE) if queue in (None, name)]
         return found
+
+    def again_if_replaced(self, directory: str, look: Callable[[], T]) -> T:
+        """Return what `look` returns; if it finds no file, because the directory was replaced on disk, look again."""
+        try:
+            return look()
+        except FileNotFoundError:
+            if not self.refresh(directory):
+                raise
+            return look()
 
     def holds(self, directory: str, name: str) -> bool:
         """Tell whether a directory has a file of that name."""
@@ -216,7 +243,3 @@ class Layout:
             except FileExistsError:
                 return
             self.calls.change_mode(self.fd(directory), self.directory_mode)
-
-
-def _same(one: os.stat_result, other: os.stat_result) -> bool:
-    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)

@@ -14,6 +14,7 @@ them.)
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -53,9 +54,10 @@ class Lock:
             _table.locks.discard(self)
             if fd < 0:
                 return
-            try:
+            # An error has nothing to tell: the descriptor is closed in any case, and the lock with it.
+            with contextlib.suppress(OSError):
                 self._calls.unlock(fd)
-            finally:
+            with contextlib.suppress(OSError):
                 self._calls.close(fd)
 
 

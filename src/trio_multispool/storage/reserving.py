@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from trio_multispool.errors import EntryBusy, NameTaken, StorageFailure
+from trio_multispool.errors import DurabilityUnknown, EntryBusy, NameTaken, StorageFailure
 from trio_multispool.lifecycle import Operation, State, next_state
 from trio_multispool.storage import commits
 from trio_multispool.storage.claims import DirectoryReservation
+from trio_multispool.storage.commits import CommitUnknown
 from trio_multispool.storage.files import discard, unlink_if_there, write_new
 from trio_multispool.storage.layout import (
     DATA,
@@ -121,6 +122,9 @@ def enqueue(  # noqa: PLR0913  # each is a word of the operation
         before_commit()
         if not commits.move(layout, name, TEMPORARY, queue):
             raise StorageFailure("move", layout.full(TEMPORARY, name), 2)  # noqa: TRY301  # undone like all others
+    except CommitUnknown as error:  # the entry may be in its queue: what it consists of must stay
+        reservation.lock.release()
+        raise DurabilityUnknown(name, queue, committed=False) from error
     except BaseException as error:
         for directory in reversed(written):
             _ = discard(layout, directory, name, because=error)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from trio_multispool.errors import (
     AccessDenied,
+    DurabilityUnknown,
     NameTaken,
     NotARegularFile,
     OwnershipLost,
@@ -99,7 +100,7 @@ def _move_over_stale_copy(context: Context, name: str, queue: str, checked_out: 
 def _read(context: Context, queue: str, name: str) -> bytes:
     """Read an entry's metadata; trouble with this one file is told apart from trouble with the whole store."""
     try:
-        return read_file(context.layout, queue, name)
+        return context.layout.again_if_replaced(queue, lambda: read_file(context.layout, queue, name))
     except (NotARegularFile, AccessDenied, StorageFailure) as error:
         raise UnreadableEntry(queue, name, str(error)) from error
 
@@ -131,6 +132,8 @@ def save(  # noqa: PLR0913  # each is a word of the operation
         try:
             if not commits.move(layout, name, source, queue):
                 raise OwnershipLost(claim.queue, name)  # noqa: TRY301  # undone like all others
+        except commits.CommitUnknown as error:
+            raise DurabilityUnknown(name, queue, committed=False) from error
         except BaseException as error:
             if new is not None:  # the old metadata is still under the new one's name
                 _put_old_metadata_back(context, claim, new, error)
@@ -198,8 +201,11 @@ def remove(
     with _locked_for_the_call(context, claim) as locked:
         _sync_before_settling(context, claim, plan)
         before_commit()
-        if not commits.unlink(context.layout, source, name):
-            raise OwnershipLost(claim.queue, name)
+        try:
+            if not commits.unlink(context.layout, source, name):
+                raise OwnershipLost(claim.queue, name)
+        except commits.CommitUnknown as error:
+            raise DurabilityUnknown(name, claim.queue, committed=False) from error
         claim.state = target
         try:
             # Not left out for a lower level: an entry that power loss brings back must not come back without its data.

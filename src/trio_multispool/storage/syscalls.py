@@ -130,10 +130,10 @@ class SystemCalls:
         with os.scandir(fd) as entries:
             return [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
 
-    def directories(self, fd: int) -> list[str]:
-        """`getdents` likewise, for the names of directories only."""
+    def directories(self, fd: int) -> dict[str, int]:
+        """`getdents` likewise, for the names of directories only, with their inode numbers."""
         with os.scandir(fd) as entries:
-            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+            return {entry.name: entry.inode() for entry in entries if entry.is_dir(follow_symlinks=False)}
 
     def file_system_type(self, fd: int) -> int | None:
         """`fstatfs`: the number that says what kind of file system it is; `None` where there is no such number."""
