@@ -17,7 +17,6 @@ TrustFileSystem = Annotated[
         name="--trust-file-system",
         negative="",
         show_default=False,
-        show_default=False,
         help="Accept a file system that is not known to be local. Only if no other host mounts it.",
     ),
 ]

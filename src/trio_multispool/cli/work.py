@@ -68,7 +68,6 @@ def work(  # noqa: PLR0913  # what a person can say on the command line
             name="--once",
             negative="",
             show_default=False,
-            show_default=False,
             help="End when nothing is left, each entry tried once. Exit code 6 if some failed.",
         ),
     ] = False,

@@ -26,6 +26,7 @@ class Context:
         self.layout: Layout = layout
         self.level: Durability = level
         self.syncs: Syncs = Syncs(layout, level)
+        self.log: logging.Logger = _LOG
         self.adopted: bool = adopted
         """Whether `.spool.json` is there. If not, others may work here without locks: nothing may be collected."""
 
@@ -35,6 +36,6 @@ class Context:
         try:
             yield
         except SpoolError as error:
-            _LOG.warning(
+            self.log.warning(
                 "left for recovery to collect: files of entry %s of spool %s: %s", name, self.layout.path, error
             )

@@ -22,6 +22,7 @@ import msgspec
 
 from trio_multispool.errors import (
     DirectoryNotEmpty,
+    NotARegularFile,
     NotASpool,
     SeveralFileSystems,
     SharedFileSystem,
@@ -112,7 +113,7 @@ def _check_directories(layout: Layout, directories: Sequence[str]) -> None:
 def _is_mount(layout: Layout, directory: str) -> bool:
     """Ask for a rename of a file that does not exist: EXDEV comes before ENOENT."""
     try:
-        layout.calls.move(_NO_SUCH_NAME, layout.fd(directory), _NO_SUCH_NAME, layout.fd(TEMPORARY))
+        layout.calls.move(_NO_SUCH_NAME, layout.fd(directory), _NO_SUCH_NAME, layout.fd(""))
     except OSError as error:
         return error.errno == errno.EXDEV
     return False
@@ -208,12 +209,15 @@ def _write_mark(layout: Layout) -> None:
     """Write the mark, over what another creator is writing or died writing: all write the same bytes."""
     calls = layout.calls
     with layout.doing("write", "", _MARK):
-        fd = calls.open(_MARK, os.O_WRONLY | os.O_CREAT, layout.fd(""), layout.file_mode)
+        fd = calls.open(_MARK, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK, layout.fd(""), layout.file_mode)
         try:
+            if not stat.S_ISREG(calls.stat_fd(fd).st_mode):
+                raise NotARegularFile(layout.full("", _MARK))
             calls.change_mode(fd, layout.file_mode)
-            rest = memoryview(msgspec.json.encode(_Description(FORMAT)) + b"\n")
+            content = rest = memoryview(msgspec.json.encode(_Description(FORMAT)) + b"\n")
             while rest:
                 rest = rest[calls.write(fd, rest) :]
+            calls.truncate(fd, len(content))
             calls.sync(fd)
         finally:
             calls.close(fd)

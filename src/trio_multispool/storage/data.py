@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import stat
 from typing import TYPE_CHECKING, TypeVar
 
-from trio_multispool.errors import DataNotFound, OwnershipLost
+from trio_multispool.errors import DataNotFound, NotARegularFile, OwnershipLost
 from trio_multispool.lifecycle import State
 from trio_multispool.stats import Stat
 from trio_multispool.storage import commits
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def as_stat(found: os.stat_result) -> Stat:
-    """Return what is told about a file."""
+def as_stat(found: os.stat_result, path: str) -> Stat:
+    """Return what is told about a file; raises `NotARegularFile` for anything else."""
+    if not stat.S_ISREG(found.st_mode):
+        raise NotARegularFile(path)
     return Stat(found.st_size, datetime.datetime.fromtimestamp(found.st_mtime, datetime.UTC))
 
 
@@ -46,7 +49,7 @@ def stat_data(context: Context, name: str) -> Stat:
     layout = context.layout
     with layout.doing("look at", DATA, name):
         try:
-            return as_stat(layout.calls.stat(name, layout.fd(DATA)))
+            return as_stat(layout.calls.stat(name, layout.fd(DATA)), layout.full(DATA, name))
         except FileNotFoundError as error:
             raise DataNotFound(name) from error
 
@@ -66,7 +69,7 @@ def replace_data(  # noqa: PLR0913  # each is a word of the operation
     if claim is None or claim.lock is None:
         with (
             locked_if_possible(context, name),
-            unsafe_temporary(context, name, write_data, data=True, sync=plan.before) as new,
+            unsafe_temporary(context, name, write_data, sync=plan.before) as new,
         ):
             before_commit()
             if not commits.exchange(context.layout, (TEMPORARY, new), DATA, name):

@@ -7,9 +7,10 @@ why they only ever exchange with, or unlink, a file that must still be there, an
 from __future__ import annotations
 
 import contextlib
+import stat
 from typing import TYPE_CHECKING
 
-from trio_multispool.errors import EntryNotFound
+from trio_multispool.errors import EntryNotFound, NotARegularFile
 from trio_multispool.storage import commits
 from trio_multispool.storage.files import unlink_if_there
 from trio_multispool.storage.layout import REGISTRY, TEMPORARY
@@ -39,6 +40,18 @@ def locked_if_possible(context: Context, name: str) -> Generator[bool]:
         lock.release()
 
 
+def _check(context: Context, queue: str, name: str) -> None:
+    """Raise `EntryNotFound`, or `NotARegularFile` for what is no entry and none of our business."""
+    layout = context.layout
+    with layout.doing("look at", queue, name):
+        try:
+            found = layout.again_if_replaced(queue, lambda: layout.calls.stat(name, layout.fd(queue)))
+        except FileNotFoundError as error:
+            raise EntryNotFound(queue, name) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise NotARegularFile(layout.full(queue, name))
+
+
 def replace_metadata(  # noqa: PLR0913  # each is a word of the operation
     context: Context,
     queue: str,
@@ -55,11 +68,10 @@ def replace_metadata(  # noqa: PLR0913  # each is a word of the operation
     def write(file: BinaryIO) -> None:
         _ = file.write(metadata)
 
-    if not layout.holds(queue, name):
-        raise EntryNotFound(queue, name)
+    _check(context, queue, name)
     with (
         locked_if_possible(context, name),
-        unsafe_temporary(context, name, write, data=False, sync=plan.before) as new,
+        unsafe_temporary(context, name, write, sync=plan.before) as new,
     ):
         before_commit()
         if not commits.exchange(layout, (TEMPORARY, new), queue, name):
@@ -79,6 +91,7 @@ def delete(
     """Delete an available entry. If another owner has its lock, the rest of its files is left to recovery."""
     layout, syncs = context.layout, context.syncs
     plan = syncs.plan(durability)
+    _check(context, queue, name)
     with locked_if_possible(context, name) as locked:
         before_commit()
         if not commits.unlink(layout, queue, name):

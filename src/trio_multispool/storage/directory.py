@@ -167,7 +167,7 @@ class DirectoryStorage:
                 found = self._layout.again_if_replaced(
                     queue, lambda: self._layout.calls.stat(name, self._layout.fd(queue))
                 )
-                return data.as_stat(found)
+                return data.as_stat(found, self._layout.full(queue, name))
             except FileNotFoundError as error:
                 raise EntryNotFound(queue, name) from error
 

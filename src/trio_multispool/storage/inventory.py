@@ -6,6 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Final
 
+from trio_multispool.errors import NotARegularFile
 from trio_multispool.lifecycle import State
 from trio_multispool.storage.data import as_stat
 from trio_multispool.storage.layout import REGISTRY, directory_of
@@ -27,8 +28,8 @@ def inventory(layout: Layout, queue: str | None) -> Iterator[Item]:
         for name in layout.entry_names(directory):
             with layout.doing("look at", directory, name):
                 try:
-                    found = as_stat(layout.calls.stat(name, layout.fd(directory)))
-                except FileNotFoundError:
+                    found = as_stat(layout.calls.stat(name, layout.fd(directory)), layout.full(directory, name))
+                except (FileNotFoundError, NotARegularFile):  # it has gone, or been replaced, since it was listed
                     continue
             owner = _owner(layout, name, owners) if owners else None
             yield Item(name, place, found.size, found.modified_at, owner)

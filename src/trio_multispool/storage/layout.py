@@ -4,8 +4,7 @@
     SPOOL/.registry/NAME          reserves NAME for as long as the entry exists; its inode is the entry's lock
     SPOOL/.tmp/NAME               metadata being written
     SPOOL/.tmp/.data.NAME         data being replaced by the entry's owner
-    SPOOL/.tmp/.unsafe.NAME       metadata being written by somebody who may not own the entry; locked while alive
-    SPOOL/.tmp/.unsafe.data.NAME  data likewise
+    SPOOL/.tmp/.unsafe.*.NAME     either, being written by somebody who may not own the entry; locked by its writer
     SPOOL/.data/NAME              the entry's data
     SPOOL/.notes/NAME             what is kept about an entry beside its metadata; may be absent
     SPOOL/.quarantine/QUEUE/NAME  metadata that could not be decoded; .quarantine/.reasons/NAME says why
@@ -46,7 +45,6 @@ REASONS: Final = ".quarantine/.reasons"
 CHECKOUT: Final = ".checkout"
 DATA_PREFIX: Final = ".data."
 UNSAFE_PREFIX: Final = ".unsafe."
-UNSAFE_DATA_PREFIX: Final = ".unsafe.data."
 
 READ_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY
 READ_FILE: Final = os.O_RDONLY | os.O_NONBLOCK  # a FIFO planted in a queue must not block us

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trio_multispool.errors import NameTaken
+from trio_multispool.errors import AccessDenied, NameTaken, NotARegularFile, StorageFailure
 from trio_multispool.lifecycle import Place, State
 from trio_multispool.names import invalid_name
 from trio_multispool.storage import commits
@@ -48,8 +48,17 @@ def recover(context: Context, queue: str | None) -> list[Recovered]:
         if place.state is State.CHECKED_OUT:
             suspects.update(dict.fromkeys(layout.entry_names(directory_of(place))))
     suspects.update(dict.fromkeys(_writers(context)))
-    found = (recover_name(context, name) for name in suspects)
+    found = (_recover_or_pass_over(context, name) for name in suspects)
     return [recovered for recovered in found if recovered is not None]
+
+
+def _recover_or_pass_over(context: Context, name: str) -> Recovered | None:
+    """Recover one name; what lies in the way of this one must not keep the others from being recovered."""
+    try:
+        return recover_name(context, name)
+    except (NotARegularFile, AccessDenied, StorageFailure) as error:
+        context.log.warning("not recovered: entry %s of spool %s: %s", name, context.layout.path, error)
+        return None
 
 
 def _writers(context: Context) -> Iterator[str]:
@@ -124,6 +133,6 @@ def sweep(context: Context) -> Iterator[Recovered]:
         for name in layout.entry_names(directory):
             if layout.places_of(name):  # a look without the lock, which costs little and spares most
                 continue
-            recovered = recover_name(context, name)
+            recovered = _recover_or_pass_over(context, name)
             if recovered is not None:
                 yield recovered

@@ -53,18 +53,20 @@ def claim(
 ) -> DirectoryClaim | Unavailable:
     """Check an available entry out. `GONE` if it is not in the queue, `BUSY` if another owner has its lock."""
     layout = context.layout
-    lock = lock_existing(layout, name)
-    if lock is Unavailable.GONE:
-        if not layout.holds(queue, name):
-            return Unavailable.GONE
-        lock = lock_or_reserve(layout, name)
+    with _trouble_of_one_entry(queue, name):
+        lock = lock_existing(layout, name)
+        if lock is Unavailable.GONE:
+            if not layout.holds(queue, name):
+                return Unavailable.GONE
+            lock = lock_or_reserve(layout, name)
     if isinstance(lock, Unavailable):
         return lock
     checked_out = directory_of(Place(queue, State.CHECKED_OUT))
     metadata, moved = b"", False
     try:
         # Read first: running out of descriptors, or a bad sector, must strand nothing in .checkout.
-        metadata = _read(context, queue, name)
+        with _trouble_of_one_entry(queue, name):
+            metadata = layout.again_if_replaced(queue, lambda: read_file(layout, queue, name))
         before_commit()
         if context.adopted:
             moved = _move_over_stale_copy(context, name, queue, checked_out)
@@ -97,10 +99,11 @@ def _move_over_stale_copy(context: Context, name: str, queue: str, checked_out: 
         return commits.move(context.layout, name, queue, checked_out)
 
 
-def _read(context: Context, queue: str, name: str) -> bytes:
-    """Read an entry's metadata; trouble with this one file is told apart from trouble with the whole store."""
+@contextlib.contextmanager
+def _trouble_of_one_entry(queue: str, name: str) -> Generator[None]:
+    """Tell trouble with the files of this one entry from trouble with the whole store: a reader passes it over."""
     try:
-        return context.layout.again_if_replaced(queue, lambda: read_file(context.layout, queue, name))
+        yield
     except (NotARegularFile, AccessDenied, StorageFailure) as error:
         raise UnreadableEntry(queue, name, str(error)) from error
 
@@ -165,7 +168,7 @@ def _new_metadata(
         _ = file.write(metadata)
 
     if claim.lock is None:
-        with unsafe_temporary(context, claim.name, write, data=False, sync=plan.before) as name:
+        with unsafe_temporary(context, claim.name, write, sync=plan.before) as name:
             yield name
         return
     layout, name = context.layout, claim.name

@@ -1,17 +1,21 @@
 """Temporary files of those who may not own the entry: each is locked by its writer, so that its death is a fact too.
 
 An owner writes to `.tmp/NAME`, which its registry lock protects. `direct` and `…_unsafe` operations may run beside an
-owner, so they write to `.tmp/.unsafe.NAME` and lock that file itself.
+owner, and beside each other, so each writes to a file of its own, `.tmp/.unsafe.TOKEN-NUMBER.NAME`, and locks that
+file itself. After an exchange, the lock is on the file that is in place now, and the old one, under the temporary
+name, may be cleared away by anybody.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from typing import TYPE_CHECKING, Final
 
+from trio_multispool.clock import process_token
 from trio_multispool.errors import EntryBusy
 from trio_multispool.storage.files import unlink_if_there, write_new
-from trio_multispool.storage.layout import TEMPORARY, UNSAFE_DATA_PREFIX, UNSAFE_PREFIX
+from trio_multispool.storage.layout import TEMPORARY, UNSAFE_PREFIX
 from trio_multispool.storage.locks import lock_temporary
 from trio_multispool.verdicts import Unavailable
 
@@ -20,21 +24,18 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from trio_multispool.storage.context import Context
-    from trio_multispool.storage.locks import Lock
 
-_TRIES: Final = 16
+_token: Final = process_token()
+_number: Final = itertools.count()
 
 
 @contextlib.contextmanager
-def unsafe_temporary(
-    context: Context, entry: str, write: Callable[[BinaryIO], None], *, data: bool, sync: bool
-) -> Generator[str]:
-    """Yield the name of a new locked file with that content, and unlink whatever is under that name at the end.
-
-    Raises `EntryBusy` if somebody is doing the same to the same entry.
-    """
-    name = (UNSAFE_DATA_PREFIX if data else UNSAFE_PREFIX) + entry
-    lock = _make(context, name, entry)
+def unsafe_temporary(context: Context, entry: str, write: Callable[[BinaryIO], None], *, sync: bool) -> Generator[str]:
+    """Yield the name of a new locked file with that content, and unlink whatever is under that name at the end."""
+    name = f"{UNSAFE_PREFIX}{_token()}-{next(_number)}.{entry}"
+    lock = lock_temporary(context.layout, name, TEMPORARY, new=True)
+    if isinstance(lock, Unavailable):  # a recovery found it between its making and its locking
+        raise EntryBusy(entry)
     try:
         write_new(context.layout, TEMPORARY, name, write, sync=sync, fd=lock.fd)
         try:
@@ -44,16 +45,6 @@ def unsafe_temporary(
                 unlink_if_there(context.layout, TEMPORARY, name)
     finally:
         lock.release()
-
-
-def _make(context: Context, name: str, entry: str) -> Lock:
-    for _ in range(_TRIES):
-        lock = lock_temporary(context.layout, name, TEMPORARY, new=True)
-        if not isinstance(lock, Unavailable):
-            return lock
-        if lock is Unavailable.BUSY and not clear_dead_temporary(context, name):
-            raise EntryBusy(entry)
-    raise EntryBusy(entry)
 
 
 def clear_dead_temporary(context: Context, name: str) -> bool:
