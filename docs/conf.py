@@ -24,6 +24,7 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_preserve_defaults = True  # 0o700 and not 448
 autodoc_default_options = {"members": True, "show-inheritance": True}
 
 # Docstrings are Markdown, which autodoc takes for reStructuredText. Of what they use, bold text and lists are the same

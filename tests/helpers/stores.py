@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from trio_multispool import Durability, Unavailable
-    from trio_multispool.storage.protocol import Claim, Storage
+    from trio_multispool.storage.protocol import Claim, Reservation, Storage
 
 QUEUES = ("send", "retry", "failed")
 """Those of `helpers.spools.Mail`."""
@@ -85,3 +85,51 @@ def replace_data(storage: Storage, name: str, claimed: Claim | None, data: bytes
 def read_data(storage: Storage, name: str) -> bytes:
     """Read all of the data."""
     return storage.read_data(name, lambda file: file.read())
+
+
+# Every operation that changes something: what must be there first, and the operation itself
+
+
+def _entry(storage: Storage, name: str) -> None:
+    enqueue(storage, "send", name)
+
+
+def _claim(storage: Storage, name: str) -> Claim:
+    enqueue(storage, "send", name)
+    return claim(storage, "send", name)
+
+
+def _dead_owner(storage: Storage, name: str) -> None:
+    _claim(storage, name).abandon()
+
+
+def _reservation(storage: Storage, name: str) -> Reservation:
+    return storage.reserve(name)
+
+
+def _dead_reservation(storage: Storage, name: str) -> None:
+    storage.reserve(name).abandon()
+
+
+OPERATIONS: dict[str, tuple[Callable[[Storage, str], Any], Callable[[Storage, str, Any], object]]] = {
+    "reserve": (lambda s, n: None, lambda s, n, _: s.reserve(n)),
+    "give up": (_reservation, lambda s, _, reservation: s.give_up(reservation)),
+    "enqueue": (lambda s, n: None, lambda s, n, _: enqueue(s, "send", n)),
+    "check out": (_entry, lambda s, n, _: claim(s, "send", n)),
+    "save": (_claim, lambda s, _, claimed: save(s, claimed, "retry")),
+    "save unchanged": (_claim, lambda s, _, claimed: save(s, claimed, "retry", None)),
+    "save in place": (_claim, lambda s, _, claimed: save(s, claimed, "send")),
+    "release": (_claim, lambda s, _, claimed: s.release(claimed)),
+    "remove": (_claim, lambda s, _, claimed: remove(s, claimed)),
+    "quarantine": (_claim, lambda s, _, claimed: s.quarantine(claimed, "not to be read")),
+    "data save": (_claim, lambda s, n, claimed: replace_data(s, n, claimed)),
+    "direct save": (
+        _entry,
+        lambda s, n, _: s.replace_metadata("send", n, NEW, durability=None, before_commit=nothing),
+    ),
+    "direct remove": (_entry, lambda s, n, _: s.delete("send", n, durability=None, before_commit=nothing)),
+    "direct data save": (_entry, lambda s, n, _: replace_data(s, n, None)),
+    "recover": (_dead_owner, lambda s, _n, _: s.recover()),
+    "sweep": (_dead_reservation, lambda s, _n, _: list(s.sweep())),
+}
+"""By name: a function of the store and the entry's name that prepares, and one that gets what was prepared."""

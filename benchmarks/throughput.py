@@ -1,0 +1,123 @@
+"""Entries per second that one process enqueues, and checks out and removes, with 1 task and with 64.
+
+    python benchmarks/throughput.py [--directory DIRECTORY] [--durability power|process]
+
+Each row is measured in several rounds, each in a new spool: a number of entries is enqueued, shared among the tasks,
+and then the same tasks check all of them out and remove them. The clock runs from the first task's start to the last
+one's end. One round before is not counted. Shown are the median of the rounds, the slowest and the fastest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import enum
+import os
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from trio_multispool import Durability, Spool, Spoolable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+TASKS = (1, 64)
+DATA = b"x" * 1024
+
+
+class Queue(enum.Enum):
+    """The queues."""
+
+    WORK = "work"
+
+
+class Note(msgspec.Struct):
+    """The metadata."""
+
+    number: int
+
+
+NOTES = Spoolable(queues=Queue, metadata=Note, data=bytes)
+
+
+async def timed(tasks: int, work: Callable[[], Awaitable[None]]) -> float:
+    """Run `work` in so many tasks; return how long they took together, in seconds."""
+    began = time.perf_counter()
+    async with trio.open_nursery() as nursery:
+        for _ in range(tasks):
+            nursery.start_soon(work)
+    return time.perf_counter() - began
+
+
+async def measure(directory: str, durability: Durability, tasks: int, entries: int) -> tuple[float, float]:
+    """Run one round; return how many entries per second were enqueued, and checked out and removed."""
+    with tempfile.TemporaryDirectory(dir=directory, prefix="multispool-benchmark-") as folder:
+        async with (await Spool.create(f"{folder}/spool", NOTES, durability=durability)).unwrap() as spool:
+            numbers, removed = iter(range(entries)), 0
+
+            async def enqueue() -> None:
+                for number in numbers:  # all tasks draw from one iterator
+                    (await spool.enqueue(Queue.WORK, Note(number), DATA)).unwrap()
+
+            async def remove() -> None:
+                nonlocal removed
+                async for job in reader.available():
+                    async with job:
+                        (await job.remove()).unwrap()
+                    removed += 1
+
+            enqueueing = await timed(tasks, enqueue)
+            async with spool.reader(Queue.WORK) as reader:
+                removing = await timed(tasks, remove)
+            if removed != entries:
+                raise RuntimeError(f"{removed} of {entries} entries were removed")
+    return entries / enqueueing, entries / removing
+
+
+def described(rates: list[float]) -> str:
+    """Show the median and the spread."""
+    return f"{statistics.median(rates):8,.0f}  ({min(rates):,.0f} to {max(rates):,.0f})"
+
+
+def file_system(directory: str) -> str:
+    """Name the file system, as `df` does."""
+    command = ["df", "--output=fstype", directory]
+    return subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()[-1]
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description="Measure how many entries per second one process works off.")
+    parser.add_argument("--directory", default=tempfile.gettempdir(), help="make the spools in here")
+    parser.add_argument("--durability", choices=[level.value for level in Durability], default=Durability.POWER.value)
+    parser.add_argument("--rounds", type=int, default=5, help="rounds that count, for each row (5)")
+    parser.add_argument("--entries", type=int, default=2000, help="entries a round; for 1 task a quarter (2000)")
+    arguments = parser.parse_args()
+    durability = Durability(arguments.durability)
+
+    versions = ", ".join(f"{name} {version(name)}" for name in ("trio", "anyio"))
+    print(f"Python {platform.python_version()}, {versions}, {platform.system()} {platform.release()}")
+    print(
+        f"{os.cpu_count()} CPUs, {arguments.directory} on {file_system(arguments.directory)}, "
+        f"durability {durability.value}, {len(DATA)} bytes of data, {arguments.rounds} rounds"
+    )
+    print()
+    print("tasks  entries  enqueued per second          checked out and removed per second")
+    for tasks in TASKS:
+        entries = max(arguments.entries // (4 if tasks == 1 else 1), tasks)
+        rounds = [
+            trio.run(measure, arguments.directory, durability, tasks, entries) for _ in range(arguments.rounds + 1)
+        ][1:]
+        enqueued, removed = map(list, zip(*rounds, strict=True))
+        print(f"{tasks:5}  {entries:7}  {described(enqueued):27}  {described(removed)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
