@@ -64,7 +64,7 @@ class QueueReader(Generic[Q, M, D]):
         self._poll_interval = poll_interval
         self._listing: Listing[M] = Listing(core, queue.value)
         self._jobs: dict[CheckedOutEntry[Q, M, D], None] = {}
-        self._passes: weakref.WeakSet[Returned] = weakref.WeakSet()
+        self._passes: weakref.WeakSet[Given] = weakref.WeakSet()
         self._recovered_at = float("-inf")
         self._stop_requested = False
         self._stopping: anyio.Event | None = None
@@ -182,7 +182,7 @@ class QueueReader(Generic[Q, M, D]):
             answer = await self._core.run(
                 f"check-out from {self._queue.value}",
                 functools.partial(self._claim, passed_over=passed_over, recovering=recovering),
-                undo=self._undo,
+                undo=functools.partial(self._undo, passed_over=passed_over),
             )
             if isinstance(answer, Err):
                 return answer
@@ -211,10 +211,17 @@ class QueueReader(Generic[Q, M, D]):
             for recovered in self._core.storage.recover(self._queue.value):
                 if recovered.queue is not None:
                     self._core.log.info("entry %s is back in queue %s: its owner died", recovered.name, recovered.queue)
-        return self._listing.claim_next(before_commit, passed_over)
+        claimed = self._listing.claim_next(before_commit, passed_over)
+        if isinstance(passed_over, Given) and isinstance(claimed, Claimed):
+            passed_over.add(
+                claimed.claim.name
+            )  # here, while it is ours: from the moment it is back it must be passed over
+        return claimed
 
-    def _undo(self, claimed: Claimed[M] | NothingLeft) -> None:
+    def _undo(self, claimed: Claimed[M] | NothingLeft, passed_over: Container[str]) -> None:
         if isinstance(claimed, Claimed):
+            if isinstance(passed_over, Given):
+                passed_over.discard(claimed.claim.name)
             self._core.storage.release(claimed.claim)
 
     def _is_time_to_recover(self) -> bool:
@@ -226,9 +233,9 @@ class QueueReader(Generic[Q, M, D]):
 
     def _on_settled(self, job: CheckedOutEntry[Q, M, D], destination: str | None) -> None:
         self._jobs.pop(job, None)
-        if destination == self._queue.value:
-            for returned in self._passes:
-                returned.add(job.name)
+        if destination != self._queue.value:
+            for given in self._passes:
+                given.discard(job.name)
 
     def _event(self) -> anyio.Event:
         """Return the event that `stop` sets; raises unless the reader's block is being run."""
@@ -345,8 +352,8 @@ async def _work_off(
 
 
 @final
-class Returned:
-    """The names of entries that came back to the queue during one pass over it."""
+class Given:
+    """The names of entries that were given in one pass over a queue, and may come back to it while the pass goes on."""
 
     def __init__(self) -> None:
         """Begin with none."""
@@ -356,8 +363,12 @@ class Returned:
         """Remember a name."""
         self._names.add(name)
 
+    def discard(self, name: str) -> None:
+        """Forget a name, whose entry has gone elsewhere: it need not be remembered for the rest of a long pass."""
+        self._names.discard(name)
+
     def __contains__(self, name: object) -> bool:
-        """Tell whether it came back."""
+        """Tell whether it was given."""
         return name in self._names
 
 
@@ -374,9 +385,10 @@ class Jobs(Generic[Q, M, D]):
         self._reader = reader
         self._wait = wait
         self._ended = False
-        self._returned = Returned()
+        self._given: Container[str] = ()
         if not wait:
-            reader._passes.add(self._returned)  # noqa: SLF001  # one thing in two classes
+            self._given = given = Given()
+            reader._passes.add(given)  # noqa: SLF001  # one thing in two classes
 
     def __aiter__(self) -> Jobs[Q, M, D]:
         """Return itself."""
@@ -397,7 +409,7 @@ class Jobs(Generic[Q, M, D]):
         if self._ended:
             await checkpoint()
             return Ok(None)
-        answer = await self._reader._dequeue(self._returned, wait=self._wait)  # noqa: SLF001  # one thing in two classes
+        answer = await self._reader._dequeue(self._given, wait=self._wait)  # noqa: SLF001  # one thing in two classes
         if self._ended and isinstance(answer, Ok) and answer.value is not None:
             _ = await answer.value._give_back()  # noqa: SLF001  # one thing in several files
             return Ok(None)

@@ -19,9 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from trio_multispool.cli.app import run  # noqa: PLC0415  # the extra may be missing
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _EXTRA:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _EXTRA:
             raise
-        print(f"multispool: the module {error.name} is missing; the command needs the extra `cli`:", file=sys.stderr)
+        print(f"multispool: the module {missing} is missing; the command needs the extra `cli`:", file=sys.stderr)
         print('  python -m pip install "trio-multispool[cli]"', file=sys.stderr)
         return _USAGE
     return run(sys.argv[1:] if arguments is None else arguments)

@@ -40,7 +40,7 @@ after SIGTERM.
 """
 
 
-_USAGE: Final = "Usage: multispool mv [OPTIONS] SPOOL NAME... QUEUE\n"
+_USAGE: Final = "Usage: multispool mv [OPTIONS] SPOOL NAME... QUEUE"
 """Of `mv`: an argument that may be repeated and one that follows it are one thing to Python."""
 
 

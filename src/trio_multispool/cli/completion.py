@@ -15,7 +15,9 @@ def completion_command(generate: Callable[[Shell], str]) -> Callable[[Shell], in
     """Return the command, which prints what `generate` makes for a shell."""
 
     def completion(shell: Annotated[Shell, Parameter(name="SHELL", help="The shell.")], /) -> int:
-        """Print the script that completes commands, options, queues and entries in a shell.
+        """Print the script that makes a shell complete the command.
+
+        It completes commands, options, and the queues and entries of the spool that is named.
 
         ```console
         $ source <(multispool completion bash)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from trio_multispool.cli import output
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
-from trio_multispool.cli.finding import find_available
+from trio_multispool.cli.finding import find, find_available
 from trio_multispool.cli.opening import load, looking, member
 from trio_multispool.cli.progress import bar
 from trio_multispool.cli.running import Ending, run
 from trio_multispool.errors import EntryBusy, EntryNotFound, SpoolError
+from trio_multispool.lifecycle import State
 from trio_multispool.results import Err
 
 if TYPE_CHECKING:
@@ -75,6 +76,9 @@ class _Settler:
     async def settle(self, name: str) -> str:
         """Settle one entry, and return the queue that it was in."""
         for _ in range(_TRIES):
+            item = find(self._storage, name)
+            if item.place.state is State.CHECKED_OUT and item.place.queue not in self._spools:
+                _ = await self._spool_with(item.place.queue)  # loading brings back what dead processes had
             queue = find_available(self._storage, name)
             spool = await self._spool_with(queue)
             try:

@@ -141,9 +141,13 @@ def _lock(layout: Layout, name: str, flags: int, directory: str = REGISTRY) -> L
 def _take(layout: Layout, fd: int, name: str, directory_fd: int, *, new: bool) -> bool:
     """Lock an open file, and tell whether the name still leads to it; raises `OSError`."""
     calls = layout.calls
-    if new:
-        calls.change_mode(fd, layout.file_mode)
     calls.lock(fd)
+    if new:
+        try:
+            calls.change_mode(fd, layout.file_mode)
+        except OSError:  # of no use to anybody, and ours: it is locked
+            calls.unlink(name, directory_fd)
+            raise
     mine = calls.stat_fd(fd)
     if not stat.S_ISREG(mine.st_mode):
         raise IsADirectoryError(errno.EISDIR, "not a regular file")

@@ -24,18 +24,17 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from trio_multispool.storage.context import Context
+    from trio_multispool.storage.locks import Lock
 
 _token: Final = process_token()
 _number: Final = itertools.count()
+_TRIES: Final = 16
 
 
 @contextlib.contextmanager
 def unsafe_temporary(context: Context, entry: str, write: Callable[[BinaryIO], None], *, sync: bool) -> Generator[str]:
     """Yield the name of a new locked file with that content, and unlink whatever is under that name at the end."""
-    name = f"{UNSAFE_PREFIX}{_token()}-{next(_number)}.{entry}"
-    lock = lock_temporary(context.layout, name, TEMPORARY, new=True)
-    if isinstance(lock, Unavailable):  # a recovery found it between its making and its locking
-        raise EntryBusy(entry)
+    name, lock = _make(context, entry)
     try:
         write_new(context.layout, TEMPORARY, name, write, sync=sync, fd=lock.fd)
         try:
@@ -45,6 +44,15 @@ def unsafe_temporary(context: Context, entry: str, write: Callable[[BinaryIO], N
                 unlink_if_there(context.layout, TEMPORARY, name)
     finally:
         lock.release()
+
+
+def _make(context: Context, entry: str) -> tuple[str, Lock]:
+    for _ in range(_TRIES):
+        name = f"{UNSAFE_PREFIX}{_token()}-{next(_number)}.{entry}"
+        lock = lock_temporary(context.layout, name, TEMPORARY, new=True)
+        if not isinstance(lock, Unavailable):  # else a recovery found it between its making and its locking
+            return name, lock
+    raise EntryBusy(entry)
 
 
 def clear_dead_temporary(context: Context, name: str) -> bool:
