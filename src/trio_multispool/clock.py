@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import time
 from typing import TYPE_CHECKING
@@ -43,3 +44,8 @@ def stopwatch() -> Callable[[], float]:
     """Return a function that tells how many seconds have gone by since this call."""
     began = time.perf_counter()
     return lambda: time.perf_counter() - began
+
+
+def random_below(limit: int) -> int:
+    """Return a random number from 0 to `limit` - 1."""
+    return random.randrange(limit)

@@ -91,8 +91,10 @@ class Json(_WholeFile[T]):
         self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(cast("type[T]", type_))
 
     def encode(self, value: T, /) -> bytes:
-        """Return JSON in UTF-8 on one line."""
-        return msgspec.json.encode(value)
+        """Return JSON in UTF-8 on one line; raises `msgspec.ValidationError` for what `decode` would refuse."""
+        raw = msgspec.json.encode(value)
+        _ = self.decode(raw)  # msgspec checks types when it decodes: whoever takes the entry must be able to
+        return raw
 
     def decode(self, raw: bytes, /) -> T:
         """Decode and check; raises `msgspec.DecodeError`."""
@@ -112,8 +114,10 @@ class MessagePack(_WholeFile[T]):
         self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(cast("type[T]", type_))
 
     def encode(self, value: T, /) -> bytes:
-        """Return MessagePack."""
-        return msgspec.msgpack.encode(value)
+        """Return MessagePack; raises `msgspec.ValidationError` for what `decode` would refuse."""
+        raw = msgspec.msgpack.encode(value)
+        _ = self.decode(raw)  # as in `Json`
+        return raw
 
     def decode(self, raw: bytes, /) -> T:
         """Decode and check; raises `msgspec.DecodeError`."""
@@ -154,6 +158,7 @@ class Text(_WholeFile[str]):
 
 def metadata_codec(of: type[T] | MetadataCodec[T]) -> MetadataCodec[T]:
     """Return `of` if it is a codec, and else the codec for the type that it is."""
+    _refuse_class(of, "encode", "decode")
     if not _is_type(of):
         if isinstance(of, MetadataCodec):
             return of
@@ -164,12 +169,19 @@ def metadata_codec(of: type[T] | MetadataCodec[T]) -> MetadataCodec[T]:
 
 def data_codec(of: type[T] | DataCodec[T]) -> DataCodec[T]:
     """Return `of` if it is a codec, and else the codec for the type that it is."""
+    _refuse_class(of, "load", "dump")
     if not _is_type(of):
         if isinstance(of, DataCodec):
             return of
         message = f"data must be a type or have load and dump, and {of!r} is neither"
         raise TypeError(message)
     return cast("DataCodec[T]", _codec_of_type(of))
+
+
+def _refuse_class(of: object, *methods: str) -> None:
+    if isinstance(of, type) and all(hasattr(of, method) for method in methods):
+        message = f"{of.__name__} is the class of a codec; give one, {of.__name__}(…)"
+        raise TypeError(message)
 
 
 def _is_type(of: object) -> bool:

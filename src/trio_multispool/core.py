@@ -12,7 +12,9 @@ import anyio
 
 from trio_multispool._typing import TypeVar as TypeVarWithDefault
 from trio_multispool.errors import CorruptData, CorruptMetadata, EncodingFailed, SpoolError
+from trio_multispool.lifecycle import State
 from trio_multispool.offload import Offload
+from trio_multispool.results import Ok
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +53,7 @@ class Core(Generic[Q, M, D, A]):
         self._running = 0
         self._closed = False
         self._close_storage = weakref.finalize(self, storage.close)
+        self._close_storage.atexit = False  # the kernel closes them; a forked child must not wait for a lock here
         self._held: weakref.WeakSet[Claim | Reservation] = weakref.WeakSet()
 
     @property
@@ -88,7 +91,12 @@ class Core(Generic[Q, M, D, A]):
         """Run a transaction on the store; see `Offload.run`. Raises `anyio.ClosedResourceError` on a closed spool."""
         self._begin()
         try:
-            return await self._offload.run(operation, work, undo=undo, settling=settling)
+            answer = await self._offload.run(operation, work, undo=undo, settling=settling)
+            if self._closed and undo is not None and isinstance(answer, Ok):
+                value = answer.value
+                _ = await self._offload.finish(operation, lambda: undo(value))
+                self.check_open()
+            return answer
         finally:
             self._end()
 
@@ -133,14 +141,31 @@ class Core(Generic[Q, M, D, A]):
     def encode(self, metadata: M) -> bytes:
         """Return the bytes that stand for metadata, or raise `EncodingFailed`."""
         try:
-            return self.spoolable.metadata.encode(metadata)
+            raw = self.spoolable.metadata.encode(metadata)
+        except MemoryError:
+            raise
         except Exception as error:
             raise EncodingFailed("metadata", _told(error)) from error
+        if not isinstance(raw, bytes):
+            raise EncodingFailed("metadata", f"encode returned {type(raw).__name__} and not bytes")
+        return raw
+
+    def encode_if_changed(self, metadata: M, claim: Claim) -> bytes | None:
+        """Return the bytes of a job's metadata, or `None` if they stand for what was checked out.
+
+        Then the stored bytes are kept as they are, with whatever this program's type does not know of them.
+        """
+        raw = self.encode(metadata)
+        if raw == claim.metadata or raw == self.encode(self.decode(claim.queue, claim.name, claim.metadata)):
+            return None
+        return raw
 
     def decode(self, queue: str, name: str, raw: bytes) -> M:
         """Return the metadata that bytes stand for, or raise `CorruptMetadata`."""
         try:
             return self.spoolable.metadata.decode(raw)
+        except MemoryError:  # says nothing about the entry
+            raise
         except Exception as error:
             raise CorruptMetadata(queue, name, _told(error)) from error
 
@@ -150,6 +175,8 @@ class Core(Generic[Q, M, D, A]):
         def dump(file: BinaryIO) -> None:
             try:
                 self.spoolable.data.dump(data, file)
+            except MemoryError:
+                raise
             except Exception as error:
                 raise EncodingFailed("data", _told(error)) from error
 
@@ -161,6 +188,8 @@ class Core(Generic[Q, M, D, A]):
         def load(file: BinaryIO) -> D:
             try:
                 return self.spoolable.data.load(file)
+            except MemoryError:
+                raise
             except Exception as error:
                 raise CorruptData(name, _told(error)) from error
 
@@ -176,11 +205,21 @@ class Core(Generic[Q, M, D, A]):
                 self.storage.quarantine(claim, str(error))
             except SpoolError as failure:
                 error.add_note(f"it could not be set aside, and stays in its queue: {failure}")
-                self.storage.release(claim)
+                self.release_or_let_go(claim)
             raise
         except BaseException:
-            self.storage.release(claim)
+            self.release_or_let_go(claim)
             raise
+
+    def release_or_let_go(self, claim: Claim) -> None:
+        """Put back an entry that nobody will get; if that fails, recovery does it."""
+        try:
+            if claim.state is State.CHECKED_OUT:
+                self.storage.release(claim)
+        except SpoolError as failure:
+            _LOG.warning("entry %s of queue %s was let go: %s", claim.name, claim.queue, failure)
+        finally:
+            claim.abandon()
 
 
 def _told(error: Exception) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+import contextlib
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
 from trio_multispool.lifecycle import State
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from trio_multispool.core import Core
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 D = TypeVar("D")
 
+_NO_MUTEX: Final = contextlib.nullcontext()  # for data that has no owner
+
 
 @final
 class DataFile(Generic[D]):
@@ -27,8 +31,15 @@ class DataFile(Generic[D]):
     Using the data of a job that has been settled raises `RuntimeError`: it may be somebody else's by then.
     """
 
-    def __init__(self, core: Core[Any, Any, D, Any], name: str, claim: Claim | None) -> None:
-        """Refer to the data of an entry, owned through a claim or not."""
+    def __init__(
+        self,
+        core: Core[Any, Any, D, Any],
+        name: str,
+        claim: Claim | None,
+        mutex: AbstractContextManager[object] = _NO_MUTEX,
+    ) -> None:
+        """Refer to the data of an entry, owned through a claim or not; `mutex` keeps off whoever would settle it."""
+        self._mutex = mutex
         self._core = core
         self._name = name
         self._claim = claim
@@ -90,9 +101,11 @@ class DataFile(Generic[D]):
         dump = self._core.dumping(value)
 
         def work(before_commit: BeforeCommit) -> None:
-            self._core.storage.replace_data(
-                self._name, self._claim, dump, durability=durability, before_commit=before_commit
-            )
+            with self._mutex:
+                self._check()
+                self._core.storage.replace_data(
+                    self._name, self._claim, dump, durability=durability, before_commit=before_commit
+                )
 
         return await self._core.run(f"saving the data of {self._name}", work)
 

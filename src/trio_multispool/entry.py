@@ -149,7 +149,7 @@ class Entry(Generic[Q, M, D]):
 
         def undo(checked_out: tuple[Claim, M] | Unavailable) -> None:
             if not isinstance(checked_out, Unavailable):
-                core.storage.release(checked_out[0])
+                core.release_or_let_go(checked_out[0])
 
         answer = await core.run(f"check-out of entry {self._name}", work, undo=undo)
         if isinstance(answer, Err):

@@ -77,12 +77,12 @@ class CheckedOutEntry(Generic[Q, M, D]):
         self._on_settled = on_settled
         self._mutex = threading.Lock()
         self._failure: SpoolError | None = None
-        self._changed = False
+        self._let_go = False
         self.metadata: M = metadata
-        """The metadata as it was checked out, or as `update` left it."""
-        self.data: DataFile[D] = DataFile(core, claim.name, claim)
+        """The metadata as it was checked out; `save` stores what it is by then, however it was changed."""
+        self.data: DataFile[D] = DataFile(core, claim.name, claim, self._mutex)
         """The entry's data."""
-        self._finalizer = weakref.finalize(self, _let_go, claim, core.path)
+        self._finalizer = weakref.finalize(self, _warn_and_let_go, claim, core.path)
         self._finalizer.atexit = False
 
     def __repr__(self) -> str:
@@ -113,7 +113,6 @@ class CheckedOutEntry(Generic[Q, M, D]):
         ```
         """
         self.metadata = change(self.metadata)
-        self._changed = True
 
     async def save(
         self,
@@ -144,13 +143,10 @@ class CheckedOutEntry(Generic[Q, M, D]):
         """
         target = self._core.check_queue(queue)
         self._check()
-        if metadata is not UNCHANGED:
-            stored, write = metadata, True
-        else:
-            stored, write = self.metadata, self._changed
+        stored = self.metadata if metadata is UNCHANGED else metadata
 
         def work(before_commit: BeforeCommit) -> None:
-            raw = self._core.encode(stored) if write else None
+            raw = self._core.encode_if_changed(stored, self._claim)
             self._core.storage.save(self._claim, target, raw, durability=durability, before_commit=before_commit)
 
         answer = await self._settle("save", work, target)
@@ -216,12 +212,14 @@ class CheckedOutEntry(Generic[Q, M, D]):
         return answer
 
     def _check(self) -> None:
-        if self.settled:
-            message = f"entry {self.name!r} was settled before; a job is settled once"
+        if self.settled or self._let_go:
+            how = "settled" if self.settled else "let go"
+            message = f"entry {self.name!r} was {how} before; a job is settled once"
             raise RuntimeError(message)
 
     def _tell_if_settled(self, destination: str | None) -> None:
-        if self.settled and self._finalizer.detach() is not None and self._on_settled is not None:
+        over = self.settled or self._let_go
+        if over and self._finalizer.detach() is not None and self._on_settled is not None:
             self._on_settled(self, destination)
 
     async def _give_back(self) -> Answer[None]:
@@ -230,11 +228,13 @@ class CheckedOutEntry(Generic[Q, M, D]):
         For readers and blocks. A job that cannot be put back is let go, so that recovery can do it.
         """
         self._failure = None
-        if self.settled:
+        if self.settled or self._let_go:
             return Ok(None)
         if self._core.closed:
             _LOG.warning("entry %s of queue %s was let go: the spool was closed before", self.name, self._claim.queue)
+            self._let_go = True
             self._claim.abandon()
+            self._tell_if_settled(self._claim.queue)
             return Ok(None)
 
         def work() -> None:
@@ -246,6 +246,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
             answer: Answer[None] = await self._core.finish(f"return of entry {self.name}", work)
         finally:
             if not self.settled:
+                self._let_go = True
                 self._claim.abandon()
             self._tell_if_settled(self._claim.queue)
         if isinstance(answer, Err):
@@ -263,7 +264,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
         traceback: TracebackType | None,
     ) -> None:
         """Return the entry to its queue if it has not been settled."""
-        if self.settled:
+        if self.settled or self._let_go:
             await cancel_shielded_checkpoint()
             return
         failure = self._failure
@@ -276,7 +277,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
             exception.add_note(f"entry {self.name!r}: {failure}")
 
 
-def _let_go(claim: Claim, path: str) -> None:
+def _warn_and_let_go(claim: Claim, path: str) -> None:
     if claim.state is State.CHECKED_OUT and claim.held:
         warnings.warn(
             f"entry {claim.name!r} of spool {path} was never settled; put `async with job:` around the work",

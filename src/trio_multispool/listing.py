@@ -1,7 +1,8 @@
 """Working off a listing: the names of a queue that are still to be tried, shared by the tasks of one reader.
 
 A listing is a hint: only the rename decides who has an entry. It is worked off in its order, which is by name, before
-the queue is listed again; entries that others took meanwhile are passed over.
+the queue is listed again; entries that others took meanwhile are passed over, and whoever meets others goes on at
+some distance.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
 import msgspec
 
-from trio_multispool.clock import stopwatch
+from trio_multispool.clock import random_below, stopwatch
 from trio_multispool.errors import CorruptMetadata, UnreadableEntry
+from trio_multispool.lifecycle import State
 from trio_multispool.storage.protocol import Claim
 from trio_multispool.verdicts import Unavailable
 
@@ -55,6 +57,8 @@ class Listing(Generic[M]):
         self._mutex = threading.Lock()
         self._names: collections.deque[str] = collections.deque()
         self._complained: set[str] = set()
+        self._left_alone: set[str] = set()
+        self._misses = 0
 
     def claim_next(self, before_commit: BeforeCommit, passed_over: Container[str]) -> Claimed[M] | NothingLeft:
         """Check out the first entry that can be had, and is not in `passed_over`; in a worker thread."""
@@ -69,10 +73,16 @@ class Listing(Generic[M]):
                     took = elapsed()
                     continue
                 name = self._names.popleft()
-            if name in passed_over:
+            if name in passed_over or name in self._left_alone:
                 continue
-            claimed = self._claim(name, before_commit)
+            try:
+                claimed = self._claim(name, before_commit)
+            except BaseException:  # nobody has it, and it is still its turn
+                with self._mutex:
+                    self._names.appendleft(name)
+                raise
             if claimed is not None:
+                self._misses = 0
                 return claimed
 
     def _claim(self, name: str, before_commit: BeforeCommit) -> Claimed[M] | None:
@@ -84,8 +94,21 @@ class Listing(Generic[M]):
                 _LOG.warning("passed over: %s", error)
             return None
         if isinstance(claim, Unavailable):
+            self._make_way()
             return None
         try:
             return Claimed(claim, self._core.decode_or_set_aside(claim))
         except CorruptMetadata:
-            return None  # it is in quarantine, and the log says so
+            if claim.state is not State.QUARANTINED:  # it could not be set aside, as the log says
+                self._left_alone.add(name)
+            return None
+
+    def _make_way(self) -> None:
+        """Go on at some distance, because others are working off the same listing; what is skipped comes last.
+
+        The distance is drawn from a range that doubles with each miss in a row, as in exponential backoff: many readers
+        soon are far apart, and one that is alone never skips.
+        """
+        with self._mutex:
+            self._misses += 1
+            self._names.rotate(-random_below(min(2**self._misses, len(self._names) + 1)))

@@ -33,7 +33,10 @@ A_contra = TypeVar("A_contra", contravariant=True, default=None)
 
 
 def invalid_name(name: str) -> InvalidName | None:
-    """Say why `name` can be neither an entry nor a queue, or `None` if it can."""
+    """Say why `name` can be neither an entry nor a queue, or `None` if it can; raises `TypeError` for no string."""
+    if not isinstance(name, str):
+        message = f"a name is a string, not {name!r}"
+        raise TypeError(message)
     reason = _fault(name)
     return None if reason is None else InvalidName(name, reason)
 

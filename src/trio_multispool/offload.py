@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import math
 import threading
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
@@ -150,6 +151,7 @@ class Offload:
         """Use the caller's limiter, or one of its own: sharing the process's default could deadlock with its users."""
         self.limiter: anyio.CapacityLimiter = anyio.CapacityLimiter(DEFAULT_THREADS) if limiter is None else limiter
         self._settling = anyio.CapacityLimiter(DEFAULT_THREADS)
+        self._unlimited = anyio.CapacityLimiter(math.inf)  # tokens are taken from the others
 
     async def run(
         self,
@@ -168,15 +170,19 @@ class Offload:
         **Cancellation**: cancelled means that it did not happen. The only exception is asyncio's own, when it comes
         after the commit and there is no `undo`: then the `CancelledError` has a note.
         """
-        hop = _Hop(work)
+        hop, limiter = _Hop(work), self._settling if settling else self.limiter
+        # On behalf of the hop and not of the task: the task may hold a token of its own.
+        await limiter.acquire_on_behalf_of(hop)
         try:
-            await anyio.to_thread.run_sync(hop.run, limiter=self._settling if settling else self.limiter)
+            await anyio.to_thread.run_sync(hop.run, limiter=self._unlimited)
         except anyio.get_cancelled_exc_class() as cancelled:
             if hop.withdraw():
                 with anyio.CancelScope(shield=True):
                     await hop.wait_done()
                 await self._after_cancellation(operation, hop, undo, cancelled)
             raise
+        finally:
+            limiter.release_on_behalf_of(hop)
         return hop.result()
 
     async def _after_cancellation(
@@ -207,7 +213,9 @@ class Offload:
         with anyio.CancelScope(shield=True):
             while not hop.done:
                 try:
-                    await anyio.to_thread.run_sync(hop.run, limiter=self._settling)
+                    await anyio.to_thread.run_sync(hop.run, limiter=self._unlimited)
+                    if not hop.done:  # an earlier attempt, given up for lost, is running it
+                        await hop.wait_done()
                 except anyio.get_cancelled_exc_class() as cancelled:  # asyncio's own: a shield keeps the others off
                     cancellation = cancellation or cancelled
                     if hop.started:

@@ -105,7 +105,6 @@ class QueueReader(Generic[Q, M, D]):
         self._event().set()
         failures: list[SpoolError] = []
         cancelled: BaseException | None = None
-        await cancel_shielded_checkpoint()
         for job in list(self._jobs):
             try:
                 answer = await job._give_back()  # noqa: SLF001  # one thing in several files
@@ -114,6 +113,10 @@ class QueueReader(Generic[Q, M, D]):
                 continue
             if isinstance(answer, Err):
                 failures.append(answer.error)
+        try:
+            await cancel_shielded_checkpoint()
+        except anyio.get_cancelled_exc_class() as error:
+            cancelled = cancelled or error
         if exception is not None or cancelled is not None:
             for failure in failures:
                 cast("BaseException", exception or cancelled).add_note(f"not returned: {failure}")
@@ -208,7 +211,7 @@ class QueueReader(Generic[Q, M, D]):
     ) -> Claimed[M] | NothingLeft:
         """Check out the next entry, in a worker thread."""
         if recovering:
-            for recovered in self._core.storage.recover(self._queue.value):
+            for recovered in self._core.storage.recover(self._queue.value, insist=False):
                 if recovered.queue is not None:
                     self._core.log.info("entry %s is back in queue %s: its owner died", recovered.name, recovered.queue)
         claimed = self._listing.claim_next(before_commit, passed_over)
@@ -222,7 +225,7 @@ class QueueReader(Generic[Q, M, D]):
         if isinstance(claimed, Claimed):
             if isinstance(passed_over, Given):
                 passed_over.discard(claimed.claim.name)
-            self._core.storage.release(claimed.claim)
+            self._core.release_or_let_go(claimed.claim)
 
     def _is_time_to_recover(self) -> bool:
         now = anyio.current_time()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, final
 
 import msgspec
+from anyio.lowlevel import cancel_shielded_checkpoint
 
 from trio_multispool.lifecycle import State
 from trio_multispool.results import Err
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from types import TracebackType
 
     from trio_multispool.core import Core
@@ -38,33 +42,35 @@ class ReservedName:
         self._core = core
         self._reservation = reservation
         core.hold(reservation)
-        self._taken = False
+        self._mutex = threading.Lock()
+        self._given_up = False
         self._finalizer = weakref.finalize(self, _let_go, reservation, core.path)
         self._finalizer.atexit = False
 
     def __repr__(self) -> str:
         """Show the name, and whether it is still held."""
-        return f"<ReservedName {self.name!r}, {'used' if self._taken else 'held'}>"
+        return f"<ReservedName {self.name!r}, {'held' if self._usable else 'used or given up'}>"
 
     @property
     def name(self) -> str:
         """The name."""
         return self._reservation.name
 
-    def take(self, core: Core[Any, Any, Any, Any]) -> Reservation:
-        """Hand the reservation over to an `enqueue`; raises `RuntimeError` if it has been handed over or given up."""
+    @property
+    def _usable(self) -> bool:
+        return self._reservation.state is State.NOTHING and not self._given_up
+
+    @contextlib.contextmanager
+    def _use(self, core: Core[Any, Any, Any, Any]) -> Generator[Reservation]:
+        """Use the reservation in this thread, and nobody else meanwhile; for `enqueue`."""
         if core is not self._core:
             message = f"name {self.name!r} was reserved in another spool, {self._core.path}"
             raise RuntimeError(message)
-        if self._taken:
-            message = f"name {self.name!r} was used or given up before; reserve it again"
-            raise RuntimeError(message)
-        self._taken = True
-        return self._reservation
-
-    def hand_back(self) -> None:
-        """Hold the name again if the `enqueue` failed: it can be tried once more."""
-        self._taken = self._reservation.state is not State.NOTHING
+        with self._mutex:
+            if not self._usable:
+                message = f"name {self.name!r} was used or given up before; reserve it again"
+                raise RuntimeError(message)
+            yield self._reservation
 
     async def __aenter__(self) -> ReservedName:
         """Return the name. No checkpoint: were it cancelled here, the block's end would never come."""
@@ -77,13 +83,19 @@ class ReservedName:
         traceback: TracebackType | None,
     ) -> None:
         """Give the name up if it has not been used, whatever is cancelled meanwhile."""
-        self._taken = True
+        self._given_up = True
         if self._core.closed:
             self._reservation.abandon()
+        if self._reservation.state is not State.NOTHING or self._core.closed:
+            _ = self._finalizer.detach()
+            await cancel_shielded_checkpoint()
             return
-        answer = await self._core.finish(
-            f"giving up of name {self.name}", lambda: self._core.storage.give_up(self._reservation)
-        )
+
+        def give_up() -> None:
+            with self._mutex:  # an enqueue may be using it in another thread; then it has been used
+                self._core.storage.give_up(self._reservation)
+
+        answer = await self._core.finish(f"giving up of name {self.name}", give_up)
         _ = self._finalizer.detach()
         if isinstance(answer, Err):
             if exception is None:

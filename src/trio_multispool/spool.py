@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, final
 
 from anyio.lowlevel import cancel_shielded_checkpoint
 
@@ -27,7 +28,7 @@ from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
 
     import anyio
@@ -335,26 +336,15 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         directory = self._core.check_queue(queue)
-        storage, dump = self._core.storage, self._core.dumping(data)
-        reserved = name.name if isinstance(name, Use) and isinstance(name.name, ReservedName) else None
-        taken = None if reserved is None else reserved.take(self._core)
+        core, storage, dump = self._core, self._core.storage, self._core.dumping(data)
 
         def work(before_commit: BeforeCommit) -> str:
-            raw = self._core.encode(metadata)
-            reservation = self._reserve(name) if taken is None else taken
-            try:
+            raw = core.encode(metadata)
+            with self._reserved(name) as reservation:
                 storage.enqueue(reservation, directory, raw, dump, durability=durability, before_commit=before_commit)
-            except BaseException as error:
-                if taken is None:
-                    _give_up(storage, reservation, because=error)
-                raise
-            return reservation.name
+                return reservation.name
 
-        try:
-            answer = await self._core.run(f"enqueue into {directory}", work)
-        finally:
-            if reserved is not None:
-                reserved.hand_back()
+        answer = await core.run(f"enqueue into {directory}", work)
         return Ok(Entry(self, queue, answer.value)) if isinstance(answer, Ok) else answer
 
     async def reserve_name(
@@ -384,11 +374,25 @@ class Spool(Generic[Q, M, D, A]):
         )
         return Ok(ReservedName(self._core, answer.value)) if isinstance(answer, Ok) else answer
 
+    @contextlib.contextmanager
+    def _reserved(self, name: Reserve[A] | Use | None) -> Generator[Reservation]:
+        """Hold a name for one enqueue, in the worker thread; one that was reserved for it is given up if it fails."""
+        if isinstance(name, Use) and isinstance(name.name, ReservedName):
+            with name.name._use(self._core) as reservation:  # noqa: SLF001  # one thing in several files
+                yield reservation
+            return
+        reservation = self._reserve(name)
+        try:
+            yield reservation
+        except BaseException as error:
+            _give_up(self._core.storage, reservation, because=error)
+            raise
+
     def _reserve(self, name: Reserve[A] | Use | None) -> Reservation:
         """Reserve in the store, asking the generator again while names are taken; in the worker thread."""
         storage: Storage[Any, Reservation] = self._core.storage
         if isinstance(name, Use):
-            wanted = str(name.name)
+            wanted = cast("str", name.name)
             if (fault := invalid_name(wanted)) is not None:
                 raise fault
             return storage.reserve(wanted)
@@ -415,7 +419,7 @@ class Spool(Generic[Q, M, D, A]):
         are those of `entry.checkout` and of `job.save`, `remove` and `release`; then the entry is back in its queue.
 
         A handler that raises, is cancelled, or answers no verdict (`TypeError`) returns the entry; what it raises
-        passes through as the same object.
+        passes through as the same object. Raises `ValueError` for an entry of another spool.
 
         **Cancellation**: cancelled means that the entry is in its queue, unchanged.
         **Durability**: as `job.save` and `job.remove` say.
@@ -424,6 +428,7 @@ class Spool(Generic[Q, M, D, A]):
         (await spool.with_entry(entry, deliver)).unwrap()
         ```
         """
+        self._check_own(entry)
         answer = await entry.checkout()
         return answer if isinstance(answer, Err) else await handle(answer.value, handler)
 
@@ -441,17 +446,24 @@ class Spool(Generic[Q, M, D, A]):
                 pass  # somebody else does it
         ```
         """
+        self._check_own(entry)
         answer = await entry.try_checkout()
         if isinstance(answer, Err):
             return answer
         job = answer.value
         return Ok(job) if isinstance(job, Unavailable) else await handle(job, handler)
 
+    def _check_own(self, entry: Entry[Q, M, D]) -> None:
+        if entry.spool._core is not self._core:  # noqa: SLF001  # another of this class
+            message = f"{entry!r} belongs to another spool than {self!r}"
+            raise ValueError(message)
+
     def reader(self, queue: Q, *, poll_interval: float = POLL_INTERVAL) -> QueueReader[Q, M, D]:
         """Make a reader of a queue; put `async with` around it.
 
-        `poll_interval`: how long it waits at most before it looks again, in seconds. Raises `TypeError` if `queue` is
-        none of the spool's, and `ValueError` for an interval that is not positive.
+        `poll_interval`: how long it waits at most before it looks again, in seconds; longer, up to ten seconds, where
+        listing the queue is slow. Raises `TypeError` if `queue` is none of the spool's, and `ValueError` for an
+        interval that is not positive.
 
         ```python
         async with spool.reader(Mail.SEND) as reader:

@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from trio_multispool.errors import SpoolError
+from trio_multispool.storage.format import read_format
 from trio_multispool.storage.syncing import Syncs
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ class Context:
         self.log: logging.Logger = _LOG
         self.adopted: bool = adopted
         """Whether `.spool.json` is there. If not, others may work here without locks: nothing may be collected."""
+
+    def is_adopted(self) -> bool:
+        """Look again, if it was not: somebody may have adopted the spool since it was opened."""
+        if not self.adopted:
+            self.adopted = read_format(self.layout)
+        return self.adopted
 
     @contextlib.contextmanager
     def tidying(self, name: str) -> Generator[None]:

@@ -16,9 +16,7 @@ import errno
 import os
 import posixpath
 import stat
-from typing import TYPE_CHECKING, Final, final
-
-import msgspec
+from typing import TYPE_CHECKING, Final
 
 from trio_multispool.errors import (
     DirectoryNotEmpty,
@@ -26,11 +24,10 @@ from trio_multispool.errors import (
     NotASpool,
     SeveralFileSystems,
     SharedFileSystem,
-    UnsupportedFormat,
     WorldWritable,
 )
-from trio_multispool.storage.files import read_file
 from trio_multispool.storage.filesystem import file_system_name, is_known_local
+from trio_multispool.storage.format import describe_format, read_format
 from trio_multispool.storage.layout import CHECKOUT, DATA, FORMAT_FILE, REGISTRY, TEMPORARY, Layout
 from trio_multispool.storage.trouble import as_spool_error
 
@@ -39,18 +36,10 @@ if TYPE_CHECKING:
 
     from trio_multispool.storage.syscalls import SystemCalls
 
-FORMAT: Final = 1
 _MARK: Final = FORMAT_FILE + ".new"
 _OURS: Final = (REGISTRY, TEMPORARY, DATA)
 _WORLD_WRITABLE: Final = 0o002
 _NO_SUCH_NAME: Final = ".no-such-file"
-
-
-@final
-class _Description(msgspec.Struct):
-    """What `.spool.json` holds; keys that a later version adds are passed over."""
-
-    format: int
 
 
 def open_layout(path: str | os.PathLike[str], calls: SystemCalls) -> Layout:
@@ -131,21 +120,6 @@ def _is_directory(layout: Layout, directory: str) -> bool:
     return True
 
 
-def read_format(layout: Layout) -> bool:
-    """Tell whether there is a `.spool.json`; raises `UnsupportedFormat` unless it says what this version knows."""
-    try:
-        raw = read_file(layout, "", FORMAT_FILE)
-    except FileNotFoundError:
-        return False
-    try:
-        found = msgspec.json.decode(raw, type=_Description).format
-    except msgspec.DecodeError as error:
-        raise UnsupportedFormat(layout.path, f"{FORMAT_FILE}: {error}") from error
-    if found != FORMAT:
-        raise UnsupportedFormat(layout.path, f"format {found}")
-    return True
-
-
 def create(
     path: str | os.PathLike[str], queues: Sequence[str], calls: SystemCalls, *, mode: int, trust_file_system: bool
 ) -> None:
@@ -168,12 +142,13 @@ def create(
                 layout.close()
                 layout = open_layout(path, calls)
             _write_mark(layout)
-        made = [directory for directory in _OURS if _make(layout, directory)]
+        for directory in _OURS:
+            _make(layout, directory)
         for queue in queues:
-            made += [directory for directory in (queue, f"{queue}/{CHECKOUT}") if _make(layout, directory)]
-        if made:
-            for directory in ("", *queues):
-                _sync(layout, directory)
+            _make(layout, queue)
+            _make(layout, f"{queue}/{CHECKOUT}")
+        for directory in ("", *queues):  # also if nothing was made: who made it may have died before syncing it
+            _sync(layout, directory)
         if not ours and layout.holds("", _MARK):
             adopt(layout)
     finally:
@@ -185,6 +160,11 @@ def _is_begun(layout: Layout) -> bool:
     if layout.holds("", FORMAT_FILE) or layout.holds("", _MARK):
         return True
     return all(_is_directory(layout, directory) for directory in _OURS)
+
+
+def is_unfinished(layout: Layout) -> bool:
+    """Tell whether somebody is making or adopting the spool, or died while doing so."""
+    return layout.holds("", _MARK)
 
 
 def adopt(layout: Layout) -> None:
@@ -214,7 +194,7 @@ def _write_mark(layout: Layout) -> None:
             if not stat.S_ISREG(calls.stat_fd(fd).st_mode):
                 raise NotARegularFile(layout.full("", _MARK))
             calls.change_mode(fd, layout.file_mode)
-            content = rest = memoryview(msgspec.json.encode(_Description(FORMAT)) + b"\n")
+            content = rest = memoryview(describe_format())
             while rest:
                 rest = rest[calls.write(fd, rest) :]
             calls.truncate(fd, len(content))
@@ -229,14 +209,13 @@ def _sync(layout: Layout, directory: str) -> None:
         layout.calls.sync(layout.fd(directory))
 
 
-def _make(layout: Layout, directory: str) -> bool:
-    """Make a directory of the spool if it is missing; tell whether it was."""
+def _make(layout: Layout, directory: str) -> None:
+    """Make a directory of the spool if it is missing."""
     if _is_directory(layout, directory):
-        return False
+        return
     layout.ensure_directory(directory)
     if not _is_directory(layout, directory):
         raise NotASpool(layout.path, f"{directory!r} is not a directory")
-    return True
 
 
 def _make_root(path: str, calls: SystemCalls, mode: int) -> None:

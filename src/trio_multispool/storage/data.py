@@ -31,7 +31,11 @@ def as_stat(found: os.stat_result, path: str) -> Stat:
     """Return what is told about a file; raises `NotARegularFile` for anything else."""
     if not stat.S_ISREG(found.st_mode):
         raise NotARegularFile(path)
-    return Stat(found.st_size, datetime.datetime.fromtimestamp(found.st_mtime, datetime.UTC))
+    try:
+        modified_at = datetime.datetime.fromtimestamp(found.st_mtime, datetime.UTC)
+    except (ValueError, OverflowError):  # a time stamp that no calendar has
+        modified_at = datetime.datetime.max.replace(tzinfo=datetime.UTC)
+    return Stat(found.st_size, modified_at)
 
 
 def read_data(context: Context, name: str, read: Callable[[BinaryIO], T]) -> T:
@@ -80,6 +84,11 @@ def replace_data(  # noqa: PLR0913  # each is a word of the operation
         syncs.committed(DATA, name, "" if claim is None else claim.queue)
 
 
+def _check_owned(claim: DirectoryClaim) -> None:
+    if claim.state is not State.CHECKED_OUT or not claim.held:
+        raise OwnershipLost(claim.queue, claim.name)
+
+
 def _replace_own(
     context: Context,
     claim: DirectoryClaim,
@@ -89,12 +98,12 @@ def _replace_own(
     before_commit: Callable[[], None],
 ) -> None:
     layout, new = context.layout, DATA_PREFIX + claim.name
-    if claim.state is not State.CHECKED_OUT or not claim.held:
-        raise OwnershipLost(claim.queue, claim.name)
+    _check_owned(claim)
     unlink_if_there(layout, TEMPORARY, new)  # left by an owner of this name who died
     write_new(layout, TEMPORARY, new, write_data, sync=sync)
     try:
         before_commit()
+        _check_owned(claim)  # it may have been settled while the codec was writing
         if not commits.exchange(layout, (TEMPORARY, new), DATA, claim.name):
             _ = commits.move(layout, new, TEMPORARY, DATA, claim.name)
             return

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from trio_multispool.durability import Durability
-from trio_multispool.errors import EntryNotFound
+from trio_multispool.errors import EntryNotFound, OutOfSpace, ReadOnlySpool, TooManyOpenFiles
 from trio_multispool.storage import creation, data, direct, recovery, reserving, settling
 from trio_multispool.storage.context import Context
 from trio_multispool.storage.files import read_file
+from trio_multispool.storage.format import read_format
 from trio_multispool.storage.inventory import inventory
 from trio_multispool.storage.layout import DATA, REASONS, directory_of
 from trio_multispool.storage.syscalls import SystemCalls
@@ -57,7 +58,12 @@ class DirectoryStorage:
         try:
             adopted = creation.check(layout, queues, trust_file_system=trust_file_system)
             storage = cls(Context(layout, durability, adopted=adopted))
-            _ = storage.recover()
+            if not adopted and creation.is_unfinished(layout):
+                storage._context.log.warning(
+                    "making or adopting the spool %s was not finished, so nothing is recovered: do it again",
+                    layout.path,
+                )
+            _ = storage.recover(insist=False)
         except BaseException:
             layout.close()
             raise
@@ -74,7 +80,7 @@ class DirectoryStorage:
         """Open a directory as a spool without looking whether it is one, and without recovering anything."""
         layout = creation.open_layout(path, SystemCalls() if calls is None else calls)
         try:
-            adopted = creation.read_format(layout)
+            adopted = read_format(layout)
         except BaseException:
             layout.close()
             raise
@@ -249,9 +255,15 @@ class DirectoryStorage:
         """Return where the data lies."""
         return Path(self._layout.full(DATA, name))
 
-    def recover(self, queue: str | None = None) -> list[Recovered]:
+    def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:
         """Put back what dead owners held."""
-        return recovery.recover(self._context, queue)
+        try:
+            return recovery.recover(self._context, queue)
+        except (OutOfSpace, ReadOnlySpool, TooManyOpenFiles) as error:
+            if insist:
+                raise
+            self._context.log.warning("recovery of spool %s was put off: %s", self.path, error)
+            return []
 
     def sweep(self) -> Iterator[Recovered]:
         """Collect what belongs to no entry."""
@@ -260,7 +272,7 @@ class DirectoryStorage:
     def adopt(self) -> None:
         """Write `.spool.json`."""
         creation.adopt(self._layout)
-        self._context.adopted = True
+        _ = self._context.is_adopted()
 
     def queues(self) -> list[str]:
         """Return the queues on disk."""

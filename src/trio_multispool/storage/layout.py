@@ -187,12 +187,14 @@ class Layout:
     def places(self, queue: str | None = None) -> list[Place]:
         """Return all places found on disk, or those of one queue."""
         queues = self._children("") if queue is None else [queue]
-        found = [Place(name, State.AVAILABLE) for name in queues]
+        found: list[Place] = []
         for name in queues:
             checkout = f"{name}/{CHECKOUT}"
             _ = self.refresh(checkout)
             if self.optional_fd(checkout) is not None:
                 found.append(Place(name, State.CHECKED_OUT))
+        # After the check-outs: an entry that an `…_unsafe` operation moves meanwhile must not slip past whoever looks.
+        found += [Place(name, State.AVAILABLE) for name in queues]
         if self.optional_fd(QUARANTINE) is not None:
             found += [Place(name, State.QUARANTINED) for name in self._children(QUARANTINE) if queue in (None, name)]
         return found

@@ -114,8 +114,9 @@ def lock_temporary(layout: Layout, name: str, directory: str, *, new: bool) -> L
 
 def _lock(layout: Layout, name: str, flags: int, directory: str = REGISTRY) -> Lock | Unavailable:
     calls = layout.calls
-    try:
+    with layout.doing("open", directory):
         directory_fd = layout.fd(directory)
+    try:
         lock = _table.open(calls, name, directory_fd, flags, layout.file_mode)
     except FileNotFoundError:
         return Unavailable.GONE

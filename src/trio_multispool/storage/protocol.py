@@ -229,8 +229,12 @@ class Storage(Protocol[C, R]):
         """Return where the data can be read as a file by other programs, if it can."""
         ...
 
-    def recover(self, queue: str | None = None) -> list[Recovered]:
-        """Bring back what dead owners held in `queue` (or anywhere), and clear what they were writing."""
+    def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:
+        """Bring back what dead owners held in `queue` (or anywhere), and clear what they were writing.
+
+        Unless this is what the caller came for (`insist`), a store that takes no writes at the moment is no error:
+        whoever wants to read or to make room must be able to.
+        """
         ...
 
     def sweep(self) -> Iterator[Recovered]:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 def recover(context: Context, queue: str | None) -> list[Recovered]:
     """Put back what dead owners had checked out of `queue` (or of any), and clear what the dead were writing."""
-    if not context.adopted:
+    if not context.is_adopted():
         return []
     layout = context.layout
     suspects: dict[str, None] = {}
@@ -124,7 +124,7 @@ def collect_if_nowhere(context: Context, name: str) -> bool:
 
 def sweep(context: Context) -> Iterator[Recovered]:
     """Collect every reservation, data file and note that belongs to no entry and to no living process."""
-    if not context.adopted:
+    if not context.is_adopted():
         return
     layout = context.layout
     for directory in (REGISTRY, DATA, NOTES):

@@ -43,17 +43,21 @@ def reserve(context: Context, name: str) -> DirectoryReservation:
     """Hold a name that no entry has. Raises `NameTaken`, or `EntryBusy` where it is held and in no place yet."""
     lock = _newborn_or_taken_over(context, name)
     try:
-        found = context.layout.places_of(name)
-        if found:
-            if context.syncs.reserving:
-                context.syncs.directory(directory_of(found[0]))
-            raise NameTaken(name)  # noqa: TRY301  # the lock has to be released either way
+        _refuse_if_taken(context, name)
         if context.adopted:
             clear_leftovers(context, name)
     except BaseException:
         lock.release()
         raise
     return DirectoryReservation(name, lock)
+
+
+def _refuse_if_taken(context: Context, name: str) -> None:
+    """Raise `NameTaken` if the name is in any place, once that is durable: whoever is told so may rely on the entry."""
+    for place in context.layout.places_of(name)[:1]:
+        if context.syncs.reserving:
+            context.syncs.directory(directory_of(place))
+        raise NameTaken(name)
 
 
 def _newborn_or_taken_over(context: Context, name: str) -> Lock:
@@ -70,7 +74,8 @@ def _newborn_or_taken_over(context: Context, name: str) -> Lock:
         if not isinstance(found, Unavailable):
             return found
         if found is Unavailable.BUSY:
-            raise NameTaken(name) if layout.places_of(name) else EntryBusy(name)
+            _refuse_if_taken(context, name)
+            raise EntryBusy(name)
     raise EntryBusy(name)
 
 

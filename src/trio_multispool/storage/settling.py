@@ -247,10 +247,9 @@ def quarantine(context: Context, claim: DirectoryClaim, reason: str) -> None:
     with _locked_for_the_call(context, claim):
         unlink_if_there(layout, REASONS, name)
         write_new(layout, REASONS, name, lambda file: _write_line(file, reason), sync=False)
-        moved = commits.move(layout, name, directory_of(Place(claim.queue, State.CHECKED_OUT)), aside)
+        if not commits.move(layout, name, directory_of(Place(claim.queue, State.CHECKED_OUT)), aside):
+            raise OwnershipLost(claim.queue, name)
         claim.settle(target)
-    if not moved:
-        raise OwnershipLost(claim.queue, name)
 
 
 def _write_line(file: BinaryIO, line: str) -> None:

@@ -47,17 +47,26 @@ def sync_plan(spool: Durability, call: Durability | None) -> SyncPlan:
     )
 
 
+def check_durability(durability: Durability | None) -> None:
+    """Raise `TypeError` for what is no level: a mistake here would silently sync nothing."""
+    if durability is not None and not isinstance(durability, Durability):
+        message = f"durability is a member of Durability, not {durability!r}"
+        raise TypeError(message)
+
+
 class Syncs:
     """Syncs directories, and remembers whether one ever failed."""
 
     def __init__(self, layout: Layout, level: Durability) -> None:
         """Begin with nothing failed."""
+        check_durability(level)
         self._layout = layout
         self._level = level
         self._failed = False
 
     def plan(self, durability: Durability | None) -> SyncPlan:
         """Return the syncs of one operation; raises `SyncsRefused` if it needs any and one of a directory failed."""
+        check_durability(durability)
         plan = sync_plan(self._level, durability)
         if plan.before and self._failed:
             raise SyncsRefused(self._layout.path)
