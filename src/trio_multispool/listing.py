@@ -21,8 +21,6 @@ from trio_multispool.storage.protocol import Claim
 from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Container
-
     from trio_multispool.core import Core
     from trio_multispool.offload import BeforeCommit
 
@@ -47,6 +45,32 @@ class NothingLeft(msgspec.Struct, frozen=True):
     """In seconds."""
 
 
+@final
+class Given:
+    """The names of entries that were given in one pass over a queue, and may come back to it while the pass goes on."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._mutex = threading.Lock()
+        self._names: set[str] = set()
+
+    def add(self, name: str) -> bool:
+        """Remember a name, of an entry that is in hand; tell whether it is new."""
+        with self._mutex:
+            new = name not in self._names
+            self._names.add(name)
+            return new
+
+    def discard(self, name: str) -> None:
+        """Forget a name, whose entry has gone elsewhere: it need not be remembered for the rest of a long pass."""
+        with self._mutex:
+            self._names.discard(name)
+
+    def __contains__(self, name: str) -> bool:
+        """Tell whether it was given."""
+        return name in self._names
+
+
 class Listing(Generic[M]):
     """The names of one queue, worked off by any number of threads."""
 
@@ -60,8 +84,8 @@ class Listing(Generic[M]):
         self._left_alone: set[str] = set()
         self._misses = 0
 
-    def claim_next(self, before_commit: BeforeCommit, passed_over: Container[str]) -> Claimed[M] | NothingLeft:
-        """Check out the first entry that can be had, and is not in `passed_over`; in a worker thread."""
+    def claim_next(self, before_commit: BeforeCommit, given: Given | None) -> Claimed[M] | NothingLeft:
+        """Check out the first entry that can be had, and was not given before in this pass; in a worker thread."""
         took = None
         while True:
             with self._mutex:
@@ -73,7 +97,7 @@ class Listing(Generic[M]):
                     took = elapsed()
                     continue
                 name = self._names.popleft()
-            if name in passed_over or name in self._left_alone:
+            if name in self._left_alone or (given is not None and name in given):
                 continue
             try:
                 claimed = self._claim(name, before_commit)
@@ -81,9 +105,12 @@ class Listing(Generic[M]):
                 with self._mutex:
                     self._names.appendleft(name)
                 raise
-            if claimed is not None:
-                self._misses = 0
+            if claimed is None:
+                continue
+            self._misses = 0
+            if given is None or given.add(name):
                 return claimed
+            self._core.release_or_let_go(claimed.claim)  # given by another thread since it was looked up above
 
     def _claim(self, name: str, before_commit: BeforeCommit) -> Claimed[M] | None:
         try:

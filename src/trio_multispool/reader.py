@@ -13,12 +13,12 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 from trio_multispool.activity import Polling
 from trio_multispool.handling import handle
 from trio_multispool.job import CheckedOutEntry
-from trio_multispool.listing import Claimed, Listing, NothingLeft
+from trio_multispool.listing import Claimed, Given, Listing, NothingLeft
 from trio_multispool.results import Err, Ok
 from trio_multispool.wakeup import loop_caller
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Container
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from trio_multispool.core import Core
@@ -159,7 +159,7 @@ class QueueReader(Generic[Q, M, D]):
                 ...
         ```
         """
-        return await self._dequeue((), wait=True)
+        return await self._dequeue(None, wait=True)
 
     async def dequeue_available(self) -> Result[CheckedOutEntry[Q, M, D] | None, TryCheckoutError]:
         """Check out an entry if one can be had now. `Ok(None)`: there is none, or the reader was stopped.
@@ -173,10 +173,10 @@ class QueueReader(Generic[Q, M, D]):
         job = (await reader.dequeue_available()).unwrap()
         ```
         """
-        return await self._dequeue((), wait=False)
+        return await self._dequeue(None, wait=False)
 
     async def _dequeue(
-        self, passed_over: Container[str], *, wait: bool
+        self, given: Given | None, *, wait: bool
     ) -> Result[CheckedOutEntry[Q, M, D] | None, TryCheckoutError]:
         self._check_open()
         stopping, polling = self._event(), Polling(self._poll_interval)
@@ -184,8 +184,8 @@ class QueueReader(Generic[Q, M, D]):
             recovering = self._is_time_to_recover()
             answer = await self._core.run(
                 f"check-out from {self._queue.value}",
-                functools.partial(self._claim, passed_over=passed_over, recovering=recovering),
-                undo=functools.partial(self._undo, passed_over=passed_over),
+                functools.partial(self._claim, given=given, recovering=recovering),
+                undo=functools.partial(self._undo, given=given),
             )
             if isinstance(answer, Err):
                 return answer
@@ -206,25 +206,18 @@ class QueueReader(Generic[Q, M, D]):
         self._jobs[job] = None
         return job
 
-    def _claim(
-        self, before_commit: BeforeCommit, passed_over: Container[str], *, recovering: bool
-    ) -> Claimed[M] | NothingLeft:
+    def _claim(self, before_commit: BeforeCommit, given: Given | None, *, recovering: bool) -> Claimed[M] | NothingLeft:
         """Check out the next entry, in a worker thread."""
         if recovering:
             for recovered in self._core.storage.recover(self._queue.value, insist=False):
                 if recovered.queue is not None:
                     self._core.log.info("entry %s is back in queue %s: its owner died", recovered.name, recovered.queue)
-        claimed = self._listing.claim_next(before_commit, passed_over)
-        if isinstance(passed_over, Given) and isinstance(claimed, Claimed):
-            passed_over.add(
-                claimed.claim.name
-            )  # here, while it is ours: from the moment it is back it must be passed over
-        return claimed
+        return self._listing.claim_next(before_commit, given)
 
-    def _undo(self, claimed: Claimed[M] | NothingLeft, passed_over: Container[str]) -> None:
+    def _undo(self, claimed: Claimed[M] | NothingLeft, given: Given | None) -> None:
         if isinstance(claimed, Claimed):
-            if isinstance(passed_over, Given):
-                passed_over.discard(claimed.claim.name)
+            if given is not None:
+                given.discard(claimed.claim.name)
             self._core.release_or_let_go(claimed.claim)
 
     def _is_time_to_recover(self) -> bool:
@@ -355,27 +348,6 @@ async def _work_off(
 
 
 @final
-class Given:
-    """The names of entries that were given in one pass over a queue, and may come back to it while the pass goes on."""
-
-    def __init__(self) -> None:
-        """Begin with none."""
-        self._names: set[str] = set()
-
-    def add(self, name: str) -> None:
-        """Remember a name."""
-        self._names.add(name)
-
-    def discard(self, name: str) -> None:
-        """Forget a name, whose entry has gone elsewhere: it need not be remembered for the rest of a long pass."""
-        self._names.discard(name)
-
-    def __contains__(self, name: object) -> bool:
-        """Tell whether it was given."""
-        return name in self._names
-
-
-@final
 class Jobs(Generic[Q, M, D]):
     """The jobs of a reader, one after the other: what `async for` goes over.
 
@@ -388,10 +360,9 @@ class Jobs(Generic[Q, M, D]):
         self._reader = reader
         self._wait = wait
         self._ended = False
-        self._given: Container[str] = ()
-        if not wait:
-            self._given = given = Given()
-            reader._passes.add(given)  # noqa: SLF001  # one thing in two classes
+        self._given = None if wait else Given()
+        if self._given is not None:
+            reader._passes.add(self._given)  # noqa: SLF001  # one thing in two classes
 
     def __aiter__(self) -> Jobs[Q, M, D]:
         """Return itself."""
