@@ -316,3 +316,27 @@ async def test_a_reader_cancelled_in_a_check_out_has_nothing_in_hand(tmp_path: P
         with pytest.raises(asyncio.CancelledError):
             await task
         assert state_of(spool.path) == before
+
+
+async def test_a_reader_whose_leaving_is_cancelled_at_any_step_returns_all_it_has(tmp_path: Path) -> None:
+    """Whatever step of leaving a reader's block a cancellation meets, every entry in hand is back."""
+    async with await make_spool(tmp_path / "spool") as spool:
+        await put(spool, Mail.SEND, "1", "2", "3")
+        before = state_of(spool.path)
+        for steps in range(20):
+            leaving = asyncio.Event()
+
+            async def work(leaving: asyncio.Event = leaving) -> None:
+                async with spool.reader(Mail.SEND) as reader:
+                    for _ in range(3):
+                        assert (await reader.dequeue()).unwrap() is not None
+                    leaving.set()
+
+            task = asyncio.ensure_future(work())
+            await leaving.wait()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            assert state_of(spool.path) == before

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+class WithoutSyncs(SystemCalls):
+    """The real system calls, but nothing is synced: only power loss could tell, and the disk takes its time over it."""
+
+    def sync(self, fd: int) -> None:
+        """Do nothing."""
+
+
 @dataclasses.dataclass
 class Fault:
     """Which calls fail, how, and how many did."""
@@ -31,8 +38,8 @@ class Fault:
     met: int = 0
 
 
-class FailingCalls(SystemCalls):
-    """The real system calls, but for those that `fail` names. `made` records all calls with their paths."""
+class FailingCalls(WithoutSyncs):
+    """The real system calls, unsynced, but for those that `fail` names. `made` records all calls with their paths."""
 
     def __init__(self) -> None:
         """Begin with nothing that fails."""
@@ -78,9 +85,9 @@ class FailingCalls(SystemCalls):
             if fault.met <= fault.skip or (fault.times is not None and fault.met > fault.skip + fault.times):
                 continue
             if fault.after_effect:
-                getattr(SystemCalls, call)(self, *arguments)
+                getattr(WithoutSyncs, call)(self, *arguments)
             raise OSError(fault.errno, os.strerror(fault.errno), path)
-        return getattr(SystemCalls, call)(self, *arguments)
+        return getattr(WithoutSyncs, call)(self, *arguments)
 
     def open(self, name: str, flags: int, directory: int | None = None, mode: int = 0o600) -> int:
         """Open."""
@@ -139,7 +146,7 @@ class FailingCalls(SystemCalls):
         return self._do("directories", fd)
 
 
-class Mounted(SystemCalls):
+class Mounted(WithoutSyncs):
     """The real system calls, on a file system that says it is of another type."""
 
     def __init__(self, kind: int | None) -> None:

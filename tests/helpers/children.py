@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Self
 
 _START = """\
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Child:
             [sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def __enter__(self) -> Child:
+    def __enter__(self) -> Self:
         """Return the child."""
         return self
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from trio_multispool import Result, Spool, Spoolable
 
+
 def ordered() -> Spoolable[Any, Any, Any, None]:
     """Return a spoolable whose generated names are the same in every spool, so that two spools can be compared."""
     return strict_order(MAIL)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from helpers.calls import WithoutSyncs
 from trio_multispool import Spool, Spoolable
 
 if TYPE_CHECKING:
@@ -37,14 +38,25 @@ ANNE = Envelope("anne@example.org")
 BERT = Envelope("bert@example.org")
 
 
-async def make_spool(path: Path, spoolable: Spoolable[Any, Any, Any, Any] = MAIL, **options: Any) -> Spool[Any, Any, Any, Any]:
+async def make_spool(
+    path: Path, spoolable: Spoolable[Any, Any, Any, Any] = MAIL, **options: Any
+) -> Spool[Any, Any, Any, Any]:
     """Create a spool at `path`, or load the one that is there."""
     return (await Spool.create(path, spoolable, **options)).unwrap()
 
 
-async def load_spool(path: Path, spoolable: Spoolable[Any, Any, Any, Any] = MAIL, **options: Any) -> Spool[Any, Any, Any, Any]:
+async def load_spool(
+    path: Path, spoolable: Spoolable[Any, Any, Any, Any] = MAIL, **options: Any
+) -> Spool[Any, Any, Any, Any]:
     """Load the spool at `path`."""
     return (await Spool.load(path, spoolable, **options)).unwrap()
+
+
+async def quick_spool(
+    path: Path, spoolable: Spoolable[Any, Any, Any, Any] = MAIL, **options: Any
+) -> Spool[Any, Any, Any, Any]:
+    """Create a spool likewise, that does not take the time to sync, unless it is given system calls of its own."""
+    return await make_spool(path, spoolable, **{"system_calls": WithoutSyncs(), **options})
 
 
 async def put(spool: Spool[Any, Any, Any, Any], queue: Mail, *names: str, data: bytes = b"Hello") -> list[Any]:
@@ -84,7 +96,7 @@ _KINDS = {
 
 
 def snapshot(path: Path) -> dict[str, Node]:
-    """Return everything below `path` (and, under `.`, itself) with contents, modes, inodes and times; follows no symlink."""
+    """Return everything below `path` (and, under `.`, itself) with contents, modes, inodes and times."""
     found = {".": _node(os.fspath(path))}
     for directory, directories, files in os.walk(path):
         for name in [*directories, *files]:

@@ -39,7 +39,7 @@ def make_store(path: str | os.PathLike[str], *, queues: tuple[str, ...] = QUEUES
     return DirectoryStorage.open(path, queues, create=True, **options)
 
 
-def enqueue(
+def enqueue(  # noqa: PLR0913  # the operation's words
     storage: Storage,
     queue: str,
     name: str,
@@ -77,14 +77,16 @@ def remove(storage: Storage, claimed: Claim, **options: Any) -> None:
 
 def replace_data(storage: Storage, name: str, claimed: Claim | None, data: bytes = NEW_DATA, **options: Any) -> None:
     """Replace the data."""
-    storage.replace_data(
-        name, claimed, writing(data), durability=options.get("durability"), before_commit=nothing
-    )
+    storage.replace_data(name, claimed, writing(data), durability=options.get("durability"), before_commit=nothing)
+
+
+def _all_of(file: BinaryIO) -> bytes:
+    return file.read()
 
 
 def read_data(storage: Storage, name: str) -> bytes:
     """Read all of the data."""
-    return storage.read_data(name, lambda file: file.read())
+    return storage.read_data(name, _all_of)
 
 
 # Every operation that changes something: what must be there first, and the operation itself
@@ -113,7 +115,7 @@ def _dead_reservation(storage: Storage, name: str) -> None:
 
 OPERATIONS: dict[str, tuple[Callable[[Storage, str], Any], Callable[[Storage, str, Any], object]]] = {
     "reserve": (lambda s, n: None, lambda s, n, _: s.reserve(n)),
-    "give up": (_reservation, lambda s, _, reservation: s.give_up(reservation)),
+    "give up": (_reservation, lambda s, _n, reservation: s.give_up(reservation)),
     "enqueue": (lambda s, n: None, lambda s, n, _: enqueue(s, "send", n)),
     "check out": (_entry, lambda s, n, _: claim(s, "send", n)),
     "save": (_claim, lambda s, _, claimed: save(s, claimed, "retry")),
@@ -122,7 +124,7 @@ OPERATIONS: dict[str, tuple[Callable[[Storage, str], Any], Callable[[Storage, st
     "release": (_claim, lambda s, _, claimed: s.release(claimed)),
     "remove": (_claim, lambda s, _, claimed: remove(s, claimed)),
     "quarantine": (_claim, lambda s, _, claimed: s.quarantine(claimed, "not to be read")),
-    "data save": (_claim, lambda s, n, claimed: replace_data(s, n, claimed)),
+    "data save": (_claim, lambda s, n, claimed: replace_data(s, n, claimed, NEW_DATA)),
     "direct save": (
         _entry,
         lambda s, n, _: s.replace_metadata("send", n, NEW, durability=None, before_commit=nothing),

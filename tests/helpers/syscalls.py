@@ -102,17 +102,16 @@ class Countdown(HookedCalls):
         """Begin unarmed."""
         self._left = 0
         self.met = ""
-        """The n-th call in words, once it has come."""
+        """The n-th call in words, if it came to that."""
 
     def arm(self, n: int) -> None:
         """Count from here; the next call is the first."""
         self._left = n
         self.met = ""
 
-    def disarm(self) -> str:
-        """Count no more; return the n-th call in words, or nothing if it did not come to that."""
+    def disarm(self) -> None:
+        """Count no more."""
         self._left = 0
-        return self.met
 
     def counts(self, call: str, arguments: tuple[Any, ...]) -> bool:
         """Tell whether a call counts."""
@@ -148,7 +147,7 @@ class FailingAt(Countdown):
     def __init__(self, code: int, *, after_effect: bool = False, only: tuple[str, ...] = ()) -> None:
         """Fail with `code`; count all calls that can fail, or only those."""
         super().__init__()
-        self._code = code
+        self.code = code
         self._after_effect = after_effect
         self._only = only
 
@@ -160,7 +159,7 @@ class FailingAt(Countdown):
         """Fail."""
         if self._after_effect:
             perform()
-        raise OSError(self._code, os.strerror(self._code))
+        raise OSError(self.code, os.strerror(self.code))
 
 
 class Interleaved(HookedCalls):

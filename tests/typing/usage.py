@@ -34,7 +34,7 @@ from trio_multispool import (
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-    from trio_multispool import DataFile, Stat, Verdict
+    from trio_multispool import DataFile, Verdict
 
 
 class Mail(enum.Enum):
