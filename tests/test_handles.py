@@ -187,7 +187,7 @@ async def test_data_is_never_saved_into_an_entry_that_has_left(tmp_path: Path) -
 
 
 async def test_a_verdict_that_cannot_be_stored_and_an_entry_that_cannot_go_back_are_one_err(tmp_path: Path) -> None:
-    """On a file system that has become read-only, `iter` answers with that error, and the reader's block is left quietly."""
+    """On a file system that has become read-only, `iter` answers with that error, and no block raises."""
     calls = FailingCalls()
     async with await make_spool(tmp_path / "spool", durability=Durability.PROCESS, system_calls=calls) as spool:
         await put(spool, Mail.SEND, "one")

@@ -1,4 +1,4 @@
-"""asyncio's own cancellation: it raises at once while the thread goes on, and must keep working as it does without us."""
+"""asyncio's own cancellation raises at once while the thread goes on, and must keep working as it does without us."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ async def test_asyncio_timeout_works_as_it_does_without_us(operation: Operation,
 async def test_wait_for_works_as_it_does_without_us(
     operation: Operation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It raises `TimeoutError`, and the operation is withdrawn. The thread goes on when the cancellation has arrived."""
+    """It raises `TimeoutError`, and the operation is withdrawn. The thread goes on once it is cancelled."""
     before, after = await _states(operation, tmp_path / "twin")
     gate = Gate()
     async with (
@@ -165,7 +165,7 @@ async def test_wait_for_works_as_it_does_without_us(
 
 
 async def test_a_task_group_of_asyncio_cancels_its_operations(tmp_path: Path) -> None:
-    """A failing task cancels its sibling in the middle of an enqueue, and the group raises what the failing one raised."""
+    """A failing task cancels its sibling in the middle of an enqueue, and the group raises what it raised."""
     gate = Gate()
     async with await make_spool(tmp_path / "spool", ordered(), system_calls=gate) as spool:
         before = state_of(spool.path)
@@ -176,10 +176,13 @@ async def test_a_task_group_of_asyncio_cancels_its_operations(tmp_path: Path) ->
             asyncio.get_running_loop().call_soon(gate.go)
             raise LookupError("no such recipient")
 
-        with pytest.raises(ExceptionGroup) as group:
+        async def both() -> None:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(spool.enqueue(Mail.SEND, ANNE, b""))
                 tasks.create_task(fail())
+
+        with pytest.raises(ExceptionGroup) as group:
+            await both()
         assert [type(error) for error in group.value.exceptions] == [LookupError]
         assert state_of(spool.path) == before
 

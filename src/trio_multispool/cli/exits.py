@@ -40,7 +40,7 @@ class Failure(Exception):
     def __init__(self, message: str, code: int = Exit.FAILED) -> None:
         """Say what went wrong."""
         super().__init__(message)
-        self.code = int(code)
+        self.code: int = int(code)
 
 
 def code_of(error: SpoolError) -> Exit:

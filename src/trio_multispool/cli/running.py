@@ -27,7 +27,7 @@ class Ending:
         """Begin with no end in sight."""
         self.signal: signal.Signals | None = None
         """The signal that ends it."""
-        self.hurry = trio.Event()
+        self.hurry: trio.Event = trio.Event()
         """Set when a second signal comes: whoever sent it will not wait."""
 
 

@@ -33,7 +33,9 @@ class Stop:
 
     def __init__(self) -> None:
         """Begin unset."""
-        self.reading_end, self._writing_end = os.pipe()
+        reading_end, writing_end = os.pipe()
+        self.reading_end: int = reading_end
+        self._writing_end = writing_end
 
     def set(self) -> None:
         """Make every copy end with `Interrupted`. Idempotent."""

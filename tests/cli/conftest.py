@@ -1,0 +1,222 @@
+"""What the tests of the command share: running it as a person or a script would, as a process of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from helpers.stores import enqueue, make_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+COMMAND = [sys.executable, "-m", "trio_multispool"]
+# What would change the output of rich, or of this program.
+CHANGES_OUTPUT = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TERM", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """Return an environment in which output does not depend on who runs the tests."""
+    kept = {key: value for key, value in os.environ.items() if key not in CHANGES_OUTPUT}
+    return {key: value for key, value in kept.items() if not key.startswith("MULTISPOOL_")} | more
+
+
+class Multispool:
+    """Runs `multispool` in one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.started: list[subprocess.Popen[Any]] = []
+
+    def __call__(self, *arguments: str | os.PathLike[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run it to its end."""
+        options = {"capture_output": True, "text": True, "env": clean_environment()} | options
+        if "input" not in options and "stdin" not in options:
+            options["stdin"] = subprocess.DEVNULL
+        return subprocess.run([*COMMAND, *map(os.fspath, arguments)], cwd=self.directory, check=False, **options)
+
+    def done(self, *arguments: str | os.PathLike[str], **options: Any) -> str:
+        """Run it, expect it to succeed without a word on standard error, and return its output."""
+        found = self(*arguments, **options)
+        assert (found.returncode, found.stderr) == (0, "")
+        return found.stdout
+
+    def start(self, *arguments: str | os.PathLike[str], **options: Any) -> subprocess.Popen[str]:
+        """Start it and go on."""
+        defaults = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "env": clean_environment(),
+        }
+        process = subprocess.Popen(
+            [*COMMAND, *map(os.fspath, arguments)], cwd=self.directory, text=True, **(defaults | options)
+        )
+        self.started.append(process)
+        return process
+
+    def on_terminal(
+        self, *arguments: str, columns: int = 80, at: Callable[[bytes, int], object] | None = None
+    ) -> tuple[int, str]:
+        """Run it with a terminal of its own as its standard streams; return the exit code and all that was shown.
+
+        `at` is called with what has been shown so far and the terminal's descriptor, whenever more is shown.
+        """
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            cwd=self.directory,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=clean_environment(TERM="xterm-256color"),
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # these tests start no threads
+        )
+        self.started.append(process)
+        os.close(theirs)
+        shown = b""
+        try:
+            while piece := os.read(ours, 65536):
+                shown += piece
+                if at is not None:
+                    at(shown, ours)
+        except OSError:  # EIO: the last user of the terminal has closed it
+            pass
+        finally:
+            os.close(ours)
+        return process.wait(), shown.decode()
+
+
+@pytest.fixture
+def multispool(tmp_path: Path) -> Iterator[Multispool]:
+    """Run the command in `tmp_path`; what was started is ended with the test."""
+    command = Multispool(tmp_path)
+    yield command
+    for process in command.started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.wait()
+        for stream in (process.stdout, process.stderr):  # not read to their ends: an orphan may have them open
+            if stream is not None:
+                stream.close()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    """Make a spool with three queues: send, retry and failed."""
+    make_store(tmp_path / "spool").close()
+    return tmp_path / "spool"
+
+
+class Gate:
+    """Commands that `work` runs: each says that it has begun, and then waits until it is let go. No sleeping."""
+
+    def __init__(self, directory: Path) -> None:
+        self.begun, self.go = directory / "begun", directory / "go"
+        for fifo in (self.begun, self.go):
+            os.mkfifo(fifo)
+        # Open at both ends, so that neither side waits in `open`.
+        self._begun = os.open(self.begun, os.O_RDWR)
+        self._go = os.open(self.go, os.O_RDWR)
+
+    def command(self, before: str = ":", after: str = "exit 0") -> list[str]:
+        """Return a command that tells its process number when it has begun, and reads a line before it ends."""
+        return ["sh", "-c", f'{before}; echo $$ > "{self.begun}"; read line < "{self.go}"; {after}']
+
+    def wait_begun(self) -> int:
+        """Wait until a command has begun, and return its process number."""
+        line = b""
+        while not line.endswith(b"\n"):
+            line += os.read(self._begun, 1)
+        return int(line)
+
+    def let_go(self) -> None:
+        """Let one command end. A single byte: commands that read at once must not share a line."""
+        os.write(self._go, b"\n")
+
+    def close(self) -> None:
+        """Close the FIFOs."""
+        os.close(self._begun)
+        os.close(self._go)
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """Hold up the commands of `work`."""
+    made = Gate(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def put(spool: Path) -> Iterator[Callable[..., str]]:
+    """Return a function that enqueues an entry."""
+    store = make_store(spool)
+
+    def put_one(name: str, data: str = "Hello", queue: str = "send", meta: str = '{"to":"anne"}') -> str:
+        enqueue(store, queue, name, meta.encode(), data.encode())
+        return name
+
+    yield put_one
+    store.close()
+
+
+@pytest.fixture
+def snapshot() -> Callable[[Path], dict[str, tuple[int, ...]]]:
+    """Return a function that describes everything in a directory, so that any change shows."""
+
+    def describe(directory: Path) -> dict[str, tuple[int, ...]]:
+        found = {}
+        for path in [directory, *sorted(directory.rglob("*"))]:
+            stat = path.lstat()
+            found[str(path)] = (stat.st_ino, stat.st_mode, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        return found
+
+    return describe
+
+
+@pytest.fixture
+def locks_are_shown(tmp_path: Path) -> bool:
+    """Tell whether the kernel shows who holds locks on this file system (btrfs and overlayfs do not)."""
+    from trio_multispool.storage.inventory import lock_owners
+
+    with open(tmp_path / "probe", "w") as probe:
+        fcntl.flock(probe, fcntl.LOCK_EX)
+        found = os.fstat(probe.fileno())
+        return lock_owners().get((os.major(found.st_dev), os.minor(found.st_dev), found.st_ino)) == os.getpid()
+
+
+@pytest.fixture
+def dead(multispool: Multispool, spool: Path, put: Callable[..., str], gate: Gate) -> str:
+    """Leave an entry behind, in the queue "retry", that a worker had when it was killed."""
+    put("dead", queue="retry")
+    worker = multispool.start("work", spool, "retry", "--", *gate.command())
+    command = gate.wait_begun()
+    worker.kill()
+    worker.wait()
+    os.kill(command, signal.SIGKILL)
+    return "dead"
+
+
+def command_name(pid: int) -> str:
+    """Return how the kernel calls the program of a process."""
+    with open(f"/proc/{pid}/comm", encoding="utf-8") as file:
+        return file.read().strip()
+
+
+@pytest.fixture
+def owner_of(locks_are_shown: bool) -> Callable[[subprocess.Popen[str]], dict[str, object] | None]:
+    """Return a function that tells how a process is shown as an owner in JSON."""
+    return lambda process: {"pid": process.pid, "command": command_name(process.pid)} if locks_are_shown else None

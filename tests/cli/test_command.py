@@ -1,0 +1,183 @@
+"""The command as a whole: help, version, wrong spools, completion, and life without the extra."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+COMMANDS = ["create", "put", "ls", "show", "cat", "work", "mv", "rm", "adopt", "completion"]
+ON_A_SPOOL = {
+    "put": ["send", "-"],
+    "ls": [],
+    "show": ["one"],
+    "cat": ["one"],
+    "work": ["send", "--once", "--", "true"],
+    "mv": ["one", "send"],
+    "rm": ["one"],
+    "adopt": [],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(multispool, command):
+    """A promise, the arguments and an example, without a traceback and without a terminal."""
+    shown = multispool.done(command, "--help")
+    assert f"$ multispool {command}" in shown or f"| multispool {command}" in shown or f"(multispool {command}" in shown
+    assert shown.startswith(f"Usage: multispool {command}")
+    assert shown.splitlines()[2].strip().endswith(".")
+
+
+def test_help_names_all_commands_and_the_exit_codes(multispool):
+    """Without arguments too, the overview is what one gets."""
+    shown = multispool.done("--help")
+    assert all(f"│ {command} " in shown for command in COMMANDS)
+    assert "Exit codes: 0 success" in shown
+    assert multispool.done() == shown
+
+
+def test_version_is_a_line(multispool):
+    """`--version` says which it is."""
+    assert len(multispool.done("--version").split("\n")) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["lss"], 'Unknown command "lss". Did you mean "ls"?'),
+        (["ls"], 'Command "ls" parameter SPOOL requires an argument.'),
+        (["ls", "spool", "--bogus"], "Unknown option: --bogus."),
+        (
+            ["work", "spool", "send", "--jobs", "x", "--", "true"],
+            'Invalid value for --jobs: unable to convert "x" into int.',
+        ),
+        (["work", "spool", "send"], 'Command "work" parameter COMMAND requires an argument.'),
+        (["put", "spool", "send"], 'Command "put" parameter FILE requires an argument.'),
+        (["completion", "tcsh"], "Invalid value"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(multispool, words, message):
+    """A script can tell wrong usage from trouble, and a person where to read on."""
+    refused = multispool(*words)
+    assert refused.returncode == 2
+    assert refused.stdout == ""
+    assert refused.stderr.startswith(f"multispool: {message}")
+    assert refused.stderr.endswith("See multispool --help\n")
+    assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ON_A_SPOOL)
+@pytest.mark.parametrize("kind", ["missing", "file", "empty", "world-writable", "new\nline"])
+def test_a_path_that_is_no_spool_is_refused_in_one_line(  # noqa: PLR0913, PLR0917  # fixtures
+    multispool, spool, tmp_path, snapshot, command, kind
+):
+    """Exit code 5, no traceback, and nothing is made or changed."""
+    path = tmp_path / kind
+    if kind == "file":
+        path.write_text("dear")
+    elif kind == "empty":
+        path.mkdir()
+    elif kind == "world-writable":
+        shutil.copytree(spool, path)
+        path.chmod(0o777)
+    before = snapshot(tmp_path)
+    refused = multispool(command, path, *ON_A_SPOOL[command])
+    assert refused.returncode == 5
+    assert refused.stdout == ""
+    assert refused.stderr.startswith("multispool: '")
+    assert refused.stderr.count("\n") == 1
+    assert "create_if_missing" not in refused.stderr
+    assert "Spool.create" not in refused.stderr
+    assert snapshot(tmp_path) == before
+
+
+def test_a_spool_that_may_not_be_read_is_told_in_one_line(multispool, spool):
+    """A permission that is missing is exit code 1, never "not found"."""
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    spool.chmod(0)
+    try:
+        refused = multispool("ls", spool)
+    finally:
+        spool.chmod(0o700)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("multispool: not permitted")
+
+
+def test_a_spool_of_an_unknown_format_is_refused(multispool, spool):
+    """A later version's spool is not touched."""
+    (spool / ".spool.json").write_text('{"format": 99}')
+    for command, words in ON_A_SPOOL.items():
+        refused = multispool(command, spool, *words)
+        assert refused.returncode == 5
+        assert "upgrade" in refused.stderr
+
+
+def test_without_the_extra_it_says_how_to_get_it(multispool):
+    """Exit code 2 and the line to type, for each of the two modules that may be missing."""
+    for module in ("cyclopts", "rich"):
+        code = (
+            f"import sys; sys.modules[{module!r}] = None; from trio_multispool.cli import main; sys.exit(main(['ls']))"
+        )
+        refused = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert refused.returncode == 2
+        assert refused.stdout == ""
+        assert refused.stderr == (
+            f"multispool: the module {module} is missing; the command needs the extra `cli`:\n"
+            '  python -m pip install "trio-multispool[cli]"\n'
+        )
+
+
+def complete(tmp_path, script, *words):
+    """Return what bash offers for the last of the words, with the completion script sourced."""
+    program = tmp_path / "bin/multispool"
+    if not program.exists():
+        program.parent.mkdir()
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m trio_multispool "$@"\n')
+        program.chmod(0o755)
+    ask = """
+        source "$1"; shift
+        function=$(complete -p multispool | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}
+        "$function" multispool "${COMP_WORDS[-1]}" "${COMP_WORDS[-2]}"
+        printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    environment = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    found = subprocess.run(
+        ["bash", "-c", ask, "bash", script, "multispool", *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+    return found.stdout.split()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash on this machine")
+def test_bash_completes_commands_options_queues_and_entries(multispool, spool, put, tmp_path, snapshot):
+    """The script that `completion bash` prints works, and completing only looks."""
+    put("order-1")
+    put("order-2", queue="failed")
+    script = tmp_path / "completion.bash"
+    script.write_text(multispool.done("completion", "bash"))
+    before = snapshot(spool)
+    assert complete(tmp_path, script, "w") == ["work"]
+    assert complete(tmp_path, script, "ls", "spool", "") == ["failed", "retry", "send"]
+    assert complete(tmp_path, script, "put", "spool", "re") == ["retry"]
+    assert complete(tmp_path, script, "work", "spool", "send", "--ret") == ["--retry-delay"]
+    assert complete(tmp_path, script, "work", "spool", "send", "--failed", "f") == ["failed"]
+    assert complete(tmp_path, script, "show", "spool", "o") == ["order-2", "order-1"]
+    assert complete(tmp_path, script, "mv", "spool", "order-1", "s") == ["send"]
+    assert complete(tmp_path, script, "rm", "spool", "order-1", "order-2") == ["order-2"]
+    assert complete(tmp_path, script, "ls", "nosuch", "") == []
+    assert snapshot(spool) == before
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_there_is_a_completion_for_each_shell(multispool, shell):
+    """Each script is for the command by its name."""
+    assert "multispool" in multispool.done("completion", shell)
