@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,10 @@ from trio_multispool import (
     Spool,
     Spoolable,
     Use,
+    WorldWritable,
     activity,
 )
+from trio_multispool.storage.syscalls import SystemCalls
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -359,3 +362,34 @@ async def test_one_slow_listing_does_not_make_a_reader_sleep_for_long(anyio_back
     assert polling.next_wait(3.0) < 0.5
     slow = activity.Polling(0.5)
     assert slow.next_wait(0.3) == activity.LONGEST_WAIT
+
+
+async def test_a_spool_that_everybody_may_write_into_is_not_even_begun(tmp_path: Path) -> None:
+    """A mode that would be refused afterwards makes no directory."""
+    answer = await Spool.create(tmp_path / "spool", MAIL, directory_mode=0o777)
+    assert answer == Err(WorldWritable(str(tmp_path / "spool")))
+    assert not (tmp_path / "spool").exists()
+
+
+async def test_a_chosen_name_is_not_busy_because_a_collector_passes_by(tmp_path: Path) -> None:
+    """A recovery that locks the newborn reservation and removes it again costs the enqueue nothing."""
+    passing: list[str] = []
+
+    class Collected(SystemCalls):
+        def lock(self, fd: int) -> None:
+            path = os.readlink(f"/proc/self/fd/{fd}")
+            if path.endswith("/.registry/key") and not passing:
+                passing.append(path)
+                collector = SystemCalls()
+                other = os.open(path, os.O_RDONLY)
+                collector.lock(other)
+                try:
+                    super().lock(fd)
+                finally:
+                    os.unlink(path)
+                    os.close(other)
+            super().lock(fd)
+
+    async with await make_spool(tmp_path / "spool", system_calls=Collected()) as spool:
+        assert isinstance(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("key")), Ok)
+        assert len(passing) == 1

@@ -125,6 +125,8 @@ def create(
 ) -> None:
     """Make what is missing of a spool; never in a directory that holds something else."""
     path = os.path.abspath(path)  # one call, and no symlink is resolved
+    if mode & _WORLD_WRITABLE:
+        raise WorldWritable(path)
     _make_root(path, calls, mode)
     layout = open_layout(path, calls)
     try:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.context import Context
     from trio_multispool.storage.locks import Lock
 
-_TRIES: Final = 16
+_TRIES: Final = 64
 """How often a reservation that vanished between two looks is tried again. Each time, another process made progress."""
 
 
@@ -61,12 +61,13 @@ def _refuse_if_taken(context: Context, name: str) -> None:
 
 
 def _newborn_or_taken_over(context: Context, name: str) -> Lock:
-    layout = context.layout
+    layout, collected = context.layout, False
     for _ in range(_TRIES):
         found = lock_new(layout, name)
         if not isinstance(found, Unavailable):
             return found
-        if found is Unavailable.GONE:
+        if found is Unavailable.GONE:  # a collector was quicker with the lock of our newborn, and will remove it
+            collected = True
             continue
         if not context.adopted:
             raise NameTaken(name)
@@ -75,7 +76,8 @@ def _newborn_or_taken_over(context: Context, name: str) -> Lock:
             return found
         if found is Unavailable.BUSY:
             _refuse_if_taken(context, name)
-            raise EntryBusy(name)
+            if not collected:
+                raise EntryBusy(name)
     raise EntryBusy(name)
 
 

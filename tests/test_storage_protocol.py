@@ -1,0 +1,763 @@
+"""What any store must do: the suite for `Storage`, in the protocol's words only. A new store is a line in `STORES`."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from helpers.stores import (
+    DATA,
+    NEW,
+    NEW_DATA,
+    OLD,
+    QUEUES,
+    claim,
+    enqueue,
+    nothing,
+    read_data,
+    remove,
+    replace_data,
+    save,
+    try_claim,
+    writing,
+)
+from trio_multispool import (
+    DataNotFound,
+    Durability,
+    EntryBusy,
+    EntryNotFound,
+    NameTaken,
+    OwnershipLost,
+    SpoolError,
+    Unavailable,
+)
+from trio_multispool.lifecycle import Operation, Place, State
+from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.protocol import Item, Recovered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from trio_multispool.storage.protocol import Claim, Reservation, Storage
+
+
+def directory_store(tmp_path: Path) -> Callable[[], Storage]:
+    """Say how a handle on a store in a directory is opened."""
+    return lambda: DirectoryStorage.open(tmp_path / "spool", QUEUES, create=True)
+
+
+STORES = [pytest.param(directory_store, id="directory")]
+
+
+@pytest.fixture(params=STORES)
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Storage]]:
+    """Open handles on one store, which are closed at the end: each stands for a process of its own."""
+    opened: list[Storage] = []
+    how = request.param(tmp_path)
+
+    def open_another() -> Storage:
+        opened.append(how())
+        return opened[-1]
+
+    yield open_another
+    for storage in opened:
+        storage.close()
+
+
+@pytest.fixture
+def store(open_store: Callable[[], Storage]) -> Storage:
+    """Make an empty store."""
+    return open_store()
+
+
+@pytest.fixture
+def other(open_store: Callable[[], Storage], store: Storage) -> Storage:
+    """Open the same store a second time."""
+    return open_store()
+
+
+class WithdrawnError(BaseException):
+    """What a caller raises who withdraws right before the commit."""
+
+
+class Commit:
+    """A `before_commit` that counts its calls, and raises if it is told to."""
+
+    def __init__(self, *, withdraw: bool = False) -> None:
+        self.calls = 0
+        self.withdraw = withdraw
+
+    def __call__(self) -> None:
+        """Count, and raise."""
+        self.calls += 1
+        if self.withdraw:
+            raise WithdrawnError
+
+
+def look(store: Storage) -> dict[str, Any]:
+    """Return every entry by name: where it is, its metadata and its data; each is in one place."""
+    found = {}
+    for item in store.inventory():
+        assert item.name not in found
+        found[item.name] = (item.place, store.read_metadata_at(item.place, item.name), read_data(store, item.name))
+    return found
+
+
+AVAILABLE = (Place("send", State.AVAILABLE), OLD, DATA)
+HELD = (Place("send", State.CHECKED_OUT), OLD, DATA)
+
+
+# Reserving and enqueueing
+
+
+def test_an_entry_that_was_enqueued_is_seen_by_everybody(store, other):
+    """Name, metadata and data are what was given, in that queue and no other."""
+    enqueue(store, "send", "a")
+    assert other.names("send") == ["a"]
+    assert other.names("retry") == []
+    assert other.contains("send", "a")
+    assert not other.contains("retry", "a")
+    assert not other.contains("send", "b")
+    assert other.read_metadata("send", "a") == OLD
+    assert read_data(other, "a") == DATA
+    assert look(other) == {"a": AVAILABLE}
+
+
+def test_names_are_sorted(store):
+    """A sorted listing is first-in first-out for names that sort by time."""
+    for name in ("b", "é", "a", "B", "10", "9"):
+        enqueue(store, "send", name)
+    assert store.names("send") == sorted(["b", "é", "a", "B", "10", "9"])
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\xff" * 3, bytes(300_000)], ids=["empty", "binary", "large"])
+def test_bytes_are_kept_as_they_are(store, other, content):
+    """Metadata and data of any content and size come back unchanged, also through a check-out."""
+    enqueue(store, "send", "a", content, content)
+    assert other.read_metadata("send", "a") == content
+    assert read_data(other, "a") == content
+    assert store.stat("send", "a").size == store.stat_data("a").size == len(content)
+    claimed = claim(store, "send", "a")
+    assert claimed.metadata == content
+    store.release(claimed)
+
+
+def test_times_are_aware_and_do_not_change_by_moving(store):
+    """`modified_at` is when it was written, in UTC."""
+    enqueue(store, "send", "a")
+    written, data_written = store.stat("send", "a").modified_at, store.stat_data("a").modified_at
+    assert written.tzinfo is data_written.tzinfo is datetime.UTC
+    save(store, claim(store, "send", "a"), "retry", None)
+    assert store.stat("retry", "a").modified_at == written
+    assert store.stat_data("a").modified_at == data_written
+
+
+def test_a_reservation_is_no_entry_and_keeps_its_name(store, other):
+    """Nobody sees it, nobody can have the name, and the one who has it can enqueue."""
+    reservation = store.reserve("a")
+    assert (reservation.name, reservation.state) == ("a", State.NOTHING)
+    for each in (store, other):
+        assert each.names("send") == []
+        assert list(each.inventory()) == []
+        assert try_claim(each, "send", "a") in (Unavailable.GONE, Unavailable.BUSY)
+        with pytest.raises(EntryBusy):
+            each.reserve("a")
+    store.enqueue(reservation, "send", OLD, writing(DATA), durability=None, before_commit=nothing)
+    assert reservation.state is State.AVAILABLE
+    assert look(other) == {"a": AVAILABLE}
+
+
+def test_a_name_that_was_given_up_is_free(store, other):
+    """Giving up leaves nothing, and is idempotent."""
+    reservation = store.reserve("a")
+    store.give_up(reservation)
+    store.give_up(reservation)
+    assert [*other.recover(), *other.sweep()] == []
+    enqueue(other, "send", "a")
+    store.give_up(reservation)
+    assert look(store) == {"a": AVAILABLE}
+
+
+def test_a_reservation_is_used_once(store):
+    """A second enqueue with it is refused, and changes nothing."""
+    reservation = store.reserve("a")
+    store.enqueue(reservation, "send", OLD, writing(DATA), durability=None, before_commit=nothing)
+    with pytest.raises(RuntimeError):
+        store.enqueue(reservation, "retry", NEW, writing(DATA), durability=None, before_commit=nothing)
+    assert look(store) == {"a": AVAILABLE}
+
+
+def test_a_name_is_taken_as_long_as_there_is_an_entry(store, other):
+    """Available, checked out or set aside: one name, one entry. Removed: free."""
+    enqueue(store, "send", "a")
+    with pytest.raises(NameTaken):
+        other.reserve("a")
+    claimed = claim(store, "send", "a")
+    with pytest.raises(NameTaken):
+        other.reserve("a")
+    save(store, claimed, "failed")
+    with pytest.raises(NameTaken):
+        other.reserve("a")
+    store.quarantine(claim(store, "failed", "a"), "unreadable")
+    with pytest.raises(NameTaken):
+        other.reserve("a")
+    enqueue(store, "send", "b")
+    remove(store, claim(store, "send", "b"))
+    enqueue(other, "send", "b", NEW, NEW_DATA)
+    assert read_data(store, "b") == NEW_DATA
+
+
+def test_the_name_of_a_dead_reservation_is_free(store, other):
+    """A name whose holder died can be reserved by anybody, at once."""
+    store.reserve("a").abandon()
+    enqueue(other, "send", "a")
+    assert look(store) == {"a": AVAILABLE}
+
+
+class CodecError(Exception):
+    """What a codec raises."""
+
+
+@pytest.mark.parametrize("written", [b"", b"half", bytes(300_000)], ids=["nothing", "little", "much"])
+def test_what_the_writer_of_the_data_raises_undoes_the_enqueue(store, other, written):
+    """It passes on as the same object, and there is no entry; the reservation is kept, and can be used or given up."""
+    error = CodecError()
+
+    def write(file: Any) -> None:
+        file.write(written)
+        raise error
+
+    for name in ("a", "b"):
+        reservation = store.reserve(name)
+        with pytest.raises(CodecError) as raised:
+            store.enqueue(reservation, "send", OLD, write, durability=None, before_commit=nothing)
+        assert raised.value is error
+        assert reservation.state is State.NOTHING
+        assert name not in look(other)
+        with pytest.raises(EntryBusy):
+            other.reserve(name)
+        assert [*other.recover(), *other.sweep()] == []
+        if name == "a":
+            store.enqueue(reservation, "send", OLD, writing(DATA), durability=None, before_commit=nothing)
+        else:
+            store.give_up(reservation)
+    assert look(other) == {"a": AVAILABLE}
+    enqueue(other, "send", "b")
+
+
+def test_a_failed_enqueue_whose_reservation_is_lost_leaves_nothing(store, other):
+    """Whoever dies after its enqueue failed leaves a name that can be used again, and nothing to be found."""
+    reservation = store.reserve("a")
+    with pytest.raises(WithdrawnError):
+        store.enqueue(reservation, "send", OLD, writing(DATA), durability=None, before_commit=Commit(withdraw=True))
+    reservation.abandon()
+    assert list(other.sweep()) == [Recovered("a", None)]
+    assert look(other) == {}
+    enqueue(other, "send", "a", NEW, NEW_DATA)
+    assert read_data(store, "a") == NEW_DATA
+
+
+def test_of_many_who_want_one_name_one_gets_it(store, other):
+    """The others are told that it is taken or busy."""
+    outcomes: list[str] = []
+    barrier = threading.Barrier(6)
+
+    def make(each: Storage, name: str) -> None:
+        barrier.wait()
+        try:
+            enqueue(each, "send", name)
+        except (NameTaken, EntryBusy):
+            outcomes.append("refused")
+        else:
+            outcomes.append("made")
+
+    for number in range(10):
+        outcomes.clear()
+        threads = [threading.Thread(target=make, args=[each, f"{number}"]) for each in (store, other) * 3]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(outcomes) == ["made", *["refused"] * 5]
+
+
+# Checking out and settling
+
+
+def test_a_claim_shows_what_was_checked_out(store, other):
+    """Queue, name, metadata, and that it is held; the entry has left its queue."""
+    enqueue(store, "send", "a")
+    claimed = claim(store, "send", "a")
+    assert (claimed.queue, claimed.name, claimed.metadata) == ("send", "a", OLD)
+    assert (claimed.state, claimed.held) == (State.CHECKED_OUT, True)
+    assert other.names("send") == []
+    assert not other.contains("send", "a")
+    with pytest.raises(EntryNotFound):
+        other.read_metadata("send", "a")
+    assert look(other) == {"a": HELD}
+    store.release(claimed)
+
+
+def test_what_somebody_has_is_busy_and_what_is_not_there_is_gone(store, other):
+    """For everybody, the owner included."""
+    enqueue(store, "send", "a")
+    claimed = claim(store, "send", "a")
+    for each in (store, other):
+        assert try_claim(each, "send", "a") is Unavailable.BUSY
+        assert try_claim(each, "send", "nobody") is Unavailable.GONE
+    store.release(claimed)
+    assert try_claim(other, "retry", "a") is Unavailable.GONE
+    assert look(store) == {"a": AVAILABLE}
+
+
+def _save_elsewhere(store: Storage, claimed: Claim) -> None:
+    save(store, claimed, "retry", NEW)
+
+
+def _save_unchanged(store: Storage, claimed: Claim) -> None:
+    save(store, claimed, "retry", None)
+
+
+def _save_in_place(store: Storage, claimed: Claim) -> None:
+    save(store, claimed, "send", NEW)
+
+
+def _quarantine(store: Storage, claimed: Claim) -> None:
+    store.quarantine(claimed, "unreadable")
+
+
+def _release(store: Storage, claimed: Claim) -> None:
+    store.release(claimed)
+
+
+SETTLED = {
+    _save_elsewhere: {"a": (Place("retry", State.AVAILABLE), NEW, DATA)},
+    _save_unchanged: {"a": (Place("retry", State.AVAILABLE), OLD, DATA)},
+    _save_in_place: {"a": (Place("send", State.AVAILABLE), NEW, DATA)},
+    _release: {"a": AVAILABLE},
+    remove: {},
+    _quarantine: {"a": (Place("send", State.QUARANTINED), OLD, DATA)},
+}
+
+
+@pytest.mark.parametrize("settle", SETTLED, ids=lambda settle: settle.__name__.strip("_"))
+def test_settling_takes_the_entry_where_it_is_to_go(store, other, settle):
+    """The claim says so, is held no more, and the next owner can come at once."""
+    enqueue(store, "send", "a")
+    claimed = claim(store, "send", "a")
+    settle(store, claimed)
+    assert look(other) == SETTLED[settle]
+    assert claimed.state is not State.CHECKED_OUT
+    assert not claimed.held
+    for place, *_ in SETTLED[settle].values():
+        if place.state is State.AVAILABLE:
+            assert other.read_metadata(place.queue, "a") == claim(other, place.queue, "a").metadata
+    assert [*other.sweep()] == []
+
+
+@pytest.mark.parametrize("again", SETTLED, ids=lambda settle: settle.__name__.strip("_"))
+@pytest.mark.parametrize("settle", SETTLED, ids=lambda settle: settle.__name__.strip("_"))
+def test_a_claim_is_settled_once(store, settle, again):
+    """Settling it again is a bug in the caller, who is told, and changes nothing."""
+    enqueue(store, "send", "a")
+    claimed = claim(store, "send", "a")
+    settle(store, claimed)
+    before = look(store)
+    with pytest.raises((RuntimeError, OwnershipLost)):
+        again(store, claimed)
+    assert look(store) == before == SETTLED[settle]
+
+
+@pytest.mark.parametrize("settle", SETTLED, ids=lambda settle: settle.__name__.strip("_"))
+def test_a_claim_that_was_abandoned_settles_nothing(store, other, settle):
+    """Whoever let go is told that the entry is its own no more, whoever has it by now."""
+    enqueue(store, "send", "a")
+    claimed = claim(store, "send", "a")
+    claimed.abandon()
+    claimed.abandon()
+    with pytest.raises(OwnershipLost):
+        settle(store, claimed)
+    assert other.recover() == [Recovered("a", "send")]
+    mine = claim(other, "send", "a")
+    with pytest.raises(OwnershipLost):
+        settle(store, claimed)
+    assert look(other) == {"a": HELD}
+    other.release(mine)
+
+
+def test_what_is_set_aside_has_its_reason(store, other):
+    """An entry in quarantine is not available, and whoever looks after it can read what it was and why it is there."""
+    enqueue(store, "send", "a")
+    assert store.quarantine_reason("a") is None
+    store.quarantine(claim(store, "send", "a"), "cannot be decoded: \udcff")
+    [item] = other.inventory()
+    assert item.place == Place("send", State.QUARANTINED)
+    assert other.read_metadata_at(item.place, "a") == OLD
+    assert "cannot be decoded" in str(other.quarantine_reason("a"))
+    assert try_claim(other, "send", "a") is Unavailable.GONE
+    assert [*other.recover(), *other.sweep()] == []
+    with pytest.raises(EntryNotFound):
+        other.read_metadata_at(Place("send", State.AVAILABLE), "a")
+
+
+def test_of_many_who_want_one_entry_one_gets_it(store, other):
+    """The others are told that it is busy or gone."""
+    got: list[Any] = []
+    barrier = threading.Barrier(6)
+
+    def take(each: Storage, name: str) -> None:
+        barrier.wait()
+        got.append((each, try_claim(each, "send", name)))
+
+    for number in range(10):
+        enqueue(store, "send", f"{number}")
+        got.clear()
+        threads = [threading.Thread(target=take, args=[each, f"{number}"]) for each in (store, other) * 3]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(got) == 6
+        [(each, mine)] = [pair for pair in got if not isinstance(pair[1], Unavailable)]
+        remove(each, mine)
+    assert list(store.inventory()) == []
+
+
+def test_a_claim_on_what_another_has_takes_it_away_from_its_owner(store, other):
+    """`claims_unsafe` shows everything that is checked out of a queue; the owner is told when it settles."""
+    for name in ("a", "b"):
+        enqueue(store, "send", name)
+    enqueue(store, "retry", "c")
+    claims = [claim(store, "send", "a"), claim(store, "send", "b"), claim(store, "retry", "c")]
+    taken = {each.name: each for each in other.claims_unsafe("send")}
+    assert set(taken) == {"a", "b"}
+    assert not taken["a"].held
+    assert (taken["a"].queue, taken["a"].metadata, taken["a"].state) == ("send", OLD, State.CHECKED_OUT)
+    save(other, taken["a"], "failed", NEW)
+    other.release(taken["b"])
+    for claimed in claims[:2]:
+        with pytest.raises(OwnershipLost):
+            save(store, claimed, "retry")
+        claimed.abandon()
+    assert other.names("failed") == ["a"]
+    assert other.names("send") == ["b"]
+    with pytest.raises(RuntimeError):
+        other.release(taken["b"])
+    store.release(claims[2])
+
+
+# Withdrawing
+
+
+def _enqueue(store: Storage, reservation: Reservation, before_commit: Commit) -> None:
+    store.enqueue(reservation, "send", OLD, writing(DATA), durability=None, before_commit=before_commit)
+
+
+def _claim(store: Storage, _: None, before_commit: Commit) -> None:
+    store.claim("send", "a", before_commit=before_commit)
+
+
+def _save(store: Storage, claimed: Claim, before_commit: Commit) -> None:
+    store.save(claimed, "retry", NEW, durability=None, before_commit=before_commit)
+
+
+def _remove(store: Storage, claimed: Claim, before_commit: Commit) -> None:
+    store.remove(claimed, durability=None, before_commit=before_commit)
+
+
+def _replace_own_data(store: Storage, claimed: Claim, before_commit: Commit) -> None:
+    store.replace_data("a", claimed, writing(NEW_DATA), durability=None, before_commit=before_commit)
+
+
+def _replace_data(store: Storage, _: None, before_commit: Commit) -> None:
+    store.replace_data("a", None, writing(NEW_DATA), durability=None, before_commit=before_commit)
+
+
+def _replace_metadata(store: Storage, _: None, before_commit: Commit) -> None:
+    store.replace_metadata("send", "a", NEW, durability=None, before_commit=before_commit)
+
+
+def _delete(store: Storage, _: None, before_commit: Commit) -> None:
+    store.delete("send", "a", durability=None, before_commit=before_commit)
+
+
+COMMITTING = [_enqueue, _claim, _save, _remove, _replace_own_data, _replace_data, _replace_metadata, _delete]
+OF_AN_OWNER = [_save, _remove, _replace_own_data]
+
+
+@pytest.mark.parametrize("operation", COMMITTING, ids=lambda operation: operation.__name__.strip("_"))
+def test_whoever_withdraws_before_the_commit_has_changed_nothing(store, other, operation):
+    """`before_commit` is called once; what it raises passes on, and all is as it was. Then it can be done."""
+    enqueue(store, "send", "a")
+    claimed = claim(store, "send", "a") if operation in OF_AN_OWNER else store.reserve("new")
+    before = look(store)
+    withdrawing, staying = Commit(withdraw=True), Commit()
+    with pytest.raises(WithdrawnError):
+        operation(store, claimed, withdrawing)
+    assert withdrawing.calls == 1
+    assert look(other) == before
+    assert [*other.recover(), *other.sweep()] == []
+    assert look(other) == before
+    operation(store, claimed, staying)
+    assert staying.calls == 1
+    assert look(other) != before
+
+
+@pytest.mark.parametrize("durability", [None, *Durability])
+@pytest.mark.parametrize("operation", ["enqueue", "save", "remove", "replace_data"])
+def test_every_level_of_durability_has_the_same_effect(store, operation, durability):
+    """The level says what an operation survives, not what it does."""
+    enqueue(store, "send", "a", durability=durability)
+    claimed = claim(store, "send", "a")
+    if operation == "save":
+        save(store, claimed, "retry", durability=durability)
+        assert store.names("retry") == ["a"]
+    elif operation == "remove":
+        remove(store, claimed, durability=durability)
+        assert list(store.inventory()) == []
+    elif operation == "replace_data":
+        replace_data(store, "a", claimed, durability=durability)
+        assert read_data(store, "a") == NEW_DATA
+        store.release(claimed)
+
+
+# Without ownership
+
+
+def test_metadata_is_replaced_in_place(store, other):
+    """The entry stays in its queue, with its data."""
+    enqueue(store, "send", "a")
+    other.replace_metadata("send", "a", NEW + b" ", durability=None, before_commit=nothing)
+    assert store.read_metadata("send", "a") == NEW + b" "
+    assert look(store) == {"a": (AVAILABLE[0], NEW + b" ", DATA)}
+
+
+def test_an_entry_is_deleted_in_place(store, other):
+    """Nothing of it is left, and its name is free."""
+    enqueue(store, "send", "a")
+    other.delete("send", "a", durability=None, before_commit=nothing)
+    assert list(store.inventory()) == []
+    with pytest.raises(DataNotFound):
+        read_data(store, "a")
+    assert [*store.recover(), *store.sweep()] == []
+    enqueue(store, "send", "a")
+
+
+def test_what_is_not_available_is_not_found_and_is_not_made(store, other):
+    """Absent, elsewhere or checked out: nothing that takes no ownership finds it, and none makes it."""
+    enqueue(store, "retry", "elsewhere")
+    enqueue(store, "send", "held")
+    claimed = claim(store, "send", "held")
+    before = look(store)
+    for name in ("nobody", "elsewhere", "held"):
+        for act in (
+            lambda name=name: other.read_metadata("send", name),
+            lambda name=name: other.stat("send", name),
+            lambda name=name: other.replace_metadata("send", name, NEW, durability=None, before_commit=nothing),
+            lambda name=name: other.delete("send", name, durability=None, before_commit=nothing),
+        ):
+            with pytest.raises(EntryNotFound) as raised:
+                act()
+            assert raised.value == EntryNotFound("send", name)
+    assert look(store) == before
+    store.release(claimed)
+
+
+# Data
+
+
+def test_data_is_replaced_all_at_once(store, other):
+    """By its owner, and by who is not; it is committed by itself, whatever becomes of the claim."""
+    enqueue(store, "send", "a")
+    claimed = claim(store, "send", "a")
+    replace_data(store, "a", claimed, b"longer than before, and then")
+    replace_data(store, "a", claimed, b"short")
+    assert read_data(other, "a") == b"short"
+    store.release(claimed)
+    assert read_data(other, "a") == b"short"
+    replace_data(other, "a", None, b"")
+    assert read_data(store, "a") == b""
+    assert store.stat_data("a").size == 0
+
+
+def test_a_writer_that_raises_leaves_the_old_data(store, other):
+    """What it raises passes on as the same object."""
+    enqueue(store, "send", "a")
+    claimed = claim(store, "send", "a")
+    error = CodecError()
+
+    def write(file: Any) -> None:
+        file.write(b"half")
+        raise error
+
+    for each, owner in ((store, claimed), (other, None)):
+        with pytest.raises(CodecError) as raised:
+            each.replace_data("a", owner, write, durability=None, before_commit=nothing)
+        assert raised.value is error
+        assert read_data(other, "a") == DATA
+    store.release(claimed)
+    assert [*store.recover(), *store.sweep()] == []
+
+
+def test_a_reader_that_raises_passes_on_what_it_raised(store):
+    """Also an error that looks like the store's own."""
+    enqueue(store, "send", "a")
+    for error in (CodecError(), FileNotFoundError(2, "something else")):
+
+        def read(file: Any, error: Exception = error) -> None:
+            file.read(1)
+            raise error
+
+        with pytest.raises(type(error)) as raised:
+            store.read_data("a", read)
+        assert raised.value is error
+
+
+def test_data_can_be_sought_in(store):
+    """Readers and writers get a binary file that can be positioned, and need not read it all."""
+
+    def write(file: Any) -> None:
+        file.write(b"....Hello")
+        file.seek(0)
+        file.write(b"1234")
+
+    store.enqueue(store.reserve("a"), "send", OLD, write, durability=None, before_commit=nothing)
+
+    def read(file: Any) -> bytes:
+        file.seek(-5, 2)
+        tail = file.read()
+        file.seek(0)
+        return tail + file.read(4)
+
+    assert store.read_data("a", read) == b"Hello1234"
+
+
+def test_data_of_nobody_is_not_found(store):
+    """Reading, looking and replacing say so; nothing is made."""
+    for act in (
+        lambda: read_data(store, "nobody"),
+        lambda: store.stat_data("nobody"),
+        lambda: replace_data(store, "nobody", None),
+    ):
+        with pytest.raises(DataNotFound) as raised:
+            act()
+        assert raised.value == DataNotFound("nobody")
+    assert [*store.recover(), *store.sweep()] == []
+
+
+def test_data_is_its_owners_as_long_as_it_owns_the_entry(store, other):
+    """A claim that was settled or abandoned replaces no data."""
+    enqueue(store, "send", "a")
+    settled = claim(store, "send", "a")
+    store.release(settled)
+    abandoned = claim(store, "send", "a")
+    abandoned.abandon()
+    for claimed in (settled, abandoned):
+        with pytest.raises(SpoolError):
+            replace_data(store, "a", claimed)
+    assert read_data(other, "a") == DATA
+
+
+def test_a_path_to_the_data_leads_to_the_data(store):
+    """A store that keeps files says where; another says `None`."""
+    enqueue(store, "send", "a")
+    path = store.data_path("a")
+    assert path is None or path.read_bytes() == DATA
+
+
+# Recovery
+
+
+def test_recovery_brings_back_what_the_dead_held(store, other):
+    """In the queue that was asked for, or in all; told once."""
+    for name, queue in (("a", "send"), ("b", "send"), ("c", "retry"), ("live", "send")):
+        enqueue(store, queue, name)
+    claims = {name: claim(store, queue, name) for name, queue in (("a", "send"), ("b", "send"), ("c", "retry"))}
+    live = claim(store, "send", "live")
+    assert other.recover() == []
+    for claimed in claims.values():
+        claimed.abandon()
+    assert other.recover("retry") == [Recovered("c", "retry")]
+    assert sorted(other.recover(), key=lambda each: each.name) == [Recovered("a", "send"), Recovered("b", "send")]
+    assert [*other.recover(), *other.sweep()] == []
+    assert look(other)["live"] == HELD
+    store.release(live)
+    assert other.names("send") == ["a", "b", "live"]
+
+
+def test_opening_brings_back_what_the_dead_held(store, open_store):
+    """Whoever opens the store finds no entry that nobody has."""
+    enqueue(store, "send", "a")
+    claim(store, "send", "a").abandon()
+    assert open_store().names("send") == ["a"]
+
+
+def test_a_save_of_the_dead_keeps_what_was_acknowledged(store, other):
+    """Data that was saved before the owner died stays saved; metadata that was not, is as it was."""
+    enqueue(store, "send", "a")
+    claimed = claim(store, "send", "a")
+    replace_data(store, "a", claimed)
+    claimed.abandon()
+    other.recover()
+    assert other.read_metadata("send", "a") == OLD
+    assert read_data(other, "a") == NEW_DATA
+
+
+def test_the_sweep_collects_what_belongs_to_no_entry(store, other):
+    """Reservations of the dead go; entries and reservations of the living stay."""
+    enqueue(store, "send", "a")
+    live = store.reserve("live")
+    store.reserve("dead").abandon()
+    assert list(other.sweep()) == [Recovered("dead", None)]
+    assert list(other.sweep()) == []
+    store.enqueue(live, "send", OLD, writing(DATA), durability=None, before_commit=nothing)
+    assert other.names("send") == ["a", "live"]
+
+
+# The whole
+
+
+def test_queues_and_inventory_show_everything(store, other):
+    """All queues, sorted; every entry in every place, of one queue or of all."""
+    assert other.queues() == sorted(QUEUES)
+    assert list(other.inventory()) == []
+    for name, queue in (("a", "send"), ("b", "send"), ("c", "retry"), ("d", "send")):
+        enqueue(store, queue, name)
+    claimed = claim(store, "send", "b")
+    store.quarantine(claim(store, "send", "d"), "unreadable")
+    assert {(item.name, item.place.queue, item.place.state) for item in other.inventory("send")} == {
+        ("a", "send", State.AVAILABLE),
+        ("b", "send", State.CHECKED_OUT),
+        ("d", "send", State.QUARANTINED),
+    }
+    assert {item.name for item in other.inventory()} == {"a", "b", "c", "d"}
+    assert all(isinstance(item, Item) and item.size == len(OLD) for item in other.inventory())
+    assert all(item.modified_at.tzinfo is datetime.UTC for item in other.inventory())
+    store.release(claimed)
+
+
+def test_closing_is_idempotent_and_keeps_everything(store, open_store):
+    """What was acknowledged is there for who opens the store next."""
+    enqueue(store, "send", "a")
+    store.close()
+    store.close()
+    assert look(open_store()) == {"a": AVAILABLE}
+
+
+def test_operations_of_the_protocol_are_those_of_the_table():
+    """Each step of an entry's life is in this suite: whoever adds one, adds its tests."""
+    assert {operation.name for operation in Operation} == {
+        "ENQUEUE",
+        "CHECK_OUT",
+        "SAVE",
+        "RELEASE",
+        "REMOVE",
+        "RECOVER",
+        "QUARANTINE",
+        "DIRECT_SAVE",
+        "DIRECT_REMOVE",
+    }
