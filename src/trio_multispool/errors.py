@@ -54,7 +54,10 @@ class EntryNotFound(SpoolError):
 
 @dataclasses.dataclass(eq=False)
 class EntryBusy(SpoolError):
-    """Another owner, in this process or another, is working on the entry; try again when it is done."""
+    """Another owner, in this process or another, is working on the entry; try again when it is done.
+
+    A recovery that looks whether the entry needs it counts as one for a moment.
+    """
 
     name: str
 

@@ -143,17 +143,19 @@ def _take(layout: Layout, fd: int, name: str, directory_fd: int, *, new: bool) -
     """Lock an open file, and tell whether the name still leads to it; raises `OSError`."""
     calls = layout.calls
     calls.lock(fd)
-    if new:
-        try:
-            calls.change_mode(fd, layout.file_mode)
-        except OSError:  # of no use to anybody, and ours: it is locked
-            calls.unlink(name, directory_fd)
-            raise
-    mine = calls.stat_fd(fd)
-    if not stat.S_ISREG(mine.st_mode):
-        raise IsADirectoryError(errno.EISDIR, "not a regular file")
     try:
-        current = calls.stat(name, directory_fd)
-    except FileNotFoundError:
-        return False
+        if new:
+            calls.change_mode(fd, layout.file_mode)
+        mine = calls.stat_fd(fd)
+        if not stat.S_ISREG(mine.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "not a regular file")
+        try:
+            current = calls.stat(name, directory_fd)
+        except FileNotFoundError:
+            return False
+    except OSError:
+        if new:  # of no use to anybody, and ours, because it is locked
+            with contextlib.suppress(OSError):
+                calls.unlink(name, directory_fd)
+        raise
     return (mine.st_dev, mine.st_ino) == (current.st_dev, current.st_ino)

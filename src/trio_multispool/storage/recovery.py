@@ -131,7 +131,8 @@ def sweep(context: Context) -> Iterator[Recovered]:
         if layout.optional_fd(directory) is None:
             continue
         for name in layout.entry_names(directory):
-            if layout.places_of(name):  # a look without the lock, which costs little and spares most
+            # Looks without the lock spare most names. The second is for entries that were moving during the first.
+            if layout.places_of(name) or layout.places_of(name):
                 continue
             recovered = _recover_or_pass_over(context, name)
             if recovered is not None:

@@ -46,7 +46,9 @@ def reserve(context: Context, name: str) -> DirectoryReservation:
         _refuse_if_taken(context, name)
         if context.adopted:
             clear_leftovers(context, name)
-    except BaseException:
+    except BaseException as error:
+        if lock.newborn and not isinstance(error, NameTaken):  # an entry that is there has got its reservation back
+            _ = discard(context.layout, REGISTRY, name, because=error)
         lock.release()
         raise
     return DirectoryReservation(name, lock)

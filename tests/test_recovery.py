@@ -1,0 +1,486 @@
+"""Killed at every system call: what another process finds, and that nothing is lost, doubled, torn or left over."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from helpers.children import Child, quick_directory
+from helpers.spools import state_of
+from helpers.stores import (
+    DATA,
+    NEW,
+    NEW_DATA,
+    OLD,
+    OPERATIONS,
+    QUEUES,
+    claim,
+    enqueue,
+    make_store,
+)
+from helpers.syscalls import Interleaved
+from trio_multispool import EntryBusy, NameTaken
+from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.protocol import Recovered
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SEND, RETRY, ASIDE = "send", "retry", ".quarantine/send"
+
+LEGAL = {
+    "reserve": {None},
+    "give up": {None},
+    "enqueue": {None, (SEND, OLD, DATA)},
+    "check out": {(SEND, OLD, DATA)},
+    "save": {(SEND, OLD, DATA), (SEND, NEW, DATA), (RETRY, NEW, DATA)},
+    "save unchanged": {(SEND, OLD, DATA), (RETRY, OLD, DATA)},
+    "save in place": {(SEND, OLD, DATA), (SEND, NEW, DATA)},
+    "release": {(SEND, OLD, DATA)},
+    "remove": {(SEND, OLD, DATA), None},
+    "quarantine": {(SEND, OLD, DATA), (ASIDE, OLD, DATA)},
+    "data save": {(SEND, OLD, DATA), (SEND, OLD, NEW_DATA)},
+    "direct save": {(SEND, OLD, DATA), (SEND, NEW, DATA)},
+    "direct remove": {(SEND, OLD, DATA), None},
+    "direct data save": {(SEND, OLD, DATA), (SEND, OLD, NEW_DATA)},
+    "recover": {(SEND, OLD, DATA)},
+    "sweep": {None},
+}
+"""What a killed operation may have made of its entry, once another process has loaded the spool."""
+
+DONE = {
+    "save": (RETRY, NEW, DATA),
+    "save unchanged": (RETRY, OLD, DATA),
+    "save in place": (SEND, NEW, DATA),
+    "quarantine": (ASIDE, OLD, DATA),
+    "data save": (SEND, OLD, NEW_DATA),
+    "direct save": (SEND, NEW, DATA),
+    "direct data save": (SEND, OLD, NEW_DATA),
+    "reserve": None,
+    "give up": None,
+    "remove": None,
+    "direct remove": None,
+    "sweep": None,
+}
+"""What an operation that returned has made of it, where that is not an entry in `send`, as it was."""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    """Say where the spool is to be."""
+    with quick_directory(tmp_path) as directory:
+        yield directory / "spool"
+
+
+def executioner(parent, path, operation) -> None:
+    """Do an operation again and again, each time in a process that dies before its n-th call, until one survives."""
+    import os
+    import traceback
+
+    from helpers.stores import OPERATIONS
+    from helpers.syscalls import KillingCalls
+    from trio_multispool.storage.directory import DirectoryStorage
+
+    prepare, perform = OPERATIONS[operation]
+
+    def die_doing_it(name: str, n: int) -> None:
+        calls = KillingCalls()
+        storage = DirectoryStorage.open_unsafe(path, calls=calls)
+        prepared = prepare(storage, name)
+        calls.arm(n)
+        perform(storage, name, prepared)
+        os._exit(0)
+
+    survived, n = False, 0
+    while not survived:
+        n += 1
+        name = f"{operation.replace(' ', '-')}-{n:03}"
+        process = os.fork()
+        if process == 0:
+            try:
+                die_doing_it(name, n)
+            except BaseException:  # noqa: BLE001  # its status says so
+                traceback.print_exc()
+            finally:
+                os._exit(2)
+        _, status = os.waitpid(process, 0)
+        survived = status == 0
+        assert survived or os.WIFSIGNALED(status), status
+        parent.say(name, survived)
+        parent.hear()
+
+
+def found(path: Path, name: str) -> tuple[str, bytes, bytes] | None:
+    """Return where an entry is, its metadata and its data; insist that it is in one place."""
+    places = state_of(path).places(name)
+    if not places:
+        return None
+    [place] = places
+    return place, (path / place / name).read_bytes(), (path / ".data" / name).read_bytes()
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_an_operation_that_is_killed_at_any_call_leaves_its_entry_whole_and_in_one_place(path, operation):
+    """After loading, the entry is in one place, as the operation may leave it; after recovery there is no litter.
+
+    Every such state is seen, so the sweep has killed on both sides of each commit. What returned, has happened.
+    """
+    make_store(path).close()
+    seen, last = set(), ""
+    with Child(executioner, path, operation) as child:
+        for name, survived in child:
+            storage = DirectoryStorage.open(path, QUEUES)
+            left = found(path, name)
+            assert left in LEGAL[operation], f"killed before call {name.rpartition('-')[2]}"
+            seen.add(left)
+            list(storage.sweep())
+            assert found(path, name) == left
+            assert state_of(path).faults() == []
+            storage.close()
+            last = name
+            if survived:
+                assert left == DONE.get(operation, (SEND, OLD, DATA))
+            child.tell("go on")
+        child.end()
+    assert last, "it was killed at some call"
+    assert seen == LEGAL[operation]
+
+
+def test_an_enqueue_that_was_killed_can_be_tried_again_under_its_name(path):
+    """Whoever uses the name again either makes the entry, whole, or is told that it is there: without any recovery."""
+    storage = make_store(path)
+    answers = []
+    with Child(executioner, path, "enqueue") as child:
+        for name, _ in child:
+            try:
+                enqueue(storage, "send", name, NEW, NEW_DATA)
+                answers.append("made")
+                assert found(path, name) == (SEND, NEW, NEW_DATA)
+            except NameTaken:
+                answers.append("taken")
+                assert found(path, name) == (SEND, OLD, DATA)
+            assert state_of(path).faults() == []
+            child.tell("go on")
+        child.end()
+    assert answers == sorted(answers), "once it was committed, it was taken for ever"
+    assert {"made", "taken"} == set(answers)
+    storage.close()
+
+
+def test_a_half_made_enqueue_is_collected(path):
+    """Whatever a killed enqueue has written is gone after `recover` and the sweep, and nothing else is."""
+    storage = make_store(path)
+    enqueue(storage, "send", "kept")
+
+    def hold(parent, path) -> None:
+        from helpers.stores import OLD, writing
+        from trio_multispool.storage.directory import DirectoryStorage
+
+        def wait() -> None:
+            parent.say("about to commit")
+            parent.hear()
+
+        storage = DirectoryStorage.open_unsafe(path)
+        reservation = storage.reserve("half-made")
+        storage.enqueue(reservation, "send", OLD, writing(b"Hello"), durability=None, before_commit=wait)
+
+    with Child(hold, path) as child:
+        child.hear()
+        before = state_of(path)
+        assert (set(before.temporary), set(before.data)) == ({"half-made"}, {"half-made", "kept"})
+        assert storage.recover() == []
+        assert list(storage.sweep()) == []
+        assert state_of(path) == before, "while it lives, nothing of it is touched"
+        child.kill()
+    assert [*storage.recover(), *storage.sweep()] == [Recovered("half-made", None)]
+    assert state_of(path).entries() == {"kept"}
+    assert state_of(path).faults() == []
+    storage.close()
+
+
+def test_recovery_does_not_touch_what_a_live_process_is_writing(path):
+    """New data, and new metadata of those who do not own the entry, are left alone until their writer is dead."""
+    storage = make_store(path)
+    enqueue(storage, "send", "a")
+
+    def write(parent, path) -> None:
+        from helpers.stores import NEW, nothing, writing
+        from trio_multispool.storage.directory import DirectoryStorage
+
+        def wait() -> None:
+            parent.say("about to commit")
+            parent.hear()
+
+        storage = DirectoryStorage.open_unsafe(path)
+        storage.replace_metadata("send", "a", NEW, durability=None, before_commit=wait)
+        storage.replace_data("a", None, writing(b"Hello again"), durability=None, before_commit=wait)
+        claim = storage.claim("send", "a", before_commit=nothing)
+        storage.replace_data("a", claim, writing(b"Hello"), durability=None, before_commit=wait)
+        storage.save(claim, "retry", NEW, durability=None, before_commit=wait)
+
+    with Child(write, path) as child:
+        for prefix in (".unsafe.", ".unsafe.", ".data.a", "a"):
+            child.hear()
+            [name] = state_of(path).temporary
+            assert name.startswith(prefix)
+            assert name.endswith("a")
+            before = state_of(path)
+            assert [*storage.recover(), *storage.sweep()] == []
+            assert state_of(path) == before
+            child.tell("go on")
+        child.end()
+    assert found(path, "a") == (RETRY, NEW, DATA)
+    assert state_of(path).faults() == []
+    storage.close()
+
+
+def test_temporary_files_of_the_dead_are_collected_whatever_they_were_for(path):
+    """Loading empties `.tmp` of everything whose writer is dead."""
+    make_store(path).close()
+    storage = make_store(path)
+    enqueue(storage, "send", "a")
+    for name in ("a", ".data.a", ".unsafe.a", ".unsafe.data.a", "nobody", ".data.nobody", ".unsafe.nobody"):
+        (path / ".tmp" / name).write_bytes(b"half")
+    DirectoryStorage.open(path, QUEUES).close()
+    assert state_of(path).temporary == {}
+    assert found(path, "a") == (SEND, OLD, DATA)
+    assert [*storage.recover(), *storage.sweep()] == []
+    assert state_of(path).faults() == []
+    storage.close()
+
+
+def test_recovery_is_idempotent(path):
+    """A second recovery finds nothing to do, and changes nothing."""
+    storage = make_store(path)
+    for name in ("a", "b"):
+        enqueue(storage, "send", name)
+        claim(storage, "send", name).abandon()
+    storage.reserve("c").abandon()
+    assert storage.recover() == [Recovered("a", "send"), Recovered("b", "send")]
+    assert list(storage.sweep()) == [Recovered("c", None)]
+    before = state_of(path)
+    assert [*storage.recover(), *storage.sweep()] == []
+    assert state_of(path) == before
+    assert before.faults() == []
+    storage.close()
+
+
+def recoverer(parent, path) -> None:
+    """Recover and sweep when told to, and tell what was done."""
+    from trio_multispool.storage.directory import DirectoryStorage
+
+    storage = DirectoryStorage.open_unsafe(path)
+    parent.say("ready")
+    parent.hear()
+    recovered = [*storage.recover(), *storage.sweep()]
+    parent.say(*([each.name, each.queue] for each in recovered))
+
+
+def test_two_recoverers_at_once_do_each_thing_once(path):
+    """Every entry is back exactly once, every leftover is collected, and one of the two has told so of each."""
+    storage = make_store(path)
+    expected = []
+    for number in range(150):
+        enqueue(storage, "send", f"entry-{number:03}")
+        claim(storage, "send", f"entry-{number:03}").abandon()
+        storage.reserve(f"leftover-{number:03}").abandon()
+        expected += [[f"entry-{number:03}", "send"], [f"leftover-{number:03}", None]]
+    with Child(recoverer, path) as one, Child(recoverer, path) as other:
+        for child in (one, other):
+            child.hear()
+        for child in (one, other):
+            child.tell("go")
+        done = one.hear() + other.hear()
+        one.end()
+        other.end()
+    assert sorted(done) == sorted(expected)
+    state = state_of(path)
+    assert state.names("send") == [f"entry-{number:03}" for number in range(150)]
+    assert state.faults() == []
+    storage.close()
+
+
+def test_of_two_copies_the_available_one_stays(path):
+    """A name that is in a queue and in a `.checkout` is dropped from the latter: the copy in the queue is the later."""
+    storage = make_store(path)
+    for name, queue in (("same-queue", "send"), ("other-queue", "retry")):
+        enqueue(storage, queue, name)
+        (path / "send" / ".checkout" / name).write_bytes(NEW)
+    storage.recover()
+    assert found(path, "same-queue") == (SEND, OLD, DATA)
+    assert found(path, "other-queue") == (RETRY, OLD, DATA)
+    assert state_of(path).faults() == []
+    storage.close()
+
+
+def test_of_two_checked_out_copies_one_comes_back(path):
+    """A name in the `.checkout` of two queues is available once after recovery."""
+    storage = make_store(path)
+    enqueue(storage, "send", "a")
+    claim(storage, "send", "a").abandon()
+    (path / "retry" / ".checkout" / "a").write_bytes(OLD)
+    storage.recover()
+    assert found(path, "a") in {(SEND, OLD, DATA), (RETRY, OLD, DATA)}
+    assert state_of(path).faults() == []
+    storage.close()
+
+
+def test_two_copies_with_a_live_owner_are_left_alone(path):
+    """Recovery decides nothing about a name whose lock somebody has."""
+    storage = make_store(path)
+    enqueue(storage, "send", "a")
+    claimed = claim(storage, "send", "a")
+    (path / "send" / "a").write_bytes(OLD)
+    assert storage.recover() == []
+    assert state_of(path).places("a") == ["send", "send/.checkout"]
+    claimed.abandon()
+    storage.recover()
+    assert found(path, "a") == (SEND, OLD, DATA)
+    storage.close()
+
+
+def test_writers_that_do_not_own_an_entry_keep_out_of_each_others_files(path):
+    """Between a direct save's exchange and its end, recovery and a second direct save may come; both are whole."""
+    calls = Interleaved()
+    storage, slow = make_store(path), make_store(path, calls=calls)
+    enqueue(storage, "send", "a")
+    begun, may_commit = threading.Event(), threading.Event()
+    outcome: list[object] = []
+
+    def wait() -> None:
+        begun.set()
+        may_commit.wait()
+
+    def save_too() -> None:
+        try:
+            storage.replace_metadata("send", "a", b"second", durability=None, before_commit=wait)
+        except BaseException as error:  # noqa: BLE001  # told to the test
+            outcome.append(error)
+            begun.set()
+        else:
+            outcome.append("saved")
+
+    second = threading.Thread(target=save_too)
+
+    def interfere() -> None:
+        storage.recover()
+        second.start()
+        begun.wait()
+
+    calls.before("unlink", interfere)
+    slow.replace_metadata("send", "a", b"first", durability=None, before_commit=lambda: None)
+    may_commit.set()
+    second.join()
+    assert outcome == ["saved"] or [type(error) for error in outcome] == [EntryBusy]
+    assert found(path, "a") == (SEND, b"second" if outcome == ["saved"] else b"first", DATA)
+    assert state_of(path).faults() == []
+    storage.close()
+    slow.close()
+
+
+def test_a_copy_that_blocks_a_check_out_is_no_strange_error(path):
+    """An entry with a dead second copy in `.checkout` is checked out, or told to be unavailable; never `NameTaken`."""
+    storage = make_store(path)
+    enqueue(storage, "send", "a")
+    (path / "send" / ".checkout" / "a").write_bytes(OLD)
+    try:
+        storage.claim("send", "a", before_commit=lambda: None)
+    except NameTaken as error:
+        pytest.fail(f"a check-out answered {error!r}, which is none of its errors")
+    storage.close()
+
+
+@pytest.mark.parametrize("where", [".data", ".registry", ".notes"])
+def test_what_belongs_to_no_entry_is_collected_wherever_it_is(path, where):
+    """Data, a reservation or a note that power loss left alone is collected by the sweep."""
+    storage = make_store(path)
+    enqueue(storage, "send", "a")
+    (path / ".notes").mkdir(exist_ok=True)
+    (path / ".notes" / "a").write_bytes(b"{}")
+    (path / where / "orphan").write_bytes(b"")
+    assert [each.name for each in storage.sweep()] == ["orphan"]
+    assert "orphan" not in {child.name for child in (path / where).iterdir()}
+    assert state_of(path).notes == {"a": b"{}"}
+    assert found(path, "a") == (SEND, OLD, DATA)
+    storage.close()
+
+
+def test_nothing_is_collected_while_a_place_cannot_be_read(path):
+    """An entry that may be in a directory that cannot be looked into is not taken for absent."""
+    from helpers.calls import FailingCalls
+    from trio_multispool import SpoolError
+
+    calls = FailingCalls()
+    storage = make_store(path, calls=calls)
+    enqueue(storage, "send", "a")
+    enqueue(storage, "failed", "b")
+    claim(storage, "failed", "b").abandon()
+    for call, on in (("directories", "/spool"), ("stat", "/send/a"), ("stat", "/failed/.checkout/b")):
+        fault = calls.fail(call, 5, on)
+        for act in (storage.recover, lambda: list(storage.sweep())):
+            try:
+                act()
+            except SpoolError:
+                continue
+        assert fault.met
+        calls.mend()
+        assert set(state_of(path).data) == {"a", "b"}
+        assert state_of(path).registry == {"a", "b"}
+    storage.recover()
+    assert state_of(path).faults() == []
+    storage.close()
+
+
+def test_a_killed_recovery_is_finished_by_the_next(path):
+    """A recovery of many things, killed at any call, loses nothing; the next one finishes it."""
+    make_store(path).close()
+
+    def sweep_and_die(parent, path) -> None:
+        import os
+
+        from helpers.stores import claim, enqueue
+        from helpers.syscalls import KillingCalls
+        from trio_multispool.storage.directory import DirectoryStorage
+
+        killed, n = True, 0
+        while killed:
+            n += 3
+            storage = DirectoryStorage.open_unsafe(path)
+            for name in (f"one-{n:03}", f"two-{n:03}"):
+                enqueue(storage, "send", name)
+                claim(storage, "send", name).abandon()
+            storage.reserve(f"none-{n:03}").abandon()
+            storage.close()
+            process = os.fork()
+            if process == 0:
+                calls = KillingCalls()
+                storage = DirectoryStorage.open_unsafe(path, calls=calls)
+                calls.arm(n)
+                storage.recover()
+                list(storage.sweep())
+                os._exit(0)
+            _, status = os.waitpid(process, 0)
+            killed = status != 0
+            parent.say(n, killed)
+            parent.hear()
+
+    made = set()
+    with Child(sweep_and_die, path) as child:
+        for n, _ in child:
+            made |= {f"one-{n:03}", f"two-{n:03}"}
+            storage = make_store(path)
+            list(storage.sweep())
+            state = state_of(path)
+            assert set(state.names("send")) == made
+            assert state.faults() == []
+            for name in made:
+                claimed = claim(storage, "send", name)
+                storage.remove(claimed, durability=None, before_commit=lambda: None)
+            made.clear()
+            storage.close()
+            child.tell("go on")
+        child.end()
+    assert state_of(path).faults() == []
