@@ -27,6 +27,7 @@ from trio_multispool import (
     Save,
     Spool,
     Spoolable,
+    Stat,
     Unavailable,
     Use,
 )
@@ -146,7 +147,7 @@ async def use() -> None:
             case _:
                 assert_never(found)
     assert_type(found, CheckedOutEntry[Mail, Envelope, bytes])
-    assert_type((await entry.stat()).unwrap(), "Stat")
+    assert_type((await entry.stat()).unwrap(), Stat)
     verdict = (await spool.with_entry(entry, deliver)).unwrap()
     assert_type(verdict, Save[Mail, Envelope] | Remove | Release)
 
