@@ -9,31 +9,21 @@ import anyio
 import pytest
 
 from helpers.gates import Gate
-from helpers.operations import CHANGING, OPERATIONS, Operation, ordered
+from helpers.operations import CHANGING, OPERATIONS, Operation, ordered, states
 from helpers.spools import ANNE, Mail, make_spool, put, state_of
 from trio_multispool import Ok, Remove, Save, Spool
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from helpers.spools import State
 
 pytestmark = pytest.mark.anyio
-
-
-async def _states(operation: Operation, path: Path) -> tuple[State, State]:
-    """Run the operation undisturbed in a spool of its own; return what was on disk before and after."""
-    async with await make_spool(path, ordered()) as spool, contextlib.AsyncExitStack() as stack:
-        run = await operation.prepare(spool, stack)
-        before = state_of(path)
-        assert isinstance(await run(), Ok)
-        return before, state_of(path)
 
 
 @pytest.mark.parametrize("operation", CHANGING, ids=str)
 async def test_each_changing_operation_changes_the_disk(operation: Operation, tmp_path: Path) -> None:
     """The comparisons below can fail: before and after differ."""
-    before, after = await _states(operation, tmp_path / "twin")
+    before, after = await states(operation, tmp_path / "twin")
     assert before != after
 
 
@@ -53,7 +43,7 @@ async def test_an_operation_in_a_cancelled_scope_does_nothing(operation: Operati
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 async def test_an_operation_cancelled_in_its_thread_happens_and_returns(operation: Operation, tmp_path: Path) -> None:
     """Cancelled during: the thread is not abandoned, the result is returned, and the disk agrees with it."""
-    _, after = await _states(operation, tmp_path / "twin")
+    _, after = await states(operation, tmp_path / "twin")
     gate = Gate()
     answers: list[Any] = []
     async with (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from helpers.gates import Gate
-from helpers.operations import CHANGING, OPERATIONS, Operation, ordered
+from helpers.operations import CHANGING, OPERATIONS, Operation, ordered, states
 from helpers.spools import ANNE, Mail, make_spool, put, state_of
 from trio_multispool import Ok, Spool, offload
 
@@ -17,17 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from helpers.spools import State
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
-
-
-async def _states(operation: Operation, path: Path) -> tuple[State, State]:
-    async with await make_spool(path, ordered()) as spool, contextlib.AsyncExitStack() as stack:
-        run = await operation.prepare(spool, stack)
-        before = state_of(path)
-        assert isinstance(await run(), Ok)
-        return before, state_of(path)
 
 
 @contextlib.asynccontextmanager
@@ -54,7 +45,7 @@ async def test_a_task_cancelled_before_the_commit_has_no_effect(
     operation: Operation, times: int, tmp_path: Path
 ) -> None:
     """The task ends as cancelled, once its thread has ended; what had not been committed was withdrawn."""
-    before, after = await _states(operation, tmp_path / "twin")
+    before, after = await states(operation, tmp_path / "twin")
     async with _held(operation, tmp_path / "spool", operation.before) as (task, gate):
         for _ in range(times):
             task.cancel()
@@ -70,7 +61,7 @@ async def test_a_task_cancelled_before_the_commit_has_no_effect(
 @pytest.mark.parametrize("operation", CHANGING, ids=str)
 async def test_a_task_cancelled_after_the_commit_is_undone_or_told(operation: Operation, tmp_path: Path) -> None:
     """A check-out and a reservation are given back; the rest stands, and a note on the exception says so."""
-    before, after = await _states(operation, tmp_path / "twin")
+    before, after = await states(operation, tmp_path / "twin")
     assert operation.commit is not None
     async with _held(operation, tmp_path / "spool", operation.commit, after=True) as (task, gate):
         task.cancel()
@@ -109,7 +100,7 @@ async def test_a_task_cancelled_before_it_ran_does_nothing(operation: Operation,
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 async def test_asyncio_timeout_works_as_it_does_without_us(operation: Operation, tmp_path: Path) -> None:
     """It raises `TimeoutError`, the operation is withdrawn, and the task is not left cancelled."""
-    before, after = await _states(operation, tmp_path / "twin")
+    before, after = await states(operation, tmp_path / "twin")
     gate = Gate()
     async with (
         await make_spool(tmp_path / "spool", ordered(), system_calls=gate) as spool,
@@ -143,7 +134,7 @@ async def test_wait_for_works_as_it_does_without_us(
     operation: Operation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It raises `TimeoutError`, and the operation is withdrawn. The thread goes on once it is cancelled."""
-    before, after = await _states(operation, tmp_path / "twin")
+    before, after = await states(operation, tmp_path / "twin")
     gate = Gate()
     async with (
         await make_spool(tmp_path / "spool", ordered(), system_calls=gate) as spool,
@@ -222,7 +213,7 @@ async def test_a_job_whose_task_is_cancelled_again_and_again_goes_back(tmp_path:
             async def work(entered: asyncio.Event = entered) -> None:
                 async with (await entry.checkout()).unwrap():
                     entered.set()
-                    await asyncio.sleep(3600)
+                    await asyncio.Event().wait()
 
             task = asyncio.ensure_future(work())
             await entered.wait()

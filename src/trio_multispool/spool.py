@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
 from anyio.lowlevel import cancel_shielded_checkpoint
 
@@ -14,10 +13,11 @@ from trio_multispool.clock import time_ordered_names
 from trio_multispool.core import Core
 from trio_multispool.durability import Durability
 from trio_multispool.entry import Entry
-from trio_multispool.errors import CorruptMetadata, EntryBusy, InvalidName, NameTaken, SpoolError
+from trio_multispool.errors import CorruptMetadata, InvalidName
 from trio_multispool.handling import handle
 from trio_multispool.job import CheckedOutEntry
-from trio_multispool.names import MAX_ATTEMPTS, Reserve, invalid_name
+from trio_multispool.names import Reserve, invalid_name
+from trio_multispool.naming import Naming
 from trio_multispool.offload import Offload
 from trio_multispool.reader import QueueReader
 from trio_multispool.reservation import ReservedName, Use
@@ -28,7 +28,7 @@ from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     import anyio
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from trio_multispool.offload import BeforeCommit
     from trio_multispool.results import Result
     from trio_multispool.spoolable import Spoolable
-    from trio_multispool.storage.protocol import Claim, Recovered, Reservation, Storage
+    from trio_multispool.storage.protocol import Claim, Recovered
     from trio_multispool.storage.syscalls import SystemCalls
     from trio_multispool.verdicts import Verdict
 
@@ -88,7 +88,7 @@ class Spool(Generic[Q, M, D, A]):
     def __init__(self, core: Core[Q, M, D, A], names: NameGenerator[A]) -> None:
         """Take over an open spool; use `create` or `load`."""
         self._core = core
-        self._names = names
+        self._naming: Naming[A] = Naming(core, names)
 
     def __repr__(self) -> str:
         """Show the path and what it holds."""
@@ -340,7 +340,7 @@ class Spool(Generic[Q, M, D, A]):
 
         def work(before_commit: BeforeCommit) -> str:
             raw = core.encode(metadata)
-            with self._reserved(name) as reservation:
+            with self._naming.for_one_enqueue(name) as reservation:
                 storage.enqueue(reservation, directory, raw, dump, durability=durability, before_commit=before_commit)
                 return reservation.name
 
@@ -369,44 +369,10 @@ class Spool(Generic[Q, M, D, A]):
         """
         answer = await self._core.run(
             "reservation of a name",
-            lambda _before_commit: self._reserve(Reserve(argument)),
+            lambda _before_commit: self._naming.made(Reserve(argument)),
             undo=self._core.storage.give_up,
         )
         return Ok(ReservedName(self._core, answer.value)) if isinstance(answer, Ok) else answer
-
-    @contextlib.contextmanager
-    def _reserved(self, name: Reserve[A] | Use | None) -> Generator[Reservation]:
-        """Hold a name for one enqueue, in the worker thread; one that was reserved for it is given up if it fails."""
-        if isinstance(name, Use) and isinstance(name.name, ReservedName):
-            with name.name._use(self._core) as reservation:  # noqa: SLF001  # one thing in several files
-                yield reservation
-            return
-        reservation = self._reserve(name)
-        try:
-            yield reservation
-        except BaseException as error:
-            _give_up(self._core.storage, reservation, because=error)
-            raise
-
-    def _reserve(self, name: Reserve[A] | Use | None) -> Reservation:
-        """Reserve in the store, asking the generator again while names are taken; in the worker thread."""
-        storage: Storage[Any, Reservation] = self._core.storage
-        if isinstance(name, Use):
-            wanted = cast("str", name.name)
-            if (fault := invalid_name(wanted)) is not None:
-                raise fault
-            return storage.reserve(wanted)
-        argument: Any = None if name is None else name.argument
-        made = ""
-        for attempt in range(MAX_ATTEMPTS):
-            made = self._names.next(argument, attempt)
-            if (fault := invalid_name(made)) is not None:
-                raise fault
-            try:
-                return storage.reserve(made)
-            except (NameTaken, EntryBusy):
-                continue
-        raise NameTaken(made)
 
     # Working on entries
 
@@ -542,11 +508,3 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         return await self._core.run("adoption", lambda _before_commit: self._core.storage.adopt())
-
-
-def _give_up(storage: Storage[Any, Reservation], reservation: Reservation, *, because: BaseException) -> None:
-    """Let a name go whose enqueue has failed, while `because` is on its way out."""
-    try:
-        storage.give_up(reservation)
-    except SpoolError as error:
-        because.add_note(f"the name {reservation.name!r} could not be given up, and is left to recovery: {error}")

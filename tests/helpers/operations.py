@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-from helpers.spools import BERT, MAIL, Mail, put
-from trio_multispool import Err, Use
+from helpers.spools import BERT, MAIL, Mail, make_spool, put, state_of
+from trio_multispool import Err, Ok, Use
 from trio_multispool.testing import strict_order
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from contextlib import AsyncExitStack
+    from pathlib import Path
 
+    from helpers.spools import State
     from trio_multispool import Result, Spool, Spoolable
 
 
@@ -149,3 +151,12 @@ OPERATIONS = [
 ]
 
 CHANGING = [operation for operation in OPERATIONS if operation.commit is not None]
+
+
+async def states(operation: Operation, path: Path) -> tuple[State, State]:
+    """Run the operation undisturbed in a spool of its own; return what was on disk before and after."""
+    async with await make_spool(path, ordered()) as spool, AsyncExitStack() as stack:
+        run = await operation.prepare(spool, stack)
+        before = state_of(path)
+        assert isinstance(await run(), Ok)
+        return before, state_of(path)

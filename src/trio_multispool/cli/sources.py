@@ -127,6 +127,6 @@ class SourceCodec:
         """Copy the source."""
         value.copy_to(file)
 
-    def load(self, file: BinaryIO, /) -> Source:
-        """Refuse: the command reads data where it lies."""
-        raise NotImplementedError
+    def load(self, file: BinaryIO, /) -> Source:  # noqa: ARG002  # the codec's protocol
+        """Refuse: the command reads data where it lies, and this codec is only for what is put."""
+        raise TypeError("a source is only ever written")
