@@ -5,7 +5,8 @@ Nothing in this package awaits, and nothing outside it makes a system call on th
 - `protocol` what a store does; `syscalls` every system call; `filesystem` which file systems are trusted;
   `trouble` what an `OSError` means
 - `layout` where things lie; `files` single files; `format` `.spool.json`; `locks` the registry lock; `commits` the
-  calls that commit a step; `syncing` what is synced when; `claims` what a store hands out; `context` what the parts share
+  calls that commit a step; `syncing` what is synced when; `claims` what a store hands out; `context` what the parts
+  share
 - `reserving`, `settling`, `direct`, `data`, `recovery`, `temporaries`, `inventory` the operations; `creation` opening,
   making and refusing a spool
 - `directory` the whole of it, as a `Storage`
