@@ -25,6 +25,7 @@ from trio_multispool import (
     Save,
     Spool,
     Spoolable,
+    UnsupportedFormat,
     Use,
     WorldWritable,
     activity,
@@ -393,3 +394,20 @@ async def test_a_chosen_name_is_not_busy_because_a_collector_passes_by(tmp_path:
     async with await make_spool(tmp_path / "spool", system_calls=Collected()) as spool:
         assert isinstance(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("key")), Ok)
         assert len(passing) == 1
+
+
+async def test_a_spool_adopted_by_rules_that_are_not_known_is_left_alone(tmp_path: Path) -> None:
+    """A newer program adopts a spool under our feet: from then on nothing is recovered, and reading goes on."""
+    spool = await make_spool(tmp_path / "spool")
+    await put(spool, Mail.SEND, "1", "2")
+    (spool.path / ".spool.json").unlink()
+    spool.close()
+    async with await load_spool(spool.path) as old:
+        abandoned = old._core.storage.claim("send", "1", before_commit=lambda: None)
+        abandoned.abandon()
+        (old.path / ".spool.json").write_text('{"format": 99}')
+        assert await old.recover() == Ok([])
+        async with old.reader(Mail.SEND) as reader:
+            assert [job.name async for job in reader.available()] == ["2"]
+        assert await old.adopt() == Err(UnsupportedFormat(str(old.path), "format 99"))
+    assert state_of(old.path).places("1") == ["send/.checkout"]

@@ -347,7 +347,7 @@ class SyncsRefused(SpoolError):
 Trouble: TypeAlias = (
     AccessDenied | ReadOnlySpool | OutOfSpace | TooManyOpenFiles | NotARegularFile | SeveralFileSystems | StorageFailure
 )
-"""What the operating system can answer to any operation; the entry is where it was."""
+"""What the operating system can answer to any operation; the entry is where it was. All that `dequeue` can answer."""
 
 LoadError: TypeAlias = NotASpool | DirectoryNotEmpty | UnsupportedFormat | WorldWritable | SharedFileSystem | Trouble
 """What `Spool.create` and `Spool.load` can answer."""
@@ -359,7 +359,7 @@ EnqueueError: TypeAlias = ReserveError | EncodingFailed | DurabilityUnknown | Sy
 """What `enqueue` can answer."""
 
 TryCheckoutError: TypeAlias = CorruptMetadata | UnreadableEntry | Trouble
-"""What `try_checkout` and `dequeue` can answer."""
+"""What `try_checkout` can answer."""
 
 CheckoutError: TypeAlias = EntryNotFound | EntryBusy | TryCheckoutError
 """What `checkout` can answer."""

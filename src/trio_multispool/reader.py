@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from trio_multispool.core import Core
     from trio_multispool.datafile import DataFile
-    from trio_multispool.errors import ReleaseError, SaveError, SpoolError, TryCheckoutError
+    from trio_multispool.errors import ReleaseError, SaveError, SpoolError, Trouble
     from trio_multispool.offload import BeforeCommit
     from trio_multispool.results import Result
     from trio_multispool.verdicts import Verdict
@@ -144,7 +144,7 @@ class QueueReader(Generic[Q, M, D]):
 
     # One at a time
 
-    async def dequeue(self) -> Result[CheckedOutEntry[Q, M, D] | None, TryCheckoutError]:
+    async def dequeue(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
         """Wait for an entry and check it out; put `async with` around the job. `Ok(None)`: the reader was stopped.
 
         `Err` holds a trouble of the operating system, such as `TooManyOpenFiles`. Raises `anyio.ClosedResourceError`
@@ -161,7 +161,7 @@ class QueueReader(Generic[Q, M, D]):
         """
         return await self._dequeue(None, wait=True)
 
-    async def dequeue_available(self) -> Result[CheckedOutEntry[Q, M, D] | None, TryCheckoutError]:
+    async def dequeue_available(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
         """Check out an entry if one can be had now. `Ok(None)`: there is none, or the reader was stopped.
 
         Otherwise like `dequeue`.
@@ -175,9 +175,7 @@ class QueueReader(Generic[Q, M, D]):
         """
         return await self._dequeue(None, wait=False)
 
-    async def _dequeue(
-        self, given: Given | None, *, wait: bool
-    ) -> Result[CheckedOutEntry[Q, M, D] | None, TryCheckoutError]:
+    async def _dequeue(self, given: Given | None, *, wait: bool) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
         self._check_open()
         stopping, polling = self._event(), Polling(self._poll_interval)
         while not self._stop_requested:
@@ -271,7 +269,7 @@ class QueueReader(Generic[Q, M, D]):
 
     async def iter(
         self, handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]], *, concurrency: int = 1
-    ) -> Result[None, TryCheckoutError | SaveError | ReleaseError]:
+    ) -> Result[None, SaveError | ReleaseError]:
         """Give each entry to `handler` and do what its verdict says, waiting for more, until the reader is stopped.
 
         `handler(metadata, data)` returns `Save(queue, metadata)`, `Remove()` or `Release()`; `concurrency` of them
@@ -296,7 +294,7 @@ class QueueReader(Generic[Q, M, D]):
 
     async def iter_available(
         self, handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]], *, concurrency: int = 1
-    ) -> Result[None, TryCheckoutError | SaveError | ReleaseError]:
+    ) -> Result[None, SaveError | ReleaseError]:
         """Like `iter`, for the entries that can be had now, without waiting.
 
         An entry that comes back to the queue meanwhile is not given a second time.
@@ -375,7 +373,7 @@ class Jobs(Generic[Q, M, D]):
             raise StopAsyncIteration
         return job
 
-    async def next(self) -> Result[CheckedOutEntry[Q, M, D] | None, TryCheckoutError]:
+    async def next(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
         """Return the next job, `Ok(None)` at the end, as `dequeue` and `dequeue_available` do.
 
         **Cancellation**: cancelled means that nothing is checked out.

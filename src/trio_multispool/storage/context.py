@@ -6,7 +6,7 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Final
 
-from trio_multispool.errors import SpoolError
+from trio_multispool.errors import SpoolError, UnsupportedFormat
 from trio_multispool.storage.format import read_format
 from trio_multispool.storage.syncing import Syncs
 
@@ -32,9 +32,13 @@ class Context:
         """Whether `.spool.json` is there. If not, others may work here without locks: nothing may be collected."""
 
     def is_adopted(self) -> bool:
-        """Look again, if it was not: somebody may have adopted the spool since it was opened."""
+        """Look again, if it was not: somebody may have adopted the spool since it was opened.
+
+        By rules that this version does not know, if so, and under those it must collect nothing.
+        """
         if not self.adopted:
-            self.adopted = read_format(self.layout)
+            with contextlib.suppress(UnsupportedFormat):
+                self.adopted = read_format(self.layout)
         return self.adopted
 
     @contextlib.contextmanager
