@@ -1,15 +1,40 @@
-"""Waiting for a queue to change, by looking again after a while.
+"""Waiting for a queue to change: told by the store where it can tell, and by looking again after a while everywhere.
 
-A poll lists a directory, and a directory that once was long stays slow to list, so the wait grows with what the last
-listing took. An idle reader looks again after a few milliseconds, then after twice as long, up to its poll interval.
+Theory. Looking again is the base: a reader lists, works the listing off, and lists again. Being told only makes it do
+so earlier, so nothing is lost if a hint is. Two things must not happen all the same, or an entry would wait for the
+next look:
+
+- A change between the listing and the wait. The queue is watched *before* it is listed, and a change that nobody has
+  fetched makes the descriptor readable, so the wait ends at once.
+- A change that another reader fetched before this one began to wait. Each queue has a count of changes; whoever waits
+  says which count it had seen before it listed, and does not wait if there have been more.
+
+One watch serves all readers of a spool and belongs to none: only one task may wait for a descriptor, and that is
+whichever waiting reader holds the baton. It tells the others what it fetched, and passes the baton on when it stops
+waiting. The watch is opened for the first reader that has to wait, and closed when the last has gone.
+
+A look costs a listing, and a directory that once was long stays slow to list, so an idle reader's waits double up to
+its poll interval, and grow with what a listing takes. Where the store tells of changes, looking again is only for
+what no change announces: a lock that was dropped moves no file.
 """
 
 from __future__ import annotations
 
 import collections
-from typing import Final
+import logging
+import math
+import threading
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
+
+from trio_multispool.errors import SpoolError
+
+if TYPE_CHECKING:
+    from trio_multispool.storage.protocol import Storage, Watch
+
+_LOG: Final = logging.getLogger("trio_multispool")
 
 FIRST_WAIT: Final = 0.005
 """The first wait after something was there, in seconds."""
@@ -33,15 +58,137 @@ class Polling:
         self._next = min(FIRST_WAIT, interval)
         self._listings: collections.deque[float] = collections.deque(maxlen=LISTINGS_REMEMBERED)
 
-    def next_wait(self, listing_took: float) -> float:
-        """Return how long to wait now, in seconds, after a listing that took so many; the next wait is longer."""
+    def next_wait(self, listing_took: float, *, told: bool = False, held: bool = True) -> float:
+        """Return how long to wait now, in seconds, after a listing that took so many; the next wait is longer.
+
+        If the store tells of changes (`told`), there is no need for short waits; and if nothing is checked out of the
+        queue (`held`) either, nothing can come to be without a change: then looking again is for hints that got lost.
+        """
         self._listings.append(listing_took)
         stretched = min(min(self._listings) * LISTING_SHARE, LONGEST_WAIT)
+        if told:
+            return max(self._interval, stretched if held else LONGEST_WAIT)
         wait = max(self._next, stretched)
         self._next = min(self._next * 2, self._interval)
         return wait
 
-    async def wait(self, listing_took: float, stopping: anyio.Event) -> None:
-        """Wait until it is time to look again, or until `stopping` is set."""
-        with anyio.move_on_after(self.next_wait(listing_took)):
-            await stopping.wait()
+
+class _Waiter:
+    """One task that waits; `scope` is cancelled to wake it, `turn` to make it look whether the baton is free."""
+
+    def __init__(self, queue: str, owner: object, deadline: float) -> None:
+        self.queue = queue
+        self.owner = owner
+        self.scope = anyio.CancelScope(deadline=deadline)
+        self.turn = anyio.CancelScope()
+
+
+class Activity:
+    """Where the readers of one spool wait for its queues to change; used in its event loop, but for `watch`."""
+
+    def __init__(self, storage: Storage[Any, Any], path: str) -> None:
+        """Begin with nobody waiting and nothing watched."""
+        self._storage = storage
+        self._path = path
+        self._mutex = threading.Lock()
+        self._watch: Watch | None = None
+        self._watchable = True
+        self._complained = False
+        self._told: set[str] = set()
+        self._readers = 0
+        self._changes: collections.Counter[str] = collections.Counter()
+        self._waiters: dict[_Waiter, None] = {}
+        self._holder: _Waiter | None = None
+
+    def told(self, queue: str) -> bool:
+        """Whether the store tells of changes of a queue."""
+        return queue in self._told
+
+    def join(self) -> None:
+        """Count a reader that may come to wait."""
+        self._readers += 1
+
+    def leave(self, owner: object) -> None:
+        """Count a reader that has gone, and wake what waits in its name; with the last, the watch is closed."""
+        self._readers -= 1
+        self.wake(owner)
+        self._close_if_unused()
+
+    def watch(self, queue: str) -> None:
+        """Watch a queue, if the store can; in a worker thread, before the queue is listed."""
+        with self._mutex:
+            if not self._watchable:
+                return
+            try:
+                if self._watch is None:
+                    self._watch = self._storage.watch()
+                    self._watchable = self._watch is not None
+                if self._watch is not None:
+                    self._watch.add(queue)
+                    self._told.add(queue)
+            except SpoolError as error:
+                self._told.discard(queue)
+                if not self._complained:
+                    self._complained = True
+                    _LOG.warning("changes of spool %s are looked for by polling: %s", self._path, error)
+
+    def seen(self, queue: str) -> int:
+        """Return the count of changes, to be taken before the queue is listed, and given to `wait`."""
+        return self._changes[queue]
+
+    async def wait(self, queue: str, seen: int, owner: object, timeout: float) -> None:  # noqa: ASYNC109  # the wait itself
+        """Wait until the queue may have changed since `seen`, `owner` is woken, or `timeout` seconds are over."""
+        waiter = _Waiter(queue, owner, anyio.current_time() + timeout)
+        self._waiters[waiter] = None
+        try:
+            with waiter.scope:
+                while self._changes[queue] == seen:
+                    waiter.turn = anyio.CancelScope()
+                    with waiter.turn:
+                        await self._wait_for_turn(waiter)
+                return
+            await checkpoint_if_cancelled()  # woken, or over; or cancelled from outside as well
+        finally:
+            del self._waiters[waiter]
+            self._pass_on(waiter)
+
+    async def _wait_for_turn(self, waiter: _Waiter) -> None:
+        watch = self._watch
+        if watch is None or self._holder is not None:
+            await anyio.sleep(math.inf)
+            return
+        self._holder = waiter
+        try:
+            await anyio.wait_readable(watch.fileno())
+        finally:
+            self._holder = None
+        for queue in watch.drain():
+            self._changes[queue] += 1
+            for other in self._waiters:
+                if other.queue == queue:
+                    other.scope.cancel()
+
+    def _pass_on(self, leaving: _Waiter) -> None:
+        """Let another waiter take the baton, if it is free."""
+        if self._holder is leaving:
+            self._holder = None
+        if self._holder is None:
+            for other in self._waiters:
+                other.turn.cancel()
+                break
+        self._close_if_unused()
+
+    def wake(self, owner: object) -> None:
+        """End the waits in the name of `owner`."""
+        for waiter in self._waiters:
+            if waiter.owner is owner:
+                waiter.scope.cancel()
+
+    def _close_if_unused(self) -> None:
+        if self._readers or self._waiters:
+            return
+        with self._mutex:
+            watch, self._watch = self._watch, None
+            self._told.clear()
+        if watch is not None:
+            watch.close()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 import anyio
 
 from trio_multispool._typing import TypeVar as TypeVarWithDefault
+from trio_multispool.activity import Activity
 from trio_multispool.errors import CorruptData, CorruptMetadata, EncodingFailed, SpoolError
 from trio_multispool.lifecycle import State
 from trio_multispool.offload import Offload
@@ -49,6 +50,7 @@ class Core(Generic[Q, M, D, A]):
         self.spoolable: Spoolable[Q, M, D, A] = spoolable
         self.log: logging.Logger = _LOG
         self._offload = Offload(limiter)
+        self.activity: Activity = Activity(storage, path)
         self._mutex = threading.Lock()
         self._running = 0
         self._closed = False

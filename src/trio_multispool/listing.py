@@ -43,6 +43,8 @@ class NothingLeft(msgspec.Struct, frozen=True):
 
     listing_took: float
     """In seconds."""
+    held: bool
+    """Whether anything is checked out of the queue: its owner may die, which announces itself to nobody."""
 
 
 @final
@@ -91,7 +93,7 @@ class Listing(Generic[M]):
             with self._mutex:
                 if not self._names:
                     if took is not None:
-                        return NothingLeft(took)
+                        return NothingLeft(took, self._core.storage.held(self._queue))
                     elapsed = stopwatch()
                     self._names.extend(self._core.storage.names(self._queue))
                     took = elapsed()

@@ -67,7 +67,7 @@ class QueueReader(Generic[Q, M, D]):
         self._passes: weakref.WeakSet[Given] = weakref.WeakSet()
         self._recovered_at = float("-inf")
         self._stop_requested = False
-        self._stopping: anyio.Event | None = None
+        self._entered = False
         self._call_in_loop: Callable[[Callable[[], object]], None] | None = None
         self._closed = False
 
@@ -83,14 +83,13 @@ class QueueReader(Generic[Q, M, D]):
 
     async def __aenter__(self) -> QueueReader[Q, M, D]:
         """Begin to read. No checkpoint. Raises `RuntimeError` if it was entered before."""
-        if self._stopping is not None:
+        if self._entered:
             message = "a reader can be entered once; make another with spool.reader(queue)"
             raise RuntimeError(message)
         self._core.check_open()
         self._call_in_loop = loop_caller()
-        self._stopping = anyio.Event()
-        if self._stop_requested:
-            self._stopping.set()
+        self._entered = True
+        self._core.activity.join()
         return self
 
     async def __aexit__(
@@ -102,7 +101,7 @@ class QueueReader(Generic[Q, M, D]):
         """Return what was not settled."""
         self._closed = True
         self._stop_requested = True
-        self._event().set()
+        self._core.activity.leave(self)
         failures: list[SpoolError] = []
         cancelled: BaseException | None = None
         for job in list(self._jobs):
@@ -134,8 +133,8 @@ class QueueReader(Generic[Q, M, D]):
         May be called from any task, thread or signal handler, any number of times, also before the reader is entered.
         """
         self._stop_requested = True
-        if self._call_in_loop is not None and self._stopping is not None:
-            self._call_in_loop(self._stopping.set)
+        if self._call_in_loop is not None:
+            self._call_in_loop(functools.partial(self._core.activity.wake, self))
 
     @property
     def stopped(self) -> bool:
@@ -177,12 +176,12 @@ class QueueReader(Generic[Q, M, D]):
 
     async def _dequeue(self, given: Given | None, *, wait: bool) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
         self._check_open()
-        stopping, polling = self._event(), Polling(self._poll_interval)
+        activity, queue, polling = self._core.activity, self._queue.value, Polling(self._poll_interval)
         while not self._stop_requested:
-            recovering = self._is_time_to_recover()
+            recovering, seen = self._is_time_to_recover(), activity.seen(queue)
             answer = await self._core.run(
-                f"check-out from {self._queue.value}",
-                functools.partial(self._claim, given=given, recovering=recovering),
+                f"check-out from {queue}",
+                functools.partial(self._claim, given=given, recovering=recovering, waiting=wait),
                 undo=functools.partial(self._undo, given=given),
             )
             if isinstance(answer, Err):
@@ -191,7 +190,10 @@ class QueueReader(Generic[Q, M, D]):
                 return Ok(await self._in_hand(answer.value))
             if not wait:
                 return Ok(None)
-            await polling.wait(answer.value.listing_took, stopping)
+            if not self._stop_requested:
+                nothing = answer.value
+                timeout = polling.next_wait(nothing.listing_took, told=activity.told(queue), held=nothing.held)
+                await activity.wait(queue, seen, self, timeout)
         self._check_open()
         await checkpoint()
         return Ok(None)
@@ -204,8 +206,12 @@ class QueueReader(Generic[Q, M, D]):
         self._jobs[job] = None
         return job
 
-    def _claim(self, before_commit: BeforeCommit, given: Given | None, *, recovering: bool) -> Claimed[M] | NothingLeft:
+    def _claim(
+        self, before_commit: BeforeCommit, given: Given | None, *, recovering: bool, waiting: bool
+    ) -> Claimed[M] | NothingLeft:
         """Check out the next entry, in a worker thread."""
+        if waiting:
+            self._core.activity.watch(self._queue.value)
         if recovering:
             for recovered in self._core.storage.recover(self._queue.value, insist=False):
                 if recovered.queue is not None:
@@ -231,15 +237,10 @@ class QueueReader(Generic[Q, M, D]):
             for given in self._passes:
                 given.discard(job.name)
 
-    def _event(self) -> anyio.Event:
-        """Return the event that `stop` sets; raises unless the reader's block is being run."""
-        if self._stopping is None:
+    def _check_open(self) -> None:
+        if not self._entered:
             message = "put `async with` around a reader before using it"
             raise RuntimeError(message)
-        return self._stopping
-
-    def _check_open(self) -> None:
-        _ = self._event()
         if self._closed:
             message = f"the block of the reader of queue {self._queue.value!r} has been left"
             raise anyio.ClosedResourceError(message)

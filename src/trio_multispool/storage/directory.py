@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from trio_multispool.durability import Durability
 from trio_multispool.errors import EntryNotFound, OutOfSpace, ReadOnlySpool, TooManyOpenFiles
+from trio_multispool.lifecycle import Place, State
 from trio_multispool.storage import creation, data, direct, recovery, reserving, settling
 from trio_multispool.storage.context import Context
 from trio_multispool.storage.files import read_file
@@ -14,13 +15,13 @@ from trio_multispool.storage.format import read_format
 from trio_multispool.storage.inventory import inventory
 from trio_multispool.storage.layout import DATA, REASONS, directory_of
 from trio_multispool.storage.syscalls import SystemCalls
+from trio_multispool.storage.watching import DirectoryWatch, watch
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Sequence
     from typing import BinaryIO
 
-    from trio_multispool.lifecycle import Place
     from trio_multispool.stats import Stat
     from trio_multispool.storage.claims import DirectoryClaim, DirectoryReservation
     from trio_multispool.storage.layout import Layout
@@ -255,6 +256,10 @@ class DirectoryStorage:
         """Return where the data lies."""
         return Path(self._layout.full(DATA, name))
 
+    def held(self, queue: str) -> bool:
+        """Tell whether anything is checked out."""
+        return bool(self._layout.entry_names(directory_of(Place(queue, State.CHECKED_OUT))))
+
     def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:
         """Put back what dead owners held."""
         try:
@@ -273,6 +278,10 @@ class DirectoryStorage:
         """Write `.spool.json`."""
         creation.adopt(self._layout)
         _ = self._context.is_adopted()
+
+    def watch(self) -> DirectoryWatch | None:
+        """Begin to watch the spool."""
+        return watch(self._layout)
 
     def queues(self) -> list[str]:
         """Return the queues on disk."""

@@ -107,6 +107,26 @@ class Item(msgspec.Struct, frozen=True):
     """The process that has it checked out, as far as the kernel shows it."""
 
 
+class Watch(Protocol):
+    """Tells in which queues something may have come in. A hint: it may tell too much."""
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when there is something to `drain`."""
+        ...
+
+    def add(self, queue: str) -> None:
+        """Watch a queue from now on, if it is not watched already; raises a `SpoolError` if that cannot be."""
+        ...
+
+    def drain(self) -> set[str]:
+        """Return the queues in which something may have come in, without waiting."""
+        ...
+
+    def close(self) -> None:
+        """Stop watching. Idempotent."""
+        ...
+
+
 class Storage(Protocol[C, R]):
     """A durable store of entries in queues, shared by any processes; `C` is its claim, `R` its reservation."""
 
@@ -229,6 +249,10 @@ class Storage(Protocol[C, R]):
         """Return where the data can be read as a file by other programs, if it can."""
         ...
 
+    def held(self, queue: str) -> bool:
+        """Tell whether anything is checked out of a queue, by whomever."""
+        ...
+
     def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:
         """Bring back what dead owners held in `queue` (or anywhere), and clear what they were writing.
 
@@ -243,6 +267,10 @@ class Storage(Protocol[C, R]):
 
     def adopt(self) -> None:
         """Say that from now on every user of this store takes locks, so that recovery may act."""
+        ...
+
+    def watch(self) -> Watch | None:
+        """Begin to be told of changes, or return `None` if this store cannot tell; raises if it cannot at present."""
         ...
 
     def queues(self) -> list[str]:

@@ -11,10 +11,10 @@ import errno
 import fcntl
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _DARWIN = sys.platform == "darwin"
 _RENAME_NOREPLACE = 1  # linux/fs.h
@@ -24,6 +24,44 @@ _STATFS_BYTES = 512  # more than any struct statfs; f_type is its first word on 
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _renameat2: Callable[[int, bytes, int, bytes, int], int] | None = getattr(_libc, "renameat2", None)
+
+
+class Notice(Protocol):
+    """One event of inotify(7)."""
+
+    @property
+    def wd(self) -> int:
+        """The number of the watch."""
+        ...
+
+    @property
+    def mask(self) -> int:
+        """What happened."""
+        ...
+
+
+class Notifier(Protocol):
+    """An inotify instance."""
+
+    def fileno(self) -> int:
+        """Return its descriptor."""
+        ...
+
+    def add_watch(self, path: str, mask: int) -> int:
+        """`inotify_add_watch`."""
+        ...
+
+    def rm_watch(self, wd: int) -> None:
+        """`inotify_rm_watch`."""
+        ...
+
+    def read(self, timeout: int) -> Sequence[Notice]:
+        """`read`, of what there is within so many milliseconds."""
+        ...
+
+    def close(self) -> None:
+        """`close`."""
+        ...
 
 
 class SystemCalls:
@@ -134,6 +172,12 @@ class SystemCalls:
         """`getdents` likewise, for the names of directories only, with their inode numbers."""
         with os.scandir(fd) as entries:
             return {entry.name: entry.inode() for entry in entries if entry.is_dir(follow_symlinks=False)}
+
+    def notify(self) -> Notifier:
+        """`inotify_init1`, close-on-exec; its watches and reads are those of the object that is returned."""
+        import inotify_simple  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]  # noqa: PLC0415
+
+        return cast("Notifier", inotify_simple.INotify(nonblocking=True))
 
     def file_system_type(self, fd: int) -> int | None:
         """`fstatfs`: the number that says what kind of file system it is; `None` where there is no such number."""

@@ -1,0 +1,106 @@
+"""`Received`: what came out of a channel, to be acknowledged or returned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+
+import anyio
+from anyio.lowlevel import cancel_shielded_checkpoint
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from trio_multispool.datafile import DataFile
+    from trio_multispool.job import CheckedOutEntry
+
+M = TypeVar("M")
+D = TypeVar("D")
+
+
+@final
+class Received(Generic[M, D]):
+    """What a channel's `receive` gives: an entry that nobody else has. Put `async with` around the work on it:
+
+    ```python
+    async with received:
+        message = (await received.data.load()).unwrap()
+        await deliver(received.metadata, message)
+    ```
+
+    **A block that ends normally** acknowledges: the entry is removed, whatever is cancelled meanwhile. (asyncio's own
+    cancellation may still prevent it.) `return`, `break` and `continue` are normal ends.
+
+    **A block that raises or is cancelled** returns the entry to its queue, unchanged, and somebody receives it again.
+    So does closing the receive end, and leaving the channel's block; a block that ends normally after that raises
+    `anyio.ClosedResourceError`. If removing fails, the block raises that `SpoolError`, and the entry is returned
+    (except with `DurabilityUnknown`: it is removed, and power loss might bring it back). If the process dies, recovery
+    returns it.
+
+    A block can be entered once; after that it raises `RuntimeError`.
+    """
+
+    def __init__(self, job: CheckedOutEntry[Any, M, D], in_hand: dict[Received[M, D], None]) -> None:
+        """Take over a job, and join what a receive end has in hand; not made by users."""
+        self._job = job
+        self._in_hand = in_hand
+        self._entered = False
+        self._disowned = False
+        in_hand[self] = None
+
+    def __repr__(self) -> str:
+        """Name the entry."""
+        return f"<Received {self.name!r} of queue {self._job.queue.value!r}>"
+
+    @property
+    def name(self) -> str:
+        """The entry's name, which stays the same however often it is returned: good as an idempotency key."""
+        return self._job.name
+
+    @property
+    def metadata(self) -> M:
+        """The metadata, as it was sent."""
+        return self._job.metadata
+
+    @property
+    def data(self) -> DataFile[D]:
+        """The data, which is on disk until it is loaded. Usable until the block has been left."""
+        return self._job.data
+
+    async def __aenter__(self) -> Received[M, D]:
+        """Return this. No checkpoint: were it cancelled here, the block's end would never come."""
+        self._check_owned()
+        if self._entered:
+            message = f"the block of what was received, entry {self.name!r}, can be entered once"
+            raise RuntimeError(message)
+        self._entered = True
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Acknowledge if the block ended normally; otherwise return the entry."""
+        if self._disowned:
+            await cancel_shielded_checkpoint()
+            if exception is None:
+                self._check_owned()
+            return
+        _ = self._in_hand.pop(self, None)  # closing the end now leaves it to this
+        if exception is not None:
+            await self._job.__aexit__(exception_type, exception, traceback)
+            return
+        async with self._job:  # returns it if it cannot be removed
+            with anyio.CancelScope(shield=True):
+                (await self._job.remove()).unwrap()
+
+    def _disown(self) -> None:
+        """Stand for nothing any more: the entry is being returned."""
+        self._disowned = True
+        _ = self._in_hand.pop(self, None)
+
+    def _check_owned(self) -> None:
+        if self._disowned:
+            message = f"entry {self.name!r} was returned: the end that received it was closed"
+            raise anyio.ClosedResourceError(message)
