@@ -18,8 +18,9 @@ import anyio
 import inotify_simple
 import pytest
 import trio
+import trio.testing
 
-from helpers.gates import Gate
+from helpers.gates import Gate, breathe
 from helpers.spools import ANNE, Mail, load_spool, make_spool, put, state_of
 from trio_multispool.storage.syscalls import SystemCalls
 
@@ -38,7 +39,7 @@ async def _first(reader: Any) -> str:
 
 async def _waiting(spool: Any, count: int = 1) -> None:
     while len(spool._core.activity._waiters) < count:
-        await anyio.lowlevel.checkpoint()
+        await breathe()
 
 
 @pytest.mark.anyio
@@ -135,7 +136,7 @@ async def test_a_change_that_another_reader_fetched_is_not_missed(tmp_path: Path
             await gate.reached()
             await put(other, Mail.SEND, "one")
             while not spool._core.activity.seen("send"):
-                await anyio.lowlevel.checkpoint()
+                await breathe()
             gate.go()
         assert got == ["one"]
 
@@ -158,7 +159,7 @@ async def test_the_baton_passes_on_when_its_holder_leaves(tmp_path: Path) -> Non
             for queue in Mail:  # the first holds the baton, and leaves with it
                 await put(other, queue, f"for-{queue.value}")
                 while len(got) <= list(Mail).index(queue):
-                    await anyio.lowlevel.checkpoint()
+                    await breathe()
         assert got == [(queue.value, f"for-{queue.value}") for queue in Mail]
 
 
@@ -200,7 +201,7 @@ async def test_a_waiting_reader_is_stopped_from_anywhere(where: str, tmp_path: P
                 before = signal.signal(signal.SIGUSR1, lambda *_: reader.stop())
                 os.kill(os.getpid(), signal.SIGUSR1)
                 while not reader.stopped:
-                    await anyio.lowlevel.checkpoint()
+                    await breathe()
                 signal.signal(signal.SIGUSR1, before)
         assert ended == [None]
 
@@ -368,7 +369,7 @@ async def test_a_queue_that_is_removed_and_made_again_is_watched_again(tmp_path:
             async with await load_spool(spool.path) as other:
                 await put(other, Mail.SEND, "1")
                 while not got:
-                    await anyio.lowlevel.checkpoint()
+                    await breathe()
                 await put(other, Mail.SEND, "2")
         assert got == ["1", "2"]
 
@@ -412,8 +413,8 @@ async def test_a_waiting_reader_has_the_entry_of_an_owner_that_died(tmp_path: Pa
     assert state_of(spool.path).faults() == []
 
 
-async def test_an_idle_reader_looks_again_only_now_and_then(tmp_path: Path, autojump_clock: Any) -> None:
-    """With the kernel's help, and nothing checked out, a hundred seconds take about ten looks."""
+async def test_an_idle_reader_looks_again_only_now_and_then(tmp_path: Path, mock_clock: trio.testing.MockClock) -> None:
+    """With the kernel's help, and nothing checked out, a hundred seconds take the first look and ten more."""
 
     class Counting(SystemCalls):
         looks = 0
@@ -429,8 +430,13 @@ async def test_an_idle_reader_looks_again_only_now_and_then(tmp_path: Path, auto
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(reader.dequeue)
-        await trio.sleep(101)
-        assert 10 <= calls.looks <= 13
+        for _ in range(105):
+            await _waiting(spool)
+            mock_clock.jump(1)
+            await breathe()
+            while spool._core._running:
+                await breathe()
+        assert calls.looks == 11
         reader.stop()
 
 
@@ -445,3 +451,31 @@ async def test_nothing_is_waited_for_when_a_scope_was_cancelled(tmp_path: Path) 
                 tasks.cancel_scope.cancel()
             assert not spool._core.activity._waiters
         assert (await spool.enqueue(Mail.SEND, ANNE, b"")).unwrap().name == await _first(reader)
+
+
+@pytest.mark.anyio
+async def test_an_entry_that_is_still_locked_by_its_producer_is_had_soon_after(tmp_path: Path) -> None:
+    """The rename wakes the reader before its producer has dropped the lock, which wakes nobody: a timer does."""
+    gate = Gate()
+    async with (
+        await make_spool(tmp_path / "spool") as spool,
+        await load_spool(tmp_path / "spool", system_calls=gate) as other,
+        spool.reader(Mail.SEND, poll_interval=HOUR) as reader,
+    ):
+        got: list[str] = []
+        async with anyio.create_task_group() as tasks:
+
+            async def read() -> None:
+                got.append(await _first(reader))
+
+            tasks.start_soon(read)
+            await _waiting(spool)
+            gate.arm("move", after=True)
+            tasks.start_soon(put, other, Mail.SEND, "one")
+            await gate.reached()
+            while not spool._core.activity.seen("send"):
+                await breathe()
+            await _waiting(spool)  # it was woken, found the entry locked, and waits again
+            assert got == []
+            gate.go()
+        assert got == ["one"]

@@ -10,6 +10,7 @@ if sys.platform == "win32":
 from trio_multispool.codecs import Bytes, DataCodec, Json, MessagePack, MetadataCodec, Text
 from trio_multispool.datafile import DataFile
 from trio_multispool.durability import Durability
+from trio_multispool.ends import ChannelAttribute, ChannelStatistics
 from trio_multispool.entry import DirectEntry, Entry
 from trio_multispool.errors import (
     AccessDenied,
@@ -42,6 +43,7 @@ from trio_multispool.handling import Handler
 from trio_multispool.job import CheckedOutEntry
 from trio_multispool.names import NameGenerator, Reserve, TimeOrdered
 from trio_multispool.reader import QueueReader
+from trio_multispool.received import Received
 from trio_multispool.reservation import ReservedName, Use
 from trio_multispool.results import Err, Ok, Result
 from trio_multispool.spool import Spool
@@ -54,6 +56,8 @@ __all__ = [
     "UNCHANGED",
     "AccessDenied",
     "Bytes",
+    "ChannelAttribute",
+    "ChannelStatistics",
     "CheckedOutEntry",
     "CorruptData",
     "CorruptMetadata",
@@ -83,6 +87,7 @@ __all__ = [
     "OwnershipLost",
     "QueueReader",
     "ReadOnlySpool",
+    "Received",
     "Recovered",
     "Release",
     "Remove",

@@ -58,15 +58,16 @@ class Polling:
         self._next = min(FIRST_WAIT, interval)
         self._listings: collections.deque[float] = collections.deque(maxlen=LISTINGS_REMEMBERED)
 
-    def next_wait(self, listing_took: float, *, told: bool = False, held: bool = True) -> float:
+    def next_wait(self, listing_took: float, *, told: bool = False, held: bool = True, busy: bool = False) -> float:
         """Return how long to wait now, in seconds, after a listing that took so many; the next wait is longer.
 
         If the store tells of changes (`told`), there is no need for short waits; and if nothing is checked out of the
         queue (`held`) either, nothing can come to be without a change: then looking again is for hints that got lost.
+        But a lock that is dropped moves no file: where an entry was locked (`busy`), waits are short and grow.
         """
         self._listings.append(listing_took)
         stretched = min(min(self._listings) * LISTING_SHARE, LONGEST_WAIT)
-        if told:
+        if told and not busy:
             return max(self._interval, stretched if held else LONGEST_WAIT)
         wait = max(self._next, stretched)
         self._next = min(self._next * 2, self._interval)

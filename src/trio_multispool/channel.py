@@ -1,186 +1,45 @@
-"""The two ends of a durable channel: AnyIO's object streams over a queue on disk.
+"""A durable channel: AnyIO's object streams over a queue on disk.
 
-What is sent is an entry, and what is received is a job: nothing here is kept in memory but which ends are open, what
-each has in hand, and how many sends are under way.
+What is sent is an entry, and what is received is a job: nothing is kept in memory but which ends are open, what each
+has in hand, and how many sends are under way.
 """
 
 from __future__ import annotations
 
 import contextlib
 import enum
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
-import anyio
-import msgspec
-from anyio import TypedAttributeSet, typed_attribute
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
+from trio_multispool.ends import End, Shared
 from trio_multispool.received import Received
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
-    from trio_multispool.reader import QueueReader
+    from trio_multispool.ends import ChannelStatistics
     from trio_multispool.spool import Spool
 
 Q = TypeVar("Q", bound=enum.Enum)
 M = TypeVar("M")
 D = TypeVar("D")
 
-ROOM_INTERVAL: Final = 0.1
-"""How long a sender that found the queue full waits before it looks again, in seconds."""
-
-
-@final
-class ChannelAttribute(TypedAttributeSet):
-    """What both ends of a channel tell about themselves: `send.extra(ChannelAttribute.path)`."""
-
-    path: ClassVar[Path] = typed_attribute()
-    """The spool's directory, absolute."""
-    queue: ClassVar[enum.Enum] = typed_attribute()
-    """The queue."""
-
-
-@final
-class ChannelStatistics(msgspec.Struct, frozen=True):
-    """How a channel stands in this process. How many entries wait on disk, `spool.entries` tells."""
-
-    open_send_streams: int
-    """Clones of the send end that have not been closed."""
-    open_receive_streams: int
-    """Clones of the receive end that have not been closed."""
-    tasks_waiting_send: int
-    """Tasks that are in `send`."""
-    tasks_waiting_receive: int
-    """Tasks that are in `receive`."""
-    unacknowledged: int
-    """What was received, and neither acknowledged nor returned."""
-
-
-class _Shared(Generic[M, D]):
-    """What the ends of one channel share."""
-
-    def __init__(
-        self, spool: Spool[Any, M, D, Any], queue: enum.Enum, reader: QueueReader[Any, M, D], max_entries: int | None
-    ) -> None:
-        self.spool = spool
-        self.queue = queue
-        self.reader = reader
-        self.max_entries = max_entries
-        self.senders: dict[SendChannel[M, D], None] = {}
-        self.receivers: dict[ReceiveChannel[M, D], None] = {}
-        self.looking = anyio.Lock()
-        self.under_way = 0
-        self.taken = anyio.Event()
-
-    def close(self) -> None:
-        """Close all ends; what they have in hand, the reader returns."""
-        for sender in list(self.senders):
-            sender._end.close()
-        for receiver in list(self.receivers):
-            _ = receiver._close()
-
-    def attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        return {ChannelAttribute.path: lambda: self.spool.path, ChannelAttribute.queue: lambda: self.queue}
-
-    def statistics(self) -> ChannelStatistics:
-        return ChannelStatistics(
-            open_send_streams=len(self.senders),
-            open_receive_streams=len(self.receivers),
-            tasks_waiting_send=sum(sender._end.tasks for sender in self.senders),
-            tasks_waiting_receive=sum(receiver._end.tasks for receiver in self.receivers),
-            unacknowledged=sum(len(receiver._in_hand) for receiver in self.receivers),
-        )
-
-    @contextlib.asynccontextmanager
-    async def room(self) -> AsyncIterator[None]:
-        """Wait until the queue has room for one more, and count that one for as long as the block takes.
-
-        One task looks at a time, and waits: the others are served in the order in which they came. What is under way
-        is read *before* the queue is listed, so whatever this channel sends is counted at least once.
-        """
-        if self.max_entries is None:
-            yield
-            return
-        async with self.looking:
-            while True:
-                taken, under_way = self.taken, self.under_way
-                depth = len((await self.spool.entries(self.queue)).unwrap())
-                if depth + under_way < self.max_entries:
-                    break
-                with anyio.move_on_after(ROOM_INTERVAL):
-                    await taken.wait()
-            self.under_way += 1
-        try:
-            yield
-        finally:
-            self.under_way -= 1
-
-    def took_one(self) -> None:
-        """Tell who waits for room in this process; others find it when they look again."""
-        self.taken.set()
-        self.taken = anyio.Event()
-
-
-class _End:
-    """Whether an end is open, and the tasks that are using it."""
-
-    def __init__(self, kind: str, shared: _Shared[Any, Any]) -> None:
-        self._told = f"{kind} of queue {shared.queue.value!r} of {shared.spool.path}"
-        self._scopes: set[anyio.CancelScope] = set()
-        self.closed = False
-
-    def __repr__(self) -> str:
-        return f"<{self._told}, {'closed' if self.closed else 'open'}>"
-
-    @property
-    def tasks(self) -> int:
-        return len(self._scopes)
-
-    def close(self) -> None:
-        self.closed = True
-        for scope in self._scopes:
-            scope.cancel()
-
-    def check_open(self) -> None:
-        if self.closed:
-            message = f"this {self._told} has been closed"
-            raise anyio.ClosedResourceError(message)
-
-    @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Run a block that closing this end cancels; then, and if it is closed already, it raises as streams do."""
-        self.check_open()
-        with anyio.CancelScope() as scope:
-            self._scopes.add(scope)
-            try:
-                yield
-            except anyio.ClosedResourceError as error:
-                self.check_open()
-                message = f"the spool under this {self._told} has been closed"
-                raise anyio.BrokenResourceError(message) from error
-            finally:
-                self._scopes.discard(scope)
-        if scope.cancelled_caught:
-            self.check_open()
-
 
 @final
 class SendChannel(ObjectSendStream[tuple[M, D]], Generic[M, D]):
     """The end of a durable channel that is sent to. Not made by users: `spool.channel(queue)` gives it.
 
-    An `anyio.abc.ObjectSendStream` of pairs, `(metadata, data)`. It does not matter to it whether anybody receives: what
+    An `anyio.abc.ObjectSendStream` of pairs, `(metadata, data)`. Whether anybody receives does not matter to it: what
     was sent waits on disk.
     """
 
-    def __init__(self, shared: _Shared[M, D]) -> None:
+    def __init__(self, shared: Shared[M, D]) -> None:
         """Open an end of the channel."""
         self._shared = shared
-        self._end = _End("SendChannel", shared)
-        shared.senders[self] = None
+        self._end = End(shared, shared.senders, "SendChannel")
 
     def __repr__(self) -> str:
         """Tell of which queue, and whether it is open."""
@@ -245,8 +104,7 @@ class SendChannel(ObjectSendStream[tuple[M, D]], Generic[M, D]):
         await send.aclose()
         ```
         """
-        self._end.close()
-        _ = self._shared.senders.pop(self, None)
+        _ = self._end.close()
         await cancel_shielded_checkpoint()
 
 
@@ -265,12 +123,10 @@ class ReceiveChannel(ObjectReceiveStream[Received[M, D]], Generic[M, D]):
     The iteration has no end of its own, since somebody may always send. Cancel it, or close the channel.
     """
 
-    def __init__(self, shared: _Shared[M, D]) -> None:
+    def __init__(self, shared: Shared[M, D]) -> None:
         """Open an end of the channel."""
         self._shared = shared
-        self._end = _End("ReceiveChannel", shared)
-        self._in_hand: dict[Received[M, D], None] = {}
-        shared.receivers[self] = None
+        self._end = End(shared, shared.receivers, "ReceiveChannel")
 
     def __repr__(self) -> str:
         """Tell of which queue, and whether it is open."""
@@ -282,10 +138,11 @@ class ReceiveChannel(ObjectReceiveStream[Received[M, D]], Generic[M, D]):
         return self._shared.attributes()
 
     async def receive(self) -> Received[M, D]:
-        """Wait for an entry and check it out. Nothing is acknowledged by that: put `async with` around what is received.
+        """Wait for an entry and check it out; nothing is acknowledged by that.
 
-        Entries come in the order of their names, by whomever they were put into the queue. One whose metadata cannot
-        be decoded is set aside in quarantine, with a line in the log.
+        Put `async with` around what is received: its normal end acknowledges. Entries come in the order of their
+        names, by whomever they were put into the queue. One whose metadata cannot be decoded is set aside in
+        quarantine, with a line in the log.
 
         Returns the `Received`, which nobody else gets for as long as it is neither acknowledged nor returned.
 
@@ -307,12 +164,10 @@ class ReceiveChannel(ObjectReceiveStream[Received[M, D]], Generic[M, D]):
             job = (await self._shared.reader.dequeue()).unwrap()
         if job is None or self._end.closed:  # closed while the thread was at work
             if job is not None:
-                async with job:
+                async with job:  # goes back
                     pass
-            self._end.closed = True
-            self._end.check_open()
-        assert job is not None  # noqa: S101
-        received = Received(job, self._in_hand)
+            raise self._end.closed_error()
+        received = Received(job, self._end.in_hand)
         self._shared.took_one()
         return received
 
@@ -344,18 +199,9 @@ class ReceiveChannel(ObjectReceiveStream[Received[M, D]], Generic[M, D]):
         ```
         """
         async with contextlib.AsyncExitStack() as returning:
-            for received in self._close():
-                returning.push_async_exit(received._job)  # noqa: SLF001  # one thing in two files
+            for job in self._end.close():
+                _ = returning.push_async_exit(job)
         await cancel_shielded_checkpoint()
-
-    def _close(self) -> list[Received[M, D]]:
-        """Take no more; return what was in hand, which from now on cannot be acknowledged."""
-        self._end.close()
-        _ = self._shared.receivers.pop(self, None)
-        in_hand = list(self._in_hand)
-        for received in in_hand:
-            received._disown()  # noqa: SLF001  # one thing in two files
-        return in_hand
 
 
 def open_channel(
@@ -371,9 +217,9 @@ def open_channel(
 @contextlib.asynccontextmanager
 async def _open(
     spool: Spool[Q, M, D, Any], queue: Q, max_entries: int | None
-) -> AsyncIterator[tuple[SendChannel[M, D], ReceiveChannel[M, D]]]:
+) -> AsyncGenerator[tuple[SendChannel[M, D], ReceiveChannel[M, D]]]:
     async with spool.reader(queue) as reader:
-        shared = _Shared(spool, queue, reader, max_entries)
+        shared = Shared(spool, queue, reader, max_entries)
         try:
             yield SendChannel(shared), ReceiveChannel(shared)
         finally:

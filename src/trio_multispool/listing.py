@@ -45,6 +45,8 @@ class NothingLeft(msgspec.Struct, frozen=True):
     """In seconds."""
     held: bool
     """Whether anything is checked out of the queue: its owner may die, which announces itself to nobody."""
+    busy: bool
+    """Whether an entry was there and locked, by one who is just enqueueing it or checking it out: look again soon."""
 
 
 @final
@@ -88,12 +90,12 @@ class Listing(Generic[M]):
 
     def claim_next(self, before_commit: BeforeCommit, given: Given | None) -> Claimed[M] | NothingLeft:
         """Check out the first entry that can be had, and was not given before in this pass; in a worker thread."""
-        took = None
+        took, busy = None, False
         while True:
             with self._mutex:
                 if not self._names:
                     if took is not None:
-                        return NothingLeft(took, self._core.storage.held(self._queue))
+                        return NothingLeft(took, self._core.storage.held(self._queue), busy)
                     elapsed = stopwatch()
                     self._names.extend(self._core.storage.names(self._queue))
                     took = elapsed()
@@ -107,14 +109,15 @@ class Listing(Generic[M]):
                 with self._mutex:
                     self._names.appendleft(name)
                 raise
-            if claimed is None:
+            if claimed is None or isinstance(claimed, Unavailable):
+                busy = busy or claimed is Unavailable.BUSY
                 continue
             self._misses = 0
             if given is None or given.add(name):
                 return claimed
             self._core.release_or_let_go(claimed.claim)  # given by another thread since it was looked up above
 
-    def _claim(self, name: str, before_commit: BeforeCommit) -> Claimed[M] | None:
+    def _claim(self, name: str, before_commit: BeforeCommit) -> Claimed[M] | Unavailable | None:
         try:
             claim = self._core.storage.claim(self._queue, name, before_commit=before_commit)
         except UnreadableEntry as error:
@@ -124,7 +127,7 @@ class Listing(Generic[M]):
             return None
         if isinstance(claim, Unavailable):
             self._make_way()
-            return None
+            return claim
         try:
             return Claimed(claim, self._core.decode_or_set_aside(claim))
         except CorruptMetadata:

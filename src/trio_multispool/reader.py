@@ -192,7 +192,9 @@ class QueueReader(Generic[Q, M, D]):
                 return Ok(None)
             if not self._stop_requested:
                 nothing = answer.value
-                timeout = polling.next_wait(nothing.listing_took, told=activity.told(queue), held=nothing.held)
+                timeout = polling.next_wait(
+                    nothing.listing_took, told=activity.told(queue), held=nothing.held, busy=nothing.busy
+                )
                 await activity.wait(queue, seen, self, timeout)
         self._check_open()
         await checkpoint()

@@ -19,7 +19,7 @@ D = TypeVar("D")
 
 @final
 class Received(Generic[M, D]):
-    """What a channel's `receive` gives: an entry that nobody else has. Put `async with` around the work on it:
+    """What a channel's `receive` gives: an entry that nobody else has. Put `async with` around the work.
 
     ```python
     async with received:
@@ -39,13 +39,14 @@ class Received(Generic[M, D]):
     A block can be entered once; after that it raises `RuntimeError`.
     """
 
-    def __init__(self, job: CheckedOutEntry[Any, M, D], in_hand: dict[Received[M, D], None]) -> None:
-        """Take over a job, and join what a receive end has in hand; not made by users."""
+    def __init__(
+        self, job: CheckedOutEntry[Any, M, D], in_hand: dict[Received[Any, Any], CheckedOutEntry[Any, Any, Any]]
+    ) -> None:
+        """Take over a job, and join what a receive end has in hand, until that is closed; not made by users."""
         self._job = job
         self._in_hand = in_hand
         self._entered = False
-        self._disowned = False
-        in_hand[self] = None
+        in_hand[self] = job
 
     def __repr__(self) -> str:
         """Name the entry."""
@@ -68,10 +69,11 @@ class Received(Generic[M, D]):
 
     async def __aenter__(self) -> Received[M, D]:
         """Return this. No checkpoint: were it cancelled here, the block's end would never come."""
-        self._check_owned()
         if self._entered:
             message = f"the block of what was received, entry {self.name!r}, can be entered once"
             raise RuntimeError(message)
+        if self not in self._in_hand:
+            raise self._returned()
         self._entered = True
         return self
 
@@ -82,25 +84,18 @@ class Received(Generic[M, D]):
         traceback: TracebackType | None,
     ) -> None:
         """Acknowledge if the block ended normally; otherwise return the entry."""
-        if self._disowned:
+        if self._in_hand.pop(self, None) is None:  # once popped, closing the end leaves it to this
             await cancel_shielded_checkpoint()
             if exception is None:
-                self._check_owned()
+                raise self._returned()
             return
-        _ = self._in_hand.pop(self, None)  # closing the end now leaves it to this
         if exception is not None:
             await self._job.__aexit__(exception_type, exception, traceback)
             return
-        async with self._job:  # returns it if it cannot be removed
-            with anyio.CancelScope(shield=True):
-                (await self._job.remove()).unwrap()
+        with anyio.CancelScope(shield=True):
+            async with self._job:  # if it cannot be removed, this returns it, and raises why
+                answer = await self._job.remove()
+            answer.unwrap()
 
-    def _disown(self) -> None:
-        """Stand for nothing any more: the entry is being returned."""
-        self._disowned = True
-        _ = self._in_hand.pop(self, None)
-
-    def _check_owned(self) -> None:
-        if self._disowned:
-            message = f"entry {self.name!r} was returned: the end that received it was closed"
-            raise anyio.ClosedResourceError(message)
+    def _returned(self) -> anyio.ClosedResourceError:
+        return anyio.ClosedResourceError(f"entry {self.name!r} was returned: the end that received it was closed")

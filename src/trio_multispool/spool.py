@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from trio_multispool._typing import TypeVar as TypeVarWithDefault
+from trio_multispool.channel import open_channel
 from trio_multispool.clock import time_ordered_names
 from trio_multispool.core import Core
 from trio_multispool.durability import Durability
@@ -29,10 +30,12 @@ from trio_multispool.verdicts import Unavailable
 if TYPE_CHECKING:
     import os
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
     import anyio
 
+    from trio_multispool.channel import ReceiveChannel, SendChannel
     from trio_multispool.datafile import DataFile
     from trio_multispool.errors import (
         CheckoutError,
@@ -438,6 +441,29 @@ class Spool(Generic[Q, M, D, A]):
         """
         _ = self._core.check_queue(queue)
         return QueueReader(self._core, queue, poll_interval=poll_interval)
+
+    def channel(
+        self, queue: Q, *, max_entries: int | None = None
+    ) -> AbstractAsyncContextManager[tuple[SendChannel[M, D], ReceiveChannel[M, D]]]:
+        """Open a durable channel over a queue: a send end and a receive end, for the length of an `async with`.
+
+        What is sent survives the process, and any process may receive it. Leaving the block closes both ends and their
+        clones, and returns to the queue what was received and not acknowledged. An end of which there is no need is
+        simply not used.
+
+        `max_entries`: `send` waits while so many entries are available in the queue; approximately, as it says there.
+        Raises `TypeError` if `queue` is none of the spool's, and `ValueError` for `max_entries` below 1.
+
+        ```python
+        async with spool.channel(Mail.SEND) as (send, receive):
+            await send.send((envelope, message))
+            async for received in receive:
+                async with received:
+                    await deliver(received.metadata, received.data)
+        ```
+        """
+        _ = self._core.check_queue(queue)
+        return open_channel(self, queue, max_entries)
 
     async def checkouts_unsafe(self, queue: Q) -> Result[list[CheckedOutEntry[Q, M, D]], Trouble]:
         """Return everything that is checked out of a queue, by whomever, as jobs that can be settled.

@@ -1,0 +1,128 @@
+"""A web application that answers at once and works later: it enqueues, answers 202, and has a worker in its lifespan.
+
+    MAIL_SPOOL=spool MAIL_COMMAND="sendmail -i" uvicorn --app-dir examples web_app:app
+    curl -d '{"recipient": "anne@example.org", "text": "Hello!"}' http://127.0.0.1:8000/mail
+
+MAIL_COMMAND gets each message on its standard input. Needs starlette and uvicorn; FastAPI takes the same lifespan. Any
+number of such servers, and of workers without a server, may share the spool.
+"""
+
+import contextlib
+import enum
+import logging
+import os
+import shlex
+import signal
+from collections.abc import AsyncIterator
+
+import anyio
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from trio_multispool import DataFile, Err, Ok, OutOfSpace, QueueReader, Remove, Save, Spool, Spoolable, Verdict
+
+LOG = logging.getLogger("uvicorn.error")
+
+GRACE = float(os.environ.get("MAIL_GRACE", "20"))
+"""How long a server that shall end waits for the deliveries in hand, in seconds."""
+
+
+class Mail(enum.Enum):
+    """The queues."""
+
+    SEND = "send"
+    FAILED = "failed"
+
+
+class Envelope(msgspec.Struct):
+    """The metadata."""
+
+    recipient: str
+
+
+class Letter(msgspec.Struct):
+    """What a client posts."""
+
+    recipient: str
+    text: str
+
+
+MAIL = Spoolable(queues=Mail, metadata=Envelope, data=bytes)
+
+
+# Working the queue
+
+
+async def deliver(envelope: Envelope, message: DataFile[bytes]) -> Verdict[Mail, Envelope]:
+    """Work on one entry. It may come a second time: a worker that is killed in here gives it back."""
+    command = [*shlex.split(os.environ["MAIL_COMMAND"]), "--", envelope.recipient]
+    text = (await message.load()).unwrap()
+    # A session of its own, so that Ctrl+C ends the server and not the deliveries in hand.
+    finished = await anyio.run_process(command, input=text, check=False, start_new_session=True)
+    return Remove() if finished.returncode == 0 else Save(Mail.FAILED)
+
+
+async def work(reader: QueueReader[Mail, Envelope, bytes]) -> None:
+    """Work until the reader is stopped. If that fails, end the server: it would accept what nobody works off."""
+    try:
+        (await reader.iter(deliver, concurrency=4)).unwrap()
+    except Exception:
+        LOG.exception("the worker has failed; the server ends")
+        signal.raise_signal(signal.SIGTERM)
+
+
+@contextlib.asynccontextmanager
+async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, object]]:
+    """Open the spool, and work while requests are served."""
+    async with (
+        (await Spool.create(os.environ["MAIL_SPOOL"], MAIL)).unwrap() as spool,
+        spool.reader(Mail.SEND) as reader,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(work, reader)
+        yield {"spool": spool}
+        reader.stop()  # what is in hand is finished, and nothing new is taken
+        tasks.cancel_scope.deadline = anyio.current_time() + GRACE  # what is not finished by then goes back
+
+
+# Serving requests
+
+
+async def post_mail(request: Request) -> Response:
+    """Accept a message. With the answer 202 it is on disk, and will be delivered whatever is killed."""
+    try:
+        letter = msgspec.json.decode(await request.body(), type=Letter)
+    except msgspec.ValidationError as error:  # JSON, and not a letter
+        return JSONResponse({"error": str(error)}, 422)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return JSONResponse({"error": str(error)}, 400)
+    if "@" not in letter.recipient or not letter.recipient.isprintable():
+        return JSONResponse({"error": "the recipient is no address"}, 422)
+
+    spool: Spool[Mail, Envelope, bytes] = request.state.spool
+    match await spool.enqueue(Mail.SEND, Envelope(letter.recipient), letter.text.encode()):
+        case Ok(entry):
+            return JSONResponse({"name": entry.name}, 202, headers={"Location": f"/mail/{entry.name}"})
+        case Err(OutOfSpace()):
+            return JSONResponse({"error": "no room; try again later"}, 503, headers={"Retry-After": "60"})
+        case Err(error):
+            raise error  # 500
+
+
+async def get_mail(request: Request) -> Response:
+    """Tell where a message is. A spool knows what is to be done, and no more: one that was delivered is not found."""
+    spool: Spool[Mail, Envelope, bytes] = request.state.spool
+    for queue, state in ((Mail.SEND, "waiting"), (Mail.FAILED, "failed")):
+        match spool.entry(queue, request.path_params["name"]):
+            case Ok(entry) if isinstance(await entry.stat(), Ok):
+                return JSONResponse({"state": state})
+    return JSONResponse({"error": "in hand, delivered, or never accepted"}, 404)
+
+
+app = Starlette(
+    routes=[Route("/mail", post_mail, methods=["POST"]), Route("/mail/{name}", get_mail)],
+    lifespan=lifespan,
+)
