@@ -7,6 +7,7 @@ import sys
 if sys.platform == "win32":
     raise ImportError("trio-multispool needs flock and renames relative to directories, which Windows does not have")
 
+from trio_multispool.channel import ReceiveChannel, SendChannel
 from trio_multispool.codecs import Bytes, DataCodec, Json, MessagePack, MetadataCodec, Text
 from trio_multispool.datafile import DataFile
 from trio_multispool.durability import Durability
@@ -87,6 +88,7 @@ __all__ = [
     "OwnershipLost",
     "QueueReader",
     "ReadOnlySpool",
+    "ReceiveChannel",
     "Received",
     "Recovered",
     "Release",
@@ -95,6 +97,7 @@ __all__ = [
     "ReservedName",
     "Result",
     "Save",
+    "SendChannel",
     "SeveralFileSystems",
     "SharedFileSystem",
     "Spool",
