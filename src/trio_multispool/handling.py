@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, final
+
+import anyio
 
 from trio_multispool.results import Err, Ok
 from trio_multispool.verdicts import Release, Remove, Save
@@ -25,21 +28,41 @@ Handler: TypeAlias = "Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]"
 """`async def handler(metadata, data) -> Verdict`. What it raises returns the entry, and passes through."""
 
 
+@final
+@dataclasses.dataclass(frozen=True)
+class Work(Generic[Q, M, D]):
+    """What is done with each entry of an iteration."""
+
+    handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]
+    time_limit: float | None
+    on_error: Callable[[M, Exception], Verdict[Q, M]] | None
+
+
 async def handle(
     job: CheckedOutEntry[Q, M, D],
     handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]],
     *,
+    time_limit: float | None = None,
+    on_error: Callable[[M, Exception], Verdict[Q, M]] | None = None,
     on_failure: Callable[[], None] = lambda: None,
 ) -> Result[Verdict[Q, M], SaveError | ReleaseError]:
     """Give the job to a handler and settle it as the verdict says; return the verdict once it is stored.
 
     A verdict that cannot be stored returns the entry and is an `Err`. A handler that raises, is cancelled, or answers
-    something that is no verdict (`TypeError`) returns the entry. `on_failure` is called before an entry goes back
-    that was not settled as its handler said: whoever drew it from a queue can stop drawing before it is there again.
+    something that is no verdict (`TypeError`) returns the entry. A handler that takes longer than `time_limit`, in
+    seconds, raises `TimeoutError`. `on_error` may turn what a handler raises into a verdict. `on_failure` is called
+    before an entry goes back that was not settled as its handler said: whoever drew it from a queue can stop drawing
+    before it is there again.
     """
     async with job:
         try:
-            verdict = await handler(job.metadata, job.data)
+            try:
+                with anyio.fail_after(time_limit):
+                    verdict = await handler(job.metadata, job.data)
+            except Exception as error:
+                if on_error is None:
+                    raise
+                verdict = on_error(job.metadata, error)
             answer = await _apply(job, verdict)
         except BaseException:
             on_failure()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
+import math
 import weakref
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, final
 
@@ -11,14 +13,16 @@ import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from trio_multispool.activity import Polling
-from trio_multispool.handling import handle
+from trio_multispool.durations import seconds
+from trio_multispool.handling import Work, handle
 from trio_multispool.job import CheckedOutEntry
 from trio_multispool.listing import Claimed, Given, Listing, NothingLeft
 from trio_multispool.results import Err, Ok
 from trio_multispool.wakeup import loop_caller
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    import datetime
+    from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
 
     from trio_multispool.core import Core
@@ -70,6 +74,9 @@ class QueueReader(Generic[Q, M, D]):
         self._entered = False
         self._call_in_loop: Callable[[Callable[[], object]], None] | None = None
         self._closed = False
+        self._deadline = math.inf
+        self._scopes: set[anyio.CancelScope] = set()
+        self._block = contextlib.ExitStack()
 
     def __repr__(self) -> str:
         """Show the queue, and how the reader stands."""
@@ -90,6 +97,7 @@ class QueueReader(Generic[Q, M, D]):
         self._call_in_loop = loop_caller()
         self._entered = True
         self._core.activity.join()
+        self._block.enter_context(self._drained(anyio.CancelScope()))
         return self
 
     async def __aexit__(
@@ -97,8 +105,17 @@ class QueueReader(Generic[Q, M, D]):
         exception_type: type[BaseException] | None,
         exception: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
-        """Return what was not settled."""
+    ) -> bool:
+        """Return what was not settled; what `drain` cancelled ends here."""
+        try:
+            await self._return_all(exception)
+        except BaseException as error:
+            if self._block.__exit__(type(error), error, error.__traceback__):
+                return True
+            raise
+        return bool(self._block.__exit__(exception_type, exception, traceback))
+
+    async def _return_all(self, exception: BaseException | None) -> None:
         self._closed = True
         self._stop_requested = True
         self._core.activity.leave(self)
@@ -135,6 +152,42 @@ class QueueReader(Generic[Q, M, D]):
         self._stop_requested = True
         if self._call_in_loop is not None:
             self._call_in_loop(functools.partial(self._core.activity.wake, self))
+
+    def drain(self, timeout: float | datetime.timedelta) -> None:
+        """Like `stop`, and after `timeout` (seconds, or a `timedelta`) cancel what is still at work.
+
+        What is cancelled are handlers of `iter` and `iter_available`, which then return `Ok(None)`, and what is left
+        inside the reader's block, which then ends as if it had come to its end. Every entry in hand goes back to the
+        queue, unchanged. The shortest of several calls counts. May be called from any task, thread or signal handler,
+        once the reader has been entered.
+
+        ```python
+        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+            async for _ in signals:
+                reader.drain(timeout=10)
+        ```
+        """
+        limit = seconds(timeout)
+        self.stop()
+        if self._call_in_loop is not None:
+            self._call_in_loop(functools.partial(self._cancel_after, limit))
+
+    def _cancel_after(self, limit: float) -> None:
+        deadline = anyio.current_time() + limit
+        self._deadline = min(self._deadline, deadline)
+        for scope in self._scopes:
+            scope.deadline = self._deadline
+
+    @contextlib.contextmanager
+    def _drained(self, scope: anyio.CancelScope) -> Generator[None]:
+        """Cancel the block when the time that `drain` gave is over."""
+        scope.deadline = self._deadline
+        self._scopes.add(scope)
+        try:
+            with scope:
+                yield
+        finally:
+            self._scopes.discard(scope)
 
     @property
     def stopped(self) -> bool:
@@ -271,12 +324,21 @@ class QueueReader(Generic[Q, M, D]):
         return Jobs(self, wait=False)
 
     async def iter(
-        self, handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]], *, concurrency: int = 1
+        self,
+        handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]],
+        *,
+        concurrency: int = 1,
+        time_limit: float | datetime.timedelta | None = None,
+        on_error: Callable[[M, Exception], Verdict[Q, M]] | None = None,
     ) -> Result[None, SaveError | ReleaseError]:
         """Give each entry to `handler` and do what its verdict says, waiting for more, until the reader is stopped.
 
-        `handler(metadata, data)` returns `Save(queue, metadata)`, `Remove()` or `Release()`; `concurrency` of them
-        run at a time, in tasks of this call.
+        - `handler(metadata, data)` returns `Save(queue, metadata)`, `Remove()` or `Release()`.
+        - `concurrency`: so many handlers run at a time, in tasks of this call; no more entries are checked out.
+        - `time_limit`: how long a handler may take for one entry, in seconds or as a `timedelta`; one that takes longer
+          is cancelled, and counts as raising `TimeoutError`.
+        - `on_error(metadata, exception)`: returns the verdict for an entry whose handler raised, instead of ending the
+          iteration; for an `Exception` only, never for a cancellation. What it raises ends the iteration.
 
         `Err`: a verdict that could not be stored (its entry is back in the queue), or a trouble of the operating
         system; handlers that were running are cancelled, and their entries returned.
@@ -293,10 +355,15 @@ class QueueReader(Generic[Q, M, D]):
         (await reader.iter(deliver, concurrency=8)).unwrap()
         ```
         """
-        return await self._iterate(handler, concurrency, wait=True)
+        return await self._iterate(Work(handler, seconds(time_limit), on_error), concurrency, wait=True)
 
     async def iter_available(
-        self, handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]], *, concurrency: int = 1
+        self,
+        handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]],
+        *,
+        concurrency: int = 1,
+        time_limit: float | datetime.timedelta | None = None,
+        on_error: Callable[[M, Exception], Verdict[Q, M]] | None = None,
     ) -> Result[None, SaveError | ReleaseError]:
         """Like `iter`, for the entries that can be had now, without waiting.
 
@@ -309,41 +376,41 @@ class QueueReader(Generic[Q, M, D]):
         (await reader.iter_available(deliver)).unwrap()
         ```
         """
-        return await self._iterate(handler, concurrency, wait=False)
+        return await self._iterate(Work(handler, seconds(time_limit), on_error), concurrency, wait=False)
 
-    async def _iterate(
-        self, handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]], concurrency: int, *, wait: bool
-    ) -> Result[None, Any]:
+    async def _iterate(self, work: Work[Q, M, D], concurrency: int, *, wait: bool) -> Result[None, Any]:
         if concurrency < 1:
             message = f"concurrency must be at least 1, not {concurrency}"
             raise ValueError(message)
         jobs = Jobs(self, wait=wait)
-        if concurrency == 1:
-            return await _work_off(jobs, handler)
-        failures: list[Err[Any]] = []
+        with self._drained(anyio.CancelScope()):
+            if concurrency == 1:
+                return await _work_off(jobs, work)
+            failures: list[Err[Any]] = []
 
-        async def work() -> None:
-            answer = await _work_off(jobs, handler)
-            if isinstance(answer, Err):
-                failures.append(answer)
-                workers.cancel_scope.cancel()
+            async def work_off() -> None:
+                answer = await _work_off(jobs, work)
+                if isinstance(answer, Err):
+                    failures.append(answer)
+                    workers.cancel_scope.cancel()
 
-        async with anyio.create_task_group() as workers:
-            for _ in range(concurrency):
-                _ = workers.start_soon(work)
-        return failures[0] if failures else Ok(None)
+            async with anyio.create_task_group() as workers:
+                for _ in range(concurrency):
+                    _ = workers.start_soon(work_off)
+            return failures[0] if failures else Ok(None)
+        return Ok(None)  # drained
 
 
-async def _work_off(
-    jobs: Jobs[Q, M, D], handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]
-) -> Result[None, Any]:
+async def _work_off(jobs: Jobs[Q, M, D], work: Work[Q, M, D]) -> Result[None, Any]:
     while True:
         answer = await jobs.next()
         if isinstance(answer, Err):
             return answer
         if answer.value is None:
             return Ok(None)
-        handled = await handle(answer.value, handler, on_failure=jobs.end)
+        handled = await handle(
+            answer.value, work.handler, time_limit=work.time_limit, on_error=work.on_error, on_failure=jobs.end
+        )
         if isinstance(handled, Err):
             return handled
 

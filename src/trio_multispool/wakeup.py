@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import sys
 from typing import TYPE_CHECKING
 
@@ -30,9 +31,10 @@ def loop_caller() -> Callable[[Callable[[], object]], None]:
     import asyncio  # noqa: PLC0415  # only where asyncio runs
 
     loop = asyncio.get_running_loop()
+    context = contextvars.copy_context()  # in that of another thread, AnyIO would not know where it is
 
     def call_on_asyncio(function: Callable[[], object]) -> None:
         if not loop.is_closed():
-            _ = loop.call_soon_threadsafe(function)
+            _ = loop.call_soon_threadsafe(function, context=context)
 
     return call_on_asyncio
