@@ -103,7 +103,7 @@ async def measure(options: argparse.Namespace) -> None:
     """Measure everything, and print it."""
     durability = Durability(options.durability)
     rounds = [await latencies(options.directory, durability, options.entries) for _ in range(options.rounds + 1)][1:]
-    file_system = subprocess.run(
+    file_system = subprocess.run(  # noqa: ASYNC221  # nothing else is to run beside it
         ["stat", "-f", "-c", "%T", options.directory], capture_output=True, text=True, check=True
     ).stdout.strip()
     print(f"{options.backend}, {durability.value}, on {file_system}, {options.rounds} x {options.entries} entries")

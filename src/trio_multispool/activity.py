@@ -39,6 +39,12 @@ _LOG: Final = logging.getLogger("trio_multispool")
 FIRST_WAIT: Final = 0.005
 """The first wait after something was there, in seconds."""
 
+FIRST_BUSY_WAIT: Final = 0.0005
+"""The first wait for a lock, in seconds: a producer drops it a few system calls after the rename that woke a reader."""
+
+BUSY_LISTING_SHARE: Final = 10
+"""A wait for a lock is at least so many times what a listing takes; it doubles, so it is soon longer anyway."""
+
 LISTING_SHARE: Final = 1000
 """A wait is at least so many times what a listing takes: polling costs at most a thousandth of a CPU."""
 
@@ -56,6 +62,7 @@ class Polling:
         """Wait at most `interval` seconds at a time, longer only where listing is slow."""
         self._interval = interval
         self._next = min(FIRST_WAIT, interval)
+        self._next_busy = min(FIRST_BUSY_WAIT, interval)
         self._listings: collections.deque[float] = collections.deque(maxlen=LISTINGS_REMEMBERED)
 
     def next_wait(self, listing_took: float, *, told: bool = False, held: bool = True, busy: bool = False) -> float:
@@ -67,7 +74,11 @@ class Polling:
         """
         self._listings.append(listing_took)
         stretched = min(min(self._listings) * LISTING_SHARE, LONGEST_WAIT)
-        if told and not busy:
+        if busy:
+            wait = self._next_busy
+            self._next_busy = min(self._next_busy * 2, self._interval)
+            return max(wait, min(self._listings) * BUSY_LISTING_SHARE)
+        if told:
             return max(self._interval, stretched if held else LONGEST_WAIT)
         wait = max(self._next, stretched)
         self._next = min(self._next * 2, self._interval)
