@@ -143,10 +143,18 @@ async def test_a_drained_reader_lets_those_in_hand_finish_and_then_cancels(tmp_p
     async with await make_spool(tmp_path / "spool") as spool:
         await put(spool, Mail.SEND, "1-quick", "2-slow", "3-waiting")
 
+        both, draining = trio.Event(), trio.Event()
+
         async def handler(metadata: Any, _data: Any) -> Any:
             if metadata.recipient == "1-quick":
+                await both.wait()  # the clock jumps also while a thread is at work: begin when both are in hand
                 reader.drain(timeout=10)
-            await trio.sleep(5 if metadata.recipient == "1-quick" else 100)
+                draining.set()
+                await trio.sleep(5)
+            else:
+                both.set()
+                await draining.wait()
+                await trio.sleep(100)
             return Remove()
 
         async with spool.reader(Mail.SEND) as reader:
