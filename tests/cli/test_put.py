@@ -67,7 +67,7 @@ def test_put_stores_metadata_as_it_was_written(multispool, spool):
         (["--meta", "a=1", "--meta", "a=2"], "--meta gives 'a' twice"),
         (["--meta-json", "{nope"], "--meta-json is not JSON: {nope"),
         (["--meta-json", ""], "--meta-json is not JSON: "),
-        (["--meta-json", "[" * 5000 + "]" * 5000], "--meta-json is not JSON: " + "[" * 5000 + "]" * 5000),
+        (["--meta-json", "[" * 60000 + "]" * 60000], "--meta-json is not JSON: " + "[" * 60000 + "]" * 60000),
         (["--meta", "a=1", "--meta-json", "{}"], "--meta and --meta-json exclude each other"),
         (["/dev/null", "--name", "x"], "--name is for a single file"),
         (["-"], "standard input (-) can be enqueued only once"),
