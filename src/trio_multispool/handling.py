@@ -59,12 +59,12 @@ async def handle(
             try:
                 with anyio.fail_after(time_limit):
                     verdict = await handler(job.metadata, job.data)
-            except Exception as error:
+            except Exception as error:  # whatever user code raises; a cancellation is none
                 if on_error is None:
                     raise
                 verdict = on_error(job.metadata, error)
             answer = await _apply(job, verdict)
-        except BaseException:
+        except BaseException:  # passed on; cancellations too return the entry
             on_failure()
             raise
         if isinstance(answer, Err):

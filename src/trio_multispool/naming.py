@@ -42,7 +42,7 @@ class Naming(Generic[A]):
         reservation = self._chosen(cast("str", name.name)) if isinstance(name, Use) else self.made(name)
         try:
             yield reservation
-        except BaseException as error:
+        except BaseException as error:  # passed on; withdrawn or failed, the name is not needed
             self._give_up(reservation, because=error)
             raise
 
