@@ -138,8 +138,8 @@ class Core(Generic[Q, M, D, A]):
             raise TypeError(message)
         return cast("str", queue.value)
 
-    # Codecs, called in the worker thread. Whatever `Exception` one raises is its way of saying that it cannot; the answer
-    # is an `Err` with it as the cause. Running out of memory says nothing about the entry, and passes through.
+    # Codecs, called in the worker thread. Whatever `Exception` one raises is its way of saying that it cannot; the
+    # answer is an `Err` with it as the cause. Running out of memory says nothing about the entry, and passes through.
 
     def encode(self, metadata: M) -> bytes:
         """Return the bytes that stand for metadata, or raise `EncodingFailed`."""
