@@ -14,6 +14,8 @@ from trio_multispool.storage.files import read_file
 from trio_multispool.storage.format import read_format
 from trio_multispool.storage.inventory import inventory
 from trio_multispool.storage.layout import DATA, REASONS, directory_of
+from trio_multispool.storage.protocol import Removing, Saving
+from trio_multispool.storage.sharing import raise_failure
 from trio_multispool.storage.syscalls import SystemCalls
 from trio_multispool.storage.watching import DirectoryWatch, watch
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from trio_multispool.stats import Stat
     from trio_multispool.storage.claims import DirectoryClaim, DirectoryReservation
     from trio_multispool.storage.layout import Layout
-    from trio_multispool.storage.protocol import Item, Recovered
+    from trio_multispool.storage.protocol import Item, Recovered, Settlement
     from trio_multispool.verdicts import Unavailable
 
 T = TypeVar("T")
@@ -192,17 +194,21 @@ class DirectoryStorage:
         before_commit: Callable[[], None],
     ) -> None:
         """Move the entry to a queue."""
-        settling.save(self._context, claim, queue, metadata, durability=durability, before_commit=before_commit)
+        raise_failure(self.settle([Saving(claim, queue, metadata, durability, before_commit)]))
 
     def remove(
         self, claim: DirectoryClaim, *, durability: Durability | None, before_commit: Callable[[], None]
     ) -> None:
         """Delete the entry."""
-        settling.remove(self._context, claim, durability=durability, before_commit=before_commit)
+        raise_failure(self.settle([Removing(claim, durability, before_commit)]))
 
     def release(self, claim: DirectoryClaim) -> None:
         """Put the entry back."""
         settling.release(self._context, claim)
+
+    def settle(self, settlements: Sequence[Settlement[DirectoryClaim]]) -> list[BaseException | None]:
+        """Settle several claims with shared syncs."""
+        return settling.settle(self._context, settlements)
 
     def quarantine(self, claim: DirectoryClaim, reason: str) -> None:
         """Set the entry aside."""

@@ -13,18 +13,19 @@ passes the exception on. That is how a caller withdraws in the last moment.
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Protocol, TypeVar, final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar, final
 
 import msgspec
 
+from trio_multispool.durability import Durability
 from trio_multispool.lifecycle import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
-    from trio_multispool.durability import Durability
     from trio_multispool.lifecycle import State
     from trio_multispool.stats import Stat
     from trio_multispool.verdicts import Unavailable
@@ -105,6 +106,37 @@ class Item(msgspec.Struct, frozen=True):
     """When the metadata was last written, in UTC."""
     owner: int | None
     """The process that has it checked out, as far as the kernel shows it."""
+
+
+@final
+class Saving(msgspec.Struct, Generic[T], frozen=True):
+    """A claim to be settled by `Storage.save`, with its arguments."""
+
+    claim: T
+    queue: str
+    metadata: bytes | None
+    durability: Durability | None
+    before_commit: Callable[[], None]
+
+
+@final
+class Removing(msgspec.Struct, Generic[T], frozen=True):
+    """A claim to be settled by `Storage.remove`, with its arguments."""
+
+    claim: T
+    durability: Durability | None
+    before_commit: Callable[[], None]
+
+
+@final
+class Releasing(msgspec.Struct, Generic[T], frozen=True):
+    """A claim to be settled by `Storage.release`."""
+
+    claim: T
+
+
+Settlement: TypeAlias = Saving[T] | Removing[T] | Releasing[T]
+"""How one of several claims is to be settled."""
 
 
 class Watch(Protocol):
@@ -197,6 +229,13 @@ class Storage(Protocol[C, R]):
 
     def release(self, claim: C) -> None:
         """Settle: put the entry back where it came from. Raises `OwnershipLost`. Never refused, never withdrawn."""
+        ...
+
+    def settle(self, settlements: Sequence[Settlement[C]]) -> list[BaseException | None]:
+        """Settle several different claims, each as `save`, `remove` or `release` would, sharing what can be shared.
+
+        Returns for each, in order, what it would have raised, or `None`: one that fails does not keep the others.
+        """
         ...
 
     def quarantine(self, claim: C, reason: str) -> None:

@@ -3,6 +3,10 @@
 The order of the calls is the protocol; each has its reason beside it. All of it runs under the entry's lock, but for
 claims that were made without one (`claims_unsafe`): those take the lock for the length of the call if they can, and
 otherwise rely on exchanging with, or unlinking, a file that must still be there.
+
+Save and remove sync the queue that the entry was checked out of before it goes on: otherwise btrfs, after power loss,
+can have the entry's next place on disk and the check-out's rename not, and brings the entry back twice. What they need
+synced they yield (see `sharing`), so that several claims that are settled together share it.
 """
 
 from __future__ import annotations
@@ -34,17 +38,22 @@ from trio_multispool.storage.layout import (
     directory_of,
 )
 from trio_multispool.storage.locks import lock_existing, lock_or_reserve
+from trio_multispool.storage.protocol import Removing, Saving
 from trio_multispool.storage.recovery import collect_if_nowhere
 from trio_multispool.storage.reserving import clear_leftovers
+from trio_multispool.storage.sharing import run_together
+from trio_multispool.storage.syncing import committing
 from trio_multispool.storage.temporaries import unsafe_temporary
 from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
     from typing import BinaryIO
 
     from trio_multispool.durability import Durability
     from trio_multispool.storage.context import Context
+    from trio_multispool.storage.protocol import Settlement
+    from trio_multispool.storage.sharing import Steps
     from trio_multispool.storage.syncing import SyncPlan
 
 
@@ -108,6 +117,21 @@ def _trouble_of_one_entry(queue: str, name: str) -> Generator[None]:
         raise UnreadableEntry(queue, name, str(error)) from error
 
 
+def settle(context: Context, settlements: Sequence[Settlement[DirectoryClaim]]) -> list[BaseException | None]:
+    """Settle several claims, sharing the syncs of directories; return what each raised, or `None`."""
+    return run_together(context.syncs.directory, [_settling(context, settlement) for settlement in settlements])
+
+
+def _settling(context: Context, settlement: Settlement[DirectoryClaim]) -> Steps:
+    match settlement:
+        case Saving(claim, queue, metadata, durability, before_commit):
+            yield from save(context, claim, queue, metadata, durability=durability, before_commit=before_commit)
+        case Removing(claim, durability, before_commit):
+            yield from remove(context, claim, durability=durability, before_commit=before_commit)
+        case _:
+            release(context, settlement.claim)
+
+
 def save(  # noqa: PLR0913  # each is a word of the operation
     context: Context,
     claim: DirectoryClaim,
@@ -116,17 +140,18 @@ def save(  # noqa: PLR0913  # each is a word of the operation
     *,
     durability: Durability | None,
     before_commit: Callable[[], None],
-) -> None:
+) -> Steps:
     """Move the entry to a queue, with new metadata unless it is `None`."""
     layout, syncs, name = context.layout, context.syncs, claim.name
     target = claim.check(Operation.SAVE)
     source = directory_of(Place(claim.queue, State.CHECKED_OUT))
     plan = syncs.plan(durability)
     with _locked_for_the_call(context, claim), _new_metadata(context, claim, metadata, plan) as new:
-        _sync_before_settling(context, claim, plan)
+        if plan.before:
+            yield claim.queue
         if plan.catch_up:
             syncs.file(DATA, name)
-            syncs.directory(DATA)
+            yield DATA
             if new is None:
                 syncs.file(source, name)
         before_commit()
@@ -144,7 +169,8 @@ def save(  # noqa: PLR0913  # each is a word of the operation
         claim.state = target
     claim.abandon()  # not before the temporary file is gone, whose name the next owner will use
     if plan.after:
-        syncs.committed(queue, name, queue)
+        with committing(name, queue):
+            yield queue
 
 
 def _put_old_metadata_back(context: Context, claim: DirectoryClaim, new: str, because: BaseException) -> None:
@@ -183,26 +209,17 @@ def _new_metadata(
         unlink_if_there(layout, TEMPORARY, name)
 
 
-def _sync_before_settling(context: Context, claim: DirectoryClaim, plan: SyncPlan) -> None:
-    """Sync the queue that the entry was checked out of, before it goes on.
-
-    Otherwise btrfs, after power loss, can have the entry's next place on disk and the check-out's rename not, and
-    brings the entry back twice.
-    """
-    if plan.before:
-        context.syncs.directory(claim.queue)
-
-
 def remove(
     context: Context, claim: DirectoryClaim, *, durability: Durability | None, before_commit: Callable[[], None]
-) -> None:
+) -> Steps:
     """Delete the entry: the metadata first, which commits it, and the reservation last."""
     syncs, name = context.syncs, claim.name
     target = claim.check(Operation.REMOVE)
     source = directory_of(Place(claim.queue, State.CHECKED_OUT))
     plan = syncs.plan(durability)
     with _locked_for_the_call(context, claim) as locked:
-        _sync_before_settling(context, claim, plan)
+        if plan.before:
+            yield claim.queue
         before_commit()
         try:
             if not commits.unlink(context.layout, source, name):
@@ -213,7 +230,8 @@ def remove(
         try:
             # Not left out for a lower level: an entry that power loss brings back must not come back without its data.
             if plan.before:
-                syncs.committed(source, name, claim.queue)
+                with committing(name, claim.queue):
+                    yield source
             if locked:
                 with context.tidying(name):
                     clear_leftovers(context, name)

@@ -13,6 +13,7 @@ asks for `POWER` also syncs what earlier operations left unsynced.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, final
 
 import msgspec
@@ -22,6 +23,8 @@ from trio_multispool.errors import DurabilityUnknown, SyncsRefused
 from trio_multispool.storage.files import opened
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from trio_multispool.storage.layout import Layout
 
 
@@ -54,6 +57,15 @@ def check_durability(durability: Durability | None) -> None:
         raise TypeError(message)
 
 
+@contextlib.contextmanager
+def committing(name: str, queue: str) -> Generator[None]:
+    """Around the last sync of an operation: the commit is done, and a failure means that power loss may undo it."""
+    try:
+        yield
+    except Exception as error:
+        raise DurabilityUnknown(name, queue, committed=True) from error
+
+
 class Syncs:
     """Syncs directories, and remembers whether one ever failed."""
 
@@ -78,7 +90,9 @@ class Syncs:
         return self._level is Durability.POWER and not self._failed
 
     def directory(self, directory: str) -> None:
-        """Sync a directory; raises `StorageFailure`, after which nothing durable is taken."""
+        """Sync a directory; raises `StorageFailure`, after which nothing durable is taken, nor anything under way."""
+        if self._failed:
+            raise SyncsRefused(self._layout.path)
         try:
             with self._layout.doing("sync", directory):
                 self._layout.calls.sync(self._layout.fd(directory))
@@ -88,10 +102,8 @@ class Syncs:
 
     def committed(self, directory: str, name: str, queue: str) -> None:
         """Sync a directory after a commit; raises `DurabilityUnknown`."""
-        try:
+        with committing(name, queue):
             self.directory(directory)
-        except Exception as error:
-            raise DurabilityUnknown(name, queue, committed=True) from error
 
     def file(self, directory: str, name: str) -> None:
         """Sync a file that was written earlier; one that is gone needs none."""

@@ -1,0 +1,180 @@
+"""Claims that are settled together: each as if alone, with every directory synced once for all of them."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from helpers.calls import FailingCalls
+from helpers.stores import DATA, NEW, OLD, QUEUES, claim, enqueue, nothing, read_data
+from trio_multispool import Durability, DurabilityUnknown, OwnershipLost, StorageFailure, SyncsRefused
+from trio_multispool.lifecycle import State
+from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.protocol import Releasing, Removing, Saving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from trio_multispool.storage.protocol import Storage
+
+
+@pytest.fixture
+def calls() -> FailingCalls:
+    """Count the calls, and let some fail."""
+    return FailingCalls()
+
+
+@pytest.fixture
+def store(tmp_path: Path, calls: FailingCalls) -> Iterator[Storage]:
+    """Open a store whose calls are counted."""
+    storage = DirectoryStorage.open(tmp_path / "spool", QUEUES, create=True, calls=calls)
+    yield storage
+    storage.close()
+
+
+def claimed(store: Any, *names: str, queue: str = "send") -> list[Any]:
+    """Enqueue entries of these names, and check them out."""
+    for name in names:
+        enqueue(store, queue, name)
+    return [claim(store, queue, name) for name in names]
+
+
+def saving(held: Any, queue: str, metadata: bytes | None = NEW) -> Saving[Any]:
+    """Say that a claim is to be saved."""
+    return Saving(held, queue, metadata, None, nothing)
+
+
+def removing(held: Any) -> Removing[Any]:
+    """Say that a claim is to be removed."""
+    return Removing(held, None, nothing)
+
+
+def synced(calls: FailingCalls) -> list[str]:
+    """Return the directories that were synced, by the ends of their paths."""
+    return [path.partition("/spool/")[2] for call, path in calls.made if call == "sync"]
+
+
+def test_each_is_settled_as_if_it_were_alone(store: Any) -> None:
+    """Saved, removed and released: each entry is where its settlement says."""
+    one, two, three, four = claimed(store, "1", "2", "3", "4")
+    outcomes = store.settle([saving(one, "retry"), removing(two), Releasing(three), saving(four, "send", None)])
+    assert outcomes == [None, None, None, None]
+    assert (store.names("send"), store.names("retry")) == (["3", "4"], ["1"])
+    assert [store.read_metadata("retry", "1"), store.read_metadata("send", "4")] == [NEW, OLD]
+    assert [held.state for held in (one, two, three, four)] == [
+        State.AVAILABLE,
+        State.NOTHING,
+        State.AVAILABLE,
+        State.AVAILABLE,
+    ]
+    assert not any(held.held for held in (one, two, three, four))
+
+
+def test_each_directory_is_synced_once_before_the_commits_and_once_after(store: Any, calls: FailingCalls) -> None:
+    """Twenty removals sync the queue once, then all are unlinked, and then what they were unlinked from is synced."""
+    held = claimed(store, *(f"{number:02}" for number in range(20)))
+    calls.made.clear()
+    assert store.settle([removing(one) for one in held]) == [None] * 20
+    assert synced(calls) == ["send", "send/.checkout"]
+    steps = [(call, path.partition("/spool/")[2]) for call, path in calls.made if call in ("sync", "unlink")]
+    first, second = steps.index(("sync", "send")), steps.index(("sync", "send/.checkout"))
+    commits = [index for index, (call, path) in enumerate(steps) if call == "unlink" and "send/.checkout" in path]
+    assert len(commits) == 20
+    assert all(first < index < second for index in commits)
+    data = [index for index, (call, path) in enumerate(steps) if call == "unlink" and path.startswith(".data/")]
+    assert len(data) == 20
+    assert all(second < index for index in data)
+
+
+def test_saves_to_several_queues_sync_each_of_them_once(store: Any, calls: FailingCalls) -> None:
+    """The metadata files are synced one by one, and each queue once."""
+    held = claimed(store, *"123456")
+    calls.made.clear()
+    queues = ["retry", "failed", "retry", "failed", "retry", "failed"]
+    assert store.settle([saving(one, queue) for one, queue in zip(held, queues, strict=True)]) == [None] * 6
+    directories = [path for path in synced(calls) if not path.startswith(".tmp/")]
+    assert directories == ["send", "retry", "failed"]
+
+
+def test_one_that_fails_does_not_keep_the_others(store: Any) -> None:
+    """Taken away, refused at the last moment, settled before: each answers for itself."""
+    one, two, three, four = claimed(store, "1", "2", "3", "4")
+    [taken] = [held for held in store.claims_unsafe("send") if held.name == "1"]
+    store.remove(taken, durability=None, before_commit=nothing)
+
+    class WithdrawnError(BaseException):
+        pass
+
+    def withdraw() -> None:
+        raise WithdrawnError
+
+    outcomes = store.settle(
+        [removing(one), Saving(two, "retry", NEW, None, withdraw), removing(three), saving(four, "retry")]
+    )
+    assert [type(outcome) for outcome in outcomes] == [OwnershipLost, WithdrawnError, type(None), type(None)]
+    assert two.state is State.CHECKED_OUT
+    store.release(two)
+    assert (store.names("send"), store.names("retry")) == (["2"], ["4"])
+    assert store.read_metadata("send", "2") == OLD
+
+
+def test_a_sync_that_fails_before_the_commits_leaves_all_that_needed_it_as_they_were(
+    store: Any, calls: FailingCalls
+) -> None:
+    """Each has an error of its own, the claims are still held, and what needs no sync is settled all the same."""
+    one, two, three = claimed(store, "1", "2", "3")
+    with calls.failing("sync", errno.EIO, "/send", times=1):
+        outcomes = store.settle([removing(one), saving(two, "retry"), Releasing(three)])
+    assert [type(outcome) for outcome in outcomes] == [StorageFailure, StorageFailure, type(None)]
+    assert outcomes[0] is not outcomes[1]
+    assert isinstance(outcomes[1].__cause__, OSError)
+    assert (one.state, two.state) == (State.CHECKED_OUT, State.CHECKED_OUT)
+    assert one.held
+    assert two.held
+    for held in (one, two):
+        store.release(held)
+    assert store.names("send") == ["1", "2", "3"]
+    assert store.read_metadata("send", "2") == OLD
+
+
+def test_a_sync_that_fails_after_the_commits_leaves_them_standing_with_unknown_durability(
+    store: Any, calls: FailingCalls
+) -> None:
+    """Each is told with its own name, and no data is deleted that the return of its entry would need."""
+    held = claimed(store, "1", "2", "3")
+    with calls.failing("sync", errno.EIO, "send/.checkout", times=1):
+        outcomes = store.settle([removing(one) for one in held])
+    assert outcomes == [DurabilityUnknown(name, "send", committed=True) for name in "123"]
+    assert store.names("send") == []
+    assert [read_data(store, name) for name in "123"] == [DATA] * 3
+
+
+def test_after_a_failed_sync_nothing_that_is_under_way_syncs_again(store: Any, calls: FailingCalls) -> None:
+    """The kernel would say that all is well: what it has dropped, it reports once."""
+    [one], [two] = claimed(store, "1"), claimed(store, "2", queue="retry")
+    with calls.failing("sync", errno.EIO, "/send", times=1):
+        calls.made.clear()
+        outcomes = store.settle([removing(one), removing(two)])
+    assert [type(outcome) for outcome in outcomes] == [StorageFailure, SyncsRefused]
+    assert synced(calls) == ["send"]
+    assert (one.state, two.state) == (State.CHECKED_OUT, State.CHECKED_OUT)
+
+
+@pytest.mark.parametrize("durability", Durability)
+def test_levels_may_differ(store: Any, calls: FailingCalls, durability: Durability) -> None:
+    """One that survives only processes leaves out the last sync, for itself."""
+    one, two = claimed(store, "1", "2")
+    calls.made.clear()
+    assert store.settle([Saving(one, "retry", None, durability, nothing), saving(two, "failed", None)]) == [None, None]
+    last = {Durability.POWER: ["send", "retry", "failed"], Durability.PROCESS: ["send", "failed"]}[durability]
+    assert synced(calls) == last
+
+
+def test_nothing_to_settle_is_nothing(store: Any, calls: FailingCalls) -> None:
+    """No call is made."""
+    calls.made.clear()
+    assert store.settle([]) == []
+    assert calls.made == []
