@@ -11,7 +11,8 @@ import pytest
 from helpers.gates import Gate
 from helpers.operations import CHANGING, OPERATIONS, Operation, ordered, states
 from helpers.spools import ANNE, Mail, make_spool, put, state_of
-from trio_multispool import Ok, Spool, offload
+from trio_multispool import Ok, Spool
+from trio_multispool.hop import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -141,14 +142,15 @@ async def test_wait_for_works_as_it_does_without_us(
         contextlib.AsyncExitStack() as stack,
     ):
         run = await operation.prepare(spool, stack)
-        withdraw = offload._Hop.withdraw
+        for how in ("withdraw", "withdraw_or_prevent"):
+            withdraw = getattr(Transaction, how)
 
-        def withdraw_and_go(hop: Any) -> bool:
-            started = withdraw(hop)
-            gate.go()
-            return started
+            def withdraw_and_go(transaction: Any, withdraw: Any = withdraw) -> Any:
+                started = withdraw(transaction)
+                gate.go()
+                return started
 
-        monkeypatch.setattr(offload._Hop, "withdraw", withdraw_and_go)
+            monkeypatch.setattr(Transaction, how, withdraw_and_go)
         gate.arm(operation.before)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(run(), timeout=0.01)

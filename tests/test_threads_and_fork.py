@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -423,20 +423,21 @@ async def test_an_entry_whose_save_is_under_way_is_not_given_to_the_same_iterati
     """An entry that is back in its queue, though the call that put it there has not returned, is not given twice."""
     settled, go_on = threading.Event(), threading.Event()
     async with await make_spool(path) as spool:
-        storage = spool._core.storage
-        at_once = getattr(storage, settle)
+        settlements = spool._core._settlements
+        at_once = settlements._perform
 
-        def slowly(*arguments, **options) -> None:
-            at_once(*arguments, **options)
+        def slowly(batch) -> Any:
+            outcomes = at_once(batch)
             settled.set()
             go_on.wait()
+            return outcomes
 
         await put(spool, Mail.SEND, "a")
         async with spool.reader(Mail.SEND) as reader:
             jobs = reader.available()
             job = await anext(jobs)
             with monkeypatch.context() as patched:
-                patched.setattr(storage, settle, slowly)
+                patched.setattr(settlements, "_perform", slowly)
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(*([job.save, Mail.SEND, BERT] if settle == "save" else [job.release]))
                     try:

@@ -6,30 +6,34 @@ import enum
 import logging
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, cast
 
 import anyio
 
 from trio_multispool._typing import TypeVar as TypeVarWithDefault
 from trio_multispool.activity import Activity
+from trio_multispool.batching import Batches
 from trio_multispool.errors import CorruptData, CorruptMetadata, EncodingFailed, SpoolError
 from trio_multispool.lifecycle import State
 from trio_multispool.offload import Offload
 from trio_multispool.results import Ok
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from typing import BinaryIO
 
-    from trio_multispool.offload import Answer, BeforeCommit
+    from trio_multispool.hop import Answer, BeforeCommit
     from trio_multispool.spoolable import Spoolable
-    from trio_multispool.storage.protocol import Claim, Reservation, Storage
+    from trio_multispool.storage.protocol import Claim, Reservation, Settlement, Storage
 
 Q = TypeVar("Q", bound=enum.Enum)
 M = TypeVar("M")
 D = TypeVar("D")
 A = TypeVarWithDefault("A", default=None)
 T = TypeVar("T")
+
+Settling: TypeAlias = "Callable[[BeforeCommit], Generator[Settlement[Any], None, None]]"
+"""A transaction that settles a claim: it yields how, and is told there if that failed."""
 
 _LOG: Final = logging.getLogger("trio_multispool")
 
@@ -50,6 +54,7 @@ class Core(Generic[Q, M, D, A]):
         self.spoolable: Spoolable[Q, M, D, A] = spoolable
         self.log: logging.Logger = _LOG
         self._offload = Offload(limiter)
+        self._settlements: Batches[Settlement[Any]] = Batches(storage.settle)
         self.activity: Activity = Activity(storage, path)
         self._mutex = threading.Lock()
         self._running = 0
@@ -88,12 +93,11 @@ class Core(Generic[Q, M, D, A]):
         work: Callable[[BeforeCommit], T],
         *,
         undo: Callable[[T], None] | None = None,
-        settling: bool = False,
     ) -> Answer[T]:
         """Run a transaction on the store; see `Offload.run`. Raises `anyio.ClosedResourceError` on a closed spool."""
         self._begin()
         try:
-            answer = await self._offload.run(operation, work, undo=undo, settling=settling)
+            answer = await self._offload.run(operation, work, undo=undo)
             if self._closed and undo is not None and isinstance(answer, Ok):
                 value = answer.value
                 _ = await self._offload.finish(operation, lambda: undo(value))
@@ -107,6 +111,15 @@ class Core(Generic[Q, M, D, A]):
         self._begin()
         try:
             return await self._offload.finish(operation, work)
+        finally:
+            self._end()
+
+    async def settle(self, operation: str, work: Settling, *, of: object, insist: bool = False) -> Answer[None]:
+        """Settle the job `of`, together with others; see `Batches.run` and, for `insist`, `Batches.finish`."""
+        self._begin()
+        try:
+            how = self._settlements.finish if insist else self._settlements.run
+            return await how(operation, work, of=of)
         finally:
             self._end()
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from trio_multispool.core import Core
     from trio_multispool.durability import Durability
     from trio_multispool.errors import DataLoadError, DataNotFound, DataSaveError, Trouble
-    from trio_multispool.offload import BeforeCommit
+    from trio_multispool.hop import BeforeCommit
     from trio_multispool.results import Result
     from trio_multispool.stats import Stat
     from trio_multispool.storage.protocol import Claim

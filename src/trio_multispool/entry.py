@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         Trouble,
         TryCheckoutError,
     )
-    from trio_multispool.offload import BeforeCommit
+    from trio_multispool.hop import BeforeCommit
     from trio_multispool.results import Result
     from trio_multispool.spool import Spool
     from trio_multispool.stats import Stat

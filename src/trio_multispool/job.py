@@ -14,19 +14,20 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 from trio_multispool.datafile import DataFile
 from trio_multispool.lifecycle import State
 from trio_multispool.results import Err, Ok
+from trio_multispool.storage.protocol import Releasing, Removing, Saving
 from trio_multispool.verdicts import UNCHANGED, Unchanged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from types import TracebackType
     from typing import Literal
 
     from trio_multispool.core import Core
     from trio_multispool.durability import Durability
     from trio_multispool.errors import ReleaseError, RemoveError, SaveError, SpoolError
-    from trio_multispool.offload import Answer, BeforeCommit
+    from trio_multispool.hop import Answer, BeforeCommit
     from trio_multispool.results import Result
-    from trio_multispool.storage.protocol import Claim
+    from trio_multispool.storage.protocol import Claim, Settlement
 
 Q = TypeVar("Q", bound=enum.Enum)
 M = TypeVar("M")
@@ -145,11 +146,11 @@ class CheckedOutEntry(Generic[Q, M, D]):
         self._check()
         stored = self.metadata if metadata is UNCHANGED else metadata
 
-        def work(before_commit: BeforeCommit) -> None:
+        def settlement(before_commit: BeforeCommit) -> Settlement[Claim]:
             raw = self._core.encode_if_changed(stored, self._claim)
-            self._core.storage.save(self._claim, target, raw, durability=durability, before_commit=before_commit)
+            return Saving(self._claim, target, raw, durability, before_commit)
 
-        answer = await self._settle("save", work, target)
+        answer = await self._settle("save", settlement, target)
         if self.settled:
             self.metadata = stored
         return answer
@@ -171,10 +172,10 @@ class CheckedOutEntry(Generic[Q, M, D]):
         """
         self._check()
 
-        def work(before_commit: BeforeCommit) -> None:
-            self._core.storage.remove(self._claim, durability=durability, before_commit=before_commit)
+        def settlement(before_commit: BeforeCommit) -> Settlement[Claim]:
+            return Removing(self._claim, durability, before_commit)
 
-        return await self._settle("remove", work, None)
+        return await self._settle("remove", settlement, None)
 
     async def release(self) -> Result[None, ReleaseError]:
         """Settle: put the entry back in the queue it came from, with the metadata that it was checked out with.
@@ -191,21 +192,24 @@ class CheckedOutEntry(Generic[Q, M, D]):
         """
         self._check()
 
-        def work(_before_commit: BeforeCommit) -> None:
-            self._core.storage.release(self._claim)
+        def settlement(_before_commit: BeforeCommit) -> Settlement[Claim]:
+            return Releasing(self._claim)
 
-        return await self._settle("release", work, self._claim.queue)
+        return await self._settle("release", settlement, self._claim.queue)
 
     async def _settle(
-        self, operation: str, work: Callable[[BeforeCommit], None], destination: str | None
+        self,
+        operation: str,
+        settlement: Callable[[BeforeCommit], Settlement[Claim]],
+        destination: str | None,
     ) -> Answer[None]:
-        def once(before_commit: BeforeCommit) -> None:
-            with self._mutex:  # another task may be settling the same job in another thread
+        def once(before_commit: BeforeCommit) -> Generator[Settlement[Claim]]:
+            with self._mutex:  # another task may be writing the job's data in another thread
                 self._check()
-                work(before_commit)
+                yield settlement(before_commit)
 
         try:
-            answer: Answer[None] = await self._core.run(f"{operation} of entry {self.name}", once, settling=True)
+            answer = await self._core.settle(f"{operation} of entry {self.name}", once, of=self._claim)
         finally:
             self._tell_if_settled(destination)
         self._failure = answer.error if isinstance(answer, Err) else None
@@ -237,13 +241,13 @@ class CheckedOutEntry(Generic[Q, M, D]):
             self._tell_if_settled(self._claim.queue)
             return Ok(None)
 
-        def work() -> None:
+        def work(_before_commit: BeforeCommit) -> Generator[Settlement[Claim]]:
             with self._mutex:
                 if not self.settled:
-                    self._core.storage.release(self._claim)
+                    yield Releasing(self._claim)
 
         try:
-            answer: Answer[None] = await self._core.finish(f"return of entry {self.name}", work)
+            answer = await self._core.settle(f"return of entry {self.name}", work, of=self._claim, insist=True)
         finally:
             if not self.settled:
                 self._let_go = True

@@ -22,7 +22,7 @@ from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
     from trio_multispool.core import Core
-    from trio_multispool.offload import BeforeCommit
+    from trio_multispool.hop import BeforeCommit
 
 M = TypeVar("M")
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trio_multispool.core import Core
     from trio_multispool.datafile import DataFile
     from trio_multispool.errors import ReleaseError, SaveError, SpoolError, Trouble
-    from trio_multispool.offload import BeforeCommit
+    from trio_multispool.hop import BeforeCommit
     from trio_multispool.results import Result
     from trio_multispool.verdicts import Verdict
 

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
         TryCheckoutError,
         UnsupportedFormat,
     )
+    from trio_multispool.hop import BeforeCommit
     from trio_multispool.names import NameGenerator
-    from trio_multispool.offload import BeforeCommit
     from trio_multispool.results import Result
     from trio_multispool.spoolable import Spoolable
     from trio_multispool.storage.protocol import Claim, Recovered

@@ -1,0 +1,201 @@
+"""Settling in batches: what several tasks settle at about the same time goes through one thread hop, and shares syncs.
+
+Theory. Whoever comes while nobody is served leads: it takes what is pending, with itself first, through one hop, and
+then hands over to the first of those who came meanwhile. So a lone task waits for nobody, and the more tasks settle,
+the larger the batches become. Three things must hold.
+
+- Whoever is *pending* and is cancelled is taken off the list, and nothing has happened. If it was its turn to lead, it
+  hands over instead: nobody is left waiting for a leader who has gone.
+- Whoever was *taken* waits until its batch is done, whatever is cancelled, because its effect cannot be stopped by
+  then; it asks for its transaction to be withdrawn, and if that came too late, the outcome is what counts.
+- From the moment that a leader hands over until the next one leads, newcomers wait like all others: they must not
+  lead beside the one who has been woken for it.
+
+A batch holds nothing twice: a transaction may hold a lock of its job, and the next one on the same job waits for it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import math
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
+
+from trio_multispool.hop import Hop, Transaction, Withdrawn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from trio_multispool.hop import Answer, BeforeCommit
+
+S = TypeVar("S")
+
+LARGEST_BATCH: Final = 64
+"""How many transactions share a hop at most: all of them wait for the last."""
+
+
+class Part(Transaction[None], Generic[S]):
+    """One transaction of a batch: `work` yields what the store is to do, or nothing, and is told there how it failed.
+
+    It runs with the context variables of the task that asked for it.
+    """
+
+    def __init__(self, work: Callable[[BeforeCommit], Generator[S, None, None]], of: object) -> None:
+        """Prepare to do some work `of` a job."""
+        super().__init__()
+        self.of = of
+        self.turn = anyio.Event()
+        self._steps = work(self.before_commit)
+        self._context = contextvars.copy_context()
+
+    def prepare(self) -> S | None:
+        """Return what the store is to do; `None` if the transaction is over without it."""
+        _ = self.begin()
+        request: S | None = None
+
+        def first() -> None:
+            nonlocal request
+            self.before_commit()  # it may have been withdrawn while it was pending
+            request = next(self._steps, None)
+
+        self.keep(lambda: self._context.run(first))
+        if request is None:
+            self.end()
+        return request
+
+    def conclude(self, failure: BaseException | None) -> None:
+        """Take what the store raised, or `None`."""
+
+        def rest() -> None:
+            _ = next(self._steps, None) if failure is None else self._steps.throw(failure)
+
+        self.keep(lambda: self._context.run(rest))
+        self.end()
+
+
+class Batches(Generic[S]):
+    """The transactions of one spool that go through its store in batches; used in its event loop."""
+
+    def __init__(
+        self,
+        perform: Callable[[Sequence[S]], Sequence[BaseException | None]],
+    ) -> None:
+        """Begin with nothing pending; `perform` does a batch, in a worker thread, and returns what each raised."""
+        self._perform = perform
+        self._limiter = anyio.CapacityLimiter(math.inf)  # one leads at a time
+        self._pending: dict[Part[S], None] = {}
+        self._served = False
+
+    async def run(
+        self, operation: str, work: Callable[[BeforeCommit], Generator[S, None, None]], *, of: object
+    ) -> Answer[None]:
+        """Run a transaction in one hop with those that come at the same time; `of` is the job that it is about.
+
+        `work` yields what the store is to do, and is told there how it failed.
+
+        **Cancellation**: as `Offload.run` says. (A scope's that comes too late is not raised here: it comes again.)
+        """
+        part = Part(work, of)
+        await checkpoint_if_cancelled()
+        cancelled = await self._take_part(part, insist=False)
+        try:
+            if cancelled is None:
+                return part.result()
+            if not isinstance(part.exception, Withdrawn):
+                if anyio.current_effective_deadline() == -math.inf:
+                    return part.result()
+                part.note(operation, cancelled)
+            raise cancelled
+        finally:
+            del cancelled
+
+    async def finish(
+        self, operation: str, work: Callable[[BeforeCommit], Generator[S, None, None]], *, of: object
+    ) -> Answer[None]:
+        """Like `run`, whatever is cancelled; a cancellation that came meanwhile is raised afterwards."""
+        part = Part(work, of)
+        return part.finished(operation, await self._take_part(part, insist=True))
+
+    async def _take_part(self, part: Part[S], *, insist: bool) -> BaseException | None:
+        """Return when the transaction is done; the value is a cancellation that came while it was under way.
+
+        A cancellation that comes earlier is raised: nothing has happened. With `insist`, there is no earlier.
+        """
+        self._pending[part] = None
+        cancellation: BaseException | None = None
+        try:
+            if self._served:
+                cancellation = await self._wait_for_turn(part, insist=insist)
+            if not part.done:
+                self._served = True
+                cancellation = await self._lead(part, insist=insist) or cancellation
+            return cancellation
+        finally:
+            del cancellation
+
+    async def _wait_for_turn(self, part: Part[S], *, insist: bool) -> BaseException | None:
+        cancellation: BaseException | None = None
+        try:
+            with anyio.CancelScope(shield=insist) as scope:
+                while not part.turn.is_set():
+                    try:
+                        await part.turn.wait()
+                    except anyio.get_cancelled_exc_class() as cancelled:
+                        cancellation = cancellation or cancelled
+                        if insist:
+                            continue
+                        if part in self._pending:
+                            del self._pending[part]
+                            if part.turn.is_set():  # to lead, and now another must
+                                self._hand_over()
+                            raise
+                        part.withdraw()
+                        scope.shield = True
+            return cancellation
+        finally:
+            del cancellation
+
+    async def _lead(self, part: Part[S], *, insist: bool) -> BaseException | None:
+        batch = self._take(part)
+        hop = Hop[None](lambda _before_commit: self._work_off(batch))
+        try:
+            cancellation = await hop.run_to_the_end(self._limiter, (lambda: None) if insist else part.withdraw)
+            _ = hop.result()
+            return cancellation
+        finally:
+            left = [other for other in batch if not other.done and other is not part]  # no thread could be started
+            self._pending = dict.fromkeys([*left, *self._pending])
+            for other in batch:
+                if other.done:
+                    other.turn.set()
+            self._hand_over()
+
+    def _take(self, leader: Part[S]) -> list[Part[S]]:
+        batch = {leader.of: leader}
+        for part in self._pending:
+            if len(batch) == LARGEST_BATCH:
+                break
+            _ = batch.setdefault(part.of, part)
+        for part in batch.values():
+            del self._pending[part]
+        return list(batch.values())
+
+    def _hand_over(self) -> None:
+        """Wake the next one to lead, if anybody is waiting."""
+        for part in self._pending:
+            part.turn.set()
+            return
+        self._served = False
+
+    def _work_off(self, batch: list[Part[S]]) -> None:
+        """Do a batch, in a worker thread."""
+        requests = [(part, request) for part in batch if (request := part.prepare()) is not None]
+        failures: Sequence[BaseException | None]
+        try:
+            failures = self._perform([request for _, request in requests])
+        except BaseException as error:  # noqa: BLE001  # each of the tasks raises it
+            failures = [error] * len(requests)
+        for (part, _), failure in zip(requests, failures, strict=True):
+            part.conclude(failure)

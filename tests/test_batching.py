@@ -1,0 +1,485 @@
+"""Settling in batches, without a store: who leads, who waits, and what becomes of those who are cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import threading
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+import pytest
+import trio
+
+from helpers.gates import breathe
+from trio_multispool import Err, Ok, TooManyOpenFiles
+from trio_multispool.batching import LARGEST_BATCH, Batches
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+
+class Store:
+    """Takes batches; `hold` keeps the next one in its thread until `go`, right before its commits."""
+
+    def __init__(self) -> None:
+        """Begin with no batch done."""
+        self.batches: list[list[str]] = []
+        self.committed: list[str] = []
+        self._open = threading.Event()
+        self._open.set()
+
+    def hold(self) -> None:
+        """Hold the batches that come."""
+        self._open.clear()
+
+    def go(self) -> None:
+        """Let them go on."""
+        self._open.set()
+
+    def perform(self, requests: Sequence[Any]) -> list[BaseException | None]:
+        """Do a batch."""
+        self.batches.append([name for name, _ in requests])
+        if not self._open.wait(timeout=60):
+            raise AssertionError("nobody let the batch go on")
+        outcomes: list[BaseException | None] = []
+        for name, before_commit in requests:
+            try:
+                before_commit()
+                self._commit(name)
+            except BaseException as error:  # noqa: BLE001  # what a store does
+                outcomes.append(error)
+            else:
+                outcomes.append(None)
+        return outcomes
+
+    def _commit(self, name: str) -> None:
+        if name.startswith("expected"):
+            raise TooManyOpenFiles(name, "none left")
+        if name.startswith("bug"):
+            raise LookupError(name)
+        self.committed.append(name)
+
+
+class Settling:
+    """Tasks that settle jobs through one `Batches`."""
+
+    def __init__(self) -> None:
+        """Begin with a store that holds nothing."""
+        self.store = Store()
+        self.batches: Batches[Any] = Batches(self.store.perform)
+        self.answers: dict[str, Any] = {}
+
+    async def settle(self, name: str, *, of: object = None, insist: bool = False) -> Any:
+        """Settle one job, and keep the answer."""
+
+        def work(before_commit: Any) -> Generator[Any]:
+            yield name, before_commit
+
+        how = self.batches.finish if insist else self.batches.run
+        self.answers[name] = await how(name, work, of=name if of is None else of)
+
+    async def settle_in(self, scope: anyio.CancelScope, name: str) -> None:
+        """Settle one job in a scope."""
+        with scope:
+            await self.settle(name)
+
+    async def begun(self, count: int = 1) -> None:
+        """Wait until so many batches have begun."""
+        while len(self.store.batches) < count:
+            await breathe()
+
+    async def waiting(self, count: int) -> None:
+        """Wait until so many tasks are pending."""
+        while len(self.batches._pending) < count:
+            await breathe()
+
+    def check_idle(self) -> None:
+        """Check that nobody is waited for."""
+        assert not self.batches._pending
+        assert not self.batches._served
+
+
+@pytest.fixture
+def settling() -> Settling:
+    """Make a store and its batches."""
+    return Settling()
+
+
+@pytest.mark.anyio
+async def test_those_who_come_while_a_batch_is_under_way_are_the_next_one(settling: Settling) -> None:
+    """The first goes alone at once; the others wait for it, and then go together, in the order of their coming."""
+    settling.store.hold()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(settling.settle, "first")
+        await settling.begun()
+        for number in range(5):
+            tasks.start_soon(settling.settle, f"{number}")
+            await settling.waiting(number + 1)
+        settling.store.go()
+    assert settling.store.batches == [["first"], ["0", "1", "2", "3", "4"]]
+    assert settling.answers == dict.fromkeys(["first", "0", "1", "2", "3", "4"], Ok(None))
+    settling.check_idle()
+
+
+@pytest.mark.anyio
+async def test_whoever_was_served_leaves_the_way_free(settling: Settling) -> None:
+    """After a batch of several, the next one to come leads at once, however many times."""
+    for round_number in range(5):
+        async with anyio.create_task_group() as tasks:
+            for number in range(4):
+                tasks.start_soon(settling.settle, f"{round_number}-{number}")
+        settling.check_idle()
+        await settling.settle(f"{round_number}-alone")
+    assert sorted(settling.store.committed) == sorted(settling.answers)
+
+
+@pytest.mark.anyio
+async def test_a_batch_has_a_largest_size(settling: Settling) -> None:
+    """What is beyond it is the next batch."""
+    settling.store.hold()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(settling.settle, "first")
+        await settling.begun()
+        for number in range(LARGEST_BATCH + 3):
+            tasks.start_soon(settling.settle, f"{number:03}")
+        await settling.waiting(LARGEST_BATCH + 3)
+        settling.store.go()
+    assert [len(batch) for batch in settling.store.batches] == [1, LARGEST_BATCH, 3]
+
+
+@pytest.mark.anyio
+async def test_a_job_is_in_a_batch_once(settling: Settling) -> None:
+    """A second transaction on the same job waits for the next batch: the first may hold the job's lock."""
+    settling.store.hold()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(settling.settle, "first")
+        await settling.begun()
+        for number, name in enumerate(["a", "a again", "b"]):
+            tasks.start_soon(functools.partial(settling.settle, name, of=name[0]))
+            await settling.waiting(number + 1)
+        settling.store.go()
+    assert settling.store.batches == [["first"], ["a", "b"], ["a again"]]
+
+
+@pytest.mark.anyio
+async def test_each_has_the_answer_of_its_own_transaction(settling: Settling) -> None:
+    """Trouble is an `Err`, a bug is raised, both in the task whose transaction it was, and the others are `Ok`."""
+    settling.store.hold()
+    raised: list[BaseException] = []
+
+    async def with_a_bug() -> None:
+        try:
+            await settling.settle("bug")
+        except LookupError as error:
+            raised.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(settling.settle, "first")
+        await settling.begun()
+        for name in ("a", "expected", "b"):
+            tasks.start_soon(settling.settle, name)
+        tasks.start_soon(with_a_bug)
+        await settling.waiting(4)
+        settling.store.go()
+    assert settling.answers == {name: Ok(None) for name in ("first", "a", "b")} | {
+        "expected": Err(TooManyOpenFiles("expected", "none left"))
+    }
+    assert [str(error) for error in raised] == ["bug"]
+
+
+@pytest.mark.anyio
+async def test_a_transaction_runs_with_the_context_variables_of_its_task(settling: Settling) -> None:
+    """Whoever leads: codecs see what their own caller has set."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+    seen: list[tuple[str, str]] = []
+    settling.store.hold()
+
+    async def settle(name: str) -> None:
+        variable.set(name)
+
+        def work(before_commit: Any) -> Generator[Any]:
+            seen.append((name, variable.get()))
+            yield name, before_commit
+            seen.append((name, variable.get()))
+
+        assert await settling.batches.run(name, work, of=name) == Ok(None)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(settle, "first")
+        await settling.begun()
+        for name in ("a", "b", "c"):
+            tasks.start_soon(settle, name)
+        await settling.waiting(3)
+        settling.store.go()
+    assert sorted(seen) == sorted([(name, name) for name in ("first", "a", "b", "c")] * 2)
+
+
+@pytest.mark.anyio
+async def test_whoever_is_cancelled_while_it_is_pending_has_done_nothing(settling: Settling) -> None:
+    """It leaves at once, and the others are served."""
+    settling.store.hold()
+    scope = anyio.CancelScope()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(settling.settle, "first")
+        await settling.begun()
+        tasks.start_soon(settling.settle_in, scope, "cancelled")
+        await settling.waiting(1)
+        tasks.start_soon(settling.settle, "other")
+        await settling.waiting(2)
+        scope.cancel()
+        while len(settling.batches._pending) > 1:
+            await breathe()
+        assert scope.cancelled_caught
+        settling.store.go()
+    assert settling.store.batches == [["first"], ["other"]]
+    settling.check_idle()
+
+
+@pytest.mark.anyio
+async def test_whoever_is_cancelled_in_the_moment_that_it_is_to_lead_hands_over(settling: Settling) -> None:
+    """The leader wakes it, and is cancelled together with it: the next in the row leads."""
+    settling.store.hold()
+    scope = anyio.CancelScope()
+    hand_over = settling.batches._hand_over
+
+    def hand_over_and_cancel() -> None:
+        hand_over()
+        scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(settling.settle, "first")
+        await settling.begun()
+        tasks.start_soon(settling.settle_in, scope, "chosen")
+        await settling.waiting(1)
+        tasks.start_soon(settling.settle, "other")
+        await settling.waiting(2)
+        settling.batches._hand_over = hand_over_and_cancel  # type: ignore[method-assign]
+        settling.store.go()
+    assert settling.answers["other"] == Ok(None)
+    assert ("chosen" in settling.store.committed) == ("chosen" in settling.answers), "cancelled, and done all the same"
+    settling.check_idle()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("who", ["first", "other"])
+async def test_a_scope_cancelled_while_a_batch_is_under_way_changes_nothing_of_its_outcome(
+    settling: Settling, who: str
+) -> None:
+    """Its caller waits for the batch; what was done is answered, what was not is cancelled, and nothing between."""
+    scopes = {"first": anyio.CancelScope(), "other": anyio.CancelScope()}
+    settling.store.hold()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(settling.settle_in, scopes["first"], "first")
+        if who == "other":
+            await settling.begun()
+            tasks.start_soon(settling.settle_in, scopes["other"], "other")
+            await settling.waiting(1)
+            settling.store.go()
+            settling.store.hold()
+            await settling.begun(2)
+        else:
+            await settling.begun()
+        scopes[who].cancel()
+        for _ in range(5):
+            await breathe()
+        assert who not in settling.answers
+        settling.store.go()
+    assert (who in settling.store.committed) == (who in settling.answers)
+    assert (who not in settling.answers) == scopes[who].cancelled_caught
+    settling.check_idle()
+
+
+@pytest.mark.anyio
+async def test_what_must_be_done_is_done_whatever_is_cancelled(settling: Settling) -> None:
+    """Pending or under way, in a cancelled scope: it waits for its turn, and is done."""
+    settling.store.hold()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(settling.settle, "first")
+        await settling.begun()
+
+        async def give_back() -> None:
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await settling.settle("back", insist=True)
+
+        tasks.start_soon(give_back)
+        await settling.waiting(1)
+        settling.store.go()
+    assert settling.store.committed == ["first", "back"]
+    assert settling.answers["back"] == Ok(None)
+
+
+@pytest.mark.anyio
+async def test_a_thread_that_cannot_be_started_fails_its_leader_only(
+    settling: Settling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are led by the next one, and the way is free afterwards."""
+    settling.store.hold()
+    failures: list[str] = []
+    run_sync = anyio.to_thread.run_sync
+    failing = True
+
+    async def run_sync_or_fail(*arguments: Any, **options: Any) -> Any:
+        nonlocal failing
+        if failing:
+            failing = False
+            raise RuntimeError("can't start new thread")
+        return await run_sync(*arguments, **options)
+
+    async def settle(name: str) -> None:
+        try:
+            await settling.settle(name)
+        except RuntimeError as error:
+            failures.append(f"{name}: {error}")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(settling.settle, "first")
+        await settling.begun()
+        for number, name in enumerate("abc"):
+            tasks.start_soon(settle, name)
+            await settling.waiting(number + 1)
+        with monkeypatch.context() as patched:
+            patched.setattr("trio_multispool.hop.anyio.to_thread.run_sync", run_sync_or_fail)
+            settling.store.go()
+            while failing:
+                await anyio.lowlevel.checkpoint()
+    assert failures == ["a: can't start new thread"]
+    assert settling.store.batches == [["first"], ["b", "c"]]
+    settling.check_idle()
+
+
+@pytest.mark.anyio
+async def test_a_store_that_raises_instead_of_answering_raises_in_each_task(settling: Settling) -> None:
+    """It is a bug in the store; no task waits for ever, and the next batch is served."""
+
+    def perform(_requests: Any) -> Any:
+        raise LookupError("a bug")
+
+    settling.batches._perform = perform
+    with pytest.raises(LookupError, match="a bug"):
+        await settling.settle("one")
+    settling.batches._perform = settling.store.perform
+    await settling.settle("two")
+    assert settling.store.committed == ["two"]
+
+
+# asyncio's own cancellation, which asks nobody
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("who", ["leader", "follower"])
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_task_that_is_cancelled_by_asyncio_while_under_way_withdraws(
+    settling: Settling, anyio_backend: str, who: str, times: int
+) -> None:
+    """It ends as cancelled, after its batch, without effect; and the other one's transaction is done."""
+    settling.store.hold()
+    first = asyncio.ensure_future(settling.settle("first"))
+    await settling.begun()
+    tasks = {name: asyncio.ensure_future(settling.settle(name)) for name in ("leader", "follower")}
+    await settling.waiting(2)
+    settling.store.go()
+    settling.store.hold()
+    await settling.begun(2)
+    for _ in range(times):
+        tasks[who].cancel()
+        await breathe()
+    assert not tasks[who].done()
+    settling.store.go()
+    with pytest.raises(asyncio.CancelledError):
+        await tasks[who]
+    await asyncio.wait([first, *tasks.values()])
+    assert set(settling.store.committed) == {"first", "leader", "follower"} - {who}
+    assert set(settling.answers) == {"first", "leader", "follower"} - {who}
+    settling.check_idle()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_task_that_is_cancelled_by_asyncio_while_pending_has_done_nothing(
+    settling: Settling, anyio_backend: str
+) -> None:
+    """It ends at once."""
+    settling.store.hold()
+    first = asyncio.ensure_future(settling.settle("first"))
+    await settling.begun()
+    pending = asyncio.ensure_future(settling.settle("pending"))
+    await settling.waiting(1)
+    pending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pending
+    settling.store.go()
+    await first
+    assert settling.store.committed == ["first"]
+    settling.check_idle()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("when", ["pending", "under way"])
+async def test_what_must_be_done_is_done_before_a_cancellation_of_asyncio_is_raised(
+    settling: Settling, anyio_backend: str, when: str
+) -> None:
+    """It is raised all the same, once it is done."""
+    settling.store.hold()
+    first = asyncio.ensure_future(settling.settle("first"))
+    await settling.begun()
+    back = asyncio.ensure_future(settling.settle("back", insist=True))
+    await settling.waiting(1)
+    if when == "under way":
+        settling.store.go()
+        settling.store.hold()
+        await settling.begun(2)
+    back.cancel()
+    await breathe()
+    assert not back.done()
+    settling.store.go()
+    with pytest.raises(asyncio.CancelledError):
+        await back
+    await first
+    assert settling.store.committed == ["first", "back"]
+    settling.check_idle()
+
+
+class _CancelAt(trio.abc.Instrument):
+    """Cancels a scope right before the n-th step of any task."""
+
+    def __init__(self, scope: trio.CancelScope, steps: int) -> None:
+        self.scope, self.left = scope, steps
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.scope.cancel()
+
+
+@pytest.mark.parametrize("which", range(4))
+async def test_one_of_several_cancelled_at_any_step_is_done_or_cancelled_and_keeps_nobody(which: int) -> None:
+    """For every n: cancelled at the n-th step of all tasks together, whoever it is, and whatever it is doing."""
+    steps, reached = 0, True
+    while reached:
+        steps += 1
+        settling, scope = Settling(), trio.CancelScope()
+        instrument = _CancelAt(scope, steps)
+
+        async def settle(number: int, settling: Settling = settling, scope: trio.CancelScope = scope) -> None:
+            with scope if number == which else trio.CancelScope():
+                await settling.settle(f"{number}-a")
+                await settling.settle(f"{number}-b")
+
+        trio.lowlevel.add_instrument(instrument)
+        try:
+            async with trio.open_nursery() as nursery:
+                for number in range(4):
+                    nursery.start_soon(settle, number)
+        finally:
+            trio.lowlevel.remove_instrument(instrument)
+        assert sorted(settling.store.committed) == sorted(settling.answers)
+        assert {f"{number}-{part}" for number in range(4) if number != which for part in "ab"} <= set(settling.answers)
+        settling.check_idle()
+        reached = instrument.left <= 0
+    assert steps > 10
