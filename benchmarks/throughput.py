@@ -10,41 +10,19 @@ one's end. One round before is not counted. Shown are the median of the rounds, 
 from __future__ import annotations
 
 import argparse
-import enum
-import os
-import platform
-import statistics
-import subprocess
 import tempfile
 import time
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-import msgspec
 import trio
+from common import DATA, NOTES, Note, Queue, described, machine
 
-from trio_multispool import Durability, Spool, Spoolable
+from trio_multispool import Durability, Spool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 TASKS = (1, 64)
-DATA = b"x" * 1024
-
-
-class Queue(enum.Enum):
-    """The queues."""
-
-    WORK = "work"
-
-
-class Note(msgspec.Struct):
-    """The metadata."""
-
-    number: int
-
-
-NOTES = Spoolable(queues=Queue, metadata=Note, data=bytes)
 
 
 async def timed(tasks: int, work: Callable[[], Awaitable[None]]) -> float:
@@ -81,17 +59,6 @@ async def measure(directory: str, durability: Durability, tasks: int, entries: i
     return entries / enqueueing, entries / removing
 
 
-def described(rates: list[float]) -> str:
-    """Show the median and the spread."""
-    return f"{statistics.median(rates):8,.0f}  ({min(rates):,.0f} to {max(rates):,.0f})"
-
-
-def file_system(directory: str) -> str:
-    """Name the file system, as `df` does."""
-    command = ["df", "--output=fstype", directory]
-    return subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()[-1]
-
-
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description="Measure how many entries per second one process works off.")
@@ -102,10 +69,8 @@ def main() -> None:
     arguments = parser.parse_args()
     durability = Durability(arguments.durability)
 
-    versions = ", ".join(f"{name} {version(name)}" for name in ("trio", "anyio"))
-    print(f"Python {platform.python_version()}, {versions}, {platform.system()} {platform.release()}")
     print(
-        f"{os.cpu_count()} CPUs, {arguments.directory} on {file_system(arguments.directory)}, "
+        f"{machine(arguments.directory)}, "
         f"durability {durability.value}, {len(DATA)} bytes of data, {arguments.rounds} rounds"
     )
     print()

@@ -13,18 +13,16 @@ Idle: the CPU time that the process takes while one reader waits for an empty qu
 from __future__ import annotations
 
 import argparse
-import enum
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 
 import anyio
-import msgspec
+from common import DATA, NOTES, Note, Queue, file_system
 
-from trio_multispool import Durability, Spool, Spoolable
+from trio_multispool import Durability, Spool
 
 PAUSE = 0.01
 """Between two entries, in seconds: long enough that the reader waits again."""
@@ -33,27 +31,12 @@ IDLE = 20.0
 """How long the idle reader is watched, in seconds."""
 
 
-class Queue(enum.Enum):
-    """The queues."""
-
-    WORK = "work"
-
-
-class Note(msgspec.Struct):
-    """The metadata."""
-
-    number: int
-
-
-NOTES = Spoolable(queues=Queue, metadata=Note, data=bytes)
-
-
 async def produce(path: str, durability: Durability, entries: int) -> None:
     """Be the other process."""
     spool = (await Spool.load(path, NOTES, durability=durability)).unwrap()
     for number in range(entries):
         await anyio.sleep(PAUSE)
-        _ = (await spool.enqueue(Queue.WORK, Note(number), b"x" * 1024)).unwrap()
+        _ = (await spool.enqueue(Queue.WORK, Note(number), DATA)).unwrap()
         print(time.monotonic_ns(), flush=True)
 
 
@@ -103,10 +86,8 @@ async def measure(options: argparse.Namespace) -> None:
     """Measure everything, and print it."""
     durability = Durability(options.durability)
     rounds = [await latencies(options.directory, durability, options.entries) for _ in range(options.rounds + 1)][1:]
-    file_system = subprocess.run(  # noqa: ASYNC221  # nothing else is to run beside it
-        ["stat", "-f", "-c", "%T", options.directory], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    print(f"{options.backend}, {durability.value}, on {file_system}, {options.rounds} x {options.entries} entries")
+    on = file_system(options.directory)
+    print(f"{options.backend}, {durability.value}, on {on}, {options.rounds} x {options.entries} entries")
     print(f"wake-up, median           ms {shown([found[len(found) // 2] for found in rounds])}")
     print(f"wake-up, 99th percentile  ms {shown([found[len(found) * 99 // 100] for found in rounds])}")
     print(f"waiting reader, share of a CPU  {await idle(options.directory):.3f} %")
