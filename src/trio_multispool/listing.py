@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 import msgspec
 
 from trio_multispool.clock import random_below, stopwatch
-from trio_multispool.errors import CorruptMetadata, UnreadableEntry
+from trio_multispool.errors import CorruptMetadata, SpoolError, UnreadableEntry
 from trio_multispool.lifecycle import State
 from trio_multispool.storage.protocol import Claim
 from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trio_multispool.core import Core
     from trio_multispool.hop import BeforeCommit
 
@@ -88,34 +90,75 @@ class Listing(Generic[M]):
         self._left_alone: set[str] = set()
         self._misses = 0
 
-    def claim_next(self, before_commit: BeforeCommit, given: Given | None) -> Claimed[M] | NothingLeft:
-        """Check out the first entry that can be had, and was not given before in this pass; in a worker thread."""
+    def claim(
+        self, before_commit: BeforeCommit, given: Given | None, wanted: Callable[[], int]
+    ) -> list[Claimed[M]] | NothingLeft:
+        """Check out the first entries that can be had, and were not given before in this pass; in a worker thread.
+
+        As many as are `wanted`, asked again for each; fewer if the listing ends or trouble comes before: trouble that
+        lasts is met again by the next question, and is raised then. One that raises has checked nothing out.
+        """
+        claimed: list[Claimed[M]] = []
         took, busy = None, False
-        while True:
-            with self._mutex:
-                if not self._names:
-                    if took is not None:
-                        return NothingLeft(took, self._core.storage.held(self._queue), busy)
-                    elapsed = stopwatch()
-                    self._names.extend(self._core.storage.names(self._queue))
-                    took = elapsed()
-                    continue
-                name = self._names.popleft()
-            if name in self._left_alone or (given is not None and name in given):
-                continue
-            try:
-                claimed = self._claim(name, before_commit)
-            except BaseException:  # nobody has it, and it is still its turn
-                with self._mutex:
-                    self._names.appendleft(name)
+        try:
+            while not claimed or len(claimed) < wanted():
+                name = self._next_name()
+                if name is not None:
+                    tried = self._try(name, before_commit, given)
+                    if isinstance(tried, Claimed):
+                        claimed.append(tried)
+                    busy = busy or tried is Unavailable.BUSY
+                elif claimed:
+                    break
+                elif took is None:
+                    took = self._list()
+                else:
+                    return NothingLeft(took, self._core.storage.held(self._queue), busy)
+        except SpoolError:
+            if not claimed:
                 raise
-            if claimed is None or isinstance(claimed, Unavailable):
-                busy = busy or claimed is Unavailable.BUSY
-                continue
-            self._misses = 0
-            if given is None or given.add(name):
-                return claimed
-            self._core.release_or_let_go(claimed.claim)  # given by another thread since it was looked up above
+        except BaseException:
+            self.take_back(claimed, given)
+            raise
+        return claimed
+
+    def take_back(self, claimed: list[Claimed[M]], given: Given | None) -> None:
+        """Release entries that nobody will get, as if they had never been checked out; in a worker thread."""
+        for one in claimed:
+            if given is not None:
+                given.discard(one.claim.name)
+            self._core.release_or_let_go(one.claim)
+
+    def _next_name(self) -> str | None:
+        with self._mutex:
+            return self._names.popleft() if self._names else None
+
+    def _list(self) -> float | None:
+        """List the queue, unless another thread has done so meanwhile; return how long it took, in seconds."""
+        with self._mutex:
+            if self._names:
+                return None
+            elapsed = stopwatch()
+            self._names.extend(self._core.storage.names(self._queue))
+            return elapsed()
+
+    def _try(self, name: str, before_commit: BeforeCommit, given: Given | None) -> Claimed[M] | Unavailable | None:
+        """Check an entry out; `None` if it is there and not to be had."""
+        if name in self._left_alone or (given is not None and name in given):
+            return None
+        try:
+            claimed = self._claim(name, before_commit)
+        except BaseException:  # nobody has it, and it is still its turn
+            with self._mutex:
+                self._names.appendleft(name)
+            raise
+        if not isinstance(claimed, Claimed):
+            return claimed
+        self._misses = 0
+        if given is None or given.add(name):
+            return claimed
+        self._core.release_or_let_go(claimed.claim)  # given by another thread since it was looked up above
+        return None
 
     def _claim(self, name: str, before_commit: BeforeCommit) -> Claimed[M] | Unavailable | None:
         try:

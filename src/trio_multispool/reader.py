@@ -14,22 +14,27 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from trio_multispool.activity import Polling
 from trio_multispool.durations import seconds
-from trio_multispool.handling import Work, handle
+from trio_multispool.handling import Work
+from trio_multispool.iteration import Jobs, work_off
 from trio_multispool.job import CheckedOutEntry
 from trio_multispool.listing import Claimed, Given, Listing, NothingLeft
+from trio_multispool.nursery import background
 from trio_multispool.results import Err, Ok
 from trio_multispool.wakeup import loop_caller
 
 if TYPE_CHECKING:
     import datetime
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator, Iterable
     from types import TracebackType
+
+    from anyio.abc import TaskGroup
 
     from trio_multispool.core import Core
     from trio_multispool.datafile import DataFile
     from trio_multispool.errors import ReleaseError, SaveError, SpoolError, Trouble
     from trio_multispool.hop import BeforeCommit
     from trio_multispool.results import Result
+    from trio_multispool.supply import Supply
     from trio_multispool.verdicts import Verdict
 
 Q = TypeVar("Q", bound=enum.Enum)
@@ -68,6 +73,7 @@ class QueueReader(Generic[Q, M, D]):
         self._poll_interval = poll_interval
         self._listing: Listing[M] = Listing(core, queue.value)
         self._jobs: dict[CheckedOutEntry[Q, M, D], None] = {}
+        self._unreturned: list[SpoolError] = []
         self._passes: weakref.WeakSet[Given] = weakref.WeakSet()
         self._recovered_at = float("-inf")
         self._stop_requested = False
@@ -76,7 +82,9 @@ class QueueReader(Generic[Q, M, D]):
         self._closed = False
         self._deadline = math.inf
         self._scopes: set[anyio.CancelScope] = set()
-        self._block = contextlib.ExitStack()
+        self._block = contextlib.AsyncExitStack()
+        self._tasks: TaskGroup
+        self._supplies: weakref.WeakSet[Supply[Q, M, D]] = weakref.WeakSet()
 
     def __repr__(self) -> str:
         """Show the queue, and how the reader stands."""
@@ -98,6 +106,8 @@ class QueueReader(Generic[Q, M, D]):
         self._entered = True
         self._core.activity.join()
         self._block.enter_context(self._drained(anyio.CancelScope()))
+        self._tasks = await self._block.enter_async_context(background())
+        _ = self._block.push_async_exit(self._close)
         return self
 
     async def __aexit__(
@@ -107,42 +117,42 @@ class QueueReader(Generic[Q, M, D]):
         traceback: TracebackType | None,
     ) -> bool:
         """Return what was not settled; what `drain` cancelled ends here."""
-        try:
-            await self._return_all(exception)
-        except BaseException as error:
-            if self._block.__exit__(type(error), error, error.__traceback__):
-                return True
-            raise
-        return bool(self._block.__exit__(exception_type, exception, traceback))
+        return bool(await self._block.__aexit__(exception_type, exception, traceback))
 
-    async def _return_all(self, exception: BaseException | None) -> None:
+    async def _close(
+        self,
+        _exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        """End the reader's tasks, and return what it has in hand."""
         self._closed = True
         self._stop_requested = True
         self._core.activity.leave(self)
-        failures: list[SpoolError] = []
         cancelled: BaseException | None = None
-        for job in list(self._jobs):
-            try:
-                answer = await job._give_back()  # noqa: SLF001  # one thing in several files
-            except anyio.get_cancelled_exc_class() as error:  # asyncio's own: the rest goes back all the same
-                cancelled = cancelled or error
-                continue
-            if isinstance(answer, Err):
-                failures.append(answer.error)
         try:
-            await cancel_shielded_checkpoint()
-        except anyio.get_cancelled_exc_class() as error:
-            cancelled = cancelled or error
-        if exception is not None or cancelled is not None:
-            for failure in failures:
-                cast("BaseException", exception or cancelled).add_note(f"not returned: {failure}")
-            if cancelled is not None:
-                raise cancelled
-        elif len(failures) == 1:
-            raise failures[0]
-        elif failures:
-            message = f"{len(failures)} entries could not be returned to queue {self._queue.value!r}"
-            raise ExceptionGroup(message, failures)
+            for closing in (*(supply.close for supply in list(self._supplies)), self._return_all):
+                try:
+                    await closing()
+                except anyio.get_cancelled_exc_class() as error:  # asyncio's own: the rest is closed all the same
+                    cancelled = cancelled or error
+            failures, self._unreturned = self._unreturned, []
+            if exception is not None or cancelled is not None:
+                for failure in failures:
+                    cast("BaseException", exception or cancelled).add_note(f"not returned: {failure}")
+                if cancelled is not None:
+                    raise cancelled
+            elif len(failures) == 1:
+                raise failures[0]
+            elif failures:
+                message = f"{len(failures)} entries could not be returned to queue {self._queue.value!r}"
+                raise ExceptionGroup(message, failures)
+        finally:
+            del cancelled
+
+    async def _return_all(self) -> None:
+        await self._return(self._jobs)
+        await cancel_shielded_checkpoint()
 
     def stop(self) -> None:
         """Take no new entry: `dequeue` returns `Ok(None)`, and iterations end after the entries in hand.
@@ -151,7 +161,12 @@ class QueueReader(Generic[Q, M, D]):
         """
         self._stop_requested = True
         if self._call_in_loop is not None:
-            self._call_in_loop(functools.partial(self._core.activity.wake, self))
+            self._call_in_loop(self._wake)
+
+    def _wake(self) -> None:
+        self._core.activity.wake(self)
+        for supply in self._supplies:
+            supply.poke()
 
     def drain(self, timeout: float | datetime.timedelta) -> None:
         """Like `stop`, and after `timeout` (seconds, or a `timedelta`) cancel what is still at work.
@@ -228,21 +243,30 @@ class QueueReader(Generic[Q, M, D]):
         return await self._dequeue(None, wait=False)
 
     async def _dequeue(self, given: Given | None, *, wait: bool) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
+        taken = await self._take(given, _one, wait=wait)
+        if isinstance(taken, Err):
+            return taken
+        return Ok(taken.value[0] if taken.value else None)
+
+    async def _take(
+        self, given: Given | None, wanted: Callable[[], int], *, wait: bool
+    ) -> Result[list[CheckedOutEntry[Q, M, D]], Trouble]:
+        """Check out what is wanted, as far as it is there, and at least one entry; none: the reader was stopped."""
         self._check_open()
         activity, queue, polling = self._core.activity, self._queue.value, Polling(self._poll_interval)
         while not self._stop_requested:
             recovering, seen = self._is_time_to_recover(), activity.seen(queue)
             answer = await self._core.run(
                 f"check-out from {queue}",
-                functools.partial(self._claim, given=given, recovering=recovering, waiting=wait),
+                functools.partial(self._claim, given=given, wanted=wanted, recovering=recovering, waiting=wait),
                 undo=functools.partial(self._undo, given=given),
             )
             if isinstance(answer, Err):
                 return answer
-            if isinstance(answer.value, Claimed):
+            if isinstance(answer.value, list):
                 return Ok(await self._in_hand(answer.value))
             if not wait:
-                return Ok(None)
+                return Ok([])
             if not self._stop_requested:
                 nothing = answer.value
                 timeout = polling.next_wait(
@@ -251,33 +275,62 @@ class QueueReader(Generic[Q, M, D]):
                 await activity.wait(queue, seen, self, timeout)
         self._check_open()
         await checkpoint()
-        return Ok(None)
+        return Ok([])
 
-    async def _in_hand(self, claimed: Claimed[M]) -> CheckedOutEntry[Q, M, D]:
-        job = CheckedOutEntry(self._core, self._queue, claimed.claim, claimed.metadata, on_settled=self._on_settled)
+    async def _in_hand(self, claimed: list[Claimed[M]]) -> list[CheckedOutEntry[Q, M, D]]:
+        jobs = [
+            CheckedOutEntry(self._core, self._queue, one.claim, one.metadata, on_settled=self._on_settled)
+            for one in claimed
+        ]
         if self._closed:  # left by another task while the thread was at work
-            _ = await job._give_back()  # noqa: SLF001  # one thing in several files
+            await self._return(jobs)
             self._check_open()
-        self._jobs[job] = None
-        return job
+        self._jobs.update(dict.fromkeys(jobs))
+        return jobs
 
     def _claim(
-        self, before_commit: BeforeCommit, given: Given | None, *, recovering: bool, waiting: bool
-    ) -> Claimed[M] | NothingLeft:
-        """Check out the next entry, in a worker thread."""
+        self,
+        before_commit: BeforeCommit,
+        given: Given | None,
+        wanted: Callable[[], int],
+        *,
+        recovering: bool,
+        waiting: bool,
+    ) -> list[Claimed[M]] | NothingLeft:
+        """Check out the next entries, in a worker thread."""
         if waiting:
             self._core.activity.watch(self._queue.value)
         if recovering:
             for recovered in self._core.storage.recover(self._queue.value, insist=False):
                 if recovered.queue is not None:
                     self._core.log.info("entry %s is back in queue %s: its owner died", recovered.name, recovered.queue)
-        return self._listing.claim_next(before_commit, given)
+        return self._listing.claim(before_commit, given, wanted)
 
-    def _undo(self, claimed: Claimed[M] | NothingLeft, given: Given | None) -> None:
-        if isinstance(claimed, Claimed):
-            if given is not None:
-                given.discard(claimed.claim.name)
-            self._core.release_or_let_go(claimed.claim)
+    def _undo(self, claimed: list[Claimed[M]] | NothingLeft, given: Given | None) -> None:
+        if isinstance(claimed, list):
+            self._listing.take_back(claimed, given)
+
+    def _most_at_a_time(self) -> int:
+        return self._core.storage.claims_at_a_time()
+
+    async def _return(self, jobs: Iterable[CheckedOutEntry[Q, M, D]]) -> None:
+        """Return what was not settled, all together, whatever is cancelled; what cannot be is told at the end."""
+
+        async def give_back(job: CheckedOutEntry[Q, M, D]) -> None:
+            answer = await job._give_back()  # noqa: SLF001  # one thing in several files
+            if isinstance(answer, Err):
+                self._unreturned.append(answer.error)
+
+        async with anyio.create_task_group() as returning:
+            for job in list(jobs):
+                _ = returning.start_soon(give_back, job)
+
+    def _start(self, supply: Supply[Q, M, D], given: Given | None) -> None:
+        """Begin to fetch for an iteration, in a task of the reader's own."""
+        self._supplies.add(supply)
+        if given is not None:
+            self._passes.add(given)
+        _ = self._tasks.start_soon(supply.fetch)
 
     def _is_time_to_recover(self) -> bool:
         now = anyio.current_time()
@@ -330,15 +383,20 @@ class QueueReader(Generic[Q, M, D]):
         concurrency: int = 1,
         time_limit: float | datetime.timedelta | None = None,
         on_error: Callable[[M, Exception], Verdict[Q, M]] | None = None,
+        prefetch: int = 0,
     ) -> Result[None, SaveError | ReleaseError]:
         """Give each entry to `handler` and do what its verdict says, waiting for more, until the reader is stopped.
 
         - `handler(metadata, data)` returns `Save(queue, metadata)`, `Remove()` or `Release()`.
-        - `concurrency`: so many handlers run at a time, in tasks of this call; no more entries are checked out.
+        - `concurrency`: so many handlers run at a time, in tasks of this call; no more entries are checked out. Those
+          who wait for an entry at the same time have theirs checked out together.
         - `time_limit`: how long a handler may take for one entry, in seconds or as a `timedelta`; one that takes longer
           is cancelled, and counts as raising `TimeoutError`.
         - `on_error(metadata, exception)`: returns the verdict for an entry whose handler raised, instead of ending the
           iteration; for an `Exception` only, never for a cancellation. What it raises ends the iteration.
+        - `prefetch`: so many more entries are checked out ahead, while handlers are at work, and begun at once when one
+          is done. Nobody else can have them meanwhile: for short handlers and few readers. What was not begun goes back
+          as soon as the reader is stopped, and at the end.
 
         `Err`: a verdict that could not be stored (its entry is back in the queue), or a trouble of the operating
         system; handlers that were running are cancelled, and their entries returned.
@@ -346,7 +404,7 @@ class QueueReader(Generic[Q, M, D]):
         A handler that raises ends the iteration; its entry, and those of the others, go back to the queue. With
         `concurrency=1` the handler is called in the caller's task, and what it raises passes through as the same
         object; with more, it is always in an `ExceptionGroup`. A handler that returns no verdict counts as raising
-        `TypeError`. Raises `ValueError` if `concurrency` is not positive.
+        `TypeError`. Raises `ValueError` if `concurrency` is not positive, or `prefetch` negative.
 
         **Cancellation**: every entry in hand goes back to the queue, unchanged.
         **Durability**: as `job.save` and `job.remove` say.
@@ -355,7 +413,7 @@ class QueueReader(Generic[Q, M, D]):
         (await reader.iter(deliver, concurrency=8)).unwrap()
         ```
         """
-        return await self._iterate(Work(handler, seconds(time_limit), on_error), concurrency, wait=True)
+        return await self._iterate(Work(handler, seconds(time_limit), on_error), concurrency, prefetch, wait=True)
 
     async def iter_available(
         self,
@@ -364,6 +422,7 @@ class QueueReader(Generic[Q, M, D]):
         concurrency: int = 1,
         time_limit: float | datetime.timedelta | None = None,
         on_error: Callable[[M, Exception], Verdict[Q, M]] | None = None,
+        prefetch: int = 0,
     ) -> Result[None, SaveError | ReleaseError]:
         """Like `iter`, for the entries that can be had now, without waiting.
 
@@ -376,87 +435,20 @@ class QueueReader(Generic[Q, M, D]):
         (await reader.iter_available(deliver)).unwrap()
         ```
         """
-        return await self._iterate(Work(handler, seconds(time_limit), on_error), concurrency, wait=False)
+        return await self._iterate(Work(handler, seconds(time_limit), on_error), concurrency, prefetch, wait=False)
 
-    async def _iterate(self, work: Work[Q, M, D], concurrency: int, *, wait: bool) -> Result[None, Any]:
+    async def _iterate(self, work: Work[Q, M, D], concurrency: int, prefetch: int, *, wait: bool) -> Result[None, Any]:
         if concurrency < 1:
             message = f"concurrency must be at least 1, not {concurrency}"
             raise ValueError(message)
-        jobs = Jobs(self, wait=wait)
+        if prefetch < 0:
+            message = f"prefetch must be 0 or more entries, not {prefetch}"
+            raise ValueError(message)
+        self._check_open()
         with self._drained(anyio.CancelScope()):
-            if concurrency == 1:
-                return await _work_off(jobs, work)
-            failures: list[Err[Any]] = []
-
-            async def work_off() -> None:
-                answer = await _work_off(jobs, work)
-                if isinstance(answer, Err):
-                    failures.append(answer)
-                    workers.cancel_scope.cancel()
-
-            async with anyio.create_task_group() as workers:
-                for _ in range(concurrency):
-                    _ = workers.start_soon(work_off)
-            return failures[0] if failures else Ok(None)
+            return await work_off(self, work, concurrency=concurrency, prefetch=prefetch, wait=wait)
         return Ok(None)  # drained
 
 
-async def _work_off(jobs: Jobs[Q, M, D], work: Work[Q, M, D]) -> Result[None, Any]:
-    while True:
-        answer = await jobs.next()
-        if isinstance(answer, Err):
-            return answer
-        if answer.value is None:
-            return Ok(None)
-        handled = await handle(
-            answer.value, work.handler, time_limit=work.time_limit, on_error=work.on_error, on_failure=jobs.end
-        )
-        if isinstance(handled, Err):
-            return handled
-
-
-@final
-class Jobs(Generic[Q, M, D]):
-    """The jobs of a reader, one after the other: what `async for` goes over.
-
-    A class and not an async generator: leaving the loop early leaves nothing behind that must be closed. Several
-    tasks may draw from one.
-    """
-
-    def __init__(self, reader: QueueReader[Q, M, D], *, wait: bool) -> None:
-        """Begin an iteration; one that does not wait gives no entry twice."""
-        self._reader = reader
-        self._wait = wait
-        self._ended = False
-        self._given = None if wait else Given()
-        if self._given is not None:
-            reader._passes.add(self._given)  # noqa: SLF001  # one thing in two classes
-
-    def __aiter__(self) -> Jobs[Q, M, D]:
-        """Return itself."""
-        return self
-
-    async def __anext__(self) -> CheckedOutEntry[Q, M, D]:
-        """Return the next job, or raise the `SpoolError` that `next` answers."""
-        job = (await self.next()).unwrap()
-        if job is None:
-            raise StopAsyncIteration
-        return job
-
-    async def next(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
-        """Return the next job, `Ok(None)` at the end, as `dequeue` and `dequeue_available` do.
-
-        **Cancellation**: cancelled means that nothing is checked out.
-        """
-        if self._ended:
-            await checkpoint()
-            return Ok(None)
-        answer = await self._reader._dequeue(self._given, wait=self._wait)  # noqa: SLF001  # one thing in two classes
-        if self._ended and isinstance(answer, Ok) and answer.value is not None:
-            _ = await answer.value._give_back()  # noqa: SLF001  # one thing in several files
-            return Ok(None)
-        return answer
-
-    def end(self) -> None:
-        """Give no more jobs: one of those that were given has failed, and must not come round at once."""
-        self._ended = True
+def _one() -> int:
+    return 1

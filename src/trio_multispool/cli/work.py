@@ -16,8 +16,8 @@ from trio_multispool.cli.progress import Bar, bar
 from trio_multispool.cli.running import Ending, run
 from trio_multispool.cli.sources import Source
 from trio_multispool.errors import SpoolError
+from trio_multispool.iteration import Jobs
 from trio_multispool.job import CheckedOutEntry
-from trio_multispool.reader import Jobs
 from trio_multispool.results import Err, Result
 
 _RETRY_DELAY = 1.0

@@ -14,6 +14,7 @@ from trio_multispool.storage.files import read_file
 from trio_multispool.storage.format import read_format
 from trio_multispool.storage.inventory import inventory
 from trio_multispool.storage.layout import DATA, REASONS, directory_of
+from trio_multispool.storage.locks import locks_at_a_time
 from trio_multispool.storage.protocol import Removing, Saving
 from trio_multispool.storage.sharing import raise_failure
 from trio_multispool.storage.syscalls import SystemCalls
@@ -183,6 +184,10 @@ class DirectoryStorage:
     def claim(self, queue: str, name: str, *, before_commit: Callable[[], None]) -> DirectoryClaim | Unavailable:
         """Check the entry out."""
         return settling.claim(self._context, queue, name, before_commit=before_commit)
+
+    def claims_at_a_time(self) -> int:
+        """Count locks: each holds a descriptor."""
+        return locks_at_a_time()
 
     def save(
         self,

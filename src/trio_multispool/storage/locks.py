@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import stat
 import threading
 from typing import TYPE_CHECKING, Final
@@ -28,6 +29,20 @@ from trio_multispool.verdicts import Unavailable
 if TYPE_CHECKING:
     from trio_multispool.storage.layout import Layout
     from trio_multispool.storage.syscalls import SystemCalls
+
+MOST_LOCKS_AT_A_TIME: Final = 256
+"""Whoever takes more in one go keeps them from others who could begin at once."""
+
+SHARE_OF_DESCRIPTORS: Final = 8
+"""At most one in so many of the descriptors that the process may have is used up in one go."""
+
+
+def locks_at_a_time() -> int:
+    """Return how many locks, with a descriptor each, this process may take in one go, as it is limited now."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return MOST_LOCKS_AT_A_TIME
+    return max(1, min(MOST_LOCKS_AT_A_TIME, soft // SHARE_OF_DESCRIPTORS))
 
 
 class Lock:

@@ -211,6 +211,10 @@ class Storage(Protocol[C, R]):
         """Check the entry out, so that nobody else has it."""
         ...
 
+    def claims_at_a_time(self) -> int:
+        """Return how many entries may be claimed in one go without using up what this process may have open."""
+        ...
+
     def save(
         self,
         claim: C,

@@ -1,0 +1,117 @@
+"""Going over a queue: one job after the other, or a pool of handlers that work several at a time."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from trio_multispool.handling import handle
+from trio_multispool.listing import Given
+from trio_multispool.results import Err, Ok
+from trio_multispool.supply import Supply
+
+if TYPE_CHECKING:
+    from trio_multispool.errors import Trouble
+    from trio_multispool.handling import Work
+    from trio_multispool.job import CheckedOutEntry
+    from trio_multispool.reader import QueueReader
+    from trio_multispool.results import Result
+
+Q = TypeVar("Q", bound=enum.Enum)
+M = TypeVar("M")
+D = TypeVar("D")
+
+
+@final
+class Jobs(Generic[Q, M, D]):
+    """The jobs of a reader, one after the other: what `async for` goes over.
+
+    A class and not an async generator: leaving the loop early leaves nothing behind that must be closed. Several
+    tasks may draw from one.
+    """
+
+    def __init__(self, reader: QueueReader[Q, M, D], *, wait: bool) -> None:
+        """Begin an iteration; one that does not wait gives no entry twice."""
+        self._reader = reader
+        self._wait = wait
+        self._ended = False
+        self._given = None if wait else Given()
+        if self._given is not None:
+            reader._passes.add(self._given)  # noqa: SLF001  # one thing in two classes
+
+    def __aiter__(self) -> Jobs[Q, M, D]:
+        """Return itself."""
+        return self
+
+    async def __anext__(self) -> CheckedOutEntry[Q, M, D]:
+        """Return the next job, or raise the `SpoolError` that `next` answers."""
+        job = (await self.next()).unwrap()
+        if job is None:
+            raise StopAsyncIteration
+        return job
+
+    async def next(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
+        """Return the next job, `Ok(None)` at the end, as `dequeue` and `dequeue_available` do.
+
+        **Cancellation**: cancelled means that nothing is checked out.
+        """
+        if self._ended:
+            await checkpoint()
+            return Ok(None)
+        answer = await self._reader._dequeue(self._given, wait=self._wait)  # noqa: SLF001  # one thing in two classes
+        if self._ended and isinstance(answer, Ok) and answer.value is not None:
+            _ = await answer.value._give_back()  # noqa: SLF001  # one thing in several files
+            return Ok(None)
+        return answer
+
+    def end(self) -> None:
+        """Give no more jobs: one of those that were given has failed, and must not come round at once."""
+        self._ended = True
+
+
+class _Source(Protocol[Q, M, D]):
+    """Where the tasks of an iteration draw their jobs from: `Jobs` or a `Supply`."""
+
+    async def next(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]: ...
+
+    def end(self) -> None: ...
+
+
+async def work_off(
+    reader: QueueReader[Q, M, D], work: Work[Q, M, D], *, concurrency: int, prefetch: int, wait: bool
+) -> Result[None, Any]:
+    """Do the work on one entry after the other, in so many tasks; see `QueueReader.iter`."""
+    if concurrency == 1 and not prefetch:  # nobody to share a hop with
+        return await _work_off(Jobs(reader, wait=wait), work)
+    async with Supply(reader, prefetch, wait=wait) as supply:
+        if concurrency == 1:
+            return await _work_off(supply, work)
+        failures: list[Err[Any]] = []
+
+        async def work_off_some() -> None:
+            answer = await _work_off(supply, work)
+            if isinstance(answer, Err):
+                failures.append(answer)
+                workers.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as workers:
+            for _ in range(concurrency):
+                _ = workers.start_soon(work_off_some)
+        return failures[0] if failures else Ok(None)
+
+
+async def _work_off(source: _Source[Q, M, D], work: Work[Q, M, D]) -> Result[None, Any]:
+    while True:
+        answer = await source.next()
+        if isinstance(answer, Err):
+            return answer
+        if answer.value is None:
+            return Ok(None)
+        handled = await handle(
+            answer.value, work.handler, time_limit=work.time_limit, on_error=work.on_error, on_failure=source.end
+        )
+        if isinstance(handled, Err):
+            return handled
