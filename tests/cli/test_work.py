@@ -182,8 +182,7 @@ def test_a_signal_reaches_what_a_shell_has_started(multispool, spool, put, gate)
 def test_a_second_signal_kills_what_does_not_end(multispool, spool, put, gate):
     """A command that ignores SIGTERM is killed at once when somebody presses Ctrl-C again; its entry goes back."""
     put("one", meta=META)
-    deaf = gate.command(before="trap '' TERM")
-    deaf[2] = deaf[2].replace("read line", "trap 'echo $$ > \"" + str(gate.begun) + "\"' TERM; read line", 1)
+    deaf = gate.command(before=f"trap 'echo $$ > \"{gate.begun}\"' TERM")
     worker = multispool.start(
         "work", spool, "send", "--", "sh", "-c", f"{deaf[2]}; while :; do read line < {gate.go}; done"
     )
