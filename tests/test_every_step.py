@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 BY_HAND = ["1", "2"]
 BY_HANDLER = ["3", "4", "5"]
 
+POOLS = pytest.mark.parametrize(("concurrency", "prefetch"), [(1, 0), (2, 0), (1, 2), (2, 2)])
+
 
 class _Life:
     """What a program did with its entries, as far as it was told."""
 
-    def __init__(self, spool: Spool[Any, Any, Any, Any]) -> None:
-        self.spool = spool
+    def __init__(self, spool: Spool[Any, Any, Any, Any], concurrency: int, prefetch: int) -> None:
+        self.spool, self.concurrency, self.prefetch = spool, concurrency, prefetch
         self.saved: list[str] = []
         self.handled: list[str] = []
 
@@ -41,7 +43,7 @@ class _Life:
                 if len(self.saved) == len(BY_HAND):
                     reader.stop()
         async with self.spool.reader(Mail.RETRY) as reader:
-            await reader.iter_available(self.handle, concurrency=2)
+            await reader.iter_available(self.handle, concurrency=self.concurrency, prefetch=self.prefetch)
 
     async def handle(self, _metadata: Any, data: Any) -> Any:
         """Be a handler."""
@@ -61,11 +63,11 @@ class _Life:
         return gone == set(BY_HANDLER)
 
 
-async def _prepared(path: Path) -> _Life:
+async def _prepared(path: Path, concurrency: int, prefetch: int) -> _Life:
     spool = await make_spool(path, durability=Durability.PROCESS)
     await put(spool, Mail.SEND, *BY_HAND)
     await put(spool, Mail.RETRY, *BY_HANDLER)
-    return _Life(spool)
+    return _Life(spool, concurrency, prefetch)
 
 
 class _CancelAt(trio.abc.Instrument):
@@ -80,13 +82,16 @@ class _CancelAt(trio.abc.Instrument):
             self.scope.cancel()
 
 
-async def test_a_reader_cancelled_at_any_checkpoint_of_trio_loses_nothing(tmp_path: Path) -> None:
+@POOLS
+async def test_a_reader_cancelled_at_any_checkpoint_of_trio_loses_nothing(
+    concurrency: int, prefetch: int, tmp_path: Path
+) -> None:
     """For every n: cancelled at the n-th step, every unsettled entry is in its queue, and nothing is checked out."""
     steps = 0
     finished = False
     while not finished:
         steps += 1
-        life = await _prepared(tmp_path / f"{steps}")
+        life = await _prepared(tmp_path / f"{steps}", concurrency, prefetch)
         with trio.CancelScope() as scope:
             instrument = _CancelAt(scope, steps)
             trio.lowlevel.add_instrument(instrument)
@@ -96,19 +101,24 @@ async def test_a_reader_cancelled_at_any_checkpoint_of_trio_loses_nothing(tmp_pa
                 trio.lowlevel.remove_instrument(instrument)
         finished = life.check() and not scope.cancelled_caught
         assert not life.spool._core.activity._waiters
+        assert not life.spool._core._settlements._pending
+        assert not life.spool._core._settlements._served
         life.spool.close()
     assert steps > 50
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_reader_cancelled_at_any_step_of_asyncio_loses_nothing(anyio_backend: str, tmp_path: Path) -> None:
+@POOLS
+async def test_a_reader_cancelled_at_any_step_of_asyncio_loses_nothing(
+    anyio_backend: str, concurrency: int, prefetch: int, tmp_path: Path
+) -> None:
     """The same by `Task.cancel()`, after every number of turns of the event loop."""
     turns = 0
     finished = False
     while not finished:
         turns += 1
-        life = await _prepared(tmp_path / f"{turns}")
+        life = await _prepared(tmp_path / f"{turns}", concurrency, prefetch)
         task = asyncio.ensure_future(life.live())
         for _ in range(turns):
             await asyncio.sleep(0)
