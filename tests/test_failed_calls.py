@@ -619,7 +619,7 @@ def test_a_recorder_sees_all_kinds_of_calls(path):
     assert set(METHODS) - used <= {"seek", "truncate", "notify"}  # for codecs, and for readers that wait
 
 
-STEPS = ("create", "sync", "move", "exchange", "unlink", "unlock")
+STEPS = ("create", "write_out", "sync", "move", "exchange", "unlink", "unlock")
 """What changes something, makes it durable, or lets others at it."""
 
 CREATE = ["create .registry/a", "create .data/a", "create .tmp/a"]
@@ -645,6 +645,24 @@ ORDERS = {
         "move send/.checkout/a -> retry/a",
         "unlink .tmp/a",
         "unlock .registry/a",
+        "sync retry",
+    ],
+    "save together": [
+        "create .tmp/a",
+        "create .tmp/a.two",
+        "write_out .tmp/a",
+        "write_out .tmp/a.two",
+        "sync .tmp/a",
+        "sync .tmp/a.two",
+        "sync send",
+        "exchange .tmp/a -> send/.checkout/a",
+        "move send/.checkout/a -> retry/a",
+        "unlink .tmp/a",
+        "unlock .registry/a",
+        "exchange .tmp/a.two -> send/.checkout/a.two",
+        "move send/.checkout/a.two -> retry/a.two",
+        "unlink .tmp/a.two",
+        "unlock .registry/a.two",
         "sync retry",
     ],
     "save unchanged": ["sync send", "move send/.checkout/a -> retry/a", "unlock .registry/a", "sync retry"],
@@ -723,10 +741,12 @@ def test_the_calls_of_an_operation_come_in_the_order_that_survives_power_loss(pa
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_nothing_is_synced_at_level_process(path, operation):
-    """A spool of level `PROCESS` makes the same calls in the same order, without syncs."""
+    """A spool of level `PROCESS` makes the same calls in the same order, without syncs; and waits for nobody."""
     taken = steps(path, operation, durability=Durability.PROCESS)
-    assert [words for words in taken if words.startswith("sync")] == []
-    if operation in ORDERS:
+    assert [words for words in taken if words.startswith(("sync", "write_out"))] == []
+    if operation == "save together":
+        assert taken == [*taken[:5], *(words.replace("/a", "/a.two") for words in taken[:5])]
+    elif operation in ORDERS:
         assert taken == [words for words in ORDERS[operation] if not words.startswith("sync")]
 
 

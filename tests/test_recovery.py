@@ -37,6 +37,7 @@ LEGAL = {
     "enqueue": {None, (SEND, OLD, DATA)},
     "check out": {(SEND, OLD, DATA)},
     "save": {(SEND, OLD, DATA), (SEND, NEW, DATA), (RETRY, NEW, DATA)},
+    "save together": {(SEND, OLD, DATA), (SEND, NEW, DATA), (RETRY, NEW, DATA)},
     "save unchanged": {(SEND, OLD, DATA), (RETRY, OLD, DATA)},
     "save in place": {(SEND, OLD, DATA), (SEND, NEW, DATA)},
     "release": {(SEND, OLD, DATA)},
@@ -53,6 +54,7 @@ LEGAL = {
 
 DONE = {
     "save": (RETRY, NEW, DATA),
+    "save together": (RETRY, NEW, DATA),
     "save unchanged": (RETRY, OLD, DATA),
     "save in place": (SEND, NEW, DATA),
     "quarantine": (ASIDE, OLD, DATA),
@@ -133,16 +135,18 @@ def test_an_operation_that_is_killed_at_any_call_leaves_its_entry_whole_and_in_o
     with Child(executioner, path, operation) as child:
         for name, survived in child:
             storage = DirectoryStorage.open(path, QUEUES)
-            left = found(path, name)
-            assert left in LEGAL[operation], f"killed before call {name.rpartition('-')[2]}"
-            seen.add(left)
+            names = [name, f"{name}.two"] if operation == "save together" else [name]
+            all_left = [found(path, each) for each in names]
+            for left in all_left:
+                assert left in LEGAL[operation], f"killed before call {name.rpartition('-')[2]}"
+                seen.add(left)
             list(storage.sweep())
-            assert found(path, name) == left
+            assert [found(path, each) for each in names] == all_left
             assert state_of(path).faults() == []
             storage.close()
             last = name
             if survived:
-                assert left == DONE.get(operation, (SEND, OLD, DATA))
+                assert set(all_left) == {DONE.get(operation, (SEND, OLD, DATA))}
             child.tell("go on")
         child.end()
     assert last, "it was killed at some call"

@@ -9,7 +9,7 @@ import pytest
 
 from helpers.calls import FailingCalls
 from helpers.stores import DATA, NEW, OLD, QUEUES, claim, enqueue, nothing, read_data
-from trio_multispool import Durability, DurabilityUnknown, OwnershipLost, StorageFailure, SyncsRefused
+from trio_multispool import Durability, DurabilityUnknown, OutOfSpace, OwnershipLost, StorageFailure, SyncsRefused
 from trio_multispool.lifecycle import State
 from trio_multispool.storage.directory import DirectoryStorage
 from trio_multispool.storage.protocol import Releasing, Removing, Saving
@@ -90,13 +90,15 @@ def test_each_directory_is_synced_once_before_the_commits_and_once_after(store: 
 
 
 def test_saves_to_several_queues_sync_each_of_them_once(store: Any, calls: FailingCalls) -> None:
-    """The metadata files are synced one by one, and each queue once."""
+    """The metadata files are all begun to be written and then synced one by one, and each queue is synced once."""
     held = claimed(store, *"123456")
     calls.made.clear()
     queues = ["retry", "failed", "retry", "failed", "retry", "failed"]
     assert store.settle([saving(one, queue) for one, queue in zip(held, queues, strict=True)]) == [None] * 6
-    directories = [path for path in synced(calls) if not path.startswith(".tmp/")]
-    assert directories == ["send", "retry", "failed"]
+    made = [(call, path.partition("/spool/")[2]) for call, path in calls.made if call in ("write_out", "sync")]
+    files = [f".tmp/{name}" for name in "123456"]
+    assert made[:12] == [("write_out", file) for file in files] + [("sync", file) for file in files]
+    assert made[12:] == [("sync", directory) for directory in ("send", "retry", "failed")]
 
 
 def test_one_that_fails_does_not_keep_the_others(store: Any) -> None:
@@ -150,6 +152,19 @@ def test_a_sync_that_fails_after_the_commits_leaves_them_standing_with_unknown_d
     assert outcomes == [DurabilityUnknown(name, "send", committed=True) for name in "123"]
     assert store.names("send") == []
     assert [read_data(store, name) for name in "123"] == [DATA] * 3
+
+
+@pytest.mark.parametrize("call", ["write_out", "sync"])
+def test_a_file_that_cannot_be_synced_fails_its_own_save_only(store: Any, calls: FailingCalls, call: str) -> None:
+    """Its entry keeps its old metadata and is still held; the other is saved."""
+    one, two = claimed(store, "1", "2")
+    with calls.failing(call, errno.ENOSPC, ".tmp/1"):
+        outcomes = store.settle([saving(one, "retry"), saving(two, "retry")])
+    assert [type(outcome) for outcome in outcomes] == [OutOfSpace, type(None)]
+    assert one.state is State.CHECKED_OUT
+    store.release(one)
+    assert (store.names("send"), store.names("retry")) == (["1"], ["2"])
+    assert (store.read_metadata("send", "1"), store.read_metadata("retry", "2")) == (OLD, NEW)
 
 
 def test_after_a_failed_sync_nothing_that_is_under_way_syncs_again(store: Any, calls: FailingCalls) -> None:

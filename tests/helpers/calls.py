@@ -20,6 +20,9 @@ class WithoutSyncs(SystemCalls):
     def sync(self, fd: int) -> None:
         """Do nothing."""
 
+    def write_out(self, fd: int) -> None:
+        """Do nothing."""
+
 
 @dataclasses.dataclass
 class Fault:
@@ -108,6 +111,10 @@ class FailingCalls(WithoutSyncs):
     def sync(self, fd: int) -> None:
         """Sync."""
         self._do("sync", fd)
+
+    def write_out(self, fd: int) -> None:
+        """Begin to write to disk."""
+        self._do("write_out", fd)
 
     def stat(self, name: str, directory: int) -> os.stat_result:
         """Look."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.protocol import Saving
 
 if TYPE_CHECKING:
     import os
@@ -113,6 +114,24 @@ def _dead_reservation(storage: Storage, name: str) -> None:
     storage.reserve(name).abandon()
 
 
+class _Two:
+    """Two claims, to be settled together."""
+
+    def __init__(self, storage: Storage, name: str) -> None:
+        self.claims = [_claim(storage, name), _claim(storage, f"{name}.two")]
+
+    def abandon(self) -> None:
+        """Let both go."""
+        for each in self.claims:
+            each.abandon()
+
+
+def _save_together(storage: Storage, _name: str, two: _Two) -> None:
+    for failure in storage.settle([Saving(each, "retry", NEW, None, nothing) for each in two.claims]):
+        if failure is not None:
+            raise failure
+
+
 OPERATIONS: dict[str, tuple[Callable[[Storage, str], Any], Callable[[Storage, str, Any], object]]] = {
     "reserve": (lambda s, n: None, lambda s, n, _: s.reserve(n)),
     "give up": (_reservation, lambda s, _n, reservation: s.give_up(reservation)),
@@ -121,6 +140,7 @@ OPERATIONS: dict[str, tuple[Callable[[Storage, str], Any], Callable[[Storage, st
     "save": (_claim, lambda s, _, claimed: save(s, claimed, "retry")),
     "save unchanged": (_claim, lambda s, _, claimed: save(s, claimed, "retry", None)),
     "save in place": (_claim, lambda s, _, claimed: save(s, claimed, "send")),
+    "save together": (_Two, _save_together),
     "release": (_claim, lambda s, _, claimed: s.release(claimed)),
     "remove": (_claim, lambda s, _, claimed: remove(s, claimed)),
     "quarantine": (_claim, lambda s, _, claimed: s.quarantine(claimed, "not to be read")),

@@ -76,7 +76,7 @@ def replace_data(  # noqa: PLR0913  # each is a word of the operation
             unsafe_temporary(context, name, write_data, sync=plan.before) as new,
         ):
             before_commit()
-            if not commits.exchange(context.layout, (TEMPORARY, new), DATA, name):
+            if not commits.exchange(context.layout, (TEMPORARY, new.name), DATA, name):
                 raise DataNotFound(name)
     else:
         _replace_own(context, claim, write_data, sync=plan.before, before_commit=before_commit)

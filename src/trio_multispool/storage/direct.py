@@ -74,7 +74,7 @@ def replace_metadata(  # noqa: PLR0913  # each is a word of the operation
         unsafe_temporary(context, name, write, sync=plan.before) as new,
     ):
         before_commit()
-        if not commits.exchange(layout, (TEMPORARY, new), queue, name):
+        if not commits.exchange(layout, (TEMPORARY, new.name), queue, name):
             raise EntryNotFound(queue, name)
     if plan.after:
         syncs.committed(queue, name, queue)

@@ -66,33 +66,78 @@ def read_through(layout: Layout, directory: str, name: str, read: Callable[[Bina
             _raise_own_failure(raw, layout, "read", directory, name)
 
 
-def write_new(  # noqa: PLR0913  # where, what, and how far
-    layout: Layout, directory: str, name: str, write: Callable[[BinaryIO], None], *, sync: bool, fd: int | None = None
-) -> None:
-    """Make a file of what `write` writes, synced if asked; a file that was begun and failed is unlinked again.
+class OpenFile:
+    """A file that was just written, and is open to be synced."""
 
-    Raises a `SpoolError`, or what `write` raises. With `fd`, a file that was just made is filled, and left open.
+    def __init__(self, layout: Layout, directory: str, name: str, fd: int, *, owned: bool) -> None:
+        """Take over the descriptor, if it is `owned`."""
+        self.directory: str = directory
+        self.name: str = name
+        self.fd: int = fd
+        self._layout = layout
+        self._owned = owned
+
+    def sync(self) -> None:
+        """Sync it, down to the disk."""
+        with self._layout.doing("sync", self.directory, self.name):
+            self._layout.calls.sync(self.fd)
+
+    def write_out(self) -> None:
+        """Begin to write it to disk, to be waited for by `sync`."""
+        with self._layout.doing("write out", self.directory, self.name):
+            self._layout.calls.write_out(self.fd)
+
+    def close(self) -> None:
+        """Close it. Idempotent. Raises a `SpoolError`: an error here is a failed write like any other."""
+        if self._owned:
+            self._owned = False
+            with self._layout.doing("close", self.directory, self.name):
+                self._layout.calls.close(self.fd)
+
+
+def begin_new(
+    layout: Layout, directory: str, name: str, write: Callable[[BinaryIO], None], *, fd: int | None = None
+) -> OpenFile:
+    """Make a file of what `write` writes, and leave it open; one that was begun and failed is unlinked again.
+
+    Raises a `SpoolError`, or what `write` raises. With `fd`, a file that was just made is filled, and never closed.
     """
     calls = layout.calls
     with layout.doing("create", directory, name):
         directory_fd = layout.fd(directory)
         mine = calls.open(name, NEW_FILE, directory_fd, layout.file_mode) if fd is None else fd
+    file = OpenFile(layout, directory, name, mine, owned=fd is None)
+    with undone_if_it_fails(layout, file):
+        if fd is None:
+            with layout.doing("set the mode of", directory, name):
+                calls.change_mode(mine, layout.file_mode)
+        _fill(layout, directory, name, mine, write)
+    return file
+
+
+@contextlib.contextmanager
+def undone_if_it_fails(layout: Layout, file: OpenFile) -> Generator[None]:
+    """Close and unlink a new file if the block raises."""
     try:
         try:
-            if fd is None:
-                with layout.doing("set the mode of", directory, name):
-                    calls.change_mode(mine, layout.file_mode)
-            _fill(layout, directory, name, mine, write)
-            if sync:
-                with layout.doing("sync", directory, name):
-                    calls.sync(mine)
-        finally:
-            if fd is None:  # an error here is a failed write like any other
-                with layout.doing("close", directory, name):
-                    calls.close(mine)
+            yield
+        except BaseException:
+            file.close()
+            raise
     except BaseException as error:
-        _ = discard(layout, directory, name, because=error)
+        _ = discard(layout, file.directory, file.name, because=error)
         raise
+
+
+def write_new(  # noqa: PLR0913  # where, what, and how far
+    layout: Layout, directory: str, name: str, write: Callable[[BinaryIO], None], *, sync: bool, fd: int | None = None
+) -> None:
+    """Make a file as `begin_new` does, synced if asked, and close it."""
+    file = begin_new(layout, directory, name, write, fd=fd)
+    with undone_if_it_fails(layout, file):
+        if sync:
+            file.sync()
+        file.close()
 
 
 def discard(layout: Layout, directory: str, name: str, *, because: BaseException) -> bool:

@@ -28,7 +28,7 @@ from trio_multispool.lifecycle import Operation, Place, State
 from trio_multispool.storage import commits
 from trio_multispool.storage.claims import DirectoryClaim
 from trio_multispool.storage.direct import locked_if_possible
-from trio_multispool.storage.files import discard, read_file, unlink_if_there, write_new
+from trio_multispool.storage.files import begin_new, read_file, undone_if_it_fails, unlink_if_there, write_new
 from trio_multispool.storage.layout import (
     DATA,
     QUARANTINE,
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
     from trio_multispool.durability import Durability
     from trio_multispool.storage.context import Context
+    from trio_multispool.storage.files import OpenFile
     from trio_multispool.storage.protocol import Settlement
     from trio_multispool.storage.sharing import Steps
     from trio_multispool.storage.syncing import SyncPlan
@@ -118,8 +119,8 @@ def _trouble_of_one_entry(queue: str, name: str) -> Generator[None]:
 
 
 def settle(context: Context, settlements: Sequence[Settlement[DirectoryClaim]]) -> list[BaseException | None]:
-    """Settle several claims, sharing the syncs of directories; return what each raised, or `None`."""
-    return run_together(context.syncs.directory, [_settling(context, settlement) for settlement in settlements])
+    """Settle several claims, sharing their syncs; return what each raised, or `None`."""
+    return run_together(context.syncs.together, [_settling(context, settlement) for settlement in settlements])
 
 
 def _settling(context: Context, settlement: Settlement[DirectoryClaim]) -> Steps:
@@ -146,16 +147,10 @@ def save(  # noqa: PLR0913  # each is a word of the operation
     target = claim.check(Operation.SAVE)
     source = directory_of(Place(claim.queue, State.CHECKED_OUT))
     plan = syncs.plan(durability)
-    with _locked_for_the_call(context, claim), _new_metadata(context, claim, metadata, plan) as new:
-        if plan.before:
-            yield claim.queue
-        if plan.catch_up:
-            syncs.file(DATA, name)
-            yield DATA
-            if new is None:
-                syncs.file(source, name)
+    with _locked_for_the_call(context, claim), _new_metadata(context, claim, metadata) as new:
+        yield from _synced_before_a_save(context, claim, new, plan)
         before_commit()
-        if new is not None and not commits.exchange(layout, (TEMPORARY, new), source, name):
+        if new is not None and not commits.exchange(layout, (TEMPORARY, new.name), source, name):
             raise OwnershipLost(claim.queue, name)
         try:
             if not commits.move(layout, name, source, queue):
@@ -164,13 +159,25 @@ def save(  # noqa: PLR0913  # each is a word of the operation
             raise DurabilityUnknown(name, queue, committed=False) from error
         except BaseException as error:
             if new is not None:  # the old metadata is still under the new one's name
-                _put_old_metadata_back(context, claim, new, error)
+                _put_old_metadata_back(context, claim, new.name, error)
             raise
         claim.state = target
     claim.abandon()  # not before the temporary file is gone, whose name the next owner will use
     if plan.after:
         with committing(name, queue):
-            yield queue
+            yield (queue,)
+
+
+def _synced_before_a_save(context: Context, claim: DirectoryClaim, new: OpenFile | None, plan: SyncPlan) -> Steps:
+    if plan.before:
+        yield (claim.queue,) if new is None else (new, claim.queue)
+    if plan.catch_up:
+        context.syncs.file(DATA, claim.name)
+        yield (DATA,)
+        if new is None:
+            context.syncs.file(directory_of(Place(claim.queue, State.CHECKED_OUT)), claim.name)
+    if new is not None:
+        new.close()
 
 
 def _put_old_metadata_back(context: Context, claim: DirectoryClaim, new: str, because: BaseException) -> None:
@@ -182,10 +189,8 @@ def _put_old_metadata_back(context: Context, claim: DirectoryClaim, new: str, be
 
 
 @contextlib.contextmanager
-def _new_metadata(
-    context: Context, claim: DirectoryClaim, metadata: bytes | None, plan: SyncPlan
-) -> Generator[str | None]:
-    """Write new metadata to a temporary file, yield the file's name, and unlink what is under that name at the end."""
+def _new_metadata(context: Context, claim: DirectoryClaim, metadata: bytes | None) -> Generator[OpenFile | None]:
+    """Write new metadata to a temporary file, yield it, and unlink what is under its name at the end."""
     if metadata is None:
         yield None
         return
@@ -194,17 +199,14 @@ def _new_metadata(
         _ = file.write(metadata)
 
     if claim.lock is None:
-        with unsafe_temporary(context, claim.name, write, sync=plan.before) as name:
-            yield name
+        with unsafe_temporary(context, claim.name, write, sync=False) as new:
+            yield new
         return
     layout, name = context.layout, claim.name
     unlink_if_there(layout, TEMPORARY, name)  # left by an owner of this name who died
-    write_new(layout, TEMPORARY, name, write, sync=plan.before)
-    try:
-        yield name
-    except BaseException as error:
-        _ = discard(layout, TEMPORARY, name, because=error)
-        raise
+    new = begin_new(layout, TEMPORARY, name, write)
+    with undone_if_it_fails(layout, new):
+        yield new
     with context.tidying(name):
         unlink_if_there(layout, TEMPORARY, name)
 
@@ -219,7 +221,7 @@ def remove(
     plan = syncs.plan(durability)
     with _locked_for_the_call(context, claim) as locked:
         if plan.before:
-            yield claim.queue
+            yield (claim.queue,)
         before_commit()
         try:
             if not commits.unlink(context.layout, source, name):
@@ -231,7 +233,7 @@ def remove(
             # Not left out for a lower level: an entry that power loss brings back must not come back without its data.
             if plan.before:
                 with committing(name, claim.queue):
-                    yield source
+                    yield (source,)
             if locked:
                 with context.tidying(name):
                     clear_leftovers(context, name)

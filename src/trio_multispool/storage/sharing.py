@@ -1,11 +1,14 @@
-"""Operations that share their syncs: several are taken forward together, and what they wait for is synced once.
+"""Operations that share their syncs: several are taken forward together, and what they wait for is synced together.
 
 Theory. An operation on disk is a row of steps with syncs between them: what it wrote must be on disk before its
 commit, and the commit before it is acknowledged. A sync of a directory covers every rename that returned before it
-began, whoever made it. So an operation is written as a generator that yields the name of a directory where it needs
-that directory synced before it goes on. Run alone, each yield is a sync. Run together, all operations go forward to
-where they need one, each directory among those is synced once, and all go on. That keeps the order of every single
-operation, and is all that its safety rests on.
+began, whoever made it. So an operation is written as a generator that yields what it needs synced before it goes on:
+files that it has written, and directories. Run alone, each yield is a sync. Run together, all operations go forward to
+where they need something, all of that is synced, each directory once, and all go on. That keeps the order of every
+single operation, and is all that its safety rests on.
+
+Several files are first all handed to the disk, and then synced one after the other: on a file system with a journal,
+the first of these syncs then commits what all of them need, and the others find it done.
 
 An operation that fails, or whose sync fails, ends with its exception; the others go on.
 """
@@ -15,17 +18,27 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, TypeAlias
 
+from trio_multispool.storage.files import OpenFile
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
-Steps: TypeAlias = "Generator[str, None, None]"
-"""An operation, yielding each directory that must be synced before it goes on; a failed sync is raised there."""
+Need: TypeAlias = OpenFile | str
+"""What is to be synced: a file, or a directory by its name."""
+
+Steps: TypeAlias = "Generator[Sequence[Need], None, None]"
+"""An operation, yielding what must be synced before it goes on; a failed sync is raised there."""
 
 
-def run_together(sync: Callable[[str], None], operations: Sequence[Steps]) -> list[BaseException | None]:
-    """Take all operations to their ends; return for each, in order, what it raised, or `None`."""
+def run_together(
+    sync: Callable[[Iterable[Need]], dict[Need, Exception]], operations: Sequence[Steps]
+) -> list[BaseException | None]:
+    """Take all operations to their ends; return for each, in order, what it raised, or `None`.
+
+    `sync` syncs different things, and returns those that failed.
+    """
     outcomes: list[BaseException | None] = [None] * len(operations)
-    needs: dict[int, str] = {}
+    needs: dict[int, Sequence[Need]] = {}
 
     def advance(number: int, failure: Exception | None) -> None:
         try:
@@ -38,15 +51,11 @@ def run_together(sync: Callable[[str], None], operations: Sequence[Steps]) -> li
     for number in range(len(operations)):
         advance(number, None)
     while needs:
-        waiting, failures = dict(needs), dict[str, Exception]()
+        waiting = dict(needs)
         needs.clear()
-        for directory in dict.fromkeys(waiting.values()):
-            try:
-                sync(directory)
-            except Exception as error:  # noqa: BLE001  # raised in each operation that needed it
-                failures[directory] = error
-        for number, directory in waiting.items():
-            failure = failures.get(directory)
+        failures = sync(dict.fromkeys(need for several in waiting.values() for need in several))
+        for number, several in waiting.items():
+            failure = next((failures[need] for need in several if need in failures), None)
             advance(number, failure if failure is None else _another(failure))
     return outcomes
 

@@ -20,12 +20,13 @@ import msgspec
 
 from trio_multispool.durability import Durability
 from trio_multispool.errors import DurabilityUnknown, SyncsRefused
-from trio_multispool.storage.files import opened
+from trio_multispool.storage.files import OpenFile, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable
 
     from trio_multispool.storage.layout import Layout
+    from trio_multispool.storage.sharing import Need
 
 
 @final
@@ -66,6 +67,14 @@ def committing(name: str, queue: str) -> Generator[None]:
         raise DurabilityUnknown(name, queue, committed=True) from error
 
 
+@contextlib.contextmanager
+def _noting(failures: dict[Need, Exception], need: Need) -> Generator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  # raised in each operation that needed it
+        failures[need] = error
+
+
 class Syncs:
     """Syncs directories, and remembers whether one ever failed."""
 
@@ -99,6 +108,22 @@ class Syncs:
         except BaseException:
             self._failed = True
             raise
+
+    def together(self, needs: Iterable[Need]) -> dict[Need, Exception]:
+        """Sync files, and then directories; return those that failed."""
+        failures: dict[Need, Exception] = {}
+        files = [need for need in needs if isinstance(need, OpenFile)]
+        for file in files if len(files) > 1 else ():
+            with _noting(failures, file):
+                file.write_out()
+        for file in files:
+            if file not in failures:
+                with _noting(failures, file):
+                    file.sync()
+        for directory in (need for need in needs if isinstance(need, str)):
+            with _noting(failures, directory):
+                self.directory(directory)
+        return failures
 
     def committed(self, directory: str, name: str, queue: str) -> None:
         """Sync a directory after a commit; raises `DurabilityUnknown`."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from trio_multispool.clock import process_token
 from trio_multispool.errors import EntryBusy
-from trio_multispool.storage.files import unlink_if_there, write_new
+from trio_multispool.storage.files import begin_new, undone_if_it_fails, unlink_if_there
 from trio_multispool.storage.layout import TEMPORARY, UNSAFE_PREFIX
 from trio_multispool.storage.locks import lock_temporary
 from trio_multispool.verdicts import Unavailable
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from trio_multispool.storage.context import Context
+    from trio_multispool.storage.files import OpenFile
     from trio_multispool.storage.locks import Lock
 
 _token: Final = process_token()
@@ -32,13 +33,18 @@ _TRIES: Final = 16
 
 
 @contextlib.contextmanager
-def unsafe_temporary(context: Context, entry: str, write: Callable[[BinaryIO], None], *, sync: bool) -> Generator[str]:
-    """Yield the name of a new locked file with that content, and unlink whatever is under that name at the end."""
+def unsafe_temporary(
+    context: Context, entry: str, write: Callable[[BinaryIO], None], *, sync: bool
+) -> Generator[OpenFile]:
+    """Yield a new locked file with that content, synced if asked; at the end, unlink whatever is under its name."""
     name, lock = _make(context, entry)
     try:
-        write_new(context.layout, TEMPORARY, name, write, sync=sync, fd=lock.fd)
+        file = begin_new(context.layout, TEMPORARY, name, write, fd=lock.fd)
+        if sync:
+            with undone_if_it_fails(context.layout, file):
+                file.sync()
         try:
-            yield name
+            yield file
         finally:
             with context.tidying(entry):
                 unlink_if_there(context.layout, TEMPORARY, name)
