@@ -445,6 +445,36 @@ async def test_what_must_be_done_is_done_before_a_cancellation_of_asyncio_is_rai
     settling.check_idle()
 
 
+class _Interrupted:
+    """An event whose waiting Ctrl-C ends."""
+
+    def is_set(self) -> bool:
+        return False
+
+    async def wait(self) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("insist", [False, True])
+async def test_an_interrupt_of_one_that_is_pending_keeps_nobody(
+    insist: bool, settling: Settling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trio raises `KeyboardInterrupt` in whatever its main task awaits: that is not done, and all others are."""
+    settling.store.hold()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(settling.settle, "first")
+        await settling.begun()
+        with monkeypatch.context() as patched:
+            patched.setattr("trio_multispool.batching.anyio.Event", _Interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                await settling.settle("interrupted", insist=insist)
+        nursery.start_soon(settling.settle, "other")
+        await settling.waiting(1)
+        settling.store.go()
+    assert settling.store.batches == [["first"], ["other"]]
+    settling.check_idle()
+
+
 class _CancelAt(trio.abc.Instrument):
     """Cancels a scope right before the n-th step of any task."""
 

@@ -105,6 +105,25 @@ async def test_a_cancellation_from_outside_passes_through() -> None:
     assert scope.cancelled_caught
 
 
+async def test_what_the_block_raises_is_not_hidden_by_a_cancellation_from_outside() -> None:
+    """A scope that is cancelled swallows only cancellations."""
+    error = LookupError("body")
+    tidied = anyio.Event()
+
+    async def tidy() -> None:
+        with anyio.CancelScope(shield=True):
+            await tidied.wait()
+
+    async def fail() -> None:
+        scope.cancel()
+        tidied.set()
+        raise error
+
+    with pytest.raises(LookupError) as raised, anyio.CancelScope() as scope:
+        await run(tidy, body=fail)
+    assert raised.value is error
+
+
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_cancellation_by_asyncio_passes_through_as_the_same_object(anyio_backend: str) -> None:
     """With the notes that it was given."""

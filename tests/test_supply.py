@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import gc
 import resource
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -368,6 +371,102 @@ async def test_an_iteration_whose_reader_another_task_leaves_is_told_so(tmp_path
         assert await names_in(spool, Mail.SEND) == ["00"]
         assert {type(error) for error in told} <= {anyio.ClosedResourceError, RuntimeError}
         assert told
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+async def test_what_a_handler_raises_while_it_is_cancelled_is_not_hidden(concurrency: int, tmp_path: Path) -> None:
+    """Its entry is back, and the exception passes through the cancelled scope."""
+    async with await quick_spool(tmp_path / "spool") as spool:
+        await put(spool, Mail.SEND, "00")
+        error = LookupError("tidying up")
+
+        async def handler(_metadata: Any, _data: Any) -> Any:
+            scope.cancel()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                raise error
+
+        async def read() -> None:
+            async with spool.reader(Mail.SEND) as reader:
+                await reader.iter(handler, concurrency=concurrency, prefetch=1)
+
+        with pytest.raises((LookupError, ExceptionGroup)) as raised, anyio.CancelScope() as scope:
+            await read()
+        found = raised.value
+        assert (found.exceptions == (error,)) if isinstance(found, ExceptionGroup) else (found is error)
+        assert isinstance(found, ExceptionGroup) == (concurrency > 1)
+        assert await names_in(spool, Mail.SEND) == ["00"]
+
+
+@pytest.mark.parametrize("in_hand", [True, False])
+async def test_what_a_readers_block_raises_is_not_hidden_by_a_cancelled_scope(in_hand: bool, tmp_path: Path) -> None:
+    """Also if it leaves an entry to be returned."""
+    async with await quick_spool(tmp_path / "spool") as spool:
+        await put(spool, Mail.SEND, "00")
+        error = LookupError("body")
+
+        async def read() -> None:
+            async with spool.reader(Mail.SEND) as reader:
+                if in_hand:
+                    (await reader.dequeue()).unwrap()
+                scope.cancel()
+                raise error
+
+        with pytest.raises(LookupError) as raised, anyio.CancelScope() as scope:
+            await read()
+        assert raised.value is error
+        assert await names_in(spool, Mail.SEND) == ["00"]
+
+
+@pytest.mark.parametrize("how", ["dequeue", "iter"])
+async def test_closing_the_spool_ends_the_waits_of_its_readers(how: str, tmp_path: Path) -> None:
+    """At once, and not when they next look."""
+    async with await quick_spool(tmp_path / "spool") as spool:
+        told: list[BaseException] = []
+
+        async def read() -> None:
+            try:
+                async with spool.reader(Mail.SEND, poll_interval=3600) as reader:
+                    await (reader.dequeue() if how == "dequeue" else reader.iter(Handler()))
+            except anyio.ClosedResourceError as error:
+                told.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            while not spool._core.activity._waiters:
+                await breathe()
+            spool.close()
+        assert len(told) == 1
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_pool_whose_tasks_are_all_cancelled_before_they_begin_ends(anyio_backend: str, tmp_path: Path) -> None:
+    """As a program does that cancels whatever runs; the reader does not wait for a task that will never be."""
+    async with await quick_spool(tmp_path / "spool") as spool:
+        await put(spool, Mail.SEND, *NAMES)
+        entered, go = asyncio.Event(), asyncio.Event()
+
+        async def read() -> None:
+            async with spool.reader(Mail.SEND) as reader:
+                entered.set()
+                await go.wait()
+                await reader.iter(Handler(), concurrency=2)
+
+        others = asyncio.all_tasks()
+        reading = asyncio.ensure_future(read())
+        await entered.wait()
+        go.set()
+        await asyncio.sleep(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # asyncio's: coroutines that were never begun
+            for task in asyncio.all_tasks() - others:
+                task.cancel()
+            await asyncio.wait([reading])
+            assert reading.cancelled()
+            del task, reading
+            gc.collect()
+        assert await names_in(spool, Mail.SEND) == NAMES
 
 
 @pytest.mark.parametrize("what", ["iter", "iter_available"])

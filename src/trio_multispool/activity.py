@@ -196,6 +196,11 @@ class Activity:
             if waiter.owner is owner:
                 waiter.scope.cancel()
 
+    def wake_all(self) -> None:
+        """End all waits: the spool is closed."""
+        for waiter in self._waiters:
+            waiter.scope.cancel()
+
     def _close_if_unused(self) -> None:
         if self._readers or self._waiters:
             return

@@ -146,16 +146,26 @@ class Batches(Generic[S]):
                         cancellation = cancellation or cancelled
                         if insist:
                             continue
-                        if part in self._pending:
-                            del self._pending[part]
-                            if part.turn.is_set():  # to lead, and now another must
-                                self._hand_over()
+                        if self._leave(part):
                             raise
                         part.withdraw()
                         scope.shield = True
+                    except BaseException:  # an interrupt: whoever is waited for must not be lost, nor this be done
+                        part.withdraw()
+                        _ = self._leave(part)
+                        raise
             return cancellation
         finally:
             del cancellation
+
+    def _leave(self, part: Part[S]) -> bool:
+        """Take a transaction off the list, and tell whether it was there."""
+        if part not in self._pending:
+            return False
+        del self._pending[part]
+        if part.turn.is_set():  # to lead, and now another must
+            self._hand_over()
+        return True
 
     async def _lead(self, part: Part[S], *, insist: bool) -> BaseException | None:
         batch = self._take(part)

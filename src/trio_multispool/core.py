@@ -78,6 +78,7 @@ class Core(Generic[Q, M, D, A]):
         with self._mutex:
             self._closed = True
             idle = not self._running
+        self.activity.wake_all()
         if idle:
             self._let_go()
 

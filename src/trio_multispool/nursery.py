@@ -34,6 +34,9 @@ async def background() -> AsyncGenerator[TaskGroup]:
                     raise failures.exceptions[0] from None
                 raise
             raised.add_note(f"in the background: {failures!r}")
+        except anyio.get_cancelled_exc_class():
+            if raised is None:
+                raise
         if raised is not None:
             raise raised
     finally:

@@ -321,9 +321,10 @@ class QueueReader(Generic[Q, M, D]):
             if isinstance(answer, Err):
                 self._unreturned.append(answer.error)
 
-        async with anyio.create_task_group() as returning:
-            for job in list(jobs):
-                _ = returning.start_soon(give_back, job)
+        with anyio.CancelScope(shield=True):  # each has one; but a cancelled group would hide what the block raised
+            async with anyio.create_task_group() as returning:
+                for job in list(jobs):
+                    _ = returning.start_soon(give_back, job)
 
     def _start(self, supply: Supply[Q, M, D], given: Given | None) -> None:
         """Begin to fetch for an iteration, in a task of the reader's own."""

@@ -60,6 +60,7 @@ class Supply(Generic[Q, M, D]):
         self._asking: collections.deque[_Request[Q, M, D]] = collections.deque()
         self._ready: collections.deque[CheckedOutEntry[Q, M, D]] = collections.deque()
         self._dry = False
+        self._begun = False
         self._ended = False
         self._bug: BaseException | None = None
         self._demand = anyio.Event()
@@ -83,6 +84,8 @@ class Supply(Generic[Q, M, D]):
     async def close(self) -> None:
         """Fetch no more, and return what was fetched and not begun, whatever is cancelled. Idempotent."""
         self.end()
+        if not self._begun:  # asyncio may have cancelled the task before its first step; if not, it ends at once
+            return
         cancellation: BaseException | None = None
         with anyio.CancelScope(shield=True):
             while not self._finished.is_set():
@@ -152,6 +155,7 @@ class Supply(Generic[Q, M, D]):
 
     async def fetch(self) -> None:
         """Fetch what is asked for, until the end."""
+        self._begun = True
         try:
             with self._scope:
                 while not self._over:
