@@ -59,8 +59,9 @@ class QueueReader(Generic[Q, M, D]):
     **Leaving the block** returns every entry that was checked out through the reader and not settled, whatever is
     cancelled meanwhile. Using the reader afterwards raises `anyio.ClosedResourceError`, and its jobs `RuntimeError`.
 
-    Several tasks may use one reader. Entries whose metadata cannot be decoded are set aside in quarantine, and those
-    that cannot be read are passed over, each with a line in the log.
+    The block is a nursery: enter and leave it in one task; in between, several tasks may use the reader. Entries whose
+    metadata cannot be decoded are set aside in quarantine, and those that cannot be read are passed over, each with a
+    line in the log.
     """
 
     def __init__(self, core: Core[Q, M, D, Any], queue: Q, *, poll_interval: float) -> None:
