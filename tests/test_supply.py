@@ -33,14 +33,14 @@ NAMES = [f"{number:02}" for number in range(12)]
 def batches_of(reader: QueueReader[Any, Any, Any]) -> list[int]:
     """Return a list to which each hop that checks out adds how many entries it had."""
     sizes: list[int] = []
-    claim = reader._listing.claim
+    claim = reader._intake._listing.claim
 
     def counting(*arguments: Any) -> Any:
         claimed = claim(*arguments)
         sizes.append(len(claimed) if isinstance(claimed, list) else 0)
         return claimed
 
-    reader._listing.claim = counting  # type: ignore[method-assign]
+    reader._intake._listing.claim = counting  # type: ignore[method-assign]
     return sizes
 
 

@@ -16,8 +16,8 @@ from trio_multispool.supply import Supply
 if TYPE_CHECKING:
     from trio_multispool.errors import Trouble
     from trio_multispool.handling import Work
+    from trio_multispool.intake import Intake
     from trio_multispool.job import CheckedOutEntry
-    from trio_multispool.reader import QueueReader
     from trio_multispool.results import Result
 
 Q = TypeVar("Q", bound=enum.Enum)
@@ -33,14 +33,14 @@ class Jobs(Generic[Q, M, D]):
     tasks may draw from one.
     """
 
-    def __init__(self, reader: QueueReader[Q, M, D], *, wait: bool) -> None:
+    def __init__(self, intake: Intake[Q, M, D], *, wait: bool) -> None:
         """Begin an iteration; one that does not wait gives no entry twice."""
-        self._reader = reader
+        self._intake = intake
         self._wait = wait
         self._ended = False
         self._given = None if wait else Given()
         if self._given is not None:
-            reader._passes.add(self._given)  # noqa: SLF001  # one thing in two classes
+            intake.begin_pass(self._given)
 
     def __aiter__(self) -> Jobs[Q, M, D]:
         """Return itself."""
@@ -61,7 +61,7 @@ class Jobs(Generic[Q, M, D]):
         if self._ended:
             await checkpoint()
             return Ok(None)
-        answer = await self._reader._dequeue(self._given, wait=self._wait)  # noqa: SLF001  # one thing in two classes
+        answer = await self._intake.dequeue(self._given, wait=self._wait)
         if self._ended and isinstance(answer, Ok) and answer.value is not None:
             _ = await answer.value._give_back()  # noqa: SLF001  # one thing in several files
             return Ok(None)
@@ -81,12 +81,12 @@ class _Source(Protocol[Q, M, D]):
 
 
 async def work_off(
-    reader: QueueReader[Q, M, D], work: Work[Q, M, D], *, concurrency: int, prefetch: int, wait: bool
+    intake: Intake[Q, M, D], work: Work[Q, M, D], *, concurrency: int, prefetch: int, wait: bool
 ) -> Result[None, Any]:
     """Do the work on one entry after the other, in so many tasks; see `QueueReader.iter`."""
     if concurrency == 1 and not prefetch:  # nobody to share a hop with
-        return await _work_off(Jobs(reader, wait=wait), work)
-    async with Supply(reader, prefetch, wait=wait) as supply:
+        return await _work_off(Jobs(intake, wait=wait), work)
+    async with Supply(intake, prefetch, wait=wait) as supply:
         if concurrency == 1:
             return await _work_off(supply, work)
         failures: list[Err[Any]] = []

@@ -6,43 +6,33 @@ import contextlib
 import enum
 import functools
 import math
-import weakref
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 import anyio
-from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
-from trio_multispool.activity import Polling
 from trio_multispool.durations import seconds
 from trio_multispool.handling import Work
+from trio_multispool.intake import Intake
 from trio_multispool.iteration import Jobs, work_off
-from trio_multispool.job import CheckedOutEntry
-from trio_multispool.listing import Claimed, Given, Listing, NothingLeft
 from trio_multispool.nursery import background
-from trio_multispool.results import Err, Ok
+from trio_multispool.results import Ok
 from trio_multispool.wakeup import loop_caller
 
 if TYPE_CHECKING:
     import datetime
-    from collections.abc import Awaitable, Callable, Generator, Iterable
+    from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
-
-    from anyio.abc import TaskGroup
 
     from trio_multispool.core import Core
     from trio_multispool.datafile import DataFile
-    from trio_multispool.errors import ReleaseError, SaveError, SpoolError, Trouble
-    from trio_multispool.hop import BeforeCommit
+    from trio_multispool.errors import ReleaseError, SaveError, Trouble
+    from trio_multispool.job import CheckedOutEntry
     from trio_multispool.results import Result
-    from trio_multispool.supply import Supply
     from trio_multispool.verdicts import Verdict
 
 Q = TypeVar("Q", bound=enum.Enum)
 M = TypeVar("M")
 D = TypeVar("D")
-
-RECOVERY_INTERVAL: Final = 1.0
-"""How often, at most, a reader looks for entries whose owner has died, in seconds."""
 
 
 @final
@@ -70,32 +60,23 @@ class QueueReader(Generic[Q, M, D]):
             message = f"poll_interval must be a positive number of seconds, not {poll_interval!r}"
             raise ValueError(message)
         self._core = core
-        self._queue = queue
-        self._poll_interval = poll_interval
-        self._listing: Listing[M] = Listing(core, queue.value)
-        self._jobs: dict[CheckedOutEntry[Q, M, D], None] = {}
-        self._unreturned: list[SpoolError] = []
-        self._passes: weakref.WeakSet[Given] = weakref.WeakSet()
-        self._recovered_at = float("-inf")
-        self._stop_requested = False
+        self._intake: Intake[Q, M, D] = Intake(core, queue, poll_interval)
         self._entered = False
         self._call_in_loop: Callable[[Callable[[], object]], None] | None = None
-        self._closed = False
         self._deadline = math.inf
         self._scopes: set[anyio.CancelScope] = set()
         self._block = contextlib.AsyncExitStack()
-        self._tasks: TaskGroup
-        self._supplies: weakref.WeakSet[Supply[Q, M, D]] = weakref.WeakSet()
 
     def __repr__(self) -> str:
         """Show the queue, and how the reader stands."""
-        state = "closed" if self._closed else "stopped" if self._stop_requested else "open"
-        return f"<QueueReader of {self._queue.value!r} of {self._core.path}, {state}, {len(self._jobs)} in hand>"
+        intake = self._intake
+        state = "closed" if intake.closed else "stopped" if intake.stopped else "open"
+        return f"<QueueReader of {self.queue.value!r} of {self._core.path}, {state}, {len(intake)} in hand>"
 
     @property
     def queue(self) -> Q:
         """The queue."""
-        return self._queue
+        return self._intake.queue
 
     async def __aenter__(self) -> QueueReader[Q, M, D]:
         """Begin to read. No checkpoint. Raises `RuntimeError` if it was entered before."""
@@ -105,9 +86,8 @@ class QueueReader(Generic[Q, M, D]):
         self._core.check_open()
         self._call_in_loop = loop_caller()
         self._entered = True
-        self._core.activity.join()
         self._block.enter_context(self._drained(anyio.CancelScope()))
-        self._tasks = await self._block.enter_async_context(background())
+        self._intake.open(await self._block.enter_async_context(background()))
         _ = self._block.push_async_exit(self._close)
         return self
 
@@ -126,48 +106,16 @@ class QueueReader(Generic[Q, M, D]):
         exception: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        """End the reader's tasks, and return what it has in hand."""
-        self._closed = True
-        self._stop_requested = True
-        self._core.activity.leave(self)
-        cancelled: BaseException | None = None
-        try:
-            for closing in (*(supply.close for supply in list(self._supplies)), self._return_all):
-                try:
-                    await closing()
-                except anyio.get_cancelled_exc_class() as error:  # asyncio's own: the rest is closed all the same
-                    cancelled = cancelled or error
-            failures, self._unreturned = self._unreturned, []
-            if exception is not None or cancelled is not None:
-                for failure in failures:
-                    cast("BaseException", exception or cancelled).add_note(f"not returned: {failure}")
-                if cancelled is not None:
-                    raise cancelled
-            elif len(failures) == 1:
-                raise failures[0]
-            elif failures:
-                message = f"{len(failures)} entries could not be returned to queue {self._queue.value!r}"
-                raise ExceptionGroup(message, failures)
-        finally:
-            del cancelled
-
-    async def _return_all(self) -> None:
-        await self._return(self._jobs)
-        await cancel_shielded_checkpoint()
+        await self._intake.close(exception)
 
     def stop(self) -> None:
         """Take no new entry: `dequeue` returns `Ok(None)`, and iterations end after the entries in hand.
 
         May be called from any task, thread or signal handler, any number of times, also before the reader is entered.
         """
-        self._stop_requested = True
+        self._intake.stopped = True
         if self._call_in_loop is not None:
-            self._call_in_loop(self._wake)
-
-    def _wake(self) -> None:
-        self._core.activity.wake(self)
-        for supply in self._supplies:
-            supply.poke()
+            self._call_in_loop(self._intake.wake)
 
     def drain(self, timeout: float | datetime.timedelta) -> None:
         """Like `stop`, and after `timeout` (seconds, or a `timedelta`) cancel what is still at work.
@@ -208,7 +156,7 @@ class QueueReader(Generic[Q, M, D]):
     @property
     def stopped(self) -> bool:
         """Whether `stop` has been called."""
-        return self._stop_requested
+        return self._intake.stopped
 
     # One at a time
 
@@ -227,7 +175,7 @@ class QueueReader(Generic[Q, M, D]):
                 ...
         ```
         """
-        return await self._dequeue(None, wait=True)
+        return await self._intake.dequeue(None, wait=True)
 
     async def dequeue_available(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
         """Check out an entry if one can be had now. `Ok(None)`: there is none, or the reader was stopped.
@@ -241,119 +189,7 @@ class QueueReader(Generic[Q, M, D]):
         job = (await reader.dequeue_available()).unwrap()
         ```
         """
-        return await self._dequeue(None, wait=False)
-
-    async def _dequeue(self, given: Given | None, *, wait: bool) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
-        taken = await self._take(given, _one, wait=wait)
-        if isinstance(taken, Err):
-            return taken
-        return Ok(taken.value[0] if taken.value else None)
-
-    async def _take(
-        self, given: Given | None, wanted: Callable[[], int], *, wait: bool
-    ) -> Result[list[CheckedOutEntry[Q, M, D]], Trouble]:
-        """Check out what is wanted, as far as it is there, and at least one entry; none: the reader was stopped."""
-        self._check_open()
-        activity, queue, polling = self._core.activity, self._queue.value, Polling(self._poll_interval)
-        while not self._stop_requested:
-            recovering, seen = self._is_time_to_recover(), activity.seen(queue)
-            answer = await self._core.run(
-                f"check-out from {queue}",
-                functools.partial(self._claim, given=given, wanted=wanted, recovering=recovering, waiting=wait),
-                undo=functools.partial(self._undo, given=given),
-            )
-            if isinstance(answer, Err):
-                return answer
-            if isinstance(answer.value, list):
-                return Ok(await self._in_hand(answer.value))
-            if not wait:
-                return Ok([])
-            if not self._stop_requested:
-                nothing = answer.value
-                timeout = polling.next_wait(
-                    nothing.listing_took, told=activity.told(queue), held=nothing.held, busy=nothing.busy
-                )
-                await activity.wait(queue, seen, self, timeout)
-        self._check_open()
-        await checkpoint()
-        return Ok([])
-
-    async def _in_hand(self, claimed: list[Claimed[M]]) -> list[CheckedOutEntry[Q, M, D]]:
-        jobs = [
-            CheckedOutEntry(self._core, self._queue, one.claim, one.metadata, on_settled=self._on_settled)
-            for one in claimed
-        ]
-        if self._closed:  # left by another task while the thread was at work
-            await self._return(jobs)
-            self._check_open()
-        self._jobs.update(dict.fromkeys(jobs))
-        return jobs
-
-    def _claim(
-        self,
-        before_commit: BeforeCommit,
-        given: Given | None,
-        wanted: Callable[[], int],
-        *,
-        recovering: bool,
-        waiting: bool,
-    ) -> list[Claimed[M]] | NothingLeft:
-        """Check out the next entries, in a worker thread."""
-        if waiting:
-            self._core.activity.watch(self._queue.value)
-        if recovering:
-            for recovered in self._core.storage.recover(self._queue.value, insist=False):
-                if recovered.queue is not None:
-                    self._core.log.info("entry %s is back in queue %s: its owner died", recovered.name, recovered.queue)
-        return self._listing.claim(before_commit, given, wanted)
-
-    def _undo(self, claimed: list[Claimed[M]] | NothingLeft, given: Given | None) -> None:
-        if isinstance(claimed, list):
-            self._listing.take_back(claimed, given)
-
-    def _most_at_a_time(self) -> int:
-        return self._core.storage.claims_at_a_time()
-
-    async def _return(self, jobs: Iterable[CheckedOutEntry[Q, M, D]]) -> None:
-        """Return what was not settled, all together, whatever is cancelled; what cannot be is told at the end."""
-
-        async def give_back(job: CheckedOutEntry[Q, M, D]) -> None:
-            answer = await job._give_back()  # noqa: SLF001  # one thing in several files
-            if isinstance(answer, Err):
-                self._unreturned.append(answer.error)
-
-        with anyio.CancelScope(shield=True):  # each has one; but a cancelled group would hide what the block raised
-            async with anyio.create_task_group() as returning:
-                for job in list(jobs):
-                    _ = returning.start_soon(give_back, job)
-
-    def _start(self, supply: Supply[Q, M, D], given: Given | None) -> None:
-        """Begin to fetch for an iteration, in a task of the reader's own."""
-        self._supplies.add(supply)
-        if given is not None:
-            self._passes.add(given)
-        _ = self._tasks.start_soon(supply.fetch)
-
-    def _is_time_to_recover(self) -> bool:
-        now = anyio.current_time()
-        if now - self._recovered_at < RECOVERY_INTERVAL:
-            return False
-        self._recovered_at = now
-        return True
-
-    def _on_settled(self, job: CheckedOutEntry[Q, M, D], destination: str | None) -> None:
-        self._jobs.pop(job, None)
-        if destination != self._queue.value:
-            for given in self._passes:
-                given.discard(job.name)
-
-    def _check_open(self) -> None:
-        if not self._entered:
-            message = "put `async with` around a reader before using it"
-            raise RuntimeError(message)
-        if self._closed:
-            message = f"the block of the reader of queue {self._queue.value!r} has been left"
-            raise anyio.ClosedResourceError(message)
+        return await self._intake.dequeue(None, wait=False)
 
     # One after the other
 
@@ -363,7 +199,7 @@ class QueueReader(Generic[Q, M, D]):
         Each job is a `CheckedOutEntry`: put `async with` around it. There is no place for an `Err` here, so the
         iteration raises the `SpoolError`.
         """
-        return Jobs(self, wait=True)
+        return Jobs(self._intake, wait=True)
 
     def available(self) -> Jobs[Q, M, D]:
         """Iterate over the entries that can be had now, without waiting; otherwise like the reader itself.
@@ -376,7 +212,7 @@ class QueueReader(Generic[Q, M, D]):
                 ...
         ```
         """
-        return Jobs(self, wait=False)
+        return Jobs(self._intake, wait=False)
 
     async def iter(
         self,
@@ -446,11 +282,7 @@ class QueueReader(Generic[Q, M, D]):
         if prefetch < 0:
             message = f"prefetch must be 0 or more entries, not {prefetch}"
             raise ValueError(message)
-        self._check_open()
+        self._intake.check_open()
         with self._drained(anyio.CancelScope()):
-            return await work_off(self, work, concurrency=concurrency, prefetch=prefetch, wait=wait)
+            return await work_off(self._intake, work, concurrency=concurrency, prefetch=prefetch, wait=wait)
         return Ok(None)  # drained
-
-
-def _one() -> int:
-    return 1

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from trio_multispool.errors import Trouble
+    from trio_multispool.intake import Intake
     from trio_multispool.job import CheckedOutEntry
-    from trio_multispool.reader import QueueReader
     from trio_multispool.results import Result
 
 Q = TypeVar("Q", bound=enum.Enum)
@@ -51,9 +51,9 @@ class _Request(Generic[Q, M, D]):
 class Supply(Generic[Q, M, D]):
     """The jobs of one iteration of a reader, drawn by several tasks; an async context manager around them."""
 
-    def __init__(self, reader: QueueReader[Q, M, D], prefetch: int, *, wait: bool) -> None:
+    def __init__(self, intake: Intake[Q, M, D], prefetch: int, *, wait: bool) -> None:
         """Begin an iteration; one that does not wait gives no entry twice."""
-        self._reader = reader
+        self._intake = intake
         self._prefetch = prefetch
         self._wait = wait
         self._given = None if wait else Given()
@@ -69,7 +69,9 @@ class Supply(Generic[Q, M, D]):
 
     async def __aenter__(self) -> Supply[Q, M, D]:
         """Begin to fetch. No checkpoint."""
-        self._reader._start(self, self._given)  # noqa: SLF001  # one thing in several files
+        if self._given is not None:
+            self._intake.begin_pass(self._given)
+        self._intake.begin_fetching(self)
         return self
 
     async def __aexit__(
@@ -120,7 +122,7 @@ class Supply(Generic[Q, M, D]):
                 raise bug
             finally:
                 del bug
-        self._reader._check_open()  # noqa: SLF001  # one thing in several files
+        self._intake.check_open()
         return answer
 
     async def _ask(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
@@ -149,7 +151,7 @@ class Supply(Generic[Q, M, D]):
 
     @property
     def _over(self) -> bool:
-        return self._ended or self._reader.stopped
+        return self._ended or self._intake.stopped
 
     # The fetching task
 
@@ -160,7 +162,7 @@ class Supply(Generic[Q, M, D]):
             with self._scope:
                 while not self._over:
                     if self._wanted():
-                        self._hand_out(await self._reader._take(self._given, self._wanted, wait=self._wait))  # noqa: SLF001
+                        self._hand_out(await self._intake.take(self._given, self._wanted, wait=self._wait))
                     else:
                         self._demand = anyio.Event()
                         await self._demand.wait()
@@ -172,7 +174,7 @@ class Supply(Generic[Q, M, D]):
             self._ended = True
             self._reply_to_all(Ok(None))
             try:
-                await self._reader._return(self._ready)  # noqa: SLF001  # one thing in several files
+                await self._intake.give_back(self._ready)
             finally:
                 self._finished.set()
 
@@ -183,7 +185,7 @@ class Supply(Generic[Q, M, D]):
             wanted = len(self._asking) + room
         else:
             wanted = room if room * 2 >= self._prefetch and not self._dry else 0
-        return min(wanted, self._reader._most_at_a_time())  # noqa: SLF001  # one thing in several files
+        return min(wanted, self._intake.most_at_a_time())
 
     def _hand_out(self, answer: Result[list[CheckedOutEntry[Q, M, D]], Trouble]) -> None:
         if isinstance(answer, Ok) and answer.value:

@@ -1,0 +1,256 @@
+"""What one reader takes from its queue: its check-outs and its waits, and all that it has in hand.
+
+A reader's loops (`iteration`) and the tasks that fetch for its pools (`supply`) draw from here. They look for nothing
+themselves: here it is decided when to look, when to wait, and when entries of dead owners are looked for, which has no
+task of its own but rides on a look that is made anyway.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import weakref
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, final
+
+import anyio
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
+
+from trio_multispool.activity import Polling
+from trio_multispool.job import CheckedOutEntry
+from trio_multispool.listing import Claimed, Given, Listing, NothingLeft
+from trio_multispool.results import Err, Ok
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from anyio.abc import TaskGroup
+
+    from trio_multispool.core import Core
+    from trio_multispool.errors import SpoolError, Trouble
+    from trio_multispool.hop import BeforeCommit
+    from trio_multispool.results import Result
+
+Q = TypeVar("Q", bound=enum.Enum)
+M = TypeVar("M")
+D = TypeVar("D")
+
+RECOVERY_INTERVAL: Final = 1.0
+"""How often, at most, a reader looks for entries whose owner has died, in seconds."""
+
+
+class Fetcher(Protocol):
+    """What fetches for an iteration, in a task of the reader's nursery."""
+
+    async def fetch(self) -> None:
+        """Fetch until the end."""
+        ...
+
+    def poke(self) -> None:
+        """Look again whether there is anything to do: the reader was stopped."""
+        ...
+
+    async def close(self) -> None:
+        """Fetch no more, and return what was fetched and not begun, whatever is cancelled. Idempotent."""
+        ...
+
+
+@final
+class Intake(Generic[Q, M, D]):
+    """The check-outs of one reader, which is open from `open` to `close`; used in its event loop."""
+
+    def __init__(self, core: Core[Q, M, D, Any], queue: Q, poll_interval: float) -> None:
+        """Begin with nothing in hand."""
+        self.queue: Q = queue
+        self.stopped: bool = False
+        """Whether no more is to be taken."""
+        self.closed: bool = False
+        self._core = core
+        self._poll_interval = poll_interval
+        self._listing: Listing[M] = Listing(core, queue.value)
+        self._jobs: dict[CheckedOutEntry[Q, M, D], None] = {}
+        self._unreturned: list[SpoolError] = []
+        self._passes: weakref.WeakSet[Given] = weakref.WeakSet()
+        self._fetchers: weakref.WeakSet[Fetcher] = weakref.WeakSet()
+        self._recovered_at = float("-inf")
+        self._tasks: TaskGroup | None = None
+
+    def __len__(self) -> int:
+        """Count what is in hand."""
+        return len(self._jobs)
+
+    def open(self, tasks: TaskGroup) -> None:
+        """Begin, with a nursery for what fetches ahead."""
+        self._core.activity.join()
+        self._tasks = tasks
+
+    def check_open(self) -> None:
+        """Raise unless the reader's block has been entered and not left."""
+        if self._tasks is None:
+            message = "put `async with` around a reader before using it"
+            raise RuntimeError(message)
+        if self.closed:
+            message = f"the block of the reader of queue {self.queue.value!r} has been left"
+            raise anyio.ClosedResourceError(message)
+
+    def wake(self) -> None:
+        """End what waits, so that it sees that the reader has been stopped."""
+        self._core.activity.wake(self)
+        for fetcher in self._fetchers:
+            fetcher.poke()
+
+    def begin_pass(self, given: Given) -> None:
+        """Keep the names given in a pass for as long as they may come back to the queue."""
+        self._passes.add(given)
+
+    def begin_fetching(self, fetcher: Fetcher) -> None:
+        """Run what fetches for an iteration, in a task of the reader's own."""
+        self.check_open()
+        assert self._tasks is not None, "checked above"  # noqa: S101  # for the type checkers
+        self._fetchers.add(fetcher)
+        _ = self._tasks.start_soon(fetcher.fetch)
+
+    def most_at_a_time(self) -> int:
+        """Return how many entries may be taken in one go."""
+        return self._core.storage.claims_at_a_time()
+
+    # Taking
+
+    async def dequeue(self, given: Given | None, *, wait: bool) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
+        """Check out one entry; see `take`."""
+        taken = await self.take(given, _one, wait=wait)
+        if isinstance(taken, Err):
+            return taken
+        return Ok(taken.value[0] if taken.value else None)
+
+    async def take(
+        self, given: Given | None, wanted: Callable[[], int], *, wait: bool
+    ) -> Result[list[CheckedOutEntry[Q, M, D]], Trouble]:
+        """Check out what is wanted, as far as it is there, and at least one entry; none: the reader was stopped.
+
+        Without `wait`, none means also that nothing was there. What was `given` in this pass is passed over.
+        """
+        self.check_open()
+        activity, queue, polling = self._core.activity, self.queue.value, Polling(self._poll_interval)
+        while not self.stopped:
+            recovering, seen = self._is_time_to_recover(), activity.seen(queue)
+            answer = await self._core.run(
+                f"check-out from {queue}",
+                functools.partial(self._claim, given=given, wanted=wanted, recovering=recovering, waiting=wait),
+                undo=functools.partial(self._undo, given=given),
+            )
+            if isinstance(answer, Err):
+                return answer
+            if isinstance(answer.value, list):
+                return Ok(await self._in_hand(answer.value))
+            if not wait:
+                return Ok([])
+            if not self.stopped:
+                nothing = answer.value
+                timeout = polling.next_wait(
+                    nothing.listing_took, told=activity.told(queue), held=nothing.held, busy=nothing.busy
+                )
+                await activity.wait(queue, seen, self, timeout)
+        self.check_open()
+        await checkpoint()
+        return Ok([])
+
+    async def _in_hand(self, claimed: list[Claimed[M]]) -> list[CheckedOutEntry[Q, M, D]]:
+        jobs = [
+            CheckedOutEntry(self._core, self.queue, one.claim, one.metadata, on_settled=self._on_settled)
+            for one in claimed
+        ]
+        if self.closed:  # left by another task while the thread was at work
+            await self.give_back(jobs)
+            self.check_open()
+        self._jobs.update(dict.fromkeys(jobs))
+        return jobs
+
+    def _claim(
+        self,
+        before_commit: BeforeCommit,
+        given: Given | None,
+        wanted: Callable[[], int],
+        *,
+        recovering: bool,
+        waiting: bool,
+    ) -> list[Claimed[M]] | NothingLeft:
+        """Check out the next entries, in a worker thread."""
+        if waiting:
+            self._core.activity.watch(self.queue.value)
+        if recovering:
+            for recovered in self._core.storage.recover(self.queue.value, insist=False):
+                if recovered.queue is not None:
+                    self._core.log.info("entry %s is back in queue %s: its owner died", recovered.name, recovered.queue)
+        return self._listing.claim(before_commit, given, wanted)
+
+    def _undo(self, claimed: list[Claimed[M]] | NothingLeft, given: Given | None) -> None:
+        if isinstance(claimed, list):
+            self._listing.take_back(claimed, given)
+
+    def _is_time_to_recover(self) -> bool:
+        now = anyio.current_time()
+        if now - self._recovered_at < RECOVERY_INTERVAL:
+            return False
+        self._recovered_at = now
+        return True
+
+    def _on_settled(self, job: CheckedOutEntry[Q, M, D], destination: str | None) -> None:
+        self._jobs.pop(job, None)
+        if destination != self.queue.value:
+            for given in self._passes:
+                given.discard(job.name)
+
+    # Giving back
+
+    async def give_back(self, jobs: Iterable[CheckedOutEntry[Q, M, D]]) -> None:
+        """Return what was not settled, all together, whatever is cancelled; what cannot be is told at the end."""
+
+        async def give_one_back(job: CheckedOutEntry[Q, M, D]) -> None:
+            answer = await job._give_back()  # noqa: SLF001  # one thing in several files
+            if isinstance(answer, Err):
+                self._unreturned.append(answer.error)
+
+        with anyio.CancelScope(shield=True):  # each has one; but a cancelled group would hide what the block raised
+            async with anyio.create_task_group() as returning:
+                for job in list(jobs):
+                    _ = returning.start_soon(give_one_back, job)
+
+    async def close(self, exception: BaseException | None) -> None:
+        """End the reader's tasks, and return what it has in hand, while `exception` is leaving its block.
+
+        What could not be returned is raised, or told in a note on what is raised anyway.
+        """
+        self.closed = True
+        self.stopped = True
+        self._core.activity.leave(self)
+        cancelled: BaseException | None = None
+        try:
+            for closing in (*(fetcher.close for fetcher in list(self._fetchers)), self._return_all):
+                try:
+                    await closing()
+                except anyio.get_cancelled_exc_class() as error:  # asyncio's own: the rest is closed all the same
+                    cancelled = cancelled or error
+            self._tell_unreturned(exception or cancelled)
+            if exception is None and cancelled is not None:
+                raise cancelled
+        finally:
+            del cancelled
+
+    async def _return_all(self) -> None:
+        await self.give_back(self._jobs)
+        await cancel_shielded_checkpoint()
+
+    def _tell_unreturned(self, raised: BaseException | None) -> None:
+        failures, self._unreturned = self._unreturned, []
+        if raised is not None:
+            for failure in failures:
+                raised.add_note(f"not returned: {failure}")
+        elif len(failures) == 1:
+            raise failures[0]
+        elif failures:
+            message = f"{len(failures)} entries could not be returned to queue {self.queue.value!r}"
+            raise ExceptionGroup(message, failures)
+
+
+def _one() -> int:
+    return 1
