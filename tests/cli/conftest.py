@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 COMMAND = [sys.executable, "-m", "trio_multispool"]
 # What would change the output of rich, or of this program.
 CHANGES_OUTPUT = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TERM", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
@@ -101,9 +102,18 @@ class Multispool:
 
 @pytest.fixture
 def multispool(tmp_path: Path) -> Iterator[Multispool]:
-    """Run the command in `tmp_path`; what was started is ended with the test."""
+    """Run the command in `tmp_path`; what was started is ended with the test.
+
+    It gets the signals that a terminal gives it, also where the tests run with some of them ignored (`nohup`, a
+    background job of a script): it would rightly go on ignoring those.
+    """
+    ignored = [number for number in STOPPING if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
     command = Multispool(tmp_path)
     yield command
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
     for process in command.started:
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
