@@ -97,6 +97,7 @@ CHANGING = {
     "Spool.load",
     "Spool.load_unsafe",
     "Spool.enqueue",
+    "Spool.enqueue_many",
     "Spool.reserve_name",
     "Spool.with_entry",
     "Spool.try_with_entry",
@@ -238,7 +239,7 @@ OF_OTHERS = {"Spool.checkouts_unsafe": {"OwnershipLost"}}
 def test_the_errors_that_a_docstring_names_are_those_of_the_annotation(name):
     """Every `Err` that is promised is exported, is of the family, and is in the function's annotation."""
     annotation = str(inspect.signature(OPERATIONS[name]).return_annotation)
-    assert annotation.startswith("Result[")
+    assert annotation.startswith(("Result[", "list[Result["))
     named = set(re.findall(r"`Err\((\w+)", paragraphs(name))) - OF_OTHERS.get(name, set())
     assert named <= set(trio_multispool.__all__)
     assert named <= alternatives(annotation), f"{named - alternatives(annotation)} not in {annotation}"

@@ -16,6 +16,7 @@ from helpers.stores import (
     OLD,
     OPERATIONS,
     QUEUES,
+    TOGETHER,
     claim,
     enqueue,
     make_store,
@@ -35,6 +36,7 @@ LEGAL = {
     "reserve": {None},
     "give up": {None},
     "enqueue": {None, (SEND, OLD, DATA)},
+    "enqueue together": {None, (SEND, OLD, DATA)},
     "check out": {(SEND, OLD, DATA)},
     "save": {(SEND, OLD, DATA), (SEND, NEW, DATA), (RETRY, NEW, DATA)},
     "save together": {(SEND, OLD, DATA), (SEND, NEW, DATA), (RETRY, NEW, DATA)},
@@ -135,7 +137,7 @@ def test_an_operation_that_is_killed_at_any_call_leaves_its_entry_whole_and_in_o
     with Child(executioner, path, operation) as child:
         for name, survived in child:
             storage = DirectoryStorage.open(path, QUEUES)
-            names = [name, f"{name}.two"] if operation == "save together" else [name]
+            names = [name, f"{name}.two"] if operation in TOGETHER else [name]
             all_left = [found(path, each) for each in names]
             for left in all_left:
                 assert left in LEGAL[operation], f"killed before call {name.rpartition('-')[2]}"

@@ -1,8 +1,8 @@
-"""Settling in batches: what several tasks settle at about the same time goes through one thread hop, and shares syncs.
+"""Batches: what several tasks enqueue, or settle, at about the same time goes through one thread hop, and shares syncs.
 
 Theory. Whoever comes while nobody is served leads: it takes what is pending, with itself first, through one hop, and
 then hands over to the first of those who came meanwhile. So a lone task waits for nobody, and the more tasks settle,
-the larger the batches become. Three things must hold.
+the larger the batches become. Three things must hold:
 
 - Whoever is *pending* and is cancelled is taken off the list, and nothing has happened. If it was its turn to lead, it
   hands over instead: nobody is left waiting for a leader who has gone.
@@ -11,14 +11,17 @@ the larger the batches become. Three things must hold.
 - From the moment that a leader hands over until the next one leads, newcomers wait like all others: they must not
   lead beside the one who has been woken for it.
 
+A leader that has to queue for a thread takes its batch only when it has one, and hands over if it is cancelled before.
+
 A batch holds nothing twice: a transaction may hold a lock of its job, and the next one on the same job waits for it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import math
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
@@ -26,23 +29,24 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from trio_multispool.hop import Hop, Transaction, Withdrawn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 
     from trio_multispool.hop import Answer, BeforeCommit
 
 S = TypeVar("S")
+T = TypeVar("T")
 
 LARGEST_BATCH: Final = 64
 """How many transactions share a hop at most: all of them wait for the last."""
 
 
-class Part(Transaction[None], Generic[S]):
+class Part(Transaction[T], Generic[S, T]):
     """One transaction of a batch: `work` yields what the store is to do, or nothing, and is told there how it failed.
 
-    It runs with the context variables of the task that asked for it.
+    What `work` returns in the end is what came of it. It runs with the context variables of the task that asked for it.
     """
 
-    def __init__(self, work: Callable[[BeforeCommit], Generator[S, None, None]], of: object) -> None:
+    def __init__(self, work: Callable[[BeforeCommit], Generator[S, None, T]], of: object) -> None:
         """Prepare to do some work `of` a job."""
         super().__init__()
         self.of = of
@@ -55,10 +59,14 @@ class Part(Transaction[None], Generic[S]):
         _ = self.begin()
         request: S | None = None
 
-        def first() -> None:
+        def first() -> T:
             nonlocal request
             self.before_commit()  # it may have been withdrawn while it was pending
-            request = next(self._steps, None)
+            try:
+                request = next(self._steps)
+            except StopIteration as end:
+                return cast("T", end.value)
+            return cast("T", None)  # not yet; nobody looks before it is done
 
         self.keep(lambda: self._context.run(first))
         if request is None:
@@ -68,8 +76,13 @@ class Part(Transaction[None], Generic[S]):
     def conclude(self, failure: BaseException | None) -> None:
         """Take what the store raised, or `None`."""
 
-        def rest() -> None:
-            _ = next(self._steps, None) if failure is None else self._steps.throw(failure)
+        def rest() -> T:
+            try:
+                _ = next(self._steps) if failure is None else self._steps.throw(failure)
+            except StopIteration as end:
+                return cast("T", end.value)
+            message = "a transaction asks the store for one thing"
+            raise RuntimeError(message)
 
         self.keep(lambda: self._context.run(rest))
         self.end()
@@ -81,19 +94,27 @@ class Batches(Generic[S]):
     def __init__(
         self,
         perform: Callable[[Sequence[S]], Sequence[BaseException | None]],
+        *,
+        limiter: anyio.CapacityLimiter | None = None,
+        at_most: Callable[[], int] = lambda: LARGEST_BATCH,
     ) -> None:
-        """Begin with nothing pending; `perform` does a batch, in a worker thread, and returns what each raised."""
+        """Begin with nothing pending; `perform` does a batch, in a worker thread, and returns what each raised.
+
+        `limiter`: what a leader queues on for its thread, if on anything. `at_most`: how large a batch may be now.
+        """
         self._perform = perform
-        self._limiter = anyio.CapacityLimiter(math.inf)  # one leads at a time
-        self._pending: dict[Part[S], None] = {}
+        self._limiter = limiter
+        self._at_most = at_most
+        self._unlimited = anyio.CapacityLimiter(math.inf)  # one leads at a time
+        self._pending: dict[Part[S, Any], None] = {}
         self._served = False
 
     async def run(
-        self, operation: str, work: Callable[[BeforeCommit], Generator[S, None, None]], *, of: object
-    ) -> Answer[None]:
-        """Run a transaction in one hop with those that come at the same time; `of` is the job that it is about.
+        self, operation: str, work: Callable[[BeforeCommit], Generator[S, None, T]], *, of: object
+    ) -> Answer[T]:
+        """Run a transaction in one hop with those that come at the same time; `of` is what it is about.
 
-        `work` yields what the store is to do, and is told there how it failed.
+        `work` yields what the store is to do, is told there how it failed, and returns the answer.
 
         **Cancellation**: as `Offload.run` says. (A scope's that comes too late is not raised here: it comes again.)
         """
@@ -112,13 +133,13 @@ class Batches(Generic[S]):
             del cancelled
 
     async def finish(
-        self, operation: str, work: Callable[[BeforeCommit], Generator[S, None, None]], *, of: object
-    ) -> Answer[None]:
+        self, operation: str, work: Callable[[BeforeCommit], Generator[S, None, T]], *, of: object
+    ) -> Answer[T]:
         """Like `run`, whatever is cancelled; a cancellation that came meanwhile is raised afterwards."""
         part = Part(work, of)
         return part.finished(operation, await self._take_part(part, insist=True))
 
-    async def _take_part(self, part: Part[S], *, insist: bool) -> BaseException | None:
+    async def _take_part(self, part: Part[S, Any], *, insist: bool) -> BaseException | None:
         """Return when the transaction is done; the value is a cancellation that came while it was under way.
 
         A cancellation that comes earlier is raised: nothing has happened. With `insist`, there is no earlier.
@@ -135,7 +156,7 @@ class Batches(Generic[S]):
         finally:
             del cancellation
 
-    async def _wait_for_turn(self, part: Part[S], *, insist: bool) -> BaseException | None:
+    async def _wait_for_turn(self, part: Part[S, Any], *, insist: bool) -> BaseException | None:
         cancellation: BaseException | None = None
         try:
             with anyio.CancelScope(shield=insist) as scope:
@@ -158,7 +179,7 @@ class Batches(Generic[S]):
         finally:
             del cancellation
 
-    def _leave(self, part: Part[S]) -> bool:
+    def _leave(self, part: Part[S, Any]) -> bool:
         """Take a transaction off the list, and tell whether it was there."""
         if part not in self._pending:
             return False
@@ -167,25 +188,44 @@ class Batches(Generic[S]):
             self._hand_over()
         return True
 
-    async def _lead(self, part: Part[S], *, insist: bool) -> BaseException | None:
-        batch = self._take(part)
-        hop = Hop[None](lambda _before_commit: self._work_off(batch))
-        try:
-            cancellation = await hop.run_to_the_end(self._limiter, (lambda: None) if insist else part.withdraw)
-            _ = hop.result()
-            return cancellation
-        finally:
-            left = [other for other in batch if not other.done and other is not part]  # no thread could be started
-            self._pending = dict.fromkeys([*left, *self._pending])
-            for other in batch:
-                if other.done:
-                    other.turn.set()
-            self._hand_over()
+    async def _lead(self, part: Part[S, Any], *, insist: bool) -> BaseException | None:
+        batch: list[Part[S, Any]] = []
+        hop = Hop[None](lambda _before_commit: work_off(batch, self._perform))
+        async with self._token_for(part, hop):
+            batch += self._take(part)
+            try:
+                cancellation = await hop.run_to_the_end(self._unlimited, (lambda: None) if insist else part.withdraw)
+                _ = hop.result()
+                return cancellation
+            finally:
+                left = [other for other in batch if not other.done and other is not part]  # no thread could be started
+                self._pending = dict.fromkeys([*left, *self._pending])
+                for other in batch:
+                    if other.done:
+                        other.turn.set()
+                self._hand_over()
 
-    def _take(self, leader: Part[S]) -> list[Part[S]]:
-        batch = {leader.of: leader}
+    @contextlib.asynccontextmanager
+    async def _token_for(self, part: Part[S, Any], hop: Hop[None]) -> AsyncGenerator[None]:
+        """Queue for a thread, on behalf of the hop: the task may hold a token of its own."""
+        if self._limiter is None:
+            yield
+            return
+        try:
+            await self._limiter.acquire_on_behalf_of(hop)
+        except BaseException:  # cancelled while nothing has been taken: another must lead
+            _ = self._pending.pop(part, None)
+            self._hand_over()
+            raise
+        try:
+            yield
+        finally:
+            self._limiter.release_on_behalf_of(hop)
+
+    def _take(self, leader: Part[S, Any]) -> list[Part[S, Any]]:
+        batch, at_most = {leader.of: leader}, self._at_most()
         for part in self._pending:
-            if len(batch) == LARGEST_BATCH:
+            if len(batch) >= at_most:
                 break
             _ = batch.setdefault(part.of, part)
         for part in batch.values():
@@ -199,13 +239,14 @@ class Batches(Generic[S]):
             return
         self._served = False
 
-    def _work_off(self, batch: list[Part[S]]) -> None:
-        """Do a batch, in a worker thread."""
-        requests = [(part, request) for part in batch if (request := part.prepare()) is not None]
-        failures: Sequence[BaseException | None]
-        try:
-            failures = self._perform([request for _, request in requests])
-        except BaseException as error:  # noqa: BLE001  # each of the tasks raises it
-            failures = [error] * len(requests)
-        for (part, _), failure in zip(requests, failures, strict=True):
-            part.conclude(failure)
+
+def work_off(batch: Sequence[Part[S, Any]], perform: Callable[[Sequence[S]], Sequence[BaseException | None]]) -> None:
+    """Do a batch, in a worker thread; each of it is told there what came of it."""
+    requests = [(part, request) for part in batch if (request := part.prepare()) is not None]
+    failures: Sequence[BaseException | None]
+    try:
+        failures = perform([request for _, request in requests])
+    except BaseException as error:  # noqa: BLE001  # each of the tasks raises it
+        failures = [error] * len(requests)
+    for (part, _), failure in zip(requests, failures, strict=True):
+        part.conclude(failure)

@@ -47,7 +47,7 @@ class DataCodec(Protocol[T]):
         ...
 
 
-class _WholeFile(abc.ABC, Generic[T]):
+class WholeFile(abc.ABC, Generic[T]):
     """A metadata codec is a data codec whose file holds the bytes of one value."""
 
     @abc.abstractmethod
@@ -72,7 +72,7 @@ class _WholeFile(abc.ABC, Generic[T]):
 
 
 @final
-class Json(_WholeFile[T]):
+class Json(WholeFile[T]):
     """JSON by msgspec, checked against a type when it is decoded: the default for metadata.
 
     For a union, which is no class, say what it is in an annotation:
@@ -102,7 +102,7 @@ class Json(_WholeFile[T]):
 
 
 @final
-class MessagePack(_WholeFile[T]):
+class MessagePack(WholeFile[T]):
     """MessagePack by msgspec, checked against a type when it is decoded: smaller and faster than JSON, for no eyes."""
 
     @overload
@@ -125,7 +125,7 @@ class MessagePack(_WholeFile[T]):
 
 
 @final
-class Bytes(_WholeFile[bytes]):
+class Bytes(WholeFile[bytes]):
     """Bytes as they are: what `data=bytes` means."""
 
     def encode(self, value: bytes, /) -> bytes:
@@ -141,7 +141,7 @@ class Bytes(_WholeFile[bytes]):
 
 
 @final
-class Text(_WholeFile[str]):
+class Text(WholeFile[str]):
     """Text in UTF-8: what `data=str` means."""
 
     def encode(self, value: str, /) -> bytes:

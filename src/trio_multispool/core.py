@@ -13,6 +13,7 @@ import anyio
 from trio_multispool._typing import TypeVar as TypeVarWithDefault
 from trio_multispool.activity import Activity
 from trio_multispool.batching import Batches
+from trio_multispool.codecs import WholeFile
 from trio_multispool.errors import CorruptData, CorruptMetadata, EncodingFailed, SpoolError
 from trio_multispool.lifecycle import State
 from trio_multispool.offload import Offload
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from trio_multispool.hop import Answer, BeforeCommit
     from trio_multispool.spoolable import Spoolable
-    from trio_multispool.storage.protocol import Claim, Reservation, Settlement, Storage
+    from trio_multispool.storage.protocol import Claim, Enqueueing, Reservation, Settlement, Storage
 
 Q = TypeVar("Q", bound=enum.Enum)
 M = TypeVar("M")
@@ -55,6 +56,9 @@ class Core(Generic[Q, M, D, A]):
         self.log: logging.Logger = _LOG
         self._offload = Offload(limiter)
         self._settlements: Batches[Settlement[Any]] = Batches(storage.settle)
+        self._enqueuings: Batches[Enqueueing[Any]] = Batches(
+            storage.enqueue_together, limiter=self._offload.limiter, at_most=storage.enqueues_at_a_time
+        )
         self.activity: Activity = Activity(storage, path)
         self._mutex = threading.Lock()
         self._running = 0
@@ -124,6 +128,16 @@ class Core(Generic[Q, M, D, A]):
         finally:
             self._end()
 
+    async def enqueue(
+        self, operation: str, work: Callable[[BeforeCommit], Generator[Enqueueing[Any], None, T]], *, of: object
+    ) -> Answer[T]:
+        """Enqueue together with others; see `Batches.run`. `of` is what two in one batch must not share."""
+        self._begin()
+        try:
+            return await self._enqueuings.run(operation, work, of=of)
+        finally:
+            self._end()
+
     def _begin(self) -> None:
         with self._mutex:
             self.check_open()
@@ -157,15 +171,7 @@ class Core(Generic[Q, M, D, A]):
 
     def encode(self, metadata: M) -> bytes:
         """Return the bytes that stand for metadata, or raise `EncodingFailed`."""
-        try:
-            raw = self.spoolable.metadata.encode(metadata)
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise EncodingFailed("metadata", _told(error)) from error
-        if not isinstance(raw, bytes):
-            raise EncodingFailed("metadata", f"encode returned {type(raw).__name__} and not bytes")
-        return raw
+        return _encoded("metadata", self.spoolable.metadata.encode, metadata)
 
     def encode_if_changed(self, metadata: M, claim: Claim) -> bytes | None:
         """Return the bytes of a job's metadata, or `None` if they stand for what was checked out.
@@ -198,6 +204,18 @@ class Core(Generic[Q, M, D, A]):
                 raise EncodingFailed("data", _told(error)) from error
 
         return dump
+
+    def dumped(self, data: D) -> Callable[[BinaryIO], None]:
+        """Like `dumping`, but what a codec can encode as a whole is encoded now."""
+        codec = self.spoolable.data
+        if not isinstance(codec, WholeFile):
+            return self.dumping(data)
+        raw = _encoded("data", codec.encode, data)
+
+        def write(file: BinaryIO) -> None:
+            _ = file.write(raw)
+
+        return write
 
     def loading(self, name: str) -> Callable[[BinaryIO], D]:
         """Return a function that reads data from a file, or raises `CorruptData`."""
@@ -237,6 +255,18 @@ class Core(Generic[Q, M, D, A]):
             _LOG.warning("entry %s of queue %s was let go: %s", claim.name, claim.queue, failure)
         finally:
             claim.abandon()
+
+
+def _encoded(what: str, encode: Callable[[T], bytes], value: T) -> bytes:
+    try:
+        raw = encode(value)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise EncodingFailed(what, _told(error)) from error
+    if not isinstance(raw, bytes):
+        raise EncodingFailed(what, f"encode returned {type(raw).__name__} and not bytes")
+    return raw
 
 
 def _told(error: Exception) -> str:

@@ -13,6 +13,7 @@ from trio_multispool.channel import open_channel
 from trio_multispool.clock import time_ordered_names
 from trio_multispool.core import Core
 from trio_multispool.durability import Durability
+from trio_multispool.enqueuing import Enqueuing, Item
 from trio_multispool.entry import Entry
 from trio_multispool.errors import CorruptMetadata, InvalidName
 from trio_multispool.handling import handle
@@ -29,7 +30,7 @@ from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
@@ -92,6 +93,7 @@ class Spool(Generic[Q, M, D, A]):
         """Take over an open spool; use `create` or `load`."""
         self._core = core
         self._naming: Naming[A] = Naming(core, names)
+        self._enqueuing: Enqueuing[Q, M, D, A] = Enqueuing(core, self._naming)
 
     def __repr__(self) -> str:
         """Show the path and what it holds."""
@@ -339,16 +341,49 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         directory = self._core.check_queue(queue)
-        core, storage, dump = self._core, self._core.storage, self._core.dumping(data)
-
-        def work(before_commit: BeforeCommit) -> str:
-            raw = core.encode(metadata)
-            with self._naming.for_one_enqueue(name) as reservation:
-                storage.enqueue(reservation, directory, raw, dump, durability=durability, before_commit=before_commit)
-                return reservation.name
-
-        answer = await core.run(f"enqueue into {directory}", work)
+        answer = await self._enqueuing.one(directory, Item(metadata, data, name), durability)
         return Ok(Entry(self, queue, answer.value)) if isinstance(answer, Ok) else answer
+
+    async def enqueue_many(
+        self,
+        queue: Q,
+        items: Iterable[tuple[M, D]],
+        *,
+        names: Iterable[Reserve[A] | Use] | None = None,
+        durability: Durability | None = None,
+    ) -> list[Result[Entry[Q, M, D], EnqueueError]]:
+        """Put many new entries into a queue, with shared syncs: each of them all or nothing, as `enqueue` does.
+
+        `items` are pairs of metadata and data. `names` says how each is called, one name an item; without it, the name
+        generator makes them, in order. Entries are durable and visible a batch at a time: so many as this process may
+        have files open for, 256 at most. All of it is one hop to a thread, so give it no more than you would wait for.
+
+        Returns a `Result` for each item, in order; one that fails does not keep the others. `Ok(entry)`, or as of
+        `enqueue`: `Err(NameTaken)`, `Err(EntryBusy)`, `Err(InvalidName)`, `Err(EncodingFailed)`, `Err(SyncsRefused)`,
+        `Err(DurabilityUnknown)`, and the troubles of the operating system.
+
+        Raises `ValueError` if there are not as many `names` as `items`, and otherwise as `enqueue` does; if a name
+        generator raises, a note on its exception tells how many entries have been enqueued.
+
+        **Cancellation**: cancelled means that nothing was enqueued. (asyncio's own cancellation may come after the
+        first commit: then all are enqueued, and the `CancelledError` has a note that says so.)
+        **Durability**: when it returns, every entry that is `Ok` is synced as by `enqueue`.
+
+        ```python
+        envelopes = [Envelope("anne@example.org"), Envelope("bert@example.org")]
+        for answer in await spool.enqueue_many(Mail.SEND, [(envelope, b"Hello") for envelope in envelopes]):
+            print(answer.unwrap().name)
+        ```
+        """
+        directory = self._core.check_queue(queue)
+        pairs = list(items)
+        called = [None] * len(pairs) if names is None else list(names)
+        if len(called) != len(pairs):
+            message = f"{len(pairs)} items want as many names, not {len(called)}"
+            raise ValueError(message)
+        wanted = [Item(metadata, data, name) for (metadata, data), name in zip(pairs, called, strict=True)]
+        answers = await self._enqueuing.many(directory, wanted, durability)
+        return [Ok(Entry(self, queue, answer.value)) if isinstance(answer, Ok) else answer for answer in answers]
 
     async def reserve_name(
         self,

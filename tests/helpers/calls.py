@@ -23,6 +23,10 @@ class WithoutSyncs(SystemCalls):
     def write_out(self, fd: int) -> None:
         """Do nothing."""
 
+    def sync_file_system(self, fd: int) -> None:
+        """Be a file system that syncs each file by itself, so that it does not depend on where the tests run."""
+        raise OSError(errno_codes.ENOSYS, os.strerror(errno_codes.ENOSYS))
+
 
 @dataclasses.dataclass
 class Fault:
@@ -115,6 +119,10 @@ class FailingCalls(WithoutSyncs):
     def write_out(self, fd: int) -> None:
         """Begin to write to disk."""
         self._do("write_out", fd)
+
+    def sync_file_system(self, fd: int) -> None:
+        """Sync everything, or refuse to."""
+        self._do("sync_file_system", fd)
 
     def stat(self, name: str, directory: int) -> os.stat_result:
         """Look."""

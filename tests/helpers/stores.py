@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trio_multispool.storage.directory import DirectoryStorage
-from trio_multispool.storage.protocol import Saving
+from trio_multispool.storage.protocol import Enqueueing, Saving
 
 if TYPE_CHECKING:
     import os
@@ -132,10 +132,22 @@ def _save_together(storage: Storage, _name: str, two: _Two) -> None:
             raise failure
 
 
+def _enqueue_together(storage: Storage, name: str, _prepared: None) -> None:
+    reservations = [storage.reserve(each) for each in (name, f"{name}.two")]
+    wanted = [Enqueueing(reserved, "send", OLD, writing(DATA), None, nothing) for reserved in reservations]
+    for failure in storage.enqueue_together(wanted):
+        if failure is not None:
+            raise failure
+
+
+TOGETHER = ("enqueue together", "save together")
+"""Those of the operations that have a second entry, `NAME.two`."""
+
 OPERATIONS: dict[str, tuple[Callable[[Storage, str], Any], Callable[[Storage, str, Any], object]]] = {
     "reserve": (lambda s, n: None, lambda s, n, _: s.reserve(n)),
     "give up": (_reservation, lambda s, _n, reservation: s.give_up(reservation)),
     "enqueue": (lambda s, n: None, lambda s, n, _: enqueue(s, "send", n)),
+    "enqueue together": (lambda s, n: None, _enqueue_together),
     "check out": (_entry, lambda s, n, _: claim(s, "send", n)),
     "save": (_claim, lambda s, _, claimed: save(s, claimed, "retry")),
     "save unchanged": (_claim, lambda s, _, claimed: save(s, claimed, "retry", None)),

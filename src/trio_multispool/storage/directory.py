@@ -15,7 +15,7 @@ from trio_multispool.storage.format import read_format
 from trio_multispool.storage.inventory import inventory
 from trio_multispool.storage.layout import DATA, REASONS, directory_of
 from trio_multispool.storage.locks import locks_at_a_time
-from trio_multispool.storage.protocol import Removing, Saving
+from trio_multispool.storage.protocol import Enqueueing, Removing, Saving
 from trio_multispool.storage.sharing import raise_failure
 from trio_multispool.storage.syscalls import SystemCalls
 from trio_multispool.storage.watching import DirectoryWatch, watch
@@ -130,15 +130,17 @@ class DirectoryStorage:
         before_commit: Callable[[], None],
     ) -> None:
         """Make the entry, all or nothing."""
-        reserving.enqueue(
-            self._context,
-            reservation,
-            queue,
-            metadata,
-            write_data,
-            durability=durability,
-            before_commit=before_commit,
+        raise_failure(
+            self.enqueue_together([Enqueueing(reservation, queue, metadata, write_data, durability, before_commit)])
         )
+
+    def enqueue_together(self, enqueuings: Sequence[Enqueueing[DirectoryReservation]]) -> list[BaseException | None]:
+        """Make several entries with shared syncs."""
+        return reserving.enqueue_together(self._context, enqueuings)
+
+    def enqueues_at_a_time(self) -> int:
+        """Count descriptors: of each entry's lock, its data and its metadata."""
+        return locks_at_a_time(descriptors_each=3)
 
     def names(self, queue: str) -> list[str]:
         """List what is available in a queue."""

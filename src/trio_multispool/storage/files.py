@@ -129,12 +129,17 @@ def undone_if_it_fails(layout: Layout, file: OpenFile) -> Generator[None]:
         raise
 
 
-def write_new(  # noqa: PLR0913  # where, what, and how far
-    layout: Layout, directory: str, name: str, write: Callable[[BinaryIO], None], *, sync: bool, fd: int | None = None
-) -> None:
-    """Make a file as `begin_new` does, synced if asked, and close it."""
-    file = begin_new(layout, directory, name, write, fd=fd)
+@contextlib.contextmanager
+def new_file(layout: Layout, directory: str, name: str, write: Callable[[BinaryIO], None]) -> Generator[OpenFile]:
+    """Make a file as `begin_new` does, for the block to sync and close; unlink it if the block raises."""
+    file = begin_new(layout, directory, name, write)
     with undone_if_it_fails(layout, file):
+        yield file
+
+
+def write_new(layout: Layout, directory: str, name: str, write: Callable[[BinaryIO], None], *, sync: bool) -> None:
+    """Make a file as `begin_new` does, synced if asked, and close it."""
+    with new_file(layout, directory, name, write) as file:
         if sync:
             file.sync()
         file.close()

@@ -34,15 +34,22 @@ MOST_LOCKS_AT_A_TIME: Final = 256
 """Whoever takes more in one go keeps them from others who could begin at once."""
 
 SHARE_OF_DESCRIPTORS: Final = 8
-"""At most one in so many of the descriptors that the process may have is used up in one go."""
+"""At most one in so many of the descriptors that the process may have is kept in hand by what is taken in one go."""
+
+SHARE_OF_DESCRIPTORS_FOR_A_WHILE: Final = 4
+"""The same for what is open only until the end of one hop."""
 
 
-def locks_at_a_time() -> int:
-    """Return how many locks, with a descriptor each, this process may take in one go, as it is limited now."""
+def locks_at_a_time(descriptors_each: int = 1) -> int:
+    """Return how many locks this process may take in one go, as it is limited now.
+
+    Each has a descriptor; one that has more, for files of its entry, has them only for the length of a hop.
+    """
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return MOST_LOCKS_AT_A_TIME
-    return max(1, min(MOST_LOCKS_AT_A_TIME, soft // SHARE_OF_DESCRIPTORS))
+    share = SHARE_OF_DESCRIPTORS if descriptors_each == 1 else SHARE_OF_DESCRIPTORS_FOR_A_WHILE * descriptors_each
+    return max(1, min(MOST_LOCKS_AT_A_TIME, soft // share))
 
 
 class Lock:

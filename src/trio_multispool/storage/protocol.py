@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, BinaryIO, Generic, Protocol, TypeAlias, TypeVar, final
 
 import msgspec
 
@@ -24,7 +24,6 @@ from trio_multispool.lifecycle import Place
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-    from typing import BinaryIO
 
     from trio_multispool.lifecycle import State
     from trio_multispool.stats import Stat
@@ -109,6 +108,18 @@ class Item(msgspec.Struct, frozen=True):
 
 
 @final
+class Enqueueing(msgspec.Struct, Generic[T], frozen=True):
+    """An entry to be made by `Storage.enqueue`, with its arguments."""
+
+    reservation: T
+    queue: str
+    metadata: bytes
+    write_data: Callable[[BinaryIO], None]
+    durability: Durability | None
+    before_commit: Callable[[], None]
+
+
+@final
 class Saving(msgspec.Struct, Generic[T], frozen=True):
     """A claim to be settled by `Storage.save`, with its arguments."""
 
@@ -181,6 +192,17 @@ class Storage(Protocol[C, R]):
         before_commit: Callable[[], None],
     ) -> None:
         """Make the entry, all or nothing; the reservation is kept if it fails. Passes on what `write_data` raises."""
+        ...
+
+    def enqueue_together(self, enqueuings: Sequence[Enqueueing[R]]) -> list[BaseException | None]:
+        """Make several entries, each as `enqueue` would, sharing what can be shared.
+
+        Returns for each, in order, what it would have raised, or `None`: one that fails does not keep the others.
+        """
+        ...
+
+    def enqueues_at_a_time(self) -> int:
+        """Return how many entries may be made in one go without using up what this process may have open."""
         ...
 
     def names(self, queue: str) -> list[str]:

@@ -8,6 +8,7 @@ tried again.
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Final
 
 from trio_multispool.errors import DurabilityUnknown, EntryBusy, NameTaken, StorageFailure
@@ -15,7 +16,7 @@ from trio_multispool.lifecycle import Operation, State, next_state
 from trio_multispool.storage import commits
 from trio_multispool.storage.claims import DirectoryReservation
 from trio_multispool.storage.commits import CommitUnknown
-from trio_multispool.storage.files import discard, unlink_if_there, write_new
+from trio_multispool.storage.files import discard, new_file, unlink_if_there
 from trio_multispool.storage.layout import (
     DATA,
     DATA_PREFIX,
@@ -25,15 +26,18 @@ from trio_multispool.storage.layout import (
     directory_of,
 )
 from trio_multispool.storage.locks import lock_existing, lock_new
+from trio_multispool.storage.sharing import run_together
+from trio_multispool.storage.syncing import committing
 from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
     from typing import BinaryIO
 
-    from trio_multispool.durability import Durability
     from trio_multispool.storage.context import Context
     from trio_multispool.storage.locks import Lock
+    from trio_multispool.storage.protocol import Enqueueing
+    from trio_multispool.storage.sharing import Steps
 
 _TRIES: Final = 64
 """How often a reservation that vanished between two looks is tried again. Each time, another process made progress."""
@@ -104,45 +108,44 @@ def give_up(context: Context, reservation: DirectoryReservation) -> None:
         reservation.lock.release()
 
 
-def enqueue(  # noqa: PLR0913  # each is a word of the operation
-    context: Context,
-    reservation: DirectoryReservation,
-    queue: str,
-    metadata: bytes,
-    write_data: Callable[[BinaryIO], None],
-    *,
-    durability: Durability | None,
-    before_commit: Callable[[], None],
-) -> None:
+def enqueue_together(
+    context: Context, enqueuings: Sequence[Enqueueing[DirectoryReservation]]
+) -> list[BaseException | None]:
+    """Make several entries, sharing their syncs; return what each raised, or `None`."""
+    return run_together(context.syncs.together, [_enqueue(context, enqueueing) for enqueueing in enqueuings])
+
+
+def _enqueue(context: Context, wanted: Enqueueing[DirectoryReservation]) -> Steps:
     """Make the entry: data, then metadata, synced, then the rename that commits it; or else keep the reservation."""
-    layout, syncs, name = context.layout, context.syncs, reservation.name
-    target = next_state(Operation.ENQUEUE, reservation.state)
-    if not reservation.lock.held:
+    layout, syncs, name, queue = context.layout, context.syncs, wanted.reservation.name, wanted.queue
+    target = next_state(Operation.ENQUEUE, wanted.reservation.state)
+    if not wanted.reservation.lock.held:
         raise EntryBusy(name)
-    written: list[str] = []
-    try:
-        plan = syncs.plan(durability)
-        write_new(layout, DATA, name, write_data, sync=plan.before)
-        written.append(DATA)
-        write_new(layout, TEMPORARY, name, lambda file: _write(file, metadata), sync=plan.before)
-        written.append(TEMPORARY)
+    plan = syncs.plan(wanted.durability)
+    with (
+        new_file(layout, DATA, name, wanted.write_data) as data,
+        new_file(layout, TEMPORARY, name, lambda file: _write(file, wanted.metadata)) as metadata,
+    ):
         if plan.before:
-            syncs.directory(DATA)
-        before_commit()
-        if not commits.move(layout, name, TEMPORARY, queue):
-            raise StorageFailure("move", layout.full(TEMPORARY, name), 2)  # noqa: TRY301  # undone like all others
-    except CommitUnknown as error:  # the entry may be in its queue: what it consists of must stay
-        reservation.lock.release()
-        raise DurabilityUnknown(name, queue, committed=False) from error
-    except BaseException as error:
-        for directory in reversed(written):
-            _ = discard(layout, directory, name, because=error)
-        raise
-    reservation.state = target
+            yield (data, metadata, DATA)
+        data.close()
+        metadata.close()
+        wanted.before_commit()
+        unknown = None
+        try:
+            if not commits.move(layout, name, TEMPORARY, queue):
+                raise StorageFailure("move", layout.full(TEMPORARY, name), errno.ENOENT)
+        except CommitUnknown as error:  # the entry may be in its queue: what it consists of must stay
+            unknown = error
+    if unknown is None:
+        wanted.reservation.state = target
     # Unlocked before the last sync: a reader that the rename has woken must not find the entry busy.
-    reservation.lock.release()
+    wanted.reservation.lock.release()
+    if unknown is not None:
+        raise DurabilityUnknown(name, queue, committed=False) from unknown
     if plan.after:
-        syncs.committed(queue, name, queue)
+        with committing(name, queue):
+            yield (queue,)
 
 
 def _write(file: BinaryIO, content: bytes) -> None:

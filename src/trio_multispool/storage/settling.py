@@ -28,7 +28,7 @@ from trio_multispool.lifecycle import Operation, Place, State
 from trio_multispool.storage import commits
 from trio_multispool.storage.claims import DirectoryClaim
 from trio_multispool.storage.direct import locked_if_possible
-from trio_multispool.storage.files import begin_new, read_file, undone_if_it_fails, unlink_if_there, write_new
+from trio_multispool.storage.files import new_file, read_file, unlink_if_there, write_new
 from trio_multispool.storage.layout import (
     DATA,
     QUARANTINE,
@@ -204,8 +204,7 @@ def _new_metadata(context: Context, claim: DirectoryClaim, metadata: bytes | Non
         return
     layout, name = context.layout, claim.name
     unlink_if_there(layout, TEMPORARY, name)  # left by an owner of this name who died
-    new = begin_new(layout, TEMPORARY, name, write)
-    with undone_if_it_fails(layout, new):
+    with new_file(layout, TEMPORARY, name, write) as new:
         yield new
     with context.tidying(name):
         unlink_if_there(layout, TEMPORARY, name)

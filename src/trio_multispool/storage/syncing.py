@@ -21,9 +21,11 @@ import msgspec
 from trio_multispool.durability import Durability
 from trio_multispool.errors import DurabilityUnknown, SyncsRefused
 from trio_multispool.storage.files import OpenFile, opened
+from trio_multispool.storage.syncfs import WholeSync
+from trio_multispool.storage.syncqueue import SyncQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Collection, Generator, Iterable
 
     from trio_multispool.storage.layout import Layout
     from trio_multispool.storage.sharing import Need
@@ -76,7 +78,7 @@ def _noting(failures: dict[Need, Exception], need: Need) -> Generator[None]:
 
 
 class Syncs:
-    """Syncs directories, and remembers whether one ever failed."""
+    """Syncs files and directories, for several threads together, and remembers whether a directory ever failed."""
 
     def __init__(self, layout: Layout, level: Durability) -> None:
         """Begin with nothing failed."""
@@ -84,6 +86,8 @@ class Syncs:
         self._layout = layout
         self._level = level
         self._failed = False
+        self._whole = WholeSync(layout)
+        self._queue: SyncQueue[Need] = SyncQueue(self._now)
 
     def plan(self, durability: Durability | None) -> SyncPlan:
         """Return the syncs of one operation; raises `SyncsRefused` if it needs any and one of a directory failed."""
@@ -110,8 +114,18 @@ class Syncs:
             raise
 
     def together(self, needs: Iterable[Need]) -> dict[Need, Exception]:
-        """Sync files, and then directories; return those that failed."""
+        """Sync files, and then directories, with whatever other threads want synced; return those that failed."""
+        return self._queue.sync(needs)
+
+    def _now(self, needs: Collection[Need]) -> dict[Need, Exception]:
         failures: dict[Need, Exception] = {}
+        if self._failed:  # the directories among them are refused, one by one
+            self._each(needs, failures)
+        else:
+            self._whole.sync(len(needs), lambda: self._each(needs, failures))
+        return failures
+
+    def _each(self, needs: Collection[Need], failures: dict[Need, Exception]) -> None:
         files = [need for need in needs if isinstance(need, OpenFile)]
         for file in files if len(files) > 1 else ():
             with _noting(failures, file):
@@ -123,12 +137,12 @@ class Syncs:
         for directory in (need for need in needs if isinstance(need, str)):
             with _noting(failures, directory):
                 self.directory(directory)
-        return failures
 
     def committed(self, directory: str, name: str, queue: str) -> None:
         """Sync a directory after a commit; raises `DurabilityUnknown`."""
         with committing(name, queue):
-            self.directory(directory)
+            for failure in self.together((directory,)).values():
+                raise failure
 
     def file(self, directory: str, name: str) -> None:
         """Sync a file that was written earlier; one that is gone needs none."""

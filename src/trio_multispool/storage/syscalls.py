@@ -10,6 +10,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -21,9 +22,11 @@ _RENAME_NOREPLACE = 1  # linux/fs.h
 _RENAME_EXCHANGE = 2
 _SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h
 _F_FULLFSYNC = 51  # sys/fcntl.h of macOS, where fsync() does not reach the disk
+_SYNCFS_REPORTS_SINCE = (5, 8)
 _STATFS_BYTES = 512  # more than any struct statfs; f_type is its first word on Linux
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_syncfs: Callable[[int], int] | None = getattr(_libc, "syncfs", None)
 _sync_file_range = getattr(_libc, "sync_file_range", None)
 if _sync_file_range is not None:
     _sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
@@ -116,6 +119,17 @@ class SystemCalls:
             if code != errno.ENOSYS:
                 raise OSError(code, os.strerror(code))
 
+    def sync_file_system(self, fd: int) -> None:
+        """`syncfs` of the file system that a descriptor is on: all that was written before, files and directories.
+
+        ENOSYS where there is no such call, or where it does not report what could not be written (see `syncfs.py`).
+        """
+        if _syncfs is None or not _reports_lost_writes():
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        if _syncfs(fd) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+
     def stat(self, name: str, directory: int) -> os.stat_result:
         """`fstatat` of the name itself, not of what a symlink points to."""
         return os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -202,3 +216,11 @@ class SystemCalls:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
         return ctypes.c_long.from_buffer(buffer).value & 0xFFFFFFFF
+
+
+def _reports_lost_writes() -> bool:
+    """Tell whether `syncfs` reports writes that failed: since Linux 5.8, says its manual page."""
+    if not sys.platform.startswith("linux"):
+        return False
+    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return found is not None and (int(found[1]), int(found[2])) >= _SYNCFS_REPORTS_SINCE
