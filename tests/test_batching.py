@@ -1,4 +1,4 @@
-"""Settling in batches, without a store: who leads, who waits, and what becomes of those who are cancelled."""
+"""Batches, without a store: who leads, who waits, and what becomes of those who are cancelled."""
 
 from __future__ import annotations
 
@@ -78,8 +78,11 @@ class Settling:
         def work(before_commit: Any) -> Generator[Any]:
             yield name, before_commit
 
-        how = self.batches.finish if insist else self.batches.run
-        self.answers[name] = await how(name, work, of=name if of is None else of)
+        of = name if of is None else of
+        if insist:
+            [self.answers[name]] = await self.batches.finish([(name, work, of)])
+        else:
+            self.answers[name] = await self.batches.run(name, work, of=of)
 
     async def settle_in(self, scope: anyio.CancelScope, name: str) -> None:
         """Settle one job in a scope."""
@@ -513,3 +516,120 @@ async def test_one_of_several_cancelled_at_any_step_is_done_or_cancelled_and_kee
         settling.check_idle()
         reached = instrument.left <= 0
     assert steps > 10
+
+
+def yielding(name: str) -> Any:
+    """Return a transaction that asks the store for `name`."""
+
+    def work(before_commit: Any) -> Generator[Any, None, str]:
+        yield name, before_commit
+        return f"{name} is done"
+
+    return work
+
+
+@pytest.mark.anyio
+async def test_what_a_transaction_returns_is_its_answer(settling: Settling) -> None:
+    """Also if it never asks the store for anything."""
+
+    def nothing_to_do(_before_commit: Any) -> Generator[Any, None, str]:
+        yield from ()
+        return "nothing"
+
+    assert await settling.batches.run("a", yielding("a"), of="a") == Ok("a is done")
+    assert await settling.batches.run("b", nothing_to_do, of="b") == Ok("nothing")
+    assert settling.store.batches == [["a"], []]
+
+
+@pytest.mark.anyio
+async def test_several_that_must_be_done_are_one_batch_of_one_task(settling: Settling) -> None:
+    """Each has its own answer, in order; those of one job are in batches one after the other."""
+    names = ["a", "expected", "b"]
+    works = [(name, yielding(name), name) for name in names] + [("a again", yielding("a again"), "a")]
+    answers = await settling.batches.finish(works)
+    assert answers == [
+        Ok("a is done"), Err(TooManyOpenFiles("expected", "none left")), Ok("b is done"), Ok("a again is done"),
+    ]  # fmt: skip
+    assert settling.store.batches == [names, ["a again"]]
+    settling.check_idle()
+
+
+async def test_several_that_must_be_done_are_done_when_the_task_is_cancelled_natively() -> None:
+    """asyncio: however often and whenever the task is cancelled, all of them are done before it ends."""
+
+    async def main() -> None:
+        settling = Settling()
+        settling.store.hold()
+        works = [(name, yielding(name), name) for name in ("a", "b", "c")]
+        first = asyncio.create_task(settling.settle("first"))
+        await settling.begun()
+        task = asyncio.create_task(settling.batches.finish(works))
+        await settling.waiting(3)
+        for _ in range(3):
+            task.cancel()
+            await asyncio.sleep(0)
+        settling.store.go()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await first
+        assert sorted(settling.store.committed) == ["a", "b", "c", "first"]
+        settling.check_idle()
+
+    await trio.to_thread.run_sync(lambda: asyncio.run(main()))
+
+
+@pytest.mark.anyio
+async def test_a_leader_queues_for_its_thread_and_then_takes_all_who_have_come() -> None:
+    """With a limiter, one token serves a batch; it is given back."""
+    settling, limiter = Settling(), anyio.CapacityLimiter(1)
+    settling.batches = Batches(settling.store.perform, limiter=limiter)
+    limiter.acquire_on_behalf_of_nowait(settling)
+    async with anyio.create_task_group() as tasks:
+        for number in range(3):
+            tasks.start_soon(settling.settle, f"{number}")
+            await settling.waiting(number + 1)
+        while not limiter.statistics().tasks_waiting:
+            await breathe()
+        assert settling.store.batches == []
+        limiter.release_on_behalf_of(settling)
+    assert settling.store.batches == [["0", "1", "2"]]
+    assert limiter.borrowed_tokens == 0
+    settling.check_idle()
+
+
+@pytest.mark.anyio
+async def test_a_leader_that_is_cancelled_while_it_queues_hands_over() -> None:
+    """Nobody is left waiting for it, and nothing of it has happened."""
+    settling, limiter = Settling(), anyio.CapacityLimiter(1)
+    settling.batches = Batches(settling.store.perform, limiter=limiter)
+    limiter.acquire_on_behalf_of_nowait(settling)
+    scope = anyio.CancelScope()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(settling.settle_in, scope, "leader")
+        await settling.waiting(1)
+        for number in range(2):
+            tasks.start_soon(settling.settle, f"{number}")
+            await settling.waiting(number + 2)
+        scope.cancel()
+        while "leader" in [part.of for part in settling.batches._pending]:
+            await breathe()
+        limiter.release_on_behalf_of(settling)
+    assert settling.store.batches == [["0", "1"]]
+    assert limiter.borrowed_tokens == 0
+    settling.check_idle()
+
+
+@pytest.mark.anyio
+async def test_how_large_a_batch_may_be_is_asked_for_each(settling: Settling) -> None:
+    """A store that may have less open than before takes less at a time."""
+    sizes = iter([1, 3, 2, 2])
+    settling.batches = Batches(settling.store.perform, at_most=lambda: next(sizes))
+    settling.store.hold()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(settling.settle, "first")
+        await settling.begun()
+        for number in range(6):
+            tasks.start_soon(settling.settle, f"{number}")
+            await settling.waiting(number + 1)
+        settling.store.go()
+    assert [len(batch) for batch in settling.store.batches] == [1, 3, 2, 1]

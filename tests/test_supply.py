@@ -35,8 +35,8 @@ def batches_of(reader: QueueReader[Any, Any, Any]) -> list[int]:
     sizes: list[int] = []
     claim = reader._intake._listing.claim
 
-    def counting(*arguments: Any) -> Any:
-        claimed = claim(*arguments)
+    def counting(*arguments: Any, **options: Any) -> Any:
+        claimed = claim(*arguments, **options)
         sizes.append(len(claimed) if isinstance(claimed, list) else 0)
         return claimed
 

@@ -88,9 +88,8 @@ class Polling:
 class _Waiter:
     """One task that waits; `scope` is cancelled to wake it, `turn` to make it look whether the baton is free."""
 
-    def __init__(self, queue: str, owner: object, deadline: float) -> None:
+    def __init__(self, queue: str, deadline: float) -> None:
         self.queue = queue
-        self.owner = owner
         self.scope = anyio.CancelScope(deadline=deadline)
         self.turn = anyio.CancelScope()
 
@@ -102,7 +101,7 @@ class Activity:
         """Begin with nobody waiting and nothing watched."""
         self._storage = storage
         self._path = path
-        self._mutex = threading.Lock()
+        self._opening = threading.Lock()
         self._watch: Watch | None = None
         self._watchable = True
         self._complained = False
@@ -120,15 +119,14 @@ class Activity:
         """Count a reader that may come to wait."""
         self._readers += 1
 
-    def leave(self, owner: object) -> None:
-        """Count a reader that has gone, and wake what waits in its name; with the last, the watch is closed."""
+    def leave(self) -> None:
+        """Count a reader that has gone, and nothing of which is under way; with the last, the watch is closed."""
         self._readers -= 1
-        self.wake(owner)
         self._close_if_unused()
 
     def watch(self, queue: str) -> None:
-        """Watch a queue, if the store can; in a worker thread, before the queue is listed."""
-        with self._mutex:
+        """Watch a queue, if the store can; in a worker thread of a reader that has joined, before it lists."""
+        with self._opening:
             if not self._watchable:
                 return
             try:
@@ -148,9 +146,9 @@ class Activity:
         """Return the count of changes, to be taken before the queue is listed, and given to `wait`."""
         return self._changes[queue]
 
-    async def wait(self, queue: str, seen: int, owner: object, timeout: float) -> None:  # noqa: ASYNC109  # the wait itself
-        """Wait until the queue may have changed since `seen`, `owner` is woken, or `timeout` seconds are over."""
-        waiter = _Waiter(queue, owner, anyio.current_time() + timeout)
+    async def wait(self, queue: str, seen: int, timeout: float) -> None:  # noqa: ASYNC109  # the wait itself
+        """Wait until the queue may have changed since `seen`, or `timeout` seconds are over."""
+        waiter = _Waiter(queue, anyio.current_time() + timeout)
         self._waiters[waiter] = None
         try:
             with waiter.scope:
@@ -190,12 +188,6 @@ class Activity:
                 break
         self._close_if_unused()
 
-    def wake(self, owner: object) -> None:
-        """End the waits in the name of `owner`."""
-        for waiter in self._waiters:
-            if waiter.owner is owner:
-                waiter.scope.cancel()
-
     def wake_all(self) -> None:
         """End all waits: the spool is closed."""
         for waiter in self._waiters:
@@ -204,8 +196,8 @@ class Activity:
     def _close_if_unused(self) -> None:
         if self._readers or self._waiters:
             return
-        with self._mutex:
-            watch, self._watch = self._watch, None
-            self._told.clear()
+        # No lock: a thread that holds it may be waiting for the disk, and there is none, for want of readers.
+        watch, self._watch = self._watch, None
+        self._told.clear()
         if watch is not None:
             watch.close()

@@ -120,7 +120,7 @@ class Batches(Generic[S]):
         """
         part = Part(work, of)
         await checkpoint_if_cancelled()
-        cancelled = await self._take_part(part, insist=False)
+        cancelled = await self._take_part(part)
         try:
             if cancelled is None:
                 return part.result()
@@ -133,21 +133,36 @@ class Batches(Generic[S]):
             del cancelled
 
     async def finish(
-        self, operation: str, work: Callable[[BeforeCommit], Generator[S, None, T]], *, of: object
-    ) -> Answer[T]:
-        """Like `run`, whatever is cancelled; a cancellation that came meanwhile is raised afterwards."""
-        part = Part(work, of)
-        return part.finished(operation, await self._take_part(part, insist=True))
+        self, works: Sequence[tuple[str, Callable[[BeforeCommit], Generator[S, None, T]], object]]
+    ) -> list[Answer[T]]:
+        """Run several transactions, whatever is cancelled; a cancellation that came meanwhile is raised afterwards.
 
-    async def _take_part(self, part: Part[S, Any], *, insist: bool) -> BaseException | None:
-        """Return when the transaction is done; the value is a cancellation that came while it was under way.
-
-        A cancellation that comes earlier is raised: nothing has happened. With `insist`, there is no earlier.
+        Each is an operation, its `work` and what it is `of`, as for `run`. Needs no other task: the tasks of an event
+        loop that is ending may be cancelled before they have begun.
         """
-        self._pending[part] = None
+        parts = [(operation, Part(work, of)) for operation, work, of in works]
         cancellation: BaseException | None = None
         try:
-            if self._served:
+            self._pending.update(dict.fromkeys(part for _, part in parts))
+            for _, part in parts:
+                cancellation = await self._see_through(part, insist=True) or cancellation
+            return [part.finished(operation, cancellation) for operation, part in parts]
+        finally:
+            del cancellation
+
+    async def _take_part(self, part: Part[S, Any]) -> BaseException | None:
+        """Return when the transaction is done; the value is a cancellation that came while it was under way.
+
+        A cancellation that comes earlier is raised: nothing has happened.
+        """
+        self._pending[part] = None
+        return await self._see_through(part, insist=False)
+
+    async def _see_through(self, part: Part[S, Any], *, insist: bool) -> BaseException | None:
+        """See that a pending transaction gets done; with `insist`, no cancellation keeps it from that."""
+        cancellation: BaseException | None = None
+        try:
+            if self._served and not part.done:
                 cancellation = await self._wait_for_turn(part, insist=insist)
             if not part.done:
                 self._served = True

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
+from trio_multispool.durations import whole
 from trio_multispool.ends import End, Shared
 from trio_multispool.received import Received
 
@@ -60,9 +61,9 @@ class SendChannel(ObjectSendStream[tuple[M, D]], Generic[M, D]):
 
         The entry's name is what the spool's name generator makes of `Reserve(None)`.
 
-        Returns nothing. Raises the `SpoolError` that `spool.enqueue` would answer, and of a listing with `max_entries`;
-        `anyio.ClosedResourceError` if this end is closed, be it while `send` waits; `anyio.BrokenResourceError` if the
-        spool was closed under it. That nobody receives is no error.
+        Returns nothing. Raises `TypeError` for what is no pair; the `SpoolError` that `spool.enqueue` would answer, and
+        of a listing with `max_entries`; `anyio.ClosedResourceError` if this end is closed, be it while `send` waits;
+        `anyio.BrokenResourceError` if the spool was closed under it. That nobody receives is no error.
 
         **Cancellation**: cancelled means that nothing was sent. (asyncio's own cancellation may come after the commit:
         then the `CancelledError` has a note that says so.)
@@ -73,6 +74,9 @@ class SendChannel(ObjectSendStream[tuple[M, D]], Generic[M, D]):
         ```
         """
         await checkpoint()
+        if not isinstance(item, tuple) or len(item) != 2:  # noqa: PLR2004  # a pair
+            message = f"a channel sends pairs, (metadata, data), not {item!r}"
+            raise TypeError(message)
         metadata, data = item
         shared = self._shared
         with self._end.in_use():
@@ -208,10 +212,7 @@ def open_channel(
     spool: Spool[Q, M, D, Any], queue: Q, max_entries: int | None
 ) -> AbstractAsyncContextManager[tuple[SendChannel[M, D], ReceiveChannel[M, D]]]:
     """Make a channel over a queue, which is open for the length of a block."""
-    if max_entries is not None and max_entries < 1:
-        message = f"max_entries must be at least 1, not {max_entries}"
-        raise ValueError(message)
-    return _open(spool, queue, max_entries)
+    return _open(spool, queue, None if max_entries is None else whole(max_entries, "max_entries", least=1))
 
 
 @contextlib.asynccontextmanager

@@ -20,7 +20,7 @@ from trio_multispool.offload import Offload
 from trio_multispool.results import Ok
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
     from typing import BinaryIO
 
     from trio_multispool.hop import Answer, BeforeCommit
@@ -119,12 +119,19 @@ class Core(Generic[Q, M, D, A]):
         finally:
             self._end()
 
-    async def settle(self, operation: str, work: Settling, *, of: object, insist: bool = False) -> Answer[None]:
-        """Settle the job `of`, together with others; see `Batches.run` and, for `insist`, `Batches.finish`."""
+    async def settle(self, operation: str, work: Settling, *, of: object) -> Answer[None]:
+        """Settle the job `of`, together with others; see `Batches.run`."""
         self._begin()
         try:
-            how = self._settlements.finish if insist else self._settlements.run
-            return await how(operation, work, of=of)
+            return await self._settlements.run(operation, work, of=of)
+        finally:
+            self._end()
+
+    async def settle_all(self, works: Sequence[tuple[str, Settling, object]]) -> list[Answer[None]]:
+        """Settle several jobs, whatever is cancelled; see `Batches.finish`."""
+        self._begin()
+        try:
+            return await self._settlements.finish(works)
         finally:
             self._end()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import inspect
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, final
 
 import anyio
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 Q = TypeVar("Q", bound=enum.Enum)
 M = TypeVar("M")
 D = TypeVar("D")
+T = TypeVar("T")
 
 Handler: TypeAlias = "Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]"
 """`async def handler(metadata, data) -> Verdict`. What it raises returns the entry, and passes through."""
@@ -58,11 +60,12 @@ async def handle(
         try:
             try:
                 with anyio.fail_after(time_limit):
-                    verdict = await handler(job.metadata, job.data)
+                    verdict = await _awaited(handler(job.metadata, job.data))
             except Exception as error:  # whatever user code raises; a cancellation is none
+                error.add_note(f"while entry {job.name!r} of queue {job.queue.value!r} was handled")
                 if on_error is None:
                     raise
-                verdict = on_error(job.metadata, error)
+                verdict = _at_once(on_error(job.metadata, error))
             answer = await _apply(job, verdict)
         except BaseException:  # passed on; cancellations too return the entry
             on_failure()
@@ -72,6 +75,21 @@ async def handle(
             _ = await job._give_back()  # noqa: SLF001  # quietly: the error is told to the caller as a value
             return answer
     return Ok(verdict)
+
+
+async def _awaited(coming: Awaitable[T]) -> T:
+    if not inspect.isawaitable(coming):
+        message = f"a handler is an async function; this one returned {coming!r}, and its entry goes back"
+        raise TypeError(message)
+    return await coming
+
+
+def _at_once(verdict: T) -> T:
+    if inspect.iscoroutine(verdict):
+        verdict.close()
+        message = "on_error returns a verdict; an async function cannot, and the entry goes back"
+        raise TypeError(message)
+    return verdict
 
 
 async def _apply(job: CheckedOutEntry[Q, M, D], verdict: Verdict[Q, M]) -> Result[None, Any]:

@@ -7,6 +7,7 @@ task of its own but rides on a look that is made anyway.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
 import weakref
@@ -16,12 +17,13 @@ import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from trio_multispool.activity import Polling
-from trio_multispool.job import CheckedOutEntry
+from trio_multispool.job import CheckedOutEntry, give_back
 from trio_multispool.listing import Claimed, Given, Listing, NothingLeft
+from trio_multispool.nursery import whatever_is_cancelled
 from trio_multispool.results import Err, Ok
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Generator, Iterable
 
     from anyio.abc import TaskGroup
 
@@ -73,6 +75,8 @@ class Intake(Generic[Q, M, D]):
         self._fetchers: weakref.WeakSet[Fetcher] = weakref.WeakSet()
         self._recovered_at = float("-inf")
         self._tasks: TaskGroup | None = None
+        self._takes: set[anyio.CancelScope] = set()
+        self._idle = anyio.Event()
 
     def __len__(self) -> int:
         """Count what is in hand."""
@@ -93,8 +97,9 @@ class Intake(Generic[Q, M, D]):
             raise anyio.ClosedResourceError(message)
 
     def wake(self) -> None:
-        """End what waits, so that it sees that the reader has been stopped."""
-        self._core.activity.wake(self)
+        """End what waits, for a change or for a thread: the reader has been stopped."""
+        for scope in self._takes:
+            scope.cancel()
         for fetcher in self._fetchers:
             fetcher.poke()
 
@@ -130,29 +135,51 @@ class Intake(Generic[Q, M, D]):
         Without `wait`, none means also that nothing was there. What was `given` in this pass is passed over.
         """
         self.check_open()
+        answer: Result[list[CheckedOutEntry[Q, M, D]], Trouble] | None = None
+        if not self.stopped:
+            with anyio.CancelScope() as scope, self._under_way(scope):
+                answer = await self._take(given, wanted, wait=wait)
+        if answer is None:  # stopped before, or while it queued for a thread or waited
+            self.check_open()
+            await checkpoint()
+            return Ok([])
+        return answer
+
+    @contextlib.contextmanager
+    def _under_way(self, scope: anyio.CancelScope) -> Generator[None]:
+        """Let `wake` end a take; `close` waits for it."""
+        self._takes.add(scope)
+        try:
+            yield
+        finally:
+            self._takes.discard(scope)
+            if not self._takes:
+                self._idle.set()
+
+    async def _take(
+        self, given: Given | None, wanted: Callable[[], int], *, wait: bool
+    ) -> Result[list[CheckedOutEntry[Q, M, D]], Trouble]:
         activity, queue, polling = self._core.activity, self.queue.value, Polling(self._poll_interval)
-        while not self.stopped:
+        while True:
             recovering, seen = self._is_time_to_recover(), activity.seen(queue)
             answer = await self._core.run(
                 f"check-out from {queue}",
-                functools.partial(self._claim, given=given, wanted=wanted, recovering=recovering, waiting=wait),
+                functools.partial(self._claim, given=given, wanted=wanted, recovering=recovering, wait=wait),
                 undo=functools.partial(self._undo, given=given),
             )
             if isinstance(answer, Err):
                 return answer
-            if isinstance(answer.value, list):
-                return Ok(await self._in_hand(answer.value))
-            if not wait:
+            found = answer.value
+            if isinstance(found, list):
+                if found or self.stopped:
+                    return Ok(await self._in_hand(found))
+            elif not wait:
                 return Ok([])
-            if not self.stopped:
-                nothing = answer.value
+            else:
                 timeout = polling.next_wait(
-                    nothing.listing_took, told=activity.told(queue), held=nothing.held, busy=nothing.busy
+                    found.listing_took, told=activity.told(queue), held=found.held, busy=found.busy
                 )
-                await activity.wait(queue, seen, self, timeout)
-        self.check_open()
-        await checkpoint()
-        return Ok([])
+                await activity.wait(queue, seen, timeout)
 
     async def _in_hand(self, claimed: list[Claimed[M]]) -> list[CheckedOutEntry[Q, M, D]]:
         jobs = [
@@ -172,16 +199,22 @@ class Intake(Generic[Q, M, D]):
         wanted: Callable[[], int],
         *,
         recovering: bool,
-        waiting: bool,
+        wait: bool,
     ) -> list[Claimed[M]] | NothingLeft:
         """Check out the next entries, in a worker thread."""
-        if waiting:
-            self._core.activity.watch(self.queue.value)
-        if recovering:
-            for recovered in self._core.storage.recover(self.queue.value, insist=False):
+        activity, queue = self._core.activity, self.queue.value
+        if recovering and not self.stopped:
+            for recovered in self._core.storage.recover(queue, insist=False):
                 if recovered.queue is not None:
                     self._core.log.info("entry %s is back in queue %s: its owner died", recovered.name, recovered.queue)
-        return self._listing.claim(before_commit, given, wanted)
+        return self._listing.claim(
+            before_commit,
+            given,
+            wanted,
+            stopped=lambda: self.stopped,
+            before_listing=(lambda: activity.watch(queue)) if wait else lambda: None,
+            wait=wait,
+        )
 
     def _undo(self, claimed: list[Claimed[M]] | NothingLeft, given: Given | None) -> None:
         if isinstance(claimed, list):
@@ -204,16 +237,7 @@ class Intake(Generic[Q, M, D]):
 
     async def give_back(self, jobs: Iterable[CheckedOutEntry[Q, M, D]]) -> None:
         """Return what was not settled, all together, whatever is cancelled; what cannot be is told at the end."""
-
-        async def give_one_back(job: CheckedOutEntry[Q, M, D]) -> None:
-            answer = await job._give_back()  # noqa: SLF001  # one thing in several files
-            if isinstance(answer, Err):
-                self._unreturned.append(answer.error)
-
-        with anyio.CancelScope(shield=True):  # each has one; but a cancelled group would hide what the block raised
-            async with anyio.create_task_group() as returning:
-                for job in list(jobs):
-                    _ = returning.start_soon(give_one_back, job)
+        self._unreturned += await give_back(self._core, list(jobs))
 
     async def close(self, exception: BaseException | None) -> None:
         """End the reader's tasks, and return what it has in hand, while `exception` is leaving its block.
@@ -222,19 +246,26 @@ class Intake(Generic[Q, M, D]):
         """
         self.closed = True
         self.stopped = True
-        self._core.activity.leave(self)
+        self.wake()
         cancelled: BaseException | None = None
         try:
-            for closing in (*(fetcher.close for fetcher in list(self._fetchers)), self._return_all):
+            for closing in (*(fetcher.close for fetcher in list(self._fetchers)), self._end_takes, self._return_all):
                 try:
                     await closing()
                 except anyio.get_cancelled_exc_class() as error:  # asyncio's own: the rest is closed all the same
                     cancelled = cancelled or error
+            self._core.activity.leave()
             self._tell_unreturned(exception or cancelled)
             if exception is None and cancelled is not None:
                 raise cancelled
         finally:
             del cancelled
+
+    async def _end_takes(self) -> None:
+        """Wait for what other tasks are taking: what is in a thread when the block is left goes back before its end."""
+        if self._takes:
+            self._idle = anyio.Event()
+            await whatever_is_cancelled(self._idle.wait)
 
     async def _return_all(self) -> None:
         await self.give_back(self._jobs)

@@ -100,7 +100,12 @@ async def work_off(
         async with anyio.create_task_group() as workers:
             for _ in range(concurrency):
                 _ = workers.start_soon(work_off_some)
-        return failures[0] if failures else Ok(None)
+        if failures:
+            return failures[0]
+        if supply.failed:  # on asyncio, a child that cancels itself leaves its group without a word
+            message = "a handler ended with a cancellation of its own: it awaited something that somebody cancelled"
+            raise ExceptionGroup("unhandled errors in a pool", [RuntimeError(message)])
+        return Ok(None)
 
 
 async def _work_off(source: _Source[Q, M, D], work: Work[Q, M, D]) -> Result[None, Any]:

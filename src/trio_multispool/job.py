@@ -18,7 +18,7 @@ from trio_multispool.storage.protocol import Releasing, Removing, Saving
 from trio_multispool.verdicts import UNCHANGED, Unchanged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable
     from types import TracebackType
     from typing import Literal
 
@@ -227,35 +227,31 @@ class CheckedOutEntry(Generic[Q, M, D]):
             self._on_settled(self, destination)
 
     async def _give_back(self) -> Answer[None]:
-        """Release a job that is unsettled, whatever is cancelled, and forget that settling it failed.
+        """Release a job that is unsettled; see `give_back`."""
+        failures = await give_back(self._core, [self])
+        return Err(failures[0]) if failures else Ok(None)
 
-        For readers and blocks. A job that cannot be put back is let go, so that recovery can do it.
-        """
+    def _begin_giving_back(self) -> bool:
+        """Forget that settling failed, and tell whether there is anything to give back."""
         self._failure = None
         if self.settled or self._let_go:
-            return Ok(None)
+            return False
         if self._core.closed:
             _LOG.warning("entry %s of queue %s was let go: the spool was closed before", self.name, self._claim.queue)
+            self._end_giving_back()
+            return False
+        return True
+
+    def _giving_back(self, _before_commit: BeforeCommit) -> Generator[Settlement[Claim]]:
+        with self._mutex:
+            if not self.settled:
+                yield Releasing(self._claim)
+
+    def _end_giving_back(self) -> None:
+        if not self.settled:
             self._let_go = True
             self._claim.abandon()
-            self._tell_if_settled(self._claim.queue)
-            return Ok(None)
-
-        def work(_before_commit: BeforeCommit) -> Generator[Settlement[Claim]]:
-            with self._mutex:
-                if not self.settled:
-                    yield Releasing(self._claim)
-
-        try:
-            answer = await self._core.settle(f"return of entry {self.name}", work, of=self._claim, insist=True)
-        finally:
-            if not self.settled:
-                self._let_go = True
-                self._claim.abandon()
-            self._tell_if_settled(self._claim.queue)
-        if isinstance(answer, Err):
-            _LOG.error("entry %s of queue %s was let go: %s", self.name, self._claim.queue, answer.error)
-        return answer
+        self._tell_if_settled(self._claim.queue)
 
     async def __aenter__(self) -> CheckedOutEntry[Q, M, D]:
         """Return the job. No checkpoint: were it cancelled here, the block's end would never come."""
@@ -279,6 +275,29 @@ class CheckedOutEntry(Generic[Q, M, D]):
             if exception is None:
                 raise failure
             exception.add_note(f"entry {self.name!r}: {failure}")
+
+
+async def give_back(core: Core[Q, M, D, Any], jobs: Iterable[CheckedOutEntry[Q, M, D]]) -> list[SpoolError]:
+    """Release the jobs that are unsettled, all together, whatever is cancelled; forget that settling them failed.
+
+    For readers and blocks. What cannot be put back is let go, so that recovery can do it; returns why.
+    """
+    ours = [job for job in jobs if job._begin_giving_back()]  # noqa: SLF001  # of this module
+    if not ours:
+        return []
+    try:
+        answers = await core.settle_all(
+            [(f"return of entry {job.name}", job._giving_back, job._claim) for job in ours]  # noqa: SLF001
+        )
+    finally:
+        for job in ours:
+            job._end_giving_back()  # noqa: SLF001
+    failures: list[SpoolError] = []
+    for job, answer in zip(ours, answers, strict=True):
+        if isinstance(answer, Err):
+            _LOG.error("entry %s of queue %s was let go: %s", job.name, job._claim.queue, answer.error)  # noqa: SLF001
+            failures.append(answer.error)
+    return failures
 
 
 def _warn_and_let_go(claim: Claim, path: str) -> None:

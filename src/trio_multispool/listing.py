@@ -8,6 +8,8 @@ some distance.
 from __future__ import annotations
 
 import collections
+import contextlib
+import errno
 import logging
 import threading
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
@@ -15,18 +17,27 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 import msgspec
 
 from trio_multispool.clock import random_below, stopwatch
-from trio_multispool.errors import CorruptMetadata, SpoolError, UnreadableEntry
+from trio_multispool.errors import CorruptMetadata, SpoolError, StorageFailure, UnreadableEntry
 from trio_multispool.lifecycle import State
 from trio_multispool.storage.protocol import Claim
 from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from trio_multispool.core import Core
     from trio_multispool.hop import BeforeCommit
 
 M = TypeVar("M")
+
+TRIES_AT_A_TIME: Final = 100
+"""After so many entries that could not be had, the hop ends: it cannot be cancelled, and the next one asks first."""
+
+MISSES_IN_ORDER: Final = 2
+"""How many misses in a row skip nothing."""
+
+MOST_DOUBLINGS: Final = 10
+"""Nobody goes on farther than about a thousand entries away."""
 
 _LOG: Final = logging.getLogger("trio_multispool")
 
@@ -48,7 +59,10 @@ class NothingLeft(msgspec.Struct, frozen=True):
     held: bool
     """Whether anything is checked out of the queue: its owner may die, which announces itself to nobody."""
     busy: bool
-    """Whether an entry was there and locked, by one who is just enqueueing it or checking it out: look again soon."""
+    """Whether an entry was there and locked, by one who is just enqueueing it or checking it out: look again soon.
+
+    Also if it was another task of this reader that found it so, or is finding out: that one may be cancelled.
+    """
 
 
 @final
@@ -89,31 +103,46 @@ class Listing(Generic[M]):
         self._complained: set[str] = set()
         self._left_alone: set[str] = set()
         self._misses = 0
+        self._in_question: set[str] = set()  # taken from the names, and the answer is not yet known
+        self._busy: set[str] = set()
 
-    def claim(
-        self, before_commit: BeforeCommit, given: Given | None, wanted: Callable[[], int]
+    def claim(  # noqa: PLR0913  # what a reader knows and the thread does not
+        self,
+        before_commit: BeforeCommit,
+        given: Given | None,
+        wanted: Callable[[], int],
+        *,
+        stopped: Callable[[], bool],
+        before_listing: Callable[[], None],
+        wait: bool,
     ) -> list[Claimed[M]] | NothingLeft:
         """Check out the first entries that can be had, and were not given before in this pass; in a worker thread.
 
         As many as are `wanted`, asked again for each; fewer if the listing ends or trouble comes before: trouble that
-        lasts is met again by the next question, and is raised then. One that raises has checked nothing out.
+        lasts is met again by the next question, and is raised then. One that raises has checked nothing out. None at
+        all: it was `stopped`, or so many could not be had that the caller should have a say before the next.
+
+        With `wait`, a queue whose directory is missing is an empty one: somebody may be about to replace it.
         """
         claimed: list[Claimed[M]] = []
-        took, busy = None, False
+        took, tries = None, 0
         try:
-            while not claimed or len(claimed) < wanted():
+            while not stopped() and (not claimed or len(claimed) < wanted()):
                 name = self._next_name()
                 if name is not None:
                     tried = self._try(name, before_commit, given)
-                    if isinstance(tried, Claimed):
+                    tries += 1
+                    if tried is not None:
                         claimed.append(tried)
-                    busy = busy or tried is Unavailable.BUSY
+                    elif tries >= TRIES_AT_A_TIME:
+                        break
                 elif claimed:
                     break
                 elif took is None:
-                    took = self._list()
+                    before_listing()
+                    took = self._list(wait=wait)
                 else:
-                    return NothingLeft(took, self._core.storage.held(self._queue), busy)
+                    return NothingLeft(took, self._is_any_held(wait=wait), self._is_any_left())
         except SpoolError:
             if not claimed:
                 raise
@@ -124,41 +153,67 @@ class Listing(Generic[M]):
 
     def take_back(self, claimed: list[Claimed[M]], given: Given | None) -> None:
         """Release entries that nobody will get, as if they had never been checked out; in a worker thread."""
-        for one in claimed:
+        for one in reversed(claimed):
             if given is not None:
                 given.discard(one.claim.name)
             self._core.release_or_let_go(one.claim)
+            with self._mutex:
+                self._names.appendleft(one.claim.name)
 
     def _next_name(self) -> str | None:
         with self._mutex:
-            return self._names.popleft() if self._names else None
+            if not self._names:
+                return None
+            name = self._names.popleft()
+            self._in_question.add(name)
+            return name
 
-    def _list(self) -> float | None:
+    def _list(self, *, wait: bool) -> float | None:
         """List the queue, unless another thread has done so meanwhile; return how long it took, in seconds."""
         with self._mutex:
             if self._names:
                 return None
             elapsed = stopwatch()
-            self._names.extend(self._core.storage.names(self._queue))
+            with _no_directory_is_empty(wait=wait):
+                self._names.extend(self._core.storage.names(self._queue))
+            self._busy.intersection_update(self._names)
             return elapsed()
 
-    def _try(self, name: str, before_commit: BeforeCommit, given: Given | None) -> Claimed[M] | Unavailable | None:
-        """Check an entry out; `None` if it is there and not to be had."""
-        if name in self._left_alone or (given is not None and name in given):
-            return None
+    def _is_any_held(self, *, wait: bool) -> bool:
+        with _no_directory_is_empty(wait=wait):
+            return self._core.storage.held(self._queue)
+        return True
+
+    def _is_any_left(self) -> bool:
+        """Tell whether an entry was there and locked, for whichever thread: its lock is dropped without a change."""
+        with self._mutex:
+            return bool(self._busy or self._in_question or self._names)
+
+    def _try(self, name: str, before_commit: BeforeCommit, given: Given | None) -> Claimed[M] | None:
+        """Check an entry out; `None` if it is not to be had."""
+        busy = again = False
         try:
+            if name in self._left_alone or (given is not None and name in given):
+                return None
             claimed = self._claim(name, before_commit)
+            if not isinstance(claimed, Claimed):
+                busy = claimed is Unavailable.BUSY
+                return None
+            self._misses = 0
+            if given is None or given.add(name):
+                return claimed
+            self._core.release_or_let_go(claimed.claim)  # given by another thread since it was looked up above
         except BaseException:  # nobody has it, and it is still its turn
-            with self._mutex:
-                self._names.appendleft(name)
+            again = True
             raise
-        if not isinstance(claimed, Claimed):
-            return claimed
-        self._misses = 0
-        if given is None or given.add(name):
-            return claimed
-        self._core.release_or_let_go(claimed.claim)  # given by another thread since it was looked up above
-        return None
+        else:
+            return None
+        finally:
+            with self._mutex:
+                self._in_question.discard(name)
+                (self._busy.add if busy else self._busy.discard)(name)
+                if again:
+                    self._names.appendleft(name)
 
     def _claim(self, name: str, before_commit: BeforeCommit) -> Claimed[M] | Unavailable | None:
         try:
@@ -182,8 +237,21 @@ class Listing(Generic[M]):
         """Go on at some distance, because others are working off the same listing; what is skipped comes last.
 
         The distance is drawn from a range that doubles with each miss in a row, as in exponential backoff: many readers
-        soon are far apart, and one that is alone never skips.
+        soon are far apart. The first misses skip nothing, so that a reader which is alone keeps to the order though a
+        hand takes an entry away.
         """
         with self._mutex:
             self._misses += 1
-            self._names.rotate(-random_below(min(2**self._misses, len(self._names) + 1)))
+            doublings = min(self._misses - MISSES_IN_ORDER, MOST_DOUBLINGS)
+            if doublings > 0:
+                self._names.rotate(-random_below(min(2**doublings, len(self._names) + 1)))
+
+
+@contextlib.contextmanager
+def _no_directory_is_empty(*, wait: bool) -> Generator[None]:
+    """For who waits, take a directory that is missing for one in which nothing is."""
+    try:
+        yield
+    except StorageFailure as error:
+        if not wait or error.errno != errno.ENOENT:
+            raise

@@ -1,4 +1,4 @@
-"""A nursery for tasks in the background of a block, which does not change what the block raises."""
+"""At the ends of blocks: a nursery for background tasks that does not change what is raised, and patient waiting."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from anyio.abc import TaskGroup
 
@@ -41,3 +41,24 @@ async def background() -> AsyncGenerator[TaskGroup]:
             raise raised
     finally:
         del raised
+
+
+async def whatever_is_cancelled(wait: Callable[[], Awaitable[object]]) -> None:
+    """Wait for what is sure to come soon, and only then raise a cancellation that came meanwhile.
+
+    Only asyncio's own can come: a shield keeps the others off.
+    """
+    cancellation: BaseException | None = None
+    try:
+        with anyio.CancelScope(shield=True):
+            while True:
+                try:
+                    _ = await wait()
+                except anyio.get_cancelled_exc_class() as cancelled:
+                    cancellation = cancellation or cancelled
+                else:
+                    break
+        if cancellation is not None:
+            raise cancellation
+    finally:
+        del cancellation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import enum
 import functools
 import math
@@ -10,16 +11,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 import anyio
 
-from trio_multispool.durations import seconds
+from trio_multispool.durations import seconds, whole
 from trio_multispool.handling import Work
 from trio_multispool.intake import Intake
 from trio_multispool.iteration import Jobs, work_off
 from trio_multispool.nursery import background
 from trio_multispool.results import Ok
-from trio_multispool.wakeup import loop_caller
+from trio_multispool.wakeup import Loop, running_loop
 
 if TYPE_CHECKING:
-    import datetime
     from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
 
@@ -54,15 +54,16 @@ class QueueReader(Generic[Q, M, D]):
     line in the log.
     """
 
-    def __init__(self, core: Core[Q, M, D, Any], queue: Q, *, poll_interval: float) -> None:
+    def __init__(self, core: Core[Q, M, D, Any], queue: Q, *, poll_interval: float | datetime.timedelta) -> None:
         """Make a reader that has not been entered."""
-        if not poll_interval > 0:
+        interval = poll_interval.total_seconds() if isinstance(poll_interval, datetime.timedelta) else poll_interval
+        if not interval > 0:
             message = f"poll_interval must be a positive number of seconds, not {poll_interval!r}"
             raise ValueError(message)
         self._core = core
-        self._intake: Intake[Q, M, D] = Intake(core, queue, poll_interval)
+        self._intake: Intake[Q, M, D] = Intake(core, queue, interval)
         self._entered = False
-        self._call_in_loop: Callable[[Callable[[], object]], None] | None = None
+        self._loop: Loop | None = None
         self._deadline = math.inf
         self._scopes: set[anyio.CancelScope] = set()
         self._block = contextlib.AsyncExitStack()
@@ -84,7 +85,7 @@ class QueueReader(Generic[Q, M, D]):
             message = "a reader can be entered once; make another with spool.reader(queue)"
             raise RuntimeError(message)
         self._core.check_open()
-        self._call_in_loop = loop_caller()
+        self._loop = running_loop()
         self._entered = True
         self._block.enter_context(self._drained(anyio.CancelScope()))
         self._intake.open(await self._block.enter_async_context(background()))
@@ -114,16 +115,19 @@ class QueueReader(Generic[Q, M, D]):
         May be called from any task, thread or signal handler, any number of times, also before the reader is entered.
         """
         self._intake.stopped = True
-        if self._call_in_loop is not None:
-            self._call_in_loop(self._intake.wake)
+        if self._loop is not None:
+            self._loop.call(self._intake.wake)
 
     def drain(self, timeout: float | datetime.timedelta) -> None:
         """Like `stop`, and after `timeout` (seconds, or a `timedelta`) cancel what is still at work.
 
-        What is cancelled are handlers of `iter` and `iter_available`, which then return `Ok(None)`, and what is left
-        inside the reader's block, which then ends as if it had come to its end. Every entry in hand goes back to the
-        queue, unchanged. The shortest of several calls counts. May be called from any task, thread or signal handler,
-        once the reader has been entered.
+        What is cancelled is the reader's block, with all that runs in it; the program goes on behind the block, as if
+        it had come to its end, though what stands between an `iter` that was cancelled and the block's end does not
+        run. An `iter` in a task from outside the block is cancelled too, and returns `Ok(None)`. Every entry in hand
+        goes back to the queue, unchanged. A block that is left in time is not cancelled.
+
+        The shortest of several calls counts. May be called from any task, thread or signal handler, while the reader's
+        block is open; before that it is like `stop`. Raises `TypeError` or `ValueError` if `timeout` is no duration.
 
         ```python
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
@@ -132,13 +136,15 @@ class QueueReader(Generic[Q, M, D]):
         ```
         """
         limit = seconds(timeout)
+        if limit is None:  # what a type checker refuses, and a configuration that was not filled in brings
+            message = "drain needs a timeout, in seconds or as a timedelta; to wait for ever, use stop()"
+            raise TypeError(message)
         self.stop()
-        if self._call_in_loop is not None:
-            self._call_in_loop(functools.partial(self._cancel_after, limit))
+        if self._loop is not None:
+            self._loop.call(functools.partial(self._cancel_after, limit, self._loop.time))
 
-    def _cancel_after(self, limit: float) -> None:
-        deadline = anyio.current_time() + limit
-        self._deadline = min(self._deadline, deadline)
+    def _cancel_after(self, limit: float, now: Callable[[], float]) -> None:
+        self._deadline = min(self._deadline, now() + limit)
         for scope in self._scopes:
             scope.deadline = self._deadline
 
@@ -241,8 +247,9 @@ class QueueReader(Generic[Q, M, D]):
 
         A handler that raises ends the iteration; its entry, and those of the others, go back to the queue. With
         `concurrency=1` the handler is called in the caller's task, and what it raises passes through as the same
-        object; with more, it is always in an `ExceptionGroup`. A handler that returns no verdict counts as raising
-        `TypeError`. Raises `ValueError` if `concurrency` is not positive, or `prefetch` negative.
+        object; with more, it is always in an `ExceptionGroup`. A note on it names the entry. A handler that returns no
+        verdict counts as raising `TypeError`. Raises `ValueError` if `concurrency` is not positive, or `prefetch`
+        negative, and `TypeError` if they are no whole numbers.
 
         **Cancellation**: every entry in hand goes back to the queue, unchanged.
         **Durability**: as `job.save` and `job.remove` say.
@@ -276,12 +283,7 @@ class QueueReader(Generic[Q, M, D]):
         return await self._iterate(Work(handler, seconds(time_limit), on_error), concurrency, prefetch, wait=False)
 
     async def _iterate(self, work: Work[Q, M, D], concurrency: int, prefetch: int, *, wait: bool) -> Result[None, Any]:
-        if concurrency < 1:
-            message = f"concurrency must be at least 1, not {concurrency}"
-            raise ValueError(message)
-        if prefetch < 0:
-            message = f"prefetch must be 0 or more entries, not {prefetch}"
-            raise ValueError(message)
+        concurrency, prefetch = whole(concurrency, "concurrency", least=1), whole(prefetch, "prefetch", least=0)
         self._intake.check_open()
         with self._drained(anyio.CancelScope()):
             return await work_off(self._intake, work, concurrency=concurrency, prefetch=prefetch, wait=wait)

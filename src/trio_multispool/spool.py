@@ -29,6 +29,7 @@ from trio_multispool.storage.directory import DirectoryStorage
 from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
+    import datetime
     import os
     from collections.abc import Awaitable, Callable, Iterable
     from contextlib import AbstractAsyncContextManager
@@ -462,12 +463,13 @@ class Spool(Generic[Q, M, D, A]):
             message = f"{entry!r} belongs to another spool than {self!r}"
             raise ValueError(message)
 
-    def reader(self, queue: Q, *, poll_interval: float = POLL_INTERVAL) -> QueueReader[Q, M, D]:
+    def reader(self, queue: Q, *, poll_interval: float | datetime.timedelta = POLL_INTERVAL) -> QueueReader[Q, M, D]:
         """Make a reader of a queue; put `async with` around it.
 
-        `poll_interval`: how long it waits at most before it looks again, in seconds; longer, up to ten seconds, where
-        listing the queue is slow. Raises `TypeError` if `queue` is none of the spool's, and `ValueError` for an
-        interval that is not positive.
+        `poll_interval`: how long it waits at most before it looks again, in seconds or as a `timedelta`; longer, up to
+        ten seconds, where listing the queue is slow, and always ten seconds where the kernel tells of changes and
+        nothing is checked out of the queue: then there is nothing to look for. Raises `TypeError` if `queue` is none of
+        the spool's, and `ValueError` for an interval that is not positive.
 
         ```python
         async with spool.reader(Mail.SEND) as reader:

@@ -20,6 +20,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from trio_multispool.listing import Given
+from trio_multispool.nursery import whatever_is_cancelled
 from trio_multispool.results import Err, Ok
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Supply(Generic[Q, M, D]):
         self._dry = False
         self._begun = False
         self._ended = False
+        self.failed: bool = False
+        """Whether a job was not settled as its handler said."""
         self._bug: BaseException | None = None
         self._demand = anyio.Event()
         self._scope = anyio.CancelScope()
@@ -82,24 +85,20 @@ class Supply(Generic[Q, M, D]):
     ) -> None:
         """Return what was fetched and not begun."""
         await self.close()
+        bug, self._bug = self._bug, None
+        if bug is not None:  # nobody asked since
+            if exception is None:
+                raise bug
+            exception.add_note(f"while fetching: {bug!r}")
 
     async def close(self) -> None:
         """Fetch no more, and return what was fetched and not begun, whatever is cancelled. Idempotent."""
-        self.end()
-        if not self._begun:  # asyncio may have cancelled the task before its first step; if not, it ends at once
-            return
-        cancellation: BaseException | None = None
-        with anyio.CancelScope(shield=True):
-            while not self._finished.is_set():
-                try:
-                    await self._finished.wait()
-                except anyio.get_cancelled_exc_class() as cancelled:  # asyncio's own
-                    cancellation = cancellation or cancelled
+        self._end()
         try:
-            if cancellation is not None:
-                raise cancellation
-        finally:
-            del cancellation
+            if self._begun:  # asyncio may have cancelled the task before its first step; if not, it ends at once
+                await whatever_is_cancelled(self._finished.wait)
+        finally:  # what a task was given that was cancelled before it had it came back after the last look
+            await self._intake.give_back(self._ready)
 
     # For those who ask
 
@@ -142,6 +141,10 @@ class Supply(Generic[Q, M, D]):
 
     def end(self) -> None:
         """Give no more jobs: one of those that were given has failed, and must not come round at once."""
+        self.failed = True
+        self._end()
+
+    def _end(self) -> None:
         self._ended = True
         self._scope.cancel()
 
@@ -190,7 +193,7 @@ class Supply(Generic[Q, M, D]):
     def _hand_out(self, answer: Result[list[CheckedOutEntry[Q, M, D]], Trouble]) -> None:
         if isinstance(answer, Ok) and answer.value:
             self._ready.extend(answer.value)
-            while self._asking and self._ready:
+            while self._asking and self._ready and not self._over:  # else one that has just failed comes round at once
                 self._asking.popleft().reply(Ok(self._ready.popleft()))
             return
         self._dry = True  # until somebody asks: trouble that lasts is met again then

@@ -158,7 +158,7 @@ class Watch(Protocol):
         ...
 
     def add(self, queue: str) -> None:
-        """Watch a queue from now on, if it is not watched already; raises a `SpoolError` if that cannot be."""
+        """Watch a queue from now on; raises a `SpoolError` if that cannot be. To be called before each listing."""
         ...
 
     def drain(self) -> set[str]:

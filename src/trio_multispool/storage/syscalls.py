@@ -46,6 +46,11 @@ class Notice(Protocol):
         """What happened."""
         ...
 
+    @property
+    def name(self) -> str:
+        """In the watched directory, to what; empty for the directory itself."""
+        ...
+
 
 class Notifier(Protocol):
     """An inotify instance."""
