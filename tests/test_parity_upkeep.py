@@ -30,7 +30,11 @@ async def test_recover_puts_back_and_collects_what_the_dead_left_and_says_so(tmp
     (spool.path / ".tmp" / ".unsafe.available").touch()
     async with (await spool.entry(Mail.SEND, "living").unwrap().checkout()).unwrap():
         (spool.path / "send" / "dead").rename(spool.path / "send" / ".checkout" / "dead")
+        before = contents(spool.path)
+        planned = (await spool.recover(dry_run=True)).unwrap()
+        assert contents(spool.path) == before, "a dry run changes nothing"
         found = (await spool.recover()).unwrap()
+        assert sorted(planned, key=str) == sorted(found, key=str), "and tells all that is done"
         assert set(found) == {
             Recovered("dead", "send"),
             Recovered("there", "unheard"),
@@ -57,6 +61,7 @@ async def test_a_living_reservation_is_not_collected(tmp_path):
     """What another is about to enqueue under stays its own."""
     spool = await quick_spool(tmp_path / "spool")
     async with (await spool.reserve_name()).unwrap() as reserved:
+        assert await (await load_spool(spool.path)).recover(dry_run=True) == Ok([])
         assert await (await load_spool(spool.path)).recover() == Ok([])
         assert state_of(spool.path).registry == {reserved.name}
 
@@ -68,6 +73,8 @@ async def test_an_entry_whose_reservation_was_lost_is_put_back_and_reserved_agai
     for name in ("a", "b"):
         (spool.path / ".registry" / name).unlink()
     (spool.path / "send" / "a").rename(spool.path / "send" / ".checkout" / "a")
+    assert await spool.recover(dry_run=True) == Ok([Recovered("a", "send")])
+    assert state_of(spool.path).registry == set(), "a dry run reserves nothing"
     assert await spool.recover() == Ok([Recovered("a", "send")])
     async with (await spool.entry(Mail.SEND, "b").unwrap().checkout()).unwrap() as job:
         (await job.save(Mail.RETRY)).unwrap()

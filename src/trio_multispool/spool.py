@@ -537,12 +537,15 @@ class Spool(Generic[Q, M, D, A]):
 
     # Upkeep
 
-    async def recover(self) -> Result[list[Recovered], Trouble]:
+    async def recover(self, *, dry_run: bool = False) -> Result[list[Recovered], Trouble]:
         """Put back what dead processes had checked out, of all queues on disk, and collect what belongs to no entry.
 
         Loading and readers put back by themselves; this also looks for reservations and data that enqueues left when
-        they were killed. Safe beside running processes. Returns what was done. In a spool that is not adopted,
-        nothing is.
+        they were killed, and for what power loss left over. Safe beside running processes, and safe to be killed
+        itself: the next one goes on. Returns what was done, `Recovered(name, queue)`; the queue is `None` for what was
+        collected. In a spool that is not adopted, nothing is.
+
+        `dry_run`: change nothing, and return what would be done.
 
         **Cancellation**: cancelled before it starts, nothing is done; it can be repeated at any time.
         **Durability**: nothing to sync; what power loss undoes is done again by the next.
@@ -553,7 +556,13 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         storage = self._core.storage
-        return await self._core.run("recovery", lambda _before_commit: [*storage.recover(), *storage.sweep()])
+
+        def work(_before_commit: BeforeCommit) -> list[Recovered]:
+            put_back = storage.recover(dry_run=dry_run)
+            named = {recovered.name for recovered in put_back}  # of a dry run, the sweep finds what is still there
+            return put_back + [swept for swept in storage.sweep(dry_run=dry_run) if swept.name not in named]
+
+        return await self._core.run("recovery", work)
 
     async def adopt(self) -> Result[None, UnsupportedFormat | Trouble]:
         """Declare that from now on every program that uses this spool takes locks, as this library does.

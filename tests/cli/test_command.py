@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-COMMANDS = ["create", "put", "ls", "show", "cat", "work", "mv", "rm", "adopt", "completion"]
+COMMANDS = ["create", "put", "ls", "show", "cat", "work", "mv", "rm", "recover", "adopt", "completion"]
 ON_A_SPOOL = {
     "put": ["send", "-"],
     "ls": [],
@@ -18,6 +18,7 @@ ON_A_SPOOL = {
     "work": ["send", "--once", "--", "true"],
     "mv": ["one", "send"],
     "rm": ["one"],
+    "recover": [],
     "adopt": [],
 }
 

@@ -52,6 +52,7 @@ class DirectoryStorage:
         mode: int = 0o700,
         durability: Durability = Durability.POWER,
         trust_file_system: bool = False,
+        recover: bool = True,
         calls: SystemCalls | None = None,
     ) -> DirectoryStorage:
         """Open a spool with these queues and recover what dead processes held; with `create`, make what is missing."""
@@ -67,7 +68,8 @@ class DirectoryStorage:
                     "making or adopting the spool %s was not finished, so nothing is recovered: do it again",
                     layout.path,
                 )
-            _ = storage.recover(insist=False)
+            if recover:
+                _ = storage.recover(insist=False)
         except BaseException:
             layout.close()
             raise
@@ -273,19 +275,19 @@ class DirectoryStorage:
         """Tell whether anything is checked out."""
         return bool(self._layout.entry_names(directory_of(Place(queue, State.CHECKED_OUT))))
 
-    def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:
+    def recover(self, queue: str | None = None, *, insist: bool = True, dry_run: bool = False) -> list[Recovered]:
         """Put back what dead owners held."""
         try:
-            return recovery.recover(self._context, queue)
+            return recovery.recover(self._context, queue, dry_run=dry_run)
         except (OutOfSpace, ReadOnlySpool, TooManyOpenFiles) as error:
             if insist:
                 raise
             self._context.log.warning("recovery of spool %s was put off: %s", self.path, error)
             return []
 
-    def sweep(self) -> Iterator[Recovered]:
+    def sweep(self, *, dry_run: bool = False) -> Iterator[Recovered]:
         """Collect what belongs to no entry."""
-        return recovery.sweep(self._context)
+        return recovery.sweep(self._context, dry_run=dry_run)
 
     def adopt(self) -> None:
         """Write `.spool.json`."""

@@ -318,16 +318,18 @@ class Storage(Protocol[C, R]):
         """Tell whether anything is checked out of a queue, by whomever."""
         ...
 
-    def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:
+    def recover(self, queue: str | None = None, *, insist: bool = True, dry_run: bool = False) -> list[Recovered]:
         """Bring back what dead owners held in `queue` (or anywhere), and clear what they were writing.
+
+        With `dry_run`, nothing is done, and the answer is what would be.
 
         Unless this is what the caller came for (`insist`), a store that takes no writes at the moment is no error:
         whoever wants to read or to make room must be able to.
         """
         ...
 
-    def sweep(self) -> Iterator[Recovered]:
-        """Collect what belongs to no entry, over everything; yields each as it is collected."""
+    def sweep(self, *, dry_run: bool = False) -> Iterator[Recovered]:
+        """Collect what belongs to no entry, over everything; yields each as it is, or would be, collected."""
         ...
 
     def adopt(self) -> None:

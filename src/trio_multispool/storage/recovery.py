@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.context import Context
 
 
-def recover(context: Context, queue: str | None) -> list[Recovered]:
+def recover(context: Context, queue: str | None, *, dry_run: bool = False) -> list[Recovered]:
     """Put back what dead owners had checked out of `queue` (or of any), and clear what the dead were writing."""
     if not context.is_adopted():
         return []
@@ -47,28 +47,29 @@ def recover(context: Context, queue: str | None) -> list[Recovered]:
     for place in layout.places(queue):
         if place.state is State.CHECKED_OUT:
             suspects.update(dict.fromkeys(layout.entry_names(directory_of(place))))
-    suspects.update(dict.fromkeys(_writers(context)))
-    found = (_recover_or_pass_over(context, name) for name in suspects)
+    suspects.update(dict.fromkeys(_writers(context, dry_run=dry_run)))
+    found = (_recover_or_pass_over(context, name, dry_run=dry_run) for name in suspects)
     return [recovered for recovered in found if recovered is not None]
 
 
-def _recover_or_pass_over(context: Context, name: str) -> Recovered | None:
+def _recover_or_pass_over(context: Context, name: str, *, dry_run: bool) -> Recovered | None:
     """Recover one name; what lies in the way of this one must not keep the others from being recovered."""
     try:
-        return recover_name(context, name)
+        return _would_recover(context, name) if dry_run else recover_name(context, name)
     except (NotARegularFile, AccessDenied, StorageFailure) as error:
         context.log.warning("not recovered: entry %s of spool %s: %s", name, context.layout.path, error)
         return None
 
 
-def _writers(context: Context) -> Iterator[str]:
+def _writers(context: Context, *, dry_run: bool) -> Iterator[str]:
     """Yield the names of entries that somebody was writing; unlocked temporary files of the dead go at once."""
     layout = context.layout
     with layout.doing("list", TEMPORARY), layout.fresh_fd(TEMPORARY) as fd:
         names = sorted(layout.calls.regular_files(fd))
     for name in names:
         if name.startswith(UNSAFE_PREFIX):
-            _ = clear_dead_temporary(context, name)
+            if not dry_run:
+                _ = clear_dead_temporary(context, name)
         elif invalid_name(entry := name.removeprefix(DATA_PREFIX)) is None:
             yield entry
 
@@ -97,6 +98,24 @@ def recover_name(context: Context, name: str) -> Recovered | None:
         lock.release()
 
 
+def _would_recover(context: Context, name: str) -> Recovered | None:
+    """Tell what `recover_name` would do, and change nothing; the lock is held while it is looked."""
+    layout = context.layout
+    lock = lock_existing(layout, name)
+    if lock is Unavailable.BUSY:
+        return None
+    try:
+        if not layout.places_of(name):
+            return Recovered(name, None) if lock is not Unavailable.GONE or _left_something(context, name) else None
+        checked_out = layout.places_of(name, State.CHECKED_OUT)
+        if checked_out and not layout.places_of(name, State.AVAILABLE):
+            return Recovered(name, checked_out[0].queue)
+        return None
+    finally:
+        if not isinstance(lock, Unavailable):
+            lock.release()
+
+
 def _put_back(context: Context, place: Place, name: str) -> bool:
     try:
         return commits.move(context.layout, name, directory_of(place), place.queue)
@@ -122,7 +141,7 @@ def collect_if_nowhere(context: Context, name: str) -> bool:
     return True
 
 
-def sweep(context: Context) -> Iterator[Recovered]:
+def sweep(context: Context, *, dry_run: bool = False) -> Iterator[Recovered]:
     """Collect every reservation, data file and note that belongs to no entry and to no living process."""
     if not context.is_adopted():
         return
@@ -134,6 +153,6 @@ def sweep(context: Context) -> Iterator[Recovered]:
             # Looks without the lock spare most names. The second is for entries that were moving during the first.
             if layout.places_of(name) or layout.places_of(name):
                 continue
-            recovered = _recover_or_pass_over(context, name)
+            recovered = _recover_or_pass_over(context, name, dry_run=dry_run)
             if recovered is not None:
                 yield recovered
