@@ -97,6 +97,13 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def storm(session: nox.Session) -> None:
+    """Kill workers of a spool at random: `-- --minutes 10`, `--seed`, `--workers`, `--directory`."""
+    session.install("--editable", ".[cli]", *group("test"))
+    session.run("python", "-m", "storm", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     session.install(".[cli]", *group("docs"))
