@@ -1,12 +1,12 @@
 """Several owners in one process, of whom one runs at a time, from call to call: a schedule says who, and who dies.
 
-Each owner is a thread with a store of its own. It waits before every system call that others could notice, or that could
-notice what others do, until it is told to go on; so a schedule of turns is all that decides what happens, and the same
-schedule does the same again. (Calls that only touch an open file of its own, and the directories of the spool, which
-nobody changes, commute with all that others do: there is no need to wait before them.)
+Each owner is a thread with a store of its own. It waits before every system call that others could notice, or that
+could notice what others do, until it is told to go on; so a schedule is all that decides what happens, and the same
+one does the same again. (Calls that only touch an open file of its own, and the directories of the spool, which nobody
+changes, commute with all that others do: there is no need to wait before them.)
 
-An owner that is killed makes no further call: its descriptors are closed, as the kernel does, which drops its locks, and
-what its code still does while an exception passes through it comes to nothing.
+An owner that is killed makes no further call: its descriptors are closed, as the kernel does, which drops its locks,
+and what its code still does while an exception passes through it comes to nothing.
 
 For the library's table of locks, each owner is a process: otherwise one that waits within the table's mutex would keep
 all others from their locks.
@@ -27,6 +27,7 @@ from trio_multispool.storage.directory import DirectoryStorage
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import Self
 
 _SHARED: Final = ("unlink", "move", "exchange", "lock", "unlock", "names", "regular_files")
 """Calls that others may notice, or that notice what others do, whatever they are about."""
@@ -94,8 +95,8 @@ class Owner:
         self._go, self._waits = threading.Lock(), threading.Lock()
         self._go.acquire()
         self._waits.acquire()
-        self._calls = 0
-        """How many it may make before it waits again."""
+        self._calls, self._rests = 0, False
+        """How many it may make before it waits again, and whether it waits at the next rest too."""
         self._thread = threading.Thread(target=self._run, name=f"owner {number}")
         self.storage = DirectoryStorage.open_unsafe(path, calls=_OwnCalls(self))
         self._thread.start()
@@ -132,10 +133,16 @@ class Owner:
     def _until_it_waits(self) -> None:
         assert self._waits.acquire(timeout=_MUCH_TOO_LONG), f"owner {self.number} hangs after {self._trace[-1:]}"
 
+    def rest(self) -> None:
+        """Say, in the program, that something is finished: a good moment for others to do something."""
+        if self._rests:
+            self._calls = 0
+            self._pause()
+
     def run(self, calls: int) -> None:
-        """Let it make so many calls, and go on to before the next one; or to its end."""
+        """Let it make so many calls, and go on to before the next one; without a number, to its next rest."""
         if not self.ended:
-            self._calls = calls
+            self._calls, self._rests = calls or sys.maxsize, not calls
             self._go.release()
             self._until_it_waits()
 
@@ -175,7 +182,7 @@ class Owners:
                 self.owners.append(Owner(number, path, program, self.trace))
             undo.pop_all()
 
-    def __enter__(self) -> Owners:
+    def __enter__(self) -> Self:
         """Return them."""
         return self
 
@@ -189,7 +196,7 @@ class Owners:
             owner.join()
 
     def run(self, number: int, calls: int = sys.maxsize) -> None:
-        """Let one owner make so many calls, or all that it has to make, if it still lives."""
+        """Let one owner make so many calls (0: as far as its next rest), or all that it has to make, if it lives."""
         owner = self.owners[number % len(self.owners)]
         owner.run(calls)
         if owner.failure is not None:
