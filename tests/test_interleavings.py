@@ -273,11 +273,13 @@ def _available(world: World, name: str) -> None:
 
 
 def _of_the_dead(world: World, name: str) -> None:
-    """Leave an entry checked out, by an owner who is dead."""
+    """Leave an entry checked out, by an owner who died with metadata and data half written."""
     _available(world, name)
     turn = world.take(None, world.storage, "send", name)
     assert turn is not None
     turn.claim.abandon()
+    for temporary in (name, f".data.{name}"):
+        (world.path / ".tmp" / temporary).write_bytes(b"half")
     world._at_work.clear()
 
 
@@ -304,9 +306,30 @@ DEED = st.builds(
     target=st.sampled_from(QUEUES),
 )
 PROGRAMS = st.lists(st.lists(DEED, min_size=1, max_size=3), min_size=2, max_size=3)
-CALLS = st.one_of(st.just(0), st.integers(1, 20))
-SCHEDULE = st.lists(st.tuples(st.integers(0, 2), CALLS, st.sampled_from([False] * 4 + [True])), min_size=2, max_size=10)
-"""Who goes on, how far (0: to the next rest), and whether he dies there. Then all that live go on to their ends."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Turns:
+    """Who goes on, how far, and whether he dies there."""
+
+    owner: int
+    number: int
+    counts: str
+    dies: bool
+
+
+SCHEDULE = st.lists(
+    st.builds(
+        Turns,
+        owner=st.integers(0, 2),
+        number=st.integers(1, 8),
+        counts=st.sampled_from(["change", "change", "call", "rest"]),
+        dies=st.sampled_from([False] * 4 + [True]),
+    ),
+    min_size=2,
+    max_size=10,
+)
+"""Afterwards all that live go on to their ends."""
 
 
 @pytest.fixture(scope="module")
@@ -327,13 +350,13 @@ def program_of(world: World, deeds: list[Deed]) -> Callable[[Owner], None]:
     return program
 
 
-def play(world: World, programs: list[list[Deed]], schedule: list[tuple[int, int, bool]]) -> list[str]:
+def play(world: World, programs: list[list[Deed]], schedule: list[Turns]) -> list[str]:
     """Let owners do their deeds in the order that the schedule says; return what they did."""
     with Owners(world.path, [program_of(world, deeds) for deeds in programs]) as owners:
-        for number, calls, dies in schedule:
-            owners.run(number, calls)
-            if dies:
-                owners.kill(number)
+        for goes_on in schedule:
+            owners.run(goes_on.owner, goes_on.number, goes_on.counts)
+            if goes_on.dies:
+                owners.kill(goes_on.owner)
         for number in range(len(programs)):
             owners.run(number)
     return owners.trace
@@ -382,6 +405,7 @@ ALONE = {
 OTHERS = {
     "recovers": [deed("recover"), deed("sweep")],
     "removes, enqueues, and saves": [deed("work", "remove"), deed("enqueue"), deed("work")],
+    "removes, enqueues, and recovers": [deed("work", "remove"), deed("enqueue"), deed("recover")],
     "rewrites": [deed("enqueue"), deed("rewrite", "save", "send")],
 }
 """What another does meanwhile."""
@@ -395,14 +419,17 @@ def overtake(world: World, mine: Deed, others: list[Deed], calls: int, how: str)
         if how == "killed":
             owners.kill(0)
         if how == "both at work":
-            owners.run(1, 0)
+            owners.run(1, 1, "rest")
             owners.run(0)
+        if how == "in turns":
+            owners.run(1, 3, "rest")
+            owners.run(0, 1, "rest")
         owners.run(1)
         owners.run(0)
     return owners.trace, ended
 
 
-@pytest.mark.parametrize("how", ["overtaken", "both at work", "killed"])
+@pytest.mark.parametrize("how", ["overtaken", "both at work", "in turns", "killed"])
 @pytest.mark.parametrize("others", OTHERS)
 @pytest.mark.parametrize("mine", ALONE)
 def test_an_owner_may_be_overtaken_or_killed_before_any_of_its_calls(directory, mine, others, how):
@@ -413,6 +440,33 @@ def test_an_owner_may_be_overtaken_or_killed_before_any_of_its_calls(directory, 
             BEGINNINGS[beginning](world, "one")
             trace, ended = overtake(world, what, OTHERS[others], calls, how)
             insist(world, trace)
+        if ended:
+            return
+
+
+def entangle(world: World, mine: Deed, changes: int, others_changes: int) -> tuple[list[str], bool, bool]:
+    """Let one owner stop before a change, and then another; let the first end before the other. Tell who had ended."""
+    with Owners(world.path, [program_of(world, [mine]), program_of(world, [deed("work", target="send")])]) as owners:
+        owners.run(0, changes, "change")
+        owners.run(1, others_changes, "change")
+        ended, others_ended = (owner.ended for owner in owners.owners)
+        owners.run(0)
+        owners.run(1)
+    return owners.trace, ended, others_ended
+
+
+@pytest.mark.parametrize("mine", ALONE)
+def test_two_owners_may_both_be_stopped_before_any_of_their_changes(directory, mine):
+    """Wherever one stands while another does half its work, neither spoils what the other is at."""
+    beginning, what = ALONE[mine]
+    for changes in itertools.count(1):
+        for others_changes in itertools.count(1):
+            with world_in(directory) as world:
+                BEGINNINGS[beginning](world, "one")
+                trace, ended, others_ended = entangle(world, what, changes, others_changes)
+                insist(world, trace)
+            if others_ended:
+                break
         if ended:
             return
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _SHARED: Final = ("unlink", "move", "exchange", "lock", "unlock", "names", "regular_files")
 """Calls that others may notice, or that notice what others do, whatever they are about."""
+_LOOKS: Final = ("open", "stat", "names", "regular_files")
+"""Calls that change nothing, but for an `open` that makes a file."""
 _MUCH_TOO_LONG: Final = 60
 """Seconds. No owner computes for so long between two calls: it must be waiting for what never comes."""
 
@@ -95,8 +97,8 @@ class Owner:
         self._go, self._waits = threading.Lock(), threading.Lock()
         self._go.acquire()
         self._waits.acquire()
-        self._calls, self._rests = 0, False
-        """How many it may make before it waits again, and whether it waits at the next rest too."""
+        self._calls, self._counts = 0, "call"
+        """How many of what it may make before it waits again."""
         self._thread = threading.Thread(target=self._run, name=f"owner {number}")
         self.storage = DirectoryStorage.open_unsafe(path, calls=_OwnCalls(self))
         self._thread.start()
@@ -118,7 +120,9 @@ class Owner:
         """Wait before a call, for the owner's next turn; for others, and before it has begun, do nothing."""
         if threading.current_thread() is self._thread:
             words = words_of(call, arguments)
-            self._pause()
+            changes = call not in _LOOKS or words.startswith("create")
+            if self._counts == "call" or (self._counts == "change" and changes):
+                self._pause()
             self._trace.append(f"owner {self.number}: {words}")
 
     def _pause(self) -> None:
@@ -135,14 +139,13 @@ class Owner:
 
     def rest(self) -> None:
         """Say, in the program, that something is finished: a good moment for others to do something."""
-        if self._rests:
-            self._calls = 0
+        if self._counts == "rest":
             self._pause()
 
-    def run(self, calls: int) -> None:
-        """Let it make so many calls, and go on to before the next one; without a number, to its next rest."""
+    def run(self, number: int, counts: str) -> None:
+        """Let it go on to before its n-th `call` from here, or `change`, or `rest`; at most to its end."""
         if not self.ended:
-            self._calls, self._rests = calls or sys.maxsize, not calls
+            self._calls, self._counts = number, counts
             self._go.release()
             self._until_it_waits()
 
@@ -195,10 +198,10 @@ class Owners:
             owner.kill()
             owner.join()
 
-    def run(self, number: int, calls: int = sys.maxsize) -> None:
-        """Let one owner make so many calls (0: as far as its next rest), or all that it has to make, if it lives."""
+    def run(self, number: int, calls: int = sys.maxsize, counts: str = "call") -> None:
+        """Let one owner go on for so many calls, changes or rests; or to its end, if it still lives."""
         owner = self.owners[number % len(self.owners)]
-        owner.run(calls)
+        owner.run(calls, counts)
         if owner.failure is not None:
             failure, owner.failure = owner.failure, None
             raise failure
