@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -15,6 +16,7 @@ import msgspec
 
 from helpers.ledger import FIRST, TORN, Line, Stamp, What, data_version_of, stamp, stamped, version_of
 from helpers.spools import Mail, load_spool
+from helpers.syscalls import HookedCalls
 from storm.markers import Markers, TwoOwnersError
 from trio_multispool import (
     UNCHANGED,
@@ -43,10 +45,29 @@ TASKS = 3
 ENOUGH = 40
 """Who finds so many entries in a queue enqueues nothing more into it."""
 QUEUES = list(Mail)
+DAWDLES = 0.03
+"""Before what share of its system calls a worker pauses, if it does."""
+PAUSE = 0.004
+"""How long, in seconds, on average."""
 LEVELS = [None, None, Durability.PROCESS, Durability.POWER]
 SETTLINGS = ["save", "save", "save unchanged", "remove", "remove", "release"]
 UNTAKEN = (NameTaken, EntryBusy)
 """What an enqueue may answer if others use the same names."""
+
+
+class DawdlingCalls(HookedCalls):
+    """The real system calls, now and then after a pause: between two calls is where kills and others do most harm."""
+
+    def __init__(self, seed: str) -> None:
+        """Dawdle at random, or not at all."""
+        self._random = random.Random(seed)
+        self._share = self._random.choice([0, DAWDLES])
+
+    def around(self, call: str, arguments: tuple[Any, ...], perform: Callable[[], Any]) -> Any:
+        """Make a call."""
+        if self._random.random() < self._share:
+            time.sleep(self._random.expovariate(1 / PAUSE))
+        return perform()
 
 
 class Ledger:
@@ -288,7 +309,8 @@ def work(path: Path, records: Path, called: str, backend: str) -> None:
     ledger, markers = Ledger(records / "ledgers" / called), Markers(records / "markers")
 
     async def main() -> None:
-        async with await load_spool(path, STORMY) as spool, anyio.create_task_group() as tasks:
+        calls = DawdlingCalls(called)
+        async with await load_spool(path, STORMY, system_calls=calls) as spool, anyio.create_task_group() as tasks:
             for task in range(TASKS):
                 tasks.start_soon(Worker(spool, ledger, markers, f"{called}.{task}").run)
 
