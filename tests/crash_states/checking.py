@@ -1,0 +1,196 @@
+"""What becomes of a tree that power loss has left: it is rebuilt, loaded, recovered, looked at and used.
+
+What is found depends on the tree alone, and not on how it came about, so every distinct tree is rebuilt once in the
+life of the process. Whether it is what must be found is then judged for each point at which that tree may be on disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crash_states.disk import build
+from crash_states.scene import ANY, LOADS, MADE_AGAIN, QUEUES, SPOOL, WHERE
+from helpers.calls import WithoutSyncs
+from helpers.children import quick_directory
+from helpers.spools import state_of
+from helpers.stores import nothing
+from trio_multispool import NotASpool, SpoolError
+from trio_multispool.storage.claims import DirectoryClaim
+from trio_multispool.storage.directory import DirectoryStorage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from crash_states.disk import Tree
+    from crash_states.enumeration import Expected, States
+    from crash_states.scene import Found
+    from helpers.spools import State as SpoolState
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What was found after recovery."""
+
+    spool: str
+    entries: dict[str, list[Found]]
+    """By name, everywhere that it is."""
+    faults: tuple[str, ...]
+    """What contradicts a spool at rest after recovery, and what could not be done with it."""
+
+
+@dataclasses.dataclass
+class Tally:
+    """How many distinct states a case had, and which of them were bad."""
+
+    states: int = 0
+    bad: list[tuple[Tree, str]] = dataclasses.field(default_factory=list)
+
+    def __iadd__(self, other: Tally) -> Tally:
+        """Add up."""
+        self.states += other.states
+        self.bad += other.bad
+        return self
+
+
+class Checker:
+    """Rebuilds trees, each once, in a directory of its own."""
+
+    def __init__(self, base: Path, *, queues: tuple[str, ...] = QUEUES) -> None:
+        """Use an empty directory; the spool is loaded with these queues."""
+        self._base = base
+        self._queues = queues
+        self._outcomes: dict[Tree, Outcome] = {}
+
+    def check(self, states: States) -> Tally:
+        """Examine all, and judge."""
+        tally = Tally(len(states))
+        for tree, all_expected in states.items():
+            outcome = self.outcome(tree)
+            wrong = next(filter(None, (judge(outcome, expected) for expected in all_expected)), None)
+            if wrong is not None:
+                tally.bad.append((tree, wrong))
+        return tally
+
+    def outcome(self, tree: Tree) -> Outcome:
+        """Return what becomes of a tree."""
+        found = self._outcomes.get(tree)
+        if found is None:
+            directory = self.rebuilt(tree)
+            try:
+                found = self._outcomes[tree] = examine(directory / WHERE, self._queues, _names(tree))
+            finally:
+                shutil.rmtree(directory)
+        return found
+
+    def rebuilt(self, tree: Tree) -> Path:
+        """Return a new directory that holds a tree."""
+        directory = Path(tempfile.mkdtemp(dir=self._base))
+        build(tree, directory)
+        return directory
+
+
+def _names(tree: Tree) -> list[str]:
+    return sorted({name for path, content in tree if content is not None and not (name := os.path.basename(path)).startswith(".")})
+
+
+def examine(path: Path, queues: tuple[str, ...], names: Iterable[str]) -> Outcome:
+    """Load the spool, recover and sweep, look at every entry, and then use it, remove it, and use its name again."""
+    spool, store = LOADS, None
+    try:
+        try:
+            store = DirectoryStorage.open(path, queues, calls=WithoutSyncs())
+        except NotASpool:
+            spool = MADE_AGAIN
+            store = DirectoryStorage.open(path, queues, create=True, calls=WithoutSyncs())
+        _ = store.recover()
+        _ = list(store.sweep())
+        state = state_of(path)
+        entries = _entries(state)
+        # A reservation that power loss took is made again when somebody wants the entry.
+        faults = [fault for fault in state.faults() if not fault.endswith("has no reservation")]
+        faults += [] if state.adopted else ["the spool is not adopted"]
+        faults += _use(store, path, state.available, [name for name in names if name not in entries])
+    except SpoolError as error:
+        return Outcome(spool, {}, (f"the spool cannot be recovered: {error!r}",))
+    finally:
+        if store is not None:
+            store.close()
+    return Outcome(spool, entries, tuple(dict.fromkeys(faults)))
+
+
+def _entries(state: SpoolState) -> dict[str, list[Found]]:
+    places = {
+        **state.available,
+        **{f"{queue}/.checkout": held for queue, held in state.checked_out.items()},
+        **{f".quarantine/{queue}": held for queue, held in state.quarantined.items()},
+    }
+    entries: dict[str, list[Found]] = {}
+    for place, held in places.items():
+        for name, metadata in held.items():
+            entries.setdefault(name, []).append((place, metadata, state.data.get(name)))
+    return entries
+
+
+def _use(
+    store: DirectoryStorage, path: Path, available: dict[str, dict[str, bytes]], gone: Iterable[str]
+) -> Iterator[str]:
+    """Check out, return and remove every entry, and reserve the names of those that are gone; yield what is wrong."""
+    for queue, held in available.items():
+        for name in held:
+            yield from _failure(f"{name} is stuck in {queue}", lambda q=queue, n=name: store.release(_claim(store, q, n)))
+    yield from state_of(path).faults()
+    for queue, held in available.items():
+        for name in held:
+            if not any(_failure(name, lambda n=name: store.reserve(n))):
+                yield f"{name} can be reserved, and is in {queue}"
+            yield from _failure(f"{name} cannot be removed from {queue}", lambda q=queue, n=name: _remove(store, q, n))
+    for name in gone:
+        yield from _failure(f"{name} cannot be reserved", lambda n=name: store.give_up(store.reserve(n)))
+    after = state_of(path)
+    aside = {name for held in after.quarantined.values() for name in held}
+    if after.entries() != aside or set(after.data) - aside or after.registry - aside or after.temporary:
+        yield f"when all had been removed, there were left {after}"
+
+
+def _failure(words: str, act: Callable[[], object]) -> Iterator[str]:
+    try:
+        _ = act()
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is told
+        yield f"{words}: {error!r}"
+
+
+def _claim(store: DirectoryStorage, queue: str, name: str) -> DirectoryClaim:
+    claim = store.claim(queue, name, before_commit=nothing)
+    assert isinstance(claim, DirectoryClaim), claim
+    return claim
+
+
+def _remove(store: DirectoryStorage, queue: str, name: str) -> None:
+    store.remove(_claim(store, queue, name), durability=None, before_commit=nothing)
+
+
+def judge(outcome: Outcome, expected: Expected) -> str | None:
+    """Return what is wrong with an outcome, or `None`."""
+    faults = list(outcome.faults)
+    wanted = {each.name: each.outcomes for each in expected}
+    for name, legal in wanted.items():
+        if name == SPOOL:
+            if outcome.spool not in legal:
+                return "the spool does not load"
+        elif ANY in legal:
+            faults = [fault for fault in faults if fault != f"{name} has no data"]
+        else:
+            places = outcome.entries.get(name, [None])
+            if len(places) > 1:
+                return f"{name} is doubled: {places}"
+            if places[0] not in legal:
+                return f"{name} is {places[0]}, and not one of {sorted(map(repr, legal))}"
+    unknown = set(outcome.entries) - set(wanted)
+    if unknown:
+        return f"nobody made {sorted(unknown)}"
+    return "; ".join(faults) or None

@@ -1,0 +1,217 @@
+"""A spool on a recorded disk, and the store's operations, each with what must be found of its entry after power loss.
+
+What must be found is worked out from the promise alone, before the store is asked. While an operation runs, its entry
+is as it was, or in a state that the operation passes through. Once it has returned, it is in its last state if the
+call was of level `POWER`; a call of level `PROCESS` may be undone by power loss, so nothing is ruled out that was
+legal before. In a spool of level `PROCESS`, what no call of level `POWER` has acknowledged may even be torn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from typing import TYPE_CHECKING, TypeAlias
+
+from crash_states.recording import KilledError, Recording, RecordingCalls
+from helpers.calls import WithoutSyncs
+from helpers.stores import DATA, NEW, NEW_DATA, OLD, make_store, nothing, writing
+from trio_multispool import Durability
+from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.protocol import Releasing, Removing, Saving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from trio_multispool.storage.protocol import Claim, Settlement
+
+WHERE = "var/spool"
+"""The spool's directory, below the one that is recorded."""
+
+QUEUES = ("send", "retry")
+
+ANY = "torn, or gone"
+"""An outcome: nothing was promised about the entry."""
+
+SPOOL = ""
+"""The name under which it is expected of the spool itself that it `LOADS`, or that it can be `MADE_AGAIN`."""
+LOADS, MADE_AGAIN = "loads", "made again"
+
+Found: TypeAlias = tuple[str, bytes, bytes | None]
+"""A place, metadata and data. `None`: the entry is nowhere."""
+
+
+@dataclasses.dataclass
+class _Known:
+    """What is known of one entry."""
+
+    legal: set[object] = dataclasses.field(default_factory=lambda: {None})
+    """What may be found after power loss, while no operation is under way."""
+    now: Found | None = None
+    """Where it is; one that is checked out is counted to its queue, to which recovery returns it."""
+
+
+class Scene:
+    """A spool, made and synced, whose use is recorded from here on."""
+
+    def __init__(
+        self,
+        base: Path,
+        before: Scene | None = None,
+        *,
+        level: Durability = Durability.POWER,
+        queues: tuple[str, ...] = QUEUES,
+    ) -> None:
+        """Make the spool below `base`, or go on with that of a scene before, all of which is safe now."""
+        self.path = base / WHERE
+        self.level = level
+        self.queues = queues
+        """The queues that the program knows that loads the spool after power loss."""
+        make_store(self.path, queues=queues, calls=WithoutSyncs()).close()
+        self.recording = Recording(base)
+        self.start = 0
+        """The number of records that belong to what was prepared."""
+        self._known: dict[str, _Known] = {}
+        self._stores: list[DirectoryStorage] = []
+        self.recording.expect(SPOOL, frozenset((LOADS,)))
+        for name, known in ({} if before is None else before._known).items():
+            self._known[name] = _Known({known.now}, known.now)
+            self.tell(name)
+        self.one = self.process()
+
+    def process(self, level: Durability | None = None) -> Process:
+        """Open the spool as another process would, without recovering anything."""
+        calls = RecordingCalls(self.recording)
+        store = DirectoryStorage.open_unsafe(self.path, durability=level or self.level, calls=calls)
+        self._stores.append(store)
+        return Process(self, store, calls)
+
+    def begin(self) -> None:
+        """End what is preparation: power loss comes later."""
+        self.start = len(self.recording.records)
+
+    def close(self) -> None:
+        """Close all stores."""
+        for store in self._stores:
+            store.close()
+
+    def known(self, name: str) -> _Known:
+        """Return what is known of an entry."""
+        return self._known.setdefault(name, _Known())
+
+    @contextlib.contextmanager
+    def changing(
+        self, process: Process, name: str, durability: Durability | None, *passing: Found | None
+    ) -> Iterator[None]:
+        """Around a change of an entry: the states that it passes through, of which the last is where it ends."""
+        known = self.known(name)
+        before, level = set(known.legal), durability or process.level
+        torn = {ANY} if process.level is Durability.PROCESS else set[object]()
+        known.legal |= {known.now, *passing} | torn
+        known.now = passing[-1]
+        self.tell(name)
+        yield
+        if known.now == passing[-1]:  # unless somebody has gone on with it already
+            known.legal = {known.now} if level is Durability.POWER else known.legal | before
+            self.tell(name)
+
+    def tell(self, name: str) -> None:
+        """Record what is legal."""
+        self.recording.expect(name, frozenset(self.known(name).legal))
+
+
+class Process:
+    """One process that has the spool open. Its methods are the store's, with short arguments."""
+
+    def __init__(self, scene: Scene, store: DirectoryStorage, calls: RecordingCalls) -> None:
+        """Take the store."""
+        self.scene, self.store, self.calls = scene, store, calls
+        self.level = store._context.level
+
+    def _now(self, name: str) -> Found:
+        now = self.scene.known(name).now
+        assert now is not None, f"{name} is nowhere"
+        return now
+
+    def enqueue(
+        self, name: str, queue: str = "send", metadata: bytes = OLD, data: bytes = DATA, level: Durability | None = None
+    ) -> None:
+        """Reserve and enqueue."""
+        with self.scene.changing(self, name, level, (queue, metadata, data)):
+            self.store.enqueue(
+                self.store.reserve(name), queue, metadata, writing(data), durability=level, before_commit=nothing
+            )
+
+    def claim(self, name: str, queue: str = "send") -> Claim:
+        """Check out, which changes nothing that would survive its owner."""
+        claim = self.store.claim(queue, name, before_commit=nothing)
+        assert hasattr(claim, "metadata"), f"{name} of {queue} is {claim}"
+        return claim
+
+    def save(self, claim: Claim, queue: str, metadata: bytes | None = NEW, level: Durability | None = None) -> None:
+        """Save alone."""
+        self.settle(Saving(claim, queue, metadata, level, nothing))
+
+    def remove(self, claim: Claim, level: Durability | None = None) -> None:
+        """Remove alone."""
+        self.settle(Removing(claim, level, nothing))
+
+    def release(self, claim: Claim) -> None:
+        """Put back, which is not promised to be durable and need not be."""
+        self.store.release(claim)
+
+    def settle(self, *settlements: Settlement[Claim]) -> None:
+        """Settle together."""
+        with contextlib.ExitStack() as stack:
+            for settlement in settlements:
+                if not isinstance(settlement, Releasing):
+                    name, passing = settlement.claim.name, self._passing(settlement)
+                    stack.enter_context(self.scene.changing(self, name, settlement.durability, *passing))
+            for failure in self.store.settle(settlements):
+                if failure is not None:
+                    raise failure
+
+    def _passing(self, settlement: Saving[Claim] | Removing[Claim]) -> list[Found | None]:
+        source, old, data = self._now(settlement.claim.name)
+        if isinstance(settlement, Removing):
+            return [None]
+        new = old if settlement.metadata is None else settlement.metadata
+        return [(source, new, data), (settlement.queue, new, data)]
+
+    def quarantine(self, claim: Claim) -> None:
+        """Set aside. Nothing says that this survives power loss; the entry must, in one place or the other."""
+        queue, metadata, data = self._now(claim.name)
+        with self.scene.changing(self, claim.name, Durability.PROCESS, (f".quarantine/{queue}", metadata, data)):
+            self.store.quarantine(claim, "not to be read")
+
+    def replace_data(self, name: str, claim: Claim | None, data: bytes = NEW_DATA, level: Durability | None = None) -> None:
+        """Save the data."""
+        queue, metadata, _ = self._now(name)
+        with self.scene.changing(self, name, level, (queue, metadata, data)):
+            self.store.replace_data(name, claim, writing(data), durability=level, before_commit=nothing)
+
+    def replace_metadata(self, name: str, metadata: bytes = NEW, level: Durability | None = None) -> None:
+        """Save the metadata directly."""
+        queue, _, data = self._now(name)
+        with self.scene.changing(self, name, level, (queue, metadata, data)):
+            self.store.replace_metadata(queue, name, metadata, durability=level, before_commit=nothing)
+
+    def delete(self, name: str, level: Durability | None = None) -> None:
+        """Remove directly."""
+        queue, _, _ = self._now(name)
+        with self.scene.changing(self, name, level, None):
+            self.store.delete(queue, name, durability=level, before_commit=nothing)
+
+    def recover(self) -> None:
+        """Recover and sweep: whatever is legal stays legal."""
+        _ = self.store.recover()
+        _ = list(self.store.sweep())
+
+    def killed_at(self, n: int, act: Callable[[], object]) -> bool:
+        """Do something, and die before the n-th call that a disk would notice; tell whether there were so many."""
+        self.calls.before(n, self.calls.die)
+        try:
+            act()
+        except KilledError:
+            return True
+        return False
