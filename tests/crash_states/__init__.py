@@ -1,4 +1,4 @@
-"""Every state that power loss may leave a disk in, rebuilt and recovered: what must never be lost, torn, doubled or stuck.
+"""Every state that power loss may leave a disk in, rebuilt, recovered and looked at.
 
 `recording` writes down what an operation asks of the disk, `disk` is what that means, `enumeration` says what of it
 may be on the disk after power loss, `scene` and `cases` do operations and say what of them must be found again, and

@@ -8,17 +8,15 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, TypeAlias
 
-from crash_states.scene import Scene
 from helpers.stores import NEW, nothing
 from trio_multispool import Durability
 from trio_multispool.storage.protocol import Releasing, Removing, Saving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
-    from crash_states.scene import Process
-    from trio_multispool.storage.protocol import Claim
+    from crash_states.scene import Process, Scene
+    from trio_multispool.storage.protocol import Claim, Settlement
 
 Stage: TypeAlias = "Callable[..., Scene]"
 """Makes a new scene, in a directory of its own."""
@@ -103,52 +101,105 @@ def round_and_round(stage: Stage) -> Iterator[Scene]:
     yield scene
 
 
-def _levels(level: Durability) -> Case:
+def levels_mixed(stage: Stage) -> Iterator[Scene]:
+    """Every mixture of levels in the calls of one entry's life, in a spool of level `POWER`."""
+    for first, second, third in itertools.product((POWER, PROCESS), repeat=3):
+        scene = stage()
+        one = scene.one
+        one.enqueue("n", level=first)
+        one.save(one.claim("n"), "retry", level=second)
+        claim = one.claim("n", "retry")
+        one.replace_data("n", claim, level=third)
+        one.remove(claim, level=first)
+        yield scene
+
+
+def levels_mixed_directly(stage: Stage) -> Iterator[Scene]:
+    """The same with direct operations."""
+    for first, second, third in itertools.product((POWER, PROCESS), repeat=3):
+        scene = stage()
+        one = scene.one
+        one.enqueue("n", level=first)
+        one.replace_metadata("n", level=second)
+        one.replace_data("n", None, level=third)
+        one.save(one.claim("n"), "send", None, level=second)
+        one.delete("n", level=first)
+        yield scene
+
+
+LAST: dict[str, Callable[[Process, str], None]] = {
+    "save": lambda one, queue: one.save(one.claim("n", queue), "retry", level=POWER),
+    "save unchanged": lambda one, queue: one.save(one.claim("n", queue), "retry", None, level=POWER),
+    "remove": lambda one, queue: one.remove(one.claim("n", queue), level=POWER),
+    "data save": lambda one, queue: one.replace_data("n", one.claim("n", queue), level=POWER),
+    "direct save": lambda one, queue: one.replace_metadata("n", level=POWER),
+    "direct remove": lambda one, queue: one.delete("n", level=POWER),
+}
+"""Calls of level `POWER` on an entry in some queue."""
+
+
+def _raised(last: Callable[[Process, str], None], *, moved: bool) -> Case:
+    """Return the case of a call of level `POWER` in a spool of level `PROCESS`, on an entry that is not safe."""
+
     def case(stage: Stage) -> Iterator[Scene]:
-        for first, second, third in itertools.product((POWER, PROCESS), repeat=3):
-            scene = stage(level=level)
-            one = scene.one
-            one.enqueue("n", level=first)
-            one.save(one.claim("n"), "retry", level=second)
-            claim = one.claim("n", "retry")
-            one.replace_data("n", claim, level=third)
-            one.remove(claim, level=first)
-            yield scene
-            scene = stage(level=level)
-            one = scene.one
-            one.enqueue("n", level=first)
-            one.replace_metadata("n", level=second)
-            one.replace_data("n", None, level=third)
-            one.save(one.claim("n"), "send", None, level=second)
-            one.delete("n", level=first)
-            yield scene
+        scene = stage(level=PROCESS)
+        one = scene.one
+        if moved:
+            one.enqueue("n", level=POWER)
+            one.save(one.claim("n"), "retry", NEW)
+        else:
+            one.enqueue("n")
+        scene.begin()
+        last(one, "retry" if moved else "send")
+        yield scene
 
     return case
 
 
-def settled_together(stage: Stage) -> Iterator[Scene]:
-    """Three that are saved, removed and returned by one call; three saved; three removed."""
-    batches: list[Callable[[list[Claim]], list[object]]] = [
-        lambda claims: [Saving(claims[0], "retry", NEW, None, nothing), Removing(claims[1], None, nothing), Releasing(claims[2])],
-        lambda claims: [Saving(claim, "retry", NEW, None, nothing) for claim in claims],
-        lambda claims: [Saving(claims[0], "retry", None, None, nothing), Saving(claims[1], "send", NEW, PROCESS, nothing)],
-        lambda claims: [Removing(claim, None, nothing) for claim in claims],
-    ]
-    for batch in batches:
+def _saving(claim: Claim, queue: str, metadata: bytes | None = NEW, level: Durability | None = None) -> Saving[Claim]:
+    return Saving(claim, queue, metadata, level, nothing)
+
+
+def _removing(claim: Claim) -> Removing[Claim]:
+    return Removing(claim, None, nothing)
+
+
+BATCHES: dict[str, Callable[..., list[Settlement[Claim]]]] = {
+    "two saved": lambda a, b: [_saving(a, "retry"), _saving(b, "retry")],
+    "two removed": lambda a, b: [_removing(a), _removing(b)],
+    "saved elsewhere and in place": lambda a, b: [_saving(a, "retry", None), _saving(b, "send")],
+    "saved, removed, returned": lambda a, b, c: [_saving(a, "retry"), _removing(b), Releasing(c)],
+    "three saved: to a queue, with less, and in place": lambda a, b, c: [
+        _saving(a, "retry"),
+        _saving(b, "retry", NEW, PROCESS),
+        _saving(c, "send"),
+    ],
+}
+
+
+def _together(batch: Callable[..., list[Settlement[Claim]]]) -> Case:
+    """Return the case of entries that are settled by one call."""
+    names = "abc"[: batch.__code__.co_argcount]
+
+    def case(stage: Stage) -> Iterator[Scene]:
         scene = stage()
-        for name in "abc":
+        for name in names:
             scene.one.enqueue(name)
         scene = stage(scene)
-        claims = [scene.one.claim(name) for name in "abc"]
+        claims = [scene.one.claim(name) for name in names]
         scene.begin()
-        scene.one.settle(*batch(claims))
+        scene.one.settle(*batch(*claims))
         yield scene
+
+    return case
 
 
 CASES: dict[str, Case] = {name: _single(*operation) for name, operation in OPERATIONS.items()} | {
     "a whole life": life,
     "round and round": round_and_round,
-    "levels mixed, POWER spool": _levels(POWER),
-    "levels mixed, PROCESS spool": _levels(PROCESS),
-    "settled together": settled_together,
+    **{f"together: {name}": _together(batch) for name, batch in BATCHES.items()},
+    "levels mixed": levels_mixed,
+    "levels mixed, direct operations": levels_mixed_directly,
+    **{f"PROCESS spool: enqueue, POWER {name}": _raised(last, moved=False) for name, last in LAST.items()},
+    **{f"PROCESS spool: enqueue, save, POWER {name}": _raised(last, moved=True) for name, last in LAST.items()},
 }

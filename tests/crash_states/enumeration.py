@@ -1,6 +1,6 @@
-"""What may lie on a disk when the power fails, under two models of what a file system does.
+"""What may lie on a disk when the power fails, under three models of what a file system does.
 
-Common to both: after an fsync of a file has returned, its content is safe; until then, of each write since the last
+Common to all: after an fsync of a file has returned, its content is safe; until then, of each write since the last
 one nothing, the first half, or all may have reached the disk, for each file independently. After a sync of the whole
 file system, all that came before is safe.
 
@@ -8,11 +8,15 @@ file system, all that came before is safe.
 part of them is there; an fsync of anything makes all changes before it safe. (ext4, XFS.)
 
 *Weak*: any subset of the changes of directories may be there. A change is wholly there or not at all, and sets its
-entries to what it set them to, whatever else is there; of changes to one entry, the last that is there decides. An
-fsync of a directory makes safe every earlier change to an entry of that directory, and with it that change's other
-entry in another directory; an fsync of a file makes no directory entry safe. So of two renames in a row, the second
-may be there and the first not, and then the file has two names: btrfs does that, when the directory that the second
-led to was synced. Nothing weaker is modelled, because the design relies on atomic renames.
+entries to what it set them to, whatever else is there; of changes to one entry, the last that is there decides. So of
+two renames in a row, the second may be there and the first not, and then the file has two names. An fsync of a
+directory makes safe every earlier change to an entry of it, whole, so with what a rename did in another directory. An
+fsync of a file makes no entry safe. Nothing weaker than atomic renames is modelled: the design relies on them.
+
+*Weaker*: the same, but an fsync of a directory makes its entries safe as they are: for each, only the change that was
+the last to set it. Changes before that need not be there, nor what they did in another directory. btrfs, which logs
+what a directory holds and not how it came to that, is like this: a file that was moved to a directory and unlinked
+there comes back where it was moved from, unless that directory is synced too.
 
 A crash may come between any two calls, or in a call. What may be there grows with every call that is no sync, so
 it is enough to enumerate before each sync, before each change of what is expected, and at the end.
@@ -53,11 +57,14 @@ class _Moment:
         self.changes: list[Change] = []
         self.safe: set[int] = set()
         """The changes that are safe in the weak model, by number."""
+        self.last_safe: set[int] = set()
+        """Likewise in the weaker one."""
         self.committed = 0
         """How many changes are safe in the ordered model."""
         self.contents: dict[int, list[bytes]] = {inode: [data] for inode, data in disk.contents.items()}
         """What may be in each file: what is safe, and then what each later write may have made of it."""
-        self.names: dict[int, str] = {}
+        self.names: dict[int, str] = {inode: _entry_name(entry) for entry, inode in disk.entries.items()}
+        """Which entry of the spool each file belongs to."""
         self.directories = {inode for inode in disk.entries.values() if inode not in disk.contents}
         self.expected: dict[str, Expect] = {}
 
@@ -65,20 +72,13 @@ class _Moment:
         """Go on by one record."""
         match record:
             case Change():
-                self.changes.append(record)
-                for entry, inode in record.sets:
-                    if inode is not None and inode not in self.names:
-                        self.names[inode] = _entry_name(entry)
-                    if inode is not None and inode not in self.contents and inode not in self.directories:
-                        if record.words.startswith("mkdir"):
-                            self.directories.add(inode)
-                        else:
-                            self.contents[inode] = [b""]
+                self._change(record)
             case Write(inode):
                 last = self.contents[inode][-1]
                 self.contents[inode] += [record.apply(last, half=True), record.apply(last)]
             case Sync(inode=None):
                 self.safe.update(range(len(self.changes)))
+                self.last_safe.update(self.safe)
                 self.committed = len(self.changes)
                 self.contents = {inode: versions[-1:] for inode, versions in self.contents.items()}
             case Sync(inode=inode):
@@ -86,9 +86,32 @@ class _Moment:
                 if inode in self.contents:
                     self.contents[inode] = self.contents[inode][-1:]
                 else:
-                    self.safe.update(i for i, change in enumerate(self.changes) if _touches(change, inode))
+                    touching, last = self._changes_of(inode)
+                    self.safe |= touching
+                    self.last_safe |= last
             case Expect(name):
                 self.expected[name] = record
+
+    def _change(self, change: Change) -> None:
+        self.changes.append(change)
+        for entry, inode in change.sets:
+            if inode is None or inode in self.contents or inode in self.directories:
+                continue
+            self.names[inode] = _entry_name(entry)
+            if change.words.startswith("mkdir"):
+                self.directories.add(inode)
+            else:
+                self.contents[inode] = [b""]
+
+    def _changes_of(self, directory: int | None) -> tuple[set[int], set[int]]:
+        """Return which changes touched a directory's entries, by number, and which made them what they are."""
+        last: dict[Entry, int] = {}
+        touching: set[int] = set()
+        for number, change in enumerate(self.changes):
+            mine = [entry for entry, _ in change.sets if entry[0] == directory]
+            last.update(dict.fromkeys(mine, number))
+            touching |= {number} if mine else set()
+        return touching, set(last.values())
 
     def trees(self, entries: Mapping[Entry, int], versions: Callable[[int], Sequence[bytes]]) -> Iterator[Tree]:
         """Yield the trees with those directory entries, and each file that can be seen in each of its versions."""
@@ -105,10 +128,6 @@ class _Moment:
     def extremes(self, inode: int) -> Sequence[bytes]:
         """Return what a file contains if nothing has reached the disk, and if all has."""
         return list(dict.fromkeys((self.contents[inode][0], self.contents[inode][-1])))
-
-
-def _touches(change: Change, directory: int | None) -> bool:
-    return any(parent == directory for (parent, _), _ in change.sets)
 
 
 def _entry_name(entry: Entry) -> str:
@@ -131,10 +150,20 @@ def ordered(moment: _Moment) -> Iterator[Tree]:
 
 def weak(moment: _Moment) -> Iterator[Tree]:
     """Yield what may be on the disk under the weak model."""
+    return _subsets(moment, moment.safe)
+
+
+def weaker(moment: _Moment) -> Iterator[Tree]:
+    """Yield what may be on the disk under the weaker model."""
+    return _subsets(moment, moment.last_safe)
+
+
+def _subsets(moment: _Moment, safe: set[int]) -> Iterator[Tree]:
+    """Yield the trees with all changes that are safe, and any of the others."""
     base = dict(moment.disk.entries)
-    for number in sorted(moment.safe):
+    for number in sorted(safe):
         _set(base, moment.changes[number].sets)
-    names = [_by_name(moment, group) for group in _groups(moment)]
+    names = [_by_name(moment, group) for group in _groups(moment, safe)]
     by_name: dict[str, list[_Outcomes]] = {}
     for name, outcomes in names:
         by_name.setdefault(name, []).append(outcomes)
@@ -155,7 +184,11 @@ _Outcomes: TypeAlias = list[_Outcome]
 
 
 def _in_turn(
-    moment: _Moment, base: Mapping[Entry, int], name: str, mine: Sequence[_Outcomes], others: Sequence[Sequence[_Outcomes]]
+    moment: _Moment,
+    base: Mapping[Entry, int],
+    name: str,
+    mine: Sequence[_Outcomes],
+    others: Sequence[Sequence[_Outcomes]],
 ) -> Iterator[Tree]:
     """Yield one name in each of its states, all others with all their changes or with none."""
     extremes = [([group[0] for group in groups], [group[-1] for group in groups]) for groups in others]
@@ -168,11 +201,11 @@ def _in_turn(
             yield from moment.trees(_with(base, [*combination, *itertools.chain(*rest)]), versions)
 
 
-def _groups(moment: _Moment) -> list[list[int]]:
+def _groups(moment: _Moment, safe: set[int]) -> list[list[int]]:
     """Return the changes that are not safe, by number, in groups that share no entry."""
     group_of: dict[Entry, list[int]] = {}
     for number, change in enumerate(moment.changes):
-        if number in moment.safe:
+        if number in safe:
             continue
         group = [number]
         for entry, _ in change.sets:
@@ -221,7 +254,7 @@ def _set(entries: dict[Entry, int], sets: Iterable[tuple[Entry, int | None]]) ->
             entries[entry] = inode
 
 
-MODELS: dict[str, Callable[[_Moment], Iterator[Tree]]] = {"ordered": ordered, "weak": weak}
+MODELS: dict[str, Callable[[_Moment], Iterator[Tree]]] = {"ordered": ordered, "weak": weak, "weaker": weaker}
 
 
 def crash_states(disk: Disk, records: Sequence[Record], model: str, *, start: int = 0) -> States:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crash_states.checking import Checker, Tally
+from crash_states.disk import Sync
 from crash_states.enumeration import MODELS, crash_states
-from crash_states.scene import QUEUES, Scene
+from crash_states.recording import Recording, RecordingCalls
+from crash_states.scene import QUEUES, WHERE, Scene
 from helpers.children import quick_directory
+from trio_multispool.storage.directory import DirectoryStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
-    from crash_states.cases import Case
+    from crash_states.cases import Case, Stage
+    from crash_states.disk import Tree
+    from crash_states.enumeration import States
 
 
 class Theatre:
@@ -36,7 +42,7 @@ class Theatre:
         return Path(tempfile.mkdtemp(dir=self._base))
 
     @contextlib.contextmanager
-    def stages(self) -> Iterator[object]:
+    def stages(self) -> Iterator[Stage]:
         """Yield what makes scenes, and close them."""
         scenes: list[Scene] = []
 
@@ -61,10 +67,48 @@ class Theatre:
         tallies = {model: Tally() for model in MODELS}
         for scene in self.scenes(case):
             for model, tally in tallies.items():
-                recording = scene.recording
-                states = crash_states(recording.initial, recording.records, model, start=scene.start)
-                tally += self.checker(scene.queues).check(states)
+                tally.add(self.checker(scene.queues).check(states_of(scene, model)))
         return tallies
+
+    def play_recovery(self, case: Case) -> dict[str, Tally]:
+        """Play a case, recover from every state of it, and check every state that power loss leaves of *that*."""
+        tallies = {model: Tally() for model in MODELS}
+        for scene in self.scenes(case):
+            checker = self.checker(scene.queues)
+            for model, tally in tallies.items():
+                again: States = {}
+                for tree, expected in states_of(scene, model).items():
+                    for left in self._left_of_recovery(checker.rebuilt(tree), scene.queues, model):
+                        again.setdefault(left, set()).update(expected)
+                tally.add(checker.check(again))
+        return tallies
+
+    def _left_of_recovery(self, directory: Path, queues: tuple[str, ...], model: str) -> Iterable[Tree]:
+        recording = Recording(directory)
+        store = DirectoryStorage.open(directory / WHERE, queues, calls=RecordingCalls(recording))
+        _ = store.recover()
+        _ = list(store.sweep())
+        store.close()
+        shutil.rmtree(directory)
+        return crash_states(recording.initial, recording.records, model)
+
+    def without(self, scene: Scene, left_out: Collection[int]) -> dict[str, int]:
+        """Return how many states are bad, by model, if some records had not been made."""
+        return {model: len(self.checker(scene.queues).check(states_of(scene, model, left_out)).bad) for model in MODELS}
+
+
+def states_of(scene: Scene, model: str, left_out: Collection[int] = ()) -> States:
+    """Return the states of a scene after its beginning, without some of its records."""
+    records = scene.recording.records
+    start = sum(number not in left_out for number in range(scene.start))
+    kept = [record for number, record in enumerate(records) if number not in left_out]
+    return crash_states(scene.recording.initial, kept, model, start=start)
+
+
+def syncs_of(scene: Scene) -> list[tuple[int, str]]:
+    """Return the syncs after a scene's beginning, each by its number and in words."""
+    numbered = list(enumerate(scene.recording.records))[scene.start :]
+    return [(number, record.words.replace(f"{WHERE}/", "")) for number, record in numbered if isinstance(record, Sync)]
 
 
 @contextlib.contextmanager

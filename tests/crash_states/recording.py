@@ -8,6 +8,8 @@ which it knows what a descriptor or a name leads to.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class KilledError(BaseException):
-    """The process is dead: nothing that its code still tries has any effect."""
+    """Ends the code of a process that is killed."""
 
 
 class Recording:
@@ -134,14 +136,17 @@ class RecordingCalls(HookedCalls):
         self._left = 0
         self._act: Callable[[], None] | None = None
         self._dead = False
+        self._locked: set[int] = set()
 
     def before(self, n: int, act: Callable[[], None]) -> None:
         """Do `act` right before the n-th call from here that a disk would notice; the first is 0."""
         self._left, self._act = n, act
 
     def die(self) -> None:
-        """Be killed."""
+        """Be killed: the kernel drops the locks, and nothing that is still tried has any effect."""
         self._dead = True
+        for fd in self._locked:
+            fcntl.flock(fd, fcntl.LOCK_UN)
         raise KilledError
 
     @property
@@ -152,16 +157,18 @@ class RecordingCalls(HookedCalls):
     def around(self, call: str, arguments: tuple[Any, ...], perform: Callable[[], Any]) -> Any:
         """Make a call, and write it down."""
         if self._dead and call not in NEVER_FAIL:
-            raise KilledError
+            raise OSError(errno.EIO, "dead")
         if self._act is not None and self._is_noticed(call, arguments):
             self._left -= 1
             if self._left < 0:
                 act, self._act = self._act, None
                 act()
-        if call in ("sync", "write_out", "sync_file_system"):
-            answer = None  # the disk that is meant is the recorded one
-        else:
-            answer = perform()
+        # A sync is only written down: the disk that is meant is the recorded one.
+        answer = None if call in ("sync", "write_out", "sync_file_system") else perform()
+        if call == "lock":
+            self._locked.add(arguments[0])
+        elif call == "close":
+            self._locked.discard(arguments[0])
         self._recording.note(call, arguments, answer)
         return answer
 

@@ -3,7 +3,10 @@
 What must be found is worked out from the promise alone, before the store is asked. While an operation runs, its entry
 is as it was, or in a state that the operation passes through. Once it has returned, it is in its last state if the
 call was of level `POWER`; a call of level `PROCESS` may be undone by power loss, so nothing is ruled out that was
-legal before. In a spool of level `PROCESS`, what no call of level `POWER` has acknowledged may even be torn.
+legal before. An entry's data and the rest of it are acknowledged apart: a save does not make an earlier replacement of
+the data durable that was not to be, and the other way round. In a spool of level `PROCESS` a call of that level
+promises nothing, and its entry may be torn, doubled or gone; but a call of level `POWER` that returns has made all of
+its entry safe.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ SPOOL = ""
 """The name under which it is expected of the spool itself that it `LOADS`, or that it can be `MADE_AGAIN`."""
 LOADS, MADE_AGAIN = "loads", "made again"
 
-Found: TypeAlias = tuple[str, bytes, bytes | None]
+Found: TypeAlias = tuple[str, bytes, bytes]
 """A place, metadata and data. `None`: the entry is nowhere."""
 
 
@@ -45,10 +48,27 @@ Found: TypeAlias = tuple[str, bytes, bytes | None]
 class _Known:
     """What is known of one entry."""
 
-    legal: set[object] = dataclasses.field(default_factory=lambda: {None})
-    """What may be found after power loss, while no operation is under way."""
+    places: set[object] = dataclasses.field(default_factory=lambda: {None})
+    """Where it may be found with which metadata (both as one value), or `None` or `ANY`."""
+    datas: set[bytes] = dataclasses.field(default_factory=set)
+    """What data it may have, if it is found."""
     now: Found | None = None
     """Where it is; one that is checked out is counted to its queue, to which recovery returns it."""
+
+    @classmethod
+    def safe(cls, now: Found | None) -> _Known:
+        """Return what is known of an entry of which everything is safe."""
+        return cls({None}) if now is None else cls({now[:2]}, {now[2]}, now)
+
+    def allow(self, now: Found | None) -> None:
+        """Let it be found in one more state."""
+        self.places.add(None if now is None else now[:2])
+        self.datas |= set() if now is None else {now[2]}
+
+    def legal(self) -> frozenset[object]:
+        """Return all states in which it may be found."""
+        plain = {place for place in self.places if place is None or place == ANY}
+        return frozenset(plain | {(*place, data) for place in self.places - plain for data in self.datas})
 
 
 class Scene:
@@ -61,23 +81,44 @@ class Scene:
         *,
         level: Durability = Durability.POWER,
         queues: tuple[str, ...] = QUEUES,
+        made: bool = True,
     ) -> None:
-        """Make the spool below `base`, or go on with that of a scene before, all of which is safe now."""
+        """Make the spool below `base`, or go on with that of a scene before, all of which is safe now.
+
+        If it is not `made`, `create` makes it, and is recorded.
+        """
         self.path = base / WHERE
         self.level = level
         self.queues = queues
         """The queues that the program knows that loads the spool after power loss."""
-        make_store(self.path, queues=queues, calls=WithoutSyncs()).close()
+        if made:
+            make_store(self.path, queues=queues, calls=WithoutSyncs()).close()
         self.recording = Recording(base)
         self.start = 0
         """The number of records that belong to what was prepared."""
         self._known: dict[str, _Known] = {}
         self._stores: list[DirectoryStorage] = []
-        self.recording.expect(SPOOL, frozenset((LOADS,)))
+        self.recording.expect(SPOOL, frozenset((LOADS,) if made else (LOADS, MADE_AGAIN)))
         for name, known in ({} if before is None else before._known).items():
-            self._known[name] = _Known({known.now}, known.now)
+            self._known[name] = _Known.safe(known.now)
             self.tell(name)
-        self.one = self.process()
+        if made:
+            self.one = self.process()
+
+    def create(self, queues: tuple[str, ...] = QUEUES, calls: RecordingCalls | None = None) -> Process:
+        """Create the spool, or what is missing of it, and open it."""
+        calls = RecordingCalls(self.recording) if calls is None else calls
+        store = DirectoryStorage.open(self.path, queues, create=True, durability=self.level, calls=calls)
+        self.recording.expect(SPOOL, frozenset((LOADS,)))
+        self._stores.append(store)
+        return Process(self, store, calls)
+
+    def load(self, queues: tuple[str, ...] = QUEUES) -> Process:
+        """Open the spool with these queues, without making anything."""
+        calls = RecordingCalls(self.recording)
+        store = DirectoryStorage.open(self.path, queues, durability=self.level, calls=calls)
+        self._stores.append(store)
+        return Process(self, store, calls)
 
     def process(self, level: Durability | None = None) -> Process:
         """Open the spool as another process would, without recovering anything."""
@@ -104,20 +145,35 @@ class Scene:
         self, process: Process, name: str, durability: Durability | None, *passing: Found | None
     ) -> Iterator[None]:
         """Around a change of an entry: the states that it passes through, of which the last is where it ends."""
-        known = self.known(name)
-        before, level = set(known.legal), durability or process.level
-        torn = {ANY} if process.level is Durability.PROCESS else set[object]()
-        known.legal |= {known.now, *passing} | torn
-        known.now = passing[-1]
+        known, level, last = self.known(name), durability or process.level, passing[-1]
+        before = known.now
+        for each in (before, *passing):
+            known.allow(each)
+        if process.level is level is Durability.PROCESS:
+            known.places.add(ANY)
+        known.now = last
         self.tell(name)
         yield
-        if known.now == passing[-1]:  # unless somebody has gone on with it already
-            known.legal = {known.now} if level is Durability.POWER else known.legal | before
-            self.tell(name)
+        if level is Durability.POWER and known.now == last:  # unless somebody has gone on with it already
+            safe = _Known.safe(last)
+            if not _only_data_differ(before, last):
+                known.places = safe.places
+            if process.level is Durability.PROCESS or before is None or _only_data_differ(before, last):
+                known.datas = safe.datas
+        self.tell(name)
+
+    def acknowledge(self, name: str, now: Found | None) -> None:
+        """Take what somebody was told of an entry for a promise."""
+        self._known[name] = _Known.safe(now)
+        self.tell(name)
 
     def tell(self, name: str) -> None:
         """Record what is legal."""
-        self.recording.expect(name, frozenset(self.known(name).legal))
+        self.recording.expect(name, self.known(name).legal())
+
+
+def _only_data_differ(one: Found | None, two: Found | None) -> bool:
+    return one is not None and two is not None and one[:2] == two[:2] and one[2] != two[2]
 
 
 class Process:
@@ -184,7 +240,9 @@ class Process:
         with self.scene.changing(self, claim.name, Durability.PROCESS, (f".quarantine/{queue}", metadata, data)):
             self.store.quarantine(claim, "not to be read")
 
-    def replace_data(self, name: str, claim: Claim | None, data: bytes = NEW_DATA, level: Durability | None = None) -> None:
+    def replace_data(
+        self, name: str, claim: Claim | None, data: bytes = NEW_DATA, level: Durability | None = None
+    ) -> None:
         """Save the data."""
         queue, metadata, _ = self._now(name)
         with self.scene.changing(self, name, level, (queue, metadata, data)):
