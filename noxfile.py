@@ -89,6 +89,15 @@ def architecture(session: nox.Session) -> None:
     session.run("lint-imports")
 
 
+@nox.session(name="crash-states", default=False)
+def crash_states(session: nox.Session) -> None:
+    """Check every state that power loss may leave a disk in, the longer cases too, and print how many there are."""
+    session.install("--editable", ".[cli]", *group("test"))
+    session.env["TRIO_MULTISPOOL_CRASH_STATES"] = "all"
+    tests = sorted(map(str, Path("tests").glob("test_crash_states*.py")))
+    session.run("pytest", "-v", *tests, *session.posargs)
+
+
 @nox.session(default=False)
 def demo(session: nox.Session) -> None:
     """Run the demonstration."""

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from crash_states.playing import Theatre
 
 CASES = cases.CASES | company.CASES
-if os.environ.get("TRIO_MULTISPOOL_CRASH_STATES") == "all":
+ALL = os.environ.get("TRIO_MULTISPOOL_CRASH_STATES") == "all"
+if ALL:
     CASES |= company.MORE
 
-RECOVERED = (
+_RECOVERED = (
     "enqueue",
     "save changed",
     "save in place",
@@ -36,6 +37,7 @@ RECOVERED = (
     "direct save",
     "round and round",
 )
+RECOVERED = tuple(CASES) if ALL else _RECOVERED
 """Cases from whose states recovery has something to do."""
 
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from helpers.stores import NEW, nothing
 from trio_multispool import Durability
 from trio_multispool.storage.protocol import Releasing, Removing, Saving
+from trio_multispool.storage.syncfs import TRUSTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from crash_states.scene import Process, Scene
-    from trio_multispool.storage.protocol import Claim, Settlement
+from trio_multispool.storage.protocol import Claim, Settlement
 
 Stage: TypeAlias = "Callable[..., Scene]"
 """Makes a new scene, in a directory of its own."""
@@ -194,10 +195,57 @@ def _together(batch: Callable[..., list[Settlement[Claim]]]) -> Case:
     return case
 
 
+def enqueued_together(stage: Stage) -> Iterator[Scene]:
+    """Two to one queue."""
+    scene = stage()
+    scene.one.enqueue_together(("a", "send", None), ("b", "send", None))
+    yield scene
+
+
+def enqueued_with_less(stage: Stage) -> Iterator[Scene]:
+    """Two to two queues, one of them with less."""
+    scene = stage()
+    scene.one.enqueue_together(("a", "send", None), ("b", "retry", PROCESS))
+    yield scene
+
+
+def _learned(scene: Scene) -> Process:
+    """Return a process that has learned what syncs cost, on a file system where it may sync all of it at once."""
+    one = scene.process(file_system=min(TRUSTED))
+    one.enqueue("w")
+    scene.make_safe()
+    return one
+
+
+def enqueued_with_one_sync(stage: Stage) -> Iterator[Scene]:
+    """Two to one queue, with one sync for all of their files."""
+    scene = stage()
+    one = _learned(scene)
+    scene.begin()
+    one.enqueue_together(("a", "send", None), ("b", "send", None))
+    yield scene
+
+
+def saved_with_one_sync(stage: Stage) -> Iterator[Scene]:
+    """Three, likewise."""
+    scene = stage()
+    for name in "abc":
+        scene.one.enqueue(name)
+    one = _learned(scene)
+    claims = [one.claim(name) for name in "abc"]
+    scene.begin()
+    one.settle(*(_saving(claim, "retry") for claim in claims))
+    yield scene
+
+
 CASES: dict[str, Case] = {name: _single(*operation) for name, operation in OPERATIONS.items()} | {
     "a whole life": life,
     "round and round": round_and_round,
     **{f"together: {name}": _together(batch) for name, batch in BATCHES.items()},
+    "together: enqueued": enqueued_together,
+    "together: enqueued to two queues, one with less": enqueued_with_less,
+    "together: enqueued, one sync for all files": enqueued_with_one_sync,
+    "together: three saved, one sync for all files": saved_with_one_sync,
     "levels mixed": levels_mixed,
     "levels mixed, direct operations": levels_mixed_directly,
     **{f"PROCESS spool: enqueue, POWER {name}": _raised(last, moved=False) for name, last in LAST.items()},

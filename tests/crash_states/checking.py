@@ -42,6 +42,10 @@ class Outcome:
     """What contradicts a spool at rest after recovery, and what could not be done with it."""
 
 
+_outcomes: dict[tuple[tuple[str, ...], Tree], Outcome] = {}
+"""By the queues of the program that loads the tree, and the tree."""
+
+
 @dataclasses.dataclass
 class Tally:
     """How many distinct states a case had, and which of them were bad."""
@@ -62,25 +66,28 @@ class Checker:
         """Use an empty directory; the spool is loaded with these queues."""
         self._base = base
         self._queues = queues
-        self._outcomes: dict[Tree, Outcome] = {}
 
     def check(self, states: States) -> Tally:
         """Examine all, and judge."""
         tally = Tally(len(states))
+        tally.bad.extend(self.bad(states))
+        return tally
+
+    def bad(self, states: States) -> Iterator[tuple[Tree, str]]:
+        """Examine one after the other, and yield those that are bad, with what is wrong."""
         for tree, all_expected in states.items():
             outcome = self.outcome(tree)
             wrong = next(filter(None, (judge(outcome, expected) for expected in all_expected)), None)
             if wrong is not None:
-                tally.bad.append((tree, wrong))
-        return tally
+                yield tree, wrong
 
     def outcome(self, tree: Tree) -> Outcome:
         """Return what becomes of a tree."""
-        found = self._outcomes.get(tree)
+        found = _outcomes.get((self._queues, tree))
         if found is None:
             directory = self.rebuilt(tree)
             try:
-                found = self._outcomes[tree] = examine(directory / WHERE, self._queues, _names(tree))
+                found = _outcomes[self._queues, tree] = examine(directory / WHERE, self._queues, _names(tree))
             finally:
                 shutil.rmtree(directory)
         return found

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Theatre:
-    """Where scenes are played and states are rebuilt; what became of a state is remembered for all cases."""
+    """Where scenes are played and states are rebuilt; what became of a state is remembered."""
 
     def __init__(self, base: Path) -> None:
         """Use an empty directory."""
@@ -95,6 +95,11 @@ class Theatre:
     def without(self, scene: Scene, left_out: Collection[int]) -> dict[str, int]:
         """Return how many states are bad, by model, if some records had not been made."""
         return {model: len(self.checker(scene.queues).check(states_of(scene, model, left_out)).bad) for model in MODELS}
+
+    def is_needed(self, scene: Scene, left_out: Collection[int], models: Iterable[str]) -> bool:
+        """Tell whether any state is bad, under any of these models, if some records had not been made."""
+        checker = self.checker(scene.queues)
+        return any(any(checker.bad(states_of(scene, model, left_out))) for model in models)
 
 
 def states_of(scene: Scene, model: str, left_out: Collection[int] = ()) -> States:

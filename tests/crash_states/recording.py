@@ -130,9 +130,10 @@ class Recording:
 class RecordingCalls(HookedCalls):
     """The system calls of one process; it may be interrupted by another, or killed, before a call that is recorded."""
 
-    def __init__(self, recording: Recording) -> None:
-        """Write down in this recording, beside others who may."""
+    def __init__(self, recording: Recording, *, file_system: int | None = None) -> None:
+        """Write down in this recording, beside others who may; say that the file system is of a certain type."""
         self._recording = recording
+        self._file_system = file_system
         self._left = 0
         self._act: Callable[[], None] | None = None
         self._dead = False
@@ -163,6 +164,8 @@ class RecordingCalls(HookedCalls):
             if self._left < 0:
                 act, self._act = self._act, None
                 act()
+        if call == "file_system_type" and self._file_system is not None:
+            return self._file_system
         # A sync is only written down: the disk that is meant is the recorded one.
         answer = None if call in ("sync", "write_out", "sync_file_system") else perform()
         if call == "lock":

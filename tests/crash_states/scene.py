@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from crash_states.disk import Sync
 from crash_states.recording import KilledError, Recording, RecordingCalls
 from helpers.calls import WithoutSyncs
 from helpers.stores import DATA, NEW, NEW_DATA, OLD, make_store, nothing, writing
 from trio_multispool import Durability
 from trio_multispool.storage.directory import DirectoryStorage
-from trio_multispool.storage.protocol import Releasing, Removing, Saving
+from trio_multispool.storage.protocol import Enqueueing, Releasing, Removing, Saving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -120,12 +121,16 @@ class Scene:
         self._stores.append(store)
         return Process(self, store, calls)
 
-    def process(self, level: Durability | None = None) -> Process:
+    def process(self, level: Durability | None = None, file_system: int | None = None) -> Process:
         """Open the spool as another process would, without recovering anything."""
-        calls = RecordingCalls(self.recording)
+        calls = RecordingCalls(self.recording, file_system=file_system)
         store = DirectoryStorage.open_unsafe(self.path, durability=level or self.level, calls=calls)
         self._stores.append(store)
         return Process(self, store, calls)
+
+    def make_safe(self) -> None:
+        """Let all that was done so far reach the disk."""
+        self.recording.records.append(Sync("sync everything", None))
 
     def begin(self) -> None:
         """End what is preparation: power loss comes later."""
@@ -197,6 +202,18 @@ class Process:
             self.store.enqueue(
                 self.store.reserve(name), queue, metadata, writing(data), durability=level, before_commit=nothing
             )
+
+    def enqueue_together(self, *wanted: tuple[str, str, Durability | None]) -> None:
+        """Reserve and enqueue several, each a name, a queue and a level."""
+        with contextlib.ExitStack() as stack:
+            enqueuings: list[Enqueueing[Any]] = []
+            for name, queue, level in wanted:
+                stack.enter_context(self.scene.changing(self, name, level, (queue, OLD, DATA)))
+                reservation = self.store.reserve(name)
+                enqueuings.append(Enqueueing(reservation, queue, OLD, writing(DATA), level, nothing))
+            for failure in self.store.enqueue_together(enqueuings):
+                if failure is not None:
+                    raise failure
 
     def claim(self, name: str, queue: str = "send") -> Claim:
         """Check out, which changes nothing that would survive its owner."""
