@@ -37,8 +37,9 @@ _RECOVERED = (
     "direct save",
     "round and round",
 )
-RECOVERED = tuple(CASES) if ALL else _RECOVERED
-"""Cases from whose states recovery has something to do."""
+_BAD = {case for case, _ in KNOWN}
+RECOVERED = tuple(case for case in CASES if case not in _BAD) if ALL else _RECOVERED
+"""Cases from whose states recovery has something to do; a state that is known to be bad stays bad."""
 
 
 class _Table:

@@ -110,7 +110,7 @@ def examine(path: Path, queues: tuple[str, ...], names: Iterable[str]) -> Outcom
     store: DirectoryStorage | None = None
     spool = LOADS
     try:
-        spool = LOADS if _loads(path, queues) else MADE_AGAIN
+        spool = LOADS if loads(path, queues) else MADE_AGAIN
         store = DirectoryStorage.open(path, queues, create=spool == MADE_AGAIN, calls=WithoutSyncs())
         _ = store.recover()
         _ = list(store.sweep())
@@ -128,7 +128,7 @@ def examine(path: Path, queues: tuple[str, ...], names: Iterable[str]) -> Outcom
     return Outcome(spool, entries, tuple(dict.fromkeys(faults)))
 
 
-def _loads(path: Path, queues: tuple[str, ...]) -> bool:
+def loads(path: Path, queues: tuple[str, ...]) -> bool:
     """Tell whether the spool can be loaded, and is adopted; writes nothing. Raises a `SpoolError` but `NotASpool`."""
     try:
         store = DirectoryStorage.look(path)

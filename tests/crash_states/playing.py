@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crash_states.checking import Checker, Tally
+from crash_states.checking import Checker, Tally, loads
 from crash_states.disk import Sync
 from crash_states.enumeration import MODELS, crash_states
 from crash_states.recording import Recording, RecordingCalls
@@ -85,7 +85,8 @@ class Theatre:
 
     def _left_of_recovery(self, directory: Path, queues: tuple[str, ...], model: str) -> Iterable[Tree]:
         recording = Recording(directory)
-        store = DirectoryStorage.open(directory / WHERE, queues, calls=RecordingCalls(recording))
+        create, calls = not loads(directory / WHERE, queues), RecordingCalls(recording)
+        store = DirectoryStorage.open(directory / WHERE, queues, create=create, calls=calls)
         _ = store.recover()
         _ = list(store.sweep())
         store.close()
