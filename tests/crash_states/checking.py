@@ -119,7 +119,7 @@ def examine(path: Path, queues: tuple[str, ...], names: Iterable[str]) -> Outcom
         # A reservation that power loss took is made again when somebody wants the entry.
         faults = [fault for fault in state.faults() if not fault.endswith("has no reservation")]
         faults += [] if state.adopted else ["the spool is not adopted"]
-        faults += _use(store, path, state.available, [name for name in names if name not in entries])
+        faults += _use(store, path, state, [name for name in names if name not in entries])
     except SpoolError as error:
         return Outcome(spool, {}, (f"the spool cannot be recovered: {error!r}",))
     finally:
@@ -153,20 +153,19 @@ def _entries(state: SpoolState) -> dict[str, list[Found]]:
     return entries
 
 
-def _use(
-    store: DirectoryStorage, path: Path, available: dict[str, dict[str, bytes]], gone: Iterable[str]
-) -> Iterator[str]:
+def _use(store: DirectoryStorage, path: Path, state: SpoolState, gone: Iterable[str]) -> Iterator[str]:
     """Check out, return and remove every entry, and reserve the names of those that are gone; yield what is wrong."""
-    for queue, held in available.items():
+    for queue, held in state.available.items():
         for name in held:
             yield from _failure(
                 f"{name} is stuck in {queue}", lambda q=queue, n=name: store.release(_claim(store, q, n))
             )
+    for name in sorted(state.entries()):
+        if not any(_failure(name, lambda n=name: store.reserve(n))):
+            yield f"{name} can be reserved, and is in {state.places(name)}"
     yield from state_of(path).faults()
-    for queue, held in available.items():
+    for queue, held in state.available.items():
         for name in held:
-            if not any(_failure(name, lambda n=name: store.reserve(n))):
-                yield f"{name} can be reserved, and is in {queue}"
             yield from _failure(f"{name} cannot be removed from {queue}", lambda q=queue, n=name: _remove(store, q, n))
     for name in gone:
         yield from _failure(f"{name} cannot be reserved", lambda n=name: store.give_up(store.reserve(n)))
