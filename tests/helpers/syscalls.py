@@ -60,7 +60,7 @@ def words_of(call: str, arguments: tuple[Any, ...]) -> str:
 def _path(directory: int | None, name: str = "") -> str:
     """Return a path below the spool's directory, which tests call `spool`."""
     base = "" if directory is None else os.readlink(f"/proc/self/fd/{directory}")
-    return os.path.join(base, name).rstrip("/").rpartition("/spool/")[2] or "."
+    return os.path.join(base, name, "").rpartition("/spool/")[2].rstrip("/") or "."
 
 
 class Recorder(HookedCalls):

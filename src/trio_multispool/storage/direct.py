@@ -11,11 +11,13 @@ import stat
 from typing import TYPE_CHECKING
 
 from trio_multispool.errors import EntryNotFound, NotARegularFile
+from trio_multispool.lifecycle import Place, State
 from trio_multispool.storage import commits
 from trio_multispool.storage.files import unlink_if_there
-from trio_multispool.storage.layout import REGISTRY, TEMPORARY
+from trio_multispool.storage.layout import DATA, REGISTRY, TEMPORARY, directory_of
 from trio_multispool.storage.locks import lock_existing
 from trio_multispool.storage.reserving import clear_leftovers
+from trio_multispool.storage.syncing import catch_up
 from trio_multispool.storage.temporaries import unsafe_temporary
 from trio_multispool.verdicts import Unavailable
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from trio_multispool.durability import Durability
     from trio_multispool.storage.context import Context
+    from trio_multispool.storage.syncing import SyncPlan
 
 
 @contextlib.contextmanager
@@ -52,6 +55,13 @@ def _check(context: Context, queue: str, name: str) -> None:
         raise NotARegularFile(layout.full(queue, name))
 
 
+def _catch_up(context: Context, name: str, plan: SyncPlan) -> None:
+    if plan.catch_up:
+        context.syncs.file(DATA, name)
+        for directory in catch_up(context.layout):
+            context.syncs.directory(directory)
+
+
 def replace_metadata(  # noqa: PLR0913  # each is a word of the operation
     context: Context,
     queue: str,
@@ -73,6 +83,7 @@ def replace_metadata(  # noqa: PLR0913  # each is a word of the operation
         locked_if_possible(context, name),
         unsafe_temporary(context, name, write, sync=plan.before) as new,
     ):
+        _catch_up(context, name, plan)
         before_commit()
         if not commits.exchange(layout, (TEMPORARY, new.name), queue, name):
             raise EntryNotFound(queue, name)
@@ -93,6 +104,9 @@ def delete(
     plan = syncs.plan(durability)
     _check(context, queue, name)
     with locked_if_possible(context, name) as locked:
+        _catch_up(context, name, plan)
+        if plan.before:  # or power loss could bring back a check-out that was returned
+            syncs.directory(directory_of(Place(queue, State.CHECKED_OUT)))
         before_commit()
         if not commits.unlink(layout, queue, name):
             raise EntryNotFound(queue, name)

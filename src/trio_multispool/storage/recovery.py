@@ -28,7 +28,7 @@ from trio_multispool.storage.layout import (
 )
 from trio_multispool.storage.locks import lock_existing, lock_new
 from trio_multispool.storage.protocol import Recovered
-from trio_multispool.storage.reserving import clear_leftovers
+from trio_multispool.storage.reserving import collect_leftovers
 from trio_multispool.storage.temporaries import clear_dead_temporary
 from trio_multispool.verdicts import Unavailable
 
@@ -136,7 +136,7 @@ def collect_if_nowhere(context: Context, name: str) -> bool:
     if context.layout.places_of(name):
         return False
     if context.adopted:
-        clear_leftovers(context, name)
+        collect_leftovers(context, name)
     unlink_if_there(context.layout, REGISTRY, name)
     return True
 

@@ -49,7 +49,7 @@ def reserve(context: Context, name: str) -> DirectoryReservation:
     try:
         _refuse_if_taken(context, name)
         if context.adopted:
-            clear_leftovers(context, name)
+            collect_leftovers(context, name)
     except BaseException as error:
         if lock.newborn and not isinstance(error, NameTaken):  # an entry that is there has got its reservation back
             _ = discard(context.layout, REGISTRY, name, because=error)
@@ -61,7 +61,7 @@ def reserve(context: Context, name: str) -> DirectoryReservation:
 def _refuse_if_taken(context: Context, name: str) -> None:
     """Raise `NameTaken` if the name is in any place, once that is durable: whoever is told so may rely on the entry."""
     for place in context.layout.places_of(name)[:1]:
-        if context.syncs.reserving:
+        if context.syncs.guarding:
             context.syncs.directory(directory_of(place))
         raise NameTaken(name)
 
@@ -87,8 +87,20 @@ def _newborn_or_taken_over(context: Context, name: str) -> Lock:
     raise EntryBusy(name)
 
 
+def collect_leftovers(context: Context, name: str) -> None:
+    """Clear what the dead left under a name that is in no place, once power loss cannot bring its entry back.
+
+    They may have died between an entry's removal and its sync.
+    """
+    layout = context.layout
+    if context.syncs.guarding and layout.holds(DATA, name):
+        for place in layout.places():
+            context.syncs.directory(directory_of(place))
+    clear_leftovers(context, name)
+
+
 def clear_leftovers(context: Context, name: str) -> None:
-    """Unlink what a dead process wrote under a name that is in no place; under its lock. The reservation stays."""
+    """Unlink what is kept under a name that is in no place; under its lock. The reservation stays."""
     layout = context.layout
     unlink_if_there(layout, TEMPORARY, name)
     unlink_if_there(layout, TEMPORARY, DATA_PREFIX + name)

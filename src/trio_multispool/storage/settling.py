@@ -42,7 +42,7 @@ from trio_multispool.storage.protocol import Removing, Saving
 from trio_multispool.storage.recovery import collect_if_nowhere
 from trio_multispool.storage.reserving import clear_leftovers
 from trio_multispool.storage.sharing import run_together
-from trio_multispool.storage.syncing import committing
+from trio_multispool.storage.syncing import catch_up, committing
 from trio_multispool.storage.temporaries import unsafe_temporary
 from trio_multispool.verdicts import Unavailable
 
@@ -173,7 +173,7 @@ def _synced_before_a_save(context: Context, claim: DirectoryClaim, new: OpenFile
         yield (claim.queue,) if new is None else (new, claim.queue)
     if plan.catch_up:
         context.syncs.file(DATA, claim.name)
-        yield (DATA,)
+        yield catch_up(context.layout)
         if new is None:
             context.syncs.file(directory_of(Place(claim.queue, State.CHECKED_OUT)), claim.name)
     if new is not None:
@@ -220,7 +220,7 @@ def remove(
     plan = syncs.plan(durability)
     with _locked_for_the_call(context, claim) as locked:
         if plan.before:
-            yield (claim.queue,)
+            yield catch_up(context.layout) if plan.catch_up else (claim.queue,)
         before_commit()
         try:
             if not commits.unlink(context.layout, source, name):
@@ -263,6 +263,9 @@ def quarantine(context: Context, claim: DirectoryClaim, reason: str) -> None:
     aside = directory_of(Place(claim.queue, State.QUARANTINED))
     for directory in (QUARANTINE, aside, REASONS):
         layout.ensure_directory(directory)
+    if context.syncs.guarding:  # or power loss could leave the entry in its queue too, or in a directory that is gone
+        for directory in ("", QUARANTINE, claim.queue):
+            context.syncs.directory(directory)
     with _locked_for_the_call(context, claim):
         unlink_if_there(layout, REASONS, name)
         write_new(layout, REASONS, name, lambda file: _write_line(file, reason), sync=False)

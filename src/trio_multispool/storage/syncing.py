@@ -21,6 +21,7 @@ import msgspec
 from trio_multispool.durability import Durability
 from trio_multispool.errors import DurabilityUnknown, SyncsRefused
 from trio_multispool.storage.files import OpenFile, opened
+from trio_multispool.storage.layout import DATA, directory_of
 from trio_multispool.storage.syncfs import WholeSync
 from trio_multispool.storage.syncqueue import SyncQueue
 
@@ -58,6 +59,11 @@ def check_durability(durability: Durability | None) -> None:
     if durability is not None and not isinstance(durability, Durability):
         message = f"durability is a member of Durability, not {durability!r}"
         raise TypeError(message)
+
+
+def catch_up(layout: Layout) -> list[str]:
+    """Return the directories in which earlier operations may have left something unsynced about an entry."""
+    return [DATA, *(directory_of(place) for place in layout.places())]
 
 
 @contextlib.contextmanager
@@ -98,8 +104,8 @@ class Syncs:
         return plan
 
     @property
-    def reserving(self) -> bool:
-        """Whether what a reservation finds must be made durable before it is told."""
+    def guarding(self) -> bool:
+        """Whether an operation that is not told how durable it is to be must not let power loss undo earlier ones."""
         return self._level is Durability.POWER and not self._failed
 
     def directory(self, directory: str) -> None:
