@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -322,14 +323,32 @@ def test_of_two_copies_the_available_one_stays(path):
     storage.close()
 
 
+def wait_for_the_next_tick(path: Path, since: Path) -> None:
+    """Wait until the clock of the file system, which is coarse, has moved on."""
+    probe = path.parent / "probe"
+    probe.touch()
+    while probe.stat().st_ctime_ns <= since.stat().st_ctime_ns:
+        probe.touch()
+
+
 def test_of_two_checked_out_copies_one_comes_back(path):
-    """A name in the `.checkout` of two queues is available once after recovery."""
+    """A name in the `.checkout` of two queues is available once after recovery: where it was moved last."""
     storage = make_store(path)
-    enqueue(storage, "send", "a")
-    claim(storage, "send", "a").abandon()
-    (path / "retry" / ".checkout" / "a").write_bytes(OLD)
-    storage.recover()
-    assert found(path, "a") in {(SEND, OLD, DATA), (RETRY, OLD, DATA)}
+    for name, queue in (("a", "send"), ("b", "retry")):
+        stale = path / ({"send": "retry", "retry": "send"}[queue]) / ".checkout" / name
+        stale.write_bytes(NEW)
+        os.utime(stale, ns=(2**62, 2**62))  # a time stamp that can be set says nothing
+        wait_for_the_next_tick(path, stale)
+        enqueue(storage, queue, f"{name}-other")
+        (path / queue / f"{name}-other").rename(path / queue / name)
+        (path / ".registry" / name).touch()
+        (path / ".data" / f"{name}-other").rename(path / ".data" / name)
+        (path / queue / name).rename(path / queue / ".checkout" / name)
+    assert storage.recover(dry_run=True) == [Recovered("a", "send"), Recovered("b", "retry")]
+    assert storage.recover() == [Recovered("a", "send"), Recovered("b", "retry")]
+    list(storage.sweep())
+    assert found(path, "a") == (SEND, OLD, DATA)
+    assert found(path, "b") == (RETRY, OLD, DATA)
     assert state_of(path).faults() == []
     storage.close()
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-WEAK = ("weak", "weaker")
-
 KNOWN: dict[tuple[str, str], str] = {
-    **{("a queue in the making", model): "loading does not sync directories that another is making" for model in WEAK},
-    **{("two creators", model): "a creator does not sync what it finds made by another" for model in WEAK},
     ("levels mixed", "weaker"): "an earlier save of level PROCESS is not safe, so a removed entry comes back",
 }
 """By case and model."""

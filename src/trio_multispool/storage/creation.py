@@ -144,17 +144,26 @@ def create(
                 layout.close()
                 layout = open_layout(path, calls)
             _write_mark(layout)
+        elif not ours:  # another creator's mark, and the spool's own name, come before what they stand for
+            _sync(layout, "")
+            with contextlib.suppress(PermissionError):  # of a parent that may only be passed through
+                _sync_path(posixpath.dirname(path), calls)
         for directory in _OURS:
             _make(layout, directory)
         for queue in queues:
             _make(layout, queue)
             _make(layout, f"{queue}/{CHECKOUT}")
-        for directory in ("", *queues):  # also if nothing was made: who made it may have died before syncing it
-            _sync(layout, directory)
+        sync_queues(layout, queues)
         if not ours and layout.holds("", _MARK):
             adopt(layout)
     finally:
         layout.close()
+
+
+def sync_queues(layout: Layout, queues: Sequence[str]) -> None:
+    """Make sure that the queues are on disk: whoever made them may not have synced them yet, or have died before."""
+    for directory in ("", *queues):
+        _sync(layout, directory)
 
 
 def _is_begun(layout: Layout) -> bool:

@@ -63,6 +63,8 @@ class DirectoryStorage:
         try:
             adopted = creation.check(layout, queues, trust_file_system=trust_file_system)
             storage = cls(Context(layout, durability, adopted=adopted))
+            if durability is Durability.POWER and not create:
+                creation.sync_queues(layout, queues)
             if not adopted and creation.is_unfinished(layout):
                 storage._context.log.warning(
                     "making or adopting the spool %s was not finished, so nothing is recovered: do it again",

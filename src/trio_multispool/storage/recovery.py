@@ -6,6 +6,7 @@ looked up while the lock is held; if any place cannot be read, nothing is collec
 
 Two copies of one name can only come from a file system that does not keep the order of renames across power loss, or
 from one without `RENAME_NOREPLACE`: the copy that is available is the later state, so the checked-out one is dropped.
+Of several that are checked out, the one that was moved last (`st_ctime`) is the latest.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def recover_name(context: Context, name: str) -> Recovered | None:
         return None
     try:
         put_back = None
-        for place in layout.places_of(name, State.CHECKED_OUT):
+        for place in _latest_first(context, name, layout.places_of(name, State.CHECKED_OUT)):
             if layout.places_of(name, State.AVAILABLE):
                 _ = commits.unlink(layout, directory_of(place), name)
             elif _put_back(context, place, name):
@@ -109,11 +110,25 @@ def _would_recover(context: Context, name: str) -> Recovered | None:
             return Recovered(name, None) if lock is not Unavailable.GONE or _left_something(context, name) else None
         checked_out = layout.places_of(name, State.CHECKED_OUT)
         if checked_out and not layout.places_of(name, State.AVAILABLE):
-            return Recovered(name, checked_out[0].queue)
+            return Recovered(name, _latest_first(context, name, checked_out)[0].queue)
         return None
     finally:
         if not isinstance(lock, Unavailable):
             lock.release()
+
+
+def _latest_first(context: Context, name: str, places: list[Place]) -> list[Place]:
+    """Sort the places of several copies by when each was last moved; whoever has the lock keeps them from moving."""
+    if len(places) < 2:  # noqa: PLR2004  # several
+        return places
+    layout = context.layout
+
+    def moved(place: Place) -> int:
+        directory = directory_of(place)
+        with layout.doing("look at", directory, name):
+            return layout.calls.stat(name, layout.fd(directory)).st_ctime_ns
+
+    return sorted(places, key=moved, reverse=True)
 
 
 def _put_back(context: Context, place: Place, name: str) -> bool:
