@@ -16,6 +16,7 @@ from trio_multispool.storage import commits
 from trio_multispool.storage.files import unlink_if_there
 from trio_multispool.storage.layout import DATA, REGISTRY, TEMPORARY, directory_of
 from trio_multispool.storage.locks import lock_existing
+from trio_multispool.storage.recovery import drop_stale_copies
 from trio_multispool.storage.reserving import clear_leftovers
 from trio_multispool.storage.syncing import catch_up
 from trio_multispool.storage.temporaries import unsafe_temporary
@@ -38,6 +39,7 @@ def locked_if_possible(context: Context, name: str) -> Generator[bool]:
         yield False
         return
     try:
+        drop_stale_copies(context, name)
         yield True
     finally:
         lock.release()

@@ -29,17 +29,26 @@ CHUNK = 256 * 1024
 
 def read_file(layout: Layout, directory: str, name: str) -> bytes:
     """Return the whole of a regular file; raises `FileNotFoundError` if it is gone, and a `SpoolError` otherwise."""
+    content, _ = read_file_and_links(layout, directory, name)
+    return content
+
+
+def read_file_and_links(layout: Layout, directory: str, name: str) -> tuple[bytes, int]:
+    """Return likewise, and how many names the file has."""
     calls = layout.calls
-    with opened(layout, directory, name) as fd, layout.doing("read", directory, name):
+    with opened(layout, directory, name) as (fd, found), layout.doing("read", directory, name):
         chunks: list[bytes] = []
         while chunk := calls.read(fd, CHUNK):
             chunks.append(chunk)
-        return b"".join(chunks)
+        return b"".join(chunks), found.st_nlink
 
 
 @contextlib.contextmanager
-def opened(layout: Layout, directory: str, name: str) -> Generator[int]:
-    """Open a regular file for reading; raises `FileNotFoundError` if it is gone, and a `SpoolError` otherwise."""
+def opened(layout: Layout, directory: str, name: str) -> Generator[tuple[int, os.stat_result]]:
+    """Open a regular file for reading, and look at it.
+
+    Raises `FileNotFoundError` if it is gone, and a `SpoolError` otherwise.
+    """
     calls = layout.calls
     try:
         fd = calls.open(name, READ_FILE, layout.fd(directory))
@@ -49,16 +58,17 @@ def opened(layout: Layout, directory: str, name: str) -> Generator[int]:
         raise as_spool_error(error, "open", layout.full(directory, name)) from error
     try:
         with layout.doing("look at", directory, name):
-            if not stat.S_ISREG(calls.stat_fd(fd).st_mode):
+            found = calls.stat_fd(fd)
+            if not stat.S_ISREG(found.st_mode):
                 raise NotARegularFile(layout.full(directory, name))
-        yield fd
+        yield fd, found
     finally:
         layout.close_fd(fd)
 
 
 def read_through(layout: Layout, directory: str, name: str, read: Callable[[BinaryIO], T]) -> T:
     """Return what `read` makes of a file; raises `FileNotFoundError`, a `SpoolError`, or what `read` raises."""
-    with opened(layout, directory, name) as fd:
+    with opened(layout, directory, name) as (fd, _):
         raw = _File(fd, layout.calls, writable=False)
         try:
             return read(io.BufferedReader(raw, CHUNK))

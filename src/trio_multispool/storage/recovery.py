@@ -5,8 +5,8 @@ again. An entry is put back before anything is collected, and a name is collecte
 looked up while the lock is held; if any place cannot be read, nothing is collected.
 
 Two copies of one name can only come from a file system that does not keep the order of renames across power loss, or
-from one without `RENAME_NOREPLACE`: the copy that is available is the later state, so the checked-out one is dropped.
-Of several that are checked out, the one that was moved last (`st_ctime`) is the latest.
+from one without `RENAME_NOREPLACE`: the copy that is available, or in quarantine, is the later state, so the
+checked-out one is dropped. Of several that are checked out, the one that was moved last (`st_ctime`) is the latest.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def recover_name(context: Context, name: str) -> Recovered | None:
     try:
         put_back = None
         for place in _latest_first(context, name, layout.places_of(name, State.CHECKED_OUT)):
-            if layout.places_of(name, State.AVAILABLE):
+            if _is_elsewhere(context, name):
                 _ = commits.unlink(layout, directory_of(place), name)
             elif _put_back(context, place, name):
                 put_back = Recovered(name, place.queue)
@@ -109,7 +109,7 @@ def _would_recover(context: Context, name: str) -> Recovered | None:
         if not layout.places_of(name):
             return Recovered(name, None) if lock is not Unavailable.GONE or _left_something(context, name) else None
         checked_out = layout.places_of(name, State.CHECKED_OUT)
-        if checked_out and not layout.places_of(name, State.AVAILABLE):
+        if checked_out and not _is_elsewhere(context, name):
             return Recovered(name, _latest_first(context, name, checked_out)[0].queue)
         return None
     finally:
@@ -129,6 +129,26 @@ def _latest_first(context: Context, name: str, places: list[Place]) -> list[Plac
             return layout.calls.stat(name, layout.fd(directory)).st_ctime_ns
 
     return sorted(places, key=moved, reverse=True)
+
+
+def _is_elsewhere(context: Context, name: str) -> bool:
+    """Tell whether an entry is available or set aside, which are later states than checked out."""
+    return any(place.state is not State.CHECKED_OUT for place in context.layout.places_of(name))
+
+
+def drop_stale_copies(context: Context, name: str) -> None:
+    """Unlink the checked-out copies of an entry that is elsewhere too; under its lock.
+
+    For whoever takes the entry before a recovery does: a copy that outlived what becomes of the entry would be put back
+    as a second one, or after a removal as one without data.
+    """
+    layout = context.layout
+    if not context.adopted:  # without locks, the copy may be somebody's
+        return
+    stale = layout.places_of(name, State.CHECKED_OUT)
+    if stale and _is_elsewhere(context, name):
+        for place in stale:
+            _ = commits.unlink(layout, directory_of(place), name)
 
 
 def _put_back(context: Context, place: Place, name: str) -> bool:

@@ -28,7 +28,7 @@ from trio_multispool.lifecycle import Operation, Place, State
 from trio_multispool.storage import commits
 from trio_multispool.storage.claims import DirectoryClaim
 from trio_multispool.storage.direct import locked_if_possible
-from trio_multispool.storage.files import new_file, read_file, unlink_if_there, write_new
+from trio_multispool.storage.files import new_file, read_file, read_file_and_links, unlink_if_there, write_new
 from trio_multispool.storage.layout import (
     DATA,
     QUARANTINE,
@@ -39,7 +39,7 @@ from trio_multispool.storage.layout import (
 )
 from trio_multispool.storage.locks import lock_existing, lock_or_reserve
 from trio_multispool.storage.protocol import Removing, Saving
-from trio_multispool.storage.recovery import collect_if_nowhere
+from trio_multispool.storage.recovery import collect_if_nowhere, drop_stale_copies
 from trio_multispool.storage.reserving import clear_leftovers
 from trio_multispool.storage.sharing import run_together
 from trio_multispool.storage.syncing import catch_up, committing
@@ -76,7 +76,7 @@ def claim(
     try:
         # Read first: running out of descriptors, or a bad sector, must strand nothing in .checkout.
         with _trouble_of_one_entry(queue, name):
-            metadata = layout.again_if_replaced(queue, lambda: read_file(layout, queue, name))
+            metadata = _read_to_claim(context, queue, name)
         before_commit()
         if context.adopted:
             moved = _move_over_stale_copy(context, name, queue, checked_out)
@@ -98,6 +98,15 @@ def claim(
     finally:
         lock.release()
     return Unavailable.GONE
+
+
+def _read_to_claim(context: Context, queue: str, name: str) -> bytes:
+    """Return the metadata of an entry whose lock is held, having seen to it that it has no second copy."""
+    layout = context.layout
+    metadata, links = layout.again_if_replaced(queue, lambda: read_file_and_links(layout, queue, name))
+    if links > 1:  # perhaps from a move that was killed between its link and its unlink
+        drop_stale_copies(context, name)
+    return metadata
 
 
 def _move_over_stale_copy(context: Context, name: str, queue: str, checked_out: str) -> bool:

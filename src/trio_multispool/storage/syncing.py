@@ -153,7 +153,7 @@ class Syncs:
     def file(self, directory: str, name: str) -> None:
         """Sync a file that was written earlier; one that is gone needs none."""
         try:
-            with opened(self._layout, directory, name) as fd, self._layout.doing("sync", directory, name):
+            with opened(self._layout, directory, name) as (fd, _), self._layout.doing("sync", directory, name):
                 self._layout.calls.sync(fd)
         except FileNotFoundError:
             return
