@@ -126,6 +126,11 @@ class _Two:
             each.abandon()
 
 
+def _unsafe_claim(storage: Storage, name: str) -> Claim:
+    [claimed] = [each for each in storage.claims_unsafe("send") if each.name == name]
+    return claimed
+
+
 def _save_together(storage: Storage, _name: str, two: _Two) -> None:
     for failure in storage.settle([Saving(each, "retry", NEW, None, nothing) for each in two.claims]):
         if failure is not None:
@@ -163,6 +168,12 @@ OPERATIONS: dict[str, tuple[Callable[[Storage, str], Any], Callable[[Storage, st
     ),
     "direct remove": (_entry, lambda s, n, _: s.delete("send", n, durability=None, before_commit=nothing)),
     "direct data save": (_entry, lambda s, n, _: replace_data(s, n, None)),
+    "unsafe save": (_claim, lambda s, n, _: save(s, _unsafe_claim(s, n), "retry")),
+    "unsafe save from the dead": (_dead_owner, lambda s, n, _: save(s, _unsafe_claim(s, n), "retry")),
+    "unsafe release": (_claim, lambda s, n, _: s.release(_unsafe_claim(s, n))),
+    "unsafe remove": (_claim, lambda s, n, _: remove(s, _unsafe_claim(s, n))),
+    "unsafe remove from the dead": (_dead_owner, lambda s, n, _: remove(s, _unsafe_claim(s, n))),
+    "unsafe data save": (_claim, lambda s, n, _: replace_data(s, n, _unsafe_claim(s, n))),
     "recover": (_dead_owner, lambda s, _n, _: s.recover()),
     "sweep": (_dead_reservation, lambda s, _n, _: list(s.sweep())),
 }

@@ -44,7 +44,7 @@ for _call in METHODS:
 
 def words_of(call: str, arguments: tuple[Any, ...]) -> str:
     """Say a call in words: `sync send`, `move .tmp/N -> send/N`, with paths relative to the spool's directory."""
-    if call in ("move", "exchange"):
+    if call in ("move", "exchange", "link"):
         name, directory, new_name, new_directory = arguments
         return f"{call} {_path(directory, name)} -> {_path(new_directory, new_name)}"
     if call == "open":
@@ -139,6 +139,36 @@ class KillingCalls(Countdown):
         """Die."""
         os.kill(os.getpid(), signal.SIGKILL)
         signal.pause()
+
+
+class KillingAndTelling(KillingCalls):
+    """Likewise, and says before which call it was, in words, on a pipe."""
+
+    def __init__(self, pipe: int) -> None:
+        """Begin unarmed."""
+        super().__init__()
+        self._pipe = pipe
+
+    def act(self, perform: Callable[[], Any]) -> Any:
+        """Tell, and die."""
+        os.write(self._pipe, self.met.encode())
+        super().act(perform)
+
+
+class KillingWithoutFlags(KillingAndTelling):
+    """Likewise, on a file system whose renames know no flags: a move is a link and an unlink, with time between."""
+
+    def move(self, name: str, directory: int, new_name: str, new_directory: int) -> None:
+        """`SystemCalls.move`, as two calls that count."""
+
+        def link() -> None:
+            os.link(name, new_name, src_dir_fd=directory, dst_dir_fd=new_directory, follow_symlinks=False)
+
+        self.around("link", (name, directory, new_name, new_directory), link)
+        self.unlink(name, directory)
+
+    def _rename(self, name: str, directory: int, new_name: str, new_directory: int, flag: int) -> bool:
+        return False
 
 
 class FailingAt(Countdown):
