@@ -112,9 +112,11 @@ class Syncs:
         """Sync a directory; raises `StorageFailure`, after which nothing durable is taken, nor anything under way."""
         if self._failed:
             raise SyncsRefused(self._layout.path)
+        with self._layout.doing("sync", directory):
+            fd = self._layout.fd(directory)  # which may have to be opened: no sync has failed if it cannot be
         try:
             with self._layout.doing("sync", directory):
-                self._layout.calls.sync(self._layout.fd(directory))
+                self._layout.calls.sync(fd)
         except BaseException:
             self._failed = True
             raise
