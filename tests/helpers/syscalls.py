@@ -178,7 +178,7 @@ class FailingAt(Countdown):
         """Fail with `code`; count all calls that can fail, or only those."""
         super().__init__()
         self.code = code
-        self._after_effect = after_effect
+        self.after_effect = after_effect
         self._only = only
 
     def counts(self, call: str, arguments: tuple[Any, ...]) -> bool:
@@ -187,7 +187,7 @@ class FailingAt(Countdown):
 
     def act(self, perform: Callable[[], Any]) -> Any:
         """Fail."""
-        if self._after_effect:
+        if self.after_effect:
             perform()
         raise OSError(self.code, os.strerror(self.code))
 
