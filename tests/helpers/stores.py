@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from trio_multispool import EntryNotFound
 from trio_multispool.storage.directory import DirectoryStorage
 from trio_multispool.storage.protocol import Enqueueing, Saving
 
@@ -127,8 +128,10 @@ class _Two:
 
 
 def _unsafe_claim(storage: Storage, name: str) -> Claim:
-    [claimed] = [each for each in storage.claims_unsafe("send") if each.name == name]
-    return claimed
+    for claimed in storage.claims_unsafe("send"):
+        if claimed.name == name:
+            return claimed
+    raise EntryNotFound("send", name)
 
 
 def _save_together(storage: Storage, _name: str, two: _Two) -> None:

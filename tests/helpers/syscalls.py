@@ -171,6 +171,16 @@ class KillingWithoutFlags(KillingAndTelling):
         return False
 
 
+class StoppingCalls(KillingAndTelling):
+    """Stops the process right before the n-th call, having told before which; then it goes on where it was."""
+
+    def act(self, perform: Callable[[], Any]) -> Any:
+        """Tell, stop, and do it."""
+        os.write(self._pipe, self.met.encode())
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return perform()
+
+
 class FailingAt(Countdown):
     """Makes the n-th call fail, without effect or after it."""
 
