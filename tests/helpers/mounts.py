@@ -6,6 +6,8 @@ import ctypes
 import functools
 import os
 import pathlib
+import shutil
+import subprocess
 
 from helpers.processes import run_python
 
@@ -34,9 +36,41 @@ def enter_private() -> None:
     _mount(None, "/", None, _RECURSIVE | _PRIVATE)
 
 
-def tmpfs(path: str | os.PathLike[str]) -> None:
-    """Mount an empty tmpfs, of mode 0700."""
-    _mount("none", path, "tmpfs", 0, "mode=700")
+def tmpfs(path: str | os.PathLike[str], *options: str) -> None:
+    """Mount an empty tmpfs, of mode 0700, with limits such as `size=1m` and `nr_inodes=100`."""
+    _mount("none", path, "tmpfs", 0, ",".join(["mode=700", *options]))
+
+
+def btrfs_with_quota(path: pathlib.Path, limit: str) -> None:
+    """Mount an empty btrfs, which may hold so much, from an image beside it; its loop device goes with the mount."""
+    image = path.with_name("image")
+    with image.open("wb") as file:
+        file.truncate(128 << 20)
+    for command in (
+        ["mkfs.btrfs", "-q", "-M", image],
+        ["mount", "-o", "loop", image, path],
+        ["btrfs", "-q", "quota", "enable", path],
+        ["btrfs", "-q", "qgroup", "limit", limit, path],
+    ):
+        _ = subprocess.run(command, check=True)
+    path.chmod(0o700)
+
+
+@functools.cache
+def why_no_btrfs() -> str:
+    """Say why this process cannot mount one; empty if it can."""
+    if os.geteuid() != 0:
+        return "needs root to mount an image"
+    missing = [tool for tool in ("mkfs.btrfs", "btrfs", "mount") if shutil.which(tool) is None]
+    if missing:
+        return f"needs {' and '.join(missing)} to make and mount a btrfs image"
+    known = "btrfs" in pathlib.Path("/proc/filesystems").read_text()
+    return "" if known and os.path.exists("/dev/loop-control") else "needs a kernel with btrfs and loop devices"
+
+
+def writable(path: str | os.PathLike[str]) -> None:
+    """Make it writable again."""
+    _mount(None, path, None, _REMOUNT)
 
 
 def bind(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
