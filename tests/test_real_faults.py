@@ -257,7 +257,7 @@ class Work:
             "load": load,
             "save": lambda: jobs["save"].save(Mail.FAILED, BERT),
             "save unchanged": lambda: jobs["save unchanged"].save(Mail.FAILED),
-            "direct remove": lambda: spool.entry(Mail.RETRY, "direct remove").unwrap().direct.remove(),
+            "direct remove": spool.entry(Mail.RETRY, "direct remove").unwrap().direct.remove,
             "release": jobs["release"].release,
             "remove": jobs["remove"].remove,
         }

@@ -181,6 +181,27 @@ class StoppingCalls(KillingAndTelling):
         return perform()
 
 
+class ForkingCalls(HookedCalls):
+    """Forks a child before every call, once that is wanted; it lives until the test closes its standard input."""
+
+    def __init__(self) -> None:
+        """Begin without."""
+        self.wanted = False
+        self.children: list[int] = []
+
+    def around(self, call: str, arguments: tuple[Any, ...], perform: Callable[[], Any]) -> Any:
+        """Fork, and make the call."""
+        if self.wanted:
+            process = os.fork()
+            if process == 0:
+                os.close(1)  # the test must see the end of its pipe when the parent dies
+                while os.read(0, 1):
+                    pass
+                os._exit(0)
+            self.children.append(process)
+        return perform()
+
+
 class FailingAt(Countdown):
     """Makes the n-th call fail, without effect or after it."""
 
