@@ -18,7 +18,7 @@ import pytest
 from helpers.children import quick_directory
 from helpers.errnos import CHANGING, ERRNOS, LATE, class_of
 from helpers.spools import state_of
-from helpers.stores import DATA, OLD, OPERATIONS, QUEUES, enqueue, make_store, nothing, read_data
+from helpers.stores import DATA, OLD, OPERATIONS, QUEUES, enqueue, make_store, nothing, read_data, writing
 from helpers.syscalls import METHODS, NEVER_FAIL, FailingAt, Recorder
 from trio_multispool import (
     AccessDenied,
@@ -78,6 +78,11 @@ def _enqueue(storage: DirectoryStorage, name: str, _prepared: Any) -> None:
         raise
 
 
+def _enqueue_reserved(storage: DirectoryStorage, _name: str, reservation: Any) -> None:
+    """Enqueue under a name that stays reserved if this fails."""
+    storage.enqueue(reservation, "send", OLD, writing(DATA), durability=None, before_commit=nothing)
+
+
 def _entry(storage: DirectoryStorage, name: str) -> None:
     enqueue(storage, "send", name)
 
@@ -122,6 +127,7 @@ UNIONS = {
 
 CASES = {name: Case(union, *OPERATIONS[name], name not in ("recover", "sweep")) for name, union in UNIONS.items()} | {
     "enqueue": Case(errors.EnqueueError, lambda s, n: None, _enqueue),
+    "enqueue under a reserved name": Case(errors.EnqueueError, OPERATIONS["give up"][0], _enqueue_reserved),
     "load": Case(errors.LoadError, OPERATIONS["recover"][0], lambda s, _n, _: _open_with(s), insists=False),
     "create": Case(errors.LoadError, _entry, lambda s, _n, _: _open_with(s, create=True), insists=False),
     "list": Case(errors.Trouble, _entry, lambda s, _n, _: s.names("send") and s.queues()),
