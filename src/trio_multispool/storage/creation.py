@@ -132,6 +132,9 @@ def create(
     try:
         _check_safety(layout, trust_file_system=trust_file_system)
         ours = read_format(layout)
+        if not ours:  # another creator may have made the directory, and not yet synced its name
+            with layout.doing("sync", ".."), contextlib.suppress(PermissionError):  # of one that lets pass only
+                _sync_path(posixpath.dirname(path), calls)
         if not _is_begun(layout):
             with layout.doing("list", ""), layout.fresh_fd("") as fd:
                 empty = not calls.names(fd)
@@ -144,10 +147,8 @@ def create(
                 layout.close()
                 layout = open_layout(path, calls)
             _write_mark(layout)
-        elif not ours:  # another creator's mark, and the spool's own name, come before what they stand for
+        elif not ours:  # another creator's mark comes before what it stands for
             _sync(layout, "")
-            with contextlib.suppress(PermissionError):  # of a parent that may only be passed through
-                _sync_path(posixpath.dirname(path), calls)
         for directory in _OURS:
             _make(layout, directory)
         for queue in queues:

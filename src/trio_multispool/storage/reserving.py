@@ -8,6 +8,7 @@ tried again.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from typing import TYPE_CHECKING, Final
 
@@ -31,7 +32,7 @@ from trio_multispool.storage.syncing import committing
 from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
     from typing import BinaryIO
 
     from trio_multispool.storage.context import Context
@@ -134,7 +135,9 @@ def _enqueue(context: Context, wanted: Enqueueing[DirectoryReservation]) -> Step
     if not wanted.reservation.lock.held:
         raise EntryBusy(name)
     plan = syncs.plan(wanted.durability)
+    unknown = None
     with (
+        _nothing_left_if_it_fails(context, name),
         new_file(layout, DATA, name, wanted.write_data) as data,
         new_file(layout, TEMPORARY, name, lambda file: _write(file, wanted.metadata)) as metadata,
     ):
@@ -143,7 +146,6 @@ def _enqueue(context: Context, wanted: Enqueueing[DirectoryReservation]) -> Step
         data.close()
         metadata.close()
         wanted.before_commit()
-        unknown = None
         try:
             if not commits.move(layout, name, TEMPORARY, queue):
                 raise StorageFailure("move", layout.full(TEMPORARY, name), errno.ENOENT)
@@ -158,6 +160,18 @@ def _enqueue(context: Context, wanted: Enqueueing[DirectoryReservation]) -> Step
     if plan.after:
         with committing(name, queue):
             yield (queue,)
+
+
+@contextlib.contextmanager
+def _nothing_left_if_it_fails(context: Context, name: str) -> Generator[None]:
+    """Unlink also what was made by a call that said that it had failed: the name may be used again."""
+    try:
+        yield
+    except BaseException as error:
+        if context.adopted:  # elsewhere, what lies there may be another's, who takes no locks
+            for directory in (TEMPORARY, DATA):
+                _ = discard(context.layout, directory, name, because=error)
+        raise
 
 
 def _write(file: BinaryIO, content: bytes) -> None:
