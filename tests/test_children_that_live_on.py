@@ -145,12 +145,15 @@ def test_a_grandchild_keeps_nothing_of_its_dead_parent(path):
         child = os.fork()
         if child == 0:
             theirs = claim(storage, "send", "childs")
+            ready, tell = os.pipe()
             grandchild = os.fork()
             if grandchild == 0:
+                os.write(tell, b"!")
                 os.close(1)
                 while os.read(0, 1):
                     pass
                 os._exit(0)
+            os.read(ready, 1)
             parent.say(grandchild, theirs.held)
             os.kill(os.getpid(), 9)
         os.waitpid(child, 0)

@@ -192,12 +192,19 @@ class ForkingCalls(HookedCalls):
     def around(self, call: str, arguments: tuple[Any, ...], perform: Callable[[], Any]) -> Any:
         """Fork, and make the call."""
         if self.wanted:
+            ready, tell = os.pipe()
             process = os.fork()
             if process == 0:
+                os.write(tell, b"!")
+                os.close(ready)
+                os.close(tell)
                 os.close(1)  # the test must see the end of its pipe when the parent dies
                 while os.read(0, 1):
                     pass
                 os._exit(0)
+            os.read(ready, 1)  # it lets go of what it inherits as soon as it runs: not before
+            os.close(ready)
+            os.close(tell)
             self.children.append(process)
         return perform()
 
