@@ -85,8 +85,11 @@ class Recording:
         self._open[fd], self._offsets[fd] = (self._entries[entry], path), 0
 
     def _note_open_root(self, fd: int, path: str) -> None:
-        if os.path.relpath(path, self._base) == ".":
+        below = os.path.relpath(path, self._base)
+        if below == ".":
             self._open[fd] = (ROOT, "")
+        elif set(below.split("/")) == {".."}:  # above what is recorded, and not ours to lose
+            _ = self._open.pop(fd, None)
         else:
             self._note_open(fd, path, 0)
 
@@ -107,8 +110,9 @@ class Recording:
         self.records.append(Write(self._open[fd][0], size, None))
 
     def _note_sync(self, _answer: None, fd: int) -> None:
-        inode, path = self._open[fd]
-        self.records.append(Sync(f"sync {path or '.'}", inode))
+        if fd in self._open:
+            inode, path = self._open[fd]
+            self.records.append(Sync(f"sync {path or '.'}", inode))
 
     def _note_sync_file_system(self, _answer: object, _fd: int) -> None:
         self.records.append(Sync("sync everything", None))

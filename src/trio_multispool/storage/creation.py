@@ -132,23 +132,9 @@ def create(
     try:
         _check_safety(layout, trust_file_system=trust_file_system)
         ours = read_format(layout)
-        if not ours:  # another creator may have made the directory, and not yet synced its name
-            with layout.doing("sync", ".."), contextlib.suppress(PermissionError):  # of one that lets pass only
-                _sync_path(posixpath.dirname(path), calls)
-        if not _is_begun(layout):
-            with layout.doing("list", ""), layout.fresh_fd("") as fd:
-                empty = not calls.names(fd)
-            if not empty and not _is_begun(layout):  # unless another creator has begun since
-                raise DirectoryNotEmpty(path)
-        if not _is_begun(layout):
-            if layout.directory_mode != mode:  # the directory was there; it must not give more than was asked for
-                with layout.doing("set the mode of", ""):
-                    calls.change_mode(layout.fd(""), mode)
-                layout.close()
-                layout = open_layout(path, calls)
-            _write_mark(layout)
-        elif not ours:  # another creator's mark comes before what it stands for
-            _sync(layout, "")
+        if not ours:
+            _sync_ancestors(path, calls)
+            layout = _begin(layout, mode)
         for directory in _OURS:
             _make(layout, directory)
         for queue in queues:
@@ -159,6 +145,25 @@ def create(
             adopt(layout)
     finally:
         layout.close()
+
+
+def _begin(layout: Layout, mode: int) -> Layout:
+    """Write the mark of a spool in the making, into a directory that holds nothing else; return it open anew."""
+    calls = layout.calls
+    if _is_begun(layout):
+        _sync(layout, "")  # another creator's mark comes before what it stands for
+        return layout
+    with layout.doing("list", ""), layout.fresh_fd("") as fd:
+        empty = not calls.names(fd)
+    if not empty and not _is_begun(layout):  # unless another creator has begun since
+        raise DirectoryNotEmpty(layout.path)
+    if layout.directory_mode != mode:  # the directory was there; it must not give more than was asked for
+        with layout.doing("set the mode of", ""):
+            calls.change_mode(layout.fd(""), mode)
+        layout.close()
+        layout = open_layout(layout.path, calls)
+    _write_mark(layout)
+    return layout
 
 
 def sync_queues(layout: Layout, queues: Sequence[str]) -> None:
@@ -247,6 +252,20 @@ def _make_root(path: str, calls: SystemCalls, mode: int) -> None:
             continue
         except OSError as error:
             raise as_spool_error(error, "make", directory) from error
+
+
+def _sync_ancestors(path: str, calls: SystemCalls) -> None:
+    """Sync the directories above: another creator may have made any of them, and not yet have synced its name.
+
+    Those that can be passed through and not read, and file systems that do not sync directories, are left out.
+    """
+    while (above := posixpath.dirname(path)) != path:
+        path = above
+        try:
+            _sync_path(path, calls)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EINVAL):
+                raise as_spool_error(error, "sync", path) from error
 
 
 def _exists(path: str, calls: SystemCalls) -> bool:
