@@ -113,6 +113,12 @@ def storm(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def model(session: nox.Session) -> None:
+    """Check the model of who owns an entry, and its mutants, with spin; `-- --quick` for smaller sizes."""
+    session.run("python", "tests/model/check.py", *session.posargs)
+
+
+@nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     session.install(".[cli]", *group("docs"))
