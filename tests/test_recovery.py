@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -381,6 +382,49 @@ def test_what_belongs_to_no_entry_is_collected_wherever_it_is(path, where):
     assert "orphan" not in {child.name for child in (path / where).iterdir()}
     assert state_of(path).notes == {"a": b"{}"}
     assert found(path, "a") == (SEND, OLD, DATA)
+    storage.close()
+
+
+@pytest.mark.parametrize("put_off", [True, False], ids=["recovery was put off", "somebody had the lock"])
+def test_whoever_takes_an_entry_that_no_recovery_has_looked_into_drops_its_stale_copy(path, put_off):
+    """Power loss may leave it in another queue's `.checkout` too; removed before a recovery, it must not come back."""
+    from helpers.calls import FailingCalls
+
+    make_store(path).close()
+    calls = FailingCalls()
+    store = make_store(path)
+    enqueue(store, "send", "a")
+    (path / "retry" / ".checkout" / "a").write_bytes(NEW)
+    if put_off:
+        with calls.failing("unlink", errno.EROFS, "/retry/.checkout/a"):
+            storage = make_store(path, calls=calls)
+    else:
+        held = store.reserve("b")
+        (path / ".registry" / "a").unlink()
+        (path / ".registry" / "b").rename(path / ".registry" / "a")
+        storage = make_store(path, calls=calls)
+        held.abandon()
+    assert set(state_of(path).places("a")) == {"retry/.checkout", "send"}
+    claimed = claim(storage, "send", "a")
+    assert state_of(path).places("a") == ["send/.checkout"]
+    storage.remove(claimed, durability=None, before_commit=lambda: None)
+    assert storage.recover() == []
+    assert state_of(path).entries() == set()
+    assert state_of(path).faults() == []
+    for each in (store, storage):
+        each.close()
+
+
+def test_an_entry_costs_no_second_look_once_a_recovery_has_looked_into_it(path):
+    """Only what was busy then may have a copy: checking out anything else looks into no other place."""
+    from helpers.syscalls import Recorder
+
+    calls = Recorder()
+    storage = make_store(path, calls=calls)
+    enqueue(storage, "send", "a")
+    calls.take()
+    claim(storage, "send", "a").abandon()
+    assert [words for words in calls.take("stat") if "retry" in words or "failed" in words] == []
     storage.close()
 
 

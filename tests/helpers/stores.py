@@ -140,9 +140,20 @@ def _save_together(storage: Storage, _name: str, two: _Two) -> None:
             raise failure
 
 
-def _enqueue_together(storage: Storage, name: str, _prepared: None) -> None:
-    reservations = [storage.reserve(each) for each in (name, f"{name}.two")]
-    wanted = [Enqueueing(reserved, "send", OLD, writing(DATA), None, nothing) for reserved in reservations]
+class _TwoReserved:
+    """Two reserved names, to be enqueued together."""
+
+    def __init__(self, storage: Storage, name: str) -> None:
+        self.reservations = [storage.reserve(name), storage.reserve(f"{name}.two")]
+
+    def abandon(self) -> None:
+        """Let both go."""
+        for each in self.reservations:
+            each.abandon()
+
+
+def _enqueue_together(storage: Storage, _name: str, two: _TwoReserved) -> None:
+    wanted = [Enqueueing(reserved, "send", OLD, writing(DATA), None, nothing) for reserved in two.reservations]
     for failure in storage.enqueue_together(wanted):
         if failure is not None:
             raise failure
@@ -155,7 +166,7 @@ OPERATIONS: dict[str, tuple[Callable[[Storage, str], Any], Callable[[Storage, st
     "reserve": (lambda s, n: None, lambda s, n, _: s.reserve(n)),
     "give up": (_reservation, lambda s, _n, reservation: s.give_up(reservation)),
     "enqueue": (lambda s, n: None, lambda s, n, _: enqueue(s, "send", n)),
-    "enqueue together": (lambda s, n: None, _enqueue_together),
+    "enqueue together": (_TwoReserved, _enqueue_together),
     "check out": (_entry, lambda s, n, _: claim(s, "send", n)),
     "save": (_claim, lambda s, _, claimed: save(s, claimed, "retry")),
     "save unchanged": (_claim, lambda s, _, claimed: save(s, claimed, "retry", None)),

@@ -30,6 +30,8 @@ class Context:
         self.log: logging.Logger = _LOG
         self.adopted: bool = adopted
         """Whether `.spool.json` is there. If not, others may work here without locks: nothing may be collected."""
+        self.doubtful: set[str] | None = None
+        """The names that the last recovery of everything could not look into; `None`: there was none yet."""
 
     def is_adopted(self) -> bool:
         """Look again, if it was not: somebody may have adopted the spool since it was opened.

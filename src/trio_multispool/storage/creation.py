@@ -72,11 +72,17 @@ def check(layout: Layout, queues: Sequence[str], *, trust_file_system: bool) -> 
     for queue in queues:
         for directory in (queue, f"{queue}/{CHECKOUT}"):
             if not _is_directory(layout, directory):
-                raise NotASpool(
-                    layout.path, f"directory {directory!r} is missing; load with create_if_missing=True to make it"
-                )
+                raise NotASpool(layout.path, _fault_of(layout, directory))
     _check_directories(layout, [*_OURS, *(d for queue in queues for d in (queue, f"{queue}/{CHECKOUT}"))])
     return adopted
+
+
+def _fault_of(layout: Layout, directory: str) -> str:
+    """Say what is wrong with a directory that cannot be opened as one."""
+    parent, _, name = directory.rpartition("/")
+    if layout.holds(parent, name):
+        return f"{directory!r} is not a directory"
+    return f"directory {directory!r} is missing; load with create_if_missing=True to make it"
 
 
 def _check_safety(layout: Layout, *, trust_file_system: bool) -> None:

@@ -48,9 +48,17 @@ def recover(context: Context, queue: str | None, *, dry_run: bool = False) -> li
     for place in layout.places(queue):
         if place.state is State.CHECKED_OUT:
             suspects.update(dict.fromkeys(layout.entry_names(directory_of(place))))
+    doubtful = set(suspects)
     suspects.update(dict.fromkeys(_writers(context, dry_run=dry_run)))
-    found = (_recover_or_pass_over(context, name, dry_run=dry_run) for name in suspects)
-    return [recovered for recovered in found if recovered is not None]
+    found: list[Recovered] = []
+    for name in suspects:
+        recovered = _recover_or_pass_over(context, name, dry_run=dry_run)
+        if recovered is not None:
+            found.append(recovered)
+            doubtful.discard(name)
+    if queue is None and not dry_run:
+        context.doubtful = doubtful
+    return found
 
 
 def _recover_or_pass_over(context: Context, name: str, *, dry_run: bool) -> Recovered | None:
@@ -136,6 +144,15 @@ def _is_elsewhere(context: Context, name: str) -> bool:
     return any(place.state is not State.CHECKED_OUT for place in context.layout.places_of(name))
 
 
+def may_have_copies(context: Context, name: str, links: int) -> bool:
+    """Tell whether an entry that is available, in a file with so many links, may be checked out as well.
+
+    A move that was killed between its link and its unlink leaves one file under two names. Of what power loss left, the
+    recovery when the spool was opened has made one, but for what it could not look into, because somebody had the lock.
+    """
+    return links > 1 or context.doubtful is None or name in context.doubtful
+
+
 def drop_stale_copies(context: Context, name: str) -> None:
     """Unlink the checked-out copies of an entry that is elsewhere too; under its lock.
 
@@ -149,6 +166,8 @@ def drop_stale_copies(context: Context, name: str) -> None:
     if stale and _is_elsewhere(context, name):
         for place in stale:
             _ = commits.unlink(layout, directory_of(place), name)
+    if context.doubtful is not None:
+        context.doubtful.discard(name)
 
 
 def _put_back(context: Context, place: Place, name: str) -> bool:

@@ -12,7 +12,8 @@ synced they yield (see `sharing`), so that several claims that are settled toget
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+import errno
+from typing import TYPE_CHECKING, Final
 
 from trio_multispool.errors import (
     AccessDenied,
@@ -39,7 +40,7 @@ from trio_multispool.storage.layout import (
 )
 from trio_multispool.storage.locks import lock_existing, lock_or_reserve
 from trio_multispool.storage.protocol import Removing, Saving
-from trio_multispool.storage.recovery import collect_if_nowhere, drop_stale_copies
+from trio_multispool.storage.recovery import collect_if_nowhere, drop_stale_copies, may_have_copies
 from trio_multispool.storage.reserving import clear_leftovers
 from trio_multispool.storage.sharing import run_together
 from trio_multispool.storage.syncing import catch_up, committing
@@ -56,6 +57,10 @@ if TYPE_CHECKING:
     from trio_multispool.storage.protocol import Settlement
     from trio_multispool.storage.sharing import Steps
     from trio_multispool.storage.syncing import SyncPlan
+
+
+_OF_ALL_ENTRIES: Final = (errno.ENOLCK, errno.ENOMEM)
+"""What the kernel says of itself, whichever entry it was asked about."""
 
 
 def claim(
@@ -104,7 +109,7 @@ def _read_to_claim(context: Context, queue: str, name: str) -> bytes:
     """Return the metadata of an entry whose lock is held, having seen to it that it has no second copy."""
     layout = context.layout
     metadata, links = layout.again_if_replaced(queue, lambda: read_file_and_links(layout, queue, name))
-    if links > 1:  # perhaps from a move that was killed between its link and its unlink
+    if may_have_copies(context, name, links):
         drop_stale_copies(context, name)
     return metadata
 
@@ -124,6 +129,8 @@ def _trouble_of_one_entry(queue: str, name: str) -> Generator[None]:
     try:
         yield
     except (NotARegularFile, AccessDenied, StorageFailure) as error:
+        if isinstance(error, StorageFailure) and error.errno in _OF_ALL_ENTRIES:
+            raise
         raise UnreadableEntry(queue, name, str(error)) from error
 
 
