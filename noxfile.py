@@ -63,6 +63,13 @@ for python_version in PYTHONS:
     add_tests_for(python_version)
 
 
+@nox.session(default=False)
+def filesystems(session: nox.Session) -> None:
+    """Lose power on real ext4, XFS and btrfs, and fill and break their disks. Needs root; says what else it needs."""
+    session.install("--editable", ".[cli]", *group("test"), *group("filesystems"))
+    session.run("python", "-m", "filesystems", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""

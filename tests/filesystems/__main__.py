@@ -1,0 +1,101 @@
+"""Run the proofs on real file systems, and print what they came to: `python -m filesystems --help` tells how.
+
+It ends with status 1 if any image was bad that should not be, and also if none was where some must be: a check that
+cannot fail proves nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from filesystems import moods, replay, report, snapshots
+from filesystems.checking import Checker
+from filesystems.devices import scratch
+from filesystems.kinds import KINDS
+from filesystems.needs import what_is_missing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from filesystems.kinds import Kind
+    from filesystems.report import Tally
+
+MOST_IMAGES = 250
+"""How many images are checked of one recorded history: enough for a choice, and the whole session keeps to minutes."""
+
+
+class Session:
+    """What was asked for, and whether all came out as it should."""
+
+    def __init__(self, kinds: Sequence[Kind], seed: int, scratch: Path) -> None:
+        """Begin."""
+        self.kinds = kinds
+        self.seed = seed
+        self.scratch = scratch
+        self.wrong = 0
+
+    def count(self, run: Callable[[], Tally], *, bad_is_expected: bool = False) -> None:
+        """Run something, and print its line."""
+        begun = time.monotonic()
+        tally = run()
+        expected = tally.images > 0 and (tally.bad > 0) == bad_is_expected
+        self.wrong += not expected
+        report.line(tally, time.monotonic() - begun, expected=expected)
+
+    def snapshots(self) -> None:
+        """Copy the device after each call."""
+        report.headline("Power lost at every system call: the device copied after each, and after each Ok")
+        for kind in self.kinds:
+            for mood in (moods.quiet(), moods.neighbour(self.seed), moods.eager()):
+                self.count(functools.partial(snapshots.run, kind, self.scratch, mood))
+        report.headline("The same with syncs left out: some must be bad, or the check cannot fail")
+        for kind in self.kinds:
+            for omitted in (moods.SYNCS_OF_FILES, moods.SYNCS_OF_DIRECTORIES, moods.ALL_SYNCS):
+                run = functools.partial(snapshots.run, kind, self.scratch, moods.quiet(), omitted=omitted)
+                self.count(run, bad_is_expected=True)
+
+    def replay(self) -> None:
+        """Record the device's writes, and lose some."""
+        report.headline(
+            "Power lost with writes in the disk's cache: unflushed ones dropped, or overtaken by later ones"
+        )
+        for kind in self.kinds:
+            checker = Checker(kind, self.scratch)
+            for mood in (moods.neighbour(self.seed), moods.quiet()):
+                history = replay.record(kind, self.scratch, mood)
+                check = functools.partial(replay.run, history, checker, seed=self.seed, most=MOST_IMAGES)
+                self.count(functools.partial(check, f"{kind.name}, {mood.name}"))
+            self.count(functools.partial(check, f"{kind.name}, a lying disk", lying=True), bad_is_expected=True)
+
+
+PROOFS = ("snapshots", "replay")
+
+
+def main() -> int:
+    """Run."""
+    missing = what_is_missing()
+    if missing:
+        print("this cannot run here:", *missing, sep="\n- ", file=sys.stderr)
+        return 1
+    parser = argparse.ArgumentParser(prog="python -m filesystems", description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=PROOFS, default=PROOFS)
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}")
+    begun = time.monotonic()
+    with scratch() as directory:
+        session = Session([KINDS[name] for name in arguments.kinds], arguments.seed, directory)
+        for proof in arguments.only:
+            getattr(session, proof)()
+    print(f"\n{time.monotonic() - begun:.0f} s; {session.wrong} lines are wrong")
+    return 1 if session.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""The file systems: how small each can be made, and how it is mounted."""
+
+from __future__ import annotations
+
+import dataclasses
+
+_MIB = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A file system that a spool is tried on."""
+
+    name: str
+    size: int
+    """Of the device, in bytes."""
+    make: tuple[str, ...]
+    """The command that makes it, but for the file."""
+    options: str
+    """To mount it with."""
+
+
+EXT4 = Kind("ext4", 24 * _MIB, ("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0"), "rw")
+
+XFS = Kind("xfs", 300 * _MIB, ("mkfs.xfs", "-q", "-K"), "rw,nouuid")
+"""mkfs refuses less than 300 MiB. A copy has the UUID of its original, which XFS would refuse to mount beside it."""
+
+BTRFS = Kind("btrfs", 112 * _MIB, ("mkfs.btrfs", "-q", "-K"), "rw,nodiscard")
+"""mkfs refuses less than 109 MiB. Discards would only tell the device what is free."""
+
+KINDS = {kind.name: kind for kind in (EXT4, XFS, BTRFS)}
