@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import argparse
 import functools
+import logging
 import sys
 import time
 from typing import TYPE_CHECKING
 
-from filesystems import moods, replay, report, snapshots
+from filesystems import failing, full, moods, plain, replay, report, snapshots, trouble
 from filesystems.checking import Checker
 from filesystems.devices import scratch
 from filesystems.kinds import KINDS
 from filesystems.needs import what_is_missing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from filesystems.kinds import Kind
@@ -72,8 +73,29 @@ class Session:
                 self.count(functools.partial(check, f"{kind.name}, {mood.name}"))
             self.count(functools.partial(check, f"{kind.name}, a lying disk", lying=True), bad_is_expected=True)
 
+    def plain(self) -> None:
+        """Use every operation."""
+        report.headline("The tests of the store, with the spools there", "tests", "run")
+        for name in (*(kind.name for kind in self.kinds), "tmpfs", "overlay"):
+            self.count(functools.partial(plain.use, name, self.scratch))
 
-PROOFS = ("snapshots", "replay")
+    def full(self) -> None:
+        """Fill the disk."""
+        self._in_trouble("A disk that is full: every operation, with a little more room each time", full.fill)
+
+    def failing(self) -> None:
+        """Let the disk fail."""
+        self._in_trouble("A disk that fails (EIO), at another write each time", failing.fail)
+
+    def _in_trouble(self, title: str, attempts: Callable[[Kind, Path], Iterator[Tally]]) -> None:
+        report.headline(title, "trials", "answers")
+        for kind in self.kinds:
+            running = attempts(kind, self.scratch)
+            for _ in trouble.OPERATIONS:
+                self.count(functools.partial(next, running))
+
+
+PROOFS = ("snapshots", "replay", "full", "failing", "plain")
 
 
 def main() -> int:
@@ -87,6 +109,7 @@ def main() -> int:
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
+    logging.disable()  # the library tells of each failure that it survives, and here are hundreds
     print(f"seed {arguments.seed}")
     begun = time.monotonic()
     with scratch() as directory:

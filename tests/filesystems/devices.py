@@ -80,9 +80,14 @@ def _attach(file: Path) -> int:
 
 
 @contextlib.contextmanager
-def mounted(kind: Kind, file: Path, directory: Path) -> Iterator[Path]:
-    """Mount the file system in a file; yield the directory that it is mounted on."""
+def mounted(kind: Kind, file: Path, directory: Path, *, by_page: bool = False) -> Iterator[Path]:
+    """Mount the file system in a file; yield the directory that it is mounted on.
+
+    With `by_page`, the device writes no more than a page at a time.
+    """
     with attached(file) as device:
+        if by_page:
+            Path("/sys/block", device.name, "queue/max_sectors_kb").write_text("4")
         try:
             run("mount", "-t", kind.name, "-o", kind.options, os.fspath(device), os.fspath(directory))
             try:

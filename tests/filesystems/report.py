@@ -26,9 +26,9 @@ class Tally:
             self.example = self.example or problems[0]
 
 
-def headline(title: str, first: str = "images") -> None:
+def headline(title: str, first: str = "images", second: str = "distinct") -> None:
     """Begin a table."""
-    print(f"\n{title}\n{'':34}{first:>9}{'distinct':>9}{'bad':>6}{'seconds':>9}", flush=True)
+    print(f"\n{title}\n{'':34}{first:>9}{second:>9}{'bad':>6}{'seconds':>9}", flush=True)
 
 
 def line(tally: Tally, seconds: float, *, expected: bool) -> None:

@@ -41,7 +41,7 @@ class Workload:
     async def enqueue(self, name: str, data: bytes, durability: Durability | None = None) -> None:
         """Enqueue to `send`."""
         envelope = Envelope(name)
-        to = Entry("send", _encoded(envelope), data)
+        to = Entry("send", encoded(envelope), data)
         with self.ledger.changing(name, "enqueue", to, lasting=durability is None):
             (await self.spool.enqueue(Mail.SEND, envelope, data, name=Use(name), durability=durability)).unwrap()
         self.acknowledged()
@@ -58,7 +58,7 @@ class Workload:
         """Check out of one queue, and save with changed metadata to another."""
         async with await self.check_out(source, name) as job:
             envelope = msgspec.structs.replace(job.metadata, attempts=job.metadata.attempts + 1)
-            to = Entry(queue.value, _encoded(envelope), data)
+            to = Entry(queue.value, encoded(envelope), data)
             with self.ledger.changing(name, "save", to, lasting=durability is None):
                 (await job.save(queue, envelope, durability=durability)).unwrap()
             self.acknowledged()
@@ -73,7 +73,7 @@ class Workload:
     async def replace_data(self, queue: Mail, name: str, data: bytes) -> None:
         """Check out, replace the data, and return the entry."""
         async with await self.check_out(queue, name) as job:
-            to = Entry(queue.value, _encoded(job.metadata), data)
+            to = Entry(queue.value, encoded(job.metadata), data)
             with self.ledger.changing(name, "replace the data of", to):
                 (await job.data.save(data)).unwrap()
             self.acknowledged()
@@ -83,7 +83,7 @@ class Workload:
     async def change_in_place(self, queue: Mail, name: str, data: bytes) -> None:
         """Change the metadata of an entry that is available."""
         envelope = Envelope(name, 7)
-        with self.ledger.changing(name, "change", Entry(queue.value, _encoded(envelope), data)):
+        with self.ledger.changing(name, "change", Entry(queue.value, encoded(envelope), data)):
             (await self.spool.entry(queue, name).unwrap().direct.save(envelope)).unwrap()
         self.acknowledged()
 
@@ -131,5 +131,6 @@ async def work(path: Path, ledger: Ledger, calls: SystemCalls, acknowledged: Cal
         await workload.at_several_levels()
 
 
-def _encoded(envelope: Envelope) -> bytes:
+def encoded(envelope: Envelope) -> bytes:
+    """Return metadata as it lies on disk."""
     return msgspec.json.encode(envelope)
