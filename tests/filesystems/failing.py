@@ -1,7 +1,7 @@
 """A disk that fails: a device whose file lies on a full tmpfs, so that a write of what it had not yet stored fails.
 
-The file system on it is told of an error, at another of its writes each time. Afterwards there is room again; it is
-mounted anew, as it would have to be, and the spool must hold what its answers said.
+The file system on it is told of an error, at another of its writes each time. Power is lost right after the answer.
+Then there is room again; what the device has is mounted anew, and the spool must hold what its answer said.
 
 The device writes page by page. Of a larger write, tmpfs may take the first pages only, and the loop driver (seen in
 Linux 6.18) then answers that all is written: that is a disk that lies, and no disk that fails.
@@ -87,16 +87,18 @@ async def _prepare(path: Path) -> None:
 def _trial(kind: Kind, small: Path, operation: Operation, room: int, answers: Answers) -> list[str]:
     directory = small.with_name("mounted")
 
-    async def attempt() -> Result[Any, Any]:
+    async def attempt() -> tuple[Result[Any, Any], Image]:
         async with await load_spool(directory / "spool") as spool:
             job = await held(spool)
             with _full(small, room):
-                return await tried(operation, spool, job)
+                answer = await tried(operation, spool, job)
+                return answer, Image.read(file)
 
     file = small / "device.img"
     with mounted(kind, file, directory, by_page=True):
-        answer = trio.run(attempt)
+        answer, left = trio.run(attempt)
     problems = answers.add(answer)
+    left.write(file)
     with mounted(kind, file, directory):
         try:
             found = recovered(directory / "spool")

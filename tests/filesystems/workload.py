@@ -63,6 +63,13 @@ class Workload:
                 (await job.save(queue, envelope, durability=durability)).unwrap()
             self.acknowledged()
 
+    async def move(self, source: Mail, name: str, to: Entry) -> None:
+        """Check out of one queue, and save with the same metadata to another."""
+        async with await self.check_out(source, name) as job:
+            with self.ledger.changing(name, "move", to):
+                (await job.save(Mail(to.queue))).unwrap()
+            self.acknowledged()
+
     async def remove(self, queue: Mail, name: str) -> None:
         """Check out and remove."""
         async with await self.check_out(queue, name) as job:
@@ -95,6 +102,8 @@ class Workload:
         await self.save(Mail.RETRY, "large", LARGE, Mail.RETRY)
         await self.replace_data(Mail.RETRY, "large", OTHER)
         await self.change_in_place(Mail.SEND, "small", SMALL)
+        await self.move(Mail.SEND, "small", Entry("retry", encoded(Envelope("small", 7)), SMALL))
+        await self.move(Mail.RETRY, "small", Entry("send", encoded(Envelope("small", 7)), SMALL))
         await self.remove(Mail.SEND, "small")
         await self.save(Mail.RETRY, "large", OTHER, Mail.FAILED)
         await self.remove(Mail.FAILED, "large")
