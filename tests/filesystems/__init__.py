@@ -4,7 +4,7 @@ Run by `nox -s filesystems`, as root; pytest collects nothing here. Rooms, lowes
 
 - `needs` what must be installed; `kinds` the file systems; `images` what is on a device at one moment; `devices` loop
   devices and mounts; `report` tables of figures
-- `ledger` what may be found at each moment; `workload` the operations; `checking` what is found on an image, and
-  whether it may be
-- `snapshots`, `recorder` and `replay`, `faults`, `plain` the four proofs; `__main__` runs them
+- `ledger` what may be found at each moment; `workload` the operations; `moods` what else goes on; `checking` what is
+  found on an image, and whether it may be
+- `snapshots`; `recorder` and `replay`; `trouble`, `full` and `failing`; `plain`: the proofs. `__main__` runs them
 """

@@ -52,7 +52,7 @@ class Session:
         """Copy the device after each call."""
         report.headline("Power lost at every system call: the device copied after each, and after each Ok")
         for kind in self.kinds:
-            for mood in (moods.quiet(), moods.neighbour(self.seed), moods.eager()):
+            for mood in (moods.quiet(), moods.neighbour(self.seed), moods.committer(self.seed), moods.eager()):
                 self.count(functools.partial(snapshots.run, kind, self.scratch, mood))
         report.headline("The same with syncs left out: some must be bad, or the check cannot fail")
         for kind in self.kinds:
@@ -67,7 +67,7 @@ class Session:
         )
         for kind in self.kinds:
             checker = Checker(kind, self.scratch)
-            for mood in (moods.neighbour(self.seed), moods.quiet()):
+            for mood in (moods.neighbour(self.seed), moods.committer(self.seed), moods.quiet()):
                 history = replay.record(kind, self.scratch, mood)
                 check = functools.partial(replay.run, history, checker, seed=self.seed, most=MOST_IMAGES)
                 self.count(functools.partial(check, f"{kind.name}, {mood.name}"))

@@ -18,6 +18,7 @@ import trio
 from filesystems.checking import recovered
 from filesystems.devices import make, mounted, run, unmount
 from filesystems.images import Image
+from filesystems.moods import write_everything_out
 from filesystems.report import Tally
 from filesystems.trouble import ENOUGH, OPERATIONS, ROOMS, Answers, disagreement, held, tried
 from helpers.spools import Mail, load_spool, make_spool
@@ -58,6 +59,12 @@ def _full(directory: Path, room: int) -> Iterator[None]:
         filler.unlink()
 
 
+def _forget_zeros(directory: Path, file: Path) -> None:
+    """Make holes of what is all zeros, so that writing there can fail too: a journal, above all."""
+    write_everything_out(directory)
+    run("fallocate", "--dig-holes", os.fspath(file))
+
+
 def fail(kind: Kind, scratch: Path) -> Iterator[Tally]:
     """Try every operation on a failing disk, with more and more room before it fails."""
     directory = scratch / "mounted"
@@ -90,6 +97,7 @@ def _trial(kind: Kind, small: Path, operation: Operation, room: int, answers: An
     async def attempt() -> tuple[Result[Any, Any], Image]:
         async with await load_spool(directory / "spool") as spool:
             job = await held(spool)
+            _forget_zeros(directory, file)
             with _full(small, room):
                 answer = await tried(operation, spool, job)
                 return answer, Image.read(file)

@@ -25,6 +25,7 @@ SYNCS_OF_FILES, SYNCS_OF_DIRECTORIES, ALL_SYNCS = "no syncs of files", "no syncs
 """What can be left out."""
 
 NEIGHBOUR_SYNCS_ONE_IN = 6
+COMMITTER_COMMITS_ONE_IN = 10
 
 
 @dataclasses.dataclass
@@ -54,18 +55,30 @@ def neighbour(seed: int) -> Mood:
     return Mood(f"neighbour, seed {seed}", act)
 
 
-def eager() -> Mood:
-    """Everything is written out after every call."""
+def committer(seed: int) -> Mood:
+    """Everything is written out after about one call in ten, as the kernel does by itself every few seconds."""
+    chance = random.Random(seed)
 
     def act(directory: Path) -> None:
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            if _libc.syncfs(descriptor) != 0:
-                raise OSError(ctypes.get_errno(), "syncfs")
-        finally:
-            os.close(descriptor)
+        if chance.randrange(COMMITTER_COMMITS_ONE_IN) == 0:
+            write_everything_out(directory)
 
-    return Mood("eager", act)
+    return Mood(f"committer, seed {seed}", act)
+
+
+def eager() -> Mood:
+    """Everything is written out after every call."""
+    return Mood("eager", write_everything_out)
+
+
+def write_everything_out(directory: Path) -> None:
+    """`syncfs`."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        if _libc.syncfs(descriptor) != 0:
+            raise OSError(ctypes.get_errno(), "syncfs")
+    finally:
+        os.close(descriptor)
 
 
 class MoodyCalls(HookedCalls):

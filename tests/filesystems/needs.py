@@ -9,6 +9,7 @@ import shutil
 _PROGRAMS = {
     "mount": "mount",
     "umount": "mount",
+    "fallocate": "util-linux",
     "mkfs.ext4": "e2fsprogs",
     "mkfs.xfs": "xfsprogs",
     "mkfs.btrfs": "btrfs-progs",
