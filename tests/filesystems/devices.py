@@ -41,7 +41,7 @@ def scratch() -> Iterator[Path]:
         try:
             yield Path(directory)
         finally:
-            unmount(Path(directory))
+            run("umount", "--recursive", "--lazy", directory)  # a mount that was interrupted may be left below it
 
 
 @contextlib.contextmanager
@@ -85,9 +85,7 @@ def mounted(kind: Kind, file: Path, directory: Path, *, by_page: bool = False) -
 
     With `by_page`, the device writes no more than a page at a time.
     """
-    with attached(file) as device:
-        if by_page:
-            Path("/sys/block", device.name, "queue/max_sectors_kb").write_text("4")
+    with attached(file) as device, writing_by_page(device) if by_page else contextlib.nullcontext():
         try:
             run("mount", "-t", kind.name, "-o", kind.options, os.fspath(device), os.fspath(directory))
             try:
@@ -98,6 +96,18 @@ def mounted(kind: Kind, file: Path, directory: Path, *, by_page: bool = False) -
             if kind.name == "btrfs":  # the kernel remembers its devices, and takes no older copy for a newer one
                 command = ["btrfs", "device", "scan", "--forget", os.fspath(device)]
                 subprocess.run(command, capture_output=True, check=False)
+
+
+@contextlib.contextmanager
+def writing_by_page(device: Path) -> Iterator[None]:
+    """Let a device write no more than a page at a time; a loop device would keep that for whoever has it next."""
+    limit = Path("/sys/block", device.name, "queue/max_sectors_kb")
+    usual = limit.read_text()
+    limit.write_text("4")
+    try:
+        yield
+    finally:
+        limit.write_text(usual)
 
 
 def make(kind: Kind, file: Path) -> None:

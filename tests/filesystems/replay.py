@@ -98,9 +98,10 @@ def epochs(history: History) -> Iterator[Epoch]:
 
 
 def epochs_of_a_liar(history: History) -> Iterator[Epoch]:
-    """Cut it for a disk that forgot, when power was lost, that it had answered the last flush."""
+    """Cut it for a disk that answered a flush, and forgot what it was for; where something was answered upon it."""
     for before, epoch in itertools.pairwise(epochs(history)):
-        yield Epoch(before.durable, [*before.writes, *epoch.writes], epoch.begin, epoch.end)
+        if any(epoch.begin <= moment.since <= epoch.end for moment in history.moments):
+            yield Epoch(before.durable, [*before.writes, *epoch.writes], epoch.begin, epoch.end)
 
 
 def parts(count: int, chance: random.Random) -> Iterator[frozenset[int]]:
