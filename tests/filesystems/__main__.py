@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import functools
 import logging
-import signal
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -113,7 +112,6 @@ def main() -> int:
     logging.disable()  # the library tells of each failure that it survives, and here are hundreds
     print(f"seed {arguments.seed}")
     begun = time.monotonic()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # unmounting on the way out
     with scratch() as directory:
         session = Session([KINDS[name] for name in arguments.kinds], arguments.seed, directory)
         for proof in arguments.only:

@@ -113,7 +113,8 @@ def _trial(kind: Kind, small: Path, operation: Operation, room: int, answers: An
         except (OSError, SpoolError) as error:
             return [*problems, f"with room for {room}: {answer}, and then {error!r}"]
         problems += [*found.faults, *disagreement(operation, answer, found.entries)]
-        trio.run(_works_again, directory / "spool")
+        if not problems:
+            trio.run(_works_again, directory / "spool")
     return problems
 
 

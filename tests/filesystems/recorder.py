@@ -10,9 +10,11 @@ answered, so the log's length at any time is a position in the device's history:
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import errno
 import os
+import signal
 import stat
 import struct
 import subprocess
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 _RECORD = struct.Struct("=qq")
 _FLUSH = -1
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_libc = ctypes.CDLL(None)
 NAME = "device"
 
 
@@ -88,6 +92,7 @@ def recorded(image: Path, log: Path, directory: Path) -> Iterator[Path]:
 
 def serve(image: str, log: str, directory: str) -> None:
     """Serve until the directory is unmounted."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # whoever is left would keep the mounts of the session
     import mfusepy  # it loads libfuse, which only this process needs
 
     data = os.open(image, os.O_RDWR)
