@@ -6,6 +6,7 @@ Small data and large: some file systems keep a small file's content beside its n
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,18 @@ class Workload:
             nursery.start_soon(self.remove, Mail.SEND, "z")
             nursery.start_soon(self.enqueue, "w", SMALL)
 
+    async def in_one_go(self) -> None:
+        """Enqueue many for one caller, in one batch."""
+        names = ("m1", "m2", "m3")
+        with contextlib.ExitStack() as changing:
+            for name in names:
+                to = Entry("send", encoded(Envelope(name)), LARGE)
+                changing.enter_context(self.ledger.changing(name, "enqueue", to, lasting=True))
+            items = [(Envelope(name), LARGE) for name in names]
+            for answer in await self.spool.enqueue_many(Mail.SEND, items, names=[Use(name) for name in names]):
+                answer.unwrap()
+        self.acknowledged()
+
     async def at_several_levels(self) -> None:
         """Change one entry at level `PROCESS`, and then at `POWER`, which must not be undone with the first."""
         await self.enqueue("mixed", LARGE, Durability.PROCESS)
@@ -137,6 +150,7 @@ async def work(path: Path, ledger: Ledger, calls: SystemCalls, acknowledged: Cal
         workload = Workload(spool, ledger, acknowledged)
         await workload.one_by_one()
         await workload.at_once()
+        await workload.in_one_go()
         await workload.at_several_levels()
 
 
