@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
+import anyio
+from anyio.lowlevel import checkpoint
+
+from trio_multispool.clock import wall_clock
 from trio_multispool.lifecycle import State
+from trio_multispool.notes import PROGRESS, encode_progress
+from trio_multispool.results import Ok
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -13,13 +20,16 @@ if TYPE_CHECKING:
 
     from trio_multispool.core import Core
     from trio_multispool.durability import Durability
-    from trio_multispool.errors import DataLoadError, DataNotFound, DataSaveError, Trouble
+    from trio_multispool.errors import DataLoadError, DataNotFound, DataSaveError, OwnershipLost, Trouble
     from trio_multispool.hop import BeforeCommit
     from trio_multispool.results import Result
     from trio_multispool.stats import Stat
     from trio_multispool.storage.protocol import Claim
 
 D = TypeVar("D")
+
+PROGRESS_INTERVAL: Final = 0.2
+"""In seconds: nobody who looks can follow faster."""
 
 _NO_MUTEX: Final = contextlib.nullcontext()  # for data that has no owner
 
@@ -43,6 +53,8 @@ class DataFile(Generic[D]):
         self._core = core
         self._name = name
         self._claim = claim
+        self._told_at: float = -math.inf
+        self._told: str = ""
 
     def __repr__(self) -> str:
         """Name the entry."""
@@ -108,6 +120,42 @@ class DataFile(Generic[D]):
                 )
 
         return await self._core.run(f"saving the data of {self._name}", work)
+
+    async def progress(self, done: float, message: str = "") -> Result[None, OwnershipLost | Trouble]:
+        """Tell how far the work on the entry is, for whoever looks: `multispool ls`, `show` and `top` show it.
+
+        `done` is from 0 to 1, `message` one short line. What is told is gone when the entry is settled, and when its
+        owner dies. It is cheap, and may be told often: what comes within a fifth of a second of the last is passed
+        over, unless its message is another.
+
+        `Err(OwnershipLost)`: somebody took the entry away by an `…_unsafe` operation. `Err(OutOfSpace)` and the other
+        troubles of the operating system: it is not shown, and the work need not care. Raises `ValueError` if `done` is
+        not from 0 to 1, and `RuntimeError` if the job has been settled, or this is the data of no job.
+
+        **Cancellation**: cancelled means that it was not told.
+        **Durability**: none; power loss returns the entry anyway.
+
+        ```python
+        (await job.data.progress(0.4, "converting")).unwrap()
+        ```
+        """
+        self._check()
+        claim, now = self._claim, anyio.current_time()
+        if claim is None:
+            mistake = f"only its owner can tell of progress with entry {self._name!r}; check it out"
+            raise RuntimeError(mistake)
+        value = encode_progress(done, message, wall_clock())
+        if now - self._told_at < PROGRESS_INTERVAL and message == self._told:
+            await checkpoint()
+            return Ok(None)
+        self._told_at, self._told = now, message
+
+        def work(_before_commit: BeforeCommit) -> None:
+            with self._mutex:
+                self._check()
+                self._core.storage.annotate(claim, PROGRESS, value)
+
+        return await self._core.run(f"progress with {self._name}", work)
 
     async def stat(self) -> Result[Stat, DataNotFound | Trouble]:
         """Return the size of the data, in bytes as stored, and when it was last written.

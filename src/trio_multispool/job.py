@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from trio_multispool.core import Core
     from trio_multispool.durability import Durability
-    from trio_multispool.errors import ReleaseError, RemoveError, SaveError, SpoolError
+    from trio_multispool.errors import OwnershipLost, ReleaseError, RemoveError, SaveError, SpoolError, Trouble
     from trio_multispool.hop import Answer, BeforeCommit
     from trio_multispool.results import Result
     from trio_multispool.storage.protocol import Claim, Settlement
@@ -196,6 +196,22 @@ class CheckedOutEntry(Generic[Q, M, D]):
             return Releasing(self._claim)
 
         return await self._settle("release", settlement, self._claim.queue)
+
+    async def progress(self, done: float, message: str = "") -> Result[None, OwnershipLost | Trouble]:
+        """Tell how far the work on the entry is, for whoever looks: `multispool ls`, `show` and `top` show it.
+
+        The same as `job.data.progress`, which handlers have. `Err(OwnershipLost)`: somebody took the entry away by an
+        `…_unsafe` operation. `Err(OutOfSpace)` and the other troubles of the operating system: it is not shown. Raises
+        `ValueError` if `done` is not from 0 to 1, and `RuntimeError` if the job was settled before.
+
+        **Cancellation**: cancelled means that it was not told.
+        **Durability**: none; power loss returns the entry anyway.
+
+        ```python
+        (await job.progress(0.4, "converting")).unwrap()
+        ```
+        """
+        return await self.data.progress(done, message)
 
     async def _settle(
         self,

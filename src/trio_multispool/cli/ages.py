@@ -1,9 +1,12 @@
-"""Ages and sizes as a person says them."""
+"""Ages, sizes and progress as a person says them."""
 
 from __future__ import annotations
 
 import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from trio_multispool.notes import Progress
 
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"))
 _KIB: Final = 1024
@@ -37,3 +40,8 @@ def human_size(size: int) -> str:
 def human_time(moment: datetime.datetime) -> str:
     """Say a time in UTC, to the second."""
     return f"{moment.astimezone(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def told_progress(progress: Progress) -> str:
+    """Say how far an owner says that it is: `40 %, converting`."""
+    return ", ".join(part for part in (f"{progress.done:.0%}".replace("%", " %"), progress.message) if part)

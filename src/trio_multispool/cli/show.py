@@ -3,7 +3,7 @@
 import sys
 
 from trio_multispool.cli import metadata, output, owners
-from trio_multispool.cli.ages import age_of, human_age, human_size, human_time
+from trio_multispool.cli.ages import age_of, human_age, human_size, human_time, told_progress
 from trio_multispool.cli.arguments import AsJson, EntryName, SpoolPath
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.finding import find
@@ -22,8 +22,9 @@ _TRIES = 10
 def show(spool: SpoolPath, name: EntryName, /, *, as_json: AsJson = False) -> int:
     """Show everything that is known about an entry.
 
-    Where it is, who has it, how old it is, its metadata as it is (over several lines if it is JSON), and the size and
-    path of its data. Of an entry in quarantine, why it was set aside. It only looks: nothing is locked or written.
+    Where it is, who has it and how far its owner says that it is, how old it is, its metadata as it is (over several
+    lines if it is JSON), and the size and path of its data. Of an entry in quarantine, why it was set aside. It only
+    looks: nothing is locked or written.
 
     ```console
     $ multispool show var/mail 20261124T013810.123456789Z-8f31c2aa
@@ -70,6 +71,8 @@ def _print(item: Item, data: Stat | None, path: str, reason: str | None, now: fl
     lines = [("name", item.name), ("queue", item.place.queue), ("state", item.place.state.value)]
     if item.place.state is State.CHECKED_OUT:
         lines.append(("by", owners.told(item.owner)))
+    if item.progress is not None:
+        lines.append(("progress", told_progress(item.progress)))
     if reason is not None:
         lines.append(("reason", reason))
     lines.append(("modified", f"{human_time(item.modified_at)} ({age} ago)"))

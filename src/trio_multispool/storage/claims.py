@@ -40,7 +40,7 @@ class DirectoryReservation:
 class DirectoryClaim:
     """An entry that is checked out, with its lock; without one, a claim on what somebody else has checked out."""
 
-    __slots__ = ("__weakref__", "lock", "metadata", "name", "queue", "state")
+    __slots__ = ("__weakref__", "lock", "metadata", "name", "queue", "state", "told")
 
     def __init__(self, queue: str, name: str, metadata: bytes, lock: Lock | None) -> None:
         """Take over the lock."""
@@ -49,6 +49,8 @@ class DirectoryClaim:
         self.metadata: bytes = metadata
         self.lock: Lock | None = lock
         self.state: State = State.CHECKED_OUT
+        self.told: bool = False
+        """Whether the owner has told of its progress."""
 
     @property
     def held(self) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from trio_multispool.durability import Durability
 from trio_multispool.errors import EntryNotFound, OutOfSpace, ReadOnlySpool, TooManyOpenFiles
 from trio_multispool.lifecycle import Place, State
-from trio_multispool.storage import creation, data, direct, recovery, reserving, settling
+from trio_multispool.storage import creation, data, direct, noting, recovery, reserving, settling
 from trio_multispool.storage.context import Context
 from trio_multispool.storage.files import read_file
 from trio_multispool.storage.format import read_format
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Sequence
     from typing import BinaryIO
+
+    import msgspec
 
     from trio_multispool.stats import Stat
     from trio_multispool.storage.claims import DirectoryClaim, DirectoryReservation
@@ -272,6 +274,14 @@ class DirectoryStorage:
     def data_path(self, name: str) -> Path | None:
         """Return where the data lies."""
         return Path(self._layout.full(DATA, name))
+
+    def annotate(self, claim: DirectoryClaim, key: str, value: bytes | None) -> None:
+        """Set a key of an entry's notes."""
+        noting.annotate(self._context, claim, key, value)
+
+    def notes(self, name: str) -> dict[str, msgspec.Raw]:
+        """Read an entry's notes."""
+        return noting.read_notes(self._layout, name)
 
     def held(self, queue: str) -> bool:
         """Tell whether anything is checked out."""

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from trio_multispool.errors import NotARegularFile
 from trio_multispool.lifecycle import State
+from trio_multispool.notes import progress_in
 from trio_multispool.storage.data import as_stat
 from trio_multispool.storage.layout import REGISTRY, directory_of
+from trio_multispool.storage.noting import read_notes
 from trio_multispool.storage.protocol import Item
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ def inventory(layout: Layout, queue: str | None) -> Iterator[Item]:
                 except (FileNotFoundError, NotARegularFile):  # it has gone, or been replaced, since it was listed
                     continue
             owner = _owner(layout, name, owners) if owners else None
-            yield Item(name, place, found.size, found.modified_at, owner)
+            progress = progress_in(read_notes(layout, name)) if place.state is State.CHECKED_OUT else None
+            yield Item(name, place, found.size, found.modified_at, owner, progress)
 
 
 def _owner(layout: Layout, name: str, owners: dict[tuple[int, int, int], int]) -> int | None:

@@ -4,6 +4,7 @@
     SPOOL/.registry/NAME          reserves NAME for as long as the entry exists; its inode is the entry's lock
     SPOOL/.tmp/NAME               metadata being written
     SPOOL/.tmp/.data.NAME         data being replaced by the entry's owner
+    SPOOL/.tmp/.notes.NAME        notes likewise
     SPOOL/.tmp/.unsafe.*.NAME     either, being written by somebody who may not own the entry; locked by its writer
     SPOOL/.data/NAME              the entry's data
     SPOOL/.notes/NAME             what is kept about an entry beside its metadata; may be absent
@@ -44,6 +45,7 @@ QUARANTINE: Final = ".quarantine"
 REASONS: Final = ".quarantine/.reasons"
 CHECKOUT: Final = ".checkout"
 DATA_PREFIX: Final = ".data."
+NOTES_PREFIX: Final = ".notes."
 UNSAFE_PREFIX: Final = ".unsafe."
 
 READ_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY

@@ -20,6 +20,7 @@ import msgspec
 
 from trio_multispool.durability import Durability
 from trio_multispool.lifecycle import Place
+from trio_multispool.notes import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -105,6 +106,8 @@ class Item(msgspec.Struct, frozen=True):
     """When the metadata was last written, in UTC."""
     owner: int | None
     """The process that has it checked out, as far as the kernel shows it."""
+    progress: Progress | None = None
+    """How far its owner says that it is."""
 
 
 @final
@@ -312,6 +315,17 @@ class Storage(Protocol[C, R]):
 
     def data_path(self, name: str) -> Path | None:
         """Return where the data can be read as a file by other programs, if it can."""
+        ...
+
+    def annotate(self, claim: C, key: str, value: bytes | None) -> None:
+        """Keep a JSON value under a key of the notes on an entry, or delete it. Raises `OwnershipLost`.
+
+        Not synced. `notes.PROGRESS` is of this check-out: the store deletes it when the claim is settled.
+        """
+        ...
+
+    def notes(self, name: str) -> dict[str, msgspec.Raw]:
+        """Return what is noted about an entry, each value in JSON; locks nothing."""
         ...
 
     def held(self, queue: str) -> bool:

@@ -22,12 +22,14 @@ from trio_multispool.storage.layout import (
     DATA,
     DATA_PREFIX,
     NOTES,
+    NOTES_PREFIX,
     REGISTRY,
     TEMPORARY,
     UNSAFE_PREFIX,
     directory_of,
 )
 from trio_multispool.storage.locks import lock_existing, lock_new
+from trio_multispool.storage.noting import forget_progress_of_the_dead
 from trio_multispool.storage.protocol import Recovered
 from trio_multispool.storage.reserving import collect_leftovers
 from trio_multispool.storage.temporaries import clear_dead_temporary
@@ -79,7 +81,7 @@ def _writers(context: Context, *, dry_run: bool) -> Iterator[str]:
         if name.startswith(UNSAFE_PREFIX):
             if not dry_run:
                 _ = clear_dead_temporary(context, name)
-        elif invalid_name(entry := name.removeprefix(DATA_PREFIX)) is None:
+        elif invalid_name(entry := name.removeprefix(DATA_PREFIX).removeprefix(NOTES_PREFIX)) is None:
             yield entry
 
 
@@ -96,12 +98,13 @@ def recover_name(context: Context, name: str) -> Recovered | None:
         for place in _latest_first(context, name, layout.places_of(name, State.CHECKED_OUT)):
             if _is_elsewhere(context, name):
                 _ = commits.unlink(layout, directory_of(place), name)
-            elif _put_back(context, place, name):
+            elif _put_back_unannotated(context, place, name):
                 put_back = Recovered(name, place.queue)
         if collect_if_nowhere(context, name):
             return Recovered(name, None)
         unlink_if_there(layout, TEMPORARY, name)
-        unlink_if_there(layout, TEMPORARY, DATA_PREFIX + name)
+        for prefix in (DATA_PREFIX, NOTES_PREFIX):
+            unlink_if_there(layout, TEMPORARY, prefix + name)
         return put_back
     finally:
         lock.release()
@@ -170,6 +173,11 @@ def drop_stale_copies(context: Context, name: str) -> None:
         context.doubtful.discard(name)
 
 
+def _put_back_unannotated(context: Context, place: Place, name: str) -> bool:
+    forget_progress_of_the_dead(context, name)
+    return _put_back(context, place, name)
+
+
 def _put_back(context: Context, place: Place, name: str) -> bool:
     try:
         return commits.move(context.layout, name, directory_of(place), place.queue)
@@ -179,7 +187,7 @@ def _put_back(context: Context, place: Place, name: str) -> bool:
 
 def _left_something(context: Context, name: str) -> bool:
     layout = context.layout
-    if any(layout.holds(TEMPORARY, prefix + name) for prefix in ("", DATA_PREFIX)):
+    if any(layout.holds(TEMPORARY, prefix + name) for prefix in ("", DATA_PREFIX, NOTES_PREFIX)):
         return True
     kept = layout.holds(DATA, name) or (layout.optional_fd(NOTES) is not None and layout.holds(NOTES, name))
     return kept or bool(layout.places_of(name, State.CHECKED_OUT))

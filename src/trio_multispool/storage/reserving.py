@@ -22,6 +22,7 @@ from trio_multispool.storage.layout import (
     DATA,
     DATA_PREFIX,
     NOTES,
+    NOTES_PREFIX,
     REGISTRY,
     TEMPORARY,
     directory_of,
@@ -104,7 +105,8 @@ def clear_leftovers(context: Context, name: str) -> None:
     """Unlink what is kept under a name that is in no place; under its lock. The reservation stays."""
     layout = context.layout
     unlink_if_there(layout, TEMPORARY, name)
-    unlink_if_there(layout, TEMPORARY, DATA_PREFIX + name)
+    for prefix in (DATA_PREFIX, NOTES_PREFIX):
+        unlink_if_there(layout, TEMPORARY, prefix + name)
     unlink_if_there(layout, DATA, name)
     unlink_if_there(layout, NOTES, name)
 

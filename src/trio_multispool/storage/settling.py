@@ -39,6 +39,7 @@ from trio_multispool.storage.layout import (
     directory_of,
 )
 from trio_multispool.storage.locks import lock_existing, lock_or_reserve
+from trio_multispool.storage.noting import forget_progress
 from trio_multispool.storage.protocol import Removing, Saving
 from trio_multispool.storage.recovery import collect_if_nowhere, drop_stale_copies, may_have_copies
 from trio_multispool.storage.reserving import clear_leftovers
@@ -161,6 +162,7 @@ def save(  # noqa: PLR0913  # each is a word of the operation
     """Move the entry to a queue, with new metadata unless it is `None`."""
     layout, syncs, name = context.layout, context.syncs, claim.name
     target = claim.check(Operation.SAVE)
+    forget_progress(context, claim)
     source = directory_of(Place(claim.queue, State.CHECKED_OUT))
     plan = syncs.plan(durability)
     with _locked_for_the_call(context, claim), _new_metadata(context, claim, metadata) as new:
@@ -260,6 +262,7 @@ def remove(
 def release(context: Context, claim: DirectoryClaim) -> None:
     """Put the entry back."""
     target = claim.check(Operation.RELEASE)
+    forget_progress(context, claim)
     source = directory_of(Place(claim.queue, State.CHECKED_OUT))
     with _locked_for_the_call(context, claim):
         try:
