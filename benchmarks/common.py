@@ -43,9 +43,9 @@ def file_system(directory: str) -> str:
 
 
 def machine(directory: str) -> str:
-    """Tell, in two lines, the versions, the machine and the file system."""
+    """Tell, in two lines, the versions, the machine and what else it does, and the file system."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("trio", "anyio"))
     return (
         f"Python {platform.python_version()}, {versions}, {platform.system()} {platform.release()}\n"
-        f"{os.cpu_count()} CPUs, {directory} on {file_system(directory)}"
+        f"{os.cpu_count()} CPUs, load average {os.getloadavg()[0]:.1f}, {directory} on {file_system(directory)}"
     )

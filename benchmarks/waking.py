@@ -1,110 +1,190 @@
 """How soon a waiting reader has an entry that another process enqueued, and what waiting costs.
 
-    python benchmarks/waking.py [--directory DIRECTORY] [--entries 300] [--rounds 5] [--backend trio|asyncio]
+    python benchmarks/waking.py [--directory DIRECTORY] [--backend trio|asyncio] [--entries 200] [--rounds 7]
 
-Latency: a producer process enqueues an entry now and then, and prints the time at which `enqueue` returned; this
-process waits in a reader and takes the time at which it has the job. Both read the system's monotonic clock. The time
-can be negative: the reader is woken by the rename, and `enqueue` returns after the last sync. Shown are the median
-and the 99th percentile of each round, and of these the median, the least and the most.
+Latency: a producer process enqueues one entry at a time, and this process waits for it in a reader. Only true wake-ups
+are measured: the producer begins an entry when the reader has told, by a byte on a pipe, that it waits again, and after
+a pause. The time ends where the reader's user has the job, and begins, on the same monotonic clock of the system, at
 
-Idle: the CPU time that the process takes while one reader waits for an empty queue, as a share of one CPU.
+- the rename: the moment before the system call that puts the entry into its queue, which is what wakes the reader; and
+- the return: the moment at which `enqueue` has returned. At level `power` it syncs the queue between the two, while the
+  reader has the entry already: so this time can be below zero, the more so the slower the disk is.
+
+Shown are the median and the 99th percentile of a round's entries: of each, the median over the rounds, the least and
+the most. The rounds of the two levels take turns, and one of each before is not counted. With the short pause that is
+the default, few wake-ups include a look for entries of dead owners, which a reader does once a second at most; with
+`--pause 1.1` all do.
+
+Waiting: the CPU time that this process takes while one reader in it waits for an empty queue, as a share of one CPU:
+the median of several samples, the least and the most.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import resource
 import statistics
 import sys
 import tempfile
 import time
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
-from common import DATA, NOTES, Note, Queue, file_system
+from common import DATA, NOTES, Note, Queue, machine
 
 from trio_multispool import Durability, Spool
+from trio_multispool.activity import Activity
+from trio_multispool.storage.syscalls import SystemCalls
 
-PAUSE = 0.01
-"""Between two entries, in seconds: long enough that the reader waits again."""
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
 
-IDLE = 20.0
-"""How long the idle reader is watched, in seconds."""
+SAMPLE = 10.0
+"""How long a sample of an idle reader takes, in seconds: one that is told of changes looks again every ten."""
 
 
-async def produce(path: str, durability: Durability, entries: int) -> None:
-    """Be the other process."""
-    spool = (await Spool.load(path, NOTES, durability=durability)).unwrap()
+class Latencies(NamedTuple):
+    """What the entries of one round took, in milliseconds, each sorted."""
+
+    since_rename: list[float]
+    since_return: list[float]
+
+
+class Watched(SystemCalls):
+    """The producer's system calls, and when it last began to move something: the only move of an enqueue commits it."""
+
+    moved = 0
+
+    def move(self, name: str, directory: int, new_name: str, new_directory: int) -> None:
+        """Look at the clock before."""
+        self.moved = time.monotonic_ns()
+        super().move(name, directory, new_name, new_directory)
+
+
+async def produce(path: str, durability: Durability, entries: int, pause: float) -> None:
+    """Be the other process; print at the end when each entry was renamed, and when its `enqueue` returned."""
+    calls = Watched()
+    spool = (await Spool.load(path, NOTES, durability=durability, system_calls=calls)).unwrap()
+    lines: list[str] = []
     for number in range(entries):
-        await anyio.sleep(PAUSE)
+        if not os.read(sys.stdin.fileno(), 1):  # blocks: there is nothing else to do
+            sys.exit("the reader has gone")
+        await anyio.sleep(pause)
         _ = (await spool.enqueue(Queue.WORK, Note(number), DATA)).unwrap()
-        print(time.monotonic_ns(), flush=True)
+        lines.append(f"{calls.moved} {time.monotonic_ns()}")
+    print("\n".join(lines))
 
 
-async def latencies(directory: str, durability: Durability, entries: int) -> list[float]:
-    """Run one round; return each entry's latency in milliseconds, sorted."""
-    with tempfile.TemporaryDirectory(dir=directory) as folder:
+@contextlib.contextmanager
+def calling_before_each_wait(tell: Callable[[], Awaitable[None]]) -> Generator[None]:
+    """Have the readers of this process call `tell` when they have looked in vain, and begin to wait for a change."""
+    wait = Activity.wait
+
+    async def telling(activity: Activity, queue: str, seen: int, timeout: float) -> None:  # noqa: ASYNC109  # as it has
+        await tell()
+        await wait(activity, queue, seen, timeout)
+
+    Activity.wait = telling
+    try:
+        yield
+    finally:
+        Activity.wait = wait
+
+
+async def wake(options: argparse.Namespace, durability: Durability) -> Latencies:
+    """Run one round."""
+    with tempfile.TemporaryDirectory(dir=options.directory, prefix="multispool-benchmark-") as folder:
         spool = (await Spool.create(f"{folder}/spool", NOTES, durability=durability)).unwrap()
-        command = [sys.executable, __file__, "--produce", str(spool.path), "--entries", str(entries)]
+        command = [sys.executable, __file__, "--produce", durability.value, "--directory", str(spool.path)]
+        command += ["--entries", str(options.entries), "--pause", str(options.pause), "--backend", options.backend]
         had: list[int] = []
-        async with spool.reader(Queue.WORK) as reader:
-            process = await anyio.open_process([*command, "--durability", durability.value], stderr=None)
-            async for job in reader:
-                had.append(time.monotonic_ns())
-                async with job:
-                    (await job.remove()).unwrap()
-                if len(had) == entries:
-                    reader.stop()
-        assert process.stdout is not None
-        printed = b"".join([chunk async for chunk in process.stdout])
-        await process.wait()
+        told = 0
+
+        async def tell() -> None:
+            nonlocal told
+            if told == len(had):  # else it waits for the lock of the entry that has woken it
+                told += 1
+                await producer.stdin.send(b".")
+
+        producer = await anyio.open_process(command, stderr=None)
+        async with producer, spool.reader(Queue.WORK) as reader:
+            with calling_before_each_wait(tell):
+                async for job in reader:
+                    had.append(time.monotonic_ns())
+                    async with job:
+                        (await job.remove()).unwrap()
+                    if len(had) == options.entries:
+                        reader.stop()
+            printed = b"".join([chunk async for chunk in producer.stdout])
         spool.close()
-    returned = [int(line) for line in printed.split()]
-    return sorted((job - enqueue) / 1e6 for job, enqueue in zip(had, returned, strict=True))
+    times = [tuple(map(int, line.split())) for line in printed.splitlines()]
+    since_rename, since_return = (
+        sorted((job - began) / 1e6 for job, began in zip(had, column, strict=True))
+        for column in zip(*times, strict=True)
+    )
+    return Latencies(since_rename, since_return)
 
 
-async def idle(directory: str) -> float:
-    """Return the share of one CPU that a waiting reader takes, in per cent."""
-    with tempfile.TemporaryDirectory(dir=directory) as folder:
+async def idle(options: argparse.Namespace) -> list[float]:
+    """Return the share of one CPU that a waiting reader takes, in per cent, several times."""
+    samples: list[float] = []
+    with tempfile.TemporaryDirectory(dir=options.directory, prefix="multispool-benchmark-") as folder:
         spool = (await Spool.create(f"{folder}/spool", NOTES)).unwrap()
         async with spool.reader(Queue.WORK) as reader, anyio.create_task_group() as tasks:
             tasks.start_soon(reader.dequeue)
-            await anyio.sleep(1)
-            before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-            await anyio.sleep(IDLE)
-            after, took = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter() - began
+            await anyio.sleep(1)  # until it waits
+            for _ in range(options.samples):
+                before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+                await anyio.sleep(SAMPLE)
+                after, took = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter() - began
+                used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+                samples.append(used / took * 100)
             reader.stop()
         spool.close()
-    return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / took * 100
+    return samples
 
 
-def shown(values: list[float]) -> str:
+def shown(values: list[float], digits: int) -> str:
     """Return the median, and from where to where the values go."""
-    return f"{statistics.median(values):6.2f}   ({min(values):.2f} to {max(values):.2f})"
+    median, least, most = (f"{value:.{digits}f}" for value in (statistics.median(values), min(values), max(values)))
+    return f"{median:>7}  ({least} to {most})"
+
+
+def percentile(ordered: list[float], share: int) -> float:
+    """Return the value below which so many per cent of them lie."""
+    return ordered[len(ordered) * share // 100]
 
 
 async def measure(options: argparse.Namespace) -> None:
     """Measure everything, and print it."""
-    durability = Durability(options.durability)
-    rounds = [await latencies(options.directory, durability, options.entries) for _ in range(options.rounds + 1)][1:]
-    on = file_system(options.directory)
-    print(f"{options.backend}, {durability.value}, on {on}, {options.rounds} x {options.entries} entries")
-    print(f"wake-up, median           ms {shown([found[len(found) // 2] for found in rounds])}")
-    print(f"wake-up, 99th percentile  ms {shown([found[len(found) * 99 // 100] for found in rounds])}")
-    print(f"waiting reader, share of a CPU  {await idle(options.directory):.3f} %")
+    print(f"{machine(options.directory)}, {options.backend}")
+    print(f"{options.rounds} rounds of {options.entries} entries, {options.pause} s after the reader waits")
+    turns = [{level: await wake(options, level) for level in Durability} for _ in range(options.rounds + 1)][1:]
+    print(f"\n{'wake-up, in ms':24}{'median':28}99th percentile")
+    for level in Durability:
+        for since in Latencies._fields:
+            rounds = [getattr(turn[level], since) for turn in turns]
+            columns = [shown([percentile(found, share) for found in rounds], 2) for share in (50, 99)]
+            print(f"{level.value:8}{since.replace('_', ' the '):16}{columns[0]:28}{columns[1]}")
+    print(f"\nwaiting, % of one CPU   {shown(await idle(options), 3)}, {options.samples} samples of {SAMPLE:.0f} s")
 
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    _ = parser.add_argument("--directory", default=tempfile.gettempdir(), help="on the file system to measure")
-    _ = parser.add_argument("--durability", default="power", choices=[level.value for level in Durability])
-    _ = parser.add_argument("--entries", type=int, default=300, help="a round")
-    _ = parser.add_argument("--rounds", type=int, default=5)
-    _ = parser.add_argument("--backend", default="trio", choices=["trio", "asyncio"])
+    parser = argparse.ArgumentParser(description="Measure how soon a waiting reader has an entry, and what it costs.")
+    _ = parser.add_argument("--directory", default=tempfile.gettempdir(), help="make the spools in here")
+    _ = parser.add_argument("--backend", choices=["trio", "asyncio"], default="trio")
+    _ = parser.add_argument("--rounds", type=int, default=7, help="rounds that count, for each level (7)")
+    _ = parser.add_argument("--entries", type=int, default=200, help="a round (200)")
+    _ = parser.add_argument("--pause", type=float, default=0.01, help="before each entry, in seconds (0.01)")
+    _ = parser.add_argument("--samples", type=int, default=5, help="of the idle reader (5)")
     _ = parser.add_argument("--produce", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.produce:
-        anyio.run(produce, options.produce, Durability(options.durability), options.entries, backend=options.backend)
+        level = Durability(options.produce)
+        anyio.run(produce, options.directory, level, options.entries, options.pause, backend=options.backend)
     else:
         anyio.run(measure, options, backend=options.backend)
 
