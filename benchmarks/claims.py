@@ -3,12 +3,15 @@
     python benchmarks/claims.py [--directory DIRECTORY] [--durability power|process] [--backend trio|asyncio]
 
 A consumer of the first table is one of the handlers that `reader.iter_available(…, concurrency=…)` runs at a time; one
-of the second table is a process with a reader and one handler. Each round has a new spool with a number of entries,
-and all consumers begin at once, with their readers open:
+of the second table is a process with a reader and one handler. All consumers begin at once, with their readers open,
+and work off a queue in one of these ways:
 
-- checked out: they check out all entries and keep them in hand, until nobody finds one. Then all go back, which is not
-  measured. No handler can do that, so the tasks of a pool draw from one `reader.available()`.
-- and removed: they check out all entries again; each handler returns `Remove()` at once.
+- released, removed: each handler does nothing, and returns `Release()` or `Remove()`. The pool checks entries out for
+  several handlers together, and settles together what they return together. A release needs no sync, so it is nearest
+  to what a check-out alone costs.
+- prefetch: likewise, and the pool checks so many entries out ahead.
+- kept: no handlers, but so many tasks that draw from one `reader.available()`, which checks out one entry at a time,
+  and keep all entries in hand until nobody finds one. Then all go back, which is not measured.
 
 The clock runs until the last consumer has found the queue empty. The rounds of 1, 4 and 16 consumers take turns, so
 that what disturbs the machine for a while disturbs all of them. One round of each before is not counted, and the
@@ -23,15 +26,15 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import anyio
 from common import DATA, NOTES, Note, Queue, described, machine
 
-from trio_multispool import DataFile, Durability, QueueReader, Remove, Spool
+from trio_multispool import DataFile, Durability, QueueReader, Release, Remove, Spool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.synchronize import Barrier
 
@@ -41,6 +44,26 @@ PATIENCE = 120.0
 """How long processes wait for each other, in seconds, before they give up because one of them has failed."""
 
 
+class Way(NamedTuple):
+    """How a queue is worked off."""
+
+    title: str
+    then: Literal["keep", "release", "remove"]
+    prefetch: int = 0
+
+
+KEPT = Way("kept, one by one", "keep")
+REMOVED = Way("removed", "remove")
+OF_A_POOL = (
+    KEPT,
+    Way("released", "release"),
+    Way("released, prefetch=16", "release", prefetch=16),
+    REMOVED,
+    Way("removed, prefetch=16", "remove", prefetch=16),
+)
+OF_PROCESSES = (KEPT, REMOVED)  # what one process releases, others would check out again
+
+
 class Order(NamedTuple):
     """What some consumers are to do at the same time."""
 
@@ -48,7 +71,7 @@ class Order(NamedTuple):
     durability: Durability
     backend: str
     consumers: int
-    remove: bool
+    way: Way
 
 
 class Part(NamedTuple):
@@ -63,33 +86,33 @@ Team: TypeAlias = "Callable[[Order], list[Part]]"
 
 
 async def fill(path: str, durability: Durability, entries: int) -> None:
-    """Make a spool with so many entries."""
+    """Put so many entries into a spool, which is made if it is missing."""
     async with (await Spool.create(path, NOTES, durability=durability)).unwrap() as spool:
-        for number in range(entries):
-            _ = (await spool.enqueue(Queue.WORK, Note(number), DATA)).unwrap()
+        for answer in await spool.enqueue_many(Queue.WORK, [(Note(number), DATA) for number in range(entries)]):
+            _ = answer.unwrap()
 
 
-async def claim(reader: QueueReader[Queue, Note, bytes], tasks: int, *, remove: bool) -> int:
+async def claim(reader: QueueReader[Queue, Note, bytes], tasks: int, way: Way) -> int:
     """Check out, in so many tasks, what the queue has; return how many entries that were."""
     claims = 0
 
-    async def handle(_note: Note, _data: DataFile[bytes]) -> Remove:
+    async def handle(_note: Note, _data: DataFile[bytes]) -> Release | Remove:
         nonlocal claims
         claims += 1
-        return Remove()
+        return Release() if way.then == "release" else Remove()
 
-    async def draw() -> None:
+    async def keep() -> None:
         nonlocal claims
         async for _job in jobs:  # stays in hand until the reader's block ends
             claims += 1
 
-    if remove:
-        (await reader.iter_available(handle, concurrency=tasks)).unwrap()
-    else:
+    if way.then == "keep":
         jobs = reader.available()
-        async with anyio.create_task_group() as drawing:
+        async with anyio.create_task_group() as keeping:
             for _ in range(tasks):
-                _ = drawing.start_soon(draw)
+                _ = keeping.start_soon(keep)
+    else:
+        (await reader.iter_available(handle, concurrency=tasks, prefetch=way.prefetch)).unwrap()
     return claims
 
 
@@ -101,9 +124,9 @@ async def take_part(order: Order, tasks: int, meet: Callable[[], object]) -> Par
     ):
         meet()
         began = time.monotonic()
-        claims = await claim(reader, tasks, remove=order.remove)
+        claims = await claim(reader, tasks, order.way)
         ended = time.monotonic()
-        meet()  # what goes back now would be claimed twice
+        meet()  # what goes back now, others would claim again
     return Part(claims, began, ended)
 
 
@@ -150,36 +173,36 @@ def follow(orders: Connection, barriers: dict[int, Barrier]) -> None:
         orders.send(anyio.run(take_part, order, 1, meet, backend=order.backend))
 
 
-def measure(team: Team, consumers: int, options: argparse.Namespace) -> tuple[float, float]:
-    """Run one round; return how many entries per second were checked out, and checked out and removed."""
+def measure(team: Team, ways: Iterable[Way], consumers: int, options: argparse.Namespace) -> dict[Way, float]:
+    """Run one round; return how many entries per second were claimed in each way."""
     durability = Durability(options.durability)
-    rates: list[float] = []
+    rates: dict[Way, float] = {}
     with tempfile.TemporaryDirectory(dir=options.directory, prefix="multispool-benchmark-") as folder:
-        path = f"{folder}/spool"
-        anyio.run(fill, path, durability, options.entries, backend=options.backend)
-        for remove in (False, True):
-            parts = team(Order(path, durability, options.backend, consumers, remove))
+        path, full = f"{folder}/spool", False
+        for way in ways:
+            if not full:
+                anyio.run(fill, path, durability, options.entries, backend=options.backend)
+            parts = team(Order(path, durability, options.backend, consumers, way))
             claims = sum(part.claims for part in parts)
             if claims != options.entries:
                 raise RuntimeError(f"{claims} of {options.entries} entries were claimed")
-            rates.append(claims / (max(part.ended for part in parts) - min(part.began for part in parts)))
-    checked_out, removed = rates
-    return checked_out, removed
+            rates[way] = claims / (max(part.ended for part in parts) - min(part.began for part in parts))
+            full = way.then != "remove"
+    return rates
 
 
-def table(title: str, team: Team, options: argparse.Namespace) -> None:
+def table(title: str, team: Team, ways: Sequence[Way], options: argparse.Namespace) -> None:
     """Measure with one kind of consumers, and print a table."""
-    rounds = [
-        {consumers: measure(team, consumers, options) for consumers in CONSUMERS} for _ in range(options.rounds + 1)
-    ]
-    print(f"\n{title:9}  checked out per second       x of 1  and removed per second       x of 1")
-    for consumers in CONSUMERS:
-        columns = []
-        for column in (0, 1):
-            rates = [turn[consumers][column] for turn in rounds[1:]]
-            ratios = [turn[consumers][column] / turn[1][column] for turn in rounds[1:]]
-            columns.append(f"{described(rates):27}  {statistics.median(ratios):6.2f}")
-        print(f"{consumers:9}  {'  '.join(columns)}", flush=True)
+    turns = [
+        {consumers: measure(team, ways, consumers, options) for consumers in CONSUMERS}
+        for _ in range(options.rounds + 1)
+    ][1:]
+    print(f"\n{'entries per second':24}{title:>9}  {'':27}  x of 1")
+    for way in ways:
+        for consumers in CONSUMERS:
+            rates = [turn[consumers][way] for turn in turns]
+            ratio = statistics.median(turn[consumers][way] / turn[1][way] for turn in turns)
+            print(f"{way.title:24}{consumers:9}  {described(rates):27}  {ratio:6.2f}", flush=True)
 
 
 def main() -> None:
@@ -195,8 +218,8 @@ def main() -> None:
         f"{machine(options.directory)}, {options.backend}, durability {options.durability}, "
         f"{len(DATA)} bytes of data, {options.rounds} rounds of {options.entries} entries"
     )
-    table("handlers", in_one_pool, options)
-    table("processes", Processes(), options)
+    table("handlers", in_one_pool, OF_A_POOL, options)
+    table("processes", Processes(), OF_PROCESSES, options)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ are measured: the producer begins an entry when the reader has told, by a byte o
 a pause. The time ends where the reader's user has the job, and begins, on the same monotonic clock of the system, at
 
 - the rename: the moment before the system call that puts the entry into its queue, which is what wakes the reader; and
-- the return: the moment at which `enqueue` has returned. At level `power` it syncs the queue between the two, while the
-  reader has the entry already: so this time can be below zero, the more so the slower the disk is.
+- the return: the moment at which `enqueue` has returned. Its thread has to come back to the event loop first and, at
+  level `power`, syncs the queue before, while the reader has the entry already: so this time can be below zero, the
+  more so the slower the disk is.
 
 Shown are the median and the 99th percentile of a round's entries: of each, the median over the rounds, the least and
 the most. The rounds of the two levels take turns, and one of each before is not counted. With the short pause that is
