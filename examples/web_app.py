@@ -84,8 +84,7 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, object]]:
     ):
         tasks.start_soon(work, reader)
         yield {"spool": spool}
-        reader.stop()  # what is in hand is finished, and nothing new is taken
-        tasks.cancel_scope.deadline = anyio.current_time() + GRACE  # what is not finished by then goes back
+        reader.drain(GRACE)  # nothing new is taken; what is in hand has so long to finish, or else goes back
 
 
 # Serving requests
