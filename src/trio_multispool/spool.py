@@ -467,7 +467,7 @@ class Spool(Generic[Q, M, D, A]):
         """Make a reader of a queue; put `async with` around it.
 
         `poll_interval`: how long it waits at most before it looks again, in seconds or as a `timedelta`; longer, up to
-        ten seconds, where listing the queue is slow, and always ten seconds where the kernel tells of changes and
+        ten seconds, where listing the queue is slow, and ten seconds at least where the kernel tells of changes and
         nothing is checked out of the queue: then there is nothing to look for. Raises `TypeError` if `queue` is none of
         the spool's, and `ValueError` for an interval that is not positive.
 
