@@ -231,8 +231,8 @@ class QueueReader(Generic[Q, M, D]):
     ) -> Result[None, SaveError | ReleaseError]:
         """Give each entry to `handler` and do what its verdict says, waiting for more, until the reader is stopped.
 
-        - `handler(metadata, data)` returns `Save(queue, metadata)`, `Remove()` or `Release()`. What it releases, or saves
-          to this queue, is available at once, and given out again when its turn comes: in a hot loop, if it is alone.
+        - `handler(metadata, data)` returns `Save(queue, metadata)`, `Remove()` or `Release()`. What it releases, or
+          saves to this queue, is given out again when its turn comes: at once, in a hot loop, if nothing else is there.
         - `concurrency`: so many handlers run at a time, in tasks of this call; no more entries are checked out. Those
           who wait for an entry at the same time have theirs checked out together.
         - `time_limit`: how long a handler may take for one entry, in seconds or as a `timedelta`; one that takes longer
