@@ -18,7 +18,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from trio_multispool.activity import Polling
 from trio_multispool.job import CheckedOutEntry, give_back
-from trio_multispool.listing import Claimed, Given, Listing, NothingLeft
+from trio_multispool.listing import Claimed, Given, Listing, NothingLeft, Question
 from trio_multispool.nursery import whatever_is_cancelled
 from trio_multispool.results import Err, Ok
 
@@ -160,11 +160,14 @@ class Intake(Generic[Q, M, D]):
         self, given: Given | None, wanted: Callable[[], int], *, wait: bool
     ) -> Result[list[CheckedOutEntry[Q, M, D]], Trouble]:
         activity, queue, polling = self._core.activity, self.queue.value, Polling(self._poll_interval)
+        question, seen = Question(), activity.seen(queue)
         while True:
-            recovering, seen = self._is_time_to_recover(), activity.seen(queue)
+            recovering = question.listing_took is None and self._is_time_to_recover()  # what comes back is listed
             answer = await self._core.run(
                 f"check-out from {queue}",
-                functools.partial(self._claim, given=given, wanted=wanted, recovering=recovering, wait=wait),
+                functools.partial(
+                    self._claim, given=given, wanted=wanted, question=question, recovering=recovering, wait=wait
+                ),
                 undo=functools.partial(self._undo, given=given),
             )
             if isinstance(answer, Err):
@@ -180,6 +183,7 @@ class Intake(Generic[Q, M, D]):
                     found.listing_took, told=activity.told(queue), held=found.held, busy=found.busy
                 )
                 await activity.wait(queue, seen, timeout)
+                question, seen = Question(), activity.seen(queue)
 
     async def _in_hand(self, claimed: list[Claimed[M]]) -> list[CheckedOutEntry[Q, M, D]]:
         jobs = [
@@ -192,11 +196,12 @@ class Intake(Generic[Q, M, D]):
         self._jobs.update(dict.fromkeys(jobs))
         return jobs
 
-    def _claim(
+    def _claim(  # noqa: PLR0913  # what the loop knows and the thread does not
         self,
         before_commit: BeforeCommit,
         given: Given | None,
         wanted: Callable[[], int],
+        question: Question,
         *,
         recovering: bool,
         wait: bool,
@@ -211,6 +216,7 @@ class Intake(Generic[Q, M, D]):
             before_commit,
             given,
             wanted,
+            question,
             stopped=lambda: self.stopped,
             before_listing=(lambda: activity.watch(queue)) if wait else lambda: None,
             wait=wait,

@@ -66,6 +66,16 @@ class NothingLeft(msgspec.Struct, frozen=True):
 
 
 @final
+class Question:
+    """One question for entries, which may take several hops: it is over when a listing of its own is worked off."""
+
+    def __init__(self) -> None:
+        """Begin, before the queue is listed for it."""
+        self.listing_took: float | None = None
+        """In seconds, once it is listed."""
+
+
+@final
 class Given:
     """The names of entries that were given in one pass over a queue, and may come back to it while the pass goes on."""
 
@@ -111,6 +121,7 @@ class Listing(Generic[M]):
         before_commit: BeforeCommit,
         given: Given | None,
         wanted: Callable[[], int],
+        question: Question,
         *,
         stopped: Callable[[], bool],
         before_listing: Callable[[], None],
@@ -120,12 +131,13 @@ class Listing(Generic[M]):
 
         As many as are `wanted`, asked again for each; fewer if the listing ends or trouble comes before: trouble that
         lasts is met again by the next question, and is raised then. One that raises has checked nothing out. None at
-        all: it was `stopped`, or so many could not be had that the caller should have a say before the next.
+        all: it was `stopped`, or so many could not be had that the caller should have a say before the next. Then it
+        asks again with the same `question`, or else what cannot be had would be listed again and again.
 
         With `wait`, a queue whose directory is missing is an empty one: somebody may be about to replace it.
         """
         claimed: list[Claimed[M]] = []
-        took, tries = None, 0
+        tries = 0
         try:
             while not stopped() and (not claimed or len(claimed) < wanted()):
                 name = self._next_name()
@@ -138,11 +150,11 @@ class Listing(Generic[M]):
                         break
                 elif claimed:
                     break
-                elif took is None:
+                elif question.listing_took is None:
                     before_listing()
-                    took = self._list(wait=wait)
+                    question.listing_took = self._list(wait=wait)
                 else:
-                    return NothingLeft(took, self._is_any_held(wait=wait), self._is_any_left())
+                    return NothingLeft(question.listing_took, self._is_any_held(wait=wait), self._is_any_left())
         except SpoolError:
             if not claimed:
                 raise

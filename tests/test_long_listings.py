@@ -1,0 +1,91 @@
+"""A listing of more entries than one hop tries, none of which can be had: it is worked off once, and then is done."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from helpers.spools import Envelope, Mail, names_in, quick_spool
+from trio_multispool import Ok, Release
+from trio_multispool.listing import TRIES_AT_A_TIME
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trio_multispool import QueueReader
+
+pytestmark = pytest.mark.anyio
+
+MANY = 2 * TRIES_AT_A_TIME
+"""Whole hops: the last of them ends just where the listing does."""
+
+HOPS = 8
+"""More than it takes to work the listing off once, and to look at what is left."""
+
+
+async def filled(path: Path) -> Any:
+    """Make a spool with so many entries."""
+    spool = await quick_spool(path)
+    for answer in await spool.enqueue_many(Mail.SEND, [(Envelope(f"{number}"), b"") for number in range(MANY)]):
+        _ = answer.unwrap()
+    return spool
+
+
+def bounded(reader: QueueReader[Any, Any, Any]) -> None:
+    """Have the reader fail when it goes over the listing again and again."""
+    claim, hops = reader._intake._listing.claim, 0
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        nonlocal hops
+        found = claim(*arguments, **options)
+        hops = 0 if isinstance(found, list) and found else hops + 1
+        if hops > HOPS:
+            raise AssertionError(f"{hops} hops in a row had nothing")
+        return found
+
+    reader._intake._listing.claim = counting  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_a_pass_ends_that_has_given_all_entries_and_has_them_back(concurrency, tmp_path):
+    """Each entry is given once, and the iteration ends, though all of them are in the queue again."""
+    spool, given = await filled(tmp_path / "spool"), []
+
+    async def handle(metadata: Envelope, _data: Any) -> Release:
+        given.append(metadata.recipient)
+        return Release()
+
+    async with spool.reader(Mail.SEND) as reader:
+        bounded(reader)
+        assert await reader.iter_available(handle, concurrency=concurrency) == Ok(None)
+    assert sorted(given, key=int) == [f"{number}" for number in range(MANY)]
+    assert len(await names_in(spool, Mail.SEND)) == MANY
+
+
+async def test_a_reader_waits_that_cannot_have_any_of_many_entries(tmp_path):
+    """All are locked by others: it works the listing off once, and waits, instead of listing on and on."""
+    spool = await filled(tmp_path / "spool")
+    held = [os.open(path, os.O_RDONLY) for path in (tmp_path / "spool" / ".registry").iterdir()]
+    try:
+        for fd in held:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        async with spool.reader(Mail.SEND) as reader:
+            bounded(reader)
+            waits = anyio.Event()
+
+            async def wait(*_: object) -> None:
+                waits.set()
+                await anyio.sleep_forever()
+
+            reader._intake._core.activity.wait = wait  # type: ignore[method-assign]
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(reader.dequeue)
+                await waits.wait()
+                tasks.cancel_scope.cancel()
+    finally:
+        for fd in held:
+            os.close(fd)
