@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import signal
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ import pytest
 import trio
 
 from helpers.gates import breathe
-from trio_multispool import Err, Ok, TooManyOpenFiles
+from trio_multispool import Err, Ok, TooManyOpenFiles, batching
 from trio_multispool.batching import LARGEST_BATCH, Batches
 
 if TYPE_CHECKING:
@@ -102,7 +104,7 @@ class Settling:
     def check_idle(self) -> None:
         """Check that nobody is waited for."""
         assert not self.batches._pending
-        assert not self.batches._served
+        assert self.batches._leader is None
 
 
 @pytest.fixture
@@ -633,3 +635,55 @@ async def test_how_large_a_batch_may_be_is_asked_for_each(settling: Settling) ->
             await settling.waiting(number + 1)
         settling.store.go()
     assert [len(batch) for batch in settling.store.batches] == [1, 3, 2, 1]
+
+
+def interrupted_at(line: int) -> tuple[bool, list[str]]:
+    """Run a batch, and send SIGINT at the n-th line of the module; tell whether it came to that, and what was done."""
+    settling, left, hit = Settling(), line, False
+
+    def trace(frame: Any, event: str, _argument: Any) -> Any:
+        nonlocal left, hit
+        if frame.f_code.co_filename != batching.__file__:
+            return None
+        if event == "line" and not hit:
+            left -= 1
+            if left == 0:
+                hit = True
+                signal.raise_signal(signal.SIGINT)
+        return trace
+
+    async def settle_first() -> None:
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            await settling.settle("first")
+            await trio.lowlevel.checkpoint()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+
+    async def main() -> None:
+        await settle_first()
+        with trio.fail_after(30):
+            await settling.settle("second")
+            [answer] = await settling.batches.finish([("third", yielding("third"), "third")])
+        assert answer == Ok("third is done")
+        settling.check_idle()
+
+    trio.run(main)
+    return hit, settling.store.committed
+
+
+def test_an_interrupt_at_any_line_leaves_the_way_free() -> None:
+    """Ctrl-C under Trio: whoever comes after it is served, and what was interrupted is done once at most."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # for which Trio puts its own
+    try:
+        line, hit = 0, True
+        while hit:
+            line += 1
+            hit, committed = interrupted_at(line)
+            assert committed in (["first", "second", "third"], ["second", "third"]), line
+        assert line > 20
+    finally:
+        signal.signal(signal.SIGINT, handler)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import errno
+import functools
+import itertools
+import os
 import resource
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +185,7 @@ async def test_names_go_with_their_items(tmp_path: Path) -> None:
         async with (await spool.reserve_name()).unwrap() as reserved:
             with pytest.raises(RuntimeError, match="used") as caught:
                 await spool.enqueue_many(Mail.SEND, [(ANNE, b"")] * 2, names=[Use(reserved)] * 2)
-            assert caught.value.__notes__ == ["1 of 2 entries have been enqueued"]
+            assert caught.value.__notes__ == [f"1 of 2 entries have been enqueued: {reserved.name}"]
         with pytest.raises(TypeError, match="queue"):
             await spool.enqueue_many("send", [(ANNE, b"")])  # type: ignore[arg-type]
         assert len(await names_in(spool, Mail.SEND)) == 4
@@ -210,7 +213,7 @@ async def test_what_a_name_generator_raises_passes_through_and_tells_what_was_do
     spool = (await Spool.create(tmp_path / "spool", spoolable, durability=Durability.PROCESS)).unwrap()
     with pytest.raises(LookupError, match="no more names") as caught:
         await spool.enqueue_many(Mail.SEND, [(ANNE, b"")] * 4)
-    assert caught.value.__notes__ == ["3 of 4 entries have been enqueued"]
+    assert caught.value.__notes__ == ["3 of 4 entries have been enqueued: 1, 2, 4"]
     assert await names_in(spool, Mail.SEND) == ["1", "2", "4"]
     spool.close()
 
@@ -282,7 +285,7 @@ async def test_tasks_that_enqueue_meanwhile_share_the_next_hop_and_its_syncs(tmp
             await breathe()
         calls.made.clear()
         calls.go()
-        while len(state_of(spool.path).names("send")) < 21 or spool._core._enqueuings._served:
+        while len(state_of(spool.path).names("send")) < 21 or spool._core._enqueuings._leader:
             await breathe()
         assert made(calls, "sync").count("sync send") == 2, "the first one's, and that of all others"
         assert made(calls, "sync").count("sync .data") == 1
@@ -373,3 +376,52 @@ async def test_codecs_run_with_the_context_variables_of_their_own_caller(tmp_pat
     for name in [*map(str, range(5)), "many"]:
         assert state.available["send"][name] == f"metadata {name}".encode()
         assert state.data[name] == (b"data" if data is str else f"data {name}".encode())
+
+
+async def test_nobody_waits_for_the_sync_of_large_data_of_another(tmp_path: Path) -> None:
+    """It is synced by itself, while others enqueue, settle and release."""
+
+    class Slow(Gate):
+        def sync(self, fd: int) -> None:
+            if os.fstat(fd).st_size > LARGEST_IN_BATCH:
+                self._hold()
+
+    gate = Slow()
+    async with await make_spool(tmp_path / "spool", system_calls=gate) as spool, anyio.create_task_group() as tasks:
+        jobs = [(await entry.checkout()).unwrap() for entry in await put(spool, Mail.SEND, "a", "b", "c")]
+        tasks.start_soon(spool.enqueue, Mail.SEND, ANNE, b"x" * (LARGEST_IN_BATCH + 1))
+        await gate.reached()
+        (await spool.enqueue(Mail.RETRY, BERT, b"small")).unwrap()
+        (await jobs[0].save(Mail.RETRY)).unwrap()
+        (await jobs[1].remove()).unwrap()
+        (await jobs[2].release()).unwrap()
+        assert await names_in(spool, Mail.SEND) == ["c"]
+        gate.go()
+
+
+async def test_two_batches_that_want_each_others_reserved_names_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    """It is a mistake, and is told to one of them."""
+    gate = Gate()
+    async with (
+        await make_spool(tmp_path / "spool", system_calls=gate) as spool,
+        (await spool.reserve_name()).unwrap() as one,
+        (await spool.reserve_name()).unwrap() as two,
+        anyio.create_task_group() as tasks,
+    ):
+        gate.arm("write")
+        tasks.start_soon(functools.partial(spool.enqueue_many, Mail.SEND, [(ANNE, b"x")], names=[Use(one)]))
+        await gate.reached()
+        with pytest.raises(RuntimeError, match="being used"):
+            await spool.enqueue_many(Mail.SEND, [(ANNE, b"")] * 2, names=[Use(two), Use(one)])
+        gate.go()
+
+
+async def test_a_name_that_is_no_way_to_say_one_is_refused(tmp_path: Path) -> None:
+    """A plain string is not, and the error says what is."""
+    async with await quick_spool(tmp_path / "spool") as spool:
+        with pytest.raises(TypeError, match="Use"):
+            await spool.enqueue_many(Mail.SEND, [(ANNE, b"")], names=["a"])  # type: ignore[list-item]
+        with pytest.raises(TypeError, match="Use"):
+            await spool.enqueue(Mail.SEND, ANNE, b"", name="a")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="not more"):
+            await spool.enqueue_many(Mail.SEND, [(ANNE, b"")], names=itertools.repeat(Reserve(None)))

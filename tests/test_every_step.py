@@ -102,7 +102,7 @@ async def test_a_reader_cancelled_at_any_checkpoint_of_trio_loses_nothing(
         finished = life.check() and not scope.cancelled_caught
         assert not life.spool._core.activity._waiters
         assert not life.spool._core._settlements._pending
-        assert not life.spool._core._settlements._served
+        assert life.spool._core._settlements._leader is None
         life.spool.close()
     assert steps > 50
 

@@ -635,8 +635,6 @@ ORDERS = {
         "create .registry/a",
         "create .data/a",
         "create .tmp/a",
-        "write_out .data/a",
-        "write_out .tmp/a",
         "sync .data/a",
         "sync .tmp/a",
         "sync .data",

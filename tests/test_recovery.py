@@ -25,7 +25,7 @@ from helpers.stores import (
     make_store,
 )
 from helpers.syscalls import Interleaved
-from trio_multispool import EntryBusy, NameTaken
+from trio_multispool import Durability, EntryBusy, NameTaken, StorageFailure, SyncsRefused
 from trio_multispool.storage.directory import DirectoryStorage
 from trio_multispool.storage.protocol import Recovered
 
@@ -296,7 +296,7 @@ def test_of_two_checked_out_copies_one_comes_back(path):
         (path / ".registry" / name).touch()
         (path / ".data" / f"{name}-other").rename(path / ".data" / name)
         (path / queue / name).rename(path / queue / ".checkout" / name)
-    assert storage.recover(dry_run=True) == [Recovered("a", "send"), Recovered("b", "retry")]
+    assert list(storage.recover_all(dry_run=True))[:2] == [Recovered("a", "send"), Recovered("b", "retry")]
     assert storage.recover() == [Recovered("a", "send"), Recovered("b", "retry")]
     list(storage.sweep())
     assert found(path, "a") == (SEND, OLD, DATA)
@@ -504,3 +504,42 @@ def test_a_killed_recovery_is_finished_by_the_next(path):
             child.tell("go on")
         child.end()
     assert state_of(path).faults() == []
+
+
+@pytest.mark.parametrize("level", Durability)
+def test_what_a_killed_removal_left_is_not_collected_before_the_removal_is_safe(path, level):
+    """Where the sync fails, and ever after, it is left alone: power loss might bring it back, without its data."""
+    from helpers.calls import FailingCalls
+
+    store = make_store(path)
+    for name in ("a", "b"):
+        enqueue(store, "send", name)
+        claim(store, "send", name).abandon()
+        (path / "send" / ".checkout" / name).unlink()  # as a remover that is killed there
+    calls = FailingCalls()
+    storage = make_store(path, calls=calls, durability=level)
+    with calls.failing("sync", errno.EIO, "/send"):
+        answers = list(storage.recover_all())
+    assert [type(answer) for answer in answers] == [StorageFailure, SyncsRefused, SyncsRefused, SyncsRefused]
+    assert list(storage.sweep()) == []
+    with pytest.raises(SyncsRefused):
+        storage.reserve("a")
+    assert set(state_of(path).data) == {"a", "b"}
+    storage.close()
+    again = make_store(path, calls=calls, durability=level)
+    calls.made.clear()
+    assert list(again.sweep()) == [Recovered("a", None), Recovered("b", None)]
+    made = [call for call, where in calls.made if call == "sync" or ("/.data/" in where and call == "unlink")]
+    assert made.index("unlink") == len(again._layout.places())
+    again.close()
+    store.close()
+
+
+def test_a_dry_run_tells_each_name_once(path):
+    """Also one that has both data and a reservation."""
+    storage = make_store(path)
+    enqueue(storage, "send", "a")
+    (path / "send" / "a").unlink()
+    assert list(storage.recover_all(dry_run=True)) == [Recovered("a", None)]
+    assert list(storage.recover_all()) == [Recovered("a", None)]
+    storage.close()

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from trio_multispool.hop import Hop, Transaction, Withdrawn
+from trio_multispool.hop import Hop, Transaction, Withdrawn, keep_interrupts_out_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Sequence
@@ -107,7 +107,9 @@ class Batches(Generic[S]):
         self._at_most = at_most
         self._unlimited = anyio.CapacityLimiter(math.inf)  # one leads at a time
         self._pending: dict[Part[S, Any], None] = {}
-        self._served = False
+        self._leader: Part[S, Any] | None = None
+        self._taken: list[Part[S, Any]] = []
+        keep_interrupts_out_of(cast("Callable[..., object]", Batches[S]._see_through))
 
     async def run(
         self, operation: str, work: Callable[[BeforeCommit], Generator[S, None, T]], *, of: object
@@ -120,7 +122,7 @@ class Batches(Generic[S]):
         """
         part = Part(work, of)
         await checkpoint_if_cancelled()
-        cancelled = await self._take_part(part)
+        cancelled = await self._see_through(part, insist=False)
         try:
             if cancelled is None:
                 return part.result()
@@ -150,26 +152,28 @@ class Batches(Generic[S]):
         finally:
             del cancellation
 
-    async def _take_part(self, part: Part[S, Any]) -> BaseException | None:
+    async def _see_through(self, part: Part[S, Any], *, insist: bool) -> BaseException | None:
         """Return when the transaction is done; the value is a cancellation that came while it was under way.
 
-        A cancellation that comes earlier is raised: nothing has happened.
-        """
-        self._pending[part] = None
-        return await self._see_through(part, insist=False)
+        A cancellation that comes earlier is raised: nothing has happened. With `insist`, there is no earlier.
 
-    async def _see_through(self, part: Part[S, Any], *, insist: bool) -> BaseException | None:
-        """See that a pending transaction gets done; with `insist`, no cancellation keeps it from that."""
+        However this ends, whoever was to lead does not stay the leader. An interrupt is raised where this waits, and
+        nowhere else.
+        """
         cancellation: BaseException | None = None
         try:
-            if self._served and not part.done:
+            if not insist:
+                self._pending[part] = None
+            if self._leader is None:
+                self._leader = part
+            if self._leader is not part and not part.done:
                 cancellation = await self._wait_for_turn(part, insist=insist)
             if not part.done:
-                self._served = True
                 cancellation = await self._lead(part, insist=insist) or cancellation
             return cancellation
         finally:
             del cancellation
+            _ = self._leave(part)
 
     async def _wait_for_turn(self, part: Part[S, Any], *, insist: bool) -> BaseException | None:
         cancellation: BaseException | None = None
@@ -186,52 +190,38 @@ class Batches(Generic[S]):
                             raise
                         part.withdraw()
                         scope.shield = True
-                    except BaseException:  # an interrupt: whoever is waited for must not be lost, nor this be done
+                    except BaseException:  # an interrupt: nobody will want what comes of it
                         part.withdraw()
-                        _ = self._leave(part)
                         raise
             return cancellation
         finally:
             del cancellation
 
     def _leave(self, part: Part[S, Any]) -> bool:
-        """Take a transaction off the list, and tell whether it was there."""
-        if part not in self._pending:
-            return False
-        del self._pending[part]
-        if part.turn.is_set():  # to lead, and now another must
+        """Take a transaction off the list, and tell whether it was there; if it leads or was to, another must."""
+        was_pending = part in self._pending
+        _ = self._pending.pop(part, None)
+        if self._leader is part:
             self._hand_over()
-        return True
+        return was_pending
 
     async def _lead(self, part: Part[S, Any], *, insist: bool) -> BaseException | None:
         batch: list[Part[S, Any]] = []
         hop = Hop[None](lambda _before_commit: work_off(batch, self._perform))
-        async with self._token_for(part, hop):
+        async with self._token_for(hop):
+            self._taken = batch
             batch += self._take(part)
-            try:
-                cancellation = await hop.run_to_the_end(self._unlimited, (lambda: None) if insist else part.withdraw)
-                _ = hop.result()
-                return cancellation
-            finally:
-                left = [other for other in batch if not other.done and other is not part]  # no thread could be started
-                self._pending = dict.fromkeys([*left, *self._pending])
-                for other in batch:
-                    if other.done:
-                        other.turn.set()
-                self._hand_over()
+            cancellation = await hop.run_to_the_end(self._unlimited, (lambda: None) if insist else part.withdraw)
+            _ = hop.result()
+            return cancellation
 
     @contextlib.asynccontextmanager
-    async def _token_for(self, part: Part[S, Any], hop: Hop[None]) -> AsyncGenerator[None]:
+    async def _token_for(self, hop: Hop[None]) -> AsyncGenerator[None]:
         """Queue for a thread, on behalf of the hop: the task may hold a token of its own."""
         if self._limiter is None:
             yield
             return
-        try:
-            await self._limiter.acquire_on_behalf_of(hop)
-        except BaseException:  # cancelled while nothing has been taken: another must lead
-            _ = self._pending.pop(part, None)
-            self._hand_over()
-            raise
+        await self._limiter.acquire_on_behalf_of(hop)
         try:
             yield
         finally:
@@ -248,11 +238,16 @@ class Batches(Generic[S]):
         return list(batch.values())
 
     def _hand_over(self) -> None:
-        """Wake the next one to lead, if anybody is waiting."""
-        for part in self._pending:
-            part.turn.set()
-            return
-        self._served = False
+        """End a batch, if one was taken, and wake the next to lead, if anybody is waiting."""
+        taken, self._taken = self._taken, []
+        left = [part for part in taken if not part.started and part is not self._leader]  # no thread could be started
+        self._pending = dict.fromkeys([*left, *self._pending])
+        for part in taken:
+            if part.done:
+                part.turn.set()
+        self._leader = next(iter(self._pending), None)
+        if self._leader is not None:
+            self._leader.turn.set()
 
 
 def work_off(batch: Sequence[Part[S, Any]], perform: Callable[[Sequence[S]], Sequence[BaseException | None]]) -> None:

@@ -45,6 +45,12 @@ class Item(msgspec.Struct, Generic[M, D, A], frozen=True, eq=False):
     data: D
     name: Reserve[A] | Use | None
 
+    def __post_init__(self) -> None:
+        """Raise `TypeError` for a name that is none of the ways to say one."""
+        if self.name is not None and not isinstance(self.name, (Reserve, Use)):
+            message = f"a name is Reserve(…) or Use(…), not {self.name!r}"
+            raise TypeError(message)
+
     @property
     def key(self) -> object:
         """What no two entries of one batch may have in common: a chosen name."""
@@ -72,7 +78,9 @@ class Enqueuing(Generic[Q, M, D, A]):
     def _fits_a_batch(self, data: D) -> bool:
         if not isinstance(self._core.spoolable.data, WholeFile):
             return False
-        if isinstance(data, (bytes, bytearray, memoryview, str)):
+        if isinstance(data, memoryview):
+            return data.nbytes <= LARGEST_IN_BATCH
+        if isinstance(data, (bytes, bytearray, str)):
             return len(cast("Sized", data)) <= LARGEST_IN_BATCH
         return True
 
@@ -125,11 +133,11 @@ class Enqueuing(Generic[Q, M, D, A]):
                 Part(functools.partial(self._together, once, queue, item, durability), of=item.key) for item in several
             ]
             work_off(parts, storage.enqueue_together)
-            made = sum(isinstance(answer, Ok) for answer in [*answers, *(part.value for part in parts)])
+            made = [answer.value for answer in [*answers, *(part.value for part in parts)] if isinstance(answer, Ok)]
             try:
                 answers += [part.result() for part in parts]
             except BaseException as error:  # passed on: of a name generator, or a cancellation
-                error.add_note(f"{made} of {len(items)} entries have been enqueued")
+                error.add_note(f"{len(made)} of {len(items)} entries have been enqueued: {', '.join(made)}")
                 raise
         return answers
 

@@ -352,10 +352,10 @@ Trouble: TypeAlias = (
 LoadError: TypeAlias = NotASpool | DirectoryNotEmpty | UnsupportedFormat | WorldWritable | SharedFileSystem | Trouble
 """What `Spool.create` and `Spool.load` can answer."""
 
-ReserveError: TypeAlias = InvalidName | NameTaken | EntryBusy | Trouble
+ReserveError: TypeAlias = InvalidName | NameTaken | EntryBusy | SyncsRefused | Trouble
 """What `reserve_name` can answer."""
 
-EnqueueError: TypeAlias = ReserveError | EncodingFailed | DurabilityUnknown | SyncsRefused
+EnqueueError: TypeAlias = ReserveError | EncodingFailed | DurabilityUnknown
 """What `enqueue` can answer."""
 
 TryCheckoutError: TypeAlias = CorruptMetadata | UnreadableEntry | Trouble

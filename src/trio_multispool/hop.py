@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
@@ -33,6 +34,16 @@ class _Stage(enum.Enum):
     RUNNING = enum.auto()
     DONE = enum.auto()
     NEVER_RAN = enum.auto()
+
+
+def keep_interrupts_out_of(function: Callable[..., object]) -> None:
+    """Have Trio raise `KeyboardInterrupt` in this function, and in what it calls, at checkpoints only.
+
+    Elsewhere it may be raised between any two lines of the main task. (asyncio cancels the main task instead.)
+    """
+    trio = sys.modules.get("trio")  # not imported where it cannot be running
+    if trio is not None:
+        trio.lowlevel.enable_ki_protection(function)
 
 
 class Transaction(Generic[T]):
@@ -70,7 +81,7 @@ class Transaction(Generic[T]):
         except SpoolError as error:
             self.value = Err(error)
         except BaseException as error:  # noqa: BLE001  # raised again in the task that waits
-            self.exception = error
+            self.value, self.exception = None, error
 
     def before_commit(self) -> None:
         """Raise `Withdrawn` if nobody wants the effect any more."""

@@ -66,11 +66,16 @@ class ReservedName:
         if core is not self._core:
             message = f"name {self.name!r} was reserved in another spool, {self._core.path}"
             raise RuntimeError(message)
-        with self._mutex:
+        if not self._mutex.acquire(blocking=False):  # never waits: two batches might wait for each other
+            message = f"name {self.name!r} is being used by another enqueue; it can be used once"
+            raise RuntimeError(message)
+        try:
             if not self._usable:
                 message = f"name {self.name!r} was used or given up before; reserve it again"
                 raise RuntimeError(message)
             yield self._reservation
+        finally:
+            self._mutex.release()
 
     async def __aenter__(self) -> ReservedName:
         """Return the name. No checkpoint: were it cancelled here, the block's end would never come."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
@@ -15,7 +16,7 @@ from trio_multispool.core import Core
 from trio_multispool.durability import Durability
 from trio_multispool.enqueuing import Enqueuing, Item
 from trio_multispool.entry import Entry
-from trio_multispool.errors import CorruptMetadata, InvalidName
+from trio_multispool.errors import CorruptMetadata, InvalidName, SpoolError
 from trio_multispool.handling import handle
 from trio_multispool.job import CheckedOutEntry
 from trio_multispool.names import Reserve, invalid_name
@@ -78,7 +79,8 @@ POLL_INTERVAL: Final = 1.0
 class Spool(Generic[Q, M, D, A]):
     """A directory that any number of processes share as a set of durable queues.
 
-    Made by `create`, `load` or `load_unsafe`. It belongs to the event loop that it was made in.
+    Made by `create`, `load` or `load_unsafe`. It belongs to the event loop that it was made in, and to its process: a
+    child that was forked opens the spool again.
 
     ```python
     spool = (await Spool.create("var/mail", MAIL)).unwrap()
@@ -378,9 +380,11 @@ class Spool(Generic[Q, M, D, A]):
         """
         directory = self._core.check_queue(queue)
         pairs = list(items)
-        called = [None] * len(pairs) if names is None else list(names)
+        called = [None] * len(pairs) if names is None else list(itertools.islice(names, len(pairs) + 1))
         if len(called) != len(pairs):
-            message = f"{len(pairs)} items want as many names, not {len(called)}"
+            message = (
+                f"{len(pairs)} items want as many names, not {'more' if len(called) > len(pairs) else len(called)}"
+            )
             raise ValueError(message)
         wanted = [Item(metadata, data, name) for (metadata, data), name in zip(pairs, called, strict=True)]
         answers = await self._enqueuing.many(directory, wanted, durability)
@@ -395,8 +399,8 @@ class Spool(Generic[Q, M, D, A]):
         Put `async with` around it: a name whose block is left unused is given up.
 
         `Err(NameTaken)`: every name that the generator made was taken, or (`Err(EntryBusy)`) was just being used.
-        `Err(InvalidName)`: it made one that cannot be.
-        Raises what the generator raises.
+        `Err(InvalidName)`: it made one that cannot be. `Err(SyncsRefused)`: what lies under the name would have to be
+        synced first. Raises what the generator raises.
 
         **Cancellation**: cancelled means that no name is held.
         **Durability**: a reservation is not synced; nothing is lost with it.
@@ -543,7 +547,8 @@ class Spool(Generic[Q, M, D, A]):
         Loading and readers put back by themselves; this also looks for reservations and data that enqueues left when
         they were killed, and for what power loss left over. Safe beside running processes, and safe to be killed
         itself: the next one goes on. Returns what was done, `Recovered(name, queue)`; the queue is `None` for what was
-        collected. In a spool that is not adopted, nothing is.
+        collected. What cannot be recovered at present, because its files cannot be read or synced, is passed over, with
+        a line in the log. In a spool that is not adopted, nothing is done.
 
         `dry_run`: change nothing, and return what would be done.
 
@@ -558,9 +563,8 @@ class Spool(Generic[Q, M, D, A]):
         storage = self._core.storage
 
         def work(_before_commit: BeforeCommit) -> list[Recovered]:
-            put_back = storage.recover(dry_run=dry_run)
-            named = {recovered.name for recovered in put_back}  # of a dry run, the sweep finds what is still there
-            return put_back + [swept for swept in storage.sweep(dry_run=dry_run) if swept.name not in named]
+            found = storage.recover_all(dry_run=dry_run)
+            return [recovered for recovered in found if not isinstance(recovered, SpoolError)]
 
         return await self._core.run("recovery", work)
 

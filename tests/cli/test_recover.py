@@ -31,6 +31,7 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(multispool, spool, dead, s
         "spool": str(spool),
         "dry_run": True,
         "recovered": [{"name": "dead", "queue": "retry"}, {"name": "reserved", "queue": None}],
+        "failed": 0,
     }
     assert snapshot(spool) == before
     assert state_of(spool).places(dead) == ["retry/.checkout"]
@@ -59,3 +60,16 @@ def test_recover_says_that_a_spool_is_not_adopted(multispool, spool, dead, snaps
         "see multispool adopt --help\n"
     )
     assert snapshot(spool) == before
+
+
+def test_recover_tells_what_it_could_not_recover_by_its_exit_code(multispool, spool, put, dead):
+    """The others are recovered all the same; a script that looks at the exit code alone knows."""
+    put("stuck")
+    (spool / "send/stuck").rename(spool / "send/.checkout/stuck")
+    (spool / ".registry/stuck").unlink()
+    (spool / ".registry/stuck").mkdir()
+    done = multispool("recover", spool)
+    assert (done.returncode, done.stdout) == (1, "dead: is back in retry\n")
+    assert done.stderr.startswith("multispool: not recovered: entry stuck of spool ")
+    done = multispool("recover", spool, "--json")
+    assert (done.returncode, json.loads(done.stdout)["failed"]) == (1, 1)

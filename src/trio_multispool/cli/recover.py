@@ -7,6 +7,7 @@ from cyclopts import Parameter
 from trio_multispool.cli import output
 from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure
+from trio_multispool.errors import SpoolError
 from trio_multispool.storage.directory import DirectoryStorage
 from trio_multispool.storage.protocol import Recovered
 
@@ -28,7 +29,8 @@ def recover(
 
     Programs that load or read the spool put entries back by themselves; this does so now, in all queues, and also
     collects what enqueues left behind when they were killed, and what power loss left. It acts only on what nobody has
-    locked, so it is safe beside running programs, and it may be interrupted at any time.
+    locked, so it is safe beside running programs, and it may be interrupted at any time. The exit code is 1 if
+    something could not be recovered, as standard error tells.
 
     ```console
     $ multispool recover var/mail --dry-run
@@ -40,21 +42,24 @@ def recover(
         if not storage.adopted:
             reason = "is not adopted, so nothing can be taken for abandoned; see multispool adopt --help"
             raise Failure(f"{storage.path!r} {reason}", Exit.REFUSED)
-        recovered = {each.name: each for each in storage.recover(dry_run=dry_run)}
-        for each in storage.sweep(dry_run=dry_run):
-            _ = recovered.setdefault(each.name, each)
+        recovered: list[Recovered] = []
+        failed = 0
+        for each in storage.recover_all(dry_run=dry_run):
+            if isinstance(each, SpoolError):  # the log has told it
+                failed += 1
+                continue
+            recovered.append(each)
+            if not as_json:
+                output.line(_line(each, dry_run=dry_run))
         path = storage.path
     finally:
         storage.close()
     if as_json:
-        found = [{"name": output.as_text(each.name), "queue": _text(each.queue)} for each in recovered.values()]
-        output.document({"spool": output.as_text(path), "dry_run": dry_run, "recovered": found})
-        return Exit.SUCCESS
-    for each in recovered.values():
-        output.line(_line(each, dry_run=dry_run))
-    if not recovered:
+        found = [{"name": output.as_text(each.name), "queue": _text(each.queue)} for each in recovered]
+        output.document({"spool": output.as_text(path), "dry_run": dry_run, "recovered": found, "failed": failed})
+    elif not recovered and not failed:
         output.line("nothing to recover")
-    return Exit.SUCCESS
+    return Exit.FAILED if failed else Exit.SUCCESS
 
 
 def _text(queue: str | None) -> str | None:

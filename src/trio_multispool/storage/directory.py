@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     import msgspec
 
+    from trio_multispool.errors import SpoolError
     from trio_multispool.stats import Stat
     from trio_multispool.storage.claims import DirectoryClaim, DirectoryReservation
     from trio_multispool.storage.layout import Layout
@@ -137,7 +138,9 @@ class DirectoryStorage:
     ) -> None:
         """Make the entry, all or nothing."""
         raise_failure(
-            self.enqueue_together([Enqueueing(reservation, queue, metadata, write_data, durability, before_commit)])
+            self.enqueue_together(
+                [Enqueueing(reservation, queue, metadata, write_data, durability, before_commit, alone=True)]
+            )
         )
 
     def enqueue_together(self, enqueuings: Sequence[Enqueueing[DirectoryReservation]]) -> list[BaseException | None]:
@@ -287,19 +290,23 @@ class DirectoryStorage:
         """Tell whether anything is checked out."""
         return bool(self._layout.entry_names(directory_of(Place(queue, State.CHECKED_OUT))))
 
-    def recover(self, queue: str | None = None, *, insist: bool = True, dry_run: bool = False) -> list[Recovered]:
+    def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:
         """Put back what dead owners held."""
         try:
-            return recovery.recover(self._context, queue, dry_run=dry_run)
+            return recovery.recover(self._context, queue)
         except (OutOfSpace, ReadOnlySpool, TooManyOpenFiles) as error:
             if insist:
                 raise
             self._context.log.warning("recovery of spool %s was put off: %s", self.path, error)
             return []
 
-    def sweep(self, *, dry_run: bool = False) -> Iterator[Recovered]:
+    def sweep(self) -> Iterator[Recovered]:
         """Collect what belongs to no entry."""
-        return recovery.sweep(self._context, dry_run=dry_run)
+        return recovery.sweep(self._context)
+
+    def recover_all(self, *, dry_run: bool = False) -> Iterator[Recovered | SpoolError]:
+        """Recover and sweep."""
+        return recovery.recover_all(self._context, dry_run=dry_run)
 
     def adopt(self) -> None:
         """Write `.spool.json`."""

@@ -230,6 +230,10 @@ class Layout:
             if (state is None or place.state is state) and self.holds(directory_of(place), name)
         ]
 
+    def is_in_any(self, places: list[Place], name: str) -> bool:
+        """Tell whether the entry is in any of these places; ends at the first."""
+        return any(self.holds(directory_of(place), name) for place in places)
+
     def entry_names(self, directory: str) -> list[str]:
         """Return the valid names of regular files in a directory, sorted."""
         with self.doing("list", directory), self.fresh_fd(directory) as fd:

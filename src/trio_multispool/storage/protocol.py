@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from trio_multispool.errors import SpoolError
     from trio_multispool.lifecycle import State
     from trio_multispool.stats import Stat
     from trio_multispool.verdicts import Unavailable
@@ -120,6 +121,8 @@ class Enqueueing(msgspec.Struct, Generic[T], frozen=True):
     write_data: Callable[[BinaryIO], None]
     durability: Durability | None
     before_commit: Callable[[], None]
+    alone: bool = False
+    """Whether nobody else should have to wait for its data to be synced."""
 
 
 @final
@@ -332,18 +335,23 @@ class Storage(Protocol[C, R]):
         """Tell whether anything is checked out of a queue, by whomever."""
         ...
 
-    def recover(self, queue: str | None = None, *, insist: bool = True, dry_run: bool = False) -> list[Recovered]:
+    def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:
         """Bring back what dead owners held in `queue` (or anywhere), and clear what they were writing.
-
-        With `dry_run`, nothing is done, and the answer is what would be.
 
         Unless this is what the caller came for (`insist`), a store that takes no writes at the moment is no error:
         whoever wants to read or to make room must be able to.
         """
         ...
 
-    def sweep(self, *, dry_run: bool = False) -> Iterator[Recovered]:
-        """Collect what belongs to no entry, over everything; yields each as it is, or would be, collected."""
+    def sweep(self) -> Iterator[Recovered]:
+        """Collect what belongs to no entry, over everything; yields each as it is collected."""
+        ...
+
+    def recover_all(self, *, dry_run: bool = False) -> Iterator[Recovered | SpoolError]:
+        """Do all that `recover` and `sweep` do; yields each thing as it is, or would be, done, once.
+
+        And what kept it from recovering one name; the others are recovered all the same.
+        """
         ...
 
     def adopt(self) -> None:

@@ -11,9 +11,17 @@ checked-out one is dropped. Of several that are checked out, the one that was mo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import itertools
+from typing import TYPE_CHECKING, TypeAlias
 
-from trio_multispool.errors import AccessDenied, NameTaken, NotARegularFile, StorageFailure
+from trio_multispool.errors import (
+    AccessDenied,
+    NameTaken,
+    NotARegularFile,
+    SpoolError,
+    StorageFailure,
+    SyncsRefused,
+)
 from trio_multispool.lifecycle import Place, State
 from trio_multispool.names import invalid_name
 from trio_multispool.storage import commits
@@ -36,50 +44,68 @@ from trio_multispool.storage.temporaries import clear_dead_temporary
 from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from trio_multispool.storage.context import Context
 
+_Act: TypeAlias = "Callable[[Context, str], Recovered | None]"
+"""`recover_name`, or what tells what it would do."""
 
-def recover(context: Context, queue: str | None, *, dry_run: bool = False) -> list[Recovered]:
+
+def recover(context: Context, queue: str | None) -> list[Recovered]:
     """Put back what dead owners had checked out of `queue` (or of any), and clear what the dead were writing."""
+    return [found for found in _recover(context, queue, recover_name) if isinstance(found, Recovered)]
+
+
+def recover_all(context: Context, *, dry_run: bool) -> Iterator[Recovered | SpoolError]:
+    """Recover, and then sweep; yield what was done, or would be, and what lay in the way, each name once."""
+    act = _would_recover if dry_run else recover_name
+    told: set[str] = set()
+    for found in itertools.chain(_recover(context, None, act), _sweep(context, act)):
+        if isinstance(found, SpoolError):
+            yield found
+        elif found.name not in told:
+            told.add(found.name)
+            yield found
+
+
+def _recover(context: Context, queue: str | None, act: _Act) -> Iterator[Recovered | SpoolError]:
     if not context.is_adopted():
-        return []
+        return
     layout = context.layout
     suspects: dict[str, None] = {}
     for place in layout.places(queue):
         if place.state is State.CHECKED_OUT:
             suspects.update(dict.fromkeys(layout.entry_names(directory_of(place))))
     doubtful = set(suspects)
-    suspects.update(dict.fromkeys(_writers(context, dry_run=dry_run)))
-    found: list[Recovered] = []
+    suspects.update(dict.fromkeys(_writers(context, clearing=act is recover_name)))
     for name in suspects:
-        recovered = _recover_or_pass_over(context, name, dry_run=dry_run)
-        if recovered is not None:
-            found.append(recovered)
+        found = _act_or_pass_over(context, name, act)
+        if isinstance(found, Recovered):
             doubtful.discard(name)
-    if queue is None and not dry_run:
+        if found is not None:
+            yield found
+    if queue is None and act is recover_name:
         context.doubtful = doubtful
-    return found
 
 
-def _recover_or_pass_over(context: Context, name: str, *, dry_run: bool) -> Recovered | None:
+def _act_or_pass_over(context: Context, name: str, act: _Act) -> Recovered | SpoolError | None:
     """Recover one name; what lies in the way of this one must not keep the others from being recovered."""
     try:
-        return _would_recover(context, name) if dry_run else recover_name(context, name)
-    except (NotARegularFile, AccessDenied, StorageFailure) as error:
+        return act(context, name)
+    except (NotARegularFile, AccessDenied, StorageFailure, SyncsRefused) as error:
         context.log.warning("not recovered: entry %s of spool %s: %s", name, context.layout.path, error)
-        return None
+        return error
 
 
-def _writers(context: Context, *, dry_run: bool) -> Iterator[str]:
+def _writers(context: Context, *, clearing: bool) -> Iterator[str]:
     """Yield the names of entries that somebody was writing; unlocked temporary files of the dead go at once."""
     layout = context.layout
     with layout.doing("list", TEMPORARY), layout.fresh_fd(TEMPORARY) as fd:
         names = sorted(layout.calls.regular_files(fd))
     for name in names:
         if name.startswith(UNSAFE_PREFIX):
-            if not dry_run:
+            if clearing:
                 _ = clear_dead_temporary(context, name)
         elif invalid_name(entry := name.removeprefix(DATA_PREFIX).removeprefix(NOTES_PREFIX)) is None:
             yield entry
@@ -98,6 +124,7 @@ def recover_name(context: Context, name: str) -> Recovered | None:
         for place in _latest_first(context, name, layout.places_of(name, State.CHECKED_OUT)):
             if _is_elsewhere(context, name):
                 _ = commits.unlink(layout, directory_of(place), name)
+                context.log.warning("dropped an older copy of entry %s from %s", name, layout.full(directory_of(place)))
             elif _put_back_unannotated(context, place, name):
                 put_back = Recovered(name, place.queue)
         if collect_if_nowhere(context, name):
@@ -203,18 +230,23 @@ def collect_if_nowhere(context: Context, name: str) -> bool:
     return True
 
 
-def sweep(context: Context, *, dry_run: bool = False) -> Iterator[Recovered]:
+def sweep(context: Context) -> Iterator[Recovered]:
     """Collect every reservation, data file and note that belongs to no entry and to no living process."""
+    return (found for found in _sweep(context, recover_name) if isinstance(found, Recovered))
+
+
+def _sweep(context: Context, act: _Act) -> Iterator[Recovered | SpoolError]:
     if not context.is_adopted():
         return
     layout = context.layout
     for directory in (REGISTRY, DATA, NOTES):
         if layout.optional_fd(directory) is None:
             continue
+        places = layout.places()  # for looks without the lock, which spare most names: under it, they are listed again
         for name in layout.entry_names(directory):
-            # Looks without the lock spare most names. The second is for entries that were moving during the first.
-            if layout.places_of(name) or layout.places_of(name):
+            # The second look is for entries that were moving during the first.
+            if layout.is_in_any(places, name) or layout.is_in_any(places, name):
                 continue
-            recovered = _recover_or_pass_over(context, name, dry_run=dry_run)
-            if recovered is not None:
-                yield recovered
+            found = _act_or_pass_over(context, name, act)
+            if found is not None:
+                yield found

@@ -92,10 +92,11 @@ def _newborn_or_taken_over(context: Context, name: str) -> Lock:
 def collect_leftovers(context: Context, name: str) -> None:
     """Clear what the dead left under a name that is in no place, once power loss cannot bring its entry back.
 
-    They may have died between an entry's removal and its sync.
+    They may have died between an entry's removal and its sync; at which level, nobody knows, so whoever finds data
+    syncs. Raises `SyncsRefused` if that cannot be relied on any more, and nothing is cleared.
     """
     layout = context.layout
-    if context.syncs.guarding and layout.holds(DATA, name):
+    if layout.holds(DATA, name):
         for place in layout.places():
             context.syncs.directory(directory_of(place))
     clear_leftovers(context, name)
@@ -143,8 +144,10 @@ def _enqueue(context: Context, wanted: Enqueueing[DirectoryReservation]) -> Step
         new_file(layout, DATA, name, wanted.write_data) as data,
         new_file(layout, TEMPORARY, name, lambda file: _write(file, wanted.metadata)) as metadata,
     ):
+        if plan.before and wanted.alone:  # by itself, so that whoever shares a sync need not wait for large data
+            data.sync()
         if plan.before:
-            yield (data, metadata, DATA)
+            yield (metadata, DATA) if wanted.alone else (data, metadata, DATA)
         data.close()
         metadata.close()
         wanted.before_commit()

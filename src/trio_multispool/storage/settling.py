@@ -100,7 +100,8 @@ def claim(
         return DirectoryClaim(queue, name, metadata, lock)
     try:
         if lock.newborn:  # made for an entry that has gone meanwhile
-            _ = collect_if_nowhere(context, name)
+            with context.tidying(name):
+                _ = collect_if_nowhere(context, name)
     finally:
         lock.release()
     return Unavailable.GONE

@@ -1,10 +1,12 @@
 """One `syncfs` for all files and directories of a batch, where that is safe and pays.
 
 Safe: only on file systems whose `syncfs` was seen to bring everything to the disk and to report what it could not
-write. On overlayfs it returned 0 for data that was lost, so the list is of those that were tried, and on a kernel that
-does not report (before 5.8) it is not used at all. An error is reported once per descriptor, to whichever call comes
-next, and may be of another program's file: so after one, each file is synced by itself, and those of ours that were
-lost say so. All calls go through one descriptor, that of the spool's directory, opened when the spool was.
+write. On overlayfs it returned 0 for data that was lost, so the list is of those that were tried. ext4 goes by the same
+number with and without a journal, and without one, writes were seen in the disk's cache after `syncfs` had returned; a
+sync of the spool's directory after it flushes them. Before Linux 5.17 the call did not report what a file system's own
+`sync_fs` answered, so on such a kernel it is not used at all. An error is reported once per descriptor, to whichever
+call comes next, and may be of another program's file: so after one, each file is synced by itself, and those of ours
+that were lost say so. All calls go through one descriptor, that of the spool's directory, opened when the spool was.
 
 Paying: with one call for a batch the cost hardly grows with the batch; each file by itself costs a flush of the disk's
 cache. On journaled ext4, XFS and btrfs (loop devices, Linux 6.18) a batch of 64 entries, 128 files, took 3.4 to 4.3
@@ -14,6 +16,7 @@ cost is measured as it happens, and when `syncfs` turns out dear, it is left alo
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from typing import TYPE_CHECKING, Final
 
@@ -24,8 +27,11 @@ if TYPE_CHECKING:
 
     from trio_multispool.storage.layout import Layout
 
-TRUSTED: Final = {0xEF53, 0x58465342, 0x9123683E}
-"""ext4, XFS and btrfs, by the `f_type` of statfs(2)."""
+EXT: Final = 0xEF53
+"""ext2, ext3 and ext4, by the `f_type` of statfs(2)."""
+
+TRUSTED: Final = {EXT, 0x58465342, 0x9123683E}
+"""And XFS, and btrfs."""
 
 SMALLEST: Final = 4
 """So many files and directories, those of two entries, are worth it; for one entry the two ways cost about the same."""
@@ -71,10 +77,14 @@ class Pace:
     def note_whole(self, needs: int, seconds: float) -> None:
         """Learn what syncing the whole file system took."""
         if seconds > NOTICEABLE and seconds > DEAR * needs * (self._each or 0.0):
-            self._pause = self._next_pause
-            self._next_pause = min(2 * self._next_pause, LONGEST_PAUSE)
-        else:
-            self._next_pause = FIRST_PAUSE
+            self.note_failure()
+        else:  # not at once: a neighbour that writes now and then would make every other try dear
+            self._next_pause = max(FIRST_PAUSE, self._next_pause // 2)
+
+    def note_failure(self) -> None:
+        """Leave syncing the whole file system alone for a while, longer each time."""
+        self._pause = self._next_pause
+        self._next_pause = min(2 * self._next_pause, LONGEST_PAUSE)
 
 
 class WholeSync:
@@ -84,10 +94,10 @@ class WholeSync:
         """Look at the file system."""
         self._layout = layout
         self._pace = Pace()
-        try:
-            self._usable = layout.calls.file_system_type(layout.fd("")) in TRUSTED
-        except OSError:  # what cannot be told is not relied on
-            self._usable = False
+        self._kind: int | None = None
+        with contextlib.suppress(OSError):  # what cannot be told is not relied on
+            self._kind = layout.calls.file_system_type(layout.fd(""))
+        self._usable = self._kind in TRUSTED
 
     def sync(self, needs: int, sync_each: Callable[[], None]) -> None:
         """Sync so many files and directories in one call, or else by `sync_each`."""
@@ -96,13 +106,17 @@ class WholeSync:
             if self._whole():
                 self._pace.note_whole(needs, elapsed())
                 return
+            self._pace.note_failure()
             elapsed = stopwatch()
         sync_each()
         self._pace.note_each(needs, elapsed())
 
     def _whole(self) -> bool:
+        root = self._layout.fd("")
         try:
-            self._layout.calls.sync_file_system(self._layout.fd(""))
+            self._layout.calls.sync_file_system(root)
+            if self._kind == EXT:
+                self._layout.calls.sync(root)
         except OSError as error:
             if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP):
                 self._usable = False

@@ -105,8 +105,11 @@ class Syncs:
 
     @property
     def guarding(self) -> bool:
-        """Whether an operation that is not told how durable it is to be must not let power loss undo earlier ones."""
-        return self._level is Durability.POWER and not self._failed
+        """Whether an operation that is not told how durable it is to be must not let power loss undo earlier ones.
+
+        Its syncs are refused once one of a directory has failed, and then it must not go on.
+        """
+        return self._level is Durability.POWER
 
     def directory(self, directory: str) -> None:
         """Sync a directory; raises `StorageFailure`, after which nothing durable is taken, nor anything under way."""

@@ -22,7 +22,7 @@ _RENAME_NOREPLACE = 1  # linux/fs.h
 _RENAME_EXCHANGE = 2
 _SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h
 _F_FULLFSYNC = 51  # sys/fcntl.h of macOS, where fsync() does not reach the disk
-_SYNCFS_REPORTS_SINCE = (5, 8)
+_SYNCFS_REPORTS_SINCE = (5, 17)  # when sync_filesystem() began to return what sync_fs() does
 _STATFS_BYTES = 512  # more than any struct statfs; f_type is its first word on Linux
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -224,7 +224,7 @@ class SystemCalls:
 
 
 def _reports_lost_writes() -> bool:
-    """Tell whether `syncfs` reports writes that failed: since Linux 5.8, says its manual page."""
+    """Tell whether `syncfs` reports all that failed: of pages since Linux 5.8, of the journal or log since 5.17."""
     if not sys.platform.startswith("linux"):
         return False
     found = re.match(r"(\d+)\.(\d+)", os.uname().release)
