@@ -109,7 +109,7 @@ class Batches(Generic[S]):
         self._pending: dict[Part[S, Any], None] = {}
         self._leader: Part[S, Any] | None = None
         self._taken: list[Part[S, Any]] = []
-        keep_interrupts_out_of(cast("Callable[..., object]", Batches[S]._see_through))
+        keep_interrupts_out_of(self._see_through)
 
     async def run(
         self, operation: str, work: Callable[[BeforeCommit], Generator[S, None, T]], *, of: object
