@@ -25,6 +25,26 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         return super().time() + self.ahead
 
 
+class CountingLoop(asyncio.SelectorEventLoop):
+    """asyncio's event loop, which counts its turns: one turn runs what is ready, or waits until something is."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        super().__init__()
+        self._left = 0
+        self._act: Callable[[], object] | None = None
+
+    def before_turn(self, number: int, act: Callable[[], object]) -> None:
+        """Do something right before a turn; the next one is the first."""
+        self._left, self._act = number, act
+
+    def _run_once(self) -> None:  # of asyncio's `BaseEventLoop`, which calls it in a loop
+        self._left -= 1
+        if self._left == 0 and self._act is not None:
+            _ = self._act()
+        super()._run_once()
+
+
 def run_plainly(main: Callable[[], Coroutine[Any, Any, T]], loop: str) -> T:
     """Run a program to its end; what is raised in a callback, which asyncio only logs, ends it and is raised."""
     raised: list[BaseException] = []
@@ -53,8 +73,8 @@ def _run(program: Coroutine[Any, Any, T], loop: str) -> T:
             import uvloop
 
             return uvloop.run(program)
-        case "jumping":
-            with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        case "jumping" | "counting":
+            with asyncio.Runner(loop_factory=JumpingLoop if loop == "jumping" else CountingLoop) as runner:
                 return runner.run(program)
         case _:
             return asyncio.run(program)
