@@ -1,14 +1,19 @@
-"""A gate in front of, or behind, one system call: how a test stops an operation at a known place, without a clock."""
+"""Gates in front of, or behind, system calls: how a test stops operations at known places, without a clock."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
+from helpers.syscalls import HookedCalls, words_of
 from trio_multispool.storage.syscalls import SystemCalls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 class Gate(SystemCalls):
@@ -63,3 +68,71 @@ async def breathe() -> None:
     it waits for.
     """
     await anyio.to_thread.run_sync(threading.Event().is_set, limiter=anyio.CapacityLimiter(1))
+
+
+class Hold:
+    """One call that waits in its thread until it is let go."""
+
+    def __init__(self) -> None:
+        """Begin with nobody there."""
+        self._there, self._open = threading.Event(), threading.Event()
+
+    def wait(self) -> None:
+        """Be held; in the thread."""
+        self._there.set()
+        if not self._open.wait(timeout=60):
+            raise AssertionError("nobody let the call go")
+
+    def go(self) -> None:
+        """Let it go."""
+        self._open.set()
+
+    @property
+    def there(self) -> bool:
+        """Whether it is held, or was."""
+        return self._there.is_set()
+
+    async def reached(self) -> None:
+        """Wait until it is held."""
+        await anyio.to_thread.run_sync(self._there.wait, limiter=anyio.CapacityLimiter(1))
+
+
+@contextlib.contextmanager
+def let_go_at_last(*holds: Hold) -> Iterator[None]:
+    """Let all of them go at the end of the block: a test that fails must not wait for its own threads."""
+    try:
+        yield
+    finally:
+        for hold in holds:
+            hold.go()
+
+
+class Gates(HookedCalls):
+    """System calls that work as they are, of which any number can be held at the same time."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._holds: list[tuple[str, str, bool, Hold]] = []
+
+    def hold(self, call: str, on: str = "", *, after: bool = False) -> Hold:
+        """Hold the next call whose words (`helpers.syscalls.words_of`) have `on` in them, before or after it."""
+        hold = Hold()
+        self._holds.append((call, on, after, hold))
+        return hold
+
+    def around(self, call: str, arguments: tuple[Any, ...], perform: Callable[[], Any]) -> Any:
+        """Hold it, if it is to be."""
+        for each in self._holds:
+            wanted, on, after, hold = each
+            if wanted == call and (not on or on in words_of(call, arguments)):
+                self._holds.remove(each)
+                break
+        else:
+            return perform()
+        if not after:
+            hold.wait()
+            return perform()
+        try:
+            return perform()
+        finally:
+            hold.wait()

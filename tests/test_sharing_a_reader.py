@@ -1,0 +1,302 @@
+"""Several tasks that use one reader: what is under way in one when another leaves it, stops it, or is cancelled.
+
+A check-out that is in its thread cannot be stopped. So whoever leaves a reader waits for it, whoever stops one finds
+nothing checked out afterwards, and what it found out on its way is not lost to the others.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from helpers.gates import Gates, Hold, breathe, let_go_at_last
+from helpers.spools import Mail, load_spool, make_spool, names_in, put, quick_spool, state_of
+from trio_multispool import Ok, Remove, StorageFailure
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+HOUR = 3600.0
+
+
+class Outcome:
+    """What came of a call in another task."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.answers: list[Any] = []
+        self.raised: list[BaseException] = []
+
+    async def of(self, function: Any, *arguments: Any, **options: Any) -> None:
+        """Make a call, and keep what comes of it."""
+        try:
+            self.answers.append(await function(*arguments, **options))
+        except (anyio.ClosedResourceError, ExceptionGroup) as error:
+            self.raised.append(error)
+
+
+async def until(true: Any) -> None:
+    """Wait until something is so."""
+    while not true():
+        await breathe()
+
+
+async def let_go_once_closed(reader: Any, *holds: Hold) -> None:
+    """Let held calls go on when the reader's block is being left, and has had every chance to end without them."""
+    with let_go_at_last(*holds), anyio.CancelScope(shield=True):
+        await until(lambda: reader._intake.closed)
+        for _ in range(5):
+            await breathe()
+
+
+def instances() -> int:
+    """Count the inotify instances that this process has open."""
+    found = 0
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found += os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:inotify"
+        except FileNotFoundError:
+            continue
+    return found
+
+
+# Leaving
+
+
+async def test_leaving_waits_for_a_task_that_is_about_to_watch_the_queue(tmp_path: Path) -> None:
+    """Its thread opens the watch that the reader's end has to close: afterwards there is none."""
+    async with await quick_spool(tmp_path / "spool") as spool, anyio.create_task_group() as tasks:
+        hold, ended, outcome = Hold(), threading.Event(), Outcome()
+        watch = spool._core.activity.watch
+
+        def held(queue: str) -> None:
+            hold.wait()
+            watch(queue)
+            ended.set()
+
+        spool._core.activity.watch = held
+        async with spool.reader(Mail.SEND, poll_interval=HOUR) as reader:
+            tasks.start_soon(outcome.of, reader.dequeue)
+            await hold.reached()
+            tasks.start_soon(let_go_once_closed, reader, hold)
+        assert ended.is_set()
+        assert instances() == 0
+        await until(lambda: outcome.raised or outcome.answers)
+        assert instances() == 0
+    assert [type(error) for error in outcome.raised] == [anyio.ClosedResourceError]
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("what", ["dequeue", "dequeue_available", "iter", "pool", "prefetch"])
+async def test_leaving_waits_for_a_task_that_is_checking_out(what: str, after: bool, tmp_path: Path) -> None:
+    """Before its commit or behind it: at the end of the block nothing is checked out, and the task is told so."""
+    gates = Gates()
+    async with await quick_spool(tmp_path / "spool", system_calls=gates) as spool, anyio.create_task_group() as tasks:
+        await put(spool, Mail.SEND, "1", "2")
+        outcome, begun = Outcome(), []
+
+        async def handler(_metadata: Any, data: Any) -> Any:
+            begun.append(data.name)
+            return Remove()
+
+        async with spool.reader(Mail.SEND) as reader:
+            hold = gates.hold("move", "send/.checkout/", after=after)
+            match what:
+                case "iter":
+                    tasks.start_soon(outcome.of, reader.iter, handler)
+                case "pool" | "prefetch":
+                    options = {"concurrency": 2} if what == "pool" else {"prefetch": 1}
+                    tasks.start_soon(lambda: outcome.of(reader.iter, handler, **options))
+                case _:
+                    tasks.start_soon(outcome.of, getattr(reader, what))
+            await hold.reached()
+            tasks.start_soon(let_go_once_closed, reader, hold)
+        assert state_of(spool.path).checked_out["send"] == {}
+        assert await names_in(spool, Mail.SEND) == ["1", "2"]
+        await until(lambda: outcome.raised or outcome.answers)
+        assert begun == []
+        assert [type(error) for error in outcome.raised] == [
+            ExceptionGroup if what == "pool" else anyio.ClosedResourceError
+        ]
+    assert state_of(spool.path).faults() == []
+
+
+async def test_what_was_being_checked_out_and_cannot_go_back_is_told_by_the_block_that_was_left(tmp_path: Path) -> None:
+    """The block raises why, as for all that it returns, and recovery returns the entry."""
+
+    class Unwilling(Gates):
+        def move(self, name: str, directory: int, new_name: str, new_directory: int) -> None:
+            if os.readlink(f"/proc/self/fd/{directory}").endswith("/.checkout"):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            super().move(name, directory, new_name, new_directory)
+
+    gates, outcome = Unwilling(), Outcome()
+    async with await quick_spool(tmp_path / "spool", system_calls=gates) as spool, anyio.create_task_group() as tasks:
+        await put(spool, Mail.SEND, "1")
+
+        async def leave() -> None:
+            async with spool.reader(Mail.SEND) as reader:
+                hold = gates.hold("move", after=True)
+                tasks.start_soon(outcome.of, reader.dequeue)
+                await hold.reached()
+                tasks.start_soon(let_go_once_closed, reader, hold)
+
+        with pytest.raises(StorageFailure) as raised:
+            await leave()
+        assert raised.value.errno == errno.EIO
+        await until(lambda: outcome.raised or outcome.answers)
+    assert [type(error) for error in outcome.raised] == [anyio.ClosedResourceError]
+    async with await load_spool(spool.path) as again:
+        assert await names_in(again, Mail.SEND) == ["1"]
+
+
+# Stopping
+
+
+@pytest.mark.parametrize("what", ["dequeue", "dequeue_available", "iter", "pool"])
+async def test_a_stop_ends_what_waits_for_a_thread(what: str, tmp_path: Path) -> None:
+    """`Ok(None)` although the limiter has no token to spare, and nothing is checked out when it has one again."""
+    limiter = anyio.CapacityLimiter(1)
+    async with await quick_spool(tmp_path / "spool", limiter=limiter) as spool:
+        await put(spool, Mail.SEND, "1", "2")
+
+        async def handler(_metadata: Any, _data: Any) -> Any:
+            raise AssertionError("the reader was stopped before there was anything to handle")
+
+        outcome = Outcome()
+        async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
+            limiter.acquire_on_behalf_of_nowait("somebody else")
+            match what:
+                case "iter":
+                    tasks.start_soon(outcome.of, reader.iter, handler)
+                case "pool":
+                    tasks.start_soon(lambda: outcome.of(reader.iter, handler, concurrency=2, prefetch=2))
+                case _:
+                    tasks.start_soon(outcome.of, getattr(reader, what))
+            await until(lambda: limiter.statistics().tasks_waiting)
+            reader.stop()
+            for _ in range(20):
+                await breathe()
+            answers = list(outcome.answers)
+            limiter.release_on_behalf_of("somebody else")
+        assert answers == [Ok(None)]
+        assert await names_in(spool, Mail.SEND) == ["1", "2"]
+
+
+@pytest.mark.parametrize("what", ["dequeue", "dequeue_available", "iter", "pool"])
+@pytest.mark.parametrize("listed", [False, True])
+async def test_a_stop_in_the_middle_of_a_hop_leaves_everything_where_it_is(
+    listed: bool, what: str, tmp_path: Path
+) -> None:
+    """A thread that has not come to its first name takes none: while it lists, and when it has a listing already."""
+    gates, moved = Gates(), []
+
+    async with await quick_spool(tmp_path / "spool", system_calls=gates) as spool:
+        await put(spool, Mail.SEND, "1", "2", "3")
+        outcome = Outcome()
+
+        async def handler(_metadata: Any, data: Any) -> Any:
+            moved.append(data.name)
+            return Remove()
+
+        async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
+            if listed:
+                async with (await reader.dequeue()).unwrap() as job:
+                    (await job.remove()).unwrap()
+                hold = Hold()
+                claim = reader._intake._listing.claim
+
+                def held(*arguments: Any, **options: Any) -> Any:
+                    hold.wait()
+                    return claim(*arguments, **options)
+
+                reader._intake._listing.claim = held  # type: ignore[method-assign]
+            else:
+                hold = gates.hold("regular_files", "send", after=True)
+            before = state_of(spool.path)
+            match what:
+                case "iter":
+                    tasks.start_soon(outcome.of, reader.iter, handler)
+                case "pool":
+                    tasks.start_soon(lambda: outcome.of(reader.iter, handler, concurrency=2, prefetch=2))
+                case _:
+                    tasks.start_soon(outcome.of, getattr(reader, what))
+            await hold.reached()
+            watching = gates.hold("move")
+            reader.stop()
+            hold.go()
+            await until(lambda: outcome.answers or watching.there)
+            watching.go()
+        assert not watching.there, "an entry was checked out after the stop"
+        assert outcome.answers == [Ok(None)]
+        assert moved == []
+        assert state_of(spool.path) == before
+
+
+# An entry that is locked
+
+
+@pytest.mark.parametrize("when", ["it is found to be locked", "it has been found to be locked"])
+async def test_a_lock_that_a_cancelled_task_met_is_looked_for_again_by_the_others(when: str, tmp_path: Path) -> None:
+    """The one has the listing's last name and meets the lock; the other, which has none, looks again soon, by itself.
+
+    A lock that is dropped wakes nobody, and neither would look again for an hour.
+    """
+    gates, producing = Gates(), Gates()
+    async with (
+        await make_spool(tmp_path / "spool", system_calls=gates) as spool,
+        await load_spool(tmp_path / "spool", system_calls=producing) as other,
+        spool.reader(Mail.SEND, poll_interval=HOUR) as reader,
+        anyio.create_task_group() as tasks,
+    ):
+        listing, listed, outcome, scope = reader._intake._listing, Hold(), Outcome(), anyio.CancelScope()
+        (await reader.dequeue_available()).unwrap()  # looks for the dead owners' entries, so that the next do not
+        enqueuing = producing.hold("move", after=True)
+        tasks.start_soon(put, other, Mail.SEND, "one")
+        await enqueuing.reached()  # the entry is there, and locked
+
+        list_names = listing._list
+
+        def list_and_hold(*, wait: bool) -> float | None:
+            took = list_names(wait=wait)
+            listed.wait()
+            return took
+
+        def hold_and_list(*, wait: bool) -> float | None:
+            again.wait()
+            return list_names(wait=wait)
+
+        listing._list = list_and_hold  # type: ignore[method-assign]
+        tasks.start_soon(outcome.of, reader.dequeue)
+        await listed.reached()
+        listing._list = hold_and_list  # type: ignore[method-assign]
+        meeting, again = gates.hold("lock"), Hold()
+
+        async def meet() -> None:
+            with scope:
+                await reader.dequeue()
+
+        with let_go_at_last(enqueuing, listed, meeting, again):
+            tasks.start_soon(meet)  # takes the name, before the task that made the listing comes to it
+            await meeting.reached()
+            if when == "it has been found to be locked":
+                meeting.go()
+                await again.reached()  # it has met the lock, and would list anew
+            listed.go()
+            await until(lambda: spool._core.activity._waiters)
+            (waiter,) = spool._core.activity._waiters
+            assert waiter.scope.deadline - anyio.current_time() < HOUR / 2
+            scope.cancel()
+            again.go()
+            meeting.go()
+            await until(lambda: scope.cancelled_caught)
+        await until(lambda: outcome.answers)
+        job = outcome.answers[0].unwrap()
+        assert job.name == "one"
