@@ -46,6 +46,7 @@ class DirectoryWatch:
         self._notify = notify
         self._mutex = threading.Lock()
         self._queues: dict[int, str] = {}
+        self._wanted: set[str] = set()  # also those whose directory is missing just now
         self._root = -1
 
     def fileno(self) -> int:
@@ -57,6 +58,8 @@ class DirectoryWatch:
 
         To be called before each listing: the directory may have been replaced since the last.
         """
+        with self._mutex:
+            self._wanted.add(queue)
         _ = self._layout.refresh(queue)
         with self._layout.doing("watch", queue):
             fds = [self._layout.fd(""), self._layout.fd(queue)]
@@ -89,10 +92,10 @@ class DirectoryWatch:
             changed: set[str] = set()
             for event in self._notify.read(timeout=0):
                 if event.mask & _OVERFLOW:
-                    changed.update(self._queues.values())
+                    changed.update(self._wanted)
                     continue
                 if event.wd == self._root:
-                    changed.update({event.name} & set(self._queues.values()))
+                    changed.update({event.name} & self._wanted)
                     continue
                 queue = self._queues.get(event.wd)
                 if queue is None:
