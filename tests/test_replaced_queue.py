@@ -1,0 +1,135 @@
+"""A queue directory that is removed, moved away and made again under a reader that waits for entries.
+
+The readers here would look again in an hour: what they get, the kernel has told them of.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from helpers.gates import breathe
+from helpers.spools import Mail, load_spool, make_spool, put
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+HOUR = 3600.0
+
+
+class Reading:
+    """What a task reads, one entry after the other, until it is cancelled."""
+
+    def __init__(self, reader: Any) -> None:
+        """Begin with nothing."""
+        self._reader = reader
+        self.got: list[str] = []
+
+    async def __call__(self) -> None:
+        """Read."""
+        async for job in self._reader:
+            async with job:
+                (await job.remove()).unwrap()
+            self.got.append(job.name)
+
+    async def until_got(self, *names: str) -> None:
+        """Wait until these have come, and nothing else."""
+        while len(self.got) < len(names):
+            await breathe()
+        assert self.got == list(names)
+
+
+def watches() -> int:
+    """Count the watches of this process's inotify instances, as the kernel tells."""
+    found = 0
+    for fd in os.listdir("/proc/self/fdinfo"):
+        try:
+            with open(f"/proc/self/fdinfo/{fd}") as lines:
+                found += sum(line.startswith("inotify") for line in lines)
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def make_queue(spool: Any, tmp_path: Path) -> None:
+    """Make the directory of a queue, in one step."""
+    os.mkdir(tmp_path / "new")
+    os.mkdir(tmp_path / "new" / ".checkout")
+    os.rename(tmp_path / "new", spool.path / "send")
+
+
+async def waits(spool: Any) -> None:
+    """Wait until a reader waits, having looked at all that it was woken for, and see that it stays so."""
+    quiet = 0
+    while quiet < 5:
+        await breathe()
+        core = spool._core
+        quiet = quiet + 1 if core.activity._waiters and not core._running else 0
+
+
+@pytest.mark.parametrize("gone", ["removed", "moved away", "removed by hand, file by file"])
+async def test_a_queue_that_is_replaced_at_once_is_watched_again_each_time(gone: str, tmp_path: Path) -> None:
+    """Several times: what comes then wakes the reader, and the watches do not pile up."""
+    async with (
+        await make_spool(tmp_path / "spool") as spool,
+        spool.reader(Mail.SEND, poll_interval=HOUR) as reader,
+        anyio.create_task_group() as tasks,
+    ):
+        reading = Reading(reader)
+        tasks.start_soon(reading)
+        await waits(spool)
+        names = []
+        for number in range(3):
+            queue = spool.path / "send"
+            if gone == "moved away":
+                os.rename(queue, tmp_path / f"old {number}")
+            elif gone == "removed":
+                shutil.rmtree(queue)
+            else:
+                os.rmdir(queue / ".checkout")
+                os.rmdir(queue)
+            make_queue(spool, tmp_path)
+            await waits(spool)
+            assert watches() == 2
+            async with await load_spool(spool.path) as other:
+                for each in ("a", "b"):
+                    names.append(f"{number}{each}")
+                    await put(other, Mail.SEND, names[-1])
+                    await reading.until_got(*names)
+            assert watches() == 2
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("gone", ["removed", "moved away"])
+async def test_a_reader_that_finds_no_queue_goes_on_when_it_is_there_again(gone: str, tmp_path: Path) -> None:
+    """A queue that is missing is an empty one to who waits, which somebody may be about to replace: no `Err`."""
+    async with (
+        await make_spool(tmp_path / "spool") as spool,
+        spool.reader(Mail.SEND, poll_interval=HOUR) as reader,
+        anyio.create_task_group() as tasks,
+    ):
+        reading = Reading(reader)
+        tasks.start_soon(reading)
+        await waits(spool)
+        names = []
+        for number in range(3):
+            if gone == "removed":
+                shutil.rmtree(spool.path / "send")
+            else:
+                os.rename(spool.path / "send", tmp_path / f"old {number}")
+            await waits(spool)
+            (waiter,) = spool._core.activity._waiters
+            waiter.scope.deadline = anyio.current_time() + HOUR  # as after a long while, when it has polled in vain
+            make_queue(spool, tmp_path)
+            await waits(spool)
+            async with await load_spool(spool.path) as other:
+                names.append(f"{number}")
+                await put(other, Mail.SEND, names[-1])
+                await reading.until_got(*names)
+        tasks.cancel_scope.cancel()
