@@ -26,9 +26,9 @@ HOUR = 3600.0
 class Reading:
     """What a task reads, one entry after the other, until it is cancelled."""
 
-    def __init__(self, reader: Any) -> None:
+    def __init__(self, spool: Any, reader: Any) -> None:
         """Begin with nothing."""
-        self._reader = reader
+        self._spool, self._reader = spool, reader
         self.got: list[str] = []
 
     async def __call__(self) -> None:
@@ -38,10 +38,11 @@ class Reading:
                 (await job.remove()).unwrap()
             self.got.append(job.name)
 
-    async def until_got(self, *names: str) -> None:
-        """Wait until these have come, and nothing else."""
-        while len(self.got) < len(names):
-            await breathe()
+    async def has_got(self, *names: str) -> None:
+        """See that these have come, once the reader waits for more than a lock that is about to be dropped."""
+        await waits(self._spool)
+        while waiting_for(self._spool) < HOUR / 2:
+            await waits(self._spool)
         assert self.got == list(names)
 
 
@@ -73,6 +74,11 @@ async def waits(spool: Any) -> None:
         quiet = quiet + 1 if core.activity._waiters and not core._running else 0
 
 
+def waiting_for(spool: Any) -> float:
+    """Return in how many seconds the reader will look by itself; none, if it is at work."""
+    return max((each.scope.deadline - anyio.current_time() for each in spool._core.activity._waiters), default=0.0)
+
+
 @pytest.mark.parametrize("gone", ["removed", "moved away", "removed by hand, file by file"])
 async def test_a_queue_that_is_replaced_at_once_is_watched_again_each_time(gone: str, tmp_path: Path) -> None:
     """Several times: what comes then wakes the reader, and the watches do not pile up."""
@@ -81,7 +87,7 @@ async def test_a_queue_that_is_replaced_at_once_is_watched_again_each_time(gone:
         spool.reader(Mail.SEND, poll_interval=HOUR) as reader,
         anyio.create_task_group() as tasks,
     ):
-        reading = Reading(reader)
+        reading = Reading(spool, reader)
         tasks.start_soon(reading)
         await waits(spool)
         names = []
@@ -101,7 +107,7 @@ async def test_a_queue_that_is_replaced_at_once_is_watched_again_each_time(gone:
                 for each in ("a", "b"):
                     names.append(f"{number}{each}")
                     await put(other, Mail.SEND, names[-1])
-                    await reading.until_got(*names)
+                    await reading.has_got(*names)
             assert watches() == 2
         tasks.cancel_scope.cancel()
 
@@ -114,7 +120,7 @@ async def test_a_reader_that_finds_no_queue_goes_on_when_it_is_there_again(gone:
         spool.reader(Mail.SEND, poll_interval=HOUR) as reader,
         anyio.create_task_group() as tasks,
     ):
-        reading = Reading(reader)
+        reading = Reading(spool, reader)
         tasks.start_soon(reading)
         await waits(spool)
         names = []
@@ -131,5 +137,5 @@ async def test_a_reader_that_finds_no_queue_goes_on_when_it_is_there_again(gone:
             async with await load_spool(spool.path) as other:
                 names.append(f"{number}")
                 await put(other, Mail.SEND, names[-1])
-                await reading.until_got(*names)
+                await reading.has_got(*names)
         tasks.cancel_scope.cancel()
