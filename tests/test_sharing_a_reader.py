@@ -107,7 +107,7 @@ async def test_leaving_waits_for_a_task_that_is_checking_out(what: str, after: b
             return Remove()
 
         async with spool.reader(Mail.SEND) as reader:
-            hold = gates.hold("move", "send/.checkout/", after=after)
+            hold = gates.hold("move", "send/.checkout/1", after=after)
             match what:
                 case "iter":
                     tasks.start_soon(outcome.of, reader.iter, handler)
@@ -289,6 +289,7 @@ async def test_a_lock_that_a_cancelled_task_met_is_looked_for_again_by_the_other
             if when == "it has been found to be locked":
                 meeting.go()
                 await again.reached()  # it has met the lock, and would list anew
+            listing._list = list_names  # type: ignore[method-assign]
             listed.go()
             await until(lambda: spool._core.activity._waiters)
             (waiter,) = spool._core.activity._waiters

@@ -115,7 +115,10 @@ class Gates(HookedCalls):
         self._holds: list[tuple[str, str, bool, Hold]] = []
 
     def hold(self, call: str, on: str = "", *, after: bool = False) -> Hold:
-        """Hold the next call whose words (`helpers.syscalls.words_of`) have `on` in them, before or after it."""
+        """Hold the next call whose words (see `helpers.syscalls.words_of`) end with `on`, before or after it.
+
+        Of several that fit, the first holds the first call.
+        """
         hold = Hold()
         self._holds.append((call, on, after, hold))
         return hold
@@ -124,7 +127,7 @@ class Gates(HookedCalls):
         """Hold it, if it is to be."""
         for each in self._holds:
             wanted, on, after, hold = each
-            if wanted == call and (not on or on in words_of(call, arguments)):
+            if wanted == call and (not on or words_of(call, arguments).endswith(on)):
                 self._holds.remove(each)
                 break
         else:
