@@ -1,0 +1,203 @@
+"""Working off a listing: in what order, how far in one go, and how readers that meet others go on at some distance.
+
+Chance is taken out where it plays a part: whoever goes on at a distance goes as far as it may.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.from_thread
+import pytest
+
+from helpers.spools import Mail, load_spool, put, quick_spool, state_of
+from helpers.stores import nothing
+from trio_multispool import Ok, listing
+from trio_multispool.listing import MISSES_IN_ORDER, MOST_DOUBLINGS, TRIES_AT_A_TIME, Given, Listing, NothingLeft
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+NAMES = [f"{number:02}" for number in range(20)]
+GONE = [f"{number:05}" for number in range(20_000)]
+"""What a long listing has in it when others have worked it off."""
+
+
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Have everybody go as far as may be; return how far that was, each time."""
+    asked: list[int] = []
+
+    def farthest(limit: int) -> int:
+        asked.append(limit)
+        return limit - 1
+
+    monkeypatch.setattr(listing, "random_below", farthest)
+    return asked
+
+
+def listing_of(spool: Any) -> Listing[Any]:
+    """Return a listing of a queue, as a reader has one."""
+    return Listing(spool._core, "send")
+
+
+def claim(working: Listing[Any], wanted: int = 1, given: Given | None = None) -> Any:
+    """Check entries out, as the thread of a reader does that is not stopped."""
+    return working.claim(nothing, given, lambda: wanted, stopped=lambda: False, before_listing=nothing, wait=False)
+
+
+def claim_all(working: Listing[Any]) -> list[str]:
+    """Check out whatever is to be had, one after the other, and return the names."""
+    names: list[str] = []
+    while not isinstance(claimed := claim(working), NothingLeft):
+        names += [one.claim.name for one in claimed]
+    return names
+
+
+class Tries:
+    """How many names a reader tries, in which hops."""
+
+    def __init__(self, reader: Any, at: int = 0, act: Any = None) -> None:
+        """Count from here; at one of them, in its thread, something is done."""
+        self.hops: list[int] = []
+        working = reader._intake._listing
+        claim, try_ = working.claim, working._try
+
+        def counting_hops(*arguments: Any, **options: Any) -> Any:
+            self.hops.append(0)
+            return claim(*arguments, **options)
+
+        def counting_tries(*arguments: Any) -> Any:
+            self.hops[-1] += 1
+            if sum(self.hops) == at:
+                act()
+            return try_(*arguments)
+
+        working.claim, working._try = counting_hops, counting_tries
+
+
+# How far in one go
+
+
+@pytest.mark.parametrize("what", ["dequeue", "dequeue_available", "iter"])
+async def test_a_long_run_of_names_that_others_had_ends_when_its_scope_does(what: str, tmp_path: Path) -> None:
+    """A hop cannot be cancelled; so it ends after so many names, and the cancellation that came in it counts."""
+    async with await quick_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
+        reader._intake._listing._names.extend(GONE)
+        with anyio.CancelScope() as scope:
+            tries = Tries(reader, 5, lambda: anyio.from_thread.run_sync(scope.cancel))
+            await (reader.iter(nothing) if what == "iter" else getattr(reader, what)())
+        assert scope.cancelled_caught
+        assert tries.hops == [TRIES_AT_A_TIME]
+
+
+@pytest.mark.parametrize("what", ["dequeue", "dequeue_available", "iter"])
+async def test_a_long_run_of_names_that_others_had_ends_when_the_reader_is_stopped(what: str, tmp_path: Path) -> None:
+    """At once: no further name is tried."""
+    async with await quick_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
+        reader._intake._listing._names.extend(GONE)
+        tries = Tries(reader, 5, reader.stop)
+        assert await (reader.iter(nothing) if what == "iter" else getattr(reader, what)()) == Ok(None)
+        assert tries.hops == [5]
+
+
+async def test_a_long_run_of_names_that_others_had_is_passed_over(limits: list[int], tmp_path: Path) -> None:
+    """Each is tried once, in hops of so many, from which nobody goes on farther than a thousand or so away."""
+    gone = GONE[:3000]
+    async with await quick_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
+        await put(spool, Mail.SEND, "real")
+        reader._intake._listing._names.extend(gone)
+        tries = Tries(reader)
+        job = (await reader.dequeue_available()).unwrap()
+        assert job is not None
+        assert job.name == "real"
+        assert sum(tries.hops) == len(gone) + 1
+        assert max(tries.hops) == TRIES_AT_A_TIME
+        assert max(limits) == 2**MOST_DOUBLINGS
+
+
+# In what order
+
+
+@pytest.mark.parametrize("taken", range(1, MISSES_IN_ORDER + 1))
+async def test_a_lone_reader_keeps_to_the_order_though_a_hand_takes_entries_away(
+    taken: int, limits: list[int], tmp_path: Path
+) -> None:
+    """So many names in a row that are not to be had make nobody think of other readers."""
+    async with await quick_spool(tmp_path / "spool") as spool, await load_spool(tmp_path / "spool") as other:
+        entries = await put(other, Mail.SEND, *NAMES)
+        got: list[str] = []
+        async with spool.reader(Mail.SEND) as reader:
+            async for job in reader.available():
+                async with job:
+                    (await job.remove()).unwrap()
+                got.append(job.name)
+                if len(got) in (1, 10):  # twice, with entries that are had in between
+                    for entry in entries[NAMES.index(job.name) + 1 :][:taken]:
+                        (await entry.direct.remove()).unwrap()
+        assert got == NAMES[:1] + NAMES[1 + taken : 10 + taken] + NAMES[10 + 2 * taken :]
+        assert limits == []
+
+
+async def test_who_meets_others_goes_on_at_a_distance_and_gets_every_name(limits: list[int], tmp_path: Path) -> None:
+    """After some misses in a row, farther with each; what was skipped comes last."""
+    async with await quick_spool(tmp_path / "spool") as spool:
+        await put(spool, Mail.SEND, *NAMES)
+        first, second = listing_of(spool), listing_of(spool)
+        first._list(wait=False)
+        second._list(wait=False)
+        assert [one.claim.name for one in claim(first, 6)] == NAMES[:6]
+        # 00 to 02 are missed in order; then one is skipped (03), and after the miss of 04 three (05 to 07).
+        rest = claim_all(second)
+        assert rest == [*NAMES[8:], *NAMES[6:8]]
+        assert limits == [2, 4]
+        assert isinstance(claim(first), NothingLeft)
+
+
+async def test_who_meets_nobody_any_more_goes_on_in_order(limits: list[int], tmp_path: Path) -> None:
+    """An entry that is had ends the run of misses: the next miss skips nothing."""
+    async with await quick_spool(tmp_path / "spool") as spool:
+        await put(spool, Mail.SEND, "a", "b", "c")
+        working = listing_of(spool)
+        working._names.extend(["gone 1", "gone 2", "gone 3", "skipped", "a", "gone 4", "b", "c"])
+        assert [claim(working)[0].claim.name for _ in range(3)] == ["a", "b", "c"]
+        assert limits == [2]
+
+
+# What goes back
+
+
+@pytest.mark.parametrize("in_a_pass", [False, True])
+async def test_what_is_taken_back_comes_first_again(in_a_pass: bool, tmp_path: Path) -> None:
+    """In its order, as if it had never been checked out, also in a pass that gives nothing twice."""
+    given = Given() if in_a_pass else None
+    async with await quick_spool(tmp_path / "spool") as spool:
+        await put(spool, Mail.SEND, *NAMES[:6])
+        working = listing_of(spool)
+        claimed = claim(working, 3, given)
+        assert [one.claim.name for one in claimed] == NAMES[:3]
+        working.take_back(claimed, given)
+        state = state_of(spool.path)
+        assert (state.names("send"), state.checked_out["send"]) == (NAMES[:6], {})
+        assert [one.claim.name for one in claim(working, 6, given)] == NAMES[:6]
+
+
+# What another thread is about to find out
+
+
+async def test_a_listing_that_another_thread_is_working_off_may_hold_a_lock(tmp_path: Path) -> None:
+    """Who finds nothing left while another tries the last name is told to look again soon; not once it is known."""
+    async with await quick_spool(tmp_path / "spool") as spool:
+        working = listing_of(spool)
+        working._names.append("last")
+        assert working._next_name() == "last"
+        found = claim(working)
+        assert isinstance(found, NothingLeft)
+        assert found.busy
+        assert working._try("last", nothing, None) is None
+        found = claim(working)
+        assert isinstance(found, NothingLeft)
+        assert not found.busy
