@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from helpers.gates import Gate
+from helpers.gates import Gate, Gates
 from helpers.operations import CHANGING, OPERATIONS, Operation, ordered, states
 from helpers.spools import ANNE, Mail, make_spool, put, state_of
 from trio_multispool import Ok, Spool
 from trio_multispool.hop import Transaction
+from trio_multispool.supply import Supply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -336,3 +337,50 @@ async def test_a_reader_whose_leaving_is_cancelled_at_any_step_returns_all_it_ha
             with contextlib.suppress(asyncio.CancelledError):
                 await task
             assert state_of(spool.path) == before
+
+
+@pytest.mark.parametrize("how", ["waiting", "available"])
+async def test_an_entry_that_was_taken_for_a_cancelled_task_comes_first_for_the_next(how: str, tmp_path: Path) -> None:
+    """A cancellation after the commit puts the name back at the head of the listing: the order stays."""
+    gates = Gates()
+    async with await make_spool(tmp_path / "spool", system_calls=gates) as spool:
+        await put(spool, Mail.SEND, "1", "2", "3")
+        async with spool.reader(Mail.SEND) as reader:
+            jobs = aiter(reader) if how == "waiting" else reader.available()
+            taken = gates.hold("move", "send/.checkout/1", after=True)
+            task = asyncio.ensure_future(anext(jobs))
+            await taken.reached()
+            task.cancel()
+            await _let_everything_run()
+            taken.go()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert state_of(spool.path).names("send") == ["1", "2", "3"]
+            assert [(await anext(jobs)).name for _ in range(3)] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("in_which_order", ["stopped first", "cancelled first"])
+@pytest.mark.parametrize(("concurrency", "prefetch"), [(1, 1), (2, 0)])
+async def test_a_task_that_is_cancelled_in_the_turn_in_which_its_reader_is_stopped_has_nothing_in_hand(
+    concurrency: int, prefetch: int, in_which_order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right when its entry is on its way to it: the entry is back when the iteration ends, while the reader is open."""
+    hand_out = Supply._hand_out
+
+    async def handler(_metadata: Any, _data: Any) -> Any:
+        await asyncio.Event().wait()
+
+    async with await make_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
+        task = asyncio.ensure_future(reader.iter(handler, concurrency=concurrency, prefetch=prefetch))
+
+        def hand_out_and_end(supply: Any, answer: Any) -> None:
+            hand_out(supply, answer)
+            for end in (reader.stop, task.cancel) if in_which_order == "stopped first" else (task.cancel, reader.stop):
+                end()
+
+        monkeypatch.setattr(Supply, "_hand_out", hand_out_and_end)
+        await put(spool, Mail.SEND, "1")
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert state_of(spool.path).checked_out["send"] == {}
+        assert state_of(spool.path).names("send") == ["1"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 import trio
+import trio.testing
 
 from helpers.gates import breathe
 from helpers.spools import Mail, make_spool, put, state_of
@@ -67,6 +68,56 @@ async def test_a_handler_that_takes_too_long_is_cancelled_and_raises_a_timeout(
         if isinstance(raised.value, ExceptionGroup):
             assert [type(error) for error in raised.value.exceptions] == [TimeoutError]
         assert state_of(spool.path) == before
+
+
+@pytest.mark.parametrize(("concurrency", "prefetch"), [(1, 0), (2, 0), (1, 2)])
+async def test_a_time_limit_is_for_the_handler_and_not_for_storing_its_verdict(
+    concurrency: int, prefetch: int, tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
+    """A handler that has answered is done, though its time is over by then, and what it answered is stored."""
+    async with await make_spool(tmp_path / "spool") as spool:
+        await put(spool, Mail.SEND, "1", "2", "3")
+
+        async def handler(_metadata: Any, _data: Any) -> Any:
+            mock_clock.jump(100)
+            return Save(Mail.RETRY)
+
+        async with spool.reader(Mail.SEND) as reader:
+            answer = await reader.iter_available(handler, concurrency=concurrency, prefetch=prefetch, time_limit=5)
+        assert answer == Ok(None)
+        assert state_of(spool.path).names("retry") == ["1", "2", "3"]
+
+
+@pytest.mark.anyio
+async def test_a_pool_that_found_nothing_to_fetch_ahead_does_not_look_again_and_again(tmp_path: Path) -> None:
+    """It looks when a handler asks, and not before."""
+    async with await make_spool(tmp_path / "spool") as spool:
+        await put(spool, Mail.SEND, "1")
+        begun, go, hops = anyio.Event(), anyio.Event(), list[bool]()
+
+        async def handler(_metadata: Any, _data: Any) -> Any:
+            begun.set()
+            await go.wait()
+            return Remove()
+
+        async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
+            claim = reader._intake._listing.claim
+
+            def counting(*arguments: Any, **options: Any) -> Any:
+                hops.append(go.is_set())
+                return claim(*arguments, **options)
+
+            reader._intake._listing.claim = counting  # type: ignore[method-assign]
+
+            async def read() -> None:
+                (await reader.iter_available(handler, prefetch=4)).unwrap()
+
+            tasks.start_soon(read)
+            await begun.wait()
+            for _ in range(20):
+                await breathe()
+            go.set()
+        assert hops == [False, False, True]  # for the handler; ahead, in vain; and when the handler asks again
 
 
 @pytest.mark.anyio
@@ -158,7 +209,8 @@ async def test_a_drained_reader_lets_those_in_hand_finish_and_then_cancels(tmp_p
             return Remove()
 
         async with spool.reader(Mail.SEND) as reader:
-            assert await reader.iter(handler, concurrency=2) == Ok(None)
+            await reader.iter(handler, concurrency=2)
+            raise AssertionError("the block was cancelled with the iteration")
         state = state_of(spool.path)
         assert state.names("send") == ["2-slow", "3-waiting"]
         assert state.faults() == []

@@ -253,14 +253,18 @@ class _Refusing(SystemCalls):
 
 
 @pytest.mark.parametrize(
-    "calls",
-    [_Refusing(errno.EMFILE, watches=False), _Refusing(errno.ENOSPC, watches=True)],
-    ids=["instances", "watches"],
+    ("calls", "limit"),
+    [
+        (_Refusing(errno.EMFILE, watches=False), "sysctl fs.inotify.max_user_instances"),
+        (_Refusing(errno.ENOSPC, watches=True), "sysctl fs.inotify.max_user_watches"),
+        (_Refusing(errno.ENOMEM, watches=True), "ENOMEM"),
+    ],
+    ids=["instances", "watches", "something else"],
 )
 async def test_without_inotify_readers_poll_and_say_so_once(
-    calls: SystemCalls, tmp_path: Path, caplog: pytest.LogCaptureFixture, autojump_clock: Any
+    calls: SystemCalls, limit: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, autojump_clock: Any
 ) -> None:
-    """Entries arrive all the same, and the log has one line."""
+    """Entries arrive all the same, and the log has one line, which names what can be raised."""
     async with await make_spool(tmp_path / "spool", system_calls=calls) as spool:
         async with spool.reader(Mail.SEND) as reader, trio.open_nursery() as nursery:
             got: list[str] = []
@@ -276,6 +280,7 @@ async def test_without_inotify_readers_poll_and_say_so_once(
         assert got == ["1", "2"]
     told = [record for record in caplog.records if "polling" in record.message]
     assert [record.levelno for record in told] == [logging.WARNING]
+    assert limit in told[0].getMessage()
 
 
 @pytest.mark.anyio
