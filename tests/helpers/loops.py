@@ -33,16 +33,25 @@ class CountingLoop(asyncio.SelectorEventLoop):
         super().__init__()
         self._left = 0
         self._act: Callable[[], object] | None = None
+        self._or_if: Callable[[], bool] = bool
+        self.rested = False
+        """Whether what was to be done was done because there was nothing else to do."""
 
-    def before_turn(self, number: int, act: Callable[[], object]) -> None:
-        """Do something right before a turn; the next one is the first."""
-        self._left, self._act = number, act
+    def before_turn(self, number: int, act: Callable[[], object], *, or_if: Callable[[], bool] = bool) -> None:
+        """Do something once, right before a turn (the next one is the first); sooner if that is so with nothing ready.
 
-    def _run_once(self) -> None:  # of asyncio's `BaseEventLoop`, which calls it in a loop
-        self._left -= 1
-        if self._left == 0 and self._act is not None:
-            _ = self._act()
-        super()._run_once()
+        What is done must make something ready.
+        """
+        self._left, self._act, self._or_if = number, act, or_if
+
+    def _run_once(self) -> None:  # of asyncio's `BaseEventLoop`, which calls it in a loop, as `_ready` is
+        if self._act is not None:
+            self._left -= 1
+            self.rested = self._left > 0 and not self._ready and self._or_if()  # type: ignore[attr-defined]
+            if self._left == 0 or self.rested:
+                act, self._act = self._act, None
+                _ = act()
+        super()._run_once()  # type: ignore[misc]
 
 
 def run_plainly(main: Callable[[], Coroutine[Any, Any, T]], loop: str) -> T:
