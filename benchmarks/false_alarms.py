@@ -44,6 +44,10 @@ class Note(msgspec.Struct):
 NOTES = Spoolable(queues=Queue, metadata=Note, data=bytes)
 
 
+_done = [0]
+"""How many calls of `enqueue`, or verdicts, this process has come to."""
+
+
 async def produce(spool: Spool[Queue, Note, bytes], seed: int) -> None:
     """Enqueue, one by one, several at once, and under names that come again and again."""
     number = 0
@@ -58,13 +62,15 @@ async def produce(spool: Spool[Queue, Note, bytes], seed: int) -> None:
             case _:  # the name may be taken
                 _ = await spool.enqueue(Queue.NEW, note, b"x", name=Use(f"again-{number % 50}"))
         number += 1
+        _done[0] += 1
         if number % 20 == 0:
-            while len((await spool.entries(Queue.NEW)).unwrap()) > BACKLOG:
+            while len((await spool.entries(Queue.NEW)).unwrap()) > BACKLOG:  # noqa: ASYNC110  # nobody could set one
                 await trio.sleep(0.01)
 
 
 async def handle(note: Note, data: DataFile[bytes]) -> Verdict[Queue, Note]:
     """Move an entry on, or remove it."""
+    _done[0] += 1
     match note.number % 7:
         case 0 if not note.turns:
             return Save(Queue.DONE, Note(note.number, 1))
@@ -96,6 +102,7 @@ async def take_part(role: str, path: str, seed: int) -> None:
     spool = (await Spool.load(path, NOTES, durability=level)).unwrap()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(produce if role == "produce" else work, spool, seed)
+        print("at work", flush=True)
         await trio.to_thread.run_sync(sys.stdin.read)
         nursery.cancel_scope.cancel()
 
@@ -103,7 +110,7 @@ async def take_part(role: str, path: str, seed: int) -> None:
 async def check(path: Path, runs: int, processes: list[subprocess.Popen[bytes]]) -> int:
     """Check so many times, print what is reported, and return how much that was."""
     spool = (await Spool.create(path, NOTES, durability=Durability.PROCESS)).unwrap()
-    monitor = Monitor(spool, Limits(max_queue_ages={queue: 600 for queue in Queue}))
+    monitor = Monitor(spool, Limits(max_queue_ages=dict.fromkeys(Queue, 600)))
     alarms, began, longest = 0, time.perf_counter(), 0.0
     suspects = _Counting(monitor)
     for run in range(runs):
@@ -148,6 +155,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.role:
         trio.run(take_part, options.role, options.directory, options.seed)
+        print(_done[0])
         return 0
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         path = Path(directory, "spool")
@@ -157,15 +165,21 @@ def main() -> int:
         roles += [("work", number) for number in range(options.workers)]
         command = [sys.executable, __file__, "--directory", str(path)]
         processes = [
-            subprocess.Popen([*command, "--role", role, "--seed", str(seed)], stdin=subprocess.PIPE)
+            subprocess.Popen(
+                [*command, f"--role={role}", f"--seed={seed}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
             for role, seed in roles
         ]
+        for process in processes:
+            assert process.stdout is not None
+            process.stdout.readline()
         try:
             alarms = trio.run(check, path, options.runs, processes)
         finally:
-            for process in processes:
-                process.communicate()
-        print(f"{options.producers} producers, {options.workers} workers: {alarms} false alarms")
+            done = [int(process.communicate()[0]) for process in processes]
+        enqueued, handled = sum(done[: options.producers]), sum(done[options.producers :])
+        print(f"meanwhile {enqueued:,} enqueues by {options.producers} producers, {handled:,} verdicts by", end=" ")
+        print(f"{options.workers} workers: {alarms} false alarms")
     return 1 if alarms else 0
 
 

@@ -124,4 +124,3 @@ def _undecodable(traces: Traces, places: list[Trace], now: float) -> Iterator[Pr
     for file in places:
         if file.fault is not None:
             yield Undecodable(traces.name, file.dir, file.fault, age=now - file.changed_at)
-

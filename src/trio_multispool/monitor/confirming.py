@@ -5,9 +5,7 @@ Blocking; runs in a worker thread. What is remembered is the problems and nothin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, final
 
 from trio_multispool.monitor.check import may_be_newborn, problems_of
 from trio_multispool.monitor.problems import ForeignFile, TooOld, Undecodable
@@ -27,16 +25,14 @@ _FRESH: Final = 2.0
 """How much older than the last examination a file may say it is and still be new: clocks of file systems are coarse."""
 
 
-@final
-class Past(msgspec.Struct, frozen=True):
+class Past(NamedTuple):
     """What an earlier examination of the same spool found, so that this one need not judge all metadata again."""
 
     began_at: float
     problems: tuple[Problem, ...]
 
 
-@final
-class Found(msgspec.Struct, frozen=True):
+class Found(NamedTuple):
     """What an examination has found."""
 
     problems: list[Problem]
@@ -45,25 +41,28 @@ class Found(msgspec.Struct, frozen=True):
 
 
 @final
-class Examiner(msgspec.Struct, frozen=True):
+class Examiner:
     """Looks at a store by certain rules."""
 
-    storage: AnyStorage
-    ages: Ages
-    judged: frozenset[str]
-    """The queues whose metadata `judge` knows how to decode."""
-    judge: Judge
-    clock: Callable[[], float]
+    def __init__(
+        self, storage: AnyStorage, ages: Ages, judged: frozenset[str], judge: Judge, clock: Callable[[], float]
+    ) -> None:
+        """Say by which; `judge` knows how to decode the metadata of the queues `judged`."""
+        self.storage: AnyStorage = storage
+        self.ages: Ages = ages
+        self.judge: Judge = judge
+        self._judged = judged
+        self._clock = clock
 
     def examine(self, keep_on: Callable[[], None], past: Past | None = None) -> Found:
         """Return what is wrong. `keep_on` is called between suspects, and may raise to end it."""
-        now = self.clock()
+        now = self._clock()
         found = Found([], [])
         for finding in self.storage.examine(self._wanted(now, past), self.judge):
             keep_on()
             if problems_of(finding, self.ages, now):
                 closely = self._look_closely(finding)
-                if isinstance(closely, Traces) and may_be_newborn(closely, self.clock()):
+                if isinstance(closely, Traces) and may_be_newborn(closely, self._clock()):
                     if self._problems(closely):
                         found.perhaps_newborn.append(closely.name)
                 else:
@@ -72,9 +71,7 @@ class Examiner(msgspec.Struct, frozen=True):
 
     def confirm(self, names: Iterable[str]) -> list[Problem]:
         """Return what is wrong with these names, however young they are."""
-        return [
-            problem for name in names for problem in self._problems(self.storage.look_closely(name, self.judge))
-        ]
+        return [problem for name in names for problem in self._problems(self.storage.look_closely(name, self.judge))]
 
     def still(self, problem: Problem) -> bool:
         """Tell whether there is still that problem."""
@@ -92,11 +89,11 @@ class Examiner(msgspec.Struct, frozen=True):
         return self.storage.look_again(finding)
 
     def _problems(self, finding: Finding | None) -> list[Problem]:
-        return [] if finding is None else problems_of(finding, self.ages, self.clock())
+        return [] if finding is None else problems_of(finding, self.ages, self._clock())
 
     def _wanted(self, now: float, past: Past | None) -> Wanted:
         before = {queue: now - age for queue, age in self.ages.queues.items()}
         if past is None or now < past.began_at:  # or the clock was set back, and tells nothing
-            return Wanted(before, judged=self.judged)
+            return Wanted(before, judged=self._judged)
         undecodable = frozenset(problem.name for problem in past.problems if isinstance(problem, Undecodable))
-        return Wanted(before, undecodable, self.judged, past.began_at - _FRESH)
+        return Wanted(before, undecodable, self._judged, past.began_at - _FRESH)

@@ -44,11 +44,11 @@ ALERT_AFTER_CYCLES = 2
 class Monitor(Generic[Q, M, D, A]):
     """Looks a spool over: entries that are stuck, lost their data, lie twice, or belong to nobody.
 
-    It works beside producers and workers, in any process: what it suspects, it looks at again under the entry's lock, so
-    that an entry in motion is never reported. Looking writes nothing. Metadata is judged by the spool's codec, in the
-    queues that the spool knows; queues that it does not know are looked at like any other. In a spool that is not
-    adopted nobody is known to be dead, so that nothing is `Abandoned`, and what has moved or changed within
-    `max_tmp_file_age` is passed over, unless it is `TooOld`, `Undecodable` or a `ForeignFile`.
+    It works beside producers and workers, in any process: what it suspects, it looks at again under the entry's lock,
+    so that an entry in motion is never reported. Looking writes nothing. Metadata is judged by the spool's codec, in
+    the queues that the spool knows; queues that it does not know are looked at like any other. In a spool that is not
+    adopted nobody is known to be dead, so that nothing is `Abandoned`, and names of which a file has moved or changed
+    within `max_tmp_file_age` are passed over, unless they are `TooOld`.
 
     `limits` says how old what may be; `clock` returns the time of day in seconds since 1970, for tests.
 
@@ -93,8 +93,8 @@ class Monitor(Generic[Q, M, D, A]):
     async def run_once(self) -> Result[list[Problem], Trouble]:
         """Look the whole spool over once, and return what is wrong.
 
-        All metadata is read. A name that may just be being reserved is looked at twice, half a second apart. Takes locks
-        for moments, of what looks wrong and of nothing else, in which the entry is busy for others.
+        All metadata is read. A name that may just be being reserved is looked at twice, half a second apart. Takes
+        locks for moments, of what looks wrong and of nothing else, in which the entry is busy for others.
 
         `Err(AccessDenied)`, `Err(StorageFailure)`, …: it could not be looked at.
 
@@ -128,13 +128,13 @@ class Monitor(Generic[Q, M, D, A]):
         """Look the spool over again and again, and tell when a problem starts and when it ends.
 
         The events are an asynchronous iterator: `Start(problem)` once the problem was there in `alert_after_cycles`
-        checks running, `End(problem)` when it is gone. The first check is made at once, the others `check_every` (seconds
-        or a `timedelta`) after the one before began, or later if checks take long. The checks are made when the next
-        event is asked for: whoever deals with one for long delays the next. After the first, only metadata that is new
-        is read.
+        checks running, `End(problem)` when it is gone. The first check is made at once, the others `check_every`
+        (seconds or a `timedelta`) after the one before began, or later if checks take long. The checks are made when
+        the next event is asked for: whoever deals with one for long delays the next. After the first check, only
+        metadata that is new is read.
 
-        Asking for an event raises the `SpoolError` of a check that fails. Raises `TypeError` and `ValueError` for what is
-        no duration, and for fewer cycles than one.
+        Asking for an event raises the `SpoolError` of a check that fails. Raises `TypeError` and `ValueError` for what
+        is no duration, and for fewer cycles than one.
 
         **Cancellation**: whoever is cancelled while he waits for an event misses none, and may ask again.
         **Durability**: nothing to sync.
@@ -160,10 +160,10 @@ class Monitor(Generic[Q, M, D, A]):
         """Put right what can be without losing data; by default, only say what would be done.
 
         Abandoned entries go back to their queues, orphans are collected, reservations are made again; entries whose
-        metadata cannot be decoded or whose data is missing are set aside in quarantine, with the reason. Stale copies of
-        an entry, checked out by nobody, are dropped, and so is what dead processes were writing. All else is left, and
-        said so: what is too old, copies of which none can be proved stale, foreign files. In a spool that is not adopted,
-        everything is left.
+        metadata cannot be decoded or whose data is missing are set aside in quarantine, with the reason. Stale copies
+        of an entry, checked out by nobody, are dropped, and so is what dead processes were writing. All else is left,
+        and said so: what is too old, copies of which none can be proved stale, foreign files. In a spool that is not
+        adopted, everything is left.
 
         Each problem is looked at again under its lock first, so this is safe beside running programs, and can be
         repeated. Returns, in order, what is to be done about each problem, or was (`Repair.done`), or why it was left.

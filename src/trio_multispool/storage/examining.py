@@ -1,9 +1,9 @@
 """Looking a spool over for what is not as it should be: nothing is written, and little remembered.
 
 Theory. Nearly all names of a spool are regular: in one place, with a reservation and data. Which are not, is found by a
-join of the listings of all directories. So that a million entries fit, the listings are streamed, and of each name only
-its 64-bit hash is kept (8 bytes in an array; some 24 MB for a million entries, with their data and reservations), sorted
-into buckets that are then joined one by one. The irregular hashes become names in a second stream over the
+join of the listings of all directories. So that a million entries fit, the listings are streamed, and of each name
+only its 64-bit hash is kept (8 bytes in an array; some 24 MB for a million entries, with their data and reservations),
+sorted into buckets that are then joined one by one. The irregular hashes become names in a second stream over the
 directories. Two names of one hash could hide a problem for the length of one process (the hashes of strings are salted,
 and it takes a thousand million names for it to be likely); they cannot invent one, because each name is then looked up
 by itself.
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.traces import Finding, Judge, Trace, Traces, Wanted
 
 _BUCKETS: Final = 256
-_OURS: Final = {kind.value for kind in Kind} | {QUARANTINE}
+_OURS: Final = {REGISTRY.path, TEMPORARY.path, DATA.path, NOTES.path, QUARANTINE, REASONS}
 _MAKING: Final = FORMAT_FILE + ".new"
 _KINDS_OF_FILE: Final = {
     stat.S_IFLNK: "a symbolic link",
@@ -143,14 +143,11 @@ class _Survey:
             yield _traces(self._context, name, places, self._judge)
 
     def _foreign_at_the_top(self) -> Iterator[Foreign]:
-        for directory, may_be in (
-            (Dir(Kind.SPOOL), lambda name, is_file: name in (FORMAT_FILE, _MAKING) if is_file else name in _OURS),
-            (Dir(Kind.QUARANTINE), lambda name, is_file: not is_file and f"{QUARANTINE}/{name}" == REASONS),
-        ):
+        for directory in (Dir(Kind.SPOOL), Dir(Kind.QUARANTINE)):
             for name, is_file, is_directory in _listed(self._layout, directory.path):
-                if is_directory and invalid_name(name) is None:
-                    continue  # a queue, and its quarantine
-                if not ((is_file or is_directory) and may_be(name, is_file)):
+                if is_directory and (invalid_name(name) is None or _is_ours(directory, name)):
+                    continue  # a queue, or its quarantine; or one of the directories that there are one of
+                if not (is_file and directory.kind is Kind.SPOOL and name in (FORMAT_FILE, _MAKING)):
                     yield from self._if_foreign(directory, name)
         for name, is_file, _ in _listed(self._layout, REASONS):
             if not is_file or invalid_name(name) is not None:
@@ -193,6 +190,10 @@ class _Survey:
         if before is not None and found.st_mtime < before:
             return True
         return is_judged and found.st_ctime >= since and _fault(self._context, directory, name, self._judge) is not None
+
+
+def _is_ours(parent: Dir, name: str) -> bool:
+    return (name if parent.kind is Kind.SPOOL else f"{parent.path}/{name}") in _OURS
 
 
 def _listed(layout: Layout, directory: str) -> Iterator[tuple[str, bool, bool]]:
@@ -284,4 +285,3 @@ def look_again(context: Context, finding: Temporary | Foreign) -> Temporary | Fo
         return Temporary(finding.name, found.st_mtime)
     again = _foreign(directory, finding.name, found)
     return again if again.what == finding.what else None
-

@@ -71,7 +71,7 @@ class Dir(msgspec.Struct, frozen=True):
             case Kind.QUARANTINE if self.queue:
                 return f"{self.kind.value}/{self.queue}"
             case _:
-                return self.kind.value
+                return str(self.kind.value)
 
     def __str__(self) -> str:
         return self.path
