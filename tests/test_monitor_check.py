@@ -119,7 +119,9 @@ def test_a_spool_without_locks_is_believed_when_it_has_come_to_rest():
         assert found(traces(where, Holder.UNTOLD, age=599)) == []
         old = [problem for problem in found(traces(where, Holder.UNTOLD, age=601)) if not isinstance(problem, TooOld)]
         assert old == [problem for problem in expected if not isinstance(problem, Abandoned)]
-        assert found(traces(where, Holder.UNTOLD, age=1e6), Limits(max_tmp_file_age=None, max_checked_out_age=None)) == []
+        assert (
+            found(traces(where, Holder.UNTOLD, age=1e6), Limits(max_tmp_file_age=None, max_checked_out_age=None)) == []
+        )
 
 
 def test_undecodable_metadata_is_told_with_its_reason():
