@@ -107,4 +107,4 @@ DAMAGE: dict[str, tuple[Callable[[Path, str], object], Callable[[str], list[Prob
         lambda _: [ForeignFile("more", TEMPORARY, "a directory")],
     ),
 }
-"""By name: how to plant it in a spool, whose queue `failed` has an entry of that name and nobody reads; and the problems that it is."""
+"""By name: how to plant it in a spool, whose queue `failed` has an entry of that name; and the problems that it is."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, final
 
 from trio_multispool.monitor.check import may_be_newborn, problems_of
 from trio_multispool.monitor.problems import ForeignFile, TooOld, Undecodable
-from trio_multispool.storage.traces import Foreign, Kind, Temporary, Traces, Wanted
+from trio_multispool.storage.traces import Foreign, Holder, Kind, Temporary, Traces, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -82,6 +82,10 @@ class Examiner:
         else:
             return problem in self.confirm([problem.name])
         return problem in self._problems(self._look_closely(finding))
+
+    def is_at_rest(self, name: str) -> bool:
+        """Tell whether nobody has the name."""
+        return self.storage.look_closely(name, self.judge).holder is not Holder.SOMEBODY
 
     def _look_closely(self, finding: Finding) -> Finding | None:
         if isinstance(finding, Traces):

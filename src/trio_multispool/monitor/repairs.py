@@ -87,8 +87,7 @@ def repair(examiner: Examiner, problem: Problem, before_commit: Callable[[], Non
         if not examiner.still(problem):
             return _left(problem, "it is no longer so, or somebody is at work on it")
         before_commit()
-        _act(examiner, problem)
-        if examiner.still(problem):
+        if not _act(examiner, problem):
             return _left(problem, "somebody is at work on it")
     except SpoolError as error:
         return _left(problem, str(error))
@@ -99,42 +98,46 @@ def _left(problem: Problem, why: str) -> Repair:
     return Repair(problem, Action.LEAVE, done=False, why=f"it is left: {why}")
 
 
-def _act(examiner: Examiner, problem: Problem) -> None:
+def _act(examiner: Examiner, problem: Problem) -> bool:
+    """Put a problem right, and tell whether that was done here."""
     storage, name = examiner.storage, problem.name
     match problem:
         case MissingReservation():
-            _ = storage.reserve_again(name)
+            return storage.reserve_again(name)
         case Undecodable():
-            _set_aside(examiner, problem, lambda raw: examiner.judge(problem.dir.queue, raw))
+            return _set_aside(examiner, problem, lambda raw: examiner.judge(problem.dir.queue, raw) is not None)
         case MissingData():
             if problem.dir.kind is Kind.CHECKOUT:
                 _ = storage.recover_name(name)
-            _set_aside(examiner, problem, lambda _: _lost(examiner, name))
+            return _set_aside(examiner, problem, lambda _raw: _is_lost(examiner, name))
         case TooOld():
-            _ = storage.clear_temporary(name)
-        case _:
+            return storage.clear_temporary(name)
+        case Duplicated():
             _ = storage.recover_name(name)
+            return examiner.is_at_rest(name) and not examiner.still(problem)
+        case _:
+            return storage.recover_name(name) is not None
 
 
-def _set_aside(examiner: Examiner, problem: Problem, fault: Callable[[bytes], str | None]) -> None:
-    """Check the entry out, and set it aside if there is a fault; killed in between, recovery puts it back."""
+def _set_aside(examiner: Examiner, problem: Problem, is_faulty: Callable[[bytes], bool]) -> bool:
+    """Check the entry out, and set it aside if it is faulty; killed in between, recovery puts it back."""
     storage, queue = examiner.storage, problem.dir.queue
     claim = storage.claim(queue, problem.name, before_commit=lambda: None)
     if isinstance(claim, Unavailable):
-        return
+        return False
     try:
-        why = fault(claim.metadata)
-        if why is None:
-            storage.release(claim)
-        else:
+        if is_faulty(claim.metadata):
             storage.quarantine(claim, f"{problem.message}; found by the monitor")
+            return True
+        storage.release(claim)
+        return False
     finally:
         claim.abandon()
 
 
-def _lost(examiner: Examiner, name: str) -> str | None:
+def _is_lost(examiner: Examiner, name: str) -> bool:
     try:
         _ = examiner.storage.stat_data(name)
-    except DataNotFound as error:
-        return str(error)
-    return None
+    except DataNotFound:
+        return True
+    return False
