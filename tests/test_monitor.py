@@ -15,7 +15,7 @@ from helpers.company import company
 from helpers.damage import DAMAGE, LONG_AGO, OUT, QUEUE
 from helpers.spools import Mail, load_spool, make_spool, put, quick_spool, snapshot
 from helpers.stores import claim, enqueue, make_store
-from trio_multispool import AccessDenied, Err, Ok, Spool, Spoolable
+from trio_multispool import AccessDenied, Err, Ok, Spool, Spoolable, StorageFailure
 from trio_multispool.monitor import (
     Abandoned,
     Dir,
@@ -191,6 +191,19 @@ async def test_a_spool_that_cannot_be_looked_at_is_an_err(path):
             assert isinstance(answer, Err)
             assert isinstance(answer.error, AccessDenied)
         assert isinstance(await Monitor(spool).run_once(), Ok)
+
+
+async def test_a_spool_that_was_removed_is_not_taken_for_a_sound_one(path):
+    """Its directories are still held open, and look empty; another spool in its place is another spool."""
+    async with await quick_spool(path) as spool:
+        await put(spool, Mail.FAILED, "a")
+        assert await found(spool) == []
+        path.rename(path.with_name("elsewhere"))
+        for _ in range(2):
+            answer = await Monitor(spool).run_once()
+            assert isinstance(answer, Err)
+            assert isinstance(answer.error, StorageFailure)
+            make_store(path).close()
 
 
 @pytest.mark.anyio

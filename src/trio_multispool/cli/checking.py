@@ -34,7 +34,7 @@ MaxTmpFileAge: TypeAlias = Annotated[
     str, Parameter(name="--max-tmp-file-age", help="How long ago a temporary file may have been written to last.")
 ]
 MaxAge: TypeAlias = Annotated[
-    list[str],
+    list[str] | None,
     Parameter(
         name="--max-age",
         negative="",
@@ -53,6 +53,8 @@ JsonMetadata: TypeAlias = Annotated[
         help="Metadata has to be JSON: report what is not. (Without this, any bytes will do.)",
     ),
 ]
+AnyMonitor: TypeAlias = "Monitor[enum.Enum, bytes, Source]"
+
 TEN_MINUTES: Final = "10m"
 _QUEUE_AGE: Final = re.compile(r"max[-_](.+)[-_]age")
 _NO_QUEUE: Final = "none"
@@ -109,7 +111,7 @@ def _limit(age: str) -> float | None:
 @contextlib.asynccontextmanager
 async def monitoring(
     path: str | os.PathLike[str], limits: Limits, *, json_metadata: bool
-) -> AsyncGenerator[Monitor[enum.Enum, bytes, Source]]:
+) -> AsyncGenerator[AnyMonitor]:
     """Open a spool to look it over: nothing is recovered and nothing written."""
     with looking(path) as storage:
         queues = storage.queues()

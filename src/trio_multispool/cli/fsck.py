@@ -33,7 +33,7 @@ def fsck(  # noqa: PLR0913  # the options of the command
     ] = False,
     max_checked_out_age: MaxCheckedOutAge = TEN_MINUTES,
     max_tmp_file_age: MaxTmpFileAge = TEN_MINUTES,
-    max_age: MaxAge = [],  # noqa: B006  # never changed
+    max_age: MaxAge = None,
     json_metadata: JsonMetadata = False,
     as_json: AsJson = False,
     trust_file_system: TrustFileSystem = False,
@@ -58,7 +58,7 @@ def fsck(  # noqa: PLR0913  # the options of the command
     $ multispool fsck var/mail --repair
     ```
     """
-    limits = checking.limits(spool, max_checked_out_age, max_tmp_file_age, max_age, queue_ages)
+    limits = checking.limits(spool, max_checked_out_age, max_tmp_file_age, max_age or [], queue_ages)
     with looking(spool) as storage:
         path, adopted = storage.path, storage.adopted
     if repair and not dry_run:

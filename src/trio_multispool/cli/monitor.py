@@ -9,7 +9,15 @@ from cyclopts import Parameter
 from trio_multispool.cli import checking, output
 from trio_multispool.cli.ages import human_time
 from trio_multispool.cli.arguments import AsJson, SpoolPath
-from trio_multispool.cli.checking import TEN_MINUTES, JsonMetadata, MaxAge, MaxCheckedOutAge, MaxTmpFileAge, QueueAges
+from trio_multispool.cli.checking import (
+    TEN_MINUTES,
+    AnyMonitor,
+    JsonMetadata,
+    MaxAge,
+    MaxCheckedOutAge,
+    MaxTmpFileAge,
+    QueueAges,
+)
 from trio_multispool.cli.durations import parse
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.running import BY_SIGNAL, Ending, run
@@ -37,7 +45,7 @@ def monitor(  # noqa: PLR0913  # the options of the command
     ] = False,
     max_checked_out_age: MaxCheckedOutAge = TEN_MINUTES,
     max_tmp_file_age: MaxTmpFileAge = TEN_MINUTES,
-    max_age: MaxAge = [],  # noqa: B006  # never changed
+    max_age: MaxAge = None,
     json_metadata: JsonMetadata = False,
     as_json: AsJson = False,
     **queue_ages: QueueAges,
@@ -56,22 +64,28 @@ def monitor(  # noqa: PLR0913  # the options of the command
     $ multispool monitor var/mail --once || mail -s "the spool needs you" anne
     ```
     """
-    limits = checking.limits(spool, max_checked_out_age, max_tmp_file_age, max_age, queue_ages)
+    limits = checking.limits(spool, max_checked_out_age, max_tmp_file_age, max_age or [], queue_ages)
     pause = parse(check_every)
     if alert_after < 1:
         raise Failure(f"--alert-after-cycles must be at least 1, not {alert_after}", Exit.USAGE)
 
-    async def work(_ending: Ending) -> int:
-        async with checking.monitoring(spool, limits, json_metadata=json_metadata) as monitoring:
-            if once:
-                problems = (await monitoring.run_once()).unwrap()
-                for problem in problems:
-                    _tell("start", problem, as_json=as_json)
-                return Exit.FAILED if problems else Exit.SUCCESS
-            async with monitoring.watch(pause, alert_after) as events:
-                async for event in events:
-                    _tell("start" if isinstance(event, Start) else "end", event.problem, as_json=as_json)
+    async def look(watched: AnyMonitor) -> int:
+        if once:
+            problems = (await watched.run_once()).unwrap()
+            for problem in problems:
+                _tell("start", problem, as_json=as_json)
+            return Exit.FAILED if problems else Exit.SUCCESS
+        async with watched.watch(pause, alert_after) as events:
+            async for event in events:
+                _tell("start" if isinstance(event, Start) else "end", event.problem, as_json=as_json)
         return Exit.SUCCESS
+
+    async def work(_ending: Ending) -> int:
+        async with checking.monitoring(spool, limits, json_metadata=json_metadata) as watched:
+            try:
+                return await look(watched)
+            except BrokenPipeError:  # whoever read has seen enough
+                return BY_SIGNAL + signal.SIGPIPE
 
     code = run(work)
     return Exit.SUCCESS if code == BY_SIGNAL + signal.SIGTERM and not once else code

@@ -17,6 +17,7 @@ matters: metadata that is the same file in both looks was there in between, when
 
 from __future__ import annotations
 
+import errno
 import stat
 from array import array
 from collections import defaultdict
@@ -57,10 +58,25 @@ _KINDS_OF_FILE: Final = {
 
 def examine(context: Context, wanted: Wanted, judge: Judge) -> Iterator[Finding]:
     """Yield what might not be as it should be, each at most once."""
+    _check_still_there(context.layout)
     survey = _Survey(context, wanted, judge)
     places = context.layout.places()
     yield from survey.read(places)
     yield from survey.suspects(places)
+
+
+def _check_still_there(layout: Layout) -> None:
+    """Raise if the path leads somewhere else now: a spool that was removed would look empty, and sound."""
+    with layout.doing("look at", ""):
+        fd = layout.calls.open_root(layout.path)
+        try:
+            current, held = layout.calls.stat_fd(fd), layout.calls.stat_fd(layout.fd(""))
+        finally:
+            layout.close_fd(fd)
+        if (current.st_dev, current.st_ino) != (held.st_dev, held.st_ino):
+            raise OSError(errno.ESTALE, "it was replaced by another directory")
+    for directory in (DATA, NOTES, REGISTRY, TEMPORARY):
+        _ = layout.refresh(directory.path)
 
 
 class _Join:
