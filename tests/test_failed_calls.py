@@ -622,6 +622,7 @@ def test_a_recorder_sees_all_kinds_of_calls(path):
         "truncate",  # for codecs
         "notify",  # for readers that wait
         "sync_file_system",  # for batches, on some file systems
+        "scan",  # for the monitor
     }
 
 

@@ -9,7 +9,21 @@ import sys
 
 import pytest
 
-COMMANDS = ["create", "put", "ls", "show", "cat", "work", "mv", "rm", "recover", "adopt", "completion"]
+COMMANDS = [
+    "create",
+    "put",
+    "ls",
+    "show",
+    "cat",
+    "work",
+    "mv",
+    "rm",
+    "recover",
+    "fsck",
+    "monitor",
+    "adopt",
+    "completion",
+]
 ON_A_SPOOL = {
     "put": ["send", "-"],
     "ls": [],
@@ -19,6 +33,8 @@ ON_A_SPOOL = {
     "mv": ["one", "send"],
     "rm": ["one"],
     "recover": [],
+    "fsck": [],
+    "monitor": ["--once"],
     "adopt": [],
 }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from trio_multispool.durability import Durability
 from trio_multispool.errors import EntryNotFound, OutOfSpace, ReadOnlySpool, TooManyOpenFiles
 from trio_multispool.lifecycle import Place, State
-from trio_multispool.storage import creation, data, direct, noting, recovery, reserving, settling
+from trio_multispool.storage import creation, data, direct, examining, mending, noting, recovery, reserving, settling
 from trio_multispool.storage.context import Context
 from trio_multispool.storage.files import read_file
 from trio_multispool.storage.format import read_format
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.claims import DirectoryClaim, DirectoryReservation
     from trio_multispool.storage.layout import Layout
     from trio_multispool.storage.protocol import Item, Recovered, Settlement
+    from trio_multispool.storage.traces import Finding, Foreign, Judge, Temporary, Traces, Wanted
     from trio_multispool.verdicts import Unavailable
 
 T = TypeVar("T")
@@ -324,6 +325,34 @@ class DirectoryStorage:
     def inventory(self, queue: str | None = None) -> Iterator[Item]:
         """Yield every entry."""
         return inventory(self._layout, queue)
+
+    def is_adopted(self) -> bool:
+        """Look for `.spool.json`."""
+        return self._context.is_adopted()
+
+    def examine(self, wanted: Wanted, judge: Judge) -> Iterator[Finding]:
+        """Join the listings of all directories."""
+        return examining.examine(self._context, wanted, judge)
+
+    def look_closely(self, name: str, judge: Judge) -> Traces:
+        """Look a name up under its lock."""
+        return examining.look_closely(self._context, name, judge)
+
+    def look_again(self, finding: Temporary | Foreign) -> Temporary | Foreign | None:
+        """Look at a file once more."""
+        return examining.look_again(self._context, finding)
+
+    def recover_name(self, name: str) -> Recovered | None:
+        """Put one entry back, or collect a name."""
+        return recovery.recover_name(self._context, name) if self._context.is_adopted() else None
+
+    def reserve_again(self, name: str) -> bool:
+        """Make a file in `.registry` again."""
+        return mending.reserve_again(self._context, name)
+
+    def clear_temporary(self, name: str) -> bool:
+        """Unlink a file in `.tmp`, if its writer is dead."""
+        return mending.clear_temporary(self._context, name)
 
     def close(self) -> None:
         """Close all descriptors."""

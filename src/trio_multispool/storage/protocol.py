@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from trio_multispool.errors import SpoolError
     from trio_multispool.lifecycle import State
     from trio_multispool.stats import Stat
+    from trio_multispool.storage.traces import Finding, Foreign, Judge, Temporary, Traces, Wanted
     from trio_multispool.verdicts import Unavailable
 
 T = TypeVar("T")
@@ -368,6 +369,34 @@ class Storage(Protocol[C, R]):
 
     def inventory(self, queue: str | None = None) -> Iterator[Item]:
         """Yield every entry in every place, or in those of one queue; writes nothing."""
+        ...
+
+    def is_adopted(self) -> bool:
+        """Tell whether every user of this store takes locks, so that who has none is known to be dead."""
+        ...
+
+    def examine(self, wanted: Wanted, judge: Judge) -> Iterator[Finding]:
+        """Yield what might not be as it should be; writes nothing, and what it yields may only be in motion."""
+        ...
+
+    def look_closely(self, name: str, judge: Judge) -> Traces:
+        """Return all that lies under a name, looked up while nobody can change it, or saying that somebody can."""
+        ...
+
+    def look_again(self, finding: Temporary | Foreign) -> Temporary | Foreign | None:
+        """Look once more at what belongs to no name; `None` if it has gone."""
+        ...
+
+    def recover_name(self, name: str) -> Recovered | None:
+        """Do for one name what `recover` and `sweep` do for all; `None`: there was nothing to put back or collect."""
+        ...
+
+    def reserve_again(self, name: str) -> bool:
+        """Make the reservation of an entry that has none; tell whether that was done."""
+        ...
+
+    def clear_temporary(self, name: str) -> bool:
+        """Delete what a dead process was writing; tell whether it is gone."""
         ...
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 _DARWIN = sys.platform == "darwin"
 _RENAME_NOREPLACE = 1  # linux/fs.h
@@ -205,6 +205,15 @@ class SystemCalls:
         """`getdents` likewise, for the names of directories only, with their inode numbers."""
         with os.scandir(fd) as entries:
             return {entry.name: entry.inode() for entry in entries if entry.is_dir(follow_symlinks=False)}
+
+    def scan(self, fd: int) -> Iterator[tuple[str, bool, bool]]:
+        """`getdents` likewise, but piece by piece: each name, and whether it is a regular file, and a directory.
+
+        The descriptor must stay open until the end.
+        """
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                yield entry.name, entry.is_file(follow_symlinks=False), entry.is_dir(follow_symlinks=False)
 
     def notify(self) -> Notifier:
         """`inotify_init1`, close-on-exec; its watches and reads are those of the object that is returned."""

@@ -1,0 +1,143 @@
+"""What `fsck` and `monitor` share: the limits on the command line, a monitor that only looks, and problems in words."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, final
+
+import msgspec
+from cyclopts import Parameter
+
+from trio_multispool.cli import output
+from trio_multispool.cli.ages import human_age
+from trio_multispool.cli.durations import parse
+from trio_multispool.cli.exits import Exit, Failure
+from trio_multispool.cli.opening import looking, require_queues, spoolable
+from trio_multispool.cli.sources import SourceCodec
+from trio_multispool.monitor import Limits, Monitor
+from trio_multispool.spool import Spool
+from trio_multispool.spoolable import Spoolable
+
+if TYPE_CHECKING:
+    import enum
+    import os
+    from collections.abc import AsyncGenerator, Mapping, Sequence
+
+    from trio_multispool.cli.sources import Source
+    from trio_multispool.monitor import Problem
+
+MaxCheckedOutAge: TypeAlias = Annotated[
+    str, Parameter(name="--max-checked-out-age", help="How long an entry may be checked out; `none` for any time.")
+]
+MaxTmpFileAge: TypeAlias = Annotated[
+    str, Parameter(name="--max-tmp-file-age", help="How long ago a temporary file may have been written to last.")
+]
+MaxAge: TypeAlias = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--max-age",
+        negative="",
+        help="`QUEUE=AGE`: how long an entry may wait there. May be repeated; `--max-QUEUE-age AGE` is the same.",
+    ),
+]
+QueueAges: TypeAlias = Annotated[str, Parameter(show=False)]
+"""Any further option, `--max-QUEUE-age` for a queue that is found on disk: which those are, only the disk knows."""
+
+JsonMetadata: TypeAlias = Annotated[
+    bool,
+    Parameter(
+        name="--json-metadata",
+        negative="",
+        show_default=False,
+        help="Metadata has to be JSON: report what is not. (Without this, any bytes will do.)",
+    ),
+]
+AnyMonitor: TypeAlias = "Monitor[enum.Enum, bytes, Source]"
+
+TEN_MINUTES: Final = "10m"
+_QUEUE_AGE: Final = re.compile(r"max[-_](.+)[-_]age")
+_NO_QUEUE: Final = "none"
+_NO_LIMIT: Final = "none"
+
+
+@final
+class _Json:
+    """Metadata that has to be JSON, of any kind, and stays as it is."""
+
+    def encode(self, value: bytes, /) -> bytes:
+        """Return it."""
+        return value
+
+    def decode(self, raw: bytes, /) -> bytes:
+        """Return it if it is JSON."""
+        _ = msgspec.json.decode(raw)
+        return raw
+
+
+def limits(
+    spool: str | os.PathLike[str],
+    max_checked_out_age: str,
+    max_tmp_file_age: str,
+    pairs: Sequence[str],
+    options: Mapping[str, str],
+) -> Limits:
+    """Return the limits that the options ask for; ends the command at nonsense, and at a queue that does not exist."""
+    ages: dict[str, str] = {}
+    for pair in pairs:
+        queue, equals, age = pair.rpartition("=")
+        if not equals or not queue:
+            raise Failure(f"--max-age wants QUEUE=AGE, not {pair!r}", Exit.USAGE)
+        ages[queue] = age
+    for option, age in options.items():
+        found = _QUEUE_AGE.fullmatch(option.removeprefix("--"))
+        if found is None:
+            raise Failure(f'Unknown option: "--{option}". See multispool --help', Exit.USAGE)
+        ages[found[1]] = age
+    checked = Limits(
+        max_checked_out_age=_limit(max_checked_out_age),
+        max_tmp_file_age=_limit(max_tmp_file_age),
+        max_queue_ages={queue: parse(age) for queue, age in ages.items() if age != _NO_LIMIT},
+    )
+    with looking(spool) as storage:
+        require_queues(storage, list(ages))
+    return checked
+
+
+def _limit(age: str) -> float | None:
+    return None if age == _NO_LIMIT else parse(age)
+
+
+@contextlib.asynccontextmanager
+async def monitoring(
+    path: str | os.PathLike[str], limits: Limits, *, json_metadata: bool
+) -> AsyncGenerator[AnyMonitor]:
+    """Open a spool to look it over: nothing is recovered and nothing written."""
+    with looking(path) as storage:
+        queues = storage.queues()
+    of = spoolable(queues or [_NO_QUEUE])
+    if json_metadata:
+        of = Spoolable(queues=of.queues, metadata=_Json(), data=SourceCodec())
+    async with (await Spool.load_unsafe(path, of)).unwrap() as spool:
+        yield Monitor(spool, limits)
+
+
+def in_words(problem: Problem) -> str:
+    """Say a problem, and how old it is, in a line for a terminal."""
+    return f"{output.printable(problem.message)} ({human_age(max(0.0, problem.age))})"
+
+
+def document(problem: Problem) -> dict[str, object]:
+    """Describe a problem for a script."""
+    found: dict[str, object] = {
+        "problem": type(problem).__name__,
+        "name": output.as_text(problem.name),
+        "dir": output.as_text(problem.dir.path),
+        "queue": None if problem.queue is None else output.as_text(problem.queue),
+        "age": max(0.0, problem.age),
+        "message": output.as_text(problem.message),
+        "remedy": output.as_text(problem.remedy),
+    }
+    if dirs := getattr(problem, "dirs", ()):
+        found["dirs"] = [output.as_text(each.path) for each in dirs]
+    return found

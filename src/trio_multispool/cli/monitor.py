@@ -1,0 +1,99 @@
+"""`multispool monitor`: look a spool over all the time, and tell when a problem starts and when it ends."""
+
+import datetime
+import signal
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from trio_multispool.cli import checking, output
+from trio_multispool.cli.ages import human_time
+from trio_multispool.cli.arguments import AsJson, SpoolPath
+from trio_multispool.cli.checking import (
+    TEN_MINUTES,
+    AnyMonitor,
+    JsonMetadata,
+    MaxAge,
+    MaxCheckedOutAge,
+    MaxTmpFileAge,
+    QueueAges,
+)
+from trio_multispool.cli.durations import parse
+from trio_multispool.cli.exits import Exit, Failure
+from trio_multispool.cli.running import BY_SIGNAL, Ending, run
+from trio_multispool.clock import wall_clock
+from trio_multispool.monitor import Problem, Start
+
+
+def monitor(  # noqa: PLR0913  # the options of the command
+    spool: SpoolPath,
+    /,
+    *,
+    check_every: Annotated[str, Parameter(name="--check-every", help="How often to look.")] = "15s",
+    alert_after: Annotated[
+        int,
+        Parameter(
+            name=["--alert-after-cycles", "--alert-after"],
+            help="In how many checks running a problem has to be there before it is told.",
+        ),
+    ] = 2,
+    once: Annotated[
+        bool,
+        Parameter(
+            name="--once", negative="", show_default=False, help="Look once, tell what is wrong, and end: for cron."
+        ),
+    ] = False,
+    max_checked_out_age: MaxCheckedOutAge = TEN_MINUTES,
+    max_tmp_file_age: MaxTmpFileAge = TEN_MINUTES,
+    max_age: MaxAge = None,
+    json_metadata: JsonMetadata = False,
+    as_json: AsJson = False,
+    **queue_ages: QueueAges,
+) -> int:
+    """Look a spool over all the time, and tell when a problem starts and when it ends.
+
+    The problems are those of `multispool fsck`. Each event is a line on standard output, written at once: the time,
+    `start` or `end`, and the problem; with `--json`, an object. It only looks: nothing is changed or recovered.
+
+    It runs until a signal ends it. Exit codes: 0 after SIGTERM, which is how systemd stops it; 130 after Ctrl-C; that
+    of the trouble if the spool cannot be looked at any more, so that `Restart=on-failure` starts it again. With
+    `--once`: 0 if nothing is wrong, 1 if something is.
+
+    ```console
+    $ multispool monitor var/mail --max-send-age 1h
+    $ multispool monitor var/mail --once || mail -s "the spool needs you" anne
+    ```
+    """
+    limits = checking.limits(spool, max_checked_out_age, max_tmp_file_age, max_age or [], queue_ages)
+    pause = parse(check_every)
+    if alert_after < 1:
+        raise Failure(f"--alert-after-cycles must be at least 1, not {alert_after}", Exit.USAGE)
+
+    async def look(watched: AnyMonitor) -> int:
+        if once:
+            problems = (await watched.run_once()).unwrap()
+            for problem in problems:
+                _tell("start", problem, as_json=as_json)
+            return Exit.FAILED if problems else Exit.SUCCESS
+        async with watched.watch(pause, alert_after) as events:
+            async for event in events:
+                _tell("start" if isinstance(event, Start) else "end", event.problem, as_json=as_json)
+        return Exit.SUCCESS
+
+    async def work(_ending: Ending) -> int:
+        async with checking.monitoring(spool, limits, json_metadata=json_metadata) as watched:
+            try:
+                return await look(watched)
+            except BrokenPipeError:  # whoever read has seen enough
+                return BY_SIGNAL + signal.SIGPIPE
+
+    code = run(work)
+    return Exit.SUCCESS if code == BY_SIGNAL + signal.SIGTERM and not once else code
+
+
+def _tell(event: str, problem: Problem, *, as_json: bool) -> None:
+    now = datetime.datetime.fromtimestamp(wall_clock(), datetime.UTC)
+    if as_json:
+        output.document({"event": event, "at": now} | checking.document(problem))
+    else:
+        output.line(f"{human_time(now)}  {event:<5}  {checking.in_words(problem)}")

@@ -1,0 +1,47 @@
+"""Looking a spool over: what is stuck, lost, doubled or left over, when it starts and ends, and putting it right.
+
+- `problems` what can be wrong; `limits` how old what may be; `check` what is wrong, as a pure function
+- `confirming` each suspect looked at again; `repairs` what is done about a problem; `watching` problems over time
+- `monitor` all of it together, for users
+"""
+
+from __future__ import annotations
+
+from trio_multispool.monitor.limits import Limits
+from trio_multispool.monitor.monitor import Monitor
+from trio_multispool.monitor.problems import (
+    Abandoned,
+    Duplicated,
+    ForeignFile,
+    MissingData,
+    MissingReservation,
+    Orphaned,
+    Problem,
+    TooOld,
+    Undecodable,
+)
+from trio_multispool.monitor.repairs import Action, Repair
+from trio_multispool.monitor.watching import End, Event, Start, Watching
+from trio_multispool.storage.traces import Dir, Kind
+
+__all__ = [
+    "Abandoned",
+    "Action",
+    "Dir",
+    "Duplicated",
+    "End",
+    "Event",
+    "ForeignFile",
+    "Kind",
+    "Limits",
+    "MissingData",
+    "MissingReservation",
+    "Monitor",
+    "Orphaned",
+    "Problem",
+    "Repair",
+    "Start",
+    "TooOld",
+    "Undecodable",
+    "Watching",
+]

@@ -1,0 +1,64 @@
+"""How old what may be before it is a problem."""
+
+from __future__ import annotations
+
+import datetime
+import enum
+from collections.abc import Mapping
+from typing import Final, final
+
+import msgspec
+
+from trio_multispool.durations import seconds
+
+TEN_MINUTES: Final = 600.0
+
+
+@final
+class Ages(msgspec.Struct, frozen=True):
+    """The limits in seconds; `None` where there is none."""
+
+    checked_out: float | None
+    tmp_file: float | None
+    queues: dict[str, float]
+
+
+@final
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How old what may be: seconds, or `timedelta`s; `None` for as old as you like.
+
+    - `max_checked_out_age`: how long an entry may be checked out.
+    - `max_tmp_file_age`: how long ago a temporary file may have been written to last.
+    - `max_queue_ages`: by queue (a member of the enum, or a name), how long ago the metadata of an available entry may
+      have been written. Queues that are not named have no limit.
+
+    ```python
+    limits = Limits(max_checked_out_age=3600, max_queue_ages={Mail.SEND: datetime.timedelta(minutes=5)})
+    ```
+
+    Raises `TypeError` for what is no duration, and `ValueError` for one that is negative.
+    """
+
+    max_checked_out_age: float | datetime.timedelta | None = TEN_MINUTES
+    max_tmp_file_age: float | datetime.timedelta | None = TEN_MINUTES
+    max_queue_ages: Mapping[enum.Enum | str, float | datetime.timedelta] = {}
+
+    def __post_init__(self) -> None:
+        """Refuse what is no duration, now and not in the first run."""
+        _ = self.ages()
+
+    def ages(self) -> Ages:
+        """Return them in seconds."""
+        return Ages(
+            seconds(self.max_checked_out_age),
+            seconds(self.max_tmp_file_age),
+            {_name(queue): seconds(age) for queue, age in self.max_queue_ages.items()},
+        )
+
+
+def _name(queue: enum.Enum | str) -> str:
+    name: object = queue.value if isinstance(queue, enum.Enum) else queue
+    if not isinstance(name, str):
+        message = f"max_queue_ages: {queue!r} is no queue"
+        raise TypeError(message)
+    return name

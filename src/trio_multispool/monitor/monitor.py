@@ -1,0 +1,193 @@
+"""`Monitor`: looks a spool over for what is wrong, once or all the time, and puts right what can be."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Generic, TypeVar, final
+
+import anyio
+
+from trio_multispool._typing import TypeVar as TypeVarWithDefault
+from trio_multispool.clock import wall_clock
+from trio_multispool.codecs import Bytes
+from trio_multispool.durations import seconds, whole
+from trio_multispool.errors import CorruptMetadata
+from trio_multispool.monitor.check import RESERVING
+from trio_multispool.monitor.confirming import Examiner, Past
+from trio_multispool.monitor.limits import Limits
+from trio_multispool.monitor.repairs import plan, repair
+from trio_multispool.monitor.watching import Watching
+from trio_multispool.results import Err, Ok
+from trio_multispool.spoolable import queue_names
+
+if TYPE_CHECKING:
+    import datetime
+    from collections.abc import Callable, Iterable
+
+    from trio_multispool.errors import Trouble
+    from trio_multispool.hop import BeforeCommit
+    from trio_multispool.monitor.problems import Problem
+    from trio_multispool.monitor.repairs import Repair
+    from trio_multispool.results import Result
+    from trio_multispool.spool import Spool
+
+Q = TypeVar("Q", bound=enum.Enum)
+M = TypeVar("M")
+D = TypeVar("D")
+A = TypeVarWithDefault("A", default=None)
+
+CHECK_EVERY = 15.0
+ALERT_AFTER_CYCLES = 2
+
+
+@final
+class Monitor(Generic[Q, M, D, A]):
+    """Looks a spool over: entries that are stuck, lost their data, lie twice, or belong to nobody.
+
+    It works beside producers and workers, in any process: what it suspects, it looks at again under the entry's lock,
+    so that an entry in motion is never reported. Looking writes nothing. Metadata is judged by the spool's codec, in
+    the queues that the spool knows; queues that it does not know are looked at like any other. In a spool that is not
+    adopted nobody is known to be dead, so that nothing is `Abandoned`, and names of which a file has moved or changed
+    within `max_tmp_file_age` are passed over, unless they are `TooOld`.
+
+    `limits` says how old what may be; `clock` returns the time of day in seconds since 1970, for tests.
+
+    ```python
+    monitor = Monitor(spool, Limits(max_queue_ages={Mail.SEND: 300}))
+    for problem in (await monitor.run_once()).unwrap():
+        print(problem.message)
+    ```
+    """
+
+    def __init__(
+        self,
+        spool: Spool[Q, M, D, A],
+        limits: Limits | None = None,
+        *,
+        clock: Callable[[], float] = wall_clock,
+    ) -> None:
+        """Say what to look at."""
+        self.spool: Spool[Q, M, D, A] = spool
+        self.limits: Limits = Limits() if limits is None else limits
+        core = spool._core  # noqa: SLF001  # a part of the library, in the room above
+        any_will_do = isinstance(spool.spoolable.metadata, Bytes)
+        judged = frozenset[str]() if any_will_do else frozenset(queue_names(spool.spoolable.queues))
+
+        def judge(queue: str, raw: bytes) -> str | None:
+            if queue not in judged:
+                return None
+            try:
+                _ = core.decode(queue, "", raw)
+            except CorruptMetadata as error:
+                return error.reason
+            return None
+
+        self._core = core
+        self._clock = clock
+        self._examiner = Examiner(core.storage, self.limits.ages(), judged, judge, clock)
+
+    def __repr__(self) -> str:
+        """Show what is looked at."""
+        return f"<Monitor of {self._core.path}>"
+
+    async def run_once(self) -> Result[list[Problem], Trouble]:
+        """Look the whole spool over once, and return what is wrong.
+
+        All metadata is read. A name that may just be being reserved is looked at twice, half a second apart. Takes
+        locks for moments, of what looks wrong and of nothing else, in which the entry is busy for others.
+
+        `Err(AccessDenied)`, `Err(StorageFailure)`, …: it could not be looked at.
+
+        **Cancellation**: nothing is changed in any case.
+        **Durability**: nothing to sync.
+
+        ```python
+        problems = (await monitor.run_once()).unwrap()
+        ```
+        """
+        return await self._look(None)
+
+    async def _look(self, past: Past | None) -> Result[list[Problem], Trouble]:
+        answer = await self._core.run("check", lambda keep_on: self._examiner.examine(keep_on, past))
+        if isinstance(answer, Err):
+            return answer
+        problems, newborn = answer.value.problems, answer.value.perhaps_newborn
+        if newborn:
+            await anyio.sleep(RESERVING)
+            again = await self._core.run("check", lambda _keep_on: self._examiner.confirm(newborn))
+            if isinstance(again, Err):
+                return again
+            problems += again.value
+        return Ok(problems)
+
+    def watch(
+        self,
+        check_every: float | datetime.timedelta = CHECK_EVERY,
+        alert_after_cycles: int = ALERT_AFTER_CYCLES,
+    ) -> Watching:
+        """Look the spool over again and again, and tell when a problem starts and when it ends.
+
+        The events are an asynchronous iterator: `Start(problem)` once the problem was there in `alert_after_cycles`
+        checks running, `End(problem)` when it is gone. The first check is made at once, the others `check_every`
+        (seconds or a `timedelta`) after the one before began, or later if checks take long. The checks are made when
+        the next event is asked for: whoever deals with one for long delays the next. After the first check, only
+        metadata that is new is read.
+
+        Asking for an event raises the `SpoolError` of a check that fails. Raises `TypeError` and `ValueError` for what
+        is no duration, and for fewer cycles than one.
+
+        **Cancellation**: whoever is cancelled while he waits for an event misses none, and may ask again.
+        **Durability**: nothing to sync.
+
+        ```python
+        async with monitor.watch(check_every=15, alert_after_cycles=2) as events:
+            async for event in events:
+                print(type(event).__name__, event.problem.message)
+        ```
+        """
+        past: Past | None = None
+
+        async def check() -> list[Problem]:
+            nonlocal past
+            began = self._clock()
+            problems = (await self._look(past)).unwrap()
+            past = Past(began, tuple(problems))
+            return problems
+
+        return Watching(check, seconds(check_every), whole(alert_after_cycles, "alert_after_cycles", least=1))
+
+    async def repair(self, problems: Iterable[Problem], *, dry_run: bool = True) -> Result[list[Repair], Trouble]:
+        """Put right what can be without losing data; by default, only say what would be done.
+
+        Abandoned entries go back to their queues, orphans are collected, reservations are made again; entries whose
+        metadata cannot be decoded or whose data is missing are set aside in quarantine, with the reason. Stale copies
+        of an entry, checked out by nobody, are dropped, and so is what dead processes were writing. All else is left,
+        and said so: what is too old, copies of which none can be proved stale, foreign files. In a spool that is not
+        adopted, everything is left.
+
+        Each problem is looked at again under its lock first, so this is safe beside running programs, and can be
+        repeated. Returns, in order, what is to be done about each problem, or was (`Repair.done`), or why it was left.
+
+        **Cancellation**: what was done stays done; the problem in hand is put right or not touched.
+        **Durability**: what power loss undoes is found again by the next check.
+
+        ```python
+        problems = (await monitor.run_once()).unwrap()
+        for repair in (await monitor.repair(problems, dry_run=False)).unwrap():
+            print(repair.problem.message, "-", repair.why)
+        ```
+        """
+        wanted = list(problems)
+        self._core.check_open()
+        if dry_run:
+            return await self._core.run("plan", lambda _before_commit: [plan(problem) for problem in wanted])
+        repairs: list[Repair] = []
+        for problem in wanted:
+            answer = await self._core.run("repair", self._repairing(problem))
+            if isinstance(answer, Err):
+                return answer
+            repairs.append(answer.value)
+        return Ok(repairs)
+
+    def _repairing(self, problem: Problem) -> Callable[[BeforeCommit], Repair]:
+        return lambda before_commit: repair(self._examiner, problem, before_commit)

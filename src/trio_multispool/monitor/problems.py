@@ -1,0 +1,210 @@
+"""What can be wrong with a spool: one frozen struct each.
+
+A problem is the same from one run to the next if its kind, its name and where it is are the same: `==` and `hash` leave
+out the age, and the reason why metadata cannot be decoded.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias, final
+
+import msgspec
+
+from trio_multispool.storage.traces import Dir, Kind
+
+_NOT_OF_THE_IDENTITY: Final = {"age", "reason"}
+
+
+class _Aged(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+    """What is given by its name, and comes last, in all of them."""
+
+    age: float = 0.0
+    """Seconds since the file in question was written or moved (see the problem), when this was found."""
+
+
+class _Problem(_Aged, frozen=True, eq=False):
+    """What all problems have in common."""
+
+    name: str
+    """Of the entry, or of the file where it belongs to none."""
+    dir: Dir
+    """Where it is. (Of `Duplicated`: one of the places.)"""
+
+    @property
+    def queue(self) -> str | None:
+        """The queue that it concerns, if it concerns one."""
+        return self.dir.queue or None
+
+    @property
+    def message(self) -> str:
+        """What is wrong, in a sentence."""
+        raise NotImplementedError
+
+    @property
+    def remedy(self) -> str:
+        """What `repair` does about it, in a sentence."""
+        raise NotImplementedError
+
+    def _identity(self) -> tuple[object, ...]:
+        fields = self.__struct_fields__
+        return (type(self), *(getattr(self, field) for field in fields if field not in _NOT_OF_THE_IDENTITY))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Problem):
+            return NotImplemented
+        return self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+
+@final
+class TooOld(_Problem, frozen=True, eq=False):
+    """A file has been where it is for longer than the limit of that directory.
+
+    The age is counted, of an available entry and of a temporary file, from when it was last written (which `ls` shows);
+    of an entry that is checked out, from the check-out.
+    """
+
+    @property
+    def message(self) -> str:
+        """What is wrong, in a sentence."""
+        if self.dir.kind is Kind.CHECKOUT:
+            return f"entry {self.name!r} has been checked out of {self.dir.queue!r} for too long"
+        if self.dir.kind is Kind.TEMPORARY:
+            return f"temporary file {self.name!r} has not been written to for too long"
+        return f"entry {self.name!r} has waited in {self.dir.queue!r} for too long"
+
+    @property
+    def remedy(self) -> str:
+        """What `repair` does about it, in a sentence."""
+        if self.dir.kind is Kind.TEMPORARY:
+            return "it is deleted if its writer is dead"
+        if self.dir.kind is Kind.CHECKOUT:
+            return "it is left: its owner lives; look at that process"
+        return "it is left: look at why nobody works on it"
+
+
+@final
+class Orphaned(_Problem, frozen=True, eq=False):
+    """A reservation, data or notes belong to no entry, and nobody is making one of that name."""
+
+    @property
+    def message(self) -> str:
+        """What is wrong, in a sentence."""
+        what = {Kind.REGISTRY: "the reservation of", Kind.DATA: "data of", Kind.NOTES: "notes of"}[self.dir.kind]
+        return f"{what} {self.name!r} in {self.dir} belong{'s' if self.dir.kind is Kind.REGISTRY else ''} to no entry"
+
+    @property
+    def remedy(self) -> str:
+        """What `repair` does about it, in a sentence."""
+        return "what there is under that name is deleted"
+
+
+@final
+class Duplicated(_Problem, frozen=True, eq=False):
+    """One entry lies in several places (`dirs`)."""
+
+    dirs: tuple[Dir, ...] = ()
+
+    @property
+    def message(self) -> str:
+        """What is wrong, in a sentence."""
+        return f"entry {self.name!r} is in several places: {', '.join(map(str, self.dirs))}"
+
+    @property
+    def remedy(self) -> str:
+        """What `repair` does about it, in a sentence."""
+        if self.is_provable:
+            return "of the copies that are checked out, by nobody, the stale ones are deleted"
+        return "it is left: which of them is the later cannot be proved; move one away by hand"
+
+    @property
+    def is_provable(self) -> bool:
+        """Whether it is known which copy is the entry: any other place comes later than a check-out that nobody has."""
+        return sum(each.kind is not Kind.CHECKOUT for each in self.dirs) <= 1
+
+
+@final
+class MissingData(_Problem, frozen=True, eq=False):
+    """An entry has no data, which every entry has, though it may be empty."""
+
+    @property
+    def message(self) -> str:
+        """What is wrong, in a sentence."""
+        return f"entry {self.name!r} in {self.dir} has lost its data"
+
+    @property
+    def remedy(self) -> str:
+        """What `repair` does about it, in a sentence."""
+        return "its metadata is set aside in quarantine"
+
+
+@final
+class MissingReservation(_Problem, frozen=True, eq=False):
+    """An entry has no file in `.registry`, so that its name is not reserved and there is nothing to lock."""
+
+    @property
+    def message(self) -> str:
+        """What is wrong, in a sentence."""
+        return f"entry {self.name!r} in {self.dir} has no reservation"
+
+    @property
+    def remedy(self) -> str:
+        """What `repair` does about it, in a sentence."""
+        return "the reservation is made again"
+
+
+@final
+class Undecodable(_Problem, frozen=True, eq=False):
+    """The metadata of an available entry cannot be decoded, for that `reason`."""
+
+    reason: str = ""
+
+    @property
+    def message(self) -> str:
+        """What is wrong, in a sentence."""
+        return f"the metadata of entry {self.name!r} in {self.dir} cannot be decoded: {self.reason}"
+
+    @property
+    def remedy(self) -> str:
+        """What `repair` does about it, in a sentence."""
+        return "it is set aside in quarantine"
+
+
+@final
+class Abandoned(_Problem, frozen=True, eq=False):
+    """An entry is checked out, and the kernel says that nobody holds it: its owner died. The age is the check-out's."""
+
+    @property
+    def message(self) -> str:
+        """What is wrong, in a sentence."""
+        return f"entry {self.name!r} is checked out of {self.dir.queue!r}, and whoever had it is dead"
+
+    @property
+    def remedy(self) -> str:
+        """What `repair` does about it, in a sentence."""
+        return f"it goes back to {self.dir.queue!r}"
+
+
+@final
+class ForeignFile(_Problem, frozen=True, eq=False):
+    """Something lies in the spool that is no part of one; `what` says what it is."""
+
+    what: str = ""
+
+    @property
+    def message(self) -> str:
+        """What is wrong, in a sentence."""
+        return f"{self.name!r} in {self.dir} is no part of a spool ({self.what})"
+
+    @property
+    def remedy(self) -> str:
+        """What `repair` does about it, in a sentence."""
+        return "it is left: whose it is, nobody here can know; move it away by hand"
+
+
+Problem: TypeAlias = (
+    TooOld | Orphaned | Duplicated | MissingData | MissingReservation | Undecodable | Abandoned | ForeignFile
+)
+"""Whatever can be wrong."""

@@ -1,0 +1,143 @@
+"""What is done about each problem: first a plan, as values, and then, if it is to be, the deed.
+
+A problem is put right only if it is still there when it is looked at under its lock, by an operation that takes that
+lock itself, gives way to whoever has it, and may be killed and done again. What cannot be put right without a guess
+is left for a person, and said so.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, final
+
+import msgspec
+
+from trio_multispool.errors import DataNotFound, SpoolError
+from trio_multispool.monitor.problems import (
+    Abandoned,
+    Duplicated,
+    MissingData,
+    MissingReservation,
+    Orphaned,
+    Problem,
+    TooOld,
+    Undecodable,
+)
+from trio_multispool.storage.traces import Kind
+from trio_multispool.verdicts import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio_multispool.monitor.confirming import Examiner
+
+
+class Action(enum.Enum):
+    """What can be done."""
+
+    RETURN = "put back"
+    COLLECT = "deleted"
+    RESERVE = "reserved again"
+    QUARANTINE = "set aside in quarantine"
+    LEAVE = "left"
+
+
+@final
+class Repair(msgspec.Struct, frozen=True):
+    """What is to be done about a problem, and whether it was."""
+
+    problem: Problem
+    action: Action
+    done: bool
+    why: str
+    """In a sentence: what the action is or was, or why nothing was done."""
+
+
+def plan(problem: Problem) -> Repair:
+    """Say what would be done about a problem."""
+    return Repair(problem, _action(problem), done=False, why=problem.remedy)
+
+
+def _action(problem: Problem) -> Action:
+    match problem:
+        case Abandoned():
+            return Action.RETURN
+        case Orphaned():
+            return Action.COLLECT
+        case MissingReservation():
+            return Action.RESERVE
+        case Undecodable() | MissingData():
+            return Action.QUARANTINE
+        case Duplicated() if problem.is_provable:
+            return Action.COLLECT
+        case TooOld() if problem.dir.kind is Kind.TEMPORARY:
+            return Action.COLLECT
+        case _:
+            return Action.LEAVE
+
+
+def repair(examiner: Examiner, problem: Problem, before_commit: Callable[[], None]) -> Repair:
+    """Do what can be done about a problem, and say what came of it."""
+    planned = plan(problem)
+    if planned.action is Action.LEAVE:
+        return planned
+    try:
+        if not examiner.storage.is_adopted():
+            return _left(problem, "the spool is not adopted: nobody in it is known to be dead")
+        if not examiner.still(problem):
+            return _left(problem, "it is no longer so, or somebody is at work on it")
+        before_commit()
+        if not _act(examiner, problem):
+            return _left(problem, "somebody is at work on it")
+    except SpoolError as error:
+        return _left(problem, str(error))
+    return msgspec.structs.replace(planned, done=True)
+
+
+def _left(problem: Problem, why: str) -> Repair:
+    return Repair(problem, Action.LEAVE, done=False, why=f"it is left: {why}")
+
+
+def _act(examiner: Examiner, problem: Problem) -> bool:
+    """Put a problem right, and tell whether that was done here."""
+    storage, name = examiner.storage, problem.name
+    match problem:
+        case MissingReservation():
+            return storage.reserve_again(name)
+        case Undecodable():
+            return _set_aside(examiner, problem, lambda raw: examiner.judge(problem.dir.queue, raw) is not None)
+        case MissingData():
+            if problem.dir.kind is Kind.CHECKOUT:
+                _ = storage.recover_name(name)
+            return _set_aside(examiner, problem, lambda _raw: _is_lost(examiner, name))
+        case TooOld():
+            return storage.clear_temporary(name)
+        case Duplicated():
+            _ = storage.recover_name(name)
+            return examiner.is_at_rest(name) and not examiner.still(problem)
+        case _:
+            return storage.recover_name(name) is not None
+
+
+def _set_aside(examiner: Examiner, problem: Problem, is_faulty: Callable[[bytes], bool]) -> bool:
+    """Check the entry out, and set it aside if it is faulty; killed in between, recovery puts it back."""
+    storage, queue = examiner.storage, problem.dir.queue
+    claim = storage.claim(queue, problem.name, before_commit=lambda: None)
+    if isinstance(claim, Unavailable):
+        return False
+    try:
+        if is_faulty(claim.metadata):
+            storage.quarantine(claim, f"{problem.message}; found by the monitor")
+            return True
+        storage.release(claim)
+        return False
+    finally:
+        claim.abandon()
+
+
+def _is_lost(examiner: Examiner, name: str) -> bool:
+    try:
+        _ = examiner.storage.stat_data(name)
+    except DataNotFound:
+        return True
+    return False

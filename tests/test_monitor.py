@@ -1,0 +1,317 @@
+"""A monitor says exactly what is wrong: on a spool at rest, and on one that is worked on at full speed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from helpers.calls import FailingCalls
+from helpers.company import company
+from helpers.damage import DAMAGE, LONG_AGO, OUT, QUEUE
+from helpers.spools import Mail, load_spool, make_spool, put, quick_spool, snapshot
+from helpers.stores import claim, enqueue, make_store
+from trio_multispool import AccessDenied, Err, Ok, Spool, Spoolable, StorageFailure
+from trio_multispool.monitor import (
+    Abandoned,
+    Dir,
+    Kind,
+    Limits,
+    MissingData,
+    Monitor,
+    Orphaned,
+    TooOld,
+    Undecodable,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LIMITS = Limits(max_queue_ages={Mail.FAILED: 3600})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Name a spool that does not exist."""
+    return tmp_path / "spool"
+
+
+async def found(spool: Spool[Any, Any, Any, Any], limits: Limits = LIMITS, **options: Any) -> list[Any]:
+    """Look once."""
+    return (await Monitor(spool, limits, **options).run_once()).unwrap()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", DAMAGE)
+async def test_each_damage_is_exactly_what_is_reported(path, kind):
+    """Nothing before, that and only that afterwards, the same twice; and looking changes nothing."""
+    plant, expected = DAMAGE[kind]
+    async with await quick_spool(path) as spool:
+        await put(spool, Mail.SEND, "other")
+        await put(spool, Mail.FAILED, "a", "b")
+        assert await found(spool) == []
+        plant(path, "a")
+        before = snapshot(path)
+        assert await found(spool) == expected("a")
+        assert await found(spool) == expected("a")
+        assert snapshot(path) == before
+
+
+async def test_all_damages_at_once_are_all_reported(path):
+    """Each on an entry of its own: one does not hide another."""
+    wanted = []
+    async with await quick_spool(path) as spool:
+        for number, (plant, expected) in enumerate(DAMAGE.values()):
+            name = f"{number:02}"
+            await put(spool, Mail.FAILED, name)
+            with contextlib.suppress(FileExistsError):
+                plant(path, name)
+            wanted += [problem for problem in expected(name) if problem.name != "stray"]
+        wanted += [Orphaned("stray", Dir(kind)) for kind in (Kind.DATA, Kind.REGISTRY, Kind.NOTES)]
+        assert sorted(map(repr, map(_ageless, await found(spool)))) == sorted(map(repr, map(_ageless, wanted)))
+
+
+def _ageless(problem: Any) -> tuple[object, ...]:
+    return problem._identity()
+
+
+async def test_what_the_living_have_is_no_problem(path):
+    """A check-out, a reservation, an enqueue half-way, a name that is reserved and whose data is written."""
+    async with await quick_spool(path) as spool:
+        await put(spool, Mail.SEND, "checked-out")
+        job = (await spool.entry(Mail.SEND, "checked-out").unwrap().checkout()).unwrap()
+        async with job, (await spool.reserve_name()).unwrap() as reserved:
+            (path / ".data" / reserved.name).touch()
+            (path / ".tmp" / reserved.name).touch()
+            (path / ".data" / "checked-out").unlink()
+            assert await found(spool) == []
+            (path / ".data" / "checked-out").touch()
+        assert await found(spool, Limits(max_tmp_file_age=None)) == []
+
+
+async def test_a_check_out_of_the_living_grows_too_old(path):
+    """By the clock that the monitor is given: not before its limit, and only if there is one."""
+    now = [0.0]
+    async with await quick_spool(path) as spool:
+        await put(spool, Mail.FAILED, "a")
+        async with (await spool.entry(Mail.FAILED, "a").unwrap().checkout()).unwrap():
+            now[0] = os.stat(path / "failed" / ".checkout" / "a").st_ctime + 599
+            assert await found(spool, clock=lambda: now[0]) == []
+            now[0] += 2
+            [problem] = await found(spool, clock=lambda: now[0])
+            assert problem == TooOld("a", OUT)
+            assert problem.age == pytest.approx(601)
+            assert await found(spool, Limits(max_checked_out_age=None), clock=lambda: now[0]) == []
+
+
+async def test_an_entry_of_a_process_that_died_is_abandoned(path):
+    """The kernel has dropped its lock; the age is that of the check-out."""
+    store = make_store(path)
+    enqueue(store, "failed", "a")
+    os.utime(path / "failed" / "a", (LONG_AGO, LONG_AGO))
+    claimed = claim(store, "failed", "a")
+    async with await load_spool(path) as spool:
+        assert await found(spool) == []
+        claimed.abandon()
+        [problem] = await found(spool)
+        assert problem == Abandoned("a", OUT)
+        assert 0 <= problem.age < 600
+    store.close()
+
+
+async def test_what_the_store_has_forgotten_on_purpose_is_no_problem(path):
+    """Every operation, done: nothing is left over that a monitor would name."""
+    from helpers.stores import OPERATIONS
+
+    for number, (prepare, perform) in enumerate(OPERATIONS.values()):
+        store = make_store(path)
+        prepared = prepare(store, f"{number}")
+        performed = perform(store, f"{number}", prepared)
+        for held in (prepared, performed):
+            if hasattr(held, "abandon"):
+                held.abandon()
+        store.recover()
+        list(store.sweep())
+        store.close()
+    async with await load_spool(path) as spool:
+        assert await found(spool, Limits()) == [], "only what was recovered above had nobody"
+
+
+async def test_queues_that_the_program_does_not_know_are_looked_at(path):
+    """By all rules but the one that needs its codec; notes and quarantine may be absent."""
+    store = make_store(path, queues=("send", "retry", "failed", "older"))
+    enqueue(store, "older", "a", b"no json")
+    enqueue(store, "older", "b")
+    store.close()
+    (path / ".data" / "b").unlink()
+    async with await load_spool(path) as spool:
+        assert await found(spool) == [MissingData("b", Dir(Kind.QUEUE, "older"))]
+        os.utime(path / "older" / "a", (LONG_AGO, LONG_AGO))
+        assert TooOld("a", Dir(Kind.QUEUE, "older")) in await found(spool, Limits(max_queue_ages={"older": 1}))
+
+
+async def test_metadata_as_bytes_is_always_decodable(path):
+    """A spool whose metadata is bytes has nothing to judge, and reads none of it."""
+    calls = FailingCalls()
+    spoolable = Spoolable(queues=Mail, metadata=bytes, data=bytes)
+    async with await quick_spool(path, spoolable, system_calls=calls) as spool:
+        (await spool.enqueue(Mail.SEND, b"{", b"")).unwrap()
+        calls.made.clear()
+        assert await found(spool) == []
+        assert [made for made in calls.made if made[0] == "read" and "/send/" in made[1]] == []
+
+
+async def test_a_spool_that_is_not_adopted_has_no_dead(path):
+    """Nothing is abandoned there, and what was touched a moment ago may be in the hands of those who take no locks."""
+    async with await quick_spool(path) as spool:
+        await put(spool, Mail.FAILED, "a", "b")
+        (path / ".data" / "b").unlink()
+        DAMAGE["abandoned"][0](path, "a")
+    (path / ".spool.json").unlink()
+    async with await load_spool(path) as spool:
+        assert await found(spool) == []
+        later = os.stat(path / "failed" / ".checkout" / "a").st_ctime + 601
+        assert await found(spool, clock=lambda: later) == [TooOld("a", OUT), MissingData("b", QUEUE)]
+
+
+@pytest.mark.anyio
+async def test_a_spool_that_cannot_be_looked_at_is_an_err(path):
+    """The trouble is told; nothing is taken for sound, or for damage."""
+    calls = FailingCalls()
+    async with await quick_spool(path, system_calls=calls) as spool:
+        await put(spool, Mail.SEND, "a")
+        (path / ".data" / "a").unlink()
+        for call in ("stat", "open"):
+            with calls.failing(call, errno.EACCES, "spool/"):
+                answer = await Monitor(spool).run_once()
+            assert isinstance(answer, Err)
+            assert isinstance(answer.error, AccessDenied)
+        assert isinstance(await Monitor(spool).run_once(), Ok)
+
+
+async def test_a_spool_that_was_removed_is_not_taken_for_a_sound_one(path):
+    """Its directories are still held open, and look empty; another spool in its place is another spool."""
+    async with await quick_spool(path) as spool:
+        await put(spool, Mail.FAILED, "a")
+        assert await found(spool) == []
+        path.rename(path.with_name("elsewhere"))
+        for _ in range(2):
+            answer = await Monitor(spool).run_once()
+            assert isinstance(answer, Err)
+            assert isinstance(answer.error, StorageFailure)
+            make_store(path).close()
+
+
+@pytest.mark.anyio
+async def test_a_check_that_is_cancelled_has_changed_nothing(path):
+    """Before it starts, and while it waits for what may be newborn."""
+    async with await quick_spool(path) as spool:
+        (path / ".registry" / "stray").touch()
+        before = snapshot(path)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await found(spool)
+        assert scope.cancelled_caught
+        with anyio.move_on_after(0.05) as scope:
+            await found(spool)
+        assert scope.cancelled_caught
+        assert snapshot(path) == before
+        assert await found(spool) == [Orphaned("stray", Dir(Kind.REGISTRY))]
+
+
+async def test_what_moves_without_a_lock_shows_and_is_not_reported(path):
+    """`claims_unsafe` and `direct` need no lock: two looks that differ say that somebody is at work."""
+    from trio_multispool.storage import examining
+    from trio_multispool.storage.traces import Holder
+
+    store = make_store(path)
+    enqueue(store, "failed", "a")
+    (path / ".data" / "a").unlink()
+    names = iter(["failed/.checkout", "failed"])
+    real, looks = examining._traces, []
+
+    def moving(context: Any, name: str, *rest: Any) -> Any:
+        looks.append(real(context, name, *rest))
+        os.rename(path / ("failed" if len(looks) % 2 else "failed/.checkout") / name, path / next(names) / name)
+        return looks[-1]
+
+    examining._traces = moving
+    try:
+        assert store.look_closely("a", lambda _queue, _raw: None).holder is Holder.SOMEBODY
+    finally:
+        examining._traces = real
+        store.close()
+    assert len(looks) == 2
+
+
+async def test_later_checks_of_a_watch_read_only_metadata_that_is_new(path):
+    """And what could not be decoded the last time: it is still a problem, and ends when it is mended."""
+    calls = FailingCalls()
+    async with await quick_spool(path, system_calls=calls) as spool:
+        await put(spool, Mail.FAILED, "a", "b")
+        (path / "failed" / "a").write_text("{")
+        late = os.stat(path / "failed" / "a").st_ctime + 60
+        monitor = Monitor(spool, clock=lambda: late)
+        first = (await monitor._look(None)).unwrap()
+        assert first == [Undecodable("a", QUEUE)]
+        from trio_multispool.monitor.confirming import Past
+
+        calls.made.clear()
+        assert (await monitor._look(Past(late, tuple(first)))).unwrap() == first
+        assert {os.path.basename(made[1]) for made in calls.made if made[0] == "read"} == {"a"}
+        calls.made.clear()
+        assert (await monitor._look(Past(late + 60, ()))).unwrap() == first, "the clock was set back: all is read"
+
+
+# Beside the living
+
+
+def test_fifty_checks_beside_producers_and_workers_report_nothing_and_then_each_damage_exactly(path):
+    """No entry in motion is ever reported, and none hides what is planted among them."""
+    import trio
+
+    counts: list[int] = []
+
+    async def look() -> None:
+        async with await quick_spool(path) as spool:
+            await put(spool, Mail.FAILED, *DAMAGE)
+            with company(path, counts):
+                suspects = _counting(spool)
+                for _ in range(50):
+                    assert await found(spool, Limits()) == []
+                assert suspects, "there was nothing that moved"
+                planted: list[Any] = []
+                for kind, (plant, expected) in DAMAGE.items():
+                    if kind in ("waiting too long", "a directory among temporary files"):
+                        continue
+                    plant(path, kind)
+                    planted += expected(kind)
+                problems = await found(spool, Limits())
+                assert {problem._identity() for problem in problems} == {problem._identity() for problem in planted}
+                assert len(problems) == len(planted)
+
+    trio.run(look)
+    assert min(counts) > 0, counts
+
+
+def _counting(spool: Any) -> list[str]:
+    storage, names = spool._core.storage, []
+    closely = storage.look_closely
+
+    def look_closely(name: str, judge: Any) -> Any:
+        names.append(name)
+        return closely(name, judge)
+
+    storage.look_closely = look_closely
+    return names
+
+
+async def test_handles_show_what_they_look_at(path):
+    """A monitor's `repr` helps in a log."""
+    async with await make_spool(path) as spool:
+        assert repr(Monitor(spool)) == f"<Monitor of {path}>"
+        assert repr(Monitor(spool).watch()) == "<Watching every 15s, 0 problems>"
