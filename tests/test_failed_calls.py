@@ -729,6 +729,24 @@ ORDERS = {
         "move send/.checkout/a -> .quarantine/send/a",
         "unlock .registry/a",
     ],
+    "restore": [
+        "sync send/.checkout",
+        "sync .quarantine/send",
+        "move .quarantine/send/a -> send/a",
+        "unlink .quarantine/.reasons/a",
+        "unlock .registry/a",
+        "sync send",
+    ],
+    "discard": [
+        "sync send/.checkout",
+        "sync .quarantine/send",
+        "unlink .quarantine/send/a",
+        "sync .quarantine/send",
+        "unlink .quarantine/.reasons/a",
+        "unlink .data/a",
+        "unlink .registry/a",
+        "unlock .registry/a (deleted)",
+    ],
     "recover": ["move send/.checkout/a -> send/a", "unlock .registry/a"],
 }
 """The documented order, for a spool of level `POWER`."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from trio_multispool.durability import Durability
 from trio_multispool.errors import EntryNotFound, OutOfSpace, ReadOnlySpool, TooManyOpenFiles
 from trio_multispool.lifecycle import Place, State
-from trio_multispool.storage import creation, data, direct, recovery, reserving, settling
+from trio_multispool.storage import creation, data, direct, quarantined, recovery, reserving, settling
 from trio_multispool.storage.context import Context
 from trio_multispool.storage.files import read_file
 from trio_multispool.storage.format import read_format
@@ -224,6 +224,24 @@ class DirectoryStorage:
     def quarantine(self, claim: DirectoryClaim, reason: str) -> None:
         """Set the entry aside."""
         settling.quarantine(self._context, claim, reason)
+
+    def restore(
+        self,
+        queue: str,
+        name: str,
+        *,
+        to: str | None = None,
+        durability: Durability | None,
+        before_commit: Callable[[], None],
+    ) -> None:
+        """Put back what was set aside."""
+        quarantined.restore(self._context, queue, name, to=to, durability=durability, before_commit=before_commit)
+
+    def discard(
+        self, queue: str, name: str, *, durability: Durability | None, before_commit: Callable[[], None]
+    ) -> None:
+        """Delete what was set aside."""
+        quarantined.discard(self._context, queue, name, durability=durability, before_commit=before_commit)
 
     def claims_unsafe(self, queue: str) -> list[DirectoryClaim]:
         """Return claims on what others have."""

@@ -268,6 +268,27 @@ class Storage(Protocol[C, R]):
         """Settle: set the entry aside for a person to look at, with the reason."""
         ...
 
+    def restore(
+        self,
+        queue: str,
+        name: str,
+        *,
+        to: str | None = None,
+        durability: Durability | None,
+        before_commit: Callable[[], None],
+    ) -> None:
+        """Put an entry that was set aside back into its queue, or into the queue `to`, as it is.
+
+        Raises `EntryNotFound` if it is not in quarantine, and `EntryBusy` if somebody is at it.
+        """
+        ...
+
+    def discard(
+        self, queue: str, name: str, *, durability: Durability | None, before_commit: Callable[[], None]
+    ) -> None:
+        """Delete an entry that was set aside, with its data and its reason. Raises as `restore` does."""
+        ...
+
     def claims_unsafe(self, queue: str) -> list[C]:
         """Return claims on what others have checked out of a queue; settling one takes it from its owner."""
         ...
