@@ -615,6 +615,7 @@ def test_a_recorder_sees_all_kinds_of_calls(path):
         prepared = prepare(storage, f"{number}")
         perform(storage, f"{number}", prepared)
     storage.names("send")
+    list(storage.inventory())
     storage.close()
     used = {words.split()[0] for words in calls.made} | {"open"}
     assert set(METHODS) - used <= {

@@ -12,7 +12,7 @@ from trio_multispool.storage import creation, data, direct, quarantined, recover
 from trio_multispool.storage.context import Context
 from trio_multispool.storage.files import read_file
 from trio_multispool.storage.format import read_format
-from trio_multispool.storage.inventory import inventory
+from trio_multispool.storage.inventory import count, inventory
 from trio_multispool.storage.layout import DATA, REASONS, directory_of
 from trio_multispool.storage.locks import locks_at_a_time
 from trio_multispool.storage.protocol import Enqueueing, Removing, Saving
@@ -169,6 +169,16 @@ class DirectoryStorage:
         except FileNotFoundError as error:
             raise EntryNotFound(place.queue, name) from error
 
+    def stat_at(self, place: Place, name: str) -> Stat:
+        """Look at an entry's metadata file wherever it is."""
+        directory = directory_of(place)
+        with self._layout.doing("look at", directory, name):
+            try:
+                found = self._layout.calls.stat(name, self._layout.fd(directory))
+            except FileNotFoundError as error:
+                raise EntryNotFound(place.queue, name) from error
+        return data.as_stat(found, self._layout.full(directory, name))
+
     def quarantine_reason(self, name: str) -> str | None:
         """Return why an entry was set aside."""
         try:
@@ -322,9 +332,13 @@ class DirectoryStorage:
         """Return the queues on disk."""
         return self._layout.queues()
 
-    def inventory(self, queue: str | None = None) -> Iterator[Item]:
+    def inventory(self, queue: str | None = None, state: State | None = None) -> Iterator[Item]:
         """Yield every entry."""
-        return inventory(self._layout, queue)
+        return inventory(self._layout, queue, state)
+
+    def count(self, queue: str | None = None, state: State | None = None) -> int:
+        """Count entries."""
+        return count(self._layout, queue, state)
 
     def close(self) -> None:
         """Close all descriptors."""

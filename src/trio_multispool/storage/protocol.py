@@ -221,6 +221,10 @@ class Storage(Protocol[C, R]):
         """Return an entry's metadata from the place where it was seen, or raise `EntryNotFound`; locks nothing."""
         ...
 
+    def stat_at(self, place: Place, name: str) -> Stat:
+        """Return size and age of an entry's metadata in the place where it was seen, or raise `EntryNotFound`."""
+        ...
+
     def quarantine_reason(self, name: str) -> str | None:
         """Return what was written down when the entry was set aside, if it was."""
         ...
@@ -365,8 +369,15 @@ class Storage(Protocol[C, R]):
         """Return the names of all queues that the store has, sorted, known to this program or not."""
         ...
 
-    def inventory(self, queue: str | None = None) -> Iterator[Item]:
-        """Yield every entry in every place, or in those of one queue; writes nothing."""
+    def inventory(self, queue: str | None = None, state: State | None = None) -> Iterator[Item]:
+        """Yield every entry in every place, or in those of one queue or state, in no order; writes nothing.
+
+        Holds nothing: a queue may be larger than memory.
+        """
+        ...
+
+    def count(self, queue: str | None = None, state: State | None = None) -> int:
+        """Return how many entries `inventory` would yield, in a fraction of its time."""
         ...
 
     def close(self) -> None:

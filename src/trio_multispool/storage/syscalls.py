@@ -15,7 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 _DARWIN = sys.platform == "darwin"
 _RENAME_NOREPLACE = 1  # linux/fs.h
@@ -200,6 +200,13 @@ class SystemCalls:
         """`getdents` likewise, for the names of regular files only."""
         with os.scandir(fd) as entries:
             return [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+
+    def scan(self, fd: int) -> Iterator[str]:
+        """`getdents` likewise, for the names of regular files, a piece at a time: memory does not grow with them."""
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False):
+                    yield entry.name
 
     def directories(self, fd: int) -> dict[str, int]:
         """`getdents` likewise, for the names of directories only, with their inode numbers."""
