@@ -28,9 +28,14 @@ def find(storage: DirectoryStorage, name: str) -> Item:
     raise Failure(f"there is no entry {name!r} in {storage.path!r}", Exit.NOT_FOUND)
 
 
-def find_available(storage: DirectoryStorage, name: str) -> str:
-    """Return the queue in which an entry can be had; ends the command, saying why, if it cannot."""
+def find_available(storage: DirectoryStorage, name: str, source: str | None = None) -> str:
+    """Return the queue in which an entry can be had; ends the command, saying why, if it cannot.
+
+    With `source`, it is to be of that queue.
+    """
     item = find(storage, name)
+    if source not in (None, item.place.queue):
+        raise Failure(f"entry {name!r} is of {item.place.queue!r}, not of {source!r}", Exit.NOT_FOUND)
     match item.place.state:
         case State.AVAILABLE:
             return item.place.queue
