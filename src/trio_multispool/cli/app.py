@@ -18,6 +18,7 @@ from trio_multispool.cli.exits import Exit, Failure, code_of, said
 from trio_multispool.cli.ls import ls
 from trio_multispool.cli.mv import mv
 from trio_multispool.cli.put import put
+from trio_multispool.cli.quarantine import quarantine_app
 from trio_multispool.cli.recover import recover
 from trio_multispool.cli.retry import retry
 from trio_multispool.cli.rm import rm
@@ -77,6 +78,7 @@ def make_app() -> App:
     for position, command in enumerate(commands):
         usage = _USAGE if command is mv else None
         _ = app.command(command, sort_key=position, usage=usage)
+    _ = app.command(quarantine_app(sort_key=commands.index(retry)))
     install = app.register_install_completion_command  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # its keyword arguments are untyped
     install(help="Install the completion for your shell, and exit.")
     return app
