@@ -15,6 +15,8 @@ from trio_multispool.cli.cat import cat
 from trio_multispool.cli.completion import completion_command
 from trio_multispool.cli.create import create
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
+from trio_multispool.cli.exporting import export
+from trio_multispool.cli.importing import import_
 from trio_multispool.cli.ls import ls
 from trio_multispool.cli.mv import mv
 from trio_multispool.cli.put import put
@@ -71,13 +73,15 @@ def make_app() -> App:
         mv,
         rm,
         retry,
+        export,
+        import_,
         recover,
         adopt,
         completion,
     )
     for position, command in enumerate(commands):
         usage = _USAGE if command is mv else None
-        _ = app.command(command, sort_key=position, usage=usage)
+        _ = app.command(command, name=command.__name__.rstrip("_"), sort_key=position, usage=usage)
     _ = app.command(quarantine_app(sort_key=commands.index(retry)))
     install = app.register_install_completion_command  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # its keyword arguments are untyped
     install(help="Install the completion for your shell, and exit.")

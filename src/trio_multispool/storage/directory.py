@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from trio_multispool.durability import Durability
 from trio_multispool.errors import EntryNotFound, OutOfSpace, ReadOnlySpool, TooManyOpenFiles
 from trio_multispool.lifecycle import Place, State
-from trio_multispool.storage import creation, data, direct, quarantined, recovery, reserving, settling
+from trio_multispool.storage import creation, data, direct, quarantined, reading, recovery, reserving, settling
 from trio_multispool.storage.context import Context
 from trio_multispool.storage.files import read_file
 from trio_multispool.storage.format import read_format
@@ -280,6 +280,10 @@ class DirectoryStorage:
     def read_data(self, name: str, read: Callable[[BinaryIO], T]) -> T:
         """Read the entry's data."""
         return data.read_data(self._context, name, read)
+
+    def read_entry(self, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
+        """Read a whole entry under its lock."""
+        return reading.read_entry(self._context, queue, name, read)
 
     def replace_data(
         self,

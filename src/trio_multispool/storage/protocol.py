@@ -319,6 +319,13 @@ class Storage(Protocol[C, R]):
         """Return what `read` makes of the entry's data, or raise `DataNotFound`. Passes on what `read` raises."""
         ...
 
+    def read_entry(self, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
+        """Return what `read` makes of an available entry's metadata, their size and age, and its data.
+
+        Nobody can check the entry out meanwhile, and it is not moved. Raises `DataNotFound`, and what `read` raises.
+        """
+        ...
+
     def replace_data(
         self,
         name: str,
