@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from typing import TYPE_CHECKING, Annotated, final
+from typing import TYPE_CHECKING, Annotated, cast, final
 
 import msgspec
 from cyclopts import Parameter
@@ -40,8 +40,7 @@ class Selection:
         Parameter(
             name="--meta",
             negative="",
-            help="Only entries whose metadata is a JSON object with this `key=value`; read as by `put`, and may be "
-            "repeated.",
+            help="Only entries whose metadata is a JSON object with this `key=value` (as for `put`); may be repeated.",
         ),
     ] = None
     name: Annotated[
@@ -89,12 +88,10 @@ class Criteria:
         if not self._meta:
             return True
         try:
-            found: object = msgspec.json.decode(raw)
-        except (ValueError, RecursionError):
+            found = msgspec.json.decode(raw, type=dict[str, object])
+        except (ValueError, RecursionError):  # also of JSON that is no object
             return False
-        return isinstance(found, dict) and all(
-            key in found and _same(found[key], value) for key, value in self._meta.items()
-        )
+        return all(key in found and _same(found[key], value) for key, value in self._meta.items())
 
 
 def _same(one: object, other: object) -> bool:
@@ -102,9 +99,11 @@ def _same(one: object, other: object) -> bool:
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
+        items, others = cast("list[object]", one), cast("list[object]", other)
+        return len(items) == len(others) and all(map(_same, items, others))
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+        members, rest = cast("dict[str, object]", one), cast("dict[str, object]", other)
+        return members.keys() == rest.keys() and all(_same(value, rest[key]) for key, value in members.items())
     return one == other
 
 
