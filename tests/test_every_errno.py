@@ -110,6 +110,8 @@ UNIONS = {
     "release": errors.ReleaseError,
     "remove": errors.RemoveError,
     "quarantine": errors.ReleaseError,
+    "restore": errors.DirectRemoveError | errors.EntryBusy | errors.NameTaken,
+    "discard": errors.DirectRemoveError | errors.EntryBusy | errors.NameTaken,
     "data save": errors.DataSaveError,
     "direct save": errors.DirectSaveError,
     "direct remove": errors.DirectRemoveError,

@@ -615,6 +615,7 @@ def test_a_recorder_sees_all_kinds_of_calls(path):
         prepared = prepare(storage, f"{number}")
         perform(storage, f"{number}", prepared)
     storage.names("send")
+    list(storage.inventory())
     storage.close()
     used = {words.split()[0] for words in calls.made} | {"open"}
     assert set(METHODS) - used <= {
@@ -727,6 +728,24 @@ ORDERS = {
         "create .quarantine/.reasons/a",
         "move send/.checkout/a -> .quarantine/send/a",
         "unlock .registry/a",
+    ],
+    "restore": [
+        "sync send/.checkout",
+        "sync .quarantine/send",
+        "move .quarantine/send/a -> send/a",
+        "unlink .quarantine/.reasons/a",
+        "unlock .registry/a",
+        "sync send",
+    ],
+    "discard": [
+        "sync send/.checkout",
+        "sync .quarantine/send",
+        "unlink .quarantine/send/a",
+        "sync .quarantine/send",
+        "unlink .quarantine/.reasons/a",
+        "unlink .data/a",
+        "unlink .registry/a",
+        "unlock .registry/a (deleted)",
     ],
     "recover": ["move send/.checkout/a -> send/a", "unlock .registry/a"],
 }

@@ -16,6 +16,8 @@ TABLE = {
     Operation.REMOVE: ({State.CHECKED_OUT}, State.NOTHING, Commit.UNLINK),
     Operation.RECOVER: ({State.CHECKED_OUT}, State.AVAILABLE, Commit.MOVE),
     Operation.QUARANTINE: ({State.CHECKED_OUT, State.AVAILABLE}, State.QUARANTINED, Commit.MOVE),
+    Operation.RESTORE: ({State.QUARANTINED}, State.AVAILABLE, Commit.MOVE),
+    Operation.DISCARD: ({State.QUARANTINED}, State.NOTHING, Commit.UNLINK),
     Operation.DIRECT_SAVE: ({State.AVAILABLE}, State.AVAILABLE, Commit.EXCHANGE),
     Operation.DIRECT_REMOVE: ({State.AVAILABLE}, State.NOTHING, Commit.UNLINK),
 }

@@ -404,6 +404,80 @@ def test_what_is_set_aside_has_its_reason(store, other):
         other.read_metadata_at(Place("send", State.AVAILABLE), "a")
 
 
+def _aside(store: Storage, name: str = "a") -> None:
+    enqueue(store, "send", name)
+    store.quarantine(claim(store, "send", name), "unreadable")
+
+
+@pytest.mark.parametrize("to", [None, "send", "retry"])
+def test_what_was_set_aside_can_be_put_back(store, other, to):
+    """It is available in its queue, or in another, as it was; nothing says any more that it was set aside."""
+    _aside(store)
+    other.restore("send", "a", to=to, durability=None, before_commit=nothing)
+    assert look(store) == {"a": (Place(to or "send", State.AVAILABLE), OLD, DATA)}
+    assert store.quarantine_reason("a") is None
+    remove(other, claim(other, to or "send", "a"))
+    assert [*other.recover(), *other.sweep()] == []
+
+
+def test_what_was_set_aside_can_be_dropped(store, other):
+    """Nothing of it is left, and its name can be used again."""
+    _aside(store)
+    other.discard("send", "a", durability=None, before_commit=nothing)
+    assert look(store) == {}
+    assert store.quarantine_reason("a") is None
+    assert [*other.recover(), *other.sweep()] == []
+    enqueue(store, "send", "a")
+    assert look(other) == {"a": AVAILABLE}
+
+
+@pytest.mark.parametrize("operation", ["restore", "discard"])
+def test_only_what_is_in_quarantine_is_put_back_or_dropped_from_it(store, other, operation):
+    """What is available, checked out, in the quarantine of another queue or nowhere is not found, and left alone."""
+    _aside(store)
+    enqueue(store, "retry", "free")
+    enqueue(store, "retry", "held")
+    claimed = claim(store, "retry", "held")
+    before = look(other)
+    for queue, name in (("retry", "free"), ("retry", "held"), ("retry", "a"), ("send", "nobody"), ("nowhere", "a")):
+        with pytest.raises(EntryNotFound):
+            getattr(other, operation)(queue, name, durability=None, before_commit=nothing)
+    assert look(other) == before
+    store.release(claimed)
+
+
+@pytest.mark.parametrize("operation", ["restore", "discard"])
+@pytest.mark.parametrize("rival", ["restore", "discard"])
+def test_of_two_who_look_after_the_quarantine_one_has_its_way(store, other, operation, rival):
+    """While one is at an entry the other is told that it is busy, and afterwards that it is gone."""
+    _aside(store)
+    told: list[BaseException] = []
+
+    def come_in_between() -> None:
+        try:
+            getattr(other, rival)("send", "a", durability=None, before_commit=nothing)
+        except SpoolError as error:
+            told.append(error)
+
+    getattr(store, operation)("send", "a", durability=None, before_commit=come_in_between)
+    assert told == [EntryBusy("a")]
+    assert look(other) == ({"a": AVAILABLE} if operation == "restore" else {})
+    with pytest.raises(EntryNotFound):
+        getattr(other, rival)("send", "a", durability=None, before_commit=nothing)
+    assert look(other) == ({"a": AVAILABLE} if operation == "restore" else {})
+
+
+@pytest.mark.parametrize("operation", ["restore", "discard"])
+def test_what_is_done_to_the_quarantine_can_be_withdrawn(store, other, operation):
+    """Before its commit, whoever asked for it can take it back: nothing has changed."""
+    _aside(store)
+    before = look(other)
+    with pytest.raises(ZeroDivisionError):
+        getattr(store, operation)("send", "a", durability=None, before_commit=lambda: 1 // 0)
+    assert look(other) == before
+    assert other.quarantine_reason("a") == "unreadable"
+
+
 def test_of_many_who_want_one_entry_one_gets_it(store, other):
     """The others are told that it is busy or gone."""
     got: list[Any] = []
@@ -758,6 +832,8 @@ def test_operations_of_the_protocol_are_those_of_the_table():
         "REMOVE",
         "RECOVER",
         "QUARANTINE",
+        "RESTORE",
+        "DISCARD",
         "DIRECT_SAVE",
         "DIRECT_REMOVE",
     }

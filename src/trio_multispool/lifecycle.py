@@ -53,6 +53,8 @@ class Operation(enum.Enum):
     REMOVE = "remove"
     RECOVER = "recover"
     QUARANTINE = "quarantine"
+    RESTORE = "restore"
+    DISCARD = "discard"
     DIRECT_SAVE = "direct save"
     DIRECT_REMOVE = "direct remove"
 
@@ -77,6 +79,8 @@ STEPS: Final = {
         Step(Operation.REMOVE, (State.CHECKED_OUT,), State.NOTHING, Commit.UNLINK),
         Step(Operation.RECOVER, (State.CHECKED_OUT,), State.AVAILABLE, Commit.MOVE),
         Step(Operation.QUARANTINE, (State.CHECKED_OUT, State.AVAILABLE), State.QUARANTINED, Commit.MOVE),
+        Step(Operation.RESTORE, (State.QUARANTINED,), State.AVAILABLE, Commit.MOVE),
+        Step(Operation.DISCARD, (State.QUARANTINED,), State.NOTHING, Commit.UNLINK),
         Step(Operation.DIRECT_SAVE, (State.AVAILABLE,), State.AVAILABLE, Commit.EXCHANGE),
         Step(Operation.DIRECT_REMOVE, (State.AVAILABLE,), State.NOTHING, Commit.UNLINK),
     )

@@ -10,14 +10,14 @@ import struct
 import subprocess
 import sys
 import termios
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
-from helpers.stores import enqueue, make_store
+from helpers.stores import claim, enqueue, make_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -67,7 +67,12 @@ class Multispool:
         return process
 
     def on_terminal(
-        self, *arguments: str, columns: int = 80, at: Callable[[bytes, int], object] | None = None
+        self,
+        *arguments: str,
+        columns: int = 80,
+        at: Callable[[bytes, int], object] | None = None,
+        command: Sequence[str] = COMMAND,
+        stdout: IO[Any] | None = None,
     ) -> tuple[int, str]:
         """Run it with a terminal of its own as its standard streams; return the exit code and all that was shown.
 
@@ -76,10 +81,10 @@ class Multispool:
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         process = subprocess.Popen(
-            [*COMMAND, *arguments],
+            [*command, *arguments],
             cwd=self.directory,
             stdin=theirs,
-            stdout=theirs,
+            stdout=theirs if stdout is None else stdout,
             stderr=theirs,
             env=clean_environment(TERM="xterm-256color"),
             start_new_session=True,
@@ -180,6 +185,39 @@ def put(spool: Path) -> Iterator[Callable[..., str]]:
         return name
 
     yield put_one
+    store.close()
+
+
+IMPATIENT = [
+    sys.executable,
+    "-c",
+    """
+import sys
+from trio_multispool.cli import main, progress
+progress._PATIENCE, progress._AT_A_TIME = -1, 1
+sys.exit(main(sys.argv[1:]))
+""",
+]
+"""The command, for a person who wants to see a bar at once, however little there is to do."""
+
+
+@pytest.fixture
+def impatient() -> list[str]:
+    """Return the command that shows its bars at once."""
+    return IMPATIENT
+
+
+@pytest.fixture
+def set_aside(spool: Path, put: Callable[..., str]) -> Iterator[Callable[..., str]]:
+    """Return a function that enqueues an entry and sets it aside, as a reader does that cannot read it."""
+    store = make_store(spool)
+
+    def set_one_aside(name: str, reason: str = "not to be read", queue: str = "send", **entry: str) -> str:
+        put(name, queue=queue, **entry)
+        store.quarantine(claim(store, queue, name), reason)
+        return name
+
+    yield set_one_aside
     store.close()
 
 

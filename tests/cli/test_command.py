@@ -13,25 +13,39 @@ COMMANDS = [
     "create",
     "put",
     "ls",
+    "stats",
     "show",
     "cat",
     "work",
     "mv",
     "rm",
+    "retry",
+    "quarantine",
+    "export",
+    "import",
     "recover",
     "fsck",
     "monitor",
     "adopt",
     "completion",
 ]
+OF_QUARANTINE = ["ls", "show", "retry", "drop"]
 ON_A_SPOOL = {
     "put": ["send", "-"],
     "ls": [],
+    "stats": [],
     "show": ["one"],
     "cat": ["one"],
     "work": ["send", "--once", "--", "true"],
     "mv": ["one", "send"],
     "rm": ["one"],
+    "retry": ["send", "failed", "--all"],
+    "quarantine ls": [],
+    "quarantine show": ["one"],
+    "quarantine retry": ["--all"],
+    "quarantine drop": ["--all"],
+    "export": ["send"],
+    "import": ["send"],
     "recover": [],
     "fsck": [],
     "monitor": ["--once"],
@@ -39,10 +53,10 @@ ON_A_SPOOL = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"quarantine {command}" for command in OF_QUARANTINE)])
 def test_every_command_has_help_with_an_example(multispool, command):
     """A promise, the arguments and an example, without a traceback and without a terminal."""
-    shown = multispool.done(command, "--help")
+    shown = multispool.done(*command.split(), "--help")
     assert f"$ multispool {command}" in shown or f"| multispool {command}" in shown or f"(multispool {command}" in shown
     assert shown.startswith(f"Usage: multispool {command}")
     assert shown.splitlines()[2].strip().endswith(".")
@@ -101,7 +115,7 @@ def test_a_path_that_is_no_spool_is_refused_in_one_line(  # noqa: PLR0913, PLR09
         shutil.copytree(spool, path)
         path.chmod(0o777)
     before = snapshot(tmp_path)
-    refused = multispool(command, path, *ON_A_SPOOL[command])
+    refused = multispool(*command.split(), path, *ON_A_SPOOL[command])
     assert refused.returncode == 5
     assert refused.stdout == ""
     assert refused.stderr.startswith("multispool: '")
@@ -128,7 +142,7 @@ def test_a_spool_of_an_unknown_format_is_refused(multispool, spool):
     """A later version's spool is not touched."""
     (spool / ".spool.json").write_text('{"format": 99}')
     for command, words in ON_A_SPOOL.items():
-        refused = multispool(command, spool, *words)
+        refused = multispool(*command.split(), spool, *words)
         assert refused.returncode == 5
         assert "upgrade" in refused.stderr
 

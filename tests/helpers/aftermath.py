@@ -203,6 +203,35 @@ def _found_if_available(at: Aftermath, queue: str) -> Iterator[None]:
         assert "a" in at.state.available[queue]
 
 
+def _restore(at: Aftermath) -> Entry | None:
+    now = at.whole
+    for queue in QUEUES:
+        with _found_if_in_quarantine(at, queue):
+            at.storage.restore(queue, "a", durability=None, before_commit=nothing)
+            now = at.changed(queue)
+    return now
+
+
+def _discard(at: Aftermath) -> Entry | None:
+    now = at.whole
+    for queue in QUEUES:
+        with _found_if_in_quarantine(at, queue):
+            at.storage.discard(queue, "a", durability=None, before_commit=nothing)
+            now = None
+    return now
+
+
+@contextlib.contextmanager
+def _found_if_in_quarantine(at: Aftermath, queue: str) -> Iterator[None]:
+    is_there = "a" in at.state.quarantined.get(queue, {}) and "a" not in at.state.available[queue]
+    try:
+        yield
+    except EntryNotFound:
+        assert not is_there
+    else:
+        assert is_there
+
+
 def _direct_data_save(at: Aftermath) -> Entry | None:
     try:
         replace_data(at.storage, "a", None, LATER_DATA)
@@ -311,6 +340,8 @@ FOLLOW_UPS: dict[str, Callable[[Aftermath], Entry | None]] = {
     "reserve": _reserve,
     "reserve, give up": _reserve_and_give_up,
     "enqueue": _enqueue,
+    "restore": _restore,
+    "discard": _discard,
     "direct save": _direct_save,
     "direct remove": _direct_remove,
     "direct data save": _direct_data_save,

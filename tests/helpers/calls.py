@@ -152,6 +152,10 @@ class FailingCalls(WithoutSyncs):
         """Lock."""
         self._do("lock", fd)
 
+    def scan(self, fd: int) -> Iterator[str]:
+        """List the files a piece at a time."""
+        return self._do("scan", fd)
+
     def regular_files(self, fd: int) -> list[str]:
         """List the files."""
         return self._do("regular_files", fd)

@@ -74,7 +74,7 @@ ERRNOS = {
     "truncate": Row("ftruncate(2)", (e.EFBIG, e.EIO, e.EPERM)),
 }
 ERRNOS["exchange"] = ERRNOS["move"]
-ERRNOS["regular_files"] = ERRNOS["directories"] = ERRNOS["names"]
+ERRNOS["regular_files"] = ERRNOS["scan"] = ERRNOS["directories"] = ERRNOS["names"]
 
 CHANGING = ("create", "write", "sync", "write_out", "change_mode", "make_directory", "unlink", "move", "exchange")
 """Calls that can have had their effect, or part of it, when they report an error."""

@@ -115,6 +115,10 @@ def _dead_reservation(storage: Storage, name: str) -> None:
     storage.reserve(name).abandon()
 
 
+def _set_aside(storage: Storage, name: str) -> None:
+    storage.quarantine(_claim(storage, name), "not to be read")
+
+
 class _Two:
     """Two claims, to be settled together."""
 
@@ -175,6 +179,8 @@ OPERATIONS: dict[str, tuple[Callable[[Storage, str], Any], Callable[[Storage, st
     "release": (_claim, lambda s, _, claimed: s.release(claimed)),
     "remove": (_claim, lambda s, _, claimed: remove(s, claimed)),
     "quarantine": (_claim, lambda s, _, claimed: s.quarantine(claimed, "not to be read")),
+    "restore": (_set_aside, lambda s, n, _: s.restore("send", n, durability=None, before_commit=nothing)),
+    "discard": (_set_aside, lambda s, n, _: s.discard("send", n, durability=None, before_commit=nothing)),
     "data save": (_claim, lambda s, n, claimed: replace_data(s, n, claimed, NEW_DATA)),
     "direct save": (
         _entry,

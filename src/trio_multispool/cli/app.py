@@ -15,14 +15,20 @@ from trio_multispool.cli.cat import cat
 from trio_multispool.cli.completion import completion_command
 from trio_multispool.cli.create import create
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
+from trio_multispool.cli.exporting import export
 from trio_multispool.cli.fsck import fsck
+from trio_multispool.cli.importing import import_
 from trio_multispool.cli.ls import ls
 from trio_multispool.cli.monitor import monitor
-from trio_multispool.cli.mv import mv, rm
+from trio_multispool.cli.mv import mv
 from trio_multispool.cli.put import put
+from trio_multispool.cli.quarantine import quarantine_app
 from trio_multispool.cli.recover import recover
+from trio_multispool.cli.retry import retry
+from trio_multispool.cli.rm import rm
 from trio_multispool.cli.running import BY_SIGNAL
 from trio_multispool.cli.show import show
+from trio_multispool.cli.stats import stats
 from trio_multispool.cli.work import work
 from trio_multispool.errors import SpoolError
 
@@ -62,11 +68,15 @@ def make_app() -> App:
         create,
         put,
         ls,
+        stats,
         show,
         cat,
         work,
         mv,
         rm,
+        retry,
+        export,
+        import_,
         recover,
         fsck,
         monitor,
@@ -75,7 +85,8 @@ def make_app() -> App:
     )
     for position, command in enumerate(commands):
         usage = _USAGE if command is mv else None
-        _ = app.command(command, sort_key=position, usage=usage)
+        _ = app.command(command, name=command.__name__.rstrip("_"), sort_key=position, usage=usage)
+    _ = app.command(quarantine_app(sort_key=commands.index(retry)))
     install = app.register_install_completion_command  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # its keyword arguments are untyped
     install(help="Install the completion for your shell, and exit.")
     return app

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from trio_multispool.cli.opening import looking
 from trio_multispool.errors import SpoolError
+from trio_multispool.lifecycle import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +34,17 @@ def entry_names(context: CompletionContext) -> list[str]:
     try:
         with looking(_spool(context)) as storage:
             return list(itertools.islice(_beginning(storage, context.incomplete), _MANY))
+    except SpoolError:
+        return []
+
+
+def quarantined_names(context: CompletionContext) -> list[str]:
+    """Offer the entries that were set aside and begin with what was typed."""
+    try:
+        with looking(_spool(context)) as storage:
+            items = storage.inventory(None, State.QUARANTINED)
+            names = (item.name for item in items if item.name.startswith(context.incomplete))
+            return list(itertools.islice(names, _MANY))
     except SpoolError:
         return []
 

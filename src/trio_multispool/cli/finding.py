@@ -18,19 +18,26 @@ def find(storage: DirectoryStorage, name: str) -> Item:
     """Return what an onlooker sees of an entry; ends the command if there is none of that name."""
     if (fault := invalid_name(name)) is not None:
         raise fault
-    for queue in storage.queues():
-        if storage.contains(queue, name):
-            found = storage.stat(queue, name)
-            return Item(name, Place(queue, State.AVAILABLE), found.size, found.modified_at, None)
-    for item in storage.inventory():
-        if item.name == name:
-            return item
+    for _ in range(2):  # it may have moved, from where was not yet looked to where was looked already
+        for queue in storage.queues():
+            if storage.contains(queue, name):
+                found = storage.stat(queue, name)
+                return Item(name, Place(queue, State.AVAILABLE), found.size, found.modified_at, None)
+        for state in (State.CHECKED_OUT, State.QUARANTINED):
+            for item in storage.inventory(None, state):
+                if item.name == name:
+                    return item
     raise Failure(f"there is no entry {name!r} in {storage.path!r}", Exit.NOT_FOUND)
 
 
-def find_available(storage: DirectoryStorage, name: str) -> str:
-    """Return the queue in which an entry can be had; ends the command, saying why, if it cannot."""
+def find_available(storage: DirectoryStorage, name: str, source: str | None = None) -> str:
+    """Return the queue in which an entry can be had; ends the command, saying why, if it cannot.
+
+    With `source`, it is to be of that queue.
+    """
     item = find(storage, name)
+    if source not in (None, item.place.queue):
+        raise Failure(f"entry {name!r} is of {item.place.queue!r}, not of {source!r}", Exit.NOT_FOUND)
     match item.place.state:
         case State.AVAILABLE:
             return item.place.queue

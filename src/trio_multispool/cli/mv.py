@@ -1,18 +1,17 @@
-"""`multispool mv` and `multispool rm`: check entries out, and move or remove them."""
+"""`multispool mv`: check entries out, and move them to another queue."""
 
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from trio_multispool.cli import output
 from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
-from trio_multispool.cli.completing import entry_names, names_or_queues
+from trio_multispool.cli.completing import names_or_queues, queue_names
 from trio_multispool.cli.exits import Exit, Failure
-from trio_multispool.cli.opening import looking, require_queues
-from trio_multispool.cli.settling import settle_each
+from trio_multispool.cli.moving import Task, carry_out
+from trio_multispool.cli.selecting import DryRun, Selection, criteria_of, is_given
 
 
-def mv(
+def mv(  # noqa: PLR0913  # what a person can say on the command line
     spool: SpoolPath,
     /,
     *names_and_queue: Annotated[
@@ -20,50 +19,34 @@ def mv(
         Parameter(
             name="NAME... QUEUE",
             required=True,
-            help="The entries, and last the queue to move them to.",
+            help="The entries, unless they are selected, and last the queue to move them to.",
             completer=names_or_queues,
         ),
     ],
+    source: Annotated[
+        str | None, Parameter(name="--from", help="Select entries of this queue alone.", completer=queue_names)
+    ] = None,
+    selection: Selection | None = None,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
     trust_file_system: TrustFileSystem = False,
 ) -> int:
     """Move entries to another queue.
 
     Each is checked out and saved to the queue, metadata and data unchanged, so that no worker has it meanwhile. One
-    that is being worked on is left alone. All are tried; the exit code is that of the first that failed.
+    that is being worked on is left alone. Of those that are named, all are tried; the exit code is that of the first
+    that failed. A selection takes what is available and fits, and the number of entries that were moved is printed.
 
     ```console
     $ multispool mv var/mail 20261124T013810.123456789Z-8f31c2aa retry
+    $ multispool mv var/mail archive --from done --older-than 2d
     ```
     """
     *names, queue = names_and_queue
-    if not names:
+    if not names and source is None and not is_given(selection):
         raise Failure("mv wants entries and a queue: multispool mv SPOOL NAME... QUEUE", Exit.USAGE)
-    with looking(spool) as storage:
-        require_queues(storage, [queue])
-    settled, code = settle_each(spool, names, queue, trust_file_system=trust_file_system)
-    if as_json:
-        output.document([{"name": name, "from": source, "to": queue} for name, source in settled])
-    return code
-
-
-def rm(
-    spool: SpoolPath,
-    /,
-    *names: Annotated[str, Parameter(name="NAME", required=True, help="The entries to remove.", completer=entry_names)],
-    as_json: AsJson = False,
-    trust_file_system: TrustFileSystem = False,
-) -> int:
-    """Remove entries, with their data.
-
-    Each is checked out and removed, so that none goes from under a worker's hands. All are tried; the exit code is that
-    of the first that failed.
-
-    ```console
-    $ multispool rm var/mail 20261124T013810.123456789Z-8f31c2aa
-    ```
-    """
-    settled, code = settle_each(spool, names, None, trust_file_system=trust_file_system)
-    if as_json:
-        output.document([{"name": name, "from": source} for name, source in settled])
-    return code
+    if source == queue:
+        raise Failure(f"the two queues are the same: {queue!r}", Exit.USAGE)
+    criteria = criteria_of(selection, names, more=source is not None)
+    task = Task(spool, source, queue, dry_run=dry_run, as_json=as_json, trust_file_system=trust_file_system)
+    return carry_out(task, names, criteria)

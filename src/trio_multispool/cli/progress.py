@@ -16,10 +16,13 @@ from trio_multispool.clock import stopwatch
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from rich.progress import ProgressColumn
+    from rich.progress import ProgressColumn, TaskID
 
 _PATIENCE: Final = 0.5
 """Seconds after which a person wants to see that something goes on."""
+
+_AT_A_TIME: Final = 256
+"""How many are counted between two looks at the clock."""
 
 
 def error_console() -> Console:
@@ -87,31 +90,55 @@ def bar(total: int | None, *, shown: bool = True, sizes: bool = False) -> Genera
 
 
 @contextlib.contextmanager
-def counting(what: str) -> Generator[Callable[[], None]]:
-    """Give a function to call for each thing seen; the count is shown when it takes long."""
+def counting(what: str, total: Callable[[], int] | None = None) -> Generator[Callable[[], None]]:
+    """Give a function to call for each thing seen; a bar is shown when it takes long.
+
+    `total` is asked how many there are, for the bar, when it is to be shown and not before.
+    """
     if not output.is_terminal(sys.stderr):
         yield lambda: None
         return
-    elapsed = stopwatch()
-    progress = Progress(
-        TextColumn(f"{{task.completed:,}} {what}"),
-        console=error_console(),
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
-    task = progress.add_task("")
-    started = False
+    with contextlib.ExitStack() as stack:
+        counter = _Counter(what, total, stack)
+        yield counter.count
 
-    def count() -> None:
-        nonlocal started
-        progress.advance(task)
-        if not started and elapsed() > _PATIENCE:
-            started = True
-            progress.start()
 
-    try:
-        yield count
-    finally:
-        if started:
-            progress.stop()
+@final
+class _Counter:
+    """Counts, and moves a bar now and then: to move it for each of a million would take most of the time."""
+
+    def __init__(self, what: str, total: Callable[[], int] | None, stack: contextlib.ExitStack) -> None:
+        self._what = what
+        self._total = total
+        self._stack = stack
+        self._elapsed = stopwatch()
+        self._seen = 0
+        self._bar: tuple[Progress, TaskID] | None = None
+
+    def count(self) -> None:
+        self._seen += 1
+        if self._seen % _AT_A_TIME == 0 and (self._bar is not None or self._elapsed() > _PATIENCE):
+            self._move()
+
+    def _move(self) -> None:
+        if self._bar is None:
+            total = None if self._total is None else self._total()
+            progress = Progress(
+                BarColumn(),
+                TextColumn(f"{{task.completed:,}} of {{task.total:,}} {self._what}" if total else _counted(self._what)),
+                TimeRemainingColumn(),
+                console=error_console(),
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._bar = self._stack.enter_context(progress), progress.add_task("", total=total)
+        progress, task = self._bar
+        task_total = progress.tasks[task].total
+        if task_total is not None and task_total < self._seen:  # the queue has grown since it was counted
+            progress.update(task, total=self._seen)
+        progress.update(task, completed=self._seen)
+
+
+def _counted(what: str) -> str:
+    return f"{{task.completed:,}} {what}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from typing import TYPE_CHECKING, Final, final
 
@@ -11,7 +12,7 @@ from trio_multispool.cli.exits import Failure
 from trio_multispool.errors import SpoolError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 
 BY_SIGNAL: Final = 128
 """Added to the number of the signal that ended the command, as shells do."""
@@ -29,6 +30,28 @@ class Ending:
         """The signal that ends it."""
         self.hurry: trio.Event = trio.Event()
         """Set when a second signal comes: whoever sent it will not wait."""
+
+
+@contextlib.contextmanager
+def stopped_by_signals(stop: Callable[[], None]) -> Generator[Ending]:
+    """Call `stop` at the first signal that would end the command, for work that blocks; the end is the block's to make.
+
+    Nothing is raised where a signal comes in, so what the block is doing is never torn.
+    """
+    ending = Ending()
+
+    def end(number: int, _frame: object) -> None:
+        if ending.signal is None:
+            ending.signal = signal.Signals(number)
+            stop()
+
+    wanted = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, end) for number in wanted}
+    try:
+        yield ending
+    finally:
+        for number, handler in previous.items():
+            _ = signal.signal(number, handler)
 
 
 def run(work: Callable[[Ending], Awaitable[int]]) -> int:

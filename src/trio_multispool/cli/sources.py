@@ -48,6 +48,40 @@ class Stop:
 
 
 @final
+class Pipe:
+    """Standard input, read so that the command can be ended while it waits for more."""
+
+    def __init__(self, stop: Stop) -> None:
+        """Begin where standard input is."""
+        if sys.stdin is None:
+            raise Failure("standard input is closed")
+        self._fd = sys.stdin.fileno()
+        self._stop = stop
+
+    def read(self, size: int) -> bytes:
+        """Return so many bytes, or fewer at the end; raises `Interrupted` when the command is to end."""
+        pieces: list[bytes] = []
+        while size and (piece := self._piece(size)):
+            pieces.append(piece)
+            size -= len(piece)
+        return b"".join(pieces)
+
+    def _piece(self, size: int) -> bytes:
+        wake = select.poll()
+        wake.register(self._fd, select.POLLIN)
+        wake.register(self._stop.reading_end, select.POLLIN)
+        while True:
+            if any(fd == self._stop.reading_end for fd, _ in wake.poll()):
+                raise Interrupted
+            try:
+                return os.read(self._fd, size)
+            except BlockingIOError:  # somebody else was faster at a standard input that several share
+                continue
+            except OSError as error:
+                raise unreadable(STANDARD_INPUT, error) from error
+
+
+@final
 class Source:
     """An open file that is to become the data of an entry."""
 

@@ -57,7 +57,8 @@ def _check(context: Context, queue: str, name: str) -> None:
         raise NotARegularFile(layout.full(queue, name))
 
 
-def _catch_up(context: Context, name: str, plan: SyncPlan) -> None:
+def catch_up_with(context: Context, name: str, plan: SyncPlan) -> None:
+    """Sync what earlier operations may have left unsynced about an entry, if the plan asks for it."""
     if plan.catch_up:
         context.syncs.file(DATA, name)
         for directory in catch_up(context.layout):
@@ -85,7 +86,7 @@ def replace_metadata(  # noqa: PLR0913  # each is a word of the operation
         locked_if_possible(context, name),
         unsafe_temporary(context, name, write, sync=plan.before) as new,
     ):
-        _catch_up(context, name, plan)
+        catch_up_with(context, name, plan)
         before_commit()
         if not commits.exchange(layout, (TEMPORARY, new.name), queue, name):
             raise EntryNotFound(queue, name)
@@ -106,7 +107,7 @@ def delete(
     plan = syncs.plan(durability)
     _check(context, queue, name)
     with locked_if_possible(context, name) as locked:
-        _catch_up(context, name, plan)
+        catch_up_with(context, name, plan)
         if plan.before:  # or power loss could bring back a check-out that was returned
             syncs.directory(directory_of(Place(queue, State.CHECKED_OUT)))
         before_commit()

@@ -8,11 +8,23 @@ from typing import TYPE_CHECKING, TypeVar
 from trio_multispool.durability import Durability
 from trio_multispool.errors import EntryNotFound, OutOfSpace, ReadOnlySpool, TooManyOpenFiles
 from trio_multispool.lifecycle import Place, State
-from trio_multispool.storage import creation, data, direct, examining, mending, noting, recovery, reserving, settling
+from trio_multispool.storage import (
+    creation,
+    data,
+    direct,
+    examining,
+    mending,
+    noting,
+    quarantined,
+    reading,
+    recovery,
+    reserving,
+    settling,
+)
 from trio_multispool.storage.context import Context
 from trio_multispool.storage.files import read_file
 from trio_multispool.storage.format import read_format
-from trio_multispool.storage.inventory import inventory
+from trio_multispool.storage.inventory import count, inventory
 from trio_multispool.storage.layout import DATA, REASONS, directory_of
 from trio_multispool.storage.locks import locks_at_a_time
 from trio_multispool.storage.protocol import Enqueueing, Removing, Saving
@@ -175,6 +187,16 @@ class DirectoryStorage:
         except FileNotFoundError as error:
             raise EntryNotFound(place.queue, name) from error
 
+    def stat_at(self, place: Place, name: str) -> Stat:
+        """Look at an entry's metadata file wherever it is."""
+        directory = directory_of(place)
+        with self._layout.doing("look at", directory, name):
+            try:
+                found = self._layout.calls.stat(name, self._layout.fd(directory))
+            except FileNotFoundError as error:
+                raise EntryNotFound(place.queue, name) from error
+        return data.as_stat(found, self._layout.full(directory, name))
+
     def quarantine_reason(self, name: str) -> str | None:
         """Return why an entry was set aside."""
         try:
@@ -231,6 +253,24 @@ class DirectoryStorage:
         """Set the entry aside."""
         settling.quarantine(self._context, claim, reason)
 
+    def restore(
+        self,
+        queue: str,
+        name: str,
+        *,
+        to: str | None = None,
+        durability: Durability | None,
+        before_commit: Callable[[], None],
+    ) -> None:
+        """Put back what was set aside."""
+        quarantined.restore(self._context, queue, name, to=to, durability=durability, before_commit=before_commit)
+
+    def discard(
+        self, queue: str, name: str, *, durability: Durability | None, before_commit: Callable[[], None]
+    ) -> None:
+        """Delete what was set aside."""
+        quarantined.discard(self._context, queue, name, durability=durability, before_commit=before_commit)
+
     def claims_unsafe(self, queue: str) -> list[DirectoryClaim]:
         """Return claims on what others have."""
         return settling.claims_unsafe(self._context, queue)
@@ -258,6 +298,10 @@ class DirectoryStorage:
     def read_data(self, name: str, read: Callable[[BinaryIO], T]) -> T:
         """Read the entry's data."""
         return data.read_data(self._context, name, read)
+
+    def read_entry(self, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
+        """Read a whole entry under its lock."""
+        return reading.read_entry(self._context, queue, name, read)
 
     def replace_data(
         self,
@@ -322,9 +366,13 @@ class DirectoryStorage:
         """Return the queues on disk."""
         return self._layout.queues()
 
-    def inventory(self, queue: str | None = None) -> Iterator[Item]:
+    def inventory(self, queue: str | None = None, state: State | None = None) -> Iterator[Item]:
         """Yield every entry."""
-        return inventory(self._layout, queue)
+        return inventory(self._layout, queue, state)
+
+    def count(self, queue: str | None = None, state: State | None = None) -> int:
+        """Count entries."""
+        return count(self._layout, queue, state)
 
     def is_adopted(self) -> bool:
         """Look for `.spool.json`."""

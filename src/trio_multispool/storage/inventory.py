@@ -13,29 +13,49 @@ from trio_multispool.storage.data import as_stat
 from trio_multispool.storage.layout import REGISTRY, directory_of
 from trio_multispool.storage.noting import read_notes
 from trio_multispool.storage.protocol import Item
+from trio_multispool.storage.trouble import as_spool_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from trio_multispool.stats import Stat
     from trio_multispool.storage.layout import Layout
 
 _LOCKS: Final = "/proc/locks"
 
 
-def inventory(layout: Layout, queue: str | None) -> Iterator[Item]:
-    """Yield every entry in every place, or of one queue. What moves while it is read may be missed or seen twice."""
+def inventory(layout: Layout, queue: str | None, state: State | None = None) -> Iterator[Item]:
+    """Yield every entry in every place, or of one queue or state, in no order.
+
+    What moves while it is read may be missed or seen twice. Nothing is held: a queue may be larger than memory.
+    """
     for place in layout.places(queue):
+        if state not in (None, place.state):
+            continue
         directory = directory_of(place)
         owners = lock_owners() if place.state is State.CHECKED_OUT else {}
-        for name in layout.entry_names(directory):
-            with layout.doing("look at", directory, name):
-                try:
-                    found = as_stat(layout.calls.stat(name, layout.fd(directory)), layout.full(directory, name))
-                except (FileNotFoundError, NotARegularFile):  # it has gone, or been replaced, since it was listed
-                    continue
-            owner = _owner(layout, name, owners) if owners else None
-            progress = progress_in(read_notes(layout, name)) if place.state is State.CHECKED_OUT else None
-            yield Item(name, place, found.size, found.modified_at, owner, progress)
+        for name in layout.each_entry_name(directory):
+            found = _looked_at(layout, directory, name)
+            if found is not None:
+                owner = _owner(layout, name, owners) if owners else None
+                progress = progress_in(read_notes(layout, name)) if place.state is State.CHECKED_OUT else None
+                yield Item(name, place, found.size, found.modified_at, owner, progress)
+
+
+def _looked_at(layout: Layout, directory: str, name: str) -> Stat | None:
+    """Look at one of a million files; `None` if it has gone, or been replaced, since it was listed."""
+    try:
+        return as_stat(layout.calls.stat(name, layout.fd(directory)), directory)
+    except (FileNotFoundError, NotARegularFile):
+        return None
+    except OSError as error:
+        raise as_spool_error(error, "look at", layout.full(directory, name)) from error
+
+
+def count(layout: Layout, queue: str | None, state: State | None = None) -> int:
+    """Return how many entries `inventory` would yield, much faster: they are not looked at."""
+    places = [place for place in layout.places(queue) if state in (None, place.state)]
+    return sum(1 for place in places for _ in layout.each_entry_name(directory_of(place)))
 
 
 def _owner(layout: Layout, name: str, owners: dict[tuple[int, int, int], int]) -> int | None:

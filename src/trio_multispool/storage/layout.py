@@ -30,7 +30,7 @@ from trio_multispool.names import invalid_name
 from trio_multispool.storage.trouble import as_spool_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
 
     from trio_multispool.storage.syscalls import SystemCalls
 
@@ -230,15 +230,22 @@ class Layout:
             if (state is None or place.state is state) and self.holds(directory_of(place), name)
         ]
 
-    def is_in_any(self, places: list[Place], name: str) -> bool:
-        """Tell whether the entry is in any of these places; ends at the first."""
-        return any(self.holds(directory_of(place), name) for place in places)
+    def in_how_many(self, places: list[Place], name: str) -> int:
+        """Return in how many of these places the entry is."""
+        return sum(self.holds(directory_of(place), name) for place in places)
 
     def entry_names(self, directory: str) -> list[str]:
         """Return the valid names of regular files in a directory, sorted."""
         with self.doing("list", directory), self.fresh_fd(directory) as fd:
             found = self.calls.regular_files(fd)
         return sorted(name for name in found if invalid_name(name) is None)
+
+    def each_entry_name(self, directory: str) -> Iterator[str]:
+        """Yield what `entry_names` returns, in no order, without holding it all: for onlookers at large queues."""
+        with self.doing("list", directory), self.fresh_fd(directory) as fd:
+            for name, is_file, _ in self.calls.scan(fd):
+                if is_file and invalid_name(name) is None:
+                    yield name
 
     def ensure_directory(self, directory: str) -> None:
         """Make a directory below the spool if it is missing, with the spool's mode."""

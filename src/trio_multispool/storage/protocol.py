@@ -228,6 +228,10 @@ class Storage(Protocol[C, R]):
         """Return an entry's metadata from the place where it was seen, or raise `EntryNotFound`; locks nothing."""
         ...
 
+    def stat_at(self, place: Place, name: str) -> Stat:
+        """Return size and age of an entry's metadata in the place where it was seen, or raise `EntryNotFound`."""
+        ...
+
     def quarantine_reason(self, name: str) -> str | None:
         """Return what was written down when the entry was set aside, if it was."""
         ...
@@ -275,6 +279,27 @@ class Storage(Protocol[C, R]):
         """Settle: set the entry aside for a person to look at, with the reason."""
         ...
 
+    def restore(
+        self,
+        queue: str,
+        name: str,
+        *,
+        to: str | None = None,
+        durability: Durability | None,
+        before_commit: Callable[[], None],
+    ) -> None:
+        """Put an entry that was set aside back into its queue, or into the queue `to`, as it is.
+
+        Raises `EntryNotFound` if it is not in quarantine, and `EntryBusy` if somebody is at it.
+        """
+        ...
+
+    def discard(
+        self, queue: str, name: str, *, durability: Durability | None, before_commit: Callable[[], None]
+    ) -> None:
+        """Delete an entry that was set aside, with its data and its reason. Raises as `restore` does."""
+        ...
+
     def claims_unsafe(self, queue: str) -> list[C]:
         """Return claims on what others have checked out of a queue; settling one takes it from its owner."""
         ...
@@ -299,6 +324,13 @@ class Storage(Protocol[C, R]):
 
     def read_data(self, name: str, read: Callable[[BinaryIO], T]) -> T:
         """Return what `read` makes of the entry's data, or raise `DataNotFound`. Passes on what `read` raises."""
+        ...
+
+    def read_entry(self, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
+        """Return what `read` makes of an available entry's metadata, their size and age, and its data.
+
+        Nobody can check the entry out meanwhile, and it is not moved. Raises `DataNotFound`, and what `read` raises.
+        """
         ...
 
     def replace_data(
@@ -367,8 +399,15 @@ class Storage(Protocol[C, R]):
         """Return the names of all queues that the store has, sorted, known to this program or not."""
         ...
 
-    def inventory(self, queue: str | None = None) -> Iterator[Item]:
-        """Yield every entry in every place, or in those of one queue; writes nothing."""
+    def inventory(self, queue: str | None = None, state: State | None = None) -> Iterator[Item]:
+        """Yield every entry in every place, or in those of one queue or state, in no order; writes nothing.
+
+        Holds nothing: a queue may be larger than memory.
+        """
+        ...
+
+    def count(self, queue: str | None = None, state: State | None = None) -> int:
+        """Return how many entries `inventory` would yield, in a fraction of its time."""
         ...
 
     def is_adopted(self) -> bool:

@@ -7,6 +7,8 @@ looked up while the lock is held; if any place cannot be read, nothing is collec
 Two copies of one name can only come from a file system that does not keep the order of renames across power loss, or
 from one without `RENAME_NOREPLACE`: the copy that is available, or in quarantine, is the later state, so the
 checked-out one is dropped. Of several that are checked out, the one that was moved last (`st_ctime`) is the latest.
+An entry that is available and in quarantine was being restored, which is the one step between the two: the copy in
+quarantine is dropped.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from trio_multispool.storage.layout import (
     DATA_PREFIX,
     NOTES,
     NOTES_PREFIX,
+    REASONS,
     REGISTRY,
     TEMPORARY,
     UNSAFE_PREFIX,
@@ -127,6 +130,8 @@ def recover_name(context: Context, name: str) -> Recovered | None:
                 context.log.warning("dropped an older copy of entry %s from %s", name, layout.full(directory_of(place)))
             elif _put_back_unannotated(context, place, name):
                 put_back = Recovered(name, place.queue)
+        for place in _stale(layout.places_of(name)):
+            _ = commits.unlink(layout, directory_of(place), name)
         if collect_if_nowhere(context, name):
             return Recovered(name, None)
         unlink_if_there(layout, TEMPORARY, name)
@@ -174,6 +179,16 @@ def _is_elsewhere(context: Context, name: str) -> bool:
     return any(place.state is not State.CHECKED_OUT for place in context.layout.places_of(name))
 
 
+def _stale(places: list[Place]) -> list[Place]:
+    """Return those places of an entry that hold an earlier state of it than another does."""
+    states = {place.state for place in places}
+    if State.AVAILABLE in states:
+        return [place for place in places if place.state is not State.AVAILABLE]
+    if State.QUARANTINED in states:
+        return [place for place in places if place.state is State.CHECKED_OUT]
+    return []
+
+
 def may_have_copies(context: Context, name: str, links: int) -> bool:
     """Tell whether an entry that is available, in a file with so many links, may be checked out as well.
 
@@ -184,7 +199,7 @@ def may_have_copies(context: Context, name: str, links: int) -> bool:
 
 
 def drop_stale_copies(context: Context, name: str) -> None:
-    """Unlink the checked-out copies of an entry that is elsewhere too; under its lock.
+    """Unlink the copies of an entry that are earlier states of it, of one checked out above all; under its lock.
 
     For whoever takes the entry before a recovery does: a copy that outlived what becomes of the entry would be put back
     as a second one, or after a removal as one without data.
@@ -192,10 +207,8 @@ def drop_stale_copies(context: Context, name: str) -> None:
     layout = context.layout
     if not context.adopted:  # without locks, the copy may be somebody's
         return
-    stale = layout.places_of(name, State.CHECKED_OUT)
-    if stale and _is_elsewhere(context, name):
-        for place in stale:
-            _ = commits.unlink(layout, directory_of(place), name)
+    for place in _stale(layout.places_of(name)):
+        _ = commits.unlink(layout, directory_of(place), name)
     if context.doubtful is not None:
         context.doubtful.discard(name)
 
@@ -226,8 +239,15 @@ def collect_if_nowhere(context: Context, name: str) -> bool:
         return False
     if context.adopted:
         collect_leftovers(context, name)
+        forget_reason(context, name)
     unlink_if_there(context.layout, REGISTRY, name)
     return True
+
+
+def forget_reason(context: Context, name: str) -> None:
+    """Unlink what was written down when an entry was set aside, if it was."""
+    if context.layout.optional_fd(REASONS) is not None:
+        unlink_if_there(context.layout, REASONS, name)
 
 
 def sweep(context: Context) -> Iterator[Recovered]:
@@ -239,13 +259,13 @@ def _sweep(context: Context, act: _Act) -> Iterator[Recovered | SpoolError]:
     if not context.is_adopted():
         return
     layout = context.layout
-    for directory in (REGISTRY, DATA, NOTES):
+    for directory in (REGISTRY, DATA, NOTES, REASONS):
         if layout.optional_fd(directory) is None:
             continue
         places = layout.places()  # for looks without the lock, which spare most names: under it, they are listed again
         for name in layout.entry_names(directory):
             # The second look is for entries that were moving during the first.
-            if layout.is_in_any(places, name) or layout.is_in_any(places, name):
+            if layout.in_how_many(places, name) == 1 or layout.in_how_many(places, name) == 1:
                 continue
             found = _act_or_pass_over(context, name, act)
             if found is not None:

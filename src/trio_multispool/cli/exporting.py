@@ -1,0 +1,81 @@
+"""`multispool export`: write a queue to standard output, as a tar archive."""
+
+import io
+import sys
+from typing import BinaryIO
+
+import msgspec
+
+from trio_multispool.cli import output
+from trio_multispool.cli.archive import DATA, METADATA, Writer
+from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath
+from trio_multispool.cli.exits import Exit, Failure, code_of, said
+from trio_multispool.cli.opening import looking, require_queues
+from trio_multispool.cli.progress import bar
+from trio_multispool.errors import AccessDenied, DataNotFound, EntryBusy, NotARegularFile, SpoolError
+from trio_multispool.lifecycle import State
+from trio_multispool.stats import Stat
+from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.verdicts import Unavailable
+
+
+def export(spool: SpoolPath, queue: QueueName, /, *, as_json: AsJson = False) -> int:
+    """Write the entries of a queue to standard output, as a tar archive.
+
+    Each entry is two members, `NAME/metadata` and `NAME/data`, in the order of names. It is locked while it is read, so
+    that no worker can take it, and it is not moved: nothing in the spool changes, and nothing has to be put back if the
+    command is killed. What is checked out is left out, and so is, with a word and exit code 4, what somebody has
+    locked.
+
+    With `--json`, what was exported is told on standard error.
+
+    ```console
+    $ multispool export var/mail failed > failed.tar
+    $ multispool export var/mail send | ssh elsewhere multispool import var/mail send
+    ```
+    """
+    if output.is_terminal(sys.stdout):
+        raise Failure("an archive is not for a terminal; redirect standard output", Exit.USAGE)
+    exported: list[str] = []
+    codes: list[int] = []
+    with looking(spool) as storage:
+        require_queues(storage, [queue])
+        names = storage.names(queue)
+        with output.writing() as out, bar(len(names)) as shown:
+            writer = Writer(out.buffer)
+            for name in names:
+                try:
+                    if _export(storage, queue, name, writer):
+                        exported.append(name)
+                except (EntryBusy, DataNotFound, NotARegularFile, AccessDenied) as error:  # of this entry alone
+                    codes.append(code_of(error))
+                    shown.remark(f"multispool: {output.printable(said(error))}; not exported")
+                shown.advance()
+            writer.end()
+        left_out = storage.count(queue, State.CHECKED_OUT)
+    if as_json:
+        told = {"queue": queue, "exported": exported, "checked_out": left_out}
+        output.remark(msgspec.json.encode(told).decode())
+    elif left_out:
+        what = "1 entry is" if left_out == 1 else f"{left_out} entries are"
+        output.complain(f"note: {what} checked out, and not exported")
+    return codes[0] if codes else Exit.SUCCESS
+
+
+def _export(storage: DirectoryStorage, queue: str, name: str, writer: Writer) -> bool:
+    """Write one entry; `False` if it has moved on since it was listed."""
+
+    def write(metadata: bytes, found: Stat, file: BinaryIO) -> None:
+        size = file.seek(0, io.SEEK_END)
+        _ = file.seek(0)
+        modified_at = found.modified_at.timestamp()
+        writer.add(name, METADATA, modified_at, len(metadata), io.BytesIO(metadata))
+        try:
+            writer.add(name, DATA, modified_at, size, file)
+        except SpoolError as error:
+            raise Failure(f"{said(error)}; the archive is incomplete") from error
+
+    answer = storage.read_entry(queue, name, write)
+    if answer is Unavailable.BUSY:
+        raise EntryBusy(name)
+    return answer is None

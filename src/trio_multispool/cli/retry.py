@@ -1,0 +1,39 @@
+"""`multispool retry`: give entries of one queue back to another."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
+from trio_multispool.cli.completing import entry_names, queue_names
+from trio_multispool.cli.exits import Exit, Failure
+from trio_multispool.cli.moving import Task, carry_out
+from trio_multispool.cli.selecting import DryRun, Selection, criteria_of
+
+
+def retry(  # noqa: PLR0913  # what a person can say on the command line
+    spool: SpoolPath,
+    source: Annotated[str, Parameter(name="FROM", help="The queue in which they are.", completer=queue_names)],
+    to: Annotated[str, Parameter(name="TO", help="The queue to move them to.", completer=queue_names)],
+    /,
+    *names: Annotated[str, Parameter(name="NAME", help="The entries; or select them.", completer=entry_names)],
+    selection: Selection | None = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    trust_file_system: TrustFileSystem = False,
+) -> int:
+    """Give entries of one queue back to another, to be tried again.
+
+    Each is checked out and saved to the other queue, metadata and data unchanged. What workers have is passed over. The
+    number of entries that were moved is printed.
+
+    ```console
+    $ multispool retry var/mail failed send --older-than 1h --meta status=75
+    $ multispool retry var/mail failed send --all
+    ```
+    """
+    if source == to:
+        raise Failure(f"the two queues are the same: {source!r}", Exit.USAGE)
+    criteria = criteria_of(selection, names)
+    task = Task(spool, source, to, dry_run=dry_run, as_json=as_json, trust_file_system=trust_file_system)
+    return carry_out(task, names, criteria)
