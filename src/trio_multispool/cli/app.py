@@ -21,6 +21,7 @@ from trio_multispool.cli.put import put
 from trio_multispool.cli.recover import recover
 from trio_multispool.cli.running import BY_SIGNAL
 from trio_multispool.cli.show import show
+from trio_multispool.cli.top import top
 from trio_multispool.cli.work import work
 from trio_multispool.errors import SpoolError
 
@@ -56,7 +57,20 @@ def make_app() -> App:
     """Return the command line."""
     app = App(name="multispool", help=_HELP, version=_version, help_format="markdown", result_action="return_value")
     completion = completion_command(lambda shell: app.generate_completion(shell=shell))
-    commands: tuple[Callable[..., int], ...] = (create, put, ls, show, cat, work, mv, rm, recover, adopt, completion)
+    commands: tuple[Callable[..., int], ...] = (
+        create,
+        put,
+        ls,
+        show,
+        cat,
+        top,
+        work,
+        mv,
+        rm,
+        recover,
+        adopt,
+        completion,
+    )
     for position, command in enumerate(commands):
         usage = _USAGE if command is mv else None
         _ = app.command(command, sort_key=position, usage=usage)
