@@ -9,12 +9,13 @@ import sys
 
 import pytest
 
-COMMANDS = ["create", "put", "ls", "show", "cat", "work", "mv", "rm", "recover", "adopt", "completion"]
+COMMANDS = ["create", "put", "ls", "show", "cat", "top", "work", "mv", "rm", "recover", "adopt", "completion"]
 ON_A_SPOOL = {
     "put": ["send", "-"],
     "ls": [],
     "show": ["one"],
     "cat": ["one"],
+    "top": [],
     "work": ["send", "--once", "--", "true"],
     "mv": ["one", "send"],
     "rm": ["one"],

@@ -40,7 +40,7 @@ def problems_of(look: Look) -> dict[str, Problem]:
         found += [
             Problem(
                 f"ownerless/{held.queue}/{held.name}",
-                f"{held.queue}: no living owner is seen of {held.name}",
+                f"{held.queue}/{held.name}: no living owner",
                 held.queue,
                 held.name,
             )

@@ -27,6 +27,9 @@ _FRAME: Final = 3
 _LEAST_PATH: Final = 12
 """So many cells of the spool's path are shown in any case."""
 
+_NOTEWORTHY: Final = 2
+"""So much rarer than wanted, looks are said to be rare."""
+
 _SMALLEST: Final = (20, 6)
 """Columns and lines without which nothing can be shown."""
 
@@ -80,8 +83,7 @@ def _title(scene: Scene, width: int) -> Text:
     inside = [] if scene.view.listing is None else [scene.view.listing.queue]
     if scene.view.details is not None:
         inside.append(scene.view.details.name)
-    arrow = "  >  " if scene.plain else "  →  "
-    into = "".join(arrow + printable(step) for step in inside)
+    into = "".join(f"  →  {printable(step)}" for step in inside)
     head = " multispool top  "
     where = fit_end(printable(scene.path), max(_LEAST_PATH, width - len(right) - cell_len(head + into)))
     return Text(fit(head + where + into, width - len(right)) + right, _TITLE, no_wrap=True, end="")
@@ -117,7 +119,7 @@ def _looking(scene: Scene) -> tuple[str, str]:
     if look is None:
         return "", ""
     interval = look.took + scene.pause
-    if interval > scene.every * 1.01:
+    if interval > scene.every * _NOTEWORTHY:
         return f"a look takes {duration(look.took)}, so one every {duration(interval)}", "yellow"
     return f"a look every {duration(interval)}, taking {duration(look.took)}", "dim"
 
@@ -135,13 +137,13 @@ def _foot(scene: Scene, width: int) -> Text:
 
 def _hints(view: View) -> str:
     if view.help:
-        return "any key: back   q: quit"
+        return "any key back  q quit"
     if view.details is not None:
-        again = "r: retry   d: drop   " if view.details.state is State.QUARANTINED else ""
-        return f"esc: back   ↑ ↓: scroll   {again}q: quit"
+        again = "r retry  d drop  " if view.details.state is State.QUARANTINED else ""
+        return f"esc back  ↑↓ scroll  {again}p pause  h help  q quit"
     if view.listing is not None:
-        return "esc: back  ↑↓: move  enter: look into  r: retry  d: drop  h: help  q: quit"
-    return "↑↓ tab: move  enter: look into  s 1-7: sort  r: retry  d: drop  h: help  q: quit"
+        return "esc back  ↑↓ move  enter look into  r retry  d drop  p pause  h help  q quit"
+    return "↑↓ tab move  enter look into  s 1-7 sort  r retry  d drop  h help  q quit"
 
 
 def _body(scene: Scene, room: int, width: int) -> list[Text]:
@@ -205,11 +207,11 @@ HELP: Final = (
     "h ?                     help               q ctrl-c  quit",
     "",
     "DEPTH   entries available               HELD   entries checked out",
-    "IN OUT  entries that appeared and went, a second, over the last ten; those that",
+    "IN OUT  entries that appeared and went, a second, of the last ten; those that",
     "        did both between two looks are not seen; ~ estimated from a sample",
     "OLDEST  since its metadata was written; ~ of the first two hundred by name",
     "ASIDE   entries in quarantine, whose metadata could not be decoded",
-    "BY      unknown: it died, and its entry comes back when the queue is read,",
+    "BY      unknown: it died, and its entry comes back when the queue is read;",
     "        or the kernel does not show it (other containers, btrfs, overlayfs)",
     "",
     "Looking locks nothing and writes nothing. A look that takes long is made less",

@@ -30,6 +30,9 @@ _ENTER: Final = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
 
 _LEAVE: Final = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
 
+_PLAIN: Final = str.maketrans("↑↓→←…", "^v><~")
+"""For a terminal that shows ASCII only."""
+
 _INPUT_FLAGS, _LOCAL_FLAGS, _CHARACTERS = 0, 3, 6
 """Where `termios.tcgetattr` has them."""
 
@@ -183,6 +186,8 @@ class Screen:
             self._write("".join(pieces))
 
     def _write(self, text: str) -> None:
+        if self.plain:
+            text = text.translate(_PLAIN)
         remaining = memoryview(text.encode(self._encoding, "replace"))
         while remaining:
             remaining = remaining[os.write(1, remaining) :]

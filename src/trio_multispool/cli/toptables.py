@@ -12,7 +12,7 @@ from rich.text import Text
 
 from trio_multispool.cli.ages import human_age, human_size
 from trio_multispool.cli.output import printable
-from trio_multispool.cli.toptext import GAP, Column, count, fit, fit_name, rate, row, sparkline, window
+from trio_multispool.cli.toptext import GAP, Column, count, few, fit, fit_name, rate, row, sparkline, window
 from trio_multispool.cli.topview import COLUMNS, Kind, Row, sorted_lines
 from trio_multispool.lifecycle import State
 
@@ -29,10 +29,11 @@ _MARK: Final = 2
 """Cells before each row: the selected one has a mark there, which needs no colour."""
 
 _WIDEST_SPARKLINE: Final = 90
+_SPARKLINE: Final = "DEPTH LATELY"
 _QUEUE: Final = (8, 14, 40)
 """A queue's name has so many cells at least, in 80 columns, and at most."""
 
-_FIGURES: Final = (9, 6, 6, 6, 5, 5)
+_FIGURES: Final = (9, 6, 6, 7, 5, 6)
 """The widths of `COLUMNS` after the first."""
 
 
@@ -75,7 +76,7 @@ def queues(  # noqa: PLR0913  # what a picture depends on
     """Draw the table of queues."""
     found = sorted_lines(list(model.lines.values()), view)
     columns, spark = _queue_columns([line.seen.queue for line in found], width)
-    shown = columns if not spark else [*columns, Column("DEPTH, LOOK BY LOOK", spark)]
+    shown = columns if not spark else [*columns, Column(_SPARKLINE if spark >= len(_SPARKLINE) else "LATELY", spark)]
     rows = [Row(Kind.QUEUE, line.seen.queue) for line in found]
     body = _body(
         rows, view, lines - 1, width, lambda number: row(shown, _queue_cells(found[number], now, shown, plain=plain))
@@ -103,9 +104,10 @@ def _titles(columns: Sequence[Column], view: View, *, plain: bool) -> list[Text]
         falling = view.backwards if number == 0 else not view.backwards
         arrow = ("v" if falling else "^") if plain else ("▼" if falling else "▲")
         sorted_by = number == view.column
-        text = fit(column.title, column.width - 1, right=column.right) if sorted_by else column.title
-        text = arrow + text if sorted_by and column.right else text.rstrip() + arrow if sorted_by else text
-        text = fit(text.strip() if column.right else text, column.width, right=column.right)
+        text = column.title
+        if sorted_by:
+            text = arrow + text if column.right else text + arrow
+        text = fit(text, column.width, right=column.right)
         titles.append(Text(text, "bold underline cyan" if sorted_by else ""))
     return titles
 
@@ -119,8 +121,8 @@ def _queue_cells(line: Line, now: float, columns: Sequence[Column], *, plain: bo
         rate(rates[0], estimated=line.estimated),
         rate(rates[1], estimated=line.estimated),
         oldest if seen.oldest_of_all or oldest == "-" else f"~{oldest}",
-        count(seen.held) if seen.held else "-",
-        _coloured(count(seen.aside), _FIGURES[-1], "bold red") if seen.aside else "-",
+        few(seen.held) if seen.held else "-",
+        _coloured(few(seen.aside), _FIGURES[-1], "bold red") if seen.aside else "-",
     ]
     if len(columns) > len(COLUMNS):
         cells.append(Text(sparkline(line.depths, columns[-1].width, plain=plain), "green"))

@@ -51,7 +51,12 @@ def count(number: int) -> str:
     """Say how many, in nine cells at most."""
     if number < 10_000_000:  # noqa: PLR2004  # what nine cells hold
         return f"{number:,}"
-    return f"{number / 1_000_000:,.0f}M"
+    return f"{number / 1_000_000:.0f}M"
+
+
+def few(number: int) -> str:
+    """Say how many of something that is rare, in five cells."""
+    return f"{number:,}" if number < _TEN * _THOUSAND else f"{number // _THOUSAND}k"
 
 
 def rate(per_second: float | None, *, estimated: bool = False) -> str:
