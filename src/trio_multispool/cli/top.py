@@ -57,7 +57,7 @@ def top(
     /,
     *,
     every: Annotated[
-        str, Parameter(name="--every", help="How often to look at most: `500ms`, no: `0.5`, `2`, `1m`.")
+        str, Parameter(name="--every", help="How often to look, at most: `0.5`, `5`, `1m`.")
     ] = "1s",
 ) -> int:
     """Watch a spool, live, on the whole screen.

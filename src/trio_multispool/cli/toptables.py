@@ -46,11 +46,10 @@ def _body(rows: Sequence[Row], view: View, lines: int, width: int, draw: Callabl
     position = rows.index(view.selected) if view.selected in rows else None
     drawn: list[Text] = []
     for number in window(len(rows), lines, position):
-        line = Text("> " if number == position else "  ", no_wrap=True, end="")
+        selected = number == position
+        line = Text("> " if selected else "  ", SELECTED if selected else "", no_wrap=True, end="")
         _ = line.append_text(draw(number))
         line.truncate(width, pad=True)
-        if number == position:
-            line.stylize(SELECTED)
         drawn.append(line)
     return drawn
 
@@ -125,7 +124,7 @@ def _queue_cells(line: Line, now: float, columns: Sequence[Column], *, plain: bo
         _coloured(few(seen.aside), _FIGURES[-1], "bold red") if seen.aside else "-",
     ]
     if len(columns) > len(COLUMNS):
-        cells.append(Text(sparkline(line.depths, columns[-1].width, plain=plain), "green"))
+        cells.append(Text(sparkline(line.depths, columns[-1].width, plain=plain), "not reverse green"))
     return cells[: len(columns)]
 
 
