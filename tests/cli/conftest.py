@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 import pytest
 
 from helpers.stores import claim, enqueue, make_store
+from helpers.terminals import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -268,3 +269,20 @@ def command_name(pid: int) -> str:
 def owner_of(locks_are_shown: bool) -> Callable[[subprocess.Popen[str]], dict[str, object] | None]:
     """Return a function that tells how a process is shown as an owner in JSON."""
     return lambda process: {"pid": process.pid, "command": command_name(process.pid)} if locks_are_shown else None
+
+
+@pytest.fixture
+def full_screen(multispool: Multispool) -> Iterator[Callable[..., Terminal]]:
+    """Return a function that starts the command on a terminal of its own, to type to it and to see what it shows."""
+    opened: list[Terminal] = []
+
+    def start(*arguments: str | os.PathLike[str], columns: int = 80, lines: int = 24, **more: str) -> Terminal:
+        environment = clean_environment(**{"TERM": "xterm-256color"} | more)
+        opened.append(
+            Terminal(lambda **streams: multispool.start(*arguments, env=environment, **streams), columns, lines)
+        )
+        return opened[-1]
+
+    yield start
+    for each in opened:
+        each.close()

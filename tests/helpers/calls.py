@@ -152,7 +152,7 @@ class FailingCalls(WithoutSyncs):
         """Lock."""
         self._do("lock", fd)
 
-    def scan(self, fd: int) -> Iterator[str]:
+    def scan(self, fd: int) -> Iterator[tuple[str, bool, bool]]:
         """List the files a piece at a time."""
         return self._do("scan", fd)
 

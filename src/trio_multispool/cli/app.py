@@ -29,6 +29,7 @@ from trio_multispool.cli.rm import rm
 from trio_multispool.cli.running import BY_SIGNAL
 from trio_multispool.cli.show import show
 from trio_multispool.cli.stats import stats
+from trio_multispool.cli.top import top
 from trio_multispool.cli.work import work
 from trio_multispool.errors import SpoolError
 
@@ -71,6 +72,7 @@ def make_app() -> App:
         stats,
         show,
         cat,
+        top,
         work,
         mv,
         rm,

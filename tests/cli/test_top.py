@@ -1,0 +1,330 @@
+"""`multispool top` as a person uses it: on a terminal of its own, with keys, beside a worker that goes on working."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.stores import enqueue, make_store
+from helpers.terminals import ALTERNATE, CURSOR_SHOWN, WRAPPING
+from trio_multispool.cli.topactions import command
+from trio_multispool.cli.topview import Action
+
+DOWN, UP, ESCAPE, ENTER = "\x1b[B", "\x1b[A", "\x1b", "\r"
+AS_FOUND = {CURSOR_SHOWN: True, WRAPPING: True, ALTERNATE: False}
+SOON = ("--every", "0.1")
+
+
+def has(*texts):
+    """Return a condition: all of these texts are on the screen."""
+    return lambda shown: all(text in shown for text in texts)
+
+
+def lacks(text):
+    """Return a condition: the text has gone from the screen."""
+    return lambda shown: text not in shown
+
+
+def row(shown, start):
+    """Return the words of the line that begins so, whether it is selected or not."""
+    (line,) = [line for line in shown.splitlines() if line[2:].startswith(start)]
+    return line.removeprefix(">").split()
+
+
+@pytest.fixture
+def aside(spool, put):
+    """Leave an entry in quarantine."""
+    put("broken", meta='{"to": ["anne"')
+    for directory in (".quarantine/send", ".quarantine/.reasons"):
+        (spool / directory).mkdir(parents=True, exist_ok=True)
+    (spool / "send/broken").rename(spool / ".quarantine/send/broken")
+    (spool / ".quarantine/.reasons/broken").write_text("JSON is malformed\n")
+    return "broken"
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_it_shows_queues_check_outs_and_quarantine(  # noqa: PLR0913, PLR0917  # fixtures
+    multispool, full_screen, spool, put, gate, owner_of, aside, columns
+):
+    """What is queued, who works on what, and what is set aside: on one screen, and it follows what happens."""
+    put("one")
+    put("two")
+    worker = multispool.start("work", spool, "send", "--", *gate.command())
+    gate.wait_begun()
+    screen = full_screen("top", spool, *SOON, columns=columns)
+    shown = screen.until(has("CHECKED OUT", "IN QUARANTINE", "▁", "set aside in quarantine"))
+    assert max(map(len, shown.splitlines())) <= columns
+    assert row(shown, "send ")[:2] == ["send", "1"]
+    assert row(shown, "send ")[5:7] == ["1", "1"]
+    assert row(shown, "retry")[:2] == ["retry", "0"]
+    owner = owner_of(worker)
+    assert row(shown, "one ")[1:3] == ["send", "unknown" if owner is None else f"{owner['command']}[{worker.pid}]"]
+    assert row(shown, aside)[1] == "send"
+    gate.let_go()
+    gate.wait_begun()
+    shown = screen.until(lambda shown: "  two " in shown and "  one " not in shown)
+    assert row(shown, "send ")[:2] == ["send", "0"]
+    gate.let_go()
+    screen.until(has("CHECKED OUT: nothing"))
+    (spool / "new").mkdir()
+    screen.until(has("  new "))
+    (spool / "new").rmdir()
+    screen.until(lacks("  new "))
+    screen.press("q")
+    assert screen.end() == 0
+    assert worker.poll() is None
+
+
+def test_keys_sort_select_and_look_into_queues_and_entries(full_screen, spool, put, aside):
+    """From the overview into a queue, into an entry, and back; the selection stays with what it is on."""
+    put("letter", meta='{"to": "anne", "subject": "Hello"}', data="Dear Anne")
+    put("other", queue="retry")
+    screen = full_screen("top", spool, *SOON)
+    screen.until(has("QUEUE▲", "> failed"))
+    screen.press("2")
+    screen.until(has("▼DEPTH", "> failed"))
+    screen.press("2")
+    screen.until(has("▲DEPTH"))
+    screen.press(UP * 9 + DOWN * 2)
+    screen.until(has("> send"))
+    screen.press(ENTER)
+    shown = screen.until(has("→  send", "quarantined", "available"))
+    assert [row(shown, name)[1] for name in ("broken", "letter")] == ["quarantined", "available"]
+    screen.press(DOWN + ENTER)
+    shown = screen.until(has('"subject": "Hello"'))
+    assert has("letter", "available", "data      9 B", f"{spool}/.data/letter"[:60])(shown)
+    screen.press(ESCAPE)
+    screen.until(has("> letter"))
+    screen.press(UP + ENTER)
+    screen.until(has("reason    JSON is malformed", '{"to": ["anne"'))
+    screen.press(ESCAPE)
+    screen.until(has("> broken", "letter"))
+    screen.press(ESCAPE)
+    screen.until(has("> send", "PROBLEMS"))
+    screen.press("h")
+    screen.until(has("asks first"))
+    screen.press("q")
+    assert screen.end() == 0
+
+
+def test_an_entry_that_goes_while_it_is_looked_at_is_said_to_have_gone(full_screen, spool, put):
+    """The same for the queue."""
+    (spool / "new").mkdir()
+    put("letter", queue="new")
+    screen = full_screen("top", spool, *SOON)
+    screen.until(has("> failed", "new"))
+    screen.press(DOWN + ENTER)
+    screen.until(has("→  new", "> letter"))
+    screen.press(ENTER)
+    screen.until(has("metadata  13 B"))
+    (spool / "new/letter").unlink()
+    screen.until(has("entry letter has gone"))
+    shutil.rmtree(spool / "new")
+    screen.until(has("queue new has gone", "QUEUE▲"))
+    screen.press("q")
+    assert screen.end() == 0
+
+
+def test_it_writes_nothing_locks_nothing_and_holds_up_nobody(  # noqa: PLR0913, PLR0917  # fixtures
+    full_screen, spool, snapshot, put, aside, dead
+):
+    """What lies in the spool is the same to the time stamp, and what a dead worker had is not recovered."""
+    put("letter")
+    before = snapshot(spool)
+    screen = full_screen("top", spool, *SOON)
+    screen.until(has("set aside in quarantine"))
+    screen.press(ENTER)
+    screen.until(has("→  failed"))
+    screen.press(ESCAPE + "\t")
+    screen.until(has("> dead"))
+    screen.press(ENTER)
+    screen.until(has("checked out"))
+    held = [Path("/proc", str(screen.process.pid), "fd", fd) for fd in os.listdir(f"/proc/{screen.process.pid}/fd")]
+    assert not [fd for fd in held if fd.exists() and ".registry/" in os.readlink(fd)]
+    screen.press("q")
+    assert screen.end() == 0
+    assert snapshot(spool) == before
+
+
+def test_an_entry_without_a_living_owner_is_a_problem_until_it_is_back(
+    multispool, full_screen, spool, dead, locks_are_shown
+):
+    """It starts when that is seen twice, and ends when a reader has brought the entry back."""
+    if not locks_are_shown:
+        pytest.skip("the kernel does not show who holds locks on this file system")
+    screen = full_screen("top", spool, *SOON)
+    screen.until(has("retry/dead: no living owner"))
+    multispool.done("recover", spool)
+    screen.until(has("ended", "retry/dead: no living owner", "CHECKED OUT: nothing"))
+    screen.press("q")
+    assert screen.end() == 0
+
+
+def test_paused_it_does_not_look_until_it_is_told_to(full_screen, spool, put):
+    """`l` looks once, and `p` goes on."""
+    screen = full_screen("top", spool, *SOON)
+    screen.until(has("> failed"))
+    screen.press("p")
+    screen.until(has("PAUSED"))
+    (spool / "late").mkdir()
+    screen.press("?")
+    assert "late" not in screen.until(has("asks first"))
+    screen.press("?l")
+    screen.until(has("late", "PAUSED"))
+    (spool / "later").mkdir()
+    screen.press("p")
+    screen.until(has("later", "a look every"))
+    screen.press("q")
+    assert screen.end() == 0
+
+
+def test_it_follows_the_size_of_the_window(full_screen, spool, put):
+    """Drawn anew at once, from 200 columns to fewer than it can use."""
+    put("one")
+    screen = full_screen("top", spool, columns=200, lines=50)
+    screen.until(has("PROBLEMS: none", "q quit"))
+    for columns, lines in ((80, 24), (40, 10), (120, 30)):
+        screen.resize(columns, lines)
+        shown = screen.until(has("multispool top", "> failed", "quit" if columns > 40 else "tab move")).splitlines()
+        assert len(shown) == lines
+        assert max(map(len, shown)) <= columns
+    screen.resize(12, 4)
+    screen.until(has("window too"))
+    screen.press("q")
+    assert screen.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        (lambda screen: screen.press("q"), 0),
+        (lambda screen: screen.press("\x04"), 0),
+        (lambda screen: screen.press("\x03"), 130),
+        (lambda screen: screen.process.send_signal(signal.SIGTERM), 143),
+        (lambda screen: screen.process.send_signal(signal.SIGHUP), 129),
+    ],
+    ids=["q", "ctrl-d", "ctrl-c", "SIGTERM", "SIGHUP"],
+)
+def test_the_terminal_is_left_as_it_was_found(full_screen, spool, end, code):
+    """The cursor, the screen below, and how keys are read, whatever ended it."""
+    screen = full_screen("top", spool, *SOON)
+    screen.until(has("> failed"))
+    assert screen.picture.modes == {CURSOR_SHOWN: False, WRAPPING: False, ALTERNATE: True}
+    assert screen.modes() != screen.modes_before
+    end(screen)
+    assert screen.end() == code
+    assert screen.picture.modes == AS_FOUND
+    assert screen.modes() == screen.modes_before
+
+
+def test_the_terminal_is_given_back_while_it_is_suspended(full_screen, spool):
+    """Ctrl-Z, and what `fg` does then."""
+    screen = full_screen("top", spool, *SOON)
+    screen.until(has("> failed"))
+    screen.press("\x1a")
+    screen.until(lambda _shown: screen.picture.modes == AS_FOUND)
+    assert os.WIFSTOPPED(os.waitpid(screen.process.pid, os.WUNTRACED)[1])
+    assert screen.modes() == screen.modes_before
+    screen.picture.resize(80, 24)
+    screen.process.send_signal(signal.SIGCONT)
+    screen.until(has("> failed"))
+    assert screen.picture.modes[ALTERNATE]
+    screen.press("q")
+    assert screen.end() == 0
+    assert screen.modes() == screen.modes_before
+
+
+def test_a_window_that_is_closed_ends_it(full_screen, spool):
+    """Nothing is left behind that watches for nobody."""
+    screen = full_screen("top", spool, *SOON)
+    screen.until(has("> failed"))
+    assert screen.hang_up() == 129
+
+
+def test_without_colours_everything_is_there(full_screen, spool, put):
+    """Under `NO_COLOR`, the selection has a mark, and no colour is written."""
+    put("one")
+    screen = full_screen("top", spool, *SOON, NO_COLOR="1")
+    screen.until(has("> failed", "DEPTH LATELY"))
+    screen.press("q")
+    assert screen.end() == 0
+    colours = {part for style in screen.picture.styles for part in style.split(";")} - {"", "39", "49"}
+    assert colours <= {"0", "1", "2", "4", "7"}
+
+
+def test_a_terminal_without_unicode_gets_ascii(full_screen, spool):
+    """Bars, arrows and marks have their like there."""
+    screen = full_screen("top", spool, *SOON, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    shown = screen.until(has("> failed", "QUEUE^", "_", "^v tab move"))
+    assert shown.isascii()
+    screen.press("q")
+    assert screen.end() == 0
+
+
+def test_a_spool_that_goes_and_comes_back_is_waited_for(full_screen, spool):
+    """What was seen last stays on the screen, and the trouble is said."""
+    screen = full_screen("top", spool, *SOON)
+    screen.until(has("> failed"))
+    spool.rename(spool.with_name("elsewhere"))
+    screen.until(has("cannot look:", "> failed"))
+    spool.with_name("elsewhere").rename(spool)
+    screen.until(lacks("cannot look:"))
+    screen.press("q")
+    assert screen.end() == 0
+
+
+def test_a_queue_of_many_entries_is_counted_sampled_and_said_to_be_estimated(full_screen, spool):
+    """More names than are kept, or looked at one by one, are still counted exactly."""
+    for number in range(40_000):
+        os.close(os.open(spool / f"send/n{number:06}", os.O_CREAT | os.O_WRONLY, 0o600))
+    screen = full_screen("top", spool, *SOON)
+    screen.until(has("40,000", "~"))
+    store = make_store(spool)
+    enqueue(store, "send", "new")
+    store.close()
+    shown = screen.until(has("40,001"))
+    assert [word[0] for word in row(shown, "send")[1:5]] == ["4", "~", "0", "~"]
+    screen.press(DOWN * 2 + ENTER)
+    screen.until(has("→  send", "n000000", "of 40,001"))
+    screen.press("q")
+    assert screen.end() == 0
+
+
+@pytest.mark.parametrize("every", ["0", "0.05", "soon"])
+def test_how_often_to_look_must_make_sense(multispool, spool, every):
+    """Wrong usage is one line and exit code 2."""
+    refused = multispool("top", spool, "--every", every)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.count("\n") == 1
+
+
+def test_without_a_terminal_it_says_what_to_use_instead(multispool, spool):
+    """It never writes escape sequences into a file."""
+    refused = multispool("top", spool)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        "multispool: top needs a terminal; without one, use `multispool ls`, or `multispool stats`\n"
+    )
+
+
+@pytest.mark.parametrize("kind", ["dumb", "unknown", ""])
+def test_a_terminal_that_cannot_be_drawn_on_is_refused(full_screen, spool, kind):
+    """Nothing is drawn."""
+    screen = full_screen("top", spool, TERM=kind)
+    screen.picture.modes[ALTERNATE] = False
+    assert screen.end() == 2
+    assert screen.picture.styles == set()
+    assert screen.modes() == screen.modes_before
+
+
+def test_retrying_and_dropping_run_the_commands_for_that(spool):
+    """The name cannot be taken for an option."""
+    assert command(spool, Action("drop", "send", "--all")) == [
+        *(sys.executable, "-m", "trio_multispool", "quarantine", "drop"),
+        *(str(spool), "--", "--all"),
+    ]

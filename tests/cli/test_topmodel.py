@@ -1,0 +1,161 @@
+"""What `top` concludes from successive looks: rates, sparklines and problems, as tables. No clock, no files."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from trio_multispool.cli.topmodel import WINDOW, Model, Sampling, advance, changes, pause_after
+from trio_multispool.cli.topseen import Aside, Held, Look, QueueLook, Sample
+
+
+def queue(names, *, held=(), aside=0, name="send", most=1 << 15):
+    """Return a queue as it is seen with these names."""
+    sampling = Sampling(most)
+    for each in [*names, *held]:
+        sampling.add(each)
+    return QueueLook(name, len(names), len(held), aside, sampling.sample())
+
+
+def look(instant, *queues, **more):
+    """Return a look at these queues."""
+    return Look(at=1000.0 + instant, instant=instant, took=0.01, queues=queues, **more)
+
+
+def after(*looks):
+    """Return what is known after these looks."""
+    model = Model()
+    for each in looks:
+        model = advance(model, each)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("looks", "rates"),
+    [
+        ([look(0, queue("ab"))], None),
+        ([look(0, queue("ab")), look(1, queue("ab"))], (0, 0)),
+        ([look(0, queue("ab")), look(1, queue("abcd"))], (2, 0)),
+        ([look(0, queue("abc")), look(2, queue("a"))], (0, 1)),
+        ([look(0, queue("ab")), look(1, queue("bc"))], (1, 1)),
+        ([look(0, queue("ab")), look(1, queue("b", held="a"))], (0, 0)),  # taken is not gone
+        ([look(0, queue("b", held="a")), look(1, queue("ab"))], (0, 0)),  # given back is not new
+        ([look(0, queue("b", held="a")), look(1, queue("b"))], (0, 1)),  # settled is gone
+        ([look(0, queue("ab")), look(0, queue("abc"))], None),  # no time has gone by
+        ([look(0, queue("ab")), look(1, queue("abc")), look(4, queue("abcd"))], (0.5, 0)),
+        ([look(0, queue("ab")), look(1), look(2, queue("xyz"))], None),  # it came back as another queue
+    ],
+)
+def test_rates_are_what_appeared_and_went_between_looks(looks, rates):
+    """A rate is a number of names divided by the seconds between the looks, and nothing before the second look."""
+    assert after(*looks).lines["send"].rates == rates
+
+
+def test_a_rate_forgets_what_is_longer_ago_than_its_window():
+    """A burst does not show for ever."""
+    burst = [look(0, queue("")), look(1, queue("abcdefghij"))]
+    quiet = [look(1 + step, queue("abcdefghij")) for step in range(1, int(WINDOW) + 1)]
+    assert after(*burst, *quiet[:-1]).lines["send"].rates == (10 / WINDOW, 0)
+    assert after(*burst, *quiet).lines["send"].rates == (0, 0)
+
+
+def test_a_rate_of_rare_looks_is_taken_over_the_last_step():
+    """One step is enough, however long it took."""
+    model = after(look(0, queue("a")), look(100, queue("ab")), look(300, queue("abcd")))
+    assert model.lines["send"].rates == (2 / 200, 0)
+
+
+def test_a_sample_is_bounded_and_the_same_in_each_look():
+    """Of a long queue a part is kept, chosen by the names alone, in whatever order they come."""
+    names = [f"name-{number}" for number in range(20_000)]
+    kept = queue(names, most=500).sample
+    random.Random(1).shuffle(names)
+    assert queue(names, most=500).sample == kept
+    assert 0 < len(kept.names) <= 500
+    assert kept.bits >= 6
+    assert queue(names[:400], most=500).sample == Sample(0, frozenset(names[:400]))
+
+
+@pytest.mark.parametrize(("came", "went"), [(0, 0), (3_000, 0), (0, 3_000), (7_000, 2_000)])
+def test_growth_of_a_sampled_queue_is_exact_and_the_rest_estimated(came, went):
+    """What a queue has grown by is known from its length; only what came and went both ways comes from the sample."""
+    names = [f"name-{number}" for number in range(40_000)]
+    before, later = queue(names[:30_000], most=1_000), queue(names[went : 30_000 + came], most=1_000)
+    appeared, gone = changes(before, later)
+    assert appeared - gone == came - went
+    assert abs(appeared - came) <= 0.2 * max(came, 1)
+
+
+def test_a_queue_that_outgrows_its_sample_can_still_be_compared():
+    """The finer sample is made as coarse as the other."""
+    names = [f"name-{number}" for number in range(3_000)]
+    before, later = queue(names[:900], most=1_000), queue(names, most=1_000)
+    assert (before.sample.bits, later.sample.bits) == (0, 2)
+    assert changes(before, later) == (2_100, 0)
+
+
+def test_a_name_that_is_no_unicode_is_sampled_too():
+    """A file name may hold any bytes."""
+    assert queue(["\udcff", "b"], most=1).sample.bits > 0
+
+
+def test_depths_are_kept_look_by_look():
+    """A sparkline has a bar for each look, the latest last, of entries that are available."""
+    model = after(*[look(step, queue("abcdef"[:step], held="z")) for step in range(4)])
+    assert model.lines["send"].depths == (0, 1, 2, 3)
+
+
+def test_queues_come_and_go():
+    """Only queues of the last look are shown."""
+    assert set(after(look(0, queue("a"), queue("b", name="new"))).lines) == {"send", "new"}
+    assert set(after(look(0, queue("a"), queue("b", name="new")), look(1, queue("a"))).lines) == {"send"}
+
+
+def held(name="a", owner=None):
+    """Return a check-out."""
+    return Held("send", name, 990.0, owner, "unknown" if owner is None else f"python[{owner}]")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "key"),
+    [
+        ({"held": (held(),)}, "ownerless/send/a"),
+        ({"queues": (queue("", aside=2),), "aside": (Aside("send", "a", 1.0),)}, "quarantine/send"),
+        ({"troubles": (("send", "Permission denied"),)}, "unreadable/send"),
+    ],
+)
+def test_a_problem_starts_at_the_second_look_that_sees_it_and_ends_with_the_first_that_does_not(wrong, key):
+    """Entries in motion are never called a problem; one that lasts is told when it starts and when it ends, once."""
+
+    def seen(instant, *, bad):
+        return Look(**({"at": 1000.0 + instant, "instant": instant, "took": 0.0} | (wrong if bad else {})))
+
+    model = advance(Model(), seen(0, bad=True))
+    assert (model.problems, model.events) == ({}, ())
+    assert advance(advance(model, seen(1, bad=False)), seen(2, bad=True)).events == ()
+    for instant in (1, 2, 3):
+        model = advance(model, seen(instant, bad=True))
+    assert list(model.problems) == [key]
+    assert model.since == {key: 1001.0}
+    assert [(event.at, event.started) for event in model.events] == [(1001.0, True)]
+    model = advance(model, seen(4, bad=False))
+    assert (model.problems, model.since) == ({}, {})
+    assert [(event.at, event.started) for event in model.events] == [(1001.0, True), (1004.0, False)]
+
+
+def test_no_owner_is_missed_where_none_can_be_seen():
+    """On btrfs and overlayfs no owner is ever shown: that says nothing about the entries."""
+    looks = [look(step, owners_shown=False, held=(held(),)) for step in range(3)]
+    assert after(*looks).problems == {}
+    looks = [look(step, held=(held(owner=7),)) for step in range(3)]
+    assert after(*looks).problems == {}
+
+
+@pytest.mark.parametrize(
+    ("took", "every", "pause"),
+    [(0.0, 1.0, 1.0), (0.05, 1.0, 0.95), (0.1, 1.0, 0.9), (0.5, 1.0, 4.5), (3.0, 1.0, 27.0), (3.0, 60.0, 57.0)],
+)
+def test_looking_takes_a_tenth_of_the_time_at_most(took, every, pause):
+    """Looks come as often as was asked for, unless they take long."""
+    assert pause_after(took, every) == pytest.approx(pause)
