@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trio_multispool.errors import AccessDenied, NameTaken, NotARegularFile, StorageFailure
+from trio_multispool.events import Event, about
 from trio_multispool.lifecycle import Place, State
 from trio_multispool.names import invalid_name
 from trio_multispool.storage import commits
@@ -66,7 +67,9 @@ def _recover_or_pass_over(context: Context, name: str, *, dry_run: bool) -> Reco
     try:
         return _would_recover(context, name) if dry_run else recover_name(context, name)
     except (NotARegularFile, AccessDenied, StorageFailure) as error:
-        context.log.warning("not recovered: entry %s of spool %s: %s", name, context.layout.path, error)
+        spool = context.layout.path
+        fields = about(Event.NOT_RECOVERED, spool, entry=name, error=error)
+        context.log.warning("not recovered: entry %s of spool %s: %s", name, spool, error, extra=fields)
         return None
 
 
