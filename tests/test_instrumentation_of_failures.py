@@ -185,3 +185,28 @@ async def test_a_check_out_that_asyncio_cancelled_is_not_told(tmp_path):
             await task
         assert heard.take() == []
         assert await names_in(spool, Mail.SEND) == ["a"]
+
+
+@both_backends
+async def test_a_job_whose_spool_was_closed_before_is_told_as_let_go(tmp_path):
+    """Its lock was dropped with the spool; recovery returns it."""
+    async with listened_to(tmp_path) as (spool, heard):
+        [entry] = await put(spool, Mail.SEND, "a")
+        async with (await entry.checkout()).unwrap():
+            heard.take()
+            spool.close()
+        settled, ended = heard.take()
+        assert (settled.how, settled.destination, ended) == (How.LET_GO, None, ("working", None))
+
+
+@both_backends
+async def test_a_reader_that_cannot_list_is_told_as_a_failure(tmp_path):
+    """Of the queue, and of no entry in particular."""
+    calls = FailingCalls()
+    async with listened_to(tmp_path, system_calls=calls) as (spool, heard):
+        async with spool.reader(Mail.SEND) as reader:
+            with calls.failing("regular_files", errno.EIO, on="/send"):
+                answer = await reader.dequeue_available()
+        [failed] = heard.events()
+        assert (failed.operation, failed.queue, failed.entry) == (Operation.CHECK_OUT, "send", None)
+        assert failed.error is answer.error

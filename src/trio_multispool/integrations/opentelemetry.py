@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, TypeVar, final
 
 from trio_multispool.instrumentation import Instrumentation, Operation
 from trio_multispool.integrations.depths import depths
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
         Waited,
         Working,
     )
+
+T = TypeVar("T")
 
 _SCOPE: Final = "trio_multispool"
 _SYSTEM: Final = {"messaging.system": "trio_multispool"}
@@ -149,7 +151,7 @@ class OpenTelemetry(Instrumentation):
                 self._propagator.inject(carrier)  # pyright: ignore[reportArgumentType]
                 yield carrier
             finally:
-                _producing.reset(token)
+                _reset(_producing, token)
 
     @contextlib.contextmanager
     def working(self, working: Working) -> Generator[None]:
@@ -173,7 +175,7 @@ class OpenTelemetry(Instrumentation):
             try:
                 yield
             finally:
-                _working.reset(token)
+                _reset(_working, token)
 
     # Metrics, and what the spans come to know
 
@@ -235,6 +237,12 @@ class OpenTelemetry(Instrumentation):
     def on_wait(self, waited: Waited) -> None:
         """Add up."""
         self._idle.add(waited.seconds, _of(waited.spool, waited.queue))
+
+
+def _reset(variable: contextvars.ContextVar[T], token: contextvars.Token[T]) -> None:
+    """Forget a span, unless its block is left in another task than it was entered in, which has its own variables."""
+    with contextlib.suppress(ValueError):
+        variable.reset(token)
 
 
 def _of(spool: str, queue: str | None) -> dict[str, str]:
