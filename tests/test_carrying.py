@@ -76,6 +76,26 @@ async def test_an_enqueue_that_fails_leaves_nothing_of_what_was_sent_along(tmp_p
 
 
 @both_backends
+async def test_a_reserved_name_that_is_used_again_sends_along_what_is_sent_then(tmp_path):
+    """An enqueue that failed leaves no note under the name, or if it could not unlink it, the next one does."""
+    calls = FailingCalls()
+    async with listened_to(tmp_path, system_calls=calls, carrier={"a": "old"}) as (spool, heard):
+        async with (await spool.reserve_name()).unwrap() as reserved:
+            with calls.failing("move", errno.ENOSPC):
+                assert isinstance(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(reserved)), Err)
+            assert state_of(tmp_path / "spool").notes == {}
+            with calls.failing("move", errno.ENOSPC), calls.failing("unlink", errno.EIO, on=".notes/", skip=1):
+                assert isinstance(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(reserved)), Err)
+            assert set(state_of(tmp_path / "spool").notes) == {reserved.name}
+            heard.carrier = {"a": "new"}
+            entry = (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(reserved))).unwrap()
+        async with (await entry.checkout()).unwrap():
+            pass
+        [working] = heard.take(Working)
+        assert working.carrier == {"a": "new"}
+
+
+@both_backends
 async def test_an_entry_is_enqueued_though_what_is_sent_along_cannot_be_written(tmp_path, caplog):
     """A trace that ends is no reason to refuse an entry; the log tells."""
     calls = FailingCalls()

@@ -200,6 +200,21 @@ async def test_a_job_whose_spool_was_closed_before_is_told_as_let_go(tmp_path):
 
 
 @both_backends
+async def test_what_was_tried_in_vain_before_an_entry_was_let_go_is_not_told(tmp_path):
+    """A save failed, and then the spool was closed: the entry was not saved."""
+    calls = FailingCalls()
+    async with listened_to(tmp_path, system_calls=calls) as (spool, heard):
+        [entry] = await put(spool, Mail.SEND, "a")
+        job = (await entry.checkout()).unwrap()
+        with pytest.raises(OutOfSpace), calls.failing("write", errno.ENOSPC):
+            async with job:
+                assert isinstance(await job.save(Mail.RETRY, BERT), Err)
+                spool.close()
+        [settled] = heard.take(Settled)
+        assert (settled.how, settled.destination) == (How.LET_GO, None)
+
+
+@both_backends
 async def test_a_reader_that_cannot_list_is_told_as_a_failure(tmp_path):
     """Of the queue, and of no entry in particular."""
     calls = FailingCalls()

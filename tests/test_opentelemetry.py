@@ -179,6 +179,20 @@ async def test_what_fails_is_marked_in_its_span(tmp_path):
 
 
 @both_backends
+async def test_what_is_done_with_another_entry_is_not_told_by_the_span_at_work(tmp_path):
+    """A handler that settles another job by the way: its span tells of its own entry."""
+    telemetry = Telemetry()
+    async with await quick_spool(tmp_path / "spool", instrumentation=telemetry.instrumentation) as spool:
+        entry, other = await put(spool, Mail.SEND, "a", "b")
+        async with (await entry.checkout()).unwrap():
+            job = (await other.checkout()).unwrap()
+            (await job.remove()).unwrap()
+            [] = telemetry.spans("process send")
+    [span] = telemetry.spans("process send")
+    assert span.attributes["trio_multispool.outcome"] == "released"
+
+
+@both_backends
 async def test_without_a_trace_no_file_is_written(tmp_path):
     """With `carries=False`, and with a provider that traces nothing, `.notes` is not there."""
     for instrumentation in (

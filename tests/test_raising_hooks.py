@@ -51,11 +51,11 @@ async def do_everything(spool: Any, tmp_path: Path) -> None:
 
 
 @both_backends
-@pytest.mark.parametrize("inside", [False, True])
-async def test_hooks_that_raise_change_nothing_and_are_logged_once_of_each_kind(tmp_path, caplog, inside):
+@pytest.mark.parametrize("at", ["call", "beginning", "end"])
+async def test_hooks_that_raise_change_nothing_and_are_logged_once_of_each_kind(tmp_path, caplog, at):
     """All operations succeed; the log names each hook once, however often it has raised."""
     caplog.set_level(logging.ERROR, logger="trio_multispool")
-    async with await quick_spool(tmp_path / "spool", instrumentation=Raising(inside=inside)) as spool:
+    async with await quick_spool(tmp_path / "spool", instrumentation=Raising(at)) as spool:
         await do_everything(spool, tmp_path)
     told = [
         record.__dict__["hook"] for record in caplog.records if record.__dict__["event"] == "multispool.hook_failed"

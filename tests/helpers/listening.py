@@ -33,7 +33,7 @@ class Listening(Instrumentation):
     def __init__(self, carrier: Mapping[str, str] | None = None) -> None:
         """Send `carrier` along with all entries, if one is given."""
         self.carries = carrier is not None
-        self._carrier = carrier
+        self.carrier = carrier
         self._thread = threading.get_ident()
         self.told: list[Any] = []
         self.waits: list[Waited] = []
@@ -76,7 +76,7 @@ class Listening(Instrumentation):
         """Keep it, and how it ended."""
         self._hear(enqueueing)
         with self._ending("enqueueing"):
-            yield self._carrier
+            yield self.carrier
 
     @contextlib.contextmanager
     def working(self, working: Working) -> Iterator[None]:
@@ -113,34 +113,37 @@ async def listened_to(tmp_path: Path, **options: Any) -> AsyncIterator[tuple[Any
 
 
 class Raising(Instrumentation):
-    """Raises whatever it is told; its context managers raise at both ends if `inside`, and else are never made."""
+    """Raises whatever it is told; its context managers raise when they are made, or at their `beginning` or `end`."""
 
-    def __init__(self, error: type[Exception] = ValueError, *, inside: bool = False) -> None:
-        """Raise that."""
-        self._error = error
-        self._inside = inside
+    def __init__(self, at: str = "call") -> None:
+        """Raise there."""
+        self._at = at
         for hook in HOOKS:
             setattr(self, hook, self._raising(hook))
         for hook in ("enqueueing", "working"):
-            setattr(self, hook, self._surrounding if inside else self._raising(hook))
+            setattr(self, hook, self._raising(hook) if at == "call" else self._surrounding)
 
     def _raising(self, name: str) -> Any:
         def hook(_what: object) -> None:
-            raise self._error(name)
+            raise ValueError(name)
 
         hook.__name__ = name
         return hook
 
     def _surrounding(self, _what: object) -> contextlib.AbstractContextManager[None]:
-        return _RaisingAtTheEnd(self._error)
+        return _Raising(self._at)
 
 
-class _RaisingAtTheEnd(contextlib.AbstractContextManager[None]):
-    def __init__(self, error: type[Exception]) -> None:
-        self._error = error
+class _Raising(contextlib.AbstractContextManager[None]):
+    def __init__(self, at: str) -> None:
+        self._at = at
+
+    def __enter__(self) -> None:
+        if self._at == "beginning":
+            raise ValueError(self._at)
 
     def __exit__(self, *_: object) -> bool:
-        raise self._error("at the end")
+        raise ValueError(self._at)
 
 
 def kinds(told: list[Any]) -> list[str]:
