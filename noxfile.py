@@ -81,7 +81,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types with mypy and basedpyright, and that everything public has one."""
-    session.install(".[cli]", *group("types"))
+    session.install(".[cli,otel,prometheus]", *group("types"))
     session.run("mypy")
     session.run("basedpyright")
     session.run("basedpyright", "--verifytypes", "trio_multispool", "--ignoreexternal")
@@ -128,7 +128,7 @@ def model(session: nox.Session) -> None:
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
-    session.install(".[cli]", *group("docs"))
+    session.install(".[cli,otel,prometheus]", *group("docs"))
     output = Path("docs", "_build", "html")
     session.run("sphinx-build", "-W", "--keep-going", "-E", "-b", "html", "docs", str(output), *session.posargs)
 

@@ -281,8 +281,8 @@ def test_an_error_does_not_hide_behind_its_dataclass(kind):
 
 
 BELOW = [
-    "_typing", "results", "errors", "verdicts", "durability", "stats", "names", "codecs", "lifecycle", "spoolable",
-    "clock", "storage",
+    "_typing", "results", "errors", "events", "instrumentation", "verdicts", "durability", "durations", "stats",
+    "names", "codecs", "lifecycle", "notes", "spoolable", "clock", "storage",
     *(f"storage.{module.name}" for module in pkgutil.iter_modules(trio_multispool.storage.__path__)),
 ]  # fmt: skip
 

@@ -15,17 +15,20 @@ from trio_multispool.activity import Activity
 from trio_multispool.batching import Batches
 from trio_multispool.codecs import WholeFile
 from trio_multispool.errors import CorruptData, CorruptMetadata, EncodingFailed, SpoolError
+from trio_multispool.events import Event, about
+from trio_multispool.hooks import Hooks
 from trio_multispool.lifecycle import State
 from trio_multispool.offload import Offload
 from trio_multispool.results import Ok
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
     from typing import BinaryIO
 
     from trio_multispool.hop import Answer, BeforeCommit
+    from trio_multispool.instrumentation import Instrumentation
     from trio_multispool.spoolable import Spoolable
-    from trio_multispool.storage.protocol import Claim, Enqueueing, Reservation, Settlement, Storage
+    from trio_multispool.storage.protocol import Claim, Enqueueing, Recovered, Reservation, Settlement, Storage
 
 Q = TypeVar("Q", bound=enum.Enum)
 M = TypeVar("M")
@@ -48,12 +51,14 @@ class Core(Generic[Q, M, D, A]):
         path: str,
         spoolable: Spoolable[Q, M, D, A],
         limiter: anyio.CapacityLimiter | None,
+        instrumentation: Instrumentation | None = None,
     ) -> None:
         """Take over an open store."""
         self.storage: Storage[Any, Any] = storage
         self.path: str = path
         self.spoolable: Spoolable[Q, M, D, A] = spoolable
         self.log: logging.Logger = _LOG
+        self.hooks: Hooks | None = None if instrumentation is None else Hooks(instrumentation, path)
         self._offload = Offload(limiter)
         self._settlements: Batches[Settlement[Any]] = Batches(storage.settle)
         self._enqueuings: Batches[Enqueueing[Any]] = Batches(
@@ -109,6 +114,8 @@ class Core(Generic[Q, M, D, A]):
                 self.check_open()
             return answer
         finally:
+            if self.hooks is not None:
+                self.hooks.tell_noted()
             self._end()
 
     async def finish(self, operation: str, work: Callable[[], T]) -> Answer[T]:
@@ -242,16 +249,44 @@ class Core(Generic[Q, M, D, A]):
         try:
             return self.decode(claim.queue, claim.name, claim.metadata)
         except CorruptMetadata as error:
-            _LOG.warning("entry %s of queue %s is set aside in quarantine: %s", claim.name, claim.queue, error.reason)
-            try:
-                self.storage.quarantine(claim, str(error))
-            except SpoolError as failure:
-                error.add_note(f"it could not be set aside, and stays in its queue: {failure}")
-                self.release_or_let_go(claim)
+            self._set_aside(claim, error)
             raise
         except BaseException:  # nobody will get the claim, whatever it was
             self.release_or_let_go(claim)
             raise
+
+    def _set_aside(self, claim: Claim, error: CorruptMetadata) -> None:
+        name, queue = claim.name, claim.queue
+        try:
+            self.storage.quarantine(claim, str(error))
+        except SpoolError as failure:
+            fields = about(Event.NOT_QUARANTINED, self.path, queue=queue, entry=name, error=failure)
+            _LOG.warning(
+                "entry %s of queue %s could not be set aside: %s: %s", name, queue, error.reason, failure, extra=fields
+            )
+            error.add_note(f"it could not be set aside, and stays in its queue: {failure}")
+            self.release_or_let_go(claim)
+            return
+        fields = about(Event.QUARANTINED, self.path, queue=queue, entry=name, error=error)
+        _LOG.warning("entry %s of queue %s is set aside in quarantine: %s", name, queue, error.reason, extra=fields)
+        if self.hooks is not None:
+            self.hooks.note_quarantined(queue, name, error.reason)
+
+    def carried(self, claim: Claim) -> Mapping[str, str] | None:
+        """Return what went along with an entry, if the instrumentation asks for it; in the worker thread."""
+        return self.storage.carrier(claim.name) if self.hooks is not None and self.hooks.carries else None
+
+    def note_recovered(self, recovered: Iterable[Recovered]) -> None:
+        """Log what recovery did, and have it told; in any thread, followed by a `tell_noted` in the event loop."""
+        for one in recovered:
+            if one.queue is None:
+                fields = about(Event.COLLECTED, self.path, entry=one.name)
+                _LOG.debug("what was left of %s, which is no entry, was collected", one.name, extra=fields)
+            else:
+                fields = about(Event.RECOVERED, self.path, queue=one.queue, entry=one.name)
+                _LOG.info("entry %s is back in queue %s: its owner died", one.name, one.queue, extra=fields)
+            if self.hooks is not None:
+                self.hooks.note_recovered(one.name, one.queue)
 
     def release_or_let_go(self, claim: Claim) -> None:
         """Put back an entry that nobody will get; if that fails, recovery does it."""
@@ -259,7 +294,8 @@ class Core(Generic[Q, M, D, A]):
             if claim.state is State.CHECKED_OUT:
                 self.storage.release(claim)
         except SpoolError as failure:
-            _LOG.warning("entry %s of queue %s was let go: %s", claim.name, claim.queue, failure)
+            fields = about(Event.LET_GO, self.path, queue=claim.queue, entry=claim.name, error=failure)
+            _LOG.warning("entry %s of queue %s was let go: %s", claim.name, claim.queue, failure, extra=fields)
         finally:
             claim.abandon()
 

@@ -7,6 +7,7 @@ nobody waits for it but its caller; that hop still shares its syncs, with whatev
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
@@ -16,18 +17,22 @@ import msgspec
 from trio_multispool._typing import TypeVar as TypeVarWithDefault
 from trio_multispool.batching import Part, work_off
 from trio_multispool.codecs import WholeFile
+from trio_multispool.durability import Durability
+from trio_multispool.lifecycle import State
 from trio_multispool.names import Reserve
 from trio_multispool.reservation import Use
 from trio_multispool.results import Ok
 from trio_multispool.storage.protocol import Enqueueing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence, Sized
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Sized
+    from contextlib import AbstractContextManager
 
     from trio_multispool.core import Core
-    from trio_multispool.durability import Durability
+    from trio_multispool.hooks import Hooks
     from trio_multispool.hop import Answer, BeforeCommit
     from trio_multispool.naming import Naming
+    from trio_multispool.storage.protocol import Reservation
 
 Q = TypeVar("Q", bound=enum.Enum)
 M = TypeVar("M")
@@ -57,6 +62,45 @@ class Item(msgspec.Struct, Generic[M, D, A], frozen=True, eq=False):
         return self.name.name if isinstance(self.name, Use) else self
 
 
+class _Told:
+    """What the instrumentation sends along with the entries of one call, and what it is to be told of."""
+
+    def __init__(self, carrier: Mapping[str, str] | None) -> None:
+        """Begin with nothing made."""
+        self.carrier = carrier
+        self.made: dict[str, int | None] = {}
+        """What has been committed: by the entries' names, how large their data is. Filled by the worker thread."""
+
+
+class _Order(msgspec.Struct, frozen=True, eq=False):
+    """How the entries of one call are to be made."""
+
+    queue: str
+    durability: Durability | None
+    told: _Told | None = None
+
+    @property
+    def carrier(self) -> Mapping[str, str] | None:
+        """What goes along with them."""
+        return None if self.told is None else self.told.carrier
+
+    def noting(self, reservation: Reservation, data: object) -> AbstractContextManager[object]:
+        """Surround the enqueue of one entry, to note it if it was committed."""
+        return _UNHEARD if self.told is None else _noted(self.told, reservation, data)
+
+
+_UNHEARD: Final = contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _noted(told: _Told, reservation: Reservation, data: object) -> Generator[None]:
+    try:
+        yield
+    finally:  # also if the sync after the commit failed
+        if reservation.state is State.AVAILABLE:
+            told.made[reservation.name] = len(data) if isinstance(data, (bytes, bytearray)) else None
+
+
 class Enqueuing(Generic[Q, M, D, A]):
     """Enqueues into one spool."""
 
@@ -67,13 +111,30 @@ class Enqueuing(Generic[Q, M, D, A]):
 
     async def one(self, queue: str, item: Item[M, D, A], durability: Durability | None) -> Answer[str]:
         """Enqueue; return the entry's name. See `Spool.enqueue`."""
-        operation = f"enqueue into {queue}"
+        hooks = self._core.hooks
+        if hooks is None:
+            return await self._one(_Order(queue, durability), item)
+        answers: list[Answer[str]] = []
+        with self._told(hooks, queue, None, answers) as told:
+            answers.append(await self._one(_Order(queue, durability, told), item))
+        return answers[0]
+
+    async def _one(self, order: _Order, item: Item[M, D, A]) -> Answer[str]:
+        operation = f"enqueue into {order.queue}"
         if self._fits_a_batch(item.data):
-            steps = functools.partial(self._steps, queue=queue, item=item, durability=durability)
+            steps = functools.partial(self._steps, order=order, item=item)
             return await self._core.enqueue(operation, steps, of=item.key)
-        return await self._core.run(
-            operation, functools.partial(self._alone, queue=queue, item=item, durability=durability)
-        )
+        return await self._core.run(operation, functools.partial(self._alone, order=order, item=item))
+
+    @contextlib.contextmanager
+    def _told(self, hooks: Hooks, queue: str, count: int | None, answers: list[Answer[str]]) -> Generator[_Told]:
+        """Tell the instrumentation what came of the enqueue in the block, however that ends."""
+        with hooks.enqueueing(queue, count) as carrier:
+            began, told = hooks.now(), _Told(carrier)
+            try:
+                yield told
+            finally:
+                hooks.tell_enqueued(queue, told.made, answers, began)
 
     def _fits_a_batch(self, data: D) -> bool:
         if not isinstance(self._core.spoolable.data, WholeFile):
@@ -84,54 +145,54 @@ class Enqueuing(Generic[Q, M, D, A]):
             return len(cast("Sized", data)) <= LARGEST_IN_BATCH
         return True
 
-    def _alone(
-        self, before_commit: BeforeCommit, queue: str, item: Item[M, D, A], durability: Durability | None
-    ) -> str:
+    def _alone(self, before_commit: BeforeCommit, order: _Order, item: Item[M, D, A]) -> str:
         core = self._core
         raw = core.encode(item.metadata)
-        with self._naming.for_one_enqueue(item.name) as reservation:
+        with self._naming.for_one_enqueue(item.name) as reservation, order.noting(reservation, item.data):
             core.storage.enqueue(
                 reservation,
-                queue,
+                order.queue,
                 raw,
                 core.dumping(item.data),
-                durability=durability,
+                durability=order.durability,
                 before_commit=before_commit,
+                carrier=order.carrier,
             )
             return reservation.name
 
     def _steps(
-        self, before_commit: BeforeCommit, queue: str, item: Item[M, D, A], durability: Durability | None
+        self, before_commit: BeforeCommit, order: _Order, item: Item[M, D, A]
     ) -> Generator[Enqueueing[Any], None, str]:
-        core = self._core
+        core, queue, durability = self._core, order.queue, order.durability
         raw, write_data = core.encode(item.metadata), core.dumped(item.data)
-        with self._naming.for_one_enqueue(item.name) as reservation:
-            yield Enqueueing(reservation, queue, raw, write_data, durability, before_commit)
+        with self._naming.for_one_enqueue(item.name) as reservation, order.noting(reservation, item.data):
+            yield Enqueueing(reservation, queue, raw, write_data, durability, before_commit, order.carrier)
             return reservation.name
 
     async def many(
         self, queue: str, items: Sequence[Item[M, D, A]], durability: Durability | None
     ) -> list[Answer[str]]:
         """Enqueue all of them in one hop; see `Spool.enqueue_many`."""
+        hooks = self._core.hooks
+        if hooks is None:
+            return await self._many(_Order(queue, durability), items)
+        answers: list[Answer[str]] = []
+        with self._told(hooks, queue, len(items), answers) as told:
+            answers += await self._many(_Order(queue, durability, told), items)
+        return answers
+
+    async def _many(self, order: _Order, items: Sequence[Item[M, D, A]]) -> list[Answer[str]]:
         answer = await self._core.run(
-            f"enqueue of {len(items)} entries into {queue}",
-            functools.partial(self._all, queue=queue, items=items, durability=durability),
+            f"enqueue of {len(items)} entries into {order.queue}",
+            functools.partial(self._all, order=order, items=items),
         )
         return answer.unwrap()
 
-    def _all(
-        self,
-        before_commit: BeforeCommit,
-        queue: str,
-        items: Sequence[Item[M, D, A]],
-        durability: Durability | None,
-    ) -> list[Answer[str]]:
+    def _all(self, before_commit: BeforeCommit, order: _Order, items: Sequence[Item[M, D, A]]) -> list[Answer[str]]:
         storage, once = self._core.storage, _once(before_commit)
         answers: list[Answer[str]] = []
         for several in _apart(items, storage.enqueues_at_a_time()):
-            parts = [
-                Part(functools.partial(self._together, once, queue, item, durability), of=item.key) for item in several
-            ]
+            parts = [Part(functools.partial(self._together, once, order, item), of=item.key) for item in several]
             work_off(parts, storage.enqueue_together)
             made = [answer.value for answer in [*answers, *(part.value for part in parts)] if isinstance(answer, Ok)]
             try:
@@ -144,12 +205,11 @@ class Enqueuing(Generic[Q, M, D, A]):
     def _together(
         self,
         once: BeforeCommit,
-        queue: str,
+        order: _Order,
         item: Item[M, D, A],
-        durability: Durability | None,
         _own: BeforeCommit,
     ) -> Generator[Enqueueing[Any], None, str]:
-        return self._steps(once, queue, item, durability)
+        return self._steps(once, order, item)
 
 
 def _apart(items: Sequence[Item[M, D, A]], at_most: int) -> Iterator[list[Item[M, D, A]]]:

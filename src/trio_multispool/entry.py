@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 from trio_multispool.datafile import DataFile
 from trio_multispool.errors import EntryBusy, EntryNotFound
+from trio_multispool.instrumentation import Operation
 from trio_multispool.job import CheckedOutEntry
+from trio_multispool.listing import Claimed
 from trio_multispool.results import Err, Ok
 from trio_multispool.verdicts import Unavailable
 
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from trio_multispool.results import Result
     from trio_multispool.spool import Spool
     from trio_multispool.stats import Stat
-    from trio_multispool.storage.protocol import Claim
 
 Q = TypeVar("Q", bound=enum.Enum)
 M = TypeVar("M")
@@ -115,14 +116,18 @@ class Entry(Generic[Q, M, D]):
             (await job.save(Mail.FAILED)).unwrap()
         ```
         """
+        hooks = self._core.hooks
+        began = 0.0 if hooks is None else hooks.now()
         answer = await self.try_checkout()
         if isinstance(answer, Err):
             return answer
-        if answer.value is Unavailable.GONE:
-            return Err(EntryNotFound(self._queue.value, self._name))
-        if answer.value is Unavailable.BUSY:
-            return Err(EntryBusy(self._name))
-        return Ok(answer.value)
+        if not isinstance(answer.value, Unavailable):
+            return Ok(answer.value)
+        gone = answer.value is Unavailable.GONE
+        error = EntryNotFound(self._queue.value, self._name) if gone else EntryBusy(self._name)
+        if hooks is not None:
+            hooks.failed(Operation.CHECK_OUT, self._queue.value, self._name, error, began)
+        return Err(error)
 
     async def try_checkout(self) -> Result[CheckedOutEntry[Q, M, D] | Unavailable, TryCheckoutError]:
         """Check the entry out if it can be had: that it is gone or busy is an ordinary answer, `Unavailable`.
@@ -141,23 +146,31 @@ class Entry(Generic[Q, M, D]):
                     (await job.remove()).unwrap()
         ```
         """
-        core, queue = self._core, self._queue
+        core, queue, hooks = self._core, self._queue, self._core.hooks
+        began = 0.0 if hooks is None else hooks.now()
 
-        def work(before_commit: BeforeCommit) -> tuple[Claim, M] | Unavailable:
+        def work(before_commit: BeforeCommit) -> Claimed[M] | Unavailable:
             claim = core.storage.claim(queue.value, self._name, before_commit=before_commit)
-            return claim if isinstance(claim, Unavailable) else (claim, core.decode_or_set_aside(claim))
+            if isinstance(claim, Unavailable):
+                return claim
+            return Claimed(claim, core.decode_or_set_aside(claim), core.carried(claim))
 
-        def undo(checked_out: tuple[Claim, M] | Unavailable) -> None:
+        def undo(checked_out: Claimed[M] | Unavailable) -> None:
             if not isinstance(checked_out, Unavailable):
-                core.release_or_let_go(checked_out[0])
+                core.release_or_let_go(checked_out.claim)
 
         answer = await core.run(f"check-out of entry {self._name}", work, undo=undo)
         if isinstance(answer, Err):
+            if hooks is not None:
+                hooks.failed(Operation.CHECK_OUT, queue.value, self._name, answer.error, began)
             return answer
-        if isinstance(answer.value, Unavailable):
-            return Ok(answer.value)
-        claim, metadata = answer.value
-        return Ok(CheckedOutEntry(core, queue, claim, metadata))
+        claimed = answer.value
+        if isinstance(claimed, Unavailable):
+            return Ok(claimed)
+        job = CheckedOutEntry(core, queue, claimed.claim, claimed.metadata, carried=claimed.carried)
+        if hooks is not None:
+            job._tell_checked_out(began)  # noqa: SLF001  # one thing in several files
+        return Ok(job)
 
 
 @final

@@ -17,6 +17,7 @@ import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from trio_multispool.activity import Polling
+from trio_multispool.instrumentation import Operation
 from trio_multispool.job import CheckedOutEntry, give_back
 from trio_multispool.listing import Claimed, Given, Listing, NothingLeft, Question
 from trio_multispool.nursery import whatever_is_cancelled
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 Q = TypeVar("Q", bound=enum.Enum)
 M = TypeVar("M")
 D = TypeVar("D")
+
+_UNHEARD: Final = contextlib.nullcontext()
 
 RECOVERY_INTERVAL: Final = 1.0
 """How often, at most, a reader looks for entries whose owner has died, in seconds."""
@@ -160,9 +163,11 @@ class Intake(Generic[Q, M, D]):
         self, given: Given | None, wanted: Callable[[], int], *, wait: bool
     ) -> Result[list[CheckedOutEntry[Q, M, D]], Trouble]:
         activity, queue, polling = self._core.activity, self.queue.value, Polling(self._poll_interval)
+        hooks = self._core.hooks
         question, seen = Question(), activity.seen(queue)
         while True:
             recovering = question.listing_took is None and self._is_time_to_recover()  # what comes back is listed
+            began = 0.0 if hooks is None else hooks.now()
             answer = await self._core.run(
                 f"check-out from {queue}",
                 functools.partial(
@@ -171,25 +176,33 @@ class Intake(Generic[Q, M, D]):
                 undo=functools.partial(self._undo, given=given),
             )
             if isinstance(answer, Err):
+                if hooks is not None:
+                    hooks.failed(Operation.CHECK_OUT, queue, None, answer.error, began)
                 return answer
             found = answer.value
             if isinstance(found, list):
                 if found or self.stopped:
-                    return Ok(await self._in_hand(found))
+                    return Ok(await self._in_hand(found, began))
             elif not wait:
                 return Ok([])
             else:
                 timeout = polling.next_wait(
                     found.listing_took, told=activity.told(queue), held=found.held, busy=found.busy
                 )
-                await activity.wait(queue, seen, timeout)
+                with _UNHEARD if hooks is None else hooks.waiting(queue):
+                    await activity.wait(queue, seen, timeout)
                 question, seen = Question(), activity.seen(queue)
 
-    async def _in_hand(self, claimed: list[Claimed[M]]) -> list[CheckedOutEntry[Q, M, D]]:
+    async def _in_hand(self, claimed: list[Claimed[M]], began: float) -> list[CheckedOutEntry[Q, M, D]]:
         jobs = [
-            CheckedOutEntry(self._core, self.queue, one.claim, one.metadata, on_settled=self._on_settled)
+            CheckedOutEntry(
+                self._core, self.queue, one.claim, one.metadata, on_settled=self._on_settled, carried=one.carried
+            )
             for one in claimed
         ]
+        if self._core.hooks is not None:
+            for job in jobs:
+                job._tell_checked_out(began)  # noqa: SLF001  # one thing in several files
         if self.closed:  # left by another task while the thread was at work
             await self.give_back(jobs)
             self.check_open()
@@ -209,9 +222,7 @@ class Intake(Generic[Q, M, D]):
         """Check out the next entries, in a worker thread."""
         activity, queue = self._core.activity, self.queue.value
         if recovering and not self.stopped:
-            for recovered in self._core.storage.recover(queue, insist=False):
-                if recovered.queue is not None:
-                    self._core.log.info("entry %s is back in queue %s: its owner died", recovered.name, recovered.queue)
+            self._core.note_recovered(self._core.storage.recover(queue, insist=False))
         return self._listing.claim(
             before_commit,
             given,

@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from trio_multispool.datafile import DataFile
+from trio_multispool.errors import DurabilityUnknown
+from trio_multispool.events import Event, about
+from trio_multispool.instrumentation import How, Operation
 from trio_multispool.lifecycle import State
 from trio_multispool.results import Err, Ok
 from trio_multispool.storage.protocol import Releasing, Removing, Saving
 from trio_multispool.verdicts import UNCHANGED, Unchanged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Mapping
+    from contextlib import AbstractContextManager
     from types import TracebackType
     from typing import Literal
 
@@ -61,7 +65,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
     Settling a job twice raises `RuntimeError`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # made by the shell alone
         self,
         core: Core[Q, M, D, Any],
         queue: Q,
@@ -69,8 +73,12 @@ class CheckedOutEntry(Generic[Q, M, D]):
         metadata: M,
         *,
         on_settled: Callable[[CheckedOutEntry[Q, M, D], str | None], None] | None = None,
+        carried: Mapping[str, str] | None = None,
     ) -> None:
-        """Take over a claim. `on_settled` is told the queue that the entry went to, `None` if it was removed."""
+        """Take over a claim. `on_settled` is told the queue that the entry went to, `None` if it was removed.
+
+        `carried` is what the producer sent along for the instrumentation.
+        """
         self._core = core
         self._queue = queue
         self._claim = claim
@@ -79,6 +87,10 @@ class CheckedOutEntry(Generic[Q, M, D]):
         self._mutex = threading.Lock()
         self._failure: SpoolError | None = None
         self._let_go = False
+        self._attempt: tuple[How, str | None] = (How.LET_GO, None)  # the last that began under the mutex
+        self._since: float | None = None
+        self._carried = carried
+        self._around: AbstractContextManager[object] | None = None
         self.metadata: M = metadata
         """The metadata as it was checked out; `save` stores what it is by then, however it was changed."""
         self.data: DataFile[D] = DataFile(core, claim.name, claim, self._mutex)
@@ -150,7 +162,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
             raw = self._core.encode_if_changed(stored, self._claim)
             return Saving(self._claim, target, raw, durability, before_commit)
 
-        answer = await self._settle("save", settlement, target)
+        answer = await self._settle(Operation.SAVE, How.SAVED, settlement, target)
         if self.settled:
             self.metadata = stored
         return answer
@@ -175,7 +187,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
         def settlement(before_commit: BeforeCommit) -> Settlement[Claim]:
             return Removing(self._claim, durability, before_commit)
 
-        return await self._settle("remove", settlement, None)
+        return await self._settle(Operation.REMOVE, How.REMOVED, settlement, None)
 
     async def release(self) -> Result[None, ReleaseError]:
         """Settle: put the entry back in the queue it came from, with the metadata that it was checked out with.
@@ -195,7 +207,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
         def settlement(_before_commit: BeforeCommit) -> Settlement[Claim]:
             return Releasing(self._claim)
 
-        return await self._settle("release", settlement, self._claim.queue)
+        return await self._settle(Operation.RELEASE, How.RELEASED, settlement, self._claim.queue)
 
     async def progress(self, done: float, message: str = "") -> Result[None, OwnershipLost | Trouble]:
         """Tell how far the work on the entry is, for whoever looks: `multispool ls`, `show` and `top` show it.
@@ -215,20 +227,26 @@ class CheckedOutEntry(Generic[Q, M, D]):
 
     async def _settle(
         self,
-        operation: str,
+        operation: Operation,
+        how: How,
         settlement: Callable[[BeforeCommit], Settlement[Claim]],
         destination: str | None,
     ) -> Answer[None]:
         def once(before_commit: BeforeCommit) -> Generator[Settlement[Claim]]:
             with self._mutex:  # another task may be writing the job's data in another thread
                 self._check()
+                self._attempt = how, destination
                 yield settlement(before_commit)
 
+        began = self._now()
         try:
-            answer = await self._core.settle(f"{operation} of entry {self.name}", once, of=self._claim)
-        finally:
-            self._tell_if_settled(destination)
+            answer = await self._core.settle(f"{operation.value} of entry {self.name}", once, of=self._claim)
+        except BaseException:  # passed on
+            self._tell_if_settled(destination, None, began)
+            raise
+        self._tell_if_settled(destination, answer, began)
         self._failure = answer.error if isinstance(answer, Err) else None
+        self._tell_if_failed(operation, answer, began)
         return answer
 
     def _check(self) -> None:
@@ -237,10 +255,44 @@ class CheckedOutEntry(Generic[Q, M, D]):
             message = f"entry {self.name!r} was {how} before; a job is settled once"
             raise RuntimeError(message)
 
-    def _tell_if_settled(self, destination: str | None) -> None:
+    def _tell_if_settled(self, destination: str | None, answer: Answer[None] | None, began: float) -> None:
         over = self.settled or self._let_go
-        if over and self._finalizer.detach() is not None and self._on_settled is not None:
+        if not over or self._finalizer.detach() is None:
+            return
+        if self._on_settled is not None:
             self._on_settled(self, destination)
+        hooks = self._core.hooks
+        if hooks is not None:
+            how, destination = self._attempt
+            lost = isinstance(answer, Err) and not isinstance(answer.error, DurabilityUnknown)
+            if self._let_go or lost:  # over, and yet not as it was tried: another program was quicker
+                how, destination = How.LET_GO, None
+            hooks.settled(self._claim.queue, self.name, how, destination, began, self._since)
+
+    # For the instrumentation
+
+    def _now(self) -> float:
+        return 0.0 if self._core.hooks is None else self._core.hooks.now()
+
+    def _tell_checked_out(self, began: float) -> None:  # pyright: ignore[reportUnusedFunction]  # `entry`, `intake` do
+        if self._core.hooks is not None:
+            self._since = self._core.hooks.now()
+            self._core.hooks.checked_out(self._claim.queue, self.name, began)
+
+    def _tell_if_failed(self, operation: Operation, answer: Answer[None], began: float) -> None:
+        if isinstance(answer, Err) and self._core.hooks is not None:
+            self._core.hooks.failed(operation, self._claim.queue, self.name, answer.error, began)
+
+    def _begin_work(self) -> None:
+        """Enter what the instrumentation puts around the work on the entry, unless that has been done."""
+        if self._core.hooks is not None and self._around is None:
+            self._around = self._core.hooks.begin_working(self._claim.queue, self.name, self._carried or {})
+
+    def _end_work(self, raised: BaseException | None) -> None:
+        """Leave it, if it was entered."""
+        around, self._around = self._around, None
+        if around is not None:
+            _ = around.__exit__(type(raised) if raised else None, raised, raised.__traceback__ if raised else None)
 
     async def _give_back(self) -> Answer[None]:
         """Release a job that is unsettled; see `give_back`."""
@@ -253,24 +305,30 @@ class CheckedOutEntry(Generic[Q, M, D]):
         if self.settled or self._let_go:
             return False
         if self._core.closed:
-            _LOG.warning("entry %s of queue %s was let go: the spool was closed before", self.name, self._claim.queue)
-            self._end_giving_back()
+            reason = "the spool was closed before"
+            fields = about(Event.LET_GO, self._core.path, queue=self._claim.queue, entry=self.name, error=reason)
+            _LOG.warning("entry %s of queue %s was let go: %s", self.name, self._claim.queue, reason, extra=fields)
+            self._end_giving_back(None, self._now())
             return False
         return True
 
     def _giving_back(self, _before_commit: BeforeCommit) -> Generator[Settlement[Claim]]:
         with self._mutex:
             if not self.settled:
+                self._attempt = How.RELEASED, self._claim.queue
                 yield Releasing(self._claim)
 
-    def _end_giving_back(self) -> None:
+    def _end_giving_back(self, answer: Answer[None] | None, began: float) -> None:
         if not self.settled:
             self._let_go = True
             self._claim.abandon()
-        self._tell_if_settled(self._claim.queue)
+        self._tell_if_settled(self._claim.queue, answer, began)
+        if answer is not None:
+            self._tell_if_failed(Operation.RELEASE, answer, began)
 
     async def __aenter__(self) -> CheckedOutEntry[Q, M, D]:
         """Return the job. No checkpoint: were it cancelled here, the block's end would never come."""
+        self._begin_work()
         return self
 
     async def __aexit__(
@@ -280,6 +338,17 @@ class CheckedOutEntry(Generic[Q, M, D]):
         traceback: TracebackType | None,
     ) -> None:
         """Return the entry to its queue if it has not been settled."""
+        if self._around is None:
+            await self._leave(exception)
+            return
+        try:
+            await self._leave(exception)
+        except BaseException as raised:
+            self._end_work(raised)
+            raise
+        self._end_work(exception)
+
+    async def _leave(self, exception: BaseException | None) -> None:
         if self.settled or self._let_go:
             await cancel_shielded_checkpoint()
             return
@@ -301,17 +370,21 @@ async def give_back(core: Core[Q, M, D, Any], jobs: Iterable[CheckedOutEntry[Q, 
     ours = [job for job in jobs if job._begin_giving_back()]  # noqa: SLF001  # of this module
     if not ours:
         return []
+    began = 0.0 if core.hooks is None else core.hooks.now()
+    answers: list[Answer[None] | None] = [None] * len(ours)  # they stay so if asyncio cancels it
     try:
-        answers = await core.settle_all(
+        answers[:] = await core.settle_all(
             [(f"return of entry {job.name}", job._giving_back, job._claim) for job in ours]  # noqa: SLF001
         )
     finally:
-        for job in ours:
-            job._end_giving_back()  # noqa: SLF001
+        for job, answer in zip(ours, answers, strict=True):
+            job._end_giving_back(answer, began)  # noqa: SLF001
     failures: list[SpoolError] = []
     for job, answer in zip(ours, answers, strict=True):
         if isinstance(answer, Err):
-            _LOG.error("entry %s of queue %s was let go: %s", job.name, job._claim.queue, answer.error)  # noqa: SLF001
+            queue = job._claim.queue  # noqa: SLF001
+            fields = about(Event.LET_GO, core.path, queue=queue, entry=job.name, error=answer.error)
+            _LOG.error("entry %s of queue %s was let go: %s", job.name, queue, answer.error, extra=fields)
             failures.append(answer.error)
     return failures
 

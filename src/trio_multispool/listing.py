@@ -12,12 +12,14 @@ import contextlib
 import errno
 import logging
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
 import msgspec
 
 from trio_multispool.clock import random_below, stopwatch
 from trio_multispool.errors import CorruptMetadata, SpoolError, StorageFailure, UnreadableEntry
+from trio_multispool.events import Event, about
 from trio_multispool.lifecycle import State
 from trio_multispool.storage.protocol import Claim
 from trio_multispool.verdicts import Unavailable
@@ -48,6 +50,8 @@ class Claimed(msgspec.Struct, Generic[M], frozen=True):
 
     claim: Claim
     metadata: M
+    carried: Mapping[str, str] | None
+    """What its producer sent along, if the instrumentation asks for it."""
 
 
 @final
@@ -233,13 +237,14 @@ class Listing(Generic[M]):
         except UnreadableEntry as error:
             if name not in self._complained:
                 self._complained.add(name)
-                _LOG.warning("passed over: %s", error)
+                fields = about(Event.PASSED_OVER, self._core.path, queue=self._queue, entry=name, error=error)
+                _LOG.warning("passed over: %s", error, extra=fields)
             return None
         if isinstance(claim, Unavailable):
             self._make_way()
             return claim
         try:
-            return Claimed(claim, self._core.decode_or_set_aside(claim))
+            return Claimed(claim, self._core.decode_or_set_aside(claim), self._core.carried(claim))
         except CorruptMetadata:
             if claim.state is not State.QUARANTINED:  # it could not be set aside, as the log says
                 self._left_alone.add(name)

@@ -75,6 +75,7 @@ class Received(Generic[M, D]):
         if self not in self._in_hand:
             raise self._returned()
         self._entered = True
+        self._job._begin_work()  # noqa: SLF001  # one thing in several files
         return self
 
     async def __aexit__(
@@ -85,6 +86,7 @@ class Received(Generic[M, D]):
     ) -> None:
         """Acknowledge if the block ended normally; otherwise return the entry."""
         if self._in_hand.pop(self, None) is None:  # once popped, closing the end leaves it to this
+            self._job._end_work(exception)  # noqa: SLF001  # one thing in several files
             await cancel_shielded_checkpoint()
             if exception is None:
                 raise self._returned()

@@ -17,7 +17,9 @@ from trio_multispool.durability import Durability
 from trio_multispool.enqueuing import Enqueuing, Item
 from trio_multispool.entry import Entry
 from trio_multispool.errors import CorruptMetadata, InvalidName, SpoolError
+from trio_multispool.events import Event, about
 from trio_multispool.handling import handle
+from trio_multispool.instrumentation import Operation
 from trio_multispool.job import CheckedOutEntry
 from trio_multispool.names import Reserve, invalid_name
 from trio_multispool.naming import Naming
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
         UnsupportedFormat,
     )
     from trio_multispool.hop import BeforeCommit
+    from trio_multispool.instrumentation import Instrumentation
     from trio_multispool.names import NameGenerator
     from trio_multispool.results import Result
     from trio_multispool.spoolable import Spoolable
@@ -125,6 +128,7 @@ class Spool(Generic[Q, M, D, A]):
         directory_mode: int = 0o700,
         trust_file_system: bool = False,
         system_calls: SystemCalls | None = None,
+        instrumentation: Instrumentation | None = None,
     ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
         """Load a spool, making what is missing of it: the directory, its parents, and directories of new queues.
 
@@ -153,6 +157,7 @@ class Spool(Generic[Q, M, D, A]):
                 trust_file_system=trust_file_system,
                 calls=system_calls,
             ),
+            instrumentation,
         )
 
     @classmethod
@@ -167,6 +172,7 @@ class Spool(Generic[Q, M, D, A]):
         directory_mode: int = 0o700,
         trust_file_system: bool = False,
         system_calls: SystemCalls | None = None,
+        instrumentation: Instrumentation | None = None,
     ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
         """Open a spool that exists, and put back what dead processes had checked out.
 
@@ -176,6 +182,7 @@ class Spool(Generic[Q, M, D, A]):
           uses. By default 40 of its own.
         - `trust_file_system`: accept a file system that is not known to be local; only if no other host mounts it.
         - `system_calls`: for tests, what makes the system calls.
+        - `instrumentation`: what is told of the operations, for metrics and traces; see `Instrumentation`.
 
         `Err(NotASpool)`: the directory is missing, is no spool, or has no directory for one of the queues.
         `Err(DirectoryNotEmpty)`: with `create_if_missing`, it holds something else.
@@ -209,6 +216,7 @@ class Spool(Generic[Q, M, D, A]):
                 trust_file_system=trust_file_system,
                 calls=system_calls,
             ),
+            instrumentation,
         )
 
     @classmethod
@@ -243,6 +251,7 @@ class Spool(Generic[Q, M, D, A]):
         spoolable: Spoolable[Q2, M2, D2, A2],
         limiter: anyio.CapacityLimiter | None,
         opening: Callable[[], DirectoryStorage],
+        instrumentation: Instrumentation | None = None,
     ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
         answer = await Offload(limiter).run(
             "opening of the spool", lambda _before_commit: opening(), undo=lambda storage: storage.close()
@@ -251,7 +260,11 @@ class Spool(Generic[Q, M, D, A]):
             return answer
         storage = answer.value
         names: NameGenerator[Any] = time_ordered_names() if spoolable.names is None else spoolable.names
-        return Ok(Spool(Core(storage, storage.path, spoolable, limiter), names))
+        core = Core(storage, storage.path, spoolable, limiter, instrumentation)
+        core.note_recovered(storage.recovered_at_first)
+        if core.hooks is not None:
+            core.hooks.tell_noted()
+        return Ok(Spool(core, names))
 
     def close(self) -> None:
         """Close the spool's files, once operations that are running have ended. Idempotent.
@@ -531,7 +544,8 @@ class Spool(Generic[Q, M, D, A]):
                 try:
                     found.append((claim, core.decode(name, claim.name, claim.metadata)))
                 except CorruptMetadata as error:
-                    core.log.warning("not listed: %s", error)
+                    fields = about(Event.NOT_LISTED, core.path, queue=name, entry=claim.name, error=error)
+                    core.log.warning("not listed: %s", error, extra=fields)
             return found
 
         answer = await core.run("listing of check-outs", work)
@@ -563,10 +577,17 @@ class Spool(Generic[Q, M, D, A]):
         storage = self._core.storage
 
         def work(_before_commit: BeforeCommit) -> list[Recovered]:
-            found = storage.recover_all(dry_run=dry_run)
-            return [recovered for recovered in found if not isinstance(recovered, SpoolError)]
+            found = [each for each in storage.recover_all(dry_run=dry_run) if not isinstance(each, SpoolError)]
+            if not dry_run:
+                self._core.note_recovered(found)
+            return found
 
-        return await self._core.run("recovery", work)
+        hooks = self._core.hooks
+        began = 0.0 if hooks is None else hooks.now()
+        answer = await self._core.run("recovery", work)
+        if hooks is not None and isinstance(answer, Err):
+            hooks.failed(Operation.RECOVER, None, None, answer.error, began)
+        return answer
 
     async def adopt(self) -> Result[None, UnsupportedFormat | Trouble]:
         """Declare that from now on every program that uses this spool takes locks, as this library does.

@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from trio_multispool.errors import SpoolError, UnsupportedFormat
+from trio_multispool.events import Event, about
 from trio_multispool.storage.format import read_format
 from trio_multispool.storage.syncing import Syncs
 
@@ -50,5 +51,9 @@ class Context:
             yield
         except SpoolError as error:
             self.log.warning(
-                "left for recovery to collect: files of entry %s of spool %s: %s", name, self.layout.path, error
+                "left for recovery to collect: files of entry %s of spool %s: %s",
+                name,
+                self.layout.path,
+                error,
+                extra=about(Event.LEFT_BEHIND, self.layout.path, entry=name, error=error),
             )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from trio_multispool.durability import Durability
 from trio_multispool.errors import EntryNotFound, OutOfSpace, ReadOnlySpool, TooManyOpenFiles
+from trio_multispool.events import Event, about
 from trio_multispool.lifecycle import Place, State
 from trio_multispool.storage import (
     creation,
@@ -21,6 +22,7 @@ from trio_multispool.storage import (
     reserving,
     settling,
 )
+from trio_multispool.storage.carrying import carrier_of
 from trio_multispool.storage.context import Context
 from trio_multispool.storage.files import read_file
 from trio_multispool.storage.format import read_format
@@ -34,7 +36,7 @@ from trio_multispool.storage.watching import DirectoryWatch, watch
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import BinaryIO
 
     import msgspec
@@ -57,6 +59,8 @@ class DirectoryStorage:
         """Take over an open spool."""
         self._context = context
         self._layout: Layout = context.layout
+        self.recovered_at_first: list[Recovered] = []
+        """What opening it has recovered."""
 
     @classmethod
     def open(  # noqa: PLR0913  # what the caller of Spool.load can say
@@ -85,9 +89,10 @@ class DirectoryStorage:
                 storage._context.log.warning(
                     "making or adopting the spool %s was not finished, so nothing is recovered: do it again",
                     layout.path,
+                    extra=about(Event.UNFINISHED, layout.path),
                 )
             if recover:
-                _ = storage.recover(insist=False)
+                storage.recovered_at_first = storage.recover(insist=False)
         except BaseException:
             layout.close()
             raise
@@ -148,13 +153,17 @@ class DirectoryStorage:
         *,
         durability: Durability | None,
         before_commit: Callable[[], None],
+        carrier: Mapping[str, str] | None = None,
     ) -> None:
         """Make the entry, all or nothing."""
-        raise_failure(
-            self.enqueue_together(
-                [Enqueueing(reservation, queue, metadata, write_data, durability, before_commit, alone=True)]
-            )
+        wanted = Enqueueing(
+            reservation, queue, metadata, write_data, durability, before_commit, carrier=carrier, alone=True
         )
+        raise_failure(self.enqueue_together([wanted]))
+
+    def carrier(self, name: str) -> dict[str, str]:
+        """Read what went along with an entry."""
+        return carrier_of(self._context, name)
 
     def enqueue_together(self, enqueuings: Sequence[Enqueueing[DirectoryReservation]]) -> list[BaseException | None]:
         """Make several entries with shared syncs."""
@@ -335,6 +344,10 @@ class DirectoryStorage:
         """Tell whether anything is checked out."""
         return bool(self._layout.entry_names(directory_of(Place(queue, State.CHECKED_OUT))))
 
+    def depths(self) -> dict[Place, int]:
+        """Count the names in every place."""
+        return {place: len(self._layout.entry_names(directory_of(place))) for place in self._layout.places()}
+
     def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:
         """Put back what dead owners held."""
         try:
@@ -342,7 +355,8 @@ class DirectoryStorage:
         except (OutOfSpace, ReadOnlySpool, TooManyOpenFiles) as error:
             if insist:
                 raise
-            self._context.log.warning("recovery of spool %s was put off: %s", self.path, error)
+            fields = about(Event.RECOVERY_PUT_OFF, self.path, error=error)
+            self._context.log.warning("recovery of spool %s was put off: %s", self.path, error, extra=fields)
             return []
 
     def sweep(self) -> Iterator[Recovered]:

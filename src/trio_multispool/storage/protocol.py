@@ -13,7 +13,7 @@ passes the exception on. That is how a caller withdraws in the last moment.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, BinaryIO, Generic, Protocol, TypeAlias, TypeVar, final
 
 import msgspec
@@ -122,6 +122,7 @@ class Enqueueing(msgspec.Struct, Generic[T], frozen=True):
     write_data: Callable[[BinaryIO], None]
     durability: Durability | None
     before_commit: Callable[[], None]
+    carrier: Mapping[str, str] | None = None
     alone: bool = False
     """Whether nobody else should have to wait for its data to be synced."""
 
@@ -197,8 +198,16 @@ class Storage(Protocol[C, R]):
         *,
         durability: Durability | None,
         before_commit: Callable[[], None],
+        carrier: Mapping[str, str] | None = None,
     ) -> None:
-        """Make the entry, all or nothing; the reservation is kept if it fails. Passes on what `write_data` raises."""
+        """Make the entry, all or nothing; the reservation is kept if it fails. Passes on what `write_data` raises.
+
+        `carrier` goes along with the entry for as long as there is one, if that can be had cheaply: a hint.
+        """
+        ...
+
+    def carrier(self, name: str) -> dict[str, str]:
+        """Return what went along with an entry when it was enqueued; empty if nothing did, or it was lost."""
         ...
 
     def enqueue_together(self, enqueuings: Sequence[Enqueueing[R]]) -> list[BaseException | None]:
@@ -366,6 +375,10 @@ class Storage(Protocol[C, R]):
 
     def held(self, queue: str) -> bool:
         """Tell whether anything is checked out of a queue, by whomever."""
+        ...
+
+    def depths(self) -> dict[Place, int]:
+        """Count the entries in every place, whoever knows of it. A hint: entries move while they are counted."""
         ...
 
     def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:

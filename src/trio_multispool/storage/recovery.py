@@ -24,6 +24,7 @@ from trio_multispool.errors import (
     StorageFailure,
     SyncsRefused,
 )
+from trio_multispool.events import Event, about
 from trio_multispool.lifecycle import Place, State
 from trio_multispool.names import invalid_name
 from trio_multispool.storage import commits
@@ -97,7 +98,9 @@ def _act_or_pass_over(context: Context, name: str, act: _Act) -> Recovered | Spo
     try:
         return act(context, name)
     except (NotARegularFile, AccessDenied, StorageFailure, SyncsRefused) as error:
-        context.log.warning("not recovered: entry %s of spool %s: %s", name, context.layout.path, error)
+        spool = context.layout.path
+        fields = about(Event.NOT_RECOVERED, spool, entry=name, error=error)
+        context.log.warning("not recovered: entry %s of spool %s: %s", name, spool, error, extra=fields)
         return error
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from trio_multispool.errors import DurabilityUnknown, EntryBusy, NameTaken, StorageFailure
 from trio_multispool.lifecycle import Operation, State, next_state
 from trio_multispool.storage import commits
+from trio_multispool.storage.carrying import sent_along
 from trio_multispool.storage.claims import DirectoryReservation
 from trio_multispool.storage.commits import CommitUnknown
 from trio_multispool.storage.files import discard, new_file, unlink_if_there
@@ -143,6 +144,7 @@ def _enqueue(context: Context, wanted: Enqueueing[DirectoryReservation]) -> Step
         _nothing_left_if_it_fails(context, name),
         new_file(layout, DATA, name, wanted.write_data) as data,
         new_file(layout, TEMPORARY, name, lambda file: _write(file, wanted.metadata)) as metadata,
+        sent_along(context, name, wanted.carrier),
     ):
         if plan.before and wanted.alone:  # by itself, so that whoever shares a sync need not wait for large data
             data.sync()

@@ -1,0 +1,44 @@
+"""How many entries lie where, counted when somebody asks; for gauges, in a thread that may block."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+import msgspec
+
+from trio_multispool.errors import SpoolError
+from trio_multispool.storage.directory import DirectoryStorage
+
+if TYPE_CHECKING:
+    import os
+
+
+@final
+class Depth(msgspec.Struct, frozen=True):
+    """The entries of one queue in one state."""
+
+    spool: str
+    queue: str
+    state: str
+    """`available`, `checked out` or `quarantined`."""
+    entries: int
+
+
+def depths(path: str | os.PathLike[str]) -> list[Depth] | None:
+    """Count the entries of a spool, by listing it; `None` if it cannot be read. Recovers nothing, and writes nothing.
+
+    It costs what a listing costs: some milliseconds for ten thousand entries.
+    """
+    try:
+        storage = DirectoryStorage.look(path)
+        try:
+            return [
+                Depth(storage.path, place.queue, place.state.value, entries)
+                for place, entries in sorted(
+                    storage.depths().items(), key=lambda item: (item[0].queue, item[0].state.value)
+                )
+            ]
+        finally:
+            storage.close()
+    except SpoolError:
+        return None

@@ -1,0 +1,261 @@
+"""OpenTelemetry: metrics of a spool's operations, and traces that go on from the producer to the worker.
+
+Names follow OpenTelemetry's semantic conventions for messaging where those have one (they are still marked as under
+development); the others begin with `trio_multispool.`. Needs the extra `otel`, which brings OpenTelemetry's API; what
+is done with the figures is for the SDK that the program sets up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from typing import TYPE_CHECKING, Final, TypeVar, final
+
+from trio_multispool.instrumentation import Instrumentation, Operation
+from trio_multispool.integrations.depths import depths
+
+try:
+    from opentelemetry import metrics, propagate, trace
+    from opentelemetry.context import Context
+except ImportError as missing:
+    message = "OpenTelemetry is not installed; it comes with the extra: pip install 'trio-multispool[otel]'"
+    raise ImportError(message, name="opentelemetry") from missing
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Generator, Iterable, Mapping
+
+    from opentelemetry.propagators.textmap import TextMapPropagator
+
+    from trio_multispool.instrumentation import (
+        CheckedOut,
+        Enqueued,
+        Enqueueing,
+        Failed,
+        Quarantined,
+        Returned,
+        Settled,
+        Waited,
+        Working,
+    )
+
+T = TypeVar("T")
+
+_SCOPE: Final = "trio_multispool"
+_SYSTEM: Final = {"messaging.system": "trio_multispool"}
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+"""The histograms' boundaries, as the conventions advise."""
+
+_TYPES: Final = {Operation.ENQUEUE: "send", Operation.CHECK_OUT: "receive"}
+"""What the conventions call these operations; all others settle."""
+
+_producing: contextvars.ContextVar[trace.Span | None] = contextvars.ContextVar("_producing", default=None)
+_working: contextvars.ContextVar[tuple[str, trace.Span] | None] = contextvars.ContextVar("_working", default=None)
+
+
+@final
+class OpenTelemetry(Instrumentation):
+    """Instrumentation by OpenTelemetry, for any number of spools: `Spool.load(…, instrumentation=OpenTelemetry())`.
+
+    **Traces.** A span `enqueue QUEUE` (producer) is around each `enqueue` and `enqueue_many`. Its context travels with
+    the entry, and a span `process QUEUE` (consumer), which is around each job's block and so around each handler, is
+    linked to it, in whichever process it runs. With `parent=True` it is its child too, in one trace with it.
+
+    **Metrics.** `messaging.client.sent.messages`, `messaging.client.consumed.messages`,
+    `messaging.client.operation.duration`, `messaging.process.duration` (from check-out until settled), and
+    `trio_multispool.entries.in_hand`, `….recovered`, `….quarantined` and `trio_multispool.reader.idle`. With `observe`,
+    `trio_multispool.entries`.
+
+    - `tracer_provider`, `meter_provider`, `propagator`: the global ones by default.
+    - `carries`: whether the context travels. It costs a small file for each entry that is enqueued within a trace.
+    - `parent`: make the consumer's span a child of the producer's.
+    """
+
+    def __init__(
+        self,
+        *,
+        tracer_provider: trace.TracerProvider | None = None,
+        meter_provider: metrics.MeterProvider | None = None,
+        propagator: TextMapPropagator | None = None,
+        carries: bool = True,
+        parent: bool = False,
+    ) -> None:
+        """Make the instruments."""
+        self.carries = carries
+        self._parent = parent
+        self._propagator = propagate.get_global_textmap() if propagator is None else propagator
+        self._tracer = trace.get_tracer(_SCOPE, tracer_provider=tracer_provider)
+        meter = metrics.get_meter(_SCOPE, meter_provider=meter_provider)
+        self._meter = meter
+        self._sent = meter.create_counter(
+            "messaging.client.sent.messages", "{message}", "Entries that were to be enqueued."
+        )
+        self._consumed = meter.create_counter(
+            "messaging.client.consumed.messages", "{message}", "Entries that were checked out."
+        )
+        self._operation = meter.create_histogram(
+            "messaging.client.operation.duration",
+            "s",
+            "How long enqueueing, checking out and settling took.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+        self._process = meter.create_histogram(
+            "messaging.process.duration",
+            "s",
+            "How long entries were in hand.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+        self._in_hand = meter.create_up_down_counter(
+            "trio_multispool.entries.in_hand", "{entry}", "Entries in this process's hands."
+        )
+        self._recovered = meter.create_counter(
+            "trio_multispool.entries.recovered", "{entry}", "Entries put back because their owner had died."
+        )
+        self._quarantined = meter.create_counter(
+            "trio_multispool.entries.quarantined", "{entry}", "Entries set aside that could not be decoded."
+        )
+        self._idle = meter.create_counter("trio_multispool.reader.idle", "s", "How long readers had nothing to do.")
+
+    def observe(self, path: str | os.PathLike[str]) -> None:
+        """Report how many entries lie in a spool, by queue and state, as the gauge `trio_multispool.entries`.
+
+        They are counted whenever metrics are collected, in the SDK's thread, for what a listing costs.
+        """
+
+        def look(_options: metrics.CallbackOptions) -> Iterable[metrics.Observation]:
+            for depth in depths(path) or ():
+                attributes = _of(depth.spool, depth.queue) | {"trio_multispool.state": depth.state}
+                yield metrics.Observation(depth.entries, attributes)
+
+        _ = self._meter.create_observable_gauge("trio_multispool.entries", [look], "{entry}", "Entries on disk.")
+
+    # Traces
+
+    @contextlib.contextmanager
+    def enqueueing(self, enqueueing: Enqueueing) -> Generator[Mapping[str, str]]:
+        """Begin the producer's span; its context travels."""
+        attributes: dict[str, str | int] = {
+            **_of(enqueueing.spool, enqueueing.queue),
+            "messaging.operation.name": "enqueue",
+            "messaging.operation.type": "send",
+        }
+        if enqueueing.count is not None:
+            attributes["messaging.batch.message_count"] = enqueueing.count
+        with self._tracer.start_as_current_span(
+            f"enqueue {enqueueing.queue}", kind=trace.SpanKind.PRODUCER, attributes=attributes
+        ) as span:
+            token = _producing.set(span if enqueueing.count is None else None)
+            try:
+                carrier: dict[str, str] = {}
+                # The default setter is annotated for mappings of anything, and takes one of text.
+                self._propagator.inject(carrier)  # pyright: ignore[reportArgumentType]
+                yield carrier
+            finally:
+                _reset(_producing, token)
+
+    @contextlib.contextmanager
+    def working(self, working: Working) -> Generator[None]:
+        """Begin the consumer's span, linked to the producer's."""
+        context = self._propagator.extract(working.carrier, Context())
+        producer = trace.get_current_span(context).get_span_context()
+        attributes = {
+            **_of(working.spool, working.queue),
+            "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+            "messaging.message.id": working.entry,
+        }
+        with self._tracer.start_as_current_span(
+            f"process {working.queue}",
+            context=context if self._parent and producer.is_valid else None,
+            kind=trace.SpanKind.CONSUMER,
+            attributes=attributes,
+            links=[trace.Link(producer)] if producer.is_valid else [],
+        ) as span:
+            token = _working.set((working.entry, span))
+            try:
+                yield
+            finally:
+                _reset(_working, token)
+
+    # Metrics, and what the spans come to know
+
+    def on_enqueue(self, enqueued: Enqueued) -> None:
+        """Count, and name the entry in the producer's span."""
+        attributes = _of(enqueued.spool, enqueued.queue) | _named(Operation.ENQUEUE)
+        self._sent.add(1, attributes)
+        self._operation.record(enqueued.seconds, attributes)
+        span = _producing.get()
+        if span is not None:
+            span.set_attribute("messaging.message.id", enqueued.entry)
+            if enqueued.data_size is not None:
+                span.set_attribute("messaging.message.body.size", enqueued.data_size)
+
+    def on_checkout(self, checked_out: CheckedOut) -> None:
+        """Count."""
+        of = _of(checked_out.spool, checked_out.queue)
+        attributes = of | _named(Operation.CHECK_OUT)
+        self._consumed.add(1, attributes)
+        self._operation.record(checked_out.seconds, attributes)
+        self._in_hand.add(1, of)
+
+    def on_settle(self, settled: Settled) -> None:
+        """Count, and tell the consumer's span."""
+        of = _of(settled.spool, settled.queue)
+        outcome = {"trio_multispool.outcome": settled.how.value}
+        if settled.destination is not None:
+            outcome["trio_multispool.outcome.queue"] = settled.destination
+        name = {"messaging.operation.name": settled.how.value, "messaging.operation.type": "settle"}
+        self._operation.record(settled.seconds, of | name)
+        if settled.in_hand is not None:
+            self._in_hand.add(-1, of)
+            self._process.record(settled.in_hand, of | {"messaging.operation.name": "process"} | outcome)
+        span = _span_of(settled.entry)
+        if span is not None:
+            span.set_attributes(outcome)
+
+    def on_error(self, failed: Failed) -> None:
+        """Count, and mark the span as failed."""
+        attributes = _of(failed.spool, failed.queue) | _named(failed.operation)
+        attributes["error.type"] = type(failed.error).__name__
+        if failed.operation is Operation.ENQUEUE:
+            self._sent.add(1, attributes)
+        self._operation.record(failed.seconds, attributes)
+        span = _producing.get() if failed.operation is Operation.ENQUEUE else _span_of(failed.entry)
+        if span is not None:
+            span.set_attribute("error.type", type(failed.error).__name__)
+            span.set_status(trace.Status(trace.StatusCode.ERROR, str(failed.error)))
+
+    def on_recover(self, returned: Returned) -> None:
+        """Count what was put back."""
+        if returned.queue is not None:
+            self._recovered.add(1, _of(returned.spool, returned.queue))
+
+    def on_quarantine(self, quarantined: Quarantined) -> None:
+        """Count."""
+        self._quarantined.add(1, _of(quarantined.spool, quarantined.queue))
+
+    def on_wait(self, waited: Waited) -> None:
+        """Add up."""
+        self._idle.add(waited.seconds, _of(waited.spool, waited.queue))
+
+
+def _reset(variable: contextvars.ContextVar[T], token: contextvars.Token[T]) -> None:
+    """Forget a span, unless its block is left in another task than it was entered in, which has its own variables."""
+    with contextlib.suppress(ValueError):
+        variable.reset(token)
+
+
+def _of(spool: str, queue: str | None) -> dict[str, str]:
+    attributes = {**_SYSTEM, "trio_multispool.spool": spool}
+    return attributes if queue is None else {**attributes, "messaging.destination.name": queue}
+
+
+def _named(operation: Operation) -> dict[str, str]:
+    kind = _TYPES.get(operation, "settle")
+    return {"messaging.operation.name": operation.value, "messaging.operation.type": kind}
+
+
+def _span_of(entry: str | None) -> trace.Span | None:
+    """Return the span of the work on an entry, if it is this task's."""
+    working = _working.get()
+    return working[1] if working is not None and working[0] == entry else None

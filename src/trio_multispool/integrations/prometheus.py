@@ -1,0 +1,126 @@
+"""Prometheus: metrics of a spool's operations, and a collector that counts what lies on disk.
+
+Needs the extra `prometheus`, which brings `prometheus-client`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, final
+
+from trio_multispool.instrumentation import Instrumentation
+from trio_multispool.integrations.depths import depths
+
+try:
+    from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+    from prometheus_client.core import GaugeMetricFamily
+    from prometheus_client.registry import Collector
+except ImportError as missing:
+    message = "prometheus-client is not installed; it comes with the extra: pip install 'trio-multispool[prometheus]'"
+    raise ImportError(message, name="prometheus_client") from missing
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+
+    from trio_multispool.instrumentation import CheckedOut, Enqueued, Failed, Quarantined, Returned, Settled, Waited
+
+_OF: Final = ("spool", "queue")
+
+
+@final
+class Prometheus(Instrumentation):
+    """Instrumentation by prometheus-client, for any number of spools: `Spool.load(…, instrumentation=Prometheus())`.
+
+    Make one for each registry, and give it to all spools: a registry takes a metric's name once. All metrics have the
+    labels `spool` (its path) and `queue`.
+
+    `registry`: prometheus-client's global one by default.
+    """
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        """Register the metrics."""
+
+        def counter(name: str, what: str, *labels: str) -> Counter:
+            return Counter(f"multispool_{name}", what, (*_OF, *labels), registry=registry)
+
+        def histogram(name: str, what: str, *labels: str) -> Histogram:
+            return Histogram(f"multispool_{name}_seconds", what, (*_OF, *labels), registry=registry)
+
+        self._enqueued = counter("enqueued", "Entries enqueued.")
+        self._checked_out = counter("checked_out", "Entries checked out.")
+        self._settled = counter("settled", "Entries that were settled, or let go.", "how", "destination")
+        self._recovered = counter("recovered", "Entries put back because their owner had died.")
+        self._quarantined = counter("quarantined", "Entries set aside that could not be decoded.")
+        self._errors = counter("errors", "Operations that answered an error.", "operation", "error")
+        self._idle = counter("idle_seconds", "How long readers had nothing to do.")
+        self._enqueue_seconds = histogram("enqueue", "How long enqueueing took.")
+        self._settle_seconds = histogram("settle", "How long settling took.", "how")
+        self._in_hand_seconds = histogram("in_hand", "How long entries were in hand.", "how")
+        self._in_hand = Gauge("multispool_in_hand", "Entries in this process's hands.", _OF, registry=registry)
+
+    def on_enqueue(self, enqueued: Enqueued) -> None:
+        """Count."""
+        self._enqueued.labels(enqueued.spool, enqueued.queue).inc()
+        self._enqueue_seconds.labels(enqueued.spool, enqueued.queue).observe(enqueued.seconds)
+
+    def on_checkout(self, checked_out: CheckedOut) -> None:
+        """Count."""
+        self._checked_out.labels(checked_out.spool, checked_out.queue).inc()
+        self._in_hand.labels(checked_out.spool, checked_out.queue).inc()
+
+    def on_settle(self, settled: Settled) -> None:
+        """Count."""
+        of, how = (settled.spool, settled.queue), settled.how.value
+        self._settled.labels(*of, how, settled.destination or "").inc()
+        self._settle_seconds.labels(*of, how).observe(settled.seconds)
+        if settled.in_hand is not None:
+            self._in_hand.labels(*of).dec()
+            self._in_hand_seconds.labels(*of, how).observe(settled.in_hand)
+
+    def on_recover(self, returned: Returned) -> None:
+        """Count what was put back."""
+        if returned.queue is not None:
+            self._recovered.labels(returned.spool, returned.queue).inc()
+
+    def on_quarantine(self, quarantined: Quarantined) -> None:
+        """Count."""
+        self._quarantined.labels(quarantined.spool, quarantined.queue).inc()
+
+    def on_error(self, failed: Failed) -> None:
+        """Count."""
+        labels = (failed.spool, failed.queue or "", failed.operation.value, type(failed.error).__name__)
+        self._errors.labels(*labels).inc()
+
+    def on_wait(self, waited: Waited) -> None:
+        """Add up."""
+        self._idle.labels(waited.spool, waited.queue).inc(waited.seconds)
+
+
+@final
+class SpoolCollector(Collector):
+    """Counts what lies in a spool whenever Prometheus asks: `REGISTRY.register(SpoolCollector("var/mail"))`.
+
+    It opens the directory for that, reads only, and needs no `Spool`: any process will do. A scrape costs a listing of
+    each queue. `multispool_entries` has the labels `spool`, `queue` and `state` (`available`, `checked out`,
+    `quarantined`); `multispool_readable` is 0 for a spool that cannot be read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Remember where the spool is; it is looked at later."""
+        self._path = str(Path(path).absolute())
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """Say which metrics there will be, so that registering counts nothing."""
+        yield GaugeMetricFamily("multispool_entries", "Entries on disk.", labels=[*_OF, "state"])
+        yield GaugeMetricFamily("multispool_readable", "Whether the spool can be read.", labels=["spool"])
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Count."""
+        entries, readable = self.describe()
+        found = depths(self._path)
+        for depth in found or ():
+            entries.add_metric([self._path, depth.queue, depth.state], depth.entries)
+        readable.add_metric([self._path], float(found is not None))
+        yield entries
+        yield readable

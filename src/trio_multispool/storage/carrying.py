@@ -1,0 +1,73 @@
+"""What a producer sends along with an entry for its workers' instrumentation: the key `trace` of `.notes/NAME`.
+
+It is written before the entry appears, by whoever has its lock, and deleted with it. It is only as durable as it needs
+to be: nothing is synced for it, and a note that power loss has torn is none. Where others may work without locks,
+nothing is sent along, because a note that they left could come to belong to another entry of that name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from trio_multispool.errors import SpoolError
+from trio_multispool.events import Event, about
+from trio_multispool.storage.files import discard, read_file, unlink_if_there, write_new
+from trio_multispool.storage.layout import NOTES
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+    from typing import BinaryIO
+
+    from trio_multispool.storage.context import Context
+
+
+class _Note(msgspec.Struct):
+    """What is of interest here of a note; its other keys are other people's."""
+
+    trace: dict[str, str] = {}
+
+
+_DECODER: Final = msgspec.json.Decoder(_Note)
+
+
+@contextlib.contextmanager
+def sent_along(context: Context, name: str, carrier: Mapping[str, str] | None) -> Generator[None]:
+    """Write down what goes along with a new entry, whose lock is held; unlink it if the block raises.
+
+    An entry is not refused for want of it: what cannot be written down is said in the log, and stays behind.
+    """
+    if not carrier or not context.adopted:
+        yield
+        return
+    layout = context.layout
+    content = msgspec.json.encode(_Note(dict(carrier)))
+
+    def write(file: BinaryIO) -> None:
+        _ = file.write(content)
+
+    try:
+        if layout.optional_fd(NOTES) is None:
+            layout.ensure_directory(NOTES)
+        unlink_if_there(layout, NOTES, name)  # of an enqueue under this reservation that failed
+        write_new(layout, NOTES, name, write, sync=False)
+    except SpoolError as error:
+        fields = about(Event.NOT_CARRIED, layout.path, entry=name, error=error)
+        context.log.warning("the trace of entry %s of spool %s ends here: %s", name, layout.path, error, extra=fields)
+    try:
+        yield
+    except BaseException as error:
+        _ = discard(layout, NOTES, name, because=error)
+        raise
+
+
+def carrier_of(context: Context, name: str) -> dict[str, str]:
+    """Return what was sent along with an entry; empty if nothing was, or it cannot be read."""
+    try:
+        if context.layout.optional_fd(NOTES) is None:
+            return {}
+        return _DECODER.decode(read_file(context.layout, NOTES, name)).trace
+    except (FileNotFoundError, SpoolError, msgspec.DecodeError):
+        return {}

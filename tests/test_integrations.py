@@ -1,0 +1,53 @@
+"""The integrations are there for who wants them, and nobody else notices."""
+
+from __future__ import annotations
+
+import pytest
+
+from helpers.processes import run_python
+
+EXTRAS = {"opentelemetry": ("opentelemetry", "otel"), "prometheus": ("prometheus_client", "prometheus")}
+
+
+def test_importing_the_library_imports_no_integration():
+    """Neither the package, nor the hooks, nor the command bring OpenTelemetry or prometheus-client along."""
+    done = run_python("""
+        import trio_multispool, trio_multispool.instrumentation, trio_multispool.integrations, trio_multispool.cli.app
+        print([name for name in sys.modules if name.split(".")[0] in ("opentelemetry", "prometheus_client")])
+    """)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("integration", EXTRAS)
+def test_an_integration_does_not_import_the_other(integration):
+    """Who uses one needs that one's extra alone."""
+    [other] = [library for name, (library, _) in EXTRAS.items() if name != integration]
+    done = run_python(
+        """
+        sys.modules[sys.argv[2]] = None
+        __import__("trio_multispool.integrations." + sys.argv[1])
+        print("imported")
+        """,
+        integration,
+        other,
+    )
+    assert done.stdout.strip() == "imported"
+
+
+@pytest.mark.parametrize("integration", EXTRAS)
+def test_without_its_library_an_integration_names_the_extra(integration):
+    """The error says what to install, and is an `ImportError` of the library that is missing."""
+    library, extra = EXTRAS[integration]
+    done = run_python(
+        """
+        sys.modules[sys.argv[2]] = None
+        try:
+            __import__("trio_multispool.integrations." + sys.argv[1])
+        except ImportError as error:
+            print(error.name, error)
+        """,
+        integration,
+        library,
+    )
+    assert done.stdout.startswith(f"{library} ")
+    assert f"pip install 'trio-multispool[{extra}]'" in done.stdout

@@ -1,0 +1,104 @@
+"""Metrics by prometheus-client, as text that a server would scrape."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from helpers.spools import ANNE, Mail, put, quick_spool, snapshot
+from trio_multispool import Err, Use
+from trio_multispool.integrations.prometheus import Prometheus, SpoolCollector
+
+both_backends = pytest.mark.anyio
+
+
+def exposed(registry: CollectorRegistry, *, of: str = "multispool_") -> list[str]:
+    """Return the samples in the text format, without help, buckets, times of creation and sums of durations."""
+    unwanted = ("#", "_bucket", "_created", "_sum", "idle_seconds")
+    lines = generate_latest(registry).decode().splitlines()
+    return [line for line in lines if line.startswith(of) and not any(word in line for word in unwanted)]
+
+
+@both_backends
+async def test_operations_are_exposed_as_text(tmp_path):
+    """Each counter has its labels, and counts once."""
+    registry, path = CollectorRegistry(), tmp_path / "spool"
+    of = f'queue="send",spool="{path}"'
+    async with await quick_spool(path, instrumentation=Prometheus(registry)) as spool:
+        await put(spool, Mail.SEND, "a", "b", "c", "d")
+        assert isinstance(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a")), Err)
+        (path / "send" / "d").write_bytes(b"{")
+        async with spool.reader(Mail.SEND) as reader:
+            saved = (await reader.dequeue()).unwrap()
+            removed = (await reader.dequeue()).unwrap()
+            assert saved is not None
+            assert removed is not None
+            (await saved.save(Mail.RETRY)).unwrap()
+            (await removed.remove()).unwrap()
+            async for job in reader.available():
+                async with job:
+                    assert f"multispool_in_hand{{{of}}} 1.0" in exposed(registry)
+    assert exposed(registry) == [
+        f"multispool_enqueued_total{{{of}}} 4.0",
+        f"multispool_checked_out_total{{{of}}} 3.0",
+        f'multispool_settled_total{{destination="retry",how="saved",{of}}} 1.0',
+        f'multispool_settled_total{{destination="",how="removed",{of}}} 1.0',
+        f'multispool_settled_total{{destination="send",how="released",{of}}} 1.0',
+        f"multispool_quarantined_total{{{of}}} 1.0",
+        f'multispool_errors_total{{error="NameTaken",operation="enqueue",{of}}} 1.0',
+        f"multispool_enqueue_seconds_count{{{of}}} 4.0",
+        f'multispool_settle_seconds_count{{how="saved",{of}}} 1.0',
+        f'multispool_settle_seconds_count{{how="removed",{of}}} 1.0',
+        f'multispool_settle_seconds_count{{how="released",{of}}} 1.0',
+        f'multispool_in_hand_seconds_count{{how="saved",{of}}} 1.0',
+        f'multispool_in_hand_seconds_count{{how="removed",{of}}} 1.0',
+        f'multispool_in_hand_seconds_count{{how="released",{of}}} 1.0',
+        f"multispool_in_hand{{{of}}} 0.0",
+    ]
+
+
+@both_backends
+async def test_the_idle_time_and_what_recovery_does_are_exposed(tmp_path):
+    """A counter of seconds that grows while a reader waits, and one of entries that were put back."""
+    import anyio
+
+    from trio_multispool.instrumentation import Returned
+
+    registry, path = CollectorRegistry(), tmp_path / "spool"
+    instrumentation = Prometheus(registry)
+    async with await quick_spool(path, instrumentation=instrumentation) as spool:
+        with anyio.move_on_after(0.01):
+            async with spool.reader(Mail.SEND) as reader:
+                await reader.dequeue()
+    assert registry.get_sample_value("multispool_idle_seconds_total", {"spool": str(path), "queue": "send"}) > 0
+    instrumentation.on_recover(Returned("s", "q", "a"))
+    instrumentation.on_recover(Returned("s", None, "b"))
+    assert registry.get_sample_value("multispool_recovered_total", {"spool": "s", "queue": "q"}) == 1
+
+
+@both_backends
+async def test_the_depths_of_queues_are_counted_when_somebody_asks(tmp_path):
+    """Available, checked out and set aside, of every queue on disk; and nothing is written for it."""
+    registry, path = CollectorRegistry(), tmp_path / "spool"
+    registry.register(SpoolCollector(path))
+    assert exposed(registry) == [f'multispool_readable{{spool="{path}"}} 0.0']
+    async with await quick_spool(path) as spool:
+        await put(spool, Mail.SEND, "a", "b", "c")
+        await put(spool, Mail.FAILED, "d")
+        (path / "failed" / "d").write_bytes(b"{")
+        assert isinstance(await spool.entry(Mail.FAILED, "d").unwrap().checkout(), Err)
+        async with (await spool.entry(Mail.SEND, "a").unwrap().checkout()).unwrap():
+            before = snapshot(path)
+            found = exposed(registry)
+            assert snapshot(path) == before
+    counts = {tuple(line.split('"')[1:6:2]): float(line.rpartition(" ")[2]) for line in found[:-1]}
+    assert counts == {
+        ("failed", str(path), "available"): 0,
+        ("failed", str(path), "checked out"): 0,
+        ("failed", str(path), "quarantined"): 1,
+        ("retry", str(path), "available"): 0,
+        ("retry", str(path), "checked out"): 0,
+        ("send", str(path), "available"): 2,
+        ("send", str(path), "checked out"): 1,
+    }
+    assert found[-1] == f'multispool_readable{{spool="{path}"}} 1.0'
