@@ -96,7 +96,7 @@ async def test_a_settlement_that_fails_is_told_as_a_failure_and_the_return_as_a_
         [entry] = await put(spool, Mail.SEND, "a")
         heard.take()
         job = (await entry.checkout()).unwrap()
-        with pytest.raises(OutOfSpace), calls.failing("write", errno.ENOSPC):  # noqa: PT012  # the block's end raises
+        with pytest.raises(OutOfSpace), calls.failing("write", errno.ENOSPC):  # the block's end raises
             async with job:
                 assert isinstance(await job.save(Mail.RETRY, BERT), Err)
         told = heard.take()
