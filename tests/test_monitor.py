@@ -223,6 +223,27 @@ async def test_a_check_that_is_cancelled_has_changed_nothing(path):
         assert await found(spool) == [Orphaned("stray", Dir(Kind.REGISTRY))]
 
 
+async def test_a_reservation_that_is_being_made_is_looked_at_again(path, autojump_clock):
+    """Its maker may not have come to lock it yet: what he has locked half a second later is no orphan."""
+    async with await quick_spool(path) as spool:
+        store, locks = make_store(path), []
+        (path / ".registry" / "newborn").touch()
+        (path / ".registry" / "stray").touch()
+        real = spool._core.storage.look_closely
+
+        def and_then_lock_it(name: str, judge: Any) -> Any:
+            traces = real(name, judge)
+            if name == "newborn" and not locks:
+                locks.append(store.reserve("newborn"))
+            return traces
+
+        spool._core.storage.look_closely = and_then_lock_it
+        assert await found(spool) == [Orphaned("stray", Dir(Kind.REGISTRY))]
+        assert locks
+        locks[0].abandon()
+        store.close()
+
+
 async def test_what_moves_without_a_lock_shows_and_is_not_reported(path):
     """`claims_unsafe` and `direct` need no lock: two looks that differ say that somebody is at work."""
     from trio_multispool.storage import examining

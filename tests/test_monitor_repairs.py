@@ -180,6 +180,24 @@ async def test_an_entry_that_is_taken_between_the_look_and_the_deed_is_left(path
         other.close()
 
 
+async def test_an_entry_that_is_mended_between_the_look_and_the_deed_is_put_back(path):
+    """Only what is faulty once it is checked out is set aside."""
+    async with await quick_spool(path) as spool:
+        await put(spool, Mail.FAILED, "a")
+        (path / ".data" / "a").unlink()
+        storage = spool._core.storage
+        real = storage.claim
+
+        def in_time(queue: str, name: str, **rest: Any) -> Any:
+            (path / ".data" / name).touch()
+            return real(queue, name, **rest)
+
+        storage.claim = in_time
+        [repair] = await repaired(spool, [MissingData("a", QUEUE)])
+        assert (repair.action, repair.done) == (Action.LEAVE, False)
+        _back(state_of(path))
+
+
 async def test_nothing_is_repaired_in_a_spool_that_is_not_adopted(path):
     """Others may be at work there without locks; every repair says so."""
     async with await quick_spool(path) as spool:
