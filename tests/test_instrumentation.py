@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from helpers.children import Child
-from helpers.gates import breathe
+from helpers.gates import Gate, breathe
 from helpers.listening import Listening, kinds, listened_to
 from helpers.spools import ANNE, BERT, MAIL, Envelope, Mail, names_in, put, quick_spool
 from trio_multispool import (
@@ -331,10 +331,46 @@ async def test_a_wait_is_told_with_its_length(autojump_clock):
 async def test_a_reader_that_has_nothing_to_do_is_told_of_its_waits(tmp_path):
     """Each wait once it is over, the last by a cancellation."""
     async with listened_to(tmp_path) as (spool, heard):
-        async with spool.reader(Mail.RETRY, poll_interval=0.001) as reader, anyio.create_task_group() as tasks:
+        async with spool.reader(Mail.RETRY) as reader, anyio.create_task_group() as tasks:
             tasks.start_soon(reader.dequeue)
-            await anyio.wait_all_tasks_blocked()
-            while not heard.waits:
+            while not spool._core.activity._waiters:  # nothing else shows that it waits
                 await breathe()
             reader.stop()
         assert {(one.spool, one.queue) for one in heard.waits} == {(str(tmp_path / "spool"), "retry")}
+
+
+@both_backends
+async def test_a_job_that_two_tasks_settle_is_told_once_and_as_it_was_settled(tmp_path):
+    """A save is under way when the reader that the job belongs to is left: the entry was saved."""
+    gate = Gate()
+    async with listened_to(tmp_path, system_calls=gate) as (spool, heard):
+        await put(spool, Mail.SEND, "a")
+        async with anyio.create_task_group() as tasks, spool.reader(Mail.SEND) as reader:
+            job = (await reader.dequeue()).unwrap()
+            assert job is not None
+            heard.take()
+            gate.arm("move")
+            tasks.start_soon(job.save, Mail.RETRY)
+            await gate.reached()
+            tasks.start_soon(open_soon, gate)
+        assert [(one.how, one.destination) for one in heard.events()] == [(How.SAVED, "retry")]
+
+
+async def open_soon(gate: Gate) -> None:
+    """Open a gate when other tasks have come as far as they can."""
+    await anyio.wait_all_tasks_blocked()
+    gate.go()
+
+
+@both_backends
+async def test_a_block_whose_channel_was_closed_ends_for_the_instrumentation_too(tmp_path):
+    """The entry was returned with the channel, and the context manager is left when the block is."""
+    async with listened_to(tmp_path) as (spool, heard):
+        await put(spool, Mail.SEND, "a")
+        async with spool.channel(Mail.SEND) as (_, receive):
+            received = await receive.receive()
+            await received.__aenter__()
+        heard.take()
+        with pytest.raises(anyio.ClosedResourceError):
+            await received.__aexit__(None, None, None)
+        assert heard.take() == [("working", None)]
