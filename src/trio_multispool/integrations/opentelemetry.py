@@ -17,9 +17,9 @@ from trio_multispool.integrations.depths import depths
 try:
     from opentelemetry import metrics, propagate, trace
     from opentelemetry.context import Context
-except ImportError as missing:
-    message = "OpenTelemetry is not installed; it comes with the extra: pip install 'trio-multispool[otel]'"
-    raise ImportError(message, name="opentelemetry") from missing
+except ImportError as _missing:
+    _message = "OpenTelemetry is not installed; it comes with the extra: pip install 'trio-multispool[otel]'"
+    raise ImportError(_message, name="opentelemetry") from _missing
 
 if TYPE_CHECKING:
     import os

@@ -15,9 +15,9 @@ try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
     from prometheus_client.core import GaugeMetricFamily
     from prometheus_client.registry import Collector
-except ImportError as missing:
-    message = "prometheus-client is not installed; it comes with the extra: pip install 'trio-multispool[prometheus]'"
-    raise ImportError(message, name="prometheus_client") from missing
+except ImportError as _missing:
+    _message = "prometheus-client is not installed; it comes with the extra: pip install 'trio-multispool[prometheus]'"
+    raise ImportError(_message, name="prometheus_client") from _missing
 
 if TYPE_CHECKING:
     import os
