@@ -14,7 +14,7 @@ import pytest
 from helpers.spools import Mail, load_spool, put, quick_spool, state_of
 from helpers.stores import nothing
 from trio_multispool import Ok, listing
-from trio_multispool.listing import MOST_DOUBLINGS, TRIES_AT_A_TIME, Given, Listing, NothingLeft
+from trio_multispool.listing import MOST_DOUBLINGS, TRIES_AT_A_TIME, Given, Listing, NothingLeft, Question
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,9 @@ def listing_of(spool: Any) -> Listing[Any]:
 
 def claim(working: Listing[Any], wanted: int = 1, given: Given | None = None) -> Any:
     """Check entries out, as the thread of a reader does that is not stopped."""
-    return working.claim(nothing, given, lambda: wanted, stopped=lambda: False, before_listing=nothing, wait=False)
+    return working.claim(
+        nothing, given, lambda: wanted, Question(), stopped=lambda: False, before_listing=nothing, wait=False
+    )
 
 
 def claim_all(working: Listing[Any]) -> list[str]:

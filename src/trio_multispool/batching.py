@@ -50,7 +50,7 @@ class Part(Transaction[T], Generic[S, T]):
         """Prepare to do some work `of` a job."""
         super().__init__()
         self.of = of
-        self.turn = anyio.Event()
+        self.turn: anyio.Event = anyio.Event()
         self._steps = work(self.before_commit)
         self._context = contextvars.copy_context()
 

@@ -10,6 +10,13 @@ KNOWN: dict[tuple[str, str], str] = {
 SPARE: dict[tuple[str, str], str] = {
     ("save in place", "sync send"): "the first of the two: the sync after the commit covers it, in the same directory",
     ("save in place unchanged", "sync send"): "both: power loss that undoes the save leaves what it would have made",
+    **{
+        (
+            f"together: {case}, one sync for all files",
+            "sync var/spool",
+        ): "a flush of the disk's cache, which is not modelled"
+        for case in ("enqueued", "three saved")
+    },
     (
         "together: saved, removed, returned",
         "sync retry",

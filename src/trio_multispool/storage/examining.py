@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final, final
 import msgspec
 
 from trio_multispool.errors import AccessDenied, NotARegularFile, StorageFailure
+from trio_multispool.events import Event, about
 from trio_multispool.lifecycle import State
 from trio_multispool.names import invalid_name
 from trio_multispool.storage import traces
@@ -246,7 +247,9 @@ def _fault(context: Context, directory: Dir, name: str, judge: Judge) -> str | N
     except FileNotFoundError:
         return None
     except (NotARegularFile, AccessDenied, StorageFailure) as error:
-        context.log.warning("not judged: metadata of entry %s of spool %s: %s", name, context.layout.path, error)
+        spool = context.layout.path
+        fields = about(Event.NOT_JUDGED, spool, entry=name, error=error)
+        context.log.warning("not judged: metadata of entry %s of spool %s: %s", name, spool, error, extra=fields)
         return None
 
 

@@ -130,7 +130,9 @@ def recover_name(context: Context, name: str) -> Recovered | None:
         for place in _latest_first(context, name, layout.places_of(name, State.CHECKED_OUT)):
             if _is_elsewhere(context, name):
                 _ = commits.unlink(layout, directory_of(place), name)
-                context.log.warning("dropped an older copy of entry %s from %s", name, layout.full(directory_of(place)))
+                where = layout.full(directory_of(place))
+                fields = about(Event.COPY_DROPPED, layout.path, entry=name)
+                context.log.warning("dropped an older copy of entry %s from %s", name, where, extra=fields)
             elif _put_back_unannotated(context, place, name):
                 put_back = Recovered(name, place.queue)
         for place in _stale(layout.places_of(name)):
