@@ -60,10 +60,9 @@ class Multispool:
             "stdout": subprocess.PIPE,
             "stderr": subprocess.PIPE,
             "env": clean_environment(),
+            "text": True,
         }
-        process = subprocess.Popen(
-            [*COMMAND, *map(os.fspath, arguments)], cwd=self.directory, text=True, **(defaults | options)
-        )
+        process = subprocess.Popen([*COMMAND, *map(os.fspath, arguments)], cwd=self.directory, **(defaults | options))
         self.started.append(process)
         return process
 
