@@ -141,6 +141,12 @@ CASES = {name: Case(union, *OPERATIONS[name], name not in ("recover", "sweep")) 
     ),
     "look at the data": Case(errors.DataLoadError, _entry, lambda s, n, _: (s.stat_data(n), read_data(s, n))),
     "read the data": Case(errors.DataLoadError, _entry, _seek_and_read),
+    "read a whole entry": Case(
+        errors.DataLoadError | errors.UnreadableEntry,
+        _entry,
+        lambda s, n, _: s.read_entry("send", n, lambda metadata, _found, file: (metadata, file.read())),
+    ),
+    "count": Case(errors.Trouble, OPERATIONS["save"][0], lambda s, _n, _: s.count()),
     "look at what others have": Case(
         errors.Trouble, OPERATIONS["save"][0], lambda s, _n, _: (s.held("send"), s.claims_unsafe("send"))
     ),

@@ -404,6 +404,52 @@ def test_what_is_set_aside_has_its_reason(store, other):
         other.read_metadata_at(Place("send", State.AVAILABLE), "a")
 
 
+def test_an_entry_can_be_read_whole_while_nobody_can_take_it(store, other):
+    """Metadata, their size and data; it is not moved meanwhile, and to be had again right after."""
+    enqueue(store, "send", "a")
+    seen: list[Any] = []
+
+    def read(metadata: bytes, found: Any, file: Any) -> str:
+        seen.append((metadata, found.size, file.read(), try_claim(store, "send", "a"), look(store)))
+        return "read"
+
+    assert other.read_entry("send", "a", read) == "read"
+    assert seen == [(OLD, len(OLD), DATA, Unavailable.BUSY, {"a": AVAILABLE})]
+    store.release(claim(store, "send", "a"))
+
+
+def test_what_cannot_be_read_whole_is_told(store, other):
+    """Busy, gone, or without its data; what the reading itself raises passes through, and the lock is let go."""
+    enqueue(store, "send", "a")
+    claimed = claim(store, "send", "a")
+    assert other.read_entry("retry", "a", lambda *_: 1) is Unavailable.BUSY
+    store.release(claimed)
+    assert other.read_entry("retry", "a", lambda *_: 1) is Unavailable.GONE
+    assert other.read_entry("send", "nobody", lambda *_: 1) is Unavailable.GONE
+    with pytest.raises(ZeroDivisionError):
+        other.read_entry("send", "a", lambda *_: 1 // 0)
+    assert [*other.recover(), *other.sweep()] == []
+    store.release(claim(store, "send", "a"))
+
+
+def test_the_inventory_can_be_narrowed_and_counted(store):
+    """By queue and by state; the count is that of the inventory, and each entry can be looked at where it is."""
+    enqueue(store, "send", "a")
+    enqueue(store, "retry", "b")
+    _aside(store, "c")
+    claimed = claim(store, "retry", "b")
+    for queue in (None, "send", "retry"):
+        for state in (None, *State):
+            found = list(store.inventory(queue, state))
+            assert store.count(queue, state) == len(found)
+            assert all(queue in (None, item.place.queue) and state in (None, item.place.state) for item in found)
+            assert all(store.stat_at(item.place, item.name).modified_at == item.modified_at for item in found)
+    assert store.count() == 3
+    with pytest.raises(EntryNotFound):
+        store.stat_at(Place("retry", State.AVAILABLE), "b")
+    store.release(claimed)
+
+
 def _aside(store: Storage, name: str = "a") -> None:
     enqueue(store, "send", name)
     store.quarantine(claim(store, "send", name), "unreadable")
