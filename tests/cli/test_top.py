@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from helpers.stores import enqueue, make_store
+from helpers.stores import claim, enqueue, make_store
 from helpers.terminals import ALTERNATE, CURSOR_SHOWN, WRAPPING
 from trio_multispool.cli.topactions import command
+from trio_multispool.cli.toplook import Looker
 from trio_multispool.cli.topview import Action
+from trio_multispool.notes import PROGRESS, encode_progress
 
 DOWN, UP, ESCAPE, ENTER = "\x1b[B", "\x1b[A", "\x1b", "\r"
 AS_FOUND = {CURSOR_SHOWN: True, WRAPPING: True, ALTERNATE: False}
@@ -328,3 +330,18 @@ def test_retrying_and_dropping_run_the_commands_for_that(spool):
         *(sys.executable, "-m", "trio_multispool", "quarantine", "drop"),
         *(str(spool), "--", "--all"),
     ]
+
+
+def test_how_far_an_owner_says_that_it_is_is_seen_and_goes_with_the_check_out(spool, put):
+    """In the look, and in the details."""
+    put("letter")
+    store = make_store(spool)
+    claimed = claim(store, "send", "letter")
+    store.annotate(claimed, PROGRESS, encode_progress(0.4, "converting", 0.0))
+    looker = Looker(spool)
+    assert [held.progress for held in looker.look().held] == ["40 %, converting"]
+    assert ("progress", "40 %, converting") in looker.details("send", "letter").facts
+    store.release(claimed)
+    assert looker.look().held == ()
+    assert "progress" not in dict(looker.details("send", "letter").facts)
+    store.close()

@@ -257,3 +257,14 @@ def test_a_question_shows_what_it_is_about():
 def test_text_fits(made, expected):
     """Columns line up whatever is in them."""
     assert made == expected
+
+
+def test_how_far_an_owner_is_stands_beside_it_if_there_is_room():
+    """The percentage first, and the words as far as they fit."""
+    working = msgspec.structs.replace(MODEL.look.held[0], progress="40 %, converting the attachments")
+    model = msgspec.structs.replace(MODEL, look=msgspec.structs.replace(MODEL.look, held=(working,)))
+    scene = msgspec.structs.replace(SCENE, model=model, view=View())
+    assert text(scene)[8].endswith("37s  40 %, conver…")
+    assert "FOR  PROGRESS" in text(scene, 120)[7]
+    assert text(scene, 120)[8].endswith("37s  40 %, converting the attachments")
+    assert text(scene, 70)[8].endswith("37s")

@@ -13,14 +13,15 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Final, final
 
 from trio_multispool.cli import metadata, output, owners
-from trio_multispool.cli.ages import age_of, human_age, human_size, human_time
+from trio_multispool.cli.ages import age_of, human_age, human_size, human_time, told_progress
 from trio_multispool.cli.opening import looking
 from trio_multispool.cli.topmodel import Sampling
 from trio_multispool.cli.topseen import Aside, Details, Held, Listed, Listing, Look, QueueLook
 from trio_multispool.clock import stopwatch, wall_clock
-from trio_multispool.errors import DataNotFound, EntryNotFound
+from trio_multispool.errors import DataNotFound, EntryNotFound, SpoolError
 from trio_multispool.lifecycle import Place, State
 from trio_multispool.names import invalid_name
+from trio_multispool.notes import progress_in
 from trio_multispool.storage.data import as_stat
 from trio_multispool.storage.filesystem import file_system_name
 from trio_multispool.storage.inventory import lock_owners
@@ -74,23 +75,23 @@ class Looker:
     def look(self) -> Look:
         """Look at everything once; raises a `SpoolError` if there is no spool (any more)."""
         began, self.seen = self._elapsed(), 0
-        with looking(self.path) as storage:
-            adopted, queues = storage.adopted, storage.queues()
         troubles: list[tuple[str, str]] = []
         seen: list[QueueLook] = []
         held: list[Held] = []
         aside: list[Aside] = []
-        for queue in queues:
-            try:
-                found = self._queue(queue)
-            except FileNotFoundError:  # it went while it was looked at
-                continue
-            except OSError as error:
-                troubles.append((queue, error.strerror or str(error)))
-                continue
-            seen.append(found[0])
-            held += found[1]
-            aside += found[2]
+        with looking(self.path) as storage:
+            adopted = storage.adopted
+            for queue in storage.queues():
+                try:
+                    found = self._queue(storage, queue)
+                except FileNotFoundError:  # it went while it was looked at
+                    continue
+                except OSError as error:
+                    troubles.append((queue, error.strerror or str(error)))
+                    continue
+                seen.append(found[0])
+                held += found[1]
+                aside += found[2]
         ended = self._elapsed()
         return Look(
             at=wall_clock(),
@@ -104,7 +105,7 @@ class Looker:
             troubles=tuple(troubles),
         )
 
-    def _queue(self, queue: str) -> tuple[QueueLook, list[Held], list[Aside]]:
+    def _queue(self, storage: DirectoryStorage, queue: str) -> tuple[QueueLook, list[Held], list[Aside]]:
         sampling = Sampling()
         # Check-outs first and last: an entry that is taken, or given back, meanwhile must not be taken for gone.
         for entry in self._files(Place(queue, State.CHECKED_OUT)):
@@ -137,7 +138,7 @@ class Looker:
             oldest_at=oldest,
             oldest_of_all=number <= _EACH,
         )
-        return look, self._held(queue, held[:_MOST]), _aside(queue, aside[:_MOST])
+        return look, self._held(storage, queue, held[:_MOST]), _aside(queue, aside[:_MOST])
 
     def _files(self, place: Place) -> Iterator[os.DirEntry[str]]:
         """Yield the entries of a place in the order of the directory, until it is time to stop."""
@@ -155,7 +156,7 @@ class Looker:
                     self.seen += 1
                     yield entry
 
-    def _held(self, queue: str, entries: list[os.DirEntry[str]]) -> list[Held]:
+    def _held(self, storage: DirectoryStorage, queue: str, entries: list[os.DirEntry[str]]) -> list[Held]:
         by_lock = lock_owners() if entries else {}
         told: dict[int | None, str] = {None: owners.UNKNOWN}
         found: list[Held] = []
@@ -167,7 +168,7 @@ class Looker:
             owner = self._owner(entry.name, by_lock)
             if owner not in told:
                 told[owner] = owners.told(owner)
-            found.append(Held(queue, entry.name, since, owner, told[owner]))
+            found.append(Held(queue, entry.name, since, owner, told[owner], _progress(storage, entry.name)))
         return found
 
     def _owner(self, name: str, by_lock: dict[tuple[int, int, int], int]) -> int | None:
@@ -191,7 +192,8 @@ class Looker:
 
         first = heapq.nsmallest(_FIRST, available(), key=attrgetter("name"))
         held = [*self._files(Place(queue, State.CHECKED_OUT))][:_MOST]
-        by = {it.name: it.by for it in self._held(queue, held)}
+        with looking(self.path) as storage:
+            by = {it.name: it.by for it in self._held(storage, queue, held)}
         aside = [*self._files(Place(queue, State.QUARANTINED))][:_MOST]
         listed = [
             *(_listed(queue, entry, State.CHECKED_OUT, by.get(entry.name, "")) for entry in held),
@@ -211,7 +213,10 @@ class Looker:
                     found = (self.path / directory_of(place) / name).lstat()
                 except (EntryNotFound, OSError):
                     continue
-                facts = [*self._facts(place, name, found), *_data(storage, name)]
+                facts = self._facts(place, name, found)
+                if place.state is State.CHECKED_OUT and (progress := _progress(storage, name)):
+                    facts.append(("progress", progress))
+                facts += _data(storage, name)
                 if place.state is State.QUARANTINED:
                     facts.append(("reason", storage.quarantine_reason(name) or "not written down"))
                 facts.append(("metadata", human_size(len(raw))))
@@ -262,6 +267,14 @@ def _listed(queue: str, entry: os.DirEntry[str], state: State, by: str = "") -> 
     except OSError:
         return None
     return Listed(queue, entry.name, state, found.st_size, found.st_mtime, by)
+
+
+def _progress(storage: DirectoryStorage, name: str) -> str:
+    try:
+        noted = progress_in(storage.notes(name))
+    except SpoolError:  # what cannot be read says nothing
+        return ""
+    return "" if noted is None else told_progress(noted)
 
 
 def _data(storage: DirectoryStorage, name: str) -> list[tuple[str, str]]:

@@ -52,6 +52,8 @@ class Held(msgspec.Struct, frozen=True):
     """The process that has it, as far as the kernel shows it."""
     by: str
     """The same for a person."""
+    progress: str = ""
+    """How far the owner says that it is."""
 
 
 @final

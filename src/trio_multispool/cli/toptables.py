@@ -30,6 +30,9 @@ _MARK: Final = 2
 
 _WIDEST_SPARKLINE: Final = 90
 _SPARKLINE: Final = "DEPTH LATELY"
+_LEAST_PROGRESS: Final = 4
+"""`40 %`: with less room, how far an owner is cannot be said."""
+
 _QUEUE: Final = (8, 14, 40)
 """A queue's name has so many cells at least, in 80 columns, and at most."""
 
@@ -144,13 +147,23 @@ def held(model: Model, view: View, now: float, lines: int, width: int) -> list[T
     by = _longest((it.by for it in found), max(7, width // 4), 7)
     name = _name_width((it.name for it in found), width, queue, by, 5)
     columns = [Column("CHECKED OUT", name), Column("QUEUE", queue), Column("BY", by), Column("FOR", 5, right=True)]
+    left = width - _MARK - sum(column.width + GAP for column in columns)
+    progress = _longest((it.progress for it in found), left, 0)
+    if progress >= _LEAST_PROGRESS:
+        columns.append(Column(fit("PROGRESS", progress).rstrip(), progress))
 
     def draw(number: int) -> Text:
         it = found[number]
         whose = Text(fit(fit_name(it.by, by), by), "" if it.owner is not None else "yellow")
-        return row(
-            columns, [fit_name(it.name, name), fit_name(it.queue, queue), whose, human_age(max(0.0, now - it.since))]
-        )
+        age = human_age(max(0.0, now - it.since))
+        cells: list[Text | str] = [
+            fit_name(it.name, name),
+            fit_name(it.queue, queue),
+            whose,
+            age,
+            printable(it.progress),
+        ]
+        return row(columns, cells[: len(columns)])
 
     body = _body([Row(Kind.HELD, it.queue, it.name) for it in found], view, lines - 1, width, draw)
     total = sum(line.seen.held for line in model.lines.values())
