@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,6 +15,7 @@ from helpers.terminals import ALTERNATE, CURSOR_SHOWN, WRAPPING
 from trio_multispool.cli.topactions import command
 from trio_multispool.cli.toplook import Looker
 from trio_multispool.cli.topview import Action
+from trio_multispool.lifecycle import State
 from trio_multispool.notes import PROGRESS, encode_progress
 
 DOWN, UP, ESCAPE, ENTER = "\x1b[B", "\x1b[A", "\x1b", "\r"
@@ -132,25 +133,35 @@ def test_an_entry_that_goes_while_it_is_looked_at_is_said_to_have_gone(full_scre
     assert screen.end() == 0
 
 
-def test_it_writes_nothing_locks_nothing_and_holds_up_nobody(  # noqa: PLR0913, PLR0917  # fixtures
+def test_it_writes_nothing(  # noqa: PLR0913, PLR0917  # fixtures
     full_screen, spool, snapshot, put, aside, dead
 ):
-    """What lies in the spool is the same to the time stamp, and what a dead worker had is not recovered."""
+    """What lies in the spool is the same to the time stamp, also once the monitor has looked; nothing is recovered."""
     put("letter")
     before = snapshot(spool)
-    screen = full_screen("top", spool, *SOON)
-    screen.until(has("set aside in quarantine"))
+    screen = full_screen("top", spool, *SOON, "--check-every", "0.2")
+    screen.until(has("set aside in quarantine", "whoever had it is dead"))
     screen.press(ENTER)
     screen.until(has("→  failed"))
     screen.press(ESCAPE + "\t")
     screen.until(has("> dead"))
     screen.press(ENTER)
     screen.until(has("checked out"))
-    held = [Path("/proc", str(screen.process.pid), "fd", fd) for fd in os.listdir(f"/proc/{screen.process.pid}/fd")]
-    assert not [fd for fd in held if fd.exists() and ".registry/" in os.readlink(fd)]
     screen.press("q")
     assert screen.end() == 0
     assert snapshot(spool) == before
+
+
+def test_looks_lock_nothing(spool, put, dead, aside, monkeypatch):
+    """Neither queues nor check-outs nor what a person looks into; in this process, where a lock would be seen."""
+    put("letter")
+    monkeypatch.setattr(fcntl, "flock", None)
+    looker = Looker(spool)
+    assert {found.queue: found.total for found in looker.look().queues} == {"failed": 0, "retry": 1, "send": 1}
+    assert [entry.name for entry in looker.listing("send").entries] == ["broken", "letter"]
+    assert looker.details("retry", "dead").state is State.CHECKED_OUT
+    assert looker.details("retry", "letter").queue == "send"
+    assert looker.details("send", "nowhere") is None
 
 
 def test_an_entry_without_a_living_owner_is_a_problem_until_it_is_back(
@@ -160,9 +171,49 @@ def test_an_entry_without_a_living_owner_is_a_problem_until_it_is_back(
     if not locks_are_shown:
         pytest.skip("the kernel does not show who holds locks on this file system")
     screen = full_screen("top", spool, *SOON)
-    screen.until(has("retry/dead: no living owner"))
+    screen.until(has("retry/dead: ", "● for"))
     multispool.done("recover", spool)
-    screen.until(has("ended", "retry/dead: no living owner", "CHECKED OUT: nothing"))
+    screen.until(has("ended", "retry/dead: ", "CHECKED OUT: nothing"))
+    screen.press("q")
+    assert screen.end() == 0
+
+
+def test_what_the_monitor_finds_is_shown_as_it_starts_and_as_it_ends(full_screen, spool, put):
+    """Data that is missing is beyond what a look at names can tell."""
+    put("letter")
+    (spool / ".data/letter").rename(spool / "kept")
+    screen = full_screen("top", spool, *SOON, "--check-every", "0.2")
+    screen.until(has("● for", "has lost its data"))
+    (spool / "kept").rename(spool / ".data/letter")
+    screen.until(has("○ ended", "has lost its data"))
+    screen.press("q")
+    assert screen.end() == 0
+
+
+@pytest.mark.parametrize(("key", "question"), [("r", "retry broken of send?"), ("d", "drop broken of send?")])
+def test_an_entry_in_quarantine_is_retried_or_dropped_after_a_yes(  # noqa: PLR0913, PLR0917  # fixtures
+    full_screen, spool, put, aside, key, question
+):
+    """It is back in its queue or gone with its data, and nothing happens without the yes."""
+    put("letter")
+    screen = full_screen("top", spool, *SOON)
+    screen.until(has("IN QUARANTINE"))
+    screen.press("\t")
+    screen.until(has("> broken"))
+    screen.press(key)
+    screen.until(has(question))
+    screen.press("n")
+    screen.until(has("nothing was changed"))
+    assert (spool / ".quarantine/send/broken").exists()
+    screen.press(ENTER)
+    screen.until(has("reason    JSON is malformed"))
+    screen.press(key)
+    screen.until(has(question))
+    screen.press("y")
+    screen.until(has("broken: is back in send" if key == "r" else "broken: was dropped"))
+    screen.until(lambda shown: "IN QUARANTINE" not in shown and "PROBLEMS" in shown)
+    assert not (spool / ".quarantine/send/broken").exists()
+    assert (spool / "send/broken").exists() == (spool / ".data/broken").exists() == (key == "r")
     screen.press("q")
     assert screen.end() == 0
 

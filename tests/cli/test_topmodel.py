@@ -6,7 +6,10 @@ import random
 
 import pytest
 
-from trio_multispool.cli.topmodel import WINDOW, Model, Sampling, advance, changes, pause_after
+from trio_multispool import monitor
+from trio_multispool.cli.topmodel import WINDOW, Model, Sampling, advance, changes, checked, pause_after
+from trio_multispool.cli.topmonitor import as_problem
+from trio_multispool.cli.topproblems import Problem, ownerless
 from trio_multispool.cli.topseen import Aside, Held, Look, QueueLook, Sample
 
 
@@ -159,3 +162,53 @@ def test_no_owner_is_missed_where_none_can_be_seen():
 def test_looking_takes_a_tenth_of_the_time_at_most(took, every, pause):
     """Looks come as often as was asked for, unless they take long."""
     assert pause_after(took, every) == pytest.approx(pause)
+
+
+LOST = Problem("monitor/MissingData/send/a", "entry 'a' has lost its data", "send", "a")
+
+
+def test_what_the_monitor_finds_starts_at_once_and_ends_when_it_finds_it_no_more():
+    """It has confirmed it; looks in between change nothing about it."""
+    model = checked(after(look(0)), {LOST.key: LOST}, 1000.5)
+    model = advance(advance(model, look(1)), look(2))
+    model = checked(model, {LOST.key: LOST}, 1002.5)
+    assert (model.problems, model.since) == ({LOST.key: LOST}, {LOST.key: 1000.5})
+    model = checked(model, {}, 1003.5)
+    assert model.problems == {}
+    assert [(event.at, event.started) for event in model.events] == [(1000.5, True), (1003.5, False)]
+
+
+def test_an_owner_that_is_dead_is_one_problem_whoever_finds_it_first_and_ends_with_the_check_out():
+    """The monitor's word replaces the guess, and an entry that is back is no problem until the monitor looks again."""
+    dead = ownerless("send", "a", "checked out, and whoever had it is dead")
+    stuck = [look(step, queue("", held="a"), held=(held(),)) for step in range(4)]
+    model = checked(after(*stuck[:3]), {dead.key: dead}, 1002.5)
+    model = advance(model, stuck[3])
+    assert list(model.problems.values()) == [dead]
+    assert model.since == {dead.key: 1001.0}
+    assert len(model.events) == 1
+    model = advance(model, look(5, queue("a")))
+    assert (model.problems, [event.started for event in model.events]) == ({}, [True, False])
+
+
+def test_a_check_out_among_too_many_to_be_listed_is_not_taken_for_over():
+    """What is not in the list may well be there."""
+    dead = ownerless("send", "z", "dead")
+    many = look(1, queue("", held="abc"), held=(held("a"),))
+    assert dead.key in advance(checked(after(many), {dead.key: dead}, 1001.0), many).problems
+
+
+def test_each_kind_of_problem_has_an_identity_and_words():
+    """Two problems of one entry are two; the same one, older, is the same."""
+    place = monitor.Dir(monitor.Kind.QUEUE, "send")
+    found = [
+        monitor.TooOld("a", place, age=3.0),
+        monitor.MissingData("a", place),
+        monitor.MissingReservation("a", place),
+    ]
+    problems = [as_problem(each) for each in found]
+    assert len({problem.key for problem in problems}) == 3
+    assert {(problem.queue, problem.name) for problem in problems} == {("send", "a")}
+    assert as_problem(monitor.TooOld("a", place, age=9.0)) == problems[0]
+    abandoned = monitor.Abandoned("a", monitor.Dir(monitor.Kind.CHECKOUT, "send"))
+    assert as_problem(abandoned).key == ownerless("send", "a", "").key

@@ -5,8 +5,9 @@ that tests call (`toprender`). textual is maintained and would bring widgets, bu
 threads and the ends of this package's commands are on Trio, and would be needed a second time. It also costs five more
 packages and a fifth of a second at import. What remained to be written for rich is the reading of keys (`topscreen`).
 
-How it works. Three tasks: one looks at the spool in a thread and waits (`toplook`), one reads keys and changes the view
-(`topview`), one draws what has changed (`toprender`). All they share is one `Scene`.
+How it works. Four tasks: one looks at the spool in a thread and waits (`toplook`), one lets the monitor look, more
+rarely (`topmonitor`), one reads keys and changes the view (`topview`), one draws what has changed (`toprender`). All
+they share is one `Scene`.
 """
 
 import math
@@ -19,13 +20,14 @@ import msgspec
 import trio
 from cyclopts import Parameter
 
-from trio_multispool.cli import durations, topactions, topscreen
+from trio_multispool.cli import durations, topactions, topmonitor, topscreen
 from trio_multispool.cli.arguments import SpoolPath
 from trio_multispool.cli.exits import Exit, Failure, said
 from trio_multispool.cli.opening import looking
 from trio_multispool.cli.running import BY_SIGNAL, Ending, run
 from trio_multispool.cli.toplook import Looker
-from trio_multispool.cli.topmodel import Model, advance, pause_after
+from trio_multispool.cli.topmodel import Model, advance, checked, pause_after
+from trio_multispool.cli.topproblems import Problem
 from trio_multispool.cli.toprender import Scene, page, picture
 from trio_multispool.cli.topseen import Details, Listing, Look
 from trio_multispool.cli.topview import (
@@ -57,6 +59,13 @@ def top(
     /,
     *,
     every: Annotated[str, Parameter(name="--every", help="How often to look, at most: `0.5`, `5`, `1m`.")] = "1s",
+    check_every: Annotated[
+        str,
+        Parameter(
+            name="--check-every",
+            help="How often the monitor looks, at most; `0`: never. It locks what it suspects, for a moment.",
+        ),
+    ] = "15s",
 ) -> int:
     """Watch a spool, live, on the whole screen.
 
@@ -64,7 +73,7 @@ def top(
     out, by which process and for how long; what is in quarantine; problems as they start and end. Keys sort, move and
     look into queues and entries; entries in quarantine can be retried or dropped. `h` tells the keys.
 
-    It only looks: nothing is locked, recovered or written (but what you tell it to retry or drop). A spool that takes
+    It only looks: nothing is recovered or written (but what you tell it to retry or drop). A spool that takes
     long to look at is looked at less often, so that looking takes one tenth of the time at most.
 
     ```console
@@ -75,12 +84,13 @@ def top(
     interval = durations.parse(every)
     if not _FASTEST <= interval < math.inf:
         raise Failure(f"--every must be at least {_FASTEST} seconds, not {every}", Exit.USAGE)
+    check_interval = durations.parse(check_every)
     with looking(spool) as storage:
         path = Path(storage.path)
 
     async def watching(_ending: Ending) -> int:
         with topscreen.taken_over() as screen:
-            shown = _Top(path, interval, screen)
+            shown = _Top(path, interval, check_interval, screen)
             await shown.run()
         return BY_SIGNAL + signal.SIGHUP if shown.gone else Exit.SUCCESS
 
@@ -91,13 +101,16 @@ def top(
 class _Top:
     """The tasks, and what they share."""
 
-    def __init__(self, path: Path, every: float, screen: topscreen.Screen) -> None:
+    def __init__(self, path: Path, every: float, check_every: float, screen: topscreen.Screen) -> None:
         self._path = path
+        self._check_every = check_every
         self._screen = screen
         self._looker = Looker(path)
         self._offload = Offload(None)
         self._scene = Scene(str(path), Model(), View(), wall_clock(), every, plain=screen.plain)
         self._changed = trio.Event()
+        self._looked = trio.Event()
+        """Set once something has been seen."""
         self._wanted = trio.Event()
         """Set when the next look is not to wait."""
         self.gone = False
@@ -110,6 +123,7 @@ class _Top:
             nursery.start_soon(self._follow_the_terminal)
             nursery.start_soon(self._look_again_and_again)
             nursery.start_soon(self._draw_again_and_again)
+            nursery.start_soon(self._check_again_and_again)
             await self._obey()
             nursery.cancel_scope.cancel()
 
@@ -152,6 +166,19 @@ class _Top:
             with trio.move_on_after(_TICK):
                 await self._changed.wait()
 
+    async def _check_again_and_again(self) -> None:
+        if not self._check_every:
+            return
+        await self._looked.wait()
+        await topmonitor.check_again_and_again(self._path, self._check_every, self._entries, self._tell)
+
+    def _entries(self) -> int:
+        return sum(line.seen.total for line in self._scene.model.lines.values())
+
+    def _tell(self, found: dict[str, Problem]) -> None:
+        if not self._scene.view.paused:
+            self._change(model=checked(self._scene.model, found, wall_clock()))
+
     async def _look_again_and_again(self) -> None:
         while True:
             self._wanted = trio.Event()
@@ -180,6 +207,7 @@ class _Top:
         self._change(
             model=advance(self._scene.model, look), pause=pause_after(look.took, self._scene.every), trouble=""
         )
+        self._looked.set()
         view = self._scene.view
         if view.listing is not None:
             await self._list(view.listing.queue)

@@ -18,7 +18,7 @@ from typing import Final, final
 
 import msgspec
 
-from trio_multispool.cli.topproblems import Problem, problems_of
+from trio_multispool.cli.topproblems import OWNERLESS, Problem, problems_of
 from trio_multispool.cli.topseen import Look, QueueLook, Sample
 
 MOST_NAMES: Final = 1 << 15
@@ -125,6 +125,10 @@ class Model(msgspec.Struct, frozen=True):
     lines: dict[str, Line] = msgspec.field(default_factory=dict)
     suspects: dict[str, Problem] = msgspec.field(default_factory=dict)
     """What the last look found and the one before did not: entries in motion are no problem."""
+    lasting: dict[str, Problem] = msgspec.field(default_factory=dict)
+    """What the last two looks found."""
+    monitored: dict[str, Problem] = msgspec.field(default_factory=dict)
+    """What the monitor found last, which it has confirmed."""
     problems: dict[str, Problem] = msgspec.field(default_factory=dict)
     """What is wrong, by the problems' identity; the one that started first comes first."""
     since: dict[str, float] = msgspec.field(default_factory=dict)
@@ -137,16 +141,40 @@ def advance(model: Model, look: Look) -> Model:
     seconds = 0.0 if model.look is None else look.instant - model.look.instant
     lines = {seen.queue: _advance_line(model.lines.get(seen.queue), seen, seconds) for seen in look.queues}
     found = problems_of(look)
-    lasting = {key: problem for key, problem in found.items() if key in model.suspects or key in model.problems}
-    problems = {key: lasting[key] for key in model.problems if key in lasting} | lasting
-    started = [Event(look.at, started=True, problem=lasting[key]) for key in lasting if key not in model.problems]
-    ended = [Event(look.at, started=False, problem=it) for key, it in model.problems.items() if key not in lasting]
-    return Model(
+    lasting = {key: problem for key, problem in found.items() if key in model.suspects or key in model.lasting}
+    advanced = msgspec.structs.replace(
+        model,
         look=look,
         lines=lines,
         suspects={key: problem for key, problem in found.items() if key not in lasting},
-        problems=problems,
-        since={key: model.since.get(key, look.at) for key in problems},
+        lasting=lasting,
+        monitored={key: problem for key, problem in model.monitored.items() if not _is_over(problem, look)},
+    )
+    return _told(advanced, look.at)
+
+
+def checked(model: Model, found: dict[str, Problem], at: float) -> Model:
+    """Return what is known after the monitor has looked the spool over."""
+    return _told(msgspec.structs.replace(model, monitored=found), at)
+
+
+def _is_over(problem: Problem, look: Look) -> bool:
+    """Tell whether a look shows that a problem has ended, before the monitor looks again."""
+    if not problem.key.startswith(OWNERLESS):
+        return False
+    all_seen = sum(seen.held for seen in look.queues) <= len(look.held)
+    return all_seen and not any((held.queue, held.name) == (problem.queue, problem.name) for held in look.held)
+
+
+def _told(model: Model, at: float) -> Model:
+    """Return the model with what has started and what has ended since its problems were told last."""
+    now = model.lasting | model.monitored
+    ended = [Event(at, started=False, problem=it) for key, it in model.problems.items() if key not in now]
+    started = [Event(at, started=True, problem=it) for key, it in now.items() if key not in model.problems]
+    return msgspec.structs.replace(
+        model,
+        problems={key: now[key] for key in [*(key for key in model.problems if key in now), *now]},
+        since={key: model.since.get(key, at) for key in now},
         events=(*model.events, *ended, *started)[-MOST_EVENTS:],
     )
 

@@ -1,19 +1,22 @@
 """What is wrong with a spool, as `top` tells it: the one seam between `top` and whoever finds problems.
 
 `problems_of` is the cheap look that `top` can afford once a second: it draws conclusions from names alone, takes no
-lock and reads no file. The monitor (`trio_multispool.monitor`) knows more, because it confirms each suspect under its
-lock. A `Problem` has an identity, by which `topmodel.advance` tells those that start from those that go on and those
-that end.
+lock and reads no file. The monitor knows more, because it confirms each suspect under its lock (`topmonitor`). A
+`Problem` has an identity, by which `topmodel` tells those that start from those that go on and those that end.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 
 if TYPE_CHECKING:
     from trio_multispool.cli.topseen import Look
+
+
+OWNERLESS: Final = "ownerless/"
+"""How the identities of problems begin that are about check-outs: they end with the check-out."""
 
 
 @final
@@ -37,18 +40,14 @@ def problems_of(look: Look) -> dict[str, Problem]:
         if seen.aside
     ]
     if look.owners_shown:
-        found += [
-            Problem(
-                f"ownerless/{held.queue}/{held.name}",
-                f"{held.queue}/{held.name}: no living owner",
-                held.queue,
-                held.name,
-            )
-            for held in look.held
-            if held.owner is None
-        ]
+        found += [ownerless(held.queue, held.name, "no living owner") for held in look.held if held.owner is None]
     found += [Problem(f"unreadable/{where}", f"{where} cannot be read: {why}") for where, why in look.troubles]
     return {problem.key: problem for problem in found}
+
+
+def ownerless(queue: str, name: str, told: str) -> Problem:
+    """Return the problem that nobody has an entry that is checked out."""
+    return Problem(f"{OWNERLESS}{queue}/{name}", f"{queue}/{name}: {told}", queue, name)
 
 
 def _entries(number: int) -> str:

@@ -214,7 +214,7 @@ HELP: Final = (
     "BY      unknown: it died, and its entry comes back when the queue is read;",
     "        or the kernel does not show it (other containers, btrfs, overlayfs)",
     "",
-    "Looking locks nothing and writes nothing. A look that takes long is made less",
-    "often, so that looking takes a tenth of the time at most.",
+    "Looking writes nothing, and only the monitor locks: what it suspects, shortly.",
+    "A look that takes long is made less often: a tenth of the time at most.",
 )
 """What `h` shows: it fits on 80 by 24."""
