@@ -1,4 +1,4 @@
-"""A pool in which a handler fails: it hands nothing more out, least of all the entry that has just gone back."""
+"""A pool that is over because a handler failed, or by a cancellation: what it had is back, and it hands nothing out."""
 
 from __future__ import annotations
 
@@ -118,6 +118,36 @@ async def test_a_note_names_the_entry_whose_handler_raised(concurrency: int, tmp
         error = raised.value.exceptions[0] if isinstance(raised.value, ExceptionGroup) else raised.value
         assert isinstance(error, LookupError)
         assert error.__notes__ == ["while entry '1' of queue 'send' was handled"]
+
+
+@pytest.mark.parametrize(("concurrency", "prefetch"), [(2, 0), (1, 2)])
+async def test_an_iteration_that_is_cancelled_ends_when_its_hop_has(
+    concurrency: int, prefetch: int, tmp_path: Path
+) -> None:
+    """What the thread has just checked out for it is back by then, while the reader stays open."""
+    gates, scope = Gates(), anyio.CancelScope()
+    async with await quick_spool(tmp_path / "spool", system_calls=gates) as spool:
+        await put(spool, Mail.SEND, "1", "2", "3")
+        handler, at_the_end = Failing("raises"), list[Any]()
+        async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
+
+            async def read() -> None:
+                with scope:
+                    await reader.iter(handler, concurrency=concurrency, prefetch=prefetch)
+                at_the_end.append(state_of(spool.path).names("send"))
+
+            taken = gates.hold("move", "send/.checkout/1", after=True)
+            with let_go_at_last(taken):
+                tasks.start_soon(read)
+                await taken.reached()
+                scope.cancel()
+                for _ in range(5):
+                    await breathe()
+                assert at_the_end == []
+            while not at_the_end:
+                await breathe()
+            assert at_the_end == [["1", "2", "3"]]
+        assert handler.begun == []
 
 
 # asyncio: a handler that cancels itself
