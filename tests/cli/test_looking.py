@@ -10,6 +10,9 @@ import subprocess
 
 import pytest
 
+from helpers.stores import claim, make_store
+from trio_multispool.notes import PROGRESS, encode_progress
+
 
 def without_times(value):
     """Return a JSON document without what depends on the clock, having checked that it is there."""
@@ -99,8 +102,22 @@ def test_ls_json_is_a_stable_document(multispool, spool, put, gate, owner_of):
             }
         ],
         "entries": [
-            {"name": "a", "queue": "send", "state": "checked out", "owner": owner, "metadata_size": 13},
-            {"name": "b", "queue": "send", "state": "available", "owner": None, "metadata_size": 13},
+            {
+                "name": "a",
+                "queue": "send",
+                "state": "checked out",
+                "owner": owner,
+                "metadata_size": 13,
+                "progress": None,
+            },
+            {
+                "name": "b",
+                "queue": "send",
+                "state": "available",
+                "owner": None,
+                "metadata_size": 13,
+                "progress": None,
+            },
         ],
     }
     if owner is not None:
@@ -178,6 +195,7 @@ def test_show_json_gives_metadata_as_a_value_and_exactly(multispool, spool, put)
         "state": "available",
         "owner": None,
         "metadata_size": 14,
+        "progress": None,
         "metadata": {"to": "anne"},
         "metadata_base64": base64.b64encode(b'{"to": "anne"}').decode(),
         "data_size": 5,
@@ -300,3 +318,23 @@ def test_a_narrow_terminal_folds_names_and_never_cuts_them_off(multispool, spool
     assert "…" not in shown
     letters = "".join(line[: line.find(" ")] if " " in line else line for line in shown.split("\r\n")[1:])
     assert name in letters.replace("\x1b[0m", "")
+
+
+def test_how_far_an_owner_is_can_be_seen(multispool, spool, put):
+    """By `ls --long`, which has a column for it then, and by `show`; for scripts, as a number and a message."""
+    put("one")
+    put("two")
+    store = make_store(spool)
+    claimed = claim(store, "send", "one")
+    assert "PROGRESS" not in multispool.done("ls", spool, "send", "--long")
+    store.annotate(claimed, PROGRESS, encode_progress(0.4, "converting", 1.0))
+    header, one, two = multispool.done("ls", spool, "send", "--long").splitlines()
+    assert header.split()[-1] == "PROGRESS"
+    assert one.endswith("40 %, converting")
+    assert two.split()[-1] == "-"
+    assert "progress  40 %, converting\n" in multispool.done("show", spool, "one")
+    found = json.loads(multispool.done("show", spool, "one", "--json"))
+    assert found["progress"] == {"done": 0.4, "message": "converting"}
+    store.release(claimed)
+    assert "progress" not in multispool.done("show", spool, "one")
+    store.close()

@@ -9,7 +9,7 @@ import msgspec
 from cyclopts import Parameter
 
 from trio_multispool.cli import durations, output, owners
-from trio_multispool.cli.ages import age_of, human_age, human_size
+from trio_multispool.cli.ages import age_of, human_age, human_size, told_progress
 from trio_multispool.cli.arguments import AsJson, SpoolPath
 from trio_multispool.cli.completing import queue_names
 from trio_multispool.cli.exits import Exit, Failure
@@ -174,6 +174,7 @@ def item_document(item: Item, now: float) -> dict[str, object]:
         "metadata_size": item.size,
         "modified_at": item.modified_at,
         "age": age_of(item.modified_at, now),
+        "progress": None if item.progress is None else {"done": item.progress.done, "message": item.progress.message},
     }
 
 
@@ -238,6 +239,7 @@ def _told_owners(tally: Tally) -> str:
 
 
 def _print_items(items: list[Item], now: float) -> None:
+    headers = ["NAME", "QUEUE", "STATE", "BY", "METADATA", "AGE"]
     rows = [
         [
             output.printable(item.name),
@@ -249,4 +251,8 @@ def _print_items(items: list[Item], now: float) -> None:
         ]
         for item in items
     ]
-    table(["NAME", "QUEUE", "STATE", "BY", "METADATA", "AGE"], rows, numbers={"METADATA", "AGE"})
+    if any(item.progress is not None for item in items):
+        headers.append("PROGRESS")
+        for row, item in zip(rows, items, strict=True):
+            row.append("-" if item.progress is None else output.printable(told_progress(item.progress)))
+    table(headers, rows, numbers={"METADATA", "AGE"})
