@@ -206,3 +206,16 @@ def test_names_that_a_terminal_would_obey_are_shown_as_escapes(multispool, spool
     assert told.returncode == 1
     assert "\x1b" not in told.stdout
     assert len(json.loads(multispool("fsck", spool, "--json").stdout)["problems"]) == 2
+
+
+def test_what_goes_together_is_put_right_together(multispool, spool, put):
+    """A reservation and data of no entry are two problems and one deletion: nothing is left, and the exit code is 0."""
+    put("one")
+    (spool / "send/one").unlink()
+    shown = multispool.done("fsck", spool, "--repair")
+    assert [line.rpartition(": ")[2] for line in shown.splitlines()] == [
+        "deleted",
+        "deleted",
+        "2 problems, 2 were put right",
+    ]
+    assert multispool.done("fsck", spool) == "nothing is wrong\n"

@@ -183,11 +183,11 @@ class Monitor(Generic[Q, M, D, A]):
             return await self._core.run("plan", lambda _before_commit: [plan(problem) for problem in wanted])
         repairs: list[Repair] = []
         for problem in wanted:
-            answer = await self._core.run("repair", self._repairing(problem))
+            answer = await self._core.run("repair", self._repairing(problem, repairs))
             if isinstance(answer, Err):
                 return answer
             repairs.append(answer.value)
         return Ok(repairs)
 
-    def _repairing(self, problem: Problem) -> Callable[[BeforeCommit], Repair]:
-        return lambda before_commit: repair(self._examiner, problem, before_commit)
+    def _repairing(self, problem: Problem, before: list[Repair]) -> Callable[[BeforeCommit], Repair]:
+        return lambda before_commit: repair(self._examiner, problem, before, before_commit)
