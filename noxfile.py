@@ -25,6 +25,9 @@ def run_tests(session: nox.Session) -> None:
     """Install the project with its extras, and run the tests; arguments after `--` go to pytest."""
     # Editable, so that `nox -R` (which installs nothing) never tests an older state than the one in src/.
     session.install("--editable", ".[cli]", *group("test"))
+    # The tests start the command in hundreds of processes. Where Python is told to write no compiled files, each of
+    # them would compile all of it again.
+    session.run("python", "-m", "compileall", "-q", "src", "tests/helpers")
     session.run("pytest", *session.posargs)
 
 
