@@ -114,6 +114,8 @@ async def test_a_pool_that_found_nothing_to_fetch_ahead_does_not_look_again_and_
 
             tasks.start_soon(read)
             await begun.wait()
+            while len(hops) < 2:
+                await breathe()
             for _ in range(20):
                 await breathe()
             go.set()
