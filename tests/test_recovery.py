@@ -23,9 +23,10 @@ from helpers.stores import (
     claim,
     enqueue,
     make_store,
+    nothing,
 )
 from helpers.syscalls import Interleaved
-from trio_multispool import Durability, EntryBusy, NameTaken, StorageFailure, SyncsRefused
+from trio_multispool import Durability, EntryBusy, EntryNotFound, NameTaken, StorageFailure, SyncsRefused
 from trio_multispool.storage.directory import DirectoryStorage
 from trio_multispool.storage.protocol import Recovered
 
@@ -272,6 +273,32 @@ def test_of_two_copies_the_available_one_stays(path):
     assert found(path, "same-queue") == (SEND, OLD, DATA)
     assert found(path, "other-queue") == (RETRY, OLD, DATA)
     assert state_of(path).faults() == []
+    storage.close()
+
+
+@pytest.mark.parametrize("how", ["recover", "take", "restore"])
+def test_another_file_of_that_name_in_quarantine_is_left(path, how):
+    """Only one that is the same file was being restored; of any other, nothing says that it is an earlier state."""
+    storage = make_store(path)
+    for name in "ab":
+        enqueue(storage, "send", name)
+    (path / ".quarantine/send").mkdir(parents=True)
+    (path / ".quarantine/send/a").write_bytes(NEW)
+    os.link(path / "send/b", path / ".quarantine/send/b")
+    if how == "recover":
+        for name in "ab":
+            storage.recover_name(name)
+    elif how == "take":
+        for name in "ab":
+            storage.release(claim(storage, "send", name))
+    else:
+        with pytest.raises(NameTaken):
+            storage.restore("send", "a", durability=None, before_commit=nothing)
+        with pytest.raises(EntryNotFound):
+            storage.restore("send", "b", durability=None, before_commit=nothing)
+    assert (path / ".quarantine/send/a").read_bytes() == NEW
+    assert (path / "send/a").read_bytes() == OLD
+    assert state_of(path).places("b") == ["send"]
     storage.close()
 
 

@@ -7,8 +7,8 @@ looked up while the lock is held; if any place cannot be read, nothing is collec
 Two copies of one name can only come from a file system that does not keep the order of renames across power loss, or
 from one without `RENAME_NOREPLACE`: the copy that is available, or in quarantine, is the later state, so the
 checked-out one is dropped. Of several that are checked out, the one that was moved last (`st_ctime`) is the latest.
-An entry that is available and in quarantine was being restored, which is the one step between the two: the copy in
-quarantine is dropped.
+An entry that is available and, in the same file, in quarantine was being restored, which is the one step between the
+two: the copy in quarantine is dropped. In another file it is somebody's who puts files there by hand, and it is left.
 """
 
 from __future__ import annotations
@@ -129,14 +129,11 @@ def recover_name(context: Context, name: str) -> Recovered | None:
         put_back = None
         for place in _latest_first(context, name, layout.places_of(name, State.CHECKED_OUT)):
             if _is_elsewhere(context, name):
-                _ = commits.unlink(layout, directory_of(place), name)
-                where = layout.full(directory_of(place))
-                fields = about(Event.COPY_DROPPED, layout.path, entry=name)
-                context.log.warning("dropped an older copy of entry %s from %s", name, where, extra=fields)
+                _drop_copy(context, place, name)
             elif _put_back_unannotated(context, place, name):
                 put_back = Recovered(name, place.queue)
-        for place in _stale(layout.places_of(name)):
-            _ = commits.unlink(layout, directory_of(place), name)
+        for place in _stale(context, name):
+            _drop_copy(context, place, name)
         if collect_if_nowhere(context, name):
             return Recovered(name, None)
         unlink_if_there(layout, TEMPORARY, name)
@@ -184,14 +181,33 @@ def _is_elsewhere(context: Context, name: str) -> bool:
     return any(place.state is not State.CHECKED_OUT for place in context.layout.places_of(name))
 
 
-def _stale(places: list[Place]) -> list[Place]:
+def _stale(context: Context, name: str) -> list[Place]:
     """Return those places of an entry that hold an earlier state of it than another does."""
-    states = {place.state for place in places}
-    if State.AVAILABLE in states:
-        return [place for place in places if place.state is not State.AVAILABLE]
-    if State.QUARANTINED in states:
-        return [place for place in places if place.state is State.CHECKED_OUT]
-    return []
+    places = context.layout.places_of(name)
+    available = [place for place in places if place.state is State.AVAILABLE]
+    aside = [place for place in places if place.state is State.QUARANTINED]
+    if not available and not aside:
+        return []
+    stale = [place for place in places if place.state is State.CHECKED_OUT]
+    if available and aside:
+        files = {_file_at(context, place, name) for place in available}
+        stale += [place for place in aside if _file_at(context, place, name) in files]
+    return stale
+
+
+def _file_at(context: Context, place: Place, name: str) -> int:
+    """Return which file of this file system lies there under the name; whoever has the lock keeps it from moving."""
+    directory = directory_of(place)
+    with context.layout.doing("look at", directory, name):
+        return context.layout.calls.stat(name, context.layout.fd(directory)).st_ino
+
+
+def _drop_copy(context: Context, place: Place, name: str) -> None:
+    layout, directory = context.layout, directory_of(place)
+    if commits.unlink(layout, directory, name):
+        fields = about(Event.COPY_DROPPED, layout.path, entry=name)
+        where = layout.full(directory)
+        context.log.warning("dropped an older copy of entry %s from %s", name, where, extra=fields)
 
 
 def may_have_copies(context: Context, name: str, links: int) -> bool:
@@ -209,11 +225,10 @@ def drop_stale_copies(context: Context, name: str) -> None:
     For whoever takes the entry before a recovery does: a copy that outlived what becomes of the entry would be put back
     as a second one, or after a removal as one without data.
     """
-    layout = context.layout
     if not context.adopted:  # without locks, the copy may be somebody's
         return
-    for place in _stale(layout.places_of(name)):
-        _ = commits.unlink(layout, directory_of(place), name)
+    for place in _stale(context, name):
+        _drop_copy(context, place, name)
     if context.doubtful is not None:
         context.doubtful.discard(name)
 
