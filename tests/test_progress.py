@@ -125,6 +125,24 @@ async def test_notes_that_cannot_be_read_are_none(tmp_path: Path, raw: bytes) ->
 
 
 @pytest.mark.anyio
+async def test_notes_that_are_no_file_are_none(tmp_path: Path) -> None:
+    """Whoever looks sees the entry all the same."""
+    async with await quick_spool(tmp_path / "spool") as spool, await job_of(spool):
+        (spool.path / ".notes").mkdir()
+        (spool.path / ".notes/a").symlink_to("elsewhere")
+        assert told(spool.path) == {"a": None}
+
+
+@pytest.mark.anyio
+async def test_what_was_told_before_the_entry_was_checked_out_is_not_shown(tmp_path: Path) -> None:
+    """It was another owner's, of whom something kept the store from wiping it."""
+    async with await quick_spool(tmp_path / "spool") as spool, await job_of(spool):
+        (spool.path / ".notes").mkdir()
+        (spool.path / ".notes/a").write_bytes(b'{"progress":{"done":0.5,"message":"","at":1000000000}}')
+        assert told(spool.path) == {"a": None}
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("done", [-0.1, 1.1, float("nan"), float("inf")])
 async def test_progress_is_a_number_from_0_to_1(tmp_path: Path, done: float) -> None:
     """Anything else is a mistake, and nothing is told."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from typing import TYPE_CHECKING, Final
 
-from trio_multispool.errors import NotARegularFile
+from trio_multispool.errors import SpoolError
 from trio_multispool.lifecycle import State
 from trio_multispool.notes import progress_in
 from trio_multispool.storage.data import as_stat
@@ -18,10 +19,13 @@ from trio_multispool.storage.trouble import as_spool_error
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trio_multispool.stats import Stat
+    from trio_multispool.notes import Progress
     from trio_multispool.storage.layout import Layout
 
 _LOCKS: Final = "/proc/locks"
+
+_COARSE: Final = 1.0
+"""By how many seconds a move may seem later than the clock that its owner read: file systems keep coarse time."""
 
 
 def inventory(layout: Layout, queue: str | None, state: State | None = None) -> Iterator[Item]:
@@ -37,19 +41,30 @@ def inventory(layout: Layout, queue: str | None, state: State | None = None) -> 
         for name in layout.each_entry_name(directory):
             found = _looked_at(layout, directory, name)
             if found is not None:
+                seen = as_stat(found, directory)
                 owner = _owner(layout, name, owners) if owners else None
-                progress = progress_in(read_notes(layout, name)) if place.state is State.CHECKED_OUT else None
-                yield Item(name, place, found.size, found.modified_at, owner, progress)
+                progress = _progress(layout, name, found.st_ctime) if place.state is State.CHECKED_OUT else None
+                yield Item(name, place, seen.size, seen.modified_at, owner, progress)
 
 
-def _looked_at(layout: Layout, directory: str, name: str) -> Stat | None:
+def _progress(layout: Layout, name: str, checked_out_at: float) -> Progress | None:
+    """Return what an entry's owner has told since it was checked out; what lies there otherwise is passed over."""
+    try:
+        progress = progress_in(read_notes(layout, name))
+    except SpoolError:  # this is shown where it can be seen, and this is an onlooker
+        return None
+    return progress if progress is None or progress.at >= checked_out_at - _COARSE else None
+
+
+def _looked_at(layout: Layout, directory: str, name: str) -> os.stat_result | None:
     """Look at one of a million files; `None` if it has gone, or been replaced, since it was listed."""
     try:
-        return as_stat(layout.calls.stat(name, layout.fd(directory)), directory)
-    except (FileNotFoundError, NotARegularFile):
+        found = layout.calls.stat(name, layout.fd(directory))
+    except FileNotFoundError:
         return None
     except OSError as error:
         raise as_spool_error(error, "look at", layout.full(directory, name)) from error
+    return found if stat.S_ISREG(found.st_mode) else None
 
 
 def count(layout: Layout, queue: str | None, state: State | None = None) -> int:

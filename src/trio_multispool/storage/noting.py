@@ -39,9 +39,11 @@ def annotate(context: Context, claim: DirectoryClaim, key: str, value: bytes | N
     """Set a key of the notes on an entry that is checked out, or delete it; raises `OwnershipLost`."""
     if claim.state is not State.CHECKED_OUT or not claim.held:
         raise OwnershipLost(claim.queue, claim.name)
-    if key == PROGRESS:
-        claim.told = value is not None
+    if key == PROGRESS and value is not None:
+        claim.told = True  # before it is so: what was written but for its last step is wiped too
     _set(context, claim.name, key, value)
+    if key == PROGRESS and value is None:
+        claim.told = False
 
 
 def forget_progress(context: Context, claim: DirectoryClaim) -> None:
