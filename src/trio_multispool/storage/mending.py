@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trio_multispool.names import invalid_name
-from trio_multispool.storage.layout import DATA_PREFIX, TEMPORARY, UNSAFE_PREFIX
+from trio_multispool.storage.layout import DATA_PREFIX, NOTES_PREFIX, TEMPORARY, UNSAFE_PREFIX
 from trio_multispool.storage.locks import lock_existing, lock_new
 from trio_multispool.storage.recovery import collect_if_nowhere, recover_name
 from trio_multispool.storage.temporaries import clear_dead_temporary
@@ -40,7 +40,7 @@ def clear_temporary(context: Context, name: str) -> bool:
     """Unlink a temporary file if its writer is dead, as recovery does; tell whether it is gone."""
     if name.startswith(UNSAFE_PREFIX):
         return clear_dead_temporary(context, name)
-    entry = name.removeprefix(DATA_PREFIX)
+    entry = name.removeprefix(DATA_PREFIX).removeprefix(NOTES_PREFIX)
     if invalid_name(entry) is not None:
         return False
     _ = recover_name(context, entry)
