@@ -86,6 +86,19 @@ def test_an_entry_in_quarantine_is_left_there(multispool, spool, put, command):
     assert (spool / ".quarantine/send/odd").exists()
 
 
+@pytest.mark.parametrize("command", ["mv", "rm", "retry"])
+def test_a_selection_is_what_its_dry_run_has_shown(multispool, spool, put, dead, command):
+    """What a dead process had is not in it, and is not put back for it either."""
+    put("one", queue="retry")
+    words = {"mv": ["send", "--all"], "rm": ["--from", "retry", "--all"], "retry": ["retry", "send", "--all"]}
+    shown = multispool.done(command, spool, *words[command], "--dry-run")
+    assert shown.startswith("one: would be ")
+    done = multispool.done(command, spool, *words[command])
+    assert done.startswith("1 entry ")
+    assert (spool / "retry/.checkout" / dead).exists()
+    assert not (spool / "retry/one").exists()
+
+
 @pytest.mark.parametrize("command", ["mv", "rm"])
 def test_what_a_dead_process_had_can_be_settled_at_once(multispool, spool, dead, command):
     """It needs no reader to come by first."""

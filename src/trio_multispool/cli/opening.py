@@ -45,11 +45,19 @@ def member(spool: AnySpool, queue: str) -> enum.Enum:
     return spool.spoolable.queues(queue)
 
 
-async def load(path: str | os.PathLike[str], queues: Sequence[str], *, trust_file_system: bool) -> AnySpool:
-    """Open a spool to work on some of its queues, which must be there."""
+async def load(
+    path: str | os.PathLike[str], queues: Sequence[str], *, trust_file_system: bool, recover: bool = True
+) -> AnySpool:
+    """Open a spool to work on some of its queues, which must be there; `recover` what the dead had."""
     with looking(path) as storage:
         require_queues(storage, queues)
-    return (await Spool.load(path, spoolable(queues), trust_file_system=trust_file_system)).unwrap()
+    if recover:
+        return (await Spool.load(path, spoolable(queues), trust_file_system=trust_file_system)).unwrap()
+
+    def opening() -> DirectoryStorage:
+        return DirectoryStorage.open(path, queues, trust_file_system=trust_file_system, recover=False)
+
+    return (await Spool._open(spoolable(queues), None, opening)).unwrap()  # noqa: SLF001  # a part of the library
 
 
 def require_queues(storage: DirectoryStorage, queues: Sequence[str]) -> None:

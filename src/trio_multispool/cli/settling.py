@@ -89,7 +89,8 @@ def settle_selected(
 ) -> tuple[list[tuple[str, str]], int]:
     """Move or remove what is available and fits, in `source` or in all queues; return the same.
 
-    What somebody else takes meanwhile is passed over, and so is what has changed and fits no more.
+    What somebody else takes meanwhile is passed over, and so is what has changed and fits no more. Nothing is recovered
+    first: that would make more available than a dry run has shown.
     """
     settled: list[tuple[str, str]] = []
     codes: list[int] = []
@@ -97,7 +98,7 @@ def settle_selected(
     async def work(_ending: Ending) -> int:
         with looking(path) as storage, counting("settled") as count:
             async with contextlib.AsyncExitStack() as stack:
-                settler = _Settler(storage, destination, stack, trust_file_system=trust_file_system)
+                settler = _Settler(storage, destination, stack, trust_file_system=trust_file_system, recovers=False)
                 for queue in [source] if source is not None else storage.queues():
                     if queue == destination:
                         continue
@@ -180,11 +181,13 @@ class _Settler:
         stack: contextlib.AsyncExitStack,
         *,
         trust_file_system: bool,
+        recovers: bool = True,
     ) -> None:
         self._storage = storage
         self._destination = destination
         self._stack = stack
         self._trust_file_system = trust_file_system
+        self._recovers = recovers
         self._spools: dict[str, AnySpool] = {}
 
     async def settle(self, name: str, source: str | None) -> str:
@@ -221,7 +224,9 @@ class _Settler:
         """Return the spool, loaded with no more queues than are needed: of another, something may be missing."""
         if queue not in self._spools:
             queues = [queue] if self._destination is None else [queue, self._destination]
-            loaded = await load(self._storage.path, queues, trust_file_system=self._trust_file_system)
+            loaded = await load(
+                self._storage.path, queues, trust_file_system=self._trust_file_system, recover=self._recovers
+            )
             self._spools[queue] = await self._stack.enter_async_context(loaded)
         return self._spools[queue]
 
