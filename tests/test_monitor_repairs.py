@@ -288,7 +288,7 @@ def _killed_repairs(parent, base, kind) -> None:
         storage = DirectoryStorage.open_unsafe(path, calls=calls, durability=Durability.PROCESS)
         examiner = Examiner(storage, Limits().ages(), frozenset(QUEUES), judge, wall_clock)
         calls.arm(n)
-        repair(examiner, expected("a")[0], lambda: None)
+        repair(examiner, expected("a")[0], (), lambda: None)
         os._exit(0)
 
     survived, n = False, 0

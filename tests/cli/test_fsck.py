@@ -208,6 +208,17 @@ def test_names_that_a_terminal_would_obey_are_shown_as_escapes(multispool, spool
     assert len(json.loads(multispool("fsck", spool, "--json").stdout)["problems"]) == 2
 
 
+def test_what_a_repair_brings_up_is_put_right_too(multispool, spool, put):
+    """A check-out without reservation is reserved; only then is it known that nobody has it, and it is put back."""
+    put("one", queue="failed")
+    DAMAGE["abandoned"][0](spool, "one")
+    (spool / ".registry/one").unlink()
+    shown = multispool.done("fsck", spool, "--repair").splitlines()
+    assert [line.rpartition(": ")[2] for line in shown] == ["reserved again", "put back", "2 problems, 2 were put right"]
+    assert state_of(spool).names("failed") == ["one"]
+    assert multispool.done("fsck", spool) == "nothing is wrong\n"
+
+
 def test_what_goes_together_is_put_right_together(multispool, spool, put):
     """A reservation and data of no entry are two problems and one deletion: nothing is left, and the exit code is 0."""
     put("one")

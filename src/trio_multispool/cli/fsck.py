@@ -1,6 +1,7 @@
 """`multispool fsck`: look a spool over for what is wrong, and put right what can be."""
 
-from typing import Annotated
+import itertools
+from typing import Annotated, Final, final
 
 from cyclopts import Parameter
 
@@ -12,6 +13,9 @@ from trio_multispool.cli.opening import looking
 from trio_multispool.cli.running import Ending, run
 from trio_multispool.monitor import Action, Problem, Repair
 from trio_multispool.storage.directory import DirectoryStorage
+
+_PASSES: Final = 5
+"""How often at most the spool is looked over again: beside running programs, something may always be new."""
 
 
 def fsck(  # noqa: PLR0913  # the options of the command
@@ -63,28 +67,85 @@ def fsck(  # noqa: PLR0913  # the options of the command
         path, adopted = storage.path, storage.adopted
     if repair and not dry_run:
         _refuse_unless_safe(path, trust_file_system=trust_file_system)
-    problems: list[Problem] = []
-    repairs: list[Repair] = []
+    seen = _Seen(tells=not as_json)
 
     async def work(_ending: Ending) -> int:
         async with checking.monitoring(spool, limits, json_metadata=json_metadata) as monitor:
-            problems.extend((await monitor.run_once()).unwrap())
-            if repair or dry_run:
-                planned = dry_run or not repair
-                repairs.extend((await monitor.repair(problems, dry_run=planned)).unwrap())
+            seen.left = (await monitor.run_once()).unwrap()
+            if dry_run:
+                seen.note_planned((await monitor.repair(seen.left)).unwrap())
+            elif repair:
+                await seen.put_right(monitor)
+            else:
+                seen.note_found()
         return Exit.SUCCESS
 
     if (code := run(work)) != Exit.SUCCESS:
         return code
     if as_json:
-        _print_json(path, problems, repairs, adopted=adopted)
+        _print_json(path, seen, adopted=adopted)
     else:
-        _print(problems, repairs, dry_run=dry_run)
+        output.line(seen.total(dry_run=dry_run, repair=repair))
     if not adopted:
         note = f"note: {path!r} is not adopted (it has no .spool.json): nobody there is known to be dead"
         output.complain(f"{note}; see multispool adopt --help")
-    done = sum(each.done for each in repairs)
-    return Exit.SUCCESS if done == len(problems) else Exit.FAILED
+    return Exit.FAILED if seen.left else Exit.SUCCESS
+
+
+@final
+class _Seen:
+    """What is wrong, and what became of it; said as it happens, so that a run that is interrupted has said what it did.
+
+    One repair may bring up the next (an entry that is put back turns out to have no data), so the spool is looked over
+    again until nothing more is done, and what the last look finds is what is left.
+    """
+
+    def __init__(self, *, tells: bool) -> None:
+        self.problems: dict[Problem, None] = {}
+        self.repairs: list[Repair] = []
+        self.left: list[Problem] = []
+        self._tells = tells
+
+    def note_found(self) -> None:
+        for problem in self.left:
+            self.problems[problem] = None
+            self._say(checking.in_words(problem))
+
+    def note_planned(self, repairs: list[Repair]) -> None:
+        for repair in repairs:
+            self._note(repair)
+
+    async def put_right(self, monitor: checking.AnyMonitor) -> None:
+        for _ in range(_PASSES):
+            done = False
+            for _name, together in itertools.groupby(self.left, key=lambda problem: problem.name):
+                for repair in (await monitor.repair(together, dry_run=False)).unwrap():
+                    done = done or repair.done
+                    if repair.done or repair.problem not in self.problems:
+                        self._note(repair)
+            self.left = (await monitor.run_once()).unwrap() if self.left else []
+            if not done:
+                break
+        self.problems.update(dict.fromkeys(self.left))
+
+    def total(self, *, dry_run: bool, repair: bool) -> str:
+        if not self.problems:
+            return "nothing is wrong"
+        told = _number(len(self.problems), "problem")
+        if dry_run:
+            return f"{told}, {sum(each.action is not Action.LEAVE for each in self.repairs)} can be put right"
+        if repair:
+            return f"{told}, {len(self.problems) - len(self.left)} were put right"
+        return told
+
+    def _note(self, repair: Repair) -> None:
+        self.problems[repair.problem] = None
+        self.repairs.append(repair)
+        self._say(f"{checking.in_words(repair.problem)}: {output.printable(_outcome(repair))}")
+
+    def _say(self, line: str) -> None:
+        if self._tells:
+            output.line(line)
 
 
 def _refuse_unless_safe(path: str, *, trust_file_system: bool) -> None:
@@ -97,23 +158,6 @@ def _refuse_unless_safe(path: str, *, trust_file_system: bool) -> None:
         storage.close()
 
 
-def _print(problems: list[Problem], repairs: list[Repair], *, dry_run: bool) -> None:
-    for problem in problems if not repairs else ():
-        output.line(checking.in_words(problem))
-    for repair in repairs:
-        output.line(f"{checking.in_words(repair.problem)}: {output.printable(_outcome(repair))}")
-    if not problems:
-        output.line("nothing is wrong")
-        return
-    told = _number(len(problems), "problem")
-    if repairs:
-        could = sum(each.action is not Action.LEAVE for each in repairs)
-        told += (
-            f", {could if dry_run else sum(each.done for each in repairs)} {'can be' if dry_run else 'were'} put right"
-        )
-    output.line(told)
-
-
 def _outcome(repair: Repair) -> str:
     return repair.action.value if repair.done else repair.why
 
@@ -122,16 +166,16 @@ def _number(number: int, of: str) -> str:
     return f"{number} {of}{'' if number == 1 else 's'}"
 
 
-def _print_json(path: str, problems: list[Problem], repairs: list[Repair], *, adopted: bool) -> None:
+def _print_json(path: str, seen: _Seen, *, adopted: bool) -> None:
     found: dict[str, object] = {
         "spool": output.as_text(path),
         "adopted": adopted,
-        "problems": [checking.document(problem) for problem in problems],
+        "problems": [checking.document(problem) for problem in seen.problems],
     }
-    if repairs:
+    if seen.repairs:
         found["repairs"] = [
             checking.document(each.problem)
             | {"action": each.action.name.lower(), "done": each.done, "why": output.as_text(each.why)}
-            for each in repairs
+            for each in seen.repairs
         ]
     output.document(found)

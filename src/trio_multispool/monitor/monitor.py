@@ -15,6 +15,7 @@ from trio_multispool.errors import CorruptMetadata
 from trio_multispool.monitor.check import RESERVING
 from trio_multispool.monitor.confirming import Examiner, Past
 from trio_multispool.monitor.limits import Limits
+from trio_multispool.monitor.problems import Orphaned
 from trio_multispool.monitor.repairs import plan, repair
 from trio_multispool.monitor.watching import Watching
 from trio_multispool.results import Err, Ok
@@ -182,12 +183,15 @@ class Monitor(Generic[Q, M, D, A]):
         if dry_run:
             return await self._core.run("plan", lambda _before_commit: [plan(problem) for problem in wanted])
         repairs: list[Repair] = []
+        collected: set[str] = set()
         for problem in wanted:
-            answer = await self._core.run("repair", self._repairing(problem, repairs))
+            answer = await self._core.run("repair", self._repairing(problem, collected))
             if isinstance(answer, Err):
                 return answer
             repairs.append(answer.value)
+            if answer.value.done and isinstance(problem, Orphaned):
+                collected.add(problem.name)
         return Ok(repairs)
 
-    def _repairing(self, problem: Problem, before: list[Repair]) -> Callable[[BeforeCommit], Repair]:
-        return lambda before_commit: repair(self._examiner, problem, before, before_commit)
+    def _repairing(self, problem: Problem, collected: set[str]) -> Callable[[BeforeCommit], Repair]:
+        return lambda before_commit: repair(self._examiner, problem, collected, before_commit)

@@ -27,7 +27,7 @@ from trio_multispool.storage.traces import Kind
 from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container
 
     from trio_multispool.monitor.confirming import Examiner
 
@@ -76,12 +76,17 @@ def _action(problem: Problem) -> Action:
             return Action.LEAVE
 
 
-def repair(examiner: Examiner, problem: Problem, before: Sequence[Repair], before_commit: Callable[[], None]) -> Repair:
-    """Do what can be done about a problem, after some others, and say what came of it."""
+def repair(
+    examiner: Examiner, problem: Problem, collected: Container[str], before_commit: Callable[[], None]
+) -> Repair:
+    """Do what can be done about a problem, and say what came of it.
+
+    Of the names `collected`, all that belonged to no entry was deleted just now, for another problem.
+    """
     planned = plan(problem)
     if planned.action is Action.LEAVE:
         return planned
-    if isinstance(problem, Orphaned) and any(_went_with(problem, each) for each in before):
+    if isinstance(problem, Orphaned) and problem.name in collected:
         return msgspec.structs.replace(planned, done=True)
     try:
         if not examiner.storage.is_adopted():
@@ -94,11 +99,6 @@ def repair(examiner: Examiner, problem: Problem, before: Sequence[Repair], befor
     except SpoolError as error:
         return _left(problem, str(error))
     return msgspec.structs.replace(planned, done=True)
-
-
-def _went_with(orphan: Orphaned, repair: Repair) -> bool:
-    """Tell whether what is under the name was deleted as a whole for another of its files."""
-    return repair.done and isinstance(repair.problem, Orphaned) and repair.problem.name == orphan.name
 
 
 def _left(problem: Problem, why: str) -> Repair:
