@@ -7,6 +7,7 @@ also not be interrupted for long: `multispool fsck` is for those.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from trio_multispool.monitor import Problem as Found
 
 MOST_ENTRIES: Final = 20_000
-"""In a larger spool the monitor is left out."""
+"""In a larger spool the monitor is left out, and what it found before stays."""
 
 
 async def check_again_and_again(
@@ -34,15 +35,11 @@ async def check_again_and_again(
     """Tell `tell` what each check finds, by identity, for ever. `entries` says how many entries there are."""
     while True:
         elapsed = stopwatch()
-        if entries() > MOST_ENTRIES:
-            tell({})
-        else:
-            try:
+        if entries() <= MOST_ENTRIES:  # or what was found last stays: that it is not looked for is not that it is well
+            with contextlib.suppress(SpoolError):  # whoever looks says it too
                 async with checking.monitoring(path, Limits(), json_metadata=False) as monitor:
                     found = (await monitor.run_once()).unwrap()
-            except SpoolError:  # whoever looks says it too
-                found = []
-            tell({problem.key: problem for problem in map(as_problem, found)})
+                tell({problem.key: problem for problem in map(as_problem, found)})
         await trio.sleep(pause_after(elapsed(), every))
 
 
