@@ -214,7 +214,11 @@ def test_what_a_repair_brings_up_is_put_right_too(multispool, spool, put):
     DAMAGE["abandoned"][0](spool, "one")
     (spool / ".registry/one").unlink()
     shown = multispool.done("fsck", spool, "--repair").splitlines()
-    assert [line.rpartition(": ")[2] for line in shown] == ["reserved again", "put back", "2 problems, 2 were put right"]
+    assert [line.rpartition(": ")[2] for line in shown] == [
+        "reserved again",
+        "put back",
+        "2 problems, 2 were put right",
+    ]
     assert state_of(spool).names("failed") == ["one"]
     assert multispool.done("fsck", spool) == "nothing is wrong\n"
 

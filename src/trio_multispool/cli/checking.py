@@ -50,7 +50,7 @@ JsonMetadata: TypeAlias = Annotated[
         name="--json-metadata",
         negative="",
         show_default=False,
-        help="Metadata has to be JSON: report what is not. (Without this, any bytes will do.)",
+        help="Metadata has to be JSON: report what is not, and with --repair set it aside. Any will do without this.",
     ),
 ]
 AnyMonitor: TypeAlias = "Monitor[enum.Enum, bytes, Source]"

@@ -24,7 +24,8 @@ def mv(  # noqa: PLR0913  # what a person can say on the command line
         ),
     ],
     source: Annotated[
-        str | None, Parameter(name="--from", help="Select entries of this queue alone.", completer=queue_names)
+        str | None,
+        Parameter(name="--from", help="Select entries of this queue alone, and not of all.", completer=queue_names),
     ] = None,
     selection: Selection | None = None,
     dry_run: DryRun = False,

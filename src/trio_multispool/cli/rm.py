@@ -15,7 +15,8 @@ def rm(  # noqa: PLR0913  # what a person can say on the command line
     /,
     *names: Annotated[str, Parameter(name="NAME", help="The entries to remove.", completer=entry_names)],
     source: Annotated[
-        str | None, Parameter(name="--from", help="Select entries of this queue alone.", completer=queue_names)
+        str | None,
+        Parameter(name="--from", help="Select entries of this queue alone, and not of all.", completer=queue_names),
     ] = None,
     selection: Selection | None = None,
     dry_run: DryRun = False,
