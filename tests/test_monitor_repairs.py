@@ -11,8 +11,10 @@ from helpers.calls import FailingCalls
 from helpers.children import Child
 from helpers.company import company
 from helpers.damage import DAMAGE, OUT, QUEUE, TEMPORARY
+from helpers.listening import Listening
 from helpers.spools import Mail, State, contents, load_spool, names_in, put, quick_spool, snapshot, state_of
 from helpers.stores import claim, make_store
+from trio_multispool.instrumentation import Quarantined, Returned
 from trio_multispool.monitor import (
     Abandoned,
     Action,
@@ -130,6 +132,33 @@ async def test_a_check_out_that_lost_its_reservation_is_reserved_and_then_put_ba
             assert problems == [expected]
             assert [repair.done for repair in await repaired(spool, problems)] == [True]
         _back(state_of(path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("abandoned", [("Returned", "failed", "a")]),
+        ("metadata is garbage", [("Quarantined", "failed", "a")]),
+        ("stray data", [("Returned", None, "stray")]),
+        ("reservation is gone", []),
+        ("a file at the top", None),
+    ],
+)
+async def test_a_repair_is_logged_and_hooks_are_told_what_it_was_to_the_entry(path, caplog, kind, told):
+    """As of a recovery, and of a reader that sets an entry aside. What was left is not said."""
+    caplog.set_level("INFO", "trio_multispool")
+    heard = Listening()
+    async with await quick_spool(path, instrumentation=heard) as spool:
+        await put(spool, Mail.FAILED, "a")
+        DAMAGE[kind][0](path, "a")
+        [problem] = await found(spool)
+        await repaired(spool, [problem])
+        await repaired(spool, [problem])
+    events = [(type(each).__name__, each.queue, each.entry) for each in heard.take(Returned, Quarantined)]
+    assert events == (told or [])
+    records = [record for record in caplog.records if getattr(record, "event", "") == "multispool.repaired"]
+    said = [(record.entry, record.error, record.getMessage().startswith(problem.message)) for record in records]
+    assert said == ([] if told is None else [(problem.name, problem.message, True)])
 
 
 async def test_what_the_living_have_is_left(path):

@@ -30,6 +30,8 @@ class Event(enum.StrEnum):
     """One name could not be looked into; the others were recovered."""
     COPY_DROPPED = "multispool.copy_dropped"
     """An entry was found twice, after power loss or where moves are not atomic; the older copy was deleted."""
+    REPAIRED = "multispool.repaired"
+    """A monitor has put a problem right; `error` says what was wrong."""
     NOT_JUDGED = "multispool.not_judged"
     """A monitor cannot read an entry's metadata, and does not tell whether it can be decoded."""
     QUARANTINED = "multispool.quarantined"

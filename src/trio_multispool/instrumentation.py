@@ -82,7 +82,7 @@ class Settled(msgspec.Struct, frozen=True):
 
 @final
 class Returned(msgspec.Struct, frozen=True):
-    """Recovery has put back the entry of an owner that died, or collected what a dead process had left."""
+    """Recovery or a repair has put back the entry of an owner that died, or collected what a dead process had left."""
 
     spool: str
     queue: str | None
@@ -92,7 +92,7 @@ class Returned(msgspec.Struct, frozen=True):
 
 @final
 class Quarantined(msgspec.Struct, frozen=True):
-    """An entry, whose metadata could not be decoded, was set aside."""
+    """An entry was set aside: its metadata could not be decoded, or a monitor found that its data is missing."""
 
     spool: str
     queue: str

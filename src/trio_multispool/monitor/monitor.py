@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Generic, TypeVar, final
+import logging
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 
 import anyio
 
@@ -12,11 +13,12 @@ from trio_multispool.clock import wall_clock
 from trio_multispool.codecs import Bytes
 from trio_multispool.durations import seconds, whole
 from trio_multispool.errors import CorruptMetadata
+from trio_multispool.events import Event, about
 from trio_multispool.monitor.check import RESERVING
 from trio_multispool.monitor.confirming import Examiner, Past
 from trio_multispool.monitor.limits import Limits
 from trio_multispool.monitor.problems import Orphaned
-from trio_multispool.monitor.repairs import plan, repair
+from trio_multispool.monitor.repairs import Action, plan, repair
 from trio_multispool.monitor.watching import Watching
 from trio_multispool.results import Err, Ok
 from trio_multispool.spoolable import queue_names
@@ -36,6 +38,8 @@ Q = TypeVar("Q", bound=enum.Enum)
 M = TypeVar("M")
 D = TypeVar("D")
 A = TypeVarWithDefault("A", default=None)
+
+_LOG: Final = logging.getLogger("trio_multispool")
 
 CHECK_EVERY = 15.0
 ALERT_AFTER_CYCLES = 2
@@ -167,7 +171,8 @@ class Monitor(Generic[Q, M, D, A]):
         adopted, everything is left.
 
         Each problem is looked at again under its lock first, so this is safe beside running programs, and can be
-        repeated. Returns, in order, what is to be done about each problem, or was (`Repair.done`), or why it was left.
+        repeated. Each is logged as `multispool.repaired`, and the spool's hooks are told what it was to the entry.
+        Returns, in order, what is to be done about each problem, or was (`Repair.done`), or why it was left.
 
         **Cancellation**: what was done stays done; the problem in hand is put right or not touched.
         **Durability**: what power loss undoes is found again by the next check.
@@ -194,4 +199,22 @@ class Monitor(Generic[Q, M, D, A]):
         return Ok(repairs)
 
     def _repairing(self, problem: Problem, collected: set[str]) -> Callable[[BeforeCommit], Repair]:
-        return lambda before_commit: repair(self._examiner, problem, collected, before_commit)
+        def work(before_commit: BeforeCommit) -> Repair:
+            repaired = repair(self._examiner, problem, collected, before_commit)
+            if repaired.done:
+                self._note(repaired)
+            return repaired
+
+        return work
+
+    def _note(self, repaired: Repair) -> None:
+        """Log a repair, and have it told as what it was to the entry: a recovery, or a setting aside."""
+        problem, hooks = repaired.problem, self._core.hooks
+        fields = about(Event.REPAIRED, self._core.path, queue=problem.queue, entry=problem.name, error=problem.message)
+        _LOG.info("%s: %s", problem.message, repaired.action.value, extra=fields)
+        if hooks is None:
+            return
+        if repaired.action is Action.QUARANTINE and problem.queue is not None:
+            hooks.note_quarantined(problem.queue, problem.name, problem.message)
+        elif repaired.action is Action.RETURN or isinstance(problem, Orphaned):
+            hooks.note_recovered(problem.name, problem.queue)
