@@ -28,7 +28,8 @@ def run_tests(session: nox.Session) -> None:
     # The tests start the command in hundreds of processes. Where Python is told to write no compiled files, each of
     # them would compile all of it again.
     session.run("python", "-m", "compileall", "-q", "src", "tests/helpers")
-    session.run("pytest", *session.posargs)
+    # On all processors, up to four: the tests share the machine's inotify instances. `-n 0` brings back one process.
+    session.run("pytest", "--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal", *session.posargs)
 
 
 @nox.session

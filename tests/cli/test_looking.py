@@ -11,6 +11,7 @@ import subprocess
 import pytest
 
 from helpers.stores import claim, make_store
+from trio_multispool.clock import wall_clock
 from trio_multispool.notes import PROGRESS, encode_progress
 
 
@@ -327,7 +328,7 @@ def test_how_far_an_owner_is_can_be_seen(multispool, spool, put):
     store = make_store(spool)
     claimed = claim(store, "send", "one")
     assert "PROGRESS" not in multispool.done("ls", spool, "send", "--long")
-    store.annotate(claimed, PROGRESS, encode_progress(0.4, "converting", 1.0))
+    store.annotate(claimed, PROGRESS, encode_progress(0.4, "converting", wall_clock()))
     header, one, two = multispool.done("ls", spool, "send", "--long").splitlines()
     assert header.split()[-1] == "PROGRESS"
     assert one.endswith("40 %, converting")
