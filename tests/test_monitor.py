@@ -29,6 +29,7 @@ from trio_multispool.monitor import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 LIMITS = Limits(max_queue_ages={Mail.FAILED: 3600})
@@ -204,6 +205,31 @@ async def test_a_spool_that_was_removed_is_not_taken_for_a_sound_one(path):
             assert isinstance(answer, Err)
             assert isinstance(answer.error, StorageFailure)
             make_store(path).close()
+
+
+@pytest.mark.anyio
+async def test_a_check_of_very_many_sound_entries_can_be_cancelled_before_its_end(path):
+    """Whoever gives up need not wait until all 6,000 names are read: the first thousand are."""
+    async with await quick_spool(path) as spool:
+        for number in range(2000):
+            for directory in ("failed", ".registry", ".data"):
+                (path / directory / f"{number:05}").touch()
+        read: list[str] = []
+        storage = spool._core.storage
+        examine = storage.examine
+        with anyio.CancelScope() as scope:
+
+            def and_cancel(*arguments: Any) -> Iterator[Any]:
+                for finding in examine(*arguments):
+                    read.append("more")
+                    if finding is None and len(read) == 1:
+                        anyio.from_thread.run_sync(scope.cancel)
+                    yield finding
+
+            storage.examine = and_cancel
+            await Monitor(spool).run_once()
+        assert scope.cancelled_caught
+        assert read == ["more"]
 
 
 @pytest.mark.anyio

@@ -55,11 +55,13 @@ class Examiner:
         self._clock = clock
 
     def examine(self, keep_on: Callable[[], None], past: Past | None = None) -> Found:
-        """Return what is wrong. `keep_on` is called between suspects, and may raise to end it."""
+        """Return what is wrong. `keep_on` is called again and again, and may raise to end it."""
         now = self._clock()
         found = Found([], [])
         for finding in self.storage.examine(self._wanted(now, past), self.judge):
             keep_on()
+            if finding is None:
+                continue
             if problems_of(finding, self.ages, now):
                 closely = self._look_closely(finding)
                 if isinstance(closely, Traces) and may_be_newborn(closely, self._clock()):

@@ -392,7 +392,7 @@ class DirectoryStorage:
         """Look for `.spool.json`."""
         return self._context.is_adopted()
 
-    def examine(self, wanted: Wanted, judge: Judge) -> Iterator[Finding]:
+    def examine(self, wanted: Wanted, judge: Judge) -> Iterator[Finding | None]:
         """Join the listings of all directories."""
         return examining.examine(self._context, wanted, judge)
 

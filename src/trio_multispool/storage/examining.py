@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from trio_multispool.storage.traces import Finding, Judge, Trace, Traces, Wanted
 
 _BUCKETS: Final = 256
+_BREATH: Final = 1024
+"""After so many names, which are read in some milliseconds, whoever asked may give up."""
 _OURS: Final = {REGISTRY.path, TEMPORARY.path, DATA.path, NOTES.path, QUARANTINE, REASONS}
 _MAKING: Final = FORMAT_FILE + ".new"
 _KINDS_OF_FILE: Final = {
@@ -57,8 +59,8 @@ _KINDS_OF_FILE: Final = {
 }
 
 
-def examine(context: Context, wanted: Wanted, judge: Judge) -> Iterator[Finding]:
-    """Yield what might not be as it should be, each at most once."""
+def examine(context: Context, wanted: Wanted, judge: Judge) -> Iterator[Finding | None]:
+    """Yield what might not be as it should be, each at most once, and `None` every so many names."""
     _check_still_there(context.layout)
     survey = _Survey(context, wanted, judge)
     places = context.layout.places()
@@ -134,8 +136,8 @@ class _Survey:
         self._join = _Join()
         self._names = set(wanted.names)
 
-    def read(self, places: Sequence[Place]) -> Iterator[Finding]:
-        """Read all directories; yield what is no entry."""
+    def read(self, places: Sequence[Place]) -> Iterator[Finding | None]:
+        """Read all directories; yield what is no entry, and `None` now and then."""
         yield from self._foreign_at_the_top()
         for place in places:
             yield from self._read_names(Dir.of(place))
@@ -148,12 +150,14 @@ class _Survey:
             elif found is not None:
                 yield _foreign(TEMPORARY, name, found)
 
-    def suspects(self, places: Sequence[Place]) -> Iterator[Finding]:
-        """Yield the traces of each name that is irregular, or of interest for another reason."""
+    def suspects(self, places: Sequence[Place]) -> Iterator[Finding | None]:
+        """Yield the traces of each name that is irregular, or of interest for another reason, and `None` likewise."""
         hashes = self._join.irregular() - {hash(name) for name in self._names}
         if hashes:
             for directory in (*map(Dir.of, places), DATA, NOTES, REGISTRY):
-                for name, _, _ in _listed(self._layout, directory.path):
+                for number, (name, _, _) in enumerate(_listed(self._layout, directory.path), 1):
+                    if number % _BREATH == 0:
+                        yield None
                     if hash(name) in hashes and invalid_name(name) is None:
                         self._names.add(name)
         for name in sorted(self._names):
@@ -175,10 +179,12 @@ class _Survey:
         if found is not None:
             yield _foreign(directory, name, found)
 
-    def _read_names(self, directory: Dir) -> Iterator[Foreign]:
+    def _read_names(self, directory: Dir) -> Iterator[Foreign | None]:
         buckets = self._join.of(directory)
         before = self._wanted.modified_before.get(directory.queue)
-        for name, is_file, is_directory in _listed(self._layout, directory.path):
+        for number, (name, is_file, is_directory) in enumerate(_listed(self._layout, directory.path), 1):
+            if number % _BREATH == 0:
+                yield None
             if not is_file or invalid_name(name) is not None:
                 if not self._is_known(directory, name, is_file=is_file, is_directory=is_directory):
                     yield from self._if_foreign(directory, name)

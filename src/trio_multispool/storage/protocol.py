@@ -427,8 +427,11 @@ class Storage(Protocol[C, R]):
         """Tell whether every user of this store takes locks, so that who has none is known to be dead."""
         ...
 
-    def examine(self, wanted: Wanted, judge: Judge) -> Iterator[Finding]:
-        """Yield what might not be as it should be; writes nothing, and what it yields may only be in motion."""
+    def examine(self, wanted: Wanted, judge: Judge) -> Iterator[Finding | None]:
+        """Yield what might not be as it should be; writes nothing, and what it yields may only be in motion.
+
+        Yields `None` now and then while it finds nothing, so that whoever asks can give up.
+        """
         ...
 
     def look_closely(self, name: str, judge: Judge) -> Traces:
