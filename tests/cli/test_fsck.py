@@ -41,7 +41,7 @@ def test_a_sound_spool_has_nothing_wrong(multispool, spool, put, snapshot):
     store.close()
 
 
-def test_what_is_wrong_is_a_line_each_and_exit_code_1(multispool, spool, stray, snapshot):
+def test_what_is_wrong_is_a_line_each_and_exit_code_7(multispool, spool, stray, snapshot):
     """Looking changes nothing, not even what a reader would recover."""
     before = snapshot(spool)
     told = multispool("fsck", spool)
@@ -52,9 +52,9 @@ def test_what_is_wrong_is_a_line_each_and_exit_code_1(multispool, spool, stray, 
         "entry 'lost' in failed has lost its data",
         "3 problems",
     ]
-    assert told.returncode == 1
+    assert told.returncode == 7
     planned = multispool("fsck", spool, "-n")
-    assert planned.returncode == 1
+    assert planned.returncode == 7
     assert _ageless(planned.stdout)[1:] == [
         "entry 'held' is checked out of 'failed', and whoever had it is dead: it goes back to 'failed'",
         "entry 'lost' in failed has lost its data: its metadata is set aside in quarantine",
@@ -71,9 +71,9 @@ def _ageless(text: str) -> list[str]:
 
 
 def test_repair_puts_right_what_can_be(multispool, spool, stray):
-    """What is left needs a person, and keeps the exit code at 1; without it, all is well."""
+    """What is left needs a person, and keeps the exit code at 7; without it, all is well."""
     done = multispool("fsck", spool, "--repair")
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.returncode, done.stderr) == (7, "")
     readme, held, lost, total = _ageless(done.stdout)
     assert readme.endswith("it is left: whose it is, nobody here can know; move it away by hand")
     assert held.endswith(": put back")
@@ -92,7 +92,7 @@ def test_json_tells_what_and_where_and_what_was_done(multispool, spool, stray):
     """One document; the same problems by the same fields, with what became of each."""
     told = multispool("fsck", spool, "--json")
     found = json.loads(told.stdout)
-    assert told.returncode == 1
+    assert told.returncode == 7
     for problem in found["problems"]:
         assert problem.pop("age") >= 0
     assert found["problems"][1] == {
@@ -119,7 +119,7 @@ def test_an_entry_that_waits_too_long_by_the_limit_of_its_queue(multispool, spoo
     os.utime(spool / "send" / "one", (LONG_AGO, LONG_AGO))
     assert multispool.done("fsck", spool) == "nothing is wrong\n"
     told = multispool("fsck", spool, *options)
-    assert told.returncode == 1
+    assert told.returncode == 7
     assert _ageless(told.stdout)[0] == "entry 'one' has waited in 'send' for too long"
     assert multispool.done("fsck", spool, "--max-send-age", "none") == "nothing is wrong\n"
     assert multispool.done("fsck", spool, "--max-retry-age", "1s") == "nothing is wrong\n"
@@ -133,7 +133,7 @@ def test_a_check_out_that_takes_too_long_and_an_old_temporary_file(multispool, s
     told = multispool("fsck", spool, "--max-checked-out-age", "0")
     assert _ageless(told.stdout)[0] == "entry 'one' has been checked out of 'send' for too long"
     left = multispool("fsck", spool, "--max-checked-out-age=0", "--repair")
-    assert left.returncode == 1
+    assert left.returncode == 7
     assert "its owner lives" in left.stdout
     claimed.abandon()
     store.close()
@@ -149,7 +149,7 @@ def test_metadata_is_judged_only_if_it_is_said_to_be_json(multispool, spool, put
     put("one", meta="dear")
     assert multispool.done("fsck", spool) == "nothing is wrong\n"
     told = multispool("fsck", spool, "--json-metadata")
-    assert told.returncode == 1
+    assert told.returncode == 7
     assert "the metadata of entry 'one' in send cannot be decoded" in told.stdout
     assert multispool("fsck", spool, "--json-metadata", "--repair").returncode == 0
     assert list(state_of(spool).quarantined["send"]) == ["one"]
@@ -160,7 +160,7 @@ def test_a_spool_that_is_not_adopted_can_be_looked_at_but_not_repaired(multispoo
     (spool / ".spool.json").unlink()
     before = snapshot(spool)
     told = multispool("fsck", spool)
-    assert told.returncode == 1
+    assert told.returncode == 7
     assert _ageless(told.stdout) == ["'README' in . is no part of a spool (a file)", "1 problem"]
     assert "is not adopted" in told.stderr
     assert json.loads(multispool("fsck", spool, "--json").stdout)["adopted"] is False
@@ -203,7 +203,7 @@ def test_names_that_a_terminal_would_obey_are_shown_as_escapes(multispool, spool
     with open(os.fsencode(spool / "send") + b"/\xff", "wb"):
         pass
     told = multispool("fsck", spool)
-    assert told.returncode == 1
+    assert told.returncode == 7
     assert "\x1b" not in told.stdout
     assert len(json.loads(multispool("fsck", spool, "--json").stdout)["problems"]) == 2
 

@@ -20,13 +20,13 @@ def lost(spool, put):
 
 
 def test_once_tells_what_is_wrong_and_ends(multispool, spool, put, snapshot):
-    """Nothing and exit code 0, or a line each and exit code 1; nothing is changed."""
+    """Nothing and exit code 0, or a line each and exit code 7; nothing is changed."""
     put("a", queue="failed")
     assert multispool.done("monitor", spool, "--once") == ""
     DAMAGE["abandoned"][0](spool, "a")
     before = snapshot(spool)
     told = multispool("monitor", spool, "--once")
-    assert (told.returncode, told.stderr) == (1, "")
+    assert (told.returncode, told.stderr) == (7, "")
     assert re.fullmatch(
         r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC  start  entry 'a' is checked out of 'failed', "
         r"and whoever had it is dead \(\d+s\)\n",

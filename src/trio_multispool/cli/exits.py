@@ -31,6 +31,7 @@ class Exit(enum.IntEnum):
     BUSY = 4
     REFUSED = 5
     SOME_FAILED = 6
+    PROBLEMS = 7
 
 
 @final

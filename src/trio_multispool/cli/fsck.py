@@ -54,7 +54,7 @@ def fsck(  # noqa: PLR0913  # the options of the command
     leftovers are deleted, and what cannot be read or has lost its data is set aside in quarantine; what needs a person
     is left, and said so.
 
-    Exit code: 0 if nothing is wrong, or everything was put right; 1 if something is.
+    Exit code: 0 if nothing is wrong, or everything was put right; 7 if something is.
 
     ```console
     $ multispool fsck var/mail --max-send-age 1h
@@ -89,7 +89,7 @@ def fsck(  # noqa: PLR0913  # the options of the command
     if not adopted:
         note = f"note: {path!r} is not adopted (it has no .spool.json): nobody there is known to be dead"
         output.complain(f"{note}; see multispool adopt --help")
-    return Exit.FAILED if seen.left else Exit.SUCCESS
+    return Exit.PROBLEMS if seen.left else Exit.SUCCESS
 
 
 @final

@@ -57,7 +57,7 @@ def monitor(  # noqa: PLR0913  # the options of the command
 
     It runs until a signal ends it. Exit codes: 0 after SIGTERM, which is how systemd stops it; 130 after Ctrl-C; that
     of the trouble if the spool cannot be looked at any more, so that `Restart=on-failure` starts it again. With
-    `--once`: 0 if nothing is wrong, 1 if something is.
+    `--once`: 0 if nothing is wrong, 7 if something is.
 
     ```console
     $ multispool monitor var/mail --max-send-age 1h
@@ -74,7 +74,7 @@ def monitor(  # noqa: PLR0913  # the options of the command
             problems = (await watched.run_once()).unwrap()
             for problem in problems:
                 _tell("start", problem, as_json=as_json)
-            return Exit.FAILED if problems else Exit.SUCCESS
+            return Exit.PROBLEMS if problems else Exit.SUCCESS
         async with watched.watch(pause, alert_after) as events:
             async for event in events:
                 _tell("start" if isinstance(event, Start) else "end", event.problem, as_json=as_json)
