@@ -108,8 +108,9 @@ class _Seen:
 
     def note_found(self) -> None:
         for problem in self.left:
-            self.problems[problem] = None
-            self._say(checking.in_words(problem))
+            if problem not in self.problems:
+                self.problems[problem] = None
+                self._say(checking.in_words(problem))
 
     def note_planned(self, repairs: list[Repair]) -> None:
         for repair in repairs:
@@ -126,7 +127,7 @@ class _Seen:
             self.left = (await monitor.run_once()).unwrap() if self.left else []
             if not done:
                 break
-        self.problems.update(dict.fromkeys(self.left))
+        self.note_found()  # what is new since, beside running programs
 
     def total(self, *, dry_run: bool, repair: bool) -> str:
         if not self.problems:
