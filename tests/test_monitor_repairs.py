@@ -62,6 +62,7 @@ MENDED: dict[str, tuple[Action, Callable[[State], None]]] = {
     "stray note": (Action.COLLECT, _back),
     "old temporary metadata": (Action.COLLECT, _back),
     "old temporary data": (Action.COLLECT, _back),
+    "old temporary notes": (Action.COLLECT, _back),
 }
 """What can be put right, how, and what there is afterwards."""
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 
 import pytest
+import trio
 
+from helpers.stores import make_store
 from trio_multispool import monitor
 from trio_multispool.cli.topmodel import WINDOW, Model, Sampling, advance, changes, checked, pause_after
-from trio_multispool.cli.topmonitor import as_problem
+from trio_multispool.cli.topmonitor import MOST_ENTRIES, as_problem, check_again_and_again
 from trio_multispool.cli.topproblems import Problem, ownerless
 from trio_multispool.cli.topseen import Aside, Held, Look, QueueLook, Sample
 
@@ -212,3 +214,31 @@ def test_each_kind_of_problem_has_an_identity_and_words():
     assert as_problem(monitor.TooOld("a", place, age=9.0)) == problems[0]
     abandoned = monitor.Abandoned("a", monitor.Dir(monitor.Kind.CHECKOUT, "send"))
     assert as_problem(abandoned).key == ownerless("send", "a", "").key
+
+
+async def test_while_the_monitor_cannot_look_what_it_found_stays(tmp_path, autojump_clock):
+    """There may be too many entries for now, or the spool cannot be read: neither says that all is well."""
+    path, elsewhere = tmp_path / "spool", tmp_path / "elsewhere"
+    make_store(path).close()
+    (path / "README").touch()
+    told: list[dict[str, Problem]] = []
+    steps = iter(["look", "too many", "gone", "back and sound"])
+    told_before: dict[str, int] = {}
+
+    def entries() -> int:
+        step = next(steps, "end")
+        told_before[step] = len(told)
+        if step == "gone":
+            path.rename(elsewhere)
+        elif step == "back and sound":
+            elsewhere.rename(path)
+            (path / "README").unlink()
+        elif step == "end":
+            scope.cancel()
+        return 1 if step != "too many" else MOST_ENTRIES + 1
+
+    with trio.CancelScope() as scope:
+        await check_again_and_again(path, 1.0, entries, told.append)
+    assert told_before == {"look": 0, "too many": 1, "gone": 1, "back and sound": 1, "end": 2}
+    assert [problem.text for problem in told[0].values()] == ["'README' in . is no part of a spool (a file)"]
+    assert told[1:] == [{}]

@@ -74,6 +74,7 @@ DAMAGE: dict[str, tuple[Callable[[Path, str], object], Callable[[str], list[Prob
     "stray note": (lambda p, _: _note(p), lambda _: [Orphaned("stray", NOTES)]),
     "old temporary metadata": (lambda p, _: _old(p / ".tmp" / "x"), lambda _: [TooOld("x", TEMPORARY)]),
     "old temporary data": (lambda p, _: _old(p / ".tmp" / ".data.x"), lambda _: [TooOld(".data.x", TEMPORARY)]),
+    "old temporary notes": (lambda p, _: _old(p / ".tmp" / ".notes.x"), lambda _: [TooOld(".notes.x", TEMPORARY)]),
     "waiting too long": (
         lambda p, n: os.utime(p / "failed" / n, (LONG_AGO, LONG_AGO)),
         lambda n: [TooOld(n, QUEUE)],
