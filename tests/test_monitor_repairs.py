@@ -386,7 +386,7 @@ def test_repairs_beside_producers_and_workers_disturb_nobody(path):
                 for kind in MENDED:
                     DAMAGE[kind][0](path, kind)
                 problems = await found(spool)
-                temporary = {TooOld(name, TEMPORARY) for name in ("x", ".data.x")}
+                temporary = {TooOld(name, TEMPORARY) for name in ("x", ".data.x", ".notes.x")}
                 wanted = {problem for kind in MENDED for problem in DAMAGE[kind][1](kind)}
                 assert set(problems) | temporary == wanted, "which any reader clears away by itself"
                 for repair in await repaired(spool, problems):
