@@ -203,7 +203,7 @@ class Core(Generic[Q, M, D, A]):
             return self.spoolable.metadata.decode(raw)
         except MemoryError:  # says nothing about the entry
             raise
-        except Exception as error:
+        except Exception as error:  # a codec's way of saying no
             raise CorruptMetadata(queue, name, _told(error)) from error
 
     def dumping(self, data: D) -> Callable[[BinaryIO], None]:
@@ -214,7 +214,7 @@ class Core(Generic[Q, M, D, A]):
                 self.spoolable.data.dump(data, file)
             except MemoryError:
                 raise
-            except Exception as error:
+            except Exception as error:  # a codec's way of saying no
                 raise EncodingFailed("data", _told(error)) from error
 
         return dump
@@ -239,7 +239,7 @@ class Core(Generic[Q, M, D, A]):
                 return self.spoolable.data.load(file)
             except MemoryError:
                 raise
-            except Exception as error:
+            except Exception as error:  # a codec's way of saying no
                 raise CorruptData(name, _told(error)) from error
 
         return load
@@ -305,7 +305,7 @@ def _encoded(what: str, encode: Callable[[T], bytes], value: T) -> bytes:
         raw = encode(value)
     except MemoryError:
         raise
-    except Exception as error:
+    except Exception as error:  # a codec's way of saying no
         raise EncodingFailed(what, _told(error)) from error
     if not isinstance(raw, bytes):
         raise EncodingFailed(what, f"encode returned {type(raw).__name__} and not bytes")

@@ -164,7 +164,7 @@ class Hooks:
             return
         try:
             yield value
-        except BaseException as raised:
+        except BaseException as raised:  # a cancellation too is shown to the caller's manager, and goes on
             self._leave(hook, around, raised)
             raise
         self._leave(hook, around, None)

@@ -343,7 +343,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
             return
         try:
             await self._leave(exception)
-        except BaseException as raised:
+        except BaseException as raised:  # a cancellation too ends the work, and goes on
             self._end_work(raised)
             raise
         self._end_work(exception)

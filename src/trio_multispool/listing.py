@@ -162,7 +162,7 @@ class Listing(Generic[M]):
         except SpoolError:
             if not claimed:
                 raise
-        except BaseException:
+        except BaseException:  # whatever it was, nobody will get them
             self.take_back(claimed, given)
             raise
         return claimed

@@ -162,7 +162,7 @@ class _Importing:
                 self._note(member.name, wanted, self._storage.enqueue_together([wanted])[0])
                 return
             content = self._archive.read(member.size)
-        except BaseException:
+        except BaseException:  # Ctrl-C too must leave no reservation
             self._storage.give_up(reservation)  # unless it was used
             raise
         self._together.append((member.name, self._enqueueing(reservation, metadata, _writing(content))))

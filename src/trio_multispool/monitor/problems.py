@@ -35,16 +35,6 @@ class _Problem(_Aged, frozen=True, eq=False):
         """The queue that it concerns, if it concerns one."""
         return self.dir.queue or None
 
-    @property
-    def message(self) -> str:
-        """What is wrong, in a sentence."""
-        raise NotImplementedError
-
-    @property
-    def remedy(self) -> str:
-        """What `repair` does about it, in a sentence."""
-        raise NotImplementedError
-
     def _identity(self) -> tuple[object, ...]:
         fields = self.__struct_fields__
         return (type(self), *(getattr(self, field) for field in fields if field not in _NOT_OF_THE_IDENTITY))
