@@ -1,10 +1,16 @@
-"""What all tests share: the two backends, and the peace between the two plugins that run async tests."""
+"""What all tests share: the backends, a directory for several users, and the peace between two plugins for async tests."""
 
 from __future__ import annotations
 
-from typing import cast
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture(scope="module", params=["asyncio", "trio"])
@@ -30,3 +36,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("trio") is not None:
             message = f"{item.nodeid}: a test is run by pytest-trio (`trio`) or by AnyIO (`anyio`), not by both"
             raise pytest.UsageError(message)
+
+
+@pytest.fixture
+def shared_directory() -> Iterator[Path]:
+    """Make a directory that other users can reach, which pytest's own are not."""
+    with tempfile.TemporaryDirectory() as made:
+        os.chmod(made, 0o755)
+        yield Path(made)

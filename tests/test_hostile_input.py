@@ -818,14 +818,6 @@ def test_a_spool_on_a_read_only_mount_can_be_read_and_refuses_the_rest(tmp_path)
     )
 
 
-@pytest.fixture
-def shared_directory() -> Iterator[Path]:
-    """Make a directory that other users can reach, which pytest's own are not."""
-    with tempfile.TemporaryDirectory() as made:
-        os.chmod(made, 0o755)
-        yield Path(made)
-
-
 OTHER = "need_root = os.getuid() == 0\nif need_root:\n    os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
 
 
