@@ -1,4 +1,4 @@
-"""What all tests share: the backends, a directory for several users, and the peace between two plugins for async tests."""
+"""What all tests share: both backends, a directory for several users, and the peace between two plugins for async."""
 
 from __future__ import annotations
 
