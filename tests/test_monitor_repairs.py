@@ -295,12 +295,13 @@ async def test_a_repair_that_is_cancelled_before_it_starts_does_nothing(path):
 
 
 def _killed_repairs(parent, base, kind) -> None:
+    import functools
     import os
-    import traceback
     from pathlib import Path
 
     from helpers.calls import WithoutSyncs
     from helpers.damage import DAMAGE
+    from helpers.forks import in_a_fork
     from helpers.stores import QUEUES, enqueue, make_store
     from helpers.syscalls import KillingAndTelling
     from trio_multispool import Durability
@@ -330,21 +331,7 @@ def _killed_repairs(parent, base, kind) -> None:
             enqueue(store, "failed", name)
         store.close()
         plant(path, "a")
-        told, tell = os.pipe()
-        process = os.fork()
-        if process == 0:
-            try:
-                die_repairing(path, n, tell)
-            except BaseException:  # noqa: BLE001  # its status says so
-                traceback.print_exc()
-            finally:
-                os._exit(2)
-        os.close(tell)
-        before = os.read(told, 4096).decode()
-        os.close(told)
-        _, status = os.waitpid(process, 0)
-        survived = status == 0
-        assert survived or os.WIFSIGNALED(status), status
+        before, survived = in_a_fork(functools.partial(die_repairing, path, n))
         parent.say(before, os.fspath(path.relative_to(base)))
 
 

@@ -61,10 +61,11 @@ def copied(killed: Killed, to: Path) -> Path:
 
 
 def _executioner(parent, base, operation, flags) -> None:
+    import functools
     import os
-    import traceback
     from pathlib import Path
 
+    from helpers.forks import in_a_fork
     from helpers.stores import OPERATIONS, make_store
     from helpers.syscalls import KillingAndTelling, KillingWithoutFlags
     from trio_multispool.storage.directory import DirectoryStorage
@@ -84,19 +85,5 @@ def _executioner(parent, base, operation, flags) -> None:
         n += 1
         path = Path(base, f"{n:03}", "spool")
         make_store(path).close()
-        told, tell = os.pipe()
-        process = os.fork()
-        if process == 0:
-            try:
-                die_doing_it(path, n, tell)
-            except BaseException:  # noqa: BLE001  # its status says so
-                traceback.print_exc()
-            finally:
-                os._exit(2)
-        os.close(tell)
-        before = os.read(told, 4096).decode()
-        os.close(told)
-        _, status = os.waitpid(process, 0)
-        survived = status == 0
-        assert survived or os.WIFSIGNALED(status), status
+        before, survived = in_a_fork(functools.partial(die_doing_it, path, n))
         parent.say(before, os.fspath(path.relative_to(base)))
