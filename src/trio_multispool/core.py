@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trio_multispool.hop import Answer, BeforeCommit
     from trio_multispool.instrumentation import Instrumentation
     from trio_multispool.spoolable import Spoolable
-    from trio_multispool.storage.protocol import Claim, Enqueueing, Recovered, Reservation, Settlement, Storage
+    from trio_multispool.storage.protocol import Claim, Content, Enqueueing, Recovered, Reservation, Settlement, Storage
 
 Q = TypeVar("Q", bound=enum.Enum)
 M = TypeVar("M")
@@ -219,17 +219,10 @@ class Core(Generic[Q, M, D, A]):
 
         return dump
 
-    def dumped(self, data: D) -> Callable[[BinaryIO], None]:
+    def dumped(self, data: D) -> Content:
         """Like `dumping`, but what a codec can encode as a whole is encoded now."""
         codec = self.spoolable.data
-        if not isinstance(codec, WholeFile):
-            return self.dumping(data)
-        raw = _encoded("data", codec.encode, data)
-
-        def write(file: BinaryIO) -> None:
-            _ = file.write(raw)
-
-        return write
+        return _encoded("data", codec.encode, data) if isinstance(codec, WholeFile) else self.dumping(data)
 
     def loading(self, name: str) -> Callable[[BinaryIO], D]:
         """Return a function that reads data from a file, or raises `CorruptData`."""

@@ -164,9 +164,9 @@ class Enqueuing(Generic[Q, M, D, A]):
         self, before_commit: BeforeCommit, order: _Order, item: Item[M, D, A]
     ) -> Generator[Enqueueing[Any], None, str]:
         core, queue, durability = self._core, order.queue, order.durability
-        raw, write_data = core.encode(item.metadata), core.dumped(item.data)
+        raw, content = core.encode(item.metadata), core.dumped(item.data)
         with self._naming.for_one_enqueue(item.name) as reservation, order.noting(reservation, item.data):
-            yield Enqueueing(reservation, queue, raw, write_data, durability, before_commit, order.carrier)
+            yield Enqueueing(reservation, queue, raw, content, durability, before_commit, order.carrier)
             return reservation.name
 
     async def many(

@@ -99,6 +99,11 @@ def time_ordered_name(nanoseconds: int, token: str) -> str:
     return f"{moment:%Y%m%dT%H%M%S}.{fraction:09}Z-{token}"
 
 
+def makes_none_twice(generator: NameGenerator[Any]) -> bool:
+    """Tell whether a generator is known never to make a name that it, or another process's, has made before."""
+    return isinstance(generator, TimeOrdered)
+
+
 @final
 class TimeOrdered:
     """Names that sort by the time of their making: the default.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 
 from trio_multispool._typing import TypeVar
 from trio_multispool.errors import EntryBusy, NameTaken, SpoolError
-from trio_multispool.names import MAX_ATTEMPTS, invalid_name
+from trio_multispool.names import MAX_ATTEMPTS, invalid_name, makes_none_twice
 from trio_multispool.reservation import ReservedName, Use
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Naming(Generic[A]):
         self._core = core
         self._storage: Storage[Any, Reservation] = core.storage
         self._generator = generator
+        self._unique = makes_none_twice(generator)
 
     @contextlib.contextmanager
     def for_one_enqueue(self, name: Reserve[A] | Use | None) -> Generator[Reservation]:
@@ -53,15 +54,15 @@ class Naming(Generic[A]):
         for attempt in range(MAX_ATTEMPTS):
             made = self._generator.next(argument, attempt)
             try:
-                return self._chosen(made)
+                return self._chosen(made, unique=self._unique)
             except (NameTaken, EntryBusy):
                 continue
         raise NameTaken(made)
 
-    def _chosen(self, name: str) -> Reservation:
+    def _chosen(self, name: str, *, unique: bool = False) -> Reservation:
         if (fault := invalid_name(name)) is not None:
             raise fault
-        return self._storage.reserve(name)
+        return self._storage.reserve(name, unique=unique)
 
     def _give_up(self, reservation: Reservation, *, because: BaseException) -> None:
         """Let a name go whose enqueue has failed, while `because` is on its way out."""

@@ -7,7 +7,6 @@ nothing is sent along, because a note that they left could come to belong to ano
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -18,8 +17,7 @@ from trio_multispool.storage.files import discard, read_file, unlink_if_there, w
 from trio_multispool.storage.layout import NOTES
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
-    from typing import BinaryIO
+    from collections.abc import Mapping
 
     from trio_multispool.storage.context import Context
 
@@ -33,34 +31,28 @@ class _Note(msgspec.Struct):
 _DECODER: Final = msgspec.json.Decoder(_Note)
 
 
-@contextlib.contextmanager
-def sent_along(context: Context, name: str, carrier: Mapping[str, str] | None) -> Generator[None]:
-    """Write down what goes along with a new entry, whose lock is held; unlink it if the block raises.
+def send_along(context: Context, name: str, carrier: Mapping[str, str] | None) -> None:
+    """Write down what goes along with a new entry, whose lock is held.
 
     An entry is not refused for want of it: what cannot be written down is said in the log, and stays behind.
     """
     if not carrier or not context.adopted:
-        yield
         return
     layout = context.layout
-    content = msgspec.json.encode(_Note(dict(carrier)))
-
-    def write(file: BinaryIO) -> None:
-        _ = file.write(content)
-
     try:
         if layout.optional_fd(NOTES) is None:
             layout.ensure_directory(NOTES)
         unlink_if_there(layout, NOTES, name)  # of an enqueue under this reservation that failed
-        write_new(layout, NOTES, name, write, sync=False)
+        write_new(layout, NOTES, name, msgspec.json.encode(_Note(dict(carrier))), sync=False)
     except SpoolError as error:
         fields = about(Event.NOT_CARRIED, layout.path, entry=name, error=error)
         context.log.warning("the trace of entry %s of spool %s ends here: %s", name, layout.path, error, extra=fields)
-    try:
-        yield
-    except BaseException as error:
-        _ = discard(layout, NOTES, name, because=error)
-        raise
+
+
+def leave_behind(context: Context, name: str, carrier: Mapping[str, str] | None, *, because: BaseException) -> None:
+    """Unlink what was written down for an entry that is not made, while `because` is on its way out."""
+    if carrier and context.adopted:
+        _ = discard(context.layout, NOTES, name, because=because)
 
 
 def carrier_of(context: Context, name: str) -> dict[str, str]:

@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 class DirectoryReservation:
     """A reserved name: its registry lock, until it is used or given up."""
 
-    __slots__ = ("__weakref__", "lock", "name", "state")
+    __slots__ = ("__weakref__", "lock", "looked_up", "name", "state")
 
     def __init__(self, name: str, lock: Lock) -> None:
         """Take over the lock."""
         self.name: str = name
         self.lock: Lock = lock
         self.state: State = State.NOTHING
+        self.looked_up: bool = False
+        """Whether the name was looked for in every place, under the lock."""
 
     def abandon(self) -> None:
         """Close the lock and leave the rest to recovery."""

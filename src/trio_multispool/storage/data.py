@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trio_multispool.durability import Durability
     from trio_multispool.storage.claims import DirectoryClaim
     from trio_multispool.storage.context import Context
+    from trio_multispool.storage.protocol import Content
 
 T = TypeVar("T")
 
@@ -62,7 +63,7 @@ def replace_data(  # noqa: PLR0913  # each is a word of the operation
     context: Context,
     name: str,
     claim: DirectoryClaim | None,
-    write_data: Callable[[BinaryIO], None],
+    content: Content,
     *,
     durability: Durability | None,
     before_commit: Callable[[], None],
@@ -73,13 +74,13 @@ def replace_data(  # noqa: PLR0913  # each is a word of the operation
     if claim is None or claim.lock is None:
         with (
             locked_if_possible(context, name),
-            unsafe_temporary(context, name, write_data, sync=plan.before) as new,
+            unsafe_temporary(context, name, content, sync=plan.before) as new,
         ):
             before_commit()
             if not commits.exchange(context.layout, (TEMPORARY, new.name), DATA, name):
                 raise DataNotFound(name)
     else:
-        _replace_own(context, claim, write_data, sync=plan.before, before_commit=before_commit)
+        _replace_own(context, claim, content, sync=plan.before, before_commit=before_commit)
     if plan.after:
         syncs.committed(DATA, name, "" if claim is None else claim.queue)
 
@@ -92,7 +93,7 @@ def _check_owned(claim: DirectoryClaim) -> None:
 def _replace_own(
     context: Context,
     claim: DirectoryClaim,
-    write_data: Callable[[BinaryIO], None],
+    content: Content,
     *,
     sync: bool,
     before_commit: Callable[[], None],
@@ -100,7 +101,7 @@ def _replace_own(
     layout, new = context.layout, DATA_PREFIX + claim.name
     _check_owned(claim)
     unlink_if_there(layout, TEMPORARY, new)  # left by an owner of this name who died
-    write_new(layout, TEMPORARY, new, write_data, sync=sync)
+    write_new(layout, TEMPORARY, new, content, sync=sync)
     try:
         before_commit()
         _check_owned(claim)  # it may have been settled while the codec was writing

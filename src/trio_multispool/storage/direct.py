@@ -24,7 +24,6 @@ from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from typing import BinaryIO
 
     from trio_multispool.durability import Durability
     from trio_multispool.storage.context import Context
@@ -78,13 +77,10 @@ def replace_metadata(  # noqa: PLR0913  # each is a word of the operation
     layout, syncs = context.layout, context.syncs
     plan = syncs.plan(durability)
 
-    def write(file: BinaryIO) -> None:
-        _ = file.write(metadata)
-
     _check(context, queue, name)
     with (
         locked_if_possible(context, name),
-        unsafe_temporary(context, name, write, sync=plan.before) as new,
+        unsafe_temporary(context, name, metadata, sync=plan.before) as new,
     ):
         catch_up_with(context, name, plan)
         before_commit()

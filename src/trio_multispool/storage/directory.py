@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from trio_multispool.stats import Stat
     from trio_multispool.storage.claims import DirectoryClaim, DirectoryReservation
     from trio_multispool.storage.layout import Layout
-    from trio_multispool.storage.protocol import Item, Recovered, Settlement
+    from trio_multispool.storage.protocol import Content, Item, Recovered, Settlement
     from trio_multispool.storage.traces import Finding, Foreign, Judge, Temporary, Traces, Wanted
     from trio_multispool.verdicts import Unavailable
 
@@ -136,9 +136,9 @@ class DirectoryStorage:
         """Whether every user of the spool is known to take locks."""
         return self._context.adopted
 
-    def reserve(self, name: str) -> DirectoryReservation:
+    def reserve(self, name: str, *, unique: bool = False) -> DirectoryReservation:
         """Hold a name that no entry has."""
-        return reserving.reserve(self._context, name)
+        return reserving.reserve(self._context, name, unique=unique)
 
     def give_up(self, reservation: DirectoryReservation) -> None:
         """Let an unused name go."""
@@ -149,7 +149,7 @@ class DirectoryStorage:
         reservation: DirectoryReservation,
         queue: str,
         metadata: bytes,
-        write_data: Callable[[BinaryIO], None],
+        content: Content,
         *,
         durability: Durability | None,
         before_commit: Callable[[], None],
@@ -157,7 +157,7 @@ class DirectoryStorage:
     ) -> None:
         """Make the entry, all or nothing."""
         wanted = Enqueueing(
-            reservation, queue, metadata, write_data, durability, before_commit, carrier=carrier, alone=True
+            reservation, queue, metadata, content, durability, before_commit, carrier=carrier, alone=True
         )
         raise_failure(self.enqueue_together([wanted]))
 
@@ -316,13 +316,13 @@ class DirectoryStorage:
         self,
         name: str,
         claim: DirectoryClaim | None,
-        write_data: Callable[[BinaryIO], None],
+        content: Content,
         *,
         durability: Durability | None,
         before_commit: Callable[[], None],
     ) -> None:
         """Replace the entry's data."""
-        data.replace_data(self._context, name, claim, write_data, durability=durability, before_commit=before_commit)
+        data.replace_data(self._context, name, claim, content, durability=durability, before_commit=before_commit)
 
     def stat_data(self, name: str) -> Stat:
         """Look at the entry's data file."""

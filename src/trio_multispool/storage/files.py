@@ -8,7 +8,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, TypeVar
 
-from trio_multispool.errors import NotARegularFile
+from trio_multispool.errors import NotARegularFile, SpoolError
 from trio_multispool.storage.layout import NEW_FILE, READ_FILE
 from trio_multispool.storage.trouble import as_spool_error
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from trio_multispool.storage.layout import Layout
+    from trio_multispool.storage.protocol import Content
     from trio_multispool.storage.syscalls import SystemCalls
 
 T = TypeVar("T")
@@ -35,35 +36,60 @@ def read_file(layout: Layout, directory: str, name: str) -> bytes:
 
 def read_file_and_links(layout: Layout, directory: str, name: str) -> tuple[bytes, int]:
     """Return likewise, and how many names the file has."""
-    calls = layout.calls
     with opened(layout, directory, name) as (fd, found), layout.doing("read", directory, name):
-        chunks: list[bytes] = []
-        while chunk := calls.read(fd, CHUNK):
-            chunks.append(chunk)
-        return b"".join(chunks), found.st_nlink
+        return _read_all(fd, found.st_size, layout.calls), found.st_nlink
 
 
-@contextlib.contextmanager
-def opened(layout: Layout, directory: str, name: str) -> Generator[tuple[int, os.stat_result]]:
-    """Open a regular file for reading, and look at it.
+def _read_all(fd: int, size: int, calls: SystemCalls) -> bytes:
+    """Read a file to its end, which is at `size` for what nobody appends to: then one call will do."""
+    content = calls.read(fd, CHUNK)
+    if len(content) == size:
+        return content
+    chunks = [content]
+    while chunk := calls.read(fd, CHUNK):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def opened(layout: Layout, directory: str, name: str) -> _Opened:
+    """Open a regular file for reading, and look at it: the block is given its descriptor and what `fstat` says.
 
     Raises `FileNotFoundError` if it is gone, and a `SpoolError` otherwise.
     """
-    calls = layout.calls
-    try:
-        fd = calls.open(name, READ_FILE, layout.fd(directory))
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise as_spool_error(error, "open", layout.full(directory, name)) from error
-    try:
-        with layout.doing("look at", directory, name):
-            found = calls.stat_fd(fd)
-            if not stat.S_ISREG(found.st_mode):
-                raise NotARegularFile(layout.full(directory, name))
-        yield fd, found
-    finally:
-        layout.close_fd(fd)
+    return _Opened(layout, directory, name)
+
+
+class _Opened:
+    """A file that is open for the length of a block; a class for speed, as `Doing` is."""
+
+    __slots__ = ("_directory", "_fd", "_layout", "_name")
+
+    def __init__(self, layout: Layout, directory: str, name: str) -> None:
+        self._layout = layout
+        self._directory = directory
+        self._name = name
+        self._fd = -1
+
+    def __enter__(self) -> tuple[int, os.stat_result]:
+        layout, calls = self._layout, self._layout.calls
+        try:
+            self._fd = calls.open(self._name, READ_FILE, layout.fd(self._directory))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise as_spool_error(error, "open", layout.full(self._directory, self._name)) from error
+        try:
+            found = calls.stat_fd(self._fd)
+        except OSError as error:
+            layout.close_fd(self._fd)
+            raise as_spool_error(error, "look at", layout.full(self._directory, self._name)) from error
+        if not stat.S_ISREG(found.st_mode):
+            layout.close_fd(self._fd)
+            raise NotARegularFile(layout.full(self._directory, self._name))
+        return self._fd, found
+
+    def __exit__(self, *raised: object) -> None:
+        self._layout.close_fd(self._fd)
 
 
 def read_through(layout: Layout, directory: str, name: str, read: Callable[[BinaryIO], T]) -> T:
@@ -105,51 +131,61 @@ class OpenFile:
                 self._layout.calls.close(self.fd)
 
 
-def begin_new(
-    layout: Layout, directory: str, name: str, write: Callable[[BinaryIO], None], *, fd: int | None = None
-) -> OpenFile:
-    """Make a file of what `write` writes, and leave it open; one that was begun and failed is unlinked again.
+def begin_new(layout: Layout, directory: str, name: str, content: Content, *, fd: int | None = None) -> OpenFile:
+    """Make a file with that content, and leave it open; one that was begun and failed is unlinked again.
 
-    Raises a `SpoolError`, or what `write` raises. With `fd`, a file that was just made is filled, and never closed.
+    Raises a `SpoolError`, or what writing the content raises. With `fd`, a file that was just made is filled, and never
+    closed.
     """
     calls = layout.calls
     with layout.doing("create", directory, name):
         directory_fd = layout.fd(directory)
         mine = calls.open(name, NEW_FILE, directory_fd, layout.file_mode) if fd is None else fd
     file = OpenFile(layout, directory, name, mine, owned=fd is None)
-    with undone_if_it_fails(layout, file):
+    try:
         if fd is None:
             with layout.doing("set the mode of", directory, name):
                 calls.change_mode(mine, layout.file_mode)
-        _fill(layout, directory, name, mine, write)
+        if isinstance(content, bytes):
+            with layout.doing("write", directory, name):
+                _write_all(mine, content, calls)
+        else:
+            _fill(layout, directory, name, mine, content)
+    except BaseException as error:
+        undo(layout, file, because=error)
+        raise
     return file
 
 
-@contextlib.contextmanager
-def undone_if_it_fails(layout: Layout, file: OpenFile) -> Generator[None]:
-    """Close and unlink a new file if the block raises."""
+def _write_all(fd: int, content: bytes, calls: SystemCalls) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[calls.write(fd, left) :]
+
+
+def undo(layout: Layout, file: OpenFile, *, because: BaseException) -> None:
+    """Close and unlink a new file, while `because` is on its way out."""
     try:
-        try:
-            yield
-        except BaseException:
-            file.close()
-            raise
+        file.close()
+    except SpoolError as error:
+        because.add_note(f"it could not be closed either: {error}")
+    _ = discard(layout, file.directory, file.name, because=because)
+
+
+@contextlib.contextmanager
+def new_file(layout: Layout, directory: str, name: str, content: Content) -> Generator[OpenFile]:
+    """Make a file as `begin_new` does, for the block to sync and close; unlink it if the block raises."""
+    file = begin_new(layout, directory, name, content)
+    try:
+        yield file
     except BaseException as error:
-        _ = discard(layout, file.directory, file.name, because=error)
+        undo(layout, file, because=error)
         raise
 
 
-@contextlib.contextmanager
-def new_file(layout: Layout, directory: str, name: str, write: Callable[[BinaryIO], None]) -> Generator[OpenFile]:
-    """Make a file as `begin_new` does, for the block to sync and close; unlink it if the block raises."""
-    file = begin_new(layout, directory, name, write)
-    with undone_if_it_fails(layout, file):
-        yield file
-
-
-def write_new(layout: Layout, directory: str, name: str, write: Callable[[BinaryIO], None], *, sync: bool) -> None:
+def write_new(layout: Layout, directory: str, name: str, content: Content, *, sync: bool) -> None:
     """Make a file as `begin_new` does, synced if asked, and close it."""
-    with new_file(layout, directory, name, write) as file:
+    with new_file(layout, directory, name, content) as file:
         if sync:
             file.sync()
         file.close()
@@ -172,8 +208,12 @@ def discard(layout: Layout, directory: str, name: str, *, because: BaseException
 
 def unlink_if_there(layout: Layout, directory: str, name: str) -> None:
     """Unlink a file that may be gone, in a directory that may be absent."""
-    with layout.doing("remove", directory, name), contextlib.suppress(FileNotFoundError):
+    try:
         layout.calls.unlink(name, layout.fd(directory))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise as_spool_error(error, "remove", layout.full(directory, name)) from error
 
 
 def _fill(layout: Layout, directory: str, name: str, fd: int, write: Callable[[BinaryIO], None]) -> None:

@@ -31,6 +31,7 @@ from trio_multispool.storage.trouble import as_spool_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
+    from types import TracebackType
 
     from trio_multispool.storage.syscalls import SystemCalls
 
@@ -62,6 +63,34 @@ def directory_of(place: Place) -> str:
     return f"{QUARANTINE}/{place.queue}"
 
 
+class Doing:
+    """What is being done to what, around a block; a class, because a generator would take four times as long."""
+
+    __slots__ = ("_directory", "_layout", "_name", "_operation")
+
+    def __init__(self, layout: Layout, operation: str, directory: str, name: str) -> None:
+        """Remember it."""
+        self._layout = layout
+        self._operation = operation
+        self._directory = directory
+        self._name = name
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Turn an `OSError` into a `SpoolError`."""
+        if isinstance(exception, OSError):
+            raise as_spool_error(
+                exception, self._operation, self._layout.full(self._directory, self._name)
+            ) from exception
+
+
 class Layout:
     """A spool directory that is open: its directories by relative name, as descriptors.
 
@@ -85,16 +114,15 @@ class Layout:
         """Return a path that a person can use."""
         return posixpath.join(*(part for part in (self.path, directory, name) if part))
 
-    @contextlib.contextmanager
-    def doing(self, operation: str, directory: str, name: str = "") -> Generator[None]:
+    def doing(self, operation: str, directory: str, name: str = "") -> Doing:
         """Say what is being done to what, so that an `OSError` becomes a `SpoolError` that tells."""
-        try:
-            yield
-        except OSError as error:
-            raise as_spool_error(error, operation, self.full(directory, name)) from error
+        return Doing(self, operation, directory, name)
 
     def fd(self, directory: str) -> int:
         """Return the held descriptor of a directory; raises `OSError`, ENOENT if there is none."""
+        held = self._open.get(directory)  # without the mutex: one that was held stays open until the end
+        if held is not None:
+            return held
         with self._mutex:
             found = self._open.get(directory)
             if found is None:

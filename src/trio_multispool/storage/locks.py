@@ -166,9 +166,9 @@ def _take(layout: Layout, fd: int, name: str, directory_fd: int, *, new: bool) -
     calls = layout.calls
     calls.lock(fd)
     try:
-        if new:
-            calls.change_mode(fd, layout.file_mode)
         mine = calls.stat_fd(fd)
+        if new and stat.S_IMODE(mine.st_mode) != layout.file_mode:  # the umask took something away
+            calls.change_mode(fd, layout.file_mode)
         if not stat.S_ISREG(mine.st_mode):
             raise IsADirectoryError(errno.EISDIR, "not a regular file")
         try:

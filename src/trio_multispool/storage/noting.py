@@ -18,8 +18,6 @@ from trio_multispool.storage.files import discard, read_file, unlink_if_there, w
 from trio_multispool.storage.layout import NOTES, NOTES_PREFIX, TEMPORARY
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
-
     from trio_multispool.storage.claims import DirectoryClaim
     from trio_multispool.storage.context import Context
     from trio_multispool.storage.layout import Layout
@@ -75,13 +73,10 @@ def _set(context: Context, name: str, key: str, value: bytes | None) -> None:
 def _write(context: Context, name: str, content: bytes) -> None:
     layout, new = context.layout, NOTES_PREFIX + name
 
-    def write(file: BinaryIO) -> None:
-        _ = file.write(content)
-
     if layout.optional_fd(NOTES) is None:
         layout.ensure_directory(NOTES)
     unlink_if_there(layout, TEMPORARY, new)  # left by an owner of this name who died
-    write_new(layout, TEMPORARY, new, write, sync=False)
+    write_new(layout, TEMPORARY, new, content, sync=False)
     try:
         exchanged = commits.exchange(layout, (TEMPORARY, new), NOTES, name)
         if not exchanged:

@@ -36,6 +36,9 @@ T = TypeVar("T")
 C = TypeVar("C", bound="Claim")
 R = TypeVar("R", bound="Reservation")
 
+Content: TypeAlias = bytes | Callable[[BinaryIO], None]
+"""What is to be in a file: the bytes, or a function that writes them. What that raises is passed on."""
+
 
 class Claim(Protocol):
     """One entry, checked out: the right to settle it once."""
@@ -119,7 +122,8 @@ class Enqueueing(msgspec.Struct, Generic[T], frozen=True):
     reservation: T
     queue: str
     metadata: bytes
-    write_data: Callable[[BinaryIO], None]
+    content: Content
+    """Of its data."""
     durability: Durability | None
     before_commit: Callable[[], None]
     carrier: Mapping[str, str] | None = None
@@ -181,8 +185,12 @@ class Watch(Protocol):
 class Storage(Protocol[C, R]):
     """A durable store of entries in queues, shared by any processes; `C` is its claim, `R` its reservation."""
 
-    def reserve(self, name: str) -> R:
-        """Hold a name that no entry has. Raises `NameTaken` or `EntryBusy`."""
+    def reserve(self, name: str, *, unique: bool = False) -> R:
+        """Hold a name that no entry has. Raises `NameTaken` or `EntryBusy`.
+
+        `unique`: whoever made the name makes none twice. Then the store need not look everywhere for an entry that has
+        it, as long as it notices one that is there all the same, in `enqueue` at the latest.
+        """
         ...
 
     def give_up(self, reservation: R) -> None:
@@ -194,13 +202,13 @@ class Storage(Protocol[C, R]):
         reservation: R,
         queue: str,
         metadata: bytes,
-        write_data: Callable[[BinaryIO], None],
+        content: Content,
         *,
         durability: Durability | None,
         before_commit: Callable[[], None],
         carrier: Mapping[str, str] | None = None,
     ) -> None:
-        """Make the entry, all or nothing; the reservation is kept if it fails. Passes on what `write_data` raises.
+        """Make the entry, with data of that content, all or nothing; the reservation is kept if it fails.
 
         `carrier` goes along with the entry for as long as there is one, if that can be had cheaply: a hint.
         """
@@ -346,7 +354,7 @@ class Storage(Protocol[C, R]):
         self,
         name: str,
         claim: C | None,
-        write_data: Callable[[BinaryIO], None],
+        content: Content,
         *,
         durability: Durability | None,
         before_commit: Callable[[], None],

@@ -8,17 +8,16 @@ tried again.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 from typing import TYPE_CHECKING, Final
 
-from trio_multispool.errors import DurabilityUnknown, EntryBusy, NameTaken, StorageFailure
+from trio_multispool.errors import DurabilityUnknown, EntryBusy, NameTaken, SpoolError, StorageFailure
 from trio_multispool.lifecycle import Operation, State, next_state
 from trio_multispool.storage import commits
-from trio_multispool.storage.carrying import sent_along
+from trio_multispool.storage.carrying import leave_behind, send_along
 from trio_multispool.storage.claims import DirectoryReservation
 from trio_multispool.storage.commits import CommitUnknown
-from trio_multispool.storage.files import discard, new_file, unlink_if_there
+from trio_multispool.storage.files import begin_new, discard, undo, unlink_if_there
 from trio_multispool.storage.layout import (
     DATA,
     DATA_PREFIX,
@@ -34,10 +33,10 @@ from trio_multispool.storage.syncing import committing
 from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
-    from typing import BinaryIO
+    from collections.abc import Sequence
 
     from trio_multispool.storage.context import Context
+    from trio_multispool.storage.files import OpenFile
     from trio_multispool.storage.locks import Lock
     from trio_multispool.storage.protocol import Enqueueing
     from trio_multispool.storage.sharing import Steps
@@ -46,19 +45,32 @@ _TRIES: Final = 64
 """How often a reservation that vanished between two looks is tried again. Each time, another process made progress."""
 
 
-def reserve(context: Context, name: str) -> DirectoryReservation:
-    """Hold a name that no entry has. Raises `NameTaken`, or `EntryBusy` where it is held and in no place yet."""
+def reserve(context: Context, name: str, *, unique: bool = False) -> DirectoryReservation:
+    """Hold a name that no entry has. Raises `NameTaken`, or `EntryBusy` where it is held and in no place yet.
+
+    One that is `unique` is not looked for everywhere if its reservation is new: no entry can have it. (Were there one
+    all the same, because its reservation was lost, its data would be in the way of the enqueue.)
+    """
     lock = _newborn_or_taken_over(context, name)
+    reservation = DirectoryReservation(name, lock)
+    if unique and lock.newborn and context.adopted:
+        return reservation
     try:
-        _refuse_if_taken(context, name)
-        if context.adopted:
-            collect_leftovers(context, name)
+        _look_up(context, reservation)
     except BaseException as error:
         if lock.newborn and not isinstance(error, NameTaken):  # an entry that is there has got its reservation back
             _ = discard(context.layout, REGISTRY, name, because=error)
         lock.release()
         raise
-    return DirectoryReservation(name, lock)
+    return reservation
+
+
+def _look_up(context: Context, reservation: DirectoryReservation) -> None:
+    """Look for the name everywhere, and clear what a dead predecessor left under it."""
+    _refuse_if_taken(context, reservation.name)
+    if context.adopted:
+        collect_leftovers(context, reservation.name)
+    reservation.looked_up = True
 
 
 def _refuse_if_taken(context: Context, name: str) -> None:
@@ -118,9 +130,13 @@ def give_up(context: Context, reservation: DirectoryReservation) -> None:
     if reservation.state is not State.NOTHING or not reservation.lock.held:
         return
     try:
+        if not reservation.looked_up:
+            _look_up(context, reservation)
         if context.adopted:
             clear_leftovers(context, reservation.name)
         unlink_if_there(context.layout, REGISTRY, reservation.name)
+    except NameTaken:  # by an entry that had lost its reservation, and has got it back
+        return
     finally:
         reservation.lock.release()
 
@@ -134,18 +150,15 @@ def enqueue_together(
 
 def _enqueue(context: Context, wanted: Enqueueing[DirectoryReservation]) -> Steps:
     """Make the entry: data, then metadata, synced, then the rename that commits it; or else keep the reservation."""
-    layout, syncs, name, queue = context.layout, context.syncs, wanted.reservation.name, wanted.queue
+    layout, name, queue = context.layout, wanted.reservation.name, wanted.queue
     target = next_state(Operation.ENQUEUE, wanted.reservation.state)
     if not wanted.reservation.lock.held:
         raise EntryBusy(name)
-    plan = syncs.plan(wanted.durability)
+    plan = context.syncs.plan(wanted.durability)
+    files: list[OpenFile] = []
     unknown = None
-    with (
-        _nothing_left_if_it_fails(context, name),
-        new_file(layout, DATA, name, wanted.write_data) as data,
-        new_file(layout, TEMPORARY, name, lambda file: _write(file, wanted.metadata)) as metadata,
-        sent_along(context, name, wanted.carrier),
-    ):
+    try:
+        data, metadata = _write_files(context, wanted, files)
         if plan.before and wanted.alone:  # by itself, so that whoever shares a sync need not wait for large data
             data.sync()
         if plan.before:
@@ -155,9 +168,12 @@ def _enqueue(context: Context, wanted: Enqueueing[DirectoryReservation]) -> Step
         wanted.before_commit()
         try:
             if not commits.move(layout, name, TEMPORARY, queue):
-                raise StorageFailure("move", layout.full(TEMPORARY, name), errno.ENOENT)
+                raise StorageFailure("move", layout.full(TEMPORARY, name), errno.ENOENT)  # undone too
         except CommitUnknown as error:  # the entry may be in its queue: what it consists of must stay
             unknown = error
+    except BaseException as error:
+        _undo(context, wanted, files, because=error)
+        raise
     if unknown is None:
         wanted.reservation.state = target
     # Unlocked before the last sync: a reader that the rename has woken must not find the entry busy.
@@ -169,17 +185,45 @@ def _enqueue(context: Context, wanted: Enqueueing[DirectoryReservation]) -> Step
             yield (queue,)
 
 
-@contextlib.contextmanager
-def _nothing_left_if_it_fails(context: Context, name: str) -> Generator[None]:
-    """Unlink also what was made by a call that said that it had failed: the name may be used again."""
+def _write_files(
+    context: Context, wanted: Enqueueing[DirectoryReservation], files: list[OpenFile]
+) -> tuple[OpenFile, OpenFile]:
+    """Write what the entry consists of, and return its data and its metadata, which are `files` then."""
+    layout, name = context.layout, wanted.reservation.name
+    for directory, content in ((DATA, wanted.content), (TEMPORARY, wanted.metadata)):
+        try:
+            files.append(begin_new(layout, directory, name, content))
+        except StorageFailure as error:
+            if error.errno != errno.EEXIST or wanted.reservation.looked_up:
+                raise
+            _look_up(context, wanted.reservation)  # raises if it is an entry's, and else clears it away
+            files.append(begin_new(layout, directory, name, content))
+    send_along(context, name, wanted.carrier)
+    data, metadata = files
+    return data, metadata
+
+
+def _undo(
+    context: Context, wanted: Enqueueing[DirectoryReservation], files: list[OpenFile], *, because: BaseException
+) -> None:
+    """Unlink what an enqueue made that failed, also by a call that said that it had: the name may be used again."""
+    layout, name = context.layout, wanted.reservation.name
+    for file in files:
+        undo(layout, file, because=because)
+    leave_behind(context, name, wanted.carrier, because=because)
+    if context.adopted and _is_free(context, wanted.reservation, because=because):
+        for directory in (TEMPORARY, DATA):  # elsewhere, what lies there may be another's, who takes no locks
+            _ = discard(layout, directory, name, because=because)
+
+
+def _is_free(context: Context, reservation: DirectoryReservation, *, because: BaseException) -> bool:
+    """Tell whether a reserved name is no entry's, while `because` is on its way out."""
     try:
-        yield
-    except BaseException as error:
-        if context.adopted:  # elsewhere, what lies there may be another's, who takes no locks
-            for directory in (TEMPORARY, DATA):
-                _ = discard(context.layout, directory, name, because=error)
-        raise
-
-
-def _write(file: BinaryIO, content: bytes) -> None:
-    _ = file.write(content)
+        if not reservation.looked_up:
+            _look_up(context, reservation)
+    except NameTaken:
+        return False
+    except SpoolError as error:
+        because.add_note(f"what lies under the name {reservation.name!r} is left to recovery: {error}")
+        return False
+    return True

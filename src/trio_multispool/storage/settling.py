@@ -50,7 +50,6 @@ from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
-    from typing import BinaryIO
 
     from trio_multispool.durability import Durability
     from trio_multispool.storage.context import Context
@@ -214,16 +213,13 @@ def _new_metadata(context: Context, claim: DirectoryClaim, metadata: bytes | Non
         yield None
         return
 
-    def write(file: BinaryIO) -> None:
-        _ = file.write(metadata)
-
     if claim.lock is None:
-        with unsafe_temporary(context, claim.name, write, sync=False) as new:
+        with unsafe_temporary(context, claim.name, metadata, sync=False) as new:
             yield new
         return
     layout, name = context.layout, claim.name
     unlink_if_there(layout, TEMPORARY, name)  # left by an owner of this name who died
-    with new_file(layout, TEMPORARY, name, write) as new:
+    with new_file(layout, TEMPORARY, name, metadata) as new:
         yield new
     with context.tidying(name):
         unlink_if_there(layout, TEMPORARY, name)
@@ -288,14 +284,10 @@ def quarantine(context: Context, claim: DirectoryClaim, reason: str) -> None:
             context.syncs.directory(directory)
     with _locked_for_the_call(context, claim):
         unlink_if_there(layout, REASONS, name)
-        write_new(layout, REASONS, name, lambda file: _write_line(file, reason), sync=False)
+        write_new(layout, REASONS, name, reason.encode(errors="backslashreplace") + b"\n", sync=False)
         if not commits.move(layout, name, directory_of(Place(claim.queue, State.CHECKED_OUT)), aside):
             raise OwnershipLost(claim.queue, name)
         claim.settle(target)
-
-
-def _write_line(file: BinaryIO, line: str) -> None:
-    _ = file.write(line.encode(errors="backslashreplace") + b"\n")
 
 
 @contextlib.contextmanager

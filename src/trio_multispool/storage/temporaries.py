@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Final
 
 from trio_multispool.clock import process_token
 from trio_multispool.errors import EntryBusy
-from trio_multispool.storage.files import begin_new, undone_if_it_fails, unlink_if_there
+from trio_multispool.storage.files import begin_new, undo, unlink_if_there
 from trio_multispool.storage.layout import TEMPORARY, UNSAFE_PREFIX
 from trio_multispool.storage.locks import lock_temporary
 from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-    from typing import BinaryIO
+    from collections.abc import Generator
 
     from trio_multispool.storage.context import Context
     from trio_multispool.storage.files import OpenFile
     from trio_multispool.storage.locks import Lock
+    from trio_multispool.storage.protocol import Content
 
 _token: Final = process_token()
 _number: Final = itertools.count()
@@ -33,16 +33,17 @@ _TRIES: Final = 16
 
 
 @contextlib.contextmanager
-def unsafe_temporary(
-    context: Context, entry: str, write: Callable[[BinaryIO], None], *, sync: bool
-) -> Generator[OpenFile]:
+def unsafe_temporary(context: Context, entry: str, content: Content, *, sync: bool) -> Generator[OpenFile]:
     """Yield a new locked file with that content, synced if asked; at the end, unlink whatever is under its name."""
     name, lock = _make(context, entry)
     try:
-        file = begin_new(context.layout, TEMPORARY, name, write, fd=lock.fd)
+        file = begin_new(context.layout, TEMPORARY, name, content, fd=lock.fd)
         if sync:
-            with undone_if_it_fails(context.layout, file):
+            try:
                 file.sync()
+            except BaseException as error:
+                undo(context.layout, file, because=error)
+                raise
         try:
             yield file
         finally:
