@@ -217,13 +217,23 @@ async def test_an_enqueue_that_fails_leaves_nothing(tmp_path, call, on, code, ki
     assert state_of(spool.path).faults() == []
 
 
+@contextlib.contextmanager
+def umask(mask):
+    """Take these permissions from every file that is made in the block."""
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 @pytest.mark.parametrize("call", ["change_mode", "lock"])
 async def test_a_reservation_that_could_not_be_locked_is_in_nobodys_way(tmp_path, call):
     """Without its lock it must not be unlinked, for somebody else may have it: the next to come takes it."""
     calls = FailingCalls()
     spool = await quick_spool(tmp_path / "spool", system_calls=calls)
     before = contents(spool.path)
-    with calls.failing(call, errno.EIO, "/.registry/"):
+    with umask(0o400), calls.failing(call, errno.EIO, "/.registry/"):  # the mode is set where a umask took some of it
         assert isinstance((await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"))).error, StorageFailure)
         assert isinstance((await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("b"))).error, StorageFailure)
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"))).unwrap()

@@ -7,6 +7,7 @@ that sort by time make a sorted listing first-in first-out, which is all the sch
 from __future__ import annotations
 
 import datetime
+import functools
 import threading
 import unicodedata
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, final
@@ -95,8 +96,12 @@ def time_ordered_name(nanoseconds: int, token: str) -> str:
     ```
     """
     seconds, fraction = divmod(nanoseconds, 1_000_000_000)
-    moment = _EPOCH + datetime.timedelta(seconds=seconds)
-    return f"{moment:%Y%m%dT%H%M%S}.{fraction:09}Z-{token}"
+    return f"{_second(seconds)}.{fraction:09}Z-{token}"
+
+
+@functools.lru_cache(maxsize=16)  # thousands of names may be made in one second
+def _second(since_1970: int) -> str:
+    return f"{_EPOCH + datetime.timedelta(seconds=since_1970):%Y%m%dT%H%M%S}"
 
 
 def makes_none_twice(generator: NameGenerator[Any]) -> bool:

@@ -36,13 +36,16 @@ def read_file(layout: Layout, directory: str, name: str) -> bytes:
 
 def read_file_and_links(layout: Layout, directory: str, name: str) -> tuple[bytes, int]:
     """Return likewise, and how many names the file has."""
-    with opened(layout, directory, name) as (fd, found), layout.doing("read", directory, name):
-        return _read_all(fd, found.st_size, layout.calls), found.st_nlink
+    with opened(layout, directory, name) as (fd, found):
+        try:
+            return _read_all(fd, found.st_size, layout.calls), found.st_nlink
+        except OSError as error:
+            raise as_spool_error(error, "read", layout.full(directory, name)) from error
 
 
 def _read_all(fd: int, size: int, calls: SystemCalls) -> bytes:
     """Read a file to its end, which is at `size` for what nobody appends to: then one call will do."""
-    content = calls.read(fd, CHUNK)
+    content = calls.read(fd, min(size, CHUNK) or CHUNK)
     if len(content) == size:
         return content
     chunks = [content]
@@ -127,8 +130,10 @@ class OpenFile:
         """Close it. Idempotent. Raises a `SpoolError`: an error here is a failed write like any other."""
         if self._owned:
             self._owned = False
-            with self._layout.doing("close", self.directory, self.name):
+            try:
                 self._layout.calls.close(self.fd)
+            except OSError as error:
+                raise as_spool_error(error, "close", self._layout.full(self.directory, self.name)) from error
 
 
 def begin_new(layout: Layout, directory: str, name: str, content: Content, *, fd: int | None = None) -> OpenFile:
@@ -137,18 +142,16 @@ def begin_new(layout: Layout, directory: str, name: str, content: Content, *, fd
     Raises a `SpoolError`, or what writing the content raises. With `fd`, a file that was just made is filled, and never
     closed.
     """
-    calls = layout.calls
-    with layout.doing("create", directory, name):
-        directory_fd = layout.fd(directory)
-        mine = calls.open(name, NEW_FILE, directory_fd, layout.file_mode) if fd is None else fd
+    try:
+        mine = layout.calls.open(name, NEW_FILE, layout.fd(directory), layout.file_mode) if fd is None else fd
+    except OSError as error:
+        raise as_spool_error(error, "create", layout.full(directory, name)) from error
     file = OpenFile(layout, directory, name, mine, owned=fd is None)
     try:
         if fd is None:
-            with layout.doing("set the mode of", directory, name):
-                calls.change_mode(mine, layout.file_mode)
+            _set_mode(layout, file)
         if isinstance(content, bytes):
-            with layout.doing("write", directory, name):
-                _write_all(mine, content, calls)
+            _write_all(layout, file, content)
         else:
             _fill(layout, directory, name, mine, content)
     except BaseException as error:
@@ -157,10 +160,20 @@ def begin_new(layout: Layout, directory: str, name: str, content: Content, *, fd
     return file
 
 
-def _write_all(fd: int, content: bytes, calls: SystemCalls) -> None:
+def _set_mode(layout: Layout, file: OpenFile) -> None:
+    try:
+        layout.calls.change_mode(file.fd, layout.file_mode)
+    except OSError as error:
+        raise as_spool_error(error, "set the mode of", layout.full(file.directory, file.name)) from error
+
+
+def _write_all(layout: Layout, file: OpenFile, content: bytes) -> None:
     left = memoryview(content)
-    while left:
-        left = left[calls.write(fd, left) :]
+    try:
+        while left:
+            left = left[layout.calls.write(file.fd, left) :]
+    except OSError as error:
+        raise as_spool_error(error, "write", layout.full(file.directory, file.name)) from error
 
 
 def undo(layout: Layout, file: OpenFile, *, because: BaseException) -> None:

@@ -59,8 +59,13 @@ def directory_of(place: Place) -> str:
     if place.state is State.AVAILABLE:
         return place.queue
     if place.state is State.CHECKED_OUT:
-        return f"{place.queue}/{CHECKOUT}"
+        return checkout_of(place.queue)
     return f"{QUARANTINE}/{place.queue}"
+
+
+def checkout_of(queue: str) -> str:
+    """Return the directory of what is checked out of a queue, relative to the spool."""
+    return f"{queue}/{CHECKOUT}"
 
 
 class Doing:

@@ -77,10 +77,11 @@ class Lock:
             if fd < 0:
                 return
             # An error has nothing to tell: the descriptor is closed in any case, and the lock with it.
-            with contextlib.suppress(OSError):
-                self._calls.unlock(fd)
-            with contextlib.suppress(OSError):
-                self._calls.close(fd)
+            for let_go in (self._calls.unlock, self._calls.close):
+                try:
+                    let_go(fd)
+                except OSError:
+                    continue
 
 
 class _Table:
@@ -136,8 +137,10 @@ def lock_temporary(layout: Layout, name: str, directory: str, *, new: bool) -> L
 
 def _lock(layout: Layout, name: str, flags: int, directory: str = REGISTRY) -> Lock | Unavailable:
     calls = layout.calls
-    with layout.doing("open", directory):
+    try:
         directory_fd = layout.fd(directory)
+    except OSError as error:
+        raise as_spool_error(error, "open", layout.full(directory)) from error
     try:
         lock = _table.open(calls, name, directory_fd, flags, layout.file_mode)
     except FileNotFoundError:

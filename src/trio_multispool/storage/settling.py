@@ -36,6 +36,7 @@ from trio_multispool.storage.layout import (
     REASONS,
     REGISTRY,
     TEMPORARY,
+    checkout_of,
     directory_of,
 )
 from trio_multispool.storage.locks import lock_existing, lock_or_reserve
@@ -50,10 +51,12 @@ from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
+    from contextlib import AbstractContextManager
 
     from trio_multispool.durability import Durability
     from trio_multispool.storage.context import Context
     from trio_multispool.storage.files import OpenFile
+    from trio_multispool.storage.locks import Lock
     from trio_multispool.storage.protocol import Settlement
     from trio_multispool.storage.sharing import Steps
     from trio_multispool.storage.syncing import SyncPlan
@@ -62,31 +65,25 @@ if TYPE_CHECKING:
 _OF_ALL_ENTRIES: Final = (errno.ENOLCK, errno.ENOMEM)
 """What the kernel says of itself, whichever entry it was asked about."""
 
+_OF_ONE_ENTRY: Final = (NotARegularFile, AccessDenied, StorageFailure)
+"""Trouble with the files of one entry, and not with the whole store: a reader passes it over."""
+
+_HELD: Final = contextlib.nullcontext(enter_result=True)
+
 
 def claim(
     context: Context, queue: str, name: str, *, before_commit: Callable[[], None]
 ) -> DirectoryClaim | Unavailable:
     """Check an available entry out. `GONE` if it is not in the queue, `BUSY` if another owner has its lock."""
-    layout = context.layout
-    with _trouble_of_one_entry(queue, name):
-        lock = lock_existing(layout, name)
-        if lock is Unavailable.GONE:
-            if not layout.holds(queue, name):
-                return Unavailable.GONE
-            lock = lock_or_reserve(layout, name)
+    lock = _lock_to_claim(context, queue, name)
     if isinstance(lock, Unavailable):
         return lock
-    checked_out = directory_of(Place(queue, State.CHECKED_OUT))
     metadata, moved = b"", False
     try:
         # Read first: running out of descriptors, or a bad sector, must strand nothing in .checkout.
-        with _trouble_of_one_entry(queue, name):
-            metadata = _read_to_claim(context, queue, name)
+        metadata = _read_to_claim(context, queue, name)
         before_commit()
-        if context.adopted:
-            moved = _move_over_stale_copy(context, name, queue, checked_out)
-        else:
-            moved = commits.move(layout, name, queue, checked_out)
+        moved = _move_to_claim(context, queue, name)
     except FileNotFoundError:
         pass  # gone between the lock and the read
     except NameTaken:
@@ -106,33 +103,46 @@ def claim(
     return Unavailable.GONE
 
 
+def _lock_to_claim(context: Context, queue: str, name: str) -> Lock | Unavailable:
+    """Lock an entry that has been seen in the queue, also if it has lost its reservation."""
+    try:
+        lock = lock_existing(context.layout, name)
+        if lock is not Unavailable.GONE:
+            return lock
+        return lock_or_reserve(context.layout, name) if context.layout.holds(queue, name) else lock
+    except _OF_ONE_ENTRY as error:
+        if _is_of_all(error):
+            raise
+        raise UnreadableEntry(queue, name, str(error)) from error
+
+
 def _read_to_claim(context: Context, queue: str, name: str) -> bytes:
     """Return the metadata of an entry whose lock is held, having seen to it that it has no second copy."""
     layout = context.layout
-    metadata, links = layout.again_if_replaced(queue, lambda: read_file_and_links(layout, queue, name))
-    if may_have_copies(context, name, links):
-        drop_stale_copies(context, name)
+    try:
+        metadata, links = layout.again_if_replaced(queue, lambda: read_file_and_links(layout, queue, name))
+        if may_have_copies(context, name, links):
+            drop_stale_copies(context, name)
+    except _OF_ONE_ENTRY as error:
+        if _is_of_all(error):
+            raise
+        raise UnreadableEntry(queue, name, str(error)) from error
     return metadata
 
 
-def _move_over_stale_copy(context: Context, name: str, queue: str, checked_out: str) -> bool:
+def _is_of_all(error: SpoolError) -> bool:
+    return isinstance(error, StorageFailure) and error.errno in _OF_ALL_ENTRIES
+
+
+def _move_to_claim(context: Context, queue: str, name: str) -> bool:
     """Move an entry to `.checkout`; a copy that is there already is older (see `recovery`), and nobody has the lock."""
     try:
-        return commits.move(context.layout, name, queue, checked_out)
+        return commits.move(context.layout, name, queue, checkout_of(queue))
     except NameTaken:
-        _ = commits.unlink(context.layout, checked_out, name)
-        return commits.move(context.layout, name, queue, checked_out)
-
-
-@contextlib.contextmanager
-def _trouble_of_one_entry(queue: str, name: str) -> Generator[None]:
-    """Tell trouble with the files of this one entry from trouble with the whole store: a reader passes it over."""
-    try:
-        yield
-    except (NotARegularFile, AccessDenied, StorageFailure) as error:
-        if isinstance(error, StorageFailure) and error.errno in _OF_ALL_ENTRIES:
+        if not context.adopted:
             raise
-        raise UnreadableEntry(queue, name, str(error)) from error
+        _ = commits.unlink(context.layout, checkout_of(queue), name)
+        return commits.move(context.layout, name, queue, checkout_of(queue))
 
 
 def settle(context: Context, settlements: Sequence[Settlement[DirectoryClaim]]) -> list[BaseException | None]:
@@ -163,7 +173,7 @@ def save(  # noqa: PLR0913  # each is a word of the operation
     layout, syncs, name = context.layout, context.syncs, claim.name
     target = claim.check(Operation.SAVE)
     forget_progress(context, claim)
-    source = directory_of(Place(claim.queue, State.CHECKED_OUT))
+    source = checkout_of(claim.queue)
     plan = syncs.plan(durability)
     with _locked_for_the_call(context, claim), _new_metadata(context, claim, metadata) as new:
         yield from _synced_before_a_save(context, claim, new, plan)
@@ -193,13 +203,13 @@ def _synced_before_a_save(context: Context, claim: DirectoryClaim, new: OpenFile
         context.syncs.file(DATA, claim.name)
         yield catch_up(context.layout)
         if new is None:
-            context.syncs.file(directory_of(Place(claim.queue, State.CHECKED_OUT)), claim.name)
+            context.syncs.file(checkout_of(claim.queue), claim.name)
     if new is not None:
         new.close()
 
 
 def _put_old_metadata_back(context: Context, claim: DirectoryClaim, new: str, because: BaseException) -> None:
-    source = directory_of(Place(claim.queue, State.CHECKED_OUT))
+    source = checkout_of(claim.queue)
     try:
         _ = commits.exchange(context.layout, (TEMPORARY, new), source, claim.name)
     except (OSError, SpoolError) as error:
@@ -231,7 +241,7 @@ def remove(
     """Delete the entry: the metadata first, which commits it, and the reservation last."""
     syncs, name = context.syncs, claim.name
     target = claim.check(Operation.REMOVE)
-    source = directory_of(Place(claim.queue, State.CHECKED_OUT))
+    source = checkout_of(claim.queue)
     plan = syncs.plan(durability)
     with _locked_for_the_call(context, claim) as locked:
         if plan.before:
@@ -260,7 +270,7 @@ def release(context: Context, claim: DirectoryClaim) -> None:
     """Put the entry back."""
     target = claim.check(Operation.RELEASE)
     forget_progress(context, claim)
-    source = directory_of(Place(claim.queue, State.CHECKED_OUT))
+    source = checkout_of(claim.queue)
     with _locked_for_the_call(context, claim):
         try:
             moved = commits.move(context.layout, claim.name, source, claim.queue)
@@ -285,24 +295,19 @@ def quarantine(context: Context, claim: DirectoryClaim, reason: str) -> None:
     with _locked_for_the_call(context, claim):
         unlink_if_there(layout, REASONS, name)
         write_new(layout, REASONS, name, reason.encode(errors="backslashreplace") + b"\n", sync=False)
-        if not commits.move(layout, name, directory_of(Place(claim.queue, State.CHECKED_OUT)), aside):
+        if not commits.move(layout, name, checkout_of(claim.queue), aside):
             raise OwnershipLost(claim.queue, name)
         claim.settle(target)
 
 
-@contextlib.contextmanager
-def _locked_for_the_call(context: Context, claim: DirectoryClaim) -> Generator[bool]:
+def _locked_for_the_call(context: Context, claim: DirectoryClaim) -> AbstractContextManager[bool]:
     """Hold the lock of a claim that was made without one, if nobody else does; tell whether it is held."""
-    if claim.lock is not None:
-        yield True
-        return
-    with locked_if_possible(context, claim.name) as locked:
-        yield locked
+    return _HELD if claim.lock is not None else locked_if_possible(context, claim.name)
 
 
 def claims_unsafe(context: Context, queue: str) -> list[DirectoryClaim]:
     """Return claims without locks on all that is checked out of a queue; what goes meanwhile is left out."""
-    checked_out = directory_of(Place(queue, State.CHECKED_OUT))
+    checked_out = checkout_of(queue)
     claims: list[DirectoryClaim] = []
     for name in context.layout.entry_names(checked_out):
         with contextlib.suppress(FileNotFoundError):

@@ -14,6 +14,7 @@ asks for `POWER` also syncs what earlier operations left unsynced.
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import TYPE_CHECKING, final
 
 import msgspec
@@ -44,6 +45,7 @@ class SyncPlan(msgspec.Struct, frozen=True):
     """Also what earlier operations did not sync."""
 
 
+@functools.cache  # of a handful of combinations
 def sync_plan(spool: Durability, call: Durability | None) -> SyncPlan:
     """Return the syncs of an operation in a spool of one level, called with that level or another."""
     wanted = spool if call is None else call

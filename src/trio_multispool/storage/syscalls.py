@@ -30,7 +30,9 @@ _syncfs: Callable[[int], int] | None = getattr(_libc, "syncfs", None)
 _sync_file_range = getattr(_libc, "sync_file_range", None)
 if _sync_file_range is not None:
     _sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
-_renameat2: Callable[[int, bytes, int, bytes, int], int] | None = getattr(_libc, "renameat2", None)
+_renameat2 = getattr(_libc, "renameat2", None)
+if _renameat2 is not None:
+    _renameat2.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
 
 
 class Notice(Protocol):
@@ -177,7 +179,9 @@ class SystemCalls:
     def _rename(self, name: str, directory: int, new_name: str, new_directory: int, flag: int) -> bool:
         if _renameat2 is None:
             return False
-        if _renameat2(directory, os.fsencode(name), new_directory, os.fsencode(new_name), flag) == 0:
+        raw = os.fsencode(name)
+        new_raw = raw if new_name == name else os.fsencode(new_name)
+        if _renameat2(directory, raw, new_directory, new_raw, flag) == 0:
             return True
         code = ctypes.get_errno()
         if code in (errno.EINVAL, errno.ENOSYS):
