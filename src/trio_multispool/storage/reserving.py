@@ -189,18 +189,26 @@ def _write_files(
     context: Context, wanted: Enqueueing[DirectoryReservation], files: list[OpenFile]
 ) -> tuple[OpenFile, OpenFile]:
     """Write what the entry consists of, and return its data and its metadata, which are `files` then."""
-    layout, name = context.layout, wanted.reservation.name
-    for directory, content in ((DATA, wanted.content), (TEMPORARY, wanted.metadata)):
-        try:
-            files.append(begin_new(layout, directory, name, content))
-        except StorageFailure as error:
-            if error.errno != errno.EEXIST or wanted.reservation.looked_up:
-                raise
-            _look_up(context, wanted.reservation)  # raises if it is an entry's, and else clears it away
-            files.append(begin_new(layout, directory, name, content))
-    send_along(context, name, wanted.carrier)
+    if not wanted.reservation.looked_up and not isinstance(wanted.content, bytes):  # which may be had only once
+        _look_up(context, wanted.reservation)
+    try:
+        _write_each(context, wanted, files)
+    except StorageFailure as error:
+        if error.errno != errno.EEXIST or wanted.reservation.looked_up:
+            raise
+        while files:  # looking the name up clears all that lies under it
+            undo(context.layout, files.pop(), because=error)
+        _look_up(context, wanted.reservation)  # raises if it is an entry's
+        _write_each(context, wanted, files)
+    send_along(context, wanted.reservation.name, wanted.carrier)
     data, metadata = files
     return data, metadata
+
+
+def _write_each(context: Context, wanted: Enqueueing[DirectoryReservation], files: list[OpenFile]) -> None:
+    name = wanted.reservation.name
+    files.append(begin_new(context.layout, DATA, name, wanted.content))
+    files.append(begin_new(context.layout, TEMPORARY, name, wanted.metadata))
 
 
 def _undo(

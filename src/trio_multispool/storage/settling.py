@@ -83,7 +83,7 @@ def claim(
         # Read first: running out of descriptors, or a bad sector, must strand nothing in .checkout.
         metadata = _read_to_claim(context, queue, name)
         before_commit()
-        moved = _move_to_claim(context, queue, name)
+        moved = _move_over_stale_copy(context, queue, name)
     except FileNotFoundError:
         pass  # gone between the lock and the read
     except NameTaken:
@@ -134,7 +134,7 @@ def _is_of_all(error: SpoolError) -> bool:
     return isinstance(error, StorageFailure) and error.errno in _OF_ALL_ENTRIES
 
 
-def _move_to_claim(context: Context, queue: str, name: str) -> bool:
+def _move_over_stale_copy(context: Context, queue: str, name: str) -> bool:
     """Move an entry to `.checkout`; a copy that is there already is older (see `recovery`), and nobody has the lock."""
     try:
         return commits.move(context.layout, name, queue, checkout_of(queue))
