@@ -318,6 +318,34 @@ async def test_what_must_be_done_is_done_whatever_is_cancelled(settling: Settlin
 
 
 @pytest.mark.anyio
+async def test_tasks_that_come_again_and_again_share_every_batch(settling: Settling) -> None:
+    """A leader that had company waits for those who are about to come: else it would be alone every other time."""
+    rounds = 10
+
+    async def settle_often(task: str) -> None:
+        for number in range(rounds):
+            await settling.settle(f"{task}{number}")
+
+    async with anyio.create_task_group() as tasks:
+        for task in "abcd":
+            tasks.start_soon(settle_often, task)
+    assert len(settling.store.batches) <= rounds + 2
+    settling.check_idle()
+
+
+@pytest.mark.anyio
+async def test_a_task_that_is_alone_again_is_not_kept_waiting(settling: Settling) -> None:
+    """It goes on alone after the company has left."""
+    async with anyio.create_task_group() as tasks:
+        for name in "abc":
+            tasks.start_soon(settling.settle, name)
+    for name in "def":
+        await settling.settle(name)
+    assert settling.store.batches[-3:] == [["d"], ["e"], ["f"]]
+    assert not settling.batches._in_company
+
+
+@pytest.mark.anyio
 async def test_a_thread_that_cannot_be_started_fails_its_leader_only(
     settling: Settling, monkeypatch: pytest.MonkeyPatch
 ) -> None:

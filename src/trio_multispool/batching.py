@@ -11,6 +11,9 @@ the larger the batches become. Three things must hold:
 - From the moment that a leader hands over until the next one leads, newcomers wait like all others: they must not
   lead beside the one who has been woken for it.
 
+A leader that had company the last time lets those run who are about to come, and only then takes its batch: else it
+would be alone in every other one, and all of them would wait for its syncs and then for their own.
+
 A leader that has to queue for a thread takes its batch only when it has one, and hands over if it is cancelled before.
 
 A batch holds nothing twice: a transaction may hold a lock of its job, and the next one on the same job waits for it.
@@ -24,7 +27,7 @@ import math
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import anyio
-from anyio.lowlevel import checkpoint_if_cancelled
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from trio_multispool.hop import Hop, Transaction, Withdrawn, keep_interrupts_out_of
 
@@ -88,6 +91,11 @@ class Part(Transaction[T], Generic[S, T]):
         self.end()
 
 
+async def _shielded(event: anyio.Event) -> None:
+    with anyio.CancelScope(shield=True):
+        await event.wait()
+
+
 class Batches(Generic[S]):
     """The transactions of one spool that go through its store in batches; used in its event loop."""
 
@@ -109,6 +117,7 @@ class Batches(Generic[S]):
         self._pending: dict[Part[S, Any], None] = {}
         self._leader: Part[S, Any] | None = None
         self._taken: list[Part[S, Any]] = []
+        self._in_company = False
         keep_interrupts_out_of(self._see_through)
 
     async def run(
@@ -177,22 +186,22 @@ class Batches(Generic[S]):
 
     async def _wait_for_turn(self, part: Part[S, Any], *, insist: bool) -> BaseException | None:
         cancellation: BaseException | None = None
+        shielded = insist  # else not before something is cancelled: a scope takes as long as all the rest
         try:
-            with anyio.CancelScope(shield=insist) as scope:
-                while not part.turn.is_set():
-                    try:
-                        await part.turn.wait()
-                    except anyio.get_cancelled_exc_class() as cancelled:
-                        cancellation = cancellation or cancelled
-                        if insist:
-                            continue
-                        if self._leave(part):
-                            raise
-                        part.withdraw()
-                        scope.shield = True
-                    except BaseException:  # an interrupt: nobody will want what comes of it
-                        part.withdraw()
+            while not part.turn.is_set():
+                try:
+                    await (_shielded(part.turn) if shielded else part.turn.wait())
+                except anyio.get_cancelled_exc_class() as cancelled:
+                    cancellation = cancellation or cancelled
+                    if insist:
+                        continue
+                    if self._leave(part):
                         raise
+                    part.withdraw()
+                    shielded = True
+                except BaseException:  # an interrupt: nobody will want what comes of it
+                    part.withdraw()
+                    raise
             return cancellation
         finally:
             del cancellation
@@ -209,8 +218,12 @@ class Batches(Generic[S]):
         batch: list[Part[S, Any]] = []
         hop = Hop[None](lambda _before_commit: work_off(batch, self._perform))
         async with self._token_for(hop):
+            if self._in_company and not insist:  # those who came with it the last time are about to come again
+                for _ in range(2):  # they have been woken, but Trio runs the tasks of one turn in any order
+                    await cancel_shielded_checkpoint()
             self._taken = batch
             batch += self._take(part)
+            self._in_company = len(batch) > 1
             cancellation = await hop.run_to_the_end(self._unlimited, (lambda: None) if insist else part.withdraw)
             _ = hop.result()
             return cancellation

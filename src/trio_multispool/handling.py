@@ -59,8 +59,11 @@ async def handle(
     async with job:
         try:
             try:
-                with anyio.fail_after(time_limit):
+                if time_limit is None:  # a scope takes as long as all the rest
                     verdict = await _awaited(handler(job.metadata, job.data))
+                else:
+                    with anyio.fail_after(time_limit):
+                        verdict = await _awaited(handler(job.metadata, job.data))
             except Exception as error:  # whatever user code raises; a cancellation is none
                 error.add_note(f"while entry {job.name!r} of queue {job.queue.value!r} was handled")
                 if on_error is None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import enum
 import logging
+import sys
 import threading
 import warnings
-import weakref
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
 from anyio.lowlevel import cancel_shielded_checkpoint
@@ -95,8 +95,12 @@ class CheckedOutEntry(Generic[Q, M, D]):
         """The metadata as it was checked out; `save` stores what it is by then, however it was changed."""
         self.data: DataFile[D] = DataFile(core, claim.name, claim, self._mutex)
         """The entry's data."""
-        self._finalizer = weakref.finalize(self, _warn_and_let_go, claim, core.path)
-        self._finalizer.atexit = False
+        self._over = False
+
+    def __del__(self) -> None:
+        """Let go of an entry that nobody has settled; at the end of the interpreter the kernel does."""
+        if not self._over and not sys.is_finalizing():
+            _warn_and_let_go(self._claim, self._core.path)
 
     def __repr__(self) -> str:
         """Tell which entry, and how it stands."""
@@ -256,9 +260,9 @@ class CheckedOutEntry(Generic[Q, M, D]):
             raise RuntimeError(message)
 
     def _tell_if_settled(self, destination: str | None, answer: Answer[None] | None, began: float) -> None:
-        over = self.settled or self._let_go
-        if not over or self._finalizer.detach() is None:
+        if self._over or not (self.settled or self._let_go):
             return
+        self._over = True
         if self._on_settled is not None:
             self._on_settled(self, destination)
         hooks = self._core.hooks

@@ -107,7 +107,8 @@ class Supply(Generic[Q, M, D]):
 
         **Cancellation**: cancelled means that nothing was taken.
         """
-        await checkpoint()
+        if self._over or self._ready:  # else it waits anyway
+            await checkpoint()
         if not self._over and self._ready:
             job = self._ready.popleft()
             self.poke()
