@@ -16,6 +16,7 @@ import pytest
 
 from helpers.calls import FailingCalls
 from helpers.gates import Gate, breathe
+from helpers.processes import run_python
 from helpers.spools import MAIL, Envelope, Mail, make_spool, names_in, put, quick_spool, state_of
 from trio_multispool import Err, Json, Ok, Release, Remove, Save, Spoolable, TooManyOpenFiles
 from trio_multispool.storage.locks import MOST_LOCKS_AT_A_TIME, locks_at_a_time
@@ -115,27 +116,39 @@ async def test_those_who_ask_at_the_same_time_have_their_entries_from_one_hop(tm
         assert await names_in(spool, Mail.SEND) == []
 
 
-async def test_no_more_is_taken_in_one_go_than_the_process_can_spare_descriptors(tmp_path: Path) -> None:
-    """With 64 descriptors, eight at a time; those who get none have theirs from the next hop."""
-    gc.collect()  # spools of earlier tests, in the frames of exceptions, have descriptors open until then
-    async with await quick_spool(tmp_path / "spool") as spool:
-        await put(spool, Mail.SEND, *NAMES)
-        handler = Handler()
-        async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
-            sizes = batches_of(reader)
-            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
-            try:
+def test_no_more_is_taken_in_one_go_than_the_process_can_spare_descriptors(anyio_backend: str, tmp_path: Path) -> None:
+    """With 64 descriptors, eight at a time; those who get none have theirs from the next hop.
 
-                async def read() -> None:
-                    (await reader.iter_available(handler, concurrency=12)).unwrap()
+    In a process that has nothing else open.
+    """
+    run_python(
+        """
+        import pathlib, resource
+        import anyio
+        from helpers.spools import Mail, put, quick_spool
+        from test_supply import NAMES, Handler, batches_of
 
-                tasks.start_soon(read)
-                await handler.has_begun(*NAMES)
-                assert max(sizes) <= 8
-                handler.let_go(*NAMES)
-            finally:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        async def work_twelve(path):
+            async with await quick_spool(path) as spool:
+                await put(spool, Mail.SEND, *NAMES)
+                handler = Handler()
+                async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
+                    sizes = batches_of(reader)
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+                    async def read():
+                        (await reader.iter_available(handler, concurrency=12)).unwrap()
+
+                    tasks.start_soon(read)
+                    await handler.has_begun(*NAMES)
+                    assert max(sizes) <= 8, sizes
+                    handler.let_go(*NAMES)
+
+        anyio.run(work_twelve, pathlib.Path(sys.argv[2]), backend=sys.argv[1])
+        """,
+        anyio_backend,
+        tmp_path / "spool",
+    )
 
 
 @pytest.mark.parametrize(("limit", "locks"), [(4, 1), (512, 64), (4096, MOST_LOCKS_AT_A_TIME)])
