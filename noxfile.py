@@ -130,6 +130,14 @@ def model(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure this library beside its peers: `-- CASE…`, `--rounds`, `--places`; `-- --help` tells more."""
+    session.install(".", *group("bench"))
+    session.chdir("benchmarks")
+    session.run("python", "-m", "bench", "--plots", "../docs/pictures", *session.posargs)
+
+
+@nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     session.install(".[cli,otel,prometheus]", *group("docs"))

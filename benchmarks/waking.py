@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import resource
 import statistics
@@ -160,6 +161,11 @@ def percentile(ordered: list[float], share: int) -> float:
 
 async def measure(options: argparse.Namespace) -> None:
     """Measure everything, and print it."""
+    if options.json:
+        took = (await wake(options, Durability(options.level))).since_return
+        found = {"p50": percentile(took, 50), "p99": percentile(took, 99), "idle": (await idle(options))[0]}
+        print(json.dumps(found))
+        return
     print(f"{machine(options.directory)}, {options.backend}")
     print(f"{options.rounds} rounds of {options.entries} entries, {options.pause} s after the reader waits")
     turns = [{level: await wake(options, level) for level in Durability} for _ in range(options.rounds + 1)][1:]
@@ -181,6 +187,10 @@ def main() -> None:
     _ = parser.add_argument("--entries", type=int, default=200, help="a round (200)")
     _ = parser.add_argument("--pause", type=float, default=0.01, help="before each entry, in seconds (0.01)")
     _ = parser.add_argument("--samples", type=int, default=5, help="of the idle reader (5)")
+    _ = parser.add_argument("--json", action="store_true", help="measure once, since the return, and print JSON")
+    _ = parser.add_argument(
+        "--level", choices=[level.value for level in Durability], default="process", help="for --json"
+    )
     _ = parser.add_argument("--produce", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.produce:

@@ -1,0 +1,132 @@
+"""This library, on Trio: as many tasks as asked for share a spool in each process."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from bench.systems.bare import batches
+from bench.work import METADATA_BYTES, QUEUES, Clock
+from trio_multispool import Durability, Remove, Save, Spool, Spoolable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from bench.work import Phase, Took, Work
+    from trio_multispool import DataFile, Verdict
+
+Queue = enum.Enum("Queue", [(name.upper(), name) for name in QUEUES])
+
+
+class Note(msgspec.Struct):
+    """The metadata."""
+
+    number: int
+    padding: str = "x" * (METADATA_BYTES - len('{"number":1234,"padding":""}'))
+
+
+NOTES = Spoolable(queues=Queue, metadata=Note, data=bytes)
+
+
+class Own:
+    """A spool; each phase opens it anew, before the clock runs."""
+
+    def __init__(self, work: Work) -> None:
+        """Create the spool, or find it."""
+        self._work = work
+        self._data = b"x" * work.size
+        self._phases: dict[Phase, Callable[[Spool, int], Awaitable[Took]]] = {
+            "enqueue": self._enqueue,
+            "enqueue_many": self._enqueue_many,
+            "remove": self._remove,
+            "save": self._save,
+            "pipeline": self._pipeline,
+        }
+        trio.run(self._run, None, 0)
+
+    def measure(self, phase: Phase, count: int) -> Took:
+        """Do a phase."""
+        return trio.run(self._run, phase, count)
+
+    async def _run(self, phase: Phase | None, count: int) -> Took | None:
+        path = f"{self._work.folder}/spool"
+        durability = Durability(self._work.level)
+        async with (await Spool.create(path, NOTES, durability=durability)).unwrap() as spool:
+            return None if phase is None else await self._phases[phase](spool, count)
+
+    async def _enqueue(self, spool: Spool, count: int) -> Took:
+        numbers = iter(range(count))
+
+        async def enqueue() -> None:
+            for number in numbers:  # all tasks draw from one iterator
+                _ = (await spool.enqueue(Queue.WORK, Note(number), self._data)).unwrap()
+
+        clock = Clock()
+        async with trio.open_nursery() as nursery:
+            for _ in range(self._work.tasks):
+                nursery.start_soon(enqueue)
+        return clock.took(count)
+
+    async def _enqueue_many(self, spool: Spool, count: int) -> Took:
+        clock = Clock()
+        for numbers in batches(count):
+            for answer in await spool.enqueue_many(Queue.WORK, [(Note(number), self._data) for number in numbers]):
+                _ = answer.unwrap()
+        return clock.took(count)
+
+    async def _remove(self, spool: Spool, _count: int) -> Took:
+        return await self._work_off(spool, Remove())
+
+    async def _save(self, spool: Spool, _count: int) -> Took:
+        return await self._work_off(spool, Save(Queue.SECOND, metadata=Note(1)))
+
+    async def _work_off(self, spool: Spool, verdict: Verdict) -> Took:
+        """Work off what is there."""
+        done = 0
+
+        async def handle(_note: Note, _data: DataFile[bytes]) -> Verdict:
+            nonlocal done
+            done += 1
+            return verdict
+
+        clock = Clock()
+        async with spool.reader(Queue.WORK) as reader:
+            _ = (await reader.iter_available(handle, concurrency=self._work.tasks)).unwrap()
+        return clock.took(done)
+
+    async def _pipeline(self, spool: Spool, count: int) -> Took:
+        """Have three readers wait on three queues, and stop them when the last queue has had all."""
+        done = 0
+        verdicts = [Save(Queue.SECOND, metadata=Note(1)), Save(Queue.THIRD, metadata=Note(2)), Remove()]
+        clock = Clock()
+        async with trio.open_nursery() as nursery:
+
+            async def stage(queue: Queue, verdict: Verdict) -> None:
+                async def handle(_note: Note, _data: DataFile[bytes]) -> Verdict:
+                    nonlocal done
+                    if queue is Queue.THIRD:
+                        done += 1
+                        if done == count:
+                            all_done.set()
+                    return verdict
+
+                async with spool.reader(queue) as reader:
+                    readers.append(reader)
+                    _ = (await reader.iter(handle, concurrency=self._work.tasks)).unwrap()
+
+            readers = []
+            all_done = trio.Event()
+            for queue, verdict in zip(Queue, verdicts, strict=True):
+                nursery.start_soon(stage, queue, verdict)
+            await all_done.wait()
+            for reader in readers:
+                reader.stop()
+        return clock.took(done)
+
+
+def opened(work: Work) -> Own:
+    """Open it."""
+    return Own(work)

@@ -1,0 +1,137 @@
+"""What this library is to reach, as ratios between what is measured in the same round, or as limits."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.report import Key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench.report import Report
+
+_1, _64 = "trio-multispool, 1 task", "trio-multispool, 64 tasks"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A ratio of two rows, or a row by itself, with the least that is asked for and what is aimed at."""
+
+    name: str
+    of: Key
+    to: Key | None
+    least: float
+    aim: float
+    at_most: bool = False
+    """Whether less is better: `least` and `aim` are then the most."""
+
+    def values(self, report: Report) -> list[float] | None:
+        """Return what a report says, round by round, if it does."""
+        return report.ratio(self.of, self.to)
+
+    def met_by(self, value: float) -> bool:
+        """Tell whether a value is good enough."""
+        return value <= self.least if self.at_most else value >= self.least
+
+
+def _entries(place: str, label: str, what: str) -> Key:
+    level = "process" if place == "tmpfs" else "power"
+    return Key("entries", place, level, label, what)
+
+
+def _backlog(what: str, waiting: str = "1,000,000 waiting") -> Key:
+    return Key("backlog", "tmpfs", "process", waiting, what)
+
+
+def _durable() -> Iterator[Target]:
+    """Compare what the tasks of one process do with the bare loop, and with the others that sync each entry."""
+    rows = (
+        ("durable enqueue, 1 task, of the bare loop", _1, "enqueue", "bare loop", (0.75, 0.95), (0.75, 0.95)),
+        ("durable enqueue, 64 tasks, times the bare loop", _64, "enqueue", "bare loop", (6, 10), (6, 10)),
+        ("durable enqueue, 64 tasks, times SQLite", _64, "enqueue", "SQLite", (1.8, 3), (1.8, 3)),
+        ("durable enqueue, 64 tasks, times persist-queue", _64, "enqueue", "persist-queue", (1, 1), (1, 1)),
+        ("durable enqueue, 64 tasks, times localqueue", _64, "enqueue", "localqueue", (1, 1), (1, 1)),
+        ("durable enqueue, 64 tasks, times huey", _64, "enqueue", "huey", (1, 1), (1, 1)),
+        ("durable check-out and removal, 64 tasks, times the bare loop", _64, "remove", "bare loop", (5, 8), (3.5, 6)),
+        ("durable check-out and removal, 64 tasks, times SQLite", _64, "remove", "SQLite", (1.8, 3), (1.8, 3)),
+    )
+    for name, label, what, other, on_ext4, on_xfs in rows:
+        for place, (least, aim) in (("ext4", on_ext4), ("xfs", on_xfs)):
+            yield Target(f"{name}, {place}", _entries(place, label, what), _entries(place, other, what), least, aim)
+
+
+def _in_memory() -> Iterator[Target]:
+    """Compare with the bare loop what is not synced: there the library's own work shows."""
+    for what, least in (("enqueue", 0.15), ("remove", 0.10)):
+        limit = _entries("tmpfs", "bare loop", what)
+        yield Target(f"process, {what}, 64 tasks, of the bare loop", _entries("tmpfs", _64, what), limit, 0.5, 0.8)
+        yield Target(f"process, {what}, 1 task, of the bare loop", _entries("tmpfs", _1, what), limit, least, 0.3)
+
+
+def _together() -> Iterator[Target]:
+    for place in ("ext4", "xfs", "btrfs"):
+        of, to = (
+            Key("together", place, "power", label, "enqueue_many")
+            for label in ("trio-multispool, enqueue_many", "bare loop, syncfs")
+        )
+        yield Target(f"enqueue_many of 100, of the syncfs limit, {place}", of, to, 0.8, 0.95)
+
+
+def _waking() -> Iterator[Target]:
+    for backend in ("trio", "asyncio"):
+        for what, most, aim in (("p50", 0.5, 0.3), ("p99", 2, 1), ("idle", 0.1, 0.01)):
+            key = Key("waking", "ext4", "process", backend, what)
+            yield Target(f"waking, {what}, {backend}", key, None, most, aim, at_most=True)
+
+
+def _large() -> Iterator[Target]:
+    for what in ("enqueue", "claim and remove"):
+        name = f"{what}, a million waiting, times a thousand waiting"
+        yield Target(name, _backlog(what), _backlog(what, "1,000 waiting"), 1.3, 1.1, at_most=True)
+    yield Target("first claim, a million waiting, s", _backlog("first claim"), None, 2, 1, at_most=True)
+    yield Target("memory, a million waiting, MB", _backlog("memory"), None, 250, 150, at_most=True)
+
+
+def _consumers() -> Iterator[Target]:
+    """Compare sixteen with each smaller number, so with the best of them too."""
+    for place, level in (("ext4", "power"), ("tmpfs", "process")):
+        for fewer in (1, 2, 4, 8):
+            of, to = (Key("consumers", place, level, f"{workers} processes", "remove") for workers in (16, fewer))
+            yield Target(f"16 consumer processes, of {fewer}, {place}", of, to, 0.9, 1)
+
+
+def _importing() -> Iterator[Target]:
+    of, to = (
+        Key("import", "tmpfs", "process", "import", modules) for modules in ("trio_multispool", "trio, anyio, msgspec")
+    )
+    yield Target("import, times what it needs", of, to, 1.3, 1.1, at_most=True)
+
+
+TARGETS = (*_durable(), *_in_memory(), *_together(), *_waking(), *_large(), *_consumers(), *_importing())
+
+
+def shortfalls(baseline: Report, report: Report) -> Iterator[tuple[Target, float, float, float]]:
+    """Tell which targets' ratios are worse than they were, by more than their noise: then, now, and the noise.
+
+    The noise of a ratio is twice the standard error of the difference of two medians, taken from the median absolute
+    deviations of both runs, and at least a tenth of what it was: with five rounds, less means nothing.
+    """
+    for target in TARGETS:
+        before, now = target.values(baseline), target.values(report)
+        if before is None or now is None:
+            continue
+        then = statistics.median(before)
+        noise = max(2 * (_error(before) ** 2 + _error(now) ** 2) ** 0.5, then / 10)
+        worse = (statistics.median(now) - then) * (1 if target.at_most else -1)
+        if worse > noise:
+            yield target, then, statistics.median(now), noise
+
+
+def _error(values: list[float]) -> float:
+    """Return the standard error of the median, if the values are about normal, by their median absolute deviation."""
+    middle = statistics.median(values)
+    deviation = 1.4826 * statistics.median(abs(value - middle) for value in values)
+    return 1.2533 * deviation / len(values) ** 0.5
