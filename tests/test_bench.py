@@ -62,7 +62,7 @@ def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_what_is_measured_again_takes_the_place_of_what_was() -> None:
     """And the rest stays."""
     merged = report(one=[1.0], other=[2.0]).merged(report(one=[3.0]))
-    assert {one.key.label: one.values for one in merged.series} == {"one": [3.0], "other": [2.0]}
+    assert [(one.key.label, one.values) for one in merged.series] == [("other", [2.0]), ("one", [3.0])]
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,13 @@ def test_what_is_worse_than_the_noise_falls_short(now: tuple[float, ...], worse:
     """By more than both runs' noise, and more than a tenth; otherwise nothing is said."""
     found = list(shortfalls(of_first_target(1.0, 1.1, 0.9, 1.05, 0.95), of_first_target(*now)))
     assert [target for target, *_ in found] == ([TARGETS[0]] if worse else [])
+
+
+def test_less_than_a_tenth_is_never_worse() -> None:
+    """However alike the rounds are."""
+    before = of_first_target(*[1.0] * 5)
+    assert list(shortfalls(before, of_first_target(*[0.91] * 5))) == []
+    assert [target for target, *_ in shortfalls(before, of_first_target(*[0.89] * 5))] == [TARGETS[0]]
 
 
 def test_less_can_be_better() -> None:
