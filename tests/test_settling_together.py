@@ -193,3 +193,50 @@ def test_nothing_to_settle_is_nothing(store: Any, calls: FailingCalls) -> None:
     calls.made.clear()
     assert store.settle([]) == []
     assert calls.made == []
+
+
+# What dead owners left under the names
+
+
+def leave(path: Path, *names: str) -> None:
+    """Leave files in `.tmp`, as those do who are killed while they write."""
+    for name in names:
+        (path / "spool" / ".tmp" / name).touch()
+
+
+def test_what_was_left_under_the_names_goes_with_them(store: Any, calls: FailingCalls, tmp_path: Path) -> None:
+    """`.tmp` is listed once for all; what lies there under these names is deleted, and nothing else."""
+    held = claimed(store, "a", "b", "c")
+    leave(tmp_path, "a", ".data.b", ".notes.c", "somebody-else")
+    calls.made.clear()
+    assert store.settle([removing(one) for one in held]) == [None] * 3
+    assert [path.name for path in (tmp_path / "spool" / ".tmp").iterdir()] == ["somebody-else"]
+    touched = [(call, path) for call, path in calls.made if "/.tmp/" in path]
+    assert sorted(path.rpartition("/")[2] for call, path in touched if call == "unlink") == [".data.b", ".notes.c", "a"]
+
+
+def test_one_alone_looks_at_nothing_else(store: Any, calls: FailingCalls, tmp_path: Path) -> None:
+    """Three calls are quicker than a listing."""
+    [held] = claimed(store, "a")
+    leave(tmp_path, ".data.a")
+    calls.made.clear()
+    assert store.settle([removing(held)]) == [None]
+    assert list((tmp_path / "spool" / ".tmp").iterdir()) == []
+    assert not [call for call, _ in calls.made if call == "scan"]
+
+
+def test_a_crowded_directory_is_not_listed_to_its_end(store: Any, tmp_path: Path) -> None:
+    """Everything is deleted by its name then."""
+    held = claimed(store, "a", "b")
+    leave(tmp_path, *(f"other-{number}" for number in range(100)), "a", ".notes.b")
+    assert store.settle([removing(one) for one in held]) == [None, None]
+    assert not any("other" not in path.name for path in (tmp_path / "spool" / ".tmp").iterdir())
+
+
+def test_a_listing_that_fails_is_no_trouble(store: Any, calls: FailingCalls, tmp_path: Path) -> None:
+    """Everything is deleted by its name."""
+    held = claimed(store, "a", "b")
+    leave(tmp_path, "a", ".notes.b")
+    with calls.failing("scan", errno.EIO, "/.tmp"):
+        assert store.settle([removing(one) for one in held]) == [None, None]
+    assert list((tmp_path / "spool" / ".tmp").iterdir()) == []

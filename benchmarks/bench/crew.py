@@ -64,6 +64,10 @@ def _together(crew: list[subprocess.Popen[str]], phase: Phase, entries: int) -> 
     shared = phase in {"enqueue", "enqueue_many"}
     for process in crew:
         _ = process.stdin.write(f"{phase} {entries // len(crew) if shared else entries}\n")
+    for process in crew:
+        _ = _line(process)
+    for process in crew:
+        _ = process.stdin.write("go\n")
     took = [msgspec.json.decode(_line(process), type=Took) for process in crew]
     done = sum(one.done for one in took)
     if done != entries // len(crew) * len(crew) and done != entries:

@@ -132,6 +132,8 @@ class Core(Generic[Q, M, D, A]):
         try:
             return await self._settlements.run(operation, work, of=of)
         finally:
+            if self.hooks is not None:
+                self.hooks.tell_noted()  # of what was checked out in the same hop
             self._end()
 
     async def settle_all(self, works: Sequence[tuple[str, Settling, object]]) -> list[Answer[None]]:

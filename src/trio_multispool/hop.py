@@ -102,14 +102,13 @@ class Transaction(Generic[T]):
     @property
     def started(self) -> bool:
         """Whether the worker thread has begun."""
-        with self._mutex:
-            return self._stage in (_Stage.RUNNING, _Stage.DONE)
+        stage = self._stage
+        return stage is _Stage.RUNNING or stage is _Stage.DONE
 
     @property
     def done(self) -> bool:
         """Whether the worker thread has finished."""
-        with self._mutex:
-            return self._stage is _Stage.DONE
+        return self._stage is _Stage.DONE
 
     def withdraw(self) -> None:
         """Ask a transaction that has not committed not to."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from trio_multispool.errors import SpoolError, Trouble
     from trio_multispool.hop import BeforeCommit
     from trio_multispool.results import Result
+    from trio_multispool.succession import Succession
 
 Q = TypeVar("Q", bound=enum.Enum)
 M = TypeVar("M")
@@ -74,8 +75,9 @@ class Intake(Generic[Q, M, D]):
         self._listing: Listing[M] = Listing(core, queue.value)
         self._jobs: dict[CheckedOutEntry[Q, M, D], None] = {}
         self._unreturned: list[SpoolError] = []
-        self._passes: weakref.WeakSet[Given] = weakref.WeakSet()
+        self._passes: list[weakref.ref[Given]] = []
         self._fetchers: weakref.WeakSet[Fetcher] = weakref.WeakSet()
+        self._successions: weakref.WeakSet[Succession[Q, M, D]] = weakref.WeakSet()
         self._recovered_at = float("-inf")
         self._tasks: TaskGroup | None = None
         self._takes: set[anyio.CancelScope] = set()
@@ -108,7 +110,8 @@ class Intake(Generic[Q, M, D]):
 
     def begin_pass(self, given: Given) -> None:
         """Keep the names given in a pass for as long as they may come back to the queue."""
-        self._passes.add(given)
+        self._passes = [each for each in self._passes if each() is not None]
+        self._passes.append(weakref.ref(given))
 
     def begin_fetching(self, fetcher: Fetcher) -> None:
         """Run what fetches for an iteration, in a task of the reader's own."""
@@ -116,6 +119,10 @@ class Intake(Generic[Q, M, D]):
         assert self._tasks is not None, "checked above"  # noqa: S101  # for the type checkers
         self._fetchers.add(fetcher)
         _ = self._tasks.start_soon(fetcher.fetch)
+
+    def begin_succession(self, succession: Succession[Q, M, D]) -> None:
+        """Return what an iteration's settlements have checked out when the block is left, if it has not done so."""
+        self._successions.add(succession)
 
     def most_at_a_time(self) -> int:
         """Return how many entries may be taken in one go."""
@@ -182,7 +189,11 @@ class Intake(Generic[Q, M, D]):
             found = answer.value
             if isinstance(found, list):
                 if found or self.stopped:
-                    return Ok(await self._in_hand(found, began))
+                    jobs = [self.in_hand(one, began) for one in found]
+                    if self.closed:  # left by another task while the thread was at work
+                        await self.give_back(jobs)
+                        self.check_open()
+                    return Ok(jobs)
             elif not wait:
                 return Ok([])
             else:
@@ -193,21 +204,34 @@ class Intake(Generic[Q, M, D]):
                     await activity.wait(queue, seen, timeout)
                 question, seen = Question(), activity.seen(queue)
 
-    async def _in_hand(self, claimed: list[Claimed[M]], began: float) -> list[CheckedOutEntry[Q, M, D]]:
-        jobs = [
-            CheckedOutEntry(
-                self._core, self.queue, one.claim, one.metadata, on_settled=self._on_settled, carried=one.carried
-            )
-            for one in claimed
-        ]
+    def in_hand(self, claimed: Claimed[M], began: float) -> CheckedOutEntry[Q, M, D]:
+        """Make a job of what was checked out; `began` is when that began, by the clock of the hooks."""
+        job = CheckedOutEntry(
+            self._core,
+            self.queue,
+            claimed.claim,
+            claimed.metadata,
+            on_settled=self._on_settled,
+            carried=claimed.carried,
+        )
         if self._core.hooks is not None:
-            for job in jobs:
-                job._tell_checked_out(began)  # noqa: SLF001  # one thing in several files
-        if self.closed:  # left by another task while the thread was at work
-            await self.give_back(jobs)
-            self.check_open()
-        self._jobs.update(dict.fromkeys(jobs))
-        return jobs
+            job._tell_checked_out(began)  # noqa: SLF001  # one thing in several files
+        if not self.closed:  # else it goes back at once
+            self._jobs[job] = None
+        return job
+
+    def now(self) -> float:
+        """Return the time by the clock of the hooks, if there are any."""
+        hooks = self._core.hooks
+        return 0.0 if hooks is None else hooks.now()
+
+    def claim_listed(self, given: Given | None) -> Claimed[M] | None:
+        """Check out the next entry that has been listed already, if it is to be had; in a worker thread."""
+        return self._listing.claim_listed(given, stopped=lambda: self.stopped)
+
+    def take_back(self, claimed: Claimed[M], given: Given | None) -> None:
+        """Release an entry that nobody will get; in a worker thread."""
+        self._listing.take_back([claimed], given)
 
     def _claim(  # noqa: PLR0913  # what the loop knows and the thread does not
         self,
@@ -237,18 +261,24 @@ class Intake(Generic[Q, M, D]):
         if isinstance(claimed, list):
             self._listing.take_back(claimed, given)
 
+    @property
+    def recovery_is_due(self) -> bool:
+        """Whether the next look is to look for entries of dead owners too."""
+        return anyio.current_time() - self._recovered_at >= RECOVERY_INTERVAL
+
     def _is_time_to_recover(self) -> bool:
-        now = anyio.current_time()
-        if now - self._recovered_at < RECOVERY_INTERVAL:
-            return False
-        self._recovered_at = now
-        return True
+        due = self.recovery_is_due
+        if due:
+            self._recovered_at = anyio.current_time()
+        return due
 
     def _on_settled(self, job: CheckedOutEntry[Q, M, D], destination: str | None) -> None:
         self._jobs.pop(job, None)
         if destination != self.queue.value:
-            for given in self._passes:
-                given.discard(job.name)
+            for each in self._passes:
+                given = each()
+                if given is not None:
+                    given.discard(job.name)
 
     # Giving back
 
@@ -266,7 +296,9 @@ class Intake(Generic[Q, M, D]):
         self.wake()
         cancelled: BaseException | None = None
         try:
-            for closing in (*(fetcher.close for fetcher in list(self._fetchers)), self._end_takes, self._return_all):
+            fetchers = [fetcher.close for fetcher in list(self._fetchers)]
+            successions = [succession.close for succession in list(self._successions)]
+            for closing in (*fetchers, *successions, self._end_takes, self._return_all):
                 try:
                     await closing()
                 except anyio.get_cancelled_exc_class() as error:  # asyncio's own: the rest is closed all the same

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
 
 import anyio
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from trio_multispool.handling import handle
 from trio_multispool.listing import Given
 from trio_multispool.results import Err, Ok
+from trio_multispool.succession import Succession
 from trio_multispool.supply import Supply
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from trio_multispool.errors import Trouble
     from trio_multispool.handling import Work
     from trio_multispool.intake import Intake
@@ -39,6 +43,8 @@ class Jobs(Generic[Q, M, D]):
         self._wait = wait
         self._ended = False
         self._given = None if wait else Given()
+        self.succession: Succession[Q, M, D] | None = None
+        """What the settlements of this iteration check out, if they do."""
         if self._given is not None:
             intake.begin_pass(self._given)
 
@@ -61,6 +67,10 @@ class Jobs(Generic[Q, M, D]):
         if self._ended:
             await checkpoint()
             return Ok(None)
+        if self.succession:
+            await checkpoint_if_cancelled()  # the settlement before was a checkpoint
+            [job] = self.succession.take()
+            return Ok(job)
         answer = await self._intake.dequeue(self._given, wait=self._wait)
         if self._ended and isinstance(answer, Ok) and answer.value is not None:
             _ = await answer.value._give_back()  # noqa: SLF001  # one thing in several files
@@ -70,10 +80,23 @@ class Jobs(Generic[Q, M, D]):
     def end(self) -> None:
         """Give no more jobs: one of those that were given has failed, and must not come round at once."""
         self._ended = True
+        if self.succession is not None:
+            self.succession.end()
+
+    @contextlib.asynccontextmanager
+    async def succeeding(self) -> AsyncGenerator[Jobs[Q, M, D]]:
+        """Have each job's settlement check out the next one, within a block that has one task draw the jobs."""
+        self.succession = Succession(self._intake, self._given)
+        try:
+            yield self
+        finally:
+            await self.succession.close()
 
 
 class _Source(Protocol[Q, M, D]):
     """Where the tasks of an iteration draw their jobs from: `Jobs` or a `Supply`."""
+
+    succession: Succession[Q, M, D] | None
 
     async def next(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]: ...
 
@@ -85,7 +108,8 @@ async def work_off(
 ) -> Result[None, Any]:
     """Do the work on one entry after the other, in so many tasks; see `QueueReader.iter`."""
     if concurrency == 1 and not prefetch:  # nobody to share a hop with
-        return await _work_off(Jobs(intake, wait=wait), work)
+        async with Jobs(intake, wait=wait).succeeding() as jobs:
+            return await _work_off(jobs, work)
     async with Supply(intake, prefetch, wait=wait) as supply:
         if concurrency == 1:
             return await _work_off(supply, work)
@@ -115,8 +139,11 @@ async def _work_off(source: _Source[Q, M, D], work: Work[Q, M, D]) -> Result[Non
             return answer
         if answer.value is None:
             return Ok(None)
+        job = answer.value
+        if source.succession is not None:
+            job._succeed_with(source.succession)  # noqa: SLF001  # one thing in several files
         handled = await handle(
-            answer.value, work.handler, time_limit=work.time_limit, on_error=work.on_error, on_failure=source.end
+            job, work.handler, time_limit=work.time_limit, on_error=work.on_error, on_failure=source.end
         )
         if isinstance(handled, Err):
             return handled

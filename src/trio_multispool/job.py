@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from trio_multispool.hop import Answer, BeforeCommit
     from trio_multispool.results import Result
     from trio_multispool.storage.protocol import Claim, Settlement
+    from trio_multispool.succession import Succession
 
 Q = TypeVar("Q", bound=enum.Enum)
 M = TypeVar("M")
@@ -91,6 +92,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
         self._since: float | None = None
         self._carried = carried
         self._around: AbstractContextManager[object] | None = None
+        self._succession: Succession[Q, M, D] | None = None
         self.metadata: M = metadata
         """The metadata as it was checked out; `save` stores what it is by then, however it was changed."""
         self.data: DataFile[D] = DataFile(core, claim.name, claim, self._mutex)
@@ -236,11 +238,15 @@ class CheckedOutEntry(Generic[Q, M, D]):
         settlement: Callable[[BeforeCommit], Settlement[Claim]],
         destination: str | None,
     ) -> Answer[None]:
+        claim_next = None if self._succession is None else self._succession.prepare()
+
         def once(before_commit: BeforeCommit) -> Generator[Settlement[Claim]]:
             with self._mutex:  # another task may be writing the job's data in another thread
                 self._check()
                 self._attempt = how, destination
                 yield settlement(before_commit)
+            if claim_next is not None:
+                claim_next()
 
         began = self._now()
         try:
@@ -252,6 +258,10 @@ class CheckedOutEntry(Generic[Q, M, D]):
         self._failure = answer.error if isinstance(answer, Err) else None
         self._tell_if_failed(operation, answer, began)
         return answer
+
+    def _succeed_with(self, succession: Succession[Q, M, D]) -> None:  # pyright: ignore[reportUnusedFunction]  # `iteration` does
+        """Have the hop that settles this check out the next one."""
+        self._succession = succession
 
     def _check(self) -> None:
         if self.settled or self._let_go:
@@ -354,7 +364,8 @@ class CheckedOutEntry(Generic[Q, M, D]):
 
     async def _leave(self, exception: BaseException | None) -> None:
         if self.settled or self._let_go:
-            await cancel_shielded_checkpoint()
+            if self._succession is None:  # else settling it was a checkpoint a moment ago
+                await cancel_shielded_checkpoint()
             return
         failure = self._failure
         answer = await self._give_back()

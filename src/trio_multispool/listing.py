@@ -167,6 +167,22 @@ class Listing(Generic[M]):
             raise
         return claimed
 
+    def claim_listed(self, given: Given | None, *, stopped: Callable[[], bool]) -> Claimed[M] | None:
+        """Check out the first entry that can be had of those that are listed; in a worker thread.
+
+        `None`: there is none among the first that were tried, or it was `stopped`.
+        """
+        for _ in range(TRIES_AT_A_TIME):
+            if stopped():
+                return None
+            name = self._next_name()
+            if name is None:
+                return None
+            tried = self._try(name, _no_second_thoughts, given)
+            if tried is not None:
+                return tried
+        return None
+
     def take_back(self, claimed: list[Claimed[M]], given: Given | None) -> None:
         """Release entries that nobody will get, as if they had never been checked out; in a worker thread."""
         for one in reversed(claimed):
@@ -262,6 +278,10 @@ class Listing(Generic[M]):
             doublings = min(self._misses - MISSES_IN_ORDER, MOST_DOUBLINGS)
             if doublings > 0:
                 self._names.rotate(-random_below(min(2**doublings, len(self._names) + 1)))
+
+
+def _no_second_thoughts() -> None:
+    """Let a check-out take place: nobody withdraws it."""
 
 
 @contextlib.contextmanager

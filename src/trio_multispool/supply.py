@@ -17,11 +17,12 @@ import enum
 from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 import anyio
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from trio_multispool.listing import Given
 from trio_multispool.nursery import whatever_is_cancelled
 from trio_multispool.results import Err, Ok
+from trio_multispool.succession import Succession
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -58,6 +59,8 @@ class Supply(Generic[Q, M, D]):
         self._prefetch = prefetch
         self._wait = wait
         self._given = None if wait else Given()
+        self.succession: Succession[Q, M, D] | None = None if prefetch else Succession(intake, self._given)
+        """What the settlements of this iteration check out, if nothing is kept ready."""
         self._asking: collections.deque[_Request[Q, M, D]] = collections.deque()
         self._ready: collections.deque[CheckedOutEntry[Q, M, D]] = collections.deque()
         self._dry = False
@@ -98,7 +101,11 @@ class Supply(Generic[Q, M, D]):
             if self._begun:  # asyncio may have cancelled the task before its first step; if not, it ends at once
                 await whatever_is_cancelled(self._finished.wait)
         finally:  # what a task was given that was cancelled before it had it came back after the last look
-            await self._intake.give_back(self._ready)
+            try:
+                await self._intake.give_back(self._ready)
+            finally:
+                if self.succession is not None:
+                    await self.succession.close()
 
     # For those who ask
 
@@ -107,7 +114,10 @@ class Supply(Generic[Q, M, D]):
 
         **Cancellation**: cancelled means that nothing was taken.
         """
-        if self._over or self._ready:  # else it waits anyway
+        if self.succession:
+            await checkpoint_if_cancelled()  # the settlement before was a checkpoint
+            self._ready.extend(self.succession.take())
+        elif self._over or self._ready:  # else it waits anyway
             await checkpoint()
         if not self._over and self._ready:
             job = self._ready.popleft()
@@ -147,6 +157,8 @@ class Supply(Generic[Q, M, D]):
 
     def _end(self) -> None:
         self._ended = True
+        if self.succession is not None:
+            self.succession.end()
         self._scope.cancel()
 
     def poke(self) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bench.work import Level, Phase, Took, Work
 
 Kind = Literal["acknowledged", "destructive", "unclaimed"]
@@ -24,8 +26,11 @@ or whatever kills processes."""
 class Running(Protocol):
     """A system that is open in this process."""
 
-    def measure(self, phase: Phase, count: int) -> Took:
-        """Do a phase: enqueue so many entries, or work off so many of what is there (fewer, if others have them)."""
+    def measure(self, phase: Phase, count: int, ready: Callable[[], None]) -> Took:
+        """Do a phase: enqueue so many entries, or work off so many of what is there (fewer, if others have them).
+
+        `ready` is called before the clock runs; it returns when all other processes are ready too.
+        """
         ...
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from bench.work import QUEUES, Clock, metadata_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bench.work import Phase, Took, Work
 
 
@@ -38,9 +40,10 @@ class Blocking:
     def before(self, phase: Phase) -> None:
         """Get ready for a phase, before the clock runs."""
 
-    def measure(self, phase: Phase, count: int) -> Took:
+    def measure(self, phase: Phase, count: int, ready: Callable[[], None]) -> Took:
         """Do a phase."""
         self.before(phase)
+        ready()
         clock = Clock()
         done = 0
         if phase == "enqueue":

@@ -45,16 +45,17 @@ class Own:
             "save": self._save,
             "pipeline": self._pipeline,
         }
-        trio.run(self._run, None, 0)
+        trio.run(self._run, None, 0, lambda: None)
 
-    def measure(self, phase: Phase, count: int) -> Took:
+    def measure(self, phase: Phase, count: int, ready: Callable[[], None]) -> Took:
         """Do a phase."""
-        return trio.run(self._run, phase, count)
+        return trio.run(self._run, phase, count, ready)
 
-    async def _run(self, phase: Phase | None, count: int) -> Took | None:
+    async def _run(self, phase: Phase | None, count: int, ready: Callable[[], None]) -> Took | None:
         path = f"{self._work.folder}/spool"
         durability = Durability(self._work.level)
         async with (await Spool.create(path, NOTES, durability=durability)).unwrap() as spool:
+            ready()  # blocks: nothing else is to run
             return None if phase is None else await self._phases[phase](spool, count)
 
     async def _enqueue(self, spool: Spool, count: int) -> Took:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.locks import Lock
     from trio_multispool.storage.protocol import Enqueueing
     from trio_multispool.storage.sharing import Steps
+    from trio_multispool.storage.temporaries import Leftovers
 
 _TRIES: Final = 64
 """How often a reservation that vanished between two looks is tried again. Each time, another process made progress."""
@@ -115,12 +116,12 @@ def collect_leftovers(context: Context, name: str) -> None:
     clear_leftovers(context, name)
 
 
-def clear_leftovers(context: Context, name: str) -> None:
+def clear_leftovers(context: Context, name: str, leftovers: Leftovers | None = None) -> None:
     """Unlink what is kept under a name that is in no place; under its lock. The reservation stays."""
     layout = context.layout
-    unlink_if_there(layout, TEMPORARY, name)
-    for prefix in (DATA_PREFIX, NOTES_PREFIX):
-        unlink_if_there(layout, TEMPORARY, prefix + name)
+    for prefix in ("", DATA_PREFIX, NOTES_PREFIX):
+        if leftovers is None or leftovers.may_have(prefix + name):
+            unlink_if_there(layout, TEMPORARY, prefix + name)
     unlink_if_there(layout, DATA, name)
     unlink_if_there(layout, NOTES, name)
 

@@ -46,7 +46,7 @@ from trio_multispool.storage.recovery import collect_if_nowhere, drop_stale_copi
 from trio_multispool.storage.reserving import clear_leftovers
 from trio_multispool.storage.sharing import run_together
 from trio_multispool.storage.syncing import catch_up, committing
-from trio_multispool.storage.temporaries import unsafe_temporary
+from trio_multispool.storage.temporaries import Leftovers, unsafe_temporary
 from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
@@ -147,15 +147,17 @@ def _move_over_stale_copy(context: Context, queue: str, name: str) -> bool:
 
 def settle(context: Context, settlements: Sequence[Settlement[DirectoryClaim]]) -> list[BaseException | None]:
     """Settle several claims, sharing their syncs; return what each raised, or `None`."""
-    return run_together(context.syncs.together, [_settling(context, settlement) for settlement in settlements])
+    leftovers = Leftovers(context.layout, len(settlements))
+    operations = [_settling(context, settlement, leftovers) for settlement in settlements]
+    return run_together(context.syncs.together, operations)
 
 
-def _settling(context: Context, settlement: Settlement[DirectoryClaim]) -> Steps:
+def _settling(context: Context, settlement: Settlement[DirectoryClaim], leftovers: Leftovers) -> Steps:
     match settlement:
         case Saving(claim, queue, metadata, durability, before_commit):
             yield from save(context, claim, queue, metadata, durability=durability, before_commit=before_commit)
         case Removing(claim, durability, before_commit):
-            yield from remove(context, claim, durability=durability, before_commit=before_commit)
+            yield from remove(context, claim, leftovers, durability=durability, before_commit=before_commit)
         case _:
             release(context, settlement.claim)
 
@@ -236,7 +238,12 @@ def _new_metadata(context: Context, claim: DirectoryClaim, metadata: bytes | Non
 
 
 def remove(
-    context: Context, claim: DirectoryClaim, *, durability: Durability | None, before_commit: Callable[[], None]
+    context: Context,
+    claim: DirectoryClaim,
+    leftovers: Leftovers,
+    *,
+    durability: Durability | None,
+    before_commit: Callable[[], None],
 ) -> Steps:
     """Delete the entry: the metadata first, which commits it, and the reservation last."""
     syncs, name = context.syncs, claim.name
@@ -260,7 +267,7 @@ def remove(
                     yield (source,)
             if locked:
                 with context.tidying(name):
-                    clear_leftovers(context, name)
+                    clear_leftovers(context, name, leftovers if claim.lock is not None else None)
                     unlink_if_there(context.layout, REGISTRY, name)
         finally:
             claim.abandon()

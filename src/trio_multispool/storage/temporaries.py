@@ -13,17 +13,21 @@ import itertools
 from typing import TYPE_CHECKING, Final
 
 from trio_multispool.clock import process_token
-from trio_multispool.errors import EntryBusy
+from trio_multispool.errors import EntryBusy, SpoolError
 from trio_multispool.storage.files import begin_new, undo, unlink_if_there
 from trio_multispool.storage.layout import TEMPORARY, UNSAFE_PREFIX
 from trio_multispool.storage.locks import lock_temporary
 from trio_multispool.verdicts import Unavailable
+
+_FEW_ENOUGH: Final = 16
+"""`.tmp` is not listed beyond so many files for each name that is asked about: unlinking is quicker then."""
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from trio_multispool.storage.context import Context
     from trio_multispool.storage.files import OpenFile
+    from trio_multispool.storage.layout import Layout
     from trio_multispool.storage.locks import Lock
     from trio_multispool.storage.protocol import Content
 
@@ -72,3 +76,37 @@ def clear_dead_temporary(context: Context, name: str) -> bool:
     finally:
         lock.release()
     return True
+
+
+class Leftovers:
+    """What lies in `.tmp` under names whose locks are held: listed once for all of them, when it is first asked.
+
+    Only who holds an entry's lock writes there under its name. So what a listing does not show that was made under the
+    lock is not there, and need not be unlinked.
+    """
+
+    def __init__(self, layout: Layout, names: int) -> None:
+        """Begin with nothing listed, for so many names."""
+        self._layout = layout
+        self._most = names * _FEW_ENOUGH if names > 1 else 0
+        self._listed: frozenset[str] | None = None
+
+    def may_have(self, name: str) -> bool:
+        """Tell whether a file of this name may be there."""
+        if not self._most:
+            return True
+        if self._listed is None:
+            self._list()
+        return self._listed is None or name in self._listed
+
+    def _list(self) -> None:
+        try:
+            with self._layout.doing("list", TEMPORARY), self._layout.fresh_fd(TEMPORARY) as fd:
+                listed = frozenset(name for name, _, _ in itertools.islice(self._layout.calls.scan(fd), self._most + 1))
+        except SpoolError:  # it is not needed: unlinking tells the same, one by one
+            self._most = 0
+            return
+        if len(listed) > self._most:
+            self._most = 0
+        else:
+            self._listed = listed
