@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from helpers.spools import Envelope, Mail, names_in, quick_spool
-from trio_multispool import Ok, Release
-from trio_multispool.listing import TRIES_AT_A_TIME
+from helpers.calls import FailingCalls
+from helpers.spools import Envelope, Mail, names_in, put, quick_spool
+from trio_multispool import Ok, Release, Remove
+from trio_multispool.listing import GONE_FROM_A_STALE_LISTING, NAMES_PER_GONE, TRIES_AT_A_TIME
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,3 +90,49 @@ async def test_a_reader_waits_that_cannot_have_any_of_many_entries(tmp_path):
     finally:
         for fd in held:
             os.close(fd)
+
+
+async def test_a_listing_of_which_others_have_had_most_is_made_again(tmp_path):
+    """After a few that are gone, and not after all of them: each of many consumers would miss what the others had."""
+    gone = GONE_FROM_A_STALE_LISTING * 5
+    calls = FailingCalls()
+    async with (
+        await filled(tmp_path / "spool") as other,
+        await quick_spool(tmp_path / "spool", system_calls=calls) as spool,
+    ):
+        handled = []
+
+        async def handle(metadata: Envelope, _data: Any) -> Remove:
+            handled.append(metadata.recipient)
+            if len(handled) == 1:  # when the listing has been made
+                for entry in (await other.entries(Mail.SEND)).unwrap()[:gone]:
+                    (await entry.direct.remove()).unwrap()
+                _ = await put(other, Mail.SEND, "a-later-one")
+            return Remove()
+
+        async with spool.reader(Mail.SEND) as reader:
+            calls.made.clear()
+            assert await reader.iter_available(handle) == Ok(None)
+    assert sorted(handled[1:-1], key=int) == [f"{number}" for number in range(gone + 1, MANY)]
+    assert handled[-1] == "a-later-one", "it is in the queue since, and a listing that is made again has it"
+    missed = sum(call == "open" and "/.registry/" in path for call, path in calls.made) - len(handled)
+    assert GONE_FROM_A_STALE_LISTING <= missed < gone / 2
+    assert MANY < GONE_FROM_A_STALE_LISTING * NAMES_PER_GONE, "few enough names for that"
+
+
+async def test_a_listing_is_not_made_again_for_what_is_busy(tmp_path):
+    """It would have the same names."""
+    calls = FailingCalls()
+    async with await filled(tmp_path / "spool"), await quick_spool(tmp_path / "spool", system_calls=calls) as spool:
+        registry = tmp_path / "spool" / ".registry"
+        locks = [os.open(registry / name, os.O_RDONLY) for name in sorted(os.listdir(registry))[: MANY // 2]]
+        try:
+            for lock in locks:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            calls.made.clear()
+            async with spool.reader(Mail.SEND) as reader:
+                (await reader.dequeue_available()).unwrap()
+        finally:
+            for lock in locks:
+                os.close(lock)
+    assert sum(call == "regular_files" and path.endswith("/send") for call, path in calls.made) == 1

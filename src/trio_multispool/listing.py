@@ -35,6 +35,12 @@ M = TypeVar("M")
 TRIES_AT_A_TIME: Final = 100
 """After so many entries that could not be had, the hop ends: it cannot be cancelled, and the next one asks first."""
 
+GONE_FROM_A_STALE_LISTING: Final = 16
+"""When so many were gone that the listing has, the queue may be listed again..."""
+
+NAMES_PER_GONE: Final = 32
+"""... if that is no more names for each of them: to list one takes about a thirtieth of what it takes to miss one."""
+
 MISSES_IN_ORDER: Final = 2
 """How many misses in a row skip nothing."""
 
@@ -116,7 +122,8 @@ class Listing(Generic[M]):
         self._names: collections.deque[str] = collections.deque()
         self._complained: set[str] = set()
         self._left_alone: set[str] = set()
-        self._misses = 0
+        self._misses = 0  # in a row
+        self._gone = 0  # of those that the queue had when it was listed
         self._in_question: set[str] = set()  # taken from the names, and the answer is not yet known
         self._busy: set[str] = set()
 
@@ -144,7 +151,7 @@ class Listing(Generic[M]):
         tries = 0
         try:
             while not stopped() and (not claimed or len(claimed) < wanted()):
-                name = self._next_name()
+                name = self._next_name(wait=wait)
                 if name is not None:
                     tried = self._try(name, before_commit, given)
                     tries += 1
@@ -175,7 +182,7 @@ class Listing(Generic[M]):
         for _ in range(TRIES_AT_A_TIME):
             if stopped():
                 return None
-            name = self._next_name()
+            name = self._next_name(wait=True)
             if name is None:
                 return None
             tried = self._try(name, _no_second_thoughts, given)
@@ -192,13 +199,24 @@ class Listing(Generic[M]):
             with self._mutex:
                 self._names.appendleft(one.claim.name)
 
-    def _next_name(self) -> str | None:
+    def _next_name(self, *, wait: bool) -> str | None:
         with self._mutex:
+            if self._is_stale():
+                with _no_directory_is_empty(wait=wait):
+                    self._names = collections.deque(self._core.storage.names(self._queue))
+                self._gone = 0
             if not self._names:
                 return None
             name = self._names.popleft()
             self._in_question.add(name)
             return name
+
+    def _is_stale(self) -> bool:
+        """Tell whether so much of the listing has gone to others that listing again is quicker than missing the rest.
+
+        Each of many consumers would try every name otherwise, and have a few of them.
+        """
+        return self._gone >= GONE_FROM_A_STALE_LISTING and len(self._names) <= self._gone * NAMES_PER_GONE
 
     def _list(self, *, wait: bool) -> float | None:
         """List the queue, unless another thread has done so meanwhile; return how long it took, in seconds."""
@@ -208,6 +226,7 @@ class Listing(Generic[M]):
             elapsed = stopwatch()
             with _no_directory_is_empty(wait=wait):
                 self._names.extend(self._core.storage.names(self._queue))
+            self._gone = 0
             self._busy.intersection_update(self._names)
             return elapsed()
 
@@ -257,7 +276,7 @@ class Listing(Generic[M]):
                 _LOG.warning("passed over: %s", error, extra=fields)
             return None
         if isinstance(claim, Unavailable):
-            self._make_way()
+            self._make_way(claim)
             return claim
         try:
             return Claimed(claim, self._core.decode_or_set_aside(claim), self._core.carried(claim))
@@ -266,7 +285,7 @@ class Listing(Generic[M]):
                 self._left_alone.add(name)
             return None
 
-    def _make_way(self) -> None:
+    def _make_way(self, claim: Unavailable) -> None:
         """Go on at some distance, because others are working off the same listing; what is skipped comes last.
 
         The distance is drawn from a range that doubles with each miss in a row, as in exponential backoff: many readers
@@ -275,6 +294,7 @@ class Listing(Generic[M]):
         """
         with self._mutex:
             self._misses += 1
+            self._gone += claim is Unavailable.GONE
             doublings = min(self._misses - MISSES_IN_ORDER, MOST_DOUBLINGS)
             if doublings > 0:
                 self._names.rotate(-random_below(min(2**doublings, len(self._names) + 1)))
