@@ -11,12 +11,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.to_thread
 import pytest
 import trio
 
 from helpers.gates import breathe
-from trio_multispool import Err, Ok, TooManyOpenFiles, batching
+from trio_multispool import Err, Ok, TooManyOpenFiles, batching, hop, threads
 from trio_multispool.batching import LARGEST_BATCH, Batches
 
 if TYPE_CHECKING:
@@ -352,15 +351,15 @@ async def test_a_thread_that_cannot_be_started_fails_its_leader_only(
     """The others are led by the next one, and the way is free afterwards."""
     settling.store.hold()
     failures: list[str] = []
-    run_sync = anyio.to_thread.run_sync
+    start = threads.start
     failing = True
 
-    async def run_sync_or_fail(*arguments: Any, **options: Any) -> Any:
+    def start_or_fail(*arguments: Any) -> None:
         nonlocal failing
         if failing:
             failing = False
             raise RuntimeError("can't start new thread")
-        return await run_sync(*arguments, **options)
+        start(*arguments)
 
     async def settle(name: str) -> None:
         try:
@@ -375,7 +374,7 @@ async def test_a_thread_that_cannot_be_started_fails_its_leader_only(
             tasks.start_soon(settle, name)
             await settling.waiting(number + 1)
         with monkeypatch.context() as patched:
-            patched.setattr("trio_multispool.hop.anyio.to_thread.run_sync", run_sync_or_fail)
+            patched.setattr(threads, "start", start_or_fail)
             settling.store.go()
             while failing:
                 await anyio.lowlevel.checkpoint()
@@ -666,12 +665,12 @@ async def test_how_large_a_batch_may_be_is_asked_for_each(settling: Settling) ->
 
 
 def interrupted_at(line: int) -> tuple[bool, list[str]]:
-    """Run a batch, and send SIGINT at the n-th line of the module; tell whether it came to that, and what was done."""
+    """Run a batch, and send SIGINT at the n-th line of the modules; tell whether it came to that, and what was done."""
     settling, left, hit = Settling(), line, False
 
     def trace(frame: Any, event: str, _argument: Any) -> Any:
         nonlocal left, hit
-        if frame.f_code.co_filename != batching.__file__:
+        if frame.f_code.co_filename not in (batching.__file__, hop.__file__):
             return None
         if event == "line" and not hit:
             left -= 1

@@ -115,6 +115,8 @@ async def test_a_listing_of_which_others_have_had_most_is_made_again(tmp_path):
             assert await reader.iter_available(handle) == Ok(None)
     assert sorted(handled[1:-1], key=int) == [f"{number}" for number in range(gone + 1, MANY)]
     assert handled[-1] == "a-later-one", "it is in the queue since, and a listing that is made again has it"
+    listings = sum(call == "regular_files" and path.endswith("/send") for call, path in calls.made)
+    assert 3 <= listings <= 5, "at first, again, and to see that nothing is left"
     missed = sum(call == "open" and "/.registry/" in path for call, path in calls.made) - len(handled)
     assert GONE_FROM_A_STALE_LISTING <= missed < gone / 2
     assert MANY < GONE_FROM_A_STALE_LISTING * NAMES_PER_GONE, "few enough names for that"

@@ -113,7 +113,6 @@ class Batches(Generic[S]):
         self._perform = perform
         self._limiter = limiter
         self._at_most = at_most
-        self._unlimited = anyio.CapacityLimiter(math.inf)  # one leads at a time
         self._pending: dict[Part[S, Any], None] = {}
         self._leader: Part[S, Any] | None = None
         self._taken: list[Part[S, Any]] = []
@@ -224,7 +223,7 @@ class Batches(Generic[S]):
             self._taken = batch
             batch += self._take(part)
             self._in_company = len(batch) > 1
-            cancellation = await hop.run_to_the_end(self._unlimited, (lambda: None) if insist else part.withdraw)
+            cancellation = await hop.run_in_own_thread((lambda: None) if insist else part.withdraw)
             _ = hop.result()
             return cancellation
 

@@ -194,10 +194,11 @@ class Enqueuing(Generic[Q, M, D, A]):
         for several in _apart(items, storage.enqueues_at_a_time()):
             parts = [Part(functools.partial(self._together, once, order, item), of=item.key) for item in several]
             work_off(parts, storage.enqueue_together)
-            made = [answer.value for answer in [*answers, *(part.value for part in parts)] if isinstance(answer, Ok)]
+            values = [part.value for part in parts]
             try:
                 answers += [part.result() for part in parts]
             except BaseException as error:  # passed on: of a name generator, or a cancellation
+                made = [answer.value for answer in [*answers, *values] if isinstance(answer, Ok)]
                 error.add_note(f"{len(made)} of {len(items)} entries have been enqueued: {', '.join(made)}")
                 raise
         return answers

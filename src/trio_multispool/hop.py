@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import math
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 import anyio
 import anyio.to_thread
 
+from trio_multispool import threads
 from trio_multispool.errors import SpoolError
 from trio_multispool.results import Err, Ok
+from trio_multispool.wakeup import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -181,6 +184,35 @@ class Hop(Transaction[T]):
         """Do the work in a thread. asyncio's own cancellation is raised at once, while the thread goes on."""
         await anyio.to_thread.run_sync(self.run, limiter=limiter)
 
+    async def run_in_own_thread(self, on_cancelled: Callable[[], None]) -> BaseException | None:
+        """Do the work in one of our own threads, whatever is cancelled; return a cancellation that came meanwhile.
+
+        Only asyncio's own is returned: what a scope cancels is told again at its next checkpoint. An interrupt is
+        raised when the work is done. Raises `RuntimeError` if no thread could be started.
+        """
+        ended, loop = anyio.Event(), running_loop()
+        threads.start(self.run, lambda: loop.call(ended.set))
+        cancellation: BaseException | None = None
+        interrupt: BaseException | None = None
+        shielded = False  # not before something is cancelled: a scope takes as long as all the rest
+        try:
+            while not ended.is_set():
+                try:
+                    await (_shielded(ended) if shielded else ended.wait())
+                except anyio.get_cancelled_exc_class() as cancelled:
+                    if anyio.current_effective_deadline() != -math.inf:  # else a scope is cancelled
+                        cancellation = cancellation or cancelled
+                        on_cancelled()
+                except BaseException as error:  # noqa: BLE001  # raised below
+                    interrupt = error
+                    on_cancelled()
+                shielded = True
+            if interrupt is not None:
+                raise interrupt
+            return cancellation
+        finally:
+            del cancellation, interrupt
+
     async def run_to_the_end(
         self, limiter: anyio.CapacityLimiter, on_cancelled: Callable[[], None] = lambda: None
     ) -> BaseException | None:
@@ -204,3 +236,8 @@ class Hop(Transaction[T]):
             return cancellation
         finally:
             del cancellation
+
+
+async def _shielded(event: anyio.Event) -> None:
+    with anyio.CancelScope(shield=True):
+        await event.wait()
