@@ -13,7 +13,6 @@ from trio_multispool.storage import (
     creation,
     data,
     direct,
-    examining,
     mending,
     noting,
     quarantined,
@@ -26,7 +25,6 @@ from trio_multispool.storage.carrying import carrier_of
 from trio_multispool.storage.context import Context
 from trio_multispool.storage.files import read_file
 from trio_multispool.storage.format import read_format
-from trio_multispool.storage.inventory import count, inventory
 from trio_multispool.storage.layout import DATA, REASONS, directory_of
 from trio_multispool.storage.locks import locks_at_a_time
 from trio_multispool.storage.protocol import Enqueueing, Removing, Saving
@@ -382,10 +380,14 @@ class DirectoryStorage:
 
     def inventory(self, queue: str | None = None, state: State | None = None) -> Iterator[Item]:
         """Yield every entry."""
+        from trio_multispool.storage.inventory import inventory  # noqa: PLC0415  # as in `examine`
+
         return inventory(self._layout, queue, state)
 
     def count(self, queue: str | None = None, state: State | None = None) -> int:
         """Count entries."""
+        from trio_multispool.storage.inventory import count  # noqa: PLC0415  # as in `examine`
+
         return count(self._layout, queue, state)
 
     def is_adopted(self) -> bool:
@@ -394,14 +396,20 @@ class DirectoryStorage:
 
     def examine(self, wanted: Wanted, judge: Judge) -> Iterator[Finding | None]:
         """Join the listings of all directories."""
+        from trio_multispool.storage import examining  # noqa: PLC0415  # for who looks; most programs never do
+
         return examining.examine(self._context, wanted, judge)
 
     def look_closely(self, name: str, judge: Judge) -> Traces:
         """Look a name up under its lock."""
+        from trio_multispool.storage import examining  # noqa: PLC0415  # for who looks; most programs never do
+
         return examining.look_closely(self._context, name, judge)
 
     def look_again(self, finding: Temporary | Foreign) -> Temporary | Foreign | None:
         """Look at a file once more."""
+        from trio_multispool.storage import examining  # noqa: PLC0415  # for who looks; most programs never do
+
         return examining.look_again(self._context, finding)
 
     def recover_name(self, name: str) -> Recovered | None:
