@@ -162,6 +162,14 @@ def test_a_single_entry_and_the_first_batch_are_synced_file_by_file() -> None:
     assert pace.prefers_whole(SMALLEST)
 
 
+def test_how_few_are_worth_it_depends_on_the_file_system() -> None:
+    """It is told, and counts from the first batch on."""
+    pace = Pace(2)
+    pace.note_each(4, 0.004)
+    assert not pace.prefers_whole(1)
+    assert pace.prefers_whole(2)
+
+
 def test_a_sync_of_the_whole_that_was_dear_is_left_alone_for_ever_longer() -> None:
     """Eight batches, then sixteen, and so on; each one that was not dear halves that."""
     pace = Pace()
@@ -193,6 +201,15 @@ def test_what_hardly_takes_any_time_is_never_dear(seconds: float, dear: bool) ->
     pace.note_each(10, 0.0001)
     pace.note_whole(10, seconds)
     assert pace.prefers_whole(10) is not dear
+
+
+@pytest.mark.parametrize(("seconds", "dear"), [(0.014, False), (0.016, True)])
+def test_less_is_noticed_of_a_few(seconds: float, dear: bool) -> None:
+    """One entry must not wait long for other programs' files."""
+    pace = Pace(3)
+    pace.note_each(3, 0.001)
+    pace.note_whole(3, seconds)
+    assert pace.prefers_whole(3) is not dear
 
 
 def test_dear_is_what_costs_more_than_twice_each_by_itself() -> None:
@@ -263,6 +280,16 @@ def test_a_batch_is_synced_by_one_call_where_that_can_be_relied_on(tmp_path: Pat
     assert calls.syncs() == ["sync_file_system", *(["sync"] if kind == EXT4 else []), "sync send"]
     enqueue(store, "send", "d")
     assert calls.syncs() == ["sync .data/d", "sync .tmp/d", "sync .data", "sync send"]
+    store.close()
+
+
+@pytest.mark.parametrize("kind", sorted(TRUSTED))
+def test_on_xfs_that_is_so_of_a_single_entry_too(tmp_path: Path, kind: int) -> None:
+    """Elsewhere one entry is synced file by file."""
+    store, calls = opened(tmp_path, kind)
+    assert several(store, "a") == [None]
+    by_itself = ["sync .data/a", "sync .tmp/a", "sync .data"]
+    assert calls.syncs() == [*(["sync_file_system"] if kind == XFS else by_itself), "sync send"]
     store.close()
 
 

@@ -30,17 +30,28 @@ if TYPE_CHECKING:
 EXT: Final = 0xEF53
 """ext2, ext3 and ext4, by the `f_type` of statfs(2)."""
 
-TRUSTED: Final = {EXT, 0x58465342, 0x9123683E}
-"""And XFS, and btrfs."""
+XFS: Final = 0x58465342
+
+BTRFS: Final = 0x9123683E
+
+TRUSTED: Final = {EXT, XFS, BTRFS}
+"""The file systems whose `syncfs` is relied on."""
 
 SMALLEST: Final = 4
-"""So many files and directories, those of two entries, are worth it; for one entry the two ways cost about the same."""
+"""So many files and directories, those of two entries, are worth it."""
+
+SMALLEST_ON_XFS: Final = 3
+"""There, those of one entry are: its enqueue took 0.7 times as long, where on ext4 it took longer (1.1) and on btrfs the
+same (medians of five, loop devices, `nox -s bench -- entries`)."""
 
 DEAR: Final = 2.0
 """Times what each file by itself would have cost: then other programs' files were written with ours."""
 
 NOTICEABLE: Final = 0.05
-"""Seconds; below that, nothing is dear."""
+"""Seconds; below that, nothing is dear..."""
+
+NOTICEABLE_EACH: Final = 0.005
+"""... nor below so many seconds for each file and directory: a single entry that waits for others' files is soon dear."""
 
 FIRST_PAUSE: Final = 8
 """For how many batches it is left alone when it was dear for the first time; twice as many each time after."""
@@ -54,15 +65,16 @@ WEIGHT: Final = 0.2
 class Pace:
     """Chooses between the two ways, by what they have cost so far. Pure: it is told all it knows."""
 
-    def __init__(self) -> None:
-        """Begin without knowing anything."""
+    def __init__(self, smallest: int = SMALLEST) -> None:
+        """Begin without knowing anything but how many files and directories are worth it at least."""
+        self._smallest = smallest
         self._each: float | None = None
         self._pause = 0
         self._next_pause = FIRST_PAUSE
 
     def prefers_whole(self, needs: int) -> bool:
         """Tell whether to sync the whole file system for so many files and directories."""
-        if needs < SMALLEST or self._each is None:
+        if needs < self._smallest or self._each is None:
             return False
         if self._pause:
             self._pause -= 1
@@ -76,7 +88,7 @@ class Pace:
 
     def note_whole(self, needs: int, seconds: float) -> None:
         """Learn what syncing the whole file system took."""
-        if seconds > NOTICEABLE and seconds > DEAR * needs * (self._each or 0.0):
+        if seconds > min(NOTICEABLE, NOTICEABLE_EACH * needs) and seconds > DEAR * needs * (self._each or 0.0):
             self.note_failure()
         else:  # not at once: a neighbour that writes now and then would make every other try dear
             self._next_pause = max(FIRST_PAUSE, self._next_pause // 2)
@@ -93,11 +105,11 @@ class WholeSync:
     def __init__(self, layout: Layout) -> None:
         """Look at the file system."""
         self._layout = layout
-        self._pace = Pace()
         self._kind: int | None = None
         with contextlib.suppress(OSError):  # what cannot be told is not relied on
             self._kind = layout.calls.file_system_type(layout.fd(""))
         self._usable = self._kind in TRUSTED
+        self._pace = Pace(SMALLEST_ON_XFS if self._kind == XFS else SMALLEST)
 
     def sync(self, needs: int, sync_each: Callable[[], None]) -> None:
         """Sync so many files and directories in one call, or else by `sync_each`."""
