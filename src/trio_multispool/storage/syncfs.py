@@ -41,8 +41,8 @@ SMALLEST: Final = 4
 """So many files and directories, those of two entries, are worth it."""
 
 SMALLEST_ON_XFS: Final = 3
-"""There, those of one entry are: its enqueue took 0.7 times as long, where on ext4 it took longer (1.1) and on btrfs the
-same (medians of five, loop devices, `nox -s bench -- entries`)."""
+"""There, those of one entry are: its enqueue took 0.7 times as long, where on ext4 it took longer (1.1 times) and on
+btrfs the same (medians of five, loop devices, `nox -s bench -- entries`)."""
 
 DEAR: Final = 2.0
 """Times what each file by itself would have cost: then other programs' files were written with ours."""
@@ -51,7 +51,7 @@ NOTICEABLE: Final = 0.05
 """Seconds; below that, nothing is dear..."""
 
 NOTICEABLE_EACH: Final = 0.005
-"""... nor below so many seconds for each file and directory: a single entry that waits for others' files is soon dear."""
+"""... nor below so many for each file and directory: a single entry that waits for others' files is soon dear."""
 
 FIRST_PAUSE: Final = 8
 """For how many batches it is left alone when it was dear for the first time; twice as many each time after."""
