@@ -81,7 +81,7 @@ async def test_a_task_cancelled_after_the_commit_is_undone_or_told(operation: Op
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 async def test_a_task_cancelled_before_it_ran_does_nothing(operation: Operation, tmp_path: Path) -> None:
-    """Cancelled before its first step: nothing happens."""
+    """Cancelled before its first step: nothing happens. After it, what can be withdrawn is."""
     async with await make_spool(tmp_path / "spool", ordered()) as spool, contextlib.AsyncExitStack() as stack:
         run = await operation.prepare(spool, stack)
         before = state_of(spool.path)
@@ -89,7 +89,7 @@ async def test_a_task_cancelled_before_it_ran_does_nothing(operation: Operation,
         async def wrapped() -> Any:
             return await run()
 
-        for steps in range(2):
+        for steps in range(2 if operation.withdraws else 1):  # after the first, a thread is at work
             task = asyncio.ensure_future(wrapped())
             for _ in range(steps):
                 await asyncio.sleep(0)
