@@ -330,3 +330,54 @@ def go_soon(hold: Any, tasks: Any) -> None:
         hold.go()
 
     tasks.start_soon(go)
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+async def test_a_stop_that_comes_while_the_next_one_is_checked_out_returns_it(concurrency: int, tmp_path: Path) -> None:
+    """It is not begun, and is back when the iteration has ended."""
+    gates = Gates()
+    async with await quick_spool(tmp_path / "spool", system_calls=gates) as spool:
+        await put(spool, Mail.SEND, *NAMES)
+        handled = Handled()
+        async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
+            next_one = gates.hold("move", f"send/.checkout/{concurrency}", after=True)
+
+            async def read() -> None:
+                assert await reader.iter(handled, concurrency=concurrency) == Ok(None)
+                assert checked_out(spool.path) == []
+
+            tasks.start_soon(read)
+            await next_one.reached()
+            reader.stop()
+            next_one.go()
+        assert str(concurrency) not in handled.names
+        assert await names_in(spool, Mail.SEND) == [name for name in NAMES if name not in handled.names]
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+async def test_a_spool_that_is_closed_meanwhile_hands_out_nothing(concurrency: int, tmp_path: Path) -> None:
+    """What was checked out is let go: its lock is free, and recovery puts it back."""
+    gates = Gates()
+    spool = await quick_spool(tmp_path / "spool", system_calls=gates)
+    await put(spool, Mail.SEND, *NAMES)
+    handled, ended = Handled(), []
+    next_one = gates.hold("move", f"send/.checkout/{concurrency}", after=True)
+
+    async def read() -> None:
+        async with spool.reader(Mail.SEND) as reader:
+            try:
+                await reader.iter(handled, concurrency=concurrency)
+            except (anyio.ClosedResourceError, ExceptionGroup) as error:
+                ended.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(read)
+        await next_one.reached()
+        spool.close()
+        next_one.go()
+    [error] = ended
+    for one in error.exceptions if isinstance(error, ExceptionGroup) else [error]:
+        assert isinstance(one, anyio.ClosedResourceError)
+    assert str(concurrency) not in handled.names
+    async with await quick_spool(tmp_path / "spool") as again:
+        assert await names_in(again, Mail.SEND) == [name for name in NAMES if name not in handled.names]

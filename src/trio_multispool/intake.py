@@ -101,6 +101,10 @@ class Intake(Generic[Q, M, D]):
             message = f"the block of the reader of queue {self.queue.value!r} has been left"
             raise anyio.ClosedResourceError(message)
 
+    def check_spool_open(self) -> None:
+        """Raise unless the spool is open."""
+        self._core.check_open()
+
     def wake(self) -> None:
         """End what waits, for a change or for a thread: the reader has been stopped."""
         for scope in self._takes:

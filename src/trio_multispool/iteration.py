@@ -67,7 +67,7 @@ class Jobs(Generic[Q, M, D]):
         if self._ended:
             await checkpoint()
             return Ok(None)
-        if self.succession:
+        if self.succession and not self._intake.stopped:
             await checkpoint_if_cancelled()  # the settlement before was a checkpoint
             [job] = self.succession.take()
             return Ok(job)

@@ -8,7 +8,8 @@ It takes what the reader's listing still has, and nothing else. To list the queu
 held and to meet trouble is left to the ordinary check-out, which the task falls back on if it finds nothing here.
 
 What was checked out for a task that does not come for it (it is cancelled, or the iteration has ended) is returned at
-the end, like all that an iteration has in hand and has not begun.
+the end, like all that an iteration has in hand and has not begun. What was raised for such a task, the next look at the
+queue meets again: the entry is where it was.
 """
 
 from __future__ import annotations
@@ -79,7 +80,11 @@ class Succession(Generic[Q, M, D]):
         self._intake.take_back(claimed, self._given)
 
     def take(self) -> list[CheckedOutEntry[Q, M, D]]:
-        """Return what was checked out since; raises what a codec raised that is no answer. In the event loop."""
+        """Return what was checked out since; raises what a codec raised that is no answer. In the event loop.
+
+        Raises `anyio.ClosedResourceError` if the spool was closed meanwhile; what was checked out is let go at the end.
+        """
+        self._intake.check_spool_open()
         if self._bug is not None:
             bug, self._bug = self._bug, None
             try:
