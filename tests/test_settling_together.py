@@ -240,3 +240,18 @@ def test_a_listing_that_fails_is_no_trouble(store: Any, calls: FailingCalls, tmp
     with calls.failing("scan", errno.EIO, "/.tmp"):
         assert store.settle([removing(one) for one in held]) == [None, None]
     assert list((tmp_path / "spool" / ".tmp").iterdir()) == []
+
+
+def test_notes_go_too_and_are_looked_for_once_where_there_are_none(
+    store: Any, calls: FailingCalls, tmp_path: Path
+) -> None:
+    """The directory may be made at any time: each batch looks again."""
+    first, second = claimed(store, "a", "b"), claimed(store, "c", "d")
+    calls.made.clear()
+    assert store.settle([removing(one) for one in first]) == [None, None]
+    assert [path for _, path in calls.made if path.endswith("/spool/.notes")] == [f"{tmp_path}/spool/.notes"]
+    (tmp_path / "spool" / ".notes").mkdir()
+    for name in ("c", "d", "other"):
+        (tmp_path / "spool" / ".notes" / name).touch()
+    assert store.settle([removing(one) for one in second]) == [None, None]
+    assert [path.name for path in (tmp_path / "spool" / ".notes").iterdir()] == ["other"]

@@ -37,8 +37,9 @@ SHARE_OF_DESCRIPTORS: Final = 8
 """At most one in so many of the descriptors that the process may have is kept in hand by what is taken in one go."""
 
 SHARE_OF_DESCRIPTORS_FOR_A_WHILE: Final = 3
-"""The same for what is open only until the end of one hop. (With the usual limit of 1,024, a hundred entries are enqueued
-in one go, with one round of syncs.)"""
+"""The same for what is open only until the end of one hop.
+
+With the usual limit of 1,024, a hundred entries are enqueued in one go, with one round of syncs."""
 
 
 def locks_at_a_time(descriptors_each: int = 1) -> int:

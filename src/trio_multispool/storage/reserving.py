@@ -123,7 +123,8 @@ def clear_leftovers(context: Context, name: str, leftovers: Leftovers | None = N
         if leftovers is None or leftovers.may_have(prefix + name):
             unlink_if_there(layout, TEMPORARY, prefix + name)
     unlink_if_there(layout, DATA, name)
-    unlink_if_there(layout, NOTES, name)
+    if leftovers is None or leftovers.may_have_notes():
+        unlink_if_there(layout, NOTES, name)
 
 
 def give_up(context: Context, reservation: DirectoryReservation) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from trio_multispool.clock import process_token
 from trio_multispool.errors import EntryBusy, SpoolError
 from trio_multispool.storage.files import begin_new, undo, unlink_if_there
-from trio_multispool.storage.layout import TEMPORARY, UNSAFE_PREFIX
+from trio_multispool.storage.layout import NOTES, TEMPORARY, UNSAFE_PREFIX
 from trio_multispool.storage.locks import lock_temporary
 from trio_multispool.verdicts import Unavailable
 
@@ -79,10 +79,10 @@ def clear_dead_temporary(context: Context, name: str) -> bool:
 
 
 class Leftovers:
-    """What lies in `.tmp` under names whose locks are held: listed once for all of them, when it is first asked.
+    """What may lie in `.tmp` and `.notes` under names whose locks are held: looked up once for all, when first asked.
 
-    Only who holds an entry's lock writes there under its name. So what a listing does not show that was made under the
-    lock is not there, and need not be unlinked.
+    Only who holds an entry's lock writes there under its name. So what was not there when the locks were held is not
+    there, and need not be unlinked.
     """
 
     def __init__(self, layout: Layout, names: int) -> None:
@@ -90,6 +90,13 @@ class Leftovers:
         self._layout = layout
         self._most = names * _FEW_ENOUGH if names > 1 else 0
         self._listed: frozenset[str] | None = None
+        self._notes: bool | None = None
+
+    def may_have_notes(self) -> bool:
+        """Tell whether any entry may have notes: most spools have none, and no directory for them."""
+        if self._notes is None:
+            self._notes = self._layout.optional_fd(NOTES) is not None
+        return self._notes
 
     def may_have(self, name: str) -> bool:
         """Tell whether a file of this name may be there."""
