@@ -10,8 +10,9 @@ import anyio
 import pytest
 
 from helpers.calls import FailingCalls
-from helpers.spools import Envelope, Mail, names_in, put, quick_spool
-from trio_multispool import Ok, Release, Remove
+from helpers.spools import MAIL, Envelope, Mail, names_in, put, quick_spool
+from trio_multispool import Ok, Release, Remove, Spoolable, prioritized_names
+from trio_multispool import listing as listing_module
 from trio_multispool.listing import GONE_FROM_A_STALE_LISTING, NAMES_PER_GONE, TRIES_AT_A_TIME
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ HOPS = 8
 """More than it takes to work the listing off once, and to look at what is left."""
 
 
-async def filled(path: Path) -> Any:
+async def filled(path: Path, spoolable: Any = MAIL) -> Any:
     """Make a spool with so many entries."""
-    spool = await quick_spool(path)
+    spool = await quick_spool(path, spoolable)
     for answer in await spool.enqueue_many(Mail.SEND, [(Envelope(f"{number}"), b"") for number in range(MANY)]):
         _ = answer.unwrap()
     return spool
@@ -67,14 +68,23 @@ async def test_a_pass_ends_that_has_given_all_entries_and_has_them_back(concurre
     assert len(await names_in(spool, Mail.SEND)) == MANY
 
 
-async def test_a_reader_waits_that_cannot_have_any_of_many_entries(tmp_path):
-    """All are locked by others: it works the listing off once, and waits, instead of listing on and on."""
-    spool = await filled(tmp_path / "spool")
-    held = [os.open(path, os.O_RDONLY) for path in (tmp_path / "spool" / ".registry").iterdir()]
+@pytest.mark.parametrize("names", [None, prioritized_names()])
+async def test_a_reader_waits_that_cannot_have_any_of_many_entries(names, monkeypatch, tmp_path):
+    """All are locked by others: it works the listing off once, and waits, instead of listing on and on.
+
+    Also where it is always time to list again, because names need not sort by time.
+    """
+    monkeypatch.setattr(listing_module, "LISTINGS_OF_WORK", 0)
+    spool = await filled(tmp_path / "spool", Spoolable(Mail, Envelope, bytes, names))
+    first, *others = await names_in(spool, Mail.SEND)
+    held = [os.open(tmp_path / "spool" / ".registry" / name, os.O_RDONLY) for name in others]
     try:
         for fd in held:
             fcntl.flock(fd, fcntl.LOCK_EX)
         async with spool.reader(Mail.SEND) as reader:
+            async with (await reader.dequeue()).unwrap() as job:
+                assert job.name == first
+                (await job.remove()).unwrap()
             bounded(reader)
             waits = anyio.Event()
 

@@ -8,6 +8,7 @@ if sys.platform == "win32":
     raise ImportError("trio-multispool needs flock and renames relative to directories, which Windows does not have")
 
 from trio_multispool.channel import ReceiveChannel, SendChannel
+from trio_multispool.clock import prioritized_names
 from trio_multispool.codecs import Bytes, DataCodec, Json, MessagePack, MetadataCodec, Text
 from trio_multispool.datafile import DataFile
 from trio_multispool.durability import Durability
@@ -40,9 +41,10 @@ from trio_multispool.errors import (
     UnsupportedFormat,
     WorldWritable,
 )
+from trio_multispool.generators import Prioritized, TimeOrdered
 from trio_multispool.handling import Handler
 from trio_multispool.job import CheckedOutEntry
-from trio_multispool.names import NameGenerator, Reserve, TimeOrdered
+from trio_multispool.names import NameGenerator, Reserve
 from trio_multispool.reader import QueueReader
 from trio_multispool.received import Received
 from trio_multispool.reservation import ReservedName, Use
@@ -86,6 +88,7 @@ __all__ = [
     "Ok",
     "OutOfSpace",
     "OwnershipLost",
+    "Prioritized",
     "QueueReader",
     "ReadOnlySpool",
     "ReceiveChannel",
@@ -115,4 +118,5 @@ __all__ = [
     "Use",
     "Verdict",
     "WorldWritable",
+    "prioritized_names",
 ]

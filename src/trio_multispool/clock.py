@@ -8,9 +8,10 @@ import secrets
 import time
 from typing import TYPE_CHECKING
 
-from trio_multispool.names import TimeOrdered
+from trio_multispool.generators import LEVELS, Prioritized, TimeOrdered
 
 if TYPE_CHECKING:
+    import datetime
     from collections.abc import Callable
 
 
@@ -38,6 +39,27 @@ def process_token() -> Callable[[], str]:
 def time_ordered_names() -> TimeOrdered:
     """Return the default name generator, on the system's clock."""
     return TimeOrdered(time.time_ns, process_token())
+
+
+def prioritized_names(*, levels: int = LEVELS, ageing: float | datetime.timedelta | None = None) -> Prioritized:
+    """Return a generator of names that sort by priority and then by time, on the system's clock.
+
+    - `levels`: how many priorities there are; 0 is the most urgent.
+    - `ageing`: how much earlier, in seconds or as a `timedelta`, an entry has to be made to come before one that is a
+      level more urgent. `None`, the default, is strict: an entry never comes before a more urgent one.
+
+    Give it to `Spoolable(…, names=…)`, and a priority to `enqueue`. All programs of a spool should use the same levels
+    and ageing: `Prioritized` tells how their names sort, and about starvation.
+
+    Raises `ValueError` for fewer than one level and for an ageing that is not above 0.
+
+    ```python
+    names = prioritized_names(ageing=60)
+    MAIL = Spoolable(queues=Mail, metadata=Envelope, data=bytes, names=names)
+    await spool.enqueue(Mail.SEND, newsletter, b"", name=Reserve(9))
+    ```
+    """
+    return Prioritized(time.time_ns, process_token(), levels=levels, ageing=ageing)
 
 
 def stopwatch() -> Callable[[], float]:

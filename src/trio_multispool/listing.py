@@ -1,8 +1,8 @@
 """Working off a listing: the names of a queue that are still to be tried, shared by the tasks of one reader.
 
 A listing is a hint: only the rename decides who has an entry. It is worked off in its order, which is by name, before
-the queue is listed again; entries that others took meanwhile are passed over, and whoever meets others goes on at
-some distance.
+the queue is listed again (but see `LISTINGS_OF_WORK`, for names that need not sort by time); entries that others took
+meanwhile are passed over, and whoever meets others goes on at some distance.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import msgspec
 from trio_multispool.clock import random_below, stopwatch
 from trio_multispool.errors import CorruptMetadata, SpoolError, StorageFailure, UnreadableEntry
 from trio_multispool.events import Event, about
+from trio_multispool.generators import sorts_last
 from trio_multispool.lifecycle import State
 from trio_multispool.storage.protocol import Claim
 from trio_multispool.verdicts import Unavailable
@@ -40,6 +41,10 @@ GONE_FROM_A_STALE_LISTING: Final = 16
 
 NAMES_PER_GONE: Final = 32
 """... if that is no more names for each of them: to list one takes about a thirtieth of what it takes to miss one."""
+
+LISTINGS_OF_WORK: Final = 20
+"""Where names need not sort by time, a queue is listed again when it was worked off for so many times as long as that
+takes: what sorts before all that is listed has to wait no longer, and listing takes a twentieth of the time."""
 
 MISSES_IN_ORDER: Final = 2
 """How many misses in a row skip nothing."""
@@ -126,6 +131,11 @@ class Listing(Generic[M]):
         self._gone = 0  # of those that the queue had when it was listed
         self._in_question: set[str] = set()  # taken from the names, and the answer is not yet known
         self._busy: set[str] = set()
+        names = core.spoolable.names
+        self._sorts_last = names is None or sorts_last(names)
+        self._listing_took = 0.0
+        self._since_listed = stopwatch()
+        self._claimed_of_it = False
 
     def claim(  # noqa: PLR0913  # what a reader knows and the thread does not
         self,
@@ -150,6 +160,7 @@ class Listing(Generic[M]):
         claimed: list[Claimed[M]] = []
         tries = 0
         try:
+            self._look_for_earlier(given, wait=wait)
             while not stopped() and (not claimed or len(claimed) < wanted()):
                 name = self._next_name(wait=wait)
                 if name is not None:
@@ -179,6 +190,7 @@ class Listing(Generic[M]):
 
         `None`: there is none among the first that were tried, or it was `stopped`.
         """
+        self._look_for_earlier(given, wait=True)
         for _ in range(TRIES_AT_A_TIME):
             if stopped():
                 return None
@@ -202,9 +214,7 @@ class Listing(Generic[M]):
     def _next_name(self, *, wait: bool) -> str | None:
         with self._mutex:
             if self._is_stale():
-                with _no_directory_is_empty(wait=wait):
-                    self._names = collections.deque(self._core.storage.names(self._queue))
-                self._gone = 0
+                self._list_now(wait=wait)
             if not self._names:
                 return None
             name = self._names.popleft()
@@ -223,12 +233,30 @@ class Listing(Generic[M]):
         with self._mutex:
             if self._names:
                 return None
-            elapsed = stopwatch()
-            with _no_directory_is_empty(wait=wait):
-                self._names.extend(self._core.storage.names(self._queue))
-            self._gone = 0
+            self._list_now(wait=wait)
             self._busy.intersection_update(self._names)
-            return elapsed()
+            return self._listing_took
+
+    def _look_for_earlier(self, given: Given | None, *, wait: bool) -> None:
+        """List the queue again, if it is time to and what came meanwhile may sort before what was listed.
+
+        Not in a pass, which would go over what it has given again each time; and not before an entry was had of the
+        last listing: a queue of which none can be had is not listed on and on.
+        """
+        if self._sorts_last or given is not None:
+            return
+        with self._mutex:
+            if self._names and self._claimed_of_it and self._since_listed() >= LISTINGS_OF_WORK * self._listing_took:
+                self._list_now(wait=wait)
+
+    def _list_now(self, *, wait: bool) -> None:
+        """List the queue; under the mutex."""
+        elapsed = stopwatch()
+        with _no_directory_is_empty(wait=wait):
+            self._names = collections.deque(self._core.storage.names(self._queue))
+        self._listing_took, self._since_listed = elapsed(), stopwatch()
+        self._gone = 0
+        self._claimed_of_it = False
 
     def _is_any_held(self, *, wait: bool) -> bool:
         with _no_directory_is_empty(wait=wait):
@@ -251,6 +279,7 @@ class Listing(Generic[M]):
                 busy = claimed is Unavailable.BUSY
                 return None
             self._misses = 0
+            self._claimed_of_it = True
             if given is None or given.add(name):
                 return claimed
             self._core.release_or_let_go(claimed.claim)  # given by another thread since it was looked up above

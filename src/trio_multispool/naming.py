@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 
 from trio_multispool._typing import TypeVar
 from trio_multispool.errors import EntryBusy, NameTaken, SpoolError
-from trio_multispool.names import MAX_ATTEMPTS, invalid_name, makes_none_twice
+from trio_multispool.generators import makes_none_twice
+from trio_multispool.names import MAX_ATTEMPTS, invalid_name
 from trio_multispool.reservation import ReservedName, Use
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import enum
 import threading
 from typing import TYPE_CHECKING, TypeVar, final
 
-from trio_multispool.names import time_ordered_name
+from trio_multispool.generators import time_ordered_name
 from trio_multispool.spoolable import Spoolable
 
 if TYPE_CHECKING:
