@@ -120,7 +120,7 @@ def test_links_between_pages_lead_somewhere(page):
 def test_the_api_page_has_every_public_name():
     """What can be imported from the package is documented."""
     page = (PROJECT / "docs" / "api.md").read_text(encoding="utf-8")
-    documented = re.findall(r"^\.\. (?:auto)?(?:class|exception|data):: (\w+)", page, re.MULTILINE)
+    documented = re.findall(r"^\.\. (?:auto)?(?:class|exception|data|function):: (\w+)", page, re.MULTILINE)
     assert sorted(documented) == sorted(trio_multispool.__all__)
 
 
