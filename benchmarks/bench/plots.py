@@ -79,9 +79,10 @@ def _beside_others(report: Report, place: str, level: str) -> pyplot.Figure | No
             found = rows[what][number]
             if found is None:
                 continue
-            bars = axis.barh(row, found.median, color=_colour(labels[number], level), height=0.7)
+            _ = axis.barh(row, found.median, color=_colour(labels[number], level), height=0.7)
             axis.errorbar(found.median, row, xerr=_spread(found), color=INK, linewidth=0.8, capsize=2)
-            axis.bar_label(bars, labels=[f" {found.median:,.0f}"], padding=3)
+            beside = {"xytext": (5, 0), "textcoords": "offset points", "verticalalignment": "center"}
+            _ = axis.annotate(f"{found.median:,.0f}", (max(found.values), row), **beside)
         axis.set_yticks(range(len(present)), [_named(labels[number], level) for number in reversed(present)])
         axis.set_title(f"{title} per second", fontsize=9)
         axis.margins(x=0.18)
