@@ -335,6 +335,8 @@ def test_fifty_checks_beside_producers_and_workers_report_nothing_and_then_each_
                 for kind, (plant, expected) in DAMAGE.items():
                     if kind in ("waiting too long", "a directory among temporary files"):
                         continue
+                    if kind.startswith("old temporary"):  # a reader of the company may collect it before it is found
+                        continue
                     plant(path, kind)
                     planted += expected(kind)
                 problems = await found(spool, Limits())
