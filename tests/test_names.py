@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import tempfile
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.naming import made_by_threads
 from helpers.processes import run_python
 from helpers.spools import ANNE, MAIL, Envelope, Mail, names_in, put, quick_spool, state_of
 from trio_multispool import Err, InvalidName, NameTaken, Reserve, Spoolable, TimeOrdered, Use
@@ -104,20 +103,8 @@ def test_a_generated_name_is_valid_short_and_can_be_read():
 def test_threads_that_share_a_generator_never_get_one_name_twice():
     """The generator may be called in several threads at once: a clock that never moves gives distinct names."""
     names = TimeOrdered(lambda: 0, lambda: "00000000")
-    made: list[list[str]] = [[] for _ in range(4)]
-    gate = threading.Barrier(4)
-
-    def make(mine: list[str]) -> None:
-        gate.wait()
-        mine.extend(names.next(None, 0) for _ in range(2000))
-
-    threads = [threading.Thread(target=make, args=(mine,)) for mine in made]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    everything = list(itertools.chain(*made))
-    assert len(set(everything)) == len(everything) == 8000
+    made = made_by_threads(4, lambda: [names.next(None, 0) for _ in range(2000)])
+    assert len(set(made)) == len(made) == 8000
 
 
 def test_a_forked_child_makes_names_with_a_token_of_its_own():

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import itertools
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.naming import made_by_threads
 from helpers.spools import ANNE, Envelope, Mail, names_in, quick_spool, state_of
 from trio_multispool import Prioritized, Release, Remove, Reserve, Spoolable, TimeOrdered, Use, prioritized_names
 from trio_multispool import listing as listing_module
@@ -95,20 +94,8 @@ def test_a_name_is_valid_short_and_can_be_read(ageing):
 def test_threads_that_share_a_generator_never_get_one_name_twice(ageing):
     """A clock that stands still gives distinct names, at every level."""
     names = Prioritized(lambda: 0, lambda: "00000000", ageing=ageing)
-    made: list[list[str]] = [[] for _ in range(4)]
-    gate = threading.Barrier(4)
-
-    def make(mine: list[str]) -> None:
-        gate.wait()
-        mine.extend(names.next(number % 10, 0) for number in range(1000))
-
-    threads = [threading.Thread(target=make, args=(mine,)) for mine in made]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    everything = list(itertools.chain(*made))
-    assert len(set(everything)) == len(everything) == 4000
+    made = made_by_threads(4, lambda: [names.next(number % 10, 0) for number in range(1000)])
+    assert len(set(made)) == len(made) == 4000
 
 
 def test_what_is_known_of_the_generators_is_so():

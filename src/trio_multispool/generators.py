@@ -25,11 +25,11 @@ def time_ordered_name(nanoseconds: int, token: str) -> str:
     """Make a name that sorts by time and that a person can read, from a Unix time and a token that tells makers apart.
 
     ```python
-    assert time_ordered_name(1_795_417_479_923_587_437, "8f31c2aa") == "20261123T065439.923587437Z-8f31c2aa"
+    assert time_ordered_name(1_795_417_479_923_587_437, "8f31c2aa") == "20261123T070439.923587437Z-8f31c2aa"
     ```
     """
-    seconds, fraction = divmod(nanoseconds, 1_000_000_000)
-    return f"{_second(seconds)}.{fraction:09}Z-{token}"
+    since_1970, fraction = divmod(nanoseconds, 1_000_000_000)
+    return f"{_second(since_1970)}.{fraction:09}Z-{token}"
 
 
 @functools.lru_cache(maxsize=16)  # thousands of names may be made in one second

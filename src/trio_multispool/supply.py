@@ -142,7 +142,7 @@ class Supply(Generic[Q, M, D]):
         self.poke()
         try:
             await request.answered.wait()
-        except BaseException:
+        except BaseException:  # passed on: whatever it was, what was answered is for others
             if isinstance(request.answer, Ok) and request.answer.value is not None:
                 self._ready.appendleft(request.answer.value)
             with contextlib.suppress(ValueError):

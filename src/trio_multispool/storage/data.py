@@ -108,7 +108,7 @@ def _replace_own(
         if not commits.exchange(layout, (TEMPORARY, new), DATA, claim.name):
             _ = commits.move(layout, new, TEMPORARY, DATA, claim.name)
             return
-    except BaseException as error:
+    except BaseException as error:  # passed on: whatever it was, what was begun is undone
         _ = discard(layout, TEMPORARY, new, because=error)
         raise
     with context.tidying(claim.name):

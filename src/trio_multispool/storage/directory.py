@@ -91,7 +91,7 @@ class DirectoryStorage:
                 )
             if recover:
                 storage.recovered_at_first = storage.recover(insist=False)
-        except BaseException:
+        except BaseException:  # passed on: whatever it was, nobody will close it
             layout.close()
             raise
         return storage
@@ -108,7 +108,7 @@ class DirectoryStorage:
         layout = creation.open_layout(path, SystemCalls() if calls is None else calls)
         try:
             adopted = read_format(layout)
-        except BaseException:
+        except BaseException:  # passed on: whatever it was, nobody will close it
             layout.close()
             raise
         return cls(Context(layout, durability, adopted=adopted))
@@ -119,7 +119,7 @@ class DirectoryStorage:
         layout = creation.open_layout(path, SystemCalls())
         try:
             adopted = creation.check(layout, (), trust_file_system=True)
-        except BaseException:
+        except BaseException:  # passed on: whatever it was, nobody will close it
             layout.close()
             raise
         return cls(Context(layout, Durability.PROCESS, adopted=adopted))

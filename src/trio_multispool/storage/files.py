@@ -154,7 +154,7 @@ def begin_new(layout: Layout, directory: str, name: str, content: Content, *, fd
             _write_all(layout, file, content)
         else:
             _fill(layout, directory, name, mine, content)
-    except BaseException as error:
+    except BaseException as error:  # passed on: whatever it was, what was begun is undone
         undo(layout, file, because=error)
         raise
     return file
@@ -191,7 +191,7 @@ def new_file(layout: Layout, directory: str, name: str, content: Content) -> Gen
     file = begin_new(layout, directory, name, content)
     try:
         yield file
-    except BaseException as error:
+    except BaseException as error:  # passed on: whatever it was, what was begun is undone
         undo(layout, file, because=error)
         raise
 
@@ -236,7 +236,7 @@ def _fill(layout: Layout, directory: str, name: str, fd: int, write: Callable[[B
         write(buffered)
         if not buffered.closed:
             buffered.flush()
-    except BaseException:
+    except BaseException:  # passed on: whatever it was
         raw.deaf = True  # what is still buffered is not wanted any more, and must not be written at garbage collection
         raise
     finally:

@@ -153,7 +153,7 @@ def _lock(layout: Layout, name: str, flags: int, directory: str = REGISTRY) -> L
         raise as_spool_error(error, "open", layout.full(directory, name)) from error
     try:
         owned = _take(layout, lock.fd, name, directory_fd, new=lock.newborn)
-    except BaseException as error:
+    except BaseException as error:  # passed on, or answered: whatever it was, the lock is let go
         lock.release()
         if isinstance(error, BlockingIOError):  # a newborn is locked by a collector, who will remove it
             return Unavailable.GONE if lock.newborn else Unavailable.BUSY

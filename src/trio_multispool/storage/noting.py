@@ -81,7 +81,7 @@ def _write(context: Context, name: str, content: bytes) -> None:
         exchanged = commits.exchange(layout, (TEMPORARY, new), NOTES, name)
         if not exchanged:
             _ = commits.move(layout, new, TEMPORARY, NOTES, name)
-    except BaseException as error:
+    except BaseException as error:  # passed on: whatever it was, what was begun is undone
         _ = discard(layout, TEMPORARY, new, because=error)
         raise
     if exchanged:

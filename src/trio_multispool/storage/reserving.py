@@ -58,7 +58,7 @@ def reserve(context: Context, name: str, *, unique: bool = False) -> DirectoryRe
         return reservation
     try:
         _look_up(context, reservation)
-    except BaseException as error:
+    except BaseException as error:  # passed on: whatever it was, the name is let go
         if lock.newborn and not isinstance(error, NameTaken):  # an entry that is there has got its reservation back
             _ = discard(context.layout, REGISTRY, name, because=error)
         lock.release()
@@ -173,7 +173,7 @@ def _enqueue(context: Context, wanted: Enqueueing[DirectoryReservation]) -> Step
                 raise StorageFailure("move", layout.full(TEMPORARY, name), errno.ENOENT)  # undone too
         except CommitUnknown as error:  # the entry may be in its queue: what it consists of must stay
             unknown = error
-    except BaseException as error:
+    except BaseException as error:  # passed on: whatever it was, what was begun is undone
         _undo(context, wanted, files, because=error)
         raise
     if unknown is None:

@@ -89,7 +89,7 @@ def claim(
     except NameTaken:
         lock.release()
         return Unavailable.BUSY  # without locks, the copy in .checkout may be somebody's
-    except BaseException:
+    except BaseException:  # passed on: whatever it was, the lock is let go
         lock.release()
         raise
     if moved:
@@ -187,7 +187,7 @@ def save(  # noqa: PLR0913  # each is a word of the operation
                 raise OwnershipLost(claim.queue, name)  # noqa: TRY301  # undone like all others
         except commits.CommitUnknown as error:
             raise DurabilityUnknown(name, queue, committed=False) from error
-        except BaseException as error:
+        except BaseException as error:  # passed on: whatever it was, the move is undone
             if new is not None:  # the old metadata is still under the new one's name
                 _put_old_metadata_back(context, claim, new.name, error)
             raise

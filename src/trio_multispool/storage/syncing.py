@@ -73,7 +73,7 @@ def committing(name: str, queue: str) -> Generator[None]:
     """Around the last sync of an operation: the commit is done, and a failure means that power loss may undo it."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # its cause: whatever went wrong, the commit stands
         raise DurabilityUnknown(name, queue, committed=True) from error
 
 
@@ -122,7 +122,7 @@ class Syncs:
         try:
             with self._layout.doing("sync", directory):
                 self._layout.calls.sync(fd)
-        except BaseException:
+        except BaseException:  # passed on: whatever it was, nothing says that the directory is on the disk
             self._failed = True
             raise
 

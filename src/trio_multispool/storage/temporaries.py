@@ -45,7 +45,7 @@ def unsafe_temporary(context: Context, entry: str, content: Content, *, sync: bo
         if sync:
             try:
                 file.sync()
-            except BaseException as error:
+            except BaseException as error:  # passed on: whatever it was, what was begun is undone
                 undo(context.layout, file, because=error)
                 raise
         try:
