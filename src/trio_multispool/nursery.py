@@ -28,7 +28,7 @@ async def background() -> AsyncGenerator[TaskGroup]:
                     yield tasks
                 except BaseException as error:  # noqa: BLE001  # raised again below, outside the group
                     raised = error
-        except BaseExceptionGroup as failures:  # the group's wrapping: what is in it is raised again, or the block's own
+        except BaseExceptionGroup as failures:  # raised again below, or the block's own error is
             if raised is None or isinstance(raised, anyio.get_cancelled_exc_class()):
                 if len(failures.exceptions) == 1:
                     raise failures.exceptions[0] from None
