@@ -10,11 +10,13 @@ import pytest
 
 from helpers.stores import (
     DATA,
+    DUE,
     NEW,
     NEW_DATA,
     OLD,
     QUEUES,
     claim,
+    claim_waiting,
     enqueue,
     nothing,
     read_data,
@@ -36,7 +38,7 @@ from trio_multispool import (
 )
 from trio_multispool.lifecycle import Operation, Place, State
 from trio_multispool.storage.directory import DirectoryStorage
-from trio_multispool.storage.protocol import Item, Recovered
+from trio_multispool.storage.protocol import Item, NotDue, Recovered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -110,6 +112,8 @@ def look(store: Storage) -> dict[str, Any]:
 AVAILABLE = (Place("send", State.AVAILABLE), OLD, DATA)
 HELD = (Place("send", State.CHECKED_OUT), OLD, DATA)
 
+
+WAITING = (Place("send", State.WAITING), OLD, DATA)
 
 # Reserving and enqueueing
 
@@ -387,6 +391,95 @@ def test_a_claim_that_was_abandoned_settles_nothing(store, other, settle):
         settle(store, claimed)
     assert look(other) == {"a": HELD}
     other.release(mine)
+
+
+# Entries that wait
+
+
+def test_an_entry_that_waits_is_in_no_listing_and_keeps_its_name(store, other):
+    """It is where it waits, and nowhere else: not to be had, not to be enqueued again; and when it is due is told."""
+    enqueue(store, "send", "a", due_at=DUE)
+    enqueue(store, "send", "b")
+    assert look(other) == {"a": WAITING, "b": AVAILABLE}
+    assert other.names("send") == ["b"]
+    assert not other.contains("send", "a")
+    assert try_claim(other, "send", "a") is Unavailable.GONE
+    assert list(other.waiting("send")) == [(DUE, "a")]
+    assert list(other.waiting("retry")) == []
+    assert (other.due_at("send", "a"), other.due_at("send", "b"), other.due_at("retry", "a")) == (DUE, None, None)
+    assert [(item.name, item.due_at) for item in other.inventory("send", State.WAITING)] == [
+        ("a", datetime.datetime.fromtimestamp(DUE, datetime.UTC))
+    ]
+    with pytest.raises(NameTaken):
+        enqueue(other, "retry", "a")
+    assert list(other.recover_all()) == []
+    assert look(other) == {"a": WAITING, "b": AVAILABLE}
+
+
+def test_an_entry_that_waits_is_checked_out_when_it_is_due_and_not_before(store, other):
+    """Whoever asks too early is told when, and has left it where it is."""
+    enqueue(store, "send", "a", due_at=DUE)
+    early = other.claim_waiting("send", "a", due_by=DUE - 1, before_commit=nothing)
+    assert early == NotDue(DUE)
+    assert look(other) == {"a": WAITING}
+    assert other.claim_waiting("retry", "a", due_by=DUE, before_commit=nothing) is Unavailable.GONE
+    claimed = claim_waiting(other, "send", "a", DUE)
+    assert (claimed.queue, claimed.metadata) == ("send", OLD)
+    assert store.claim_waiting("send", "a", due_by=DUE, before_commit=nothing) is Unavailable.BUSY
+    assert look(store) == {"a": HELD}
+    other.release(claimed)
+    assert look(store) == {"a": AVAILABLE}
+
+
+def test_an_entry_can_be_saved_to_wait(store, other):
+    """In its queue or another, with new metadata or without; what it was stays the same but for that."""
+    enqueue(store, "send", "a")
+    save(store, claim(store, "send", "a"), "retry", NEW, due_at=DUE)
+    assert look(other) == {"a": (Place("retry", State.WAITING), NEW, DATA)}
+    assert other.due_at("retry", "a") == DUE
+    save(other, claim_waiting(other, "retry", "a"), "send", None, due_at=DUE + 1)
+    assert look(store) == {"a": (Place("send", State.WAITING), NEW, DATA)}
+    assert store.due_at("send", "a") == DUE + 1
+    save(store, claim_waiting(store, "send", "a"), "send", OLD)
+    assert look(other) == {"a": AVAILABLE}
+    assert list(other.waiting("send")) == []
+
+
+def test_what_waits_is_as_old_as_it_is(store):
+    """When it is due is not when it was written: its age is that of the last time that it was moved, or less."""
+    before = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=2)
+    enqueue(store, "send", "a", due_at=DUE)
+    [item] = store.inventory()
+    assert before < item.modified_at < before + datetime.timedelta(minutes=10)
+    claimed = claim_waiting(store, "send", "a")
+    store.release(claimed)
+    assert before < store.stat("send", "a").modified_at < before + datetime.timedelta(minutes=10)
+
+
+def test_what_a_dead_owner_had_taken_when_it_was_due_is_available(store, other):
+    """It was due, so nothing has to wait any more."""
+    enqueue(store, "send", "a", due_at=DUE)
+    claim_waiting(store, "send", "a").abandon()
+    assert other.recover() == [Recovered("a", "send")]
+    assert look(other) == {"a": AVAILABLE}
+
+
+def test_whoever_withdraws_leaves_an_entry_waiting_or_not_there(store, other):
+    """Enqueueing, checking out and saving can be given up right before the commit."""
+    reservation = store.reserve("a")
+    arguments = (reservation, "send", OLD, writing(DATA))
+    with pytest.raises(WithdrawnError):
+        store.enqueue(*arguments, durability=None, before_commit=Commit(withdraw=True), due_at=DUE)
+    assert look(other) == {}
+    store.enqueue(*arguments, durability=None, before_commit=nothing, due_at=DUE)
+    with pytest.raises(WithdrawnError):
+        other.claim_waiting("send", "a", due_by=DUE, before_commit=Commit(withdraw=True))
+    assert look(store) == {"a": WAITING}
+    claimed = claim_waiting(other, "send", "a")
+    with pytest.raises(WithdrawnError):
+        other.save(claimed, "retry", NEW, due_at=DUE, durability=None, before_commit=Commit(withdraw=True))
+    assert look(store) == {"a": HELD}
+    other.release(claimed)
 
 
 def test_what_is_set_aside_has_its_reason(store, other):
@@ -872,8 +965,10 @@ def test_operations_of_the_protocol_are_those_of_the_table():
     """Each step of an entry's life is in this suite: whoever adds one, adds its tests."""
     assert {operation.name for operation in Operation} == {
         "ENQUEUE",
+        "ENQUEUE_TO_WAIT",
         "CHECK_OUT",
         "SAVE",
+        "SAVE_TO_WAIT",
         "RELEASE",
         "REMOVE",
         "RECOVER",

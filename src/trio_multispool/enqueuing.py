@@ -97,7 +97,7 @@ def _noted(told: _Told, reservation: Reservation, data: object) -> Generator[Non
     try:
         yield
     finally:  # also if the sync after the commit failed
-        if reservation.state is State.AVAILABLE:
+        if reservation.state in (State.AVAILABLE, State.WAITING):
             told.made[reservation.name] = len(data) if isinstance(data, (bytes, bytearray)) else None
 
 

@@ -137,6 +137,21 @@ class WorldWritable(SpoolError):
 
 
 @dataclasses.dataclass(eq=False, repr=False)
+class NotAdopted(SpoolError):
+    """The spool may be in use by programs that do not know what was asked for; `adopt` says that it is not."""
+
+    path: str
+    what: str
+    """What they do not know."""
+
+    def _message(self) -> str:
+        return (
+            f"programs that use {self.path!r} need not know {self.what}, because it has no .spool.json; when the last "
+            "of them has stopped, adopt the spool"
+        )
+
+
+@dataclasses.dataclass(eq=False, repr=False)
 class SharedFileSystem(SpoolError):
     """The file system is not known to keep locks and renames of all its users apart from each other.
 

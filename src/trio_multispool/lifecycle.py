@@ -1,11 +1,11 @@
 """The life of an entry: every state it can be in, and every step between them. No other file decides what is legal.
 
 Theory. An entry is a name. Its metadata file lies in exactly one *place*, and the place is the state: in `QUEUE/` it is
-available, in `QUEUE/.checkout/` one owner has it, in `.quarantine/QUEUE/` it waits for a person, and a name that lies
-in no place is no entry (it may be a reservation, or what a dead process left behind). A step is committed by one
-system call on the metadata file, and that call is atomic: before it the entry is wholly in the old state, after it
-wholly in the new one. All else that an operation does (writing temporary files, syncing, deleting data) comes before
-the commit and can be undone, or after it and can be repeated by recovery.
+available, in `QUEUE/.waiting/` it will be, in `QUEUE/.checkout/` one owner has it, in `.quarantine/QUEUE/` it waits for
+a person, and a name that lies in no place is no entry (it may be a reservation, or what a dead process left behind). A
+step is committed by one system call on the metadata file, and that call is atomic: before it the entry is wholly in the
+old state, after it wholly in the new one. All else that an operation does (writing temporary files, syncing, deleting
+data) comes before the commit and can be undone, or after it and can be repeated by recovery.
 
 Rule 1: no commit ever replaces a file. A move refuses an existing target; where the target must exist (new metadata for
 an entry in place), two files are exchanged and the old one is then unlinked.
@@ -13,6 +13,13 @@ an entry in place), two files are exchanged and the old one is then unlinked.
 Rule 2: a step is taken by whoever holds the entry's registry lock. `DIRECT_*` steps, and those on claims made
 without a lock, may be taken without it: they are therefore exchanges with, or unlinks of, a file that must be there,
 and never make an entry that has gone.
+
+An entry that waits is *due* at its file's modification time, which is set before the file is synced and the step
+committed. Why a place, and not a mark on entries in the queue: a listing of the queue stays a listing of what can be
+had, and a crash leaves an entry waiting or not, and never in between. Why the time is not in the name: then an entry
+that waits is found by its name as all others are, with one look. Nothing moves an entry when it becomes due: it is
+checked out of `QUEUE/.waiting/` as others are out of `QUEUE/`, so that there is no step in between to be lost. Whatever
+returns it puts it in `QUEUE/`, for it was due.
 
 Rule 3: a claim is in one state at a time, and a step that the table does not have from there is a bug in the caller,
 who is told so before anything happens.
@@ -31,6 +38,7 @@ class State(enum.Enum):
 
     NOTHING = "nothing"
     AVAILABLE = "available"
+    WAITING = "waiting"
     CHECKED_OUT = "checked out"
     QUARANTINED = "quarantined"
 
@@ -47,8 +55,10 @@ class Operation(enum.Enum):
     """What can be done to an entry."""
 
     ENQUEUE = "enqueue"
+    ENQUEUE_TO_WAIT = "enqueue to wait"
     CHECK_OUT = "check out"
     SAVE = "save"
+    SAVE_TO_WAIT = "save to wait"
     RELEASE = "release"
     REMOVE = "remove"
     RECOVER = "recover"
@@ -73,8 +83,10 @@ STEPS: Final = {
     step.operation: step
     for step in (
         Step(Operation.ENQUEUE, (State.NOTHING,), State.AVAILABLE, Commit.MOVE),
-        Step(Operation.CHECK_OUT, (State.AVAILABLE,), State.CHECKED_OUT, Commit.MOVE),
+        Step(Operation.ENQUEUE_TO_WAIT, (State.NOTHING,), State.WAITING, Commit.MOVE),
+        Step(Operation.CHECK_OUT, (State.AVAILABLE, State.WAITING), State.CHECKED_OUT, Commit.MOVE),
         Step(Operation.SAVE, (State.CHECKED_OUT,), State.AVAILABLE, Commit.MOVE),
+        Step(Operation.SAVE_TO_WAIT, (State.CHECKED_OUT,), State.WAITING, Commit.MOVE),
         Step(Operation.RELEASE, (State.CHECKED_OUT,), State.AVAILABLE, Commit.MOVE),
         Step(Operation.REMOVE, (State.CHECKED_OUT,), State.NOTHING, Commit.UNLINK),
         Step(Operation.RECOVER, (State.CHECKED_OUT,), State.AVAILABLE, Commit.MOVE),

@@ -97,6 +97,7 @@ def test_ls_json_is_a_stable_document(multispool, spool, put, gate, owner_of):
             {
                 "queue": "send",
                 "available": 1,
+                "waiting": 0,
                 "checked_out": 1,
                 "owners": [{"owner": owner, "entries": 1}],
                 "quarantined": 0,

@@ -39,6 +39,7 @@ def test_ls_lists_what_was_set_aside_with_its_reason(multispool, spool, put, set
         "state": "quarantined",
         "owner": None,
         "metadata_size": 13,
+        "due_at": None,
         "progress": None,
         "quarantine_reason": REASON,
     }

@@ -42,14 +42,15 @@ def test_stats_as_json_are_a_stable_document(multispool, filled, dead):
     times = {queue["queue"]: (queue.pop("oldest_at"), queue.pop("oldest_age")) for queue in found["queues"]}
     assert times["failed"] == (None, None)
     assert 3 * 3600 < times["send"][1] < 4 * 3600
-    nothing = {"entries": 0, "available": 0, "checked_out": 0, "quarantined": 0, "metadata_bytes": 0, "data_bytes": 0}
+    nothing = {"entries": 0, "available": 0, "waiting": 0, "checked_out": 0, "quarantined": 0}
+    nothing |= {"metadata_bytes": 0, "data_bytes": 0}
     assert found == {
         "spool": str(filled),
         "queues": [
             {"queue": "failed"} | nothing,
-            {"queue": "retry", "entries": 1, "checked_out": 1, "available": 0, "quarantined": 0}
+            {"queue": "retry", "entries": 1, "checked_out": 1, "available": 0, "waiting": 0, "quarantined": 0}
             | {"metadata_bytes": 13, "data_bytes": 5},
-            {"queue": "send", "entries": 3, "available": 2, "checked_out": 0, "quarantined": 1}
+            {"queue": "send", "entries": 3, "available": 2, "waiting": 0, "checked_out": 0, "quarantined": 1}
             | {"metadata_bytes": 28, "data_bytes": 9},
         ],
     }

@@ -36,6 +36,15 @@ def _claim(one: Process) -> Claim:
     return one.claim("n")
 
 
+def _waiting(one: Process) -> None:
+    one.enqueue_to_wait("n")
+
+
+def _due(one: Process) -> Claim:
+    one.enqueue_to_wait("n")
+    return one.claim_waiting("n")
+
+
 def _returned(one: Process) -> None:
     one.release(_claim(one))
 
@@ -48,11 +57,19 @@ OPERATIONS: dict[str, tuple[Callable[[Process], object], Callable[[Process, obje
     "reserve": (lambda one: None, lambda one, _: one.store.reserve("n")),
     "give up": (lambda one: one.store.reserve("n"), lambda one, held: one.store.give_up(held)),
     "enqueue": (lambda one: None, lambda one, _: one.enqueue("n")),
+    "enqueue to wait": (lambda one: None, lambda one, _: one.enqueue_to_wait("n")),
+    "check out what waited": (_waiting, lambda one, _: one.claim_waiting("n")),
     "check out": (_entry, lambda one, _: one.claim("n")),
     "save changed": (_claim, lambda one, claim: one.save(claim, "retry")),
     "save unchanged": (_claim, lambda one, claim: one.save(claim, "retry", None)),
     "save in place": (_claim, lambda one, claim: one.save(claim, "send")),
     "save in place unchanged": (_claim, lambda one, claim: one.save(claim, "send", None)),
+    "save to wait": (_claim, lambda one, claim: one.save_to_wait(claim, "retry")),
+    "save to wait unchanged": (_claim, lambda one, claim: one.save_to_wait(claim, "send", None)),
+    "save what waited": (_due, lambda one, claim: one.save(claim, "retry")),
+    "save what waited to wait again": (_due, lambda one, claim: one.save_to_wait(claim, "send")),
+    "release what waited": (_due, lambda one, claim: one.release(claim)),
+    "remove what waited": (_due, lambda one, claim: one.remove(claim)),
     "release": (_claim, lambda one, claim: one.release(claim)),
     "remove": (_claim, lambda one, claim: one.remove(claim)),
     "quarantine": (_claim, lambda one, claim: one.quarantine(claim)),
@@ -61,6 +78,7 @@ OPERATIONS: dict[str, tuple[Callable[[Process], object], Callable[[Process, obje
     "direct remove": (_returned, lambda one, _: one.delete("n")),
     "direct data save": (_returned, lambda one, _: one.replace_data("n", None)),
     "recover": (_dead_owner, lambda one, _: one.recover()),
+    "recover what waited": (lambda one: _due(one).abandon(), lambda one, _: one.recover()),
     "sweep": (lambda one: one.store.reserve("n").abandon(), lambda one, _: one.recover()),
 }
 """By name: what prepares (on the disk, and not all of it safe), and the operation, given what was prepared."""
@@ -87,6 +105,17 @@ def life(stage: Stage) -> Iterator[Scene]:
     one.replace_data("n", claim)
     one.remove(claim)
     one.enqueue("n", "retry", NEW)
+    yield scene
+
+
+def life_with_waits(stage: Stage) -> Iterator[Scene]:
+    """Enqueue to wait, check out, save to wait elsewhere, check out, remove; and use the name again."""
+    scene = stage()
+    one = scene.one
+    one.enqueue_to_wait("n")
+    one.save_to_wait(one.claim_waiting("n"), "retry")
+    one.remove(one.claim_waiting("n", "retry"))
+    one.enqueue("n")
     yield scene
 
 
@@ -240,6 +269,7 @@ def saved_with_one_sync(stage: Stage) -> Iterator[Scene]:
 
 CASES: dict[str, Case] = {name: _single(*operation) for name, operation in OPERATIONS.items()} | {
     "a whole life": life,
+    "a life with waits": life_with_waits,
     "round and round": round_and_round,
     **{f"together: {name}": _together(batch) for name, batch in BATCHES.items()},
     "together: enqueued": enqueued_together,

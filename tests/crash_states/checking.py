@@ -7,6 +7,7 @@ life of the process. Whether it is what must be found is then judged for each po
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shutil
 import tempfile
@@ -143,6 +144,7 @@ def loads(path: Path, queues: tuple[str, ...]) -> bool:
 def _entries(state: SpoolState) -> dict[str, list[Found]]:
     places = {
         **state.available,
+        **{f"{queue}/.waiting": held for queue, held in state.waiting.items()},
         **{f"{queue}/.checkout": held for queue, held in state.checked_out.items()},
         **{f".quarantine/{queue}": held for queue, held in state.quarantined.items()},
     }
@@ -155,16 +157,14 @@ def _entries(state: SpoolState) -> dict[str, list[Found]]:
 
 def _use(store: DirectoryStorage, path: Path, state: SpoolState, gone: Iterable[str]) -> Iterator[str]:
     """Check out, return and remove every entry, and reserve the names of those that are gone; yield what is wrong."""
-    for queue, held in state.available.items():
-        for name in held:
-            yield from _failure(
-                f"{name} is stuck in {queue}", lambda q=queue, n=name: store.release(_claim(store, q, n))
-            )
+    takes = ((_take, state.available), (_take_due, state.waiting))
+    for take, queue, name in ((take, q, n) for take, places in takes for q, held in places.items() for n in held):
+        yield from _failure(f"{name} is stuck in {queue}", lambda act=take, q=queue, n=name: act(store, q, n))
     for name in sorted(state.entries()):
         if not any(_failure(name, lambda n=name: store.reserve(n))):
             yield f"{name} can be reserved, and is in {state.places(name)}"
     yield from state_of(path).faults()
-    for queue, held in state.available.items():
+    for queue, held in _merged(state.available, state.waiting):
         for name in held:
             yield from _failure(f"{name} cannot be removed from {queue}", lambda q=queue, n=name: _remove(store, q, n))
     for name in gone:
@@ -186,6 +186,21 @@ def _claim(store: DirectoryStorage, queue: str, name: str) -> DirectoryClaim:
     claim = store.claim(queue, name, before_commit=nothing)
     assert isinstance(claim, DirectoryClaim), claim
     return claim
+
+
+def _take(store: DirectoryStorage, queue: str, name: str) -> None:
+    store.release(_claim(store, queue, name))
+
+
+def _take_due(store: DirectoryStorage, queue: str, name: str) -> None:
+    claim = store.claim_waiting(queue, name, due_by=math.inf, before_commit=nothing)
+    assert isinstance(claim, DirectoryClaim), claim
+    store.release(claim)
+
+
+def _merged(one: dict[str, dict[str, bytes]], two: dict[str, dict[str, bytes]]) -> Iterator[tuple[str, set[str]]]:
+    for queue in one.keys() | two.keys():
+        yield queue, {*one.get(queue, {}), *two.get(queue, {})}
 
 
 def _remove(store: DirectoryStorage, queue: str, name: str) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from crash_states.disk import Sync
 from crash_states.recording import KilledError, Recording, RecordingCalls
 from helpers.calls import WithoutSyncs
-from helpers.stores import DATA, NEW, NEW_DATA, OLD, make_store, nothing, writing
+from helpers.stores import DATA, DUE, NEW, NEW_DATA, OLD, make_store, nothing, writing
 from trio_multispool import Durability
 from trio_multispool.storage.directory import DirectoryStorage
 from trio_multispool.storage.protocol import Enqueueing, Releasing, Removing, Saving
@@ -181,6 +181,10 @@ def _only_data_differ(one: Found | None, two: Found | None) -> bool:
     return one is not None and two is not None and one[:2] == two[:2] and one[2] != two[2]
 
 
+def _place(queue: str, due_at: float | None) -> str:
+    return queue if due_at is None else f"{queue}/.waiting"
+
+
 class Process:
     """One process that has the spool open. Its methods are the store's, with short arguments."""
 
@@ -198,9 +202,23 @@ class Process:
         self, name: str, queue: str = "send", metadata: bytes = OLD, data: bytes = DATA, level: Durability | None = None
     ) -> None:
         """Reserve and enqueue."""
-        with self.scene.changing(self, name, level, (queue, metadata, data)):
+        self._enqueue(name, (queue, metadata, data), level)
+
+    def enqueue_to_wait(self, name: str, queue: str = "send", level: Durability | None = None) -> None:
+        """Reserve and enqueue what is to wait."""
+        self._enqueue(name, (queue, OLD, DATA), level, DUE)
+
+    def _enqueue(self, name: str, found: Found, level: Durability | None, due_at: float | None = None) -> None:
+        queue, metadata, data = found
+        with self.scene.changing(self, name, level, (_place(queue, due_at), metadata, data)):
             self.store.enqueue(
-                self.store.reserve(name), queue, metadata, writing(data), durability=level, before_commit=nothing
+                self.store.reserve(name),
+                queue,
+                metadata,
+                writing(data),
+                durability=level,
+                before_commit=nothing,
+                due_at=due_at,
             )
 
     def enqueue_together(self, *wanted: tuple[str, str, Durability | None]) -> None:
@@ -220,6 +238,22 @@ class Process:
         claim = self.store.claim(queue, name, before_commit=nothing)
         assert hasattr(claim, "metadata"), f"{name} of {queue} is {claim}"
         return claim
+
+    def claim_waiting(self, name: str, queue: str = "send") -> Claim:
+        """Check out what waits: its owner's death makes it available, and power loss may undo the check-out."""
+        known = self.scene.known(name)
+        known.allow((queue, *self._now(name)[1:]))
+        self.scene.tell(name)
+        claim = self.store.claim_waiting(queue, name, due_by=DUE, before_commit=nothing)
+        assert hasattr(claim, "metadata"), f"{name}, waiting for {queue}, is {claim}"
+        known.now = (queue, *self._now(name)[1:])
+        return claim
+
+    def save_to_wait(
+        self, claim: Claim, queue: str, metadata: bytes | None = NEW, level: Durability | None = None
+    ) -> None:
+        """Save alone, to wait."""
+        self.settle(Saving(claim, queue, metadata, level, nothing, DUE))
 
     def save(self, claim: Claim, queue: str, metadata: bytes | None = NEW, level: Durability | None = None) -> None:
         """Save alone."""
@@ -249,7 +283,7 @@ class Process:
         if isinstance(settlement, Removing):
             return [None]
         new = old if settlement.metadata is None else settlement.metadata
-        return [(source, new, data), (settlement.queue, new, data)]
+        return [(source, new, data), (_place(settlement.queue, settlement.due_at), new, data)]
 
     def quarantine(self, claim: Claim) -> None:
         """Set aside. Nothing says that this survives power loss; the entry must, in one place or the other."""

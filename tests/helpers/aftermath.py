@@ -266,7 +266,11 @@ def _look(at: Aftermath) -> Entry | None:
     onlooker = DirectoryStorage.look(at.path)
     for storage in (at.storage, onlooker):
         seen = {(item.place.queue, item.place.state.value, item.name) for item in storage.inventory()}
-        places = (("available", at.state.available), ("checked out", at.state.checked_out))
+        places = (
+            ("available", at.state.available),
+            ("waiting", at.state.waiting),
+            ("checked out", at.state.checked_out),
+        )
         assert {each for each in seen if each[1] != "quarantined"} == {
             (queue, state, name) for state, found in places for queue, names in found.items() for name in names
         }

@@ -132,6 +132,10 @@ class FailingCalls(WithoutSyncs):
         """Change the mode."""
         self._do("change_mode", fd, mode)
 
+    def set_modified(self, fd: int, when: float) -> None:
+        """Set the time."""
+        self._do("set_modified", fd, when)
+
     def make_directory(self, name: str, directory: int | None, mode: int) -> None:
         """Make a directory."""
         self._do("make_directory", name, directory, mode)

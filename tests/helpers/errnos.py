@@ -52,6 +52,7 @@ ERRNOS = {
     "stat": Row("fstatat(2)", (e.EACCES, e.EIO, e.ELOOP, e.ENAMETOOLONG, e.ENOMEM, e.ENOTDIR)),
     "stat_fd": Row("fstat(2)", (e.EIO, e.ENOMEM)),
     "change_mode": Row("fchmod(2)", (e.EIO, e.ENOMEM, e.EPERM, e.EROFS)),
+    "set_modified": Row("utimensat(2)", (e.EACCES, e.EIO, e.ENOMEM, e.EPERM, e.EROFS)),
     "make_directory": Row(
         "mkdir(2)",
         (e.EACCES, e.EDQUOT, e.EIO, e.EMLINK, e.ENAMETOOLONG, e.ENOMEM, e.ENOSPC, e.ENOTDIR, e.EPERM, e.EROFS),
@@ -76,7 +77,10 @@ ERRNOS = {
 ERRNOS["exchange"] = ERRNOS["move"]
 ERRNOS["regular_files"] = ERRNOS["scan"] = ERRNOS["directories"] = ERRNOS["names"]
 
-CHANGING = ("create", "write", "sync", "write_out", "change_mode", "make_directory", "unlink", "move", "exchange")
+CHANGING = (
+    *("create", "write", "sync", "write_out", "change_mode", "set_modified", "make_directory", "unlink", "move"),
+    "exchange",
+)
 """Calls that can have had their effect, or part of it, when they report an error."""
 
 LATE = (e.EDQUOT, e.EFBIG, e.EIO, e.ENOMEM, e.ENOSPC)

@@ -11,14 +11,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SEND, RETRY, ASIDE = "send", "retry", ".quarantine/send"
+WAITING, WAITING_TO_RETRY = "send/.waiting", "retry/.waiting"
 
 LEGAL = {
     "reserve": {None},
     "give up": {None},
     "enqueue": {None, (SEND, OLD, DATA)},
     "enqueue together": {None, (SEND, OLD, DATA)},
+    "enqueue to wait": {None, (WAITING, OLD, DATA)},
+    "check out what waited": {(WAITING, OLD, DATA), (SEND, OLD, DATA)},
     "check out": {(SEND, OLD, DATA)},
     "save": {(SEND, OLD, DATA), (SEND, NEW, DATA), (RETRY, NEW, DATA)},
+    "save to wait": {(SEND, OLD, DATA), (SEND, NEW, DATA), (WAITING_TO_RETRY, NEW, DATA)},
+    "save to wait unchanged": {(SEND, OLD, DATA), (WAITING, OLD, DATA)},
+    "save what waited": {(SEND, OLD, DATA), (SEND, NEW, DATA), (RETRY, NEW, DATA)},
+    "release what waited": {(SEND, OLD, DATA)},
+    "remove what waited": {(SEND, OLD, DATA), None},
+    "recover what waited": {(SEND, OLD, DATA)},
     "save together": {(SEND, OLD, DATA), (SEND, NEW, DATA), (RETRY, NEW, DATA)},
     "save unchanged": {(SEND, OLD, DATA), (RETRY, OLD, DATA)},
     "save in place": {(SEND, OLD, DATA), (SEND, NEW, DATA)},
@@ -43,6 +52,11 @@ LEGAL = {
 """What a killed operation may have made of its entry, once another process has loaded the spool."""
 
 DONE = {
+    "enqueue to wait": (WAITING, OLD, DATA),
+    "save to wait": (WAITING_TO_RETRY, NEW, DATA),
+    "save to wait unchanged": (WAITING, OLD, DATA),
+    "save what waited": (RETRY, NEW, DATA),
+    "remove what waited": None,
     "save": (RETRY, NEW, DATA),
     "save together": (RETRY, NEW, DATA),
     "save unchanged": (RETRY, OLD, DATA),

@@ -128,6 +128,7 @@ class State:
 
     available: dict[str, dict[str, bytes]]
     """By queue and name: the metadata's bytes. Queues that are empty are there too."""
+    waiting: dict[str, dict[str, bytes]]
     checked_out: dict[str, dict[str, bytes]]
     quarantined: dict[str, dict[str, bytes]]
     """Only of queues that have a directory in the quarantine."""
@@ -142,13 +143,14 @@ class State:
         """Return where an entry is, as relative directories."""
         return (
             [queue for queue, found in self.available.items() if name in found]
+            + [f"{queue}/.waiting" for queue, found in self.waiting.items() if name in found]
             + [f"{queue}/.checkout" for queue, found in self.checked_out.items() if name in found]
             + [f".quarantine/{queue}" for queue, found in self.quarantined.items() if name in found]
         )
 
     def entries(self) -> set[str]:
         """Return the names in all places."""
-        places = [self.available, self.checked_out, self.quarantined]
+        places = [self.available, self.waiting, self.checked_out, self.quarantined]
         return {name for kind in places for found in kind.values() for name in found}
 
     def names(self, queue: str) -> list[str]:
@@ -175,6 +177,7 @@ def state_of(path: Path) -> State:
     aside = sorted(c.name for c in quarantine.iterdir() if not c.name.startswith(".")) if quarantine.is_dir() else []
     return State(
         available={queue: _files(path / queue) for queue in queues},
+        waiting={queue: _files(path / queue / ".waiting") for queue in queues},
         checked_out={queue: _files(path / queue / ".checkout") for queue in queues},
         quarantined={queue: _files(quarantine / queue) for queue in aside},
         reasons={name: text.decode() for name, text in _files(quarantine / ".reasons").items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from trio_multispool import EntryNotFound
@@ -21,6 +22,8 @@ QUEUES = ("send", "retry", "failed")
 
 OLD, NEW = b'{"recipient":"anne@example.org","attempts":0}', b'{"recipient":"anne@example.org","attempts":1}'
 DATA, NEW_DATA = b"Hello", b"Hello again"
+DUE = 4_000_000_000.0
+"""When entries that wait are due: in the year 2096."""
 
 
 def nothing() -> None:
@@ -49,10 +52,13 @@ def enqueue(  # noqa: PLR0913  # the operation's words
     data: bytes = DATA,
     *,
     durability: Durability | None = None,
+    due_at: float | None = None,
 ) -> None:
     """Reserve the name, and enqueue."""
     reservation = storage.reserve(name)
-    storage.enqueue(reservation, queue, metadata, writing(data), durability=durability, before_commit=nothing)
+    storage.enqueue(
+        reservation, queue, metadata, writing(data), durability=durability, before_commit=nothing, due_at=due_at
+    )
 
 
 def try_claim(storage: Storage, queue: str, name: str) -> Claim | Unavailable:
@@ -67,9 +73,23 @@ def claim(storage: Storage, queue: str, name: str) -> Claim:
     return claimed
 
 
+def claim_waiting(storage: Storage, queue: str, name: str, due_by: float = math.inf) -> Claim:
+    """Check out an entry that waits."""
+    claimed = storage.claim_waiting(queue, name, due_by=due_by, before_commit=nothing)
+    assert hasattr(claimed, "metadata"), f"{name}, waiting for {queue}, is {claimed}"
+    return claimed
+
+
 def save(storage: Storage, claimed: Claim, queue: str, metadata: bytes | None = NEW, **options: Any) -> None:
     """Settle by saving."""
-    storage.save(claimed, queue, metadata, durability=options.get("durability"), before_commit=nothing)
+    storage.save(
+        claimed,
+        queue,
+        metadata,
+        durability=options.get("durability"),
+        before_commit=nothing,
+        due_at=options.get("due_at"),
+    )
 
 
 def remove(storage: Storage, claimed: Claim, **options: Any) -> None:
@@ -96,6 +116,19 @@ def read_data(storage: Storage, name: str) -> bytes:
 
 def _entry(storage: Storage, name: str) -> None:
     enqueue(storage, "send", name)
+
+
+def _waiting(storage: Storage, name: str) -> None:
+    enqueue(storage, "send", name, due_at=DUE)
+
+
+def _claim_of_waiting(storage: Storage, name: str) -> Claim:
+    _waiting(storage, name)
+    return claim_waiting(storage, "send", name)
+
+
+def _dead_owner_of_waiting(storage: Storage, name: str) -> None:
+    _claim_of_waiting(storage, name).abandon()
 
 
 def _claim(storage: Storage, name: str) -> Claim:
@@ -171,11 +204,18 @@ OPERATIONS: dict[str, tuple[Callable[[Storage, str], Any], Callable[[Storage, st
     "give up": (_reservation, lambda s, _n, reservation: s.give_up(reservation)),
     "enqueue": (lambda s, n: None, lambda s, n, _: enqueue(s, "send", n)),
     "enqueue together": (_TwoReserved, _enqueue_together),
+    "enqueue to wait": (lambda s, n: None, lambda s, n, _: enqueue(s, "send", n, due_at=DUE)),
     "check out": (_entry, lambda s, n, _: claim(s, "send", n)),
+    "check out what waited": (_waiting, lambda s, n, _: claim_waiting(s, "send", n)),
     "save": (_claim, lambda s, _, claimed: save(s, claimed, "retry")),
     "save unchanged": (_claim, lambda s, _, claimed: save(s, claimed, "retry", None)),
     "save in place": (_claim, lambda s, _, claimed: save(s, claimed, "send")),
+    "save to wait": (_claim, lambda s, _, claimed: save(s, claimed, "retry", due_at=DUE)),
+    "save to wait unchanged": (_claim, lambda s, _, claimed: save(s, claimed, "send", None, due_at=DUE)),
+    "save what waited": (_claim_of_waiting, lambda s, _, claimed: save(s, claimed, "retry")),
     "save together": (_Two, _save_together),
+    "release what waited": (_claim_of_waiting, lambda s, _, claimed: s.release(claimed)),
+    "remove what waited": (_claim_of_waiting, lambda s, _, claimed: remove(s, claimed)),
     "release": (_claim, lambda s, _, claimed: s.release(claimed)),
     "remove": (_claim, lambda s, _, claimed: remove(s, claimed)),
     "quarantine": (_claim, lambda s, _, claimed: s.quarantine(claimed, "not to be read")),
@@ -194,6 +234,7 @@ OPERATIONS: dict[str, tuple[Callable[[Storage, str], Any], Callable[[Storage, st
     "unsafe remove": (_claim, lambda s, n, _: remove(s, _unsafe_claim(s, n))),
     "unsafe remove from the dead": (_dead_owner, lambda s, n, _: remove(s, _unsafe_claim(s, n))),
     "unsafe data save": (_claim, lambda s, n, _: replace_data(s, n, _unsafe_claim(s, n))),
+    "recover what waited": (_dead_owner_of_waiting, lambda s, _n, _: s.recover()),
     "recover": (_dead_owner, lambda s, _n, _: s.recover()),
     "sweep": (_dead_reservation, lambda s, _n, _: list(s.sweep())),
 }

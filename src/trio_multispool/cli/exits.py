@@ -12,6 +12,7 @@ from trio_multispool.errors import (
     EntryNotFound,
     InvalidName,
     NameTaken,
+    NotAdopted,
     NotASpool,
     SeveralFileSystems,
     SharedFileSystem,
@@ -58,6 +59,7 @@ def code_of(error: SpoolError) -> Exit:
             | DirectoryNotEmpty()
             | UnsupportedFormat()
             | WorldWritable()
+            | NotAdopted()
             | SharedFileSystem()
             | SeveralFileSystems()
         ):

@@ -1,4 +1,4 @@
-"""Where an entry is: in which queue, available, checked out or set aside."""
+"""Where an entry is: in which queue, available, waiting, checked out or set aside."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def find(storage: DirectoryStorage, name: str) -> Item:
             if storage.contains(queue, name):
                 found = storage.stat(queue, name)
                 return Item(name, Place(queue, State.AVAILABLE), found.size, found.modified_at, None)
-        for state in (State.CHECKED_OUT, State.QUARANTINED):
+        for state in (State.CHECKED_OUT, State.WAITING, State.QUARANTINED):
             for item in storage.inventory(None, state):
                 if item.name == name:
                     return item
@@ -41,6 +41,9 @@ def find_available(storage: DirectoryStorage, name: str, source: str | None = No
     match item.place.state:
         case State.AVAILABLE:
             return item.place.queue
+        case State.WAITING:
+            due = "" if item.due_at is None else f" until {item.due_at.isoformat(timespec='seconds')}"
+            raise Failure(f"entry {name!r} of {item.place.queue!r} waits{due}", Exit.BUSY)
         case State.CHECKED_OUT:
             by = "" if item.owner is None else f" by {told(item.owner)}"
             raise Failure(f"entry {name!r} is checked out of {item.place.queue!r}{by}", Exit.BUSY)

@@ -28,6 +28,8 @@ class Tally(msgspec.Struct):
 
     queue: str
     available: int = 0
+    waiting: int = 0
+    next_due: datetime.datetime | None = None
     checked_out: int = 0
     quarantined: int = 0
     oldest: datetime.datetime | None = None
@@ -42,6 +44,10 @@ class Tally(msgspec.Struct):
                 self.oldest = item.modified_at
             if self.ages is not None:
                 self.ages.add(age_of(item.modified_at, now))
+        elif item.place.state is State.WAITING:
+            self.waiting += 1
+            if item.due_at is not None and (self.next_due is None or item.due_at < self.next_due):
+                self.next_due = item.due_at
         elif item.place.state is State.CHECKED_OUT:
             self.checked_out += 1
             self.owners[item.owner] += 1
@@ -78,7 +84,8 @@ def ls(  # noqa: PLR0913  # what a person can say on the command line
     """Show what a spool holds.
 
     For each queue: how many entries are available, the age of the oldest (since its metadata was written), how many
-    are checked out and by which process, and how many were set aside in quarantine. An owner is `unknown` if it died
+    are checked out and by which process, how many wait for their time and when the next is due, and how many were set
+    aside in quarantine. An owner is `unknown` if it died
     (its entries come back as soon as somebody reads the queue) or if the kernel does not show it: `/proc/locks` leaves
     out other containers, and files on btrfs and overlayfs.
 
@@ -174,6 +181,7 @@ def item_document(item: Item, now: float) -> dict[str, object]:
         "metadata_size": item.size,
         "modified_at": item.modified_at,
         "age": age_of(item.modified_at, now),
+        "due_at": item.due_at,
         "progress": None if item.progress is None else {"done": item.progress.done, "message": item.progress.message},
     }
 
@@ -185,6 +193,8 @@ def _tally_document(tally: Tally, now: float, limits: list[float] | None) -> dic
         "available": tally.available,
         "oldest_at": tally.oldest,
         "oldest_age": None if tally.oldest is None else age_of(tally.oldest, now),
+        "waiting": tally.waiting,
+        "next_due_at": tally.next_due,
         "checked_out": tally.checked_out,
         "owners": [{"owner": owners.described(pid), "entries": number} for pid, number in by_process],
         "quarantined": tally.quarantined,
@@ -208,11 +218,23 @@ def _print_tallies(tallies: list[Tally], now: float) -> None:
         ]
         for tally in tallies
     ]
+    if any(tally.waiting for tally in tallies):
+        headers += ["WAITING", "NEXT DUE"]
+        for row, tally in zip(rows, tallies, strict=True):
+            row += [str(tally.waiting), _told_due(tally.next_due, now)]
     if any(tally.quarantined for tally in tallies):
         headers.append("QUARANTINED")
         for row, tally in zip(rows, tallies, strict=True):
             row.append(str(tally.quarantined))
-    table(headers, rows, numbers={"AVAILABLE", "OLDEST", "CHECKED OUT", "QUARANTINED"})
+    table(headers, rows, numbers={"AVAILABLE", "OLDEST", "CHECKED OUT", "WAITING", "NEXT DUE", "QUARANTINED"})
+
+
+def _told_due(due_at: datetime.datetime | None, now: float) -> str:
+    """Say in how long an entry that waits is due."""
+    if due_at is None:
+        return "-"
+    seconds = due_at.timestamp() - now
+    return f"in {human_age(seconds)}" if seconds > 0 else "now"
 
 
 def _print_ages(tallies: list[Tally], limits: list[float]) -> None:
@@ -251,8 +273,12 @@ def _print_items(items: list[Item], now: float) -> None:
         ]
         for item in items
     ]
+    if any(item.due_at is not None for item in items):
+        headers.append("DUE")
+        for row, item in zip(rows, items, strict=True):
+            row.append(_told_due(item.due_at, now))
     if any(item.progress is not None for item in items):
         headers.append("PROGRESS")
         for row, item in zip(rows, items, strict=True):
             row.append("-" if item.progress is None else output.printable(told_progress(item.progress)))
-    table(headers, rows, numbers={"METADATA", "AGE"})
+    table(headers, rows, numbers={"METADATA", "AGE", "DUE"})

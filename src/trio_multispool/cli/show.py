@@ -71,6 +71,8 @@ def _print(item: Item, data: Stat | None, path: str, reason: str | None, now: fl
     lines = [("name", item.name), ("queue", item.place.queue), ("state", item.place.state.value)]
     if item.place.state is State.CHECKED_OUT:
         lines.append(("by", owners.told(item.owner)))
+    if item.due_at is not None:
+        lines.append(("due", human_time(item.due_at)))
     if item.progress is not None:
         lines.append(("progress", told_progress(item.progress)))
     if reason is not None:

@@ -30,6 +30,7 @@ class Amount(msgspec.Struct):
     queue: str
     entries: int = 0
     available: int = 0
+    waiting: int = 0
     checked_out: int = 0
     quarantined: int = 0
     metadata_bytes: int = 0
@@ -41,6 +42,8 @@ class Amount(msgspec.Struct):
         self.entries += 1
         if item.place.state is State.AVAILABLE:
             self.available += 1
+        elif item.place.state is State.WAITING:
+            self.waiting += 1
         elif item.place.state is State.CHECKED_OUT:
             self.checked_out += 1
         else:
@@ -91,9 +94,9 @@ def stats(
 ) -> int:
     """Show how much a spool holds.
 
-    For each queue: its entries, available, checked out and set aside, the bytes of their metadata and data, and the age
-    of the oldest of them. With `--since`, also by how many entries the queue has grown or shrunk since an earlier look,
-    and how many that is a minute; what came and went in between is not seen.
+    For each queue: its entries, available, waiting, checked out and set aside, the bytes of their metadata and data,
+    and the age of the oldest of them. With `--since`, also by how many entries the queue has grown or shrunk since an
+    earlier look, and how many that is a minute; what came and went in between is not seen.
 
     It only looks: nothing is locked, recovered or written.
 
@@ -204,6 +207,7 @@ def _sum(amounts: list[Amount]) -> Amount:
         "(all)",
         sum(amount.entries for amount in amounts),
         sum(amount.available for amount in amounts),
+        sum(amount.waiting for amount in amounts),
         sum(amount.checked_out for amount in amounts),
         sum(amount.quarantined for amount in amounts),
         sum(amount.metadata_bytes for amount in amounts),

@@ -22,7 +22,7 @@ from trio_multispool.errors import DataNotFound, EntryNotFound, SpoolError
 from trio_multispool.lifecycle import Place, State
 from trio_multispool.names import invalid_name
 from trio_multispool.notes import progress_in
-from trio_multispool.storage.data import as_stat
+from trio_multispool.storage.data import as_stat, time_of
 from trio_multispool.storage.filesystem import file_system_name
 from trio_multispool.storage.inventory import lock_owners
 from trio_multispool.storage.layout import REGISTRY, directory_of
@@ -49,7 +49,7 @@ _STEP: Final = 1_000
 _HIDDEN: Final = frozenset({"btrfs", "overlayfs"})
 """Where `/proc/locks` shows another device than `stat` does, so that no owner is ever found."""
 
-_ORDER: Final = {State.CHECKED_OUT: 0, State.QUARANTINED: 1, State.AVAILABLE: 2}
+_ORDER: Final = {State.CHECKED_OUT: 0, State.QUARANTINED: 1, State.AVAILABLE: 2, State.WAITING: 3}
 """How the entries of a queue are listed: the many that wait come last."""
 
 _since = attrgetter("since")
@@ -195,10 +195,12 @@ class Looker:
         with looking(self.path) as storage:
             by = {it.name: it.by for it in self._held(storage, queue, held)}
         aside = [*self._files(Place(queue, State.QUARANTINED))][:_MOST]
+        waiting = heapq.nsmallest(_FIRST, self._files(Place(queue, State.WAITING)), key=attrgetter("name"))
         listed = [
             *(_listed(queue, entry, State.CHECKED_OUT, by.get(entry.name, "")) for entry in held),
             *(_listed(queue, entry, State.QUARANTINED) for entry in aside),
             *(_listed(queue, entry, State.AVAILABLE) for entry in first),
+            *(_listed(queue, entry, State.WAITING) for entry in waiting),
         ]
         found = [it for it in listed if it is not None]
         found.sort(key=lambda it: (_ORDER[it.state], it.name))
@@ -229,7 +231,7 @@ class Looker:
         """Yield where an entry may be, first where it was seen: it may have moved."""
         queues = [queue, *(other for other in storage.queues() if other != queue)]
         for name in queues:
-            for state in (State.AVAILABLE, State.CHECKED_OUT, State.QUARANTINED):
+            for state in (State.AVAILABLE, State.WAITING, State.CHECKED_OUT, State.QUARANTINED):
                 yield Place(name, state)
 
     def _facts(self, place: Place, name: str, found: os.stat_result) -> list[tuple[str, str]]:
@@ -238,6 +240,8 @@ class Looker:
         if place.state is State.CHECKED_OUT:
             owner = self._owner(name, lock_owners())
             facts.append(("by", f"{owners.told(owner)}, for {human_age(max(0.0, now - found.st_ctime))}"))
+        if place.state is State.WAITING:
+            facts.append(("due", human_time(time_of(found.st_mtime))))
         modified = as_stat(found, name).modified_at
         facts.append(("modified", f"{human_time(modified)} ({human_age(age_of(modified, now))} ago)"))
         return facts
@@ -266,7 +270,7 @@ def _listed(queue: str, entry: os.DirEntry[str], state: State, by: str = "") -> 
         found = entry.stat(follow_symlinks=False)
     except OSError:
         return None
-    return Listed(queue, entry.name, state, found.st_size, found.st_mtime, by)
+    return Listed(queue, entry.name, state, found.st_size, min(found.st_mtime, found.st_ctime), by)
 
 
 def _progress(storage: DirectoryStorage, name: str) -> str:

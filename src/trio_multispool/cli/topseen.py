@@ -100,7 +100,7 @@ class Listed(msgspec.Struct, frozen=True):
 
 @final
 class Listing(msgspec.Struct, frozen=True):
-    """What is in one queue: the first entries by name, those that are checked out, and those in quarantine."""
+    """What is in one queue: the first entries by name, available and waiting; what is checked out, or in quarantine."""
 
     queue: str
     entries: tuple[Listed, ...] = ()

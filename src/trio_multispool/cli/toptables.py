@@ -238,5 +238,15 @@ def entries(listing: Listing, view: View, now: float, lines: int, width: int) ->
 
 
 _ROOM_FOR_SIZES: Final = 90
-_STATE_STYLES: Final = {State.AVAILABLE: "", State.CHECKED_OUT: "yellow", State.QUARANTINED: "red"}
-_KINDS: Final = {State.AVAILABLE: Kind.AVAILABLE, State.CHECKED_OUT: Kind.HELD, State.QUARANTINED: Kind.ASIDE}
+_STATE_STYLES: Final = {
+    State.AVAILABLE: "",
+    State.WAITING: "dim",
+    State.CHECKED_OUT: "yellow",
+    State.QUARANTINED: "red",
+}
+_KINDS: Final = {
+    State.AVAILABLE: Kind.AVAILABLE,
+    State.WAITING: Kind.AVAILABLE,
+    State.CHECKED_OUT: Kind.HELD,
+    State.QUARANTINED: Kind.ASIDE,
+}

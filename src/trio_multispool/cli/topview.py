@@ -140,6 +140,7 @@ def overview_rows(model: Model, view: View) -> list[Row]:
 
 _KINDS: Final = {
     State.AVAILABLE: Kind.AVAILABLE,
+    State.WAITING: Kind.AVAILABLE,
     State.CHECKED_OUT: Kind.HELD,
     State.QUARANTINED: Kind.ASIDE,
 }

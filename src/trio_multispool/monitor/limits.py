@@ -30,7 +30,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     - `max_checked_out_age`: how long an entry may be checked out.
     - `max_tmp_file_age`: how long ago a temporary file may have been written to last.
     - `max_queue_ages`: by queue (a member of the enum, or a name), how long ago the metadata of an available entry may
-      have been written. Queues that are not named have no limit.
+      have been written, and one that waits may have been due. Queues that are not named have no limit.
 
     ```python
     limits = Limits(max_checked_out_age=3600, max_queue_ages={Mail.SEND: datetime.timedelta(minutes=5)})

@@ -53,7 +53,7 @@ class TooOld(_Problem, frozen=True, eq=False):
     """A file has been where it is for longer than the limit of that directory.
 
     The age is counted, of an available entry and of a temporary file, from when it was last written (which `ls` shows);
-    of an entry that is checked out, from the check-out.
+    of an entry that waits, from when it was due; of one that is checked out, from the check-out.
     """
 
     @property
@@ -63,6 +63,8 @@ class TooOld(_Problem, frozen=True, eq=False):
             return f"entry {self.name!r} has been checked out of {self.dir.queue!r} for too long"
         if self.dir.kind is Kind.TEMPORARY:
             return f"temporary file {self.name!r} has not been written to for too long"
+        if self.dir.kind is Kind.WAITING:
+            return f"entry {self.name!r} of {self.dir.queue!r} has been due for too long"
         return f"entry {self.name!r} has waited in {self.dir.queue!r} for too long"
 
     @property

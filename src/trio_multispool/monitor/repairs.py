@@ -8,6 +8,7 @@ is left for a person, and said so.
 from __future__ import annotations
 
 import enum
+import math
 from typing import TYPE_CHECKING, final
 
 import msgspec
@@ -23,6 +24,7 @@ from trio_multispool.monitor.problems import (
     TooOld,
     Undecodable,
 )
+from trio_multispool.storage.protocol import NotDue
 from trio_multispool.storage.traces import Kind
 from trio_multispool.verdicts import Unavailable
 
@@ -128,9 +130,12 @@ def _act(examiner: Examiner, problem: Problem) -> bool:
 
 def _set_aside(examiner: Examiner, problem: Problem, is_faulty: Callable[[bytes], bool]) -> bool:
     """Check the entry out, and set it aside if it is faulty; killed in between, recovery puts it back."""
-    storage, queue = examiner.storage, problem.dir.queue
-    claim = storage.claim(queue, problem.name, before_commit=lambda: None)
-    if isinstance(claim, Unavailable):
+    storage, queue, name = examiner.storage, problem.dir.queue, problem.name
+    if problem.dir.kind is Kind.WAITING:
+        claim = storage.claim_waiting(queue, name, due_by=math.inf, before_commit=lambda: None)
+    else:
+        claim = storage.claim(queue, name, before_commit=lambda: None)
+    if isinstance(claim, (Unavailable, NotDue)):
         return False
     try:
         if is_faulty(claim.metadata):

@@ -41,7 +41,7 @@ def send_along(context: Context, name: str, carrier: Mapping[str, str] | None) -
     layout = context.layout
     try:
         if layout.optional_fd(NOTES) is None:
-            layout.ensure_directory(NOTES)
+            _ = layout.ensure_directory(NOTES)
         unlink_if_there(layout, NOTES, name)  # of an enqueue under this reservation that failed
         write_new(layout, NOTES, name, msgspec.json.encode(_Note(dict(carrier))), sync=False)
     except SpoolError as error:

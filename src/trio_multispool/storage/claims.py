@@ -42,11 +42,13 @@ class DirectoryReservation:
 class DirectoryClaim:
     """An entry that is checked out, with its lock; without one, a claim on what somebody else has checked out."""
 
-    __slots__ = ("__weakref__", "lock", "metadata", "name", "queue", "state", "told")
+    __slots__ = ("__weakref__", "lock", "metadata", "name", "queue", "sources", "state", "told")
 
-    def __init__(self, queue: str, name: str, metadata: bytes, lock: Lock | None) -> None:
+    def __init__(self, queue: str, name: str, metadata: bytes, lock: Lock | None, *, sources: tuple[str, ...]) -> None:
         """Take over the lock."""
         self.queue: str = queue
+        self.sources: tuple[str, ...] = sources
+        """The directory that it was checked out of: the queue's, or that of what waited; both, if nobody knows."""
         self.name: str = name
         self.metadata: bytes = metadata
         self.lock: Lock | None = lock

@@ -33,6 +33,8 @@ class Context:
         """Whether `.spool.json` is there. If not, others may work here without locks: nothing may be collected."""
         self.doubtful: set[str] | None = None
         """The names that the last recovery of everything could not look into; `None`: there was none yet."""
+        self.kept: set[str] = set()
+        """The directories that were made as they were needed, and that power loss cannot take any more."""
 
     def is_adopted(self) -> bool:
         """Look again, if it was not: somebody may have adopted the spool since it was opened.

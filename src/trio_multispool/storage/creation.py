@@ -236,7 +236,7 @@ def _make(layout: Layout, directory: str) -> None:
     """Make a directory of the spool if it is missing."""
     if _is_directory(layout, directory):
         return
-    layout.ensure_directory(directory)
+    _ = layout.ensure_directory(directory)
     if not _is_directory(layout, directory):
         raise NotASpool(layout.path, f"{directory!r} is not a directory")
 

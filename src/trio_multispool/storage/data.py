@@ -32,11 +32,16 @@ def as_stat(found: os.stat_result, path: str) -> Stat:
     """Return what is told about a file; raises `NotARegularFile` for anything else."""
     if not stat.S_ISREG(found.st_mode):
         raise NotARegularFile(path)
+    # Of an entry that waits the modification time is when it is due, and was not written after it was last changed.
+    return Stat(found.st_size, time_of(min(found.st_mtime, found.st_ctime)))
+
+
+def time_of(seconds: float) -> datetime.datetime:
+    """Return the time so many seconds after 1970, in UTC; the last that there is for what no calendar has."""
     try:
-        modified_at = datetime.datetime.fromtimestamp(found.st_mtime, datetime.UTC)
-    except (ValueError, OverflowError):  # a time stamp that no calendar has
-        modified_at = datetime.datetime.max.replace(tzinfo=datetime.UTC)
-    return Stat(found.st_size, modified_at)
+        return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    except (ValueError, OverflowError, OSError):
+        return datetime.datetime.max.replace(tzinfo=datetime.UTC)
 
 
 def read_data(context: Context, name: str, read: Callable[[BinaryIO], T]) -> T:

@@ -20,17 +20,19 @@ from trio_multispool.storage import (
     recovery,
     reserving,
     settling,
+    waiting,
 )
 from trio_multispool.storage.carrying import carrier_of
 from trio_multispool.storage.context import Context
 from trio_multispool.storage.files import read_file
 from trio_multispool.storage.format import read_format
-from trio_multispool.storage.layout import DATA, REASONS, directory_of
+from trio_multispool.storage.layout import DATA, REASONS, directory_of, waiting_of
 from trio_multispool.storage.locks import locks_at_a_time
-from trio_multispool.storage.protocol import Enqueueing, Removing, Saving
+from trio_multispool.storage.protocol import Enqueueing, NotDue, Releasing, Removing, Saving
 from trio_multispool.storage.sharing import raise_failure
 from trio_multispool.storage.syscalls import SystemCalls
 from trio_multispool.storage.watching import DirectoryWatch, watch
+from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
     import os
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
     from trio_multispool.storage.layout import Layout
     from trio_multispool.storage.protocol import Content, Item, Recovered, Settlement
     from trio_multispool.storage.traces import Finding, Foreign, Judge, Temporary, Traces, Wanted
-    from trio_multispool.verdicts import Unavailable
 
 T = TypeVar("T")
 
@@ -152,10 +153,19 @@ class DirectoryStorage:
         durability: Durability | None,
         before_commit: Callable[[], None],
         carrier: Mapping[str, str] | None = None,
+        due_at: float | None = None,
     ) -> None:
         """Make the entry, all or nothing."""
         wanted = Enqueueing(
-            reservation, queue, metadata, content, durability, before_commit, carrier=carrier, alone=True
+            reservation,
+            queue,
+            metadata,
+            content,
+            durability,
+            before_commit,
+            carrier=carrier,
+            due_at=due_at,
+            alone=True,
         )
         raise_failure(self.enqueue_together([wanted]))
 
@@ -224,23 +234,44 @@ class DirectoryStorage:
 
     def claim(self, queue: str, name: str, *, before_commit: Callable[[], None]) -> DirectoryClaim | Unavailable:
         """Check the entry out."""
-        return settling.claim(self._context, queue, name, before_commit=before_commit)
+        claimed = settling.claim(self._context, queue, name, before_commit=before_commit)
+        assert not isinstance(claimed, NotDue), "it was not asked when"  # noqa: S101  # for the type checkers
+        return claimed
+
+    def claim_waiting(
+        self, queue: str, name: str, *, due_by: float, before_commit: Callable[[], None]
+    ) -> DirectoryClaim | Unavailable | NotDue:
+        """Check out an entry that waits."""
+        if self._layout.optional_fd(waiting_of(queue)) is None:
+            return Unavailable.GONE
+        return settling.claim(self._context, queue, name, due_by=due_by, before_commit=before_commit)
+
+    def waiting(self, queue: str) -> Iterator[tuple[float, str]]:
+        """Yield what waits for a queue."""
+        return waiting.waiting(self._layout, queue)
+
+    def due_at(self, queue: str, name: str) -> float | None:
+        """Look when an entry that waits is due."""
+        if self._layout.optional_fd(waiting_of(queue)) is None:
+            return None
+        return waiting.due_at(self._layout, queue, name)
 
     def claims_at_a_time(self) -> int:
         """Count locks: each holds a descriptor."""
         return locks_at_a_time()
 
-    def save(
+    def save(  # noqa: PLR0913  # the protocol's parameters
         self,
         claim: DirectoryClaim,
         queue: str,
         metadata: bytes | None,
         *,
+        due_at: float | None = None,
         durability: Durability | None,
         before_commit: Callable[[], None],
     ) -> None:
         """Move the entry to a queue."""
-        raise_failure(self.settle([Saving(claim, queue, metadata, durability, before_commit)]))
+        raise_failure(self.settle([Saving(claim, queue, metadata, durability, before_commit, due_at)]))
 
     def remove(
         self, claim: DirectoryClaim, *, durability: Durability | None, before_commit: Callable[[], None]
@@ -250,7 +281,7 @@ class DirectoryStorage:
 
     def release(self, claim: DirectoryClaim) -> None:
         """Put the entry back."""
-        settling.release(self._context, claim)
+        raise_failure(self.settle([Releasing(claim)]))
 
     def settle(self, settlements: Sequence[Settlement[DirectoryClaim]]) -> list[BaseException | None]:
         """Settle several claims with shared syncs."""

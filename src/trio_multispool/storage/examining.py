@@ -31,7 +31,7 @@ from trio_multispool.lifecycle import State
 from trio_multispool.names import invalid_name
 from trio_multispool.storage import traces
 from trio_multispool.storage.files import read_file
-from trio_multispool.storage.layout import CHECKOUT, FORMAT_FILE, QUARANTINE, REASONS
+from trio_multispool.storage.layout import CHECKOUT, FORMAT_FILE, QUARANTINE, REASONS, WAITING
 from trio_multispool.storage.locks import lock_existing
 from trio_multispool.storage.traces import DATA, NOTES, REGISTRY, TEMPORARY, Dir, Foreign, Holder, Kind, Temporary
 from trio_multispool.verdicts import Unavailable
@@ -192,7 +192,7 @@ class _Survey:
             hashed = hash(name)
             buckets[hashed % _BUCKETS].append(hashed)
             if directory.kind is Kind.CHECKOUT or (
-                directory.kind is Kind.QUEUE and self._is_of_interest(directory, name, before)
+                directory.kind in (Kind.QUEUE, Kind.WAITING) and self._is_of_interest(directory, name, before)
             ):
                 self._names.add(name)
 
@@ -200,10 +200,16 @@ class _Survey:
     def _is_known(directory: Dir, name: str, *, is_file: bool, is_directory: bool) -> bool:
         if directory.kind is Kind.NOTES:  # what is being written may lie there under another name
             return is_file and name.startswith(".")
-        return directory.kind is Kind.QUEUE and is_directory and name == CHECKOUT
+        return directory.kind is Kind.QUEUE and is_directory and name in (CHECKOUT, WAITING)
 
     def _is_of_interest(self, directory: Dir, name: str, before: float | None) -> bool:
-        """Tell whether an available entry has waited too long, or cannot be decoded."""
+        """Tell whether an entry has been available, or due, for too long, or is available and cannot be decoded.
+
+        What waits is judged when it is due: then a reader takes it, and sets it aside.
+        """
+        if directory.kind is Kind.WAITING:
+            found = None if before is None else _looked_at(self._layout, directory.path, name)
+            return found is not None and before is not None and found.st_mtime < before
         since, is_judged = self._wanted.judged_since, directory.queue in self._wanted.judged
         if before is None and not since:
             return is_judged and _fault(self._context, directory, name, self._judge) is not None

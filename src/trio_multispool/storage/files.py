@@ -30,15 +30,15 @@ CHUNK = 256 * 1024
 
 def read_file(layout: Layout, directory: str, name: str) -> bytes:
     """Return the whole of a regular file; raises `FileNotFoundError` if it is gone, and a `SpoolError` otherwise."""
-    content, _ = read_file_and_links(layout, directory, name)
+    content, _ = read_file_and_stat(layout, directory, name)
     return content
 
 
-def read_file_and_links(layout: Layout, directory: str, name: str) -> tuple[bytes, int]:
-    """Return likewise, and how many names the file has."""
+def read_file_and_stat(layout: Layout, directory: str, name: str) -> tuple[bytes, os.stat_result]:
+    """Return likewise, and what `fstat` says of the file."""
     with opened(layout, directory, name) as (fd, found):
         try:
-            return _read_all(fd, found.st_size, layout.calls), found.st_nlink
+            return _read_all(fd, found.st_size, layout.calls), found
         except OSError as error:
             raise as_spool_error(error, "read", layout.full(directory, name)) from error
 
@@ -120,6 +120,11 @@ class OpenFile:
         """Sync it, down to the disk."""
         with self._layout.doing("sync", self.directory, self.name):
             self._layout.calls.sync(self.fd)
+
+    def set_modified(self, when: float) -> None:
+        """Set the time at which it was last modified, in seconds since 1970; before it is synced."""
+        with self._layout.doing("set the time of", self.directory, self.name):
+            self._layout.calls.set_modified(self.fd, when)
 
     def write_out(self) -> None:
         """Begin to write it to disk, to be waited for by `sync`."""

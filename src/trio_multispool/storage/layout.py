@@ -10,10 +10,12 @@
     SPOOL/.notes/NAME             what is kept about an entry beside its metadata; may be absent
     SPOOL/.quarantine/QUEUE/NAME  metadata that could not be decoded; .quarantine/.reasons/NAME says why
     SPOOL/QUEUE/NAME              metadata of an entry that is available in QUEUE
+    SPOOL/QUEUE/.waiting/NAME     metadata of an entry that will be available in QUEUE, from its modification time on
     SPOOL/QUEUE/.checkout/NAME    metadata of an entry that one owner has checked out of QUEUE
 
-A *place* is every `SPOOL/*/`, `SPOOL/*/.checkout/` and `.quarantine/*/` that is found on disk, never what a program's
-queue enum knows: an old program must not collect the entries of a queue that it has not heard of.
+A *place* is every `SPOOL/*/`, `SPOOL/*/.waiting/`, `SPOOL/*/.checkout/` and `.quarantine/*/` that is found on disk,
+never what a program's queue enum knows: an old program must not collect the entries of a queue that it has not heard
+of.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ NOTES: Final = ".notes"
 QUARANTINE: Final = ".quarantine"
 REASONS: Final = ".quarantine/.reasons"
 CHECKOUT: Final = ".checkout"
+WAITING: Final = ".waiting"
 DATA_PREFIX: Final = ".data."
 NOTES_PREFIX: Final = ".notes."
 UNSAFE_PREFIX: Final = ".unsafe."
@@ -60,12 +63,19 @@ def directory_of(place: Place) -> str:
         return place.queue
     if place.state is State.CHECKED_OUT:
         return checkout_of(place.queue)
+    if place.state is State.WAITING:
+        return waiting_of(place.queue)
     return f"{QUARANTINE}/{place.queue}"
 
 
 def checkout_of(queue: str) -> str:
     """Return the directory of what is checked out of a queue, relative to the spool."""
     return f"{queue}/{CHECKOUT}"
+
+
+def waiting_of(queue: str) -> str:
+    """Return the directory of what waits to be available in a queue, relative to the spool; it may be missing."""
+    return f"{queue}/{WAITING}"
 
 
 class Doing:
@@ -223,12 +233,13 @@ class Layout:
         """Return all places found on disk, or those of one queue."""
         queues = self._children("") if queue is None else [queue]
         found: list[Place] = []
-        for name in queues:
-            checkout = f"{name}/{CHECKOUT}"
-            _ = self.refresh(checkout)
-            if self.optional_fd(checkout) is not None:
-                found.append(Place(name, State.CHECKED_OUT))
-        # After the check-outs: an entry that an `…_unsafe` operation moves meanwhile must not slip past whoever looks.
+        # The check-outs first: an entry that an `…_unsafe` operation moves meanwhile must not slip past whoever looks.
+        for state in (State.CHECKED_OUT, State.WAITING):
+            for place in (Place(name, state) for name in queues):
+                directory = directory_of(place)
+                _ = self.refresh(directory)
+                if self.optional_fd(directory) is not None:
+                    found.append(place)
         found += [Place(name, State.AVAILABLE) for name in queues]
         if self.optional_fd(QUARANTINE) is not None:
             found += [Place(name, State.QUARANTINED) for name in self._children(QUARANTINE) if queue in (None, name)]
@@ -280,12 +291,14 @@ class Layout:
                 if is_file and invalid_name(name) is None:
                     yield name
 
-    def ensure_directory(self, directory: str) -> None:
-        """Make a directory below the spool if it is missing, with the spool's mode."""
+    def ensure_directory(self, directory: str) -> bool:
+        """Make a directory below the spool if it is missing, with the spool's mode; tell whether it was."""
         parent, _, name = directory.rpartition("/")
         with self.doing("make", directory):
             try:
                 self.calls.make_directory(name, self.fd(parent), 0o700)
             except FileExistsError:
-                return
+                return False
+            _ = self.refresh(directory)  # one that was here before may be held
             self.calls.change_mode(self.fd(directory), self.directory_mode)
+            return True

@@ -74,7 +74,7 @@ def _write(context: Context, name: str, content: bytes) -> None:
     layout, new = context.layout, NOTES_PREFIX + name
 
     if layout.optional_fd(NOTES) is None:
-        layout.ensure_directory(NOTES)
+        _ = layout.ensure_directory(NOTES)
     unlink_if_there(layout, TEMPORARY, new)  # left by an owner of this name who died
     write_new(layout, TEMPORARY, new, content, sync=False)
     try:

@@ -100,6 +100,14 @@ class Recovered(msgspec.Struct, frozen=True):
 
 
 @final
+class NotDue(msgspec.Struct, frozen=True):
+    """What `Storage.claim` answers of an entry that waits for longer than was asked."""
+
+    due_at: float
+    """In seconds since 1970."""
+
+
+@final
 class Item(msgspec.Struct, frozen=True):
     """One entry as an onlooker sees it."""
 
@@ -108,11 +116,13 @@ class Item(msgspec.Struct, frozen=True):
     size: int
     """Of the metadata, in bytes."""
     modified_at: datetime.datetime
-    """When the metadata was last written, in UTC."""
+    """When the metadata was last written, in UTC. (Of what waits, or has waited: not after it was last moved.)"""
     owner: int | None
     """The process that has it checked out, as far as the kernel shows it."""
     progress: Progress | None = None
     """How far its owner says that it is."""
+    due_at: datetime.datetime | None = None
+    """Of an entry that waits: when it will be available, in UTC."""
 
 
 @final
@@ -127,6 +137,8 @@ class Enqueueing(msgspec.Struct, Generic[T], frozen=True):
     durability: Durability | None
     before_commit: Callable[[], None]
     carrier: Mapping[str, str] | None = None
+    due_at: float | None = None
+    """If the entry is to wait: until when, in seconds since 1970."""
     alone: bool = False
     """Whether nobody else should have to wait for its data to be synced."""
 
@@ -140,6 +152,8 @@ class Saving(msgspec.Struct, Generic[T], frozen=True):
     metadata: bytes | None
     durability: Durability | None
     before_commit: Callable[[], None]
+    due_at: float | None = None
+    """If the entry is to wait there: until when, in seconds since 1970."""
 
 
 @final
@@ -207,8 +221,11 @@ class Storage(Protocol[C, R]):
         durability: Durability | None,
         before_commit: Callable[[], None],
         carrier: Mapping[str, str] | None = None,
+        due_at: float | None = None,
     ) -> None:
         """Make the entry, with data of that content, all or nothing; the reservation is kept if it fails.
+
+        With `due_at`, in seconds since 1970, it waits until then. Raises `NotAdopted` where entries cannot wait.
 
         `carrier` goes along with the entry for as long as there is one, if that can be had cheaply: a hint.
         """
@@ -261,20 +278,38 @@ class Storage(Protocol[C, R]):
         """Check the entry out, so that nobody else has it."""
         ...
 
+    def claim_waiting(
+        self, queue: str, name: str, *, due_by: float, before_commit: Callable[[], None]
+    ) -> C | Unavailable | NotDue:
+        """Check out an entry that waits for the queue, unless it is due later than `due_by`, in seconds since 1970."""
+        ...
+
+    def waiting(self, queue: str) -> Iterator[tuple[float, str]]:
+        """Yield all that waits for a queue, in no order: when it is due, in seconds since 1970, and its name."""
+        ...
+
+    def due_at(self, queue: str, name: str) -> float | None:
+        """Return when an entry that waits for a queue is due, in seconds since 1970; `None` if it does not wait."""
+        ...
+
     def claims_at_a_time(self) -> int:
         """Return how many entries may be claimed in one go without using up what this process may have open."""
         ...
 
-    def save(
+    def save(  # noqa: PLR0913  # each is a word of the operation
         self,
         claim: C,
         queue: str,
         metadata: bytes | None,
         *,
+        due_at: float | None = None,
         durability: Durability | None,
         before_commit: Callable[[], None],
     ) -> None:
-        """Settle: move the entry to a queue, with new metadata unless it is `None`. Raises `OwnershipLost`."""
+        """Settle: move the entry to a queue, with new metadata unless it is `None`. Raises `OwnershipLost`.
+
+        With `due_at`, in seconds since 1970, it waits there until then. Raises `NotAdopted` where entries cannot wait.
+        """
         ...
 
     def remove(self, claim: C, *, durability: Durability | None, before_commit: Callable[[], None]) -> None:

@@ -94,7 +94,8 @@ def _locked(context: Context, queue: str, name: str) -> Generator[None]:
             if lock.newborn:
                 _ = collect_if_nowhere(context, name)
             raise EntryNotFound(queue, name)
-        if layout.places_of(name, State.AVAILABLE):  # by a hand that takes no locks: the data may be the other's
+        others = [place for place in layout.places_of(name) if place.state in (State.AVAILABLE, State.WAITING)]
+        if others:  # by a hand that takes no locks: the data may be the other's
             raise NameTaken(name)
         yield
     finally:

@@ -5,7 +5,7 @@ again. An entry is put back before anything is collected, and a name is collecte
 looked up while the lock is held; if any place cannot be read, nothing is collected.
 
 Two copies of one name can only come from a file system that does not keep the order of renames across power loss, or
-from one without `RENAME_NOREPLACE`: the copy that is available, or in quarantine, is the later state, so the
+from one without `RENAME_NOREPLACE`: the copy that is available, waits, or is in quarantine, is the later state, so the
 checked-out one is dropped. Of several that are checked out, the one that was moved last (`st_ctime`) is the latest.
 An entry that is available and, in the same file, in quarantine was being restored, which is the one step between the
 two: the copy in quarantine is dropped. In another file it is somebody's who puts files there by hand, and it is left.
@@ -39,6 +39,7 @@ from trio_multispool.storage.layout import (
     TEMPORARY,
     UNSAFE_PREFIX,
     directory_of,
+    waiting_of,
 )
 from trio_multispool.storage.locks import lock_existing, lock_new
 from trio_multispool.storage.noting import forget_progress_of_the_dead
@@ -177,14 +178,14 @@ def _latest_first(context: Context, name: str, places: list[Place]) -> list[Plac
 
 
 def _is_elsewhere(context: Context, name: str) -> bool:
-    """Tell whether an entry is available or set aside, which are later states than checked out."""
+    """Tell whether an entry is available, waits or is set aside, which are later states than checked out."""
     return any(place.state is not State.CHECKED_OUT for place in context.layout.places_of(name))
 
 
 def _stale(context: Context, name: str) -> list[Place]:
     """Return those places of an entry that hold an earlier state of it than another does."""
     places = context.layout.places_of(name)
-    available = [place for place in places if place.state is State.AVAILABLE]
+    available = [place for place in places if place.state in (State.AVAILABLE, State.WAITING)]
     aside = [place for place in places if place.state is State.QUARANTINED]
     if not available and not aside:
         return []
@@ -239,6 +240,9 @@ def _put_back_unannotated(context: Context, place: Place, name: str) -> bool:
 
 
 def _put_back(context: Context, place: Place, name: str) -> bool:
+    waiting = waiting_of(place.queue)
+    if context.syncs.guarding and context.layout.optional_fd(waiting) is not None:
+        context.syncs.directory(waiting)  # if it was taken from there, power loss must not leave it there as well
     try:
         return commits.move(context.layout, name, directory_of(place), place.queue)
     except NameTaken:  # it came in between by a hand that takes no locks; the next recovery sees two copies

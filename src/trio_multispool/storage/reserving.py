@@ -30,6 +30,7 @@ from trio_multispool.storage.layout import (
 from trio_multispool.storage.locks import lock_existing, lock_new
 from trio_multispool.storage.sharing import run_together
 from trio_multispool.storage.syncing import committing
+from trio_multispool.storage.waiting import where_to_wait
 from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
@@ -153,10 +154,12 @@ def enqueue_together(
 def _enqueue(context: Context, wanted: Enqueueing[DirectoryReservation]) -> Steps:
     """Make the entry: data, then metadata, synced, then the rename that commits it; or else keep the reservation."""
     layout, name, queue = context.layout, wanted.reservation.name, wanted.queue
-    target = next_state(Operation.ENQUEUE, wanted.reservation.state)
+    waits = wanted.due_at is not None
+    target = next_state(Operation.ENQUEUE_TO_WAIT if waits else Operation.ENQUEUE, wanted.reservation.state)
     if not wanted.reservation.lock.held:
         raise EntryBusy(name)
     plan = context.syncs.plan(wanted.durability)
+    destination = where_to_wait(context, queue, plan) if waits else queue
     files: list[OpenFile] = []
     unknown = None
     try:
@@ -169,7 +172,7 @@ def _enqueue(context: Context, wanted: Enqueueing[DirectoryReservation]) -> Step
         metadata.close()
         wanted.before_commit()
         try:
-            if not commits.move(layout, name, TEMPORARY, queue):
+            if not commits.move(layout, name, TEMPORARY, destination):
                 raise StorageFailure("move", layout.full(TEMPORARY, name), errno.ENOENT)  # undone too
         except CommitUnknown as error:  # the entry may be in its queue: what it consists of must stay
             unknown = error
@@ -184,7 +187,7 @@ def _enqueue(context: Context, wanted: Enqueueing[DirectoryReservation]) -> Step
         raise DurabilityUnknown(name, queue, committed=False) from unknown
     if plan.after:
         with committing(name, queue):
-            yield (queue,)
+            yield (destination,)
 
 
 def _write_files(
@@ -211,6 +214,8 @@ def _write_each(context: Context, wanted: Enqueueing[DirectoryReservation], file
     name = wanted.reservation.name
     files.append(begin_new(context.layout, DATA, name, wanted.content))
     files.append(begin_new(context.layout, TEMPORARY, name, wanted.metadata))
+    if wanted.due_at is not None:
+        files[-1].set_modified(wanted.due_at)
 
 
 def _undo(

@@ -4,8 +4,9 @@ The order of the calls is the protocol; each has its reason beside it. All of it
 claims that were made without one (`claims_unsafe`): those take the lock for the length of the call if they can, and
 otherwise rely on exchanging with, or unlinking, a file that must still be there.
 
-Save and remove sync the queue that the entry was checked out of before it goes on: otherwise btrfs, after power loss,
-can have the entry's next place on disk and the check-out's rename not, and brings the entry back twice. What they need
+Save and remove sync the directory that the entry was checked out of before it goes on: otherwise btrfs, after power
+loss, can have the entry's next place on disk and the check-out's rename not, and brings the entry back twice. Release
+needs that only for what waited: back in the queue that it came from, an entry is at most where it is. What they need
 synced they yield (see `sharing`), so that several claims that are settled together share it.
 """
 
@@ -29,7 +30,7 @@ from trio_multispool.lifecycle import Operation, Place, State
 from trio_multispool.storage import commits
 from trio_multispool.storage.claims import DirectoryClaim
 from trio_multispool.storage.direct import locked_if_possible
-from trio_multispool.storage.files import new_file, read_file, read_file_and_links, unlink_if_there, write_new
+from trio_multispool.storage.files import new_file, read_file, read_file_and_stat, unlink_if_there, write_new
 from trio_multispool.storage.layout import (
     DATA,
     QUARANTINE,
@@ -38,15 +39,17 @@ from trio_multispool.storage.layout import (
     TEMPORARY,
     checkout_of,
     directory_of,
+    waiting_of,
 )
 from trio_multispool.storage.locks import lock_existing, lock_or_reserve
 from trio_multispool.storage.noting import forget_progress
-from trio_multispool.storage.protocol import Removing, Saving
+from trio_multispool.storage.protocol import NotDue, Removing, Saving
 from trio_multispool.storage.recovery import collect_if_nowhere, drop_stale_copies, may_have_copies
 from trio_multispool.storage.reserving import clear_leftovers
 from trio_multispool.storage.sharing import run_together
 from trio_multispool.storage.syncing import catch_up, committing
 from trio_multispool.storage.temporaries import Leftovers, unsafe_temporary
+from trio_multispool.storage.waiting import where_to_wait
 from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
@@ -72,18 +75,25 @@ _HELD: Final = contextlib.nullcontext(enter_result=True)
 
 
 def claim(
-    context: Context, queue: str, name: str, *, before_commit: Callable[[], None]
-) -> DirectoryClaim | Unavailable:
-    """Check an available entry out. `GONE` if it is not in the queue, `BUSY` if another owner has its lock."""
-    lock = _lock_to_claim(context, queue, name)
+    context: Context, queue: str, name: str, *, due_by: float | None = None, before_commit: Callable[[], None]
+) -> DirectoryClaim | Unavailable | NotDue:
+    """Check an available entry out. `GONE` if it is not in the queue, `BUSY` if another owner has its lock.
+
+    With `due_by`, one that waits, unless it is due later than that.
+    """
+    source = queue if due_by is None else waiting_of(queue)
+    lock = _lock_to_claim(context, queue, source, name)
     if isinstance(lock, Unavailable):
         return lock
     metadata, moved = b"", False
     try:
         # Read first: running out of descriptors, or a bad sector, must strand nothing in .checkout.
-        metadata = _read_to_claim(context, queue, name)
+        metadata, due_at = _read_to_claim(context, queue, source, name)
+        if due_by is not None and due_at > due_by:
+            lock.release()
+            return NotDue(due_at)
         before_commit()
-        moved = _move_over_stale_copy(context, queue, name)
+        moved = _move_over_stale_copy(context, queue, source, name)
     except FileNotFoundError:
         pass  # gone between the lock and the read
     except NameTaken:
@@ -93,7 +103,7 @@ def claim(
         lock.release()
         raise
     if moved:
-        return DirectoryClaim(queue, name, metadata, lock)
+        return DirectoryClaim(queue, name, metadata, lock, sources=(source,))
     try:
         if lock.newborn:  # made for an entry that has gone meanwhile
             with context.tidying(name):
@@ -103,46 +113,49 @@ def claim(
     return Unavailable.GONE
 
 
-def _lock_to_claim(context: Context, queue: str, name: str) -> Lock | Unavailable:
-    """Lock an entry that has been seen in the queue, also if it has lost its reservation."""
+def _lock_to_claim(context: Context, queue: str, source: str, name: str) -> Lock | Unavailable:
+    """Lock an entry that has been seen in a directory of the queue, also if it has lost its reservation."""
     try:
         lock = lock_existing(context.layout, name)
         if lock is not Unavailable.GONE:
             return lock
-        return lock_or_reserve(context.layout, name) if context.layout.holds(queue, name) else lock
+        return lock_or_reserve(context.layout, name) if context.layout.holds(source, name) else lock
     except _OF_ONE_ENTRY as error:
         if _is_of_all(error):
             raise
         raise UnreadableEntry(queue, name, str(error)) from error
 
 
-def _read_to_claim(context: Context, queue: str, name: str) -> bytes:
-    """Return the metadata of an entry whose lock is held, having seen to it that it has no second copy."""
+def _read_to_claim(context: Context, queue: str, source: str, name: str) -> tuple[bytes, float]:
+    """Return the metadata of an entry whose lock is held, having seen to it that it has no second copy.
+
+    And when it is due, which means something only of one that waits.
+    """
     layout = context.layout
     try:
-        metadata, links = layout.again_if_replaced(queue, lambda: read_file_and_links(layout, queue, name))
-        if may_have_copies(context, name, links):
+        metadata, found = layout.again_if_replaced(source, lambda: read_file_and_stat(layout, source, name))
+        if may_have_copies(context, name, found.st_nlink):
             drop_stale_copies(context, name)
     except _OF_ONE_ENTRY as error:
         if _is_of_all(error):
             raise
         raise UnreadableEntry(queue, name, str(error)) from error
-    return metadata
+    return metadata, found.st_mtime
 
 
 def _is_of_all(error: SpoolError) -> bool:
     return isinstance(error, StorageFailure) and error.errno in _OF_ALL_ENTRIES
 
 
-def _move_over_stale_copy(context: Context, queue: str, name: str) -> bool:
+def _move_over_stale_copy(context: Context, queue: str, source: str, name: str) -> bool:
     """Move an entry to `.checkout`; a copy that is there already is older (see `recovery`), and nobody has the lock."""
     try:
-        return commits.move(context.layout, name, queue, checkout_of(queue))
+        return commits.move(context.layout, name, source, checkout_of(queue))
     except NameTaken:
         if not context.adopted:
             raise
         _ = commits.unlink(context.layout, checkout_of(queue), name)
-        return commits.move(context.layout, name, queue, checkout_of(queue))
+        return commits.move(context.layout, name, source, checkout_of(queue))
 
 
 def settle(context: Context, settlements: Sequence[Settlement[DirectoryClaim]]) -> list[BaseException | None]:
@@ -154,12 +167,14 @@ def settle(context: Context, settlements: Sequence[Settlement[DirectoryClaim]]) 
 
 def _settling(context: Context, settlement: Settlement[DirectoryClaim], leftovers: Leftovers) -> Steps:
     match settlement:
-        case Saving(claim, queue, metadata, durability, before_commit):
-            yield from save(context, claim, queue, metadata, durability=durability, before_commit=before_commit)
+        case Saving(claim, queue, metadata, durability, before_commit, due_at):
+            yield from save(
+                context, claim, queue, metadata, due_at=due_at, durability=durability, before_commit=before_commit
+            )
         case Removing(claim, durability, before_commit):
             yield from remove(context, claim, leftovers, durability=durability, before_commit=before_commit)
         case _:
-            release(context, settlement.claim)
+            yield from release(context, settlement.claim)
 
 
 def save(  # noqa: PLR0913  # each is a word of the operation
@@ -168,22 +183,32 @@ def save(  # noqa: PLR0913  # each is a word of the operation
     queue: str,
     metadata: bytes | None,
     *,
+    due_at: float | None,
     durability: Durability | None,
     before_commit: Callable[[], None],
 ) -> Steps:
-    """Move the entry to a queue, with new metadata unless it is `None`."""
+    """Move the entry to a queue, with new metadata unless it is `None`.
+
+    One that is to wait there has its metadata written anew in any case, so that it is the new file which has the time:
+    killed before the move, the save leaves no state that others do not leave.
+    """
     layout, syncs, name = context.layout, context.syncs, claim.name
-    target = claim.check(Operation.SAVE)
+    target = claim.check(Operation.SAVE if due_at is None else Operation.SAVE_TO_WAIT)
     forget_progress(context, claim)
     source = checkout_of(claim.queue)
     plan = syncs.plan(durability)
+    destination = queue if due_at is None else where_to_wait(context, queue, plan)
+    if metadata is None and due_at is not None:
+        metadata = claim.metadata
     with _locked_for_the_call(context, claim), _new_metadata(context, claim, metadata) as new:
+        if new is not None and due_at is not None:
+            new.set_modified(due_at)
         yield from _synced_before_a_save(context, claim, new, plan)
         before_commit()
         if new is not None and not commits.exchange(layout, (TEMPORARY, new.name), source, name):
             raise OwnershipLost(claim.queue, name)
         try:
-            if not commits.move(layout, name, source, queue):
+            if not commits.move(layout, name, source, destination):
                 raise OwnershipLost(claim.queue, name)  # noqa: TRY301  # undone like all others
         except commits.CommitUnknown as error:
             raise DurabilityUnknown(name, queue, committed=False) from error
@@ -195,12 +220,12 @@ def save(  # noqa: PLR0913  # each is a word of the operation
     claim.abandon()  # not before the temporary file is gone, whose name the next owner will use
     if plan.after:
         with committing(name, queue):
-            yield (queue,)
+            yield (destination,)
 
 
 def _synced_before_a_save(context: Context, claim: DirectoryClaim, new: OpenFile | None, plan: SyncPlan) -> Steps:
     if plan.before:
-        yield (claim.queue,) if new is None else (new, claim.queue)
+        yield claim.sources if new is None else (new, *claim.sources)
     if plan.catch_up:
         context.syncs.file(DATA, claim.name)
         yield catch_up(context.layout)
@@ -252,7 +277,7 @@ def remove(
     plan = syncs.plan(durability)
     with _locked_for_the_call(context, claim) as locked:
         if plan.before:
-            yield catch_up(context.layout) if plan.catch_up else (claim.queue,)
+            yield catch_up(context.layout) if plan.catch_up else claim.sources
         before_commit()
         try:
             if not commits.unlink(context.layout, source, name):
@@ -273,12 +298,15 @@ def remove(
             claim.abandon()
 
 
-def release(context: Context, claim: DirectoryClaim) -> None:
-    """Put the entry back."""
+def release(context: Context, claim: DirectoryClaim) -> Steps:
+    """Put the entry back; one that waited was due, so it goes to its queue."""
     target = claim.check(Operation.RELEASE)
     forget_progress(context, claim)
     source = checkout_of(claim.queue)
+    left = [directory for directory in claim.sources if directory != claim.queue]
     with _locked_for_the_call(context, claim):
+        if left and context.syncs.guarding:
+            yield left
         try:
             moved = commits.move(context.layout, claim.name, source, claim.queue)
         except NameTaken:  # a second copy is in the queue: recovery knows which of the two to drop
@@ -295,9 +323,9 @@ def quarantine(context: Context, claim: DirectoryClaim, reason: str) -> None:
     target = claim.check(Operation.QUARANTINE)
     aside = directory_of(Place(claim.queue, State.QUARANTINED))
     for directory in (QUARANTINE, aside, REASONS):
-        layout.ensure_directory(directory)
+        _ = layout.ensure_directory(directory)
     if context.syncs.guarding:  # or power loss could leave the entry in its queue too, or in a directory that is gone
-        for directory in ("", QUARANTINE, claim.queue):
+        for directory in ("", QUARANTINE, *claim.sources):
             context.syncs.directory(directory)
     with _locked_for_the_call(context, claim):
         unlink_if_there(layout, REASONS, name)
@@ -314,9 +342,12 @@ def _locked_for_the_call(context: Context, claim: DirectoryClaim) -> AbstractCon
 
 def claims_unsafe(context: Context, queue: str) -> list[DirectoryClaim]:
     """Return claims without locks on all that is checked out of a queue; what goes meanwhile is left out."""
-    checked_out = checkout_of(queue)
+    checked_out, layout = checkout_of(queue), context.layout
+    is_waited_for = layout.optional_fd(waiting_of(queue)) is not None
+    sources = (queue, waiting_of(queue)) if is_waited_for else (queue,)
     claims: list[DirectoryClaim] = []
-    for name in context.layout.entry_names(checked_out):
+    for name in layout.entry_names(checked_out):
         with contextlib.suppress(FileNotFoundError):
-            claims.append(DirectoryClaim(queue, name, read_file(context.layout, checked_out, name), None))
+            metadata = read_file(layout, checked_out, name)
+            claims.append(DirectoryClaim(queue, name, metadata, None, sources=sources))
     return claims

@@ -149,6 +149,10 @@ class SystemCalls:
         """`fchmod`: unlike the mode given to `open`, the umask does not touch it."""
         os.fchmod(fd, mode)
 
+    def set_modified(self, fd: int, when: float) -> None:
+        """`futimens`: when a file was last modified, in seconds since 1970; when it was last read is left as it is."""
+        os.utime(fd, ns=(os.fstat(fd).st_atime_ns, int(when * 1_000_000_000)))
+
     def make_directory(self, name: str, directory: int | None, mode: int) -> None:
         """`mkdirat`."""
         os.mkdir(name, mode, dir_fd=directory)

@@ -30,12 +30,14 @@ class Kind(enum.Enum):
     NOTES = ".notes"
     REASONS = ".quarantine/.reasons"
     QUEUE = "queue"
+    WAITING = "waiting"
     CHECKOUT = "check-outs"
     QUARANTINE = ".quarantine"
 
 
 _KINDS: Final = {
     State.AVAILABLE: Kind.QUEUE,
+    State.WAITING: Kind.WAITING,
     State.CHECKED_OUT: Kind.CHECKOUT,
     State.QUARANTINED: Kind.QUARANTINE,
 }
@@ -66,6 +68,8 @@ class Dir(msgspec.Struct, frozen=True):
         match self.kind:
             case Kind.QUEUE:
                 return self.queue
+            case Kind.WAITING:
+                return f"{self.queue}/.waiting"
             case Kind.CHECKOUT:
                 return f"{self.queue}/.checkout"
             case Kind.QUARANTINE if self.queue:
@@ -99,7 +103,7 @@ class Trace(msgspec.Struct, frozen=True):
 
     dir: Dir
     modified_at: float
-    """When its content was last written, in seconds since 1970."""
+    """When its content was last written, in seconds since 1970; of an entry that waits, when it is due."""
     changed_at: float
     """When it was last moved, if it was not written since."""
     identity: int
@@ -149,7 +153,7 @@ class Wanted(msgspec.Struct, frozen=True):
     """What besides the irregular an examination is to look at closely."""
 
     modified_before: dict[str, float] = {}
-    """By queue: what is available there, and was last written before this time."""
+    """By queue: what is available there and was last written, or waits and was due, before this time."""
     names: frozenset[str] = frozenset()
     """These, whatever can be said of them."""
     judged: frozenset[str] = frozenset()
