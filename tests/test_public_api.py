@@ -173,6 +173,7 @@ def test_the_parameters_that_others_rely_on_are_there():
         "metadata": False,
         "data": False,
         "name": True,
+        "not_before": True,
         "durability": True,
     }
     assert {"path": False, "spoolable": False, "limiter": True, "durability": True}.items() <= parameters(

@@ -13,6 +13,7 @@ import anyio
 from trio_multispool._typing import TypeVar as TypeVarWithDefault
 from trio_multispool.activity import Activity
 from trio_multispool.batching import Batches
+from trio_multispool.clock import wall_clock
 from trio_multispool.codecs import WholeFile
 from trio_multispool.errors import CorruptData, CorruptMetadata, EncodingFailed, SpoolError
 from trio_multispool.events import Event, about
@@ -20,6 +21,7 @@ from trio_multispool.hooks import Hooks
 from trio_multispool.lifecycle import State
 from trio_multispool.offload import Offload
 from trio_multispool.results import Ok
+from trio_multispool.schedule import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -45,13 +47,15 @@ _LOG: Final = logging.getLogger("trio_multispool")
 class Core(Generic[Q, M, D, A]):
     """One open spool, as its handles see it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # made by `Spool` alone
         self,
         storage: Storage[Any, Any],
         path: str,
         spoolable: Spoolable[Q, M, D, A],
         limiter: anyio.CapacityLimiter | None,
         instrumentation: Instrumentation | None = None,
+        *,
+        now: Callable[[], float] = wall_clock,
     ) -> None:
         """Take over an open store."""
         self.storage: Storage[Any, Any] = storage
@@ -65,6 +69,9 @@ class Core(Generic[Q, M, D, A]):
             storage.enqueue_together, limiter=self._offload.limiter, at_most=storage.enqueues_at_a_time
         )
         self.activity: Activity = Activity(storage, path)
+        self.now: Callable[[], float] = now
+        """The wall clock, in seconds since 1970."""
+        self._schedules: dict[str, Schedule] = {}
         self._mutex = threading.Lock()
         self._running = 0
         self._closed = False
@@ -169,6 +176,10 @@ class Core(Generic[Q, M, D, A]):
     def hold(self, held: Claim | Reservation) -> None:
         """Let go of a claim or reservation when the spool is closed, if that has not been done by then."""
         self._held.add(held)
+
+    def schedule(self, queue: str) -> Schedule:
+        """Return what waits for a queue, as far as this process knows."""
+        return self._schedules.setdefault(queue, Schedule(self.storage, queue, self.now))
 
     def _let_go(self) -> None:
         for held in list(self._held):

@@ -77,6 +77,7 @@ class _Order(msgspec.Struct, frozen=True, eq=False):
 
     queue: str
     durability: Durability | None
+    due_at: float | None
     told: _Told | None = None
 
     @property
@@ -109,14 +110,16 @@ class Enqueuing(Generic[Q, M, D, A]):
         self._core = core
         self._naming = naming
 
-    async def one(self, queue: str, item: Item[M, D, A], durability: Durability | None) -> Answer[str]:
+    async def one(
+        self, queue: str, item: Item[M, D, A], durability: Durability | None, due_at: float | None
+    ) -> Answer[str]:
         """Enqueue; return the entry's name. See `Spool.enqueue`."""
         hooks = self._core.hooks
         if hooks is None:
-            return await self._one(_Order(queue, durability), item)
+            return await self._one(_Order(queue, durability, due_at), item)
         answers: list[Answer[str]] = []
         with self._told(hooks, queue, None, answers) as told:
-            answers.append(await self._one(_Order(queue, durability, told), item))
+            answers.append(await self._one(_Order(queue, durability, due_at, told), item))
         return answers[0]
 
     async def _one(self, order: _Order, item: Item[M, D, A]) -> Answer[str]:
@@ -157,6 +160,7 @@ class Enqueuing(Generic[Q, M, D, A]):
                 durability=order.durability,
                 before_commit=before_commit,
                 carrier=order.carrier,
+                due_at=order.due_at,
             )
             return reservation.name
 
@@ -166,19 +170,19 @@ class Enqueuing(Generic[Q, M, D, A]):
         core, queue, durability = self._core, order.queue, order.durability
         raw, content = core.encode(item.metadata), core.dumped(item.data)
         with self._naming.for_one_enqueue(item.name) as reservation, order.noting(reservation, item.data):
-            yield Enqueueing(reservation, queue, raw, content, durability, before_commit, order.carrier)
+            yield Enqueueing(reservation, queue, raw, content, durability, before_commit, order.carrier, order.due_at)
             return reservation.name
 
     async def many(
-        self, queue: str, items: Sequence[Item[M, D, A]], durability: Durability | None
+        self, queue: str, items: Sequence[Item[M, D, A]], durability: Durability | None, due_at: float | None
     ) -> list[Answer[str]]:
         """Enqueue all of them in one hop; see `Spool.enqueue_many`."""
         hooks = self._core.hooks
         if hooks is None:
-            return await self._many(_Order(queue, durability), items)
+            return await self._many(_Order(queue, durability, due_at), items)
         answers: list[Answer[str]] = []
         with self._told(hooks, queue, len(items), answers) as told:
-            answers += await self._many(_Order(queue, durability, told), items)
+            answers += await self._many(_Order(queue, durability, due_at, told), items)
         return answers
 
     async def _many(self, order: _Order, items: Sequence[Item[M, D, A]]) -> list[Answer[str]]:

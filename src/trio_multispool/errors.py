@@ -375,7 +375,7 @@ LoadError: TypeAlias = NotASpool | DirectoryNotEmpty | UnsupportedFormat | World
 ReserveError: TypeAlias = InvalidName | NameTaken | EntryBusy | SyncsRefused | Trouble
 """What `reserve_name` can answer."""
 
-EnqueueError: TypeAlias = ReserveError | EncodingFailed | DurabilityUnknown
+EnqueueError: TypeAlias = ReserveError | EncodingFailed | NotAdopted | DurabilityUnknown
 """What `enqueue` can answer."""
 
 TryCheckoutError: TypeAlias = CorruptMetadata | UnreadableEntry | Trouble
@@ -390,7 +390,7 @@ ReleaseError: TypeAlias = OwnershipLost | NameTaken | Trouble
 RemoveError: TypeAlias = OwnershipLost | DurabilityUnknown | SyncsRefused | Trouble
 """What `remove` can answer."""
 
-SaveError: TypeAlias = RemoveError | NameTaken | EncodingFailed
+SaveError: TypeAlias = RemoveError | NameTaken | EncodingFailed | NotAdopted
 """What `save` can answer."""
 
 DirectRemoveError: TypeAlias = EntryNotFound | DurabilityUnknown | SyncsRefused | Trouble

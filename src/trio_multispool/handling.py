@@ -97,8 +97,8 @@ def _at_once(verdict: T) -> T:
 
 async def _apply(job: CheckedOutEntry[Q, M, D], verdict: Verdict[Q, M]) -> Result[None, Any]:
     match verdict:
-        case Save(queue, metadata):
-            return await job.save(queue, metadata)
+        case Save(queue, metadata, not_before):
+            return await job.save(queue, metadata, not_before=not_before)
         case Remove():
             return await job.remove()
         case Release():

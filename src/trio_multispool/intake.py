@@ -44,6 +44,10 @@ RECOVERY_INTERVAL: Final = 1.0
 """How often, at most, a reader looks for entries whose owner has died, in seconds."""
 
 
+SHORTEST_WAIT: Final = 0.001
+"""The least wait for an entry to be due, in seconds: clocks do not agree to the last digit."""
+
+
 class Fetcher(Protocol):
     """What fetches for an iteration, in a task of the reader's nursery."""
 
@@ -205,8 +209,23 @@ class Intake(Generic[Q, M, D]):
                     found.listing_took, told=activity.told(queue), held=found.held, busy=found.busy
                 )
                 with _UNHEARD if hooks is None else hooks.waiting(queue):
-                    await activity.wait(queue, seen, timeout)
+                    await self._wait(seen, timeout, found.next_at)
                 question, seen = Question(), activity.seen(queue)
+
+    async def _wait(self, seen: int, timeout: float, next_at: float | None) -> None:  # noqa: ASYNC109  # the wait itself
+        """Wait until the queue may have changed since `seen`, or an entry is due, or `timeout` seconds are over.
+
+        When an entry is due, the wall clock says, which may jump: it is asked again at least every poll interval.
+        """
+        activity, queue = self._core.activity, self.queue.value
+        if next_at is None:
+            await activity.wait(queue, seen, timeout)
+            return
+        ends_at = anyio.current_time() + timeout
+        while (left := ends_at - anyio.current_time()) > 0 and (until_due := next_at - self._core.now()) > 0:
+            await activity.wait(queue, seen, max(min(left, until_due, self._poll_interval), SHORTEST_WAIT))
+            if activity.seen(queue) != seen or self.stopped or self.closed or self._core.closed:
+                return
 
     def in_hand(self, claimed: Claimed[M], began: float) -> CheckedOutEntry[Q, M, D]:
         """Make a job of what was checked out; `began` is when that began, by the clock of the hooks."""

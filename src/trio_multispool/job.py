@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from trio_multispool.datafile import DataFile
+from trio_multispool.delays import due_at
 from trio_multispool.errors import DurabilityUnknown
 from trio_multispool.events import Event, about
 from trio_multispool.instrumentation import How, Operation
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from trio_multispool.core import Core
+    from trio_multispool.delays import NotBefore
     from trio_multispool.durability import Durability
     from trio_multispool.errors import OwnershipLost, ReleaseError, RemoveError, SaveError, SpoolError, Trouble
     from trio_multispool.hop import Answer, BeforeCommit
@@ -138,18 +140,20 @@ class CheckedOutEntry(Generic[Q, M, D]):
         queue: Q,
         metadata: M | Literal[Unchanged.UNCHANGED] = UNCHANGED,
         *,
+        not_before: NotBefore | None = None,
         durability: Durability | None = None,
     ) -> Result[None, SaveError]:
         """Settle: move the entry to `queue`, with new metadata.
 
         `queue` may be the one it came from. `metadata` is what is stored; by default, what `self.metadata` is now. The
-        data goes along untouched.
+        data goes along untouched. `not_before`: the entry waits, and nobody gets it, until then; see `enqueue`.
 
         `Err(EncodingFailed)`: the codec raised. `Err(OwnershipLost)`: somebody took the entry away by an `…_unsafe`
         operation. `Err(NameTaken)`: there is a file of that name in `queue` already, which only a hand can have put
-        there. `Err(SyncsRefused)`, and the troubles of the operating system: the job is still yours.
-        `Err(DurabilityUnknown)`: the entry has moved, and power loss might undo it. Raises `RuntimeError` if the job
-        was settled before, and `TypeError` if `queue` is none of the spool's.
+        there. `Err(NotAdopted)`: it was to wait, in a spool whose other programs need not know that.
+        `Err(SyncsRefused)`, and the troubles of the operating system: the job is still yours. `Err(DurabilityUnknown)`:
+        the entry has moved, and power loss might undo it. Raises `RuntimeError` if the job was settled before,
+        `TypeError` if `queue` is none of the spool's, and what `enqueue` raises for a `not_before` that is none.
 
         **Cancellation**: cancelled means that the job is still yours, unchanged. (asyncio's own cancellation may come
         after the commit: then the `CancelledError` has a note that says so.)
@@ -163,10 +167,11 @@ class CheckedOutEntry(Generic[Q, M, D]):
         target = self._core.check_queue(queue)
         self._check()
         stored = self.metadata if metadata is UNCHANGED else metadata
+        waits_until = due_at(not_before, self._core.now)
 
         def settlement(before_commit: BeforeCommit) -> Settlement[Claim]:
             raw = self._core.encode_if_changed(stored, self._claim)
-            return Saving(self._claim, target, raw, durability, before_commit)
+            return Saving(self._claim, target, raw, durability, before_commit, waits_until)
 
         answer = await self._settle(Operation.SAVE, How.SAVED, settlement, target)
         if self.settled:

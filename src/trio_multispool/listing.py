@@ -22,7 +22,8 @@ from trio_multispool.errors import CorruptMetadata, SpoolError, StorageFailure, 
 from trio_multispool.events import Event, about
 from trio_multispool.generators import sorts_last
 from trio_multispool.lifecycle import State
-from trio_multispool.storage.protocol import Claim
+from trio_multispool.schedule import Due
+from trio_multispool.storage.protocol import Claim, NotDue
 from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class NothingLeft(msgspec.Struct, frozen=True):
 
     Also if it was another task of this reader that found it so, or is finding out: that one may be cancelled.
     """
+    next_at: float | None = None
+    """When the next entry that waits is due, in seconds since 1970, if any waits."""
 
 
 @final
@@ -125,6 +128,7 @@ class Listing(Generic[M]):
         self._queue = queue
         self._mutex = threading.Lock()
         self._names: collections.deque[str] = collections.deque()
+        self._schedule = core.schedule(queue)
         self._complained: set[str] = set()
         self._left_alone: set[str] = set()
         self._misses = 0  # in a row
@@ -156,15 +160,19 @@ class Listing(Generic[M]):
         asks again with the same `question`, or else what cannot be had would be listed again and again.
 
         With `wait`, a queue whose directory is missing is an empty one: somebody may be about to replace it.
+
+        What waited and is due comes before all that is listed, or else it would never come while there is more than
+        can be done.
         """
         claimed: list[Claimed[M]] = []
         tries = 0
         try:
+            self._schedule.look(wanted=False)
             self._look_for_earlier(given, wait=wait)
             while not stopped() and (not claimed or len(claimed) < wanted()):
-                name = self._next_name(wait=wait)
-                if name is not None:
-                    tried = self._try(name, before_commit, given)
+                next_one = self._next(wait=wait)
+                if next_one is not None:
+                    tried = self._try(next_one, before_commit, given)
                     tries += 1
                     if tried is not None:
                         claimed.append(tried)
@@ -174,9 +182,15 @@ class Listing(Generic[M]):
                     break
                 elif question.listing_took is None:
                     before_listing()
+                    self._schedule.look(wanted=True)
                     question.listing_took = self._list(wait=wait)
                 else:
-                    return NothingLeft(question.listing_took, self._is_any_held(wait=wait), self._is_any_left())
+                    return NothingLeft(
+                        question.listing_took,
+                        self._is_any_held(wait=wait),
+                        self._is_any_left() or self._schedule.busy,
+                        self._schedule.next_at(),
+                    )
         except SpoolError:
             if not claimed:
                 raise
@@ -190,14 +204,15 @@ class Listing(Generic[M]):
 
         `None`: there is none among the first that were tried, or it was `stopped`.
         """
+        self._schedule.look(wanted=False)
         self._look_for_earlier(given, wait=True)
         for _ in range(TRIES_AT_A_TIME):
             if stopped():
                 return None
-            name = self._next_name(wait=True)
-            if name is None:
+            next_one = self._next(wait=True)
+            if next_one is None:
                 return None
-            tried = self._try(name, _no_second_thoughts, given)
+            tried = self._try(next_one, _no_second_thoughts, given)
             if tried is not None:
                 return tried
         return None
@@ -210,6 +225,10 @@ class Listing(Generic[M]):
             self._core.release_or_let_go(one.claim)
             with self._mutex:
                 self._names.appendleft(one.claim.name)
+
+    def _next(self, *, wait: bool) -> Due | str | None:
+        """Return what is to be tried next: what waited and is due, or else a name of the listing."""
+        return self._schedule.take() or self._next_name(wait=wait)
 
     def _next_name(self, *, wait: bool) -> str | None:
         with self._mutex:
@@ -268,7 +287,45 @@ class Listing(Generic[M]):
         with self._mutex:
             return bool(self._busy or self._in_question or self._names)
 
-    def _try(self, name: str, before_commit: BeforeCommit, given: Given | None) -> Claimed[M] | None:
+    def _try(self, one: Due | str, before_commit: BeforeCommit, given: Given | None) -> Claimed[M] | None:
+        if isinstance(one, Due):
+            return self._try_due(one, before_commit, given)
+        return self._try_listed(one, before_commit, given)
+
+    def _try_due(self, due: Due, before_commit: BeforeCommit, given: Given | None) -> Claimed[M] | None:
+        """Check out an entry that waited; `None` if it is not to be had."""
+        try:
+            if given is not None and due.name in given:
+                self._schedule.put_aside(due)
+                return None
+            claimed = self._claim_due(due, before_commit)
+            if claimed is Unavailable.BUSY:
+                self._schedule.put_aside(due)
+            if not isinstance(claimed, Claimed):
+                return None
+            if given is None or given.add(due.name):
+                return claimed
+            self._core.release_or_let_go(claimed.claim)  # given by another thread since it was looked up above
+        except BaseException:  # nobody has it, and it is still its turn
+            self._schedule.put_back(due)
+            raise
+        return None
+
+    def _claim_due(self, due: Due, before_commit: BeforeCommit) -> Claimed[M] | Unavailable | None:
+        try:
+            claim = self._core.storage.claim_waiting(
+                self._queue, due.name, due_by=self._core.now(), before_commit=before_commit
+            )
+        except UnreadableEntry as error:
+            self._complain(due.name, error)
+            self._schedule.try_later(due)
+            return None
+        if isinstance(claim, NotDue):  # it has been saved anew, or the clock went back
+            self._schedule.put_back(Due(claim.due_at, due.name))
+            return None
+        return claim if isinstance(claim, Unavailable) else self._decoded(due.name, claim)
+
+    def _try_listed(self, name: str, before_commit: BeforeCommit, given: Given | None) -> Claimed[M] | None:
         """Check an entry out; `None` if it is not to be had."""
         busy = again = False
         try:
@@ -299,14 +356,21 @@ class Listing(Generic[M]):
         try:
             claim = self._core.storage.claim(self._queue, name, before_commit=before_commit)
         except UnreadableEntry as error:
-            if name not in self._complained:
-                self._complained.add(name)
-                fields = about(Event.PASSED_OVER, self._core.path, queue=self._queue, entry=name, error=error)
-                _LOG.warning("passed over: %s", error, extra=fields)
+            self._complain(name, error)
             return None
         if isinstance(claim, Unavailable):
             self._make_way(claim)
             return claim
+        return self._decoded(name, claim)
+
+    def _complain(self, name: str, error: UnreadableEntry) -> None:
+        if name not in self._complained:
+            self._complained.add(name)
+            fields = about(Event.PASSED_OVER, self._core.path, queue=self._queue, entry=name, error=error)
+            _LOG.warning("passed over: %s", error, extra=fields)
+
+    def _decoded(self, name: str, claim: Claim) -> Claimed[M] | None:
+        """Return what was checked out with its metadata; `None` if they cannot be decoded, and it was set aside."""
         try:
             return Claimed(claim, self._core.decode_or_set_aside(claim), self._core.carried(claim))
         except CorruptMetadata:

@@ -11,8 +11,9 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 
 from trio_multispool._typing import TypeVar as TypeVarWithDefault
 from trio_multispool.channel import open_channel
-from trio_multispool.clock import time_ordered_names
+from trio_multispool.clock import time_ordered_names, wall_clock
 from trio_multispool.core import Core
+from trio_multispool.delays import due_at
 from trio_multispool.durability import Durability
 from trio_multispool.enqueuing import Enqueuing, Item
 from trio_multispool.entry import Entry
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from trio_multispool.channel import ReceiveChannel, SendChannel
     from trio_multispool.datafile import DataFile
+    from trio_multispool.delays import NotBefore
     from trio_multispool.errors import (
         CheckoutError,
         EnqueueError,
@@ -129,6 +131,7 @@ class Spool(Generic[Q, M, D, A]):
         trust_file_system: bool = False,
         system_calls: SystemCalls | None = None,
         instrumentation: Instrumentation | None = None,
+        now: Callable[[], float] = wall_clock,
     ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
         """Load a spool, making what is missing of it: the directory, its parents, and directories of new queues.
 
@@ -158,6 +161,7 @@ class Spool(Generic[Q, M, D, A]):
                 calls=system_calls,
             ),
             instrumentation,
+            now,
         )
 
     @classmethod
@@ -173,6 +177,7 @@ class Spool(Generic[Q, M, D, A]):
         trust_file_system: bool = False,
         system_calls: SystemCalls | None = None,
         instrumentation: Instrumentation | None = None,
+        now: Callable[[], float] = wall_clock,
     ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
         """Open a spool that exists, and put back what dead processes had checked out.
 
@@ -182,6 +187,7 @@ class Spool(Generic[Q, M, D, A]):
           uses. By default 40 of its own.
         - `trust_file_system`: accept a file system that is not known to be local; only if no other host mounts it.
         - `system_calls`: for tests, what makes the system calls.
+        - `now`: for tests, the wall clock that says when entries that wait are due, in seconds since 1970.
         - `instrumentation`: what is told of the operations, for metrics and traces; see `Instrumentation`.
 
         `Err(NotASpool)`: the directory is missing, is no spool, or has no directory for one of the queues.
@@ -217,6 +223,7 @@ class Spool(Generic[Q, M, D, A]):
                 calls=system_calls,
             ),
             instrumentation,
+            now,
         )
 
     @classmethod
@@ -252,6 +259,7 @@ class Spool(Generic[Q, M, D, A]):
         limiter: anyio.CapacityLimiter | None,
         opening: Callable[[], DirectoryStorage],
         instrumentation: Instrumentation | None = None,
+        now: Callable[[], float] = wall_clock,
     ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
         answer = await Offload(limiter).run(
             "opening of the spool", lambda _before_commit: opening(), undo=lambda storage: storage.close()
@@ -260,7 +268,7 @@ class Spool(Generic[Q, M, D, A]):
             return answer
         storage = answer.value
         names: NameGenerator[Any] = time_ordered_names() if spoolable.names is None else spoolable.names
-        core = Core(storage, storage.path, spoolable, limiter, instrumentation)
+        core = Core(storage, storage.path, spoolable, limiter, instrumentation, now=now)
         core.note_recovered(storage.recovered_at_first)
         if core.hooks is not None:
             core.hooks.tell_noted()
@@ -320,13 +328,14 @@ class Spool(Generic[Q, M, D, A]):
         answer = await self._core.run("listing", lambda _before_commit: self._core.storage.names(name))
         return Ok([Entry(self, queue, found) for found in answer.value]) if isinstance(answer, Ok) else answer
 
-    async def enqueue(
+    async def enqueue(  # noqa: PLR0913  # keyword arguments, each with a default
         self,
         queue: Q,
         metadata: M,
         data: D,
         *,
         name: Reserve[A] | Use | None = None,
+        not_before: NotBefore | None = None,
         durability: Durability | None = None,
     ) -> Result[Entry[Q, M, D], EnqueueError]:
         """Put a new entry into a queue: all of it or, if this fails, nothing.
@@ -334,12 +343,18 @@ class Spool(Generic[Q, M, D, A]):
         `name` says how it is called: by default, `Reserve(None)`, as the name generator makes it; `Reserve(argument)`
         for a generator that wants one; `Use(name)` for a name of the caller's, or one that `reserve_name` gave.
 
+        `not_before` says until when the entry waits: an aware `datetime`, or seconds, or a `timedelta`, from now on.
+        Until then it is in no listing, and nobody gets it; then readers get it before all that has not waited, and what
+        is due first comes first. The time is that of the wall clock. A time that has come is none.
+
         `Err(NameTaken)`: there is an entry of that name, or every name that the generator made was taken.
         `Err(EntryBusy)`: somebody is enqueueing under that name at this moment. `Err(InvalidName)`.
         `Err(EncodingFailed)`: a codec raised. `Err(OutOfSpace)` and the other troubles of the operating system: nothing
-        was enqueued. `Err(SyncsRefused)`: see there. `Err(DurabilityUnknown)`: the entry is in the queue, and power
-        loss might undo it. Raises `TypeError` if `queue` is none of the spool's, `RuntimeError` for a reserved name
-        that was used before, and what the name generator raises.
+        was enqueued. `Err(SyncsRefused)`: see there. `Err(NotAdopted)`: the entry was to wait, in a spool whose other
+        programs need not know that. `Err(DurabilityUnknown)`: the entry is in the queue, and power loss might undo it.
+        Raises `TypeError` if `queue` is none of the spool's, `RuntimeError` for a reserved name that was used before,
+        and what the name generator raises; for a `not_before` that is neither a time nor a duration `TypeError`, and
+        `ValueError` for a `datetime` without a time zone, a negative duration, and what is later than the year 2445.
 
         **Cancellation**: cancelled means that nothing was enqueued. (asyncio's own cancellation may come after the
         commit: then the `CancelledError` has a note that says so.)
@@ -357,8 +372,11 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         directory = self._core.check_queue(queue)
-        answer = await self._enqueuing.one(directory, Item(metadata, data, name), durability)
+        answer = await self._enqueuing.one(directory, Item(metadata, data, name), durability, self._due_at(not_before))
         return Ok(Entry(self, queue, answer.value)) if isinstance(answer, Ok) else answer
+
+    def _due_at(self, not_before: NotBefore | None) -> float | None:
+        return due_at(not_before, self._core.now)
 
     async def enqueue_many(
         self,
@@ -366,17 +384,19 @@ class Spool(Generic[Q, M, D, A]):
         items: Iterable[tuple[M, D]],
         *,
         names: Iterable[Reserve[A] | Use] | None = None,
+        not_before: NotBefore | None = None,
         durability: Durability | None = None,
     ) -> list[Result[Entry[Q, M, D], EnqueueError]]:
         """Put many new entries into a queue, with shared syncs: each of them all or nothing, as `enqueue` does.
 
         `items` are pairs of metadata and data. `names` says how each is called, one name an item; without it, the name
-        generator makes them, in order. Entries are durable and visible a batch at a time: so many as this process may
-        have files open for, 256 at most. All of it is one hop to a thread, so give it no more than you would wait for.
+        generator makes them, in order. `not_before` says until when all of them wait. Entries are durable and visible a
+        batch at a time: so many as this process may have files open for, 256 at most. All of it is one hop to a thread,
+        so give it no more than you would wait for.
 
         Returns a `Result` for each item, in order; one that fails does not keep the others. `Ok(entry)`, or as of
         `enqueue`: `Err(NameTaken)`, `Err(EntryBusy)`, `Err(InvalidName)`, `Err(EncodingFailed)`, `Err(SyncsRefused)`,
-        `Err(DurabilityUnknown)`, and the troubles of the operating system.
+        `Err(NotAdopted)`, `Err(DurabilityUnknown)`, and the troubles of the operating system.
 
         Raises `ValueError` if there are not as many `names` as `items`, and otherwise as `enqueue` does; if a name
         generator raises, a note on its exception tells how many entries have been enqueued.
@@ -400,7 +420,7 @@ class Spool(Generic[Q, M, D, A]):
             )
             raise ValueError(message)
         wanted = [Item(metadata, data, name) for (metadata, data), name in zip(pairs, called, strict=True)]
-        answers = await self._enqueuing.many(directory, wanted, durability)
+        answers = await self._enqueuing.many(directory, wanted, durability, self._due_at(not_before))
         return [Ok(Entry(self, queue, answer.value)) if isinstance(answer, Ok) else answer for answer in answers]
 
     async def reserve_name(

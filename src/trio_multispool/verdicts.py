@@ -7,6 +7,8 @@ from typing import Final, Generic, Literal, TypeAlias, TypeVar, final
 
 import msgspec
 
+from trio_multispool.delays import NotBefore  # of a struct's field
+
 Q_co = TypeVar("Q_co", bound=enum.Enum, covariant=True)
 M_co = TypeVar("M_co", covariant=True)
 
@@ -26,13 +28,17 @@ UNCHANGED: Final = Unchanged.UNCHANGED
 class Save(msgspec.Struct, Generic[Q_co, M_co], frozen=True):
     """Move the entry to `queue` (the one it came from is allowed), with `metadata` if it is given.
 
+    With `not_before`, nobody gets it there until then: an aware `datetime`, or seconds, or a `timedelta`, from now on.
+
     ```python
-    return Save(Mail.RETRY, msgspec.structs.replace(envelope, attempts=envelope.attempts + 1))
+    attempts = envelope.attempts + 1
+    return Save(Mail.SEND, msgspec.structs.replace(envelope, attempts=attempts), not_before=60 * 2**attempts)
     ```
     """
 
     queue: Q_co
     metadata: M_co | Literal[Unchanged.UNCHANGED] = UNCHANGED
+    not_before: NotBefore | None = None
 
 
 @final

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
     from helpers.spools import State
     from trio_multispool import Result, Spool, Spoolable
+
+
+DUE = datetime.datetime(2096, 1, 1, tzinfo=datetime.UTC)
+"""When entries that wait are due."""
 
 
 def ordered() -> Spoolable[Any, Any, Any, None]:
@@ -45,6 +50,10 @@ class Operation:
 
 async def _enqueue(spool: Any, _stack: Any) -> Any:
     return lambda: spool.enqueue(Mail.SEND, BERT, b"new", name=Use("new"))
+
+
+async def _enqueue_to_wait(spool: Any, _stack: Any) -> Any:
+    return lambda: spool.enqueue(Mail.SEND, BERT, b"new", name=Use("new"), not_before=DUE)
 
 
 async def _enqueue_generated(spool: Any, _stack: Any) -> Any:
@@ -90,12 +99,12 @@ def _direct(method: str, *arguments: Any) -> Any:
     return prepare
 
 
-def _job(method: str, *arguments: Any) -> Any:
+def _job(method: str, *arguments: Any, **named: Any) -> Any:
     async def prepare(spool: Any, stack: Any) -> Any:
         entry = (await put(spool, Mail.SEND, "one"))[0]
         job = await stack.enter_async_context((await entry.checkout()).unwrap())
         target = job.data if method.startswith("data_") else job
-        return lambda: getattr(target, method.removeprefix("data_"))(*arguments)
+        return lambda: getattr(target, method.removeprefix("data_"))(*arguments, **named)
 
     return prepare
 
@@ -123,6 +132,7 @@ def _spool(method: str, *arguments: Any, adopted: bool = True) -> Any:
 
 OPERATIONS = [
     Operation("enqueue", _enqueue, "write", "move", "stands"),
+    Operation("enqueue-to-wait", _enqueue_to_wait, "write", "move", "stands"),
     Operation("enqueue-generated", _enqueue_generated, "write", "move", "stands"),
     Operation("enqueue-reserved", _enqueue_reserved, "write", "move", "stands"),
     Operation("reserve_name", _reserve_name, "lock", "lock", "undone"),
@@ -141,6 +151,7 @@ OPERATIONS = [
     Operation("direct.data_file.save", _direct("data_save", b"changed"), "write", "exchange", "stands"),
     Operation("job.save", _job("save", Mail.RETRY, BERT), "write", "exchange", "stands"),
     Operation("job.save-unchanged", _job("save", Mail.RETRY), "sync", "move", "stands"),
+    Operation("job.save-to-wait", _job("save", Mail.RETRY, BERT, not_before=DUE), "write", "exchange", "stands"),
     Operation("job.remove", _job("remove"), "sync", "unlink", "stands"),
     Operation("job.release", _job("release"), "move", "move", "stands", withdraws=False),
     Operation("job.data.load", _job("data_load"), "read"),

@@ -31,7 +31,7 @@ from trio_multispool.storage.locks import locks_at_a_time
 from trio_multispool.storage.protocol import Enqueueing, NotDue, Releasing, Removing, Saving
 from trio_multispool.storage.sharing import raise_failure
 from trio_multispool.storage.syscalls import SystemCalls
-from trio_multispool.storage.watching import DirectoryWatch, watch
+from trio_multispool.storage.watching import ArrivalsWatch, DirectoryWatch, watch
 from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from trio_multispool.stats import Stat
     from trio_multispool.storage.claims import DirectoryClaim, DirectoryReservation
     from trio_multispool.storage.layout import Layout
-    from trio_multispool.storage.protocol import Content, Item, Recovered, Settlement
+    from trio_multispool.storage.protocol import Arrivals, Content, Item, Recovered, Settlement
     from trio_multispool.storage.traces import Finding, Foreign, Judge, Temporary, Traces, Wanted
 
 T = TypeVar("T")
@@ -58,6 +58,7 @@ class DirectoryStorage:
         """Take over an open spool."""
         self._context = context
         self._layout: Layout = context.layout
+        self._arrivals: ArrivalsWatch = ArrivalsWatch(context.layout)
         self.recovered_at_first: list[Recovered] = []
         """What opening it has recovered."""
 
@@ -249,6 +250,10 @@ class DirectoryStorage:
     def waiting(self, queue: str) -> Iterator[tuple[float, str]]:
         """Yield what waits for a queue."""
         return waiting.waiting(self._layout, queue)
+
+    def arrivals(self, queue: str) -> Arrivals | None:
+        """Tell what came to wait."""
+        return self._arrivals.of(queue)
 
     def due_at(self, queue: str, name: str) -> float | None:
         """Look when an entry that waits is due."""
@@ -457,4 +462,5 @@ class DirectoryStorage:
 
     def close(self) -> None:
         """Close all descriptors."""
+        self._arrivals.close()
         self._layout.close()

@@ -108,6 +108,17 @@ class NotDue(msgspec.Struct, frozen=True):
 
 
 @final
+class Arrivals(msgspec.Struct, frozen=True):
+    """What has come to wait for a queue since it was last asked."""
+
+    names: frozenset[str] = frozenset()
+    all: bool = False
+    """Whether it may be anything: then all that waits is to be looked at."""
+    told: bool = True
+    """Whether the store can tell. If not, `names` says nothing."""
+
+
+@final
 class Item(msgspec.Struct, frozen=True):
     """One entry as an onlooker sees it."""
 
@@ -286,6 +297,13 @@ class Storage(Protocol[C, R]):
 
     def waiting(self, queue: str) -> Iterator[tuple[float, str]]:
         """Yield all that waits for a queue, in no order: when it is due, in seconds since 1970, and its name."""
+        ...
+
+    def arrivals(self, queue: str) -> Arrivals | None:
+        """Return what has come to wait for a queue since this was last asked; `None`: nothing waits for it.
+
+        What comes in after it was asked is told the next time, so what waits is to be looked at after the first.
+        """
         ...
 
     def due_at(self, queue: str, name: str) -> float | None:

@@ -15,6 +15,8 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from trio_multispool.errors import OutOfSpace
+from trio_multispool.storage.layout import waiting_of
+from trio_multispool.storage.protocol import Arrivals
 
 if TYPE_CHECKING:
     from trio_multispool.storage.layout import Layout
@@ -34,6 +36,8 @@ _ONLY_DIRECTORY: Final = 0x01000000
 
 _COMING_IN: Final = _MOVED_TO | _CREATE | _CLOSE_WRITE
 _QUEUES_CHANGE: Final = _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE
+_ANY: Final = ""
+"""Stands for any name."""
 _GONE: Final = _DELETE_SELF | _MOVE_SELF | _IGNORED
 
 
@@ -45,7 +49,7 @@ class DirectoryWatch:
         self._layout = layout
         self._notify = notify
         self._mutex = threading.Lock()
-        self._queues: dict[int, str] = {}
+        self._directories: dict[int, str] = {}  # of queues, and of what waits for them
         self._wanted: set[str] = set()  # also those whose directory is missing just now
         self._root = -1
 
@@ -63,18 +67,24 @@ class DirectoryWatch:
         _ = self._layout.refresh(queue)
         with self._layout.doing("watch", queue):
             fds = [self._layout.fd(""), self._layout.fd(queue)]
+            _ = self._layout.refresh(waiting_of(queue))
+            waiting = self._layout.optional_fd(waiting_of(queue))
             with self._mutex:
                 if self._root < 0:
                     self._root = self._add(fds[0], _QUEUES_CHANGE)
-                number = self._add(fds[1], _COMING_IN | _DELETE_SELF | _MOVE_SELF)  # the same again for the same inode
-                for other in [each for each, of in self._queues.items() if of == queue and each != number]:
-                    self._forget(other)
-                self._queues[number] = queue
+                self._watch(queue, fds[1])
+                if waiting is not None:
+                    self._watch(waiting_of(queue), waiting)
+
+    def _watch(self, directory: str, fd: int) -> None:
+        number = self._add(fd, _COMING_IN | _DELETE_SELF | _MOVE_SELF)  # the same again for the same inode
+        for other in [each for each, of in self._directories.items() if of == directory and each != number]:
+            self._forget(other)
+        self._directories[number] = directory
 
     def _add(self, fd: int, mask: int) -> int:
-        # By the held descriptor: what is watched is the directory that is listed.
         try:
-            return self._notify.add_watch(f"/proc/self/fd/{fd}", mask | _ONLY_DIRECTORY)
+            return _begin_to_watch(self._notify, fd, mask)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -82,7 +92,7 @@ class DirectoryWatch:
             raise OutOfSpace("watch", self._layout.path, reason) from error
 
     def _forget(self, number: int) -> None:
-        del self._queues[number]
+        del self._directories[number]
         with contextlib.suppress(OSError):  # a directory that was removed has taken its watch with it
             self._notify.rm_watch(number)
 
@@ -97,10 +107,10 @@ class DirectoryWatch:
                 if event.wd == self._root:
                     changed.update({event.name} & self._wanted)
                     continue
-                queue = self._queues.get(event.wd)
-                if queue is None:
+                directory = self._directories.get(event.wd)
+                if directory is None:
                     continue
-                changed.add(queue)
+                changed.add(directory.partition("/")[0])
                 if event.mask & _GONE:
                     self._forget(event.wd)
             return changed
@@ -108,6 +118,76 @@ class DirectoryWatch:
     def close(self) -> None:
         """Give the instance back, with all its watches. Idempotent."""
         self._notify.close()
+
+
+class ArrivalsWatch:
+    """Tells the names of what comes to wait for the queues of a spool. May be used from any thread.
+
+    An inotify instance of its own, made when something waits: what one `DirectoryWatch` has read is gone for others.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        """Watch nothing so far."""
+        self._layout = layout
+        self._mutex = threading.Lock()
+        self._notify: Notifier | None = None
+        self._refused = not sys.platform.startswith("linux")
+        self._queues: dict[int, str] = {}
+        self._names: dict[str, set[str]] = {}
+
+    def of(self, queue: str) -> Arrivals | None:
+        """Return what has come to wait for a queue since the last time; `None` if nothing ever has."""
+        directory = waiting_of(queue)
+        _ = self._layout.refresh(directory)
+        fd = self._layout.optional_fd(directory)
+        if fd is None:
+            return None
+        with self._mutex:
+            if self._refused or not self._begin():
+                return Arrivals(told=False)
+            with self._layout.doing("watch", directory):
+                try:
+                    number = _begin_to_watch(self._notify, fd, _MOVED_TO | _CREATE)
+                except OSError:  # none to spare: whoever asks looks again after a while
+                    return Arrivals(told=False)
+            new = self._queues.get(number) != queue
+            self._queues[number] = queue
+            self._read()
+            names = self._names.pop(queue, set())
+            return Arrivals(frozenset(names - {_ANY}), all=new or _ANY in names)
+
+    def _begin(self) -> bool:
+        if self._notify is None:
+            try:
+                self._notify = self._layout.calls.notify()
+            except OSError:  # likewise; `DirectoryWatch` says so in the log
+                return False
+        return True
+
+    def _read(self) -> None:
+        assert self._notify is not None, "begun before"  # noqa: S101  # for the type checkers
+        for event in self._notify.read(timeout=0):
+            if event.mask & _OVERFLOW:
+                for queue in self._queues.values():
+                    self._names.setdefault(queue, set()).add(_ANY)
+            elif event.mask & _IGNORED:
+                _ = self._queues.pop(event.wd, None)
+            elif event.wd in self._queues:
+                self._names.setdefault(self._queues[event.wd], set()).add(event.name)
+
+    def close(self) -> None:
+        """Give the instance back. Idempotent."""
+        with self._mutex:
+            self._refused = True
+            notify, self._notify = self._notify, None
+        if notify is not None:
+            notify.close()
+
+
+def _begin_to_watch(notify: Notifier | None, fd: int, mask: int) -> int:
+    # By the held descriptor: what is watched is the directory that is listed.
+    assert notify is not None, "begun before"  # noqa: S101  # for the type checkers
+    return notify.add_watch(f"/proc/self/fd/{fd}", mask | _ONLY_DIRECTORY)
 
 
 def watch(layout: Layout) -> DirectoryWatch | None:

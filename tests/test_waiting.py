@@ -1,0 +1,413 @@
+"""Entries that wait: when they come, in which order, and what becomes of them meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import os
+import random
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+import trio
+
+from helpers.calls import WithoutSyncs
+from helpers.spools import ANNE, BERT, Mail, load_spool, make_spool, quick_spool, state_of
+from trio_multispool import EntryNotFound, Err, NameTaken, NotAdopted, Ok, Remove, Save, Spool, Use
+from trio_multispool import schedule as schedule_module
+from trio_multispool.storage.locks import lock_existing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trio_multispool.storage.syscalls import Notifier
+
+START = 1_800_000_000.0
+QUICK = 0.005
+
+
+class Wall:
+    """A wall clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        """Begin in 2027."""
+        self.time = START
+
+    def __call__(self) -> float:
+        """Tell the time."""
+        return self.time
+
+
+@pytest.fixture
+def wall() -> Wall:
+    """Stop the clock."""
+    return Wall()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Say where the spool is to be."""
+    return tmp_path / "spool"
+
+
+async def names_available(spool: Spool[Any, Any, Any, Any], queue: Mail = Mail.SEND) -> list[str]:
+    """Remove what can be had now, and return the names in the order in which it came."""
+    found: list[str] = []
+    async with spool.reader(queue) as reader:
+        async for job in reader.available():
+            async with job:
+                found.append(job.name)
+                (await job.remove()).unwrap()
+    return found
+
+
+def waiting(path: Path, queue: str = "send") -> set[str]:
+    """Return the names of what waits for a queue."""
+    return set(state_of(path).waiting[queue])
+
+
+@pytest.mark.parametrize(
+    "not_before",
+    [60, 60.0, datetime.timedelta(minutes=1), datetime.datetime.fromtimestamp(START + 60, datetime.UTC)],
+    ids=["whole seconds", "seconds", "timedelta", "datetime"],
+)
+async def test_an_entry_that_waits_comes_when_it_is_due_and_not_before(path, wall, not_before):
+    """However the time is said: until then it is in no listing and for nobody to have, and its name is taken."""
+    spool = await quick_spool(path, now=wall)
+    entry = (await spool.enqueue(Mail.SEND, ANNE, b"later", name=Use("a"), not_before=not_before)).unwrap()
+    wall.time += 59.9
+    assert (await spool.entries(Mail.SEND)).unwrap() == []
+    assert await entry.checkout() == Err(EntryNotFound("send", "a"))
+    assert await spool.enqueue(Mail.RETRY, ANNE, b"", name=Use("a")) == Err(NameTaken("a"))
+    assert await names_available(spool) == []
+    assert waiting(path) == {"a"}
+    wall.time += 0.1
+    assert await names_available(spool) == ["a"]
+    assert state_of(path).faults() == []
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+def test_ten_thousand_entries_come_in_the_order_in_which_they_are_due(path, wall, backend):
+    """Whatever the order in which they were enqueued, and before all that has not waited."""
+    number = 10_000
+    delays = list(range(1, number + 1))
+    random.Random(7).shuffle(delays)  # no secret
+    came: list[int] = []
+
+    async def enqueue_some(spool: Any, some: list[int]) -> None:
+        for delay in some:
+            answer = await spool.enqueue(Mail.SEND, ANNE, str(delay).encode(), not_before=delay)
+            answer.unwrap()
+
+    async def main() -> None:
+        spool = await quick_spool(path, now=wall)
+        (await spool.enqueue(Mail.SEND, BERT, b"0")).unwrap()
+        async with anyio.create_task_group() as tasks:
+            for first in range(100):
+                tasks.start_soon(enqueue_some, spool, delays[first::100])
+        for time in (START + number / 2, START + number):
+            wall.time = time
+            async with spool.reader(Mail.SEND) as reader:
+
+                async def note(_envelope: Any, data: Any) -> Remove:
+                    came.append(int((await data.load()).unwrap()))
+                    return Remove()
+
+                (await reader.iter_available(note)).unwrap()
+
+    anyio.run(main, backend=backend)
+    assert came == [*range(1, number // 2 + 1), 0, *range(number // 2 + 1, number + 1)]
+
+
+async def test_a_waiting_reader_has_what_is_due_at_the_next_time_and_hears_of_what_is_due_earlier(path, wall):
+    """It waits for the first of them, with one timer; another process that enqueues what is earlier shortens it."""
+    spool, other = await quick_spool(path, now=wall), await quick_spool(path, now=wall)
+    (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("late"), not_before=50)).unwrap()
+    waits, waited = trio.open_memory_channel[float](100)
+    activity = spool._core.activity
+    wait = activity.wait
+
+    async def telling(queue: str, seen: int, timeout: float) -> None:  # noqa: ASYNC109  # that of the original
+        waits.send_nowait(timeout)
+        await wait(queue, seen, timeout)
+
+    activity.wait = telling
+    async with spool.reader(Mail.SEND, poll_interval=1000) as reader, trio.open_nursery() as nursery:
+        got: list[str] = []
+
+        async def take_one() -> None:
+            job = (await reader.dequeue()).unwrap()
+            assert job is not None
+            async with job:
+                got.append(job.name)
+                (await job.remove()).unwrap()
+
+        nursery.start_soon(take_one)
+        while await waited.receive() != 50:  # the first look may find it busy
+            pass
+        (await other.enqueue(Mail.SEND, ANNE, b"", name=Use("early"), not_before=20)).unwrap()
+        while await waited.receive() != 20:
+            pass
+        wall.time += 20
+        (await other.enqueue(Mail.SEND, ANNE, b"", name=Use("later"), not_before=1)).unwrap()  # any hint will do
+    assert got == ["early"]
+    assert waiting(path) == {"late", "later"}
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+def test_a_waiting_reader_follows_the_wall_clock_when_it_jumps(path, wall, backend):
+    """Forward: what has become due comes within the poll interval. Back: what was due is not any more."""
+
+    async def main() -> None:
+        spool = await quick_spool(path, now=wall)
+        (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=3600)).unwrap()
+        (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("b"), not_before=7200)).unwrap()
+        async with spool.reader(Mail.SEND, poll_interval=QUICK) as reader:
+            async with anyio.create_task_group() as tasks:
+                got: list[str] = []
+
+                async def take_one() -> None:
+                    job = (await reader.dequeue()).unwrap()
+                    assert job is not None
+                    async with job:
+                        got.append(job.name)
+                        (await job.remove()).unwrap()
+
+                tasks.start_soon(take_one)
+                assert (await reader.dequeue_available()).unwrap() is None
+                wall.time += 3600
+            assert got == ["a"]
+            wall.time += 3600
+            wall.time -= 3601
+            assert (await reader.dequeue_available()).unwrap() is None
+            wall.time += 3601
+            async with (await reader.dequeue()).unwrap() as job:
+                assert job.name == "b"
+
+    anyio.run(main, backend=backend)
+
+
+async def test_a_handler_saves_to_wait(path, wall):
+    """With `Save(…, not_before=…)`, with new metadata or as it is; and what was saved so comes with its data."""
+    spool = await quick_spool(path, now=wall)
+    (await spool.enqueue(Mail.SEND, ANNE, b"Hello", name=Use("a"))).unwrap()
+    seen: list[int] = []
+
+    async def fail(envelope: Any, data: Any) -> Any:
+        assert (await data.load()).unwrap() == b"Hello"
+        seen.append(envelope.attempts)
+        if len(seen) == 1:
+            return Save(Mail.SEND, not_before=10)
+        envelope.attempts += 1
+        return Save(Mail.RETRY, envelope, not_before=datetime.timedelta(seconds=10))
+
+    for _ in range(2):
+        async with spool.reader(Mail.SEND) as reader:
+            (await reader.iter_available(fail)).unwrap()
+        wall.time += 10
+    assert seen == [0, 0]
+    async with spool.reader(Mail.RETRY) as reader:
+        job = (await reader.dequeue()).unwrap()
+        assert job is not None
+        async with job:
+            assert (job.name, job.metadata.attempts) == ("a", 1)
+    assert await names_available(spool, Mail.RETRY) == ["a"]
+
+
+async def test_what_waited_and_is_given_back_is_available(path, wall):
+    """Released, or returned by a block: it is due, whatever the clock says afterwards."""
+    spool = await quick_spool(path, now=wall)
+    (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=1)).unwrap()
+    wall.time += 1
+    async with spool.reader(Mail.SEND) as reader:
+        async with (await reader.dequeue()).unwrap():
+            pass
+        wall.time -= 1
+        async with (await reader.dequeue()).unwrap() as job:
+            assert job.name == "a"
+    assert state_of(path).names("send") == ["a"]
+
+
+async def test_a_time_that_has_come_is_none(path, wall):
+    """Nothing waits for the past, and a delay of nothing is no delay."""
+    spool = await quick_spool(path, now=wall)
+    past = datetime.datetime.fromtimestamp(START - 1, datetime.UTC)
+    for number, not_before in enumerate((0, datetime.timedelta(0), past)):
+        (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(f"{number}"), not_before=not_before)).unwrap()
+    assert state_of(path).names("send") == ["0", "1", "2"]
+
+
+async def test_many_are_enqueued_to_wait_until_the_same_time(path, wall):
+    """`not_before` of `enqueue_many` is that of all."""
+    spool = await quick_spool(path, now=wall)
+    answers = await spool.enqueue_many(Mail.SEND, [(ANNE, b"1"), (ANNE, b"2")], not_before=5)
+    names = [answer.unwrap().name for answer in answers]
+    assert waiting(path) == set(names)
+    wall.time += 5
+    assert await names_available(spool) == names
+
+
+@pytest.mark.parametrize(
+    ("not_before", "error", "words"),
+    [
+        (datetime.datetime(2050, 1, 1), ValueError, "time zone"),  # noqa: DTZ001  # that is the point
+        (-1, ValueError, "not negative"),
+        (float("nan"), ValueError, "not negative"),
+        (float("inf"), ValueError, "2445"),
+        (datetime.datetime.max.replace(tzinfo=datetime.UTC), ValueError, "2445"),
+        ("tomorrow", TypeError, "tomorrow"),
+    ],
+)
+async def test_what_is_no_time_is_refused_before_anything_happens(path, wall, not_before, error, words):
+    """By `enqueue`, `enqueue_many` and `save`, with words that name it."""
+    spool = await quick_spool(path, now=wall)
+    (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"))).unwrap()
+    with pytest.raises(error, match=words):
+        await spool.enqueue(Mail.SEND, ANNE, b"", not_before=not_before)
+    with pytest.raises(error, match=words):
+        await spool.enqueue_many(Mail.SEND, [(ANNE, b"")], not_before=not_before)
+    async with spool.reader(Mail.SEND) as reader, (await reader.dequeue()).unwrap() as job:
+        with pytest.raises(error, match=words):
+            await job.save(Mail.RETRY, not_before=not_before)
+    assert state_of(path).entries() == {"a"}
+
+
+async def test_nothing_waits_where_other_programs_may_not_know_of_it(path, wall):
+    """A spool that is not adopted answers so, and the entry is where it was; when it is adopted, it works."""
+    await quick_spool(path)
+    (path / ".spool.json").unlink()
+    spool = (await Spool.load(path, (await _spoolable(path)), now=wall)).unwrap()
+    refused = Err(NotAdopted(os.fspath(path), "entries that wait"))
+    assert await spool.enqueue(Mail.SEND, ANNE, b"", not_before=1) == refused
+    (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"))).unwrap()
+    async with spool.reader(Mail.SEND) as reader, (await reader.dequeue()).unwrap() as job:
+        assert await job.save(Mail.SEND, not_before=1) == refused
+        (await job.release()).unwrap()
+    assert state_of(path).names("send") == ["a"]
+    (await spool.adopt()).unwrap()
+    (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("b"), not_before=1)).unwrap()
+    assert waiting(path) == {"b"}
+
+
+async def _spoolable(path: Path) -> Any:
+    return (await load_spool(path)).spoolable
+
+
+async def test_what_waited_before_this_process_began_comes_too(path, wall):
+    """The directory is looked at when the reader begins; and entries of the dead are available at once."""
+    spool = await quick_spool(path, now=wall)
+    for number in range(3):
+        (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(f"{number}"), not_before=3 - number)).unwrap()
+    spool.close()
+    wall.time += 3
+    assert await names_available(await quick_spool(path, now=wall)) == ["2", "1", "0"]
+
+
+class WithoutNotify(WithoutSyncs):
+    """A kernel that has no inotify instance to spare."""
+
+    def notify(self) -> Notifier:
+        """Refuse."""
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+async def test_without_being_told_a_reader_finds_what_another_process_lets_wait(path, wall):
+    """By looking again after a while."""
+    spool, other = await make_spool(path, system_calls=WithoutNotify(), now=wall), await quick_spool(path, now=wall)
+    (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("late"), not_before=100)).unwrap()
+    async with spool.reader(Mail.SEND, poll_interval=QUICK) as reader:
+        assert (await reader.dequeue_available()).unwrap() is None
+        (await other.enqueue(Mail.SEND, ANNE, b"", name=Use("early"), not_before=1)).unwrap()
+        wall.time += 1
+        async with (await reader.dequeue()).unwrap() as job:
+            assert job.name == "early"
+
+
+async def test_of_very_many_those_that_are_due_first_are_kept(path, wall, monkeypatch):
+    """And when they are used up, the others are looked for: all come, in order."""
+    monkeypatch.setattr(schedule_module, "MOST_KEPT", 10)
+    spool, other = await quick_spool(path, now=wall), await quick_spool(path, now=wall)
+    async with spool.reader(Mail.SEND) as reader:
+        for number in range(35, 0, -1):
+            (await other.enqueue(Mail.SEND, ANNE, b"", name=Use(f"{number:02}"), not_before=number)).unwrap()
+            assert (await reader.dequeue_available()).unwrap() is None
+    assert len(spool._core.schedule("send")._times) <= 20
+    wall.time += 35
+    assert await names_available(spool) == [f"{number:02}" for number in range(1, 36)]
+
+
+async def test_an_entry_that_is_due_and_locked_is_tried_again(path, wall):
+    """Somebody looks at it just then: its reader waits a little, and has it."""
+    spool = await quick_spool(path, now=wall)
+    (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=1)).unwrap()
+    wall.time += 1
+    lock = lock_existing(spool._core.storage._context.layout, "a")
+    async with spool.reader(Mail.SEND, poll_interval=QUICK) as reader, trio.open_nursery() as nursery:
+        assert (await reader.dequeue_available()).unwrap() is None
+
+        @nursery.start_soon
+        async def take() -> None:
+            async with (await reader.dequeue()).unwrap() as job:
+                assert job.name == "a"
+                (await job.remove()).unwrap()
+
+        lock.release()
+    assert state_of(path).entries() == set()
+
+
+class WithdrawnError(BaseException):
+    """What is raised right before a commit, as a cancellation would be."""
+
+
+async def test_what_is_not_taken_after_all_stays_where_it_is_and_comes_the_next_time(path, wall, monkeypatch):
+    """A check-out that is withdrawn before its commit puts the entry back into the schedule."""
+    spool = await quick_spool(path, now=wall)
+    (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=1)).unwrap()
+    wall.time += 1
+    claim_waiting = spool._core.storage.claim_waiting
+
+    def withdraw() -> None:
+        raise WithdrawnError
+
+    async with spool.reader(Mail.SEND) as reader:
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                spool._core.storage,
+                "claim_waiting",
+                lambda *arguments, **named: claim_waiting(*arguments, **{**named, "before_commit": withdraw}),
+            )
+            with pytest.raises(WithdrawnError):
+                await reader.dequeue()
+        assert waiting(path) == {"a"}
+        async with (await reader.dequeue()).unwrap() as job:
+            assert job.name == "a"
+
+
+async def test_what_the_owner_of_a_due_entry_leaves_when_it_dies_is_available(path, wall):
+    """Recovery puts it into its queue, whatever the clock says by then."""
+    spool, other = await quick_spool(path, now=wall), await quick_spool(path, now=wall)
+    (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=1)).unwrap()
+    wall.time += 1
+    reader = spool.reader(Mail.SEND)
+    with contextlib.suppress(anyio.ClosedResourceError):
+        async with reader:
+            job = (await reader.dequeue()).unwrap()
+            assert job is not None
+            job._claim.abandon()
+            job._let_go = True
+    wall.time -= 1
+    assert [each.queue for each in (await other.recover()).unwrap()] == ["send"]
+    assert await names_available(other) == ["a"]
+
+
+async def test_ages_stay_true(path):
+    """What waits is as old as it is: since it was put there, and not from the time at which it is due."""
+    before = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=2)
+    spool = await quick_spool(path)
+    (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=3600)).unwrap()
+    [item] = spool._core.storage.inventory()
+    assert before < item.modified_at < before + datetime.timedelta(minutes=10)
+    assert before + datetime.timedelta(minutes=50) < item.due_at < before + datetime.timedelta(minutes=70)
+    assert isinstance(await spool.entries(Mail.SEND), Ok)
