@@ -15,6 +15,7 @@ TABLE = {
     Operation.SAVE: ({State.CHECKED_OUT}, State.AVAILABLE, Commit.MOVE),
     Operation.SAVE_TO_WAIT: ({State.CHECKED_OUT}, State.WAITING, Commit.MOVE),
     Operation.RELEASE: ({State.CHECKED_OUT}, State.AVAILABLE, Commit.MOVE),
+    Operation.RELEASE_TO_WAIT: ({State.CHECKED_OUT}, State.WAITING, Commit.MOVE),
     Operation.REMOVE: ({State.CHECKED_OUT}, State.NOTHING, Commit.UNLINK),
     Operation.RECOVER: ({State.CHECKED_OUT}, State.AVAILABLE, Commit.MOVE),
     Operation.QUARANTINE: ({State.CHECKED_OUT, State.AVAILABLE}, State.QUARANTINED, Commit.MOVE),
@@ -45,7 +46,14 @@ def test_a_step_is_legal_from_its_sources_and_from_nowhere_else(operation, state
 
 def test_nothing_is_done_twice_to_a_claim():
     """From where a settling leads, no settling is legal: an entry that has left is never released or removed again."""
-    settling = [Operation.SAVE, Operation.SAVE_TO_WAIT, Operation.RELEASE, Operation.REMOVE, Operation.QUARANTINE]
+    settling = [
+        Operation.SAVE,
+        Operation.SAVE_TO_WAIT,
+        Operation.RELEASE,
+        Operation.RELEASE_TO_WAIT,
+        Operation.REMOVE,
+        Operation.QUARANTINE,
+    ]
     for first, second in itertools.product(settling, [Operation.SAVE, Operation.RELEASE, Operation.REMOVE]):
         with pytest.raises(IllegalStepError):
             next_state(second, next_state(first, State.CHECKED_OUT))

@@ -427,8 +427,10 @@ def test_an_entry_that_waits_is_checked_out_when_it_is_due_and_not_before(store,
     assert (claimed.queue, claimed.metadata) == ("send", OLD)
     assert store.claim_waiting("send", "a", due_by=DUE, before_commit=nothing) is Unavailable.BUSY
     assert look(store) == {"a": HELD}
+    assert claimed.due_at == DUE
     other.release(claimed)
-    assert look(store) == {"a": AVAILABLE}
+    assert look(store) == {"a": WAITING}
+    assert store.due_at("send", "a") == DUE
 
 
 def test_an_entry_can_be_saved_to_wait(store, other):
@@ -451,8 +453,8 @@ def test_what_waits_is_as_old_as_it_is(store):
     enqueue(store, "send", "a", due_at=DUE)
     [item] = store.inventory()
     assert before < item.modified_at < before + datetime.timedelta(minutes=10)
-    claimed = claim_waiting(store, "send", "a")
-    store.release(claimed)
+    claim_waiting(store, "send", "a").abandon()
+    store.recover()
     assert before < store.stat("send", "a").modified_at < before + datetime.timedelta(minutes=10)
 
 
@@ -970,6 +972,7 @@ def test_operations_of_the_protocol_are_those_of_the_table():
         "SAVE",
         "SAVE_TO_WAIT",
         "RELEASE",
+        "RELEASE_TO_WAIT",
         "REMOVE",
         "RECOVER",
         "QUARANTINE",

@@ -15,7 +15,7 @@ import trio
 
 from helpers.calls import WithoutSyncs
 from helpers.spools import ANNE, BERT, Mail, load_spool, make_spool, quick_spool, state_of
-from trio_multispool import EntryNotFound, Err, NameTaken, NotAdopted, Ok, Remove, Save, Spool, Use
+from trio_multispool import EntryNotFound, Err, NameTaken, NotAdopted, Ok, Remove, Save, Spool, Unavailable, Use
 from trio_multispool import schedule as schedule_module
 from trio_multispool.storage.locks import lock_existing
 
@@ -216,18 +216,35 @@ async def test_a_handler_saves_to_wait(path, wall):
     assert await names_available(spool, Mail.RETRY) == ["a"]
 
 
-async def test_what_waited_and_is_given_back_is_available(path, wall):
-    """Released, or returned by a block: it is due, whatever the clock says afterwards."""
+async def test_what_waited_and_is_given_back_is_where_it_was(path, wall):
+    """Released, or returned by a block: it is due still, comes before what has not waited, and may be so again."""
     spool = await quick_spool(path, now=wall)
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=1)).unwrap()
     wall.time += 1
     async with spool.reader(Mail.SEND) as reader:
-        async with (await reader.dequeue()).unwrap():
-            pass
-        wall.time -= 1
+        (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("b"))).unwrap()
         async with (await reader.dequeue()).unwrap() as job:
             assert job.name == "a"
-    assert state_of(path).names("send") == ["a"]
+            (await job.release()).unwrap()
+        async with (await reader.dequeue()).unwrap() as job:
+            assert job.name == "a"
+    assert waiting(path) == {"a"}
+    wall.time -= 1
+    assert await names_available(spool) == ["b"]
+
+
+async def test_an_entry_can_be_taken_early_by_its_name(path, wall):
+    """To be dropped or to be done at once; what is returned waits as before."""
+    spool = await quick_spool(path, now=wall)
+    entry = (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=60)).unwrap()
+    async with (await entry.checkout(early=True)).unwrap() as job:
+        assert job.name == "a"
+    assert spool._core.storage.due_at("send", "a") == START + 60
+    assert await entry.try_checkout() == Ok(Unavailable.GONE)
+    async with (await entry.checkout(early=True)).unwrap() as job:
+        (await job.save(Mail.SEND)).unwrap()
+    assert await names_available(spool) == ["a"]
+    assert await entry.try_checkout(early=True) == Ok(Unavailable.GONE)
 
 
 async def test_a_time_that_has_come_is_none(path, wall):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 from trio_multispool.datafile import DataFile
@@ -11,6 +12,7 @@ from trio_multispool.instrumentation import Operation
 from trio_multispool.job import CheckedOutEntry
 from trio_multispool.listing import Claimed
 from trio_multispool.results import Err, Ok
+from trio_multispool.storage.protocol import NotDue
 from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
@@ -101,8 +103,11 @@ class Entry(Generic[Q, M, D]):
             lambda _before_commit: self._core.storage.stat(self._queue.value, self._name),
         )
 
-    async def checkout(self) -> Result[CheckedOutEntry[Q, M, D], CheckoutError]:
+    async def checkout(self, *, early: bool = False) -> Result[CheckedOutEntry[Q, M, D], CheckoutError]:
         """Check the entry out, so that nobody else has it; put `async with` around the job that is returned.
+
+        `early`: also if it waits, and is not due; returned, it waits again. (If the process dies meanwhile, it is
+        available.)
 
         `Err(EntryNotFound)`: it is not available in its queue. `Err(EntryBusy)`: another owner has it at this moment.
         `Err(CorruptMetadata)`: its metadata could not be decoded, and it was set aside in quarantine.
@@ -118,7 +123,7 @@ class Entry(Generic[Q, M, D]):
         """
         hooks = self._core.hooks
         began = 0.0 if hooks is None else hooks.now()
-        answer = await self.try_checkout()
+        answer = await self.try_checkout(early=early)
         if isinstance(answer, Err):
             return answer
         if not isinstance(answer.value, Unavailable):
@@ -129,7 +134,9 @@ class Entry(Generic[Q, M, D]):
             hooks.failed(Operation.CHECK_OUT, self._queue.value, self._name, error, began)
         return Err(error)
 
-    async def try_checkout(self) -> Result[CheckedOutEntry[Q, M, D] | Unavailable, TryCheckoutError]:
+    async def try_checkout(
+        self, *, early: bool = False
+    ) -> Result[CheckedOutEntry[Q, M, D] | Unavailable, TryCheckoutError]:
         """Check the entry out if it can be had: that it is gone or busy is an ordinary answer, `Unavailable`.
 
         Otherwise like `checkout`, with its other errors.
@@ -151,6 +158,9 @@ class Entry(Generic[Q, M, D]):
 
         def work(before_commit: BeforeCommit) -> Claimed[M] | Unavailable:
             claim = core.storage.claim(queue.value, self._name, before_commit=before_commit)
+            if early and claim is Unavailable.GONE:
+                due = core.storage.claim_waiting(queue.value, self._name, due_by=math.inf, before_commit=before_commit)
+                claim = claim if isinstance(due, NotDue) else due
             if isinstance(claim, Unavailable):
                 return claim
             return Claimed(claim, core.decode_or_set_aside(claim), core.carried(claim))

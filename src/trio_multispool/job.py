@@ -18,6 +18,7 @@ from trio_multispool.events import Event, about
 from trio_multispool.instrumentation import How, Operation
 from trio_multispool.lifecycle import State
 from trio_multispool.results import Err, Ok
+from trio_multispool.schedule import Due
 from trio_multispool.storage.protocol import Releasing, Removing, Saving
 from trio_multispool.verdicts import UNCHANGED, Unchanged
 
@@ -280,6 +281,9 @@ class CheckedOutEntry(Generic[Q, M, D]):
         self._over = True
         if self._on_settled is not None:
             self._on_settled(self, destination)
+        how, _ = self._attempt
+        if how is How.RELEASED and self._claim.due_at is not None:  # for stores that do not tell
+            self._core.schedule(self._claim.queue).put_back(Due(self._claim.due_at, self.name))
         hooks = self._core.hooks
         if hooks is not None:
             how, destination = self._attempt

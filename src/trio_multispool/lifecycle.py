@@ -18,8 +18,9 @@ An entry that waits is *due* at its file's modification time, which is set befor
 committed. Why a place, and not a mark on entries in the queue: a listing of the queue stays a listing of what can be
 had, and a crash leaves an entry waiting or not, and never in between. Why the time is not in the name: then an entry
 that waits is found by its name as all others are, with one look. Nothing moves an entry when it becomes due: it is
-checked out of `QUEUE/.waiting/` as others are out of `QUEUE/`, so that there is no step in between to be lost. Whatever
-returns it puts it in `QUEUE/`, for it was due.
+checked out of `QUEUE/.waiting/` as others are out of `QUEUE/`, so that there is no step in between to be lost. Its
+owner returns it to where it came from, for it may have been taken early; recovery does not know that, and takes it for
+due.
 
 Rule 3: a claim is in one state at a time, and a step that the table does not have from there is a bug in the caller,
 who is told so before anything happens.
@@ -60,6 +61,7 @@ class Operation(enum.Enum):
     SAVE = "save"
     SAVE_TO_WAIT = "save to wait"
     RELEASE = "release"
+    RELEASE_TO_WAIT = "release to wait"
     REMOVE = "remove"
     RECOVER = "recover"
     QUARANTINE = "quarantine"
@@ -88,6 +90,7 @@ STEPS: Final = {
         Step(Operation.SAVE, (State.CHECKED_OUT,), State.AVAILABLE, Commit.MOVE),
         Step(Operation.SAVE_TO_WAIT, (State.CHECKED_OUT,), State.WAITING, Commit.MOVE),
         Step(Operation.RELEASE, (State.CHECKED_OUT,), State.AVAILABLE, Commit.MOVE),
+        Step(Operation.RELEASE_TO_WAIT, (State.CHECKED_OUT,), State.WAITING, Commit.MOVE),
         Step(Operation.REMOVE, (State.CHECKED_OUT,), State.NOTHING, Commit.UNLINK),
         Step(Operation.RECOVER, (State.CHECKED_OUT,), State.AVAILABLE, Commit.MOVE),
         Step(Operation.QUARANTINE, (State.CHECKED_OUT, State.AVAILABLE), State.QUARANTINED, Commit.MOVE),

@@ -222,9 +222,13 @@ class Listing(Generic[M]):
         for one in reversed(claimed):
             if given is not None:
                 given.discard(one.claim.name)
-            self._core.release_or_let_go(one.claim)
+            claim = one.claim
+            self._core.release_or_let_go(claim)
+            if claim.due_at is not None:
+                self._schedule.put_back(Due(claim.due_at, claim.name))
+                continue
             with self._mutex:
-                self._names.appendleft(one.claim.name)
+                self._names.appendleft(claim.name)
 
     def _next(self, *, wait: bool) -> Due | str | None:
         """Return what is to be tried next: what waited and is due, or else a name of the listing."""

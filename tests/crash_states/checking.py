@@ -22,6 +22,7 @@ from helpers.stores import nothing
 from trio_multispool import NotASpool, SpoolError
 from trio_multispool.storage.claims import DirectoryClaim
 from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -157,16 +158,17 @@ def _entries(state: SpoolState) -> dict[str, list[Found]]:
 
 def _use(store: DirectoryStorage, path: Path, state: SpoolState, gone: Iterable[str]) -> Iterator[str]:
     """Check out, return and remove every entry, and reserve the names of those that are gone; yield what is wrong."""
-    takes = ((_take, state.available), (_take_due, state.waiting))
-    for take, queue, name in ((take, q, n) for take, places in takes for q, held in places.items() for n in held):
-        yield from _failure(f"{name} is stuck in {queue}", lambda act=take, q=queue, n=name: act(store, q, n))
+    held_in = [
+        (queue, name) for places in (state.available, state.waiting) for queue in places for name in places[queue]
+    ]
+    for queue, name in held_in:
+        yield from _failure(f"{name} is stuck in {queue}", lambda q=queue, n=name: store.release(_claim(store, q, n)))
     for name in sorted(state.entries()):
         if not any(_failure(name, lambda n=name: store.reserve(n))):
             yield f"{name} can be reserved, and is in {state.places(name)}"
     yield from state_of(path).faults()
-    for queue, held in _merged(state.available, state.waiting):
-        for name in held:
-            yield from _failure(f"{name} cannot be removed from {queue}", lambda q=queue, n=name: _remove(store, q, n))
+    for queue, name in held_in:
+        yield from _failure(f"{name} cannot be removed from {queue}", lambda q=queue, n=name: _remove(store, q, n))
     for name in gone:
         yield from _failure(f"{name} cannot be reserved", lambda n=name: store.give_up(store.reserve(n)))
     after = state_of(path)
@@ -188,19 +190,12 @@ def _claim(store: DirectoryStorage, queue: str, name: str) -> DirectoryClaim:
     return claim
 
 
-def _take(store: DirectoryStorage, queue: str, name: str) -> None:
-    store.release(_claim(store, queue, name))
-
-
-def _take_due(store: DirectoryStorage, queue: str, name: str) -> None:
-    claim = store.claim_waiting(queue, name, due_by=math.inf, before_commit=nothing)
+def _claim(store: DirectoryStorage, queue: str, name: str) -> DirectoryClaim:
+    claim = store.claim(queue, name, before_commit=nothing)
+    if claim is Unavailable.GONE:
+        claim = store.claim_waiting(queue, name, due_by=math.inf, before_commit=nothing)
     assert isinstance(claim, DirectoryClaim), claim
-    store.release(claim)
-
-
-def _merged(one: dict[str, dict[str, bytes]], two: dict[str, dict[str, bytes]]) -> Iterator[tuple[str, set[str]]]:
-    for queue in one.keys() | two.keys():
-        yield queue, {*one.get(queue, {}), *two.get(queue, {})}
+    return claim
 
 
 def _remove(store: DirectoryStorage, queue: str, name: str) -> None:

@@ -31,7 +31,7 @@ def find(storage: DirectoryStorage, name: str) -> Item:
 
 
 def find_available(storage: DirectoryStorage, name: str, source: str | None = None) -> str:
-    """Return the queue in which an entry can be had; ends the command, saying why, if it cannot.
+    """Return the queue in which an entry can be had, also early; ends the command, saying why, if it cannot.
 
     With `source`, it is to be of that queue.
     """
@@ -39,11 +39,8 @@ def find_available(storage: DirectoryStorage, name: str, source: str | None = No
     if source not in (None, item.place.queue):
         raise Failure(f"entry {name!r} is of {item.place.queue!r}, not of {source!r}", Exit.NOT_FOUND)
     match item.place.state:
-        case State.AVAILABLE:
+        case State.AVAILABLE | State.WAITING:
             return item.place.queue
-        case State.WAITING:
-            due = "" if item.due_at is None else f" until {item.due_at.isoformat(timespec='seconds')}"
-            raise Failure(f"entry {name!r} of {item.place.queue!r} waits{due}", Exit.BUSY)
         case State.CHECKED_OUT:
             by = "" if item.owner is None else f" by {told(item.owner)}"
             raise Failure(f"entry {name!r} is checked out of {item.place.queue!r}{by}", Exit.BUSY)

@@ -1,6 +1,7 @@
 """`multispool put`: enqueue files, or standard input."""
 
 import contextlib
+import datetime
 import os
 from pathlib import Path
 from typing import Annotated, final
@@ -8,13 +9,15 @@ from typing import Annotated, final
 import trio
 from cyclopts import Parameter
 
-from trio_multispool.cli import metadata, output
+from trio_multispool.cli import durations, metadata, output
 from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
 from trio_multispool.cli.opening import AnySpool, load, member
 from trio_multispool.cli.progress import Bar, bar
 from trio_multispool.cli.running import Ending, run
 from trio_multispool.cli.sources import STANDARD_INPUT, Source, Stop, size_of, unreadable
+from trio_multispool.clock import wall_clock
+from trio_multispool.delays import NotBefore, due_at
 from trio_multispool.errors import EncodingFailed, SpoolError
 from trio_multispool.names import invalid_name
 from trio_multispool.reservation import Use
@@ -55,6 +58,17 @@ def put(  # noqa: PLR0913  # what a person can say on the command line
         str | None,
         Parameter(name="--name", help="The entry's name, for a single file; made from the time unless given."),
     ] = None,
+    delay: Annotated[
+        str | None,
+        Parameter(name="--delay", help="Let the entries wait so long before anybody gets them: `90`, `10m`, `2d`."),
+    ] = None,
+    at: Annotated[
+        str | None,
+        Parameter(
+            name="--at",
+            help="Let them wait until this time: `2027-01-31T08:00`, in this machine's time zone, or with one: `…Z`.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     trust_file_system: TrustFileSystem = False,
 ) -> int:
@@ -66,8 +80,10 @@ def put(  # noqa: PLR0913  # what a person can say on the command line
     ```console
     $ multispool put var/mail send letter.txt --meta to=anne@example.org
     $ pg_dump shop | multispool put /srv/backups upload - --name shop
+    $ multispool put var/mail send reminder.txt --delay 2d
     ```
     """
+    not_before = _not_before(delay, at)
     paths = [os.fspath(file) for file in files]
     for path in paths:
         if path.startswith("-") and path != STANDARD_INPUT and not os.path.lexists(path):
@@ -88,7 +104,7 @@ def put(  # noqa: PLR0913  # what a person can say on the command line
         worth_it = len(paths) > 1 or total is None or total > _LARGE
         async with await load(spool, [queue], trust_file_system=trust_file_system) as opened:
             with bar(total, shown=worth_it, sizes=True) as shown:
-                putting.append(_Putting(opened, queue, raw, name, shown, as_json=as_json))
+                putting.append(_Putting(opened, queue, raw, name, shown, not_before=not_before, as_json=as_json))
                 await putting[0].put_all(paths)
         return Exit.SUCCESS
 
@@ -102,6 +118,22 @@ def put(  # noqa: PLR0913  # what a person can say on the command line
     return code
 
 
+def _not_before(delay: str | None, at: str | None) -> NotBefore | None:
+    if delay is not None and at is not None:
+        raise Failure("--delay and --at exclude each other", Exit.USAGE)
+    try:
+        time = None if at is None else datetime.datetime.fromisoformat(at).astimezone()  # without a zone, it is ours
+    except (ValueError, OverflowError, OSError) as error:
+        told = f"not a time: {at!r}; write 2027-01-31T08:00, or with a zone 2027-01-31T08:00Z"
+        raise Failure(told, Exit.USAGE) from error
+    not_before = time if delay is None else durations.parse(delay)
+    try:
+        _ = due_at(not_before, wall_clock)
+    except ValueError as error:
+        raise Failure(f"that is too late: {delay or at!r}; times end in the year 2445", Exit.USAGE) from error
+    return not_before
+
+
 def _with_count(told: str, putting: list["_Putting"], paths: list[str]) -> str:
     if len(paths) == 1 or not putting:
         return told
@@ -113,8 +145,17 @@ class _Putting:
     """Enqueues files one after the other."""
 
     def __init__(  # noqa: PLR0913  # what all the entries have in common
-        self, spool: AnySpool, queue: str, raw: bytes, name: str | None, shown: Bar, *, as_json: bool
+        self,
+        spool: AnySpool,
+        queue: str,
+        raw: bytes,
+        name: str | None,
+        shown: Bar,
+        *,
+        not_before: NotBefore | None,
+        as_json: bool,
     ) -> None:
+        self._not_before = not_before
         self.enqueued = 0
         self._spool = spool
         self._queue = queue
@@ -142,7 +183,7 @@ class _Putting:
         with contextlib.closing(Source(path, stop, self._bar.advance)) as source:
             queue = member(self._spool, self._queue)
             name = None if self._name is None else Use(self._name)
-            match await self._spool.enqueue(queue, self._raw, source, name=name):
+            match await self._spool.enqueue(queue, self._raw, source, name=name, not_before=self._not_before):
                 case Ok(entry):
                     self.enqueued += 1
                     self._print(path, entry.name)

@@ -232,7 +232,7 @@ class _Settler:
 
     async def _settle_in(self, spool: AnySpool, queue: str, name: str) -> None:
         entry = spool.entry(member(spool, queue), name).unwrap()
-        async with (await entry.checkout()).unwrap() as job:
+        async with (await entry.checkout(early=True)).unwrap() as job:  # a person has named it
             await self._settle_job(spool, job)
 
     async def _settle_job(self, spool: AnySpool, job: CheckedOutEntry[enum.Enum, bytes, Source]) -> None:

@@ -42,13 +42,24 @@ class DirectoryReservation:
 class DirectoryClaim:
     """An entry that is checked out, with its lock; without one, a claim on what somebody else has checked out."""
 
-    __slots__ = ("__weakref__", "lock", "metadata", "name", "queue", "sources", "state", "told")
+    __slots__ = ("__weakref__", "due_at", "lock", "metadata", "name", "queue", "sources", "state", "told")
 
-    def __init__(self, queue: str, name: str, metadata: bytes, lock: Lock | None, *, sources: tuple[str, ...]) -> None:
+    def __init__(  # noqa: PLR0913  # made by `settling` alone
+        self,
+        queue: str,
+        name: str,
+        metadata: bytes,
+        lock: Lock | None,
+        *,
+        sources: tuple[str, ...],
+        due_at: float | None = None,
+    ) -> None:
         """Take over the lock."""
         self.queue: str = queue
         self.sources: tuple[str, ...] = sources
         """The directory that it was checked out of: the queue's, or that of what waited; both, if nobody knows."""
+        self.due_at: float | None = due_at
+        """If it waited: when it was due, in seconds since 1970."""
         self.name: str = name
         self.metadata: bytes = metadata
         self.lock: Lock | None = lock

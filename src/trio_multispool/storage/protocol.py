@@ -59,6 +59,11 @@ class Claim(Protocol):
         ...
 
     @property
+    def due_at(self) -> float | None:
+        """If it waited when it was checked out: until when, in seconds since 1970."""
+        ...
+
+    @property
     def state(self) -> State:
         """`CHECKED_OUT` until the store has settled it; changed by the store itself, at the commit."""
         ...

@@ -6,8 +6,8 @@ otherwise rely on exchanging with, or unlinking, a file that must still be there
 
 Save and remove sync the directory that the entry was checked out of before it goes on: otherwise btrfs, after power
 loss, can have the entry's next place on disk and the check-out's rename not, and brings the entry back twice. Release
-needs that only for what waited: back in the queue that it came from, an entry is at most where it is. What they need
-synced they yield (see `sharing`), so that several claims that are settled together share it.
+puts it back where it was, and needs that only of a claim that does not know where that is. What they need synced they
+yield (see `sharing`), so that several claims that are settled together share it.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def claim(
     lock = _lock_to_claim(context, queue, source, name)
     if isinstance(lock, Unavailable):
         return lock
-    metadata, moved = b"", False
+    metadata, due_at, moved = b"", 0.0, False
     try:
         # Read first: running out of descriptors, or a bad sector, must strand nothing in .checkout.
         metadata, due_at = _read_to_claim(context, queue, source, name)
@@ -103,7 +103,7 @@ def claim(
         lock.release()
         raise
     if moved:
-        return DirectoryClaim(queue, name, metadata, lock, sources=(source,))
+        return DirectoryClaim(queue, name, metadata, lock, sources=(source,), due_at=None if due_by is None else due_at)
     try:
         if lock.newborn:  # made for an entry that has gone meanwhile
             with context.tidying(name):
@@ -299,16 +299,17 @@ def remove(
 
 
 def release(context: Context, claim: DirectoryClaim) -> Steps:
-    """Put the entry back; one that waited was due, so it goes to its queue."""
-    target = claim.check(Operation.RELEASE)
+    """Put the entry back where it was."""
+    target = claim.check(Operation.RELEASE if claim.due_at is None else Operation.RELEASE_TO_WAIT)
+    back = claim.queue if claim.due_at is None else waiting_of(claim.queue)
     forget_progress(context, claim)
     source = checkout_of(claim.queue)
-    left = [directory for directory in claim.sources if directory != claim.queue]
+    left = [directory for directory in claim.sources if directory != back]
     with _locked_for_the_call(context, claim):
         if left and context.syncs.guarding:
             yield left
         try:
-            moved = commits.move(context.layout, claim.name, source, claim.queue)
+            moved = commits.move(context.layout, claim.name, source, back)
         except NameTaken:  # a second copy is in the queue: recovery knows which of the two to drop
             claim.settle(target)
             raise
