@@ -15,7 +15,19 @@ import trio
 
 from helpers.calls import WithoutSyncs
 from helpers.spools import ANNE, BERT, Mail, load_spool, make_spool, quick_spool, state_of
-from trio_multispool import EntryNotFound, Err, NameTaken, NotAdopted, Ok, Remove, Save, Spool, Unavailable, Use
+from trio_multispool import (
+    EntryNotFound,
+    Err,
+    NameTaken,
+    NotAdopted,
+    Ok,
+    Remove,
+    Save,
+    Spool,
+    TooManyOpenFiles,
+    Unavailable,
+    Use,
+)
 from trio_multispool import schedule as schedule_module
 from trio_multispool.storage.locks import lock_existing
 
@@ -428,3 +440,41 @@ async def test_ages_stay_true(path):
     assert before < item.modified_at < before + datetime.timedelta(minutes=10)
     assert before + datetime.timedelta(minutes=50) < item.due_at < before + datetime.timedelta(minutes=70)
     assert isinstance(await spool.entries(Mail.SEND), Ok)
+
+
+async def test_while_it_is_found_out_whether_an_entry_is_to_be_had_nobody_waits_for_long(path, wall, monkeypatch):
+    """A thread that has taken it from the schedule may be told to leave it: others look again soon."""
+    spool = await quick_spool(path, now=wall)
+    (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=1)).unwrap()
+    wall.time += 1
+    schedule, busy = spool._core.schedule("send"), []
+    claim_waiting = spool._core.storage.claim_waiting
+
+    def tell(*arguments: Any, **named: Any) -> Any:
+        busy.append(schedule.busy)
+        return claim_waiting(*arguments, **named)
+
+    monkeypatch.setattr(spool._core.storage, "claim_waiting", tell)
+    assert await names_available(spool) == ["a"]
+    assert busy == [True]
+    assert not schedule.busy
+
+
+async def test_what_could_not_be_looked_at_is_looked_at_the_next_time(path, wall, monkeypatch):
+    """What the kernel has told once is not forgotten because looking at it failed."""
+    spool, other = await quick_spool(path, now=wall), await quick_spool(path, now=wall)
+    (await other.enqueue(Mail.SEND, ANNE, b"", name=Use("late"), not_before=100)).unwrap()
+    async with spool.reader(Mail.SEND) as reader:
+        assert (await reader.dequeue_available()).unwrap() is None
+        (await other.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=1)).unwrap()
+        wall.time += 1
+        trouble = TooManyOpenFiles("look at", "send/.waiting/a")
+
+        def fail(*_arguments: Any) -> None:
+            raise trouble
+
+        with monkeypatch.context() as patch:
+            patch.setattr(spool._core.storage, "due_at", fail)
+            assert await reader.dequeue_available() == Err(trouble)
+        async with (await reader.dequeue()).unwrap() as job:
+            assert job.name == "a"

@@ -313,6 +313,8 @@ class Listing(Generic[M]):
         except BaseException:  # nobody has it, and it is still its turn
             self._schedule.put_back(due)
             raise
+        finally:
+            self._schedule.decide()
         return None
 
     def _claim_due(self, due: Due, before_commit: BeforeCommit) -> Claimed[M] | Unavailable | None:

@@ -60,6 +60,7 @@ class Schedule:
         self._times: dict[str, float] = {}  # of the names in the heap, what is true; the heap may have outdated pairs
         self._horizon = math.inf  # what is due after this is not kept
         self._busy: list[Due] = []
+        self._in_question = 0  # taken, and it is not yet known whether they are to be had
         self._elapsed: Callable[[], float] | None = None  # since the last look
         self._since_all_looked_at: Callable[[], float] | None = None
         self._looking_took = 0.0
@@ -73,16 +74,23 @@ class Schedule:
             busy, self._busy = self._busy, []
             for due in busy:
                 self._push(due.at, due.name)
-            arrivals = self._storage.arrivals(self._queue)
-            if arrivals is None:
-                return
-            if arrivals.all or (not self._times and self._horizon < math.inf) or self._is_time(told=arrivals.told):
-                self._look_at_all()
-                return
-            for name in arrivals.names:
-                due_at = self._storage.due_at(self._queue, name)
-                if due_at is not None:
-                    self._push(due_at, name)
+            try:
+                self._learn()
+            except BaseException:  # passed on: what was told is not told again, so all is to be looked at
+                self._since_all_looked_at = None
+                raise
+
+    def _learn(self) -> None:
+        arrivals = self._storage.arrivals(self._queue)
+        if arrivals is None:
+            return
+        if arrivals.all or (not self._times and self._horizon < math.inf) or self._is_time(told=arrivals.told):
+            self._look_at_all()
+            return
+        for name in arrivals.names:
+            due_at = self._storage.due_at(self._queue, name)
+            if due_at is not None:
+                self._push(due_at, name)
 
     def _is_time(self, *, told: bool) -> bool:
         """Tell whether all is to be looked at again, where the store does not tell what came in."""
@@ -120,7 +128,7 @@ class Schedule:
         return None
 
     def take(self) -> Due | None:
-        """Take the first entry that is due from the schedule, if one is."""
+        """Take the first entry that is due from the schedule, if one is; to be followed by `decide`."""
         if not self._heap:  # without the mutex: most queues have none
             return None
         with self._mutex:
@@ -129,7 +137,13 @@ class Schedule:
                 return None
             del self._times[first.name]
             _ = heapq.heappop(self._heap)
+            self._in_question += 1
             return first
+
+    def decide(self) -> None:
+        """Say that it is known what has become of an entry that was taken."""
+        with self._mutex:
+            self._in_question -= 1
 
     def put_back(self, due: Due) -> None:
         """Keep an entry in the schedule that was taken, and not checked out."""
@@ -147,8 +161,8 @@ class Schedule:
 
     @property
     def busy(self) -> bool:
-        """Whether an entry was due and could not be had."""
-        return bool(self._busy)
+        """Whether an entry was due and could not be had, or that is being found out: it may end with a cancellation."""
+        return bool(self._busy or self._in_question)
 
     def next_at(self) -> float | None:
         """Return when the next entry is due, in seconds since 1970; `None` if none waits."""

@@ -111,7 +111,7 @@ def test_an_export_changes_nothing(multispool, spool, put, snapshot, archive):
     before = snapshot(spool)
     archive()
     told = json.loads(multispool("export", spool, "send", "--json", text=False).stderr)
-    assert told == {"queue": "send", "exported": ["a"], "checked_out": 0}
+    assert told == {"queue": "send", "exported": ["a"], "checked_out": 0, "waiting": 0}
     assert snapshot(spool) == before
 
 

@@ -52,14 +52,20 @@ def export(spool: SpoolPath, queue: QueueName, /, *, as_json: AsJson = False) ->
                     shown.remark(f"multispool: {output.printable(said(error))}; not exported")
                 shown.advance()
             writer.end()
-        left_out = storage.count(queue, State.CHECKED_OUT)
+        held, waiting = (storage.count(queue, state) for state in (State.CHECKED_OUT, State.WAITING))
     if as_json:
-        told = {"queue": queue, "exported": exported, "checked_out": left_out}
+        told = {"queue": queue, "exported": exported, "checked_out": held, "waiting": waiting}
         output.remark(msgspec.json.encode(told).decode())
-    elif left_out:
-        what = "1 entry is" if left_out == 1 else f"{left_out} entries are"
-        output.complain(f"note: {what} checked out, and not exported")
+        return codes[0] if codes else Exit.SUCCESS
+    if held:
+        output.complain(f"note: {_entries_are(held)} checked out, and not exported")
+    if waiting:
+        output.complain(f"note: {_entries_are(waiting)} waiting, and not exported")
     return codes[0] if codes else Exit.SUCCESS
+
+
+def _entries_are(number: int) -> str:
+    return "1 entry is" if number == 1 else f"{number} entries are"
 
 
 def _export(storage: DirectoryStorage, queue: str, name: str, writer: Writer) -> bool:
