@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from helpers.calls import WithoutSyncs
+from helpers.children import quick_directory
 from helpers.spools import ANNE, BERT, Mail, load_spool, make_spool, quick_spool, state_of
 from trio_multispool import (
     EntryNotFound,
@@ -32,6 +33,7 @@ from trio_multispool import schedule as schedule_module
 from trio_multispool.storage.locks import lock_existing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from trio_multispool.storage.syscalls import Notifier
@@ -59,9 +61,10 @@ def wall() -> Wall:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path: Path) -> Iterator[Path]:
     """Say where the spool is to be."""
-    return tmp_path / "spool"
+    with quick_directory(tmp_path) as directory:
+        yield directory / "spool"
 
 
 async def names_available(spool: Spool[Any, Any, Any, Any], queue: Mail = Mail.SEND) -> list[str]:
@@ -100,10 +103,9 @@ async def test_an_entry_that_waits_comes_when_it_is_due_and_not_before(path, wal
     assert state_of(path).faults() == []
 
 
-@pytest.mark.parametrize("backend", ["trio", "asyncio"])
-def test_ten_thousand_entries_come_in_the_order_in_which_they_are_due(path, wall, backend):
+@pytest.mark.parametrize(("backend", "number"), [("trio", 10_000), ("asyncio", 1_000)])
+def test_ten_thousand_entries_come_in_the_order_in_which_they_are_due(path, wall, backend, number):
     """Whatever the order in which they were enqueued, and before all that has not waited."""
-    number = 10_000
     delays = list(range(1, number + 1))
     random.Random(7).shuffle(delays)  # no secret
     came: list[int] = []
