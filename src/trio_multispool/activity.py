@@ -205,5 +205,6 @@ class Activity:
         # No lock: a thread that holds it may be waiting for the disk, and there is none, for want of readers.
         watch, self._watch = self._watch, None
         self._told.clear()
+        self._storage.forget_arrivals()
         if watch is not None:
             watch.close()

@@ -127,10 +127,6 @@ def _claim_of_waiting(storage: Storage, name: str) -> Claim:
     return claim_waiting(storage, "send", name)
 
 
-def _dead_owner_of_waiting(storage: Storage, name: str) -> None:
-    _claim_of_waiting(storage, name).abandon()
-
-
 def _claim(storage: Storage, name: str) -> Claim:
     enqueue(storage, "send", name)
     return claim(storage, "send", name)
@@ -211,11 +207,8 @@ OPERATIONS: dict[str, tuple[Callable[[Storage, str], Any], Callable[[Storage, st
     "save unchanged": (_claim, lambda s, _, claimed: save(s, claimed, "retry", None)),
     "save in place": (_claim, lambda s, _, claimed: save(s, claimed, "send")),
     "save to wait": (_claim, lambda s, _, claimed: save(s, claimed, "retry", due_at=DUE)),
-    "save to wait unchanged": (_claim, lambda s, _, claimed: save(s, claimed, "send", None, due_at=DUE)),
-    "save what waited": (_claim_of_waiting, lambda s, _, claimed: save(s, claimed, "retry")),
     "save together": (_Two, _save_together),
     "release what waited": (_claim_of_waiting, lambda s, _, claimed: s.release(claimed)),
-    "remove what waited": (_claim_of_waiting, lambda s, _, claimed: remove(s, claimed)),
     "release": (_claim, lambda s, _, claimed: s.release(claimed)),
     "remove": (_claim, lambda s, _, claimed: remove(s, claimed)),
     "quarantine": (_claim, lambda s, _, claimed: s.quarantine(claimed, "not to be read")),
@@ -234,7 +227,6 @@ OPERATIONS: dict[str, tuple[Callable[[Storage, str], Any], Callable[[Storage, st
     "unsafe remove": (_claim, lambda s, n, _: remove(s, _unsafe_claim(s, n))),
     "unsafe remove from the dead": (_dead_owner, lambda s, n, _: remove(s, _unsafe_claim(s, n))),
     "unsafe data save": (_claim, lambda s, n, _: replace_data(s, n, _unsafe_claim(s, n))),
-    "recover what waited": (_dead_owner_of_waiting, lambda s, _n, _: s.recover()),
     "recover": (_dead_owner, lambda s, _n, _: s.recover()),
     "sweep": (_dead_reservation, lambda s, _n, _: list(s.sweep())),
 }

@@ -255,6 +255,10 @@ class DirectoryStorage:
         """Tell what came to wait."""
         return self._arrivals.of(queue)
 
+    def forget_arrivals(self) -> None:
+        """Tell no more."""
+        self._arrivals.stop()
+
     def due_at(self, queue: str, name: str) -> float | None:
         """Look when an entry that waits is due."""
         if self._layout.optional_fd(waiting_of(queue)) is None:

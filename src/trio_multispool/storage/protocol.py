@@ -311,6 +311,10 @@ class Storage(Protocol[C, R]):
         """
         ...
 
+    def forget_arrivals(self) -> None:
+        """Give back what telling of them takes: nobody will ask soon. The next answer is that it may be anything."""
+        ...
+
     def due_at(self, queue: str, name: str) -> float | None:
         """Return when an entry that waits for a queue is due, in seconds since 1970; `None` if it does not wait."""
         ...

@@ -175,13 +175,19 @@ class ArrivalsWatch:
             elif event.wd in self._queues:
                 self._names.setdefault(self._queues[event.wd], set()).add(event.name)
 
-    def close(self) -> None:
-        """Give the instance back. Idempotent."""
+    def stop(self) -> None:
+        """Give the instance back, until somebody asks again. Idempotent."""
         with self._mutex:
-            self._refused = True
             notify, self._notify = self._notify, None
+            self._queues.clear()
+            self._names.clear()
         if notify is not None:
             notify.close()
+
+    def close(self) -> None:
+        """Give the instance back for ever. Idempotent."""
+        self._refused = True
+        self.stop()
 
 
 def _begin_to_watch(notify: Notifier | None, fd: int, mask: int) -> int:
