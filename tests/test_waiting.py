@@ -22,6 +22,7 @@ from trio_multispool import (
     NameTaken,
     NotAdopted,
     Ok,
+    OutOfSpace,
     Remove,
     Save,
     Spool,
@@ -76,6 +77,15 @@ async def names_available(spool: Spool[Any, Any, Any, Any], queue: Mail = Mail.S
                 found.append(job.name)
                 (await job.remove()).unwrap()
     return found
+
+
+async def take_one(reader: Any) -> str:
+    """Wait for an entry, remove it, and return its name."""
+    job = (await reader.dequeue()).unwrap()
+    assert job is not None
+    async with job:
+        (await job.remove()).unwrap()
+        return job.name
 
 
 def waiting(path: Path, queue: str = "send") -> set[str]:
@@ -151,19 +161,14 @@ async def test_a_waiting_reader_has_what_is_due_at_the_next_time_and_hears_of_wh
     async with spool.reader(Mail.SEND, poll_interval=1000) as reader, trio.open_nursery() as nursery:
         got: list[str] = []
 
-        async def take_one() -> None:
-            job = (await reader.dequeue()).unwrap()
-            assert job is not None
-            async with job:
-                got.append(job.name)
-                (await job.remove()).unwrap()
+        async def take() -> None:
+            got.append(await take_one(reader))
 
-        nursery.start_soon(take_one)
-        while await waited.receive() != 50:  # the first look may find it busy
-            pass
+        nursery.start_soon(take)
+        assert await waited.receive() == 50
         (await other.enqueue(Mail.SEND, ANNE, b"", name=Use("early"), not_before=20)).unwrap()
-        while await waited.receive() != 20:
-            pass
+        while (timeout := await waited.receive()) != 20:
+            assert timeout < 1, "only while the entry is locked by who enqueues it are waits short"
         wall.time += 20
         (await other.enqueue(Mail.SEND, ANNE, b"", name=Use("later"), not_before=1)).unwrap()  # any hint will do
     assert got == ["early"]
@@ -182,14 +187,10 @@ def test_a_waiting_reader_follows_the_wall_clock_when_it_jumps(path, wall, backe
             async with anyio.create_task_group() as tasks:
                 got: list[str] = []
 
-                async def take_one() -> None:
-                    job = (await reader.dequeue()).unwrap()
-                    assert job is not None
-                    async with job:
-                        got.append(job.name)
-                        (await job.remove()).unwrap()
+                async def take() -> None:
+                    got.append(await take_one(reader))
 
-                tasks.start_soon(take_one)
+                tasks.start_soon(take)
                 assert (await reader.dequeue_available()).unwrap() is None
                 wall.time += 3600
             assert got == ["a"]
@@ -197,8 +198,7 @@ def test_a_waiting_reader_follows_the_wall_clock_when_it_jumps(path, wall, backe
             wall.time -= 3601
             assert (await reader.dequeue_available()).unwrap() is None
             wall.time += 3601
-            async with (await reader.dequeue()).unwrap() as job:
-                assert job.name == "b"
+            assert await take_one(reader) == "b"
 
     anyio.run(main, backend=backend)
 
@@ -378,12 +378,7 @@ async def test_an_entry_that_is_due_and_locked_is_tried_again(path, wall):
     async with spool.reader(Mail.SEND, poll_interval=QUICK) as reader, trio.open_nursery() as nursery:
         assert (await reader.dequeue_available()).unwrap() is None
 
-        @nursery.start_soon
-        async def take() -> None:
-            async with (await reader.dequeue()).unwrap() as job:
-                assert job.name == "a"
-                (await job.remove()).unwrap()
-
+        nursery.start_soon(take_one, reader)
         lock.release()
     assert state_of(path).entries() == set()
 
@@ -412,7 +407,9 @@ async def test_what_is_not_taken_after_all_stays_where_it_is_and_comes_the_next_
             with pytest.raises(WithdrawnError):
                 await reader.dequeue()
         assert waiting(path) == {"a"}
-        async with (await reader.dequeue()).unwrap() as job:
+        job = (await reader.dequeue_available()).unwrap()
+        assert job is not None
+        async with job:
             assert job.name == "a"
 
 
@@ -478,5 +475,58 @@ async def test_what_could_not_be_looked_at_is_looked_at_the_next_time(path, wall
         with monkeypatch.context() as patch:
             patch.setattr(spool._core.storage, "due_at", fail)
             assert await reader.dequeue_available() == Err(trouble)
-        async with (await reader.dequeue()).unwrap() as job:
+        job = (await reader.dequeue_available()).unwrap()
+        assert job is not None
+        async with job:
             assert job.name == "a"
+
+
+async def test_what_can_neither_be_decoded_nor_set_aside_does_not_come_round_for_ever(path, wall, monkeypatch):
+    """It is back where it waited, and this reader leaves it alone."""
+    spool = await quick_spool(path, now=wall)
+    (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=1)).unwrap()
+    file = path / "send/.waiting/a"
+    file.write_bytes(b"{")
+    os.utime(file, (wall.time, wall.time))
+    (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("b"))).unwrap()
+    tries = []
+    claim_waiting = spool._core.storage.claim_waiting
+
+    def count(*arguments: Any, **named: Any) -> Any:
+        tries.append(arguments)
+        assert len(tries) < 10, "it comes round for ever"
+        return claim_waiting(*arguments, **named)
+
+    def fail(*_arguments: Any) -> None:
+        raise OutOfSpace("move", str(path), "full")
+
+    monkeypatch.setattr(spool._core.storage, "claim_waiting", count)
+    monkeypatch.setattr(spool._core.storage, "quarantine", fail)
+    async with spool.reader(Mail.SEND, poll_interval=QUICK) as reader:
+        assert await take_one(reader) == "b"
+        for _ in range(3):
+            assert (await reader.dequeue_available()).unwrap() is None
+    assert len(tries) == 1
+    assert waiting(path) == {"a"}
+
+
+async def test_when_those_that_were_kept_are_used_up_the_next_look_is_due(path, wall, monkeypatch):
+    """A reader that waits must not wait for a hint: what comes after them is known to nobody."""
+    monkeypatch.setattr(schedule_module, "MOST_KEPT", 2)
+    spool = await quick_spool(path, now=wall)
+    for number in (1, 2, 3):
+        (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(f"{number}"), not_before=number)).unwrap()
+    schedule = spool._core.schedule("send")
+    schedule.look(wanted=True)
+    wall.time += 3
+    for name in ("1", "2"):
+        due = schedule.take()
+        assert due is not None
+        assert due.name == name
+        (path / "send/.waiting" / name).unlink()
+        schedule.decide()
+    assert schedule.take() is None
+    assert schedule.next_at() == START + 2
+    schedule.look(wanted=True)
+    assert schedule.next_at() == START + 3
+    spool.close()  # no reader has left, which gives back what tells of arrivals

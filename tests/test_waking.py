@@ -222,6 +222,19 @@ async def test_the_watch_is_closed_with_the_last_reader(tmp_path: Path) -> None:
         assert _instances() == 0
 
 
+@pytest.mark.anyio
+async def test_what_tells_of_entries_that_wait_is_closed_with_the_last_reader(tmp_path: Path) -> None:
+    """It is opened for the first that finds that something waits; the next reader has it anew."""
+    async with await make_spool(tmp_path / "spool") as spool:
+        (await spool.enqueue(Mail.SEND, ANNE, b"", not_before=3600)).unwrap()
+        for _ in range(2):
+            async with spool.reader(Mail.SEND) as reader:
+                assert _instances() == 0
+                assert (await reader.dequeue_available()).unwrap() is None
+                assert _instances() == 1
+            assert _instances() == 0
+
+
 def _instances() -> int:
     found = 0
     for fd in os.listdir("/proc/self/fd"):

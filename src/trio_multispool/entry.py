@@ -6,11 +6,11 @@ import enum
 import math
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
+from trio_multispool.checkouts import Claimed
 from trio_multispool.datafile import DataFile
 from trio_multispool.errors import EntryBusy, EntryNotFound
 from trio_multispool.instrumentation import Operation
 from trio_multispool.job import CheckedOutEntry
-from trio_multispool.listing import Claimed
 from trio_multispool.results import Err, Ok
 from trio_multispool.storage.protocol import NotDue
 from trio_multispool.verdicts import Unavailable

@@ -19,7 +19,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 from trio_multispool.activity import Polling
 from trio_multispool.instrumentation import Operation
 from trio_multispool.job import CheckedOutEntry, give_back
-from trio_multispool.listing import Claimed, Given, Listing, NothingLeft, Question
+from trio_multispool.listing import Given, Listing, NothingLeft, Question
 from trio_multispool.nursery import whatever_is_cancelled
 from trio_multispool.results import Err, Ok
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from trio_multispool.checkouts import Claimed
     from trio_multispool.core import Core
     from trio_multispool.errors import SpoolError, Trouble
     from trio_multispool.hop import BeforeCommit

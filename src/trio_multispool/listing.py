@@ -10,20 +10,17 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
-import logging
 import threading
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
 import msgspec
 
+from trio_multispool.checkouts import CheckOuts, Claimed
 from trio_multispool.clock import random_below, stopwatch
-from trio_multispool.errors import CorruptMetadata, SpoolError, StorageFailure, UnreadableEntry
-from trio_multispool.events import Event, about
+from trio_multispool.errors import SpoolError, StorageFailure
 from trio_multispool.generators import sorts_last
-from trio_multispool.lifecycle import State
 from trio_multispool.schedule import Due
-from trio_multispool.storage.protocol import Claim, NotDue
+from trio_multispool.storage.protocol import NotDue
 from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
@@ -52,18 +49,6 @@ MISSES_IN_ORDER: Final = 2
 
 MOST_DOUBLINGS: Final = 10
 """Nobody goes on farther than about a thousand entries away."""
-
-_LOG: Final = logging.getLogger("trio_multispool")
-
-
-@final
-class Claimed(msgspec.Struct, Generic[M], frozen=True):
-    """An entry that was checked out."""
-
-    claim: Claim
-    metadata: M
-    carried: Mapping[str, str] | None
-    """What its producer sent along, if the instrumentation asks for it."""
 
 
 @final
@@ -129,8 +114,7 @@ class Listing(Generic[M]):
         self._mutex = threading.Lock()
         self._names: collections.deque[str] = collections.deque()
         self._schedule = core.schedule(queue)
-        self._complained: set[str] = set()
-        self._left_alone: set[str] = set()
+        self._checkouts: CheckOuts[M] = CheckOuts(core, queue)
         self._misses = 0  # in a row
         self._gone = 0  # of those that the queue had when it was listed
         self._in_question: set[str] = set()  # taken from the names, and the answer is not yet known
@@ -298,44 +282,42 @@ class Listing(Generic[M]):
 
     def _try_due(self, due: Due, before_commit: BeforeCommit, given: Given | None) -> Claimed[M] | None:
         """Check out an entry that waited; `None` if it is not to be had."""
+        storage, schedule = self._core.storage, self._schedule
         try:
+            if self._checkouts.leaves_alone(due.name):
+                return None
             if given is not None and due.name in given:
-                self._schedule.put_aside(due)
+                schedule.put_aside(due)
                 return None
-            claimed = self._claim_due(due, before_commit)
-            if claimed is Unavailable.BUSY:
-                self._schedule.put_aside(due)
-            if not isinstance(claimed, Claimed):
-                return None
-            if given is None or given.add(due.name):
-                return claimed
-            self._core.release_or_let_go(claimed.claim)  # given by another thread since it was looked up above
+            made = self._checkouts.made_of(
+                due.name,
+                lambda: storage.claim_waiting(
+                    self._queue, due.name, due_by=self._core.now(), before_commit=before_commit
+                ),
+            )
+            if isinstance(made, Claimed):
+                if given is None or given.add(due.name):
+                    return made
+                self._core.release_or_let_go(made.claim)  # given by another thread since it was looked up above
+                schedule.put_aside(due)
+            elif isinstance(made, NotDue):  # it has been saved anew, or the clock went back
+                schedule.put_back(Due(made.due_at, due.name))
+            elif made is Unavailable.BUSY:
+                schedule.put_aside(due)
+            elif made is None:
+                schedule.try_later(due)
         except BaseException:  # nobody has it, and it is still its turn
-            self._schedule.put_back(due)
+            schedule.put_back(due)
             raise
         finally:
-            self._schedule.decide()
+            schedule.decide()
         return None
-
-    def _claim_due(self, due: Due, before_commit: BeforeCommit) -> Claimed[M] | Unavailable | None:
-        try:
-            claim = self._core.storage.claim_waiting(
-                self._queue, due.name, due_by=self._core.now(), before_commit=before_commit
-            )
-        except UnreadableEntry as error:
-            self._complain(due.name, error)
-            self._schedule.try_later(due)
-            return None
-        if isinstance(claim, NotDue):  # it has been saved anew, or the clock went back
-            self._schedule.put_back(Due(claim.due_at, due.name))
-            return None
-        return claim if isinstance(claim, Unavailable) else self._decoded(due.name, claim)
 
     def _try_listed(self, name: str, before_commit: BeforeCommit, given: Given | None) -> Claimed[M] | None:
         """Check an entry out; `None` if it is not to be had."""
         busy = again = False
         try:
-            if name in self._left_alone or (given is not None and name in given):
+            if self._checkouts.leaves_alone(name) or (given is not None and name in given):
                 return None
             claimed = self._claim(name, before_commit)
             if not isinstance(claimed, Claimed):
@@ -358,31 +340,12 @@ class Listing(Generic[M]):
                 if again:
                     self._names.appendleft(name)
 
-    def _claim(self, name: str, before_commit: BeforeCommit) -> Claimed[M] | Unavailable | None:
-        try:
-            claim = self._core.storage.claim(self._queue, name, before_commit=before_commit)
-        except UnreadableEntry as error:
-            self._complain(name, error)
-            return None
-        if isinstance(claim, Unavailable):
-            self._make_way(claim)
-            return claim
-        return self._decoded(name, claim)
-
-    def _complain(self, name: str, error: UnreadableEntry) -> None:
-        if name not in self._complained:
-            self._complained.add(name)
-            fields = about(Event.PASSED_OVER, self._core.path, queue=self._queue, entry=name, error=error)
-            _LOG.warning("passed over: %s", error, extra=fields)
-
-    def _decoded(self, name: str, claim: Claim) -> Claimed[M] | None:
-        """Return what was checked out with its metadata; `None` if they cannot be decoded, and it was set aside."""
-        try:
-            return Claimed(claim, self._core.decode_or_set_aside(claim), self._core.carried(claim))
-        except CorruptMetadata:
-            if claim.state is not State.QUARANTINED:  # it could not be set aside, as the log says
-                self._left_alone.add(name)
-            return None
+    def _claim(self, name: str, before_commit: BeforeCommit) -> Claimed[M] | Unavailable | NotDue | None:
+        storage = self._core.storage
+        made = self._checkouts.made_of(name, lambda: storage.claim(self._queue, name, before_commit=before_commit))
+        if isinstance(made, Unavailable):
+            self._make_way(made)
+        return made
 
     def _make_way(self, claim: Unavailable) -> None:
         """Go on at some distance, because others are working off the same listing; what is skipped comes last.

@@ -165,7 +165,12 @@ class Schedule:
         return bool(self._busy or self._in_question)
 
     def next_at(self) -> float | None:
-        """Return when the next entry is due, in seconds since 1970; `None` if none waits."""
+        """Return when the next entry is due, in seconds since 1970; `None` if none waits.
+
+        When all that was kept is used up, the others are due after that: then it is time to look.
+        """
         with self._mutex:
             first = self._first()
-            return None if first is None else first.at
+            if first is None:
+                return None if self._horizon == math.inf else self._horizon
+            return first.at

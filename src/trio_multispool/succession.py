@@ -25,9 +25,10 @@ from trio_multispool.errors import SpoolError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from trio_multispool.checkouts import Claimed
     from trio_multispool.intake import Intake
     from trio_multispool.job import CheckedOutEntry
-    from trio_multispool.listing import Claimed, Given
+    from trio_multispool.listing import Given
 
 Q = TypeVar("Q", bound=enum.Enum)
 M = TypeVar("M")

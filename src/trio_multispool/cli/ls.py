@@ -85,9 +85,8 @@ def ls(  # noqa: PLR0913  # what a person can say on the command line
 
     For each queue: how many entries are available, the age of the oldest (since its metadata was written), how many
     are checked out and by which process, how many wait for their time and when the next is due, and how many were set
-    aside in quarantine. An owner is `unknown` if it died
-    (its entries come back as soon as somebody reads the queue) or if the kernel does not show it: `/proc/locks` leaves
-    out other containers, and files on btrfs and overlayfs.
+    aside in quarantine. An owner is `unknown` if it died (its entries come back as soon as somebody reads the queue) or
+    if the kernel does not show it: `/proc/locks` leaves out other containers, and files on btrfs and overlayfs.
 
     With `--ages`, a histogram of ages instead: a column for entries younger than 5 minutes, one for those younger than
     10, and so on. A queue that keeps up has its entries on the left; how far to the right they are tells since when one

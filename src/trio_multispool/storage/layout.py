@@ -173,6 +173,15 @@ class Layout:
 
     def refresh(self, directory: str) -> bool:
         """Forget a held directory that is no longer the one that lies on disk; tell whether that was so."""
+        replaced, _ = self._looked_for(directory)
+        return replaced
+
+    def is_there(self, directory: str) -> bool:
+        """Tell whether a directory lies on disk, having forgotten one that is no longer the same."""
+        _, inode = self._looked_for(directory)
+        return inode >= 0
+
+    def _looked_for(self, directory: str) -> tuple[bool, int]:
         parent, _, name = directory.rpartition("/")
         replaced = self.refresh(parent) if parent else False
         with self.doing("look at", directory):
@@ -180,7 +189,7 @@ class Layout:
                 inode = self.calls.stat(name, self.fd(parent)).st_ino
             except FileNotFoundError:
                 inode = -1
-        return self._forget_unless(directory, inode) or replaced
+        return self._forget_unless(directory, inode) or replaced, inode
 
     def _forget_unless(self, directory: str, inode: int) -> bool:
         with self._mutex:
@@ -237,8 +246,7 @@ class Layout:
         for state in (State.CHECKED_OUT, State.WAITING):
             for place in (Place(name, state) for name in queues):
                 directory = directory_of(place)
-                _ = self.refresh(directory)
-                if self.optional_fd(directory) is not None:
+                if self.is_there(directory) and self.optional_fd(directory) is not None:
                     found.append(place)
         found += [Place(name, State.AVAILABLE) for name in queues]
         if self.optional_fd(QUARANTINE) is not None:

@@ -40,8 +40,7 @@ def where_to_wait(context: Context, queue: str, plan: SyncPlan) -> str:
 def waiting(layout: Layout, queue: str) -> Iterator[tuple[float, str]]:
     """Yield all that waits for a queue, in no order: when it is due, in seconds since 1970, and its name."""
     directory = waiting_of(queue)
-    _ = layout.refresh(directory)
-    if layout.optional_fd(directory) is None:
+    if not layout.is_there(directory):
         return
     for name in layout.each_entry_name(directory):
         due = due_at(layout, queue, name)

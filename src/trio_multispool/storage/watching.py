@@ -67,14 +67,14 @@ class DirectoryWatch:
         _ = self._layout.refresh(queue)
         with self._layout.doing("watch", queue):
             fds = [self._layout.fd(""), self._layout.fd(queue)]
-            _ = self._layout.refresh(waiting_of(queue))
-            waiting = self._layout.optional_fd(waiting_of(queue))
+            directory = waiting_of(queue)
+            waiting = self._layout.optional_fd(directory) if self._layout.is_there(directory) else None
             with self._mutex:
                 if self._root < 0:
                     self._root = self._add(fds[0], _QUEUES_CHANGE)
                 self._watch(queue, fds[1])
                 if waiting is not None:
-                    self._watch(waiting_of(queue), waiting)
+                    self._watch(directory, waiting)
 
     def _watch(self, directory: str, fd: int) -> None:
         number = self._add(fd, _COMING_IN | _DELETE_SELF | _MOVE_SELF)  # the same again for the same inode
@@ -138,8 +138,7 @@ class ArrivalsWatch:
     def of(self, queue: str) -> Arrivals | None:
         """Return what has come to wait for a queue since the last time; `None` if nothing ever has."""
         directory = waiting_of(queue)
-        _ = self._layout.refresh(directory)
-        fd = self._layout.optional_fd(directory)
+        fd = self._layout.optional_fd(directory) if self._layout.is_there(directory) else None
         if fd is None:
             return None
         with self._mutex:
