@@ -173,23 +173,29 @@ class Layout:
 
     def refresh(self, directory: str) -> bool:
         """Forget a held directory that is no longer the one that lies on disk; tell whether that was so."""
-        replaced, _ = self._looked_for(directory)
-        return replaced
+        parent, _, _ = directory.rpartition("/")
+        replaced = self.refresh(parent) if parent else False
+        return self._forget_unless(directory, self._inode(directory)) or replaced
 
     def is_there(self, directory: str) -> bool:
         """Tell whether a directory lies on disk, having forgotten one that is no longer the same."""
-        _, inode = self._looked_for(directory)
+        parent, _, _ = directory.rpartition("/")
+        return (not parent or self.is_there(parent)) and self._is_below(directory)
+
+    def _is_below(self, directory: str) -> bool:
+        """Likewise, where the directory above it was looked at a moment ago."""
+        inode = self._inode(directory)
+        _ = self._forget_unless(directory, inode)
         return inode >= 0
 
-    def _looked_for(self, directory: str) -> tuple[bool, int]:
+    def _inode(self, directory: str) -> int:
+        """Look which directory lies there; -1 if none does."""
         parent, _, name = directory.rpartition("/")
-        replaced = self.refresh(parent) if parent else False
         with self.doing("look at", directory):
             try:
-                inode = self.calls.stat(name, self.fd(parent)).st_ino
+                return self.calls.stat(name, self.fd(parent)).st_ino
             except FileNotFoundError:
-                inode = -1
-        return self._forget_unless(directory, inode) or replaced, inode
+                return -1
 
     def _forget_unless(self, directory: str, inode: int) -> bool:
         with self._mutex:
@@ -240,13 +246,15 @@ class Layout:
 
     def places(self, queue: str | None = None) -> list[Place]:
         """Return all places found on disk, or those of one queue."""
+        if queue is not None:
+            _ = self.refresh(queue)
         queues = self._children("") if queue is None else [queue]
         found: list[Place] = []
         # The check-outs first: an entry that an `…_unsafe` operation moves meanwhile must not slip past whoever looks.
         for state in (State.CHECKED_OUT, State.WAITING):
             for place in (Place(name, state) for name in queues):
                 directory = directory_of(place)
-                if self.is_there(directory) and self.optional_fd(directory) is not None:
+                if self._is_below(directory) and self.optional_fd(directory) is not None:
                     found.append(place)
         found += [Place(name, State.AVAILABLE) for name in queues]
         if self.optional_fd(QUARANTINE) is not None:
