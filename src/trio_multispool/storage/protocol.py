@@ -159,6 +159,10 @@ class Enqueueing(msgspec.Struct, Generic[T], frozen=True):
     """Whether nobody else should have to wait for its data to be synced."""
 
 
+Notes: TypeAlias = Mapping[str, bytes | None]
+"""New values of some keys of an entry's notes, in JSON; `None`: the key goes."""
+
+
 @final
 class Saving(msgspec.Struct, Generic[T], frozen=True):
     """A claim to be settled by `Storage.save`, with its arguments."""
@@ -170,6 +174,8 @@ class Saving(msgspec.Struct, Generic[T], frozen=True):
     before_commit: Callable[[], None]
     due_at: float | None = None
     """If the entry is to wait there: until when, in seconds since 1970."""
+    notes: Notes | None = None
+    """What changes in the notes on the entry, as durably as the save itself."""
 
 
 @final
@@ -186,6 +192,8 @@ class Releasing(msgspec.Struct, Generic[T], frozen=True):
     """A claim to be settled by `Storage.release`."""
 
     claim: T
+    notes: Notes | None = None
+    """What changes in the notes on the entry, if that can be had; a release is never refused."""
 
 
 Settlement: TypeAlias = Saving[T] | Removing[T] | Releasing[T]

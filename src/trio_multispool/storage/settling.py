@@ -27,7 +27,7 @@ from trio_multispool.errors import (
     UnreadableEntry,
 )
 from trio_multispool.lifecycle import Operation, Place, State
-from trio_multispool.storage import commits
+from trio_multispool.storage import commits, noting
 from trio_multispool.storage.claims import DirectoryClaim
 from trio_multispool.storage.direct import locked_if_possible
 from trio_multispool.storage.files import new_file, read_file, read_file_and_stat, unlink_if_there, write_new
@@ -42,7 +42,6 @@ from trio_multispool.storage.layout import (
     waiting_of,
 )
 from trio_multispool.storage.locks import lock_existing, lock_or_reserve
-from trio_multispool.storage.noting import forget_progress
 from trio_multispool.storage.protocol import NotDue, Removing, Saving
 from trio_multispool.storage.recovery import collect_if_nowhere, drop_stale_copies, may_have_copies
 from trio_multispool.storage.reserving import clear_leftovers
@@ -60,8 +59,8 @@ if TYPE_CHECKING:
     from trio_multispool.storage.context import Context
     from trio_multispool.storage.files import OpenFile
     from trio_multispool.storage.locks import Lock
-    from trio_multispool.storage.protocol import Settlement
-    from trio_multispool.storage.sharing import Steps
+    from trio_multispool.storage.protocol import Notes, Settlement
+    from trio_multispool.storage.sharing import Need, Steps
     from trio_multispool.storage.syncing import SyncPlan
 
 
@@ -167,44 +166,36 @@ def settle(context: Context, settlements: Sequence[Settlement[DirectoryClaim]]) 
 
 def _settling(context: Context, settlement: Settlement[DirectoryClaim], leftovers: Leftovers) -> Steps:
     match settlement:
-        case Saving(claim, queue, metadata, durability, before_commit, due_at):
-            yield from save(
-                context, claim, queue, metadata, due_at=due_at, durability=durability, before_commit=before_commit
-            )
+        case Saving():
+            yield from save(context, settlement)
         case Removing(claim, durability, before_commit):
             yield from remove(context, claim, leftovers, durability=durability, before_commit=before_commit)
         case _:
-            yield from release(context, settlement.claim)
+            yield from release(context, settlement.claim, settlement.notes)
 
 
-def save(  # noqa: PLR0913  # each is a word of the operation
-    context: Context,
-    claim: DirectoryClaim,
-    queue: str,
-    metadata: bytes | None,
-    *,
-    due_at: float | None,
-    durability: Durability | None,
-    before_commit: Callable[[], None],
-) -> Steps:
+def save(context: Context, wanted: Saving[DirectoryClaim]) -> Steps:
     """Move the entry to a queue, with new metadata unless it is `None`.
 
     One that is to wait there has its metadata written anew in any case, so that it is the new file which has the time:
     killed before the move, the save leaves no state that others do not leave.
     """
-    layout, syncs, name = context.layout, context.syncs, claim.name
+    layout, claim, queue, metadata, due_at = context.layout, wanted.claim, wanted.queue, wanted.metadata, wanted.due_at
+    name, source = claim.name, checkout_of(claim.queue)
     target = claim.check(Operation.SAVE if due_at is None else Operation.SAVE_TO_WAIT)
-    forget_progress(context, claim)
-    source = checkout_of(claim.queue)
-    plan = syncs.plan(durability)
+    plan = context.syncs.plan(wanted.durability)
     destination = queue if due_at is None else where_to_wait(context, queue, plan)
     if metadata is None and due_at is not None:
         metadata = claim.metadata
-    with _locked_for_the_call(context, claim), _new_metadata(context, claim, metadata) as new:
+    with (
+        _locked_for_the_call(context, claim),
+        _new_metadata(context, claim, metadata) as new,
+        noting.left(context, claim, wanted.notes, plan) as noted,
+    ):
         if new is not None and due_at is not None:
             new.set_modified(due_at)
-        yield from _synced_before_a_save(context, claim, new, plan)
-        before_commit()
+        yield from _synced_before_a_save(context, claim, new, noted, plan)
+        wanted.before_commit()
         if new is not None and not commits.exchange(layout, (TEMPORARY, new.name), source, name):
             raise OwnershipLost(claim.queue, name)
         try:
@@ -223,9 +214,11 @@ def save(  # noqa: PLR0913  # each is a word of the operation
             yield (destination,)
 
 
-def _synced_before_a_save(context: Context, claim: DirectoryClaim, new: OpenFile | None, plan: SyncPlan) -> Steps:
+def _synced_before_a_save(
+    context: Context, claim: DirectoryClaim, new: OpenFile | None, noted: tuple[Need, ...], plan: SyncPlan
+) -> Steps:
     if plan.before:
-        yield claim.sources if new is None else (new, *claim.sources)
+        yield (*noted, *claim.sources) if new is None else (new, *noted, *claim.sources)
     if plan.catch_up:
         context.syncs.file(DATA, claim.name)
         yield catch_up(context.layout)
@@ -298,11 +291,11 @@ def remove(
             claim.abandon()
 
 
-def release(context: Context, claim: DirectoryClaim) -> Steps:
+def release(context: Context, claim: DirectoryClaim, notes: Notes | None) -> Steps:
     """Put the entry back where it was."""
     target = claim.check(Operation.RELEASE if claim.due_at is None else Operation.RELEASE_TO_WAIT)
     back = claim.queue if claim.due_at is None else waiting_of(claim.queue)
-    forget_progress(context, claim)
+    noting.leave(context, claim, notes)
     source = checkout_of(claim.queue)
     left = [directory for directory in claim.sources if directory != back]
     with _locked_for_the_call(context, claim):
