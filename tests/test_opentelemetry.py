@@ -19,7 +19,7 @@ from opentelemetry.semconv._incubating.metrics import messaging_metrics
 
 from helpers.children import Child
 from helpers.spools import ANNE, Envelope, Mail, names_in, put, quick_spool, state_of
-from trio_multispool import Err, Remove, Save, Use
+from trio_multispool import Err, Remove, Retry, Save, Use
 from trio_multispool.integrations.opentelemetry import OpenTelemetry
 
 both_backends = pytest.mark.anyio
@@ -234,6 +234,31 @@ async def test_metrics_count_what_happened(tmp_path):
     assert (processed.count, processed.attributes["trio_multispool.outcome"]) == (1, "removed")
     durations = points["messaging.client.operation.duration"]
     assert {point.attributes["messaging.operation.name"] for point in durations} == {"enqueue", "check out", "removed"}
+
+
+@both_backends
+async def test_a_failed_attempt_is_shown_by_its_span_and_counted(tmp_path):
+    """What the handler raised does not leave the span's block, so the span is told of it."""
+    telemetry = Telemetry()
+
+    async def failing(_envelope: object, _data: object) -> Remove:
+        raise OSError("no route")
+
+    async with await quick_spool(tmp_path / "spool", instrumentation=telemetry.instrumentation) as spool:
+        await put(spool, Mail.SEND, "a")
+        async with spool.reader(Mail.SEND) as reader:
+            retry = Retry(attempts=1, dead_letter=Mail.FAILED)
+            (await reader.iter_available(failing, retry=retry)).unwrap()
+    [span] = telemetry.spans("process send")
+    assert (span.status.status_code, span.status.description) == (trace.StatusCode.ERROR, "OSError")
+    [event] = span.events
+    assert (event.name, event.attributes["exception.message"]) == ("exception", "no route")
+    told = {name: span.attributes[name] for name in ("error.type", "trio_multispool.attempt.outcome")}
+    assert told == {"error.type": "OSError", "trio_multispool.attempt.outcome": "dead letter"}
+    assert span.attributes["trio_multispool.attempt"] == 1
+    [point] = telemetry.metrics()["trio_multispool.attempts.failed"]
+    assert point.value == 1
+    assert {name: point.attributes[name] for name in told} == told
 
 
 # Across processes

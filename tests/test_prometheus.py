@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from helpers.spools import ANNE, Mail, put, quick_spool, snapshot
-from trio_multispool import Err, Use
+from trio_multispool import DataFile, Err, Exponential, Remove, Retry, Use
 from trio_multispool.integrations.prometheus import Prometheus, SpoolCollector
 
 both_backends = pytest.mark.anyio
@@ -54,6 +54,28 @@ async def test_operations_are_exposed_as_text(tmp_path):
         f'multispool_in_hand_seconds_count{{how="removed",{of}}} 1.0',
         f'multispool_in_hand_seconds_count{{how="released",{of}}} 1.0',
         f"multispool_in_hand{{{of}}} 0.0",
+    ]
+
+
+@both_backends
+async def test_failed_attempts_are_exposed_by_how_they_ended(tmp_path):
+    """With the class of what was raised."""
+    registry, path = CollectorRegistry(), tmp_path / "spool"
+    retry = Retry(attempts=2, backoff=Exponential(first=0), dead_letter=Mail.FAILED)
+
+    async def failing(_envelope: object, data: DataFile[bytes]) -> Remove:
+        if data.attempt == 2:
+            reader.stop()
+        raise OSError
+
+    async with await quick_spool(path, instrumentation=Prometheus(registry)) as spool:
+        await put(spool, Mail.SEND, "a")
+        async with spool.reader(Mail.SEND) as reader:
+            (await reader.iter(failing, retry=retry)).unwrap()
+    of = f'queue="send",spool="{path}"'
+    assert exposed(registry, of="multispool_failed") == [
+        f'multispool_failed_attempts_total{{error="OSError",outcome="retry",{of}}} 1.0',
+        f'multispool_failed_attempts_total{{error="OSError",outcome="dead letter",{of}}} 1.0',
     ]
 
 

@@ -14,6 +14,7 @@ from helpers.spools import ANNE, Mail, put, quick_spool, state_of
 from trio_multispool import (
     Err,
     Remove,
+    Retry,
     Use,
 )
 from trio_multispool.instrumentation import (
@@ -40,10 +41,17 @@ async def do_everything(spool: Any, tmp_path: Path) -> None:
     async def handler(_envelope: object, _data: object) -> Remove:
         return Remove()
 
+    async def failing(_envelope: object, _data: object) -> Remove:
+        raise OSError
+
+    retry = Retry(attempts=1, dead_letter=Mail.FAILED)
     async with (await spool.entry(Mail.SEND, "x").unwrap().checkout()).unwrap():
         pass
     async with spool.reader(Mail.SEND) as reader:
         (await reader.iter_available(handler, concurrency=2)).unwrap()
+    await put(spool, Mail.RETRY, "y", "z")
+    async with spool.reader(Mail.RETRY) as reader:
+        (await reader.iter_available(failing, retry=retry)).unwrap()
     (await spool.recover()).unwrap()
     with anyio.move_on_after(0.01):
         async with spool.reader(Mail.RETRY) as reader:
@@ -62,7 +70,7 @@ async def test_hooks_that_raise_change_nothing_and_are_logged_once_of_each_kind(
     ]
     assert sorted(told) == sorted([*HOOKS, "enqueueing", "working"])
     assert {name: len(found) for name, found in state_of(tmp_path / "spool").available.items()} == {
-        "failed": 0,
+        "failed": 2,
         "retry": 0,
         "send": 0,
     }

@@ -15,7 +15,7 @@ import trio
 
 from helpers.calls import WithoutSyncs
 from helpers.children import quick_directory
-from helpers.spools import ANNE, BERT, Mail, load_spool, make_spool, quick_spool, state_of
+from helpers.spools import ANNE, BERT, START, Mail, Wall, load_spool, make_spool, quick_spool, state_of
 from trio_multispool import (
     EntryNotFound,
     Err,
@@ -39,20 +39,7 @@ if TYPE_CHECKING:
 
     from trio_multispool.storage.syscalls import Notifier
 
-START = 1_800_000_000.0
 QUICK = 0.005
-
-
-class Wall:
-    """A wall clock that goes when it is told to."""
-
-    def __init__(self) -> None:
-        """Begin in 2027."""
-        self.time = START
-
-    def __call__(self) -> float:
-        """Tell the time."""
-        return self.time
 
 
 @pytest.fixture

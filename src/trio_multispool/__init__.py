@@ -50,15 +50,17 @@ from trio_multispool.reader import QueueReader
 from trio_multispool.received import Received
 from trio_multispool.reservation import ReservedName, Use
 from trio_multispool.results import Err, Ok, Result
+from trio_multispool.retries import Backoff, Exponential, Retry
 from trio_multispool.spool import Spool
 from trio_multispool.spoolable import Spoolable
 from trio_multispool.stats import Stat
 from trio_multispool.storage.protocol import Recovered
-from trio_multispool.verdicts import UNCHANGED, Release, Remove, Save, Unavailable, Verdict
+from trio_multispool.verdicts import UNCHANGED, GiveUp, Release, Remove, RetryLater, Save, Unavailable, Verdict
 
 __all__ = [
     "UNCHANGED",
     "AccessDenied",
+    "Backoff",
     "Bytes",
     "ChannelAttribute",
     "ChannelStatistics",
@@ -77,6 +79,8 @@ __all__ = [
     "EntryBusy",
     "EntryNotFound",
     "Err",
+    "Exponential",
+    "GiveUp",
     "Handler",
     "InvalidName",
     "Json",
@@ -101,6 +105,8 @@ __all__ = [
     "Reserve",
     "ReservedName",
     "Result",
+    "Retry",
+    "RetryLater",
     "Save",
     "SendChannel",
     "SeveralFileSystems",

@@ -1,4 +1,4 @@
-"""The one place that asks for the time of day and for chance; everything else is given them."""
+"""The one place that asks for the time of day, for chance, and who we are; everything else is given them."""
 
 from __future__ import annotations
 
@@ -60,6 +60,16 @@ def prioritized_names(*, levels: int = LEVELS, ageing: float | datetime.timedelt
     ```
     """
     return Prioritized(time.time_ns, process_token(), levels=levels, ageing=ageing)
+
+
+def random_fraction() -> float:
+    """Return a random number from 0 to 1."""
+    return random.random()
+
+
+def this_process() -> tuple[str, int]:
+    """Return the host's name and this process's number."""
+    return os.uname().nodename, os.getpid()
 
 
 def stopwatch() -> Callable[[], float]:

@@ -13,7 +13,7 @@ import anyio
 from trio_multispool._typing import TypeVar as TypeVarWithDefault
 from trio_multispool.activity import Activity
 from trio_multispool.batching import Batches
-from trio_multispool.clock import wall_clock
+from trio_multispool.clock import random_fraction, wall_clock
 from trio_multispool.codecs import WholeFile
 from trio_multispool.errors import CorruptData, CorruptMetadata, EncodingFailed, SpoolError
 from trio_multispool.events import Event, about
@@ -71,6 +71,8 @@ class Core(Generic[Q, M, D, A]):
         self.activity: Activity = Activity(storage, path)
         self.now: Callable[[], float] = now
         """The wall clock, in seconds since 1970."""
+        self.chance: Callable[[], float] = random_fraction
+        """A random number from 0 to 1, for jitter."""
         self._schedules: dict[str, Schedule] = {}
         self._mutex = threading.Lock()
         self._running = 0

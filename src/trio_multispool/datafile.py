@@ -53,6 +53,7 @@ class DataFile(Generic[D]):
         self._core = core
         self._name = name
         self._claim = claim
+        self._attempt = 1
         self._told_at: float = -math.inf
         self._told: str = ""
 
@@ -72,6 +73,11 @@ class DataFile(Generic[D]):
         Read it only while the entry is yours. To change it, use `save`.
         """
         return self._core.storage.data_path(self._name)
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt at the entry this is, from 1, of those that count: see `Retry`. Without `retry=`, always 1."""
+        return self._attempt
 
     async def load(self) -> Result[D, DataLoadError]:
         """Return the data, decoded by the data codec.

@@ -52,6 +52,12 @@ class Event(enum.StrEnum):
     """The kernel tells of no changes, so queues are looked at every now and then; said once of a spool."""
     UNFINISHED = "multispool.unfinished"
     """Making or adopting the spool was broken off: nothing is recovered until it is done again."""
+    ATTEMPT_FAILED = "multispool.attempt_failed"
+    """A handler failed, and its entry will be tried again."""
+    DEAD_LETTERED = "multispool.dead_lettered"
+    """An entry was given up, after its last attempt or because another would do no better, and is a dead letter."""
+    ATTEMPT_NOT_RECORDED = "multispool.attempt_not_recorded"
+    """The disk is full, so that an attempt could not be written down; it is made all the same."""
     HOOK_FAILED = "multispool.hook_failed"
     """The caller's instrumentation raised; said once of each hook and type of exception."""
 
@@ -64,12 +70,14 @@ def about(  # noqa: PLR0913  # the fields that a record can have
     entry: str | None = None,
     error: SpoolError | Exception | str | None = None,
     hook: str | None = None,
+    attempt: int | None = None,
 ) -> dict[str, object]:
     """Return the fields of a record, for `extra`; those that are not given are left out.
 
-    `spool` is the directory's path. `error` is the exception itself, or the reason in words.
+    `spool` is the directory's path. `error` is the exception itself, or the reason in words. `attempt` is which attempt
+    at the entry it was, from 1.
     """
     fields: dict[str, object] = {"event": event.value, "spool": spool}
-    optional = {"queue": queue, "entry": entry, "error": error, "hook": hook}
+    optional = {"queue": queue, "entry": entry, "error": error, "hook": hook, "attempt": attempt}
     fields.update((name, value) for name, value in optional.items() if value is not None)
     return fields

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, final
 import anyio
 
 from trio_multispool.results import Err, Ok
-from trio_multispool.verdicts import Release, Remove, Save
+from trio_multispool.verdicts import GiveUp, Release, Remove, RetryLater, Save
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trio_multispool.errors import ReleaseError, SaveError
     from trio_multispool.job import CheckedOutEntry
     from trio_multispool.results import Result
+    from trio_multispool.retries import Retry
     from trio_multispool.verdicts import Verdict
 
 Q = TypeVar("Q", bound=enum.Enum)
@@ -38,6 +39,7 @@ class Work(Generic[Q, M, D]):
     handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]
     time_limit: float | None
     on_error: Callable[[M, Exception], Verdict[Q, M]] | None
+    retry: Retry[Q] | None = None
 
 
 async def handle(
@@ -59,17 +61,12 @@ async def handle(
     async with job:
         try:
             try:
-                if time_limit is None:  # a scope takes as long as all the rest
-                    verdict = await _awaited(handler(job.metadata, job.data))
-                else:
-                    with anyio.fail_after(time_limit):
-                        verdict = await _awaited(handler(job.metadata, job.data))
+                verdict = await called(job, handler, time_limit)
             except Exception as error:  # whatever user code raises; a cancellation is none
-                error.add_note(f"while entry {job.name!r} of queue {job.queue.value!r} was handled")
                 if on_error is None:
                     raise
                 verdict = _at_once(on_error(job.metadata, error))
-            answer = await _apply(job, verdict)
+            answer = await apply(job, verdict)
         except BaseException:  # passed on; cancellations too return the entry
             on_failure()
             raise
@@ -78,6 +75,22 @@ async def handle(
             _ = await job._give_back()  # noqa: SLF001  # quietly: the error is told to the caller as a value
             return answer
     return Ok(verdict)
+
+
+async def called(
+    job: CheckedOutEntry[Q, M, D],
+    handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]],
+    time_limit: float | None,
+) -> Verdict[Q, M]:
+    """Call a handler with a job, and note on what it raises which entry that was."""
+    try:
+        if time_limit is None:  # a scope takes as long as all the rest
+            return await _awaited(handler(job.metadata, job.data))
+        with anyio.fail_after(time_limit):
+            return await _awaited(handler(job.metadata, job.data))
+    except Exception as error:  # whatever user code raises; a cancellation is none
+        error.add_note(f"while entry {job.name!r} of queue {job.queue.value!r} was handled")
+        raise
 
 
 async def _awaited(coming: Awaitable[T]) -> T:
@@ -95,7 +108,8 @@ def _at_once(verdict: T) -> T:
     return verdict
 
 
-async def _apply(job: CheckedOutEntry[Q, M, D], verdict: Verdict[Q, M]) -> Result[None, Any]:
+async def apply(job: CheckedOutEntry[Q, M, D], verdict: Verdict[Q, M]) -> Result[None, Any]:
+    """Settle a job as a verdict says; raises `TypeError` for what is none here, and what `job.save` raises."""
     match verdict:
         case Save(queue, metadata, not_before):
             return await job.save(queue, metadata, not_before=not_before)
@@ -103,6 +117,9 @@ async def _apply(job: CheckedOutEntry[Q, M, D], verdict: Verdict[Q, M]) -> Resul
             return await job.remove()
         case Release():
             return await job.release()
+        case RetryLater() | GiveUp():
+            message = f"{verdict!r} needs reader.iter(…, retry=Retry(…)); entry {job.name!r} goes back"
+            raise TypeError(message)
         case _:
             message = f"a handler answers Save(…), Remove() or Release(), not {verdict!r}; entry {job.name!r} goes back"
             raise TypeError(message)

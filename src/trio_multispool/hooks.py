@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from trio_multispool.hop import Answer
-    from trio_multispool.instrumentation import How, Instrumentation
+    from trio_multispool.instrumentation import AttemptFailed, How, Instrumentation
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -93,6 +93,10 @@ class Hooks:
     ) -> None:
         """Tell of an `Err`."""
         self._call(self._to.on_error, Failed(self._spool, operation, queue, entry, error, self.now() - began))
+
+    def attempt_failed(self, failed: AttemptFailed) -> None:
+        """Tell of a handler that failed."""
+        self._call(self._to.on_attempt_failed, failed)
 
     def recovered(self, entry: str, queue: str | None) -> None:
         """Tell of what recovery did."""

@@ -116,6 +116,26 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 @final
+class AttemptFailed(msgspec.Struct, frozen=True):
+    """A handler failed, in a reader's `iter(…, retry=…)`."""
+
+    spool: str
+    queue: str
+    entry: str
+    attempt: int
+    """Which one it was, from 1, of those that count."""
+    error: str
+    """The exception's class, with its module unless that is `builtins`; `RetryLater` or `GiveUp` if one was answered;
+    `WorkerDied` if it is found that earlier workers died."""
+    exception: Exception | None
+    """The exception itself, if there was one."""
+    again_in: float | None
+    """In how many seconds the entry will be tried again; `None`: it was given up."""
+    dead_letter: str | None
+    """If it was given up: the queue that it is in now."""
+
+
+@final
 class Waited(msgspec.Struct, frozen=True):
     """A reader had nothing to do, and waited for its queue to change; an idle reader waits again and again."""
 
@@ -203,6 +223,12 @@ class Instrumentation:
         """Hear of an `Err`, of enqueueing, checking out, settling or recovering.
 
         Exceptions are not told: they reach the caller by themselves, and the context managers see them pass.
+        """
+
+    def on_attempt_failed(self, attempt_failed: AttemptFailed) -> None:
+        """Hear of a handler that failed, when its entry is where it is to be tried again, or is a dead letter.
+
+        In the task of the handler, within `working`, and after `on_settle`.
         """
 
     def on_wait(self, waited: Waited) -> None:

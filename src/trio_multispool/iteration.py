@@ -12,6 +12,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from trio_multispool.handling import handle
 from trio_multispool.listing import Given
 from trio_multispool.results import Err, Ok
+from trio_multispool.retrying import attempt
 from trio_multispool.succession import Succession
 from trio_multispool.supply import Supply
 
@@ -142,8 +143,12 @@ async def _work_off(source: _Source[Q, M, D], work: Work[Q, M, D]) -> Result[Non
         job = answer.value
         if source.succession is not None:
             job._succeed_with(source.succession)  # noqa: SLF001  # one thing in several files
-        handled = await handle(
-            job, work.handler, time_limit=work.time_limit, on_error=work.on_error, on_failure=source.end
-        )
+        handled: Result[Any, Any]
+        if work.retry is not None:
+            handled = await attempt(job, work, work.retry, on_failure=source.end)
+        else:
+            handled = await handle(
+                job, work.handler, time_limit=work.time_limit, on_error=work.on_error, on_failure=source.end
+            )
         if isinstance(handled, Err):
             return handled

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
 from anyio.lowlevel import cancel_shielded_checkpoint
 
+from trio_multispool.attempts import ATTEMPTS
 from trio_multispool.datafile import DataFile
 from trio_multispool.delays import due_at
 from trio_multispool.errors import DurabilityUnknown
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from trio_multispool.errors import OwnershipLost, ReleaseError, RemoveError, SaveError, SpoolError, Trouble
     from trio_multispool.hop import Answer, BeforeCommit
     from trio_multispool.results import Result
-    from trio_multispool.storage.protocol import Claim, Settlement
+    from trio_multispool.storage.protocol import Claim, Notes, Settlement
     from trio_multispool.succession import Succession
 
 Q = TypeVar("Q", bound=enum.Enum)
@@ -96,6 +97,8 @@ class CheckedOutEntry(Generic[Q, M, D]):
         self._carried = carried
         self._around: AbstractContextManager[object] | None = None
         self._succession: Succession[Q, M, D] | None = None
+        self._notes_when_saved: Notes | None = None
+        self._notes_when_returned: Notes | None = None
         self.metadata: M = metadata
         """The metadata as it was checked out; `save` stores what it is by then, however it was changed."""
         self.data: DataFile[D] = DataFile(core, claim.name, claim, self._mutex)
@@ -172,12 +175,20 @@ class CheckedOutEntry(Generic[Q, M, D]):
 
         def settlement(before_commit: BeforeCommit) -> Settlement[Claim]:
             raw = self._core.encode_if_changed(stored, self._claim)
-            return Saving(self._claim, target, raw, durability, before_commit, waits_until)
+            return Saving(self._claim, target, raw, durability, before_commit, waits_until, self._notes_when_saved)
 
         answer = await self._settle(Operation.SAVE, How.SAVED, settlement, target)
         if self.settled:
             self.metadata = stored
         return answer
+
+    async def _save_as_it_was(self, queue: str, due_at: float | None, notes: Notes) -> Result[None, SaveError]:  # pyright: ignore[reportUnusedFunction]  # `retrying` does
+        """Settle: move the entry to a queue with the metadata that it was checked out with, and with notes."""
+
+        def settlement(before_commit: BeforeCommit) -> Settlement[Claim]:
+            return Saving(self._claim, queue, None, None, before_commit, due_at, notes)
+
+        return await self._settle(Operation.SAVE, How.SAVED, settlement, queue)
 
     async def remove(self, *, durability: Durability | None = None) -> Result[None, RemoveError]:
         """Settle: delete the entry and its data.
@@ -217,7 +228,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
         self._check()
 
         def settlement(_before_commit: BeforeCommit) -> Settlement[Claim]:
-            return Releasing(self._claim)
+            return Releasing(self._claim, self._notes_when_returned)
 
         return await self._settle(Operation.RELEASE, How.RELEASED, settlement, self._claim.queue)
 
@@ -268,6 +279,12 @@ class CheckedOutEntry(Generic[Q, M, D]):
     def _succeed_with(self, succession: Succession[Q, M, D]) -> None:  # pyright: ignore[reportUnusedFunction]  # `iteration` does
         """Have the hop that settles this check out the next one."""
         self._succession = succession
+
+    def _retried(self, attempt: int, history: bytes | None) -> None:  # pyright: ignore[reportUnusedFunction]  # `retrying` does
+        """Have a return strike out an attempt that is begun, leaving the history before, and a save the history."""
+        self.data._attempt = attempt  # noqa: SLF001  # a job and its data
+        self._notes_when_saved = {ATTEMPTS: None}
+        self._notes_when_returned = {ATTEMPTS: None if history is None else bytes(history)}
 
     def _check(self) -> None:
         if self.settled or self._let_go:
@@ -339,7 +356,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
         with self._mutex:
             if not self.settled:
                 self._attempt = How.RELEASED, self._claim.queue
-                yield Releasing(self._claim)
+                yield Releasing(self._claim, self._notes_when_returned)
 
     def _end_giving_back(self, answer: Answer[None] | None, began: float) -> None:
         if not self.settled:

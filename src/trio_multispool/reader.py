@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 import anyio
 
 from trio_multispool.durations import seconds, whole
+from trio_multispool.errors import NotAdopted
 from trio_multispool.handling import Work
 from trio_multispool.intake import Intake
 from trio_multispool.iteration import Jobs, work_off
 from trio_multispool.nursery import background
-from trio_multispool.results import Ok
+from trio_multispool.results import Err, Ok
+from trio_multispool.retries import Retry
 from trio_multispool.wakeup import Loop, running_loop
 
 if TYPE_CHECKING:
@@ -220,7 +222,7 @@ class QueueReader(Generic[Q, M, D]):
         """
         return Jobs(self._intake, wait=False)
 
-    async def iter(
+    async def iter(  # noqa: PLR0913  # keyword arguments, each with a default
         self,
         handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]],
         *,
@@ -228,6 +230,7 @@ class QueueReader(Generic[Q, M, D]):
         time_limit: float | datetime.timedelta | None = None,
         on_error: Callable[[M, Exception], Verdict[Q, M]] | None = None,
         prefetch: int = 0,
+        retry: Retry[Q] | None = None,
     ) -> Result[None, SaveError | ReleaseError]:
         """Give each entry to `handler` and do what its verdict says, waiting for more, until the reader is stopped.
 
@@ -242,26 +245,35 @@ class QueueReader(Generic[Q, M, D]):
         - `prefetch`: so many more entries are checked out ahead, while handlers are at work, and begun at once when one
           is done. Nobody else can have them meanwhile: for short handlers and few readers. What was not begun goes back
           as soon as the reader is stopped, and at the end.
+        - `retry`: what fails is tried again, after a while and so many times, and then put into a dead-letter queue;
+          see `Retry`. The handler may then answer `RetryLater(delay)` and `GiveUp(reason)` too. It excludes `on_error`.
+          An attempt is written down before the handler is called, so that an entry which kills its worker each time is
+          given up too. What goes back because the reader is stopped, drained or cancelled, costs no attempt.
 
         `Err`: a verdict that could not be stored (its entry is back in the queue), or a trouble of the operating
-        system; handlers that were running are cancelled, and their entries returned.
+        system; handlers that were running are cancelled, and their entries returned. `Err(NotAdopted)`: `retry`, in a
+        spool whose other programs need not know of entries that wait.
 
         A handler that raises ends the iteration; its entry, and those of the others, go back to the queue. With
         `concurrency=1` the handler is called in the caller's task, and what it raises passes through as the same
         object; with more, it is always in an `ExceptionGroup`. A note on it names the entry. A handler that returns no
-        verdict counts as raising `TypeError`. Raises `ValueError` if `concurrency` is not positive, or `prefetch`
-        negative, and `TypeError` if they are no whole numbers.
+        verdict counts as raising `TypeError`. (With `retry`, neither ends the iteration: the entry is tried again.)
+        Raises `ValueError` if `concurrency` is not positive, or `prefetch` negative, and `TypeError` if they are no
+        whole numbers; `TypeError` for `retry` with `on_error`, or if its dead-letter queue is none of the spool's, and
+        `ValueError` if that is the queue which is read.
 
         **Cancellation**: every entry in hand goes back to the queue, unchanged.
-        **Durability**: as `job.save` and `job.remove` say.
+        **Durability**: as `job.save` and `job.remove` say. A failure is synced with the entry's move; the record that
+        an attempt was begun is not, so that power loss gives that attempt back.
 
         ```python
-        (await reader.iter(deliver, concurrency=8)).unwrap()
+        (await reader.iter(deliver, concurrency=8, retry=Retry(attempts=5, dead_letter=Mail.FAILED))).unwrap()
         ```
         """
-        return await self._iterate(Work(handler, seconds(time_limit), on_error), concurrency, prefetch, wait=True)
+        work = Work(handler, seconds(time_limit), on_error, retry)
+        return await self._iterate(work, concurrency, prefetch, wait=True)
 
-    async def iter_available(
+    async def iter_available(  # noqa: PLR0913  # as above
         self,
         handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]],
         *,
@@ -269,6 +281,7 @@ class QueueReader(Generic[Q, M, D]):
         time_limit: float | datetime.timedelta | None = None,
         on_error: Callable[[M, Exception], Verdict[Q, M]] | None = None,
         prefetch: int = 0,
+        retry: Retry[Q] | None = None,
     ) -> Result[None, SaveError | ReleaseError]:
         """Like `iter`, for the entries that can be had now, without waiting.
 
@@ -281,11 +294,32 @@ class QueueReader(Generic[Q, M, D]):
         (await reader.iter_available(deliver)).unwrap()
         ```
         """
-        return await self._iterate(Work(handler, seconds(time_limit), on_error), concurrency, prefetch, wait=False)
+        work = Work(handler, seconds(time_limit), on_error, retry)
+        return await self._iterate(work, concurrency, prefetch, wait=False)
 
     async def _iterate(self, work: Work[Q, M, D], concurrency: int, prefetch: int, *, wait: bool) -> Result[None, Any]:
         concurrency, prefetch = whole(concurrency, "concurrency", least=1), whole(prefetch, "prefetch", least=0)
+        self._check_retry(work)
         self._intake.check_open()
+        if work.retry is not None:
+            adopted = await self._core.run("look for .spool.json", lambda _: self._core.storage.is_adopted())
+            if isinstance(adopted, Err):
+                return adopted
+            if not adopted.value:
+                return Err(NotAdopted(self._core.path, "entries that wait"))
         with self._drained(anyio.CancelScope()):
             return await work_off(self._intake, work, concurrency=concurrency, prefetch=prefetch, wait=wait)
         return Ok(None)  # drained
+
+    def _check_retry(self, work: Work[Q, M, D]) -> None:
+        if work.retry is None:
+            return
+        if not isinstance(work.retry, Retry):
+            message = f"retry takes a Retry(…), not {work.retry!r}"
+            raise TypeError(message)
+        if work.on_error is not None:
+            message = "retry= and on_error= exclude each other: Retry(on=…) says which exceptions are worth an attempt"
+            raise TypeError(message)
+        if self._core.check_queue(work.retry.dead_letter) == self.queue.value:
+            message = f"dead letters of queue {self.queue.value!r} must go to another queue"
+            raise ValueError(message)

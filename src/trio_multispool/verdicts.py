@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import enum
 from typing import Final, Generic, Literal, TypeAlias, TypeVar, final
 
 import msgspec
 
 from trio_multispool.delays import NotBefore  # of a struct's field
+from trio_multispool.durations import seconds
 
 Q_co = TypeVar("Q_co", bound=enum.Enum, covariant=True)
 M_co = TypeVar("M_co", covariant=True)
@@ -51,8 +53,58 @@ class Release(msgspec.Struct, frozen=True):
     """Put the entry back in the queue it came from, unchanged."""
 
 
-Verdict: TypeAlias = Save[Q_co, M_co] | Remove | Release
-"""What a handler returns: `Save`, `Remove` or `Release`."""
+@final
+class RetryLater(msgspec.Struct, frozen=True):
+    """This attempt failed: try again after `delay`, in seconds or as a `timedelta`. For `reader.iter(…, retry=…)` only.
+
+    For what a server says itself (`Retry-After`), instead of the backoff. It counts as an attempt, and if it was the
+    last one, the entry is given up; with `counts=False` it costs none. `reason` is kept in the entry's history.
+
+    Raises `ValueError` if `delay` is negative, and `TypeError` if it is no duration.
+
+    ```python
+    if response.status_code == 429:
+        return RetryLater(float(response.headers["Retry-After"]), "too many requests")
+    ```
+    """
+
+    delay: float | datetime.timedelta
+    reason: str = ""
+    counts: bool = True
+
+    def __post_init__(self) -> None:
+        """Check this here, where a traceback shows who said it."""
+        _ = seconds(self.delay)
+        _check_reason(self.reason)
+
+
+@final
+class GiveUp(msgspec.Struct, frozen=True):
+    """No attempt will do better: put the entry into the dead-letter queue. For `reader.iter(…, retry=…)` only.
+
+    `reason` is kept in the entry's history, for whoever looks after dead letters.
+
+    ```python
+    if response.status_code == 410:
+        return GiveUp("the subscriber is gone")
+    ```
+    """
+
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        """Check likewise."""
+        _check_reason(self.reason)
+
+
+def _check_reason(reason: object) -> None:
+    if not isinstance(reason, str):
+        message = f"a reason is text for people, not {reason!r}"
+        raise TypeError(message)
+
+
+Verdict: TypeAlias = Save[Q_co, M_co] | Remove | Release | RetryLater | GiveUp
+"""What a handler returns: `Save`, `Remove` or `Release`; with `retry=`, also `RetryLater` or `GiveUp`."""
 
 
 @final

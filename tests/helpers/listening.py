@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from helpers.spools import quick_spool
 from trio_multispool.instrumentation import (
+    AttemptFailed,
     CheckedOut,
     Enqueued,
     Enqueueing,
@@ -24,7 +25,16 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
     from pathlib import Path
 
-HOOKS = ("on_enqueue", "on_checkout", "on_settle", "on_recover", "on_quarantine", "on_error", "on_wait")
+HOOKS = (
+    "on_enqueue",
+    "on_checkout",
+    "on_settle",
+    "on_recover",
+    "on_quarantine",
+    "on_error",
+    "on_attempt_failed",
+    "on_wait",
+)
 
 
 class Listening(Instrumentation):
@@ -53,6 +63,10 @@ class Listening(Instrumentation):
     def on_settle(self, settled: Settled) -> None:
         """Keep it."""
         self._hear(settled)
+
+    def on_attempt_failed(self, attempt_failed: AttemptFailed) -> None:
+        """Keep it."""
+        self._hear(attempt_failed)
 
     def on_recover(self, returned: Returned) -> None:
         """Keep it."""
@@ -101,7 +115,7 @@ class Listening(Instrumentation):
 
     def events(self) -> list[Any]:
         """Return likewise what was told to the hooks that are called `on_…`."""
-        return self.take(Enqueued, CheckedOut, Settled, Returned, Quarantined, Failed)
+        return self.take(Enqueued, CheckedOut, Settled, Returned, Quarantined, Failed, AttemptFailed)
 
 
 @contextlib.asynccontextmanager

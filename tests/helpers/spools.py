@@ -38,6 +38,21 @@ ANNE = Envelope("anne@example.org")
 BERT = Envelope("bert@example.org")
 
 
+START = 1_800_000_000.0
+
+
+class Wall:
+    """A wall clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        """Begin in 2027."""
+        self.time = START
+
+    def __call__(self) -> float:
+        """Tell the time."""
+        return self.time
+
+
 async def make_spool(
     path: Path, spoolable: Spoolable[Any, Any, Any, Any] = MAIL, **options: Any
 ) -> Spool[Any, Any, Any, Any]:

@@ -14,6 +14,7 @@ from trio_multispool import (
     CheckedOutEntry,
     Entry,
     Err,
+    GiveUp,
     Json,
     MessagePack,
     NameTaken,
@@ -24,6 +25,7 @@ from trio_multispool import (
     Remove,
     Reserve,
     ReservedName,
+    RetryLater,
     Save,
     Spool,
     Spoolable,
@@ -149,7 +151,7 @@ async def use() -> None:
     assert_type(found, CheckedOutEntry[Mail, Envelope, bytes])
     assert_type((await entry.stat()).unwrap(), Stat)
     verdict = (await spool.with_entry(entry, deliver)).unwrap()
-    assert_type(verdict, Save[Mail, Envelope] | Remove | Release)
+    assert_type(verdict, Save[Mail, Envelope] | Remove | Release | RetryLater | GiveUp)
 
     priorities = (await Spool.load("var/mail", PRIORITIES)).unwrap()
     _ = (await priorities.enqueue(Mail.SEND, envelope, ["one"], name=Reserve(3))).unwrap()

@@ -2,7 +2,8 @@
 
 import sys
 
-from trio_multispool.cli import metadata, output, owners
+from trio_multispool.attempts import history_in
+from trio_multispool.cli import attempts, metadata, output, owners
 from trio_multispool.cli.ages import age_of, human_age, human_size, human_time, told_progress
 from trio_multispool.cli.arguments import AsJson, EntryName, SpoolPath
 from trio_multispool.cli.exits import Exit, Failure
@@ -23,8 +24,9 @@ def show(spool: SpoolPath, name: EntryName, /, *, as_json: AsJson = False) -> in
     """Show everything that is known about an entry.
 
     Where it is, who has it and how far its owner says that it is, how old it is, its metadata as it is (over several
-    lines if it is JSON), and the size and path of its data. Of an entry in quarantine, why it was set aside. It only
-    looks: nothing is locked or written.
+    lines if it is JSON), and the size and path of its data. Of an entry in quarantine, why it was set aside. Of one
+    that failed in a reader with `retry=`, each attempt and why it failed, with the last traceback. It only looks:
+    nothing is locked or written.
 
     ```console
     $ multispool show var/mail 20261124T013810.123456789Z-8f31c2aa
@@ -34,6 +36,7 @@ def show(spool: SpoolPath, name: EntryName, /, *, as_json: AsJson = False) -> in
         item, raw = _read(storage, name)
         data, path = _data(storage, name), storage.data_path(name)
         reason = storage.quarantine_reason(name) if item.place.state is State.QUARANTINED else None
+        history = history_in(storage.notes(name))
     now = wall_clock()
     if as_json:
         document = item_document(item, now) | metadata.for_script(raw)
@@ -41,9 +44,13 @@ def show(spool: SpoolPath, name: EntryName, /, *, as_json: AsJson = False) -> in
         document["data_modified_at"] = None if data is None else data.modified_at
         document["data_path"] = None if data is None else output.as_text(str(path))
         document["quarantine_reason"] = reason
+        document["history"] = None if history is None else attempts.history_document(history)
         output.document(document)
         return Exit.SUCCESS
     _print(item, data, str(path), reason, now)
+    if history is not None:
+        for line in attempts.told_history(history, at_work=item.place.state is State.CHECKED_OUT):
+            output.line(output.printable(line))
     _print_metadata(raw)
     return Exit.SUCCESS
 

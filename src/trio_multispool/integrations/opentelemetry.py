@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from opentelemetry.propagators.textmap import TextMapPropagator
 
     from trio_multispool.instrumentation import (
+        AttemptFailed,
         CheckedOut,
         Enqueued,
         Enqueueing,
@@ -63,8 +64,8 @@ class OpenTelemetry(Instrumentation):
 
     **Metrics.** `messaging.client.sent.messages`, `messaging.client.consumed.messages`,
     `messaging.client.operation.duration`, `messaging.process.duration` (from check-out until settled), and
-    `trio_multispool.entries.in_hand`, `….recovered`, `….quarantined` and `trio_multispool.reader.idle`. With `observe`,
-    `trio_multispool.entries`.
+    `trio_multispool.entries.in_hand`, `….recovered`, `….quarantined`, `trio_multispool.attempts.failed` and
+    `trio_multispool.reader.idle`. With `observe`, `trio_multispool.entries`.
 
     - `tracer_provider`, `meter_provider`, `propagator`: the global ones by default.
     - `carries`: whether the context travels. It costs a small file for each entry that is enqueued within a trace.
@@ -113,6 +114,9 @@ class OpenTelemetry(Instrumentation):
         )
         self._quarantined = meter.create_counter(
             "trio_multispool.entries.quarantined", "{entry}", "Entries set aside that could not be decoded."
+        )
+        self._failed_attempts = meter.create_counter(
+            "trio_multispool.attempts.failed", "{attempt}", "Handlers that failed, and how that ended."
         )
         self._idle = meter.create_counter("trio_multispool.reader.idle", "s", "How long readers had nothing to do.")
 
@@ -224,6 +228,19 @@ class OpenTelemetry(Instrumentation):
         if span is not None:
             span.set_attribute("error.type", type(failed.error).__name__)
             span.set_status(trace.Status(trace.StatusCode.ERROR, str(failed.error)))
+
+    def on_attempt_failed(self, attempt_failed: AttemptFailed) -> None:
+        """Count, and show in the consumer's span what its handler raised: it does not leave the span's block."""
+        outcome = "retry" if attempt_failed.dead_letter is None else "dead letter"
+        attributes = {"error.type": attempt_failed.error, "trio_multispool.attempt.outcome": outcome}
+        self._failed_attempts.add(1, _of(attempt_failed.spool, attempt_failed.queue) | attributes)
+        span = _span_of(attempt_failed.entry)
+        if span is not None:
+            span.set_attribute("trio_multispool.attempt", attempt_failed.attempt)
+            span.set_attributes(attributes)
+            if attempt_failed.exception is not None:
+                span.record_exception(attempt_failed.exception)
+            span.set_status(trace.Status(trace.StatusCode.ERROR, attempt_failed.error))
 
     def on_recover(self, returned: Returned) -> None:
         """Count what was put back."""

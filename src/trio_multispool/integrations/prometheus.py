@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
-    from trio_multispool.instrumentation import CheckedOut, Enqueued, Failed, Quarantined, Returned, Settled, Waited
+    from trio_multispool.instrumentation import (
+        AttemptFailed,
+        CheckedOut,
+        Enqueued,
+        Failed,
+        Quarantined,
+        Returned,
+        Settled,
+        Waited,
+    )
 
 _OF: Final = ("spool", "queue")
 
@@ -52,6 +61,7 @@ class Prometheus(Instrumentation):
         self._settled = counter("settled", "Entries that were settled, or let go.", "how", "destination")
         self._recovered = counter("recovered", "Entries put back because their owner had died.")
         self._quarantined = counter("quarantined", "Entries set aside that could not be decoded.")
+        self._attempts = counter("failed_attempts", "Handlers that failed, and how that ended.", "outcome", "error")
         self._errors = counter("errors", "Operations that answered an error.", "operation", "error")
         self._idle = counter("idle_seconds", "How long readers had nothing to do.")
         self._enqueue_seconds = histogram("enqueue", "How long enqueueing took.")
@@ -91,6 +101,12 @@ class Prometheus(Instrumentation):
         """Count."""
         labels = (failed.spool, failed.queue or "", failed.operation.value, type(failed.error).__name__)
         self._errors.labels(*labels).inc()
+
+    def on_attempt_failed(self, attempt_failed: AttemptFailed) -> None:
+        """Count."""
+        outcome = "retry" if attempt_failed.dead_letter is None else "dead letter"
+        labels = (attempt_failed.spool, attempt_failed.queue, outcome, attempt_failed.error)
+        self._attempts.labels(*labels).inc()
 
     def on_wait(self, waited: Waited) -> None:
         """Add up."""

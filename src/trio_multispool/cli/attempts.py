@@ -1,0 +1,71 @@
+"""How the history of an entry's attempts is shown, to people and to scripts."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from trio_multispool.attempts import failure_told
+from trio_multispool.cli.ages import human_age, human_time
+
+if TYPE_CHECKING:
+    from trio_multispool.attempts import Attempt, Failure, History
+
+
+def told_history(history: History, *, at_work: bool) -> list[str]:
+    """Return lines: what the attempts came to, then each of them, then the last traceback.
+
+    `at_work`: whether somebody has the entry, so that an attempt that has not ended is under way.
+    """
+    last = history.attempts[-1].number if history.attempts else 0
+    came_to = "given up" if history.given_up else f"{history.spent} count in {history.queue}"
+    lines = [f"attempts  {last}, {came_to}"]
+    for attempt in history.attempts:
+        under_way = at_work and attempt is history.attempts[-1] and attempt.ended is None
+        lines.append(f"  {attempt.number:>3}  {_told_attempt(attempt, under_way=under_way)}")
+    failure = history.attempts[-1].failure if history.attempts else None
+    return lines + (_told_details(failure) if failure is not None else [])
+
+
+def _told_attempt(attempt: Attempt, *, under_way: bool) -> str:
+    when = f"{_time(attempt.began)}, {attempt.queue}, {attempt.host}[{attempt.pid}]"
+    if attempt.failure is None:
+        return f"{when}: {'under way' if under_way else 'its worker died'}"
+    took = "" if attempt.ended is None else f", took {human_age(max(0.0, attempt.ended - attempt.began))}"
+    return f"{when}{took}: {failure_told(attempt.failure)}"
+
+
+def _told_details(failure: Failure) -> list[str]:
+    """Return what a line did not say of the last failure: a traceback has the notes, and what is in a group."""
+    return [f"       {line}" for line in failure.traceback.splitlines()]
+
+
+def _time(at: float) -> str:
+    try:
+        return human_time(datetime.datetime.fromtimestamp(at, datetime.UTC))
+    except (ValueError, OverflowError, OSError):  # notes are written by any program
+        return f"at {at}"
+
+
+def history_document(history: History) -> dict[str, Any]:
+    """Return the history for a script: as it is kept, with nothing left out."""
+    return {
+        "queue": history.queue,
+        "spent": history.spent,
+        "given_up": history.given_up,
+        "attempts": [_attempt_document(attempt) for attempt in history.attempts],
+    }
+
+
+def _attempt_document(attempt: Attempt) -> dict[str, Any]:
+    document = msgspec.structs.asdict(attempt)
+    document["failure"] = None if attempt.failure is None else _failure_document(attempt.failure)
+    return document
+
+
+def _failure_document(failure: Failure) -> dict[str, Any]:
+    document = msgspec.structs.asdict(failure)
+    document["group"] = [_failure_document(each) for each in failure.group]
+    return document
