@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, TypeAlias
 
-from helpers.stores import NEW, nothing
+from helpers.stores import DUE, NEW, nothing
 from trio_multispool import Durability
 from trio_multispool.storage.protocol import Releasing, Removing, Saving
 from trio_multispool.storage.syncfs import TRUSTED
@@ -45,6 +45,12 @@ def _due(one: Process) -> Claim:
     return one.claim_waiting("n")
 
 
+def _noted(one: Process) -> Claim:
+    claim = _claim(one)
+    one.store.annotate(claim, "key", b"2")
+    return claim
+
+
 def _returned(one: Process) -> None:
     one.release(_claim(one))
 
@@ -66,6 +72,9 @@ OPERATIONS: dict[str, tuple[Callable[[Process], object], Callable[[Process, obje
     "save in place unchanged": (_claim, lambda one, claim: one.save(claim, "send", None)),
     "save to wait": (_claim, lambda one, claim: one.save_to_wait(claim, "retry")),
     "save to wait unchanged": (_claim, lambda one, claim: one.save_to_wait(claim, "send", None)),
+    "save with notes": (_claim, lambda one, claim: one.save_with_notes(claim, "retry")),
+    "save to wait with notes": (_claim, lambda one, claim: one.save_with_notes(claim, "send", DUE)),
+    "save with other notes": (_noted, lambda one, claim: one.save_with_notes(claim, "send")),
     "save what waited": (_due, lambda one, claim: one.save(claim, "retry")),
     "save what waited to wait again": (_due, lambda one, claim: one.save_to_wait(claim, "send")),
     "release what waited": (_due, lambda one, claim: one.release(claim)),

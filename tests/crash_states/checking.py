@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crash_states.disk import build
-from crash_states.scene import ANY, LOADS, MADE_AGAIN, QUEUES, SPOOL, WHERE
+from crash_states.scene import ANY, LOADS, MADE_AGAIN, NOTES_OF, QUEUES, SPOOL, WHERE
 from helpers.calls import WithoutSyncs
 from helpers.spools import state_of
 from helpers.stores import nothing
@@ -40,6 +40,8 @@ class Outcome:
     spool: str
     entries: dict[str, list[Found]]
     """By name, everywhere that it is."""
+    notes: dict[str, bytes]
+    """By name, what is noted about entries."""
     faults: tuple[str, ...]
     """What contradicts a spool at rest after recovery, and what could not be done with it."""
 
@@ -123,11 +125,11 @@ def examine(path: Path, queues: tuple[str, ...], names: Iterable[str]) -> Outcom
         faults += [] if state.adopted else ["the spool is not adopted"]
         faults += _use(store, path, state, [name for name in names if name not in entries])
     except SpoolError as error:
-        return Outcome(spool, {}, (f"the spool cannot be recovered: {error!r}",))
+        return Outcome(spool, {}, {}, (f"the spool cannot be recovered: {error!r}",))
     finally:
         if store is not None:
             store.close()
-    return Outcome(spool, entries, tuple(dict.fromkeys(faults)))
+    return Outcome(spool, entries, state.notes, tuple(dict.fromkeys(faults)))
 
 
 def loads(path: Path, queues: tuple[str, ...]) -> bool:
@@ -186,12 +188,6 @@ def _failure(words: str, act: Callable[[], object]) -> Iterator[str]:
 
 def _claim(store: DirectoryStorage, queue: str, name: str) -> DirectoryClaim:
     claim = store.claim(queue, name, before_commit=nothing)
-    assert isinstance(claim, DirectoryClaim), claim
-    return claim
-
-
-def _claim(store: DirectoryStorage, queue: str, name: str) -> DirectoryClaim:
-    claim = store.claim(queue, name, before_commit=nothing)
     if claim is Unavailable.GONE:
         claim = store.claim_waiting(queue, name, due_by=math.inf, before_commit=nothing)
     assert isinstance(claim, DirectoryClaim), claim
@@ -210,6 +206,10 @@ def judge(outcome: Outcome, expected: Expected) -> str | None:
         if name == SPOOL:
             if outcome.spool not in legal:
                 return "the spool does not load"
+        elif name.startswith(NOTES_OF):
+            found = outcome.notes.get(name.removeprefix(NOTES_OF))
+            if found not in legal:
+                return f"{name}: {found!r}, and not one of {sorted(map(repr, legal))}"
         elif ANY in legal:
             faults = [fault for fault in faults if not fault.startswith((f"{name} has no data", f"{name} is in "))]
         else:

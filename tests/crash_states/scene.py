@@ -41,6 +41,9 @@ SPOOL = ""
 """The name under which it is expected of the spool itself that it `LOADS`, or that it can be `MADE_AGAIN`."""
 LOADS, MADE_AGAIN = "loads", "made again"
 
+NOTES_OF = "notes of "
+"""What follows is the name of an entry, of whose notes something is expected: their whole content."""
+
 Found: TypeAlias = tuple[str, bytes, bytes]
 """A place, metadata and data. `None`: the entry is nowhere."""
 
@@ -254,6 +257,11 @@ class Process:
     ) -> None:
         """Save alone, to wait."""
         self.settle(Saving(claim, queue, metadata, level, nothing, DUE))
+
+    def save_with_notes(self, claim: Claim, queue: str, due_at: float | None = None) -> None:
+        """Save alone, unchanged, with notes that last as long as that; once it has returned, they must be there."""
+        self.settle(Saving(claim, queue, None, None, nothing, due_at, {"key": b"1"}))
+        self.scene.recording.expect(f"{NOTES_OF}{claim.name}", frozenset((b'{"key":1}\n',)))
 
     def save(self, claim: Claim, queue: str, metadata: bytes | None = NEW, level: Durability | None = None) -> None:
         """Save alone."""
