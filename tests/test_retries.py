@@ -529,15 +529,19 @@ async def test_other_trouble_with_the_record_ends_the_iteration(path, wall):
     assert handler.attempts == [1]
 
 
-async def test_what_the_function_on_raises_ends_the_iteration(path, wall):
-    """It is a bug of the program's, and no failure of the entry's; the attempt costs nothing."""
+@pytest.mark.parametrize("concurrency", [1, 2])
+async def test_what_the_function_on_raises_ends_the_iteration(path, wall, concurrency):
+    """It is a bug of the program's, and no failure of the entry's: the attempt costs nothing, and no other follows."""
     spool = await spool_with_one(path, wall)
+    handler = Handler(OSError(), Remove())
 
-    def wrong(error: Exception) -> bool:
+    def wrong(_error: Exception) -> bool:
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError):
-        await go_over(spool, Handler(OSError()), Retry(dead_letter=Mail.FAILED, on=wrong))
+    async with spool.reader(Mail.SEND) as reader:
+        with pytest.raises((ZeroDivisionError, ExceptionGroup)):
+            await reader.iter(handler, retry=Retry(dead_letter=Mail.FAILED, on=wrong), concurrency=concurrency)
+    assert handler.attempts == [1]
     assert state_of(path).notes == {}
     assert set(state_of(path).available["send"]) == {"a"}
 

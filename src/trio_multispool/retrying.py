@@ -188,13 +188,18 @@ class _Trial(Generic[Q, M, D]):
     def _tell(self, failure: Failure, delay: float | None, dead_letter: str | None, error: Exception | None) -> None:
         core, name, number = self._core, self._job.name, self._number
         told = failure_told(failure)
-        event = Event.ATTEMPT_FAILED if dead_letter is None else Event.DEAD_LETTERED
-        fields = about(event, core.path, queue=self._queue, entry=name, error=error or told, attempt=number)
+        error_or_told: Exception | str = error or told
         if dead_letter is None:
+            fields = about(
+                Event.ATTEMPT_FAILED, core.path, queue=self._queue, entry=name, error=error_or_told, attempt=number
+            )
             of = "" if self._retry.attempts is None else f" of {self._retry.attempts}"
             message = "attempt %d%s at entry %s of queue %s failed: %s; again in %.1f s"
             _LOG.warning(message, number, of, name, self._queue, told, delay, extra=fields)
         else:
+            fields = about(
+                Event.DEAD_LETTERED, core.path, queue=self._queue, entry=name, error=error_or_told, attempt=number
+            )
             message = "entry %s of queue %s is a dead letter in %s, after attempt %d: %s"
             _LOG.error(message, name, self._queue, dead_letter, number, told, extra=fields)
         if core.hooks is not None:
