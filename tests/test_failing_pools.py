@@ -10,7 +10,7 @@ import pytest
 
 from helpers.gates import Gates, Hold, breathe, let_go_at_last
 from helpers.spools import Envelope, Mail, names_in, put, quick_spool, state_of
-from trio_multispool import EncodingFailed, Err, Release, Save
+from trio_multispool import EncodingFailed, Err, Release, Retry, Save
 from trio_multispool.storage.protocol import Releasing
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Failing:
         self.begun.append(data.name)
         await self.fail.wait()
         match self._how:
-            case "raises":
+            case "raises" | "raises where `on` raises":
                 raise LookupError("no such recipient")
             case "answers no verdict":
                 return None
@@ -57,7 +57,12 @@ def held_after_returning(spool: Any) -> Hold:
     return hold
 
 
-HOW = ["raises", "answers no verdict", "cannot be stored"]
+HOW = ["raises", "answers no verdict", "cannot be stored", "raises where `on` raises"]
+
+
+def passing_on(error: Exception) -> bool:
+    """Be what `on` should not be: one that raises."""
+    raise error
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -71,10 +76,11 @@ async def test_an_entry_that_failed_does_not_come_round_though_a_hop_is_under_wa
         await put(spool, Mail.SEND, "1")
         before = state_of(spool.path)
         handler, answers = Failing(how), list[Any]()
+        retry = Retry(on=passing_on, dead_letter=Mail.FAILED) if "`on`" in how else None
 
         async def read() -> None:
             try:
-                answers.append(await reader.iter(handler, concurrency=2, prefetch=prefetch))
+                answers.append(await reader.iter(handler, concurrency=2, prefetch=prefetch, retry=retry))
             except ExceptionGroup as group:
                 answers.extend(group.exceptions)
 
@@ -101,7 +107,7 @@ async def test_an_entry_that_failed_does_not_come_round_though_a_hop_is_under_wa
             assert isinstance(answers[0], Err)
             assert isinstance(answers[0].error, EncodingFailed)
         else:
-            assert [type(error) for error in answers] == [LookupError if how == "raises" else TypeError]
+            assert [type(error) for error in answers] == [TypeError if how == "answers no verdict" else LookupError]
         assert state_of(spool.path) == before
 
 
