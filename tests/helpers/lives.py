@@ -14,7 +14,9 @@ import anyio.lowlevel
 
 from helpers.spools import ANNE, Mail, load_spool, state_of
 from helpers.stores import enqueue, make_store
-from trio_multispool import Durability, Release, Remove, Save
+from trio_multispool import Durability, Exponential, GiveUp, Release, Remove, Retry, Save
+from trio_multispool.attempts import history_in
+from trio_multispool.notes import decode_notes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -66,6 +68,10 @@ class World:
                 assert where == self._done[name], f"{name} is in {where or 'no place'}"
             elif name in START:
                 assert where in self._begun[name], f"{name} is in {where or 'no place'}"
+        for name, notes in state.notes.items():
+            history = history_in(decode_notes(notes))
+            ended = [] if history is None else [attempt.ended is not None for attempt in history.attempts]
+            assert all(ended), f"an attempt at {name} was neither struck out nor did it fail"
         begun, done = self._sent
         received = {name for name in self._begun if name not in START}
         assert done <= len(new | received) <= begun
@@ -175,6 +181,28 @@ async def by_a_pool_with_errors(world: World) -> None:
     world.did("5", REMOVED)
 
 
+async def by_a_pool_that_tries_again(world: World) -> None:
+    """Have handlers fail, so that one entry waits for its next attempt, and another is given up."""
+    retry = Retry(attempts=2, backoff=Exponential(first=3600), dead_letter=Mail.FAILED)
+
+    async def handler(_metadata: Any, data: Any) -> Any:
+        await anyio.lowlevel.checkpoint()
+        if data.name == "3":
+            world.will("3", "retry/.waiting")
+            raise LookupError
+        if data.name == "4":
+            world.will("4", "failed")
+            return GiveUp()
+        world.will(data.name, REMOVED)
+        return Remove()
+
+    async with world.spool.reader(Mail.RETRY) as reader:
+        (await reader.iter_available(handler, concurrency=2, retry=retry)).unwrap()
+    world.did("3", "retry/.waiting")
+    world.did("4", "failed")
+    world.did("5", REMOVED)
+
+
 async def drained(world: World) -> None:
     """Drain the reader when a pool is at work, and go on behind its block."""
     begun = 0
@@ -225,6 +253,7 @@ LIVES: dict[str, Callable[[World], Awaitable[None]]] = {
     "a pool that fetches ahead": by_a_pool(2, 2),
     "a pool that waits": by_a_pool_that_waits,
     "a pool with errors": by_a_pool_with_errors,
+    "a pool that tries again": by_a_pool_that_tries_again,
     "drained": drained,
     "a channel": through_a_channel,
 }
