@@ -18,6 +18,7 @@ from trio_multispool._typing import TypeVar as TypeVarWithDefault
 from trio_multispool.batching import Part, work_off
 from trio_multispool.codecs import WholeFile
 from trio_multispool.durability import Durability
+from trio_multispool.durations import seconds
 from trio_multispool.lifecycle import State
 from trio_multispool.names import Reserve
 from trio_multispool.reservation import Use
@@ -55,6 +56,11 @@ class Item(msgspec.Struct, Generic[M, D, A], frozen=True, eq=False):
         if self.name is not None and not isinstance(self.name, (Reserve, Use)):
             message = f"a name is Reserve(…) or Use(…), not {self.name!r}"
             raise TypeError(message)
+
+    @property
+    def remember(self) -> float | None:
+        """For how long its name is to be remembered once it has gone, in seconds."""
+        return seconds(self.name.remember) if isinstance(self.name, Use) else None
 
     @property
     def key(self) -> object:
@@ -161,6 +167,7 @@ class Enqueuing(Generic[Q, M, D, A]):
                 before_commit=before_commit,
                 carrier=order.carrier,
                 due_at=order.due_at,
+                remember=item.remember,
             )
             return reservation.name
 
@@ -170,7 +177,17 @@ class Enqueuing(Generic[Q, M, D, A]):
         core, queue, durability = self._core, order.queue, order.durability
         raw, content = core.encode(item.metadata), core.dumped(item.data)
         with self._naming.for_one_enqueue(item.name) as reservation, order.noting(reservation, item.data):
-            yield Enqueueing(reservation, queue, raw, content, durability, before_commit, order.carrier, order.due_at)
+            yield Enqueueing(
+                reservation,
+                queue,
+                raw,
+                content,
+                durability,
+                before_commit,
+                order.carrier,
+                order.due_at,
+                item.remember,
+            )
             return reservation.name
 
     async def many(

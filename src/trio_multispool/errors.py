@@ -72,11 +72,18 @@ class EntryBusy(SpoolError):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class NameTaken(SpoolError):
-    """An entry of that name exists, in some queue, checked out, or in quarantine. Nothing was enqueued."""
+    """An entry of that name exists, in some queue, checked out, or in quarantine. Nothing was enqueued.
+
+    Or there was one, it was removed, and its name is remembered still (`Use(name, remember=…)`).
+    """
 
     name: str
+    finished: bool = False
+    """Whether the entry is gone, and its name is remembered."""
 
     def _message(self) -> str:
+        if self.finished:
+            return f"an entry named {self.name!r} was removed from this spool, and its name is remembered"
         return f"an entry named {self.name!r} already exists in this spool"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import threading
 import warnings
 import weakref
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 import msgspec
 from anyio.lowlevel import cancel_shielded_checkpoint
 
+from trio_multispool.durations import seconds
 from trio_multispool.lifecycle import State
 from trio_multispool.results import Err
 
@@ -115,12 +117,23 @@ class Use(msgspec.Struct, frozen=True):
     With a string, the name is reserved first, and `enqueue` answers `Err(NameTaken)` if an entry has it: a way to
     enqueue a thing once. If the first `enqueue` of a name was killed half-way, the name is free again.
 
+    `remember`: for how long, in seconds or as a `timedelta`, the name is not to be had once the entry has been removed,
+    by whomever (but for who drops it from quarantine). So what is enqueued a second time after the first was done is
+    `Err(NameTaken(name, finished=True))`. Each remembered name is a small file in `.keys/`.
+
+    Raises `ValueError` if `remember` is negative, and `TypeError` if it is no duration.
+
     ```python
-    await spool.enqueue(Mail.SEND, envelope, message, name=Use(f"order-{order.id}"))
+    await spool.enqueue(Mail.SEND, envelope, message, name=Use(f"order-{order.id}", remember=timedelta(days=7)))
     ```
     """
 
     name: ReservedName | str
+    remember: float | datetime.timedelta | None = None
+
+    def __post_init__(self) -> None:
+        """Check the duration here, where a traceback shows who said it."""
+        _ = seconds(self.remember)
 
 
 def _let_go(reservation: Reservation, path: str) -> None:

@@ -17,7 +17,7 @@ from trio_multispool.delays import due_at
 from trio_multispool.durability import Durability
 from trio_multispool.enqueuing import Enqueuing, Item
 from trio_multispool.entry import Entry
-from trio_multispool.errors import CorruptMetadata, InvalidName, SpoolError
+from trio_multispool.errors import CorruptMetadata, InvalidName, NameTaken, SpoolError
 from trio_multispool.events import Event, about
 from trio_multispool.handling import handle
 from trio_multispool.instrumentation import Operation
@@ -159,6 +159,7 @@ class Spool(Generic[Q, M, D, A]):
                 durability=durability,
                 trust_file_system=trust_file_system,
                 calls=system_calls,
+                now=now,
             ),
             instrumentation,
             now,
@@ -221,6 +222,7 @@ class Spool(Generic[Q, M, D, A]):
                 durability=durability,
                 trust_file_system=trust_file_system,
                 calls=system_calls,
+                now=now,
             ),
             instrumentation,
             now,
@@ -347,14 +349,15 @@ class Spool(Generic[Q, M, D, A]):
         Until then it is in no listing, and nobody gets it; then readers get it before all that has not waited, and what
         is due first comes first. The time is that of the wall clock. A time that has come is none.
 
-        `Err(NameTaken)`: there is an entry of that name, or every name that the generator made was taken.
-        `Err(EntryBusy)`: somebody is enqueueing under that name at this moment. `Err(InvalidName)`.
-        `Err(EncodingFailed)`: a codec raised. `Err(OutOfSpace)` and the other troubles of the operating system: nothing
-        was enqueued. `Err(SyncsRefused)`: see there. `Err(NotAdopted)`: the entry was to wait, in a spool whose other
-        programs need not know that. `Err(DurabilityUnknown)`: the entry is in the queue, and power loss might undo it.
-        Raises `TypeError` if `queue` is none of the spool's, `RuntimeError` for a reserved name that was used before,
-        and what the name generator raises; for a `not_before` that is neither a time nor a duration `TypeError`, and
-        `ValueError` for a `datetime` without a time zone, a negative duration, and what is later than the year 2445.
+        `Err(NameTaken)`: there is an entry of that name, or there was one and its name is remembered (see `Use`), or
+        every name that the generator made was taken. `Err(EntryBusy)`: somebody is enqueueing under that name at this
+        moment. `Err(InvalidName)`. `Err(EncodingFailed)`: a codec raised. `Err(OutOfSpace)` and the other troubles of
+        the operating system: nothing was enqueued. `Err(SyncsRefused)`: see there. `Err(NotAdopted)`: the entry was to
+        wait, or its name to be remembered, in a spool whose other programs need not know that.
+        `Err(DurabilityUnknown)`: the entry is in the queue, and power loss might undo it. Raises `TypeError` if `queue`
+        is none of the spool's, `RuntimeError` for a reserved name that was used before, and what the name generator
+        raises; for a `not_before` that is neither a time nor a duration `TypeError`, and `ValueError` for a `datetime`
+        without a time zone, a negative duration, and what is later than the year 2445.
 
         **Cancellation**: cancelled means that nothing was enqueued. (asyncio's own cancellation may come after the
         commit: then the `CancelledError` has a note that says so.)
@@ -374,6 +377,39 @@ class Spool(Generic[Q, M, D, A]):
         directory = self._core.check_queue(queue)
         answer = await self._enqueuing.one(directory, Item(metadata, data, name), durability, self._due_at(not_before))
         return Ok(Entry(self, queue, answer.value)) if isinstance(answer, Ok) else answer
+
+    async def enqueue_if_absent(  # noqa: PLR0913  # keyword arguments, each with a default
+        self,
+        queue: Q,
+        metadata: M,
+        data: D,
+        *,
+        name: Use,
+        not_before: NotBefore | None = None,
+        durability: Durability | None = None,
+    ) -> Result[Entry[Q, M, D] | None, EnqueueError]:
+        """Enqueue under a name of the caller's, unless that has been done; `Ok(None)`: it has.
+
+        Like `enqueue`, but that there is such an entry, wherever, or that there was one and its name is remembered
+        (`Use(name, remember=…)`), is an ordinary answer. It may rely on that: what it was told of is on disk.
+
+        `Err` and what is raised: as of `enqueue`, without `NameTaken`. `Err(EntryBusy)`: somebody is enqueueing under
+        that name at this moment, and may fail. Raises `TypeError` if `name` is no `Use`.
+
+        **Cancellation**: cancelled means that nothing was enqueued. (asyncio's own: see `enqueue`.)
+        **Durability**: as of `enqueue`.
+
+        ```python
+        use = Use(f"order-{order.id}", remember=timedelta(days=7))
+        if (await spool.enqueue_if_absent(Mail.SEND, envelope, message, name=use)).unwrap() is None:
+            print("sent before")
+        ```
+        """
+        if not isinstance(name, Use):
+            message = f"a name is to be absent: say which, by Use(…), not {name!r}"
+            raise TypeError(message)
+        answer = await self.enqueue(queue, metadata, data, name=name, not_before=not_before, durability=durability)
+        return Ok(None) if isinstance(answer, Err) and isinstance(answer.error, NameTaken) else answer
 
     def _due_at(self, not_before: NotBefore | None) -> float | None:
         return due_at(not_before, self._core.now)

@@ -51,6 +51,11 @@ def _noted(one: Process) -> Claim:
     return claim
 
 
+def _to_be_remembered(one: Process) -> Claim:
+    one.enqueue_to_be_remembered("n")
+    return one.claim("n")
+
+
 def _returned(one: Process) -> None:
     one.release(_claim(one))
 
@@ -81,6 +86,12 @@ OPERATIONS: dict[str, tuple[Callable[[Process], object], Callable[[Process, obje
     "remove what waited": (_due, lambda one, claim: one.remove(claim)),
     "release": (_claim, lambda one, claim: one.release(claim)),
     "remove": (_claim, lambda one, claim: one.remove(claim)),
+    "enqueue to be remembered": (lambda one: None, lambda one, _: one.enqueue_to_be_remembered("n")),
+    "remove and remember": (_to_be_remembered, lambda one, claim: one.remove(claim)),
+    "direct remove and remember": (
+        lambda one: one.enqueue_to_be_remembered("n"),
+        lambda one, _: one.delete("n"),
+    ),
     "quarantine": (_claim, lambda one, claim: one.quarantine(claim)),
     "data save": (_claim, lambda one, claim: one.replace_data("n", claim)),
     "direct save": (_returned, lambda one, _: one.replace_metadata("n")),

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crash_states.disk import build
-from crash_states.scene import ANY, LOADS, MADE_AGAIN, NOTES_OF, QUEUES, SPOOL, WHERE
+from crash_states.scene import ANY, KEY_OF, LOADS, MADE_AGAIN, NOTES_OF, QUEUES, SPOOL, WHERE
 from helpers.calls import WithoutSyncs
 from helpers.spools import state_of
 from helpers.stores import nothing
-from trio_multispool import NotASpool, SpoolError
+from trio_multispool import NameTaken, NotASpool, SpoolError
 from trio_multispool.storage.claims import DirectoryClaim
 from trio_multispool.storage.directory import DirectoryStorage
 from trio_multispool.verdicts import Unavailable
@@ -42,6 +42,8 @@ class Outcome:
     """By name, everywhere that it is."""
     notes: dict[str, bytes]
     """By name, what is noted about entries."""
+    remembered: frozenset[str]
+    """The names that are not to be had again."""
     faults: tuple[str, ...]
     """What contradicts a spool at rest after recovery, and what could not be done with it."""
 
@@ -123,13 +125,14 @@ def examine(path: Path, queues: tuple[str, ...], names: Iterable[str]) -> Outcom
         # A reservation that power loss took is made again when somebody wants the entry.
         faults = [fault for fault in state.faults() if not fault.endswith("has no reservation")]
         faults += [] if state.adopted else ["the spool is not adopted"]
-        faults += _use(store, path, state, [name for name in names if name not in entries])
+        remembered = frozenset(name for name in names if name not in entries and _is_remembered(store, name))
+        faults += _use(store, path, state, [name for name in names if name not in entries.keys() | remembered])
     except SpoolError as error:
-        return Outcome(spool, {}, {}, (f"the spool cannot be recovered: {error!r}",))
+        return Outcome(spool, {}, {}, frozenset(), (f"the spool cannot be recovered: {error!r}",))
     finally:
         if store is not None:
             store.close()
-    return Outcome(spool, entries, state.notes, tuple(dict.fromkeys(faults)))
+    return Outcome(spool, entries, state.notes, remembered, tuple(dict.fromkeys(faults)))
 
 
 def loads(path: Path, queues: tuple[str, ...]) -> bool:
@@ -179,6 +182,14 @@ def _use(store: DirectoryStorage, path: Path, state: SpoolState, gone: Iterable[
         yield f"when all had been removed, there were left {after}"
 
 
+def _is_remembered(store: DirectoryStorage, name: str) -> bool:
+    try:
+        store.give_up(store.reserve(name))
+    except NameTaken as error:
+        return error.finished
+    return False
+
+
 def _failure(words: str, act: Callable[[], object]) -> Iterator[str]:
     try:
         _ = act()
@@ -198,6 +209,18 @@ def _remove(store: DirectoryStorage, queue: str, name: str) -> None:
     store.remove(_claim(store, queue, name), durability=None, before_commit=nothing)
 
 
+def _beside(outcome: Outcome, wanted: str, legal: frozenset[object]) -> Iterator[str]:
+    """Yield what is wrong with what is kept beside an entry."""
+    if wanted.startswith(NOTES_OF):
+        found = outcome.notes.get(wanted.removeprefix(NOTES_OF))
+        if found not in legal:
+            yield f"{wanted}: {found!r}, and not one of {sorted(map(repr, legal))}"
+    else:
+        name = wanted.removeprefix(KEY_OF)
+        if name not in outcome.entries and name not in outcome.remembered:
+            yield f"{name} is gone, and not remembered"
+
+
 def judge(outcome: Outcome, expected: Expected) -> str | None:
     """Return what is wrong with an outcome, or `None`."""
     faults = list(outcome.faults)
@@ -206,10 +229,8 @@ def judge(outcome: Outcome, expected: Expected) -> str | None:
         if name == SPOOL:
             if outcome.spool not in legal:
                 return "the spool does not load"
-        elif name.startswith(NOTES_OF):
-            found = outcome.notes.get(name.removeprefix(NOTES_OF))
-            if found not in legal:
-                return f"{name}: {found!r}, and not one of {sorted(map(repr, legal))}"
+        elif name.startswith((NOTES_OF, KEY_OF)):
+            faults += _beside(outcome, name, legal)
         elif ANY in legal:
             faults = [fault for fault in faults if not fault.startswith((f"{name} has no data", f"{name} is in "))]
         else:

@@ -13,7 +13,7 @@ import fcntl
 import os
 from typing import TYPE_CHECKING, Any
 
-from crash_states.disk import ROOT, Change, Disk, Expect, Sync, Write
+from crash_states.disk import DATED_AT, KEYS, ROOT, Change, Disk, Expect, Sync, Write
 from helpers.syscalls import NEVER_FAIL, HookedCalls
 
 if TYPE_CHECKING:
@@ -105,6 +105,11 @@ class Recording:
     def _note_write(self, written: int, fd: int, data: bytes | memoryview) -> None:
         self.records.append(Write(self._open[fd][0], self._offsets[fd], bytes(data[:written])))
         self._offsets[fd] += written
+
+    def _note_set_modified(self, _answer: None, fd: int, when: float) -> None:
+        inode, path = self._open[fd]
+        if KEYS in path:  # elsewhere, the states are told apart by where a file lies
+            self.records.append(Write(inode, DATED_AT, b"1" if when else b"0"))
 
     def _note_truncate(self, _answer: None, fd: int, size: int) -> None:
         self.records.append(Write(self._open[fd][0], size, None))

@@ -15,7 +15,7 @@ import contextlib
 import dataclasses
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from crash_states.disk import Sync
+from crash_states.disk import FAR, Sync
 from crash_states.recording import KilledError, Recording, RecordingCalls
 from helpers.calls import WithoutSyncs
 from helpers.stores import DATA, DUE, NEW, NEW_DATA, OLD, make_store, nothing, writing
@@ -40,6 +40,9 @@ ANY = "torn, or gone"
 SPOOL = ""
 """The name under which it is expected of the spool itself that it `LOADS`, or that it can be `MADE_AGAIN`."""
 LOADS, MADE_AGAIN = "loads", "made again"
+
+KEY_OF = "key of "
+"""What follows is the name of an entry that must be remembered if it is in no place."""
 
 NOTES_OF = "notes of "
 """What follows is the name of an entry, of whose notes something is expected: their whole content."""
@@ -206,6 +209,15 @@ class Process:
     ) -> None:
         """Reserve and enqueue."""
         self._enqueue(name, (queue, metadata, data), level)
+
+    def enqueue_to_be_remembered(self, name: str) -> None:
+        """Reserve and enqueue what is to be remembered; from when that has returned, it is there or remembered."""
+        with self.scene.changing(self, name, None, ("send", OLD, DATA)):
+            reservation = self.store.reserve(name)
+            self.store.enqueue(
+                reservation, "send", OLD, writing(DATA), durability=None, before_commit=nothing, remember=FAR
+            )
+        self.scene.recording.expect(f"{KEY_OF}{name}", frozenset())
 
     def enqueue_to_wait(self, name: str, queue: str = "send", level: Durability | None = None) -> None:
         """Reserve and enqueue what is to wait."""

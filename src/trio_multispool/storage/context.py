@@ -6,13 +6,15 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Final
 
+from trio_multispool.clock import wall_clock
 from trio_multispool.errors import SpoolError, UnsupportedFormat
 from trio_multispool.events import Event, about
 from trio_multispool.storage.format import read_format
+from trio_multispool.storage.keys import Collector
 from trio_multispool.storage.syncing import Syncs
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from trio_multispool.durability import Durability
     from trio_multispool.storage.layout import Layout
@@ -23,8 +25,10 @@ _LOG: Final = logging.getLogger("trio_multispool.storage")
 class Context:
     """An open spool directory, its level of durability, and whether its users are all known to take locks."""
 
-    def __init__(self, layout: Layout, level: Durability, *, adopted: bool) -> None:
-        """Begin with no sync failed."""
+    def __init__(
+        self, layout: Layout, level: Durability, *, adopted: bool, now: Callable[[], float] = wall_clock
+    ) -> None:
+        """Begin with no sync failed; `now` is the wall clock, in seconds since 1970."""
         self.layout: Layout = layout
         self.level: Durability = level
         self.syncs: Syncs = Syncs(layout, level)
@@ -35,6 +39,8 @@ class Context:
         """The names that the last recovery of everything could not look into; `None`: there was none yet."""
         self.kept: set[str] = set()
         """The directories that were made as they were needed, and that power loss cannot take any more."""
+        self.now: Callable[[], float] = now
+        self.keys: Collector = Collector(self)
 
     def is_adopted(self) -> bool:
         """Look again, if it was not: somebody may have adopted the spool since it was opened.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from trio_multispool.errors import EntryNotFound, NotARegularFile
 from trio_multispool.lifecycle import Place, State
-from trio_multispool.storage import commits
+from trio_multispool.storage import commits, keys
 from trio_multispool.storage.files import unlink_if_there
 from trio_multispool.storage.layout import DATA, REGISTRY, TEMPORARY, directory_of
 from trio_multispool.storage.locks import lock_existing
@@ -102,10 +102,12 @@ def delete(
     layout, syncs = context.layout, context.syncs
     plan = syncs.plan(durability)
     _check(context, queue, name)
-    with locked_if_possible(context, name) as locked:
+    with locked_if_possible(context, name) as locked, keys.finishing(context, name, locked=locked) as remembered:
         catch_up_with(context, name, plan)
-        if plan.before:  # or power loss could bring back a check-out that was returned
-            syncs.directory(directory_of(Place(queue, State.CHECKED_OUT)))
+        if plan.before:  # the check-outs, or power loss could bring back one that was returned
+            needed = (*remembered, directory_of(Place(queue, State.CHECKED_OUT)))
+            for failure in syncs.together(needed).values():
+                raise failure
         before_commit()
         if not commits.unlink(layout, queue, name):
             raise EntryNotFound(queue, name)

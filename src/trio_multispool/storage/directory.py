@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from trio_multispool.clock import wall_clock
 from trio_multispool.durability import Durability
 from trio_multispool.errors import EntryNotFound, OutOfSpace, ReadOnlySpool, TooManyOpenFiles
 from trio_multispool.events import Event, about
@@ -74,6 +75,7 @@ class DirectoryStorage:
         trust_file_system: bool = False,
         recover: bool = True,
         calls: SystemCalls | None = None,
+        now: Callable[[], float] = wall_clock,
     ) -> DirectoryStorage:
         """Open a spool with these queues and recover what dead processes held; with `create`, make what is missing."""
         calls = SystemCalls() if calls is None else calls
@@ -82,7 +84,7 @@ class DirectoryStorage:
         layout = creation.open_layout(path, calls)
         try:
             adopted = creation.check(layout, queues, trust_file_system=trust_file_system)
-            storage = cls(Context(layout, durability, adopted=adopted))
+            storage = cls(Context(layout, durability, adopted=adopted, now=now))
             if durability is Durability.POWER and not create:
                 creation.sync_queues(layout, queues)
             if not adopted and creation.is_unfinished(layout):
@@ -155,6 +157,7 @@ class DirectoryStorage:
         before_commit: Callable[[], None],
         carrier: Mapping[str, str] | None = None,
         due_at: float | None = None,
+        remember: float | None = None,
     ) -> None:
         """Make the entry, all or nothing."""
         wanted = Enqueueing(
@@ -166,6 +169,7 @@ class DirectoryStorage:
             before_commit,
             carrier=carrier,
             due_at=due_at,
+            remember=remember,
             alone=True,
         )
         raise_failure(self.enqueue_together([wanted]))
@@ -466,5 +470,6 @@ class DirectoryStorage:
 
     def close(self) -> None:
         """Close all descriptors."""
+        self._context.keys.close()
         self._arrivals.close()
         self._layout.close()

@@ -31,7 +31,7 @@ from trio_multispool.lifecycle import State
 from trio_multispool.names import invalid_name
 from trio_multispool.storage import traces
 from trio_multispool.storage.files import read_file
-from trio_multispool.storage.layout import CHECKOUT, FORMAT_FILE, QUARANTINE, REASONS, WAITING
+from trio_multispool.storage.layout import CHECKOUT, FORMAT_FILE, KEYS, QUARANTINE, REASONS, WAITING
 from trio_multispool.storage.locks import lock_existing
 from trio_multispool.storage.traces import DATA, NOTES, REGISTRY, TEMPORARY, Dir, Foreign, Holder, Kind, Temporary
 from trio_multispool.verdicts import Unavailable
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 _BUCKETS: Final = 256
 _BREATH: Final = 1024
 """After so many names, which are read in some milliseconds, whoever asked may give up."""
-_OURS: Final = {REGISTRY.path, TEMPORARY.path, DATA.path, NOTES.path, QUARANTINE, REASONS}
+_OURS: Final = {REGISTRY.path, TEMPORARY.path, DATA.path, NOTES.path, KEYS, QUARANTINE, REASONS}
 _MAKING: Final = FORMAT_FILE + ".new"
 _KINDS_OF_FILE: Final = {
     stat.S_IFLNK: "a symbolic link",
@@ -170,9 +170,10 @@ class _Survey:
                     continue  # a queue, or its quarantine; or one of the directories that there are one of
                 if not (is_file and directory.kind is Kind.SPOOL and name in (FORMAT_FILE, _MAKING)):
                     yield from self._if_foreign(directory, name)
-        for name, is_file, _ in _listed(self._layout, REASONS):
-            if not is_file or invalid_name(name) is not None:
-                yield from self._if_foreign(Dir(Kind.REASONS), name)
+        for kind in (Kind.REASONS, Kind.KEYS):
+            for name, is_file, _ in _listed(self._layout, kind.value):
+                if not is_file or invalid_name(name) is not None:
+                    yield from self._if_foreign(Dir(kind), name)
 
     def _if_foreign(self, directory: Dir, name: str) -> Iterator[Foreign]:
         found = _looked_at(self._layout, directory.path, name)

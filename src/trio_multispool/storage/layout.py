@@ -8,6 +8,7 @@
     SPOOL/.tmp/.unsafe.*.NAME     either, being written by somebody who may not own the entry; locked by its writer
     SPOOL/.data/NAME              the entry's data
     SPOOL/.notes/NAME             what is kept about an entry beside its metadata; may be absent
+    SPOOL/.keys/NAME              that NAME is to be remembered when its entry is gone, or until when; may be absent
     SPOOL/.quarantine/QUEUE/NAME  metadata that could not be decoded; .quarantine/.reasons/NAME says why
     SPOOL/QUEUE/NAME              metadata of an entry that is available in QUEUE
     SPOOL/QUEUE/.waiting/NAME     metadata of an entry that will be available in QUEUE, from its modification time on
@@ -44,6 +45,7 @@ REGISTRY: Final = ".registry"
 TEMPORARY: Final = ".tmp"
 DATA: Final = ".data"
 NOTES: Final = ".notes"
+KEYS: Final = ".keys"
 QUARANTINE: Final = ".quarantine"
 REASONS: Final = ".quarantine/.reasons"
 CHECKOUT: Final = ".checkout"

@@ -155,6 +155,8 @@ class Enqueueing(msgspec.Struct, Generic[T], frozen=True):
     carrier: Mapping[str, str] | None = None
     due_at: float | None = None
     """If the entry is to wait: until when, in seconds since 1970."""
+    remember: float | None = None
+    """If its name is to be remembered once it has gone: for how long, in seconds."""
     alone: bool = False
     """Whether nobody else should have to wait for its data to be synced."""
 
@@ -224,7 +226,7 @@ class Storage(Protocol[C, R]):
     """A durable store of entries in queues, shared by any processes; `C` is its claim, `R` its reservation."""
 
     def reserve(self, name: str, *, unique: bool = False) -> R:
-        """Hold a name that no entry has. Raises `NameTaken` or `EntryBusy`.
+        """Hold a name that no entry has, and that is not remembered. Raises `NameTaken` or `EntryBusy`.
 
         `unique`: whoever made the name makes none twice. Then the store need not look everywhere for an entry that has
         it, as long as it notices one that is there all the same, in `enqueue` at the latest.
@@ -246,10 +248,12 @@ class Storage(Protocol[C, R]):
         before_commit: Callable[[], None],
         carrier: Mapping[str, str] | None = None,
         due_at: float | None = None,
+        remember: float | None = None,
     ) -> None:
         """Make the entry, with data of that content, all or nothing; the reservation is kept if it fails.
 
-        With `due_at`, in seconds since 1970, it waits until then. Raises `NotAdopted` where entries cannot wait.
+        With `due_at`, in seconds since 1970, it waits until then. Raises `NotAdopted` where entries cannot wait. With
+        `remember`, its name is not to be had for so many seconds after its removal; `NotAdopted` likewise.
 
         `carrier` goes along with the entry for as long as there is one, if that can be had cheaply: a hint.
         """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from trio_multispool.errors import DurabilityUnknown, EntryBusy, EntryNotFound, NameTaken
 from trio_multispool.lifecycle import Place, State
-from trio_multispool.storage import commits
+from trio_multispool.storage import commits, keys
 from trio_multispool.storage.direct import catch_up_with
 from trio_multispool.storage.files import unlink_if_there
 from trio_multispool.storage.layout import REGISTRY, directory_of
@@ -74,6 +74,7 @@ def discard(
             context.syncs.committed(aside, name, queue)
         with context.tidying(name):
             forget_reason(context, name)
+            keys.forget(context, name)  # it was not done: whoever sends it again is to be heard
             clear_leftovers(context, name)
             unlink_if_there(layout, REGISTRY, name)
 

@@ -27,7 +27,7 @@ from trio_multispool.errors import (
 from trio_multispool.events import Event, about
 from trio_multispool.lifecycle import Place, State
 from trio_multispool.names import invalid_name
-from trio_multispool.storage import commits
+from trio_multispool.storage import commits, keys
 from trio_multispool.storage.files import unlink_if_there
 from trio_multispool.storage.layout import (
     DATA,
@@ -294,3 +294,16 @@ def _sweep(context: Context, act: _Act) -> Iterator[Recovered | SpoolError]:
             found = _act_or_pass_over(context, name, act)
             if found is not None:
                 yield found
+    act_on_key = _would_forget if act is _would_recover else _forget
+    for name in keys.forgettable(context):
+        found = None if layout.in_how_many(layout.places(), name) else _act_or_pass_over(context, name, act_on_key)
+        if found is not None:
+            yield found
+
+
+def _forget(context: Context, name: str) -> Recovered | None:
+    return Recovered(name, None) if keys.collect(context, name) else None
+
+
+def _would_forget(_context: Context, name: str) -> Recovered:
+    return Recovered(name, None)

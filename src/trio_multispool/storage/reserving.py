@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from trio_multispool.errors import DurabilityUnknown, EntryBusy, NameTaken, SpoolError, StorageFailure
 from trio_multispool.lifecycle import Operation, State, next_state
-from trio_multispool.storage import commits
+from trio_multispool.storage import commits, keys
 from trio_multispool.storage.carrying import leave_behind, send_along
 from trio_multispool.storage.claims import DirectoryReservation
 from trio_multispool.storage.commits import CommitUnknown
@@ -21,6 +21,7 @@ from trio_multispool.storage.files import begin_new, discard, undo, unlink_if_th
 from trio_multispool.storage.layout import (
     DATA,
     DATA_PREFIX,
+    KEYS,
     NOTES,
     NOTES_PREFIX,
     REGISTRY,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.locks import Lock
     from trio_multispool.storage.protocol import Enqueueing
     from trio_multispool.storage.sharing import Steps
+    from trio_multispool.storage.syncing import SyncPlan
     from trio_multispool.storage.temporaries import Leftovers
 
 _TRIES: Final = 64
@@ -60,7 +62,8 @@ def reserve(context: Context, name: str, *, unique: bool = False) -> DirectoryRe
     try:
         _look_up(context, reservation)
     except BaseException as error:  # passed on: whatever it was, the name is let go
-        if lock.newborn and not isinstance(error, NameTaken):  # an entry that is there has got its reservation back
+        # An entry that is there has got its reservation back.
+        if lock.newborn and not (isinstance(error, NameTaken) and not error.finished):
             _ = discard(context.layout, REGISTRY, name, because=error)
         lock.release()
         raise
@@ -70,6 +73,8 @@ def reserve(context: Context, name: str, *, unique: bool = False) -> DirectoryRe
 def _look_up(context: Context, reservation: DirectoryReservation) -> None:
     """Look for the name everywhere, and clear what a dead predecessor left under it."""
     _refuse_if_taken(context, reservation.name)
+    if keys.is_remembered(context, reservation.name):
+        raise NameTaken(reservation.name, finished=True)
     if context.adopted:
         collect_leftovers(context, reservation.name)
     reservation.looked_up = True
@@ -163,13 +168,8 @@ def _enqueue(context: Context, wanted: Enqueueing[DirectoryReservation]) -> Step
     files: list[OpenFile] = []
     unknown = None
     try:
-        data, metadata = _write_files(context, wanted, files)
-        if plan.before and wanted.alone:  # by itself, so that whoever shares a sync need not wait for large data
-            data.sync()
-        if plan.before:
-            yield (metadata, DATA) if wanted.alone else (data, metadata, DATA)
-        data.close()
-        metadata.close()
+        _write_files(context, wanted, files, plan)
+        yield from _on_disk(wanted, files, plan)
         wanted.before_commit()
         try:
             if not commits.move(layout, name, TEMPORARY, destination):
@@ -190,10 +190,20 @@ def _enqueue(context: Context, wanted: Enqueueing[DirectoryReservation]) -> Step
             yield (destination,)
 
 
+def _on_disk(wanted: Enqueueing[DirectoryReservation], files: list[OpenFile], plan: SyncPlan) -> Steps:
+    """Sync the files of which the data is the first, as the plan says, and close them."""
+    if plan.before and wanted.alone:  # by itself, so that whoever shares a sync need not wait for large data
+        files[0].sync()
+    if plan.before:
+        yield (*files[int(wanted.alone) :], DATA, *(() if wanted.remember is None else (KEYS,)))
+    for file in files:
+        file.close()
+
+
 def _write_files(
-    context: Context, wanted: Enqueueing[DirectoryReservation], files: list[OpenFile]
-) -> tuple[OpenFile, OpenFile]:
-    """Write what the entry consists of, and return its data and its metadata, which are `files` then."""
+    context: Context, wanted: Enqueueing[DirectoryReservation], files: list[OpenFile], plan: SyncPlan
+) -> None:
+    """Write what the entry consists of: `files` are its data and its metadata then, and perhaps what to remember."""
     if not wanted.reservation.looked_up and not isinstance(wanted.content, bytes):  # which may be had only once
         _look_up(context, wanted.reservation)
     try:
@@ -205,9 +215,9 @@ def _write_files(
             undo(context.layout, files.pop(), because=error)
         _look_up(context, wanted.reservation)  # raises if it is an entry's
         _write_each(context, wanted, files)
+    if wanted.remember is not None:
+        files.append(keys.begin(context, wanted.reservation.name, wanted.remember, plan))
     send_along(context, wanted.reservation.name, wanted.carrier)
-    data, metadata = files
-    return data, metadata
 
 
 def _write_each(context: Context, wanted: Enqueueing[DirectoryReservation], files: list[OpenFile]) -> None:

@@ -27,7 +27,7 @@ from trio_multispool.errors import (
     UnreadableEntry,
 )
 from trio_multispool.lifecycle import Operation, Place, State
-from trio_multispool.storage import commits, noting
+from trio_multispool.storage import commits, keys, noting
 from trio_multispool.storage.claims import DirectoryClaim
 from trio_multispool.storage.direct import locked_if_possible
 from trio_multispool.storage.files import new_file, read_file, read_file_and_stat, unlink_if_there, write_new
@@ -268,9 +268,12 @@ def remove(
     target = claim.check(Operation.REMOVE)
     source = checkout_of(claim.queue)
     plan = syncs.plan(durability)
-    with _locked_for_the_call(context, claim) as locked:
+    with (
+        _locked_for_the_call(context, claim) as locked,
+        keys.finishing(context, name, locked=claim.lock is not None) as remembered,
+    ):
         if plan.before:
-            yield catch_up(context.layout) if plan.catch_up else claim.sources
+            yield (*remembered, *(catch_up(context.layout) if plan.catch_up else claim.sources))
         before_commit()
         try:
             if not commits.unlink(context.layout, source, name):

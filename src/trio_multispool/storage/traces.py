@@ -28,6 +28,7 @@ class Kind(enum.Enum):
     TEMPORARY = ".tmp"
     DATA = ".data"
     NOTES = ".notes"
+    KEYS = ".keys"
     REASONS = ".quarantine/.reasons"
     QUEUE = "queue"
     WAITING = "waiting"
