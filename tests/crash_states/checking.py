@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crash_states.disk import build
+from crash_states.disk import KEYS, build
 from crash_states.scene import ANY, KEY_OF, LOADS, MADE_AGAIN, NOTES_OF, QUEUES, SPOOL, WHERE
 from helpers.calls import WithoutSyncs
 from helpers.spools import state_of
@@ -43,7 +43,7 @@ class Outcome:
     notes: dict[str, bytes]
     """By name, what is noted about entries."""
     remembered: frozenset[str]
-    """The names that are not to be had again."""
+    """The names that are not to be had again, and those of entries of which it is known that they are not to be."""
     faults: tuple[str, ...]
     """What contradicts a spool at rest after recovery, and what could not be done with it."""
 
@@ -125,7 +125,7 @@ def examine(path: Path, queues: tuple[str, ...], names: Iterable[str]) -> Outcom
         # A reservation that power loss took is made again when somebody wants the entry.
         faults = [fault for fault in state.faults() if not fault.endswith("has no reservation")]
         faults += [] if state.adopted else ["the spool is not adopted"]
-        remembered = frozenset(name for name in names if name not in entries and _is_remembered(store, name))
+        remembered = frozenset(n for n in names if (_will_be if n in entries else _is_remembered)(store, n))
         faults += _use(store, path, state, [name for name in names if name not in entries.keys() | remembered])
     except SpoolError as error:
         return Outcome(spool, {}, {}, frozenset(), (f"the spool cannot be recovered: {error!r}",))
@@ -182,6 +182,14 @@ def _use(store: DirectoryStorage, path: Path, state: SpoolState, gone: Iterable[
         yield f"when all had been removed, there were left {after}"
 
 
+def _will_be(store: DirectoryStorage, name: str) -> bool:
+    """Tell whether an entry is to be remembered, by what lies there, and not by who looks."""
+    try:
+        return b"remember" in (Path(store.path) / KEYS / name).read_bytes()
+    except FileNotFoundError:
+        return False
+
+
 def _is_remembered(store: DirectoryStorage, name: str) -> bool:
     try:
         store.give_up(store.reserve(name))
@@ -217,8 +225,8 @@ def _beside(outcome: Outcome, wanted: str, legal: frozenset[object]) -> Iterator
             yield f"{wanted}: {found!r}, and not one of {sorted(map(repr, legal))}"
     else:
         name = wanted.removeprefix(KEY_OF)
-        if name not in outcome.entries and name not in outcome.remembered:
-            yield f"{name} is gone, and not remembered"
+        if name not in outcome.remembered:
+            yield f"{name} is not remembered, or will not be"
 
 
 def judge(outcome: Outcome, expected: Expected) -> str | None:
