@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import errno
 import math
@@ -210,6 +211,14 @@ async def test_of_many_who_enqueue_one_thing_one_does(path, wall):
     assert len([entry for entry in made if entry is not None]) == 1
 
 
+async def test_what_has_much_data_is_remembered_too(path, wall):
+    """Which is written in a hop of its own."""
+    spool = await quick_spool(path, now=wall)
+    (await spool.enqueue(Mail.SEND, ANNE, b"x" * 300_000, name=ORDER)).unwrap()
+    await remove_all(spool)
+    assert await enqueue(spool) == FINISHED
+
+
 async def test_enqueue_many_remembers_too(path, wall):
     """Each name for its own time."""
     spool = await quick_spool(path, now=wall)
@@ -315,6 +324,9 @@ async def test_a_removal_that_cannot_be_remembered_does_not_happen(path, wall):
         (await job.release()).unwrap()
     assert await enqueue(spool) == Err(NameTaken("order"))
     wall.time += 7200
+    for name in "ab":  # whose removals go over what is remembered
+        (await spool.enqueue(Mail.RETRY, ANNE, b"", name=Use(name, HOUR))).unwrap()
+        await remove_all(spool, Mail.RETRY)
     await remove_all(spool)
     assert await enqueue(spool) == FINISHED
 
@@ -442,15 +454,24 @@ async def test_trouble_with_forgetting_does_not_make_a_removal_fail(path, wall, 
     assert keys(path) == {"order", "another", "last"}
 
 
+def held_open(directory: Path) -> int:
+    """Count the descriptors of a directory that this process has."""
+    found = 0
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found += os.readlink(f"/proc/self/fd/{fd}") == os.fspath(directory)
+    return found
+
+
 async def test_closing_lets_go_of_the_directory(path, wall):
     """Which is being gone over for as long as the spool is open."""
-    before = len(os.listdir("/proc/self/fd"))
     spool = await quick_spool(path, now=wall)
     for number in range(20):
         (await enqueue(spool, Use(f"{number}", HOUR))).unwrap()
     await remove_all(spool)
+    assert held_open(path / ".keys") > 1, "the layout has one"
     spool.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert held_open(path / ".keys") == 0
 
 
 async def test_a_remembered_name_is_nothing_wrong(path, wall):
