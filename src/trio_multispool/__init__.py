@@ -44,6 +44,7 @@ from trio_multispool.errors import (
 )
 from trio_multispool.generators import Prioritized, TimeOrdered
 from trio_multispool.handling import Handler
+from trio_multispool.interval import every
 from trio_multispool.job import CheckedOutEntry
 from trio_multispool.names import NameGenerator, Reserve
 from trio_multispool.reader import QueueReader
@@ -55,6 +56,7 @@ from trio_multispool.spool import Spool
 from trio_multispool.spoolable import Spoolable
 from trio_multispool.stats import Stat
 from trio_multispool.storage.protocol import Recovered
+from trio_multispool.ticks import Missed
 from trio_multispool.verdicts import UNCHANGED, GiveUp, Release, Remove, RetryLater, Save, Unavailable, Verdict
 
 __all__ = [
@@ -86,6 +88,7 @@ __all__ = [
     "Json",
     "MessagePack",
     "MetadataCodec",
+    "Missed",
     "NameGenerator",
     "NameTaken",
     "NotARegularFile",
@@ -126,5 +129,6 @@ __all__ = [
     "Use",
     "Verdict",
     "WorldWritable",
+    "every",
     "prioritized_names",
 ]

@@ -14,6 +14,7 @@ from trio_multispool.storage import (
     creation,
     data,
     direct,
+    keys,
     mending,
     noting,
     quarantined,
@@ -141,6 +142,10 @@ class DirectoryStorage:
     def reserve(self, name: str, *, unique: bool = False) -> DirectoryReservation:
         """Hold a name that no entry has."""
         return reserving.reserve(self._context, name, unique=unique)
+
+    def remember(self, reservation: DirectoryReservation, remember: float, *, durability: Durability | None) -> None:
+        """Remember a name that has no entry."""
+        keys.remember(self._context, reservation.name, remember, self._context.syncs.plan(durability))
 
     def give_up(self, reservation: DirectoryReservation) -> None:
         """Let an unused name go."""

@@ -65,6 +65,20 @@ def begin(context: Context, name: str, remember: float, plan: SyncPlan) -> OpenF
     return file
 
 
+def remember(context: Context, name: str, remember: float, plan: SyncPlan) -> None:
+    """Remember a name that has no entry, as if one had been removed; under its lock."""
+    file = begin(context, name, remember, plan)
+    try:
+        file.set_modified(min(context.now() + remember, _LATEST))
+        if plan.before:
+            for failure in context.syncs.together((file, KEYS)).values():
+                raise failure  # noqa: TRY301  # undone like all others
+    except BaseException as error:  # passed on: whatever it was, what was begun is undone
+        undo(context.layout, file, because=error)
+        raise
+    file.close()
+
+
 def _date(context: Context, file: OpenFile, until: float) -> None:
     try:
         file.set_modified(until)

@@ -233,6 +233,13 @@ class Storage(Protocol[C, R]):
         """
         ...
 
+    def remember(self, reservation: R, remember: float, *, durability: Durability | None) -> None:
+        """Have a reserved name that has no entry not to be had for so many seconds, as if one had been removed.
+
+        Raises `NotAdopted` where names are not remembered. The reservation is still to be given up.
+        """
+        ...
+
     def give_up(self, reservation: R) -> None:
         """Let an unused name go, with all that was written under it."""
         ...

@@ -1,0 +1,470 @@
+"""Entries on an interval: each tick once, whoever is killed, and what becomes of the ticks that went by."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import functools
+import itertools
+import math
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from helpers.calls import FailingCalls
+from helpers.children import Child, Parent, quick_directory
+from helpers.gates import breathe
+from helpers.spools import ANNE, START, Mail, load_spool, quick_spool, state_of
+from trio_multispool import Err, InvalidName, Missed, NameTaken, OutOfSpace, Use, every
+from trio_multispool.interval import MOST_LOOKED_AT
+from trio_multispool.ticks import EPOCH, Ticks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from trio.testing import MockClock
+
+HOUR = datetime.timedelta(hours=1)
+BEGIN = datetime.datetime.fromtimestamp(START, datetime.UTC)  # on the hour
+
+
+class Times:
+    """A wall clock that goes with Trio's, and can be put forward and back.
+
+    Trio's own autojump would also jump while a worker thread is at work, for which a task waits.
+    """
+
+    def __init__(self, clock: MockClock) -> None:
+        """Begin on the hour."""
+        self._clock = clock
+        self._spools: list[Any] = []
+        self.offset = START - clock.current_time()
+
+    def __call__(self) -> float:
+        """Tell the time; in any thread."""
+        return self._clock.current_time() + self.offset
+
+    async def spool(self, path: Path, **options: Any) -> Any:
+        """Open a spool that has this clock."""
+        self._spools.append(await quick_spool(path, now=self, **options))
+        return self._spools[-1]
+
+    async def pass_when_idle(self) -> None:
+        """Let time pass whenever nothing else happens."""
+        while True:
+            await wait_all_tasks_blocked()
+            until_next = trio.lowlevel.current_statistics().seconds_to_next_deadline
+            if any(spool._core._running for spool in self._spools):  # a thread is at work
+                await breathe()
+            elif 0 < until_next < math.inf:
+                self._clock.jump(until_next)
+            else:
+                await breathe()
+
+
+@pytest.fixture
+async def now(mock_clock: MockClock, nursery: trio.Nursery) -> Times:
+    """Let time pass."""
+    times = Times(mock_clock)
+    nursery.start_soon(times.pass_when_idle)
+    return times
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    """Say where the spool is to be."""
+    with quick_directory(tmp_path) as directory:
+        yield directory / "spool"
+
+
+def make(tick: datetime.datetime) -> tuple[Any, bytes]:
+    """Make an entry that tells its tick."""
+    return ANNE, tick.isoformat().encode()
+
+
+def ticks_in(path: Path, queue: str = "send") -> list[float]:
+    """Return how many hours after the beginning the ticks of the entries are, in order."""
+    state = state_of(path)
+    found = [datetime.datetime.fromisoformat(state.data[name].decode()) for name in state.names(queue)]
+    return [(tick - BEGIN) / HOUR for tick in found]
+
+
+async def go_on_for(hours: float, spool: Any, make: Any = make, **options: Any) -> Any:
+    """Make entries for so long; return what `every` answered, if it did."""
+    with trio.move_on_after(hours * 3600):
+        return await every(spool, Mail.SEND, HOUR, make, **{"name": "digest", **options})
+    return None
+
+
+async def remove_all(spool: Any) -> None:
+    """Work off what is there."""
+    async with spool.reader(Mail.SEND) as reader:
+        async for job in reader.available():
+            async with job:
+                (await job.remove()).unwrap()
+
+
+# The times
+
+
+def test_ticks_are_whole_intervals_apart_and_named_by_their_time():
+    """Exactly, however many there were: no fraction adds up."""
+    third = datetime.timedelta(seconds=1, microseconds=333_333)
+    ticks = Ticks("t", third, EPOCH)
+    now = EPOCH + 10**9 * third
+    assert ticks.latest(now) == now
+    assert ticks.latest(now - datetime.timedelta(microseconds=1)) == now - third
+    assert ticks.next_after(now) == now + third
+    assert ticks.name_of(datetime.datetime(2027, 12, 31, 8, tzinfo=datetime.UTC)) == "t-20271231T080000Z"
+    assert len({ticks.name_of(EPOCH + n * third) for n in range(1000)}) == 1000
+
+
+def test_which_ticks_are_due():
+    """Nothing before the start; all since the last, or the latest of them."""
+    ticks = Ticks("t", HOUR, BEGIN)
+    assert ticks.latest(BEGIN - HOUR) is None
+    assert ticks.due(None, BEGIN - HOUR, Missed.ALL) == []
+    assert ticks.due(None, BEGIN, Missed.LATEST) == [BEGIN]
+    assert ticks.due(BEGIN, BEGIN + HOUR / 2, Missed.ALL) == []
+    assert ticks.due(BEGIN, BEGIN + 2.5 * HOUR, Missed.ALL) == [BEGIN + HOUR, BEGIN + 2 * HOUR]
+    assert ticks.due(BEGIN, BEGIN + 2.5 * HOUR, Missed.LATEST) == [BEGIN + 2 * HOUR]
+    assert ticks.due(BEGIN + HOUR, BEGIN, Missed.ALL) == [], "the clock was put back"
+    assert list(ticks.back_from(BEGIN + 2.5 * HOUR, 2 * HOUR)) == [BEGIN + 2 * HOUR, BEGIN + HOUR]
+    assert list(ticks.back_from(BEGIN + HOUR, 100 * HOUR)) == [BEGIN + HOUR, BEGIN]
+    assert list(ticks.back_from(BEGIN - HOUR, HOUR)) == []
+
+
+# Entries
+
+
+async def test_there_is_an_entry_for_each_tick_from_the_next_on(path, now, mock_clock):
+    """Named after the schedule and the time in UTC, in that order; `make` may be async."""
+    spool = await now.spool(path)
+    now.offset += 600  # ten past
+
+    async def make_slowly(tick: datetime.datetime) -> tuple[Any, bytes]:
+        await trio.sleep(1)
+        return make(tick)
+
+    await go_on_for(3, spool, make_slowly)
+    assert ticks_in(path) == [1, 2, 3]
+    assert state_of(path).names("send")[0] == f"digest-{BEGIN + HOUR:%Y%m%dT%H%M%SZ}"
+    assert state_of(path).faults() == []
+
+
+async def test_the_first_tick_may_be_said(path, now, mock_clock):
+    """In any time zone; nothing comes before it."""
+    spool = await now.spool(path)
+    zone = datetime.timezone(datetime.timedelta(hours=5, minutes=30))
+    start = (BEGIN + 2.25 * HOUR).astimezone(zone)
+    await go_on_for(4, spool, start=start)
+    assert ticks_in(path) == [2.25, 3.25]
+
+
+async def test_of_many_processes_one_makes_the_entries(path, now, mock_clock):
+    """The others stand by; `make` is called once for each tick."""
+    calls: list[datetime.datetime] = []
+
+    def counting(tick: datetime.datetime) -> tuple[Any, bytes]:
+        calls.append(tick)
+        return make(tick)
+
+    spools = [await now.spool(path) for _ in range(3)]
+    with trio.move_on_after(3 * 3600 + 60):
+        async with trio.open_nursery() as nursery:
+            for spool in spools:
+                nursery.start_soon(functools.partial(every, spool, Mail.SEND, HOUR, counting, name="digest"))
+    assert ticks_in(path) == [1, 2, 3]
+    assert len(calls) == 3
+
+
+async def test_two_schedules_do_not_meet(path, now, mock_clock):
+    """Each has its name."""
+    spool = await now.spool(path)
+    with trio.move_on_after(2 * 3600 + 60):
+        async with trio.open_nursery() as nursery:
+            for name in ("a", "b"):
+                nursery.start_soon(functools.partial(every, spool, Mail.SEND, HOUR, make, name=name))
+    assert ticks_in(path) == [1, 2, 1, 2]
+
+
+# What went by
+
+
+@pytest.mark.parametrize(("missed", "made_up_for"), [(Missed.ALL, [2, 3, 4]), (Missed.LATEST, [4]), (Missed.NONE, [])])
+async def test_what_went_by_while_nothing_ran_is_made_up_for_as_asked(path, now, mock_clock, missed, made_up_for):
+    """It is known from the entries, or from the memory of them when they have been worked off."""
+    for worked_off, began in ((False, 0), (True, 6)):
+        where = path.with_name(f"{worked_off}")
+        spool = await now.spool(where)
+        await go_on_for(1.25, spool, missed=missed)
+        assert ticks_in(where) == [began + 1]
+        if worked_off:
+            await remove_all(spool)
+        await trio.sleep(3600 * 3)
+        await go_on_for(1, spool, missed=missed)
+        assert ticks_in(where) == [*([] if worked_off else [1]), *(began + tick for tick in made_up_for), began + 5]
+        await trio.sleep(3600 * 0.75)
+
+
+@pytest.mark.parametrize("missed", [Missed.ALL, Missed.LATEST])
+async def test_the_very_first_tick_is_not_missed_either(path, now, mock_clock, missed):
+    """Though who stood ready for it was killed before, and there is no entry that says so."""
+    spool = await now.spool(path)
+    now.offset += 600
+    await go_on_for(0.5, spool, missed=missed)
+    assert ticks_in(path) == []
+    await trio.sleep(3600 * 0.5)
+    await go_on_for(0.1, spool, missed=missed)
+    assert ticks_in(path) == [1]
+
+
+async def test_who_stood_by_misses_nothing(path, now, mock_clock):
+    """A program did run: what came while the one was gone and the other had not noticed is made."""
+    spool, other = await now.spool(path), await now.spool(path)
+    scope = trio.CancelScope()
+    with trio.move_on_after(3600 * 2.5):
+        async with trio.open_nursery() as nursery:
+
+            async def first() -> None:
+                with scope:
+                    await every(spool, Mail.SEND, HOUR, make, name="digest", missed=Missed.NONE)
+
+            async def then() -> None:
+                await trio.sleep(60)
+                await every(other, Mail.SEND, HOUR, make, name="digest", missed=Missed.NONE)
+
+            nursery.start_soon(first)
+            nursery.start_soon(then)
+            await trio.sleep(3600 - 1)
+            scope.cancel()
+            now.offset += 3  # the tick goes by before the other looks again
+    assert ticks_in(path) == [1, 2]
+
+
+async def test_after_a_longer_pause_than_is_remembered_it_begins_anew(path, now, mock_clock):
+    """With the next tick, and not with all that there ever were."""
+    spool = await now.spool(path)
+    await go_on_for(1.25, spool, missed=Missed.ALL, memory=6 * HOUR)
+    await remove_all(spool)
+    await trio.sleep(3600 * 10)
+    await go_on_for(1, spool, missed=Missed.ALL, memory=6 * HOUR)
+    assert ticks_in(path) == [12]
+
+
+async def test_two_intervals_are_remembered_at_least(path, now, mock_clock):
+    """Else a schedule would forget its last tick before the next."""
+    spool = await now.spool(path)
+    await go_on_for(1.25, spool, memory=0)
+    await remove_all(spool)
+    await trio.sleep(3600)
+    await go_on_for(0.1, spool, memory=0)
+    assert ticks_in(path) == [2]
+
+
+async def test_no_more_ticks_are_looked_for_than_anybody_would_wait_for(path, now, mock_clock):
+    """A second's interval, remembered for ever."""
+    spool = await now.spool(path)
+    looked: list[str] = []
+    storage = spool._core.storage
+    reserve = storage.reserve
+    storage.reserve = lambda name, **how: looked.append(name) or reserve(name, **how)
+    with trio.move_on_after(0.5):
+        await every(spool, Mail.SEND, 1, make, name="t", memory=10**9)
+    assert MOST_LOOKED_AT <= len(looked) < MOST_LOOKED_AT + 10
+
+
+# Clocks
+
+
+async def test_a_clock_that_is_put_forward_is_followed(path, now, mock_clock):
+    """Within seconds; what it passes over is made up for as asked."""
+    spool = await now.spool(path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(functools.partial(every, spool, Mail.SEND, HOUR, make, name="digest", missed=Missed.ALL))
+        await trio.sleep(60)
+        now.offset += 2.5 * 3600
+        await trio.sleep(30)
+        nursery.cancel_scope.cancel()
+    assert ticks_in(path) == [1, 2]
+
+
+async def test_a_clock_that_is_put_back_makes_no_entry_twice(path, now, mock_clock):
+    """What was made is remembered by its name."""
+    spool = await now.spool(path)
+    await go_on_for(2.25, spool)
+    await remove_all(spool)
+    now.offset -= 2 * 3600
+    await go_on_for(3.25, spool)
+    assert ticks_in(path) == [3]
+
+
+# Trouble
+
+
+async def test_an_entry_that_cannot_be_enqueued_is_an_err_and_made_the_next_time(path, now, mock_clock):
+    """Whoever calls it again, in this process or another."""
+    calls = FailingCalls()
+    spool = await now.spool(path, system_calls=calls)
+    await go_on_for(0.5, spool)
+    with calls.failing("write", errno.ENOSPC, on=".data/"):
+        answer = await go_on_for(2, spool)
+    assert isinstance(answer, Err)
+    assert isinstance(answer.error, OutOfSpace)
+    assert await go_on_for(0.1, spool) is None
+    assert ticks_in(path) == [1]
+    assert state_of(path).faults() == []
+
+
+async def test_what_make_raises_passes_through(path, now, mock_clock):
+    """And the schedule is free for others."""
+    spool = await now.spool(path)
+
+    def failing(tick: datetime.datetime) -> Any:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await go_on_for(2, spool, failing)
+    await go_on_for(0.1, spool)
+    assert ticks_in(path) == [1]
+
+
+async def test_an_entry_that_has_the_name_of_the_schedule_is_in_the_way(path, now, mock_clock):
+    """It is said, and nothing waits for ever."""
+    spool = await now.spool(path)
+    (await spool.enqueue(Mail.FAILED, ANNE, b"", name=Use("digest"))).unwrap()
+    assert await go_on_for(2, spool) == Err(NameTaken("digest"))
+
+
+async def test_somebody_who_is_making_the_very_entry_is_waited_for(path, now, mock_clock):
+    """They may fail: then it is made here."""
+    spool = await now.spool(path)
+    name = f"digest-{BEGIN + HOUR:%Y%m%dT%H%M%SZ}"
+    reserved = spool._core.storage.reserve(name)  # as another process would hold it
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(functools.partial(every, spool, Mail.SEND, HOUR, make, name="digest"))
+        await trio.sleep(3600 + 60)
+        assert ticks_in(path) == []
+        spool._core.storage.give_up(reserved)
+        await trio.sleep(60)
+        nursery.cancel_scope.cancel()
+    assert ticks_in(path) == [1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"interval": 0.9}, ValueError),
+        ({"interval": -1}, ValueError),
+        ({"interval": "1h"}, TypeError),
+        ({"start": BEGIN.replace(tzinfo=None)}, ValueError),
+        ({"memory": -1}, ValueError),
+        ({"queue": "send"}, TypeError),
+        ({"name": 5}, TypeError),
+    ],
+)
+async def test_what_makes_no_sense_is_refused_at_once(path, wrong, error):
+    """Before anything is reserved."""
+    spool = await quick_spool(path)
+    arguments = {"queue": Mail.SEND, "interval": HOUR, "make": make, "name": "digest", **wrong}
+    with pytest.raises(error):
+        await every(spool, **arguments)
+    assert state_of(path).registry == set()
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "x" * 190])
+async def test_a_name_that_no_entry_can_have_is_an_err(path, name):
+    """Also if it is too long only with the time behind it."""
+    spool = await quick_spool(path)
+    answer = await every(spool, Mail.SEND, HOUR, make, name=name)
+    assert isinstance(answer, Err)
+    assert isinstance(answer.error, InvalidName)
+
+
+# Many processes, killed at random
+
+
+def make_entries(parent: Parent, path: str) -> None:
+    """Make entries by a wall clock that the test sets."""
+    import datetime
+    import pathlib
+
+    import trio
+
+    from helpers.spools import ANNE, Mail, load_spool
+    from trio_multispool import Missed, every, interval
+
+    interval.CLOCK_INTERVAL = interval.STANDING_BY = 0.002  # type: ignore[misc]  # the test's clock is quick
+    clock = pathlib.Path(path, ".clock")
+
+    async def main() -> None:
+        spool = await load_spool(path, now=lambda: float(clock.read_text()))  # type: ignore[arg-type]
+        parent.say("ready")
+        await every(
+            spool,
+            Mail.SEND,
+            datetime.timedelta(hours=1),
+            lambda tick: (ANNE, tick.isoformat().encode()),
+            name="digest",
+            missed=Missed.ALL,
+        )
+
+    trio.run(main)
+
+
+def test_each_tick_has_one_entry_whoever_is_killed(path):
+    """Of three processes, one is killed at each tick; entries are worked off meanwhile; all come, and none twice."""
+    chance = random.Random(7)  # no secret
+    came: list[str] = []
+
+    async def prepare() -> None:
+        (await quick_spool(path)).close()
+
+    async def work_off() -> None:
+        clock = path / ".clock"
+        async with (
+            await load_spool(path, now=lambda: float(clock.read_text())) as spool,
+            spool.reader(Mail.SEND) as reader,
+        ):
+            async for job in reader.available():
+                async with job:
+                    came.append((await job.data.load()).unwrap().decode())
+                    (await job.remove()).unwrap()
+
+    def set_clock(hours: float) -> None:
+        new = path / ".clock.new"
+        new.write_text(str(START + hours * 3600))
+        new.rename(path / ".clock")
+
+    trio.run(prepare)
+    set_clock(0.5)
+    with contextlib.ExitStack() as stack:
+        children = [stack.enter_context(Child(make_entries, path)) for _ in range(3)]
+        for child in children:
+            assert child.hear() == ["ready"]
+        _wait_for(lambda: any((path / ".keys").glob("digest-*")))
+        for hour in range(1, 25):
+            set_clock(hour + 0.01)
+            victim = chance.randrange(3)
+            children[victim].kill()
+            children[victim] = stack.enter_context(Child(make_entries, path))
+            if hour % 4 == 0:
+                tick = f"digest-{BEGIN + hour * HOUR:%Y%m%dT%H%M%SZ}"
+                _wait_for(lambda tick=tick: (path / ".keys" / tick).exists())
+                trio.run(work_off)
+        _wait_for((path / ".keys" / f"digest-{BEGIN + 24 * HOUR:%Y%m%dT%H%M%SZ}").exists)
+    trio.run(work_off)
+    assert came == [(BEGIN + hour * HOUR).isoformat() for hour in range(1, 25)]
+
+
+def _wait_for(so: Any) -> None:
+    for _ in itertools.count():
+        if so():
+            return
+        time.sleep(0.002)
