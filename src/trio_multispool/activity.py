@@ -152,6 +152,16 @@ class Activity:
         """Return the count of changes, to be taken before the queue is listed, and given to `wait`."""
         return self._changes[queue]
 
+    def tell(self, queue: str) -> None:
+        """Say that something may be to be had in a queue that no change of the store tells of."""
+        self._changes[queue] += 1
+        self._wake(queue)
+
+    def _wake(self, queue: str) -> None:
+        for waiter in self._waiters:
+            if waiter.queue == queue:
+                waiter.scope.cancel()
+
     async def wait(self, queue: str, seen: int, timeout: float) -> None:  # noqa: ASYNC109  # the wait itself
         """Wait until the queue may have changed since `seen`, or `timeout` seconds are over."""
         waiter = _Waiter(queue, anyio.current_time() + timeout)
@@ -179,10 +189,7 @@ class Activity:
         finally:
             self._holder = None
         for queue in watch.drain():
-            self._changes[queue] += 1
-            for other in self._waiters:
-                if other.queue == queue:
-                    other.scope.cancel()
+            self.tell(queue)
 
     def _pass_on(self, leaving: _Waiter) -> None:
         """Let another waiter take the baton, if it is free."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import enum
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
 import msgspec
 
-from trio_multispool.errors import CorruptMetadata, UnreadableEntry
+from trio_multispool.errors import (
+    CorruptMetadata,
+    EntryNotFound,
+    UnreadableEntry,
+)
 from trio_multispool.events import Event, about
 from trio_multispool.lifecycle import State
+from trio_multispool.limiting import UNLIMITED, Turn
 from trio_multispool.storage.protocol import Claim, NotDue
 from trio_multispool.verdicts import Unavailable
 
@@ -18,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trio_multispool.core import Core
+    from trio_multispool.limiting import Limiter
 
 M = TypeVar("M")
 
@@ -32,13 +39,27 @@ class Claimed(msgspec.Struct, Generic[M], frozen=True):
     metadata: M
     carried: Mapping[str, str] | None
     """What its producer sent along, if the instrumentation asks for it."""
+    turn: Turn = UNLIMITED
+    """Of the limit that it counts for."""
+
+
+@final
+class Limited(enum.Enum):
+    """The type of `LIMITED`."""
+
+    LIMITED = "limited"
+
+
+LIMITED: Final = Limited.LIMITED
+"""An entry is there, and as many of its key as may be are at work."""
 
 
 class CheckOuts(Generic[M]):
     """The check-outs from one queue by one reader; used by any number of threads."""
 
-    def __init__(self, core: Core[Any, M, Any, Any], queue: str) -> None:
+    def __init__(self, core: Core[Any, M, Any, Any], queue: str, limiter: Limiter[M] | None = None) -> None:
         """Begin with nothing passed over."""
+        self._limiter = limiter
         self._core = core
         self._queue = queue
         self._complained: set[str] = set()
@@ -49,12 +70,44 @@ class CheckOuts(Generic[M]):
         return name in self._left_alone
 
     def made_of(
-        self, name: str, claim: Callable[[], Claim | Unavailable | NotDue]
-    ) -> Claimed[M] | Unavailable | NotDue | None:
+        self, name: str, claim: Callable[[], Claim | Unavailable | NotDue], read: Callable[[], bytes]
+    ) -> Claimed[M] | Unavailable | NotDue | Limited | None:
         """Check an entry out, by a call of the store; `None`: it cannot be read, or not be decoded, and has gone back.
 
-        Of what cannot be read, the log speaks once. Trouble of the whole store is raised.
+        Another call reads its metadata before that, if there is a limit. Of what cannot be read, the log speaks once.
+        Trouble of the whole store is raised.
         """
+        if self._limiter is None:
+            return self._made_of(name, claim)
+        try:
+            turn = self._limiter.turn_of(name, read)
+        except EntryNotFound:
+            return Unavailable.GONE
+        if turn is None:
+            return LIMITED
+        made: Claimed[M] | Unavailable | NotDue | None = None
+        try:
+            made = self._made_of(name, claim)
+            return self._confirmed(self._limiter, name, turn, made) if isinstance(made, Claimed) else made
+        finally:
+            if not isinstance(made, Claimed):
+                _ = turn.end()
+
+    def _confirmed(self, limiter: Limiter[M], name: str, turn: Turn, made: Claimed[M]) -> Claimed[M] | Limited:
+        try:
+            confirmed = limiter.confirmed(name, turn, made.metadata)
+        except BaseException:  # passed on: nobody will get it, whatever it was
+            _ = turn.end()
+            self._core.release_or_let_go(made.claim)
+            raise
+        if confirmed is None:
+            self._core.release_or_let_go(made.claim)
+            return LIMITED
+        return msgspec.structs.replace(made, turn=confirmed)
+
+    def _made_of(
+        self, name: str, claim: Callable[[], Claim | Unavailable | NotDue]
+    ) -> Claimed[M] | Unavailable | NotDue | None:
         try:
             found = claim()
         except UnreadableEntry as error:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from trio_multispool.core import Core
     from trio_multispool.errors import SpoolError, Trouble
     from trio_multispool.hop import BeforeCommit
+    from trio_multispool.limiting import Limiter
     from trio_multispool.results import Result
     from trio_multispool.succession import Succession
 
@@ -69,7 +70,9 @@ class Fetcher(Protocol):
 class Intake(Generic[Q, M, D]):
     """The check-outs of one reader, which is open from `open` to `close`; used in its event loop."""
 
-    def __init__(self, core: Core[Q, M, D, Any], queue: Q, poll_interval: float) -> None:
+    def __init__(
+        self, core: Core[Q, M, D, Any], queue: Q, poll_interval: float, limiter: Limiter[M] | None = None
+    ) -> None:
         """Begin with nothing in hand."""
         self.queue: Q = queue
         self.stopped: bool = False
@@ -77,7 +80,7 @@ class Intake(Generic[Q, M, D]):
         self.closed: bool = False
         self._core = core
         self._poll_interval = poll_interval
-        self._listing: Listing[M] = Listing(core, queue.value)
+        self._listing: Listing[M] = Listing(core, queue.value, limiter)
         self._jobs: dict[CheckedOutEntry[Q, M, D], None] = {}
         self._unreturned: list[SpoolError] = []
         self._passes: list[weakref.ref[Given]] = []
@@ -237,6 +240,7 @@ class Intake(Generic[Q, M, D]):
             claimed.metadata,
             on_settled=self._on_settled,
             carried=claimed.carried,
+            turn=claimed.turn,
         )
         if self._core.hooks is not None:
             job._tell_checked_out(began)  # noqa: SLF001  # one thing in several files

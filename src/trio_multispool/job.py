@@ -18,6 +18,7 @@ from trio_multispool.errors import DurabilityUnknown
 from trio_multispool.events import Event, about
 from trio_multispool.instrumentation import How, Operation
 from trio_multispool.lifecycle import State
+from trio_multispool.limiting import UNLIMITED
 from trio_multispool.results import Err, Ok
 from trio_multispool.schedule import Due
 from trio_multispool.storage.protocol import Releasing, Removing, Saving
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from trio_multispool.durability import Durability
     from trio_multispool.errors import OwnershipLost, ReleaseError, RemoveError, SaveError, SpoolError, Trouble
     from trio_multispool.hop import Answer, BeforeCommit
+    from trio_multispool.limiting import Turn
     from trio_multispool.results import Result
     from trio_multispool.storage.protocol import Claim, Notes, Settlement
     from trio_multispool.succession import Succession
@@ -79,10 +81,11 @@ class CheckedOutEntry(Generic[Q, M, D]):
         *,
         on_settled: Callable[[CheckedOutEntry[Q, M, D], str | None], None] | None = None,
         carried: Mapping[str, str] | None = None,
+        turn: Turn = UNLIMITED,
     ) -> None:
         """Take over a claim. `on_settled` is told the queue that the entry went to, `None` if it was removed.
 
-        `carried` is what the producer sent along for the instrumentation.
+        `carried` is what the producer sent along for the instrumentation; `turn` ends when the job is over.
         """
         self._core = core
         self._queue = queue
@@ -95,6 +98,8 @@ class CheckedOutEntry(Generic[Q, M, D]):
         self._attempt: tuple[How, str | None] = (How.LET_GO, None)  # the last that began under the mutex
         self._since: float | None = None
         self._carried = carried
+        self._turn = turn
+        self._turn_ended = False
         self._around: AbstractContextManager[object] | None = None
         self._succession: Succession[Q, M, D] | None = None
         self._notes_when_saved: Notes | None = None
@@ -262,6 +267,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
                 self._check()
                 self._attempt = how, destination
                 yield settlement(before_commit)
+            self._turn_ended |= self._turn.end()  # so that the next one may be of the same key
             if claim_next is not None:
                 claim_next()
 
@@ -296,6 +302,8 @@ class CheckedOutEntry(Generic[Q, M, D]):
         if self._over or not (self.settled or self._let_go):
             return
         self._over = True
+        if self._turn.end() or self._turn_ended:
+            self._core.activity.tell(self._claim.queue)
         if self._on_settled is not None:
             self._on_settled(self, destination)
         how, _ = self._attempt

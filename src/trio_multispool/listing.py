@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
 import msgspec
 
-from trio_multispool.checkouts import CheckOuts, Claimed
+from trio_multispool.checkouts import LIMITED, CheckOuts, Claimed
 from trio_multispool.clock import random_below, stopwatch
 from trio_multispool.errors import SpoolError, StorageFailure
 from trio_multispool.generators import sorts_last
+from trio_multispool.lifecycle import Place, State
 from trio_multispool.schedule import Due
 from trio_multispool.storage.protocol import NotDue
 from trio_multispool.verdicts import Unavailable
@@ -26,8 +27,10 @@ from trio_multispool.verdicts import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from trio_multispool.checkouts import Limited
     from trio_multispool.core import Core
     from trio_multispool.hop import BeforeCommit
+    from trio_multispool.limiting import Limiter
 
 M = TypeVar("M")
 
@@ -107,14 +110,16 @@ class Given:
 class Listing(Generic[M]):
     """The names of one queue, worked off by any number of threads."""
 
-    def __init__(self, core: Core[Any, M, Any, Any], queue: str) -> None:
+    def __init__(self, core: Core[Any, M, Any, Any], queue: str, limiter: Limiter[M] | None = None) -> None:
         """Begin with no names: the first question lists the queue."""
         self._core = core
+        self._limiter = limiter
+        self._limited = False  # an entry of this listing was passed over
         self._queue = queue
         self._mutex = threading.Lock()
         self._names: collections.deque[str] = collections.deque()
         self._schedule = core.schedule(queue)
-        self._checkouts: CheckOuts[M] = CheckOuts(core, queue)
+        self._checkouts: CheckOuts[M] = CheckOuts(core, queue, limiter)
         self._misses = 0  # in a row
         self._gone = 0  # of those that the queue had when it was listed
         self._in_question: set[str] = set()  # taken from the names, and the answer is not yet known
@@ -207,12 +212,16 @@ class Listing(Generic[M]):
             if given is not None:
                 given.discard(one.claim.name)
             claim = one.claim
-            self._core.release_or_let_go(claim)
+            self._let_go(one)
             if claim.due_at is not None:
                 self._schedule.put_back(Due(claim.due_at, claim.name))
                 continue
             with self._mutex:
                 self._names.appendleft(claim.name)
+
+    def _let_go(self, claimed: Claimed[M]) -> None:
+        self._core.release_or_let_go(claimed.claim)
+        _ = claimed.turn.end()
 
     def _next(self, *, wait: bool) -> Due | str | None:
         """Return what is to be tried next: what waited and is due, or else a name of the listing."""
@@ -222,11 +231,14 @@ class Listing(Generic[M]):
         with self._mutex:
             if self._is_stale():
                 self._list_now(wait=wait)
-            if not self._names:
-                return None
-            name = self._names.popleft()
-            self._in_question.add(name)
-            return name
+            while self._names:
+                name = self._names.popleft()
+                if self._limiter is not None and self._limiter.is_known_full(name):
+                    self._limited = True
+                    continue
+                self._in_question.add(name)
+                return name
+            return None
 
     def _is_stale(self) -> bool:
         """Tell whether so much of the listing has gone to others that listing again is quicker than missing the rest.
@@ -261,6 +273,9 @@ class Listing(Generic[M]):
         elapsed = stopwatch()
         with _no_directory_is_empty(wait=wait):
             self._names = collections.deque(self._core.storage.names(self._queue))
+        if self._limiter is not None:
+            self._limiter.listed(self._names)
+        self._limited = False
         self._listing_took, self._since_listed = elapsed(), stopwatch()
         self._gone = 0
         self._claimed_of_it = False
@@ -273,7 +288,7 @@ class Listing(Generic[M]):
     def _is_any_left(self) -> bool:
         """Tell whether an entry was there and locked, for whichever thread: its lock is dropped without a change."""
         with self._mutex:
-            return bool(self._busy or self._in_question or self._names)
+            return bool(self._busy or self._in_question or self._names or self._limited)
 
     def _try(self, one: Due | str, before_commit: BeforeCommit, given: Given | None) -> Claimed[M] | None:
         if isinstance(one, Due):
@@ -294,15 +309,16 @@ class Listing(Generic[M]):
                 lambda: storage.claim_waiting(
                     self._queue, due.name, due_by=self._core.now(), before_commit=before_commit
                 ),
+                lambda: storage.read_metadata_at(Place(self._queue, State.WAITING), due.name),
             )
             if isinstance(made, Claimed):
                 if given is None or given.add(due.name):
                     return made
-                self._core.release_or_let_go(made.claim)  # given by another thread since it was looked up above
+                self._let_go(made)  # given by another thread since it was looked up above
                 schedule.put_aside(due)
             elif isinstance(made, NotDue):  # it has been saved anew, or the clock went back
                 schedule.put_back(Due(made.due_at, due.name))
-            elif made is Unavailable.BUSY:
+            elif made is Unavailable.BUSY or made is LIMITED:
                 schedule.put_aside(due)
             elif made is None:
                 schedule.try_later(due)
@@ -327,7 +343,7 @@ class Listing(Generic[M]):
             self._claimed_of_it = True
             if given is None or given.add(name):
                 return claimed
-            self._core.release_or_let_go(claimed.claim)  # given by another thread since it was looked up above
+            self._let_go(claimed)  # given by another thread since it was looked up above
         except BaseException:  # nobody has it, and it is still its turn
             again = True
             raise
@@ -340,9 +356,15 @@ class Listing(Generic[M]):
                 if again:
                     self._names.appendleft(name)
 
-    def _claim(self, name: str, before_commit: BeforeCommit) -> Claimed[M] | Unavailable | NotDue | None:
+    def _claim(self, name: str, before_commit: BeforeCommit) -> Claimed[M] | Unavailable | NotDue | Limited | None:
         storage = self._core.storage
-        made = self._checkouts.made_of(name, lambda: storage.claim(self._queue, name, before_commit=before_commit))
+        made = self._checkouts.made_of(
+            name,
+            lambda: storage.claim(self._queue, name, before_commit=before_commit),
+            lambda: storage.read_metadata(self._queue, name),
+        )
+        if made is LIMITED:
+            self._limited = True
         if isinstance(made, Unavailable):
             self._make_way(made)
         return made

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from trio_multispool.datafile import DataFile
     from trio_multispool.errors import ReleaseError, SaveError, Trouble
     from trio_multispool.job import CheckedOutEntry
+    from trio_multispool.limiting import Limiter
     from trio_multispool.results import Result
     from trio_multispool.verdicts import Verdict
 
@@ -56,14 +57,21 @@ class QueueReader(Generic[Q, M, D]):
     line in the log.
     """
 
-    def __init__(self, core: Core[Q, M, D, Any], queue: Q, *, poll_interval: float | datetime.timedelta) -> None:
+    def __init__(
+        self,
+        core: Core[Q, M, D, Any],
+        queue: Q,
+        *,
+        poll_interval: float | datetime.timedelta,
+        limiter: Limiter[M] | None = None,
+    ) -> None:
         """Make a reader that has not been entered."""
         interval = poll_interval.total_seconds() if isinstance(poll_interval, datetime.timedelta) else poll_interval
         if not interval > 0:
             message = f"poll_interval must be a positive number of seconds, not {poll_interval!r}"
             raise ValueError(message)
         self._core = core
-        self._intake: Intake[Q, M, D] = Intake(core, queue, interval)
+        self._intake: Intake[Q, M, D] = Intake(core, queue, interval, limiter)
         self._entered = False
         self._loop: Loop | None = None
         self._deadline = math.inf

@@ -22,6 +22,7 @@ from trio_multispool.events import Event, about
 from trio_multispool.handling import handle
 from trio_multispool.instrumentation import Operation
 from trio_multispool.job import CheckedOutEntry
+from trio_multispool.limiting import Limiter
 from trio_multispool.names import Reserve, invalid_name
 from trio_multispool.naming import Naming
 from trio_multispool.offload import Offload
@@ -393,8 +394,10 @@ class Spool(Generic[Q, M, D, A]):
         Like `enqueue`, but that there is such an entry, wherever, or that there was one and its name is remembered
         (`Use(name, remember=…)`), is an ordinary answer. It may rely on that: what it was told of is on disk.
 
-        `Err` and what is raised: as of `enqueue`, without `NameTaken`. `Err(EntryBusy)`: somebody is enqueueing under
-        that name at this moment, and may fail. Raises `TypeError` if `name` is no `Use`.
+        `Err(EntryBusy)`: somebody is enqueueing under that name at this moment, and may fail. The others are those of
+        `enqueue`: `Err(InvalidName)`, `Err(EncodingFailed)`, `Err(SyncsRefused)`, `Err(NotAdopted)`,
+        `Err(DurabilityUnknown)` and the troubles of the operating system; never `Err(NameTaken)`. Raises `TypeError` if
+        `name` is no `Use`, and otherwise as `enqueue` does.
 
         **Cancellation**: cancelled means that nothing was enqueued. (asyncio's own: see `enqueue`.)
         **Durability**: as of `enqueue`.
@@ -536,21 +539,41 @@ class Spool(Generic[Q, M, D, A]):
             message = f"{entry!r} belongs to another spool than {self!r}"
             raise ValueError(message)
 
-    def reader(self, queue: Q, *, poll_interval: float | datetime.timedelta = POLL_INTERVAL) -> QueueReader[Q, M, D]:
+    def reader(
+        self,
+        queue: Q,
+        *,
+        poll_interval: float | datetime.timedelta = POLL_INTERVAL,
+        limit_by: Callable[[M], str | int | bytes | None] | None = None,
+        limit: int | None = None,
+    ) -> QueueReader[Q, M, D]:
         """Make a reader of a queue; put `async with` around it.
 
-        `poll_interval`: how long it waits at most before it looks again, in seconds or as a `timedelta`; longer, up to
-        ten seconds, where listing the queue is slow, and ten seconds at least where the kernel tells of changes and
-        nothing is checked out of the queue: then there is nothing to look for. Raises `TypeError` if `queue` is none of
-        the spool's, and `ValueError` for an interval that is not positive.
+        - `poll_interval`: how long it waits at most before it looks again, in seconds or as a `timedelta`; longer, up
+          to ten seconds, where listing the queue is slow, and ten seconds at least where the kernel tells of changes
+          and nothing is checked out of the queue: then there is nothing to look for.
+        - `limit_by`, `limit`: of the entries for which `limit_by(metadata)` returns the same key, so many at most are
+          in hand at once, in all readers of the queue that say so, in all processes together. The others of that key
+          are passed over until one is settled, and what is behind them is not. An entry whose key is `None` is not
+          limited. All readers of a queue should say the same; what takes an entry by its name is not limited. What
+          `limit_by` raises ends the reader's iterations: it is called in a worker thread, and must be quick.
+
+        Raises `TypeError` if `queue` is none of the spool's, or only one of `limit_by` and `limit` is given, and
+        `ValueError` for an interval that is not positive, and for a limit that is not from 1 to 1024.
 
         ```python
-        async with spool.reader(Mail.SEND) as reader:
-            (await reader.iter(deliver, concurrency=8)).unwrap()
+        async with spool.reader(Mail.SEND, limit_by=lambda envelope: envelope.host, limit=4) as reader:
+            (await reader.iter(deliver, concurrency=32)).unwrap()
         ```
         """
-        _ = self._core.check_queue(queue)
-        return QueueReader(self._core, queue, poll_interval=poll_interval)
+        name = self._core.check_queue(queue)
+        limiter = None
+        if limit_by is not None and limit is not None:
+            limiter = Limiter(self._core, name, limit_by, limit)
+        elif limit_by is not None or limit is not None:
+            message = "limit_by= says of which entries, and limit= how many: one needs the other"
+            raise TypeError(message)
+        return QueueReader(self._core, queue, poll_interval=poll_interval, limiter=limiter)
 
     def channel(
         self, queue: Q, *, max_entries: int | None = None

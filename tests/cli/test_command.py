@@ -15,6 +15,7 @@ from helpers.stores import make_store
 COMMANDS = [
     "create",
     "put",
+    "enqueue-at",
     "ls",
     "stats",
     "show",
@@ -36,6 +37,7 @@ COMMANDS = [
 OF_QUARANTINE = ["ls", "show", "retry", "drop"]
 ON_A_SPOOL = {
     "put": ["send", "-"],
+    "enqueue-at": ["send", "2096-01-01T00:00Z", "-"],
     "ls": [],
     "stats": [],
     "show": ["one"],

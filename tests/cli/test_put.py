@@ -11,6 +11,8 @@ import sys
 
 import pytest
 
+from helpers.spools import state_of
+
 GENERATED = re.compile(r"\d{8}T\d{6}\.\d{9}Z-[0-9a-f]{8}")
 
 
@@ -187,3 +189,46 @@ def test_put_shows_its_progress_on_a_terminal(multispool, spool, tmp_path):
     assert len(pipes) == 1
     assert GENERATED.findall(shown) == contents(spool / "send")
     assert shown.rstrip().endswith("\x1b[2K")  # the line of the bar is erased
+
+
+# Once, and at a time
+
+
+def test_a_name_may_be_put_once(multispool, spool):
+    """It is taken while there is an entry, and with `--remember` for some time after; `--if-absent` makes no fuss."""
+    command = ["put", spool, "send", "-", "--name", "order-17", "--remember", "1h"]
+    assert multispool.done(*command, input="") == "order-17\n"
+    again = multispool(*command, input="")
+    assert (again.returncode, "already exists" in again.stderr) == (4, True)
+    assert multispool.done(*command, "--if-absent", input="") == ""
+    multispool.done("rm", spool, "order-17")
+    again = multispool(*command, input="")
+    assert (again.returncode, "is remembered" in again.stderr) == (4, True)
+    assert multispool.done(*command, "--if-absent", input="") == ""
+    assert state_of(spool).entries() == set()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--remember", "1h"], "say which, by --name"),
+        (["--if-absent"], "say which, by --name"),
+        (["--name", "a", "--remember", "soon"], "not a duration: 'soon'"),
+    ],
+)
+def test_what_makes_no_sense_about_a_name_is_refused(multispool, spool, options, message):
+    """With the exit code for wrong usage, and nothing is enqueued."""
+    found = multispool("put", spool, "send", "-", *options, input="")
+    assert (found.returncode, message in found.stderr) == (2, True)
+    assert state_of(spool).entries() == set()
+
+
+def test_enqueue_at_is_put_at_a_time(multispool, spool):
+    """With the same options; a time that has come is none."""
+    multispool.done("enqueue-at", spool, "send", "2096-01-01T00:00Z", "-", "--name", "a", "--meta", "to=anne", input="")
+    multispool.done("enqueue-at", spool, "send", "2001-01-01T00:00Z", "-", "--name", "b", input="")
+    assert (spool / "send/.waiting/a").stat().st_mtime == 3976214400
+    assert json.loads((spool / "send/.waiting/a").read_bytes()) == {"to": "anne"}
+    assert state_of(spool).names("send") == ["b"]
+    wrong = multispool("enqueue-at", spool, "send", "noon", "-", input="")
+    assert (wrong.returncode, "not a time: 'noon'" in wrong.stderr) == (2, True)

@@ -156,6 +156,14 @@ class FailingCalls(WithoutSyncs):
         """Lock."""
         self._do("lock", fd)
 
+    def lock_byte(self, fd: int, number: int) -> None:
+        """Lock a byte."""
+        self._do("lock_byte", fd, number)
+
+    def unlock_byte(self, fd: int, number: int) -> None:
+        """Unlock a byte."""
+        self._do("unlock_byte", fd, number)
+
     def scan(self, fd: int) -> Iterator[tuple[str, bool, bool]]:
         """List the files a piece at a time."""
         return self._do("scan", fd)

@@ -69,6 +69,7 @@ ERRNOS = {
         ),
     ),
     "lock": Row("flock(2)", (e.ENOLCK,)),
+    "lock_byte": Row("fcntl(2)", (e.ENOLCK,)),
     "names": Row("getdents(2)", (e.EIO, e.EMFILE, e.ENOMEM, e.ENOTDIR)),  # EMFILE, ENOMEM: listing duplicates it
     "file_system_type": Row("fstatfs(2)", (e.EIO, e.ENOMEM)),
     "seek": Row("lseek(2)", (e.ENXIO,)),

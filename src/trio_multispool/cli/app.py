@@ -14,6 +14,7 @@ from trio_multispool.cli.adopt import adopt
 from trio_multispool.cli.cat import cat
 from trio_multispool.cli.completion import completion_command
 from trio_multispool.cli.create import create
+from trio_multispool.cli.enqueue_at import enqueue_at
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
 from trio_multispool.cli.exporting import export
 from trio_multispool.cli.fsck import fsck
@@ -68,6 +69,7 @@ def make_app() -> App:
     commands: tuple[Callable[..., int], ...] = (
         create,
         put,
+        enqueue_at,
         ls,
         stats,
         show,
@@ -87,7 +89,7 @@ def make_app() -> App:
     )
     for position, command in enumerate(commands):
         usage = _USAGE if command is mv else None
-        _ = app.command(command, name=command.__name__.rstrip("_"), sort_key=position, usage=usage)
+        _ = app.command(command, name=command.__name__.rstrip("_").replace("_", "-"), sort_key=position, usage=usage)
     _ = app.command(quarantine_app(sort_key=commands.index(retry)))
     install = app.register_install_completion_command  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # its keyword arguments are untyped
     install(help="Install the completion for your shell, and exit.")

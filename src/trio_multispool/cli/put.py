@@ -18,7 +18,7 @@ from trio_multispool.cli.running import Ending, run
 from trio_multispool.cli.sources import STANDARD_INPUT, Source, Stop, size_of, unreadable
 from trio_multispool.clock import wall_clock
 from trio_multispool.delays import NotBefore, due_at
-from trio_multispool.errors import EncodingFailed, SpoolError
+from trio_multispool.errors import EncodingFailed, NameTaken, SpoolError
 from trio_multispool.names import invalid_name
 from trio_multispool.reservation import Use
 from trio_multispool.results import Err, Ok
@@ -69,6 +69,22 @@ def put(  # noqa: PLR0913  # what a person can say on the command line
             help="Let them wait until this time: `2027-01-31T08:00`, in this machine's time zone, or with one: `…Z`.",
         ),
     ] = None,
+    remember: Annotated[
+        str | None,
+        Parameter(
+            name="--remember",
+            help="With --name: refuse that name for so long after the entry has been removed: `1h`, `7d`.",
+        ),
+    ] = None,
+    if_absent: Annotated[
+        bool,
+        Parameter(
+            name="--if-absent",
+            negative="",
+            show_default=False,
+            help="With --name: if there is such an entry, or its name is remembered, do nothing, and succeed.",
+        ),
+    ] = False,
     as_json: AsJson = False,
     trust_file_system: TrustFileSystem = False,
 ) -> int:
@@ -81,9 +97,13 @@ def put(  # noqa: PLR0913  # what a person can say on the command line
     $ multispool put var/mail send letter.txt --meta to=anne@example.org
     $ pg_dump shop | multispool put /srv/backups upload - --name shop
     $ multispool put var/mail send reminder.txt --delay 2d
+    $ multispool put var/shop orders order.json --name order-17 --remember 7d --if-absent
     ```
     """
     not_before = _not_before(delay, at)
+    if name is None and (remember is not None or if_absent):
+        raise Failure("--remember and --if-absent are about a name: say which, by --name", Exit.USAGE)
+    remembered = None if remember is None else durations.parse(remember)
     paths = [os.fspath(file) for file in files]
     for path in paths:
         if path.startswith("-") and path != STANDARD_INPUT and not os.path.lexists(path):
@@ -104,7 +124,12 @@ def put(  # noqa: PLR0913  # what a person can say on the command line
         worth_it = len(paths) > 1 or total is None or total > _LARGE
         async with await load(spool, [queue], trust_file_system=trust_file_system) as opened:
             with bar(total, shown=worth_it, sizes=True) as shown:
-                putting.append(_Putting(opened, queue, raw, name, shown, not_before=not_before, as_json=as_json))
+                use = None if name is None else Use(name, remembered)
+                putting.append(
+                    _Putting(
+                        opened, queue, raw, use, shown, not_before=not_before, if_absent=if_absent, as_json=as_json
+                    )
+                )
                 await putting[0].put_all(paths)
         return Exit.SUCCESS
 
@@ -149,13 +174,15 @@ class _Putting:
         spool: AnySpool,
         queue: str,
         raw: bytes,
-        name: str | None,
+        name: Use | None,
         shown: Bar,
         *,
         not_before: NotBefore | None,
+        if_absent: bool,
         as_json: bool,
     ) -> None:
         self._not_before = not_before
+        self._if_absent = if_absent
         self.enqueued = 0
         self._spool = spool
         self._queue = queue
@@ -182,11 +209,12 @@ class _Putting:
     async def _put(self, path: str, stop: Stop) -> None:
         with contextlib.closing(Source(path, stop, self._bar.advance)) as source:
             queue = member(self._spool, self._queue)
-            name = None if self._name is None else Use(self._name)
-            match await self._spool.enqueue(queue, self._raw, source, name=name, not_before=self._not_before):
+            match await self._spool.enqueue(queue, self._raw, source, name=self._name, not_before=self._not_before):
                 case Ok(entry):
                     self.enqueued += 1
                     self._print(path, entry.name)
+                case Err(NameTaken()) if self._if_absent:
+                    return
                 case Err(EncodingFailed()) if source.failure is not None:
                     raise unreadable(path, source.failure)
                 case Err(error):

@@ -29,6 +29,7 @@ from trio_multispool.storage.context import Context
 from trio_multispool.storage.files import read_file
 from trio_multispool.storage.format import read_format
 from trio_multispool.storage.layout import DATA, REASONS, directory_of, waiting_of
+from trio_multispool.storage.limits import ByteSlot, ByteSlots
 from trio_multispool.storage.locks import locks_at_a_time
 from trio_multispool.storage.protocol import Enqueueing, NotDue, Releasing, Removing, Saving
 from trio_multispool.storage.sharing import raise_failure
@@ -63,6 +64,7 @@ class DirectoryStorage:
         self._arrivals: ArrivalsWatch = ArrivalsWatch(context.layout)
         self.recovered_at_first: list[Recovered] = []
         """What opening it has recovered."""
+        self._slots: ByteSlots = ByteSlots(context.layout)
 
     @classmethod
     def open(  # noqa: PLR0913  # what the caller of Spool.load can say
@@ -379,6 +381,10 @@ class DirectoryStorage:
         """Return where the data lies."""
         return Path(self._layout.full(DATA, name))
 
+    def slot(self, number: int) -> ByteSlot | None:
+        """Lock a byte of `.limits`."""
+        return self._slots.take(number)
+
     def annotate(self, claim: DirectoryClaim, key: str, value: bytes | None) -> None:
         """Set a key of an entry's notes."""
         noting.annotate(self._context, claim, key, value)
@@ -476,5 +482,6 @@ class DirectoryStorage:
     def close(self) -> None:
         """Close all descriptors."""
         self._context.keys.close()
+        self._slots.close()
         self._arrivals.close()
         self._layout.close()

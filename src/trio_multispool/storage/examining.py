@@ -31,7 +31,7 @@ from trio_multispool.lifecycle import State
 from trio_multispool.names import invalid_name
 from trio_multispool.storage import traces
 from trio_multispool.storage.files import read_file
-from trio_multispool.storage.layout import CHECKOUT, FORMAT_FILE, KEYS, QUARANTINE, REASONS, WAITING
+from trio_multispool.storage.layout import CHECKOUT, FORMAT_FILE, KEYS, LIMITS, QUARANTINE, REASONS, WAITING
 from trio_multispool.storage.locks import lock_existing
 from trio_multispool.storage.traces import DATA, NOTES, REGISTRY, TEMPORARY, Dir, Foreign, Holder, Kind, Temporary
 from trio_multispool.verdicts import Unavailable
@@ -168,7 +168,7 @@ class _Survey:
             for name, is_file, is_directory in _listed(self._layout, directory.path):
                 if is_directory and (invalid_name(name) is None or _is_ours(directory, name)):
                     continue  # a queue, or its quarantine; or one of the directories that there are one of
-                if not (is_file and directory.kind is Kind.SPOOL and name in (FORMAT_FILE, _MAKING)):
+                if not (is_file and directory.kind is Kind.SPOOL and name in (FORMAT_FILE, _MAKING, LIMITS)):
                     yield from self._if_foreign(directory, name)
         for kind in (Kind.REASONS, Kind.KEYS):
             for name, is_file, _ in _listed(self._layout, kind.value):

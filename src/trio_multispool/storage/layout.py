@@ -9,6 +9,7 @@
     SPOOL/.data/NAME              the entry's data
     SPOOL/.notes/NAME             what is kept about an entry beside its metadata; may be absent
     SPOOL/.keys/NAME              that NAME is to be remembered when its entry is gone, or until when; may be absent
+    SPOOL/.limits                 whose bytes are locked, one for each slot of a limit; may be absent
     SPOOL/.quarantine/QUEUE/NAME  metadata that could not be decoded; .quarantine/.reasons/NAME says why
     SPOOL/QUEUE/NAME              metadata of an entry that is available in QUEUE
     SPOOL/QUEUE/.waiting/NAME     metadata of an entry that will be available in QUEUE, from its modification time on
@@ -46,6 +47,7 @@ TEMPORARY: Final = ".tmp"
 DATA: Final = ".data"
 NOTES: Final = ".notes"
 KEYS: Final = ".keys"
+LIMITS: Final = ".limits"
 QUARANTINE: Final = ".quarantine"
 REASONS: Final = ".quarantine/.reasons"
 CHECKOUT: Final = ".checkout"

@@ -202,6 +202,14 @@ Settlement: TypeAlias = Saving[T] | Removing[T] | Releasing[T]
 """How one of several claims is to be settled."""
 
 
+class Slot(Protocol):
+    """One of the numbered slots that all processes share, held by somebody."""
+
+    def release(self) -> None:
+        """Let somebody else have it. Idempotent, in any thread."""
+        ...
+
+
 class Watch(Protocol):
     """Tells in which queues something may have come in. A hint: it may tell too much."""
 
@@ -460,6 +468,10 @@ class Storage(Protocol[C, R]):
 
     def notes(self, name: str) -> dict[str, msgspec.Raw]:
         """Return what is noted about an entry, each value in JSON; locks nothing."""
+        ...
+
+    def slot(self, number: int) -> Slot | None:
+        """Hold a slot, from 0 to 2**63 - 1, until it is released or this process ends; `None`: somebody has it."""
         ...
 
     def held(self, queue: str) -> bool:

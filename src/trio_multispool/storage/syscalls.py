@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import re
+import struct
 import sys
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -21,6 +22,7 @@ _DARWIN = sys.platform == "darwin"
 _RENAME_NOREPLACE = 1  # linux/fs.h
 _RENAME_EXCHANGE = 2
 _SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h
+_FLOCK = "hhqqi0q"  # struct flock of Linux, aligned as in C: type, whence, start, length, process
 _F_FULLFSYNC = 51  # sys/fcntl.h of macOS, where fsync() does not reach the disk
 _SYNCFS_REPORTS_SINCE = (5, 17)  # when sync_filesystem() began to return what sync_fs() does
 _STATFS_BYTES = 512  # more than any struct statfs; f_type is its first word on Linux
@@ -199,6 +201,26 @@ class SystemCalls:
     def unlock(self, fd: int) -> None:
         """`flock` with `LOCK_UN`."""
         fcntl.flock(fd, fcntl.LOCK_UN)
+
+    def lock_byte(self, fd: int, number: int) -> None:
+        """`fcntl` with `F_OFD_SETLK`, for writing: raises `BlockingIOError` if another description has that byte.
+
+        ENOSYS where there are no such locks.
+        """
+        self._set_lock(fd, number, fcntl.F_WRLCK)
+
+    def unlock_byte(self, fd: int, number: int) -> None:
+        """`fcntl` with `F_OFD_SETLK`, to unlock."""
+        self._set_lock(fd, number, fcntl.F_UNLCK)
+
+    @staticmethod
+    def _set_lock(fd: int, number: int, kind: int) -> None:
+        if not sys.platform.startswith("linux"):
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        try:
+            _ = fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, kind, os.SEEK_SET, number, 1, 0))
+        except PermissionError as error:  # EACCES says the same as EAGAIN (fcntl(2))
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
 
     def names(self, fd: int) -> list[str]:
         """`getdents` of a freshly opened directory, to its end: all names, also those that are not valid UTF-8."""
