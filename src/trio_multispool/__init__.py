@@ -51,6 +51,7 @@ from trio_multispool.reader import QueueReader
 from trio_multispool.received import Received
 from trio_multispool.reservation import ReservedName, Use
 from trio_multispool.results import Err, Ok, Result
+from trio_multispool.retention import Retention
 from trio_multispool.retries import Backoff, Exponential, Retry
 from trio_multispool.spool import Spool
 from trio_multispool.spoolable import Spoolable
@@ -108,6 +109,7 @@ __all__ = [
     "Reserve",
     "ReservedName",
     "Result",
+    "Retention",
     "Retry",
     "RetryLater",
     "Save",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from trio_multispool.core import Core
     from trio_multispool.datafile import DataFile
     from trio_multispool.errors import ReleaseError, SaveError, Trouble
+    from trio_multispool.intake import Fetcher
     from trio_multispool.job import CheckedOutEntry
     from trio_multispool.limiting import Limiter
     from trio_multispool.results import Result
@@ -64,6 +65,7 @@ class QueueReader(Generic[Q, M, D]):
         *,
         poll_interval: float | datetime.timedelta,
         limiter: Limiter[M] | None = None,
+        expiring: Fetcher | None = None,
     ) -> None:
         """Make a reader that has not been entered."""
         interval = poll_interval.total_seconds() if isinstance(poll_interval, datetime.timedelta) else poll_interval
@@ -72,6 +74,7 @@ class QueueReader(Generic[Q, M, D]):
             raise ValueError(message)
         self._core = core
         self._intake: Intake[Q, M, D] = Intake(core, queue, interval, limiter)
+        self._expiring = expiring
         self._entered = False
         self._loop: Loop | None = None
         self._deadline = math.inf
@@ -100,6 +103,8 @@ class QueueReader(Generic[Q, M, D]):
         self._block.enter_context(self._drained(anyio.CancelScope()))
         self._intake.open(await self._block.enter_async_context(background()))
         _ = self._block.push_async_exit(self._close)
+        if self._expiring is not None and not self._intake.stopped:
+            self._intake.begin_fetching(self._expiring)
         return self
 
     async def __aexit__(

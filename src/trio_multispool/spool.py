@@ -19,6 +19,7 @@ from trio_multispool.enqueuing import Enqueuing, Item
 from trio_multispool.entry import Entry
 from trio_multispool.errors import CorruptMetadata, InvalidName, NameTaken, SpoolError
 from trio_multispool.events import Event, about
+from trio_multispool.expiring import Expiring, Expiry
 from trio_multispool.handling import handle
 from trio_multispool.instrumentation import Operation
 from trio_multispool.job import CheckedOutEntry
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from trio_multispool.instrumentation import Instrumentation
     from trio_multispool.names import NameGenerator
     from trio_multispool.results import Result
+    from trio_multispool.retention import Retention
     from trio_multispool.spoolable import Spoolable
     from trio_multispool.storage.protocol import Claim, Recovered
     from trio_multispool.storage.syscalls import SystemCalls
@@ -546,6 +548,7 @@ class Spool(Generic[Q, M, D, A]):
         poll_interval: float | datetime.timedelta = POLL_INTERVAL,
         limit_by: Callable[[M], str | int | bytes | None] | None = None,
         limit: int | None = None,
+        retention: Retention[Q, M, D] | None = None,
     ) -> QueueReader[Q, M, D]:
         """Make a reader of a queue; put `async with` around it.
 
@@ -557,6 +560,9 @@ class Spool(Generic[Q, M, D, A]):
           are passed over until one is settled, and what is behind them is not. An entry whose key is `None` is not
           limited. All readers of a queue should say the same; what takes an entry by its name is not limited. What
           `limit_by` raises ends the reader's iterations: it is called in a worker thread, and must be quick.
+        - `retention`: what the queue is not to keep. It is applied when the reader is entered, and then every minute
+          (or after twenty times what that takes), until it is stopped; see `Retention`. What its hook raises is raised
+          by the reader's block, which it cancels. Trouble of the operating system is logged, and it is tried again.
 
         Raises `TypeError` if `queue` is none of the spool's, or only one of `limit_by` and `limit` is given, and
         `ValueError` for an interval that is not positive, and for a limit that is not from 1 to 1024.
@@ -573,7 +579,28 @@ class Spool(Generic[Q, M, D, A]):
         elif limit_by is not None or limit is not None:
             message = "limit_by= says of which entries, and limit= how many: one needs the other"
             raise TypeError(message)
-        return QueueReader(self._core, queue, poll_interval=poll_interval, limiter=limiter)
+        expiring = None if retention is None else Expiring(self._core, self, queue, retention)
+        return QueueReader(self._core, queue, poll_interval=poll_interval, limiter=limiter, expiring=expiring)
+
+    async def expire(self, queue: Q, retention: Retention[Q, M, D]) -> Result[list[str], SaveError | ReleaseError]:
+        """Let go of what a queue is not to keep, once; return the names of the entries that went, in no order.
+
+        For queues that have no reader, such as those of dead letters. (`multispool expire` does the same.)
+
+        `Err`: a trouble of the operating system, or what the hook answered could not be stored (`Err(EncodingFailed)`,
+        `Err(NameTaken)`, `Err(NotAdopted)`, `Err(OwnershipLost)`, `Err(SyncsRefused)`, `Err(DurabilityUnknown)`); what
+        went before has gone. Raises `TypeError` if `queue` is none of the spool's, and what the hook raises: bare if
+        there was one entry to go, and in an `ExceptionGroup` if there were more.
+
+        **Cancellation**: entries that are being handled go back, and those that have gone stay so.
+        **Durability**: as of `job.remove` and `job.save`.
+
+        ```python
+        gone = (await spool.expire(Mail.FAILED, Retention(max_age=timedelta(days=30)))).unwrap()
+        ```
+        """
+        _ = self._core.check_queue(queue)
+        return await Expiry(self._core, self, queue, retention).run()
 
     def channel(
         self, queue: Q, *, max_entries: int | None = None

@@ -16,6 +16,7 @@ from trio_multispool.cli.completion import completion_command
 from trio_multispool.cli.create import create
 from trio_multispool.cli.enqueue_at import enqueue_at
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
+from trio_multispool.cli.expire import expire
 from trio_multispool.cli.exporting import export
 from trio_multispool.cli.fsck import fsck
 from trio_multispool.cli.importing import import_
@@ -79,6 +80,7 @@ def make_app() -> App:
         mv,
         rm,
         retry,
+        expire,
         export,
         import_,
         recover,

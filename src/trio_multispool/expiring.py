@@ -1,0 +1,190 @@
+"""Retention: what is too old, or too much, is looked for, given to a hook, and removed as the hook says.
+
+Theory. An entry goes like any other: it is checked out, looked at again now that nobody else can change it, and
+handled, by a handler that says `Remove()` unless the caller has one. So several processes may do so at the same time, a
+hook that raises keeps the entry, and one that is killed has its entry recovered.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+import logging
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+
+import anyio
+
+from trio_multispool.clock import stopwatch
+from trio_multispool.durations import seconds
+from trio_multispool.entry import Entry
+from trio_multispool.errors import CorruptMetadata, UnreadableEntry
+from trio_multispool.events import Event, about
+from trio_multispool.handling import handle
+from trio_multispool.lifecycle import Place, State
+from trio_multispool.nursery import whatever_is_cancelled
+from trio_multispool.results import Err, Ok
+from trio_multispool.verdicts import Release, Remove, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trio_multispool.core import Core
+    from trio_multispool.datafile import DataFile
+    from trio_multispool.results import Result
+    from trio_multispool.retention import Retention
+    from trio_multispool.spool import Spool
+    from trio_multispool.storage.protocol import Storage
+    from trio_multispool.verdicts import Verdict
+
+Q = TypeVar("Q", bound=enum.Enum)
+M = TypeVar("M")
+D = TypeVar("D")
+
+_LOG: Final = logging.getLogger("trio_multispool")
+
+INTERVAL: Final = 60.0
+"""How often a reader applies its queue's retention, in seconds."""
+
+SHARE: Final = 20
+"""It is applied again after so many times what that took, if that is longer: a long queue takes seconds to look at."""
+
+AT_A_TIME: Final = 16
+"""How many entries are at work at once: they share their syncs."""
+
+
+def not_to_be_kept(
+    storage: Storage[Any, Any], queue: str, retention: Retention[Any, Any, Any], now: float
+) -> list[tuple[float, str]]:
+    """Return the entries that a queue is not to keep, the oldest first: when they were written, and their names."""
+    found: set[tuple[float, str]] = set()
+    if retention.max_age is not None:
+        before = now - seconds(retention.max_age)
+        found.update(each for each in _ages(storage, queue) if each[0] < before)
+    if retention.max_count is not None:
+        surplus = storage.count(queue, State.AVAILABLE) - retention.max_count
+        found.update(heapq.nsmallest(surplus, _ages(storage, queue)) if surplus > 0 else ())
+    return sorted(found)
+
+
+def _ages(storage: Storage[Any, Any], queue: str) -> Iterator[tuple[float, str]]:
+    return ((item.modified_at.timestamp(), item.name) for item in storage.inventory(queue, State.AVAILABLE))
+
+
+async def _remove(_metadata: object, _data: object) -> Remove:
+    return Remove()
+
+
+@final
+class Expiry(Generic[Q, M, D]):
+    """One application of a retention to a queue."""
+
+    def __init__(
+        self, core: Core[Q, M, D, Any], spool: Spool[Q, M, D, Any], queue: Q, retention: Retention[Q, M, D]
+    ) -> None:
+        """Begin with nothing found."""
+        self._core = core
+        self._spool = spool
+        self._queue = queue
+        self._retention = retention
+        self._found: Iterator[tuple[float, str]] = iter(())
+        self._gone: list[str] = []
+        self._failure: Err[Any] | None = None
+
+    async def run(self) -> Result[list[str], Any]:
+        """Apply it; return the names of the entries that went."""
+        core, queue, retention = self._core, self._queue.value, self._retention
+        now = core.now()
+        found = await core.run(
+            f"look for what {queue} is not to keep",
+            lambda _before_commit: not_to_be_kept(core.storage, queue, retention, now),
+        )
+        if isinstance(found, Err):
+            return found
+        self._found = iter(found.value)
+        if len(found.value) == 1:  # what a hook raises passes through bare
+            await self._work_off()
+        elif found.value:
+            async with anyio.create_task_group() as tasks:
+                for _ in range(min(AT_A_TIME, len(found.value))):
+                    _ = tasks.start_soon(self._work_off)
+        return Ok(self._gone) if self._failure is None else self._failure
+
+    async def _work_off(self) -> None:
+        for written_at, name in self._found:
+            answer = await self._expire(name, written_at)
+            if isinstance(answer, Err):
+                self._failure = self._failure or answer
+            if self._failure is not None:
+                return
+
+    async def _expire(self, name: str, written_at: float) -> Result[None, Any]:
+        taken = await Entry(self._spool, self._queue, name).try_checkout()
+        if isinstance(taken, Err):  # one that cannot be read is left to its readers, and one not decoded is set aside
+            return Ok(None) if isinstance(taken.error, (UnreadableEntry, CorruptMetadata)) else taken
+        job = taken.value
+        if isinstance(job, Unavailable):
+            return Ok(None)
+        place = Place(self._queue.value, State.CHECKED_OUT)
+
+        async def unless_changed(metadata: M, data: DataFile[D]) -> Verdict[Q, M]:
+            stat = await self._core.run(
+                f"look at entry {name}", lambda _before_commit: self._core.storage.stat_at(place, name)
+            )
+            if isinstance(stat, Err) or stat.value.modified_at.timestamp() != written_at:
+                return Release()
+            return await (self._retention.before or _remove)(metadata, data)
+
+        answer = await handle(job, unless_changed)
+        if isinstance(answer, Err):
+            return answer
+        if not isinstance(answer.value, Release):
+            self._gone.append(name)
+            fields = about(Event.EXPIRED, self._core.path, queue=self._queue.value, entry=name)
+            _LOG.info("entry %s of queue %s is not kept any longer", name, self._queue.value, extra=fields)
+        return Ok(None)
+
+
+@final
+class Expiring(Generic[Q, M, D]):
+    """Applies a reader's retention every now and then, in a task of its nursery."""
+
+    def __init__(
+        self, core: Core[Q, M, D, Any], spool: Spool[Q, M, D, Any], queue: Q, retention: Retention[Q, M, D]
+    ) -> None:
+        """Begin with nothing applied."""
+        self._core = core
+        self._spool = spool
+        self._queue = queue
+        self._retention = retention
+        self._scope = anyio.CancelScope()
+        self._begun = False
+        self._finished = anyio.Event()
+
+    async def fetch(self) -> None:
+        """Apply it again and again, until the end."""
+        self._begun = True
+        try:
+            with self._scope:
+                while True:
+                    elapsed = stopwatch()
+                    answer = await Expiry(self._core, self._spool, self._queue, self._retention).run()
+                    if isinstance(answer, Err):
+                        self._complain(answer.error)
+                    await anyio.sleep(max(INTERVAL, SHARE * elapsed()))
+        finally:
+            self._finished.set()
+
+    def _complain(self, error: Exception) -> None:
+        queue = self._queue.value
+        fields = about(Event.NOT_EXPIRED, self._core.path, queue=queue, error=error)
+        _LOG.warning("the retention of queue %s was not applied: %s", queue, error, extra=fields)
+
+    def poke(self) -> None:
+        """End: the reader was stopped."""
+        self._scope.cancel()
+
+    async def close(self) -> None:
+        """End, and wait for that. Idempotent."""
+        self._scope.cancel()
+        if self._begun:  # asyncio may have cancelled the task before its first step; if not, it ends at once
+            await whatever_is_cancelled(self._finished.wait)

@@ -1,0 +1,309 @@
+"""What a queue is not to keep: the too old, and the oldest of too many, each after a hook has had a look."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from helpers.calls import FailingCalls
+from helpers.children import quick_directory
+from helpers.gates import breathe
+from helpers.spools import ANNE, Mail, Wall, load_spool, quick_spool, state_of
+from trio_multispool import AccessDenied, Err, Ok, OutOfSpace, Release, Remove, Retention, Save, Use
+from trio_multispool import expiring as expiring_module
+from trio_multispool.events import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+DAY = datetime.timedelta(days=1)
+BEGIN = 1_700_000_000.0  # in the past: what is written in the future is as old as it lies there
+
+
+@pytest.fixture
+def wall() -> Wall:
+    """Stop the clock."""
+    wall = Wall()
+    wall.time = BEGIN
+    return wall
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    """Say where the spool is to be."""
+    with quick_directory(tmp_path) as directory:
+        yield directory / "spool"
+
+
+async def put(spool: Any, **days_old: float) -> None:
+    """Enqueue entries, each so many days old."""
+    for name, days in days_old.items():
+        (await spool.enqueue(Mail.SEND, ANNE, name.encode(), name=Use(name))).unwrap()
+        os.utime(spool.path / "send" / name, (BEGIN, BEGIN - days * 86_400))
+
+
+def left(path: Path) -> str:
+    """Return the names of what is available, in order."""
+    state = state_of(path)
+    assert state.faults() == []
+    assert set(state.data) == state.entries()
+    return "".join(state.names("send"))
+
+
+@pytest.mark.parametrize(
+    ("retention", "kept"),
+    [
+        (Retention(max_age=2.5 * DAY), "cde"),
+        (Retention(max_age=2.5 * 86_400), "cde"),
+        (Retention(max_age=0), "e"),
+        (Retention(max_count=3), "bce"),
+        (Retention(max_count=0), ""),
+        (Retention(max_count=9), "abcde"),
+        (Retention(max_age=0.5 * DAY, max_count=3), "e"),
+        (Retention(max_age=100 * DAY, max_count=4), "abce"),
+    ],
+    ids=str,
+)
+async def test_the_too_old_and_the_oldest_of_too_many_go(path, wall, retention, kept):
+    """By when their metadata was written, and not by their names; what goes is told."""
+    spool = await quick_spool(path, now=wall)
+    days = {"a": 3, "b": 2.6, "c": 1, "d": 2.4 if kept == "cde" else 50, "e": 0}
+    await put(spool, **days)
+    gone = (await spool.expire(Mail.SEND, retention)).unwrap()
+    assert left(path) == kept
+    assert sorted(gone) == sorted(set(days) - set(kept))
+    assert (await spool.expire(Mail.SEND, retention)).unwrap() == []
+
+
+async def test_only_what_is_available_goes(path, wall):
+    """Not what waits, what somebody has, or what is in quarantine, however old."""
+    spool = await quick_spool(path, now=wall)
+    (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("w"), not_before=1)).unwrap()
+    await put(spool, a=9, b=9, c=9)
+    (path / "send" / "c").write_bytes(b"no json")
+    async with spool.reader(Mail.RETRY):
+        (await spool.entry(Mail.SEND, "c").unwrap().try_checkout())
+    wall.time += 10 * 86_400
+    async with (await spool.entry(Mail.SEND, "a").unwrap().checkout()).unwrap() as job:
+        assert (await spool.expire(Mail.SEND, Retention(max_count=0))).unwrap() == ["b"]
+        (await job.release()).unwrap()
+    state = state_of(path)
+    assert (set(state.waiting["send"]), set(state.quarantined["send"]), left(path)) == ({"w"}, {"c"}, "a")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "kept", "gone"), [(Remove(), "b", ["a"]), (Release(), "ab", []), (Save(Mail.RETRY), "b", ["a"])]
+)
+async def test_a_hook_has_a_look_before_anything_goes(path, wall, verdict, kept, gone):
+    """It is given metadata and data, and says whether the entry goes, stays, or goes elsewhere."""
+    spool = await quick_spool(path, now=wall)
+    await put(spool, a=3, b=0)
+    seen: list[Any] = []
+
+    async def before(metadata: Any, data: Any) -> Any:
+        seen.append((metadata, data.name, (await data.load()).unwrap()))
+        return verdict
+
+    retention = Retention(max_age=DAY, before=before)
+    assert await spool.expire(Mail.SEND, retention) == Ok(gone)
+    assert seen == [(ANNE, "a", b"a")]
+    assert left(path) == kept
+    assert state_of(path).names("retry") == (["a"] if verdict == Save(Mail.RETRY) else [])
+
+
+@pytest.mark.parametrize(("number", "error"), [(1, ZeroDivisionError), (3, ExceptionGroup)])
+async def test_what_a_hook_raises_keeps_the_entry_and_passes_through(path, wall, number, error):
+    """Bare if it was the only entry to go."""
+    spool = await quick_spool(path, now=wall)
+    await put(spool, **dict.fromkeys("abc"[:number], 3.0))
+
+    async def before(metadata: Any, data: Any) -> Any:
+        raise ZeroDivisionError
+
+    with pytest.raises(error):
+        await spool.expire(Mail.SEND, Retention(max_age=DAY, before=before))
+    assert left(path) == "abc"[:number]
+
+
+async def test_an_entry_that_was_written_since_stays(path, wall):
+    """Between the look and the check-out: it is not what was looked at."""
+    spool = await quick_spool(path, now=wall)
+    await put(spool, a=3)
+    find = expiring_module.not_to_be_kept
+
+    def find_and_touch(*arguments: Any) -> Any:
+        found = find(*arguments)
+        os.utime(path / "send" / "a", (BEGIN, BEGIN - 2 * 86_400))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(expiring_module, "not_to_be_kept", find_and_touch)
+        assert await spool.expire(Mail.SEND, Retention(max_age=DAY)) == Ok([])
+    assert left(path) == "a"
+
+
+async def test_several_who_do_it_at_once_let_go_of_no_more(path, wall):
+    """Each entry once, and as many stay as may."""
+    spool, other = await quick_spool(path, now=wall), await load_spool(path, now=wall)
+    for number in range(40):
+        await put(spool, **{f"{number:02}": number})
+    gone: list[str] = []
+
+    async def expire(who: Any) -> None:
+        gone.extend((await who.expire(Mail.SEND, Retention(max_count=10))).unwrap())
+
+    async with anyio.create_task_group() as tasks:
+        for who in (spool, other, spool):
+            tasks.start_soon(expire, who)
+    assert len(gone) == len(set(gone)) == 30
+    assert left(path) == "".join(f"{number:02}" for number in range(10))
+
+
+async def test_trouble_is_an_err(path, wall):
+    """In looking, and in settling; the entry is where it was."""
+    calls = FailingCalls()
+    spool = await quick_spool(path, now=wall, system_calls=calls)
+    await put(spool, a=3, b=3)
+    with calls.failing("scan", errno.EACCES):
+        assert isinstance(await spool.expire(Mail.SEND, Retention(max_age=DAY)), Err)
+
+    async def before(metadata: Any, data: Any) -> Any:
+        return Save(Mail.RETRY, type(ANNE)("changed"))
+
+    with calls.failing("write", errno.ENOSPC):
+        answer = await spool.expire(Mail.SEND, Retention(max_age=DAY, before=before))
+    assert isinstance(answer, Err)
+    assert isinstance(answer.error, OutOfSpace)
+    assert left(path) == "ab"
+
+
+async def test_what_cannot_be_read_is_left_and_the_others_go(path, wall):
+    """Readers pass it over too; what cannot be decoded is set aside."""
+    calls = FailingCalls()
+    spool = await quick_spool(path, now=wall, system_calls=calls)
+    await put(spool, a=3, b=3, c=3)
+    (path / "send" / "c").write_bytes(b"no json")
+    os.utime(path / "send" / "c", (BEGIN, BEGIN - 3 * 86_400))
+    calls.fail("open", errno.EIO, on="send/a")
+    assert await spool.expire(Mail.SEND, Retention(max_age=DAY)) == Ok(["b"])
+    calls.mend()
+    assert set(state_of(path).quarantined["send"]) == {"c"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({}, ValueError),
+        ({"max_age": -1}, ValueError),
+        ({"max_age": "a week"}, TypeError),
+        ({"max_count": -1}, ValueError),
+        ({"max_count": 1.5}, TypeError),
+        ({"max_count": 1, "before": "print"}, TypeError),
+    ],
+)
+def test_a_retention_that_makes_no_sense_is_refused_where_it_is_made(wrong, error):
+    """And not a minute later."""
+    with pytest.raises(error):
+        Retention(**wrong)
+
+
+# By readers
+
+
+async def until(condition: Any) -> None:
+    """Wait until something is so."""
+    with anyio.fail_after(30):
+        while not condition():
+            await breathe()
+
+
+async def test_a_reader_applies_it_when_it_is_entered_and_again_and_again(path, wall, monkeypatch, caplog):
+    """Until it is stopped; each entry that goes has a line in the log."""
+    caplog.set_level(logging.INFO, "trio_multispool")
+    monkeypatch.setattr(expiring_module, "INTERVAL", 0)
+    monkeypatch.setattr(expiring_module, "SHARE", 0)
+    spool = await quick_spool(path, now=wall)
+    await put(spool, a=3, b=0.5)
+    async with spool.reader(Mail.SEND, retention=Retention(max_age=DAY)) as reader:
+        await until(lambda: state_of(path).entries() == {"b"})
+        wall.time += 86_400
+        await until(lambda: state_of(path).entries() == set())
+        reader.stop()
+        await until(reader._expiring._finished.is_set)
+        await put(spool, c=9)
+    assert left(path) == "c"
+    told = [record.entry for record in caplog.records if record.event == Event.EXPIRED.value]
+    assert told == ["a", "b"]
+
+
+@pytest.mark.parametrize("how", ["left", "cancelled", "drained"])
+async def test_leaving_a_reader_returns_what_the_hook_had(path, wall, how):
+    """It is cancelled like all others."""
+    spool = await quick_spool(path, now=wall)
+    await put(spool, a=3, b=3)
+    begun: list[str] = []
+
+    async def before(metadata: Any, data: Any) -> Any:
+        begun.append(data.name)
+        await anyio.sleep_forever()
+
+    with anyio.CancelScope() as scope:
+        async with spool.reader(Mail.SEND, retention=Retention(max_age=DAY, before=before)) as reader:
+            await until(lambda: len(begun) == 2)
+            if how == "cancelled":
+                scope.cancel()
+                await anyio.sleep_forever()
+            if how == "drained":
+                reader.drain(0)
+    assert left(path) == "ab"
+    assert scope.cancelled_caught == (how == "cancelled")
+
+
+async def test_what_a_hook_raises_ends_the_readers_block(path, wall):
+    """As what a handler raises ends an iteration."""
+    spool = await quick_spool(path, now=wall)
+    await put(spool, a=3)
+
+    async def before(metadata: Any, data: Any) -> Any:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        async with spool.reader(Mail.SEND, retention=Retention(max_age=DAY, before=before)):
+            await anyio.sleep_forever()
+    assert left(path) == "a"
+
+
+async def test_trouble_of_a_reader_is_logged_and_it_tries_again(path, wall, monkeypatch, caplog):
+    """Its readers go on."""
+    monkeypatch.setattr(expiring_module, "INTERVAL", 0)
+    monkeypatch.setattr(expiring_module, "SHARE", 0)
+    calls = FailingCalls()
+    spool = await quick_spool(path, now=wall, system_calls=calls)
+    await put(spool, a=3)
+    calls.fail("scan", errno.EACCES)
+    async with spool.reader(Mail.SEND, retention=Retention(max_age=DAY)):
+        await until(lambda: any(record.event == Event.NOT_EXPIRED.value for record in caplog.records))
+        assert isinstance(caplog.records[0].__dict__["error"], AccessDenied)
+        calls.mend()
+        await until(lambda: state_of(path).entries() == set())
+
+
+async def test_a_reader_that_was_stopped_before_applies_nothing(path, wall):
+    """It takes nothing new, for whatever purpose."""
+    spool = await quick_spool(path, now=wall)
+    await put(spool, a=3)
+    reader = spool.reader(Mail.SEND, retention=Retention(max_age=DAY))
+    reader.stop()
+    async with reader:
+        for _ in range(10):
+            await breathe()
+    assert left(path) == "a"
