@@ -7,9 +7,10 @@ hook that raises keeps the entry, and one that is killed has its entry recovered
 
 from __future__ import annotations
 
+import bisect
 import enum
-import heapq
 import logging
+import math
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
 import anyio
@@ -55,19 +56,15 @@ AT_A_TIME: Final = 16
 def not_to_be_kept(
     storage: Storage[Any, Any], queue: str, retention: Retention[Any, Any, Any], now: float
 ) -> list[tuple[float, str]]:
-    """Return the entries that a queue is not to keep, the oldest first: when they were written, and their names."""
-    found: set[tuple[float, str]] = set()
-    if retention.max_age is not None:
-        before = now - seconds(retention.max_age)
-        found.update(each for each in _ages(storage, queue) if each[0] < before)
-    if retention.max_count is not None:
-        surplus = storage.count(queue, State.AVAILABLE) - retention.max_count
-        found.update(heapq.nsmallest(surplus, _ages(storage, queue)) if surplus > 0 else ())
-    return sorted(found)
+    """Return the entries that a queue is not to keep, the oldest first: when they were written, and their names.
 
-
-def _ages(storage: Storage[Any, Any], queue: str) -> Iterator[tuple[float, str]]:
-    return ((item.modified_at.timestamp(), item.name) for item in storage.inventory(queue, State.AVAILABLE))
+    All from one listing: what others let go of meanwhile is among the oldest of it, and is not made up for by others.
+    """
+    items = storage.inventory(queue, State.AVAILABLE)
+    ages = sorted((item.modified_at.timestamp(), item.name) for item in items)
+    before = -math.inf if retention.max_age is None else now - seconds(retention.max_age)
+    surplus = 0 if retention.max_count is None else max(0, len(ages) - retention.max_count)
+    return ages[: max(surplus, bisect.bisect_left(ages, (before,)))]
 
 
 async def _remove(_metadata: object, _data: object) -> Remove:
