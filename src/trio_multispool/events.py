@@ -52,6 +52,8 @@ class Event(enum.StrEnum):
     """The kernel tells of no changes, so queues are looked at every now and then; said once of a spool."""
     UNFINISHED = "multispool.unfinished"
     """Making or adopting the spool was broken off: nothing is recovered until it is done again."""
+    NO_KEY = "multispool.no_key"
+    """`limit_by` raised for an entry, which is limited together with all such; said once of a reader."""
     EXPIRED = "multispool.expired"
     """An entry went because of its queue's retention: it was too old, or there were too many."""
     NOT_EXPIRED = "multispool.not_expired"

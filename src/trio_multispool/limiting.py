@@ -14,11 +14,13 @@ noticed at the check-out.
 from __future__ import annotations
 
 import hashlib
+import logging
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, final
 
 from trio_multispool.clock import stopwatch
 from trio_multispool.durations import whole
 from trio_multispool.errors import AccessDenied, CorruptMetadata, NotARegularFile, StorageFailure
+from trio_multispool.events import Event, about
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -39,6 +41,12 @@ FULL_FOR: Final = 0.05
 
 FEW_NAMES: Final = 4096
 """So many names may be remembered beside those of the last listing."""
+
+
+UNKNOWN: Final = b"\0unknown"
+"""The key of entries for which the caller's function raises: they are limited together."""
+
+_LOG: Final = logging.getLogger("trio_multispool")
 
 
 @final
@@ -80,16 +88,28 @@ class Limiter(Generic[M]):
         self._core = core
         self._queue = queue
         self._by = by
+        self._complained = False
         self._keys: dict[str, Key | None] = {}
         self._full: dict[Key, Callable[[], float]] = {}
 
-    def key_of(self, metadata: M) -> Key | None:
-        """Return the key of an entry, `None` if it is not limited; passes on what the caller's function raises."""
-        key = self._by(metadata)
+    def key_of(self, name: str, metadata: M) -> Key | None:
+        """Return the key of an entry, `None` if it is not limited."""
+        try:
+            key = self._by(metadata)
+        except Exception as error:  # noqa: BLE001  # logged; of one entry, which must not keep the others from being done
+            self._complain(name, error)
+            return UNKNOWN
         if key is not None and not isinstance(key, (str, int, bytes)):
             message = f"limit_by returns a string, a number, bytes or None, not {key!r}"
             raise TypeError(message)
         return key
+
+    def _complain(self, name: str, error: Exception) -> None:
+        if self._complained:
+            return
+        self._complained = True
+        fields = about(Event.NO_KEY, self._core.path, queue=self._queue, entry=name, error=error)
+        _LOG.error("limit_by raised for entry %s of queue %s", name, self._queue, exc_info=error, extra=fields)
 
     def is_known_full(self, name: str) -> bool:
         """Tell whether an entry was seen before, and its key has just been full."""
@@ -106,7 +126,7 @@ class Limiter(Generic[M]):
                 metadata = self._core.decode(self._queue, name, read())
             except (CorruptMetadata, NotARegularFile, AccessDenied, StorageFailure):
                 return UNLIMITED  # met again by the check-out, which sets it aside or passes it over
-            self._keys[name] = self.key_of(metadata)
+            self._keys[name] = self.key_of(name, metadata)
         return self.turn(self._keys[name])
 
     def turn(self, key: Key | None) -> Turn | None:
@@ -123,7 +143,7 @@ class Limiter(Generic[M]):
 
     def confirmed(self, name: str, turn: Turn, metadata: M) -> Turn | None:
         """Return a turn for an entry that was checked out, now that its metadata cannot change."""
-        key = self.key_of(metadata)
+        key = self.key_of(name, metadata)
         if key == turn.key:
             return turn
         _ = turn.end()

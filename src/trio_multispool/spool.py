@@ -558,8 +558,9 @@ class Spool(Generic[Q, M, D, A]):
         - `limit_by`, `limit`: of the entries for which `limit_by(metadata)` returns the same key, so many at most are
           in hand at once, in all readers of the queue that say so, in all processes together. The others of that key
           are passed over until one is settled, and what is behind them is not. An entry whose key is `None` is not
-          limited. All readers of a queue should say the same; what takes an entry by its name is not limited. What
-          `limit_by` raises ends the reader's iterations: it is called in a worker thread, and must be quick.
+          limited. All readers of a queue should say the same; what takes an entry by its name is not limited.
+          `limit_by` is called in a worker thread, and must be quick. Entries for which it raises are limited together,
+          as if they had one key, and the log says so once; a key of another type is a `TypeError` of the iteration.
         - `retention`: what the queue is not to keep. It is applied when the reader is entered, and then every minute
           (or after twenty times what that takes), until it is stopped; see `Retention`. What its hook raises is raised
           by the reader's block, which it cancels. Trouble of the operating system is logged, and it is tried again.
