@@ -257,7 +257,10 @@ def test_what_is_refused_for_good_is_a_dead_letter(path, receiver):
         "/busy": (429, {"Retry-After": "x"}),
     }
     receiver.answer = lambda request: answers[request[1]]
-    send_many(path, {name.strip("/"): receiver.url(path=name.strip("/")) for name in answers} | {"none": "http://["})
+    send_many(
+        path,
+        {name.strip("/"): receiver.url(path=name.strip("/")) for name in answers} | {"none": "http://127.0.0.1:port/"},
+    )
     with running(path, *QUICK, "--attempts", "3"):
         wait_until(lambda: len(state_of(path).names("failed")) == 5, "all are dead letters")
     kept = {name: history_in(decode_notes(notes)) for name, notes in state_of(path).notes.items()}
