@@ -99,6 +99,7 @@ CHANGING = {
     "Spool.enqueue",
     "Spool.enqueue_many",
     "Spool.enqueue_if_absent",
+    "Spool.expire",
     "Spool.reserve_name",
     "Spool.with_entry",
     "Spool.try_with_entry",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 METHODS = tuple(name for name, value in vars(SystemCalls).items() if callable(value) and not name.startswith("_"))
 """All system calls that there are."""
 
-NEVER_FAIL = ("close", "unlock")
+NEVER_FAIL = ("close", "unlock", "unlock_byte")
 """Calls that give something back: the kernel does not refuse them for want of room, descriptors or permission."""
 
 

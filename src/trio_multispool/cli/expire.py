@@ -40,7 +40,7 @@ def expire(  # noqa: PLR0913  # what a person can say on the command line
     as_json: AsJson = False,
     trust_file_system: TrustFileSystem = False,
 ) -> int:
-    """Let go of what a queue is not to keep: what is too old, and the oldest of what is too much.
+    """Let go of entries that are too old, and of the oldest of too many.
 
     For queues that have no reader, such as those of dead letters; from a timer, say. Only what is available goes. A
     command gets what that of `work` gets: the data on its standard input, and `MULTISPOOL_NAME` and the others in its
