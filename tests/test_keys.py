@@ -170,6 +170,15 @@ async def test_what_is_dropped_from_quarantine_was_not_done(path, wall):
     (await enqueue(spool)).unwrap()
 
 
+async def test_a_reserved_name_may_be_remembered_too(path, wall):
+    """As one of the caller's."""
+    spool = await quick_spool(path, now=wall)
+    async with (await spool.reserve_name()).unwrap() as reserved:
+        (await enqueue(spool, Use(reserved, HOUR))).unwrap()
+    await remove_all(spool)
+    assert await enqueue(spool, Use(reserved.name)) == Err(NameTaken(reserved.name, finished=True))
+
+
 async def test_enqueue_if_absent_answers_none_for_what_is_there_or_was(path, wall):
     """And an entry for what is not."""
     spool = await quick_spool(path, now=wall)

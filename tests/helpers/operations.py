@@ -56,6 +56,30 @@ async def _enqueue_to_wait(spool: Any, _stack: Any) -> Any:
     return lambda: spool.enqueue(Mail.SEND, BERT, b"new", name=Use("new"), not_before=DUE)
 
 
+async def _enqueue_to_be_remembered(spool: Any, _stack: Any) -> Any:
+    return lambda: spool.enqueue(Mail.SEND, BERT, b"new", name=Use("new", remember=3600))
+
+
+async def _enqueue_if_absent(spool: Any, _stack: Any) -> Any:
+    return lambda: spool.enqueue_if_absent(Mail.SEND, BERT, b"new", name=Use("new"))
+
+
+def _remembered(method: str) -> Any:
+    async def prepare(spool: Any, stack: Any) -> Any:
+        entry = (await spool.enqueue(Mail.SEND, BERT, b"new", name=Use("new", remember=3600))).unwrap()
+        if method == "direct":
+            return entry.direct.remove
+        return (await stack.enter_async_context((await entry.checkout()).unwrap())).remove
+
+    return prepare
+
+
+async def _limited(spool: Any, stack: Any) -> Any:
+    await put(spool, Mail.SEND, "one")
+    reader = spool.reader(Mail.SEND, limit_by=lambda envelope: envelope.recipient, limit=1)
+    return (await stack.enter_async_context(reader)).dequeue
+
+
 async def _enqueue_generated(spool: Any, _stack: Any) -> Any:
     return lambda: spool.enqueue(Mail.SEND, BERT, b"new")
 
@@ -133,6 +157,8 @@ def _spool(method: str, *arguments: Any, adopted: bool = True) -> Any:
 OPERATIONS = [
     Operation("enqueue", _enqueue, "write", "move", "stands"),
     Operation("enqueue-to-wait", _enqueue_to_wait, "write", "move", "stands"),
+    Operation("enqueue-to-be-remembered", _enqueue_to_be_remembered, "write", "move", "stands"),
+    Operation("enqueue_if_absent", _enqueue_if_absent, "write", "move", "stands"),
     Operation("enqueue-generated", _enqueue_generated, "write", "move", "stands"),
     Operation("enqueue-reserved", _enqueue_reserved, "write", "move", "stands"),
     Operation("reserve_name", _reserve_name, "lock", "lock", "undone"),
@@ -153,11 +179,14 @@ OPERATIONS = [
     Operation("job.save-unchanged", _job("save", Mail.RETRY), "sync", "move", "stands"),
     Operation("job.save-to-wait", _job("save", Mail.RETRY, BERT, not_before=DUE), "write", "exchange", "stands"),
     Operation("job.remove", _job("remove"), "sync", "unlink", "stands"),
+    Operation("job.remove-remembered", _remembered("job"), "set_modified", "unlink", "stands"),
+    Operation("direct.remove-remembered", _remembered("direct"), "set_modified", "unlink", "stands"),
     Operation("job.release", _job("release"), "move", "move", "stands", withdraws=False),
     Operation("job.data.load", _job("data_load"), "read"),
     Operation("job.data.stat", _job("data_stat"), "stat"),
     Operation("job.data.save", _job("data_save", b"changed"), "write", "exchange", "stands"),
     Operation("reader.dequeue", _reader("dequeue"), "read", "move", "undone"),
+    Operation("reader.dequeue-limited", _limited, "lock_byte", "move", "undone"),
     Operation("reader.dequeue_available", _reader("dequeue_available"), "read", "move", "undone"),
 ]
 
