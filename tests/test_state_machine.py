@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from helpers.children import quick_directory
+from helpers.operations import DUE
 from helpers.spools import MAIL, Envelope, Mail, load_spool, make_spool, state_of
 from trio_multispool import (
     UNCHANGED,
@@ -43,7 +45,7 @@ QUEUES = st.sampled_from(Mail)
 ENVELOPES = st.builds(Envelope, recipient=st.sampled_from(["anne", "bert", "é"]), attempts=st.integers(0, 3))
 DATA = st.sampled_from([b"", b"Hello", b"\x00\xff" * 20])
 HANDLES = st.integers(0, 1)
-SETTLINGS = st.sampled_from(["save", "save new", "update", "remove", "release"])
+SETTLINGS = st.sampled_from(["save", "save new", "save to wait", "update", "remove", "release"])
 
 
 @dataclasses.dataclass
@@ -56,6 +58,10 @@ class Modelled:
     state: State = State.AVAILABLE
     job: Any = None
     """Of its living owner."""
+    waited: bool = False
+    """Whether it was taken early, so that its owner returns it to where it waits."""
+    remember: bool = False
+    """Whether its name is remembered when it is gone."""
 
 
 @dataclasses.dataclass
@@ -82,6 +88,7 @@ class SpoolBesideModel(RuleBasedStateMachine):
         self.jobs: list[InHand] = []
         self.leftovers: set[str] = set()
         """Names whose reservations the dead left behind."""
+        self.remembered: set[str] = set()
 
     @contextlib.contextmanager
     def _directory(self):
@@ -125,27 +132,62 @@ class SpoolBesideModel(RuleBasedStateMachine):
         self.jobs.append(InHand(job, handle))
         return self.jobs[-1]
 
+    def put_back(self, name: str) -> None:
+        """Note that an entry was returned by its owner."""
+        modelled = self.entries[name]
+        modelled.state, modelled.job = State.WAITING if modelled.waited else State.AVAILABLE, None
+        modelled.waited = False
+
+    def make_available(self, modelled: Modelled) -> None:
+        """Note that an entry is in its queue, and waits no more."""
+        modelled.state, modelled.job, modelled.waited = State.AVAILABLE, None, False
+
+    def remove(self, name: str) -> None:
+        """Note that an entry has gone."""
+        if self.entries.pop(name).remember:
+            self.remembered.add(name)
+
     def revive(self, queue: Mail | None = None) -> set[tuple[str, str | None]]:
         """Put back what the dead held in the model; return it as recovery would tell it."""
         back = set()
         for name, modelled in self.entries.items():
             if modelled.state is State.CHECKED_OUT and modelled.job is None and queue in (None, modelled.queue):
-                modelled.state = State.AVAILABLE
+                self.make_available(modelled)
                 back.add((name, modelled.queue.value))
         return back
 
     # Enqueueing
 
-    @rule(handle=HANDLES, queue=QUEUES, name=NAMES, envelope=ENVELOPES, data=DATA)
-    def enqueue_under_a_name(self, handle, queue, name, envelope, data) -> None:
-        """A name that any entry has, wherever it is, is taken."""
-        answer = self.run(lambda: self.spools[handle].enqueue(queue, envelope, data, name=Use(name)))
+    @rule(
+        handle=HANDLES,
+        queue=QUEUES,
+        name=NAMES,
+        envelope=ENVELOPES,
+        data=DATA,
+        waits=st.booleans(),
+        remember=st.booleans(),
+    )
+    def enqueue_under_a_name(self, handle, queue, name, envelope, data, waits, remember) -> None:  # noqa: PLR0913, PLR0917  # what can be said
+        """A name that any entry has, wherever it is, is taken, and so is one that is remembered."""
+        use, not_before = Use(name, remember=3600 if remember else None), DUE if waits else None
+        answer = self.run(lambda: self.spools[handle].enqueue(queue, envelope, data, name=use, not_before=not_before))
         if name in self.entries:
             assert answer == Err(NameTaken(name))
+        elif name in self.remembered:
+            assert answer == Err(NameTaken(name, finished=True))
+            self.leftovers.discard(name)
         else:
             assert answer == Ok(self.entry(handle, queue, name))
             self.leftovers.discard(name)
-            self.entries[name] = Modelled(queue, msgspec.json.encode(envelope), data)
+            self.entries[name] = Modelled(queue, msgspec.json.encode(envelope), data, remember=remember)
+            self.entries[name].state = State.WAITING if waits else State.AVAILABLE
+
+    @rule(name=NAMES)
+    def forget(self, name) -> None:
+        """When the time is over, a name is free again."""
+        if name in self.remembered:
+            os.utime(self.path / ".keys" / name, (1, 1))
+            self.remembered.discard(name)
 
     @precondition(lambda self: len(self.entries) < 8)
     @rule(handle=HANDLES, queue=QUEUES, envelope=ENVELOPES, data=DATA)
@@ -178,20 +220,22 @@ class SpoolBesideModel(RuleBasedStateMachine):
     @rule(handle=HANDLES, name=NAMES)
     def die_with_a_reservation(self, handle, name) -> None:
         """A reservation of the dead is no entry, keeps nobody from its name, and is collected."""
-        if name not in self.entries:
+        if name not in self.entries and name not in self.remembered:
             self.spools[handle]._core.storage.reserve(name).abandon()
             self.leftovers.add(name)
 
     # Checking out
 
-    @rule(handle=HANDLES, queue=QUEUES, name=NAMES, insist=st.booleans())
-    def check_out_by_name(self, handle, queue, name, insist) -> None:
-        """It is had if it is available in that queue; busy if somebody has it; otherwise gone."""
+    @rule(handle=HANDLES, queue=QUEUES, name=NAMES, insist=st.booleans(), early=st.booleans())
+    def check_out_by_name(self, handle, queue, name, insist, early) -> None:
+        """It is had if it is available in that queue, or waits for it and is taken early; busy if somebody has it."""
         entry = self.entry(handle, queue, name)
-        answer = self.run(entry.checkout if insist else entry.try_checkout)
+        answer = self.run(lambda: (entry.checkout if insist else entry.try_checkout)(early=early))
         modelled = self.entries.get(name)
-        if self.is_in(queue, name):
+        waits = modelled is not None and modelled.queue is queue and modelled.state is State.WAITING
+        if self.is_in(queue, name) or (early and waits):
             self.take(handle, name, answer.unwrap())
+            self.entries[name].waited = waits
         elif modelled is not None and modelled.job is not None:
             assert answer == (Err(EntryBusy(name)) if insist else Ok(Unavailable.BUSY))
         else:
@@ -219,7 +263,7 @@ class SpoolBesideModel(RuleBasedStateMachine):
         expected = sorted(name for name in self.entries if self.is_in(queue, name))
         assert name == (expected[0] if expected else None)
         if name is not None and settle == "remove":
-            del self.entries[name]
+            self.remove(name)
         elif name is not None and settle == "save":
             self.entries[name].queue = Mail.FAILED
 
@@ -246,7 +290,7 @@ class SpoolBesideModel(RuleBasedStateMachine):
                 envelope = msgspec.json.decode(self.entries[name].metadata, type=Envelope)
                 self.entries[name].metadata = msgspec.json.encode(msgspec.structs.replace(envelope, attempts=9))
             else:
-                del self.entries[name]
+                self.remove(name)
 
     # Settling what is in hand
 
@@ -261,6 +305,8 @@ class SpoolBesideModel(RuleBasedStateMachine):
                 answer = self.run(getattr(job, how))
             case "save":
                 answer = self.run(lambda: job.save(queue))
+            case "save to wait":
+                answer = self.run(lambda: job.save(queue, not_before=DUE))
             case "save new":
                 answer = self.run(lambda: job.save(queue, new))
             case _:
@@ -271,12 +317,16 @@ class SpoolBesideModel(RuleBasedStateMachine):
             return
         assert answer == Ok(None)
         modelled = self.entries[job.name]
-        modelled.state, modelled.job = State.AVAILABLE, None
         if how == "remove":
-            del self.entries[job.name]
-        elif how != "release":
+            self.remove(job.name)
+        elif how == "release":
+            self.put_back(job.name)
+        else:
+            self.make_available(modelled)
             modelled.queue = queue
-            if how != "save":
+            if how == "save to wait":
+                modelled.state = State.WAITING
+            elif how != "save":
                 modelled.metadata = msgspec.json.encode(job.metadata)
                 assert how == "update" or job.metadata == new
 
@@ -291,8 +341,7 @@ class SpoolBesideModel(RuleBasedStateMachine):
                 self.run(lambda: self._leave(held.job, error))
             return
         self.run(lambda: self._leave(held.job, error))
-        modelled = self.entries[held.job.name]
-        modelled.state, modelled.job = State.AVAILABLE, None
+        self.put_back(held.job.name)
 
     @precondition(lambda self: any(not held.lost for held in self.jobs))
     @rule(which=st.integers(0, 99))
@@ -337,7 +386,7 @@ class SpoolBesideModel(RuleBasedStateMachine):
         answer = self.run(self.entry(handle, queue, name).direct.remove)
         if self.is_in(queue, name):
             assert answer == Ok(None)
-            del self.entries[name]
+            self.remove(name)
         else:
             assert answer == Err(EntryNotFound(queue.value, name))
 
@@ -382,7 +431,7 @@ class SpoolBesideModel(RuleBasedStateMachine):
             for job in self.jobs:
                 if job.job is modelled.job:
                     self.abandon(job)
-            modelled.state = State.AVAILABLE
+            self.make_available(modelled)
 
     # The whole
 
@@ -401,8 +450,7 @@ class SpoolBesideModel(RuleBasedStateMachine):
         for held in self.jobs:
             if not held.lost:
                 self.run(lambda held=held: self._leave(held.job))
-                modelled = self.entries[held.job.name]
-                modelled.state, modelled.job = State.AVAILABLE, None
+                self.put_back(held.job.name)
         self.jobs.clear()
         self.recover(handle)
         assert not any(state_of(self.path).checked_out.values())
@@ -442,6 +490,7 @@ class SpoolBesideModel(RuleBasedStateMachine):
         state = state_of(self.path)
         for places, kind in (
             (state.available, State.AVAILABLE),
+            (state.waiting, State.WAITING),
             (state.checked_out, State.CHECKED_OUT),
             (state.quarantined, State.QUARANTINED),
         ):
