@@ -182,6 +182,14 @@ class SpoolBesideModel(RuleBasedStateMachine):
             self.entries[name] = Modelled(queue, msgspec.json.encode(envelope), data, remember=remember)
             self.entries[name].state = State.WAITING if waits else State.AVAILABLE
 
+    @precondition(lambda self: self.remembered)
+    @rule(handle=HANDLES, queue=QUEUES, which=st.integers(0, 99))
+    def enqueue_again(self, handle, queue, which) -> None:
+        """What was done is not done again, in whatever queue."""
+        name = sorted(self.remembered)[which % len(self.remembered)]
+        answer = self.run(lambda: self.spools[handle].enqueue(queue, Envelope("again"), b"", name=Use(name)))
+        assert answer == Err(NameTaken(name, finished=True))
+
     @rule(name=NAMES)
     def forget(self, name) -> None:
         """When the time is over, a name is free again."""
@@ -240,6 +248,17 @@ class SpoolBesideModel(RuleBasedStateMachine):
             assert answer == (Err(EntryBusy(name)) if insist else Ok(Unavailable.BUSY))
         else:
             assert answer == (Err(EntryNotFound(queue.value, name)) if insist else Ok(Unavailable.GONE))
+
+    @precondition(lambda self: any(each.state is State.WAITING for each in self.entries.values()))
+    @rule(handle=HANDLES, which=st.integers(0, 99))
+    def take_early(self, handle, which) -> None:
+        """What waits can be had by its name."""
+        waiting = sorted(name for name, each in self.entries.items() if each.state is State.WAITING)
+        name = waiting[which % len(waiting)]
+        entry = self.entry(handle, self.entries[name].queue, name)
+        assert self.run(entry.checkout) == Err(EntryNotFound(self.entries[name].queue.value, name))
+        self.take(handle, name, self.run(lambda: entry.checkout(early=True)).unwrap())
+        self.entries[name].waited = True
 
     @rule(handle=HANDLES, queue=QUEUES, settle=st.sampled_from(["leave", "raise", "release", "remove", "save"]))
     def read(self, handle, queue, settle) -> None:
