@@ -207,6 +207,9 @@ def test_a_failure_keeps_type_message_notes_and_what_is_in_a_group():
     assert "Exception Group Traceback" in found.traceback
     assert failure_told(Failure("E", "two\nlines")) == "E: two lines"
     assert failure_told(Failure("E")) == "E"
+    assert failure_told(found) == "ExceptionGroup: OSError: a; msgspec.DecodeError: b"
+    many = failure_of(ExceptionGroup("many", [KeyError(number) for number in range(5)]))
+    assert failure_told(many) == "ExceptionGroup: KeyError: 0; KeyError: 1; KeyError: 2; and 2 more"
 
 
 def test_whatever_an_exception_is_it_can_be_kept():

@@ -30,6 +30,9 @@ LONGEST_TEXT: Final = 1000
 MOST_PARTS: Final = 20
 """How many of a group's exceptions are kept, and of an exception's notes."""
 
+MOST_TOLD: Final = 3
+"""How many of a group's exceptions are told on one line."""
+
 _CUT: Final = "\n… cut …\n"
 
 
@@ -149,7 +152,11 @@ def answered(what: str, reason: str) -> Failure:
 
 
 def failure_told(failure: Failure) -> str:
-    """Return a failure on one line."""
+    """Return a failure on one line: of a group, what is in it, for its own message says how many only."""
+    if failure.group:
+        parts = [failure_told(part) for part in failure.group[:MOST_TOLD]]
+        more = len(failure.group) - len(parts)
+        return f"{failure.type}: {'; '.join(parts)}{f'; and {more} more' if more else ''}"
     message = " ".join(failure.message.split())
     return f"{failure.type}: {message}" if message else failure.type
 
