@@ -141,7 +141,7 @@ def test_results_compare_hash_and_pickle_by_what_they_hold():
     for result in (Ok(1), Err(EntryNotFound("send", "x"))):
         assert pickle.loads(pickle.dumps(result)) == result
     assert repr(Ok(1)) == "Ok(value=1)"
-    assert repr(Err(NameTaken("x"))) == "Err(error=NameTaken(name='x'))"
+    assert repr(Err(EntryBusy("x"))) == "Err(error=EntryBusy(name='x'))"
 
 
 def test_results_are_matched_by_position():

@@ -622,6 +622,8 @@ def test_a_recorder_sees_all_kinds_of_calls(path):
         "seek",
         "truncate",  # for codecs
         "notify",  # for readers that wait
+        "lock_byte",  # for readers with a limit
+        "unlock_byte",
         "sync_file_system",  # for batches, on some file systems
         "scan",  # for the monitor
     }

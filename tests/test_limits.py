@@ -473,12 +473,14 @@ def hold_and_fork(parent: Parent, path: str) -> None:
         spool = await load_spool(path)  # type: ignore[arg-type]
         async with spool.reader(Mail.SEND, limit_by=lambda envelope: envelope.recipient, limit=1) as reader:
             job = (await reader.dequeue_available()).unwrap()
-            read, write = os.pipe()
+            (read, write), (begun, begin) = os.pipe(), os.pipe()
             child = os.fork()
             if child == 0:
                 os.close(write)
+                os.write(begin, b"!")
                 os.read(read, 1)
                 os._exit(0)
+            os.read(begun, 1)  # when `fork` has returned there, too
             parent.say(job.name, child)
             await anyio.sleep_forever()
 

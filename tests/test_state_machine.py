@@ -192,9 +192,9 @@ class SpoolBesideModel(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def forget(self, name) -> None:
-        """When the time is over, a name is free again."""
+        """A person may have a name forgotten by deleting its file."""
         if name in self.remembered:
-            os.utime(self.path / ".keys" / name, (1, 1))
+            os.unlink(self.path / ".keys" / name)
             self.remembered.discard(name)
 
     @precondition(lambda self: len(self.entries) < 8)

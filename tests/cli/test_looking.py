@@ -203,6 +203,7 @@ def test_show_json_gives_metadata_as_a_value_and_exactly(multispool, spool, put)
         "data_size": 5,
         "data_path": f"{spool}/.data/one",
         "quarantine_reason": None,
+        "history": None,
     }
     (spool / "send/one").write_bytes(b"\xff\x00 not JSON")
     found = json.loads(multispool.done("show", spool, "one", "--json"))

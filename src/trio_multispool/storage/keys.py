@@ -93,7 +93,7 @@ def finishing(context: Context, name: str, *, locked: bool) -> Generator[tuple[N
 
     This needs no room on the disk, for those who remove entries may be making some.
     """
-    remember = None if context.layout.optional_fd(KEYS) is None else _how_long(context, name)
+    remember = _how_long(context, name) if context.layout.is_there(KEYS) else None  # without a descriptor, if it is not
     if remember is None:
         yield ()
         return
@@ -138,7 +138,7 @@ def _how_long(context: Context, name: str) -> float | None:
 
 def is_remembered(context: Context, name: str) -> bool:
     """Tell whether a name that no entry has must not be used yet; under its lock. What is to be forgotten, is."""
-    if context.layout.optional_fd(KEYS) is None:
+    if not context.layout.is_there(KEYS):
         return False
     until = _until(context, name)
     if until is None:
