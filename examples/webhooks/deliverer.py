@@ -173,7 +173,7 @@ async def forget_old_dead_letters(spool: Spool[Queue, Hook, bytes], age: timedel
         return Remove()
 
     while True:
-        (await spool.expire(Queue.FAILED, Retention(max_age=age, before=tell))).unwrap()
+        (await spool.expire(Queue.FAILED, Retention(max_age=age), before_expiry=tell)).unwrap()
         await trio.sleep(3600)
 
 

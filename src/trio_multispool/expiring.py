@@ -29,8 +29,8 @@ from trio_multispool.verdicts import Release, Remove, Unavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trio_multispool.core import Core
     from trio_multispool.datafile import DataFile
+    from trio_multispool.handling import Handler
     from trio_multispool.results import Result
     from trio_multispool.retention import Retention
     from trio_multispool.spool import Spool
@@ -53,9 +53,7 @@ AT_A_TIME: Final = 16
 """How many entries are at work at once: they share their syncs."""
 
 
-def not_to_be_kept(
-    storage: Storage[Any, Any], queue: str, retention: Retention[Any, Any, Any], now: float
-) -> list[tuple[float, str]]:
+def not_to_be_kept(storage: Storage[Any, Any], queue: str, retention: Retention, now: float) -> list[tuple[float, str]]:
     """Return the entries that a queue is not to keep, the oldest first: when they were written, and their names.
 
     All from one listing: what others let go of meanwhile is among the oldest of it, and is not made up for by others.
@@ -76,13 +74,14 @@ class Expiry(Generic[Q, M, D]):
     """One application of a retention to a queue."""
 
     def __init__(
-        self, core: Core[Q, M, D, Any], spool: Spool[Q, M, D, Any], queue: Q, retention: Retention[Q, M, D]
+        self, spool: Spool[Q, M, D, Any], queue: Q, retention: Retention, before: Handler[M, D, Q] | None
     ) -> None:
         """Begin with nothing found."""
-        self._core = core
         self._spool = spool
+        self._core = spool._core  # noqa: SLF001  # one thing in several files
         self._queue = queue
         self._retention = retention
+        self._before = before
         self._found: Iterator[tuple[float, str]] = iter(())
         self._gone: list[str] = []
         self._failure: Err[Any] | None = None
@@ -129,7 +128,7 @@ class Expiry(Generic[Q, M, D]):
             )
             if isinstance(stat, Err) or stat.value.modified_at.timestamp() != written_at:
                 return Release()
-            return await (self._retention.before or _remove)(metadata, data)
+            return await (_remove if self._before is None else self._before)(metadata, data)
 
         answer = await handle(job, unless_changed)
         if isinstance(answer, Err):
@@ -146,13 +145,14 @@ class Expiring(Generic[Q, M, D]):
     """Applies a reader's retention every now and then, in a task of its nursery."""
 
     def __init__(
-        self, core: Core[Q, M, D, Any], spool: Spool[Q, M, D, Any], queue: Q, retention: Retention[Q, M, D]
+        self, spool: Spool[Q, M, D, Any], queue: Q, retention: Retention, before: Handler[M, D, Q] | None
     ) -> None:
         """Begin with nothing applied."""
-        self._core = core
         self._spool = spool
+        self._core = spool._core  # noqa: SLF001  # one thing in several files
         self._queue = queue
         self._retention = retention
+        self._before = before
         self._scope = anyio.CancelScope()
         self._begun = False
         self._finished = anyio.Event()
@@ -164,7 +164,7 @@ class Expiring(Generic[Q, M, D]):
             with self._scope:
                 while True:
                     elapsed = stopwatch()
-                    answer = await Expiry(self._core, self._spool, self._queue, self._retention).run()
+                    answer = await Expiry(self._spool, self._queue, self._retention, self._before).run()
                     if isinstance(answer, Err):
                         self._complain(answer.error)
                     await anyio.sleep(max(INTERVAL, SHARE * elapsed()))

@@ -3,46 +3,31 @@
 from __future__ import annotations
 
 import datetime
-import enum
-from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar, final
+from typing import final
 
 import msgspec
 
 from trio_multispool.durations import seconds, whole
 
-Q = TypeVar("Q", bound=enum.Enum)
-M = TypeVar("M")
-D = TypeVar("D")
-
 
 @final
-class Retention(msgspec.Struct, Generic[Q, M, D], frozen=True, kw_only=True):
+class Retention(msgspec.Struct, frozen=True, kw_only=True):
     """What a queue is not to keep: for `spool.reader(queue, retention=…)` and `spool.expire`. Nothing by default.
 
     - `max_age`: an entry goes whose metadata was written longer ago than this, in seconds or as a `timedelta`.
     - `max_count`: of more entries than so many, those go that are the oldest, by the same time.
-    - `before(metadata, data)`: an async function that is called with each entry before it goes, and answers as a
-      handler does: `Remove()` lets it go, `Release()` keeps it, `Save(queue)` puts it elsewhere. What it raises keeps
-      the entry, and passes through. Without it, entries are removed.
 
     Only what is available goes: not what waits, what somebody has, or what is in quarantine.
 
     Raises `ValueError` if neither is given, or one is negative, and `TypeError` for what is no duration or no number.
 
     ```python
-    async def archive(envelope: Envelope, data: DataFile[bytes]) -> Remove:
-        await store((await data.load()).unwrap())
-        return Remove()
-
-
-    Retention(max_age=timedelta(days=30), max_count=100_000, before=archive)
+    Retention(max_age=timedelta(days=30), max_count=100_000)
     ```
     """
 
     max_age: float | datetime.timedelta | None = None
     max_count: int | None = None
-    before: Callable[[M, Any], Awaitable[Any]] | None = None
 
     def __post_init__(self) -> None:
         """Check what was given."""
@@ -52,6 +37,3 @@ class Retention(msgspec.Struct, Generic[Q, M, D], frozen=True, kw_only=True):
         if self.max_age is None and self.max_count is None:
             message = "a retention says a max_age, or a max_count, or both"
             raise ValueError(message)
-        if self.before is not None and not callable(self.before):
-            message = f"before is an async function of an entry's metadata and data, not {self.before!r}"
-            raise TypeError(message)

@@ -541,14 +541,15 @@ class Spool(Generic[Q, M, D, A]):
             message = f"{entry!r} belongs to another spool than {self!r}"
             raise ValueError(message)
 
-    def reader(
+    def reader(  # noqa: PLR0913  # keyword arguments, each with a default
         self,
         queue: Q,
         *,
         poll_interval: float | datetime.timedelta = POLL_INTERVAL,
         limit_by: Callable[[M], str | int | bytes | None] | None = None,
         limit: int | None = None,
-        retention: Retention[Q, M, D] | None = None,
+        retention: Retention | None = None,
+        before_expiry: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]] | None = None,
     ) -> QueueReader[Q, M, D]:
         """Make a reader of a queue; put `async with` around it.
 
@@ -562,8 +563,9 @@ class Spool(Generic[Q, M, D, A]):
           `limit_by` is called in a worker thread, and must be quick. Entries for which it raises are limited together,
           as if they had one key, and the log says so once; a key of another type is a `TypeError` of the iteration.
         - `retention`: what the queue is not to keep. It is applied when the reader is entered, and then every minute
-          (or after twenty times what that takes), until it is stopped; see `Retention`. What its hook raises is raised
-          by the reader's block, which it cancels. Trouble of the operating system is logged, and it is tried again.
+          (or after twenty times what that takes), until it is stopped; see `expire`, which also tells of
+          `before_expiry`. What that raises is raised by the reader's block, which it cancels. Trouble of the operating
+          system is logged, and it is tried again.
 
         Raises `TypeError` if `queue` is none of the spool's, or only one of `limit_by` and `limit` is given, and
         `ValueError` for an interval that is not positive, and for a limit that is not from 1 to 1024.
@@ -580,13 +582,23 @@ class Spool(Generic[Q, M, D, A]):
         elif limit_by is not None or limit is not None:
             message = "limit_by= says of which entries, and limit= how many: one needs the other"
             raise TypeError(message)
-        expiring = None if retention is None else Expiring(self._core, self, queue, retention)
+        expiring = None if retention is None else Expiring(self, queue, retention, before_expiry)
         return QueueReader(self._core, queue, poll_interval=poll_interval, limiter=limiter, expiring=expiring)
 
-    async def expire(self, queue: Q, retention: Retention[Q, M, D]) -> Result[list[str], SaveError | ReleaseError]:
+    async def expire(
+        self,
+        queue: Q,
+        retention: Retention,
+        *,
+        before_expiry: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]] | None = None,
+    ) -> Result[list[str], SaveError | ReleaseError]:
         """Let go of what a queue is not to keep, once; return the names of the entries that went, in no order.
 
         For queues that have no reader, such as those of dead letters. (`multispool expire` does the same.)
+
+        `before_expiry(metadata, data)` is an async function that is called with each entry before it goes, and answers
+        as a handler does: `Remove()` lets it go, `Release()` keeps it, `Save(queue)` puts it elsewhere. What it raises
+        keeps the entry, and passes through. Without it, entries are removed.
 
         `Err`: a trouble of the operating system, or what the hook answered could not be stored (`Err(EncodingFailed)`,
         `Err(NameTaken)`, `Err(NotAdopted)`, `Err(OwnershipLost)`, `Err(SyncsRefused)`, `Err(DurabilityUnknown)`); what
@@ -601,7 +613,7 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         _ = self._core.check_queue(queue)
-        return await Expiry(self._core, self, queue, retention).run()
+        return await Expiry(self, queue, retention, before_expiry).run()
 
     def channel(
         self, queue: Q, *, max_entries: int | None = None

@@ -14,9 +14,11 @@ from trio_multispool import (
     CheckedOutEntry,
     Entry,
     Err,
+    Exponential,
     GiveUp,
     Json,
     MessagePack,
+    Missed,
     NameTaken,
     Ok,
     OutOfSpace,
@@ -25,6 +27,8 @@ from trio_multispool import (
     Remove,
     Reserve,
     ReservedName,
+    Retention,
+    Retry,
     RetryLater,
     Save,
     Spool,
@@ -32,9 +36,11 @@ from trio_multispool import (
     Stat,
     Unavailable,
     Use,
+    every,
 )
 
 if TYPE_CHECKING:
+    import datetime
     from typing import BinaryIO
 
     from trio_multispool import DataFile, Verdict
@@ -108,6 +114,22 @@ async def deliver(envelope: Envelope, data: DataFile[bytes]) -> Verdict[Mail, En
     return Remove() if envelope.attempts else Release()
 
 
+async def try_to_deliver(envelope: Envelope, data: DataFile[bytes]) -> Verdict[Mail, Envelope]:
+    """Handle an entry that may fail."""
+    assert_type(data.attempt, int)
+    return RetryLater(60, "busy") if envelope.attempts else GiveUp("gone")
+
+
+async def archive(envelope: Envelope, data: DataFile[bytes]) -> Remove | Release:
+    """Have a look before an entry goes."""
+    return Remove() if envelope.attempts and (await data.load()).unwrap() else Release()
+
+
+async def make(tick: datetime.datetime) -> tuple[Envelope, bytes]:
+    """Make the entry of a tick."""
+    return Envelope(str(tick)), b""
+
+
 async def use() -> None:
     """Use everything once."""
     spool = (await Spool.create("var/mail", MAIL)).unwrap()
@@ -152,6 +174,19 @@ async def use() -> None:
     assert_type((await entry.stat()).unwrap(), Stat)
     verdict = (await spool.with_entry(entry, deliver)).unwrap()
     assert_type(verdict, Save[Mail, Envelope] | Remove | Release | RetryLater | GiveUp)
+
+    kept = Retention(max_age=60)
+    async with spool.reader(
+        Mail.SEND, limit_by=lambda each: each.recipient, limit=4, retention=kept, before_expiry=archive
+    ) as reader:
+        retry = Retry(attempts=5, backoff=Exponential(first=1), on=(OSError, TimeoutError), dead_letter=Mail.FAILED)
+        (await reader.iter(try_to_deliver, retry=retry)).unwrap()
+    assert_type((await spool.expire(Mail.FAILED, kept, before_expiry=archive)).unwrap(), list[str])
+    use_once = Use("key", remember=60)
+    maybe = (await spool.enqueue_if_absent(Mail.SEND, envelope, b"", name=use_once)).unwrap()
+    assert_type(maybe, Entry[Mail, Envelope, bytes] | None)
+    _ = await every(spool, Mail.SEND, 60, lambda tick: (Envelope(str(tick)), b""), name="minutely", missed=Missed.ALL)
+    _ = await every(spool, Mail.SEND, 60, make, name="minutely")
 
     priorities = (await Spool.load("var/mail", PRIORITIES)).unwrap()
     _ = (await priorities.enqueue(Mail.SEND, envelope, ["one"], name=Reserve(3))).unwrap()

@@ -81,9 +81,8 @@ def expire(  # noqa: PLR0913  # what a person can say on the command line
                     output.complain(f"{data.name} is kept: {child.told(status)}")
                 return Release() if status else Remove()
 
-            answer = await opened.expire(
-                member(opened, queue), Retention(max_age=age, max_count=max_count, before=before)
-            )
+            retention = Retention(max_age=age, max_count=max_count)
+            answer = await opened.expire(member(opened, queue), retention, before_expiry=before)
             if isinstance(answer, Err):
                 raise Failure(said(answer.error), code_of(answer.error))
             gone.extend(answer.value)
