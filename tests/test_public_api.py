@@ -100,6 +100,7 @@ CHANGING = {
     "Spool.enqueue_many",
     "Spool.enqueue_if_absent",
     "Spool.expire",
+    "Spool.waiting",
     "Spool.reserve_name",
     "Spool.with_entry",
     "Spool.try_with_entry",

@@ -100,6 +100,24 @@ async def test_an_entry_that_waits_comes_when_it_is_due_and_not_before(path, wal
     assert state_of(path).faults() == []
 
 
+async def test_what_waits_can_be_listed_in_the_order_in_which_it_is_due(path, wall):
+    """With its time, in UTC; of one queue, and nothing that is available or in hand."""
+    spool = await quick_spool(path, now=wall)
+    assert (await spool.waiting(Mail.SEND)).unwrap() == []
+    for name, delay in (("b", 30), ("a", 60), ("c", 90)):
+        (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(name), not_before=delay)).unwrap()
+    (await spool.enqueue(Mail.RETRY, ANNE, b"", name=Use("d"), not_before=1)).unwrap()
+    (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("e"))).unwrap()
+    async with (await spool.entry(Mail.SEND, "c").unwrap().checkout(early=True)).unwrap():
+        found = (await spool.waiting(Mail.SEND)).unwrap()
+    assert found == [
+        (datetime.datetime.fromtimestamp(START + delay, datetime.UTC), spool.entry(Mail.SEND, name).unwrap())
+        for name, delay in (("b", 30), ("a", 60))
+    ]
+    with pytest.raises(TypeError):
+        await spool.waiting("send")
+
+
 @pytest.mark.parametrize(("backend", "number"), [("trio", 10_000), ("asyncio", 1_000)])
 def test_ten_thousand_entries_come_in_the_order_in_which_they_are_due(path, wall, backend, number):
     """Whatever the order in which they were enqueued, and before all that has not waited."""

@@ -18,6 +18,11 @@ LATEST: Final = datetime.datetime(2446, 1, 1, tzinfo=datetime.UTC).timestamp()
 """The last time that is taken: ext4's time stamps end in that year, and those of XFS later."""
 
 
+def aware(at: float) -> datetime.datetime:
+    """Return a time in seconds since 1970 as an aware `datetime` in UTC."""
+    return datetime.datetime.fromtimestamp(at, datetime.UTC)
+
+
 def due_at(not_before: NotBefore | None, now: Callable[[], float]) -> float | None:
     """Return until when an entry is to wait, in seconds since 1970; `None`: it need not wait.
 

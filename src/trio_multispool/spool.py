@@ -13,7 +13,7 @@ from trio_multispool._typing import TypeVar as TypeVarWithDefault
 from trio_multispool.channel import open_channel
 from trio_multispool.clock import time_ordered_names, wall_clock
 from trio_multispool.core import Core
-from trio_multispool.delays import due_at
+from trio_multispool.delays import aware, due_at
 from trio_multispool.durability import Durability
 from trio_multispool.enqueuing import Enqueuing, Item
 from trio_multispool.entry import Entry
@@ -332,6 +332,27 @@ class Spool(Generic[Q, M, D, A]):
         name = self._core.check_queue(queue)
         answer = await self._core.run("listing", lambda _before_commit: self._core.storage.names(name))
         return Ok([Entry(self, queue, found) for found in answer.value]) if isinstance(answer, Ok) else answer
+
+    async def waiting(self, queue: Q) -> Result[list[tuple[datetime.datetime, Entry[Q, M, D]]], Trouble]:
+        """List what waits for a queue, with when each is due, in UTC; what is due first comes first.
+
+        A hint, as `entries` is. To take one of them before it is due, use `entry.checkout(early=True)`. Raises
+        `TypeError` if `queue` is none of the spool's.
+
+        **Cancellation**: reads only; nothing changes.
+
+        ```python
+        for due_at, entry in (await spool.waiting(Mail.SEND)).unwrap():
+            print(entry.name, due_at)
+        ```
+        """
+        name = self._core.check_queue(queue)
+        answer = await self._core.run(
+            "listing of what waits", lambda _before_commit: sorted(self._core.storage.waiting(name))
+        )
+        if isinstance(answer, Err):
+            return answer
+        return Ok([(aware(due_at), Entry(self, queue, found)) for due_at, found in answer.value])
 
     async def enqueue(  # noqa: PLR0913  # keyword arguments, each with a default
         self,
