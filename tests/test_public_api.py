@@ -123,6 +123,7 @@ CHANGING = {
 }
 READING = {
     "Spool.entries",
+    "Spool.waiting",
     "Spool.checkouts_unsafe",
     "Entry.stat",
     "DirectEntry.contents",
