@@ -28,6 +28,7 @@ from trio_multispool import (
     Spool,
     Use,
 )
+from trio_multispool.storage import keys as keys_module
 from trio_multispool.storage.keys import LOOKED_AT_EACH_TIME
 
 if TYPE_CHECKING:
@@ -350,6 +351,23 @@ async def test_removing_needs_no_room(path, wall):
     await remove_all(spool)
     calls.mend()
     assert await enqueue(spool) == FINISHED
+
+
+async def test_a_name_may_be_had_forgotten_at_any_moment(path, wall, monkeypatch):
+    """By deleting its file, also in the middle of the removal."""
+    spool = await quick_spool(path, now=wall)
+    (await enqueue(spool)).unwrap()
+    how_long = keys_module._how_long
+
+    def deleted_after(*arguments: Any) -> Any:
+        found = how_long(*arguments)
+        (path / ".keys" / "order").unlink()
+        return found
+
+    monkeypatch.setattr(keys_module, "_how_long", deleted_after)
+    await remove_all(spool)
+    monkeypatch.undo()
+    assert isinstance(await enqueue(spool), Ok)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"remember":"long"}'])

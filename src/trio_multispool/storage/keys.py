@@ -108,7 +108,12 @@ def finishing(context: Context, name: str, *, locked: bool) -> Generator[tuple[N
 def _dated(context: Context, name: str, until: float, *, locked: bool) -> Generator[tuple[Need, ...]]:
     """Set the time until which a name is remembered; of a file that another user made, by making another one."""
     layout = context.layout
-    with opened(layout, KEYS, name) as (fd, found):
+    with contextlib.ExitStack() as stack:
+        try:
+            fd, found = stack.enter_context(opened(layout, KEYS, name))
+        except FileNotFoundError:  # somebody has just had it forgotten
+            yield ()
+            return
         file = OpenFile(layout, KEYS, name, fd, owned=False)
         try:
             file.set_modified(until)
