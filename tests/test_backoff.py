@@ -235,7 +235,12 @@ def test_whatever_an_exception_is_it_can_be_kept():
     assert failure_of(raised(Silly())).message.startswith("<no message")
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b'{"queue": 1}', b'{"queue":"q","spent":"two","attempts":[]}'])
+EMPTY = b'{"queue":"q","spent":3,"attempts":[]}'
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"[]", b'{"queue": 1}', b'{"queue":"q","spent":"two","attempts":[]}', EMPTY]
+)
 def test_a_history_that_cannot_be_read_is_none(raw):
     """As of all notes: no rule of an entry's life rests on it."""
     assert history_in({ATTEMPTS: msgspec.Raw(raw)}) is None

@@ -86,11 +86,12 @@ _DECODER: Final = msgspec.json.Decoder(History)
 
 
 def history_in(notes: dict[str, msgspec.Raw]) -> History | None:
-    """Return the history that the notes hold; none if there is none, or it cannot be read."""
+    """Return the history that the notes hold; none if there is none, or it cannot be read, or has no attempt in it."""
     try:
-        return _DECODER.decode(notes[ATTEMPTS]) if ATTEMPTS in notes else None
+        history = _DECODER.decode(notes[ATTEMPTS]) if ATTEMPTS in notes else None
     except msgspec.DecodeError:
         return None
+    return history if history is not None and history.attempts else None
 
 
 def encode_history(history: History) -> bytes:
