@@ -21,7 +21,7 @@ from helpers.children import Child, Parent, quick_directory
 from helpers.gates import breathe
 from helpers.spools import ANNE, START, Mail, load_spool, quick_spool, state_of
 from trio_multispool import Err, InvalidName, Missed, NameTaken, OutOfSpace, Use, every
-from trio_multispool.interval import MOST_LOOKED_AT
+from trio_multispool import interval as interval_module
 from trio_multispool.ticks import EPOCH, Ticks
 
 if TYPE_CHECKING:
@@ -167,8 +167,9 @@ async def test_the_first_tick_may_be_said(path, now, mock_clock):
     assert ticks_in(path) == [2.25, 3.25]
 
 
-async def test_of_many_processes_one_makes_the_entries(path, now, mock_clock):
+async def test_of_many_processes_one_makes_the_entries(path, now, mock_clock, monkeypatch):
     """The others stand by; `make` is called once for each tick."""
+    monkeypatch.setattr(interval_module, "STANDING_BY", 300.0)  # thousands of looks, otherwise
     calls: list[datetime.datetime] = []
 
     def counting(tick: datetime.datetime) -> tuple[Any, bytes]:
@@ -268,8 +269,10 @@ async def test_two_intervals_are_remembered_at_least(path, now, mock_clock):
     assert ticks_in(path) == [2]
 
 
-async def test_no_more_ticks_are_looked_for_than_anybody_would_wait_for(path, now, mock_clock):
+async def test_no_more_ticks_are_looked_for_than_anybody_would_wait_for(path, now, mock_clock, monkeypatch):
     """A second's interval, remembered for ever."""
+    most = 100
+    monkeypatch.setattr(interval_module, "MOST_LOOKED_AT", most)
     spool = await now.spool(path)
     looked: list[str] = []
     storage = spool._core.storage
@@ -277,7 +280,7 @@ async def test_no_more_ticks_are_looked_for_than_anybody_would_wait_for(path, no
     storage.reserve = lambda name, **how: looked.append(name) or reserve(name, **how)
     with trio.move_on_after(0.5):
         await every(spool, Mail.SEND, 1, make, name="t", memory=10**9)
-    assert MOST_LOOKED_AT <= len(looked) < MOST_LOOKED_AT + 10
+    assert most <= len(looked) < most + 10
 
 
 # Clocks

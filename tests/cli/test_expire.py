@@ -9,15 +9,19 @@ import time
 import pytest
 
 from helpers.spools import state_of
+from helpers.stores import enqueue, make_store
+from trio_multispool import Durability
 
 
 @pytest.fixture
-def three(multispool, spool):
+def three(spool):
     """Enqueue three entries, of three ages."""
+    store = make_store(spool, queues=("send", "failed"), durability=Durability.PROCESS)
     for number, name in enumerate("abc"):
-        multispool.done("put", spool, "failed", "-", "--name", name, input=name)
+        enqueue(store, "failed", name, b"{}", name.encode())
         old = time.time() - number * 86_400 - 60
         os.utime(spool / "failed" / name, (old, old))
+    store.close()
     return spool
 
 
