@@ -27,8 +27,9 @@ from trio_multispool.results import Err, Ok
 from trio_multispool.verdicts import Release, Remove, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
+    from trio_multispool.core import Core
     from trio_multispool.datafile import DataFile
     from trio_multispool.handling import Handler
     from trio_multispool.results import Result
@@ -141,18 +142,16 @@ class Expiry(Generic[Q, M, D]):
 
 
 @final
-class Expiring(Generic[Q, M, D]):
+class Expiring:
     """Applies a reader's retention every now and then, in a task of its nursery."""
 
     def __init__(
-        self, spool: Spool[Q, M, D, Any], queue: Q, retention: Retention, before: Handler[M, D, Q] | None
+        self, core: Core[Any, Any, Any, Any], queue: str, apply: Callable[[], Awaitable[Result[Any, Any]]]
     ) -> None:
-        """Begin with nothing applied."""
-        self._spool = spool
-        self._core = spool._core  # noqa: SLF001  # one thing in several files
+        """Begin with nothing applied; `apply` does so once."""
+        self._core = core
         self._queue = queue
-        self._retention = retention
-        self._before = before
+        self._apply = apply
         self._scope = anyio.CancelScope()
         self._begun = False
         self._finished = anyio.Event()
@@ -164,7 +163,7 @@ class Expiring(Generic[Q, M, D]):
             with self._scope:
                 while True:
                     elapsed = stopwatch()
-                    answer = await Expiry(self._spool, self._queue, self._retention, self._before).run()
+                    answer = await self._apply()
                     if isinstance(answer, Err):
                         self._complain(answer.error)
                     await anyio.sleep(max(INTERVAL, SHARE * elapsed()))
@@ -172,9 +171,8 @@ class Expiring(Generic[Q, M, D]):
             self._finished.set()
 
     def _complain(self, error: Exception) -> None:
-        queue = self._queue.value
-        fields = about(Event.NOT_EXPIRED, self._core.path, queue=queue, error=error)
-        _LOG.warning("the retention of queue %s was not applied: %s", queue, error, extra=fields)
+        fields = about(Event.NOT_EXPIRED, self._core.path, queue=self._queue, error=error)
+        _LOG.warning("the retention of queue %s was not applied: %s", self._queue, error, extra=fields)
 
     def poke(self) -> None:
         """End: the reader was stopped."""

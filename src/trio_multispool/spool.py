@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
@@ -603,7 +604,10 @@ class Spool(Generic[Q, M, D, A]):
         elif limit_by is not None or limit is not None:
             message = "limit_by= says of which entries, and limit= how many: one needs the other"
             raise TypeError(message)
-        expiring = None if retention is None else Expiring(self, queue, retention, before_expiry)
+        expiring = None
+        if retention is not None:
+            expiry = functools.partial(self.expire, queue, retention, before_expiry=before_expiry)
+            expiring = Expiring(self._core, name, expiry)
         return QueueReader(self._core, queue, poll_interval=poll_interval, limiter=limiter, expiring=expiring)
 
     async def expire(
