@@ -1,12 +1,11 @@
 """`multispool enqueue-at`: enqueue what is to wait until a time."""
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath, TrustFileSystem
-from trio_multispool.cli.put import put
+from trio_multispool.cli.put import Files, Meta, MetaJson, Name, put
 
 
 def enqueue_at(  # noqa: PLR0913  # what a person can say on the command line
@@ -20,25 +19,10 @@ def enqueue_at(  # noqa: PLR0913  # what a person can say on the command line
         ),
     ],
     /,
-    *files: Annotated[
-        Path,
-        Parameter(
-            name="FILE",
-            required=True,
-            allow_leading_hyphen=True,  # for `-` itself
-            help="Files, each of which becomes the data of an entry; `-` is standard input.",
-        ),
-    ],
-    meta: Annotated[
-        list[str] | None, Parameter(name="--meta", negative="", help="A member of the metadata, as of `put`.")
-    ] = None,
-    meta_json: Annotated[
-        str | None, Parameter(name="--meta-json", help="The metadata as JSON, stored as it is; `{}` unless given.")
-    ] = None,
-    name: Annotated[
-        str | None,
-        Parameter(name="--name", help="The entry's name, for a single file; made from the time unless given."),
-    ] = None,
+    *files: Files,
+    meta: Meta = None,
+    meta_json: MetaJson = None,
+    name: Name = None,
     as_json: AsJson = False,
     trust_file_system: TrustFileSystem = False,
 ) -> int:

@@ -30,34 +30,41 @@ _LARGE = 64 << 20
 """From how many bytes on a single file is worth a bar."""
 
 
+Files = Annotated[
+    Path,
+    Parameter(
+        name="FILE",
+        required=True,
+        allow_leading_hyphen=True,  # for `-` itself
+        help="Files, each of which becomes the data of an entry; `-` is standard input.",
+    ),
+]
+Meta = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--meta",
+        negative="",
+        help=_META_HELP,
+    ),
+]
+MetaJson = Annotated[
+    str | None, Parameter(name="--meta-json", help="The metadata as JSON, stored as it is; `{}` unless given.")
+]
+Name = Annotated[
+    str | None,
+    Parameter(name="--name", help="The entry's name, for a single file; made from the time unless given."),
+]
+"""What `put` and `enqueue-at` have in common."""
+
+
 def put(  # noqa: PLR0913  # what a person can say on the command line
     spool: SpoolPath,
     queue: QueueName,
     /,
-    *files: Annotated[
-        Path,
-        Parameter(
-            name="FILE",
-            required=True,
-            allow_leading_hyphen=True,  # for `-` itself
-            help="Files, each of which becomes the data of an entry; `-` is standard input.",
-        ),
-    ],
-    meta: Annotated[
-        list[str] | None,
-        Parameter(
-            name="--meta",
-            negative="",
-            help=_META_HELP,
-        ),
-    ] = None,
-    meta_json: Annotated[
-        str | None, Parameter(name="--meta-json", help="The metadata as JSON, stored as it is; `{}` unless given.")
-    ] = None,
-    name: Annotated[
-        str | None,
-        Parameter(name="--name", help="The entry's name, for a single file; made from the time unless given."),
-    ] = None,
+    *files: Files,
+    meta: Meta = None,
+    meta_json: MetaJson = None,
+    name: Name = None,
     delay: Annotated[
         str | None,
         Parameter(name="--delay", help="Let the entries wait so long before anybody gets them: `90`, `10m`, `2d`."),
