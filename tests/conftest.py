@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from helpers.spools import Wall
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -36,6 +38,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("trio") is not None:
             message = f"{item.nodeid}: a test is run by pytest-trio (`trio`) or by AnyIO (`anyio`), not by both"
             raise pytest.UsageError(message)
+
+
+@pytest.fixture
+def wall() -> Wall:
+    """Stop the wall clock."""
+    return Wall()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from helpers.calls import FailingCalls
 from helpers.children import Child, Parent, quick_directory
 from helpers.processes import run_python
-from helpers.spools import ANNE, START, Mail, Wall, load_spool, quick_spool, state_of
+from helpers.spools import ANNE, START, Mail, load_spool, quick_spool, state_of
 from trio_multispool import (
     EntryBusy,
     Err,
@@ -40,12 +40,6 @@ pytestmark = pytest.mark.anyio
 HOUR = datetime.timedelta(hours=1)
 ORDER = Use("order", remember=HOUR)
 FINISHED = Err(NameTaken("order", finished=True))
-
-
-@pytest.fixture
-def wall() -> Wall:
-    """Stop the clock."""
-    return Wall()
 
 
 @pytest.fixture

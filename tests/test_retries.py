@@ -48,12 +48,6 @@ THREE = Retry(attempts=3, backoff=PLAIN, dead_letter=Mail.FAILED)
 
 
 @pytest.fixture
-def wall() -> Wall:
-    """Stop the clock."""
-    return Wall()
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> Iterator[Path]:
     """Say where the spool is to be."""
     with quick_directory(tmp_path) as directory:

@@ -15,7 +15,7 @@ import trio
 
 from helpers.calls import WithoutSyncs
 from helpers.children import quick_directory
-from helpers.spools import ANNE, BERT, START, Mail, Wall, load_spool, make_spool, quick_spool, state_of
+from helpers.spools import ANNE, BERT, START, Mail, load_spool, make_spool, quick_spool, state_of
 from trio_multispool import (
     EntryNotFound,
     Err,
@@ -40,12 +40,6 @@ if TYPE_CHECKING:
     from trio_multispool.storage.syscalls import Notifier
 
 QUICK = 0.005
-
-
-@pytest.fixture
-def wall() -> Wall:
-    """Stop the clock."""
-    return Wall()
 
 
 @pytest.fixture
