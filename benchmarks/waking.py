@@ -37,8 +37,8 @@ import anyio
 from common import DATA, NOTES, Note, Queue, machine
 
 from trio_multispool import Durability, Spool
-from trio_multispool.activity import Activity
-from trio_multispool.storage.syscalls import SystemCalls
+from trio_multispool.session.changes import Activity
+from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator

@@ -11,7 +11,7 @@ from helpers.children import quick_directory
 from helpers.killing import copied, kill_at_every_call
 from helpers.spools import state_of
 from helpers.stores import OPERATIONS, QUEUES
-from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.directory.store import DirectoryStorage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

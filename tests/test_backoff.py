@@ -10,7 +10,7 @@ import pytest
 
 from helpers.spools import Mail
 from trio_multispool import Exponential, GiveUp, Retry, RetryLater
-from trio_multispool.attempts import (
+from trio_multispool.model.attempts import (
     ATTEMPTS,
     KEPT,
     LONGEST_TEXT,

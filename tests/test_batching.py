@@ -15,8 +15,11 @@ import pytest
 import trio
 
 from helpers.gates import breathe
-from trio_multispool import Err, Ok, TooManyOpenFiles, batching, hop, threads
-from trio_multispool.batching import LARGEST_BATCH, Batches
+from trio_multispool import Err, Ok, TooManyOpenFiles
+from trio_multispool.threads import batches as batching
+from trio_multispool.threads import pool as threads
+from trio_multispool.threads import transaction as hop
+from trio_multispool.threads.batches import LARGEST_BATCH, Batches
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -497,7 +500,7 @@ async def test_an_interrupt_of_one_that_is_pending_keeps_nobody(
         nursery.start_soon(settling.settle, "first")
         await settling.begun()
         with monkeypatch.context() as patched:
-            patched.setattr("trio_multispool.batching.anyio.Event", _Interrupted)
+            patched.setattr("trio_multispool.threads.batches.anyio.Event", _Interrupted)
             with pytest.raises(KeyboardInterrupt):
                 await settling.settle("interrupted", insist=insist)
         nursery.start_soon(settling.settle, "other")

@@ -25,7 +25,7 @@ from trio_multispool import (
     StorageFailure,
     TooManyOpenFiles,
 )
-from trio_multispool.ends import ROOM_INTERVAL
+from trio_multispool.spool.channel_ends import ROOM_INTERVAL
 
 on_both = pytest.mark.anyio
 MESSAGE = (ANNE, b"Hello")

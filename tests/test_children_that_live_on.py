@@ -14,7 +14,7 @@ from helpers.children import Child
 from helpers.spools import state_of
 from helpers.stores import QUEUES, claim, enqueue, make_store, try_claim
 from trio_multispool import Unavailable
-from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.protocol import Recovered
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def test_a_child_forked_at_any_call_keeps_nothing_of_its_parent(path, operation)
 
         from helpers.stores import OPERATIONS
         from helpers.syscalls import ForkingCalls
-        from trio_multispool.storage.directory import DirectoryStorage
+        from trio_multispool.storage.directory.store import DirectoryStorage
 
         prepare, perform = OPERATIONS[operation]
         calls = ForkingCalls()
@@ -96,7 +96,7 @@ def test_a_program_that_an_owner_starts_has_none_of_its_locks(path, how):
         import sys
 
         from helpers.stores import claim
-        from trio_multispool.storage.directory import DirectoryStorage
+        from trio_multispool.storage.directory.store import DirectoryStorage
 
         storage = DirectoryStorage.open_unsafe(path)
         claims = {name: claim(storage, "send", name) for name in ("released", "orphaned")}
@@ -138,7 +138,7 @@ def test_a_grandchild_keeps_nothing_of_its_dead_parent(path):
         import signal
 
         from helpers.stores import claim
-        from trio_multispool.storage.directory import DirectoryStorage
+        from trio_multispool.storage.directory.store import DirectoryStorage
 
         storage = DirectoryStorage.open_unsafe(path)
         mine = claim(storage, "send", "parents")
@@ -237,8 +237,8 @@ def test_workers_of_multiprocessing_that_are_forked_while_threads_take_locks_wor
         import warnings
 
         from helpers.stores import claim, save
-        from trio_multispool.storage.directory import DirectoryStorage
-        from trio_multispool.storage.locks import _table
+        from trio_multispool.storage.directory.disk.locks import _table
+        from trio_multispool.storage.directory.store import DirectoryStorage
 
         warnings.simplefilter("ignore", DeprecationWarning)  # a fork with threads is what is tested
         stop = threading.Event()

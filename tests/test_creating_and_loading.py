@@ -34,7 +34,7 @@ from trio_multispool import (
     Use,
     WorldWritable,
 )
-from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.testing import strict_order
 
 if TYPE_CHECKING:

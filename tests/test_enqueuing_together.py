@@ -35,7 +35,7 @@ from trio_multispool import (
     SyncsRefused,
     Use,
 )
-from trio_multispool.enqueuing import LARGEST_IN_BATCH
+from trio_multispool.entries.enqueue import LARGEST_IN_BATCH
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -32,7 +32,7 @@ from trio_multispool import (
     UnreadableEntry,
     errors,
 )
-from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.directory.store import DirectoryStorage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -49,7 +49,7 @@ from trio_multispool import (
     Use,
     errors,
 )
-from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.directory.store import DirectoryStorage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -322,7 +322,7 @@ def test_a_process_that_runs_out_of_descriptors_keeps_what_it_has(path):
 
         from helpers.stores import claim
         from trio_multispool import TooManyOpenFiles
-        from trio_multispool.storage.directory import DirectoryStorage
+        from trio_multispool.storage.directory.store import DirectoryStorage
 
         storage = DirectoryStorage.open(path, ["send"])
         names = storage.names("send")
@@ -366,7 +366,7 @@ def test_data_that_is_larger_than_files_may_be_is_refused_and_undone(path):
 
         from helpers.stores import claim, enqueue, replace_data
         from trio_multispool import OutOfSpace
-        from trio_multispool.storage.directory import DirectoryStorage
+        from trio_multispool.storage.directory.store import DirectoryStorage
 
         storage = DirectoryStorage.open(path, ["send"])
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

@@ -30,7 +30,7 @@ from trio_multispool import (
     WorldWritable,
     activity,
 )
-from trio_multispool.storage.syscalls import SystemCalls
+from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
 if TYPE_CHECKING:
     from pathlib import Path

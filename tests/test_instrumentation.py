@@ -22,7 +22,6 @@ from trio_multispool import (
     Spool,
     Use,
 )
-from trio_multispool.hooks import Hooks
 from trio_multispool.instrumentation import (
     CheckedOut,
     Enqueued,
@@ -36,6 +35,7 @@ from trio_multispool.instrumentation import (
     Waited,
     Working,
 )
+from trio_multispool.session.hooks import Hooks
 
 both_backends = pytest.mark.anyio
 

@@ -21,8 +21,8 @@ from helpers.children import Child, Parent, quick_directory
 from helpers.gates import breathe
 from helpers.spools import ANNE, START, Mail, load_spool, quick_spool, state_of
 from trio_multispool import Err, InvalidName, Missed, NameTaken, OutOfSpace, Use, every
-from trio_multispool import interval as interval_module
-from trio_multispool.ticks import EPOCH, Ticks
+from trio_multispool.model.ticks import EPOCH, Ticks
+from trio_multispool.spool import every as interval_module
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -401,7 +401,8 @@ def make_entries(parent: Parent, path: str) -> None:
     import trio
 
     from helpers.spools import ANNE, Mail, load_spool
-    from trio_multispool import Missed, every, interval
+    from trio_multispool import Missed, every
+    from trio_multispool.spool import every as interval
 
     interval.CLOCK_INTERVAL = interval.STANDING_BY = 0.002  # type: ignore[misc]  # the test's clock is quick
     clock = pathlib.Path(path, ".clock")

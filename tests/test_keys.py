@@ -28,8 +28,8 @@ from trio_multispool import (
     Spool,
     Use,
 )
-from trio_multispool.storage import keys as keys_module
-from trio_multispool.storage.keys import LOOKED_AT_EACH_TIME
+from trio_multispool.storage.directory import remembered as keys_module
+from trio_multispool.storage.directory.remembered import LOOKED_AT_EACH_TIME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

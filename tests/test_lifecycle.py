@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from trio_multispool.lifecycle import STEPS, Commit, IllegalStepError, Operation, State, next_state
+from trio_multispool.model.lifecycle import STEPS, Commit, IllegalStepError, Operation, State, next_state
 
 TABLE = {
     Operation.ENQUEUE: ({State.NOTHING}, State.AVAILABLE, Commit.MOVE),

@@ -18,8 +18,8 @@ from helpers.children import Child, Parent, quick_directory
 from helpers.gates import breathe
 from helpers.spools import Envelope, Mail, Wall, load_spool, quick_spool, state_of
 from trio_multispool import Err, Release, Remove, Save, Use
-from trio_multispool import activity as activity_module
-from trio_multispool import limiting as limiting_module
+from trio_multispool.entries import key_limits as limiting_module
+from trio_multispool.session import changes as activity_module
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

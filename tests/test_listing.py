@@ -13,8 +13,9 @@ import pytest
 
 from helpers.spools import Mail, load_spool, put, quick_spool, state_of
 from helpers.stores import nothing
-from trio_multispool import Ok, listing
-from trio_multispool.listing import MOST_DOUBLINGS, TRIES_AT_A_TIME, Given, Listing, NothingLeft, Question
+from trio_multispool import Ok
+from trio_multispool.reader import candidates as listing
+from trio_multispool.reader.candidates import MOST_DOUBLINGS, TRIES_AT_A_TIME, Given, Listing, NothingLeft, Question
 
 if TYPE_CHECKING:
     from pathlib import Path

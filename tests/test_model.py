@@ -23,14 +23,14 @@ STANDS_FOR = {
     "locks.lock_new",
     "locks.lock_or_reserve",
     "locks.Lock.release",
-    "reserving.reserve",
-    "reserving.enqueue_together",
-    "reserving.give_up",
-    "reserving.clear_leftovers",
-    "settling.claim",
-    "settling.save",
-    "settling.release",
-    "settling.remove",
+    "enqueue.reserve",
+    "enqueue.enqueue_together",
+    "enqueue.give_up",
+    "enqueue.clear_leftovers",
+    "settle.claim",
+    "settle.save",
+    "settle.release",
+    "settle.remove",
     "recovery.recover",
     "recovery.sweep",
     "recovery.recover_name",
@@ -48,8 +48,8 @@ def names_in_comments(text):
 def is_defined(name):
     """Tell whether a dotted name is a function, a class or a method of a module of the storage package."""
     module, *path = name.split(".")
-    source = STORAGE / f"{module}.py"
-    if not source.is_file():
+    source = next(STORAGE.rglob(f"{module}.py"), None)
+    if source is None:
         return False
     inside = ast.parse(source.read_text()).body
     for part in path:

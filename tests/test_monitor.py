@@ -272,8 +272,8 @@ async def test_a_reservation_that_is_being_made_is_looked_at_again(path, autojum
 
 async def test_what_moves_without_a_lock_shows_and_is_not_reported(path):
     """`claims_unsafe` and `direct` need no lock: two looks that differ say that somebody is at work."""
-    from trio_multispool.storage import examining
-    from trio_multispool.storage.traces import Holder
+    from trio_multispool.storage.directory import examine as examining
+    from trio_multispool.storage.findings import Holder
 
     store = make_store(path)
     enqueue(store, "failed", "a")
@@ -305,7 +305,7 @@ async def test_later_checks_of_a_watch_read_only_metadata_that_is_new(path):
         monitor = Monitor(spool, clock=lambda: late)
         first = (await monitor._look(None)).unwrap()
         assert first == [Undecodable("a", QUEUE)]
-        from trio_multispool.monitor.confirming import Past
+        from trio_multispool.monitor.examiner import Past
 
         calls.made.clear()
         assert (await monitor._look(Past(late, tuple(first)))).unwrap() == first

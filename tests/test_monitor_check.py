@@ -18,7 +18,7 @@ from trio_multispool.monitor import (
     Undecodable,
 )
 from trio_multispool.monitor.check import RESERVING, check, may_be_newborn, problems_of
-from trio_multispool.storage.layout import (
+from trio_multispool.storage.directory.disk.layout import (
     CHECKOUT,
     DATA,
     NOTES,
@@ -28,7 +28,7 @@ from trio_multispool.storage.layout import (
     TEMPORARY,
     directory_of,
 )
-from trio_multispool.storage.traces import Dir, Foreign, Holder, Kind, Temporary, Trace, Traces
+from trio_multispool.storage.findings import Dir, Foreign, Holder, Kind, Temporary, Trace, Traces
 
 NOW = 1_000_000.0
 SEND, RETRY, OUT, ASIDE = (

@@ -307,9 +307,9 @@ def _killed_repairs(parent, base, kind) -> None:
     from trio_multispool import Durability
     from trio_multispool.clock import wall_clock
     from trio_multispool.monitor import Limits
-    from trio_multispool.monitor.confirming import Examiner
+    from trio_multispool.monitor.examiner import Examiner
     from trio_multispool.monitor.repairs import repair
-    from trio_multispool.storage.directory import DirectoryStorage
+    from trio_multispool.storage.directory.store import DirectoryStorage
 
     plant, expected = DAMAGE[kind]
     judge = lambda _queue, raw: None if raw.endswith(b"}") else "it is torn"  # noqa: E731

@@ -12,8 +12,8 @@ from helpers.gates import Gate, Gates
 from helpers.operations import CHANGING, OPERATIONS, Operation, ordered, states
 from helpers.spools import ANNE, Mail, make_spool, put, state_of
 from trio_multispool import Ok, Spool
-from trio_multispool.hop import Transaction
-from trio_multispool.supply import Supply
+from trio_multispool.reader.prefetch import Supply
+from trio_multispool.threads.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -28,7 +28,7 @@ from helpers.stores import (
 )
 from helpers.syscalls import Interleaved
 from trio_multispool import EntryBusy, Err, NameTaken, Ok, OwnershipLost, Unavailable, Use
-from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.protocol import Recovered
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def storage(path: Path) -> Iterator[DirectoryStorage]:
 def owner(parent, path, queue, name) -> None:
     """Check an entry out and keep it; release it when told to."""
     from helpers.stores import claim
-    from trio_multispool.storage.directory import DirectoryStorage
+    from trio_multispool.storage.directory.store import DirectoryStorage
 
     storage = DirectoryStorage.open_unsafe(path)
     claimed = claim(storage, queue, name)
@@ -172,7 +172,7 @@ def test_a_reservation_lives_as_long_as_its_process(path, storage):
     """A reserved name is busy while its process lives, and free when it is dead."""
 
     def reserve(parent, path) -> None:
-        from trio_multispool.storage.directory import DirectoryStorage
+        from trio_multispool.storage.directory.store import DirectoryStorage
 
         storage = DirectoryStorage.open_unsafe(path)
         reservation = storage.reserve("b")

@@ -30,7 +30,7 @@ from trio_multispool import (
     TooManyOpenFiles,
     Use,
 )
-from trio_multispool.names import invalid_name
+from trio_multispool.model.names import invalid_name
 
 pytestmark = pytest.mark.anyio
 

@@ -25,7 +25,7 @@ from trio_multispool import (
     StorageFailure,
     SyncsRefused,
 )
-from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.directory.store import DirectoryStorage
 
 pytestmark = pytest.mark.anyio
 

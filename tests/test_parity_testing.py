@@ -6,7 +6,7 @@ import pytest
 
 from helpers.spools import ANNE, MAIL, Envelope, Mail, names_in, quick_spool
 from trio_multispool import Spoolable
-from trio_multispool.names import invalid_name
+from trio_multispool.model.names import invalid_name
 from trio_multispool.testing import LexicographicTimeOrder, strict_order
 
 pytestmark = pytest.mark.anyio

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from trio_multispool.activity import (
+from trio_multispool.session.changes import (
     BUSY_LISTING_SHARE,
     FIRST_BUSY_WAIT,
     FIRST_WAIT,

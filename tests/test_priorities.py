@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from helpers.naming import made_by_threads
 from helpers.spools import ANNE, Envelope, Mail, names_in, quick_spool, state_of
 from trio_multispool import Prioritized, Release, Remove, Reserve, Spoolable, TimeOrdered, Use, prioritized_names
-from trio_multispool import listing as listing_module
-from trio_multispool.generators import makes_none_twice, sorts_last, time_ordered_name
-from trio_multispool.listing import LISTINGS_OF_WORK
-from trio_multispool.names import invalid_name
+from trio_multispool.model.generators import makes_none_twice, sorts_last, time_ordered_name
+from trio_multispool.model.names import invalid_name
+from trio_multispool.reader import candidates as listing_module
+from trio_multispool.reader.candidates import LISTINGS_OF_WORK
 
 if TYPE_CHECKING:
     from collections.abc import Callable

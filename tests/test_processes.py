@@ -53,7 +53,7 @@ def claim_with_threads(parent, path, reports, worker) -> None:
 
     from helpers.stores import nothing
     from trio_multispool import Durability, Unavailable
-    from trio_multispool.storage.directory import DirectoryStorage
+    from trio_multispool.storage.directory.store import DirectoryStorage
 
     def work(number: int) -> None:
         with open(f"{reports}/{worker}-{number}", "w") as report:
@@ -126,7 +126,7 @@ def test_entries_that_killed_workers_held_are_claimed_once_more_and_no_others(pa
 
     def work_until_killed(parent, path, report) -> None:
         from trio_multispool import Durability
-        from trio_multispool.storage.directory import DirectoryStorage
+        from trio_multispool.storage.directory.store import DirectoryStorage
 
         storage = DirectoryStorage.open(path, ["send", "retry"], durability=Durability.PROCESS)
         parent.say("ready")
@@ -223,7 +223,7 @@ def produce(parent, path, first) -> None:
     """Enqueue every second of 500 entries."""
     from helpers.stores import enqueue
     from trio_multispool import Durability
-    from trio_multispool.storage.directory import DirectoryStorage
+    from trio_multispool.storage.directory.store import DirectoryStorage
 
     storage = DirectoryStorage.open(path, ["send"], durability=Durability.PROCESS)
     for number in range(first, 500, 2):

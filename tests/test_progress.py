@@ -12,8 +12,8 @@ import pytest
 from helpers.calls import FailingCalls
 from helpers.spools import ANNE, Mail, load_spool, put, quick_spool, state_of
 from trio_multispool import Ok, OutOfSpace, OwnershipLost, Remove, Save
-from trio_multispool.notes import LONGEST_MESSAGE, Progress, encode_progress
-from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.model.notes import LONGEST_MESSAGE, Progress, encode_progress
+from trio_multispool.storage.directory.store import DirectoryStorage
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,7 +22,7 @@ from helpers.processes import run_python
 from helpers.spools import ANNE, MAIL, Envelope, Mail, load_spool, names_in, put, quick_spool, snapshot, state_of
 from helpers.stores import claim, make_store
 from trio_multispool import Err, Ok, ReadOnlySpool, Remove, Save, Spool
-from trio_multispool.storage.syscalls import SystemCalls
+from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

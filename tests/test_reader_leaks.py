@@ -23,7 +23,8 @@ import pytest
 import trio_multispool
 from helpers.gates import Gate, breathe
 from helpers.spools import ANNE, Mail, make_spool, put, quick_spool, state_of
-from trio_multispool import Durability, Ok, QueueReader, Release, threads
+from trio_multispool import Durability, Ok, QueueReader, Release
+from trio_multispool.threads import pool as threads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

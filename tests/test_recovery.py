@@ -27,7 +27,7 @@ from helpers.stores import (
 )
 from helpers.syscalls import Interleaved
 from trio_multispool import Durability, EntryBusy, EntryNotFound, NameTaken, StorageFailure, SyncsRefused
-from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.protocol import Recovered
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def executioner(parent, path, operation) -> None:
 
     from helpers.stores import OPERATIONS
     from helpers.syscalls import KillingCalls
-    from trio_multispool.storage.directory import DirectoryStorage
+    from trio_multispool.storage.directory.store import DirectoryStorage
 
     prepare, perform = OPERATIONS[operation]
 
@@ -137,7 +137,7 @@ def test_a_half_made_enqueue_is_collected(path):
 
     def hold(parent, path) -> None:
         from helpers.stores import OLD, writing
-        from trio_multispool.storage.directory import DirectoryStorage
+        from trio_multispool.storage.directory.store import DirectoryStorage
 
         def wait() -> None:
             parent.say("about to commit")
@@ -168,7 +168,7 @@ def test_recovery_does_not_touch_what_a_live_process_is_writing(path):
 
     def write(parent, path) -> None:
         from helpers.stores import NEW, nothing, writing
-        from trio_multispool.storage.directory import DirectoryStorage
+        from trio_multispool.storage.directory.store import DirectoryStorage
 
         def wait() -> None:
             parent.say("about to commit")
@@ -230,7 +230,7 @@ def test_recovery_is_idempotent(path):
 
 def recoverer(parent, path) -> None:
     """Recover and sweep when told to, and tell what was done."""
-    from trio_multispool.storage.directory import DirectoryStorage
+    from trio_multispool.storage.directory.store import DirectoryStorage
 
     storage = DirectoryStorage.open_unsafe(path)
     parent.say("ready")
@@ -490,7 +490,7 @@ def test_a_killed_recovery_is_finished_by_the_next(path):
 
         from helpers.stores import claim, enqueue
         from helpers.syscalls import KillingCalls
-        from trio_multispool.storage.directory import DirectoryStorage
+        from trio_multispool.storage.directory.store import DirectoryStorage
 
         killed, n = True, 0
         while killed:

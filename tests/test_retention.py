@@ -16,8 +16,8 @@ from helpers.children import quick_directory
 from helpers.gates import breathe
 from helpers.spools import ANNE, Mail, Wall, load_spool, quick_spool, state_of
 from trio_multispool import AccessDenied, Err, Ok, OutOfSpace, Release, Remove, Retention, Save, Use
-from trio_multispool import expiring as expiring_module
 from trio_multispool.events import Event
+from trio_multispool.spool import retention as expiring_module
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

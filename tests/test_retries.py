@@ -31,11 +31,11 @@ from trio_multispool import (
     Spool,
     Use,
 )
-from trio_multispool.attempts import History, history_in
 from trio_multispool.clock import this_process
 from trio_multispool.events import Event
 from trio_multispool.instrumentation import AttemptFailed
-from trio_multispool.notes import decode_notes
+from trio_multispool.model.attempts import History, history_in
+from trio_multispool.model.notes import decode_notes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

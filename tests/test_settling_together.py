@@ -10,8 +10,8 @@ import pytest
 from helpers.calls import FailingCalls
 from helpers.stores import DATA, NEW, OLD, QUEUES, claim, enqueue, nothing, read_data
 from trio_multispool import Durability, DurabilityUnknown, OutOfSpace, OwnershipLost, StorageFailure, SyncsRefused
-from trio_multispool.lifecycle import State
-from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.model.lifecycle import State
+from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.protocol import Releasing, Removing, Saving
 
 if TYPE_CHECKING:

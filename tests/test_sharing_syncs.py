@@ -12,10 +12,17 @@ import pytest
 from helpers.calls import FailingCalls
 from helpers.stores import OLD, QUEUES, enqueue, nothing, writing
 from trio_multispool import StorageFailure
-from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.directory.store import DirectoryStorage
+from trio_multispool.storage.directory.syncs.queue import SyncQueue
+from trio_multispool.storage.directory.syncs.whole import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    NOTICEABLE,
+    SMALLEST,
+    TRUSTED,
+    Pace,
+)
 from trio_multispool.storage.protocol import Enqueueing
-from trio_multispool.storage.syncfs import FIRST_PAUSE, LONGEST_PAUSE, NOTICEABLE, SMALLEST, TRUSTED, Pace
-from trio_multispool.storage.syncqueue import SyncQueue
 
 if TYPE_CHECKING:
     from collections.abc import Collection

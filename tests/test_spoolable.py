@@ -9,7 +9,7 @@ import pytest
 
 from helpers.spools import MAIL, Envelope, Mail
 from trio_multispool import Bytes, InvalidName, Json, MessagePack, Spoolable, Text
-from trio_multispool.spoolable import queue_names
+from trio_multispool.model.spoolable import queue_names
 from trio_multispool.testing import LexicographicTimeOrder
 
 

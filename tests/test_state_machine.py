@@ -33,7 +33,7 @@ from trio_multispool import (
     Unavailable,
     Use,
 )
-from trio_multispool.lifecycle import State
+from trio_multispool.model.lifecycle import State
 from trio_multispool.storage.protocol import Recovered
 from trio_multispool.testing import strict_order
 

@@ -17,7 +17,7 @@ from helpers.outcomes import DONE, SEND, found
 from helpers.spools import state_of
 from helpers.stores import DATA, OLD, OPERATIONS, QUEUES, enqueue, try_claim
 from trio_multispool import EntryBusy, NameTaken, Unavailable
-from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.directory.store import DirectoryStorage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,7 @@ def sleeper(parent, base, operation) -> None:
     from helpers.stores import OPERATIONS, make_store
     from helpers.syscalls import StoppingCalls
     from trio_multispool import SpoolError
-    from trio_multispool.storage.directory import DirectoryStorage
+    from trio_multispool.storage.directory.store import DirectoryStorage
 
     prepare, perform = OPERATIONS[operation]
 

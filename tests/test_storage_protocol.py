@@ -36,8 +36,8 @@ from trio_multispool import (
     SpoolError,
     Unavailable,
 )
-from trio_multispool.lifecycle import Operation, Place, State
-from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.model.lifecycle import Operation, Place, State
+from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.protocol import Item, NotDue, Recovered
 
 if TYPE_CHECKING:

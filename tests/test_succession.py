@@ -27,9 +27,9 @@ from trio_multispool import (
     TooManyOpenFiles,
     intake,
 )
-from trio_multispool.listing import Given
-from trio_multispool.storage.directory import DirectoryStorage
-from trio_multispool.succession import Succession
+from trio_multispool.reader.candidates import Given
+from trio_multispool.reader.next_job import Succession
+from trio_multispool.storage.directory.store import DirectoryStorage
 
 if TYPE_CHECKING:
     from collections.abc import Callable

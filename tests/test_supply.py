@@ -19,7 +19,7 @@ from helpers.gates import Gate, breathe
 from helpers.processes import run_python
 from helpers.spools import MAIL, Envelope, Mail, make_spool, names_in, put, quick_spool, state_of
 from trio_multispool import Err, Json, Ok, Release, Remove, Save, Spoolable, TooManyOpenFiles
-from trio_multispool.storage.locks import MOST_LOCKS_AT_A_TIME, locks_at_a_time
+from trio_multispool.storage.directory.disk.locks import MOST_LOCKS_AT_A_TIME, locks_at_a_time
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ import trio
 from helpers.forks import in_a_fork
 from helpers.gates import Gate
 from helpers.spools import ANNE, Mail, names_in, quick_spool
-from trio_multispool import threads
+from trio_multispool.threads import pool as threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

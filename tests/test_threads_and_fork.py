@@ -15,7 +15,7 @@ from helpers.children import Child
 from helpers.spools import ANNE, BERT, Mail, load_spool, make_spool, names_in, put, state_of
 from helpers.stores import QUEUES, claim, enqueue, make_store, try_claim
 from trio_multispool import Err, Ok, Remove, Unavailable, Use
-from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.protocol import Recovered
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def test_a_forked_child_does_not_drop_the_locks_of_its_parent(path):
         import os
 
         from helpers.stores import claim
-        from trio_multispool.storage.directory import DirectoryStorage
+        from trio_multispool.storage.directory.store import DirectoryStorage
 
         storage = DirectoryStorage.open_unsafe(path)
         claimed = claim(storage, "send", "a")
@@ -88,7 +88,7 @@ def test_a_forked_child_does_not_keep_the_locks_of_its_parent(path):
         import os
 
         from helpers.stores import claim
-        from trio_multispool.storage.directory import DirectoryStorage
+        from trio_multispool.storage.directory.store import DirectoryStorage
 
         storage = DirectoryStorage.open_unsafe(path)
         claims = {name: claim(storage, "send", name) for name in ("released", "abandoned", "orphaned")}
@@ -129,7 +129,7 @@ def test_a_lock_is_dropped_even_while_a_copy_of_it_is_open_elsewhere(path):
         import os
 
         from helpers.stores import claim
-        from trio_multispool.storage.directory import DirectoryStorage
+        from trio_multispool.storage.directory.store import DirectoryStorage
 
         storage = DirectoryStorage.open_unsafe(path)
         claimed = claim(storage, "send", "a")
@@ -234,7 +234,7 @@ def test_a_forked_child_owns_what_it_checks_out_itself(path):
         import os
 
         from helpers.stores import claim, remove
-        from trio_multispool.storage.directory import DirectoryStorage
+        from trio_multispool.storage.directory.store import DirectoryStorage
 
         storage = DirectoryStorage.open_unsafe(path)
         process = os.fork()
@@ -271,8 +271,8 @@ def test_forking_while_threads_take_and_drop_locks_harms_neither_side(path):
         import warnings
 
         from helpers.stores import claim
-        from trio_multispool.storage.directory import DirectoryStorage
-        from trio_multispool.storage.locks import _table
+        from trio_multispool.storage.directory.disk.locks import _table
+        from trio_multispool.storage.directory.store import DirectoryStorage
 
         warnings.simplefilter("ignore", DeprecationWarning)  # a fork with threads is what is tested
         stop = threading.Event()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from helpers.spools import State
-    from trio_multispool.storage.directory import DirectoryStorage
+    from trio_multispool.storage.directory.store import DirectoryStorage
     from trio_multispool.storage.protocol import Reservation
 
 

@@ -30,14 +30,14 @@ from trio_multispool import (
     Unavailable,
     Use,
 )
-from trio_multispool import schedule as schedule_module
-from trio_multispool.storage.locks import lock_existing
+from trio_multispool.session import waiting as schedule_module
+from trio_multispool.storage.directory.disk.locks import lock_existing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from trio_multispool.storage.syscalls import Notifier
+    from trio_multispool.storage.directory.disk.syscalls import Notifier
 
 QUICK = 0.005
 

@@ -22,7 +22,7 @@ import trio.testing
 
 from helpers.gates import Gate, breathe
 from helpers.spools import ANNE, Mail, load_spool, make_spool, put, state_of
-from trio_multispool.storage.syscalls import SystemCalls
+from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -397,7 +397,7 @@ async def test_a_queue_that_is_removed_and_made_again_is_watched_again(tmp_path:
 
 _HOLDER = """
 import os, sys
-from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.directory.store import DirectoryStorage
 storage = DirectoryStorage.open(sys.argv[1], ["send"])
 claim = storage.claim("send", "one", before_commit=lambda: None)
 print("held", flush=True)

@@ -28,8 +28,8 @@ import pytest
 
 from helpers.children import quick_directory
 from helpers.spools import state_of
-from trio_multispool.attempts import history_in
-from trio_multispool.notes import decode_notes
+from trio_multispool.model.attempts import history_in
+from trio_multispool.model.notes import decode_notes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

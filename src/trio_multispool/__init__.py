@@ -7,13 +7,12 @@ import sys
 if sys.platform == "win32":
     raise ImportError("trio-multispool needs flock and renames relative to directories, which Windows does not have")
 
-from trio_multispool.channel import ReceiveChannel, SendChannel
 from trio_multispool.clock import prioritized_names
-from trio_multispool.codecs import Bytes, DataCodec, Json, MessagePack, MetadataCodec, Text
-from trio_multispool.datafile import DataFile
-from trio_multispool.durability import Durability
-from trio_multispool.ends import ChannelAttribute, ChannelStatistics
-from trio_multispool.entry import DirectEntry, Entry
+from trio_multispool.entries.datafile import DataFile
+from trio_multispool.entries.entry import DirectEntry, Entry
+from trio_multispool.entries.handlers import Handler
+from trio_multispool.entries.job import CheckedOutEntry
+from trio_multispool.entries.reserved_names import ReservedName, Use
 from trio_multispool.errors import (
     AccessDenied,
     CorruptData,
@@ -42,23 +41,24 @@ from trio_multispool.errors import (
     UnsupportedFormat,
     WorldWritable,
 )
-from trio_multispool.generators import Prioritized, TimeOrdered
-from trio_multispool.handling import Handler
-from trio_multispool.interval import every
-from trio_multispool.job import CheckedOutEntry
-from trio_multispool.names import NameGenerator, Reserve
-from trio_multispool.reader import QueueReader
-from trio_multispool.received import Received
-from trio_multispool.reservation import ReservedName, Use
-from trio_multispool.results import Err, Ok, Result
-from trio_multispool.retention import Retention
-from trio_multispool.retries import Backoff, Exponential, Retry
-from trio_multispool.spool import Spool
-from trio_multispool.spoolable import Spoolable
-from trio_multispool.stats import Stat
+from trio_multispool.model.codecs import Bytes, DataCodec, Json, MessagePack, MetadataCodec, Text
+from trio_multispool.model.durability import Durability
+from trio_multispool.model.generators import Prioritized, TimeOrdered
+from trio_multispool.model.names import NameGenerator, Reserve
+from trio_multispool.model.policies import Backoff, Exponential, Retry
+from trio_multispool.model.results import Err, Ok, Result
+from trio_multispool.model.retention import Retention
+from trio_multispool.model.spoolable import Spoolable
+from trio_multispool.model.ticks import Missed
+from trio_multispool.model.verdicts import UNCHANGED, GiveUp, Release, Remove, RetryLater, Save, Unavailable, Verdict
+from trio_multispool.reader.reader import QueueReader
+from trio_multispool.spool.channel import ReceiveChannel, SendChannel
+from trio_multispool.spool.channel_ends import ChannelAttribute, ChannelStatistics
+from trio_multispool.spool.every import every
+from trio_multispool.spool.received import Received
+from trio_multispool.spool.spool import Spool
 from trio_multispool.storage.protocol import Recovered
-from trio_multispool.ticks import Missed
-from trio_multispool.verdicts import UNCHANGED, GiveUp, Release, Remove, RetryLater, Save, Unavailable, Verdict
+from trio_multispool.storage.stats import Stat
 
 __all__ = [
     "UNCHANGED",

@@ -6,8 +6,8 @@ import enum
 import threading
 from typing import TYPE_CHECKING, TypeVar, final
 
-from trio_multispool.generators import time_ordered_name
-from trio_multispool.spoolable import Spoolable
+from trio_multispool.model.generators import time_ordered_name
+from trio_multispool.model.spoolable import Spoolable
 
 if TYPE_CHECKING:
     from typing import Any

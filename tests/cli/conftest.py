@@ -238,7 +238,7 @@ def snapshot() -> Callable[[Path], dict[str, tuple[int, ...]]]:
 @pytest.fixture
 def locks_are_shown(tmp_path: Path) -> bool:
     """Tell whether the kernel shows who holds locks on this file system (btrfs and overlayfs do not)."""
-    from trio_multispool.storage.inventory import lock_owners
+    from trio_multispool.storage.directory.inventory import lock_owners
 
     with open(tmp_path / "probe", "w") as probe:
         fcntl.flock(probe, fcntl.LOCK_EX)

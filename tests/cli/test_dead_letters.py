@@ -11,8 +11,8 @@ import msgspec
 
 from helpers.spools import MAIL, START, Mail, Wall, put, quick_spool, state_of
 from trio_multispool import Exponential, Remove, Retry
-from trio_multispool.attempts import ATTEMPTS, begun, encode_history
 from trio_multispool.clock import this_process
+from trio_multispool.model.attempts import ATTEMPTS, begun, encode_history
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ import pytest
 
 from helpers.stores import claim, make_store
 from trio_multispool.clock import wall_clock
-from trio_multispool.notes import PROGRESS, encode_progress
+from trio_multispool.model.notes import PROGRESS, encode_progress
 
 
 def without_times(value):

@@ -12,11 +12,11 @@ import pytest
 
 from helpers.stores import claim, enqueue, make_store
 from helpers.terminals import ALTERNATE, CURSOR_SHOWN, WRAPPING
-from trio_multispool.cli.topactions import command
-from trio_multispool.cli.toplook import Looker
-from trio_multispool.cli.topview import Action
-from trio_multispool.lifecycle import State
-from trio_multispool.notes import PROGRESS, encode_progress
+from trio_multispool.cli.top.actions import command
+from trio_multispool.cli.top.look import Looker
+from trio_multispool.cli.top.view import Action
+from trio_multispool.model.lifecycle import State
+from trio_multispool.model.notes import PROGRESS, encode_progress
 
 DOWN, UP, ESCAPE, ENTER = "\x1b[B", "\x1b[A", "\x1b", "\r"
 AS_FOUND = {CURSOR_SHOWN: True, WRAPPING: True, ALTERNATE: False}

@@ -8,12 +8,12 @@ import msgspec
 import pytest
 from rich.cells import cell_len
 
-from trio_multispool.cli.topmodel import Line, Model, advance
-from trio_multispool.cli.toprender import HELP, Scene, picture
-from trio_multispool.cli.topseen import Aside, Details, Held, Listed, Listing, Look, QueueLook, Sample
-from trio_multispool.cli.toptext import count, few, fit, fit_end, fit_name, fold, rate, share, sparkline, window
-from trio_multispool.cli.topview import Action, View, settle
-from trio_multispool.lifecycle import State
+from trio_multispool.cli.top.model import Line, Model, advance
+from trio_multispool.cli.top.render import HELP, Scene, picture
+from trio_multispool.cli.top.seen import Aside, Details, Held, Listed, Listing, Look, QueueLook, Sample
+from trio_multispool.cli.top.text import count, few, fit, fit_end, fit_name, fold, rate, share, sparkline, window
+from trio_multispool.cli.top.view import Action, View, settle
+from trio_multispool.model.lifecycle import State
 
 NOW = 1_795_417_479.0
 NAME = "20261123T065439.923587437Z-8f31c2aa"

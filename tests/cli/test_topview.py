@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from trio_multispool.cli.topmodel import Model, advance
-from trio_multispool.cli.topscreen import keys_of
-from trio_multispool.cli.topseen import Aside, Details, Held, Listed, Listing, Look, QueueLook, Sample
-from trio_multispool.cli.topview import (
+from trio_multispool.cli.top.model import Model, advance
+from trio_multispool.cli.top.screen import keys_of
+from trio_multispool.cli.top.seen import Aside, Details, Held, Listed, Listing, Look, QueueLook, Sample
+from trio_multispool.cli.top.view import (
     COLUMNS,
     Action,
     Kind,
@@ -22,7 +22,7 @@ from trio_multispool.cli.topview import (
     rows,
     settle,
 )
-from trio_multispool.lifecycle import State
+from trio_multispool.model.lifecycle import State
 
 
 def queue(name, names="", oldest=None, aside=0):

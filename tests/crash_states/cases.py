@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from helpers.stores import DUE, NEW, nothing
 from trio_multispool import Durability
+from trio_multispool.storage.directory.syncs.whole import TRUSTED
 from trio_multispool.storage.protocol import Releasing, Removing, Saving
-from trio_multispool.storage.syncfs import TRUSTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

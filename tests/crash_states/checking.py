@@ -20,9 +20,9 @@ from helpers.calls import WithoutSyncs
 from helpers.spools import state_of
 from helpers.stores import nothing
 from trio_multispool import NameTaken, NotASpool, SpoolError
-from trio_multispool.storage.claims import DirectoryClaim
-from trio_multispool.storage.directory import DirectoryStorage
-from trio_multispool.verdicts import Unavailable
+from trio_multispool.model.verdicts import Unavailable
+from trio_multispool.storage.directory.claims import DirectoryClaim
+from trio_multispool.storage.directory.store import DirectoryStorage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

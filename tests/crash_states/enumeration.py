@@ -32,7 +32,7 @@ import itertools
 from typing import TYPE_CHECKING, TypeAlias
 
 from crash_states.disk import Change, Expect, Sync, Tree, Write, tree_of
-from trio_multispool.storage.layout import DATA_PREFIX, UNSAFE_PREFIX
+from trio_multispool.storage.directory.disk.layout import DATA_PREFIX, UNSAFE_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

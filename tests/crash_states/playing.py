@@ -14,7 +14,7 @@ from crash_states.enumeration import MODELS, crash_states
 from crash_states.recording import Recording, RecordingCalls
 from crash_states.scene import QUEUES, WHERE, Scene
 from helpers.children import quick_directory
-from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.directory.store import DirectoryStorage
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator

@@ -20,7 +20,7 @@ from crash_states.recording import KilledError, Recording, RecordingCalls
 from helpers.calls import WithoutSyncs
 from helpers.stores import DATA, DUE, NEW, NEW_DATA, OLD, make_store, nothing, writing
 from trio_multispool import Durability
-from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.protocol import Enqueueing, Releasing, Removing, Saving
 
 if TYPE_CHECKING:

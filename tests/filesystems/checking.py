@@ -14,7 +14,7 @@ from filesystems.ledger import Entry
 from helpers.spools import state_of
 from helpers.stores import QUEUES, claim, read_data
 from trio_multispool import SpoolError
-from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.directory.store import DirectoryStorage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from filesystems.ledger import Ledger
     from trio_multispool import CheckedOutEntry, Spool
-    from trio_multispool.storage.syscalls import SystemCalls
+    from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
 SMALL = b"Hello"
 LARGE = b"Hello, this is more than a page. " * 1000

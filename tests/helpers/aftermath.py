@@ -25,7 +25,7 @@ from helpers.stores import (
     try_claim,
 )
 from trio_multispool import DataNotFound, EntryNotFound, NameTaken, OwnershipLost, Unavailable
-from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.protocol import Releasing, Removing, Saving
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import errno as errno_codes
 import os
 from typing import TYPE_CHECKING, Any
 
-from trio_multispool.storage.syscalls import SystemCalls
+from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

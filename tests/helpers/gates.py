@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 
 from helpers.syscalls import HookedCalls, words_of
-from trio_multispool.storage.syscalls import SystemCalls
+from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

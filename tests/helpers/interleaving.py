@@ -21,8 +21,8 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from helpers.syscalls import NEVER_FAIL, HookedCalls, words_of
-from trio_multispool.storage import locks
-from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.directory.disk import locks
+from trio_multispool.storage.directory.store import DirectoryStorage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

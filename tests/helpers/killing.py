@@ -68,7 +68,7 @@ def _executioner(parent, base, operation, flags) -> None:
     from helpers.forks import in_a_fork
     from helpers.stores import OPERATIONS, make_store
     from helpers.syscalls import KillingAndTelling, KillingWithoutFlags
-    from trio_multispool.storage.directory import DirectoryStorage
+    from trio_multispool.storage.directory.store import DirectoryStorage
 
     prepare, perform = OPERATIONS[operation]
 

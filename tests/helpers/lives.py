@@ -15,8 +15,8 @@ import anyio.lowlevel
 from helpers.spools import ANNE, Mail, load_spool, state_of
 from helpers.stores import enqueue, make_store
 from trio_multispool import Durability, Exponential, GiveUp, Release, Remove, Retry, Save
-from trio_multispool.attempts import history_in
-from trio_multispool.notes import decode_notes
+from trio_multispool.model.attempts import history_in
+from trio_multispool.model.notes import decode_notes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

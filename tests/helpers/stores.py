@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from trio_multispool import EntryNotFound
-from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.protocol import Enqueueing, Saving
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from helpers.ledger import (
 from helpers.spools import state_of
 from helpers.stores import claim, enqueue, make_store, nothing, read_data, remove, replace_data, save, try_claim
 from trio_multispool import DataNotFound, EntryBusy, NameTaken, Unavailable
-from trio_multispool.lifecycle import State
+from trio_multispool.model.lifecycle import State
 from trio_multispool.storage.protocol import Releasing, Removing, Saving
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from helpers.interleaving import Owner
-    from trio_multispool.storage.directory import DirectoryStorage
+    from trio_multispool.storage.directory.store import DirectoryStorage
 
 QUEUES = ("retry", "send")
 

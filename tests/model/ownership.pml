@@ -1,11 +1,11 @@
 /*
- * Who owns an entry, and what becomes of it when its owner is killed: the protocol of src/trio_multispool/storage/.
+ * Who owns an entry, and what becomes of it when its owner is killed: the protocol of src/trio_multispool/storage/directory/.
  *
  * Theory. Spin tries every order in which PROCESSES processes can make their system calls on one name N in a spool of
  * two queues, A and B. Each STEP below is one call (or several that nobody else can tell apart), and before each of
  * them the process may be killed: the kernel then drops its lock, and another process starts in its place. After every
- * step, check() asserts what must hold at every moment. Names like `reserving.reserve` say which function of
- * src/trio_multispool/storage/ a step stands for.
+ * step, check() asserts what must hold at every moment. Names like `enqueue.reserve` say which function of
+ * src/trio_multispool/storage/directory/ a step stands for.
  *
  * What is on disk is one byte a file. A metadata file is a pair (entry, version): a name that is removed and enqueued
  * again is another entry, and every save makes a new version. A file that was created and not yet written is TORN.
@@ -39,7 +39,7 @@ inline look_in_all_places() {
     STEP seen = seen || file[A] || file[B]; END
 }
 
-inline clear_leftovers() { /* reserving.clear_leftovers, reserving.collect_leftovers */
+inline clear_leftovers() { /* enqueue.clear_leftovers, enqueue.collect_leftovers */
     STEP file[TMP] = NONE; END; /* files.unlink_if_there */
     STEP data = NONE; END
 }
@@ -94,7 +94,7 @@ end_rest: /* where a process may stay for ever (to spin, a label that begins wit
     :: d_step { me == 0 && over == 3 -> check_the_end(); over = 4 }; goto end_rest
     fi;
 
-enqueuing: /* reserving.reserve, reserving._newborn_or_taken_over */
+enqueuing: /* enqueue.reserve, enqueue._newborn_or_taken_over */
     lock_new();
     if
     :: answer == LOCKED
@@ -110,7 +110,7 @@ enqueuing: /* reserving.reserve, reserving._newborn_or_taken_over */
 #ifdef MUTANT_NEWBORN_IS_NOT_LOOKED_FOR
     if :: newborn :: else -> look_in_all_places() fi;
 #elif !defined(MUTANT_TAKE_OVER_LOOKS_NOWHERE)
-    look_in_all_places(); /* reserving._refuse_if_taken */
+    look_in_all_places(); /* enqueue._refuse_if_taken */
 #endif
     if
     :: seen -> UNLOCK; goto end_rest /* NameTaken */
@@ -121,8 +121,8 @@ enqueuing: /* reserving.reserve, reserving._newborn_or_taken_over */
 #endif
     answer = 0; newborn = 0;
     if
-    :: d_step { entries < ENTRIES -> entries++; entry = entries } /* reserving.enqueue_together */
-    :: goto clearing_away /* reserving.give_up */
+    :: d_step { entries < ENTRIES -> entries++; entry = entries } /* enqueue.enqueue_together */
+    :: goto clearing_away /* enqueue.give_up */
     fi;
 #ifndef MUTANT_ENQUEUE_WRITES_DATA_LAST
     WRITE(data, entry); /* files.new_file, in `.data` */
@@ -132,7 +132,7 @@ enqueuing: /* reserving.reserve, reserving._newborn_or_taken_over */
     STEP drop_lock(); END;
 #endif
     if
-    :: entry = 0; goto clearing_away /* reserving.give_up of what has failed, or was cancelled, before its commit */
+    :: entry = 0; goto clearing_away /* enqueue.give_up of what has failed, or was cancelled, before its commit */
     :: STEP /* commits.move: the commit */
             PROMISE(no_file_is_in_the_way, file[A] == NONE)
             PROMISE(metadata_is_whole, file[TMP] == METADATA(entry, 0))
@@ -144,7 +144,7 @@ enqueuing: /* reserving.reserve, reserving._newborn_or_taken_over */
 #endif
     UNLOCK; goto end_rest;
 
-clearing_away: /* the end of reserving.give_up, of settling.remove and of recovery.collect_if_nowhere */
+clearing_away: /* the end of enqueue.give_up, of settle.remove and of recovery.collect_if_nowhere */
 #ifdef MUTANT_RESERVATION_IS_NOT_LAST
     STEP unlink_registry(); END;
     clear_leftovers();
@@ -154,7 +154,7 @@ clearing_away: /* the end of reserving.give_up, of settling.remove and of recove
 #endif
     UNLOCK; goto end_rest;
 
-checking_out: /* settling.claim */
+checking_out: /* settle.claim */
 #ifdef MUTANT_CHECK_OUT_READS_BEFORE_IT_LOCKS
     STEP read = file[queue]; END;
 #endif
@@ -182,7 +182,7 @@ checking_out: /* settling.claim */
     :: else ->
         move_to_checkout();
         if
-        :: answer == TAKEN -> /* settling._move_over_stale_copy */
+        :: answer == TAKEN -> /* settle._move_over_stale_copy */
             STEP file[CHECKED_OUT(queue)] = NONE; END;
             move_to_checkout()
         :: else
@@ -201,12 +201,12 @@ checking_out: /* settling.claim */
     if
     :: d_step { versions < SAVES -> versions++; version = versions; target = A }; goto saving
     :: d_step { versions < SAVES -> versions++; version = versions; target = B }; goto saving
-    :: target = B; goto moving /* settling.save without new metadata */
-    :: target = queue; goto moving /* settling.release */
+    :: target = B; goto moving /* settle.save without new metadata */
+    :: target = queue; goto moving /* settle.release */
     :: goto removing
     fi;
 
-saving: /* settling.save, settling._new_metadata */
+saving: /* settle.save, settle._new_metadata */
 #ifndef MUTANT_SAVE_KEEPS_LEFTOVERS
     STEP file[TMP] = NONE; END; /* left by an owner who died */
 #endif
@@ -230,7 +230,7 @@ saving: /* settling.save, settling._new_metadata */
     STEP file[TMP] = NONE; END; /* the old metadata */
     UNLOCK; goto end_rest;
 
-moving: /* settling.release, and settling.save without new metadata */
+moving: /* settle.release, and settle.save without new metadata */
 #ifdef MUTANT_RELEASE_UNLOCKS_EARLY
     STEP drop_lock(); END;
 #endif
@@ -241,7 +241,7 @@ moving: /* settling.release, and settling.save without new metadata */
     END;
     UNLOCK; goto end_rest;
 
-removing: /* settling.remove */
+removing: /* settle.remove */
 #ifdef MUTANT_REMOVE_DELETES_DATA_FIRST
     STEP data = NONE; END;
 #endif

@@ -11,7 +11,7 @@ import anyio.to_thread
 import trio
 
 from bench.probes import run
-from trio_multispool.hop import Hop
+from trio_multispool.threads.transaction import Hop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

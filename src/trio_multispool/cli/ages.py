@@ -6,7 +6,7 @@ import datetime
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from trio_multispool.notes import Progress
+    from trio_multispool.model.notes import Progress
 
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"))
 _KIB: Final = 1024

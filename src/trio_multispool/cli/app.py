@@ -10,29 +10,29 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from cyclopts import App, CycloptsError
 
 from trio_multispool.cli import output
-from trio_multispool.cli.adopt import adopt
-from trio_multispool.cli.cat import cat
-from trio_multispool.cli.completion import completion_command
-from trio_multispool.cli.create import create
-from trio_multispool.cli.enqueue_at import enqueue_at
+from trio_multispool.cli.commands.adopt import adopt
+from trio_multispool.cli.commands.cat import cat
+from trio_multispool.cli.commands.completion import completion_command
+from trio_multispool.cli.commands.create import create
+from trio_multispool.cli.commands.enqueue_at import enqueue_at
+from trio_multispool.cli.commands.expire import expire
+from trio_multispool.cli.commands.fsck import fsck
+from trio_multispool.cli.commands.importing import import_
+from trio_multispool.cli.commands.ls import ls
+from trio_multispool.cli.commands.monitor import monitor
+from trio_multispool.cli.commands.mv import mv
+from trio_multispool.cli.commands.put import put
+from trio_multispool.cli.commands.quarantine import quarantine_app
+from trio_multispool.cli.commands.recover import recover
+from trio_multispool.cli.commands.retry import retry
+from trio_multispool.cli.commands.rm import rm
+from trio_multispool.cli.commands.show import show
+from trio_multispool.cli.commands.stats import stats
+from trio_multispool.cli.commands.work import work
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
-from trio_multispool.cli.expire import expire
 from trio_multispool.cli.exporting import export
-from trio_multispool.cli.fsck import fsck
-from trio_multispool.cli.importing import import_
-from trio_multispool.cli.ls import ls
-from trio_multispool.cli.monitor import monitor
-from trio_multispool.cli.mv import mv
-from trio_multispool.cli.put import put
-from trio_multispool.cli.quarantine import quarantine_app
-from trio_multispool.cli.recover import recover
-from trio_multispool.cli.retry import retry
-from trio_multispool.cli.rm import rm
 from trio_multispool.cli.running import BY_SIGNAL
-from trio_multispool.cli.show import show
-from trio_multispool.cli.stats import stats
-from trio_multispool.cli.top import top
-from trio_multispool.cli.work import work
+from trio_multispool.cli.top.top import top
 from trio_multispool.errors import SpoolError
 
 if TYPE_CHECKING:

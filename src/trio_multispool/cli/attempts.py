@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from trio_multispool.attempts import failure_told
 from trio_multispool.cli.ages import human_age, human_time
+from trio_multispool.model.attempts import failure_told
 
 if TYPE_CHECKING:
-    from trio_multispool.attempts import Attempt, Failure, History
+    from trio_multispool.model.attempts import Attempt, Failure, History
 
 
 def told_history(history: History, *, at_work: bool) -> list[str]:

@@ -15,9 +15,9 @@ from trio_multispool.cli.durations import parse
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.opening import looking, require_queues, spoolable
 from trio_multispool.cli.sources import SourceCodec
+from trio_multispool.model.spoolable import Spoolable
 from trio_multispool.monitor import Limits, Monitor
-from trio_multispool.spool import Spool
-from trio_multispool.spoolable import Spoolable
+from trio_multispool.spool.spool import Spool
 
 if TYPE_CHECKING:
     import enum

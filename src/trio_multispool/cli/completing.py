@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 from trio_multispool.cli.opening import looking
 from trio_multispool.errors import SpoolError
-from trio_multispool.lifecycle import State
+from trio_multispool.model.lifecycle import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cyclopts.completion import CompletionContext
 
-    from trio_multispool.storage.directory import DirectoryStorage
+    from trio_multispool.storage.directory.store import DirectoryStorage
 
 _MANY: Final = 1000
 """How many entries are offered at most: more are no help."""

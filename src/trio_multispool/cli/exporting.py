@@ -7,16 +7,16 @@ from typing import BinaryIO
 import msgspec
 
 from trio_multispool.cli import output
-from trio_multispool.cli.archive import DATA, METADATA, Writer
 from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath
+from trio_multispool.cli.commands.archive import DATA, METADATA, Writer
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
 from trio_multispool.cli.opening import looking, require_queues
 from trio_multispool.cli.progress import bar
 from trio_multispool.errors import AccessDenied, DataNotFound, EntryBusy, NotARegularFile, SpoolError
-from trio_multispool.lifecycle import State
-from trio_multispool.stats import Stat
-from trio_multispool.storage.directory import DirectoryStorage
-from trio_multispool.verdicts import Unavailable
+from trio_multispool.model.lifecycle import State
+from trio_multispool.model.verdicts import Unavailable
+from trio_multispool.storage.directory.store import DirectoryStorage
+from trio_multispool.storage.stats import Stat
 
 
 def export(spool: SpoolPath, queue: QueueName, /, *, as_json: AsJson = False) -> int:

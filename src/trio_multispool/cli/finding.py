@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.owners import told
-from trio_multispool.lifecycle import Place, State
-from trio_multispool.names import invalid_name
+from trio_multispool.model.lifecycle import Place, State
+from trio_multispool.model.names import invalid_name
 from trio_multispool.storage.protocol import Item
 
 if TYPE_CHECKING:
-    from trio_multispool.storage.directory import DirectoryStorage
+    from trio_multispool.storage.directory.store import DirectoryStorage
 
 
 def find(storage: DirectoryStorage, name: str) -> Item:

@@ -15,7 +15,7 @@ from trio_multispool.cli.selecting import selected
 from trio_multispool.cli.settling import settle_each, settle_selected
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import SpoolError
-from trio_multispool.lifecycle import State
+from trio_multispool.model.lifecycle import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.output import printable
 from trio_multispool.cli.sources import Source, SourceCodec
-from trio_multispool.codecs import Bytes
-from trio_multispool.spool import Spool
-from trio_multispool.spoolable import Spoolable
-from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.model.codecs import Bytes
+from trio_multispool.model.spoolable import Spoolable
+from trio_multispool.spool.spool import Spool
+from trio_multispool.storage.directory.store import DirectoryStorage
 
 if TYPE_CHECKING:
     import os

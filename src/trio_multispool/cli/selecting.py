@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import datetime
     from collections.abc import Iterator, Sequence
 
-    from trio_multispool.lifecycle import State
-    from trio_multispool.storage.directory import DirectoryStorage
+    from trio_multispool.model.lifecycle import State
+    from trio_multispool.storage.directory.store import DirectoryStorage
     from trio_multispool.storage.protocol import Item
 
 

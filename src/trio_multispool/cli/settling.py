@@ -23,9 +23,9 @@ from trio_multispool.errors import (
     SpoolError,
     UnreadableEntry,
 )
-from trio_multispool.lifecycle import Place, State
-from trio_multispool.results import Err
-from trio_multispool.verdicts import Unavailable
+from trio_multispool.model.lifecycle import Place, State
+from trio_multispool.model.results import Err
+from trio_multispool.model.verdicts import Unavailable
 
 if TYPE_CHECKING:
     import enum
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from trio_multispool.cli.opening import AnySpool
     from trio_multispool.cli.selecting import Criteria
     from trio_multispool.cli.sources import Source
-    from trio_multispool.job import CheckedOutEntry
-    from trio_multispool.results import Result
-    from trio_multispool.storage.directory import DirectoryStorage
+    from trio_multispool.entries.job import CheckedOutEntry
+    from trio_multispool.model.results import Result
+    from trio_multispool.storage.directory.store import DirectoryStorage
     from trio_multispool.storage.protocol import Item
 
 _AT_A_TIME: Final = 64

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, final
 import msgspec
 
 from trio_multispool.errors import SpoolError
-from trio_multispool.storage.directory import DirectoryStorage
+from trio_multispool.storage.directory.store import DirectoryStorage
 
 if TYPE_CHECKING:
     import os

@@ -22,7 +22,7 @@ from trio_multispool.monitor.problems import (
 )
 from trio_multispool.monitor.repairs import Action, Repair
 from trio_multispool.monitor.watching import End, Event, Start, Watching
-from trio_multispool.storage.traces import Dir, Kind
+from trio_multispool.storage.findings import Dir, Kind
 
 __all__ = [
     "Abandoned",

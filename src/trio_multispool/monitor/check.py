@@ -25,14 +25,14 @@ from trio_multispool.monitor.problems import (
     TooOld,
     Undecodable,
 )
-from trio_multispool.storage.traces import DATA, REGISTRY, TEMPORARY, Foreign, Holder, Kind, Temporary, Traces
+from trio_multispool.storage.findings import DATA, REGISTRY, TEMPORARY, Foreign, Holder, Kind, Temporary, Traces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from trio_multispool.monitor.limits import Ages
     from trio_multispool.monitor.problems import Problem
-    from trio_multispool.storage.traces import Finding, Trace
+    from trio_multispool.storage.findings import Finding, Trace
 
 RESERVING: Final = 0.5
 """How long a process may take between making a reservation and locking it, in seconds.

@@ -8,32 +8,32 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 
 import anyio
 
-from trio_multispool._typing import TypeVar as TypeVarWithDefault
 from trio_multispool.clock import wall_clock
-from trio_multispool.codecs import Bytes
-from trio_multispool.durations import seconds, whole
 from trio_multispool.errors import CorruptMetadata
 from trio_multispool.events import Event, about
+from trio_multispool.model.codecs import Bytes
+from trio_multispool.model.durations import seconds, whole
+from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.spoolable import queue_names
+from trio_multispool.model.types import TypeVar as TypeVarWithDefault
 from trio_multispool.monitor.check import RESERVING
-from trio_multispool.monitor.confirming import Examiner, Past
+from trio_multispool.monitor.examiner import Examiner, Past
 from trio_multispool.monitor.limits import Limits
 from trio_multispool.monitor.problems import Orphaned
 from trio_multispool.monitor.repairs import Action, plan, repair
 from trio_multispool.monitor.watching import Watching
-from trio_multispool.results import Err, Ok
-from trio_multispool.spoolable import queue_names
 
 if TYPE_CHECKING:
     import datetime
     from collections.abc import Callable, Iterable
 
     from trio_multispool.errors import Trouble
-    from trio_multispool.hop import BeforeCommit
-    from trio_multispool.monitor.confirming import Found
+    from trio_multispool.model.results import Result
+    from trio_multispool.monitor.examiner import Found
     from trio_multispool.monitor.problems import Problem
     from trio_multispool.monitor.repairs import Repair
-    from trio_multispool.results import Result
-    from trio_multispool.spool import Spool
+    from trio_multispool.spool.spool import Spool
+    from trio_multispool.threads.transaction import BeforeCommit
 
 Q = TypeVar("Q", bound=enum.Enum)
 M = TypeVar("M")

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias, final
 
 import msgspec
 
-from trio_multispool.storage.traces import Dir, Kind
+from trio_multispool.storage.findings import Dir, Kind
 
 _NOT_OF_THE_IDENTITY: Final = {"age", "reason"}
 

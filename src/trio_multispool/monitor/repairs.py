@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, final
 import msgspec
 
 from trio_multispool.errors import DataNotFound, SpoolError
+from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.monitor.problems import (
     Abandoned,
     Duplicated,
@@ -24,14 +25,13 @@ from trio_multispool.monitor.problems import (
     TooOld,
     Undecodable,
 )
+from trio_multispool.storage.findings import Kind
 from trio_multispool.storage.protocol import NotDue
-from trio_multispool.storage.traces import Kind
-from trio_multispool.verdicts import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
-    from trio_multispool.monitor.confirming import Examiner
+    from trio_multispool.monitor.examiner import Examiner
 
 
 class Action(enum.Enum):

@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, BinaryIO, Generic, Protocol, TypeAlias, TypeVa
 
 import msgspec
 
-from trio_multispool.durability import Durability
-from trio_multispool.lifecycle import Place
-from trio_multispool.notes import Progress
+from trio_multispool.model.durability import Durability
+from trio_multispool.model.lifecycle import Place
+from trio_multispool.model.notes import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from trio_multispool.errors import SpoolError
-    from trio_multispool.lifecycle import State
-    from trio_multispool.stats import Stat
-    from trio_multispool.storage.traces import Finding, Foreign, Judge, Temporary, Traces, Wanted
-    from trio_multispool.verdicts import Unavailable
+    from trio_multispool.model.lifecycle import State
+    from trio_multispool.model.verdicts import Unavailable
+    from trio_multispool.storage.findings import Finding, Foreign, Judge, Temporary, Traces, Wanted
+    from trio_multispool.storage.stats import Stat
 
 T = TypeVar("T")
 C = TypeVar("C", bound="Claim")

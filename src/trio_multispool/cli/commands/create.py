@@ -1,0 +1,100 @@
+"""`multispool create`: make a spool, or add queues to one."""
+
+import stat
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from trio_multispool.cli import output
+from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
+from trio_multispool.cli.exits import Exit, Failure
+from trio_multispool.cli.opening import looking, spoolable
+from trio_multispool.cli.running import Ending, run
+from trio_multispool.errors import NotASpool
+from trio_multispool.model.names import invalid_name
+from trio_multispool.spool.spool import Spool
+
+_WORLD_WRITABLE = 0o002
+_ALL = 0o777
+_PRIVATE = 0o700
+
+
+def create(
+    spool: SpoolPath,
+    /,
+    *queues: Annotated[str, Parameter(name="QUEUE", required=True, help="The queues to make.")],
+    mode: Annotated[
+        str | None, Parameter(name="--mode", help="The permissions of a new spool, in octal; 700 unless given.")
+    ] = None,
+    as_json: AsJson = False,
+    trust_file_system: TrustFileSystem = False,
+) -> int:
+    """Make a spool, or add queues to one.
+
+    Queues that exist are left as they are, so it can be repeated. A directory that holds something else is refused.
+
+    ```console
+    $ multispool create var/mail send retry failed
+    $ multispool create --mode 770 /srv/jobs todo
+    ```
+    """
+    for queue in queues:
+        if (fault := invalid_name(queue)) is not None:
+            raise fault
+    wanted = None if mode is None else _parsed(mode)
+    before = _queues_of(spool)
+    if before is not None and wanted is not None:
+        found = stat.S_IMODE(spool.stat().st_mode)
+        if found != wanted:
+            raise Failure(f"{str(spool)!r} exists with mode {found:o}; change it with chmod", Exit.REFUSED)
+
+    async def work(_ending: Ending) -> int:
+        opened = await Spool.create(
+            spool,
+            spoolable(queues),
+            directory_mode=_PRIVATE if wanted is None else wanted,
+            trust_file_system=trust_file_system,
+        )
+        opened.unwrap().close()
+        return Exit.SUCCESS
+
+    if (code := run(work)) != Exit.SUCCESS:
+        return code
+    made = [queue for queue in dict.fromkeys(queues) if queue not in (before or [])]
+    with looking(spool) as storage:
+        everything, path = storage.queues(), storage.path
+    if as_json:
+        output.document({"spool": output.as_text(path), "queues": everything, "created": made})
+    elif before is None:
+        output.line(f"{output.printable(path)} created, with {_listed(made)}")
+    else:
+        output.line(f"{output.printable(path)} was there; {f'added {_listed(made)}' if made else 'nothing to add'}")
+    return Exit.SUCCESS
+
+
+def _parsed(mode: str) -> int:
+    try:
+        parsed = int(mode, 8)
+    except ValueError:
+        parsed = -1
+    if not _PRIVATE <= parsed <= _ALL:
+        raise Failure(
+            f"--mode is three octal digits that give the owner everything, such as 770, not {mode!r}", Exit.USAGE
+        )
+    if parsed & _WORLD_WRITABLE:
+        raise Failure(
+            f"--mode {mode} would let everybody write; a spool that everybody can write is refused", Exit.USAGE
+        )
+    return parsed
+
+
+def _queues_of(spool: SpoolPath) -> list[str] | None:
+    try:
+        with looking(spool) as storage:
+            return storage.queues()
+    except NotASpool:  # to be made, or refused by the library with its reason
+        return None
+
+
+def _listed(queues: list[str]) -> str:
+    return ", ".join(map(output.printable, queues))

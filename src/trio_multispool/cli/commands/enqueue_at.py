@@ -1,0 +1,47 @@
+"""`multispool enqueue-at`: enqueue what is to wait until a time."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath, TrustFileSystem
+from trio_multispool.cli.commands.put import Files, Meta, MetaJson, Name, put
+
+
+def enqueue_at(  # noqa: PLR0913  # what a person can say on the command line
+    spool: SpoolPath,
+    queue: QueueName,
+    time: Annotated[
+        str,
+        Parameter(
+            name="TIME",
+            help="Until when they wait: `2027-01-31T08:00`, in this machine's time zone, or with one: `…Z`.",
+        ),
+    ],
+    /,
+    *files: Files,
+    meta: Meta = None,
+    meta_json: MetaJson = None,
+    name: Name = None,
+    as_json: AsJson = False,
+    trust_file_system: TrustFileSystem = False,
+) -> int:
+    """Enqueue files, or standard input, to wait until a time.
+
+    The same as `put --at TIME`. A time that has come is none: the entry is available at once.
+
+    ```console
+    $ multispool enqueue-at var/mail send 2027-01-31T08:00 reminder.txt --meta to=anne@example.org
+    ```
+    """
+    return put(
+        spool,
+        queue,
+        *files,
+        meta=meta,
+        meta_json=meta_json,
+        name=name,
+        at=time,
+        as_json=as_json,
+        trust_file_system=trust_file_system,
+    )

@@ -1,0 +1,104 @@
+"""`multispool expire`: let go of what a queue is not to keep."""
+
+from typing import Annotated, Any
+
+import trio
+from cyclopts import Parameter
+
+from trio_multispool.cli import child, durations, output
+from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath, TrustFileSystem
+from trio_multispool.cli.exits import Exit, Failure, code_of, said
+from trio_multispool.cli.opening import load, looking, member, require_queues
+from trio_multispool.cli.running import Ending, run
+from trio_multispool.cli.selecting import DryRun
+from trio_multispool.clock import wall_clock
+from trio_multispool.entries.datafile import DataFile
+from trio_multispool.model.results import Err
+from trio_multispool.model.retention import Retention
+from trio_multispool.model.verdicts import Release, Remove
+from trio_multispool.spool.retention import not_to_be_kept
+
+
+def expire(  # noqa: PLR0913  # what a person can say on the command line
+    spool: SpoolPath,
+    queue: QueueName,
+    /,
+    *command: Annotated[
+        str,
+        Parameter(
+            name="COMMAND", help="Run for each entry before it goes, after `--`; if it fails, the entry is kept."
+        ),
+    ],
+    max_age: Annotated[
+        str | None,
+        Parameter(name="--max-age", help="Entries go whose metadata was written longer ago: `12h`, `30d`."),
+    ] = None,
+    max_count: Annotated[
+        int | None, Parameter(name="--max-count", help="Of more entries than so many, the oldest go.")
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    trust_file_system: TrustFileSystem = False,
+) -> int:
+    """Let go of entries that are too old, and of the oldest of too many.
+
+    For queues that have no reader, such as those of dead letters; from a timer, say. Only what is available goes. A
+    command gets what that of `work` gets: the data on its standard input, and `MULTISPOOL_NAME` and the others in its
+    environment. How many entries went is printed.
+
+    ```console
+    $ multispool expire var/mail failed --max-age 30d --max-count 100000
+    $ multispool expire var/mail failed --max-age 30d -- ./archive.sh
+    ```
+    """
+    if max_age is None and max_count is None:
+        raise Failure("say what is not to be kept: --max-age, or --max-count, or both", Exit.USAGE)
+    if max_count is not None and max_count < 0:
+        raise Failure(f"--max-count must not be negative, and is {max_count}", Exit.USAGE)
+    age = None if max_age is None else durations.parse(max_age)
+    if dry_run:
+        with looking(spool) as storage:
+            require_queues(storage, [queue])
+            found = not_to_be_kept(storage, queue, Retention(max_age=age, max_count=max_count), wall_clock())
+        return _tell([name for _, name in found], dry_run=True, as_json=as_json)
+    gone: list[str] = []
+
+    async def work(ending: Ending) -> int:
+        async with await load(spool, [queue], trust_file_system=trust_file_system) as opened:
+            running = trio.CapacityLimiter(1)  # one command at a time
+
+            async def before(metadata: bytes, data: DataFile[Any]) -> Remove | Release:
+                if not command:
+                    return Remove()
+                task = child.Task(str(opened.path), queue, data.name, metadata, str(data.path))
+                async with running:
+                    try:
+                        status = await child.run_command(command, task, ending)
+                    except OSError as error:
+                        output.complain(f"{data.name} is kept: cannot run {command[0]!r}: {error.strerror}")
+                        return Release()
+                if status:
+                    output.complain(f"{data.name} is kept: {child.told(status)}")
+                return Release() if status else Remove()
+
+            retention = Retention(max_age=age, max_count=max_count)
+            answer = await opened.expire(member(opened, queue), retention, before_expiry=before)
+            if isinstance(answer, Err):
+                raise Failure(said(answer.error), code_of(answer.error))
+            gone.extend(answer.value)
+        return Exit.SUCCESS
+
+    code = run(work)
+    return _tell(sorted(gone), dry_run=False, as_json=as_json) if code == Exit.SUCCESS else code
+
+
+def _tell(names: list[str], *, dry_run: bool, as_json: bool) -> int:
+    if as_json:
+        output.document(names)
+        return Exit.SUCCESS
+    if dry_run:
+        for name in names:
+            output.line(f"{output.printable(name)}: would be removed")
+    what = "1 entry" if len(names) == 1 else f"{len(names)} entries"
+    output.line(f"{what} {'would be ' if dry_run else ''}removed")
+    return Exit.SUCCESS

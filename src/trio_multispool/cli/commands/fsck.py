@@ -1,0 +1,182 @@
+"""`multispool fsck`: look a spool over for what is wrong, and put right what can be."""
+
+import itertools
+from typing import Annotated, Final, final
+
+from cyclopts import Parameter
+
+from trio_multispool.cli import checking, output
+from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
+from trio_multispool.cli.checking import TEN_MINUTES, JsonMetadata, MaxAge, MaxCheckedOutAge, MaxTmpFileAge, QueueAges
+from trio_multispool.cli.exits import Exit, Failure
+from trio_multispool.cli.opening import looking
+from trio_multispool.cli.running import Ending, run
+from trio_multispool.monitor import Action, Problem, Repair
+from trio_multispool.storage.directory.store import DirectoryStorage
+
+_PASSES: Final = 5
+"""How often at most the spool is looked over again: beside running programs, something may always be new."""
+
+
+def fsck(  # noqa: PLR0913  # the options of the command
+    spool: SpoolPath,
+    /,
+    *,
+    repair: Annotated[
+        bool,
+        Parameter(name="--repair", negative="", show_default=False, help="Put right what can be without losing data."),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        Parameter(
+            name=["--dry-run", "-n"],
+            negative="",
+            show_default=False,
+            help="Change nothing; say what --repair would do.",
+        ),
+    ] = False,
+    max_checked_out_age: MaxCheckedOutAge = TEN_MINUTES,
+    max_tmp_file_age: MaxTmpFileAge = TEN_MINUTES,
+    max_age: MaxAge = None,
+    json_metadata: JsonMetadata = False,
+    as_json: AsJson = False,
+    trust_file_system: TrustFileSystem = False,
+    **queue_ages: QueueAges,
+) -> int:
+    """Look a spool over for what is wrong, and put right what can be.
+
+    Finds entries whose owner is dead, that wait or are checked out for too long, that have lost their data or their
+    reservation, that lie in several places, whose metadata is not JSON (with `--json-metadata`); reservations and data
+    of no entry, old temporary files, and whatever else does not belong in a spool.
+
+    It is safe beside running programs: what looks wrong is looked at again under its lock, so that an entry in motion
+    is never reported. Without `--repair`, nothing is changed. With it, abandoned entries go back to their queues,
+    leftovers are deleted, and what cannot be read or has lost its data is set aside in quarantine; what needs a person
+    is left, and said so.
+
+    Exit code: 0 if nothing is wrong, or everything was put right; 7 if something is.
+
+    ```console
+    $ multispool fsck var/mail --max-send-age 1h
+    $ multispool fsck var/mail --repair --dry-run
+    $ multispool fsck var/mail --repair
+    ```
+    """
+    limits = checking.limits(spool, max_checked_out_age, max_tmp_file_age, max_age or [], queue_ages)
+    with looking(spool) as storage:
+        path, adopted = storage.path, storage.adopted
+    if repair and not dry_run:
+        _refuse_unless_safe(path, trust_file_system=trust_file_system)
+    seen = _Seen(tells=not as_json)
+
+    async def work(_ending: Ending) -> int:
+        async with checking.monitoring(spool, limits, json_metadata=json_metadata) as monitor:
+            seen.left = (await monitor.run_once()).unwrap()
+            if dry_run:
+                seen.note_planned((await monitor.repair(seen.left)).unwrap())
+            elif repair:
+                await seen.put_right(monitor)
+            else:
+                seen.note_found()
+        return Exit.SUCCESS
+
+    if (code := run(work)) != Exit.SUCCESS:
+        return code
+    if as_json:
+        _print_json(path, seen, adopted=adopted)
+    else:
+        output.line(seen.total(dry_run=dry_run, repair=repair))
+    if not adopted:
+        note = f"note: {path!r} is not adopted (it has no .spool.json): nobody there is known to be dead"
+        output.complain(f"{note}; see multispool adopt --help")
+    return Exit.PROBLEMS if seen.left else Exit.SUCCESS
+
+
+@final
+class _Seen:
+    """What is wrong, and what became of it; said as it happens, so that a run that is interrupted has said what it did.
+
+    One repair may bring up the next (an entry that is put back turns out to have no data), so the spool is looked over
+    again until nothing more is done, and what the last look finds is what is left.
+    """
+
+    def __init__(self, *, tells: bool) -> None:
+        self.problems: dict[Problem, None] = {}
+        self.repairs: list[Repair] = []
+        self.left: list[Problem] = []
+        self._tells = tells
+
+    def note_found(self) -> None:
+        for problem in self.left:
+            if problem not in self.problems:
+                self.problems[problem] = None
+                self._say(checking.in_words(problem))
+
+    def note_planned(self, repairs: list[Repair]) -> None:
+        for repair in repairs:
+            self._note(repair)
+
+    async def put_right(self, monitor: checking.AnyMonitor) -> None:
+        for _ in range(_PASSES):
+            done = False
+            for _name, together in itertools.groupby(self.left, key=lambda problem: problem.name):
+                for repair in (await monitor.repair(together, dry_run=False)).unwrap():
+                    done = done or repair.done
+                    if repair.done or repair.problem not in self.problems:
+                        self._note(repair)
+            self.left = (await monitor.run_once()).unwrap() if self.left else []
+            if not done:
+                break
+        self.note_found()  # what is new since, beside running programs
+
+    def total(self, *, dry_run: bool, repair: bool) -> str:
+        if not self.problems:
+            return "nothing is wrong"
+        told = _number(len(self.problems), "problem")
+        if dry_run:
+            return f"{told}, {sum(each.action is not Action.LEAVE for each in self.repairs)} can be put right"
+        if repair:
+            return f"{told}, {len(self.problems) - len(self.left)} were put right"
+        return told
+
+    def _note(self, repair: Repair) -> None:
+        self.problems[repair.problem] = None
+        self.repairs.append(repair)
+        self._say(f"{checking.in_words(repair.problem)}: {output.printable(_outcome(repair))}")
+
+    def _say(self, line: str) -> None:
+        if self._tells:
+            output.line(line)
+
+
+def _refuse_unless_safe(path: str, *, trust_file_system: bool) -> None:
+    storage = DirectoryStorage.open(path, [], trust_file_system=trust_file_system, recover=False)
+    try:
+        if not storage.adopted:
+            reason = "is not adopted, so nobody can be taken for dead; see multispool adopt --help"
+            raise Failure(f"{path!r} {reason}", Exit.REFUSED)
+    finally:
+        storage.close()
+
+
+def _outcome(repair: Repair) -> str:
+    return repair.action.value if repair.done else repair.why
+
+
+def _number(number: int, of: str) -> str:
+    return f"{number} {of}{'' if number == 1 else 's'}"
+
+
+def _print_json(path: str, seen: _Seen, *, adopted: bool) -> None:
+    found: dict[str, object] = {
+        "spool": output.as_text(path),
+        "adopted": adopted,
+        "problems": [checking.document(problem) for problem in seen.problems],
+    }
+    if seen.repairs:
+        found["repairs"] = [
+            checking.document(each.problem)
+            | {"action": each.action.name.lower(), "done": each.done, "why": output.as_text(each.why)}
+            for each in seen.repairs
+        ]
+    output.document(found)

@@ -1,0 +1,229 @@
+"""`multispool import`: enqueue what an archive on standard input holds.
+
+The archive is not trusted (see `archive`): its names are checked as those of any new entry, and nothing but the two
+members that an entry has is taken from it. What is small is enqueued many at a time, which share their syncs.
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Annotated, BinaryIO, Final, final
+
+from cyclopts import Parameter
+
+from trio_multispool.cli import output
+from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath, TrustFileSystem
+from trio_multispool.cli.commands.archive import METADATA, Damaged, Member, Reader, Refused
+from trio_multispool.cli.exits import Exit, Failure, code_of, said
+from trio_multispool.cli.opening import looking, require_queues
+from trio_multispool.cli.progress import counting
+from trio_multispool.cli.running import BY_SIGNAL, stopped_by_signals
+from trio_multispool.cli.sources import Interrupted, Pipe, Stop
+from trio_multispool.clock import time_ordered_names
+from trio_multispool.errors import EntryBusy, NameTaken, SpoolError
+from trio_multispool.model.names import MAX_ATTEMPTS
+from trio_multispool.storage.directory.claims import DirectoryReservation
+from trio_multispool.storage.directory.store import DirectoryStorage
+from trio_multispool.storage.protocol import Enqueueing
+
+_LARGEST_METADATA: Final = 16 << 20
+"""Bytes of metadata, which are held in memory: hundreds of times what a variable of `work` may have."""
+
+_SMALL: Final = 256 << 10
+"""Bytes of data up to which an entry waits in memory for others to be enqueued with."""
+
+_TOGETHER: Final = 64
+"""How many small entries are enqueued together: with the above, 16 MiB at most are held."""
+
+
+def import_(
+    spool: SpoolPath,
+    queue: QueueName,
+    /,
+    *,
+    new_names: Annotated[
+        bool,
+        Parameter(
+            name="--new-names", negative="", show_default=False, help="Give each entry a new name, made from the time."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+    trust_file_system: TrustFileSystem = False,
+) -> int:
+    """Enqueue the entries of a tar archive, from standard input.
+
+    The archive is one that `export` wrote, or any that has `NAME/metadata` and right after it `NAME/data` for each
+    entry. An entry's name is printed once it is on disk and synced. Entries keep their names; one whose name is taken
+    is told of and passed over, so that an import that was interrupted can be done again. The same goes for members that
+    are not those of an entry (links, devices, other paths): no path in the archive is ever used. An archive that is
+    damaged or truncated ends the command; what was enqueued before stays. The exit code is that of the first trouble.
+
+    ```console
+    $ multispool import var/mail send < failed.tar
+    $ multispool export old/mail failed | multispool import var/mail send --new-names
+    ```
+    """
+    with looking(spool) as storage:
+        require_queues(storage, [queue])
+    storage = DirectoryStorage.open(spool, [queue], trust_file_system=trust_file_system)
+    with (
+        contextlib.closing(storage),
+        contextlib.closing(Stop()) as stop,
+        stopped_by_signals(stop.set) as ending,
+        counting("entries") as count,
+    ):
+        importing = _Importing(storage, queue, Reader(Pipe(stop).read), count, new_names=new_names, as_json=as_json)
+        try:
+            importing.run()
+        except Interrupted:
+            output.complain(f"interrupted; {importing.told()}")
+            return BY_SIGNAL + (ending.signal or 0)
+        except Damaged as error:
+            raise Failure(f"{error}; {importing.told()}") from error
+        except SpoolError as error:
+            raise Failure(f"{said(error)}; {importing.told()}", code_of(error)) from error
+    return importing.codes[0] if importing.codes else Exit.SUCCESS
+
+
+@final
+class _Importing:
+    """Enqueues what an archive holds."""
+
+    def __init__(  # noqa: PLR0913  # what the entries have in common
+        self,
+        storage: DirectoryStorage,
+        queue: str,
+        archive: Reader,
+        count: Callable[[], None],
+        *,
+        new_names: bool,
+        as_json: bool,
+    ) -> None:
+        self.codes: list[int] = []
+        self._storage = storage
+        self._queue = queue
+        self._archive = archive
+        self._count = count
+        self._new_names = new_names
+        self._as_json = as_json
+        self._names = time_ordered_names()
+        self._imported = 0
+        self._together: list[tuple[str, Enqueueing[DirectoryReservation]]] = []
+        self._most = min(_TOGETHER, storage.enqueues_at_a_time())
+
+    def told(self) -> str:
+        """Say how far it got."""
+        return "1 entry was imported" if self._imported == 1 else f"{self._imported} entries were imported"
+
+    def run(self) -> None:
+        """Read the archive to its end."""
+        try:
+            self._read()
+        finally:
+            self._enqueue_together()  # what is whole is enqueued, also if what follows it is damaged
+
+    def _read(self) -> None:
+        metadata: tuple[str, bytes] | None = None
+        passed_over: str | None = None
+        while (member := self._archive.next()) is not None:
+            if isinstance(member, Refused):
+                self._complain(f"{member.path}: {member.reason}; not imported", Exit.REFUSED)
+            elif member.part == METADATA:
+                self._expect_no_more(metadata)
+                metadata, passed_over = None, None
+                if member.size > _LARGEST_METADATA:
+                    passed_over = member.name
+                    self._complain(f"{member.name}: metadata of {member.size} bytes; not imported", Exit.REFUSED)
+                else:
+                    metadata = member.name, self._archive.read(member.size)
+            elif metadata is not None and metadata[0] == member.name:
+                self._take(member, metadata[1])
+                metadata = None
+            elif passed_over != member.name:
+                self._complain(f"{member.name}: there is no metadata before its data; not imported", Exit.REFUSED)
+        self._expect_no_more(metadata)
+
+    def _expect_no_more(self, metadata: tuple[str, bytes] | None) -> None:
+        if metadata is not None:
+            self._complain(f"{metadata[0]}: there is no data after its metadata; not imported", Exit.REFUSED)
+
+    def _take(self, member: Member, metadata: bytes) -> None:
+        """Enqueue the entry whose data is next, now or with others."""
+        if any(wanted.reservation.name == member.name for _, wanted in self._together):
+            self._enqueue_together()  # or its own name would be busy, and not taken
+        try:
+            reservation = self._reserve(member.name)
+        except (NameTaken, EntryBusy) as error:
+            self._complain(f"{member.name}: {said(error)}; not imported", code_of(error))
+            return
+        try:
+            if member.size > _SMALL:
+                self._enqueue_together()
+                wanted = self._enqueueing(reservation, metadata, self._archive.copy_to)
+                self._note(member.name, wanted, self._storage.enqueue_together([wanted])[0])
+                return
+            content = self._archive.read(member.size)
+        except BaseException:  # Ctrl-C too must leave no reservation
+            self._storage.give_up(reservation)  # unless it was used
+            raise
+        self._together.append((member.name, self._enqueueing(reservation, metadata, _writing(content))))
+        if len(self._together) >= self._most:
+            self._enqueue_together()
+
+    def _reserve(self, name: str) -> DirectoryReservation:
+        if not self._new_names:
+            return self._storage.reserve(name)
+        made = name
+        for attempt in range(MAX_ATTEMPTS):
+            made = self._names.next(None, attempt)
+            with contextlib.suppress(NameTaken, EntryBusy):
+                return self._storage.reserve(made)
+        raise NameTaken(made)
+
+    def _enqueueing(
+        self, reservation: DirectoryReservation, metadata: bytes, write: Callable[[BinaryIO], None]
+    ) -> Enqueueing[DirectoryReservation]:
+        return Enqueueing(reservation, self._queue, metadata, write, None, _nothing)
+
+    def _enqueue_together(self) -> None:
+        waiting, self._together = self._together, []
+        if not waiting:
+            return
+        answers = self._storage.enqueue_together([wanted for _, wanted in waiting])
+        failure: BaseException | None = None
+        for (name, wanted), answer in zip(waiting, answers, strict=True):
+            try:
+                self._note(name, wanted, answer)
+            except BaseException as error:  # noqa: BLE001  # raised when all have been noted
+                failure = error if failure is None else failure
+        if failure is not None:
+            raise failure
+
+    def _note(self, name: str, wanted: Enqueueing[DirectoryReservation], answer: BaseException | None) -> None:
+        if answer is not None:
+            self._storage.give_up(wanted.reservation)
+            raise answer
+        self._imported += 1
+        self._count()
+        new_name = wanted.reservation.name
+        try:
+            if self._as_json:
+                output.document({"name": new_name, "queue": self._queue, "from": output.as_text(name)})
+            else:
+                output.line(output.printable(new_name))
+        except BrokenPipeError:
+            raise Failure(f"standard output was closed; {self.told()}") from None
+
+    def _complain(self, message: str, code: int) -> None:
+        self.codes.append(code)
+        output.complain(message)
+
+
+def _writing(content: bytes) -> Callable[[BinaryIO], None]:
+    def write(file: BinaryIO) -> None:
+        _ = file.write(content)
+
+    return write
+
+
+def _nothing() -> None:
+    """Withdraw nothing: an entry that was begun is finished, or is undone by what its writing raises."""

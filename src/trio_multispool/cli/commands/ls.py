@@ -1,0 +1,283 @@
+"""`multispool ls`: what a spool holds, by queue or by entry."""
+
+import datetime
+from collections import Counter
+from collections.abc import Callable
+from typing import Annotated
+
+import msgspec
+from cyclopts import Parameter
+
+from trio_multispool.cli import durations, output, owners
+from trio_multispool.cli.ages import age_of, human_age, human_size, told_progress
+from trio_multispool.cli.arguments import AsJson, SpoolPath
+from trio_multispool.cli.completing import queue_names
+from trio_multispool.cli.exits import Exit, Failure
+from trio_multispool.cli.histogram import FIRST, Histogram, edges, headers, short_count
+from trio_multispool.cli.opening import looking, require_queues
+from trio_multispool.cli.progress import counting
+from trio_multispool.cli.render import table
+from trio_multispool.clock import wall_clock
+from trio_multispool.model.lifecycle import State
+from trio_multispool.storage.directory.store import DirectoryStorage
+from trio_multispool.storage.protocol import Item
+
+
+class Tally(msgspec.Struct):
+    """What is counted of one queue."""
+
+    queue: str
+    available: int = 0
+    waiting: int = 0
+    next_due: datetime.datetime | None = None
+    checked_out: int = 0
+    quarantined: int = 0
+    oldest: datetime.datetime | None = None
+    owners: Counter[int | None] = msgspec.field(default_factory=Counter)
+    ages: Histogram | None = None
+
+    def add(self, item: Item, now: float) -> None:
+        """Count an entry."""
+        if item.place.state is State.AVAILABLE:
+            self.available += 1
+            if self.oldest is None or item.modified_at < self.oldest:
+                self.oldest = item.modified_at
+            if self.ages is not None:
+                self.ages.add(age_of(item.modified_at, now))
+        elif item.place.state is State.WAITING:
+            self.waiting += 1
+            if item.due_at is not None and (self.next_due is None or item.due_at < self.next_due):
+                self.next_due = item.due_at
+        elif item.place.state is State.CHECKED_OUT:
+            self.checked_out += 1
+            self.owners[item.owner] += 1
+        else:
+            self.quarantined += 1
+
+
+def ls(  # noqa: PLR0913  # what a person can say on the command line
+    spool: SpoolPath,
+    queue: Annotated[str | None, Parameter(name="QUEUE", help="Only this queue.", completer=queue_names)] = None,
+    /,
+    *,
+    long: Annotated[
+        bool,
+        Parameter(name=["--long", "-l"], negative="", show_default=False, help="List the entries, not only counts."),
+    ] = False,
+    ages: Annotated[
+        bool,
+        Parameter(
+            name=["--ages", "-a"],
+            negative="",
+            show_default=False,
+            help="Show how many available entries are how old: up to 5 minutes, 10, 20 and so on.",
+        ),
+    ] = False,
+    ages_from: Annotated[
+        str | None,
+        Parameter(
+            name="--ages-from", help="The same, with another first age, `30s` or `1h` for example; each next is double."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Show what a spool holds.
+
+    For each queue: how many entries are available, the age of the oldest (since its metadata was written), how many
+    are checked out and by which process, how many wait for their time and when the next is due, and how many were set
+    aside in quarantine. An owner is `unknown` if it died (its entries come back as soon as somebody reads the queue) or
+    if the kernel does not show it: `/proc/locks` leaves out other containers, and files on btrfs and overlayfs.
+
+    With `--ages`, a histogram of ages instead: a column for entries younger than 5 minutes, one for those younger than
+    10, and so on. A queue that keeps up has its entries on the left; how far to the right they are tells since when one
+    is stuck.
+
+    It only looks: nothing is locked, recovered or written. A queue of a million entries is counted in seconds, and in
+    little memory (`--long` holds and sorts them).
+
+    ```console
+    $ multispool ls var/mail
+    $ multispool ls var/mail --ages
+    $ multispool ls var/mail send --long
+    ```
+    """
+    limits = _limits(ages_from, wanted=ages, long=long)
+    with looking(spool) as storage:
+        now = wall_clock()
+        if queue is not None:
+            require_queues(storage, [queue])
+        items: list[Item] = []
+        ordered = count_all(storage, queue, now, limits=limits, keep=items.append if long else None)
+        items.sort(key=lambda item: (item.place.queue, item.name))
+        path, adopted = storage.path, storage.adopted
+    if as_json:
+        found: dict[str, object] = {
+            "spool": output.as_text(path),
+            "adopted": adopted,
+            "queues": [_tally_document(tally, now, limits) for tally in ordered],
+        }
+        if long:
+            found["entries"] = [item_document(item, now) for item in items]
+        output.document(found)
+        return Exit.SUCCESS
+    if long:
+        _print_items(items, now)
+    elif limits is not None:
+        _print_ages(ordered, limits)
+    else:
+        _print_tallies(ordered, now)
+    if not adopted:
+        note = f"note: {path!r} is not adopted (it has no .spool.json): nothing comes back from dead processes"
+        output.complain(f"{note}; see multispool adopt --help")
+    return Exit.SUCCESS
+
+
+def _limits(first: str | None, *, wanted: bool, long: bool) -> list[float] | None:
+    """Return the ages that part the buckets, or `None` if no histogram is wanted."""
+    if first is None and not wanted:
+        return None
+    if long:
+        raise Failure("--long and --ages exclude each other", Exit.USAGE)
+    seconds = FIRST if first is None else durations.parse(first)
+    if not seconds:
+        raise Failure(f"--ages-from wants more than {first!r}", Exit.USAGE)
+    return edges(seconds)
+
+
+def count_all(
+    storage: DirectoryStorage,
+    queue: str | None,
+    now: float,
+    *,
+    limits: list[float] | None = None,
+    keep: Callable[[Item], None] | None = None,
+) -> list[Tally]:
+    """Count the entries of each queue, or of one, without holding any; `keep` is called for each."""
+
+    def tally(name: str) -> Tally:
+        return Tally(name, ages=None if limits is None else Histogram(limits))
+
+    tallies = {name: tally(name) for name in (storage.queues() if queue is None else [queue])}
+    with counting("entries", lambda: storage.count(queue)) as count:
+        for item in storage.inventory(queue):
+            found = tallies.get(item.place.queue)
+            if found is None:  # of a queue that is gone, only what was set aside is left
+                found = tallies[item.place.queue] = tally(item.place.queue)
+            found.add(item, now)
+            if keep is not None:
+                keep(item)
+            count()
+    return [tallies[name] for name in sorted(tallies)]
+
+
+def item_document(item: Item, now: float) -> dict[str, object]:
+    """Describe an entry for a script."""
+    return {
+        "name": item.name,
+        "queue": item.place.queue,
+        "state": item.place.state.value,
+        "owner": owners.described(item.owner),
+        "metadata_size": item.size,
+        "modified_at": item.modified_at,
+        "age": age_of(item.modified_at, now),
+        "due_at": item.due_at,
+        "progress": None if item.progress is None else {"done": item.progress.done, "message": item.progress.message},
+    }
+
+
+def _tally_document(tally: Tally, now: float, limits: list[float] | None) -> dict[str, object]:
+    by_process = sorted(tally.owners.items(), key=lambda counted: (counted[0] is None, counted[0] or 0))
+    document: dict[str, object] = {
+        "queue": tally.queue,
+        "available": tally.available,
+        "oldest_at": tally.oldest,
+        "oldest_age": None if tally.oldest is None else age_of(tally.oldest, now),
+        "waiting": tally.waiting,
+        "next_due_at": tally.next_due,
+        "checked_out": tally.checked_out,
+        "owners": [{"owner": owners.described(pid), "entries": number} for pid, number in by_process],
+        "quarantined": tally.quarantined,
+    }
+    if tally.ages is not None and limits is not None:
+        bounds: list[float | None] = [*limits, None]
+        counted = zip(bounds, tally.ages.counts, strict=True)
+        document["ages"] = [{"below": below, "entries": entries} for below, entries in counted]
+    return document
+
+
+def _print_tallies(tallies: list[Tally], now: float) -> None:
+    headers = ["QUEUE", "AVAILABLE", "OLDEST", "CHECKED OUT", "BY"]
+    rows = [
+        [
+            output.printable(tally.queue),
+            str(tally.available),
+            "-" if tally.oldest is None else human_age(age_of(tally.oldest, now)),
+            str(tally.checked_out),
+            _told_owners(tally),
+        ]
+        for tally in tallies
+    ]
+    if any(tally.waiting for tally in tallies):
+        headers += ["WAITING", "NEXT DUE"]
+        for row, tally in zip(rows, tallies, strict=True):
+            row += [str(tally.waiting), _told_due(tally.next_due, now)]
+    if any(tally.quarantined for tally in tallies):
+        headers.append("QUARANTINED")
+        for row, tally in zip(rows, tallies, strict=True):
+            row.append(str(tally.quarantined))
+    table(headers, rows, numbers={"AVAILABLE", "OLDEST", "CHECKED OUT", "WAITING", "NEXT DUE", "QUARANTINED"})
+
+
+def _told_due(due_at: datetime.datetime | None, now: float) -> str:
+    """Say in how long an entry that waits is due."""
+    if due_at is None:
+        return "-"
+    seconds = due_at.timestamp() - now
+    return f"in {human_age(seconds)}" if seconds > 0 else "now"
+
+
+def _print_ages(tallies: list[Tally], limits: list[float]) -> None:
+    columns = headers(limits)
+    found = [(tally.queue, tally.available, tally.ages.counts) for tally in tallies if tally.ages is not None]
+    rows = [[output.printable(queue), *_cells(total, counts)] for queue, total, counts in found]
+    if len(found) > 1:
+        by_bucket = [sum(counts) for counts in zip(*(counts for *_, counts in found), strict=True)]
+        rows.append(["(all)", *_cells(sum(by_bucket), by_bucket)])
+    # One space between the columns: that leaves a queue's name 23 of 80.
+    table(["QUEUE", "TOTAL", *columns], rows, numbers={"TOTAL", *columns}, gap=1)
+
+
+def _cells(total: int, counts: list[int]) -> list[str]:
+    return [short_count(total), *(short_count(number) if number else "-" for number in counts)]
+
+
+def _told_owners(tally: Tally) -> str:
+    told = [
+        owners.told(pid) if number == tally.checked_out else f"{owners.told(pid)} ({number})"
+        for pid, number in tally.owners.most_common()
+    ]
+    return ", ".join(told) or "-"
+
+
+def _print_items(items: list[Item], now: float) -> None:
+    headers = ["NAME", "QUEUE", "STATE", "BY", "METADATA", "AGE"]
+    rows = [
+        [
+            output.printable(item.name),
+            output.printable(item.place.queue),
+            item.place.state.value,
+            owners.told(item.owner) if item.place.state is State.CHECKED_OUT else "-",
+            human_size(item.size),
+            human_age(age_of(item.modified_at, now)),
+        ]
+        for item in items
+    ]
+    if any(item.due_at is not None for item in items):
+        headers.append("DUE")
+        for row, item in zip(rows, items, strict=True):
+            row.append(_told_due(item.due_at, now))
+    if any(item.progress is not None for item in items):
+        headers.append("PROGRESS")
+        for row, item in zip(rows, items, strict=True):
+            row.append("-" if item.progress is None else output.printable(told_progress(item.progress)))
+    table(headers, rows, numbers={"METADATA", "AGE", "DUE"})

@@ -1,0 +1,246 @@
+"""`multispool put`: enqueue files, or standard input."""
+
+import contextlib
+import datetime
+import os
+from pathlib import Path
+from typing import Annotated, final
+
+import trio
+from cyclopts import Parameter
+
+from trio_multispool.cli import durations, metadata, output
+from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath, TrustFileSystem
+from trio_multispool.cli.exits import Exit, Failure, code_of, said
+from trio_multispool.cli.opening import AnySpool, load, member
+from trio_multispool.cli.progress import Bar, bar
+from trio_multispool.cli.running import Ending, run
+from trio_multispool.cli.sources import STANDARD_INPUT, Source, Stop, size_of, unreadable
+from trio_multispool.clock import wall_clock
+from trio_multispool.entries.reserved_names import Use
+from trio_multispool.errors import EncodingFailed, NameTaken, SpoolError
+from trio_multispool.model.names import invalid_name
+from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.times import NotBefore, due_at
+
+_META_HELP = """`key=value` of the metadata, a JSON object; may be repeated. A value that is JSON is taken as such
+(`n=1`, `ok=true`, `to='["anne"]'`), any other is a string."""
+
+_LARGE = 64 << 20
+"""From how many bytes on a single file is worth a bar."""
+
+
+Files = Annotated[
+    Path,
+    Parameter(
+        name="FILE",
+        required=True,
+        allow_leading_hyphen=True,  # for `-` itself
+        help="Files, each of which becomes the data of an entry; `-` is standard input.",
+    ),
+]
+Meta = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--meta",
+        negative="",
+        help=_META_HELP,
+    ),
+]
+MetaJson = Annotated[
+    str | None, Parameter(name="--meta-json", help="The metadata as JSON, stored as it is; `{}` unless given.")
+]
+Name = Annotated[
+    str | None,
+    Parameter(name="--name", help="The entry's name, for a single file; made from the time unless given."),
+]
+"""What `put` and `enqueue-at` have in common."""
+
+
+def put(  # noqa: PLR0913  # what a person can say on the command line
+    spool: SpoolPath,
+    queue: QueueName,
+    /,
+    *files: Files,
+    meta: Meta = None,
+    meta_json: MetaJson = None,
+    name: Name = None,
+    delay: Annotated[
+        str | None,
+        Parameter(name="--delay", help="Let the entries wait so long before anybody gets them: `90`, `10m`, `2d`."),
+    ] = None,
+    at: Annotated[
+        str | None,
+        Parameter(
+            name="--at",
+            help="Let them wait until this time: `2027-01-31T08:00`, in this machine's time zone, or with one: `…Z`.",
+        ),
+    ] = None,
+    remember: Annotated[
+        str | None,
+        Parameter(
+            name="--remember",
+            help="With --name: refuse that name for so long after the entry has been removed: `1h`, `7d`.",
+        ),
+    ] = None,
+    if_absent: Annotated[
+        bool,
+        Parameter(
+            name="--if-absent",
+            negative="",
+            show_default=False,
+            help="With --name: if there is such an entry, or its name is remembered, do nothing, and succeed.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+    trust_file_system: TrustFileSystem = False,
+) -> int:
+    """Enqueue files, or standard input.
+
+    Each file becomes an entry, whose name is printed once the entry is on disk and synced. Files are copied piece by
+    piece, so that they may be large. The first that fails ends the command; what was enqueued before stays.
+
+    ```console
+    $ multispool put var/mail send letter.txt --meta to=anne@example.org
+    $ pg_dump shop | multispool put /srv/backups upload - --name shop
+    $ multispool put var/mail send reminder.txt --delay 2d
+    $ multispool put var/shop orders order.json --name order-17 --remember 7d --if-absent
+    ```
+    """
+    not_before = _not_before(delay, at)
+    if name is None and (remember is not None or if_absent):
+        raise Failure("--remember and --if-absent are about a name: say which, by --name", Exit.USAGE)
+    remembered = None if remember is None else durations.parse(remember)
+    paths = [os.fspath(file) for file in files]
+    for path in paths:
+        if path.startswith("-") and path != STANDARD_INPUT and not os.path.lexists(path):
+            raise Failure(f"unknown option {path}; see multispool put --help", Exit.USAGE)
+    if paths.count(STANDARD_INPUT) > 1:
+        raise Failure("standard input (-) can be enqueued only once", Exit.USAGE)
+    if name is not None and len(paths) != 1:
+        raise Failure("--name is for a single file", Exit.USAGE)
+    if name is not None and (fault := invalid_name(name)) is not None:
+        raise fault
+    raw = metadata.from_options(meta or [], meta_json)
+    sizes = [size_of(path) for path in paths]  # before anything is enqueued: a typing error enqueues nothing
+    known = [size for size in sizes if size is not None]
+    total = sum(known) if len(known) == len(sizes) else None
+    putting: list[_Putting] = []
+
+    async def work(_ending: Ending) -> int:
+        worth_it = len(paths) > 1 or total is None or total > _LARGE
+        async with await load(spool, [queue], trust_file_system=trust_file_system) as opened:
+            with bar(total, shown=worth_it, sizes=True) as shown:
+                use = None if name is None else Use(name, remembered)
+                putting.append(
+                    _Putting(
+                        opened, queue, raw, use, shown, not_before=not_before, if_absent=if_absent, as_json=as_json
+                    )
+                )
+                await putting[0].put_all(paths)
+        return Exit.SUCCESS
+
+    try:
+        code = run(work)
+    except (Failure, SpoolError) as error:
+        told, code = (str(error), error.code) if isinstance(error, Failure) else (said(error), int(code_of(error)))
+        raise Failure(_with_count(told, putting, paths), code) from error
+    if code != Exit.SUCCESS:
+        output.complain(_with_count("interrupted", putting, paths))
+    return code
+
+
+def _not_before(delay: str | None, at: str | None) -> NotBefore | None:
+    if delay is not None and at is not None:
+        raise Failure("--delay and --at exclude each other", Exit.USAGE)
+    try:
+        time = None if at is None else datetime.datetime.fromisoformat(at).astimezone()  # without a zone, it is ours
+    except (ValueError, OverflowError, OSError) as error:
+        told = f"not a time: {at!r}; write 2027-01-31T08:00, or with a zone 2027-01-31T08:00Z"
+        raise Failure(told, Exit.USAGE) from error
+    not_before = time if delay is None else durations.parse(delay)
+    try:
+        _ = due_at(not_before, wall_clock)
+    except ValueError as error:
+        raise Failure(f"that is too late: {delay or at!r}; times end in the year 2445", Exit.USAGE) from error
+    return not_before
+
+
+def _with_count(told: str, putting: list["_Putting"], paths: list[str]) -> str:
+    if len(paths) == 1 or not putting:
+        return told
+    return f"{told}; {putting[0].enqueued} of {len(paths)} files were enqueued"
+
+
+@final
+class _Putting:
+    """Enqueues files one after the other."""
+
+    def __init__(  # noqa: PLR0913  # what all the entries have in common
+        self,
+        spool: AnySpool,
+        queue: str,
+        raw: bytes,
+        name: Use | None,
+        shown: Bar,
+        *,
+        not_before: NotBefore | None,
+        if_absent: bool,
+        as_json: bool,
+    ) -> None:
+        self._not_before = not_before
+        self._if_absent = if_absent
+        self.enqueued = 0
+        self._spool = spool
+        self._queue = queue
+        self._raw = raw
+        self._name = name
+        self._bar = shown
+        self._as_json = as_json
+
+    async def put_all(self, paths: list[str]) -> None:
+        """Enqueue each, and print its name; raises a `Failure` that tells which failed."""
+        with contextlib.closing(Stop()) as stop:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_set_when_cancelled, stop)
+                failure = None
+                try:
+                    for path in paths:
+                        await self._put(path, stop)
+                except Failure as error:  # not through the nursery, which would wrap it
+                    failure = error
+                nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _put(self, path: str, stop: Stop) -> None:
+        with contextlib.closing(Source(path, stop, self._bar.advance)) as source:
+            queue = member(self._spool, self._queue)
+            match await self._spool.enqueue(queue, self._raw, source, name=self._name, not_before=self._not_before):
+                case Ok(entry):
+                    self.enqueued += 1
+                    self._print(path, entry.name)
+                case Err(NameTaken()) if self._if_absent:
+                    return
+                case Err(EncodingFailed()) if source.failure is not None:
+                    raise unreadable(path, source.failure)
+                case Err(error):
+                    # A `put` that was interrupted ends here by its signal, and not by what that did to the copying.
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                    raise Failure(f"{path}: {said(error)}", code_of(error))
+
+    def _print(self, path: str, name: str) -> None:
+        try:
+            if self._as_json:
+                output.document({"name": name, "queue": self._queue, "file": output.as_text(path)})
+            else:
+                self._bar.result(output.printable(name))
+        except BrokenPipeError:
+            raise Failure("standard output was closed") from None
+
+
+async def _set_when_cancelled(stop: Stop) -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        stop.set()

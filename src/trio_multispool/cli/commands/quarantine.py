@@ -1,0 +1,259 @@
+"""`multispool quarantine`: look at what was set aside, put it back, or drop it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, final
+
+from cyclopts import App, Parameter
+
+from trio_multispool.cli import output
+from trio_multispool.cli.ages import age_of, human_age
+from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
+from trio_multispool.cli.commands.ls import item_document
+from trio_multispool.cli.commands.show import show as show_entry
+from trio_multispool.cli.completing import quarantined_names, queue_names
+from trio_multispool.cli.exits import Exit, Failure, code_of, said
+from trio_multispool.cli.finding import find
+from trio_multispool.cli.opening import looking, require_queues
+from trio_multispool.cli.render import table
+from trio_multispool.cli.selecting import DryRun, Selection, criteria_of, selected
+from trio_multispool.clock import wall_clock
+from trio_multispool.errors import SpoolError
+from trio_multispool.model.lifecycle import State
+from trio_multispool.storage.directory.store import DirectoryStorage
+from trio_multispool.storage.protocol import Item
+
+_HELP = """Look at what was set aside, put it back, or drop it.
+
+An entry whose metadata cannot be read is set aside by the reader that meets it, with the reason, so that the others go
+on. It keeps its name and its data. Once the program has been mended, `retry` puts it back into its queue; what is
+garbage is dropped.
+
+```console
+$ multispool quarantine ls var/mail
+$ multispool quarantine show var/mail 20261124T013810.123456789Z-8f31c2aa
+$ multispool quarantine retry var/mail --all --dry-run
+$ multispool quarantine drop var/mail 20261124T013810.123456789Z-8f31c2aa
+```
+"""
+
+_Name = Annotated[
+    str, Parameter(name="NAME", help="The name of an entry that was set aside.", completer=quarantined_names)
+]
+_From = Annotated[
+    str | None, Parameter(name="--from", help="Select what was set aside from this queue.", completer=queue_names)
+]
+
+
+def quarantine_app(sort_key: int) -> App:
+    """Return the command, which has commands of its own."""
+    app = App(name="quarantine", help=_HELP, help_format="markdown", result_action="return_value", sort_key=sort_key)
+    for position, command in enumerate((ls, show, retry, drop)):
+        _ = app.command(command, sort_key=position)
+    return app
+
+
+def ls(
+    spool: SpoolPath,
+    queue: Annotated[
+        str | None, Parameter(name="QUEUE", help="Only what was set aside from this queue.", completer=queue_names)
+    ] = None,
+    /,
+    *,
+    as_json: AsJson = False,
+) -> int:
+    """List what was set aside, with the reasons.
+
+    The age is counted from when the metadata was written. It only looks: nothing is locked or written.
+
+    ```console
+    $ multispool quarantine ls var/mail
+    ```
+    """
+    with looking(spool) as storage:
+        items = sorted(storage.inventory(queue, State.QUARANTINED), key=lambda item: (item.place.queue, item.name))
+        found = [(item, storage.quarantine_reason(item.name)) for item in items]
+    now = wall_clock()
+    if as_json:
+        output.document([item_document(item, now) | {"quarantine_reason": reason} for item, reason in found])
+    elif not found:
+        output.line("nothing is in quarantine")
+    else:
+        _print(found, now)
+    return Exit.SUCCESS
+
+
+def _print(found: list[tuple[Item, str | None]], now: float) -> None:
+    rows = [
+        [
+            output.printable(item.name),
+            output.printable(item.place.queue),
+            human_age(age_of(item.modified_at, now)),
+            "unknown" if reason is None else output.printable(reason),
+        ]
+        for item, reason in found
+    ]
+    table(["NAME", "QUEUE", "AGE", "REASON"], rows, numbers={"AGE"})
+
+
+def show(spool: SpoolPath, name: _Name, /, *, as_json: AsJson = False) -> int:
+    """Show everything that is known about an entry that was set aside.
+
+    The reason, its metadata as it is, and where its data is. It only looks: nothing is locked or written.
+
+    ```console
+    $ multispool quarantine show var/mail 20261124T013810.123456789Z-8f31c2aa
+    ```
+    """
+    with looking(spool) as storage:
+        _ = _find(storage, name)
+    return show_entry(spool, name, as_json=as_json)
+
+
+def retry(  # noqa: PLR0913  # what a person can say on the command line
+    spool: SpoolPath,
+    /,
+    *names: _Name,
+    to: Annotated[
+        str | None,
+        Parameter(name="--to", help="The queue to put them into, instead of their own.", completer=queue_names),
+    ] = None,
+    source: _From = None,
+    selection: Selection | None = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    trust_file_system: TrustFileSystem = False,
+) -> int:
+    """Put back into its queue what was set aside.
+
+    Metadata and data are unchanged: do it once the program that could not read them has been mended, or the reader sets
+    the entry aside again. All are tried; the exit code is that of the first that failed.
+
+    ```console
+    $ multispool quarantine retry var/mail --all --dry-run
+    $ multispool quarantine retry var/mail 20261124T013810.123456789Z-8f31c2aa
+    ```
+    """
+
+    def restore(storage: DirectoryStorage, item: Item) -> None:
+        storage.restore(item.place.queue, item.name, to=to, durability=None, before_commit=_nothing)
+
+    def check(storage: DirectoryStorage, item: Item) -> str:
+        target = item.place.queue if to is None else to
+        require_queues(storage, [target])
+        return target
+
+    step = _Step(restore, check, "is back in {}", "would go back to {}", "nothing to put back")
+    return _do(spool, names, source, selection, step, dry_run=dry_run, as_json=as_json, trust=trust_file_system)
+
+
+def drop(  # noqa: PLR0913  # what a person can say on the command line
+    spool: SpoolPath,
+    /,
+    *names: _Name,
+    source: _From = None,
+    selection: Selection | None = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    trust_file_system: TrustFileSystem = False,
+) -> int:
+    """Drop what was set aside, with its data: it is gone.
+
+    All are tried; the exit code is that of the first that failed.
+
+    ```console
+    $ multispool quarantine drop var/mail 20261124T013810.123456789Z-8f31c2aa
+    $ multispool quarantine drop var/mail --older-than 30d --dry-run
+    ```
+    """
+
+    def discard(storage: DirectoryStorage, item: Item) -> None:
+        storage.discard(item.place.queue, item.name, durability=None, before_commit=_nothing)
+
+    step = _Step(discard, None, "was dropped", "would be dropped", "nothing to drop")
+    return _do(spool, names, source, selection, step, dry_run=dry_run, as_json=as_json, trust=trust_file_system)
+
+
+def _nothing() -> None:
+    """Withdraw nothing: whoever interrupts the command kills it, which is safe at any time."""
+
+
+@final
+class _Step:
+    """What is done to an entry in quarantine, and in which words it is told."""
+
+    def __init__(  # the words of one step
+        self,
+        do: Callable[[DirectoryStorage, Item], None],
+        target: Callable[[DirectoryStorage, Item], str] | None,
+        done: str,
+        would: str,
+        nothing: str,
+    ) -> None:
+        self.do = do
+        self.target = target
+        self.done = done
+        self.would = would
+        self.nothing = nothing
+
+
+def _do(  # noqa: PLR0913  # what the two commands are given
+    spool: Path,
+    names: Sequence[str],
+    source: str | None,
+    selection: Selection | None,
+    step: _Step,
+    *,
+    dry_run: bool,
+    as_json: bool,
+    trust: bool,
+) -> int:
+    criteria = criteria_of(selection, names, more=source is not None)
+    told: list[dict[str, str]] = []
+    codes: list[int] = []
+    storage = DirectoryStorage.open(spool, [], trust_file_system=trust, recover=False)
+    try:
+        if criteria is None:
+            items = _named(storage, names, codes)
+        else:
+            items = selected(storage, source, State.QUARANTINED, criteria, wall_clock())
+        for item in items:
+            try:
+                target = None if step.target is None else step.target(storage, item)
+                if not dry_run:
+                    step.do(storage, item)
+            except (Failure, SpoolError) as error:
+                _complain(error, codes)
+                continue
+            told.append({"name": item.name, "from": item.place.queue} | ({} if target is None else {"to": target}))
+            if not as_json:
+                words = (step.would if dry_run else step.done).format(output.printable(target or ""))
+                output.line(f"{output.printable(item.name)}: {words}")
+    finally:
+        storage.close()
+    if as_json:
+        output.document(told)
+    elif not told and not codes:
+        output.line(step.nothing)
+    return codes[0] if codes else Exit.SUCCESS
+
+
+def _complain(error: Failure | SpoolError, codes: list[int]) -> None:
+    codes.append(error.code if isinstance(error, Failure) else code_of(error))
+    output.complain(str(error) if isinstance(error, Failure) else said(error))
+
+
+def _named(storage: DirectoryStorage, names: Sequence[str], codes: list[int]) -> Iterator[Item]:
+    for name in dict.fromkeys(names):
+        try:
+            yield _find(storage, name)
+        except (Failure, SpoolError) as error:
+            _complain(error, codes)
+
+
+def _find(storage: DirectoryStorage, name: str) -> Item:
+    item = find(storage, name)
+    if item.place.state is not State.QUARANTINED:
+        where = f"is {item.place.state.value}, in {item.place.queue!r}"
+        raise Failure(f"entry {name!r} is not in quarantine: it {where}", Exit.NOT_FOUND)
+    return item

@@ -1,0 +1,73 @@
+"""`multispool recover`: put back what dead processes had checked out, and collect what belongs to no entry."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from trio_multispool.cli import output
+from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
+from trio_multispool.cli.exits import Exit, Failure
+from trio_multispool.errors import SpoolError
+from trio_multispool.storage.directory.store import DirectoryStorage
+from trio_multispool.storage.protocol import Recovered
+
+
+def recover(
+    spool: SpoolPath,
+    /,
+    *,
+    dry_run: Annotated[
+        bool,
+        Parameter(
+            name=["--dry-run", "-n"], negative="", show_default=False, help="Change nothing; say what would be done."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+    trust_file_system: TrustFileSystem = False,
+) -> int:
+    """Put back what dead processes had, and collect what belongs to no entry.
+
+    Programs that load or read the spool put entries back by themselves; this does so now, in all queues, and also
+    collects what enqueues left behind when they were killed, and what power loss left. It acts only on what nobody has
+    locked, so it is safe beside running programs, and it may be interrupted at any time. The exit code is 1 if
+    something could not be recovered, as standard error tells.
+
+    ```console
+    $ multispool recover var/mail --dry-run
+    $ multispool recover var/mail
+    ```
+    """
+    storage = DirectoryStorage.open(spool, [], trust_file_system=trust_file_system, recover=False)
+    try:
+        if not storage.adopted:
+            reason = "is not adopted, so nothing can be taken for abandoned; see multispool adopt --help"
+            raise Failure(f"{storage.path!r} {reason}", Exit.REFUSED)
+        recovered: list[Recovered] = []
+        failed = 0
+        for each in storage.recover_all(dry_run=dry_run):
+            if isinstance(each, SpoolError):  # the log has told it
+                failed += 1
+                continue
+            recovered.append(each)
+            if not as_json:
+                output.line(_line(each, dry_run=dry_run))
+        path = storage.path
+    finally:
+        storage.close()
+    if as_json:
+        found = [{"name": output.as_text(each.name), "queue": _text(each.queue)} for each in recovered]
+        output.document({"spool": output.as_text(path), "dry_run": dry_run, "recovered": found, "failed": failed})
+    elif not recovered and not failed:
+        output.line("nothing to recover")
+    return Exit.FAILED if failed else Exit.SUCCESS
+
+
+def _text(queue: str | None) -> str | None:
+    return None if queue is None else output.as_text(queue)
+
+
+def _line(recovered: Recovered, *, dry_run: bool) -> str:
+    name = output.printable(recovered.name)
+    if recovered.queue is None:
+        return f"{name}: {'would be' if dry_run else 'was'} collected, it belonged to no entry"
+    return f"{name}: {'would go back to' if dry_run else 'is back in'} {output.printable(recovered.queue)}"

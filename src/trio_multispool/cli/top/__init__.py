@@ -1,0 +1,1 @@
+"""The live view, `multispool top`. Private."""

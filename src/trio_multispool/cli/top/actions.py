@@ -1,0 +1,42 @@
+"""What `top` changes in a spool, when a person has said yes: it runs the command that does it.
+
+`multispool quarantine retry` and `quarantine drop` know how that is done; whatever they say is shown. They run as
+processes of their own, so that nothing they do can disturb the picture, and `top` itself never writes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trio_multispool.cli.top.view import Action
+
+
+def command(spool: Path, action: Action) -> list[str]:
+    """Return the command that does what was asked for."""
+    return [sys.executable, "-m", "trio_multispool", "quarantine", action.verb, str(spool), "--", action.name]
+
+
+async def act(spool: Path, action: Action) -> str:
+    """Do it, and return what there is to say about it."""
+    done = await trio.run_process(
+        command(spool, action),
+        stdin=subprocess.DEVNULL,
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+        start_new_session=True,  # Ctrl-C is for `top`, which ends the command (SIGTERM) and waits for it
+    )
+    told = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
+    if done.returncode:
+        return told[-1].removeprefix("multispool: ") if told else f"{action.verb} failed ({done.returncode})"
+    return told[-1] if told else f"{action.name}: {_DONE.get(action.verb, action.verb)}"
+
+
+_DONE = {"retry": "back in its queue", "drop": "dropped"}

@@ -1,0 +1,300 @@
+"""Looking at a spool for `top`: names counted as they are read, nothing locked, nothing written, and never for long.
+
+A queue may hold a million entries. Their names are read in one stream and not kept (but for the sample, see
+`topmodel`); of a long queue, only the entries that come first by name are looked at one by one for the oldest. A look
+can be stopped from outside: it runs in a thread, and nobody wants to wait for it when the command ends.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, final
+
+from trio_multispool.cli import metadata, output, owners
+from trio_multispool.cli.ages import age_of, human_age, human_size, human_time, told_progress
+from trio_multispool.cli.opening import looking
+from trio_multispool.cli.top.model import Sampling
+from trio_multispool.cli.top.seen import Aside, Details, Held, Listed, Listing, Look, QueueLook
+from trio_multispool.clock import stopwatch, wall_clock
+from trio_multispool.errors import DataNotFound, EntryNotFound, SpoolError
+from trio_multispool.model.lifecycle import Place, State
+from trio_multispool.model.names import invalid_name
+from trio_multispool.model.notes import progress_in
+from trio_multispool.storage.directory.data import as_stat, time_of
+from trio_multispool.storage.directory.disk.filesystems import file_system_name
+from trio_multispool.storage.directory.disk.layout import REGISTRY, directory_of
+from trio_multispool.storage.directory.disk.syscalls import SystemCalls
+from trio_multispool.storage.directory.inventory import lock_owners
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from trio_multispool.storage.directory.store import DirectoryStorage
+
+_EACH: Final = 10_000
+"""So many available entries of a queue are looked at one by one; of a longer one, the `_FIRST`."""
+
+_FIRST: Final = 200
+"""How many entries, the first by name, stand for those of a long queue: they are what readers take next."""
+
+_MOST: Final = 1_000
+"""So many check-outs and quarantined entries are looked at one by one; the others are only counted."""
+
+_STEP: Final = 1_000
+"""How many names are read before it is asked again whether to go on."""
+
+_HIDDEN: Final = frozenset({"btrfs", "overlayfs"})
+"""Where `/proc/locks` shows another device than `stat` does, so that no owner is ever found."""
+
+_ORDER: Final = {State.CHECKED_OUT: 0, State.QUARANTINED: 1, State.AVAILABLE: 2, State.WAITING: 3}
+"""How the entries of a queue are listed: the many that wait come last."""
+
+_since = attrgetter("since")
+
+
+@final
+class Looker:
+    """Looks at one spool, again and again, in one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Remember where the spool is."""
+        self.path: Path = path
+        self.seen: int = 0
+        """How many names the look that is under way has read; may be read by another thread."""
+        self._elapsed = stopwatch()
+        self._stopped = False
+        self._owners_shown = _owners_are_shown(path)
+
+    def stop(self) -> None:
+        """End the look that is under way, and all later ones, soon."""
+        self._stopped = True
+
+    def look(self) -> Look:
+        """Look at everything once; raises a `SpoolError` if there is no spool (any more)."""
+        began, self.seen = self._elapsed(), 0
+        troubles: list[tuple[str, str]] = []
+        seen: list[QueueLook] = []
+        held: list[Held] = []
+        aside: list[Aside] = []
+        with looking(self.path) as storage:
+            adopted = storage.adopted
+            for queue in storage.queues():
+                try:
+                    found = self._queue(storage, queue)
+                except FileNotFoundError:  # it went while it was looked at
+                    continue
+                except OSError as error:
+                    troubles.append((queue, error.strerror or str(error)))
+                    continue
+                seen.append(found[0])
+                held += found[1]
+                aside += found[2]
+        ended = self._elapsed()
+        return Look(
+            at=wall_clock(),
+            instant=ended,
+            took=ended - began,
+            adopted=adopted,
+            owners_shown=self._owners_shown,
+            queues=tuple(seen),
+            held=tuple(sorted(held, key=_since)),
+            aside=tuple(sorted(aside, key=_since)),
+            troubles=tuple(troubles),
+        )
+
+    def _queue(self, storage: DirectoryStorage, queue: str) -> tuple[QueueLook, list[Held], list[Aside]]:
+        sampling = Sampling()
+        # Check-outs first and last: an entry that is taken, or given back, meanwhile must not be taken for gone.
+        for entry in self._files(Place(queue, State.CHECKED_OUT)):
+            sampling.add(entry.name)
+        oldest, number = None, 0
+
+        def available() -> Iterator[os.DirEntry[str]]:
+            nonlocal number, oldest
+            for entry in self._files(Place(queue, State.AVAILABLE)):
+                number += 1
+                sampling.add(entry.name)
+                if number <= _EACH:
+                    oldest = _earlier(oldest, entry)
+                yield entry
+
+        first = heapq.nsmallest(_FIRST, available(), key=attrgetter("name"))
+        if number > _EACH:
+            for entry in first:
+                oldest = _earlier(oldest, entry)
+        held = [*self._files(Place(queue, State.CHECKED_OUT))]
+        for entry in held:
+            sampling.add(entry.name)
+        aside = [*self._files(Place(queue, State.QUARANTINED))]
+        look = QueueLook(
+            queue=queue,
+            available=number,
+            held=len(held),
+            aside=len(aside),
+            sample=sampling.sample(),
+            oldest_at=oldest,
+            oldest_of_all=number <= _EACH,
+        )
+        return look, self._held(storage, queue, held[:_MOST]), _aside(queue, aside[:_MOST])
+
+    def _files(self, place: Place) -> Iterator[os.DirEntry[str]]:
+        """Yield the entries of a place in the order of the directory, until it is time to stop."""
+        try:
+            found = os.scandir(self.path / directory_of(place))
+        except FileNotFoundError:
+            if place.state is State.AVAILABLE:
+                raise
+            return  # a queue need not have check-outs, nor anything in quarantine
+        with found:
+            for number, entry in enumerate(found):
+                if not number % _STEP and self._stopped:
+                    return
+                if entry.is_file(follow_symlinks=False) and invalid_name(entry.name) is None:
+                    self.seen += 1
+                    yield entry
+
+    def _held(self, storage: DirectoryStorage, queue: str, entries: list[os.DirEntry[str]]) -> list[Held]:
+        by_lock = lock_owners() if entries else {}
+        told: dict[int | None, str] = {None: owners.UNKNOWN}
+        found: list[Held] = []
+        for entry in entries:
+            try:
+                since = entry.stat(follow_symlinks=False).st_ctime
+            except OSError:  # settled meanwhile
+                continue
+            owner = self._owner(entry.name, by_lock)
+            if owner not in told:
+                told[owner] = owners.told(owner)
+            found.append(Held(queue, entry.name, since, owner, told[owner], _progress(storage, entry.name)))
+        return found
+
+    def _owner(self, name: str, by_lock: dict[tuple[int, int, int], int]) -> int | None:
+        try:
+            found = (self.path / REGISTRY / name).lstat()
+        except OSError:
+            return None
+        return by_lock.get((os.major(found.st_dev), os.minor(found.st_dev), found.st_ino))
+
+    # Only when a person wants to know more.
+
+    def listing(self, queue: str) -> Listing:
+        """List one queue; raises `OSError` if it has gone or cannot be read."""
+        number = 0
+
+        def available() -> Iterator[os.DirEntry[str]]:
+            nonlocal number
+            for entry in self._files(Place(queue, State.AVAILABLE)):
+                number += 1
+                yield entry
+
+        first = heapq.nsmallest(_FIRST, available(), key=attrgetter("name"))
+        held = [*self._files(Place(queue, State.CHECKED_OUT))][:_MOST]
+        with looking(self.path) as storage:
+            by = {it.name: it.by for it in self._held(storage, queue, held)}
+        aside = [*self._files(Place(queue, State.QUARANTINED))][:_MOST]
+        waiting = heapq.nsmallest(_FIRST, self._files(Place(queue, State.WAITING)), key=attrgetter("name"))
+        listed = [
+            *(_listed(queue, entry, State.CHECKED_OUT, by.get(entry.name, "")) for entry in held),
+            *(_listed(queue, entry, State.QUARANTINED) for entry in aside),
+            *(_listed(queue, entry, State.AVAILABLE) for entry in first),
+            *(_listed(queue, entry, State.WAITING) for entry in waiting),
+        ]
+        found = [it for it in listed if it is not None]
+        found.sort(key=lambda it: (_ORDER[it.state], it.name))
+        return Listing(queue, tuple(found), number - len(first))
+
+    def details(self, queue: str, name: str) -> Details | None:
+        """Return what is known about an entry that was seen in this queue, or `None` if it is no more."""
+        with looking(self.path) as storage:
+            for place in self._places(storage, queue):
+                try:
+                    raw = storage.read_metadata_at(place, name)
+                    found = (self.path / directory_of(place) / name).lstat()
+                except (EntryNotFound, OSError):
+                    continue
+                facts = self._facts(place, name, found)
+                if place.state is State.CHECKED_OUT and (progress := _progress(storage, name)):
+                    facts.append(("progress", progress))
+                facts += _data(storage, name)
+                if place.state is State.QUARANTINED:
+                    facts.append(("reason", storage.quarantine_reason(name) or "not written down"))
+                facts.append(("metadata", human_size(len(raw))))
+                text = metadata.for_person(raw, terminal=True).decode(errors="backslashreplace")
+                return Details(place.queue, name, place.state, tuple(facts), text)
+        return None
+
+    @staticmethod
+    def _places(storage: DirectoryStorage, queue: str) -> Iterator[Place]:
+        """Yield where an entry may be, first where it was seen: it may have moved."""
+        queues = [queue, *(other for other in storage.queues() if other != queue)]
+        for name in queues:
+            for state in (State.AVAILABLE, State.WAITING, State.CHECKED_OUT, State.QUARANTINED):
+                yield Place(name, state)
+
+    def _facts(self, place: Place, name: str, found: os.stat_result) -> list[tuple[str, str]]:
+        now = wall_clock()
+        facts = [("name", name), ("queue", place.queue), ("state", place.state.value)]
+        if place.state is State.CHECKED_OUT:
+            owner = self._owner(name, lock_owners())
+            facts.append(("by", f"{owners.told(owner)}, for {human_age(max(0.0, now - found.st_ctime))}"))
+        if place.state is State.WAITING:
+            facts.append(("due", human_time(time_of(found.st_mtime))))
+        modified = as_stat(found, name).modified_at
+        facts.append(("modified", f"{human_time(modified)} ({human_age(age_of(modified, now))} ago)"))
+        return facts
+
+
+def _earlier(oldest: float | None, entry: os.DirEntry[str]) -> float | None:
+    try:
+        modified = entry.stat(follow_symlinks=False).st_mtime
+    except OSError:  # it was taken meanwhile
+        return oldest
+    return modified if oldest is None else min(oldest, modified)
+
+
+def _aside(queue: str, entries: list[os.DirEntry[str]]) -> list[Aside]:
+    found: list[Aside] = []
+    for entry in entries:
+        try:
+            found.append(Aside(queue, entry.name, entry.stat(follow_symlinks=False).st_ctime))
+        except OSError:  # it was retried or dropped meanwhile
+            continue
+    return found
+
+
+def _listed(queue: str, entry: os.DirEntry[str], state: State, by: str = "") -> Listed | None:
+    try:
+        found = entry.stat(follow_symlinks=False)
+    except OSError:
+        return None
+    return Listed(queue, entry.name, state, found.st_size, min(found.st_mtime, found.st_ctime), by)
+
+
+def _progress(storage: DirectoryStorage, name: str) -> str:
+    try:
+        noted = progress_in(storage.notes(name))
+    except SpoolError:  # what cannot be read says nothing
+        return ""
+    return "" if noted is None else told_progress(noted)
+
+
+def _data(storage: DirectoryStorage, name: str) -> list[tuple[str, str]]:
+    try:
+        return [
+            ("data", human_size(storage.stat_data(name).size)),
+            ("path", output.as_text(str(storage.data_path(name)))),
+        ]
+    except DataNotFound:
+        return [("data", "missing")]
+
+
+def _owners_are_shown(path: Path) -> bool:
+    calls = SystemCalls()
+    fd = calls.open_root(str(path))
+    try:
+        return file_system_name(calls.file_system_type(fd)) not in _HIDDEN
+    finally:
+        calls.close(fd)

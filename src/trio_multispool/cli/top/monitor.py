@@ -1,0 +1,52 @@
+"""What the monitor finds, for `top`: it looks the whole spool over now and then, and each suspect again under its lock.
+
+This costs more than the look of `toplook`: the names of all directories are compared, and nobody can have what is
+suspected while it is looked at. So it is done rarely, and not at all in a spool of very many entries, where it could
+also not be interrupted for long: `multispool fsck` is for those.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trio_multispool.cli import checking
+from trio_multispool.cli.top.model import pause_after
+from trio_multispool.cli.top.problems import Problem, ownerless
+from trio_multispool.clock import stopwatch
+from trio_multispool.errors import SpoolError
+from trio_multispool.monitor import Abandoned, Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from trio_multispool.monitor import Problem as Found
+
+MOST_ENTRIES: Final = 20_000
+"""In a larger spool the monitor is left out, and what it found before stays."""
+
+
+async def check_again_and_again(
+    path: Path, every: float, entries: Callable[[], int], tell: Callable[[dict[str, Problem]], None]
+) -> None:
+    """Tell `tell` what each check finds, by identity, for ever. `entries` says how many entries there are."""
+    while True:
+        elapsed = stopwatch()
+        if entries() <= MOST_ENTRIES:  # or what was found last stays: that it is not looked for is not that it is well
+            with contextlib.suppress(SpoolError):  # whoever looks says it too
+                async with checking.monitoring(path, Limits(), json_metadata=False) as monitor:
+                    found = (await monitor.run_once()).unwrap()
+                tell({problem.key: problem for problem in map(as_problem, found)})
+        await trio.sleep(pause_after(elapsed(), every))
+
+
+def as_problem(found: Found) -> Problem:
+    """Return a problem in the words of `top`. That an owner is dead is the same problem as that none is to be seen."""
+    queue = found.queue or ""
+    if isinstance(found, Abandoned):
+        return ownerless(queue, found.name, "checked out, and whoever had it is dead")
+    key = f"monitor/{type(found).__name__}/{found.dir.path}/{found.name}"
+    return Problem(key, found.message, queue, found.name)

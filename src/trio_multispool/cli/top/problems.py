@@ -1,0 +1,54 @@
+"""What is wrong with a spool, as `top` tells it: the one seam between `top` and whoever finds problems.
+
+`problems_of` is the cheap look that `top` can afford once a second: it draws conclusions from names alone, takes no
+lock and reads no file. The monitor knows more, because it confirms each suspect under its lock (`topmonitor`). A
+`Problem` has an identity, by which `topmodel` tells those that start from those that go on and those that end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from trio_multispool.cli.top.seen import Look
+
+
+OWNERLESS: Final = "ownerless/"
+"""How the identities of problems begin that are about check-outs: they end with the check-out."""
+
+
+@final
+class Problem(msgspec.Struct, frozen=True):
+    """Something that is wrong."""
+
+    key: str
+    """What makes it this problem and not another."""
+    text: str
+    """For a person; may change while the problem goes on."""
+    queue: str = ""
+    name: str = ""
+    """The entry, if it is about one."""
+
+
+def problems_of(look: Look) -> dict[str, Problem]:
+    """Return what a look shows to be wrong, by the problems' identity."""
+    found = [
+        Problem(f"quarantine/{seen.queue}", f"{seen.queue}: {_entries(seen.aside)} set aside in quarantine", seen.queue)
+        for seen in look.queues
+        if seen.aside
+    ]
+    if look.owners_shown:
+        found += [ownerless(held.queue, held.name, "no living owner") for held in look.held if held.owner is None]
+    found += [Problem(f"unreadable/{where}", f"{where} cannot be read: {why}") for where, why in look.troubles]
+    return {problem.key: problem for problem in found}
+
+
+def ownerless(queue: str, name: str, told: str) -> Problem:
+    """Return the problem that nobody has an entry that is checked out."""
+    return Problem(f"{OWNERLESS}{queue}/{name}", f"{queue}/{name}: {told}", queue, name)
+
+
+def _entries(number: int) -> str:
+    return "1 entry is" if number == 1 else f"{number:,} entries are"

@@ -1,0 +1,287 @@
+"""`multispool top`: a spool, live, on the whole screen.
+
+Why rich and not textual. rich is here already, and all that is drawn are lines of text; a picture is a pure function
+that tests call (`toprender`). textual is maintained and would bring widgets, but runs on asyncio: the signals, the
+threads and the ends of this package's commands are on Trio, and would be needed a second time. It also costs five more
+packages and a fifth of a second at import. What remained to be written for rich is the reading of keys (`topscreen`).
+
+How it works. Four tasks: one looks at the spool in a thread and waits (`toplook`), one lets the monitor look, more
+rarely (`topmonitor`), one reads keys and changes the view (`topview`), one draws what has changed (`toprender`). All
+they share is one `Scene`.
+"""
+
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Annotated, final
+
+import msgspec
+import trio
+from cyclopts import Parameter
+
+from trio_multispool.cli import durations
+from trio_multispool.cli.arguments import SpoolPath
+from trio_multispool.cli.exits import Exit, Failure, said
+from trio_multispool.cli.opening import looking
+from trio_multispool.cli.running import BY_SIGNAL, Ending, run
+from trio_multispool.cli.top import actions, monitor, screen
+from trio_multispool.cli.top.look import Looker
+from trio_multispool.cli.top.model import Model, advance, checked, pause_after
+from trio_multispool.cli.top.problems import Problem
+from trio_multispool.cli.top.render import Scene, page, picture
+from trio_multispool.cli.top.seen import Details, Listing, Look
+from trio_multispool.cli.top.view import (
+    Action,
+    OpenEntry,
+    OpenQueue,
+    Quit,
+    Request,
+    View,
+    press,
+    settle,
+)
+from trio_multispool.clock import wall_clock
+from trio_multispool.model.results import Err
+from trio_multispool.threads.offload import Offload
+
+_FASTEST = 0.1
+_TICK = 1.0
+"""Seconds after which the picture is drawn again in any case: ages grow."""
+
+_PATIENCE = 0.5
+"""Seconds after which a look that is under way is shown."""
+
+_OF_THE_TERMINAL = (signal.SIGWINCH, signal.SIGTSTP)
+
+
+def top(
+    spool: SpoolPath,
+    /,
+    *,
+    every: Annotated[str, Parameter(name="--every", help="How often to look, at most: `0.5`, `5`, `1m`.")] = "1s",
+    check_every: Annotated[
+        str,
+        Parameter(
+            name="--check-every",
+            help="How often the monitor looks, at most; `0`: never. It locks what it suspects, for a moment.",
+        ),
+    ] = "15s",
+) -> int:
+    """Watch a spool, live, on the whole screen.
+
+    Queues with what is available in them, what comes in and goes out, and the age of the oldest entry; what is checked
+    out, by which process and for how long; what is in quarantine; problems as they start and end. Keys sort, move and
+    look into queues and entries; entries in quarantine can be retried or dropped. `h` tells the keys.
+
+    It only looks: nothing is recovered or written (but what you tell it to retry or drop). A spool that takes
+    long to look at is looked at less often, so that looking takes one tenth of the time at most.
+
+    ```console
+    $ multispool top var/mail
+    $ multispool top /srv/photos --every 5
+    ```
+    """
+    interval = durations.parse(every)
+    if not _FASTEST <= interval < math.inf:
+        raise Failure(f"--every must be at least {_FASTEST} seconds, not {every}", Exit.USAGE)
+    check_interval = durations.parse(check_every)
+    with looking(spool) as storage:
+        path = Path(storage.path)
+
+    async def watching(_ending: Ending) -> int:
+        with screen.taken_over() as terminal:
+            shown = _Top(path, interval, check_interval, terminal)
+            await shown.run()
+        return BY_SIGNAL + signal.SIGHUP if shown.gone else Exit.SUCCESS
+
+    return run(watching)
+
+
+@final
+class _Top:
+    """The tasks, and what they share."""
+
+    def __init__(self, path: Path, every: float, check_every: float, terminal: screen.Screen) -> None:
+        self._path = path
+        self._check_every = check_every
+        self._screen = terminal
+        self._looker = Looker(path)
+        self._offload = Offload(None)
+        self._scene = Scene(str(path), Model(), View(), wall_clock(), every, plain=terminal.plain)
+        self._changed = trio.Event()
+        self._looked = trio.Event()
+        """Set once something has been seen."""
+        self._wanted = trio.Event()
+        """Set when the next look is not to wait."""
+        self.gone = False
+        """Whether the terminal has gone."""
+
+    async def run(self) -> None:
+        """Watch until a key or a signal ends it."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._stop_looking_when_cancelled)
+            nursery.start_soon(self._follow_the_terminal)
+            nursery.start_soon(self._look_again_and_again)
+            nursery.start_soon(self._draw_again_and_again)
+            nursery.start_soon(self._check_again_and_again)
+            await self._obey()
+            nursery.cancel_scope.cancel()
+
+    def _change(self, **changed: object) -> None:
+        self._scene = msgspec.structs.replace(self._scene, **changed)
+        self._changed.set()
+
+    def _change_view(self, **changed: object) -> None:
+        self._change(view=msgspec.structs.replace(self._scene.view, **changed))
+
+    # Tasks
+
+    async def _stop_looking_when_cancelled(self) -> None:
+        """Let nobody wait for a look in its thread when all ends."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._looker.stop()
+
+    async def _follow_the_terminal(self) -> None:
+        """Draw anew when the window's size changes, and give the terminal back while the process is suspended."""
+        wanted = [number for number in _OF_THE_TERMINAL if signal.getsignal(number) is not signal.SIG_IGN]
+        with trio.open_signal_receiver(*wanted) as received:
+            async for number in received:
+                if number == signal.SIGTSTP:
+                    self._screen.leave()
+                    os.kill(os.getpid(), signal.SIGSTOP)
+                    self._screen.enter()
+                self._changed.set()
+
+    async def _draw_again_and_again(self) -> None:
+        while True:
+            self._changed = trio.Event()
+            size = self._screen.size()
+            scene = msgspec.structs.replace(self._scene, now=wall_clock())
+            try:
+                self._screen.draw(picture(scene, *size), size)
+            except OSError:  # the terminal has gone; whoever reads keys finds out too
+                await trio.sleep_forever()
+            with trio.move_on_after(_TICK):
+                await self._changed.wait()
+
+    async def _check_again_and_again(self) -> None:
+        if not self._check_every:
+            return
+        await self._looked.wait()
+        await monitor.check_again_and_again(self._path, self._check_every, self._entries, self._tell)
+
+    def _entries(self) -> int:
+        return sum(line.seen.total for line in self._scene.model.lines.values())
+
+    def _tell(self, found: dict[str, Problem]) -> None:
+        if not self._scene.view.paused:
+            self._change(model=checked(self._scene.model, found, wall_clock()))
+
+    async def _look_again_and_again(self) -> None:
+        while True:
+            self._wanted = trio.Event()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._show_reading)
+                await self._look()
+                nursery.cancel_scope.cancel()
+            self._change(reading=None)
+            with trio.move_on_after(math.inf if self._scene.view.paused else self._scene.pause):
+                await self._wanted.wait()
+            while self._scene.view.paused and not self._wanted.is_set():
+                await self._wanted.wait()
+
+    async def _show_reading(self) -> None:
+        while True:
+            await trio.sleep(_PATIENCE)
+            self._change(reading=self._looker.seen)
+
+    async def _look(self) -> None:
+        """Look once, and again at what is open."""
+        answer = await self._offload.run("look", lambda _before_commit: self._looker.look())
+        if isinstance(answer, Err):
+            self._change(trouble=said(answer.error), pause=self._scene.every)
+            return
+        look: Look = answer.value
+        self._change(
+            model=advance(self._scene.model, look), pause=pause_after(look.took, self._scene.every), trouble=""
+        )
+        self._looked.set()
+        view = self._scene.view
+        if view.listing is not None:
+            await self._list(view.listing.queue)
+        if view.details is not None:
+            await self._detail(view.details.queue, view.details.name)
+        self._change(view=settle(self._scene.model, self._scene.view))
+
+    async def _obey(self) -> None:
+        """Do what the keys say, until one says that it is enough or the terminal has gone."""
+        while (keys := await self._screen.keys()) is not None:
+            for key in keys:
+                if key == "redraw":
+                    self._screen.forget()
+                view, request = press(self._scene.model, self._scene.view, key, page(self._screen.size()[1]))
+                self._change(view=view)
+                if isinstance(request, Quit):
+                    return
+                if request is not None:
+                    await self._fulfil(request)
+        self.gone = True
+
+    # Requests
+
+    async def _fulfil(self, request: Request) -> None:
+        match request:
+            case OpenQueue(queue):
+                await self._list(queue, opening=True)
+            case OpenEntry(queue, name):
+                await self._detail(queue, name, opening=True)
+            case Action(verb, _queue, name):
+                self._change_view(message=f"{name}: {verb} …")
+                outcome = await actions.act(self._path, request)
+                self._change_view(message=outcome, details=None)
+                self._wanted.set()
+            case _:
+                self._wanted.set()
+
+    async def _list(self, queue: str, *, opening: bool = False) -> None:
+        """Fetch the listing of a queue, and show it if it is wanted (still)."""
+
+        def fetch(_before_commit: object) -> Listing | str:
+            try:
+                return self._looker.listing(queue)
+            except FileNotFoundError:
+                return f"queue {queue} has gone"
+            except OSError as error:
+                return f"queue {queue} cannot be read: {error.strerror}"
+
+        found = (await self._offload.run("listing", fetch)).unwrap()
+        view = self._scene.view
+        if not opening and (view.listing is None or view.listing.queue != queue):
+            return
+        if isinstance(found, str):
+            self._change_view(listing=None, message=found)
+        elif opening:
+            self._change_view(listing=found, selected=None, position=0)
+        else:
+            self._change_view(listing=found)
+        self._change(view=settle(self._scene.model, self._scene.view))
+
+    async def _detail(self, queue: str, name: str, *, opening: bool = False) -> None:
+        """Fetch what is known about an entry, and show it if it is wanted (still)."""
+
+        def fetch(_before_commit: object) -> Details | None:
+            return self._looker.details(queue, name)
+
+        answer = await self._offload.run("look at an entry", fetch)
+        view = self._scene.view
+        if not opening and (view.details is None or view.details.name != name):
+            return
+        if isinstance(answer, Err):
+            self._change_view(message=said(answer.error))
+        elif answer.value is None:
+            self._change_view(details=None, scroll=0, message=f"entry {name} has gone")
+        else:
+            self._change_view(details=answer.value, scroll=0 if opening else view.scroll)

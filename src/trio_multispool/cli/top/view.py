@@ -1,0 +1,261 @@
+"""What a person does with `top`: what is shown, which row is selected, and what each key changes. Pure.
+
+`press` is the whole of it: a view, a key and what is known give another view and, if the key asks for more than that, a
+request for the loop to fulfil.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+import msgspec
+
+from trio_multispool.cli.top.seen import Details, Listing
+from trio_multispool.model.lifecycle import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from trio_multispool.cli.top.model import Line, Model
+
+COLUMNS: Final = ("QUEUE", "DEPTH", "IN/s", "OUT/s", "OLDEST", "HELD", "ASIDE")
+"""Of the table of queues; key `1` sorts by the first."""
+
+
+class Kind(enum.Enum):
+    """What a row can stand for."""
+
+    QUEUE = "queue"
+    HELD = "checked out"
+    ASIDE = "quarantined"
+    AVAILABLE = "available"
+    PROBLEM = "problem"
+
+
+@final
+class Row(msgspec.Struct, frozen=True):
+    """A row that can be selected, by what it stands for: it keeps the selection wherever it is sorted to."""
+
+    kind: Kind
+    queue: str
+    name: str = ""
+
+
+@final
+class Action(msgspec.Struct, frozen=True):
+    """Something that changes the spool, for which a person is asked first."""
+
+    verb: str
+    """`retry` or `drop`."""
+    queue: str
+    name: str
+
+
+@final
+class View(msgspec.Struct, frozen=True):
+    """What is shown, and how."""
+
+    column: int = 0
+    """By which of `COLUMNS` queues are sorted."""
+    backwards: bool = False
+    selected: Row | None = None
+    position: int = 0
+    """Where the selected row was seen last: if it goes, the one that comes to be there is selected."""
+    listing: Listing | None = None
+    """The queue that is looked into, shown over the overview."""
+    listing_position: int = 0
+    details: Details | None = None
+    """The entry that is looked into, shown over the listing."""
+    scroll: int = 0
+    """How many lines of the details have been scrolled away."""
+    help: bool = False
+    paused: bool = False
+    asking: Action | None = None
+    message: str = ""
+    """The outcome of the last request, until the next key."""
+
+
+@final
+class Quit(msgspec.Struct, frozen=True):
+    """End."""
+
+
+@final
+class LookNow(msgspec.Struct, frozen=True):
+    """Look without waiting."""
+
+
+@final
+class OpenQueue(msgspec.Struct, frozen=True):
+    """Fetch the listing of a queue."""
+
+    queue: str
+
+
+@final
+class OpenEntry(msgspec.Struct, frozen=True):
+    """Fetch the details of an entry."""
+
+    queue: str
+    name: str
+
+
+Request: TypeAlias = Quit | LookNow | OpenQueue | OpenEntry | Action
+
+
+def sorted_lines(lines: Sequence[Line], view: View) -> list[Line]:
+    """Return the queues in the order of the view; those without a figure stand last either way."""
+    by_name = sorted(lines, key=lambda line: line.seen.queue)
+    figure = _FIGURES[view.column]
+    if figure is None:
+        return by_name[::-1] if view.backwards else by_name
+    ranked = [(found, line) for line in by_name if (found := figure(line)) is not None]
+    ranked.sort(key=lambda pair: pair[0], reverse=not view.backwards)
+    return [line for _, line in ranked] + [line for line in by_name if figure(line) is None]
+
+
+_FIGURES: Final[tuple[Callable[[Line], float | None] | None, ...]] = (
+    None,
+    lambda line: line.seen.available,
+    lambda line: None if line.rates is None else line.rates[0],
+    lambda line: None if line.rates is None else line.rates[1],
+    lambda line: None if line.seen.oldest_at is None else -line.seen.oldest_at,
+    lambda line: line.seen.held,
+    lambda line: line.seen.aside,
+)
+"""What each of `COLUMNS` is sorted by, the largest first; the first by name, as it is written."""
+
+
+def overview_rows(model: Model, view: View) -> list[Row]:
+    """Return what can be selected in the overview, in the order in which it is shown."""
+    if model.look is None:
+        return []
+    return [
+        *(Row(Kind.QUEUE, line.seen.queue) for line in sorted_lines(list(model.lines.values()), view)),
+        *(Row(Kind.HELD, held.queue, held.name) for held in model.look.held),
+        *(Row(Kind.ASIDE, aside.queue, aside.name) for aside in model.look.aside),
+    ]
+
+
+_KINDS: Final = {
+    State.AVAILABLE: Kind.AVAILABLE,
+    State.WAITING: Kind.AVAILABLE,
+    State.CHECKED_OUT: Kind.HELD,
+    State.QUARANTINED: Kind.ASIDE,
+}
+
+
+def rows(model: Model, view: View) -> list[Row]:
+    """Return what can be selected in what is shown: the overview, or the queue that is looked into."""
+    if view.listing is not None:
+        return [Row(_KINDS[entry.state], entry.queue, entry.name) for entry in view.listing.entries]
+    return overview_rows(model, view)
+
+
+def settle(model: Model, view: View) -> View:
+    """Return the view with a row selected that is there, if any is: what was selected may have gone."""
+    found = rows(model, view)
+    if not found:
+        return msgspec.structs.replace(view, selected=None, position=0)
+    if view.selected in found:
+        return msgspec.structs.replace(view, position=found.index(view.selected))
+    position = max(0, min(view.position, len(found) - 1))
+    return msgspec.structs.replace(view, selected=found[position], position=position)
+
+
+def press(model: Model, view: View, key: str, page: int = 10) -> tuple[View, Request | None]:
+    """Return what becomes of the view when a key is pressed, and what else is to be done."""
+    view = msgspec.structs.replace(view, message="")
+    if view.asking is not None:
+        answered = msgspec.structs.replace(view, asking=None)
+        if key == "y":
+            return answered, view.asking
+        return msgspec.structs.replace(answered, message="nothing was changed"), None
+    if key == "q":
+        return view, Quit()
+    if view.help:
+        return msgspec.structs.replace(view, help=False), None
+    if key in {"h", "?"}:
+        return msgspec.structs.replace(view, help=True), None
+    if key in {"p", "space"}:
+        return msgspec.structs.replace(view, paused=not view.paused), LookNow() if view.paused else None
+    if key == "l":
+        return view, LookNow()
+    if view.details is not None:
+        return _press_in_details(view, view.details, key, page)
+    return _press_in_rows(model, view, key, page)
+
+
+def _press_in_details(view: View, details: Details, key: str, page: int) -> tuple[View, Request | None]:
+    if key in _BACK:
+        return msgspec.structs.replace(view, details=None, scroll=0), None
+    if key in _ACTIONS:
+        return _ask(view, _ACTIONS[key], details.state, details.queue, details.name), None
+    scroll = view.scroll + _moves(page).get(key, 0)
+    return msgspec.structs.replace(view, scroll=max(0, scroll)), None
+
+
+def _press_in_rows(model: Model, view: View, key: str, page: int) -> tuple[View, Request | None]:
+    found = rows(model, view)
+    if key in _BACK and view.listing is not None:
+        queue = Row(Kind.QUEUE, view.listing.queue)
+        closed = msgspec.structs.replace(view, listing=None, selected=queue)
+        return settle(model, closed), None
+    if (by := _moves(page).get(key)) is not None and found:
+        position = max(0, min(view.position + by, len(found) - 1))
+        return msgspec.structs.replace(view, selected=found[position], position=position), None
+    if key in {"tab", "backtab"}:
+        return _to_next_kind(view, found, forwards=key == "tab"), None
+    if key in {"enter", "right"} and view.selected is not None:
+        row = view.selected
+        return view, OpenQueue(row.queue) if row.kind is Kind.QUEUE else OpenEntry(row.queue, row.name)
+    if key in _ACTIONS and view.selected is not None and view.selected.kind is not Kind.QUEUE:
+        row = view.selected
+        state = State.QUARANTINED if row.kind is Kind.ASIDE else None
+        return _ask(view, _ACTIONS[key], state, row.queue, row.name), None
+    if key in _ACTIONS:
+        return msgspec.structs.replace(view, message=_ONLY_QUARANTINED), None
+    if view.listing is None:
+        return settle(model, _sort(view, key)), None
+    return view, None
+
+
+_BACK: Final = frozenset({"esc", "left", "backspace"})
+_ACTIONS: Final = {"r": "retry", "d": "drop"}
+_ONLY_QUARANTINED: Final = "only entries in quarantine can be retried or dropped here; for others there are mv and rm"
+_FAR: Final = 1 << 30
+
+
+def _moves(page: int) -> dict[str, int]:
+    up = {"up": -1, "k": -1, "pageup": -page, "home": -_FAR, "g": -_FAR}
+    return up | {"down": 1, "j": 1, "pagedown": page, "end": _FAR, "G": _FAR}
+
+
+def _ask(view: View, verb: str, state: State | None, queue: str, name: str) -> View:
+    if state is not State.QUARANTINED:
+        return msgspec.structs.replace(view, message=_ONLY_QUARANTINED)
+    return msgspec.structs.replace(view, asking=Action(verb, queue, name))
+
+
+def _to_next_kind(view: View, found: list[Row], *, forwards: bool) -> View:
+    """Select the first row of the next table, or of the one before."""
+    if view.selected is None or not found:
+        return view
+    kinds = list(dict.fromkeys(row.kind for row in found))
+    kind = kinds[(kinds.index(view.selected.kind) + (1 if forwards else -1)) % len(kinds)]
+    position = next(place for place, row in enumerate(found) if row.kind is kind)
+    return msgspec.structs.replace(view, selected=found[position], position=position)
+
+
+def _sort(view: View, key: str) -> View:
+    if key in {"s", ">"}:
+        return msgspec.structs.replace(view, column=(view.column + 1) % len(COLUMNS), backwards=False)
+    if key == "<":
+        return msgspec.structs.replace(view, column=(view.column - 1) % len(COLUMNS), backwards=False)
+    if key == "S":
+        return msgspec.structs.replace(view, backwards=not view.backwards)
+    if key.isdecimal() and 0 < int(key) <= len(COLUMNS):
+        column = int(key) - 1
+        return msgspec.structs.replace(view, column=column, backwards=column == view.column and not view.backwards)
+    return view

@@ -1,0 +1,126 @@
+"""What a check-out comes to: an entry with its metadata decoded, or one that is passed over and said so in the log."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+
+import msgspec
+
+from trio_multispool.entries.key_limits import UNLIMITED, Turn
+from trio_multispool.errors import (
+    CorruptMetadata,
+    EntryNotFound,
+    UnreadableEntry,
+)
+from trio_multispool.events import Event, about
+from trio_multispool.model.lifecycle import State
+from trio_multispool.model.verdicts import Unavailable
+from trio_multispool.storage.protocol import Claim, NotDue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio_multispool.entries.key_limits import Limiter
+    from trio_multispool.session.session import Core
+
+M = TypeVar("M")
+
+_LOG: Final = logging.getLogger("trio_multispool")
+
+
+@final
+class Claimed(msgspec.Struct, Generic[M], frozen=True):
+    """An entry that was checked out."""
+
+    claim: Claim
+    metadata: M
+    carried: Mapping[str, str] | None
+    """What its producer sent along, if the instrumentation asks for it."""
+    turn: Turn = UNLIMITED
+    """Of the limit that it counts for."""
+
+
+@final
+class Limited(enum.Enum):
+    """The type of `LIMITED`."""
+
+    LIMITED = "limited"
+
+
+LIMITED: Final = Limited.LIMITED
+"""An entry is there, and as many of its key as may be are at work."""
+
+
+class CheckOuts(Generic[M]):
+    """The check-outs from one queue by one reader; used by any number of threads."""
+
+    def __init__(self, core: Core[Any, M, Any, Any], queue: str, limiter: Limiter[M] | None = None) -> None:
+        """Begin with nothing passed over."""
+        self._limiter = limiter
+        self._core = core
+        self._queue = queue
+        self._complained: set[str] = set()
+        self._left_alone: set[str] = set()
+
+    def leaves_alone(self, name: str) -> bool:
+        """Tell whether an entry could neither be decoded nor set aside: it is back, and would come round for ever."""
+        return name in self._left_alone
+
+    def made_of(
+        self, name: str, claim: Callable[[], Claim | Unavailable | NotDue], read: Callable[[], bytes]
+    ) -> Claimed[M] | Unavailable | NotDue | Limited | None:
+        """Check an entry out, by a call of the store; `None`: it cannot be read, or not be decoded, and has gone back.
+
+        Another call reads its metadata before that, if there is a limit. Of what cannot be read, the log speaks once.
+        Trouble of the whole store is raised.
+        """
+        if self._limiter is None:
+            return self._made_of(name, claim)
+        try:
+            turn = self._limiter.turn_of(name, read)
+        except EntryNotFound:
+            return Unavailable.GONE
+        if turn is None:
+            return LIMITED
+        made: Claimed[M] | Unavailable | NotDue | None = None
+        try:
+            made = self._made_of(name, claim)
+            return self._confirmed(self._limiter, name, turn, made) if isinstance(made, Claimed) else made
+        finally:
+            if not isinstance(made, Claimed):
+                _ = turn.end()
+
+    def _confirmed(self, limiter: Limiter[M], name: str, turn: Turn, made: Claimed[M]) -> Claimed[M] | Limited:
+        try:
+            confirmed = limiter.confirmed(name, turn, made.metadata)
+        except BaseException:  # passed on: nobody will get it, whatever it was
+            _ = turn.end()
+            self._core.release_or_let_go(made.claim)
+            raise
+        if confirmed is None:
+            self._core.release_or_let_go(made.claim)
+            return LIMITED
+        return msgspec.structs.replace(made, turn=confirmed)
+
+    def _made_of(
+        self, name: str, claim: Callable[[], Claim | Unavailable | NotDue]
+    ) -> Claimed[M] | Unavailable | NotDue | None:
+        try:
+            found = claim()
+        except UnreadableEntry as error:
+            if name not in self._complained:
+                self._complained.add(name)
+                fields = about(Event.PASSED_OVER, self._core.path, queue=self._queue, entry=name, error=error)
+                _LOG.warning("passed over: %s", error, extra=fields)
+            return None
+        if isinstance(found, (Unavailable, NotDue)):
+            return found
+        try:
+            return Claimed(found, self._core.decode_or_set_aside(found), self._core.carried(found))
+        except CorruptMetadata:
+            if found.state is not State.QUARANTINED:  # it could not be set aside, as the log says
+                self._left_alone.add(name)
+            return None

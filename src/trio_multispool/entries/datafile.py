@@ -1,0 +1,185 @@
+"""`DataFile`: the data of one entry, loaded, replaced and looked at when the worker chooses to."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from trio_multispool.clock import wall_clock
+from trio_multispool.model.lifecycle import State
+from trio_multispool.model.notes import PROGRESS, encode_progress
+from trio_multispool.model.results import Ok
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from trio_multispool.errors import DataLoadError, DataNotFound, DataSaveError, OwnershipLost, Trouble
+    from trio_multispool.model.durability import Durability
+    from trio_multispool.model.results import Result
+    from trio_multispool.session.session import Core
+    from trio_multispool.storage.protocol import Claim
+    from trio_multispool.storage.stats import Stat
+    from trio_multispool.threads.transaction import BeforeCommit
+
+D = TypeVar("D")
+
+PROGRESS_INTERVAL: Final = 0.2
+"""In seconds: nobody who looks can follow faster."""
+
+_NO_MUTEX: Final = contextlib.nullcontext()  # for data that has no owner
+
+
+@final
+class DataFile(Generic[D]):
+    """The data of one entry. Not made by users: a job has it as `job.data`, and a handler is given it.
+
+    Using the data of a job that has been settled raises `RuntimeError`: it may be somebody else's by then.
+    """
+
+    def __init__(
+        self,
+        core: Core[Any, Any, D, Any],
+        name: str,
+        claim: Claim | None,
+        mutex: AbstractContextManager[object] = _NO_MUTEX,
+    ) -> None:
+        """Refer to the data of an entry, owned through a claim or not; `mutex` keeps off whoever would settle it."""
+        self._mutex = mutex
+        self._core = core
+        self._name = name
+        self._claim = claim
+        self._attempt = 1
+        self._told_at: float = -math.inf
+        self._told: str = ""
+
+    def __repr__(self) -> str:
+        """Name the entry."""
+        return f"<DataFile of {self._name!r}>"
+
+    @property
+    def name(self) -> str:
+        """The entry's name, which stays the same for its whole life: good as an idempotency key."""
+        return self._name
+
+    @property
+    def path(self) -> Path | None:
+        """Where the data can be read as a file by other programs; `None` if the store keeps no files.
+
+        Read it only while the entry is yours. To change it, use `save`.
+        """
+        return self._core.storage.data_path(self._name)
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt at the entry this is, from 1, of those that count: see `Retry`. Without `retry=`, always 1."""
+        return self._attempt
+
+    async def load(self) -> Result[D, DataLoadError]:
+        """Return the data, decoded by the data codec.
+
+        `Err(DataNotFound)`: there is no data file. `Err(CorruptData)`: the codec raised, and its exception is the
+        `__cause__`. Raises `RuntimeError` if the job has been settled.
+
+        **Cancellation**: reads only; nothing changes.
+
+        ```python
+        message = (await job.data.load()).unwrap()
+        ```
+        """
+        self._check()
+        load = self._core.loading(self._name)
+        return await self._core.run(
+            f"loading the data of {self._name}", lambda _before_commit: self._core.storage.read_data(self._name, load)
+        )
+
+    async def save(self, value: D, *, durability: Durability | None = None) -> Result[None, DataSaveError]:
+        """Replace the data, all at once.
+
+        It is committed by itself: giving the entry back afterwards does not bring the old data back.
+
+        `Err(EncodingFailed)`: the codec raised, and the old data is unchanged. `Err(OwnershipLost)`: the entry is no
+        longer this job's. `Err(DataNotFound)`, from `entry.direct` only: there is none to replace. `Err(EntryBusy)`:
+        somebody else is doing the same through `entry.direct`. `Err(SyncsRefused)`: an earlier sync failed, and
+        nothing was changed. `Err(DurabilityUnknown)`: the data is replaced, and power loss might undo it. Raises
+        `RuntimeError` if the job has been settled.
+
+        **Cancellation**: cancelled means that the old data is in place.
+        **Durability**: the new data is synced before it takes the place of the old, and its directory after.
+
+        ```python
+        (await job.data.save(rendered)).unwrap()
+        ```
+        """
+        self._check()
+        dump = self._core.dumping(value)
+
+        def work(before_commit: BeforeCommit) -> None:
+            with self._mutex:
+                self._check()
+                self._core.storage.replace_data(
+                    self._name, self._claim, dump, durability=durability, before_commit=before_commit
+                )
+
+        return await self._core.run(f"saving the data of {self._name}", work)
+
+    async def progress(self, done: float, message: str = "") -> Result[None, OwnershipLost | Trouble]:
+        """Tell how far the work on the entry is, for whoever looks: `multispool ls`, `show` and `top` show it.
+
+        `done` is from 0 to 1, `message` one short line. What is told is gone when the entry is settled, and when its
+        owner dies. It is cheap, and may be told often: what comes within a fifth of a second of the last is passed
+        over, unless its message is another.
+
+        `Err(OwnershipLost)`: somebody took the entry away by an `…_unsafe` operation. `Err(OutOfSpace)` and the other
+        troubles of the operating system: it is not shown, and the work need not care. Raises `ValueError` if `done` is
+        not from 0 to 1, and `RuntimeError` if the job has been settled, or this is the data of no job.
+
+        **Cancellation**: cancelled means that it was not told.
+        **Durability**: none; power loss returns the entry anyway.
+
+        ```python
+        (await job.data.progress(0.4, "converting")).unwrap()
+        ```
+        """
+        self._check()
+        claim, now = self._claim, anyio.current_time()
+        if claim is None:
+            mistake = f"only its owner can tell of progress with entry {self._name!r}; check it out"
+            raise RuntimeError(mistake)
+        value = encode_progress(done, message, wall_clock())
+        if now - self._told_at < PROGRESS_INTERVAL and message == self._told:
+            await checkpoint()
+            return Ok(None)
+        self._told_at, self._told = now, message
+
+        def work(_before_commit: BeforeCommit) -> None:
+            with self._mutex:
+                self._check()
+                self._core.storage.annotate(claim, PROGRESS, value)
+
+        return await self._core.run(f"progress with {self._name}", work)
+
+    async def stat(self) -> Result[Stat, DataNotFound | Trouble]:
+        """Return the size of the data, in bytes as stored, and when it was last written.
+
+        `Err(DataNotFound)`: there is no data file. Raises `RuntimeError` if the job has been settled.
+
+        **Cancellation**: reads only; nothing changes.
+
+        ```python
+        size = (await job.data.stat()).unwrap().size
+        ```
+        """
+        self._check()
+        return await self._core.run(
+            f"looking at the data of {self._name}", lambda _before_commit: self._core.storage.stat_data(self._name)
+        )
+
+    def _check(self) -> None:
+        if self._claim is not None and self._claim.state is not State.CHECKED_OUT:
+            message = f"entry {self._name!r} was settled; its data is no longer this job's"
+            raise RuntimeError(message)

@@ -1,0 +1,260 @@
+"""Enqueueing: one entry, in a batch with those of other tasks or by itself, and many entries of one caller.
+
+What is small and encoded by one of the library's own codecs goes in a batch (see `batching`): all that happens to it
+there is quick. Data that is streamed by a codec of the caller's, or is large, is written in a hop of its own, so that
+nobody waits for it but its caller; that hop still shares its syncs, with whatever other threads sync at the same time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import functools
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+
+import msgspec
+
+from trio_multispool.entries.reserved_names import Use
+from trio_multispool.model.codecs import WholeFile
+from trio_multispool.model.durability import Durability
+from trio_multispool.model.durations import seconds
+from trio_multispool.model.lifecycle import State
+from trio_multispool.model.names import Reserve
+from trio_multispool.model.results import Ok
+from trio_multispool.model.types import TypeVar as TypeVarWithDefault
+from trio_multispool.storage.protocol import Enqueueing
+from trio_multispool.threads.batches import Part, work_off
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Sized
+    from contextlib import AbstractContextManager
+
+    from trio_multispool.entries.naming import Naming
+    from trio_multispool.session.hooks import Hooks
+    from trio_multispool.session.session import Core
+    from trio_multispool.storage.protocol import Reservation
+    from trio_multispool.threads.transaction import Answer, BeforeCommit
+
+Q = TypeVar("Q", bound=enum.Enum)
+M = TypeVar("M")
+D = TypeVar("D")
+A = TypeVarWithDefault("A", default=None)
+
+LARGEST_IN_BATCH: Final = 256 * 1024
+"""Data of more bytes or characters is written in a hop of its own."""
+
+
+class Item(msgspec.Struct, Generic[M, D, A], frozen=True, eq=False):
+    """One entry to be made."""
+
+    metadata: M
+    data: D
+    name: Reserve[A] | Use | None
+
+    def __post_init__(self) -> None:
+        """Raise `TypeError` for a name that is none of the ways to say one."""
+        if self.name is not None and not isinstance(self.name, (Reserve, Use)):
+            message = f"a name is Reserve(…) or Use(…), not {self.name!r}"
+            raise TypeError(message)
+
+    @property
+    def remember(self) -> float | None:
+        """For how long its name is to be remembered once it has gone, in seconds."""
+        return seconds(self.name.remember) if isinstance(self.name, Use) else None
+
+    @property
+    def key(self) -> object:
+        """What no two entries of one batch may have in common: a chosen name."""
+        return self.name.name if isinstance(self.name, Use) else self
+
+
+class _Told:
+    """What the instrumentation sends along with the entries of one call, and what it is to be told of."""
+
+    def __init__(self, carrier: Mapping[str, str] | None) -> None:
+        """Begin with nothing made."""
+        self.carrier = carrier
+        self.made: dict[str, int | None] = {}
+        """What has been committed: by the entries' names, how large their data is. Filled by the worker thread."""
+
+
+class _Order(msgspec.Struct, frozen=True, eq=False):
+    """How the entries of one call are to be made."""
+
+    queue: str
+    durability: Durability | None
+    due_at: float | None
+    told: _Told | None = None
+
+    @property
+    def carrier(self) -> Mapping[str, str] | None:
+        """What goes along with them."""
+        return None if self.told is None else self.told.carrier
+
+    def noting(self, reservation: Reservation, data: object) -> AbstractContextManager[object]:
+        """Surround the enqueue of one entry, to note it if it was committed."""
+        return _UNHEARD if self.told is None else _noted(self.told, reservation, data)
+
+
+_UNHEARD: Final = contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _noted(told: _Told, reservation: Reservation, data: object) -> Generator[None]:
+    try:
+        yield
+    finally:  # also if the sync after the commit failed
+        if reservation.state in (State.AVAILABLE, State.WAITING):
+            told.made[reservation.name] = len(data) if isinstance(data, (bytes, bytearray)) else None
+
+
+class Enqueuing(Generic[Q, M, D, A]):
+    """Enqueues into one spool."""
+
+    def __init__(self, core: Core[Q, M, D, A], naming: Naming[A]) -> None:
+        """Use an open spool and its names."""
+        self._core = core
+        self._naming = naming
+
+    async def one(
+        self, queue: str, item: Item[M, D, A], durability: Durability | None, due_at: float | None
+    ) -> Answer[str]:
+        """Enqueue; return the entry's name. See `Spool.enqueue`."""
+        hooks = self._core.hooks
+        if hooks is None:
+            return await self._one(_Order(queue, durability, due_at), item)
+        answers: list[Answer[str]] = []
+        with self._told(hooks, queue, None, answers) as told:
+            answers.append(await self._one(_Order(queue, durability, due_at, told), item))
+        return answers[0]
+
+    async def _one(self, order: _Order, item: Item[M, D, A]) -> Answer[str]:
+        operation = f"enqueue into {order.queue}"
+        if self._fits_a_batch(item.data):
+            steps = functools.partial(self._steps, order=order, item=item)
+            return await self._core.enqueue(operation, steps, of=item.key)
+        return await self._core.run(operation, functools.partial(self._alone, order=order, item=item))
+
+    @contextlib.contextmanager
+    def _told(self, hooks: Hooks, queue: str, count: int | None, answers: list[Answer[str]]) -> Generator[_Told]:
+        """Tell the instrumentation what came of the enqueue in the block, however that ends."""
+        with hooks.enqueueing(queue, count) as carrier:
+            began, told = hooks.now(), _Told(carrier)
+            try:
+                yield told
+            finally:
+                hooks.tell_enqueued(queue, told.made, answers, began)
+
+    def _fits_a_batch(self, data: D) -> bool:
+        if not isinstance(self._core.spoolable.data, WholeFile):
+            return False
+        if isinstance(data, memoryview):
+            return data.nbytes <= LARGEST_IN_BATCH
+        if isinstance(data, (bytes, bytearray, str)):
+            return len(cast("Sized", data)) <= LARGEST_IN_BATCH
+        return True
+
+    def _alone(self, before_commit: BeforeCommit, order: _Order, item: Item[M, D, A]) -> str:
+        core = self._core
+        raw = core.encode(item.metadata)
+        with self._naming.for_one_enqueue(item.name) as reservation, order.noting(reservation, item.data):
+            core.storage.enqueue(
+                reservation,
+                order.queue,
+                raw,
+                core.dumping(item.data),
+                durability=order.durability,
+                before_commit=before_commit,
+                carrier=order.carrier,
+                due_at=order.due_at,
+                remember=item.remember,
+            )
+            return reservation.name
+
+    def _steps(
+        self, before_commit: BeforeCommit, order: _Order, item: Item[M, D, A]
+    ) -> Generator[Enqueueing[Any], None, str]:
+        core, queue, durability = self._core, order.queue, order.durability
+        raw, content = core.encode(item.metadata), core.dumped(item.data)
+        with self._naming.for_one_enqueue(item.name) as reservation, order.noting(reservation, item.data):
+            yield Enqueueing(
+                reservation,
+                queue,
+                raw,
+                content,
+                durability,
+                before_commit,
+                order.carrier,
+                order.due_at,
+                item.remember,
+            )
+            return reservation.name
+
+    async def many(
+        self, queue: str, items: Sequence[Item[M, D, A]], durability: Durability | None, due_at: float | None
+    ) -> list[Answer[str]]:
+        """Enqueue all of them in one hop; see `Spool.enqueue_many`."""
+        hooks = self._core.hooks
+        if hooks is None:
+            return await self._many(_Order(queue, durability, due_at), items)
+        answers: list[Answer[str]] = []
+        with self._told(hooks, queue, len(items), answers) as told:
+            answers += await self._many(_Order(queue, durability, due_at, told), items)
+        return answers
+
+    async def _many(self, order: _Order, items: Sequence[Item[M, D, A]]) -> list[Answer[str]]:
+        answer = await self._core.run(
+            f"enqueue of {len(items)} entries into {order.queue}",
+            functools.partial(self._all, order=order, items=items),
+        )
+        return answer.unwrap()
+
+    def _all(self, before_commit: BeforeCommit, order: _Order, items: Sequence[Item[M, D, A]]) -> list[Answer[str]]:
+        storage, once = self._core.storage, _once(before_commit)
+        answers: list[Answer[str]] = []
+        for several in _apart(items, storage.enqueues_at_a_time()):
+            parts = [Part(functools.partial(self._together, once, order, item), of=item.key) for item in several]
+            work_off(parts, storage.enqueue_together)
+            values = [part.value for part in parts]
+            try:
+                answers += [part.result() for part in parts]
+            except BaseException as error:  # passed on: of a name generator, or a cancellation
+                made = [answer.value for answer in [*answers, *values] if isinstance(answer, Ok)]
+                error.add_note(f"{len(made)} of {len(items)} entries have been enqueued: {', '.join(made)}")
+                raise
+        return answers
+
+    def _together(
+        self,
+        once: BeforeCommit,
+        order: _Order,
+        item: Item[M, D, A],
+        _own: BeforeCommit,
+    ) -> Generator[Enqueueing[Any], None, str]:
+        return self._steps(once, order, item)
+
+
+def _apart(items: Sequence[Item[M, D, A]], at_most: int) -> Iterator[list[Item[M, D, A]]]:
+    """Yield the items in order, so many at a time, those with the same key in different batches."""
+    batch: dict[object, Item[M, D, A]] = {}
+    for item in items:
+        key = item.key if isinstance(item.name, Use) else len(batch)
+        if len(batch) >= at_most or key in batch:
+            yield list(batch.values())
+            batch.clear()
+        batch[key] = item
+    if batch:
+        yield list(batch.values())
+
+
+def _once(before_commit: BeforeCommit) -> Callable[[], None]:
+    """Return a function that lets a caller withdraw before the first commit of several, and not after it."""
+    passed = False
+
+    def before_the_first() -> None:
+        nonlocal passed
+        if not passed:
+            before_commit()
+            passed = True
+
+    return before_the_first

@@ -1,0 +1,269 @@
+"""`Entry`: a name in a queue, whether or not there is such an entry; and `entry.direct`."""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+
+from trio_multispool.entries.checkout import Claimed
+from trio_multispool.entries.datafile import DataFile
+from trio_multispool.entries.job import CheckedOutEntry
+from trio_multispool.errors import EntryBusy, EntryNotFound
+from trio_multispool.instrumentation import Operation
+from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.verdicts import Unavailable
+from trio_multispool.storage.protocol import NotDue
+
+if TYPE_CHECKING:
+    from trio_multispool.errors import (
+        CheckoutError,
+        CorruptMetadata,
+        DirectRemoveError,
+        DirectSaveError,
+        Trouble,
+        TryCheckoutError,
+    )
+    from trio_multispool.model.durability import Durability
+    from trio_multispool.model.results import Result
+    from trio_multispool.spool.spool import Spool
+    from trio_multispool.storage.stats import Stat
+    from trio_multispool.threads.transaction import BeforeCommit
+
+Q = TypeVar("Q", bound=enum.Enum)
+M = TypeVar("M")
+D = TypeVar("D")
+
+
+@final
+class Entry(Generic[Q, M, D]):
+    """A name in a queue of a spool. Having one says nothing about there being such an entry: that changes at any time.
+
+    Not made by users: `spool.entry`, `spool.entries` and `spool.enqueue` give it. Two are equal when they are the same
+    name in the same queue of the same spool.
+    """
+
+    def __init__(self, spool: Spool[Q, M, D, Any], queue: Q, name: str) -> None:
+        """Refer to a name that has been checked."""
+        self._spool = spool
+        self._core = spool._core  # noqa: SLF001  # one thing in several files
+        self._queue = queue
+        self._name = name
+
+    def __repr__(self) -> str:
+        """Show spool, queue and name."""
+        return f"<Entry {self._name!r} in queue {self._queue.value!r} of {self._core.path}>"
+
+    def __eq__(self, other: object) -> bool:
+        """Compare spool, queue and name."""
+        if not isinstance(other, Entry):
+            return NotImplemented
+        return self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        """Agree with `==`."""
+        return hash(self._identity())
+
+    def _identity(self) -> tuple[object, ...]:
+        return (self._core.path, self._queue, self._name)
+
+    @property
+    def spool(self) -> Spool[Q, M, D, Any]:
+        """The spool."""
+        return self._spool
+
+    @property
+    def queue(self) -> Q:
+        """The queue."""
+        return self._queue
+
+    @property
+    def name(self) -> str:
+        """The name."""
+        return self._name
+
+    @property
+    def direct(self) -> DirectEntry[Q, M, D]:
+        """Operations on the entry where it is, without checking it out."""
+        return DirectEntry(self)
+
+    async def stat(self) -> Result[Stat, EntryNotFound | Trouble]:
+        """Return the size of the metadata, in bytes as stored, and when it was last written.
+
+        `Err(EntryNotFound)`: the entry is not available in its queue.
+
+        **Cancellation**: reads only; nothing changes.
+
+        ```python
+        age = now - (await entry.stat()).unwrap().modified_at
+        ```
+        """
+        return await self._core.run(
+            f"looking at entry {self._name}",
+            lambda _before_commit: self._core.storage.stat(self._queue.value, self._name),
+        )
+
+    async def checkout(self, *, early: bool = False) -> Result[CheckedOutEntry[Q, M, D], CheckoutError]:
+        """Check the entry out, so that nobody else has it; put `async with` around the job that is returned.
+
+        `early`: also if it waits, and is not due; returned, it waits again. (If the process dies meanwhile, it is
+        available.)
+
+        `Err(EntryNotFound)`: it is not available in its queue. `Err(EntryBusy)`: another owner has it at this moment.
+        `Err(CorruptMetadata)`: its metadata could not be decoded, and it was set aside in quarantine.
+        `Err(UnreadableEntry)`: its metadata file could not be read, and was left where it is.
+
+        **Cancellation**: cancelled means that the entry is in its queue.
+        **Durability**: a check-out is not synced: if power loss undoes it, the entry is in its queue.
+
+        ```python
+        async with (await entry.checkout()).unwrap() as job:
+            (await job.save(Mail.FAILED)).unwrap()
+        ```
+        """
+        hooks = self._core.hooks
+        began = 0.0 if hooks is None else hooks.now()
+        answer = await self.try_checkout(early=early)
+        if isinstance(answer, Err):
+            return answer
+        if not isinstance(answer.value, Unavailable):
+            return Ok(answer.value)
+        gone = answer.value is Unavailable.GONE
+        error = EntryNotFound(self._queue.value, self._name) if gone else EntryBusy(self._name)
+        if hooks is not None:
+            hooks.failed(Operation.CHECK_OUT, self._queue.value, self._name, error, began)
+        return Err(error)
+
+    async def try_checkout(
+        self, *, early: bool = False
+    ) -> Result[CheckedOutEntry[Q, M, D] | Unavailable, TryCheckoutError]:
+        """Check the entry out if it can be had: that it is gone or busy is an ordinary answer, `Unavailable`.
+
+        Otherwise like `checkout`, with its other errors.
+
+        **Cancellation**: cancelled means that the entry is in its queue.
+        **Durability**: a check-out is not synced: if power loss undoes it, the entry is in its queue.
+
+        ```python
+        match await entry.try_checkout():
+            case Ok(Unavailable()):
+                pass  # somebody else does it
+            case Ok(job):
+                async with job:
+                    (await job.remove()).unwrap()
+        ```
+        """
+        core, queue, hooks = self._core, self._queue, self._core.hooks
+        began = 0.0 if hooks is None else hooks.now()
+
+        def work(before_commit: BeforeCommit) -> Claimed[M] | Unavailable:
+            claim = core.storage.claim(queue.value, self._name, before_commit=before_commit)
+            if early and claim is Unavailable.GONE:
+                due = core.storage.claim_waiting(queue.value, self._name, due_by=math.inf, before_commit=before_commit)
+                claim = claim if isinstance(due, NotDue) else due
+            if isinstance(claim, Unavailable):
+                return claim
+            return Claimed(claim, core.decode_or_set_aside(claim), core.carried(claim))
+
+        def undo(checked_out: Claimed[M] | Unavailable) -> None:
+            if not isinstance(checked_out, Unavailable):
+                core.release_or_let_go(checked_out.claim)
+
+        answer = await core.run(f"check-out of entry {self._name}", work, undo=undo)
+        if isinstance(answer, Err):
+            if hooks is not None:
+                hooks.failed(Operation.CHECK_OUT, queue.value, self._name, answer.error, began)
+            return answer
+        claimed = answer.value
+        if isinstance(claimed, Unavailable):
+            return Ok(claimed)
+        job = CheckedOutEntry(core, queue, claimed.claim, claimed.metadata, carried=claimed.carried)
+        if hooks is not None:
+            job._tell_checked_out(began)  # noqa: SLF001  # one thing in several files
+        return Ok(job)
+
+
+@final
+class DirectEntry(Generic[Q, M, D]):
+    """An available entry, read and changed where it is: `entry.direct`. No ownership is taken by the caller.
+
+    For tools and tests. Each operation locks the entry for its own length if it can, and goes on without if somebody
+    else has the lock; it never makes an entry that has gone. Between two calls anybody may take the entry.
+    """
+
+    def __init__(self, entry: Entry[Q, M, D]) -> None:
+        """Refer to an entry."""
+        self._core = entry._core  # noqa: SLF001  # one thing in two classes
+        self._queue: str = entry.queue.value
+        self._name = entry.name
+
+    def __repr__(self) -> str:
+        """Show queue and name."""
+        return f"<DirectEntry {self._name!r} in queue {self._queue!r}>"
+
+    @property
+    def data_file(self) -> DataFile[D]:
+        """The entry's data."""
+        return DataFile(self._core, self._name, None)
+
+    async def contents(self) -> Result[M, EntryNotFound | CorruptMetadata | Trouble]:
+        """Return the metadata.
+
+        `Err(EntryNotFound)`: the entry is not available in its queue. `Err(CorruptMetadata)`: it cannot be decoded; it
+        stays where it is.
+
+        **Cancellation**: reads only; nothing changes.
+
+        ```python
+        envelope = (await entry.direct.contents()).unwrap()
+        ```
+        """
+        core = self._core
+
+        def work(_before_commit: BeforeCommit) -> M:
+            return core.decode(self._queue, self._name, core.storage.read_metadata(self._queue, self._name))
+
+        return await core.run(f"reading entry {self._name}", work)
+
+    async def save(self, metadata: M, *, durability: Durability | None = None) -> Result[None, DirectSaveError]:
+        """Replace the metadata of the entry where it is.
+
+        `Err(EntryNotFound)`: the entry is not available in its queue; none is made. `Err(EntryBusy)`: somebody else is
+        doing the same. `Err(EncodingFailed)`: the codec raised. `Err(SyncsRefused)`: an earlier sync failed, and
+        nothing was changed. `Err(DurabilityUnknown)`: it is changed, and power loss might undo it.
+
+        **Cancellation**: cancelled means that nothing changed. (asyncio's own may come after the commit, with a note.)
+        **Durability**: the metadata is synced before it takes the place of the old, and the queue after.
+
+        ```python
+        (await entry.direct.save(Envelope("anne@example.org"))).unwrap()
+        ```
+        """
+        core = self._core
+
+        def work(before_commit: BeforeCommit) -> None:
+            core.storage.replace_metadata(
+                self._queue, self._name, core.encode(metadata), durability=durability, before_commit=before_commit
+            )
+
+        return await core.run(f"direct save of entry {self._name}", work)
+
+    async def remove(self, *, durability: Durability | None = None) -> Result[None, DirectRemoveError]:
+        """Delete the entry where it is, with its data.
+
+        `Err(EntryNotFound)`: the entry is not available in its queue. `Err(SyncsRefused)`: an earlier sync failed, and
+        nothing was changed. `Err(DurabilityUnknown)`: it is removed, and power loss might bring it back.
+
+        **Cancellation**: cancelled means that nothing changed. (asyncio's own may come after the commit, with a note.)
+        **Durability**: the queue is synced before the data goes.
+
+        ```python
+        (await entry.direct.remove()).unwrap()
+        ```
+        """
+        core = self._core
+
+        def work(before_commit: BeforeCommit) -> None:
+            core.storage.delete(self._queue, self._name, durability=durability, before_commit=before_commit)
+
+        return await core.run(f"direct removal of entry {self._name}", work)

@@ -1,0 +1,125 @@
+"""Running a handler on a job, and doing what its verdict says."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import inspect
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, final
+
+import anyio
+
+from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.verdicts import GiveUp, Release, Remove, RetryLater, Save
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from trio_multispool.entries.datafile import DataFile
+    from trio_multispool.entries.job import CheckedOutEntry
+    from trio_multispool.errors import ReleaseError, SaveError
+    from trio_multispool.model.policies import Retry
+    from trio_multispool.model.results import Result
+    from trio_multispool.model.verdicts import Verdict
+
+Q = TypeVar("Q", bound=enum.Enum)
+M = TypeVar("M")
+D = TypeVar("D")
+T = TypeVar("T")
+
+Handler: TypeAlias = "Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]"
+"""`async def handler(metadata, data) -> Verdict`. What it raises returns the entry, and passes through."""
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Work(Generic[Q, M, D]):
+    """What is done with each entry of an iteration."""
+
+    handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]
+    time_limit: float | None
+    on_error: Callable[[M, Exception], Verdict[Q, M]] | None
+    retry: Retry[Q] | None = None
+
+
+async def handle(
+    job: CheckedOutEntry[Q, M, D],
+    handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]],
+    *,
+    time_limit: float | None = None,
+    on_error: Callable[[M, Exception], Verdict[Q, M]] | None = None,
+    on_failure: Callable[[], None] = lambda: None,
+) -> Result[Verdict[Q, M], SaveError | ReleaseError]:
+    """Give the job to a handler and settle it as the verdict says; return the verdict once it is stored.
+
+    A verdict that cannot be stored returns the entry and is an `Err`. A handler that raises, is cancelled, or answers
+    something that is no verdict (`TypeError`) returns the entry. A handler that takes longer than `time_limit`, in
+    seconds, raises `TimeoutError`. `on_error` may turn what a handler raises into a verdict. `on_failure` is called
+    before an entry goes back that was not settled as its handler said: whoever drew it from a queue can stop drawing
+    before it is there again.
+    """
+    async with job:
+        try:
+            try:
+                verdict = await called(job, handler, time_limit)
+            except Exception as error:  # whatever user code raises; a cancellation is none
+                if on_error is None:
+                    raise
+                verdict = _at_once(on_error(job.metadata, error))
+            answer = await apply(job, verdict)
+        except BaseException:  # passed on; cancellations too return the entry
+            on_failure()
+            raise
+        if isinstance(answer, Err):
+            on_failure()
+            _ = await job._give_back()  # noqa: SLF001  # quietly: the error is told to the caller as a value
+            return answer
+    return Ok(verdict)
+
+
+async def called(
+    job: CheckedOutEntry[Q, M, D],
+    handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]],
+    time_limit: float | None,
+) -> Verdict[Q, M]:
+    """Call a handler with a job, and note on what it raises which entry that was."""
+    try:
+        if time_limit is None:  # a scope takes as long as all the rest
+            return await _awaited(handler(job.metadata, job.data))
+        with anyio.fail_after(time_limit):
+            return await _awaited(handler(job.metadata, job.data))
+    except Exception as error:  # whatever user code raises; a cancellation is none
+        error.add_note(f"while entry {job.name!r} of queue {job.queue.value!r} was handled")
+        raise
+
+
+async def _awaited(coming: Awaitable[T]) -> T:
+    if not inspect.isawaitable(coming):
+        message = f"a handler is an async function; this one returned {coming!r}, and its entry goes back"
+        raise TypeError(message)
+    return await coming
+
+
+def _at_once(verdict: T) -> T:
+    if inspect.iscoroutine(verdict):
+        verdict.close()
+        message = "on_error returns a verdict; an async function cannot, and the entry goes back"
+        raise TypeError(message)
+    return verdict
+
+
+async def apply(job: CheckedOutEntry[Q, M, D], verdict: Verdict[Q, M]) -> Result[None, Any]:
+    """Settle a job as a verdict says; raises `TypeError` for what is none here, and what `job.save` raises."""
+    match verdict:
+        case Save(queue, metadata, not_before):
+            return await job.save(queue, metadata, not_before=not_before)
+        case Remove():
+            return await job.remove()
+        case Release():
+            return await job.release()
+        case RetryLater() | GiveUp():
+            message = f"{verdict!r} needs reader.iter(…, retry=Retry(…)); entry {job.name!r} goes back"
+            raise TypeError(message)
+        case _:
+            message = f"a handler answers Save(…), Remove() or Release(), not {verdict!r}; entry {job.name!r} goes back"
+            raise TypeError(message)

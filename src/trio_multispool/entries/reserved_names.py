@@ -1,0 +1,147 @@
+"""`ReservedName` and `Use`: a name that is held before there is an entry under it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import threading
+import warnings
+import weakref
+from typing import TYPE_CHECKING, Any, final
+
+import msgspec
+from anyio.lowlevel import cancel_shielded_checkpoint
+
+from trio_multispool.model.durations import seconds
+from trio_multispool.model.lifecycle import State
+from trio_multispool.model.results import Err
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from types import TracebackType
+
+    from trio_multispool.session.session import Core
+    from trio_multispool.storage.protocol import Reservation
+
+
+@final
+class ReservedName:
+    """A name that no entry has and nobody else can take, until it is used by `enqueue` or its block is left.
+
+    Not made by users: `spool.reserve_name()` gives it.
+
+    ```python
+    async with (await spool.reserve_name()).unwrap() as reserved:
+        envelope = Envelope(recipient, message_id=reserved.name)
+        (await spool.enqueue(Mail.SEND, envelope, message, name=Use(reserved))).unwrap()
+    ```
+
+    One that is garbage collected unused is let go with a `ResourceWarning`; if the process dies, its lock is dropped.
+    """
+
+    def __init__(self, core: Core[Any, Any, Any, Any], reservation: Reservation) -> None:
+        """Take over a reservation."""
+        self._core = core
+        self._reservation = reservation
+        core.hold(reservation)
+        self._mutex = threading.Lock()
+        self._given_up = False
+        self._finalizer = weakref.finalize(self, _let_go, reservation, core.path)
+        self._finalizer.atexit = False
+
+    def __repr__(self) -> str:
+        """Show the name, and whether it is still held."""
+        return f"<ReservedName {self.name!r}, {'held' if self._usable else 'used or given up'}>"
+
+    @property
+    def name(self) -> str:
+        """The name."""
+        return self._reservation.name
+
+    @property
+    def _usable(self) -> bool:
+        return self._reservation.state is State.NOTHING and not self._given_up
+
+    @contextlib.contextmanager
+    def _use(self, core: Core[Any, Any, Any, Any]) -> Generator[Reservation]:
+        """Use the reservation in this thread, and nobody else meanwhile; for `enqueue`."""
+        if core is not self._core:
+            message = f"name {self.name!r} was reserved in another spool, {self._core.path}"
+            raise RuntimeError(message)
+        if not self._mutex.acquire(blocking=False):  # never waits: two batches might wait for each other
+            message = f"name {self.name!r} is being used by another enqueue; it can be used once"
+            raise RuntimeError(message)
+        try:
+            if not self._usable:
+                message = f"name {self.name!r} was used or given up before; reserve it again"
+                raise RuntimeError(message)
+            yield self._reservation
+        finally:
+            self._mutex.release()
+
+    async def __aenter__(self) -> ReservedName:
+        """Return the name. No checkpoint: were it cancelled here, the block's end would never come."""
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give the name up if it has not been used, whatever is cancelled meanwhile."""
+        self._given_up = True
+        if self._core.closed:
+            self._reservation.abandon()
+        if self._reservation.state is not State.NOTHING or self._core.closed:
+            _ = self._finalizer.detach()
+            await cancel_shielded_checkpoint()
+            return
+
+        def give_up() -> None:
+            with self._mutex:  # an enqueue may be using it in another thread; then it has been used
+                self._core.storage.give_up(self._reservation)
+
+        answer = await self._core.finish(f"giving up of name {self.name}", give_up)
+        _ = self._finalizer.detach()
+        if isinstance(answer, Err):
+            if exception is None:
+                raise answer.error
+            exception.add_note(f"name {self.name!r} could not be given up: {answer.error}")
+
+
+@final
+class Use(msgspec.Struct, frozen=True):
+    """Enqueue under this name: one that `reserve_name` gave, or a string of the caller's choice.
+
+    With a string, the name is reserved first, and `enqueue` answers `Err(NameTaken)` if an entry has it: a way to
+    enqueue a thing once. If the first `enqueue` of a name was killed half-way, the name is free again.
+
+    `remember`: for how long, in seconds or as a `timedelta`, the name is not to be had once the entry has been removed,
+    by whomever (but for who drops it from quarantine). So what is enqueued a second time after the first was done is
+    `Err(NameTaken(name, finished=True))`. Each remembered name is a small file in `.keys/`.
+
+    Raises `ValueError` if `remember` is negative, and `TypeError` if it is no duration.
+
+    ```python
+    await spool.enqueue(Mail.SEND, envelope, message, name=Use(f"order-{order.id}", remember=timedelta(days=7)))
+    ```
+    """
+
+    name: ReservedName | str
+    remember: float | datetime.timedelta | None = None
+
+    def __post_init__(self) -> None:
+        """Check the duration here, where a traceback shows who said it."""
+        _ = seconds(self.remember)
+
+
+def _let_go(reservation: Reservation, path: str) -> None:
+    if reservation.state is State.NOTHING:
+        warnings.warn(
+            f"name {reservation.name!r} of spool {path} was reserved and never used; put `async with` around it",
+            ResourceWarning,
+            stacklevel=2,
+            source=reservation,
+        )
+        reservation.abandon()

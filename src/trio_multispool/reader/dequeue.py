@@ -1,0 +1,364 @@
+"""What one reader takes from its queue: its check-outs and its waits, and all that it has in hand.
+
+A reader's loops (`iteration`) and the tasks that fetch for its pools (`supply`) draw from here. They look for nothing
+themselves: here it is decided when to look, when to wait, and when entries of dead owners are looked for, which has no
+task of its own but rides on a look that is made anyway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import functools
+import weakref
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, final
+
+import anyio
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
+
+from trio_multispool.entries.job import CheckedOutEntry, give_back
+from trio_multispool.instrumentation import Operation
+from trio_multispool.model.results import Err, Ok
+from trio_multispool.reader.candidates import Given, Listing, NothingLeft, Question
+from trio_multispool.session.changes import Polling
+from trio_multispool.threads.nursery import whatever_is_cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+
+    from anyio.abc import TaskGroup
+
+    from trio_multispool.entries.checkout import Claimed
+    from trio_multispool.entries.key_limits import Limiter
+    from trio_multispool.errors import SpoolError, Trouble
+    from trio_multispool.model.results import Result
+    from trio_multispool.reader.next_job import Succession
+    from trio_multispool.session.session import Core
+    from trio_multispool.threads.transaction import BeforeCommit
+
+Q = TypeVar("Q", bound=enum.Enum)
+M = TypeVar("M")
+D = TypeVar("D")
+
+_UNHEARD: Final = contextlib.nullcontext()
+
+RECOVERY_INTERVAL: Final = 1.0
+"""How often, at most, a reader looks for entries whose owner has died, in seconds."""
+
+
+SHORTEST_WAIT: Final = 0.001
+"""The least wait for an entry to be due, in seconds: clocks do not agree to the last digit."""
+
+
+class Fetcher(Protocol):
+    """What fetches for an iteration, in a task of the reader's nursery."""
+
+    async def fetch(self) -> None:
+        """Fetch until the end."""
+        ...
+
+    def poke(self) -> None:
+        """Look again whether there is anything to do: the reader was stopped."""
+        ...
+
+    async def close(self) -> None:
+        """Fetch no more, and return what was fetched and not begun, whatever is cancelled. Idempotent."""
+        ...
+
+
+@final
+class Intake(Generic[Q, M, D]):
+    """The check-outs of one reader, which is open from `open` to `close`; used in its event loop."""
+
+    def __init__(
+        self, core: Core[Q, M, D, Any], queue: Q, poll_interval: float, limiter: Limiter[M] | None = None
+    ) -> None:
+        """Begin with nothing in hand."""
+        self.queue: Q = queue
+        self.stopped: bool = False
+        """Whether no more is to be taken."""
+        self.closed: bool = False
+        self._core = core
+        self._poll_interval = poll_interval
+        self._listing: Listing[M] = Listing(core, queue.value, limiter)
+        self._jobs: dict[CheckedOutEntry[Q, M, D], None] = {}
+        self._unreturned: list[SpoolError] = []
+        self._passes: list[weakref.ref[Given]] = []
+        self._fetchers: weakref.WeakSet[Fetcher] = weakref.WeakSet()
+        self._successions: weakref.WeakSet[Succession[Q, M, D]] = weakref.WeakSet()
+        self._recovered_at = float("-inf")
+        self._tasks: TaskGroup | None = None
+        self._takes: set[anyio.CancelScope] = set()
+        self._idle = anyio.Event()
+
+    def __len__(self) -> int:
+        """Count what is in hand."""
+        return len(self._jobs)
+
+    def open(self, tasks: TaskGroup) -> None:
+        """Begin, with a nursery for what fetches ahead."""
+        self._core.activity.join()
+        self._tasks = tasks
+
+    def check_open(self) -> None:
+        """Raise unless the reader's block has been entered and not left."""
+        if self._tasks is None:
+            message = "put `async with` around a reader before using it"
+            raise RuntimeError(message)
+        if self.closed:
+            message = f"the block of the reader of queue {self.queue.value!r} has been left"
+            raise anyio.ClosedResourceError(message)
+
+    def check_spool_open(self) -> None:
+        """Raise unless the spool is open."""
+        self._core.check_open()
+
+    def wake(self) -> None:
+        """End what waits, for a change or for a thread: the reader has been stopped."""
+        for scope in self._takes:
+            scope.cancel()
+        for fetcher in self._fetchers:
+            fetcher.poke()
+
+    def begin_pass(self, given: Given) -> None:
+        """Keep the names given in a pass for as long as they may come back to the queue."""
+        self._passes = [each for each in self._passes if each() is not None]
+        self._passes.append(weakref.ref(given))
+
+    def begin_fetching(self, fetcher: Fetcher) -> None:
+        """Run what fetches for an iteration, in a task of the reader's own."""
+        self.check_open()
+        assert self._tasks is not None, "checked above"  # noqa: S101  # for the type checkers
+        self._fetchers.add(fetcher)
+        _ = self._tasks.start_soon(fetcher.fetch)
+
+    def begin_succession(self, succession: Succession[Q, M, D]) -> None:
+        """Return what an iteration's settlements have checked out when the block is left, if it has not done so."""
+        self._successions.add(succession)
+
+    def most_at_a_time(self) -> int:
+        """Return how many entries may be taken in one go."""
+        return self._core.storage.claims_at_a_time()
+
+    # Taking
+
+    async def dequeue(self, given: Given | None, *, wait: bool) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
+        """Check out one entry; see `take`."""
+        taken = await self.take(given, _one, wait=wait)
+        if isinstance(taken, Err):
+            return taken
+        return Ok(taken.value[0] if taken.value else None)
+
+    async def take(
+        self, given: Given | None, wanted: Callable[[], int], *, wait: bool
+    ) -> Result[list[CheckedOutEntry[Q, M, D]], Trouble]:
+        """Check out what is wanted, as far as it is there, and at least one entry; none: the reader was stopped.
+
+        Without `wait`, none means also that nothing was there. What was `given` in this pass is passed over.
+        """
+        self.check_open()
+        answer: Result[list[CheckedOutEntry[Q, M, D]], Trouble] | None = None
+        if not self.stopped:
+            with anyio.CancelScope() as scope, self._under_way(scope):
+                answer = await self._take(given, wanted, wait=wait)
+        if answer is None:  # stopped before, or while it queued for a thread or waited
+            self.check_open()
+            await checkpoint()
+            return Ok([])
+        return answer
+
+    @contextlib.contextmanager
+    def _under_way(self, scope: anyio.CancelScope) -> Generator[None]:
+        """Let `wake` end a take; `close` waits for it."""
+        self._takes.add(scope)
+        try:
+            yield
+        finally:
+            self._takes.discard(scope)
+            if not self._takes:
+                self._idle.set()
+
+    async def _take(
+        self, given: Given | None, wanted: Callable[[], int], *, wait: bool
+    ) -> Result[list[CheckedOutEntry[Q, M, D]], Trouble]:
+        activity, queue, polling = self._core.activity, self.queue.value, Polling(self._poll_interval)
+        hooks = self._core.hooks
+        question, seen = Question(), activity.seen(queue)
+        while True:
+            recovering = question.listing_took is None and self._is_time_to_recover()  # what comes back is listed
+            began = 0.0 if hooks is None else hooks.now()
+            answer = await self._core.run(
+                f"check-out from {queue}",
+                functools.partial(
+                    self._claim, given=given, wanted=wanted, question=question, recovering=recovering, wait=wait
+                ),
+                undo=functools.partial(self._undo, given=given),
+            )
+            if isinstance(answer, Err):
+                if hooks is not None:
+                    hooks.failed(Operation.CHECK_OUT, queue, None, answer.error, began)
+                return answer
+            found = answer.value
+            if isinstance(found, list):
+                if found or self.stopped:
+                    jobs = [self.in_hand(one, began) for one in found]
+                    if self.closed:  # left by another task while the thread was at work
+                        await self.give_back(jobs)
+                        self.check_open()
+                    return Ok(jobs)
+            elif not wait:
+                return Ok([])
+            else:
+                timeout = polling.next_wait(
+                    found.listing_took, told=activity.told(queue), held=found.held, busy=found.busy
+                )
+                with _UNHEARD if hooks is None else hooks.waiting(queue):
+                    await self._wait(seen, timeout, found.next_at)
+                question, seen = Question(), activity.seen(queue)
+
+    async def _wait(self, seen: int, timeout: float, next_at: float | None) -> None:  # noqa: ASYNC109  # the wait itself
+        """Wait until the queue may have changed since `seen`, or an entry is due, or `timeout` seconds are over.
+
+        When an entry is due, the wall clock says, which may jump: it is asked again at least every poll interval.
+        """
+        activity, queue = self._core.activity, self.queue.value
+        if next_at is None:
+            await activity.wait(queue, seen, timeout)
+            return
+        ends_at = anyio.current_time() + timeout
+        while (left := ends_at - anyio.current_time()) > 0 and (until_due := next_at - self._core.now()) > 0:
+            await activity.wait(queue, seen, max(min(left, until_due, self._poll_interval), SHORTEST_WAIT))
+            if activity.seen(queue) != seen or self.stopped or self.closed or self._core.closed:
+                return
+
+    def in_hand(self, claimed: Claimed[M], began: float) -> CheckedOutEntry[Q, M, D]:
+        """Make a job of what was checked out; `began` is when that began, by the clock of the hooks."""
+        job = CheckedOutEntry(
+            self._core,
+            self.queue,
+            claimed.claim,
+            claimed.metadata,
+            on_settled=self._on_settled,
+            carried=claimed.carried,
+            turn=claimed.turn,
+        )
+        if self._core.hooks is not None:
+            job._tell_checked_out(began)  # noqa: SLF001  # one thing in several files
+        if not self.closed:  # else it goes back at once
+            self._jobs[job] = None
+        return job
+
+    def now(self) -> float:
+        """Return the time by the clock of the hooks, if there are any."""
+        hooks = self._core.hooks
+        return 0.0 if hooks is None else hooks.now()
+
+    def claim_listed(self, given: Given | None) -> Claimed[M] | None:
+        """Check out the next entry that has been listed already, if it is to be had; in a worker thread."""
+        return self._listing.claim_listed(given, stopped=lambda: self.stopped)
+
+    def take_back(self, claimed: Claimed[M], given: Given | None) -> None:
+        """Release an entry that nobody will get; in a worker thread."""
+        self._listing.take_back([claimed], given)
+
+    def _claim(  # noqa: PLR0913  # what the loop knows and the thread does not
+        self,
+        before_commit: BeforeCommit,
+        given: Given | None,
+        wanted: Callable[[], int],
+        question: Question,
+        *,
+        recovering: bool,
+        wait: bool,
+    ) -> list[Claimed[M]] | NothingLeft:
+        """Check out the next entries, in a worker thread."""
+        activity, queue = self._core.activity, self.queue.value
+        if recovering and not self.stopped:
+            self._core.note_recovered(self._core.storage.recover(queue, insist=False))
+        return self._listing.claim(
+            before_commit,
+            given,
+            wanted,
+            question,
+            stopped=lambda: self.stopped,
+            before_listing=(lambda: activity.watch(queue)) if wait else lambda: None,
+            wait=wait,
+        )
+
+    def _undo(self, claimed: list[Claimed[M]] | NothingLeft, given: Given | None) -> None:
+        if isinstance(claimed, list):
+            self._listing.take_back(claimed, given)
+
+    @property
+    def recovery_is_due(self) -> bool:
+        """Whether the next look is to look for entries of dead owners too."""
+        return anyio.current_time() - self._recovered_at >= RECOVERY_INTERVAL
+
+    def _is_time_to_recover(self) -> bool:
+        due = self.recovery_is_due
+        if due:
+            self._recovered_at = anyio.current_time()
+        return due
+
+    def _on_settled(self, job: CheckedOutEntry[Q, M, D], destination: str | None) -> None:
+        self._jobs.pop(job, None)
+        if destination != self.queue.value:
+            for each in self._passes:
+                given = each()
+                if given is not None:
+                    given.discard(job.name)
+
+    # Giving back
+
+    async def give_back(self, jobs: Iterable[CheckedOutEntry[Q, M, D]]) -> None:
+        """Return what was not settled, all together, whatever is cancelled; what cannot be is told at the end."""
+        self._unreturned += await give_back(self._core, list(jobs))
+
+    async def close(self, exception: BaseException | None) -> None:
+        """End the reader's tasks, and return what it has in hand, while `exception` is leaving its block.
+
+        What could not be returned is raised, or told in a note on what is raised anyway.
+        """
+        self.closed = True
+        self.stopped = True
+        self.wake()
+        cancelled: BaseException | None = None
+        try:
+            fetchers = [fetcher.close for fetcher in list(self._fetchers)]
+            successions = [succession.close for succession in list(self._successions)]
+            for closing in (*fetchers, *successions, self._end_takes, self._return_all):
+                try:
+                    await closing()
+                except anyio.get_cancelled_exc_class() as error:  # asyncio's own: the rest is closed all the same
+                    cancelled = cancelled or error
+            self._core.activity.leave()
+            self._tell_unreturned(exception or cancelled)
+            if exception is None and cancelled is not None:
+                raise cancelled
+        finally:
+            del cancelled
+
+    async def _end_takes(self) -> None:
+        """Wait for what other tasks are taking: what is in a thread when the block is left goes back before its end."""
+        if self._takes:
+            self._idle = anyio.Event()
+            await whatever_is_cancelled(self._idle.wait)
+
+    async def _return_all(self) -> None:
+        await self.give_back(self._jobs)
+        await cancel_shielded_checkpoint()
+
+    def _tell_unreturned(self, raised: BaseException | None) -> None:
+        failures, self._unreturned = self._unreturned, []
+        if raised is not None:
+            for failure in failures:
+                raised.add_note(f"not returned: {failure}")
+        elif len(failures) == 1:
+            raise failures[0]
+        elif failures:
+            message = f"{len(failures)} entries could not be returned to queue {self.queue.value!r}"
+            raise ExceptionGroup(message, failures)
+
+
+def _one() -> int:
+    return 1

@@ -1,0 +1,111 @@
+"""The next entry of an iteration, checked out in the very thread hop that settled the one before.
+
+Theory. A handler's task waits for its settlement, and then would wait again for its next entry. Both are file-system
+calls, so the thread that has settled an entry checks out the next one before it returns: the task waits once, and the
+number of hops is halved. No more is in hand than before, because what is settled is in nobody's hand any more.
+
+It takes what the reader's listing still has, and nothing else. To list the queue, to wait, to recover what dead owners
+held and to meet trouble is left to the ordinary check-out, which the task falls back on if it finds nothing here.
+
+What was checked out for a task that does not come for it (it is cancelled, or the iteration has ended) is returned at
+the end, like all that an iteration has in hand and has not begun. What was raised for such a task, the next look at the
+queue meets again: the entry is where it was.
+"""
+
+from __future__ import annotations
+
+import collections
+import enum
+import threading
+from typing import TYPE_CHECKING, Generic, TypeVar, final
+
+from trio_multispool.clock import stopwatch
+from trio_multispool.errors import SpoolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio_multispool.entries.checkout import Claimed
+    from trio_multispool.entries.job import CheckedOutEntry
+    from trio_multispool.reader.candidates import Given
+    from trio_multispool.reader.dequeue import Intake
+
+Q = TypeVar("Q", bound=enum.Enum)
+M = TypeVar("M")
+D = TypeVar("D")
+
+
+@final
+class Succession(Generic[Q, M, D]):
+    """What the settlements of one iteration have checked out, until its tasks come for it."""
+
+    def __init__(self, intake: Intake[Q, M, D], given: Given | None) -> None:
+        """Begin with nothing; what was `given` in this pass is passed over."""
+        self._intake = intake
+        self._given = given
+        self._mutex = threading.Lock()
+        self._claimed: collections.deque[tuple[Claimed[M], float]] = collections.deque()
+        self._ended = False
+        self._bug: BaseException | None = None
+        intake.begin_succession(self)
+
+    def __bool__(self) -> bool:
+        """Tell whether there is anything to come for."""
+        return bool(self._claimed) or self._bug is not None
+
+    def prepare(self) -> Callable[[], None] | None:
+        """Return what a settlement is to call when it is done, in its thread; nothing, if an ordinary look is due."""
+        return None if self._over or self._intake.recovery_is_due else self._claim_next
+
+    @property
+    def _over(self) -> bool:
+        return self._ended or self._intake.stopped
+
+    def _claim_next(self) -> None:
+        if self._over:
+            return
+        elapsed = stopwatch()
+        try:
+            claimed = self._intake.claim_listed(self._given)
+        except SpoolError:
+            return  # whoever asks meets it again
+        except BaseException as error:  # noqa: BLE001  # raised in a task of the iteration: the settlement went well
+            self._bug = error
+            return
+        if claimed is None:
+            return
+        with self._mutex:
+            if not self._ended:
+                self._claimed.append((claimed, elapsed()))
+                return
+        self._intake.take_back(claimed, self._given)
+
+    def take(self) -> list[CheckedOutEntry[Q, M, D]]:
+        """Return what was checked out since; raises what a codec raised that is no answer. In the event loop.
+
+        Raises `anyio.ClosedResourceError` if the spool was closed meanwhile; what was checked out is let go at the end.
+        """
+        self._intake.check_spool_open()
+        if self._bug is not None:
+            bug, self._bug = self._bug, None
+            try:
+                raise bug
+            finally:
+                del bug
+        return self._jobs()
+
+    def _jobs(self) -> list[CheckedOutEntry[Q, M, D]]:
+        with self._mutex:
+            claimed = list(self._claimed)
+            self._claimed.clear()
+        return [self._intake.in_hand(one, self._intake.now() - took) for one, took in claimed]
+
+    def end(self) -> None:
+        """Check out no more."""
+        with self._mutex:
+            self._ended = True
+
+    async def close(self) -> None:
+        """Check out no more, and return what nobody came for, whatever is cancelled. Idempotent."""
+        self.end()
+        await self._intake.give_back(self._jobs())

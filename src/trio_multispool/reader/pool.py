@@ -1,0 +1,154 @@
+"""Going over a queue: one job after the other, or a pool of handlers that work several at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
+
+import anyio
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+from trio_multispool.entries.handlers import handle
+from trio_multispool.model.results import Err, Ok
+from trio_multispool.reader.candidates import Given
+from trio_multispool.reader.next_job import Succession
+from trio_multispool.reader.prefetch import Supply
+from trio_multispool.reader.retries import attempt
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from trio_multispool.entries.handlers import Work
+    from trio_multispool.entries.job import CheckedOutEntry
+    from trio_multispool.errors import Trouble
+    from trio_multispool.model.results import Result
+    from trio_multispool.reader.dequeue import Intake
+
+Q = TypeVar("Q", bound=enum.Enum)
+M = TypeVar("M")
+D = TypeVar("D")
+
+
+@final
+class Jobs(Generic[Q, M, D]):
+    """The jobs of a reader, one after the other: what `async for` goes over.
+
+    A class and not an async generator: leaving the loop early leaves nothing behind that must be closed. Several
+    tasks may draw from one.
+    """
+
+    def __init__(self, intake: Intake[Q, M, D], *, wait: bool) -> None:
+        """Begin an iteration; one that does not wait gives no entry twice."""
+        self._intake = intake
+        self._wait = wait
+        self._ended = False
+        self._given = None if wait else Given()
+        self.succession: Succession[Q, M, D] | None = None
+        """What the settlements of this iteration check out, if they do."""
+        if self._given is not None:
+            intake.begin_pass(self._given)
+
+    def __aiter__(self) -> Jobs[Q, M, D]:
+        """Return itself."""
+        return self
+
+    async def __anext__(self) -> CheckedOutEntry[Q, M, D]:
+        """Return the next job, or raise the `SpoolError` that `next` answers."""
+        job = (await self.next()).unwrap()
+        if job is None:
+            raise StopAsyncIteration
+        return job
+
+    async def next(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
+        """Return the next job, `Ok(None)` at the end, as `dequeue` and `dequeue_available` do.
+
+        **Cancellation**: cancelled means that nothing is checked out.
+        """
+        if self._ended:
+            await checkpoint()
+            return Ok(None)
+        if self.succession and not self._intake.stopped:
+            await checkpoint_if_cancelled()  # the settlement before was a checkpoint
+            [job] = self.succession.take()
+            return Ok(job)
+        answer = await self._intake.dequeue(self._given, wait=self._wait)
+        if self._ended and isinstance(answer, Ok) and answer.value is not None:
+            _ = await answer.value._give_back()  # noqa: SLF001  # one thing in several files
+            return Ok(None)
+        return answer
+
+    def end(self) -> None:
+        """Give no more jobs: one of those that were given has failed, and must not come round at once."""
+        self._ended = True
+        if self.succession is not None:
+            self.succession.end()
+
+    @contextlib.asynccontextmanager
+    async def succeeding(self) -> AsyncGenerator[Jobs[Q, M, D]]:
+        """Have each job's settlement check out the next one, within a block that has one task draw the jobs."""
+        self.succession = Succession(self._intake, self._given)
+        try:
+            yield self
+        finally:
+            await self.succession.close()
+
+
+class _Source(Protocol[Q, M, D]):
+    """Where the tasks of an iteration draw their jobs from: `Jobs` or a `Supply`."""
+
+    succession: Succession[Q, M, D] | None
+
+    async def next(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]: ...
+
+    def end(self) -> None: ...
+
+
+async def work_off(
+    intake: Intake[Q, M, D], work: Work[Q, M, D], *, concurrency: int, prefetch: int, wait: bool
+) -> Result[None, Any]:
+    """Do the work on one entry after the other, in so many tasks; see `QueueReader.iter`."""
+    if concurrency == 1 and not prefetch:  # nobody to share a hop with
+        async with Jobs(intake, wait=wait).succeeding() as jobs:
+            return await _work_off(jobs, work)
+    async with Supply(intake, prefetch, wait=wait) as supply:
+        if concurrency == 1:
+            return await _work_off(supply, work)
+        failures: list[Err[Any]] = []
+
+        async def work_off_some() -> None:
+            answer = await _work_off(supply, work)
+            if isinstance(answer, Err):
+                failures.append(answer)
+                workers.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as workers:
+            for _ in range(concurrency):
+                _ = workers.start_soon(work_off_some)
+        if failures:
+            return failures[0]
+        if supply.failed:  # on asyncio, a child that cancels itself leaves its group without a word
+            message = "a handler ended with a cancellation of its own: it awaited something that somebody cancelled"
+            raise ExceptionGroup("unhandled errors in a pool", [RuntimeError(message)])
+        return Ok(None)
+
+
+async def _work_off(source: _Source[Q, M, D], work: Work[Q, M, D]) -> Result[None, Any]:
+    while True:
+        answer = await source.next()
+        if isinstance(answer, Err):
+            return answer
+        if answer.value is None:
+            return Ok(None)
+        job = answer.value
+        if source.succession is not None:
+            job._succeed_with(source.succession)  # noqa: SLF001  # one thing in several files
+        handled: Result[Any, Any]
+        if work.retry is not None:
+            handled = await attempt(job, work, work.retry, on_failure=source.end)
+        else:
+            handled = await handle(
+                job, work.handler, time_limit=work.time_limit, on_error=work.on_error, on_failure=source.end
+            )
+        if isinstance(handled, Err):
+            return handled

@@ -1,0 +1,338 @@
+"""`QueueReader`: takes entries from a queue as they come, and returns what its users did not settle."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import enum
+import functools
+import math
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+
+import anyio
+
+from trio_multispool.entries.handlers import Work
+from trio_multispool.errors import NotAdopted
+from trio_multispool.model.durations import seconds, whole
+from trio_multispool.model.policies import Retry
+from trio_multispool.model.results import Err, Ok
+from trio_multispool.reader.dequeue import Intake
+from trio_multispool.reader.pool import Jobs, work_off
+from trio_multispool.threads.loop import Loop, running_loop
+from trio_multispool.threads.nursery import background
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
+    from types import TracebackType
+
+    from trio_multispool.entries.datafile import DataFile
+    from trio_multispool.entries.job import CheckedOutEntry
+    from trio_multispool.entries.key_limits import Limiter
+    from trio_multispool.errors import ReleaseError, SaveError, Trouble
+    from trio_multispool.model.results import Result
+    from trio_multispool.model.verdicts import Verdict
+    from trio_multispool.reader.dequeue import Fetcher
+    from trio_multispool.session.session import Core
+
+Q = TypeVar("Q", bound=enum.Enum)
+M = TypeVar("M")
+D = TypeVar("D")
+
+
+@final
+class QueueReader(Generic[Q, M, D]):
+    """Reads a queue: an async context manager, made by `spool.reader(queue)`.
+
+    ```python
+    async with spool.reader(Mail.SEND) as reader:
+        async for job in reader:
+            async with job:
+                (await job.remove()).unwrap()
+    ```
+
+    **Leaving the block** returns every entry that was checked out through the reader and not settled, whatever is
+    cancelled meanwhile. Using the reader afterwards raises `anyio.ClosedResourceError`, and its jobs `RuntimeError`.
+
+    The block is a nursery: enter and leave it in one task; in between, several tasks may use the reader. Entries whose
+    metadata cannot be decoded are set aside in quarantine, and those that cannot be read are passed over, each with a
+    line in the log.
+    """
+
+    def __init__(
+        self,
+        core: Core[Q, M, D, Any],
+        queue: Q,
+        *,
+        poll_interval: float | datetime.timedelta,
+        limiter: Limiter[M] | None = None,
+        expiring: Fetcher | None = None,
+    ) -> None:
+        """Make a reader that has not been entered."""
+        interval = poll_interval.total_seconds() if isinstance(poll_interval, datetime.timedelta) else poll_interval
+        if not interval > 0:
+            message = f"poll_interval must be a positive number of seconds, not {poll_interval!r}"
+            raise ValueError(message)
+        self._core = core
+        self._intake: Intake[Q, M, D] = Intake(core, queue, interval, limiter)
+        self._expiring = expiring
+        self._entered = False
+        self._loop: Loop | None = None
+        self._deadline = math.inf
+        self._scopes: set[anyio.CancelScope] = set()
+        self._block = contextlib.AsyncExitStack()
+
+    def __repr__(self) -> str:
+        """Show the queue, and how the reader stands."""
+        intake = self._intake
+        state = "closed" if intake.closed else "stopped" if intake.stopped else "open"
+        return f"<QueueReader of {self.queue.value!r} of {self._core.path}, {state}, {len(intake)} in hand>"
+
+    @property
+    def queue(self) -> Q:
+        """The queue."""
+        return self._intake.queue
+
+    async def __aenter__(self) -> QueueReader[Q, M, D]:
+        """Begin to read. No checkpoint. Raises `RuntimeError` if it was entered before."""
+        if self._entered:
+            message = "a reader can be entered once; make another with spool.reader(queue)"
+            raise RuntimeError(message)
+        self._core.check_open()
+        self._loop = running_loop()
+        self._entered = True
+        self._block.enter_context(self._drained(anyio.CancelScope()))
+        self._intake.open(await self._block.enter_async_context(background()))
+        _ = self._block.push_async_exit(self._close)
+        if self._expiring is not None and not self._intake.stopped:
+            self._intake.begin_fetching(self._expiring)
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """Return what was not settled; what `drain` cancelled ends here."""
+        return bool(await self._block.__aexit__(exception_type, exception, traceback))
+
+    async def _close(
+        self,
+        _exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        await self._intake.close(exception)
+
+    def stop(self) -> None:
+        """Take no new entry: `dequeue` returns `Ok(None)`, and iterations end after the entries in hand.
+
+        May be called from any task, thread or signal handler, any number of times, also before the reader is entered.
+        """
+        self._intake.stopped = True
+        if self._loop is not None:
+            self._loop.call(self._intake.wake)
+
+    def drain(self, timeout: float | datetime.timedelta) -> None:
+        """Like `stop`, and after `timeout` (seconds, or a `timedelta`) cancel what is still at work.
+
+        What is cancelled is the reader's block, with all that runs in it; the program goes on behind the block, as if
+        it had come to its end, though what stands between an `iter` that was cancelled and the block's end does not
+        run. An `iter` in a task from outside the block is cancelled too, and returns `Ok(None)`. Every entry in hand
+        goes back to the queue, unchanged. A block that is left in time is not cancelled.
+
+        The shortest of several calls counts. May be called from any task, thread or signal handler, while the reader's
+        block is open; before that it is like `stop`. Raises `TypeError` or `ValueError` if `timeout` is no duration.
+
+        ```python
+        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+            async for _ in signals:
+                reader.drain(timeout=10)
+        ```
+        """
+        limit = seconds(timeout)
+        if limit is None:  # what a type checker refuses, and a configuration that was not filled in brings
+            message = "drain needs a timeout, in seconds or as a timedelta; to wait for ever, use stop()"
+            raise TypeError(message)
+        self.stop()
+        if self._loop is not None:
+            self._loop.call(functools.partial(self._cancel_after, limit, self._loop.time))
+
+    def _cancel_after(self, limit: float, now: Callable[[], float]) -> None:
+        self._deadline = min(self._deadline, now() + limit)
+        for scope in self._scopes:
+            scope.deadline = self._deadline
+
+    @contextlib.contextmanager
+    def _drained(self, scope: anyio.CancelScope) -> Generator[None]:
+        """Cancel the block when the time that `drain` gave is over."""
+        scope.deadline = self._deadline
+        self._scopes.add(scope)
+        try:
+            with scope:
+                yield
+        finally:
+            self._scopes.discard(scope)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` has been called."""
+        return self._intake.stopped
+
+    # One at a time
+
+    async def dequeue(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
+        """Wait for an entry and check it out; put `async with` around the job. `Ok(None)`: the reader was stopped.
+
+        `Err` holds a trouble of the operating system, such as `TooManyOpenFiles`. Raises `anyio.ClosedResourceError`
+        if the reader's block has been left, `RuntimeError` if it was not entered.
+
+        **Cancellation**: cancelled means that nothing is checked out.
+        **Durability**: a check-out is not synced: if power loss undoes it, the entry is in its queue.
+
+        ```python
+        while (job := (await reader.dequeue()).unwrap()) is not None:
+            async with job:
+                ...
+        ```
+        """
+        return await self._intake.dequeue(None, wait=True)
+
+    async def dequeue_available(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
+        """Check out an entry if one can be had now. `Ok(None)`: there is none, or the reader was stopped.
+
+        Otherwise like `dequeue`.
+
+        **Cancellation**: cancelled means that nothing is checked out.
+        **Durability**: a check-out is not synced: if power loss undoes it, the entry is in its queue.
+
+        ```python
+        job = (await reader.dequeue_available()).unwrap()
+        ```
+        """
+        return await self._intake.dequeue(None, wait=False)
+
+    # One after the other
+
+    def __aiter__(self) -> Jobs[Q, M, D]:
+        """Iterate over jobs, waiting for more, until the reader is stopped.
+
+        Each job is a `CheckedOutEntry`: put `async with` around it. There is no place for an `Err` here, so the
+        iteration raises the `SpoolError`.
+        """
+        return Jobs(self._intake, wait=True)
+
+    def available(self) -> Jobs[Q, M, D]:
+        """Iterate over the entries that can be had now, without waiting; otherwise like the reader itself.
+
+        An entry that comes back to the queue meanwhile is not given a second time.
+
+        ```python
+        async for job in reader.available():
+            async with job:
+                ...
+        ```
+        """
+        return Jobs(self._intake, wait=False)
+
+    async def iter(  # noqa: PLR0913  # keyword arguments, each with a default
+        self,
+        handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]],
+        *,
+        concurrency: int = 1,
+        time_limit: float | datetime.timedelta | None = None,
+        on_error: Callable[[M, Exception], Verdict[Q, M]] | None = None,
+        prefetch: int = 0,
+        retry: Retry[Q] | None = None,
+    ) -> Result[None, SaveError | ReleaseError]:
+        """Give each entry to `handler` and do what its verdict says, waiting for more, until the reader is stopped.
+
+        - `handler(metadata, data)` returns `Save(queue, metadata)`, `Remove()` or `Release()`. What it releases, or
+          saves to this queue, is given out again when its turn comes: at once, in a hot loop, if nothing else is there.
+        - `concurrency`: so many handlers run at a time, in tasks of this call; no more entries are checked out. Those
+          who wait for an entry at the same time have theirs checked out together.
+        - `time_limit`: how long a handler may take for one entry, in seconds or as a `timedelta`; one that takes longer
+          is cancelled, and counts as raising `TimeoutError`.
+        - `on_error(metadata, exception)`: returns the verdict for an entry whose handler raised, instead of ending the
+          iteration; for an `Exception` only, never for a cancellation. What it raises ends the iteration.
+        - `prefetch`: so many more entries are checked out ahead, while handlers are at work, and begun at once when one
+          is done. Nobody else can have them meanwhile: for short handlers and few readers. What was not begun goes back
+          as soon as the reader is stopped, and at the end.
+        - `retry`: what fails is tried again, after a while and so many times, and then put into a dead-letter queue;
+          see `Retry`. The handler may then answer `RetryLater(delay)` and `GiveUp(reason)` too. It excludes `on_error`.
+          An attempt is written down before the handler is called, so that an entry which kills its worker each time is
+          given up too. What goes back because the reader is stopped, drained or cancelled, costs no attempt.
+
+        `Err`: a verdict that could not be stored (its entry is back in the queue), or a trouble of the operating
+        system; handlers that were running are cancelled, and their entries returned. `Err(NotAdopted)`: `retry`, in a
+        spool whose other programs need not know of entries that wait.
+
+        A handler that raises ends the iteration; its entry, and those of the others, go back to the queue. With
+        `concurrency=1` the handler is called in the caller's task, and what it raises passes through as the same
+        object; with more, it is always in an `ExceptionGroup`. A note on it names the entry. A handler that returns no
+        verdict counts as raising `TypeError`. (With `retry`, neither ends the iteration: the entry is tried again.)
+        Raises `ValueError` if `concurrency` is not positive, or `prefetch` negative, and `TypeError` if they are no
+        whole numbers; `TypeError` for `retry` with `on_error`, or if its dead-letter queue is none of the spool's, and
+        `ValueError` if that is the queue which is read.
+
+        **Cancellation**: every entry in hand goes back to the queue, unchanged.
+        **Durability**: as `job.save` and `job.remove` say. A failure is synced with the entry's move; the record that
+        an attempt was begun is not, so that power loss gives that attempt back.
+
+        ```python
+        (await reader.iter(deliver, concurrency=8, retry=Retry(attempts=5, dead_letter=Mail.FAILED))).unwrap()
+        ```
+        """
+        work = Work(handler, seconds(time_limit), on_error, retry)
+        return await self._iterate(work, concurrency, prefetch, wait=True)
+
+    async def iter_available(  # noqa: PLR0913  # as above
+        self,
+        handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]],
+        *,
+        concurrency: int = 1,
+        time_limit: float | datetime.timedelta | None = None,
+        on_error: Callable[[M, Exception], Verdict[Q, M]] | None = None,
+        prefetch: int = 0,
+        retry: Retry[Q] | None = None,
+    ) -> Result[None, SaveError | ReleaseError]:
+        """Like `iter`, for the entries that can be had now, without waiting.
+
+        An entry that comes back to the queue meanwhile is not given a second time.
+
+        **Cancellation**: every entry in hand goes back to the queue, unchanged.
+        **Durability**: as `job.save` and `job.remove` say.
+
+        ```python
+        (await reader.iter_available(deliver)).unwrap()
+        ```
+        """
+        work = Work(handler, seconds(time_limit), on_error, retry)
+        return await self._iterate(work, concurrency, prefetch, wait=False)
+
+    async def _iterate(self, work: Work[Q, M, D], concurrency: int, prefetch: int, *, wait: bool) -> Result[None, Any]:
+        concurrency, prefetch = whole(concurrency, "concurrency", least=1), whole(prefetch, "prefetch", least=0)
+        self._check_retry(work)
+        self._intake.check_open()
+        if work.retry is not None:
+            adopted = await self._core.run("look for .spool.json", lambda _: self._core.storage.is_adopted())
+            if isinstance(adopted, Err):
+                return adopted
+            if not adopted.value:
+                return Err(NotAdopted(self._core.path, "entries that wait"))
+        with self._drained(anyio.CancelScope()):
+            return await work_off(self._intake, work, concurrency=concurrency, prefetch=prefetch, wait=wait)
+        return Ok(None)  # drained
+
+    def _check_retry(self, work: Work[Q, M, D]) -> None:
+        if work.retry is None:
+            return
+        if not isinstance(work.retry, Retry):
+            message = f"retry takes a Retry(…), not {work.retry!r}"
+            raise TypeError(message)
+        if work.on_error is not None:
+            message = "retry= and on_error= exclude each other: Retry(on=…) says which exceptions are worth an attempt"
+            raise TypeError(message)
+        if self._core.check_queue(work.retry.dead_letter) == self.queue.value:
+            message = f"dead letters of queue {self.queue.value!r} must go to another queue"
+            raise ValueError(message)

@@ -1,0 +1,216 @@
+"""Attempts: a handler is called with a job, and what fails is written down and tried again, or given up.
+
+The order is what counts. The attempt is written down before the handler is called, and not synced: it must outlive the
+worker, which the handler may kill, and not the machine. A failure is written down and synced with the save that puts
+the entry where it waits, or among the dead letters. Whatever returns the entry unsettled (a cancellation, a reader that
+is stopped or drained, a handler's `Release`) strikes the attempt out again, with the return.
+
+An entry that is killed between its last failure's record and its move to the dead letters is found in its queue, given
+up: it is tried afresh. That is the price of the rule that whoever puts a dead letter back, by whatever means, need not
+know of its history.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+
+from trio_multispool.clock import this_process
+from trio_multispool.entries.handlers import apply, called
+from trio_multispool.errors import EncodingFailed, OutOfSpace
+from trio_multispool.events import Event, about
+from trio_multispool.instrumentation import AttemptFailed
+from trio_multispool.model.attempts import (
+    ATTEMPTS,
+    Failure,
+    abandoned,
+    answered,
+    begun,
+    encode_history,
+    failed,
+    failure_of,
+    failure_told,
+    history_in,
+    spent_before,
+)
+from trio_multispool.model.durations import seconds
+from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.times import LATEST
+from trio_multispool.model.verdicts import GiveUp, Release, Remove, RetryLater, Save
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio_multispool.entries.handlers import Work
+    from trio_multispool.entries.job import CheckedOutEntry
+    from trio_multispool.model.attempts import History
+    from trio_multispool.model.policies import Retry
+    from trio_multispool.model.results import Result
+    from trio_multispool.model.verdicts import Verdict
+    from trio_multispool.threads.transaction import BeforeCommit
+
+Q = TypeVar("Q", bound=enum.Enum)
+M = TypeVar("M")
+D = TypeVar("D")
+
+_LOG: Final = logging.getLogger("trio_multispool")
+
+_WORKER_DIED: Final = Failure("WorkerDied", "it did not come to an end: its worker died")
+_LATEST: Final = LATEST - 1.0
+
+
+async def attempt(
+    job: CheckedOutEntry[Q, M, D], work: Work[Q, M, D], retry: Retry[Q], *, on_failure: Callable[[], None]
+) -> Result[None, Any]:
+    """Give the job to a handler once, and settle it by its verdict, or by what `retry` says of its failure.
+
+    `Err`, and what is raised: the iteration is over, and the entry back; `on_failure` is called before, as by `handle`.
+    A handler that raises does not end it, nor does one that answers no verdict, or one that cannot be stored as it is.
+    """
+    async with job:
+        try:
+            answer = await _Trial(job, retry).run(work)
+        except BaseException:  # passed on; cancellations too return the entry
+            on_failure()
+            raise
+        if isinstance(answer, Err):
+            on_failure()
+            _ = await job._give_back()  # noqa: SLF001  # quietly: the error is told to the caller as a value
+    return answer
+
+
+@final
+class _Trial(Generic[Q, M, D]):
+    """One attempt."""
+
+    def __init__(self, job: CheckedOutEntry[Q, M, D], retry: Retry[Q]) -> None:
+        self._job = job
+        self._retry = retry
+        self._core = job._core  # noqa: SLF001  # one thing in several files
+        self._queue: str = job.queue.value
+        self._history: History | None = None
+        self._number = 1
+
+    async def run(self, work: Work[Q, M, D]) -> Result[None, Any]:
+        answer = await self._begin()
+        if isinstance(answer, Err):
+            return answer
+        if not answer.value:
+            return await self._give_up_what_kills_workers()
+        try:
+            verdict = _checked(await called(self._job, work.handler, work.time_limit))
+        except Exception as error:  # noqa: BLE001  # whatever user code raises; a cancellation is none
+            return await self._failed(error)
+        match verdict:
+            case RetryLater(delay, reason, counts):
+                return await self._later(seconds(delay), reason, counts=counts)
+            case GiveUp(reason):
+                return await self._failed_with(answered("GiveUp", reason), None)
+            case _:
+                return await self._settle(verdict)
+
+    async def _settle(self, verdict: Verdict[Q, M]) -> Result[None, Any]:
+        try:
+            answer = await apply(self._job, verdict)
+        except (TypeError, ValueError) as error:  # of what is in the verdict: no queue, or no time
+            return await self._failed(error)
+        if isinstance(answer, Err) and isinstance(answer.error, EncodingFailed):
+            return await self._failed(answer.error)
+        return answer
+
+    async def _begin(self) -> Result[bool, Any]:
+        """Write the attempt down; `False`: there is none left."""
+        job, core = self._job, self._core
+        host, pid = this_process()
+        at = core.now()
+
+        def work(before_commit: BeforeCommit) -> bool:
+            with job._mutex:  # noqa: SLF001  # as above
+                notes = core.storage.notes(job.name)
+                history = history_in(notes)
+                spent = spent_before(history, self._queue)
+                if self._retry.is_exhausted(spent):
+                    self._history, self._number = history, spent
+                    return False
+                self._history, self._number = begun(history, self._queue, at=at, host=host, pid=pid), spent + 1
+                job._retried(self._number, notes.get(ATTEMPTS))  # noqa: SLF001
+                before_commit()
+                core.storage.annotate(job._claim, ATTEMPTS, encode_history(self._history))  # noqa: SLF001
+                return True
+
+        answer = await core.run(f"record of an attempt at {job.name}", work)
+        if isinstance(answer, Err) and isinstance(answer.error, OutOfSpace):  # those who make room must be able to
+            fields = about(Event.ATTEMPT_NOT_RECORDED, core.path, queue=self._queue, entry=job.name, error=answer.error)
+            _LOG.warning("an attempt at entry %s is not written down: %s", job.name, answer.error, extra=fields)
+            return Ok(value=True)
+        return answer
+
+    async def _failed(self, error: Exception) -> Result[None, Any]:
+        delay = self._retry.delay_after(error, self._number, self._core.chance())
+        return await self._failed_with(failure_of(error), delay, error)
+
+    async def _later(self, delay: float, reason: str, *, counts: bool) -> Result[None, Any]:
+        if not counts:
+            notes = self._job._notes_when_returned  # noqa: SLF001
+            return await self._job._save_as_it_was(self._queue, self._due_at(delay), notes or {})  # noqa: SLF001
+        exhausted = self._retry.is_exhausted(self._number)
+        return await self._failed_with(answered("RetryLater", reason), None if exhausted else delay)
+
+    async def _failed_with(
+        self, failure: Failure, delay: float | None, error: Exception | None = None
+    ) -> Result[None, Any]:
+        assert self._history is not None, "the attempt was begun"  # noqa: S101  # for the type checkers
+        now, due_at = self._core.now(), self._due_at(delay)
+        history = failed(self._history, failure, at=now, next_at=due_at)
+        return await self._move_on(history, failure, delay, due_at, error)
+
+    async def _give_up_what_kills_workers(self) -> Result[None, Any]:
+        assert self._history is not None, "its attempts were counted"  # noqa: S101  # for the type checkers
+        failure = self._history.attempts[-1].failure or _WORKER_DIED
+        return await self._move_on(abandoned(self._history), failure, None, None, None)
+
+    async def _move_on(
+        self, history: History, failure: Failure, delay: float | None, due_at: float | None, error: Exception | None
+    ) -> Result[None, Any]:
+        """Store what has become of the attempt, and the entry where it belongs now."""
+        job, notes = self._job, {ATTEMPTS: encode_history(history)}
+        job._notes_when_returned = notes  # noqa: SLF001  # it has failed, whatever else happens
+        target = self._core.check_queue(self._retry.dead_letter) if due_at is None else self._queue
+        answer = await job._save_as_it_was(target, due_at, notes)  # noqa: SLF001
+        if job.settled:
+            self._tell(failure, delay, None if due_at is not None else target, error)
+        return answer
+
+    def _due_at(self, delay: float | None) -> float | None:
+        return None if delay is None else min(self._core.now() + delay, _LATEST)
+
+    def _tell(self, failure: Failure, delay: float | None, dead_letter: str | None, error: Exception | None) -> None:
+        core, name, number = self._core, self._job.name, self._number
+        told = failure_told(failure)
+        error_or_told: Exception | str = error or told
+        if dead_letter is None:
+            fields = about(
+                Event.ATTEMPT_FAILED, core.path, queue=self._queue, entry=name, error=error_or_told, attempt=number
+            )
+            of = "" if self._retry.attempts is None else f" of {self._retry.attempts}"
+            message = "attempt %d%s at entry %s of queue %s failed: %s; again in %.1f s"
+            _LOG.warning(message, number, of, name, self._queue, told, delay, extra=fields)
+        else:
+            fields = about(
+                Event.DEAD_LETTERED, core.path, queue=self._queue, entry=name, error=error_or_told, attempt=number
+            )
+            message = "entry %s of queue %s is a dead letter in %s, after attempt %d: %s"
+            _LOG.error(message, name, self._queue, dead_letter, number, told, extra=fields)
+        if core.hooks is not None:
+            again_in = delay if dead_letter is None else None
+            core.hooks.attempt_failed(
+                AttemptFailed(core.path, self._queue, name, number, failure.type, error, again_in, dead_letter)
+            )
+
+
+def _checked(verdict: Verdict[Q, M]) -> Verdict[Q, M]:
+    if not isinstance(verdict, (Save, Remove, Release, RetryLater, GiveUp)):
+        message = f"a handler answers Save(…), Remove(), Release(), RetryLater(…) or GiveUp(…), not {verdict!r}"
+        raise TypeError(message)
+    return verdict

@@ -1,0 +1,181 @@
+"""Calling the caller's instrumentation, so that nothing it raises makes an operation look as if it had failed.
+
+What a worker thread does beside its task's errand (putting back the entries of dead owners, setting aside what cannot
+be decoded) is noted by the thread and told in the event loop, when the hop has ended.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import logging
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
+
+import anyio
+
+from trio_multispool.errors import DurabilityUnknown, SpoolError
+from trio_multispool.events import Event, about
+from trio_multispool.instrumentation import (
+    CheckedOut,
+    Enqueued,
+    Enqueueing,
+    Failed,
+    Operation,
+    Quarantined,
+    Returned,
+    Settled,
+    Waited,
+    Working,
+)
+from trio_multispool.model.results import Err
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+    from contextlib import AbstractContextManager
+
+    from trio_multispool.instrumentation import AttemptFailed, How, Instrumentation
+    from trio_multispool.threads.transaction import Answer
+
+T = TypeVar("T")
+E = TypeVar("E")
+
+_LOG: Final = logging.getLogger("trio_multispool")
+_NOTHING: Final[Mapping[str, str]] = {}
+
+
+@final
+class Hooks:
+    """One spool's instrumentation; all but what begins with `note_` is called in the event loop."""
+
+    def __init__(self, instrumentation: Instrumentation, spool: str) -> None:
+        """Begin with nothing noted."""
+        self._to = instrumentation
+        self._spool = spool
+        self.carries: bool = instrumentation.carries
+        self._complained: set[tuple[str, type]] = set()
+        self._noted: collections.deque[Callable[[], None]] = collections.deque()
+
+    def now(self) -> float:
+        """Return the event loop's time, in seconds."""
+        return anyio.current_time()
+
+    def _call(self, hook: Callable[[E], T], about_what: E) -> T | None:
+        try:
+            return hook(about_what)
+        except Exception as error:  # noqa: BLE001  # logged; what has happened must not look as if it had failed
+            self._complain(hook.__name__, error)
+            return None
+
+    def _complain(self, hook: str, error: Exception) -> None:
+        kind = (hook, type(error))
+        if kind not in self._complained:
+            self._complained.add(kind)
+            fields = about(Event.HOOK_FAILED, self._spool, hook=hook, error=error)
+            _LOG.error("%s of the instrumentation raised, which is passed over", hook, exc_info=error, extra=fields)
+
+    # What happened
+
+    def checked_out(self, queue: str, entry: str, began: float) -> None:
+        """Tell of a check-out."""
+        self._call(self._to.on_checkout, CheckedOut(self._spool, queue, entry, self.now() - began))
+
+    def settled(  # noqa: PLR0913, PLR0917  # the fields
+        self, queue: str, entry: str, how: How, destination: str | None, began: float, since: float | None
+    ) -> None:
+        """Tell of an entry that left this process's hands, in which it was `since` then."""
+        now = self.now()
+        in_hand = None if since is None else now - since
+        self._call(self._to.on_settle, Settled(self._spool, queue, entry, how, destination, now - began, in_hand))
+
+    def failed(
+        self, operation: Operation, queue: str | None, entry: str | None, error: SpoolError, began: float
+    ) -> None:
+        """Tell of an `Err`."""
+        self._call(self._to.on_error, Failed(self._spool, operation, queue, entry, error, self.now() - began))
+
+    def attempt_failed(self, failed: AttemptFailed) -> None:
+        """Tell of a handler that failed."""
+        self._call(self._to.on_attempt_failed, failed)
+
+    def recovered(self, entry: str, queue: str | None) -> None:
+        """Tell of what recovery did."""
+        self._call(self._to.on_recover, Returned(self._spool, queue, entry))
+
+    @contextlib.contextmanager
+    def waiting(self, queue: str) -> Generator[None]:
+        """Tell how long the block waited, however it ends."""
+        began = self.now()
+        try:
+            yield
+        finally:
+            self._call(self._to.on_wait, Waited(self._spool, queue, self.now() - began))
+
+    # In worker threads
+
+    def note_recovered(self, entry: str, queue: str | None) -> None:
+        """Have it told of what recovery did."""
+        self._noted.append(functools.partial(self.recovered, entry, queue))
+
+    def note_quarantined(self, queue: str, entry: str, reason: str) -> None:
+        """Have it told of an entry that was set aside."""
+        quarantined = Quarantined(self._spool, queue, entry, reason)
+        self._noted.append(lambda: self._call(self._to.on_quarantine, quarantined))
+
+    def tell_noted(self) -> None:
+        """Tell what threads have noted."""
+        while self._noted:
+            self._noted.popleft()()
+
+    # Around something
+
+    @contextlib.contextmanager
+    def enqueueing(self, queue: str, count: int | None) -> Generator[Mapping[str, str] | None]:
+        """Surround an enqueue; yield what is to travel with the entries."""
+        around = self._call(self._to.enqueueing, Enqueueing(self._spool, queue, count))
+        with contextlib.nullcontext() if around is None else self._surrounding("enqueueing", around) as carrier:
+            yield carrier if self.carries else None
+
+    def tell_enqueued(
+        self, queue: str, made: Mapping[str, int | None], answers: list[Answer[str]], began: float
+    ) -> None:
+        """Tell of entries that were `made`, by name, with the size of their data, and of those that were not."""
+        seconds = self.now() - began
+        for entry, data_size in made.items():
+            self._call(self._to.on_enqueue, Enqueued(self._spool, queue, entry, seconds, data_size))
+        for answer in answers:
+            if isinstance(answer, Err):
+                name = answer.error.name if isinstance(answer.error, DurabilityUnknown) else None
+                self.failed(Operation.ENQUEUE, queue, name, answer.error, began)
+
+    def begin_working(self, queue: str, entry: str, carrier: Mapping[str, str]) -> AbstractContextManager[object]:
+        """Enter what surrounds a job's block; whoever calls this leaves it."""
+        around = self._call(self._to.working, Working(self._spool, queue, entry, carrier or _NOTHING))
+        entered: AbstractContextManager[object] = (
+            contextlib.nullcontext() if around is None else self._surrounding("working", around)
+        )
+        _ = entered.__enter__()
+        return entered
+
+    @contextlib.contextmanager
+    def _surrounding(self, hook: str, around: AbstractContextManager[T]) -> Generator[T | None]:
+        """Enter and leave a caller's context manager: it can neither fail nor suppress what passes through it."""
+        try:
+            value = around.__enter__()
+        except Exception as error:  # noqa: BLE001  # as above
+            self._complain(hook, error)
+            yield None
+            return
+        try:
+            yield value
+        except BaseException as raised:  # a cancellation too is shown to the caller's manager, and goes on
+            self._leave(hook, around, raised)
+            raise
+        self._leave(hook, around, None)
+
+    def _leave(self, hook: str, around: AbstractContextManager[Any], raised: BaseException | None) -> None:
+        try:
+            _ = around.__exit__(type(raised) if raised else None, raised, raised.__traceback__ if raised else None)
+        except Exception as error:  # noqa: BLE001  # as above
+            if error is not raised:
+                self._complain(hook, error)

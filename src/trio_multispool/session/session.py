@@ -1,0 +1,325 @@
+"""What a spool and its handles (entries, jobs, readers) share: the store, the thread hop, and the codecs."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, cast
+
+import anyio
+
+from trio_multispool.clock import random_fraction, wall_clock
+from trio_multispool.errors import CorruptData, CorruptMetadata, EncodingFailed, SpoolError
+from trio_multispool.events import Event, about
+from trio_multispool.model.codecs import WholeFile
+from trio_multispool.model.lifecycle import State
+from trio_multispool.model.results import Ok
+from trio_multispool.model.types import TypeVar as TypeVarWithDefault
+from trio_multispool.session.changes import Activity
+from trio_multispool.session.hooks import Hooks
+from trio_multispool.session.waiting import Schedule
+from trio_multispool.threads.batches import Batches
+from trio_multispool.threads.offload import Offload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+    from typing import BinaryIO
+
+    from trio_multispool.instrumentation import Instrumentation
+    from trio_multispool.model.spoolable import Spoolable
+    from trio_multispool.storage.protocol import Claim, Content, Enqueueing, Recovered, Reservation, Settlement, Storage
+    from trio_multispool.threads.transaction import Answer, BeforeCommit
+
+Q = TypeVar("Q", bound=enum.Enum)
+M = TypeVar("M")
+D = TypeVar("D")
+A = TypeVarWithDefault("A", default=None)
+T = TypeVar("T")
+
+Settling: TypeAlias = "Callable[[BeforeCommit], Generator[Settlement[Any], None, None]]"
+"""A transaction that settles a claim: it yields how, and is told there if that failed."""
+
+_LOG: Final = logging.getLogger("trio_multispool")
+
+
+class Core(Generic[Q, M, D, A]):
+    """One open spool, as its handles see it."""
+
+    def __init__(  # noqa: PLR0913  # made by `Spool` alone
+        self,
+        storage: Storage[Any, Any],
+        path: str,
+        spoolable: Spoolable[Q, M, D, A],
+        limiter: anyio.CapacityLimiter | None,
+        instrumentation: Instrumentation | None = None,
+        *,
+        now: Callable[[], float] = wall_clock,
+    ) -> None:
+        """Take over an open store."""
+        self.storage: Storage[Any, Any] = storage
+        self.path: str = path
+        self.spoolable: Spoolable[Q, M, D, A] = spoolable
+        self.log: logging.Logger = _LOG
+        self.hooks: Hooks | None = None if instrumentation is None else Hooks(instrumentation, path)
+        self._offload = Offload(limiter)
+        self._settlements: Batches[Settlement[Any]] = Batches(storage.settle)
+        self._enqueuings: Batches[Enqueueing[Any]] = Batches(
+            storage.enqueue_together, limiter=self._offload.limiter, at_most=storage.enqueues_at_a_time
+        )
+        self.activity: Activity = Activity(storage, path)
+        self.now: Callable[[], float] = now
+        """The wall clock, in seconds since 1970."""
+        self.chance: Callable[[], float] = random_fraction
+        """A random number from 0 to 1, for jitter."""
+        self._schedules: dict[str, Schedule] = {}
+        self._mutex = threading.Lock()
+        self._running = 0
+        self._closed = False
+        self._close_storage = weakref.finalize(self, storage.close)
+        self._close_storage.atexit = False  # the kernel closes them; a forked child must not wait for a lock here
+        self._held: weakref.WeakSet[Claim | Reservation] = weakref.WeakSet()
+
+    @property
+    def limiter(self) -> anyio.CapacityLimiter:
+        """What the operations queue on."""
+        return self._offload.limiter
+
+    @property
+    def closed(self) -> bool:
+        """Whether the spool has been closed."""
+        return self._closed
+
+    def close(self) -> None:
+        """Take no more operations; the store is closed when the last running one has ended. Idempotent."""
+        with self._mutex:
+            self._closed = True
+            idle = not self._running
+        self.activity.wake_all()
+        if idle:
+            self._let_go()
+
+    def check_open(self) -> None:
+        """Raise `anyio.ClosedResourceError` if the spool has been closed."""
+        if self._closed:
+            message = f"the spool {self.path} has been closed"
+            raise anyio.ClosedResourceError(message)
+
+    async def run(
+        self,
+        operation: str,
+        work: Callable[[BeforeCommit], T],
+        *,
+        undo: Callable[[T], None] | None = None,
+    ) -> Answer[T]:
+        """Run a transaction on the store; see `Offload.run`. Raises `anyio.ClosedResourceError` on a closed spool."""
+        self._begin()
+        try:
+            answer = await self._offload.run(operation, work, undo=undo)
+            if self._closed and undo is not None and isinstance(answer, Ok):
+                value = answer.value
+                _ = await self._offload.finish(operation, lambda: undo(value))
+                self.check_open()
+            return answer
+        finally:
+            if self.hooks is not None:
+                self.hooks.tell_noted()
+            self._end()
+
+    async def finish(self, operation: str, work: Callable[[], T]) -> Answer[T]:
+        """Run to its end what releases something; see `Offload.finish`."""
+        self._begin()
+        try:
+            return await self._offload.finish(operation, work)
+        finally:
+            self._end()
+
+    async def settle(self, operation: str, work: Settling, *, of: object) -> Answer[None]:
+        """Settle the job `of`, together with others; see `Batches.run`."""
+        self._begin()
+        try:
+            return await self._settlements.run(operation, work, of=of)
+        finally:
+            if self.hooks is not None:
+                self.hooks.tell_noted()  # of what was checked out in the same hop
+            self._end()
+
+    async def settle_all(self, works: Sequence[tuple[str, Settling, object]]) -> list[Answer[None]]:
+        """Settle several jobs, whatever is cancelled; see `Batches.finish`."""
+        self._begin()
+        try:
+            return await self._settlements.finish(works)
+        finally:
+            self._end()
+
+    async def enqueue(
+        self, operation: str, work: Callable[[BeforeCommit], Generator[Enqueueing[Any], None, T]], *, of: object
+    ) -> Answer[T]:
+        """Enqueue together with others; see `Batches.run`. `of` is what two in one batch must not share."""
+        self._begin()
+        try:
+            return await self._enqueuings.run(operation, work, of=of)
+        finally:
+            self._end()
+
+    def _begin(self) -> None:
+        with self._mutex:
+            self.check_open()
+            self._running += 1
+
+    def _end(self) -> None:
+        with self._mutex:
+            self._running -= 1
+            last = self._closed and not self._running
+        if last:
+            self._let_go()
+
+    def hold(self, held: Claim | Reservation) -> None:
+        """Let go of a claim or reservation when the spool is closed, if that has not been done by then."""
+        self._held.add(held)
+
+    def schedule(self, queue: str) -> Schedule:
+        """Return what waits for a queue, as far as this process knows."""
+        return self._schedules.setdefault(queue, Schedule(self.storage, queue, self.now))
+
+    def _let_go(self) -> None:
+        for held in list(self._held):
+            held.abandon()
+        _ = self._close_storage()
+
+    def check_queue(self, queue: Q) -> str:
+        """Return the queue's name; raises `TypeError` for what is no queue of this spool."""
+        if not isinstance(queue, self.spoolable.queues):
+            message = f"{queue!r} is no member of {self.spoolable.queues.__name__}, the queues of this spool"
+            raise TypeError(message)
+        return cast("str", queue.value)
+
+    # Codecs, called in the worker thread. Whatever `Exception` one raises is its way of saying that it cannot; the
+    # answer is an `Err` with it as the cause. Running out of memory says nothing about the entry, and passes through.
+
+    def encode(self, metadata: M) -> bytes:
+        """Return the bytes that stand for metadata, or raise `EncodingFailed`."""
+        return _encoded("metadata", self.spoolable.metadata.encode, metadata)
+
+    def encode_if_changed(self, metadata: M, claim: Claim) -> bytes | None:
+        """Return the bytes of a job's metadata, or `None` if they stand for what was checked out.
+
+        Then the stored bytes are kept as they are, with whatever this program's type does not know of them.
+        """
+        raw = self.encode(metadata)
+        if raw == claim.metadata or raw == self.encode(self.decode(claim.queue, claim.name, claim.metadata)):
+            return None
+        return raw
+
+    def decode(self, queue: str, name: str, raw: bytes) -> M:
+        """Return the metadata that bytes stand for, or raise `CorruptMetadata`."""
+        try:
+            return self.spoolable.metadata.decode(raw)
+        except MemoryError:  # says nothing about the entry
+            raise
+        except Exception as error:  # a codec's way of saying no
+            raise CorruptMetadata(queue, name, _told(error)) from error
+
+    def dumping(self, data: D) -> Callable[[BinaryIO], None]:
+        """Return a function that writes data to a file, or raises `EncodingFailed`."""
+
+        def dump(file: BinaryIO) -> None:
+            try:
+                self.spoolable.data.dump(data, file)
+            except MemoryError:
+                raise
+            except Exception as error:  # a codec's way of saying no
+                raise EncodingFailed("data", _told(error)) from error
+
+        return dump
+
+    def dumped(self, data: D) -> Content:
+        """Like `dumping`, but what a codec can encode as a whole is encoded now."""
+        codec = self.spoolable.data
+        return _encoded("data", codec.encode, data) if isinstance(codec, WholeFile) else self.dumping(data)
+
+    def loading(self, name: str) -> Callable[[BinaryIO], D]:
+        """Return a function that reads data from a file, or raises `CorruptData`."""
+
+        def load(file: BinaryIO) -> D:
+            try:
+                return self.spoolable.data.load(file)
+            except MemoryError:
+                raise
+            except Exception as error:  # a codec's way of saying no
+                raise CorruptData(name, _told(error)) from error
+
+        return load
+
+    def decode_or_set_aside(self, claim: Claim) -> M:
+        """Return a claim's metadata; if there is none to be had, quarantine the entry and raise `CorruptMetadata`."""
+        try:
+            return self.decode(claim.queue, claim.name, claim.metadata)
+        except CorruptMetadata as error:
+            self._set_aside(claim, error)
+            raise
+        except BaseException:  # nobody will get the claim, whatever it was
+            self.release_or_let_go(claim)
+            raise
+
+    def _set_aside(self, claim: Claim, error: CorruptMetadata) -> None:
+        name, queue = claim.name, claim.queue
+        try:
+            self.storage.quarantine(claim, str(error))
+        except SpoolError as failure:
+            fields = about(Event.NOT_QUARANTINED, self.path, queue=queue, entry=name, error=failure)
+            _LOG.warning(
+                "entry %s of queue %s could not be set aside: %s: %s", name, queue, error.reason, failure, extra=fields
+            )
+            error.add_note(f"it could not be set aside, and stays in its queue: {failure}")
+            self.release_or_let_go(claim)
+            return
+        fields = about(Event.QUARANTINED, self.path, queue=queue, entry=name, error=error)
+        _LOG.warning("entry %s of queue %s is set aside in quarantine: %s", name, queue, error.reason, extra=fields)
+        if self.hooks is not None:
+            self.hooks.note_quarantined(queue, name, error.reason)
+
+    def carried(self, claim: Claim) -> Mapping[str, str] | None:
+        """Return what went along with an entry, if the instrumentation asks for it; in the worker thread."""
+        return self.storage.carrier(claim.name) if self.hooks is not None and self.hooks.carries else None
+
+    def note_recovered(self, recovered: Iterable[Recovered]) -> None:
+        """Log what recovery did, and have it told; in any thread, followed by a `tell_noted` in the event loop."""
+        for one in recovered:
+            if one.queue is None:
+                fields = about(Event.COLLECTED, self.path, entry=one.name)
+                _LOG.debug("what was left of %s, which is no entry, was collected", one.name, extra=fields)
+            else:
+                fields = about(Event.RECOVERED, self.path, queue=one.queue, entry=one.name)
+                _LOG.info("entry %s is back in queue %s: its owner died", one.name, one.queue, extra=fields)
+            if self.hooks is not None:
+                self.hooks.note_recovered(one.name, one.queue)
+
+    def release_or_let_go(self, claim: Claim) -> None:
+        """Put back an entry that nobody will get; if that fails, recovery does it."""
+        try:
+            if claim.state is State.CHECKED_OUT:
+                self.storage.release(claim)
+        except SpoolError as failure:
+            fields = about(Event.LET_GO, self.path, queue=claim.queue, entry=claim.name, error=failure)
+            _LOG.warning("entry %s of queue %s was let go: %s", claim.name, claim.queue, failure, extra=fields)
+        finally:
+            claim.abandon()
+
+
+def _encoded(what: str, encode: Callable[[T], bytes], value: T) -> bytes:
+    try:
+        raw = encode(value)
+    except MemoryError:
+        raise
+    except Exception as error:  # a codec's way of saying no
+        raise EncodingFailed(what, _told(error)) from error
+    if not isinstance(raw, bytes):
+        raise EncodingFailed(what, f"encode returned {type(raw).__name__} and not bytes")
+    return raw
+
+
+def _told(error: Exception) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,176 @@
+"""The entries of one queue that wait, in the order in which they are due, as far as this process knows of them.
+
+Theory. What waits is listed, and looked at one by one, once. From then on the store tells the names of what comes in,
+and only those are looked at; where it cannot tell, all is looked at again after a while, which takes at most a
+thousandth of a CPU. The schedule is a hint, as a listing is: the time of an entry is looked at again when it is checked
+out, under its lock, and one that is not due goes back into the schedule. So an entry that was saved anew, or that
+others took, needs no bookkeeping here.
+
+Of very many, only those that are due first are kept. When those are used up, all are looked at again.
+
+Times are those of the wall clock, which may jump: nothing here is remembered as "so long from now".
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import threading
+from typing import TYPE_CHECKING, Any, Final, final
+
+import msgspec
+
+from trio_multispool.clock import stopwatch
+from trio_multispool.session.changes import LISTING_SHARE, LONGEST_WAIT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio_multispool.storage.protocol import Storage
+
+MOST_KEPT: Final = 100_000
+"""So many entries are kept, those that are due first."""
+
+LOOK_INTERVAL: Final = 0.02
+"""While a reader finds work, it asks at most so often, in seconds, what came in."""
+
+UNREADABLE_INTERVAL: Final = 10.0
+"""After so many seconds an entry is tried again that could not be read."""
+
+
+@final
+class Due(msgspec.Struct, frozen=True):
+    """An entry that is due, taken from the schedule to be checked out."""
+
+    at: float
+    """In seconds since 1970."""
+    name: str
+
+
+class Schedule:
+    """What waits for one queue, shared by the readers of one spool and used by any number of threads."""
+
+    def __init__(self, storage: Storage[Any, Any], queue: str, now: Callable[[], float]) -> None:
+        """Begin with nothing known. `now` is the wall clock, in seconds since 1970."""
+        self._storage = storage
+        self._queue = queue
+        self._now = now
+        self._mutex = threading.Lock()
+        self._heap: list[tuple[float, str]] = []
+        self._times: dict[str, float] = {}  # of the names in the heap, what is true; the heap may have outdated pairs
+        self._horizon = math.inf  # what is due after this is not kept
+        self._busy: list[Due] = []
+        self._in_question = 0  # taken, and it is not yet known whether they are to be had
+        self._elapsed: Callable[[], float] | None = None  # since the last look
+        self._since_all_looked_at: Callable[[], float] | None = None
+        self._looking_took = 0.0
+
+    def look(self, *, wanted: bool) -> None:
+        """Learn what has come in; in a worker thread. Unless it is `wanted`, at most every so often."""
+        with self._mutex:
+            if not wanted and self._elapsed is not None and self._elapsed() < LOOK_INTERVAL:
+                return
+            self._elapsed = stopwatch()
+            busy, self._busy = self._busy, []
+            for due in busy:
+                self._push(due.at, due.name)
+            try:
+                self._learn()
+            except BaseException:  # passed on: what was told is not told again, so all is to be looked at
+                self._since_all_looked_at = None
+                raise
+
+    def _learn(self) -> None:
+        arrivals = self._storage.arrivals(self._queue)
+        if arrivals is None:
+            return
+        if arrivals.all or (not self._times and self._horizon < math.inf) or self._is_time(told=arrivals.told):
+            self._look_at_all()
+            return
+        for name in arrivals.names:
+            due_at = self._storage.due_at(self._queue, name)
+            if due_at is not None:
+                self._push(due_at, name)
+
+    def _is_time(self, *, told: bool) -> bool:
+        """Tell whether all is to be looked at again, where the store does not tell what came in."""
+        since = self._since_all_looked_at
+        return since is None or (not told and since() >= min(self._looking_took * LISTING_SHARE, LONGEST_WAIT))
+
+    def _look_at_all(self) -> None:
+        self._since_all_looked_at = elapsed = stopwatch()
+        self._heap = heapq.nsmallest(MOST_KEPT, self._storage.waiting(self._queue))  # which is sorted, and so a heap
+        self._horizon = self._heap[-1][0] if len(self._heap) == MOST_KEPT else math.inf
+        self._times = {name: at for at, name in self._heap}
+        self._looking_took = elapsed()
+
+    def _push(self, at: float, name: str) -> None:
+        if self._times.get(name) == at or at > self._horizon:
+            return
+        self._times[name] = at
+        heapq.heappush(self._heap, (at, name))
+        if len(self._heap) > 2 * MOST_KEPT:
+            self._trim()
+
+    def _trim(self) -> None:
+        kept = heapq.nsmallest(MOST_KEPT, ((at, name) for name, at in self._times.items()))
+        if len(kept) < len(self._times):
+            self._horizon = kept[-1][0]
+        self._heap, self._times = kept, {name: at for at, name in kept}
+
+    def _first(self) -> Due | None:
+        """Return what is due first; under the mutex."""
+        while self._heap:
+            at, name = self._heap[0]
+            if self._times.get(name) == at:
+                return Due(at, name)
+            _ = heapq.heappop(self._heap)
+        return None
+
+    def take(self) -> Due | None:
+        """Take the first entry that is due from the schedule, if one is; to be followed by `decide`."""
+        if not self._heap:  # without the mutex: most queues have none
+            return None
+        with self._mutex:
+            first = self._first()
+            if first is None or first.at > self._now():
+                return None
+            del self._times[first.name]
+            _ = heapq.heappop(self._heap)
+            self._in_question += 1
+            return first
+
+    def decide(self) -> None:
+        """Say that it is known what has become of an entry that was taken."""
+        with self._mutex:
+            self._in_question -= 1
+
+    def put_back(self, due: Due) -> None:
+        """Keep an entry in the schedule that was taken, and not checked out."""
+        with self._mutex:
+            self._push(due.at, due.name)
+
+    def put_aside(self, due: Due) -> None:
+        """Keep an entry that cannot be had just now until the next look."""
+        with self._mutex:
+            self._busy.append(due)
+
+    def try_later(self, due: Due) -> None:
+        """Keep an entry that cannot be read, to be tried again after a while."""
+        self.put_back(Due(self._now() + UNREADABLE_INTERVAL, due.name))
+
+    @property
+    def busy(self) -> bool:
+        """Whether an entry was due and could not be had, or that is being found out: it may end with a cancellation."""
+        return bool(self._busy or self._in_question)
+
+    def next_at(self) -> float | None:
+        """Return when the next entry is due, in seconds since 1970; `None` if none waits.
+
+        When all that was kept is used up, the others are due after that: then it is time to look.
+        """
+        with self._mutex:
+            first = self._first()
+            if first is None:
+                return None if self._horizon == math.inf else self._horizon
+            return first.at

@@ -1,0 +1,1 @@
+"""What users open: a spool, its channels, retention, and entries on an interval. Private."""

@@ -1,0 +1,173 @@
+"""What the two ends of a channel have in common: which are open, what each has in hand, and the room in the queue."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+
+import anyio
+import msgspec
+from anyio import TypedAttributeSet, typed_attribute
+
+if TYPE_CHECKING:
+    import enum
+    from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+    from pathlib import Path
+
+    from trio_multispool.entries.job import CheckedOutEntry
+    from trio_multispool.reader.reader import QueueReader
+    from trio_multispool.spool.received import Received
+    from trio_multispool.spool.spool import Spool
+
+M = TypeVar("M")
+D = TypeVar("D")
+
+ROOM_INTERVAL: Final = 0.1
+"""How long a sender that found the queue full waits before it looks again, in seconds."""
+
+
+@final
+class ChannelAttribute(TypedAttributeSet):
+    """What both ends of a channel tell about themselves: `send.extra(ChannelAttribute.path)`."""
+
+    path: Path = typed_attribute()
+    """The spool's directory, absolute."""
+    queue: enum.Enum = typed_attribute()
+    """The queue."""
+
+
+@final
+class ChannelStatistics(msgspec.Struct, frozen=True):
+    """How a channel stands in this process. How many entries wait on disk, `spool.entries` tells."""
+
+    open_send_streams: int
+    """Clones of the send end that have not been closed."""
+    open_receive_streams: int
+    """Clones of the receive end that have not been closed."""
+    tasks_waiting_send: int
+    """Tasks that are in `send`."""
+    tasks_waiting_receive: int
+    """Tasks that are in `receive`."""
+    unacknowledged: int
+    """What was received, and neither acknowledged nor returned."""
+
+
+class Shared(Generic[M, D]):
+    """What the ends of one channel share."""
+
+    def __init__(
+        self, spool: Spool[Any, M, D, Any], queue: enum.Enum, reader: QueueReader[Any, M, D], max_entries: int | None
+    ) -> None:
+        self.spool: Spool[Any, M, D, Any] = spool
+        self.queue: enum.Enum = queue
+        self.reader: QueueReader[Any, M, D] = reader
+        self.max_entries: int | None = max_entries
+        self.senders: dict[End, None] = {}
+        self.receivers: dict[End, None] = {}
+        self.looking: anyio.Lock = anyio.Lock()
+        self.under_way: int = 0
+        self.taken: anyio.Event = anyio.Event()
+
+    def close(self) -> None:
+        """Close all ends; what they have in hand, the reader returns."""
+        for end in [*self.senders, *self.receivers]:
+            _ = end.close()
+
+    def attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """Return what both ends tell about themselves."""
+        return {ChannelAttribute.path: lambda: self.spool.path, ChannelAttribute.queue: lambda: self.queue}
+
+    def statistics(self) -> ChannelStatistics:
+        """Count."""
+        return ChannelStatistics(
+            open_send_streams=len(self.senders),
+            open_receive_streams=len(self.receivers),
+            tasks_waiting_send=sum(end.tasks for end in self.senders),
+            tasks_waiting_receive=sum(end.tasks for end in self.receivers),
+            unacknowledged=sum(len(end.in_hand) for end in self.receivers),
+        )
+
+    @contextlib.asynccontextmanager
+    async def room(self) -> AsyncGenerator[None]:
+        """Wait until the queue has room for one more, and count that one for as long as the block takes.
+
+        One task looks at a time, and waits: the others are served in the order in which they came. What is under way
+        is read *before* the queue is listed, so whatever this channel sends is counted at least once.
+        """
+        if self.max_entries is None:
+            yield
+            return
+        async with self.looking:
+            while True:
+                taken, under_way = self.taken, self.under_way
+                depth = len((await self.spool.entries(self.queue)).unwrap())
+                if depth + under_way < self.max_entries:
+                    break
+                with anyio.move_on_after(ROOM_INTERVAL):
+                    await taken.wait()
+            self.under_way += 1
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+
+    def took_one(self) -> None:
+        """Tell who waits for room in this process; others find it when they look again."""
+        self.taken.set()
+        self.taken = anyio.Event()
+
+
+class End:
+    """One end: whether it is open, the tasks that are using it, and what it has in hand."""
+
+    def __init__(self, shared: Shared[Any, Any], siblings: dict[End, None], kind: str) -> None:
+        self._told = f"{kind} of queue {shared.queue.value!r} of {shared.spool.path}"
+        self._siblings = siblings
+        self._scopes: set[anyio.CancelScope] = set()
+        self.closed: bool = False
+        self.in_hand: dict[Received[Any, Any], CheckedOutEntry[Any, Any, Any]] = {}
+        siblings[self] = None
+
+    def __repr__(self) -> str:
+        return f"<{self._told}, {'closed' if self.closed else 'open'}>"
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks are using it."""
+        return len(self._scopes)
+
+    def close(self) -> list[CheckedOutEntry[Any, Any, Any]]:
+        """Cancel who is using it; return the jobs of what was in hand, which from now on cannot be acknowledged."""
+        self.closed = True
+        _ = self._siblings.pop(self, None)
+        for scope in self._scopes:
+            scope.cancel()
+        jobs = list(self.in_hand.values())
+        self.in_hand.clear()
+        return jobs
+
+    def closed_error(self) -> anyio.ClosedResourceError:
+        """Make the error of who uses an end that has been closed."""
+        return anyio.ClosedResourceError(f"this {self._told} has been closed")
+
+    def check_open(self) -> None:
+        """Raise it if this end has been closed."""
+        if self.closed:
+            raise self.closed_error()
+
+    @contextlib.contextmanager
+    def in_use(self) -> Generator[None]:
+        """Run a block that closing this end cancels; then, and if it is closed already, raise as streams do."""
+        self.check_open()
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                yield
+            except anyio.ClosedResourceError as error:
+                self.check_open()
+                message = f"the spool under this {self._told} has been closed"
+                raise anyio.BrokenResourceError(message) from error
+            finally:
+                self._scopes.discard(scope)
+        if scope.cancelled_caught:
+            raise self.closed_error()

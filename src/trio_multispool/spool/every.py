@@ -1,0 +1,223 @@
+"""`every`: entries on an interval, from exactly one of many processes.
+
+Theory. A tick is a point in time, and its entry is named after it, so that it can be made once: the name is refused
+while the entry is there, and remembered when it is gone. So who makes it need not be agreed upon for it to be right; it
+is, because then `make` is called once. The name of the schedule is reserved by whoever makes its entries, for as long
+as they do, and the kernel lets go of it with their process: the others look every now and then whether they can have
+it. Whoever gets it looks which was the last tick that there was, from now backwards, and goes on from there. Of a new
+schedule there was none: then the last one before now is remembered as if it had been, so that the first that comes is
+not missed, whoever is killed before it. There is no other state to be lost, or to contradict this.
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import inspect
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+
+import anyio
+
+from trio_multispool.entries.reserved_names import ReservedName, Use
+from trio_multispool.errors import EntryBusy, NameTaken
+from trio_multispool.model.durations import seconds
+from trio_multispool.model.names import invalid_name
+from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.ticks import EPOCH, SHORTEST, Missed, Ticks
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from trio_multispool.errors import EnqueueError, InvalidName
+    from trio_multispool.model.durability import Durability
+    from trio_multispool.model.results import Result
+    from trio_multispool.spool.spool import Spool
+    from trio_multispool.threads.transaction import BeforeCommit
+
+Q = TypeVar("Q", bound=enum.Enum)
+M = TypeVar("M")
+D = TypeVar("D")
+
+STANDING_BY: Final = 5.0
+"""How often, at least, a process that does not make the entries looks whether it is to, in seconds."""
+
+CLOCK_INTERVAL: Final = 10.0
+"""How long it is waited at most before the wall clock is asked again, in seconds: it may have been put forward."""
+
+AGAIN: Final = 0.1
+"""How long it is waited for somebody who is enqueueing the very entry, in seconds."""
+
+MEMORY: Final = datetime.timedelta(days=7)
+
+MOST_LOOKED_AT: Final = 10_000
+"""How many ticks are looked for at most, from now backwards."""
+
+
+async def every(  # noqa: PLR0913  # keyword arguments, each with a default
+    spool: Spool[Q, M, D, Any],
+    queue: Q,
+    interval: float | datetime.timedelta,
+    make: Callable[[datetime.datetime], tuple[M, D] | Awaitable[tuple[M, D]]],
+    *,
+    name: str,
+    start: datetime.datetime = EPOCH,
+    missed: Missed = Missed.LATEST,
+    memory: float | datetime.timedelta = MEMORY,
+    durability: Durability | None = None,
+) -> Result[None, EnqueueError]:
+    """Enqueue an entry at every tick of an interval, until cancelled; of all processes that do so, one does.
+
+    Run it in a task of its own, in every process that may. Entries are named `NAME-20271231T080000Z`, after the
+    schedule and the time of the tick in UTC; readers take them as any others.
+
+    - `interval`: from tick to tick, in seconds or as a `timedelta`; a second at least.
+    - `make(tick)`: returns the metadata and the data of the entry, or awaits them. `tick` is in UTC.
+    - `name`: of the schedule; it is reserved for as long as this runs, so no entry can have it.
+    - `start`: the first tick, with a time zone. By default, ticks are at whole intervals since 1970 in UTC: of an hour
+      on the hour, of a day at midnight.
+    - `missed`: what becomes of ticks that went by while nothing ran.
+    - `memory`: for how long it is known which ticks there were, in seconds or as a `timedelta`; for two intervals at
+      least, and for 10,000 at most. After a longer pause, and the first time, the next tick is the first. Each tick of
+      that time is a small file in `.keys/`.
+
+    `Err`: an entry could not be enqueued, as `enqueue` says; it is missing, and made when `every` is called again, as
+    `missed` says. (`Err(NameTaken)`: an entry has the name of the schedule.) Raises what `make` raises; `ValueError`
+    for an interval below a second, a `start` without a time zone, and a name that is too long; `TypeError` if `queue`
+    is none of the spool's, and for what is no duration.
+
+    **Cancellation**: the tick that is being enqueued has its entry or not; whoever goes on finds out.
+    **Durability**: as of `enqueue`. No tick has two entries, and none is left out, whoever is killed when.
+
+    ```python
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(functools.partial(every, spool, Mail.DIGEST, timedelta(hours=1), make, name="digest"))
+        (await reader.iter(deliver)).unwrap()
+    ```
+    """
+    _ = spool._core.check_queue(queue)  # noqa: SLF001  # one thing in several files
+    ticks = _checked(name, interval, start)
+    if isinstance(ticks, Err):
+        return ticks
+    between = ticks.value.interval.total_seconds()
+    kept = datetime.timedelta(seconds=min(max(seconds(memory), 2 * between), MOST_LOOKED_AT * between))
+    return await _Series(spool, queue, ticks.value, make, missed, kept, durability).run()
+
+
+def _checked(name: str, interval: float | datetime.timedelta, start: datetime.datetime) -> Result[Ticks, InvalidName]:
+    every_so_often = datetime.timedelta(seconds=seconds(interval))
+    if every_so_often < SHORTEST:
+        message = f"an interval is a second at least, not {interval!r}"
+        raise ValueError(message)
+    if start.utcoffset() is None:
+        message = f"start wants a datetime with a time zone, not {start!r}"
+        raise ValueError(message)
+    ticks = Ticks(name, every_so_often, start.astimezone(datetime.UTC))
+    fault = invalid_name(name) or invalid_name(ticks.name_of(EPOCH))
+    return Ok(ticks) if fault is None else Err(fault)
+
+
+@final
+class _Series(Generic[Q, M, D]):
+    """The entries of one schedule, as one process makes them or stands by."""
+
+    def __init__(  # noqa: PLR0913, PLR0917  # made by `every` alone
+        self,
+        spool: Spool[Q, M, D, Any],
+        queue: Q,
+        ticks: Ticks,
+        make: Callable[[datetime.datetime], tuple[M, D] | Awaitable[tuple[M, D]]],
+        missed: Missed,
+        memory: datetime.timedelta,
+        durability: Durability | None,
+    ) -> None:
+        self._spool = spool
+        self._core = spool._core  # noqa: SLF001  # one thing in several files
+        self._queue = queue
+        self._ticks = ticks
+        self._make = make
+        self._missed = missed
+        self._memory = memory
+        self._durability = durability
+        self._stood_by = False
+
+    async def run(self) -> Result[None, EnqueueError]:
+        while True:
+            answer = await self._core.run(
+                f"reservation of {self._ticks.name}",
+                lambda _before_commit: self._core.storage.reserve(self._ticks.name),
+                undo=self._core.storage.give_up,
+            )
+            if isinstance(answer, Ok):
+                async with ReservedName(self._core, answer.value):
+                    return await self._lead()
+            if not isinstance(answer.error, EntryBusy):
+                return answer
+            self._stood_by = True
+            await anyio.sleep(min(STANDING_BY, self._ticks.interval.total_seconds() / 2))
+
+    async def _lead(self) -> Result[None, EnqueueError]:
+        found = await self._core.run(f"look for the last tick of {self._ticks.name}", self._begin)
+        if isinstance(found, Err):
+            return found
+        last = found.value
+        while True:
+            for tick in self._ticks.due(last, self._now(), self._missed):
+                answer = await self._enqueue(tick)
+                if isinstance(answer, Err):
+                    return answer
+                last = tick
+            await self._wait_until(self._ticks.next_after(last))
+
+    def _begin(self, _before_commit: BeforeCommit) -> datetime.datetime | None:
+        """Return the last tick of which nothing is to be made up for, `None` before the first; in a worker thread."""
+        storage, latest = self._core.storage, self._ticks.latest(self._now())
+        last = None if latest is None else self._last()
+        if latest is None or (last is not None and (self._stood_by or self._missed is not Missed.NONE)):
+            return last
+        try:
+            reservation = storage.reserve(self._ticks.name_of(latest))
+        except (NameTaken, EntryBusy):  # it has an entry, or somebody is making it
+            return latest
+        try:
+            storage.remember(reservation, self._remember, durability=self._durability)
+        finally:
+            storage.give_up(reservation)
+        return latest
+
+    def _last(self) -> datetime.datetime | None:
+        """Return the last tick that has an entry, or had one."""
+        storage = self._core.storage
+        for tick in self._ticks.back_from(self._now(), self._memory):
+            try:
+                storage.give_up(storage.reserve(self._ticks.name_of(tick)))
+            except NameTaken:
+                return tick
+            except EntryBusy:  # somebody is making it, and may fail
+                continue
+        return None
+
+    @property
+    def _remember(self) -> float:
+        """For how long a tick is remembered, in seconds: for longer than it is looked for, by the time to get here."""
+        return (self._memory + self._ticks.interval).total_seconds()
+
+    async def _enqueue(self, tick: datetime.datetime) -> Result[None, EnqueueError]:
+        made = self._make(tick)
+        metadata, data = (await made) if inspect.isawaitable(made) else made
+        name = Use(self._ticks.name_of(tick), remember=self._remember)
+        while True:
+            answer = await self._spool.enqueue_if_absent(
+                self._queue, metadata, data, name=name, durability=self._durability
+            )
+            if isinstance(answer, Ok):
+                return Ok(None)
+            if not isinstance(answer.error, EntryBusy):
+                return answer
+            await anyio.sleep(AGAIN)  # by who made them before, and is no more, or will be
+
+    async def _wait_until(self, tick: datetime.datetime) -> None:
+        while (left := (tick - self._now()).total_seconds()) > 0:  # noqa: ASYNC110  # no event tells of the wall clock
+            await anyio.sleep(min(left, CLOCK_INTERVAL))
+
+    def _now(self) -> datetime.datetime:
+        return datetime.datetime.fromtimestamp(self._core.now(), datetime.UTC)

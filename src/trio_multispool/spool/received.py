@@ -1,0 +1,103 @@
+"""`Received`: what came out of a channel, to be acknowledged or returned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+
+import anyio
+from anyio.lowlevel import cancel_shielded_checkpoint
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from trio_multispool.entries.datafile import DataFile
+    from trio_multispool.entries.job import CheckedOutEntry
+
+M = TypeVar("M")
+D = TypeVar("D")
+
+
+@final
+class Received(Generic[M, D]):
+    """What a channel's `receive` gives: an entry that nobody else has. Put `async with` around the work.
+
+    ```python
+    async with received:
+        message = (await received.data.load()).unwrap()
+        await deliver(received.metadata, message)
+    ```
+
+    **A block that ends normally** acknowledges: the entry is removed, whatever is cancelled meanwhile. (asyncio's own
+    cancellation may still prevent it.) `return`, `break` and `continue` are normal ends.
+
+    **A block that raises or is cancelled** returns the entry to its queue, unchanged, and somebody receives it again.
+    So does closing the receive end, and leaving the channel's block; a block that ends normally after that raises
+    `anyio.ClosedResourceError`. If removing fails, the block raises that `SpoolError`, and the entry is returned
+    (except with `DurabilityUnknown`: it is removed, and power loss might bring it back). If the process dies, recovery
+    returns it.
+
+    A block can be entered once; after that it raises `RuntimeError`.
+    """
+
+    def __init__(
+        self, job: CheckedOutEntry[Any, M, D], in_hand: dict[Received[Any, Any], CheckedOutEntry[Any, Any, Any]]
+    ) -> None:
+        """Take over a job, and join what a receive end has in hand, until that is closed; not made by users."""
+        self._job = job
+        self._in_hand = in_hand
+        self._entered = False
+        in_hand[self] = job
+
+    def __repr__(self) -> str:
+        """Name the entry."""
+        return f"<Received {self.name!r} of queue {self._job.queue.value!r}>"
+
+    @property
+    def name(self) -> str:
+        """The entry's name, which stays the same however often it is returned: good as an idempotency key."""
+        return self._job.name
+
+    @property
+    def metadata(self) -> M:
+        """The metadata, as it was sent."""
+        return self._job.metadata
+
+    @property
+    def data(self) -> DataFile[D]:
+        """The data, which is on disk until it is loaded. Usable until the block has been left."""
+        return self._job.data
+
+    async def __aenter__(self) -> Received[M, D]:
+        """Return this. No checkpoint: were it cancelled here, the block's end would never come."""
+        if self._entered:
+            message = f"the block of what was received, entry {self.name!r}, can be entered once"
+            raise RuntimeError(message)
+        if self not in self._in_hand:
+            raise self._returned()
+        self._entered = True
+        self._job._begin_work()  # noqa: SLF001  # one thing in several files
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Acknowledge if the block ended normally; otherwise return the entry."""
+        if self._in_hand.pop(self, None) is None:  # once popped, closing the end leaves it to this
+            self._job._end_work(exception)  # noqa: SLF001  # one thing in several files
+            await cancel_shielded_checkpoint()
+            if exception is None:
+                raise self._returned()
+            return
+        if exception is not None:
+            await self._job.__aexit__(exception_type, exception, traceback)
+            return
+        with anyio.CancelScope(shield=True):
+            async with self._job:  # if it cannot be removed, this returns it, and raises why
+                answer = await self._job.remove()
+            answer.unwrap()
+
+    def _returned(self) -> anyio.ClosedResourceError:
+        return anyio.ClosedResourceError(f"entry {self.name!r} was returned: the end that received it was closed")

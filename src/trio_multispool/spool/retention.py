@@ -1,0 +1,185 @@
+"""Retention: what is too old, or too much, is looked for, given to a hook, and removed as the hook says.
+
+Theory. An entry goes like any other: it is checked out, looked at again now that nobody else can change it, and
+handled, by a handler that says `Remove()` unless the caller has one. So several processes may do so at the same time, a
+hook that raises keeps the entry, and one that is killed has its entry recovered.
+"""
+
+from __future__ import annotations
+
+import bisect
+import enum
+import logging
+import math
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+
+import anyio
+
+from trio_multispool.clock import stopwatch
+from trio_multispool.entries.entry import Entry
+from trio_multispool.entries.handlers import handle
+from trio_multispool.errors import CorruptMetadata, UnreadableEntry
+from trio_multispool.events import Event, about
+from trio_multispool.model.durations import seconds
+from trio_multispool.model.lifecycle import Place, State
+from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.verdicts import Release, Remove, Unavailable
+from trio_multispool.threads.nursery import whatever_is_cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from trio_multispool.entries.datafile import DataFile
+    from trio_multispool.entries.handlers import Handler
+    from trio_multispool.model.results import Result
+    from trio_multispool.model.retention import Retention
+    from trio_multispool.model.verdicts import Verdict
+    from trio_multispool.session.session import Core
+    from trio_multispool.spool.spool import Spool
+    from trio_multispool.storage.protocol import Storage
+
+Q = TypeVar("Q", bound=enum.Enum)
+M = TypeVar("M")
+D = TypeVar("D")
+
+_LOG: Final = logging.getLogger("trio_multispool")
+
+INTERVAL: Final = 60.0
+"""How often a reader applies its queue's retention, in seconds."""
+
+SHARE: Final = 20
+"""It is applied again after so many times what that took, if that is longer: a long queue takes seconds to look at."""
+
+AT_A_TIME: Final = 16
+"""How many entries are at work at once: they share their syncs."""
+
+
+def not_to_be_kept(storage: Storage[Any, Any], queue: str, retention: Retention, now: float) -> list[tuple[float, str]]:
+    """Return the entries that a queue is not to keep, the oldest first: when they were written, and their names.
+
+    All from one listing: what others let go of meanwhile is among the oldest of it, and is not made up for by others.
+    """
+    items = storage.inventory(queue, State.AVAILABLE)
+    ages = sorted((item.modified_at.timestamp(), item.name) for item in items)
+    before = -math.inf if retention.max_age is None else now - seconds(retention.max_age)
+    surplus = 0 if retention.max_count is None else max(0, len(ages) - retention.max_count)
+    return ages[: max(surplus, bisect.bisect_left(ages, (before,)))]
+
+
+async def _remove(_metadata: object, _data: object) -> Remove:
+    return Remove()
+
+
+@final
+class Expiry(Generic[Q, M, D]):
+    """One application of a retention to a queue."""
+
+    def __init__(
+        self, spool: Spool[Q, M, D, Any], queue: Q, retention: Retention, before: Handler[M, D, Q] | None
+    ) -> None:
+        """Begin with nothing found."""
+        self._spool = spool
+        self._core = spool._core  # noqa: SLF001  # one thing in several files
+        self._queue = queue
+        self._retention = retention
+        self._before = before
+        self._found: Iterator[tuple[float, str]] = iter(())
+        self._gone: list[str] = []
+        self._failure: Err[Any] | None = None
+
+    async def run(self) -> Result[list[str], Any]:
+        """Apply it; return the names of the entries that went."""
+        core, queue, retention = self._core, self._queue.value, self._retention
+        now = core.now()
+        found = await core.run(
+            f"look for what {queue} is not to keep",
+            lambda _before_commit: not_to_be_kept(core.storage, queue, retention, now),
+        )
+        if isinstance(found, Err):
+            return found
+        self._found = iter(found.value)
+        if len(found.value) == 1:  # what a hook raises passes through bare
+            await self._work_off()
+        elif found.value:
+            async with anyio.create_task_group() as tasks:
+                for _ in range(min(AT_A_TIME, len(found.value))):
+                    _ = tasks.start_soon(self._work_off)
+        return Ok(self._gone) if self._failure is None else self._failure
+
+    async def _work_off(self) -> None:
+        for written_at, name in self._found:
+            answer = await self._expire(name, written_at)
+            if isinstance(answer, Err):
+                self._failure = self._failure or answer
+            if self._failure is not None:
+                return
+
+    async def _expire(self, name: str, written_at: float) -> Result[None, Any]:
+        taken = await Entry(self._spool, self._queue, name).try_checkout()
+        if isinstance(taken, Err):  # one that cannot be read is left to its readers, and one not decoded is set aside
+            return Ok(None) if isinstance(taken.error, (UnreadableEntry, CorruptMetadata)) else taken
+        job = taken.value
+        if isinstance(job, Unavailable):
+            return Ok(None)
+        place = Place(self._queue.value, State.CHECKED_OUT)
+
+        async def unless_changed(metadata: M, data: DataFile[D]) -> Verdict[Q, M]:
+            stat = await self._core.run(
+                f"look at entry {name}", lambda _before_commit: self._core.storage.stat_at(place, name)
+            )
+            if isinstance(stat, Err) or stat.value.modified_at.timestamp() != written_at:
+                return Release()
+            return await (_remove if self._before is None else self._before)(metadata, data)
+
+        answer = await handle(job, unless_changed)
+        if isinstance(answer, Err):
+            return answer
+        if not isinstance(answer.value, Release):
+            self._gone.append(name)
+            fields = about(Event.EXPIRED, self._core.path, queue=self._queue.value, entry=name)
+            _LOG.info("entry %s of queue %s is not kept any longer", name, self._queue.value, extra=fields)
+        return Ok(None)
+
+
+@final
+class Expiring:
+    """Applies a reader's retention every now and then, in a task of its nursery."""
+
+    def __init__(
+        self, core: Core[Any, Any, Any, Any], queue: str, apply: Callable[[], Awaitable[Result[Any, Any]]]
+    ) -> None:
+        """Begin with nothing applied; `apply` does so once."""
+        self._core = core
+        self._queue = queue
+        self._apply = apply
+        self._scope = anyio.CancelScope()
+        self._begun = False
+        self._finished = anyio.Event()
+
+    async def fetch(self) -> None:
+        """Apply it again and again, until the end."""
+        self._begun = True
+        try:
+            with self._scope:
+                while True:
+                    elapsed = stopwatch()
+                    answer = await self._apply()
+                    if isinstance(answer, Err):
+                        self._complain(answer.error)
+                    await anyio.sleep(max(INTERVAL, SHARE * elapsed()))
+        finally:
+            self._finished.set()
+
+    def _complain(self, error: Exception) -> None:
+        fields = about(Event.NOT_EXPIRED, self._core.path, queue=self._queue, error=error)
+        _LOG.warning("the retention of queue %s was not applied: %s", self._queue, error, extra=fields)
+
+    def poke(self) -> None:
+        """End: the reader was stopped."""
+        self._scope.cancel()
+
+    async def close(self) -> None:
+        """End, and wait for that. Idempotent."""
+        self._scope.cancel()
+        if self._begun:  # asyncio may have cancelled the task before its first step; if not, it ends at once
+            await whatever_is_cancelled(self._finished.wait)

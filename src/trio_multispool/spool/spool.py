@@ -1,0 +1,751 @@
+"""`Spool`: a directory of durable queues, opened by this process."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+
+from anyio.lowlevel import cancel_shielded_checkpoint
+
+from trio_multispool.clock import time_ordered_names, wall_clock
+from trio_multispool.entries.enqueue import Enqueuing, Item
+from trio_multispool.entries.entry import Entry
+from trio_multispool.entries.handlers import handle
+from trio_multispool.entries.job import CheckedOutEntry
+from trio_multispool.entries.key_limits import Limiter
+from trio_multispool.entries.naming import Naming
+from trio_multispool.entries.reserved_names import ReservedName, Use
+from trio_multispool.errors import CorruptMetadata, InvalidName, NameTaken, SpoolError
+from trio_multispool.events import Event, about
+from trio_multispool.instrumentation import Operation
+from trio_multispool.model.durability import Durability
+from trio_multispool.model.names import Reserve, invalid_name
+from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.spoolable import queue_names
+from trio_multispool.model.times import aware, due_at
+from trio_multispool.model.types import TypeVar as TypeVarWithDefault
+from trio_multispool.model.verdicts import Unavailable
+from trio_multispool.reader.reader import QueueReader
+from trio_multispool.session.session import Core
+from trio_multispool.spool.channel import open_channel
+from trio_multispool.spool.retention import Expiring, Expiry
+from trio_multispool.storage.directory.store import DirectoryStorage
+from trio_multispool.threads.offload import Offload
+
+if TYPE_CHECKING:
+    import datetime
+    import os
+    from collections.abc import Awaitable, Callable, Iterable
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    import anyio
+
+    from trio_multispool.entries.datafile import DataFile
+    from trio_multispool.errors import (
+        CheckoutError,
+        EnqueueError,
+        LoadError,
+        ReleaseError,
+        ReserveError,
+        SaveError,
+        Trouble,
+        TryCheckoutError,
+        UnsupportedFormat,
+    )
+    from trio_multispool.instrumentation import Instrumentation
+    from trio_multispool.model.names import NameGenerator
+    from trio_multispool.model.results import Result
+    from trio_multispool.model.retention import Retention
+    from trio_multispool.model.spoolable import Spoolable
+    from trio_multispool.model.times import NotBefore
+    from trio_multispool.model.verdicts import Verdict
+    from trio_multispool.spool.channel import ReceiveChannel, SendChannel
+    from trio_multispool.storage.directory.disk.syscalls import SystemCalls
+    from trio_multispool.storage.protocol import Claim, Recovered
+    from trio_multispool.threads.transaction import BeforeCommit
+
+Q = TypeVar("Q", bound=enum.Enum)
+M = TypeVar("M")
+D = TypeVar("D")
+A = TypeVarWithDefault("A", default=None)
+# The constructors need type variables of their own: those of the class are bound to the type that they are called on.
+Q2 = TypeVar("Q2", bound=enum.Enum)
+M2 = TypeVar("M2")
+D2 = TypeVar("D2")
+A2 = TypeVarWithDefault("A2", default=None)
+
+_NO_ARGUMENT: Final[Any] = None  # fits the default of the type parameter
+
+POLL_INTERVAL: Final = 1.0
+"""How long an idle reader waits at most before it looks again, in seconds."""
+
+
+@final
+class Spool(Generic[Q, M, D, A]):
+    """A directory that any number of processes share as a set of durable queues.
+
+    Made by `create`, `load` or `load_unsafe`. It belongs to the event loop that it was made in, and to its process: a
+    child that was forked opens the spool again.
+
+    ```python
+    spool = (await Spool.create("var/mail", MAIL)).unwrap()
+    entry = (await spool.enqueue(Mail.SEND, Envelope("anne@example.org"), b"Hello")).unwrap()
+    async with spool.reader(Mail.SEND) as reader:
+        (await reader.iter(deliver, concurrency=8)).unwrap()
+    ```
+
+    Closing it is optional (`close`, `async with spool`): a spool that is garbage collected closes its files.
+    """
+
+    def __init__(self, core: Core[Q, M, D, A], names: NameGenerator[A]) -> None:
+        """Take over an open spool; use `create` or `load`."""
+        self._core = core
+        self._naming: Naming[A] = Naming(core, names)
+        self._enqueuing: Enqueuing[Q, M, D, A] = Enqueuing(core, self._naming)
+
+    def __repr__(self) -> str:
+        """Show the path and what it holds."""
+        return f"<Spool {self._core.path}, {self._core.spoolable!r}{', closed' if self._core.closed else ''}>"
+
+    @property
+    def path(self) -> Path:
+        """The spool's directory, absolute."""
+        return Path(self._core.path)
+
+    @property
+    def spoolable(self) -> Spoolable[Q, M, D, A]:
+        """What the spool holds."""
+        return self._core.spoolable
+
+    # Opening and closing
+
+    @classmethod
+    async def create(  # noqa: PLR0913  # keyword arguments, each with a default
+        cls,
+        path: str | os.PathLike[str],
+        spoolable: Spoolable[Q2, M2, D2, A2],
+        *,
+        durability: Durability = Durability.POWER,
+        limiter: anyio.CapacityLimiter | None = None,
+        directory_mode: int = 0o700,
+        trust_file_system: bool = False,
+        system_calls: SystemCalls | None = None,
+        instrumentation: Instrumentation | None = None,
+        now: Callable[[], float] = wall_clock,
+    ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
+        """Load a spool, making what is missing of it: the directory, its parents, and directories of new queues.
+
+        For everything else see `load`. `directory_mode` is the permission of a new spool's directories; its files get
+        the same without the right to execute. An empty directory that exists gets it too. A spool that is shared by a
+        group wants `0o770`.
+
+        `Err(DirectoryNotEmpty)`: the directory holds something else, and nothing was made.
+
+        **Cancellation**: a spool that is being made is finished, or finished by the next `create`.
+        **Durability**: the new directories and the format file are synced.
+
+        ```python
+        spool = (await Spool.create("var/mail", MAIL)).unwrap()
+        ```
+        """
+        return await cls._open(
+            spoolable,
+            limiter,
+            lambda: DirectoryStorage.open(
+                path,
+                queue_names(spoolable.queues),
+                create=True,
+                mode=directory_mode,
+                durability=durability,
+                trust_file_system=trust_file_system,
+                calls=system_calls,
+                now=now,
+            ),
+            instrumentation,
+            now,
+        )
+
+    @classmethod
+    async def load(  # noqa: PLR0913  # keyword arguments, each with a default
+        cls,
+        path: str | os.PathLike[str],
+        spoolable: Spoolable[Q2, M2, D2, A2],
+        *,
+        create_if_missing: bool = False,
+        durability: Durability = Durability.POWER,
+        limiter: anyio.CapacityLimiter | None = None,
+        directory_mode: int = 0o700,
+        trust_file_system: bool = False,
+        system_calls: SystemCalls | None = None,
+        instrumentation: Instrumentation | None = None,
+        now: Callable[[], float] = wall_clock,
+    ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
+        """Open a spool that exists, and put back what dead processes had checked out.
+
+        - `create_if_missing`: make what is missing, as `create` does.
+        - `durability`: the level of the spool's operations, for this process.
+        - `limiter`: every disk operation but settling and releasing passes it, which bounds the threads that the spool
+          uses. By default 40 of its own.
+        - `trust_file_system`: accept a file system that is not known to be local; only if no other host mounts it.
+        - `system_calls`: for tests, what makes the system calls.
+        - `now`: for tests, the wall clock that says when entries that wait are due, in seconds since 1970.
+        - `instrumentation`: what is told of the operations, for metrics and traces; see `Instrumentation`.
+
+        `Err(NotASpool)`: the directory is missing, is no spool, or has no directory for one of the queues.
+        `Err(DirectoryNotEmpty)`: with `create_if_missing`, it holds something else.
+        `Err(UnsupportedFormat)`: it was written by a version that this one does not know.
+        `Err(WorldWritable)`, `Err(SharedFileSystem)`, `Err(SeveralFileSystems)`: it is not safe to use. None of these
+        touches anything.
+
+        A spool without `.spool.json` may be in use by programs that take no locks: there nothing is recovered, and
+        loading writes nothing, until somebody adopts it (`adopt`).
+
+        **Cancellation**: nothing is opened.
+        **Durability**: nothing to sync; what recovery moves, it moves again if power loss undoes it.
+
+        ```python
+        match await Spool.load("var/mail", MAIL):
+            case Ok(spool):
+                ...
+            case Err(NotASpool(path, reason)):
+                ...
+        ```
+        """
+        return await cls._open(
+            spoolable,
+            limiter,
+            lambda: DirectoryStorage.open(
+                path,
+                queue_names(spoolable.queues),
+                create=create_if_missing,
+                mode=directory_mode,
+                durability=durability,
+                trust_file_system=trust_file_system,
+                calls=system_calls,
+                now=now,
+            ),
+            instrumentation,
+            now,
+        )
+
+    @classmethod
+    async def load_unsafe(
+        cls,
+        path: str | os.PathLike[str],
+        spoolable: Spoolable[Q2, M2, D2, A2],
+        *,
+        durability: Durability = Durability.POWER,
+        limiter: anyio.CapacityLimiter | None = None,
+        system_calls: SystemCalls | None = None,
+    ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
+        """Open a directory as a spool without any of the checks of `load`, and without recovering anything.
+
+        For tools that look at damaged spools. Operations on what is not there fail one by one.
+
+        `Err(NotASpool)`: there is no directory. `Err(UnsupportedFormat)`: it was written by an unknown version.
+
+        **Cancellation**: nothing is opened.
+        **Durability**: nothing to sync.
+
+        ```python
+        spool = (await Spool.load_unsafe("/mnt/rescued/mail", MAIL)).unwrap()
+        ```
+        """
+        return await cls._open(
+            spoolable, limiter, lambda: DirectoryStorage.open_unsafe(path, durability=durability, calls=system_calls)
+        )
+
+    @staticmethod
+    async def _open(
+        spoolable: Spoolable[Q2, M2, D2, A2],
+        limiter: anyio.CapacityLimiter | None,
+        opening: Callable[[], DirectoryStorage],
+        instrumentation: Instrumentation | None = None,
+        now: Callable[[], float] = wall_clock,
+    ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
+        answer = await Offload(limiter).run(
+            "opening of the spool", lambda _before_commit: opening(), undo=lambda storage: storage.close()
+        )
+        if isinstance(answer, Err):
+            return answer
+        storage = answer.value
+        names: NameGenerator[Any] = time_ordered_names() if spoolable.names is None else spoolable.names
+        core = Core(storage, storage.path, spoolable, limiter, instrumentation, now=now)
+        core.note_recovered(storage.recovered_at_first)
+        if core.hooks is not None:
+            core.hooks.tell_noted()
+        return Ok(Spool(core, names))
+
+    def close(self) -> None:
+        """Close the spool's files, once operations that are running have ended. Idempotent.
+
+        Using the spool, its entries or its readers afterwards raises `anyio.ClosedResourceError`. Jobs that are not
+        settled by then are let go: recovery puts them back. So leave their blocks, and the readers', first.
+        """
+        self._core.close()
+
+    async def __aenter__(self) -> Spool[Q, M, D, A]:
+        """Return the spool."""
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the spool."""
+        self.close()
+        await cancel_shielded_checkpoint()
+
+    # Entries
+
+    def entry(self, queue: Q, name: str) -> Result[Entry[Q, M, D], InvalidName]:
+        """Refer to an entry by queue and name. Nothing is looked at but the name.
+
+        `Err(InvalidName)`: no entry can have that name. Raises `TypeError` if `queue` is none of the spool's.
+
+        ```python
+        entry = spool.entry(Mail.FAILED, name).unwrap()
+        ```
+        """
+        _ = self._core.check_queue(queue)
+        fault = invalid_name(name)
+        return Ok(Entry(self, queue, name)) if fault is None else Err(fault)
+
+    async def entries(self, queue: Q) -> Result[list[Entry[Q, M, D]], Trouble]:
+        """List what is available in a queue, sorted by name, which with generated names is by age.
+
+        A hint: entries come and go while the list is made and after. What has no valid name, or is no regular file,
+        is not listed. Raises `TypeError` if `queue` is none of the spool's.
+
+        **Cancellation**: reads only; nothing changes.
+
+        ```python
+        for entry in (await spool.entries(Mail.FAILED)).unwrap():
+            print(entry.name)
+        ```
+        """
+        name = self._core.check_queue(queue)
+        answer = await self._core.run("listing", lambda _before_commit: self._core.storage.names(name))
+        return Ok([Entry(self, queue, found) for found in answer.value]) if isinstance(answer, Ok) else answer
+
+    async def waiting(self, queue: Q) -> Result[list[tuple[datetime.datetime, Entry[Q, M, D]]], Trouble]:
+        """List what waits for a queue, with when each is due, in UTC; what is due first comes first.
+
+        A hint, as `entries` is. To take one of them before it is due, use `entry.checkout(early=True)`. Raises
+        `TypeError` if `queue` is none of the spool's.
+
+        **Cancellation**: reads only; nothing changes.
+
+        ```python
+        for due_at, entry in (await spool.waiting(Mail.SEND)).unwrap():
+            print(entry.name, due_at)
+        ```
+        """
+        name = self._core.check_queue(queue)
+        answer = await self._core.run(
+            "listing of what waits", lambda _before_commit: sorted(self._core.storage.waiting(name))
+        )
+        if isinstance(answer, Err):
+            return answer
+        return Ok([(aware(due_at), Entry(self, queue, found)) for due_at, found in answer.value])
+
+    async def enqueue(  # noqa: PLR0913  # keyword arguments, each with a default
+        self,
+        queue: Q,
+        metadata: M,
+        data: D,
+        *,
+        name: Reserve[A] | Use | None = None,
+        not_before: NotBefore | None = None,
+        durability: Durability | None = None,
+    ) -> Result[Entry[Q, M, D], EnqueueError]:
+        """Put a new entry into a queue: all of it or, if this fails, nothing.
+
+        `name` says how it is called: by default, `Reserve(None)`, as the name generator makes it; `Reserve(argument)`
+        for a generator that wants one; `Use(name)` for a name of the caller's, or one that `reserve_name` gave.
+
+        `not_before` says until when the entry waits: an aware `datetime`, or seconds, or a `timedelta`, from now on.
+        Until then it is in no listing, and nobody gets it; then readers get it before all that has not waited, and what
+        is due first comes first. The time is that of the wall clock. A time that has come is none.
+
+        `Err(NameTaken)`: there is an entry of that name, or there was one and its name is remembered (see `Use`), or
+        every name that the generator made was taken. `Err(EntryBusy)`: somebody is enqueueing under that name at this
+        moment. `Err(InvalidName)`. `Err(EncodingFailed)`: a codec raised. `Err(OutOfSpace)` and the other troubles of
+        the operating system: nothing was enqueued. `Err(SyncsRefused)`: see there. `Err(NotAdopted)`: the entry was to
+        wait, or its name to be remembered, in a spool whose other programs need not know that.
+        `Err(DurabilityUnknown)`: the entry is in the queue, and power loss might undo it. Raises `TypeError` if `queue`
+        is none of the spool's, `RuntimeError` for a reserved name that was used before, and what the name generator
+        raises; for a `not_before` that is neither a time nor a duration `TypeError`, and `ValueError` for a `datetime`
+        without a time zone, a negative duration, and what is later than the year 2445.
+
+        **Cancellation**: cancelled means that nothing was enqueued. (asyncio's own cancellation may come after the
+        commit: then the `CancelledError` has a note that says so.)
+        **Durability**: the entry's data and metadata are synced before it appears in the queue, and the queue before
+        `Ok` is returned.
+
+        ```python
+        match await spool.enqueue(Mail.SEND, envelope, message):
+            case Ok(entry):
+                print(entry.name)
+            case Err(OutOfSpace()):
+                ...
+            case Err(error):
+                raise error
+        ```
+        """
+        directory = self._core.check_queue(queue)
+        answer = await self._enqueuing.one(directory, Item(metadata, data, name), durability, self._due_at(not_before))
+        return Ok(Entry(self, queue, answer.value)) if isinstance(answer, Ok) else answer
+
+    async def enqueue_if_absent(  # noqa: PLR0913  # keyword arguments, each with a default
+        self,
+        queue: Q,
+        metadata: M,
+        data: D,
+        *,
+        name: Use,
+        not_before: NotBefore | None = None,
+        durability: Durability | None = None,
+    ) -> Result[Entry[Q, M, D] | None, EnqueueError]:
+        """Enqueue under a name of the caller's, unless that has been done; `Ok(None)`: it has.
+
+        Like `enqueue`, but that there is such an entry, wherever, or that there was one and its name is remembered
+        (`Use(name, remember=…)`), is an ordinary answer. It may rely on that: what it was told of is on disk.
+
+        `Err(EntryBusy)`: somebody is enqueueing under that name at this moment, and may fail. The others are those of
+        `enqueue`: `Err(InvalidName)`, `Err(EncodingFailed)`, `Err(SyncsRefused)`, `Err(NotAdopted)`,
+        `Err(DurabilityUnknown)` and the troubles of the operating system; never `Err(NameTaken)`. Raises `TypeError` if
+        `name` is no `Use`, and otherwise as `enqueue` does.
+
+        **Cancellation**: cancelled means that nothing was enqueued. (asyncio's own: see `enqueue`.)
+        **Durability**: as of `enqueue`.
+
+        ```python
+        use = Use(f"order-{order.id}", remember=timedelta(days=7))
+        if (await spool.enqueue_if_absent(Mail.SEND, envelope, message, name=use)).unwrap() is None:
+            print("sent before")
+        ```
+        """
+        if not isinstance(name, Use):
+            message = f"a name is to be absent: say which, by Use(…), not {name!r}"
+            raise TypeError(message)
+        answer = await self.enqueue(queue, metadata, data, name=name, not_before=not_before, durability=durability)
+        return Ok(None) if isinstance(answer, Err) and isinstance(answer.error, NameTaken) else answer
+
+    def _due_at(self, not_before: NotBefore | None) -> float | None:
+        return due_at(not_before, self._core.now)
+
+    async def enqueue_many(
+        self,
+        queue: Q,
+        items: Iterable[tuple[M, D]],
+        *,
+        names: Iterable[Reserve[A] | Use] | None = None,
+        not_before: NotBefore | None = None,
+        durability: Durability | None = None,
+    ) -> list[Result[Entry[Q, M, D], EnqueueError]]:
+        """Put many new entries into a queue, with shared syncs: each of them all or nothing, as `enqueue` does.
+
+        `items` are pairs of metadata and data. `names` says how each is called, one name an item; without it, the name
+        generator makes them, in order. `not_before` says until when all of them wait. Entries are durable and visible a
+        batch at a time: so many as this process may have files open for, 256 at most. All of it is one hop to a thread,
+        so give it no more than you would wait for.
+
+        Returns a `Result` for each item, in order; one that fails does not keep the others. `Ok(entry)`, or as of
+        `enqueue`: `Err(NameTaken)`, `Err(EntryBusy)`, `Err(InvalidName)`, `Err(EncodingFailed)`, `Err(SyncsRefused)`,
+        `Err(NotAdopted)`, `Err(DurabilityUnknown)`, and the troubles of the operating system.
+
+        Raises `ValueError` if there are not as many `names` as `items`, and otherwise as `enqueue` does; if a name
+        generator raises, a note on its exception tells how many entries have been enqueued.
+
+        **Cancellation**: cancelled means that nothing was enqueued. (asyncio's own cancellation may come after the
+        first commit: then all are enqueued, and the `CancelledError` has a note that says so.)
+        **Durability**: when it returns, every entry that is `Ok` is synced as by `enqueue`.
+
+        ```python
+        envelopes = [Envelope("anne@example.org"), Envelope("bert@example.org")]
+        for answer in await spool.enqueue_many(Mail.SEND, [(envelope, b"Hello") for envelope in envelopes]):
+            print(answer.unwrap().name)
+        ```
+        """
+        directory = self._core.check_queue(queue)
+        pairs = list(items)
+        called = [None] * len(pairs) if names is None else list(itertools.islice(names, len(pairs) + 1))
+        if len(called) != len(pairs):
+            message = (
+                f"{len(pairs)} items want as many names, not {'more' if len(called) > len(pairs) else len(called)}"
+            )
+            raise ValueError(message)
+        wanted = [Item(metadata, data, name) for (metadata, data), name in zip(pairs, called, strict=True)]
+        answers = await self._enqueuing.many(directory, wanted, durability, self._due_at(not_before))
+        return [Ok(Entry(self, queue, answer.value)) if isinstance(answer, Ok) else answer for answer in answers]
+
+    async def reserve_name(
+        self,
+        argument: A = _NO_ARGUMENT,
+    ) -> Result[ReservedName, ReserveError]:
+        """Hold a new name, made by the name generator from `argument`, for an `enqueue` to come.
+
+        Put `async with` around it: a name whose block is left unused is given up.
+
+        `Err(NameTaken)`: every name that the generator made was taken, or (`Err(EntryBusy)`) was just being used.
+        `Err(InvalidName)`: it made one that cannot be. `Err(SyncsRefused)`: what lies under the name would have to be
+        synced first. Raises what the generator raises.
+
+        **Cancellation**: cancelled means that no name is held.
+        **Durability**: a reservation is not synced; nothing is lost with it.
+
+        ```python
+        async with (await spool.reserve_name()).unwrap() as reserved:
+            (await spool.enqueue(Mail.SEND, envelope, message, name=Use(reserved))).unwrap()
+        ```
+        """
+        answer = await self._core.run(
+            "reservation of a name",
+            lambda _before_commit: self._naming.made(Reserve(argument)),
+            undo=self._core.storage.give_up,
+        )
+        return Ok(ReservedName(self._core, answer.value)) if isinstance(answer, Ok) else answer
+
+    # Working on entries
+
+    async def with_entry(
+        self, entry: Entry[Q, M, D], handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]
+    ) -> Result[Verdict[Q, M], CheckoutError | SaveError | ReleaseError]:
+        """Check an entry out, give it to `handler`, and do what its verdict says. Returns the stored verdict.
+
+        `Err(EntryNotFound)`: it is not available in its queue. `Err(EntryBusy)`: another owner has it. The other errors
+        are those of `entry.checkout` and of `job.save`, `remove` and `release`; then the entry is back in its queue.
+
+        A handler that raises, is cancelled, or answers no verdict (`TypeError`) returns the entry; what it raises
+        passes through as the same object. Raises `ValueError` for an entry of another spool.
+
+        **Cancellation**: cancelled means that the entry is in its queue, unchanged.
+        **Durability**: as `job.save` and `job.remove` say.
+
+        ```python
+        (await spool.with_entry(entry, deliver)).unwrap()
+        ```
+        """
+        self._check_own(entry)
+        answer = await entry.checkout()
+        return answer if isinstance(answer, Err) else await handle(answer.value, handler)
+
+    async def try_with_entry(
+        self, entry: Entry[Q, M, D], handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]
+    ) -> Result[Verdict[Q, M] | Unavailable, TryCheckoutError | SaveError | ReleaseError]:
+        """Like `with_entry`, where an entry that is gone or busy is an ordinary answer, `Ok(Unavailable)`.
+
+        **Cancellation**: cancelled means that the entry is in its queue, unchanged.
+        **Durability**: as `job.save` and `job.remove` say.
+
+        ```python
+        match await spool.try_with_entry(entry, deliver):
+            case Ok(Unavailable()):
+                pass  # somebody else does it
+        ```
+        """
+        self._check_own(entry)
+        answer = await entry.try_checkout()
+        if isinstance(answer, Err):
+            return answer
+        job = answer.value
+        return Ok(job) if isinstance(job, Unavailable) else await handle(job, handler)
+
+    def _check_own(self, entry: Entry[Q, M, D]) -> None:
+        if entry.spool._core is not self._core:  # noqa: SLF001  # another of this class
+            message = f"{entry!r} belongs to another spool than {self!r}"
+            raise ValueError(message)
+
+    def reader(  # noqa: PLR0913  # keyword arguments, each with a default
+        self,
+        queue: Q,
+        *,
+        poll_interval: float | datetime.timedelta = POLL_INTERVAL,
+        limit_by: Callable[[M], str | int | bytes | None] | None = None,
+        limit: int | None = None,
+        retention: Retention | None = None,
+        before_expiry: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]] | None = None,
+    ) -> QueueReader[Q, M, D]:
+        """Make a reader of a queue; put `async with` around it.
+
+        - `poll_interval`: how long it waits at most before it looks again, in seconds or as a `timedelta`; longer, up
+          to ten seconds, where listing the queue is slow, and ten seconds at least where the kernel tells of changes
+          and nothing is checked out of the queue: then there is nothing to look for.
+        - `limit_by`, `limit`: of the entries for which `limit_by(metadata)` returns the same key, so many at most are
+          in hand at once, in all readers of the queue that say so, in all processes together. The others of that key
+          are passed over until one is settled, and what is behind them is not. An entry whose key is `None` is not
+          limited. All readers of a queue should say the same; what takes an entry by its name is not limited.
+          `limit_by` is called in a worker thread, and must be quick. Entries for which it raises are limited together,
+          as if they had one key, and the log says so once; a key of another type is a `TypeError` of the iteration.
+        - `retention`: what the queue is not to keep. It is applied when the reader is entered, and then every minute
+          (or after twenty times what that takes), until it is stopped; see `expire`, which also tells of
+          `before_expiry`. What that raises is raised by the reader's block, which it cancels. Trouble of the operating
+          system is logged, and it is tried again.
+
+        Raises `TypeError` if `queue` is none of the spool's, or only one of `limit_by` and `limit` is given, and
+        `ValueError` for an interval that is not positive, and for a limit that is not from 1 to 1024.
+
+        ```python
+        async with spool.reader(Mail.SEND, limit_by=lambda envelope: envelope.host, limit=4) as reader:
+            (await reader.iter(deliver, concurrency=32)).unwrap()
+        ```
+        """
+        name = self._core.check_queue(queue)
+        limiter = None
+        if limit_by is not None and limit is not None:
+            limiter = Limiter(self._core, name, limit_by, limit)
+        elif limit_by is not None or limit is not None:
+            message = "limit_by= says of which entries, and limit= how many: one needs the other"
+            raise TypeError(message)
+        expiring = None
+        if retention is not None:
+            expiry = functools.partial(self.expire, queue, retention, before_expiry=before_expiry)
+            expiring = Expiring(self._core, name, expiry)
+        return QueueReader(self._core, queue, poll_interval=poll_interval, limiter=limiter, expiring=expiring)
+
+    async def expire(
+        self,
+        queue: Q,
+        retention: Retention,
+        *,
+        before_expiry: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]] | None = None,
+    ) -> Result[list[str], SaveError | ReleaseError]:
+        """Let go of what a queue is not to keep, once; return the names of the entries that went, in no order.
+
+        For queues that have no reader, such as those of dead letters. (`multispool expire` does the same.)
+
+        `before_expiry(metadata, data)` is an async function that is called with each entry before it goes, and answers
+        as a handler does: `Remove()` lets it go, `Release()` keeps it, `Save(queue)` puts it elsewhere. What it raises
+        keeps the entry, and passes through. Without it, entries are removed.
+
+        `Err`: a trouble of the operating system, or what the hook answered could not be stored (`Err(EncodingFailed)`,
+        `Err(NameTaken)`, `Err(NotAdopted)`, `Err(OwnershipLost)`, `Err(SyncsRefused)`, `Err(DurabilityUnknown)`); what
+        went before has gone. Raises `TypeError` if `queue` is none of the spool's, and what the hook raises: bare if
+        there was one entry to go, and in an `ExceptionGroup` if there were more.
+
+        **Cancellation**: entries that are being handled go back, and those that have gone stay so.
+        **Durability**: as of `job.remove` and `job.save`.
+
+        ```python
+        gone = (await spool.expire(Mail.FAILED, Retention(max_age=timedelta(days=30)))).unwrap()
+        ```
+        """
+        _ = self._core.check_queue(queue)
+        return await Expiry(self, queue, retention, before_expiry).run()
+
+    def channel(
+        self, queue: Q, *, max_entries: int | None = None
+    ) -> AbstractAsyncContextManager[tuple[SendChannel[M, D], ReceiveChannel[M, D]]]:
+        """Open a durable channel over a queue: a send end and a receive end, for the length of an `async with`.
+
+        What is sent survives the process, and any process may receive it. Leaving the block closes both ends and their
+        clones, and returns to the queue what was received and not acknowledged. An end of which there is no need is
+        simply not used.
+
+        `max_entries`: `send` waits while so many entries are available in the queue; approximately, as it says there.
+        Raises `TypeError` if `queue` is none of the spool's, and `ValueError` for `max_entries` below 1.
+
+        ```python
+        async with spool.channel(Mail.SEND) as (send, receive):
+            await send.send((envelope, message))
+            async for received in receive:
+                async with received:
+                    await deliver(received.metadata, received.data)
+        ```
+        """
+        _ = self._core.check_queue(queue)
+        return open_channel(self, queue, max_entries)
+
+    async def checkouts_unsafe(self, queue: Q) -> Result[list[CheckedOutEntry[Q, M, D]], Trouble]:
+        """Return everything that is checked out of a queue, by whomever, as jobs that can be settled.
+
+        **Unsafe**: settling one takes it away from its owner, if that is alive, whose own settling then answers that
+        its ownership was lost; an entry may be worked on twice. It is for spools that are not adopted, and for
+        putting right by hand what recovery will not. What cannot be decoded is not listed, with a line in the log.
+        Raises `TypeError` if `queue` is none of the spool's.
+
+        Leaving such a job's block returns an unsettled one to its queue, like any job's.
+
+        **Cancellation**: reads only; nothing changes.
+
+        ```python
+        for job in (await spool.checkouts_unsafe(Mail.SEND)).unwrap():
+            (await job.release()).unwrap()
+        ```
+        """
+        name, core = self._core.check_queue(queue), self._core
+
+        def work(_before_commit: BeforeCommit) -> list[tuple[Claim, M]]:
+            found: list[tuple[Claim, M]] = []
+            for claim in core.storage.claims_unsafe(name):
+                try:
+                    found.append((claim, core.decode(name, claim.name, claim.metadata)))
+                except CorruptMetadata as error:
+                    fields = about(Event.NOT_LISTED, core.path, queue=name, entry=claim.name, error=error)
+                    core.log.warning("not listed: %s", error, extra=fields)
+            return found
+
+        answer = await core.run("listing of check-outs", work)
+        if isinstance(answer, Err):
+            return answer
+        return Ok([CheckedOutEntry(core, queue, claim, metadata) for claim, metadata in answer.value])
+
+    # Upkeep
+
+    async def recover(self, *, dry_run: bool = False) -> Result[list[Recovered], Trouble]:
+        """Put back what dead processes had checked out, of all queues on disk, and collect what belongs to no entry.
+
+        Loading and readers put back by themselves; this also looks for reservations and data that enqueues left when
+        they were killed, and for what power loss left over. Safe beside running processes, and safe to be killed
+        itself: the next one goes on. Returns what was done, `Recovered(name, queue)`; the queue is `None` for what was
+        collected. What cannot be recovered at present, because its files cannot be read or synced, is passed over, with
+        a line in the log. In a spool that is not adopted, nothing is done.
+
+        `dry_run`: change nothing, and return what would be done.
+
+        **Cancellation**: cancelled before it starts, nothing is done; it can be repeated at any time.
+        **Durability**: nothing to sync; what power loss undoes is done again by the next.
+
+        ```python
+        for recovered in (await spool.recover()).unwrap():
+            print(recovered.name, "is back in", recovered.queue)
+        ```
+        """
+        storage = self._core.storage
+
+        def work(_before_commit: BeforeCommit) -> list[Recovered]:
+            found = [each for each in storage.recover_all(dry_run=dry_run) if not isinstance(each, SpoolError)]
+            if not dry_run:
+                self._core.note_recovered(found)
+            return found
+
+        hooks = self._core.hooks
+        began = 0.0 if hooks is None else hooks.now()
+        answer = await self._core.run("recovery", work)
+        if hooks is not None and isinstance(answer, Err):
+            hooks.failed(Operation.RECOVER, None, None, answer.error, began)
+        return answer
+
+    async def adopt(self) -> Result[None, UnsupportedFormat | Trouble]:
+        """Declare that from now on every program that uses this spool takes locks, as this library does.
+
+        Writes `.spool.json`. Do it when the last program that takes none has stopped: from then on, entries that nobody
+        has locked are taken for abandoned and put back. Does nothing in a spool that is adopted already.
+
+        `Err(UnsupportedFormat)`: there is a `.spool.json` that this version does not know.
+
+        **Cancellation**: cancelled before it starts, nothing is done.
+        **Durability**: `.spool.json` is synced.
+
+        ```python
+        (await spool.adopt()).unwrap()
+        ```
+        """
+        return await self._core.run("adoption", lambda _before_commit: self._core.storage.adopt())

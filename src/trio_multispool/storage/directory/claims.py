@@ -1,0 +1,99 @@
+"""The claims and reservations that the directory store hands out: a lock, and what it is for.
+
+One that is lost on its way to its owner (an interrupt between two lines) lets go of its lock when it is collected:
+otherwise the entry would be busy for as long as the process lives.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from trio_multispool.errors import OwnershipLost
+from trio_multispool.model.lifecycle import Operation, State, next_state
+
+if TYPE_CHECKING:
+    from trio_multispool.storage.directory.disk.locks import Lock
+
+
+class DirectoryReservation:
+    """A reserved name: its registry lock, until it is used or given up."""
+
+    __slots__ = ("__weakref__", "lock", "looked_up", "name", "state")
+
+    def __init__(self, name: str, lock: Lock) -> None:
+        """Take over the lock."""
+        self.name: str = name
+        self.lock: Lock = lock
+        self.state: State = State.NOTHING
+        self.looked_up: bool = False
+        """Whether the name was looked for in every place, under the lock."""
+
+    def abandon(self) -> None:
+        """Close the lock and leave the rest to recovery."""
+        self.lock.release()
+
+    def __del__(self) -> None:
+        """Let go; at the end of the interpreter the kernel does."""
+        if not sys.is_finalizing():
+            self.abandon()
+
+
+class DirectoryClaim:
+    """An entry that is checked out, with its lock; without one, a claim on what somebody else has checked out."""
+
+    __slots__ = ("__weakref__", "due_at", "lock", "metadata", "name", "queue", "sources", "state", "told")
+
+    def __init__(  # noqa: PLR0913  # made by `settling` alone
+        self,
+        queue: str,
+        name: str,
+        metadata: bytes,
+        lock: Lock | None,
+        *,
+        sources: tuple[str, ...],
+        due_at: float | None = None,
+    ) -> None:
+        """Take over the lock."""
+        self.queue: str = queue
+        self.sources: tuple[str, ...] = sources
+        """The directory that it was checked out of: the queue's, or that of what waited; both, if nobody knows."""
+        self.due_at: float | None = due_at
+        """If it waited: when it was due, in seconds since 1970."""
+        self.name: str = name
+        self.metadata: bytes = metadata
+        self.lock: Lock | None = lock
+        self.state: State = State.CHECKED_OUT
+        self.told: bool = False
+        """Whether the owner has told of its progress."""
+
+    @property
+    def held(self) -> bool:
+        """Whether others are kept away."""
+        return self.lock is not None and self.lock.held
+
+    def abandon(self) -> None:
+        """Close the lock and leave the entry to recovery."""
+        if self.lock is not None:
+            self.lock.release()
+
+    def __del__(self) -> None:
+        """Let go; at the end of the interpreter the kernel does."""
+        if not sys.is_finalizing():
+            self.abandon()
+
+    def check(self, operation: Operation) -> State:
+        """Return the state after `operation`.
+
+        Raises `IllegalStepError` if the claim was settled before, and `OwnershipLost` if its lock has gone: in a forked
+        child the entry is still its parent's.
+        """
+        target = next_state(operation, self.state)
+        if self.lock is not None and not self.lock.held:
+            raise OwnershipLost(self.queue, self.name)
+        return target
+
+    def settle(self, state: State) -> None:
+        """Note the commit, before anything that can fail or be interrupted: an entry that left is never released."""
+        self.state = state
+        self.abandon()

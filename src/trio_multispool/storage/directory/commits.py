@@ -1,0 +1,113 @@
+"""The three system calls that commit a step (see `trio_multispool.lifecycle`), and what to believe when one fails.
+
+Each returns `False` if the file that it needs is not there, and raises a `SpoolError` if it had no effect for another
+reason. An error such as EIO does not say whether the rename took place, so both ends are looked at, under the entry's
+lock, before anything is answered.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Final
+
+from trio_multispool.errors import NameTaken, SpoolError, StorageFailure
+from trio_multispool.storage.directory.disk.oserrors import as_spool_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio_multispool.storage.directory.disk.layout import Layout
+
+_CERTAIN: Final = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EXDEV, errno.ELOOP, errno.ENAMETOOLONG, errno.EBADF}
+"""Errors that come before any effect; all others are looked into."""
+
+
+class CommitUnknown(StorageFailure):
+    """The call failed, and so did looking whether it took place: nothing may be undone, and recovery will decide."""
+
+
+def move(layout: Layout, name: str, source: str, target: str, new_name: str | None = None) -> bool:
+    """Move a file to another directory, under its name or a new one, never replacing; raises `NameTaken`."""
+    calls = layout.calls
+    new_name = name if new_name is None else new_name
+    try:
+        calls.move(name, layout.fd(source), new_name, layout.fd(target))
+    except FileNotFoundError:
+        return _retry_where_replaced(layout, name, source, target, new_name)
+    except FileExistsError as error:
+        raise NameTaken(new_name) from error
+    except OSError as error:
+        _unless(
+            error,
+            layout.full(source, name),
+            "move",
+            lambda: not layout.holds(source, name) and layout.holds(target, new_name),
+        )
+    return True
+
+
+def _retry_where_replaced(layout: Layout, name: str, source: str, target: str, new_name: str) -> bool:
+    """Try once more if it was not the file that is gone but one of the directories, replaced by another on disk."""
+    replaced = [layout.refresh(directory) for directory in (source, target)]
+    with layout.doing("move", source, name):
+        if any(replaced):
+            try:
+                layout.calls.move(name, layout.fd(source), new_name, layout.fd(target))
+            except FileExistsError as error:
+                raise NameTaken(new_name) from error
+            except FileNotFoundError:
+                return _is_source_gone(layout, source, name)
+            return True
+        return _is_source_gone(layout, source, name)
+
+
+def _is_source_gone(layout: Layout, source: str, name: str) -> bool:
+    """Return `False`, for "gone", unless the file is there and it is the target directory that is missing."""
+    if layout.holds(source, name):
+        raise FileNotFoundError(errno.ENOENT, "the target directory is missing")
+    return False
+
+
+def exchange(layout: Layout, temporary: tuple[str, str], directory: str, name: str) -> bool:
+    """Put a new file in an existing one's place; the old one is under the new one's name afterwards."""
+    calls = layout.calls
+    new_directory, new_name = temporary
+    with layout.doing("look at", new_directory, new_name):
+        new_fd = layout.fd(new_directory)
+        new = calls.stat(new_name, new_fd).st_ino
+    try:
+        calls.exchange(new_name, new_fd, name, layout.fd(directory))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        _unless(
+            error,
+            layout.full(directory, name),
+            "exchange",
+            lambda: calls.stat(name, layout.fd(directory)).st_ino == new,
+        )
+    return True
+
+
+def unlink(layout: Layout, directory: str, name: str) -> bool:
+    """Unlink a file."""
+    try:
+        layout.calls.unlink(name, layout.fd(directory))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        _unless(error, layout.full(directory, name), "remove", lambda: not layout.holds(directory, name))
+    return True
+
+
+def _unless(error: OSError, path: str, operation: str, took_place: Callable[[], bool]) -> None:
+    """Raise what `error` says, unless the call took place; raise `CommitUnknown` if that cannot be seen."""
+    told = as_spool_error(error, operation, path)
+    if error.errno in _CERTAIN:
+        raise told from error
+    try:
+        if took_place():
+            return
+    except (OSError, SpoolError) as unseen:
+        raise CommitUnknown(operation, path, error.errno or 0) from unseen
+    raise told from error

@@ -1,0 +1,67 @@
+"""What the parts of the directory store share: one open spool."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Final
+
+from trio_multispool.clock import wall_clock
+from trio_multispool.errors import SpoolError, UnsupportedFormat
+from trio_multispool.events import Event, about
+from trio_multispool.storage.directory.disk.format import read_format
+from trio_multispool.storage.directory.remembered import Collector
+from trio_multispool.storage.directory.syncs.plan import Syncs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from trio_multispool.model.durability import Durability
+    from trio_multispool.storage.directory.disk.layout import Layout
+
+_LOG: Final = logging.getLogger("trio_multispool.storage")
+
+
+class Context:
+    """An open spool directory, its level of durability, and whether its users are all known to take locks."""
+
+    def __init__(
+        self, layout: Layout, level: Durability, *, adopted: bool, now: Callable[[], float] = wall_clock
+    ) -> None:
+        """Begin with no sync failed; `now` is the wall clock, in seconds since 1970."""
+        self.layout: Layout = layout
+        self.level: Durability = level
+        self.syncs: Syncs = Syncs(layout, level)
+        self.log: logging.Logger = _LOG
+        self.adopted: bool = adopted
+        """Whether `.spool.json` is there. If not, others may work here without locks: nothing may be collected."""
+        self.doubtful: set[str] | None = None
+        """The names that the last recovery of everything could not look into; `None`: there was none yet."""
+        self.kept: set[str] = set()
+        """The directories that were made as they were needed, and that power loss cannot take any more."""
+        self.now: Callable[[], float] = now
+        self.keys: Collector = Collector(self)
+
+    def is_adopted(self) -> bool:
+        """Look again, if it was not: somebody may have adopted the spool since it was opened.
+
+        By rules that this version does not know, if so, and under those it must collect nothing.
+        """
+        if not self.adopted:
+            with contextlib.suppress(UnsupportedFormat):
+                self.adopted = read_format(self.layout)
+        return self.adopted
+
+    @contextlib.contextmanager
+    def tidying(self, name: str) -> Generator[None]:
+        """Remove what a committed operation left; a failure does not make it fail, and recovery finishes the work."""
+        try:
+            yield
+        except SpoolError as error:
+            self.log.warning(
+                "left for recovery to collect: files of entry %s of spool %s: %s",
+                name,
+                self.layout.path,
+                error,
+                extra=about(Event.LEFT_BEHIND, self.layout.path, entry=name, error=error),
+            )

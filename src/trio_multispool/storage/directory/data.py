@@ -1,0 +1,120 @@
+"""The data of an entry: one file in `.data/`, read when the worker chooses to, replaced at once or not at all."""
+
+from __future__ import annotations
+
+import datetime
+import stat
+from typing import TYPE_CHECKING, TypeVar
+
+from trio_multispool.errors import DataNotFound, NotARegularFile, OwnershipLost
+from trio_multispool.model.lifecycle import State
+from trio_multispool.storage.directory import commits
+from trio_multispool.storage.directory.direct import locked_if_possible
+from trio_multispool.storage.directory.disk.files import discard, read_through, unlink_if_there, write_new
+from trio_multispool.storage.directory.disk.layout import DATA, DATA_PREFIX, TEMPORARY
+from trio_multispool.storage.directory.temporaries import unsafe_temporary
+from trio_multispool.storage.stats import Stat
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+    from typing import BinaryIO
+
+    from trio_multispool.model.durability import Durability
+    from trio_multispool.storage.directory.claims import DirectoryClaim
+    from trio_multispool.storage.directory.context import Context
+    from trio_multispool.storage.protocol import Content
+
+T = TypeVar("T")
+
+
+def as_stat(found: os.stat_result, path: str) -> Stat:
+    """Return what is told about a file; raises `NotARegularFile` for anything else."""
+    if not stat.S_ISREG(found.st_mode):
+        raise NotARegularFile(path)
+    # Of an entry that waits the modification time is when it is due, and was not written after it was last changed.
+    return Stat(found.st_size, time_of(min(found.st_mtime, found.st_ctime)))
+
+
+def time_of(seconds: float) -> datetime.datetime:
+    """Return the time so many seconds after 1970, in UTC; the last that there is for what no calendar has."""
+    try:
+        return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    except (ValueError, OverflowError, OSError):
+        return datetime.datetime.max.replace(tzinfo=datetime.UTC)
+
+
+def read_data(context: Context, name: str, read: Callable[[BinaryIO], T]) -> T:
+    """Return what `read` makes of the entry's data."""
+    try:
+        return read_through(context.layout, DATA, name, read)
+    except FileNotFoundError as error:
+        if context.layout.holds(DATA, name):  # it was `read` that did not find something
+            raise
+        raise DataNotFound(name) from error
+
+
+def stat_data(context: Context, name: str) -> Stat:
+    """Return size and age of the entry's data."""
+    layout = context.layout
+    with layout.doing("look at", DATA, name):
+        try:
+            return as_stat(layout.calls.stat(name, layout.fd(DATA)), layout.full(DATA, name))
+        except FileNotFoundError as error:
+            raise DataNotFound(name) from error
+
+
+def replace_data(  # noqa: PLR0913  # each is a word of the operation
+    context: Context,
+    name: str,
+    claim: DirectoryClaim | None,
+    content: Content,
+    *,
+    durability: Durability | None,
+    before_commit: Callable[[], None],
+) -> None:
+    """Replace the data. Only the entry's owner may give data to an entry that has lost its own."""
+    syncs = context.syncs
+    plan = syncs.plan(durability)
+    if claim is None or claim.lock is None:
+        with (
+            locked_if_possible(context, name),
+            unsafe_temporary(context, name, content, sync=plan.before) as new,
+        ):
+            before_commit()
+            if not commits.exchange(context.layout, (TEMPORARY, new.name), DATA, name):
+                raise DataNotFound(name)
+    else:
+        _replace_own(context, claim, content, sync=plan.before, before_commit=before_commit)
+    if plan.after:
+        syncs.committed(DATA, name, "" if claim is None else claim.queue)
+
+
+def _check_owned(claim: DirectoryClaim) -> None:
+    if claim.state is not State.CHECKED_OUT or not claim.held:
+        raise OwnershipLost(claim.queue, claim.name)
+
+
+def _replace_own(
+    context: Context,
+    claim: DirectoryClaim,
+    content: Content,
+    *,
+    sync: bool,
+    before_commit: Callable[[], None],
+) -> None:
+    layout, new = context.layout, DATA_PREFIX + claim.name
+    _check_owned(claim)
+    unlink_if_there(layout, TEMPORARY, new)  # left by an owner of this name who died
+    write_new(layout, TEMPORARY, new, content, sync=sync)
+    try:
+        before_commit()
+        _check_owned(claim)  # it may have been settled while the codec was writing
+        if not commits.exchange(layout, (TEMPORARY, new), DATA, claim.name):
+            _ = commits.move(layout, new, TEMPORARY, DATA, claim.name)
+            return
+    except BaseException as error:  # passed on: whatever it was, what was begun is undone
+        _ = discard(layout, TEMPORARY, new, because=error)
+        raise
+    with context.tidying(claim.name):
+        unlink_if_there(layout, TEMPORARY, new)

@@ -1,0 +1,312 @@
+"""Reading and writing single files through the injected system calls."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import stat
+from typing import TYPE_CHECKING, TypeVar
+
+from trio_multispool.errors import NotARegularFile, SpoolError
+from trio_multispool.storage.directory.disk.layout import NEW_FILE, READ_FILE
+from trio_multispool.storage.directory.disk.oserrors import as_spool_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from typing import BinaryIO
+
+    from typing_extensions import Buffer
+
+    from trio_multispool.storage.directory.disk.layout import Layout
+    from trio_multispool.storage.directory.disk.syscalls import SystemCalls
+    from trio_multispool.storage.protocol import Content
+
+T = TypeVar("T")
+
+CHUNK = 256 * 1024
+"""How much is read or written at a time, in bytes: enough that the calls' cost disappears beside the copying."""
+
+
+def read_file(layout: Layout, directory: str, name: str) -> bytes:
+    """Return the whole of a regular file; raises `FileNotFoundError` if it is gone, and a `SpoolError` otherwise."""
+    content, _ = read_file_and_stat(layout, directory, name)
+    return content
+
+
+def read_file_and_stat(layout: Layout, directory: str, name: str) -> tuple[bytes, os.stat_result]:
+    """Return likewise, and what `fstat` says of the file."""
+    with opened(layout, directory, name) as (fd, found):
+        try:
+            return _read_all(fd, found.st_size, layout.calls), found
+        except OSError as error:
+            raise as_spool_error(error, "read", layout.full(directory, name)) from error
+
+
+def _read_all(fd: int, size: int, calls: SystemCalls) -> bytes:
+    """Read a file to its end, which is at `size` for what nobody appends to: then one call will do."""
+    content = calls.read(fd, min(size, CHUNK) or CHUNK)
+    if len(content) == size:
+        return content
+    chunks = [content]
+    while chunk := calls.read(fd, CHUNK):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def opened(layout: Layout, directory: str, name: str) -> _Opened:
+    """Open a regular file for reading, and look at it: the block is given its descriptor and what `fstat` says.
+
+    Raises `FileNotFoundError` if it is gone, and a `SpoolError` otherwise.
+    """
+    return _Opened(layout, directory, name)
+
+
+class _Opened:
+    """A file that is open for the length of a block; a class for speed, as `Doing` is."""
+
+    __slots__ = ("_directory", "_fd", "_layout", "_name")
+
+    def __init__(self, layout: Layout, directory: str, name: str) -> None:
+        self._layout = layout
+        self._directory = directory
+        self._name = name
+        self._fd = -1
+
+    def __enter__(self) -> tuple[int, os.stat_result]:
+        layout, calls = self._layout, self._layout.calls
+        try:
+            self._fd = calls.open(self._name, READ_FILE, layout.fd(self._directory))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise as_spool_error(error, "open", layout.full(self._directory, self._name)) from error
+        try:
+            found = calls.stat_fd(self._fd)
+        except OSError as error:
+            layout.close_fd(self._fd)
+            raise as_spool_error(error, "look at", layout.full(self._directory, self._name)) from error
+        if not stat.S_ISREG(found.st_mode):
+            layout.close_fd(self._fd)
+            raise NotARegularFile(layout.full(self._directory, self._name))
+        return self._fd, found
+
+    def __exit__(self, *raised: object) -> None:
+        self._layout.close_fd(self._fd)
+
+
+def read_through(layout: Layout, directory: str, name: str, read: Callable[[BinaryIO], T]) -> T:
+    """Return what `read` makes of a file; raises `FileNotFoundError`, a `SpoolError`, or what `read` raises."""
+    with opened(layout, directory, name) as (fd, _):
+        raw = _File(fd, layout.calls, writable=False)
+        try:
+            return read(io.BufferedReader(raw, CHUNK))
+        finally:
+            _raise_own_failure(raw, layout, "read", directory, name)
+
+
+class OpenFile:
+    """A file that was just written, and is open to be synced."""
+
+    def __init__(self, layout: Layout, directory: str, name: str, fd: int, *, owned: bool) -> None:
+        """Take over the descriptor, if it is `owned`."""
+        self.directory: str = directory
+        self.name: str = name
+        self.fd: int = fd
+        self._layout = layout
+        self._owned = owned
+
+    def sync(self) -> None:
+        """Sync it, down to the disk."""
+        with self._layout.doing("sync", self.directory, self.name):
+            self._layout.calls.sync(self.fd)
+
+    def set_modified(self, when: float) -> None:
+        """Set the time at which it was last modified, in seconds since 1970; before it is synced."""
+        with self._layout.doing("set the time of", self.directory, self.name):
+            self._layout.calls.set_modified(self.fd, when)
+
+    def write_out(self) -> None:
+        """Begin to write it to disk, to be waited for by `sync`."""
+        with self._layout.doing("write out", self.directory, self.name):
+            self._layout.calls.write_out(self.fd)
+
+    def close(self) -> None:
+        """Close it. Idempotent. Raises a `SpoolError`: an error here is a failed write like any other."""
+        if self._owned:
+            self._owned = False
+            try:
+                self._layout.calls.close(self.fd)
+            except OSError as error:
+                raise as_spool_error(error, "close", self._layout.full(self.directory, self.name)) from error
+
+
+def begin_new(layout: Layout, directory: str, name: str, content: Content, *, fd: int | None = None) -> OpenFile:
+    """Make a file with that content, and leave it open; one that was begun and failed is unlinked again.
+
+    Raises a `SpoolError`, or what writing the content raises. With `fd`, a file that was just made is filled, and never
+    closed.
+    """
+    try:
+        mine = layout.calls.open(name, NEW_FILE, layout.fd(directory), layout.file_mode) if fd is None else fd
+    except OSError as error:
+        raise as_spool_error(error, "create", layout.full(directory, name)) from error
+    file = OpenFile(layout, directory, name, mine, owned=fd is None)
+    try:
+        if fd is None:
+            _set_mode(layout, file)
+        if isinstance(content, bytes):
+            _write_all(layout, file, content)
+        else:
+            _fill(layout, directory, name, mine, content)
+    except BaseException as error:  # passed on: whatever it was, what was begun is undone
+        undo(layout, file, because=error)
+        raise
+    return file
+
+
+def _set_mode(layout: Layout, file: OpenFile) -> None:
+    try:
+        layout.calls.change_mode(file.fd, layout.file_mode)
+    except OSError as error:
+        raise as_spool_error(error, "set the mode of", layout.full(file.directory, file.name)) from error
+
+
+def _write_all(layout: Layout, file: OpenFile, content: bytes) -> None:
+    left = memoryview(content)
+    try:
+        while left:
+            left = left[layout.calls.write(file.fd, left) :]
+    except OSError as error:
+        raise as_spool_error(error, "write", layout.full(file.directory, file.name)) from error
+
+
+def undo(layout: Layout, file: OpenFile, *, because: BaseException) -> None:
+    """Close and unlink a new file, while `because` is on its way out."""
+    try:
+        file.close()
+    except SpoolError as error:
+        because.add_note(f"it could not be closed either: {error}")
+    _ = discard(layout, file.directory, file.name, because=because)
+
+
+@contextlib.contextmanager
+def new_file(layout: Layout, directory: str, name: str, content: Content) -> Generator[OpenFile]:
+    """Make a file as `begin_new` does, for the block to sync and close; unlink it if the block raises."""
+    file = begin_new(layout, directory, name, content)
+    try:
+        yield file
+    except BaseException as error:  # passed on: whatever it was, what was begun is undone
+        undo(layout, file, because=error)
+        raise
+
+
+def write_new(layout: Layout, directory: str, name: str, content: Content, *, sync: bool) -> None:
+    """Make a file as `begin_new` does, synced if asked, and close it."""
+    with new_file(layout, directory, name, content) as file:
+        if sync:
+            file.sync()
+        file.close()
+
+
+def discard(layout: Layout, directory: str, name: str, *, because: BaseException) -> bool:
+    """Unlink a file that this operation made, while `because` is on its way out; tell whether it is gone.
+
+    A failure is told in a note on that exception: what is left over belongs to no entry, and recovery collects it.
+    """
+    try:
+        layout.calls.unlink(name, layout.fd(directory))
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        because.add_note(f"{layout.full(directory, name)} could not be removed ({error}); recovery will collect it")
+        return False
+    return True
+
+
+def unlink_if_there(layout: Layout, directory: str, name: str) -> None:
+    """Unlink a file that may be gone, in a directory that may be absent."""
+    try:
+        layout.calls.unlink(name, layout.fd(directory))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise as_spool_error(error, "remove", layout.full(directory, name)) from error
+
+
+def _fill(layout: Layout, directory: str, name: str, fd: int, write: Callable[[BinaryIO], None]) -> None:
+    raw = _File(fd, layout.calls, writable=True)
+    buffered = io.BufferedWriter(raw, CHUNK)
+    try:
+        write(buffered)
+        if not buffered.closed:
+            buffered.flush()
+    except BaseException:  # passed on: whatever it was
+        raw.deaf = True  # what is still buffered is not wanted any more, and must not be written at garbage collection
+        raise
+    finally:
+        _raise_own_failure(raw, layout, "write", directory, name)
+
+
+def _raise_own_failure(raw: _File, layout: Layout, operation: str, directory: str, name: str) -> None:
+    """Raise the trouble that the file itself had: it matters more than what the codec made of it."""
+    if raw.failure is not None:
+        raise as_spool_error(raw.failure, operation, layout.full(directory, name)) from raw.failure
+
+
+class _File(io.RawIOBase):
+    """A file descriptor as a raw binary file. Closing it leaves the descriptor open, for the library."""
+
+    def __init__(self, fd: int, calls: SystemCalls, *, writable: bool) -> None:
+        self._fd = fd
+        self._calls = calls
+        self._writable = writable
+        self.failure: OSError | None = None
+        self.deaf = False
+
+    def readable(self) -> bool:
+        return not self._writable
+
+    def writable(self) -> bool:
+        return self._writable
+
+    def seekable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        with self._remembering():
+            view = memoryview(buffer)
+            chunk = self._calls.read(self._fd, len(view))
+            view[: len(chunk)] = chunk
+            return len(chunk)
+
+    def write(self, data: Buffer, /) -> int:
+        view = memoryview(data)
+        if self.deaf:
+            return len(view)
+        with self._remembering():
+            return self._calls.write(self._fd, view)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with self._remembering():
+            return self._calls.seek(self._fd, offset, whence)
+
+    def tell(self) -> int:
+        return self.seek(0, os.SEEK_CUR)
+
+    def truncate(self, size: int | None = None) -> int:
+        with self._remembering():
+            length = self.tell() if size is None else size
+            self._calls.truncate(self._fd, length)
+            return length
+
+    @contextlib.contextmanager
+    def _remembering(self) -> Generator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.failure = error
+            raise

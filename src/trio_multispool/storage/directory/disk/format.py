@@ -1,0 +1,43 @@
+"""`.spool.json`, which says that every user of a spool takes locks, and by which version of the rules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, final
+
+import msgspec
+
+from trio_multispool.errors import UnsupportedFormat
+from trio_multispool.storage.directory.disk.files import read_file
+from trio_multispool.storage.directory.disk.layout import FORMAT_FILE
+
+if TYPE_CHECKING:
+    from trio_multispool.storage.directory.disk.layout import Layout
+
+FORMAT: Final = 1
+
+
+@final
+class _Description(msgspec.Struct):
+    """What `.spool.json` holds; keys that a later version adds are passed over."""
+
+    format: int
+
+
+def describe_format() -> bytes:
+    """Return what to write to `.spool.json`."""
+    return msgspec.json.encode(_Description(FORMAT)) + b"\n"
+
+
+def read_format(layout: Layout) -> bool:
+    """Tell whether there is a `.spool.json`; raises `UnsupportedFormat` unless it says what this version knows."""
+    try:
+        raw = read_file(layout, "", FORMAT_FILE)
+    except FileNotFoundError:
+        return False
+    try:
+        found = msgspec.json.decode(raw, type=_Description).format
+    except msgspec.DecodeError as error:
+        raise UnsupportedFormat(layout.path, f"{FORMAT_FILE}: {error}") from error
+    if found != FORMAT:
+        raise UnsupportedFormat(layout.path, f"format {found}")
+    return True

@@ -1,0 +1,324 @@
+"""Where things lie in a spool directory, and the held descriptors through which everything is reached.
+
+    SPOOL/.spool.json             {"format": 1}: every user of this spool takes locks
+    SPOOL/.registry/NAME          reserves NAME for as long as the entry exists; its inode is the entry's lock
+    SPOOL/.tmp/NAME               metadata being written
+    SPOOL/.tmp/.data.NAME         data being replaced by the entry's owner
+    SPOOL/.tmp/.notes.NAME        notes likewise
+    SPOOL/.tmp/.unsafe.*.NAME     either, being written by somebody who may not own the entry; locked by its writer
+    SPOOL/.data/NAME              the entry's data
+    SPOOL/.notes/NAME             what is kept about an entry beside its metadata; may be absent
+    SPOOL/.keys/NAME              that NAME is to be remembered when its entry is gone, or until when; may be absent
+    SPOOL/.limits                 whose bytes are locked, one for each slot of a limit; may be absent
+    SPOOL/.quarantine/QUEUE/NAME  metadata that could not be decoded; .quarantine/.reasons/NAME says why
+    SPOOL/QUEUE/NAME              metadata of an entry that is available in QUEUE
+    SPOOL/QUEUE/.waiting/NAME     metadata of an entry that will be available in QUEUE, from its modification time on
+    SPOOL/QUEUE/.checkout/NAME    metadata of an entry that one owner has checked out of QUEUE
+
+A *place* is every `SPOOL/*/`, `SPOOL/*/.waiting/`, `SPOOL/*/.checkout/` and `.quarantine/*/` that is found on disk,
+never what a program's queue enum knows: an old program must not collect the entries of a queue that it has not heard
+of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import posixpath
+import threading
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from trio_multispool.model.lifecycle import Place, State
+from trio_multispool.model.names import invalid_name
+from trio_multispool.storage.directory.disk.oserrors import as_spool_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+    from types import TracebackType
+
+    from trio_multispool.storage.directory.disk.syscalls import SystemCalls
+
+T = TypeVar("T")
+
+FORMAT_FILE: Final = ".spool.json"
+REGISTRY: Final = ".registry"
+TEMPORARY: Final = ".tmp"
+DATA: Final = ".data"
+NOTES: Final = ".notes"
+KEYS: Final = ".keys"
+LIMITS: Final = ".limits"
+QUARANTINE: Final = ".quarantine"
+REASONS: Final = ".quarantine/.reasons"
+CHECKOUT: Final = ".checkout"
+WAITING: Final = ".waiting"
+DATA_PREFIX: Final = ".data."
+NOTES_PREFIX: Final = ".notes."
+UNSAFE_PREFIX: Final = ".unsafe."
+
+READ_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY
+READ_FILE: Final = os.O_RDONLY | os.O_NONBLOCK  # a FIFO planted in a queue must not block us
+NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+
+
+def directory_of(place: Place) -> str:
+    """Return the directory of a place, relative to the spool."""
+    if place.state is State.AVAILABLE:
+        return place.queue
+    if place.state is State.CHECKED_OUT:
+        return checkout_of(place.queue)
+    if place.state is State.WAITING:
+        return waiting_of(place.queue)
+    return f"{QUARANTINE}/{place.queue}"
+
+
+def checkout_of(queue: str) -> str:
+    """Return the directory of what is checked out of a queue, relative to the spool."""
+    return f"{queue}/{CHECKOUT}"
+
+
+def waiting_of(queue: str) -> str:
+    """Return the directory of what waits to be available in a queue, relative to the spool; it may be missing."""
+    return f"{queue}/{WAITING}"
+
+
+class Doing:
+    """What is being done to what, around a block; a class, because a generator would take four times as long."""
+
+    __slots__ = ("_directory", "_layout", "_name", "_operation")
+
+    def __init__(self, layout: Layout, operation: str, directory: str, name: str) -> None:
+        """Remember it."""
+        self._layout = layout
+        self._operation = operation
+        self._directory = directory
+        self._name = name
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Turn an `OSError` into a `SpoolError`."""
+        if isinstance(exception, OSError):
+            raise as_spool_error(
+                exception, self._operation, self._layout.full(self._directory, self._name)
+            ) from exception
+
+
+class Layout:
+    """A spool directory that is open: its directories by relative name, as descriptors.
+
+    Descriptors of directories are opened when first wanted and held until `close`, so that nobody can slip another
+    directory under an operation. One that was deleted or replaced on disk is opened anew by `refresh`, and by whatever
+    lists the places; the old descriptor stays open until the end, because another thread may be using it.
+    """
+
+    def __init__(self, path: str, root: int, mode: int, calls: SystemCalls) -> None:
+        """Take over `root`, a descriptor of the directory `path` with these permissions."""
+        self.path: str = path
+        self.calls: SystemCalls = calls
+        self.directory_mode: int = mode
+        self.file_mode: int = mode & 0o666
+        self._mutex = threading.Lock()
+        self._open = {"": root}
+        self._inodes: dict[str, int] = {}
+        self._outdated: list[int] = []
+
+    def full(self, directory: str, name: str = "") -> str:
+        """Return a path that a person can use."""
+        return posixpath.join(*(part for part in (self.path, directory, name) if part))
+
+    def doing(self, operation: str, directory: str, name: str = "") -> Doing:
+        """Say what is being done to what, so that an `OSError` becomes a `SpoolError` that tells."""
+        return Doing(self, operation, directory, name)
+
+    def fd(self, directory: str) -> int:
+        """Return the held descriptor of a directory; raises `OSError`, ENOENT if there is none."""
+        held = self._open.get(directory)  # without the mutex: one that was held stays open until the end
+        if held is not None:
+            return held
+        with self._mutex:
+            found = self._open.get(directory)
+            if found is None:
+                if not self._open:
+                    raise OSError(errno.EBADF, "the spool is closed")
+                found = self._open_below(directory)
+                self._open[directory] = found
+            return found
+
+    def optional_fd(self, directory: str) -> int | None:
+        """Return the descriptor of a directory that need not exist, or `None`."""
+        with self.doing("open", directory):
+            try:
+                return self.fd(directory)
+            except FileNotFoundError:
+                return None
+
+    def _open_below(self, directory: str) -> int:
+        """Open each component from the root on, so that no component can be a symlink."""
+        current, opened = self._open[""], -1
+        try:
+            for component in directory.split("/"):
+                below = self.calls.open(component, READ_DIRECTORY, current)
+                if opened >= 0:
+                    self.close_fd(opened)
+                current = opened = below
+            self._inodes[directory] = self.calls.stat_fd(opened).st_ino
+        except OSError:
+            if opened >= 0:
+                self.close_fd(opened)
+            raise
+        return opened
+
+    def refresh(self, directory: str) -> bool:
+        """Forget a held directory that is no longer the one that lies on disk; tell whether that was so."""
+        parent, _, _ = directory.rpartition("/")
+        replaced = self.refresh(parent) if parent else False
+        return self._forget_unless(directory, self._inode(directory)) or replaced
+
+    def is_there(self, directory: str) -> bool:
+        """Tell whether a directory lies on disk, having forgotten one that is no longer the same."""
+        parent, _, _ = directory.rpartition("/")
+        return (not parent or self.is_there(parent)) and self._is_below(directory)
+
+    def _is_below(self, directory: str) -> bool:
+        """Likewise, where the directory above it was looked at a moment ago."""
+        inode = self._inode(directory)
+        _ = self._forget_unless(directory, inode)
+        return inode >= 0
+
+    def _inode(self, directory: str) -> int:
+        """Look which directory lies there; -1 if none does."""
+        parent, _, name = directory.rpartition("/")
+        with self.doing("look at", directory):
+            try:
+                return self.calls.stat(name, self.fd(parent)).st_ino
+            except FileNotFoundError:
+                return -1
+
+    def _forget_unless(self, directory: str, inode: int) -> bool:
+        with self._mutex:
+            if directory not in self._open or self._inodes[directory] == inode:
+                return False
+            self._outdated.append(self._open.pop(directory))
+            return True
+
+    @contextlib.contextmanager
+    def fresh_fd(self, directory: str) -> Generator[int]:
+        """Open a directory for one listing: the reading position of a held descriptor would be shared by threads."""
+        fd = self.calls.open(".", READ_DIRECTORY, self.fd(directory))
+        try:
+            yield fd
+        finally:
+            self.close_fd(fd)
+
+    def close_fd(self, fd: int) -> None:
+        """Close a descriptor that nothing was written through: an error tells nothing, and it is closed anyway."""
+        with contextlib.suppress(OSError):
+            self.calls.close(fd)
+
+    def close(self) -> None:
+        """Close all descriptors. Idempotent."""
+        with self._mutex:
+            fds = [*self._open.values(), *self._outdated]
+            self._open.clear()
+            self._outdated.clear()
+        for fd in fds:
+            self.close_fd(fd)
+
+    # What is on disk. These raise a `SpoolError` if it cannot be told.
+
+    def queues(self) -> list[str]:
+        """Return the names of the queues found on disk, sorted."""
+        return self._children("")
+
+    def _children(self, directory: str) -> list[str]:
+        """Return the valid names of a directory's directories, sorted, having forgotten those that were replaced."""
+        with self.doing("list", directory), self.fresh_fd(directory) as fd:
+            found = self.calls.directories(fd)
+        names = sorted(name for name in found if invalid_name(name) is None)
+        for name in names:
+            child = f"{directory}/{name}" if directory else name
+            if self._inodes.get(child, found[name]) != found[name]:
+                _ = self.refresh(child)
+        return names
+
+    def places(self, queue: str | None = None) -> list[Place]:
+        """Return all places found on disk, or those of one queue."""
+        if queue is not None:
+            _ = self.refresh(queue)
+        queues = self._children("") if queue is None else [queue]
+        found: list[Place] = []
+        # The check-outs first: an entry that an `…_unsafe` operation moves meanwhile must not slip past whoever looks.
+        for state in (State.CHECKED_OUT, State.WAITING):
+            for place in (Place(name, state) for name in queues):
+                directory = directory_of(place)
+                if self._is_below(directory) and self.optional_fd(directory) is not None:
+                    found.append(place)
+        found += [Place(name, State.AVAILABLE) for name in queues]
+        if self.optional_fd(QUARANTINE) is not None:
+            found += [Place(name, State.QUARANTINED) for name in self._children(QUARANTINE) if queue in (None, name)]
+        return found
+
+    def again_if_replaced(self, directory: str, look: Callable[[], T]) -> T:
+        """Return what `look` returns; if it finds no file, because the directory was replaced on disk, look again."""
+        try:
+            return look()
+        except FileNotFoundError:
+            if not self.refresh(directory):
+                raise
+            return look()
+
+    def holds(self, directory: str, name: str) -> bool:
+        """Tell whether a directory has a file of that name."""
+        with self.doing("look for", directory, name):
+            try:
+                _ = self.calls.stat(name, self.fd(directory))
+            except FileNotFoundError:
+                return False
+            return True
+
+    def places_of(self, name: str, state: State | None = None) -> list[Place]:
+        """Return where the entry is, in all places on disk (of one state, if given); meant to be called under its lock.
+
+        Raises if any place cannot be read: what cannot be seen must not be taken for absent.
+        """
+        return [
+            place
+            for place in self.places()
+            if (state is None or place.state is state) and self.holds(directory_of(place), name)
+        ]
+
+    def in_how_many(self, places: list[Place], name: str) -> int:
+        """Return in how many of these places the entry is."""
+        return sum(self.holds(directory_of(place), name) for place in places)
+
+    def entry_names(self, directory: str) -> list[str]:
+        """Return the valid names of regular files in a directory, sorted."""
+        with self.doing("list", directory), self.fresh_fd(directory) as fd:
+            found = self.calls.regular_files(fd)
+        return sorted(name for name in found if invalid_name(name) is None)
+
+    def each_entry_name(self, directory: str) -> Iterator[str]:
+        """Yield what `entry_names` returns, in no order, without holding it all: for onlookers at large queues."""
+        with self.doing("list", directory), self.fresh_fd(directory) as fd:
+            for name, is_file, _ in self.calls.scan(fd):
+                if is_file and invalid_name(name) is None:
+                    yield name
+
+    def ensure_directory(self, directory: str) -> bool:
+        """Make a directory below the spool if it is missing, with the spool's mode; tell whether it was."""
+        parent, _, name = directory.rpartition("/")
+        with self.doing("make", directory):
+            try:
+                self.calls.make_directory(name, self.fd(parent), 0o700)
+            except FileExistsError:
+                return False
+            _ = self.refresh(directory)  # one that was here before may be held
+            self.calls.change_mode(self.fd(directory), self.directory_mode)
+            return True

@@ -1,0 +1,327 @@
+"""Looking a spool over for what is not as it should be: nothing is written, and little remembered.
+
+Theory. Nearly all names of a spool are regular: in one place, with a reservation and data. Which are not, is found by a
+join of the listings of all directories. So that a million entries fit, the listings are streamed, and of each name
+only its 64-bit hash is kept (8 bytes in an array; some 24 MB for a million entries, with their data and reservations),
+sorted into buckets that are then joined one by one. The irregular hashes become names in a second stream over the
+directories. Two names of one hash could hide a problem for the length of one process (the hashes of strings are salted,
+and it takes a thousand million names for it to be likely); they cannot invent one, because each name is then looked up
+by itself.
+
+Listings of a spool in use contradict each other: entries move while they are read. What they bring up is therefore only
+*suspected*, and `look_closely` looks at one name again, under its lock, twice. Whoever follows the protocol changes
+nothing under a lock that he does not have; two looks that differ show somebody who does not need it (`direct`,
+`…_unsafe`), or a name without a reservation in motion. The order within a look, metadata before the reservation,
+matters: metadata that is the same file in both looks was there in between, when the reservation was not.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from array import array
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final, final
+
+import msgspec
+
+from trio_multispool.errors import AccessDenied, NotARegularFile, StorageFailure
+from trio_multispool.events import Event, about
+from trio_multispool.model.lifecycle import State
+from trio_multispool.model.names import invalid_name
+from trio_multispool.model.verdicts import Unavailable
+from trio_multispool.storage import findings
+from trio_multispool.storage.directory.disk.files import read_file
+from trio_multispool.storage.directory.disk.layout import (
+    CHECKOUT,
+    FORMAT_FILE,
+    KEYS,
+    LIMITS,
+    QUARANTINE,
+    REASONS,
+    WAITING,
+)
+from trio_multispool.storage.directory.disk.locks import lock_existing
+from trio_multispool.storage.findings import DATA, NOTES, REGISTRY, TEMPORARY, Dir, Foreign, Holder, Kind, Temporary
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Sequence
+
+    from trio_multispool.model.lifecycle import Place
+    from trio_multispool.storage.directory.context import Context
+    from trio_multispool.storage.directory.disk.layout import Layout
+    from trio_multispool.storage.findings import Finding, Judge, Trace, Traces, Wanted
+
+_BUCKETS: Final = 256
+_BREATH: Final = 1024
+"""After so many names, which are read in some milliseconds, whoever asked may give up."""
+_OURS: Final = {REGISTRY.path, TEMPORARY.path, DATA.path, NOTES.path, KEYS, QUARANTINE, REASONS}
+_MAKING: Final = FORMAT_FILE + ".new"
+_KINDS_OF_FILE: Final = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFREG: "a file",
+}
+
+
+def examine(context: Context, wanted: Wanted, judge: Judge) -> Iterator[Finding | None]:
+    """Yield what might not be as it should be, each at most once, and `None` every so many names."""
+    _check_still_there(context.layout)
+    survey = _Survey(context, wanted, judge)
+    places = context.layout.places()
+    yield from survey.read(places)
+    yield from survey.suspects(places)
+
+
+def _check_still_there(layout: Layout) -> None:
+    """Raise if the path leads somewhere else now: a spool that was removed would look empty, and sound."""
+    with layout.doing("look at", ""):
+        fd = layout.calls.open_root(layout.path)
+        try:
+            current, held = layout.calls.stat_fd(fd), layout.calls.stat_fd(layout.fd(""))
+        finally:
+            layout.close_fd(fd)
+        if (current.st_dev, current.st_ino) != (held.st_dev, held.st_ino):
+            raise OSError(errno.ESTALE, "it was replaced by another directory")
+    for directory in (DATA, NOTES, REGISTRY, TEMPORARY):
+        _ = layout.refresh(directory.path)
+
+
+class _Join:
+    """The names of all directories, by their hashes."""
+
+    def __init__(self) -> None:
+        self._places: list[_Buckets] = []
+        self._attached: list[_Buckets] = []
+        self._kept: dict[Kind, _Buckets] = {kind: _buckets() for kind in (Kind.REGISTRY, Kind.DATA, Kind.NOTES)}
+
+    def of(self, directory: Dir) -> _Buckets:
+        """Return where to put the names of a directory."""
+        if directory.place is None:
+            return self._kept[directory.kind]
+        buckets = _buckets()
+        self._places.append(buckets)
+        if directory.place.state is not State.QUARANTINED:
+            self._attached.append(buckets)
+        return buckets
+
+    def irregular(self) -> set[int]:
+        """Return the hashes of names that are not once in a place, with a reservation and data."""
+        found: set[int] = set()
+        for bucket in range(_BUCKETS):
+            entries: set[int] = set()
+            for place in self._places:
+                names = set(place[bucket])
+                found |= entries & names
+                entries |= names
+            attached = {name for place in self._attached for name in place[bucket]}
+            data = set(self._kept[Kind.DATA][bucket])
+            found |= entries ^ set(self._kept[Kind.REGISTRY][bucket])
+            found |= (data - entries) | (attached - data)
+            found |= set(self._kept[Kind.NOTES][bucket]) - entries
+        return found
+
+
+_Buckets = defaultdict[int, "array[int]"]
+
+
+def _buckets() -> _Buckets:
+    return defaultdict(lambda: array("q"))
+
+
+@final
+class _Survey:
+    """One examination: what has been found so far."""
+
+    def __init__(self, context: Context, wanted: Wanted, judge: Judge) -> None:
+        self._context = context
+        self._layout: Layout = context.layout
+        self._wanted = wanted
+        self._judge = judge
+        self._join = _Join()
+        self._names = set(wanted.names)
+
+    def read(self, places: Sequence[Place]) -> Iterator[Finding | None]:
+        """Read all directories; yield what is no entry, and `None` now and then."""
+        yield from self._foreign_at_the_top()
+        for place in places:
+            yield from self._read_names(Dir.of(place))
+        for directory in (DATA, NOTES, REGISTRY):
+            yield from self._read_names(directory)
+        for name, is_file, _ in _listed(self._layout, TEMPORARY.path):
+            found = _looked_at(self._layout, TEMPORARY.path, name)
+            if found is not None and is_file:
+                yield Temporary(name, found.st_mtime)
+            elif found is not None:
+                yield _foreign(TEMPORARY, name, found)
+
+    def suspects(self, places: Sequence[Place]) -> Iterator[Finding | None]:
+        """Yield the traces of each name that is irregular, or of interest for another reason, and `None` likewise."""
+        hashes = self._join.irregular() - {hash(name) for name in self._names}
+        if hashes:
+            for directory in (*map(Dir.of, places), DATA, NOTES, REGISTRY):
+                for number, (name, _, _) in enumerate(_listed(self._layout, directory.path), 1):
+                    if number % _BREATH == 0:
+                        yield None
+                    if hash(name) in hashes and invalid_name(name) is None:
+                        self._names.add(name)
+        for name in sorted(self._names):
+            yield _traces(self._context, name, places, self._judge)
+
+    def _foreign_at_the_top(self) -> Iterator[Foreign]:
+        for directory in (Dir(Kind.SPOOL), Dir(Kind.QUARANTINE)):
+            for name, is_file, is_directory in _listed(self._layout, directory.path):
+                if is_directory and (invalid_name(name) is None or _is_ours(directory, name)):
+                    continue  # a queue, or its quarantine; or one of the directories that there are one of
+                if not (is_file and directory.kind is Kind.SPOOL and name in (FORMAT_FILE, _MAKING, LIMITS)):
+                    yield from self._if_foreign(directory, name)
+        for kind in (Kind.REASONS, Kind.KEYS):
+            for name, is_file, _ in _listed(self._layout, kind.value):
+                if not is_file or invalid_name(name) is not None:
+                    yield from self._if_foreign(Dir(kind), name)
+
+    def _if_foreign(self, directory: Dir, name: str) -> Iterator[Foreign]:
+        found = _looked_at(self._layout, directory.path, name)
+        if found is not None:
+            yield _foreign(directory, name, found)
+
+    def _read_names(self, directory: Dir) -> Iterator[Foreign | None]:
+        buckets = self._join.of(directory)
+        before = self._wanted.modified_before.get(directory.queue)
+        for number, (name, is_file, is_directory) in enumerate(_listed(self._layout, directory.path), 1):
+            if number % _BREATH == 0:
+                yield None
+            if not is_file or invalid_name(name) is not None:
+                if not self._is_known(directory, name, is_file=is_file, is_directory=is_directory):
+                    yield from self._if_foreign(directory, name)
+                continue
+            hashed = hash(name)
+            buckets[hashed % _BUCKETS].append(hashed)
+            if directory.kind is Kind.CHECKOUT or (
+                directory.kind in (Kind.QUEUE, Kind.WAITING) and self._is_of_interest(directory, name, before)
+            ):
+                self._names.add(name)
+
+    @staticmethod
+    def _is_known(directory: Dir, name: str, *, is_file: bool, is_directory: bool) -> bool:
+        if directory.kind is Kind.NOTES:  # what is being written may lie there under another name
+            return is_file and name.startswith(".")
+        return directory.kind is Kind.QUEUE and is_directory and name in (CHECKOUT, WAITING)
+
+    def _is_of_interest(self, directory: Dir, name: str, before: float | None) -> bool:
+        """Tell whether an entry has been available, or due, for too long, or is available and cannot be decoded.
+
+        What waits is judged when it is due: then a reader takes it, and sets it aside.
+        """
+        if directory.kind is Kind.WAITING:
+            found = None if before is None else _looked_at(self._layout, directory.path, name)
+            return found is not None and before is not None and found.st_mtime < before
+        since, is_judged = self._wanted.judged_since, directory.queue in self._wanted.judged
+        if before is None and not since:
+            return is_judged and _fault(self._context, directory, name, self._judge) is not None
+        found = _looked_at(self._layout, directory.path, name)
+        if found is None:
+            return False
+        if before is not None and found.st_mtime < before:
+            return True
+        return is_judged and found.st_ctime >= since and _fault(self._context, directory, name, self._judge) is not None
+
+
+def _is_ours(parent: Dir, name: str) -> bool:
+    return (name if parent.kind is Kind.SPOOL else f"{parent.path}/{name}") in _OURS
+
+
+def _listed(layout: Layout, directory: str) -> Iterator[tuple[str, bool, bool]]:
+    """Stream a directory, if there is one."""
+    directory = "" if directory == Kind.SPOOL.value else directory
+    if layout.optional_fd(directory) is None:
+        return
+    with layout.doing("list", directory), layout.fresh_fd(directory) as fd:
+        yield from layout.calls.scan(fd)
+
+
+def _looked_at(layout: Layout, directory: str, name: str) -> os.stat_result | None:
+    directory = "" if directory == Kind.SPOOL.value else directory
+    with layout.doing("look at", directory, name):
+        try:
+            return layout.calls.stat(name, layout.fd(directory))
+        except FileNotFoundError:
+            return None
+
+
+def _foreign(directory: Dir, name: str, found: os.stat_result) -> Foreign:
+    fault = invalid_name(name)
+    kind = stat.S_IFMT(found.st_mode)
+    what = _KINDS_OF_FILE.get(kind, "a device")
+    if kind == stat.S_IFREG and fault is not None and directory.kind is not Kind.SPOOL:
+        what = f"no name: {fault.reason}"
+    return Foreign(directory, name, found.st_ctime, what)
+
+
+def _fault(context: Context, directory: Dir, name: str, judge: Judge) -> str | None:
+    """Say why an available entry's metadata cannot be decoded; `None` also of what cannot be read, or is gone."""
+    try:
+        return judge(directory.queue, read_file(context.layout, directory.path, name))
+    except FileNotFoundError:
+        return None
+    except (NotARegularFile, AccessDenied, StorageFailure) as error:
+        spool = context.layout.path
+        fields = about(Event.NOT_JUDGED, spool, entry=name, error=error)
+        context.log.warning("not judged: metadata of entry %s of spool %s: %s", name, spool, error, extra=fields)
+        return None
+
+
+def _traces(
+    context: Context, name: str, places: Sequence[Place], judge: Judge, holder: Holder = Holder.NOT_ASKED
+) -> Traces:
+    """Look a name up in all directories, the reservation last."""
+    found: list[Trace] = []
+    for directory in (*map(Dir.of, places), DATA, NOTES, REGISTRY):
+        if directory.place is None and context.layout.optional_fd(directory.path) is None:
+            continue
+        looked_at = _looked_at(context.layout, directory.path, name)
+        if looked_at is None or not stat.S_ISREG(looked_at.st_mode):
+            continue
+        fault = _fault(context, directory, name, judge) if directory.kind is Kind.QUEUE else None
+        found.append(findings.Trace(directory, looked_at.st_mtime, looked_at.st_ctime, looked_at.st_ino, fault))
+    return findings.Traces(name, tuple(found), holder)
+
+
+def look_closely(context: Context, name: str, judge: Judge) -> Traces:
+    """Look a name up under its lock, where it has one; twice, so that what moves all the same shows."""
+    layout = context.layout
+    if not context.is_adopted():
+        return _twice(context, name, judge, Holder.UNTOLD)
+    try:
+        lock = lock_existing(layout, name)
+    except NotARegularFile:
+        lock = Unavailable.GONE
+    if lock is Unavailable.BUSY:
+        return _traces(context, name, layout.places(), judge, Holder.SOMEBODY)
+    if isinstance(lock, Unavailable):
+        return _twice(context, name, judge, Holder.NO_RESERVATION)
+    try:
+        return _twice(context, name, judge, Holder.NOBODY)
+    finally:
+        lock.release()
+
+
+def _twice(context: Context, name: str, judge: Judge, holder: Holder) -> Traces:
+    layout = context.layout
+    first, second = (_traces(context, name, layout.places(), judge, holder) for _ in range(2))
+    return second if first == second else msgspec.structs.replace(second, holder=Holder.SOMEBODY)
+
+
+def look_again(context: Context, finding: Temporary | Foreign) -> Temporary | Foreign | None:
+    """Look once more at what belongs to no name; `None` if it has gone."""
+    directory = TEMPORARY if isinstance(finding, Temporary) else finding.dir
+    found = _looked_at(context.layout, directory.path, finding.name)
+    if found is None:
+        return None
+    if isinstance(finding, Temporary):
+        return Temporary(finding.name, found.st_mtime)
+    again = _foreign(directory, finding.name, found)
+    return again if again.what == finding.what else None

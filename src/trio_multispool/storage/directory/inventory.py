@@ -1,0 +1,97 @@
+"""What an onlooker sees: every entry, where it is, how old, and who has it. Nothing is locked and nothing written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from typing import TYPE_CHECKING, Final
+
+from trio_multispool.errors import SpoolError
+from trio_multispool.model.lifecycle import State
+from trio_multispool.model.notes import progress_in
+from trio_multispool.storage.directory.data import as_stat, time_of
+from trio_multispool.storage.directory.disk.layout import REGISTRY, directory_of
+from trio_multispool.storage.directory.disk.oserrors import as_spool_error
+from trio_multispool.storage.directory.notes import read_notes
+from trio_multispool.storage.protocol import Item
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trio_multispool.model.notes import Progress
+    from trio_multispool.storage.directory.disk.layout import Layout
+
+_LOCKS: Final = "/proc/locks"
+
+_COARSE: Final = 1.0
+"""By how many seconds a move may seem later than the clock that its owner read: file systems keep coarse time."""
+
+
+def inventory(layout: Layout, queue: str | None, state: State | None = None) -> Iterator[Item]:
+    """Yield every entry in every place, or of one queue or state, in no order.
+
+    What moves while it is read may be missed or seen twice. Nothing is held: a queue may be larger than memory.
+    """
+    for place in layout.places(queue):
+        if state not in (None, place.state):
+            continue
+        directory = directory_of(place)
+        owners = lock_owners() if place.state is State.CHECKED_OUT else {}
+        for name in layout.each_entry_name(directory):
+            found = _looked_at(layout, directory, name)
+            if found is not None:
+                seen = as_stat(found, directory)
+                owner = _owner(layout, name, owners) if owners else None
+                progress = _progress(layout, name, found.st_ctime) if place.state is State.CHECKED_OUT else None
+                due_at = time_of(found.st_mtime) if place.state is State.WAITING else None
+                yield Item(name, place, seen.size, seen.modified_at, owner, progress, due_at)
+
+
+def _progress(layout: Layout, name: str, checked_out_at: float) -> Progress | None:
+    """Return what an entry's owner has told since it was checked out; what lies there otherwise is passed over."""
+    try:
+        progress = progress_in(read_notes(layout, name))
+    except SpoolError:  # this is shown where it can be seen, and this is an onlooker
+        return None
+    return progress if progress is None or progress.at >= checked_out_at - _COARSE else None
+
+
+def _looked_at(layout: Layout, directory: str, name: str) -> os.stat_result | None:
+    """Look at one of a million files; `None` if it has gone, or been replaced, since it was listed."""
+    try:
+        found = layout.calls.stat(name, layout.fd(directory))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise as_spool_error(error, "look at", layout.full(directory, name)) from error
+    return found if stat.S_ISREG(found.st_mode) else None
+
+
+def count(layout: Layout, queue: str | None, state: State | None = None) -> int:
+    """Return how many entries `inventory` would yield, much faster: they are not looked at."""
+    places = [place for place in layout.places(queue) if state in (None, place.state)]
+    return sum(1 for place in places for _ in layout.each_entry_name(directory_of(place)))
+
+
+def _owner(layout: Layout, name: str, owners: dict[tuple[int, int, int], int]) -> int | None:
+    try:
+        found = layout.calls.stat(name, layout.fd(REGISTRY))
+    except OSError:  # who owns it is shown where it can be seen, and this is an onlooker
+        return None
+    return owners.get((os.major(found.st_dev), os.minor(found.st_dev), found.st_ino))
+
+
+def lock_owners() -> dict[tuple[int, int, int], int]:
+    """Return who holds `flock` locks, by device and inode, as far as the kernel shows it.
+
+    Processes in other PID namespaces, and files on btrfs and overlayfs, are not shown (proc(5), /proc/locks).
+    """
+    owners: dict[tuple[int, int, int], int] = {}
+    with contextlib.suppress(OSError), open(_LOCKS, encoding="ascii") as lines:  # a kernel interface
+        for line in lines:
+            fields = line.split()
+            if "FLOCK" in fields and "->" not in fields:
+                major, minor, inode = fields[5].split(":")
+                owners[int(major, 16), int(minor, 16), int(inode)] = int(fields[4])
+    return owners

@@ -1,0 +1,147 @@
+"""Notes on entries: `.notes/NAME`, written by the entry's owner and replaced at once, read by anybody.
+
+Those that change with a save are synced with it, before its commit: then the entry has them wherever it is found. All
+others are not synced, and nothing that was acknowledged rests on them. What the owner tells of its progress is of this
+check-out, so it goes when the entry does, and recovery wipes what a dead owner told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from trio_multispool.errors import OwnershipLost
+from trio_multispool.model.lifecycle import State
+from trio_multispool.model.notes import PROGRESS, decode_notes, encode_notes
+from trio_multispool.storage.directory import commits
+from trio_multispool.storage.directory.disk.files import begin_new, read_file, undo, unlink_if_there
+from trio_multispool.storage.directory.disk.layout import NOTES, NOTES_PREFIX, TEMPORARY
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from trio_multispool.storage.directory.claims import DirectoryClaim
+    from trio_multispool.storage.directory.context import Context
+    from trio_multispool.storage.directory.disk.files import OpenFile
+    from trio_multispool.storage.directory.disk.layout import Layout
+    from trio_multispool.storage.directory.syncs.plan import SyncPlan
+    from trio_multispool.storage.directory.syncs.together import Need
+    from trio_multispool.storage.protocol import Notes
+
+
+def read_notes(layout: Layout, name: str) -> dict[str, msgspec.Raw]:
+    """Return what is noted about an entry; nothing if there are no notes."""
+    if layout.optional_fd(NOTES) is None:
+        return {}
+    try:
+        return decode_notes(read_file(layout, NOTES, name))
+    except FileNotFoundError:
+        return {}
+
+
+def annotate(context: Context, claim: DirectoryClaim, key: str, value: bytes | None) -> None:
+    """Set a key of the notes on an entry that is checked out, or delete it; raises `OwnershipLost`."""
+    _check(claim)
+    if key == PROGRESS and value is not None:
+        claim.told = True  # before it is so: what was written but for its last step is wiped too
+    _set(context, claim.name, {key: value})
+    if key == PROGRESS and value is None:
+        claim.told = False
+
+
+def leave(context: Context, claim: DirectoryClaim, notes: Notes | None) -> None:
+    """Change the notes on an entry that is about to be somebody else's; a failure is logged.
+
+    What its owner told of its progress is wiped, if it told any.
+    """
+    changes = _at_the_end(claim, notes)
+    if changes:
+        with context.tidying(claim.name):
+            _check(claim)
+            _set(context, claim.name, changes)
+
+
+@contextlib.contextmanager
+def left(context: Context, claim: DirectoryClaim, notes: Notes | None, plan: SyncPlan) -> Generator[tuple[Need, ...]]:
+    """Change them likewise, for a save; yield what is to be synced before its commit. Raises a `SpoolError`.
+
+    If nothing but the progress is to go, a failure is logged, and nothing is to be synced. Nor is it where no notes are
+    left: should power loss bring them back, they are of the past.
+    """
+    if not notes:
+        leave(context, claim, None)
+        yield ()
+        return
+    _check(claim)
+    file = _begin(context, claim.name, _at_the_end(claim, notes))
+    if file is None:
+        yield ()
+        return
+    try:
+        if plan.before and NOTES not in context.kept:  # another process may have made it, and died before its sync
+            context.syncs.directory("")
+            context.kept.add(NOTES)
+        yield file, NOTES
+    finally:
+        file.close()
+
+
+def forget_progress_of_the_dead(context: Context, name: str) -> None:
+    """Wipe what an owner told of its progress that died; under the lock."""
+    with context.tidying(name):
+        _set(context, name, {PROGRESS: None})
+
+
+def _at_the_end(claim: DirectoryClaim, notes: Notes | None) -> Notes:
+    return {**(notes or {}), PROGRESS: None} if claim.told else notes or {}
+
+
+def _check(claim: DirectoryClaim) -> None:
+    if claim.state is not State.CHECKED_OUT or not claim.held:
+        raise OwnershipLost(claim.queue, claim.name)
+
+
+def _set(context: Context, name: str, changes: Notes) -> None:
+    file = _begin(context, name, changes)
+    if file is not None:
+        file.close()
+
+
+def _begin(context: Context, name: str, changes: Notes) -> OpenFile | None:
+    """Change some keys; return the new file, open, if there is one."""
+    layout = context.layout
+    notes = read_notes(layout, name)
+    before = dict(notes)
+    for key, value in changes.items():
+        if value is None:
+            _ = notes.pop(key, None)
+        else:
+            notes[key] = msgspec.Raw(value)
+    if notes == before:
+        return None
+    if notes:
+        return _write(context, name, encode_notes(notes))
+    unlink_if_there(layout, NOTES, name)
+    return None
+
+
+def _write(context: Context, name: str, content: bytes) -> OpenFile:
+    layout, new = context.layout, NOTES_PREFIX + name
+    if layout.optional_fd(NOTES) is None and layout.ensure_directory(NOTES):
+        context.kept.discard(NOTES)
+    unlink_if_there(layout, TEMPORARY, new)  # left by an owner of this name who died
+    file = begin_new(layout, TEMPORARY, new, content)
+    exchanged = False
+    try:
+        exchanged = commits.exchange(layout, (TEMPORARY, new), NOTES, name)
+        if not exchanged:
+            _ = commits.move(layout, new, TEMPORARY, NOTES, name)
+    except BaseException as error:  # passed on: whatever it was, what was begun is undone
+        undo(layout, file, because=error)
+        raise
+    if exchanged:
+        with context.tidying(name):
+            unlink_if_there(layout, TEMPORARY, new)
+    return file

@@ -1,0 +1,302 @@
+"""Opening a spool directory, making one, and refusing what cannot safely be one.
+
+Making: a mark first (`.spool.json.new`, synced), then all directories (synced, the parent too), then the mark becomes
+`.spool.json` by a rename that never replaces, and the root is synced. A creation that died half-way is known by its
+mark, and is finished by whoever creates next; several may do so at once.
+
+All directories of a spool must be on one mount, which is asked without writing anything: a rename between two mounts is
+refused with EXDEV before the kernel even looks for the file, and file systems within a mount are told apart by
+`st_dev`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import posixpath
+import stat
+from typing import TYPE_CHECKING, Final
+
+from trio_multispool.errors import (
+    DirectoryNotEmpty,
+    NotARegularFile,
+    NotASpool,
+    SeveralFileSystems,
+    SharedFileSystem,
+    WorldWritable,
+)
+from trio_multispool.storage.directory.disk.filesystems import file_system_name, is_known_local
+from trio_multispool.storage.directory.disk.format import describe_format, read_format
+from trio_multispool.storage.directory.disk.layout import CHECKOUT, DATA, FORMAT_FILE, REGISTRY, TEMPORARY, Layout
+from trio_multispool.storage.directory.disk.oserrors import as_spool_error
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trio_multispool.storage.directory.disk.syscalls import SystemCalls
+
+_MARK: Final = FORMAT_FILE + ".new"
+_OURS: Final = (REGISTRY, TEMPORARY, DATA)
+_WORLD_WRITABLE: Final = 0o002
+_NO_SUCH_NAME: Final = ".no-such-file"
+
+
+def open_layout(path: str | os.PathLike[str], calls: SystemCalls) -> Layout:
+    """Open a directory that should be a spool, and look no further."""
+    path = os.path.abspath(path)  # one call, and no symlink is resolved
+    try:
+        root = calls.open_root(path)
+        try:
+            mode = stat.S_IMODE(calls.stat_fd(root).st_mode)
+        except OSError:
+            calls.close(root)
+            raise
+    except FileNotFoundError as error:
+        raise NotASpool(path, "there is no such directory; make it with Spool.create or `multispool create`") from error
+    except NotADirectoryError as error:
+        raise NotASpool(path, "it is not a directory") from error
+    except OSError as error:
+        raise as_spool_error(error, "open", path) from error
+    return Layout(path, root, mode, calls)
+
+
+def check(layout: Layout, queues: Sequence[str], *, trust_file_system: bool) -> bool:
+    """Refuse what is no spool with these queues, or is not safe; tell whether it is adopted."""
+    _check_safety(layout, trust_file_system=trust_file_system)
+    adopted = read_format(layout)
+    missing = [directory for directory in _OURS if not _is_directory(layout, directory)]
+    if missing:
+        reason = f"it has no directory {missing[0]}" + ("" if adopted or len(missing) < len(_OURS) else ", nor others")
+        raise NotASpool(layout.path, reason)
+    for queue in queues:
+        for directory in (queue, f"{queue}/{CHECKOUT}"):
+            if not _is_directory(layout, directory):
+                raise NotASpool(layout.path, _fault_of(layout, directory))
+    _check_directories(layout, [*_OURS, *(d for queue in queues for d in (queue, f"{queue}/{CHECKOUT}"))])
+    return adopted
+
+
+def _fault_of(layout: Layout, directory: str) -> str:
+    """Say what is wrong with a directory that cannot be opened as one."""
+    parent, _, name = directory.rpartition("/")
+    if layout.holds(parent, name):
+        return f"{directory!r} is not a directory"
+    return f"directory {directory!r} is missing; load with create_if_missing=True to make it"
+
+
+def _check_safety(layout: Layout, *, trust_file_system: bool) -> None:
+    if layout.directory_mode & _WORLD_WRITABLE:
+        raise WorldWritable(layout.path)
+    with layout.doing("look at", ""):
+        kind = layout.calls.file_system_type(layout.fd(""))
+    if not trust_file_system and not is_known_local(kind):
+        raise SharedFileSystem(layout.path, file_system_name(kind))
+
+
+def _check_directories(layout: Layout, directories: Sequence[str]) -> None:
+    calls = layout.calls
+    for directory in directories:
+        with layout.doing("look at", directory):
+            found, root = calls.stat_fd(layout.fd(directory)), calls.stat_fd(layout.fd(""))
+        if found.st_mode & _WORLD_WRITABLE:
+            raise WorldWritable(layout.full(directory))
+        if found.st_dev != root.st_dev or _is_mount(layout, directory):
+            raise SeveralFileSystems(layout.path, directory)
+
+
+def _is_mount(layout: Layout, directory: str) -> bool:
+    """Ask for a rename of a file that does not exist: EXDEV comes before ENOENT."""
+    try:
+        layout.calls.move(_NO_SUCH_NAME, layout.fd(directory), _NO_SUCH_NAME, layout.fd(""))
+    except OSError as error:
+        return error.errno == errno.EXDEV
+    return False
+
+
+def _is_directory(layout: Layout, directory: str) -> bool:
+    try:
+        _ = layout.fd(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise as_spool_error(error, "open", layout.full(directory)) from error
+    return True
+
+
+def create(
+    path: str | os.PathLike[str], queues: Sequence[str], calls: SystemCalls, *, mode: int, trust_file_system: bool
+) -> None:
+    """Make what is missing of a spool; never in a directory that holds something else."""
+    path = os.path.abspath(path)  # one call, and no symlink is resolved
+    if mode & _WORLD_WRITABLE:
+        raise WorldWritable(path)
+    _make_root(path, calls, mode)
+    layout = open_layout(path, calls)
+    try:
+        _check_safety(layout, trust_file_system=trust_file_system)
+        ours = read_format(layout)
+        if not ours:
+            _sync_ancestors(path, calls)
+            layout = _begin(layout, mode)
+        for directory in _OURS:
+            _make(layout, directory)
+        for queue in queues:
+            _make(layout, queue)
+            _make(layout, f"{queue}/{CHECKOUT}")
+        sync_queues(layout, queues)
+        if not ours and layout.holds("", _MARK):
+            adopt(layout)
+    finally:
+        layout.close()
+
+
+def _begin(layout: Layout, mode: int) -> Layout:
+    """Write the mark of a spool in the making, into a directory that holds nothing else; return it open anew."""
+    calls = layout.calls
+    if _is_begun(layout):
+        _sync(layout, "")  # another creator's mark comes before what it stands for
+        return layout
+    with layout.doing("list", ""), layout.fresh_fd("") as fd:
+        empty = not calls.names(fd)
+    if not empty and not _is_begun(layout):  # unless another creator has begun since
+        raise DirectoryNotEmpty(layout.path)
+    if layout.directory_mode != mode:  # the directory was there; it must not give more than was asked for
+        with layout.doing("set the mode of", ""):
+            calls.change_mode(layout.fd(""), mode)
+        layout.close()
+        layout = open_layout(layout.path, calls)
+    _write_mark(layout)
+    return layout
+
+
+def sync_queues(layout: Layout, queues: Sequence[str]) -> None:
+    """Make sure that the queues are on disk: whoever made them may not have synced them yet, or have died before."""
+    for directory in ("", *queues):
+        _sync(layout, directory)
+
+
+def _is_begun(layout: Layout) -> bool:
+    """Tell whether this is a spool, ours or the original's, or one that somebody is making or died making."""
+    if layout.holds("", FORMAT_FILE) or layout.holds("", _MARK):
+        return True
+    return all(_is_directory(layout, directory) for directory in _OURS)
+
+
+def is_unfinished(layout: Layout) -> bool:
+    """Tell whether somebody is making or adopting the spool, or died while doing so."""
+    return layout.holds("", _MARK)
+
+
+def adopt(layout: Layout) -> None:
+    """Write `.spool.json`: from now on every user of this spool takes locks. Idempotent."""
+    if read_format(layout):
+        return
+    _write_mark(layout)
+    with layout.doing("write", "", FORMAT_FILE):
+        root = layout.fd("")
+        try:
+            layout.calls.move(_MARK, root, FORMAT_FILE, root)
+        except FileExistsError:  # another creator was faster
+            with contextlib.suppress(FileNotFoundError):  # and a third removed our mark
+                layout.calls.unlink(_MARK, root)
+        except FileNotFoundError:  # likewise, with our mark
+            if not layout.holds("", FORMAT_FILE):
+                raise
+    _sync(layout, "")
+
+
+def _write_mark(layout: Layout) -> None:
+    """Write the mark, over what another creator is writing or died writing: all write the same bytes."""
+    calls = layout.calls
+    with layout.doing("write", "", _MARK):
+        fd = calls.open(_MARK, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK, layout.fd(""), layout.file_mode)
+        try:
+            if not stat.S_ISREG(calls.stat_fd(fd).st_mode):
+                raise NotARegularFile(layout.full("", _MARK))
+            calls.change_mode(fd, layout.file_mode)
+            content = rest = memoryview(describe_format())
+            while rest:
+                rest = rest[calls.write(fd, rest) :]
+            calls.truncate(fd, len(content))
+            calls.sync(fd)
+        finally:
+            calls.close(fd)
+    _sync(layout, "")
+
+
+def _sync(layout: Layout, directory: str) -> None:
+    with layout.doing("sync", directory):
+        layout.calls.sync(layout.fd(directory))
+
+
+def _make(layout: Layout, directory: str) -> None:
+    """Make a directory of the spool if it is missing."""
+    if _is_directory(layout, directory):
+        return
+    _ = layout.ensure_directory(directory)
+    if not _is_directory(layout, directory):
+        raise NotASpool(layout.path, f"{directory!r} is not a directory")
+
+
+def _make_root(path: str, calls: SystemCalls, mode: int) -> None:
+    """Make the spool's own directory and its parents, and sync the directories that now have a new name in them."""
+    missing: list[str] = []
+    current = path
+    while not _exists(current, calls):
+        missing.append(current)
+        current = posixpath.dirname(current)
+    for directory in reversed(missing):
+        try:
+            calls.make_directory(directory, None, mode if directory == path else 0o777)
+            if directory == path:
+                _set_mode(directory, calls, mode)
+            _sync_path(posixpath.dirname(directory), calls)
+        except FileExistsError:  # another creator was faster
+            continue
+        except OSError as error:
+            raise as_spool_error(error, "make", directory) from error
+
+
+def _sync_ancestors(path: str, calls: SystemCalls) -> None:
+    """Sync the directories above: another creator may have made any of them, and not yet have synced its name.
+
+    Those that can be passed through and not read, and file systems that do not sync directories, are left out.
+    """
+    while (above := posixpath.dirname(path)) != path:
+        path = above
+        try:
+            _sync_path(path, calls)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EINVAL):
+                raise as_spool_error(error, "sync", path) from error
+
+
+def _exists(path: str, calls: SystemCalls) -> bool:
+    try:
+        calls.close(calls.open_root(path))
+    except FileNotFoundError:
+        return False
+    except NotADirectoryError as error:
+        raise NotASpool(path, "it is not a directory") from error
+    except OSError as error:
+        raise as_spool_error(error, "open", path) from error
+    return True
+
+
+def _set_mode(path: str, calls: SystemCalls, mode: int) -> None:
+    fd = calls.open_root(path)
+    try:
+        calls.change_mode(fd, mode)
+    finally:
+        calls.close(fd)
+
+
+def _sync_path(path: str, calls: SystemCalls) -> None:
+    fd = calls.open_root(path)
+    try:
+        calls.sync(fd)
+    finally:
+        calls.close(fd)

@@ -1,0 +1,113 @@
+"""What becomes of an entry that was set aside: it is put back once its program can read it, or it is dropped.
+
+Both hold the entry's lock, so that two who look after the quarantine cannot both have their way with one entry. Killed
+at any call, they leave the entry where it was or where it was to go, and recovery clears what is left of a dropped one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from trio_multispool.errors import DurabilityUnknown, EntryBusy, EntryNotFound, NameTaken
+from trio_multispool.model.lifecycle import Place, State
+from trio_multispool.model.verdicts import Unavailable
+from trio_multispool.storage.directory import commits, remembered
+from trio_multispool.storage.directory.direct import catch_up_with
+from trio_multispool.storage.directory.disk.files import unlink_if_there
+from trio_multispool.storage.directory.disk.layout import REGISTRY, directory_of
+from trio_multispool.storage.directory.disk.locks import lock_or_reserve
+from trio_multispool.storage.directory.enqueue import clear_leftovers
+from trio_multispool.storage.directory.recovery import collect_if_nowhere, drop_stale_copies, forget_reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from trio_multispool.model.durability import Durability
+    from trio_multispool.storage.directory.context import Context
+    from trio_multispool.storage.directory.syncs.plan import SyncPlan
+
+
+def restore(  # noqa: PLR0913  # each is a word of the operation
+    context: Context,
+    queue: str,
+    name: str,
+    *,
+    to: str | None,
+    durability: Durability | None,
+    before_commit: Callable[[], None],
+) -> None:
+    """Put the entry into its queue, or the queue `to`, and forget why it was set aside."""
+    target = queue if to is None else to
+    aside = directory_of(Place(queue, State.QUARANTINED))
+    plan = context.syncs.plan(durability)
+    with _locked(context, queue, name):
+        _sync_before(context, queue, name, plan)
+        before_commit()
+        try:
+            if not commits.move(context.layout, name, aside, target):
+                raise EntryNotFound(queue, name)
+        except commits.CommitUnknown as error:
+            raise DurabilityUnknown(name, target, committed=False) from error
+        with context.tidying(name):
+            forget_reason(context, name)
+    if plan.after:
+        context.syncs.committed(target, name, target)
+
+
+def discard(
+    context: Context, queue: str, name: str, *, durability: Durability | None, before_commit: Callable[[], None]
+) -> None:
+    """Delete the entry: the metadata first, which commits it, and the reservation last."""
+    layout = context.layout
+    aside = directory_of(Place(queue, State.QUARANTINED))
+    plan = context.syncs.plan(durability)
+    with _locked(context, queue, name):
+        _sync_before(context, queue, name, plan)
+        before_commit()
+        try:
+            if not commits.unlink(layout, aside, name):
+                raise EntryNotFound(queue, name)
+        except commits.CommitUnknown as error:
+            raise DurabilityUnknown(name, queue, committed=False) from error
+        if plan.before:  # before the data goes: what power loss brings back must not come back without it
+            context.syncs.committed(aside, name, queue)
+        with context.tidying(name):
+            forget_reason(context, name)
+            remembered.forget(context, name)  # it was not done: whoever sends it again is to be heard
+            clear_leftovers(context, name)
+            unlink_if_there(layout, REGISTRY, name)
+
+
+@contextlib.contextmanager
+def _locked(context: Context, queue: str, name: str) -> Generator[None]:
+    """Hold the lock of an entry that is in quarantine, and nowhere else; raises `EntryNotFound` or `EntryBusy`."""
+    layout = context.layout
+    aside = directory_of(Place(queue, State.QUARANTINED))
+    if layout.optional_fd(aside) is None or not layout.holds(aside, name):
+        raise EntryNotFound(queue, name)
+    lock = lock_or_reserve(layout, name)  # power loss (or a hand) may have taken the reservation
+    if isinstance(lock, Unavailable):
+        raise EntryBusy(name)
+    try:
+        drop_stale_copies(context, name)  # also of an entry that was restored by somebody who was killed half-way
+        if not layout.holds(aside, name):
+            if lock.newborn:
+                _ = collect_if_nowhere(context, name)
+            raise EntryNotFound(queue, name)
+        others = [place for place in layout.places_of(name) if place.state in (State.AVAILABLE, State.WAITING)]
+        if others:  # by a hand that takes no locks: the data may be the other's
+            raise NameTaken(name)
+        yield
+    finally:
+        lock.release()
+
+
+def _sync_before(context: Context, queue: str, name: str, plan: SyncPlan) -> None:
+    """Make durable that the entry left its check-out, or power loss could bring that back beside what comes now."""
+    catch_up_with(context, name, plan)
+    if plan.before and not plan.catch_up:
+        checkout = directory_of(Place(queue, State.CHECKED_OUT))
+        if context.layout.optional_fd(checkout) is not None:  # its queue may be gone since
+            context.syncs.directory(checkout)
+        context.syncs.directory(directory_of(Place(queue, State.QUARANTINED)))

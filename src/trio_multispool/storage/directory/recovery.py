@@ -1,0 +1,309 @@
+"""Bringing back what the dead held, and collecting what belongs to no entry.
+
+An owner is dead when its lock can be taken; nothing here acts without that lock. Each step may be killed and done
+again. An entry is put back before anything is collected, and a name is collected only when it is in no place on disk,
+looked up while the lock is held; if any place cannot be read, nothing is collected.
+
+Two copies of one name can only come from a file system that does not keep the order of renames across power loss, or
+from one without `RENAME_NOREPLACE`: the copy that is available, waits, or is in quarantine, is the later state, so the
+checked-out one is dropped. Of several that are checked out, the one that was moved last (`st_ctime`) is the latest.
+An entry that is available and, in the same file, in quarantine was being restored, which is the one step between the
+two: the copy in quarantine is dropped. In another file it is somebody's who puts files there by hand, and it is left.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, TypeAlias
+
+from trio_multispool.errors import (
+    AccessDenied,
+    NameTaken,
+    NotARegularFile,
+    SpoolError,
+    StorageFailure,
+    SyncsRefused,
+)
+from trio_multispool.events import Event, about
+from trio_multispool.model.lifecycle import Place, State
+from trio_multispool.model.names import invalid_name
+from trio_multispool.model.verdicts import Unavailable
+from trio_multispool.storage.directory import commits, remembered
+from trio_multispool.storage.directory.disk.files import unlink_if_there
+from trio_multispool.storage.directory.disk.layout import (
+    DATA,
+    DATA_PREFIX,
+    NOTES,
+    NOTES_PREFIX,
+    REASONS,
+    REGISTRY,
+    TEMPORARY,
+    UNSAFE_PREFIX,
+    directory_of,
+    waiting_of,
+)
+from trio_multispool.storage.directory.disk.locks import lock_existing, lock_new
+from trio_multispool.storage.directory.enqueue import collect_leftovers
+from trio_multispool.storage.directory.notes import forget_progress_of_the_dead
+from trio_multispool.storage.directory.temporaries import clear_dead_temporary
+from trio_multispool.storage.protocol import Recovered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from trio_multispool.storage.directory.context import Context
+
+_Act: TypeAlias = "Callable[[Context, str], Recovered | None]"
+"""`recover_name`, or what tells what it would do."""
+
+
+def recover(context: Context, queue: str | None) -> list[Recovered]:
+    """Put back what dead owners had checked out of `queue` (or of any), and clear what the dead were writing."""
+    return [found for found in _recover(context, queue, recover_name) if isinstance(found, Recovered)]
+
+
+def recover_all(context: Context, *, dry_run: bool) -> Iterator[Recovered | SpoolError]:
+    """Recover, and then sweep; yield what was done, or would be, and what lay in the way, each name once."""
+    act = _would_recover if dry_run else recover_name
+    told: set[str] = set()
+    for found in itertools.chain(_recover(context, None, act), _sweep(context, act)):
+        if isinstance(found, SpoolError):
+            yield found
+        elif found.name not in told:
+            told.add(found.name)
+            yield found
+
+
+def _recover(context: Context, queue: str | None, act: _Act) -> Iterator[Recovered | SpoolError]:
+    if not context.is_adopted():
+        return
+    layout = context.layout
+    suspects: dict[str, None] = {}
+    for place in layout.places(queue):
+        if place.state is State.CHECKED_OUT:
+            suspects.update(dict.fromkeys(layout.entry_names(directory_of(place))))
+    doubtful = set(suspects)
+    suspects.update(dict.fromkeys(_writers(context, clearing=act is recover_name)))
+    for name in suspects:
+        found = _act_or_pass_over(context, name, act)
+        if isinstance(found, Recovered):
+            doubtful.discard(name)
+        if found is not None:
+            yield found
+    if queue is None and act is recover_name:
+        context.doubtful = doubtful
+
+
+def _act_or_pass_over(context: Context, name: str, act: _Act) -> Recovered | SpoolError | None:
+    """Recover one name; what lies in the way of this one must not keep the others from being recovered."""
+    try:
+        return act(context, name)
+    except (NotARegularFile, AccessDenied, StorageFailure, SyncsRefused) as error:
+        spool = context.layout.path
+        fields = about(Event.NOT_RECOVERED, spool, entry=name, error=error)
+        context.log.warning("not recovered: entry %s of spool %s: %s", name, spool, error, extra=fields)
+        return error
+
+
+def _writers(context: Context, *, clearing: bool) -> Iterator[str]:
+    """Yield the names of entries that somebody was writing; unlocked temporary files of the dead go at once."""
+    layout = context.layout
+    with layout.doing("list", TEMPORARY), layout.fresh_fd(TEMPORARY) as fd:
+        names = sorted(layout.calls.regular_files(fd))
+    for name in names:
+        if name.startswith(UNSAFE_PREFIX):
+            if clearing:
+                _ = clear_dead_temporary(context, name)
+        elif invalid_name(entry := name.removeprefix(DATA_PREFIX).removeprefix(NOTES_PREFIX)) is None:
+            yield entry
+
+
+def recover_name(context: Context, name: str) -> Recovered | None:
+    """Put one entry back if its owner is dead, or collect a name that is no entry; `None`: nothing to do."""
+    layout = context.layout
+    lock = lock_existing(layout, name)
+    if lock is Unavailable.GONE and _left_something(context, name):
+        lock = lock_new(layout, name)  # power loss may have taken the reservation
+    if isinstance(lock, Unavailable):
+        return None
+    try:
+        put_back = None
+        for place in _latest_first(context, name, layout.places_of(name, State.CHECKED_OUT)):
+            if _is_elsewhere(context, name):
+                _drop_copy(context, place, name)
+            elif _put_back_unannotated(context, place, name):
+                put_back = Recovered(name, place.queue)
+        for place in _stale(context, name):
+            _drop_copy(context, place, name)
+        if collect_if_nowhere(context, name):
+            return Recovered(name, None)
+        unlink_if_there(layout, TEMPORARY, name)
+        for prefix in (DATA_PREFIX, NOTES_PREFIX):
+            unlink_if_there(layout, TEMPORARY, prefix + name)
+        return put_back
+    finally:
+        lock.release()
+
+
+def _would_recover(context: Context, name: str) -> Recovered | None:
+    """Tell what `recover_name` would do, and change nothing; the lock is held while it is looked."""
+    layout = context.layout
+    lock = lock_existing(layout, name)
+    if lock is Unavailable.BUSY:
+        return None
+    try:
+        if not layout.places_of(name):
+            return Recovered(name, None) if lock is not Unavailable.GONE or _left_something(context, name) else None
+        checked_out = layout.places_of(name, State.CHECKED_OUT)
+        if checked_out and not _is_elsewhere(context, name):
+            return Recovered(name, _latest_first(context, name, checked_out)[0].queue)
+        return None
+    finally:
+        if not isinstance(lock, Unavailable):
+            lock.release()
+
+
+def _latest_first(context: Context, name: str, places: list[Place]) -> list[Place]:
+    """Sort the places of several copies by when each was last moved; whoever has the lock keeps them from moving."""
+    if len(places) < 2:  # noqa: PLR2004  # several
+        return places
+    layout = context.layout
+
+    def moved(place: Place) -> int:
+        directory = directory_of(place)
+        with layout.doing("look at", directory, name):
+            return layout.calls.stat(name, layout.fd(directory)).st_ctime_ns
+
+    return sorted(places, key=moved, reverse=True)
+
+
+def _is_elsewhere(context: Context, name: str) -> bool:
+    """Tell whether an entry is available, waits or is set aside, which are later states than checked out."""
+    return any(place.state is not State.CHECKED_OUT for place in context.layout.places_of(name))
+
+
+def _stale(context: Context, name: str) -> list[Place]:
+    """Return those places of an entry that hold an earlier state of it than another does."""
+    places = context.layout.places_of(name)
+    available = [place for place in places if place.state in (State.AVAILABLE, State.WAITING)]
+    aside = [place for place in places if place.state is State.QUARANTINED]
+    if not available and not aside:
+        return []
+    stale = [place for place in places if place.state is State.CHECKED_OUT]
+    if available and aside:
+        files = {_file_at(context, place, name) for place in available}
+        stale += [place for place in aside if _file_at(context, place, name) in files]
+    return stale
+
+
+def _file_at(context: Context, place: Place, name: str) -> int:
+    """Return which file of this file system lies there under the name; whoever has the lock keeps it from moving."""
+    directory = directory_of(place)
+    with context.layout.doing("look at", directory, name):
+        return context.layout.calls.stat(name, context.layout.fd(directory)).st_ino
+
+
+def _drop_copy(context: Context, place: Place, name: str) -> None:
+    layout, directory = context.layout, directory_of(place)
+    if commits.unlink(layout, directory, name):
+        fields = about(Event.COPY_DROPPED, layout.path, entry=name)
+        where = layout.full(directory)
+        context.log.warning("dropped an older copy of entry %s from %s", name, where, extra=fields)
+
+
+def may_have_copies(context: Context, name: str, links: int) -> bool:
+    """Tell whether an entry that is available, in a file with so many links, may be checked out as well.
+
+    A move that was killed between its link and its unlink leaves one file under two names. Of what power loss left, the
+    recovery when the spool was opened has made one, but for what it could not look into, because somebody had the lock.
+    """
+    return links > 1 or context.doubtful is None or name in context.doubtful
+
+
+def drop_stale_copies(context: Context, name: str) -> None:
+    """Unlink the copies of an entry that are earlier states of it, of one checked out above all; under its lock.
+
+    For whoever takes the entry before a recovery does: a copy that outlived what becomes of the entry would be put back
+    as a second one, or after a removal as one without data.
+    """
+    if not context.adopted:  # without locks, the copy may be somebody's
+        return
+    for place in _stale(context, name):
+        _drop_copy(context, place, name)
+    if context.doubtful is not None:
+        context.doubtful.discard(name)
+
+
+def _put_back_unannotated(context: Context, place: Place, name: str) -> bool:
+    forget_progress_of_the_dead(context, name)
+    return _put_back(context, place, name)
+
+
+def _put_back(context: Context, place: Place, name: str) -> bool:
+    waiting = waiting_of(place.queue)
+    if context.syncs.guarding and context.layout.optional_fd(waiting) is not None:
+        context.syncs.directory(waiting)  # if it was taken from there, power loss must not leave it there as well
+    try:
+        return commits.move(context.layout, name, directory_of(place), place.queue)
+    except NameTaken:  # it came in between by a hand that takes no locks; the next recovery sees two copies
+        return False
+
+
+def _left_something(context: Context, name: str) -> bool:
+    layout = context.layout
+    if any(layout.holds(TEMPORARY, prefix + name) for prefix in ("", DATA_PREFIX, NOTES_PREFIX)):
+        return True
+    kept = layout.holds(DATA, name) or (layout.optional_fd(NOTES) is not None and layout.holds(NOTES, name))
+    return kept or bool(layout.places_of(name, State.CHECKED_OUT))
+
+
+def collect_if_nowhere(context: Context, name: str) -> bool:
+    """Unlink all that is kept under a name that is in no place; under its lock. Tell whether that was done."""
+    if context.layout.places_of(name):
+        return False
+    if context.adopted:
+        collect_leftovers(context, name)
+        forget_reason(context, name)
+    unlink_if_there(context.layout, REGISTRY, name)
+    return True
+
+
+def forget_reason(context: Context, name: str) -> None:
+    """Unlink what was written down when an entry was set aside, if it was."""
+    if context.layout.optional_fd(REASONS) is not None:
+        unlink_if_there(context.layout, REASONS, name)
+
+
+def sweep(context: Context) -> Iterator[Recovered]:
+    """Collect every reservation, data file and note that belongs to no entry and to no living process."""
+    return (found for found in _sweep(context, recover_name) if isinstance(found, Recovered))
+
+
+def _sweep(context: Context, act: _Act) -> Iterator[Recovered | SpoolError]:
+    if not context.is_adopted():
+        return
+    layout = context.layout
+    for directory in (REGISTRY, DATA, NOTES, REASONS):
+        if layout.optional_fd(directory) is None:
+            continue
+        places = layout.places()  # for looks without the lock, which spare most names: under it, they are listed again
+        for name in layout.entry_names(directory):
+            # The second look is for entries that were moving during the first.
+            if layout.in_how_many(places, name) == 1 or layout.in_how_many(places, name) == 1:
+                continue
+            found = _act_or_pass_over(context, name, act)
+            if found is not None:
+                yield found
+    act_on_key = _would_forget if act is _would_recover else _forget
+    for name in remembered.forgettable(context):
+        found = None if layout.in_how_many(layout.places(), name) else _act_or_pass_over(context, name, act_on_key)
+        if found is not None:
+            yield found
+
+
+def _forget(context: Context, name: str) -> Recovered | None:
+    return Recovered(name, None) if remembered.collect(context, name) else None
+
+
+def _would_forget(_context: Context, name: str) -> Recovered:
+    return Recovered(name, None)

@@ -1,0 +1,118 @@
+"""Numbered slots that processes share: each a lock on one byte of `.limits`, a file without content.
+
+The locks are those of open file descriptions (`F_OFD_SETLK`, fcntl(2), Linux 3.15): they belong to the description, and
+the kernel drops them when its last descriptor is closed, however the process ends. So nothing is written, and nothing
+is left to collect. Those of one description do not keep each other off, so a process knows itself which it has.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+from trio_multispool.storage.directory.disk.layout import LIMITS
+
+if TYPE_CHECKING:
+    from trio_multispool.storage.directory.disk.layout import Layout
+
+
+class ByteSlot:
+    """A slot that is held, until it is released."""
+
+    __slots__ = ("__weakref__", "_number", "_slots")
+
+    def __init__(self, slots: ByteSlots, number: int) -> None:
+        """Take it over."""
+        self._slots: ByteSlots | None = slots
+        self._number = number
+
+    def release(self) -> None:
+        """Let somebody else have it. Idempotent."""
+        slots, self._slots = self._slots, None
+        if slots is not None:
+            slots.release(self._number)
+
+    def __del__(self) -> None:
+        """Let go; at the end of the interpreter the kernel does."""
+        if not sys.is_finalizing():
+            self.release()
+
+
+class ByteSlots:
+    """The slots of one open spool; used by any number of threads."""
+
+    def __init__(self, layout: Layout) -> None:
+        """Begin with nothing open, and nothing held."""
+        self._layout = layout
+        self._mutex = threading.RLock()  # re-entrant: a garbage collection may release a slot in any line
+        self._fd = -1
+        self._held: set[int] = set()
+        _all.add(self)
+
+    def take(self, number: int) -> ByteSlot | None:
+        """Hold a slot, if nobody does; raises a `SpoolError`."""
+        layout = self._layout
+        with self._mutex, layout.doing("lock", "", LIMITS):
+            if number in self._held:
+                return None
+            if self._fd < 0:
+                self._fd = self._open()
+            try:
+                layout.calls.lock_byte(self._fd, number)
+            except BlockingIOError:
+                return None
+            self._held.add(number)
+            return ByteSlot(self, number)
+
+    def _open(self) -> int:
+        layout = self._layout
+        try:
+            fd = layout.calls.open(LIMITS, os.O_RDWR | os.O_CREAT | os.O_EXCL, layout.fd(""), layout.file_mode)
+        except FileExistsError:
+            return layout.calls.open(LIMITS, os.O_RDWR, layout.fd(""))
+        try:
+            layout.calls.change_mode(fd, layout.file_mode)  # the umask may have taken something away
+        except OSError:
+            layout.close_fd(fd)
+            raise
+        return fd
+
+    def release(self, number: int) -> None:
+        """Unlock a slot that is held."""
+        with self._mutex:
+            if number in self._held:
+                self._held.discard(number)
+                try:
+                    self._layout.calls.unlock_byte(self._fd, number)
+                except OSError:  # then only closing helps, and the others that are held would go with it
+                    self._held.add(number)
+
+    def close(self) -> None:
+        """Let go of all slots, and close the file. Idempotent."""
+        with self._mutex:
+            fd, self._fd = self._fd, -1
+            self._held.clear()
+            if fd >= 0:
+                self._layout.close_fd(fd)
+
+    def forget_in_child(self) -> None:
+        """Close a forked child's copy, which would hold what its parent has for as long as the child lives."""
+        self._mutex = threading.RLock()
+        fd, self._fd = self._fd, -1
+        self._held.clear()
+        if fd >= 0:
+            os.close(fd)
+
+
+_all: weakref.WeakSet[ByteSlots] = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
+    for slots in list(_all):
+        slots.forget_in_child()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

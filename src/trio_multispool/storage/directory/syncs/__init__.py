@@ -1,0 +1,1 @@
+"""What is synced to the disk, when, and together with what. Private."""

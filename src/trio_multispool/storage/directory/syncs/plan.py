@@ -1,0 +1,166 @@
+"""What is synced for which level of durability, and what happens when a sync fails.
+
+A sync that failed is never tried again: the kernel has marked the pages clean, and a second sync would report success
+for data that is lost. Before the commit, the operation is undone and answers `StorageFailure`, the entry being where
+it was; after the commit, the answer is `DurabilityUnknown`. When it was a *directory* that could not be synced,
+renames of other operations may be lost with it, so the spool takes nothing more that must survive power loss until it
+is loaded again.
+
+In a spool of level `POWER`, an operation that asks for `PROCESS` leaves out its last sync only. Leaving out others
+could tear or lose what an earlier operation was acknowledged for. In a spool of level `PROCESS`, an operation that
+asks for `POWER` also syncs what earlier operations left unsynced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import TYPE_CHECKING, final
+
+import msgspec
+
+from trio_multispool.errors import DurabilityUnknown, SyncsRefused
+from trio_multispool.model.durability import Durability
+from trio_multispool.storage.directory.disk.files import OpenFile, opened
+from trio_multispool.storage.directory.disk.layout import DATA, directory_of
+from trio_multispool.storage.directory.syncs.queue import SyncQueue
+from trio_multispool.storage.directory.syncs.whole import WholeSync
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Generator, Iterable
+
+    from trio_multispool.storage.directory.disk.layout import Layout
+    from trio_multispool.storage.directory.syncs.together import Need
+
+
+@final
+class SyncPlan(msgspec.Struct, frozen=True):
+    """Which syncs one operation makes."""
+
+    before: bool
+    """Those before the commit."""
+    after: bool
+    """The last one, after the commit, which makes the operation itself durable."""
+    catch_up: bool
+    """Also what earlier operations did not sync."""
+
+
+@functools.cache  # of a handful of combinations
+def sync_plan(spool: Durability, call: Durability | None) -> SyncPlan:
+    """Return the syncs of an operation in a spool of one level, called with that level or another."""
+    wanted = spool if call is None else call
+    return SyncPlan(
+        before=Durability.POWER in (spool, wanted),
+        after=wanted is Durability.POWER,
+        catch_up=wanted is Durability.POWER and spool is Durability.PROCESS,
+    )
+
+
+def check_durability(durability: Durability | None) -> None:
+    """Raise `TypeError` for what is no level: a mistake here would silently sync nothing."""
+    if durability is not None and not isinstance(durability, Durability):
+        message = f"durability is a member of Durability, not {durability!r}"
+        raise TypeError(message)
+
+
+def catch_up(layout: Layout) -> list[str]:
+    """Return the directories in which earlier operations may have left something unsynced about an entry."""
+    return [DATA, *(directory_of(place) for place in layout.places())]
+
+
+@contextlib.contextmanager
+def committing(name: str, queue: str) -> Generator[None]:
+    """Around the last sync of an operation: the commit is done, and a failure means that power loss may undo it."""
+    try:
+        yield
+    except Exception as error:  # its cause: whatever went wrong, the commit stands
+        raise DurabilityUnknown(name, queue, committed=True) from error
+
+
+@contextlib.contextmanager
+def _noting(failures: dict[Need, Exception], need: Need) -> Generator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  # raised in each operation that needed it
+        failures[need] = error
+
+
+class Syncs:
+    """Syncs files and directories, for several threads together, and remembers whether a directory ever failed."""
+
+    def __init__(self, layout: Layout, level: Durability) -> None:
+        """Begin with nothing failed."""
+        check_durability(level)
+        self._layout = layout
+        self._level = level
+        self._failed = False
+        self._whole = WholeSync(layout)
+        self._queue: SyncQueue[Need] = SyncQueue(self._now)
+
+    def plan(self, durability: Durability | None) -> SyncPlan:
+        """Return the syncs of one operation; raises `SyncsRefused` if it needs any and one of a directory failed."""
+        check_durability(durability)
+        plan = sync_plan(self._level, durability)
+        if plan.before and self._failed:
+            raise SyncsRefused(self._layout.path)
+        return plan
+
+    @property
+    def guarding(self) -> bool:
+        """Whether an operation that is not told how durable it is to be must not let power loss undo earlier ones.
+
+        Its syncs are refused once one of a directory has failed, and then it must not go on.
+        """
+        return self._level is Durability.POWER
+
+    def directory(self, directory: str) -> None:
+        """Sync a directory; raises `StorageFailure`, after which nothing durable is taken, nor anything under way."""
+        if self._failed:
+            raise SyncsRefused(self._layout.path)
+        with self._layout.doing("sync", directory):
+            fd = self._layout.fd(directory)  # which may have to be opened: no sync has failed if it cannot be
+        try:
+            with self._layout.doing("sync", directory):
+                self._layout.calls.sync(fd)
+        except BaseException:  # passed on: whatever it was, nothing says that the directory is on the disk
+            self._failed = True
+            raise
+
+    def together(self, needs: Iterable[Need]) -> dict[Need, Exception]:
+        """Sync files, and then directories, with whatever other threads want synced; return those that failed."""
+        return self._queue.sync(needs)
+
+    def _now(self, needs: Collection[Need]) -> dict[Need, Exception]:
+        failures: dict[Need, Exception] = {}
+        if self._failed:  # the directories among them are refused, one by one
+            self._each(needs, failures)
+        else:
+            self._whole.sync(len(needs), lambda: self._each(needs, failures))
+        return failures
+
+    def _each(self, needs: Collection[Need], failures: dict[Need, Exception]) -> None:
+        files = [need for need in needs if isinstance(need, OpenFile)]
+        for file in files if len(files) > 1 else ():
+            with _noting(failures, file):
+                file.write_out()
+        for file in files:
+            if file not in failures:
+                with _noting(failures, file):
+                    file.sync()
+        for directory in (need for need in needs if isinstance(need, str)):
+            with _noting(failures, directory):
+                self.directory(directory)
+
+    def committed(self, directory: str, name: str, queue: str) -> None:
+        """Sync a directory after a commit; raises `DurabilityUnknown`."""
+        with committing(name, queue):
+            for failure in self.together((directory,)).values():
+                raise failure
+
+    def file(self, directory: str, name: str) -> None:
+        """Sync a file that was written earlier; one that is gone needs none."""
+        try:
+            with opened(self._layout, directory, name) as (fd, _), self._layout.doing("sync", directory, name):
+                self._layout.calls.sync(fd)
+        except FileNotFoundError:
+            return

@@ -1,0 +1,119 @@
+"""Temporary files of those who may not own the entry: each is locked by its writer, so that its death is a fact too.
+
+An owner writes to `.tmp/NAME`, which its registry lock protects. `direct` and `…_unsafe` operations may run beside an
+owner, and beside each other, so each writes to a file of its own, `.tmp/.unsafe.TOKEN-NUMBER.NAME`, and locks that
+file itself. After an exchange, the lock is on the file that is in place now, and the old one, under the temporary
+name, may be cleared away by anybody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from typing import TYPE_CHECKING, Final
+
+from trio_multispool.clock import process_token
+from trio_multispool.errors import EntryBusy, SpoolError
+from trio_multispool.model.verdicts import Unavailable
+from trio_multispool.storage.directory.disk.files import begin_new, undo, unlink_if_there
+from trio_multispool.storage.directory.disk.layout import NOTES, TEMPORARY, UNSAFE_PREFIX
+from trio_multispool.storage.directory.disk.locks import lock_temporary
+
+_FEW_ENOUGH: Final = 16
+"""`.tmp` is not listed beyond so many files for each name that is asked about: unlinking is quicker then."""
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from trio_multispool.storage.directory.context import Context
+    from trio_multispool.storage.directory.disk.files import OpenFile
+    from trio_multispool.storage.directory.disk.layout import Layout
+    from trio_multispool.storage.directory.disk.locks import Lock
+    from trio_multispool.storage.protocol import Content
+
+_token: Final = process_token()
+_number: Final = itertools.count()
+_TRIES: Final = 16
+
+
+@contextlib.contextmanager
+def unsafe_temporary(context: Context, entry: str, content: Content, *, sync: bool) -> Generator[OpenFile]:
+    """Yield a new locked file with that content, synced if asked; at the end, unlink whatever is under its name."""
+    name, lock = _make(context, entry)
+    try:
+        file = begin_new(context.layout, TEMPORARY, name, content, fd=lock.fd)
+        if sync:
+            try:
+                file.sync()
+            except BaseException as error:  # passed on: whatever it was, what was begun is undone
+                undo(context.layout, file, because=error)
+                raise
+        try:
+            yield file
+        finally:
+            with context.tidying(entry):
+                unlink_if_there(context.layout, TEMPORARY, name)
+    finally:
+        lock.release()
+
+
+def _make(context: Context, entry: str) -> tuple[str, Lock]:
+    for _ in range(_TRIES):
+        name = f"{UNSAFE_PREFIX}{_token()}-{next(_number)}.{entry}"
+        lock = lock_temporary(context.layout, name, TEMPORARY, new=True)
+        if not isinstance(lock, Unavailable):  # else a recovery found it between its making and its locking
+            return name, lock
+    raise EntryBusy(entry)
+
+
+def clear_dead_temporary(context: Context, name: str) -> bool:
+    """Unlink such a file if its writer is dead; tell whether it is gone."""
+    lock = lock_temporary(context.layout, name, TEMPORARY, new=False)
+    if isinstance(lock, Unavailable):
+        return lock is Unavailable.GONE
+    try:
+        unlink_if_there(context.layout, TEMPORARY, name)
+    finally:
+        lock.release()
+    return True
+
+
+class Leftovers:
+    """What may lie in `.tmp` and `.notes` under names whose locks are held: looked up once for all, when first asked.
+
+    Only who holds an entry's lock writes there under its name. So what was not there when the locks were held is not
+    there, and need not be unlinked.
+    """
+
+    def __init__(self, layout: Layout, names: int) -> None:
+        """Begin with nothing listed, for so many names."""
+        self._layout = layout
+        self._most = names * _FEW_ENOUGH if names > 1 else 0
+        self._listed: frozenset[str] | None = None
+        self._notes: bool | None = None
+
+    def may_have_notes(self) -> bool:
+        """Tell whether any entry may have notes: most spools have none, and no directory for them."""
+        if self._notes is None:
+            self._notes = self._layout.optional_fd(NOTES) is not None
+        return self._notes
+
+    def may_have(self, name: str) -> bool:
+        """Tell whether a file of this name may be there."""
+        if not self._most:
+            return True
+        if self._listed is None:
+            self._list()
+        return self._listed is None or name in self._listed
+
+    def _list(self) -> None:
+        try:
+            with self._layout.doing("list", TEMPORARY), self._layout.fresh_fd(TEMPORARY) as fd:
+                listed = frozenset(name for name, _, _ in itertools.islice(self._layout.calls.scan(fd), self._most + 1))
+        except SpoolError:  # it is not needed: unlinking tells the same, one by one
+            self._most = 0
+            return
+        if len(listed) > self._most:
+            self._most = 0
+        else:
+            self._listed = listed

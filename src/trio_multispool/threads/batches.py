@@ -1,0 +1,274 @@
+"""Batches: what several tasks enqueue, or settle, at about the same time goes through one thread hop, and shares syncs.
+
+Theory. Whoever comes while nobody is served leads: it takes what is pending, with itself first, through one hop, and
+then hands over to the first of those who came meanwhile. So a lone task waits for nobody, and the more tasks settle,
+the larger the batches become. Three things must hold:
+
+- Whoever is *pending* and is cancelled is taken off the list, and nothing has happened. If it was its turn to lead, it
+  hands over instead: nobody is left waiting for a leader who has gone.
+- Whoever was *taken* waits until its batch is done, whatever is cancelled, because its effect cannot be stopped by
+  then; it asks for its transaction to be withdrawn, and if that came too late, the outcome is what counts.
+- From the moment that a leader hands over until the next one leads, newcomers wait like all others: they must not
+  lead beside the one who has been woken for it.
+
+A leader that had company the last time lets those run who are about to come, and only then takes its batch: else it
+would be alone in every other one, and all of them would wait for its syncs and then for their own.
+
+A leader that has to queue for a thread takes its batch only when it has one, and hands over if it is cancelled before.
+
+A batch holds nothing twice: a transaction may hold a lock of its job, and the next one on the same job waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import math
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+
+import anyio
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
+
+from trio_multispool.threads.transaction import Hop, Transaction, Withdrawn, keep_interrupts_out_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+
+    from trio_multispool.threads.transaction import Answer, BeforeCommit
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+LARGEST_BATCH: Final = 64
+"""How many transactions share a hop at most: all of them wait for the last."""
+
+
+class Part(Transaction[T], Generic[S, T]):
+    """One transaction of a batch: `work` yields what the store is to do, or nothing, and is told there how it failed.
+
+    What `work` returns in the end is what came of it. It runs with the context variables of the task that asked for it.
+    """
+
+    def __init__(self, work: Callable[[BeforeCommit], Generator[S, None, T]], of: object) -> None:
+        """Prepare to do some work `of` a job."""
+        super().__init__()
+        self.of = of
+        self.turn: anyio.Event = anyio.Event()
+        self._steps = work(self.before_commit)
+        self._context = contextvars.copy_context()
+
+    def prepare(self) -> S | None:
+        """Return what the store is to do; `None` if the transaction is over without it."""
+        _ = self.begin()
+        request: S | None = None
+
+        def first() -> T:
+            nonlocal request
+            self.before_commit()  # it may have been withdrawn while it was pending
+            try:
+                request = next(self._steps)
+            except StopIteration as end:
+                return cast("T", end.value)
+            return cast("T", None)  # not yet; nobody looks before it is done
+
+        self.keep(lambda: self._context.run(first))
+        if request is None:
+            self.end()
+        return request
+
+    def conclude(self, failure: BaseException | None) -> None:
+        """Take what the store raised, or `None`."""
+
+        def rest() -> T:
+            try:
+                _ = next(self._steps) if failure is None else self._steps.throw(failure)
+            except StopIteration as end:
+                return cast("T", end.value)
+            message = "a transaction asks the store for one thing"
+            raise RuntimeError(message)
+
+        self.keep(lambda: self._context.run(rest))
+        self.end()
+
+
+async def _shielded(event: anyio.Event) -> None:
+    with anyio.CancelScope(shield=True):
+        await event.wait()
+
+
+class Batches(Generic[S]):
+    """The transactions of one spool that go through its store in batches; used in its event loop."""
+
+    def __init__(
+        self,
+        perform: Callable[[Sequence[S]], Sequence[BaseException | None]],
+        *,
+        limiter: anyio.CapacityLimiter | None = None,
+        at_most: Callable[[], int] = lambda: LARGEST_BATCH,
+    ) -> None:
+        """Begin with nothing pending; `perform` does a batch, in a worker thread, and returns what each raised.
+
+        `limiter`: what a leader queues on for its thread, if on anything. `at_most`: how large a batch may be now.
+        """
+        self._perform = perform
+        self._limiter = limiter
+        self._at_most = at_most
+        self._pending: dict[Part[S, Any], None] = {}
+        self._leader: Part[S, Any] | None = None
+        self._taken: list[Part[S, Any]] = []
+        self._in_company = False
+        keep_interrupts_out_of(self._see_through)
+
+    async def run(
+        self, operation: str, work: Callable[[BeforeCommit], Generator[S, None, T]], *, of: object
+    ) -> Answer[T]:
+        """Run a transaction in one hop with those that come at the same time; `of` is what it is about.
+
+        `work` yields what the store is to do, is told there how it failed, and returns the answer.
+
+        **Cancellation**: as `Offload.run` says. (A scope's that comes too late is not raised here: it comes again.)
+        """
+        part = Part(work, of)
+        await checkpoint_if_cancelled()
+        cancelled = await self._see_through(part, insist=False)
+        try:
+            if cancelled is None:
+                return part.result()
+            if not isinstance(part.exception, Withdrawn):
+                if anyio.current_effective_deadline() == -math.inf:
+                    return part.result()
+                part.note(operation, cancelled)
+            raise cancelled
+        finally:
+            del cancelled
+
+    async def finish(
+        self, works: Sequence[tuple[str, Callable[[BeforeCommit], Generator[S, None, T]], object]]
+    ) -> list[Answer[T]]:
+        """Run several transactions, whatever is cancelled; a cancellation that came meanwhile is raised afterwards.
+
+        Each is an operation, its `work` and what it is `of`, as for `run`. Needs no other task: the tasks of an event
+        loop that is ending may be cancelled before they have begun.
+        """
+        parts = [(operation, Part(work, of)) for operation, work, of in works]
+        cancellation: BaseException | None = None
+        try:
+            self._pending.update(dict.fromkeys(part for _, part in parts))
+            for _, part in parts:
+                cancellation = await self._see_through(part, insist=True) or cancellation
+            return [part.finished(operation, cancellation) for operation, part in parts]
+        finally:
+            del cancellation
+
+    async def _see_through(self, part: Part[S, Any], *, insist: bool) -> BaseException | None:
+        """Return when the transaction is done; the value is a cancellation that came while it was under way.
+
+        A cancellation that comes earlier is raised: nothing has happened. With `insist`, there is no earlier.
+
+        However this ends, whoever was to lead does not stay the leader. An interrupt is raised where this waits, and
+        nowhere else.
+        """
+        cancellation: BaseException | None = None
+        try:
+            if not insist:
+                self._pending[part] = None
+            if self._leader is None:
+                self._leader = part
+            if self._leader is not part and not part.done:
+                cancellation = await self._wait_for_turn(part, insist=insist)
+            if not part.done:
+                cancellation = await self._lead(part, insist=insist) or cancellation
+            return cancellation
+        finally:
+            del cancellation
+            _ = self._leave(part)
+
+    async def _wait_for_turn(self, part: Part[S, Any], *, insist: bool) -> BaseException | None:
+        cancellation: BaseException | None = None
+        shielded = insist  # else not before something is cancelled: a scope takes as long as all the rest
+        try:
+            while not part.turn.is_set():
+                try:
+                    await (_shielded(part.turn) if shielded else part.turn.wait())
+                except anyio.get_cancelled_exc_class() as cancelled:
+                    cancellation = cancellation or cancelled
+                    if insist:
+                        continue
+                    if self._leave(part):
+                        raise
+                    part.withdraw()
+                    shielded = True
+                except BaseException:  # an interrupt: nobody will want what comes of it
+                    part.withdraw()
+                    raise
+            return cancellation
+        finally:
+            del cancellation
+
+    def _leave(self, part: Part[S, Any]) -> bool:
+        """Take a transaction off the list, and tell whether it was there; if it leads or was to, another must."""
+        was_pending = part in self._pending
+        _ = self._pending.pop(part, None)
+        if self._leader is part:
+            self._hand_over()
+        return was_pending
+
+    async def _lead(self, part: Part[S, Any], *, insist: bool) -> BaseException | None:
+        batch: list[Part[S, Any]] = []
+        hop = Hop[None](lambda _before_commit: work_off(batch, self._perform))
+        async with self._token_for(hop):
+            if self._in_company and not insist:  # those who came with it the last time are about to come again
+                for _ in range(2):  # they have been woken, but Trio runs the tasks of one turn in any order
+                    await cancel_shielded_checkpoint()
+            self._taken = batch
+            batch += self._take(part)
+            self._in_company = len(batch) > 1
+            cancellation = await hop.run_in_own_thread((lambda: None) if insist else part.withdraw)
+            _ = hop.result()
+            return cancellation
+
+    @contextlib.asynccontextmanager
+    async def _token_for(self, hop: Hop[None]) -> AsyncGenerator[None]:
+        """Queue for a thread, on behalf of the hop: the task may hold a token of its own."""
+        if self._limiter is None:
+            yield
+            return
+        await self._limiter.acquire_on_behalf_of(hop)
+        try:
+            yield
+        finally:
+            self._limiter.release_on_behalf_of(hop)
+
+    def _take(self, leader: Part[S, Any]) -> list[Part[S, Any]]:
+        batch, at_most = {leader.of: leader}, self._at_most()
+        for part in self._pending:
+            if len(batch) >= at_most:
+                break
+            _ = batch.setdefault(part.of, part)
+        for part in batch.values():
+            del self._pending[part]
+        return list(batch.values())
+
+    def _hand_over(self) -> None:
+        """End a batch, if one was taken, and wake the next to lead, if anybody is waiting."""
+        taken, self._taken = self._taken, []
+        left = [part for part in taken if not part.started and part is not self._leader]  # no thread could be started
+        self._pending = dict.fromkeys([*left, *self._pending])
+        for part in taken:
+            if part.done:
+                part.turn.set()
+        self._leader = next(iter(self._pending), None)
+        if self._leader is not None:
+            self._leader.turn.set()
+
+
+def work_off(batch: Sequence[Part[S, Any]], perform: Callable[[Sequence[S]], Sequence[BaseException | None]]) -> None:
+    """Do a batch, in a worker thread; each of it is told there what came of it."""
+    requests = [(part, request) for part in batch if (request := part.prepare()) is not None]
+    failures: Sequence[BaseException | None]
+    try:
+        failures = perform([request for _, request in requests])
+    except BaseException as error:  # noqa: BLE001  # each of the tasks raises it
+        failures = [error] * len(requests)
+    for (part, _), failure in zip(requests, failures, strict=True):
+        part.conclude(failure)
