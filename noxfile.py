@@ -13,6 +13,9 @@ nox.options.download_python = "never"
 nox.options.sessions = ["tests", "lint", "types", "architecture"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
+# Where the tests keep the packages that they share.
+TEST_PACKAGES = os.pathsep.join(["tests", "tests/crashes"])
+
 PYTHONS = nox.project.python_versions(PROJECT)
 
 
@@ -71,7 +74,7 @@ for python_version in PYTHONS:
 def filesystems(session: nox.Session) -> None:
     """Lose power on real ext4, XFS and btrfs, and fill and break their disks. Needs root; says what else it needs."""
     session.install("--editable", ".[cli]", *group("test"), *group("filesystems"))
-    session.run("python", "-m", "filesystems", *session.posargs, env={"PYTHONPATH": "tests"})
+    session.run("python", "-m", "filesystems", *session.posargs, env={"PYTHONPATH": TEST_PACKAGES})
 
 
 @nox.session
@@ -105,7 +108,7 @@ def crash_states(session: nox.Session) -> None:
     """Check every state that power loss may leave a disk in, the longer cases too, and print how many there are."""
     session.install("--editable", ".[cli]", *group("test"))
     session.env["TRIO_MULTISPOOL_CRASH_STATES"] = "all"
-    tests = sorted(map(str, Path("tests").glob("test_crash_states*.py")))
+    tests = sorted(map(str, Path("tests", "crashes").glob("test_crash_states*.py")))
     session.run("pytest", "-v", *tests, *session.posargs)
 
 
@@ -120,13 +123,13 @@ def demo(session: nox.Session) -> None:
 def storm(session: nox.Session) -> None:
     """Kill workers of a spool at random: `-- --minutes 10`, `--seed`, `--workers`, `--directory`."""
     session.install("--editable", ".[cli]", *group("test"))
-    session.run("python", "-m", "storm", *session.posargs, env={"PYTHONPATH": "tests"})
+    session.run("python", "-m", "storm", *session.posargs, env={"PYTHONPATH": TEST_PACKAGES})
 
 
 @nox.session(default=False)
 def model(session: nox.Session) -> None:
     """Check the model of who owns an entry, and its mutants, with spin; `-- --quick` for smaller sizes."""
-    session.run("python", "tests/model/check.py", *session.posargs)
+    session.run("python", "tests/crashes/spin/check.py", *session.posargs)
 
 
 @nox.session(default=False)

@@ -25,8 +25,8 @@ from trio_multispool import (
     Spoolable,
     StorageFailure,
     TooManyOpenFiles,
-    intake,
 )
+from trio_multispool.reader import dequeue
 from trio_multispool.reader.candidates import Given
 from trio_multispool.reader.next_job import Succession
 from trio_multispool.storage.directory.store import DirectoryStorage
@@ -43,7 +43,7 @@ NAMES = ["0", "1", "2", "3", "4"]
 @pytest.fixture(autouse=True)
 def _no_recovery_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the machine is: then the next look would be an ordinary one."""
-    monkeypatch.setattr(intake, "RECOVERY_INTERVAL", 3600.0)
+    monkeypatch.setattr(dequeue, "RECOVERY_INTERVAL", 3600.0)
 
 
 def looks(reader: Any) -> list[int]:
@@ -151,7 +151,7 @@ async def test_recovery_is_not_put_off_by_a_long_listing(monkeypatch: pytest.Mon
         monkeypatch.setattr(DirectoryStorage, "recover", counting)
 
         def due_from_the_third(name: str) -> Any:
-            monkeypatch.setattr(intake, "RECOVERY_INTERVAL", 0.0 if name >= "2" else 3600.0)
+            monkeypatch.setattr(dequeue, "RECOVERY_INTERVAL", 0.0 if name >= "2" else 3600.0)
             return Remove()
 
         async with spool.reader(Mail.SEND) as reader:

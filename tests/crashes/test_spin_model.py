@@ -13,7 +13,7 @@ import pytest
 
 import trio_multispool.storage
 
-MODEL = Path(__file__).parent / "model"
+MODEL = Path(__file__).parent / "spin"
 STORAGE = Path(trio_multispool.storage.__file__).parent
 SOURCES = sorted(MODEL.glob("*.pml"))
 TEXT = "".join(source.read_text() for source in SOURCES)
@@ -63,7 +63,7 @@ def is_defined(name):
 @pytest.mark.parametrize("name", sorted(names_in_comments(TEXT)))
 def test_what_a_step_stands_for_is_in_the_source(name):
     """Every function that the model names exists: whoever renames or moves one is sent to the model."""
-    assert is_defined(name), f"the model in tests/model/ names {name}, which storage/ does not have (any more)"
+    assert is_defined(name), f"the model in tests/crashes/spin/ names {name}, which storage/ does not have (any more)"
 
 
 def test_every_operation_of_the_protocol_is_named():

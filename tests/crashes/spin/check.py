@@ -1,6 +1,6 @@
 """Check the model of ownership with spin: the right model must pass, and each of its mutants must fail.
 
-    python tests/model/check.py [--quick]
+    python tests/crashes/spin/check.py [--quick]
 
 What is promised is told in `ownership.pml`, and the mutants are a table in `README.md`. The right model's searches are
 exhaustive: one that was cut short (by its depth, or by memory) is a failure, whatever it found until then. So is a

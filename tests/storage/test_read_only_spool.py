@@ -42,7 +42,8 @@ def on_a_mount(*backends: str) -> Callable[[Callable[[Path], Awaitable[None]]], 
         def test(backend: str, tmp_path: Path) -> None:
             if reason := mounts.why_not():
                 pytest.skip(reason)
-            code = f"import {Path(__file__).stem} as module; module.main(*sys.argv[1:])"
+            here = Path(__file__)
+            code = f"sys.path.append({str(here.parent)!r}); import {here.stem} as module; module.main(*sys.argv[1:])"
             run_python(code, function.__name__, backend, tmp_path / "mount")
 
         test.__doc__ = function.__doc__

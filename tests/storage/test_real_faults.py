@@ -308,7 +308,8 @@ def test_an_operation_that_meets_real_trouble_answers_so_and_works_again_when_it
     """Each answers the right error and changes and leaves nothing, or succeeds, needing nothing that is lacking."""
     if reason := FAULTS[name].why_not():
         pytest.skip(reason)
-    code = f"import {Path(__file__).stem} as module; module.main(*sys.argv[1:])"
+    here = Path(__file__)
+    code = f"sys.path.append({str(here.parent)!r}); import {here.stem} as module; module.main(*sys.argv[1:])"
     run_python(code, name, tmp_path / "mount")
 
 

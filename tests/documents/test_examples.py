@@ -18,7 +18,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LAST_LINE = re.compile(r"demo: enqueued (\d+), done (\d+), lost (\d+), twice (\d+), recovered (\d+)")
 
 

@@ -20,13 +20,13 @@ from filesystems.report import Tally
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 
 MODULES = (
-    "test_storage_protocol.py",
-    "test_ownership.py",
-    "test_settling_together.py",
-    "test_threads_and_fork.py",
+    "storage/test_storage_protocol.py",
+    "storage/test_ownership.py",
+    "entries/test_settle_together.py",
+    "threads/test_threads_and_fork.py",
 )
 """Every operation, alone, against other owners in this process and in others, and after their death."""
 

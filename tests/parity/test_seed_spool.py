@@ -106,7 +106,7 @@ ABANDONED = "seed_1795417479978180602_16662_1_000000"
 @pytest.fixture
 def seed(tmp_path: Path) -> Path:
     """Unpack the original's spool."""
-    with tarfile.open(Path(__file__).parent / "data" / "widgets.tar.gz") as archive:
+    with tarfile.open(Path(__file__).parents[1] / "data" / "widgets.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
     return tmp_path / "spool"
 

@@ -14,7 +14,7 @@ import pytest
 import trio_multispool
 from trio_multispool import errors
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"), *PROJECT.glob("benchmarks/*.md")])
 BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 OUTPUT = re.compile(r"\s*It prints:\s*```text\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -28,8 +28,8 @@ from trio_multispool import (
     UnsupportedFormat,
     Use,
     WorldWritable,
-    activity,
 )
+from trio_multispool.session import changes
 from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
 if TYPE_CHECKING:
@@ -358,11 +358,11 @@ async def test_data_that_is_gone_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("anyio_backend", ["trio"])
 async def test_one_slow_listing_does_not_make_a_reader_sleep_for_long(anyio_backend: str) -> None:
     """The quickest of the last listings counts, and the wait has a bound."""
-    polling = activity.Polling(0.5)
+    polling = changes.Polling(0.5)
     assert polling.next_wait(0.0) < 0.5
     assert polling.next_wait(3.0) < 0.5
-    slow = activity.Polling(0.5)
-    assert slow.next_wait(0.3) == activity.LONGEST_WAIT
+    slow = changes.Polling(0.5)
+    assert slow.next_wait(0.3) == changes.LONGEST_WAIT
 
 
 async def test_a_spool_that_everybody_may_write_into_is_not_even_begun(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from trio_multispool.model.notes import decode_notes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "webhooks"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "webhooks"
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 QUICK = ["--first-wait", "0.02", "--longest-wait", "0.1", "--time-limit", "0.3"]
 LIMIT = 60.0
