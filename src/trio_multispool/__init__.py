@@ -42,12 +42,9 @@ from trio_multispool.errors import (
     WorldWritable,
 )
 from trio_multispool.model.codecs import Bytes, DataCodec, Json, MessagePack, MetadataCodec, Text
-from trio_multispool.model.durability import Durability
-from trio_multispool.model.generators import Prioritized, TimeOrdered
-from trio_multispool.model.names import NameGenerator, Reserve
-from trio_multispool.model.policies import Backoff, Exponential, Retry
+from trio_multispool.model.names import NameGenerator, Prioritized, Reserve, TimeOrdered
+from trio_multispool.model.policies import Backoff, Durability, Exponential, Retention, Retry
 from trio_multispool.model.results import Err, Ok, Result
-from trio_multispool.model.retention import Retention
 from trio_multispool.model.spoolable import Spoolable
 from trio_multispool.model.ticks import Missed
 from trio_multispool.model.verdicts import UNCHANGED, GiveUp, Release, Remove, RetryLater, Save, Unavailable, Verdict

@@ -8,7 +8,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING
 
-from trio_multispool.model.generators import LEVELS, Prioritized, TimeOrdered
+from trio_multispool.model.names import LEVELS, Prioritized, TimeOrdered
 
 if TYPE_CHECKING:
     import datetime

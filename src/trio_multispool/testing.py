@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import enum
 import threading
-from typing import TYPE_CHECKING, TypeVar, final
+from typing import TYPE_CHECKING, final
 
-from trio_multispool.model.generators import time_ordered_name
+from trio_multispool.model.names import time_ordered_name
 from trio_multispool.model.spoolable import Spoolable
 
 if TYPE_CHECKING:
     from typing import Any
 
-Q = TypeVar("Q", bound=enum.Enum)
-M = TypeVar("M")
-D = TypeVar("D")
+    from trio_multispool.model.types import D, M, Q
+
 
 __all__ = ["LexicographicTimeOrder", "strict_order"]
 

@@ -15,8 +15,7 @@ from helpers.processes import run_python
 from helpers.spools import ANNE, MAIL, Envelope, Mail, names_in, put, quick_spool, state_of
 from trio_multispool import Err, InvalidName, NameTaken, Reserve, Spoolable, TimeOrdered, Use
 from trio_multispool.clock import process_token, time_ordered_names
-from trio_multispool.model.generators import time_ordered_name
-from trio_multispool.model.names import MAX_ATTEMPTS, invalid_name
+from trio_multispool.model.names import MAX_ATTEMPTS, invalid_name, time_ordered_name
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from helpers.naming import made_by_threads
 from helpers.spools import ANNE, Envelope, Mail, names_in, quick_spool, state_of
 from trio_multispool import Prioritized, Release, Remove, Reserve, Spoolable, TimeOrdered, Use, prioritized_names
-from trio_multispool.model.generators import makes_none_twice, sorts_last, time_ordered_name
-from trio_multispool.model.names import invalid_name
+from trio_multispool.model.names import invalid_name, makes_none_twice, sorts_last, time_ordered_name
 from trio_multispool.reader import candidates as listing_module
 from trio_multispool.reader.candidates import LISTINGS_OF_WORK
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, final
 
 import msgspec
 
@@ -17,6 +17,7 @@ from trio_multispool.errors import (
 )
 from trio_multispool.events import Event, about
 from trio_multispool.model.lifecycle import State
+from trio_multispool.model.types import M
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.protocol import Claim, NotDue
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from trio_multispool.entries.key_limits import Limiter
     from trio_multispool.session.session import Core
 
-M = TypeVar("M")
 
 _LOG: Final = logging.getLogger("trio_multispool")
 

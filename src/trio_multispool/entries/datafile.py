@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, final
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -13,20 +13,20 @@ from trio_multispool.clock import wall_clock
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.notes import PROGRESS, encode_progress
 from trio_multispool.model.results import Ok
+from trio_multispool.model.types import D
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from trio_multispool.errors import DataLoadError, DataNotFound, DataSaveError, OwnershipLost, Trouble
-    from trio_multispool.model.durability import Durability
+    from trio_multispool.model.policies import Durability
     from trio_multispool.model.results import Result
     from trio_multispool.session.session import Core
     from trio_multispool.storage.protocol import Claim
     from trio_multispool.storage.stats import Stat
     from trio_multispool.threads.transaction import BeforeCommit
 
-D = TypeVar("D")
 
 PROGRESS_INTERVAL: Final = 0.2
 """In seconds: nobody who looks can follow faster."""

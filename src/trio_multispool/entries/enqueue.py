@@ -8,20 +8,19 @@ nobody waits for it but its caller; that hop still shares its syncs, with whatev
 from __future__ import annotations
 
 import contextlib
-import enum
 import functools
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, cast
 
 import msgspec
 
 from trio_multispool.entries.reserved_names import Use
 from trio_multispool.model.codecs import WholeFile
-from trio_multispool.model.durability import Durability
-from trio_multispool.model.durations import seconds
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.names import Reserve
+from trio_multispool.model.policies import Durability
 from trio_multispool.model.results import Ok
-from trio_multispool.model.types import TypeVar as TypeVarWithDefault
+from trio_multispool.model.times import seconds
+from trio_multispool.model.types import A, D, M, Q
 from trio_multispool.storage.protocol import Enqueueing
 from trio_multispool.threads.batches import Part, work_off
 
@@ -35,10 +34,6 @@ if TYPE_CHECKING:
     from trio_multispool.storage.protocol import Reservation
     from trio_multispool.threads.transaction import Answer, BeforeCommit
 
-Q = TypeVar("Q", bound=enum.Enum)
-M = TypeVar("M")
-D = TypeVar("D")
-A = TypeVarWithDefault("A", default=None)
 
 LARGEST_IN_BATCH: Final = 256 * 1024
 """Data of more bytes or characters is written in a hop of its own."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import enum
 import math
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, final
 
 from trio_multispool.entries.checkout import Claimed
 from trio_multispool.entries.datafile import DataFile
@@ -12,6 +11,7 @@ from trio_multispool.entries.job import CheckedOutEntry
 from trio_multispool.errors import EntryBusy, EntryNotFound
 from trio_multispool.instrumentation import Operation
 from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.protocol import NotDue
 
@@ -24,15 +24,11 @@ if TYPE_CHECKING:
         Trouble,
         TryCheckoutError,
     )
-    from trio_multispool.model.durability import Durability
+    from trio_multispool.model.policies import Durability
     from trio_multispool.model.results import Result
     from trio_multispool.spool.spool import Spool
     from trio_multispool.storage.stats import Stat
     from trio_multispool.threads.transaction import BeforeCommit
-
-Q = TypeVar("Q", bound=enum.Enum)
-M = TypeVar("M")
-D = TypeVar("D")
 
 
 @final

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import inspect
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, final
 
 import anyio
 
 from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.types import D, M, Q, T
 from trio_multispool.model.verdicts import GiveUp, Release, Remove, RetryLater, Save
 
 if TYPE_CHECKING:
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from trio_multispool.model.results import Result
     from trio_multispool.model.verdicts import Verdict
 
-Q = TypeVar("Q", bound=enum.Enum)
-M = TypeVar("M")
-D = TypeVar("D")
-T = TypeVar("T")
 
 Handler: TypeAlias = "Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]"
 """`async def handler(metadata, data) -> Verdict`. What it raises returns the entry, and passes through."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import enum
 import logging
 import sys
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, final
 
 from anyio.lowlevel import cancel_shielded_checkpoint
 
@@ -20,6 +19,7 @@ from trio_multispool.model.attempts import ATTEMPTS
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.times import due_at
+from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import UNCHANGED, Unchanged
 from trio_multispool.session.waiting import Due
 from trio_multispool.storage.protocol import Releasing, Removing, Saving
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from trio_multispool.entries.key_limits import Turn
     from trio_multispool.errors import OwnershipLost, ReleaseError, RemoveError, SaveError, SpoolError, Trouble
-    from trio_multispool.model.durability import Durability
+    from trio_multispool.model.policies import Durability
     from trio_multispool.model.results import Result
     from trio_multispool.model.times import NotBefore
     from trio_multispool.reader.next_job import Succession
@@ -40,10 +40,6 @@ if TYPE_CHECKING:
     from trio_multispool.storage.protocol import Claim, Notes, Settlement
     from trio_multispool.threads.transaction import Answer, BeforeCommit
 
-Q = TypeVar("Q", bound=enum.Enum)
-M = TypeVar("M")
-D = TypeVar("D")
-T = TypeVar("T")
 
 _LOG: Final = logging.getLogger("trio_multispool")
 

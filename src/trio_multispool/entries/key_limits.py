@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, final
 
 from trio_multispool.clock import stopwatch
 from trio_multispool.errors import AccessDenied, CorruptMetadata, NotARegularFile, StorageFailure
 from trio_multispool.events import Event, about
-from trio_multispool.model.durations import whole
+from trio_multispool.model.times import whole
+from trio_multispool.model.types import M
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from trio_multispool.session.session import Core
     from trio_multispool.storage.protocol import Slot
 
-M = TypeVar("M")
 
 Key: TypeAlias = str | int | bytes
 """What entries have in common that are limited together."""

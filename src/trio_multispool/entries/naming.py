@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 
 from trio_multispool.entries.reserved_names import ReservedName, Use
 from trio_multispool.errors import EntryBusy, NameTaken, SpoolError
-from trio_multispool.model.generators import makes_none_twice
-from trio_multispool.model.names import MAX_ATTEMPTS, invalid_name
-from trio_multispool.model.types import TypeVar
+from trio_multispool.model.names import MAX_ATTEMPTS, invalid_name, makes_none_twice
+from trio_multispool.model.types import A
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from trio_multispool.model.names import NameGenerator, Reserve
     from trio_multispool.session.session import Core
     from trio_multispool.storage.protocol import Reservation, Storage
-
-A = TypeVar("A", default=None)
 
 
 class Naming(Generic[A]):

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, final
 import msgspec
 from anyio.lowlevel import cancel_shielded_checkpoint
 
-from trio_multispool.model.durations import seconds
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.results import Err
+from trio_multispool.model.times import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Generator

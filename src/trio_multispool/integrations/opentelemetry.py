@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from typing import TYPE_CHECKING, Final, TypeVar, final
+from typing import TYPE_CHECKING, Final, final
 
 from trio_multispool.instrumentation import Instrumentation, Operation
 from trio_multispool.integrations.depths import depths
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
         Waited,
         Working,
     )
+    from trio_multispool.model.types import T
 
-T = TypeVar("T")
 
 _SCOPE: Final = "trio_multispool"
 _SYSTEM: Final = {"messaging.system": "trio_multispool"}

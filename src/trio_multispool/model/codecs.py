@@ -11,14 +11,14 @@ answered as `Err(EncodingFailed)`, `Err(CorruptMetadata)` or `Err(CorruptData)`,
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast, final, get_origin, overload, runtime_checkable
+from typing import TYPE_CHECKING, Generic, Protocol, cast, final, get_origin, overload, runtime_checkable
 
 import msgspec
 
+from trio_multispool.model.types import T
+
 if TYPE_CHECKING:
     from typing import BinaryIO
-
-T = TypeVar("T")
 
 
 @runtime_checkable

@@ -1,17 +1,26 @@
-"""What may be a name, and what makes new ones.
+"""What may be a name, and how new names are made.
 
-A name is also a file name, and it stays one for the entry's whole life, so it is checked once, where it comes in.
+A name is also a file name, and stays one for the entry's whole life, so it is checked once, where it comes in. A queue
+is worked off in the order of its names: that is all the scheduling there is.
 """
 
 from __future__ import annotations
 
+import datetime
+import functools
+import math
+import threading
 import unicodedata
-from typing import Any, Final, Generic, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, final
 
 import msgspec
 
 from trio_multispool.errors import InvalidName
-from trio_multispool.model.types import TypeVar
+from trio_multispool.model.times import seconds, whole
+from trio_multispool.model.types import TypeVarWithDefault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_NAME_BYTES = 200
 """Longest name, in bytes: NAME_MAX is 255, and temporary files carry a prefix before the name."""
@@ -21,8 +30,8 @@ MAX_ATTEMPTS = 100
 
 _NO_ARGUMENT: Final[Any] = None  # fits the default of the type parameter
 
-A_co = TypeVar("A_co", covariant=True, default=None)
-A_contra = TypeVar("A_contra", contravariant=True, default=None)
+A_co = TypeVarWithDefault("A_co", covariant=True, default=None)
+A_contra = TypeVarWithDefault("A_contra", contravariant=True, default=None)
 
 
 def invalid_name(name: str) -> InvalidName | None:
@@ -78,3 +87,126 @@ class NameGenerator(Protocol[A_contra]):
         `attempt` is 0 at first and one more each time the name that was made is taken. What it raises passes through.
         """
         ...
+
+
+LEVELS: Final = 10
+"""How many priorities there are, if nothing else is asked for."""
+
+_EPOCH: Final = datetime.datetime(1970, 1, 1)  # noqa: DTZ001  # arithmetic in UTC, no clock
+
+
+def time_ordered_name(nanoseconds: int, token: str) -> str:
+    """Make a name that sorts by time and that a person can read, from a Unix time and a token that tells makers apart.
+
+    ```python
+    assert time_ordered_name(1_795_417_479_923_587_437, "8f31c2aa") == "20261123T070439.923587437Z-8f31c2aa"
+    ```
+    """
+    since_1970, fraction = divmod(nanoseconds, 1_000_000_000)
+    return f"{_second(since_1970)}.{fraction:09}Z-{token}"
+
+
+@functools.lru_cache(maxsize=16)  # thousands of names may be made in one second
+def _second(since_1970: int) -> str:
+    return f"{_EPOCH + datetime.timedelta(seconds=since_1970):%Y%m%dT%H%M%S}"
+
+
+def makes_none_twice(generator: NameGenerator[Any]) -> bool:
+    """Tell whether a generator is known never to make a name that it, or another process's, has made before."""
+    return isinstance(generator, (TimeOrdered, Prioritized))
+
+
+def sorts_last(generator: NameGenerator[Any]) -> bool:
+    """Tell whether a new name of a generator is known to sort after all older ones, but for clocks that differ."""
+    return isinstance(generator, TimeOrdered)
+
+
+@final
+class TimeOrdered:
+    """Names that sort by the time of their making: the default.
+
+    Within one process each name is later than the one before, also when the clock steps back; between processes the
+    order is that of their clocks. `clock` returns nanoseconds since 1970 in UTC; `token` returns what tells this maker
+    from others (it is asked each time, so that it can change in a forked child). The argument is not used.
+    """
+
+    def __init__(self, clock: Callable[[], int], token: Callable[[], str]) -> None:
+        """Make a generator that has made no name yet."""
+        self._clock = clock
+        self._token = token
+        self._mutex = threading.Lock()
+        self._last = 0
+
+    def next(self, argument: object, attempt: int) -> str:  # noqa: ARG002  # the protocol's parameters
+        """Make a name later than the last."""
+        return time_ordered_name(self.later_than_the_last(), self._token())
+
+    def later_than_the_last(self) -> int:
+        """Return the time, or if it has been returned before, the next that has not, in nanoseconds since 1970."""
+        with self._mutex:
+            self._last = max(self._clock(), self._last + 1)
+            return self._last
+
+
+@final
+class Prioritized:
+    """Names that sort by priority and then by the time of their making: the sorted listing is the schedule.
+
+    Made by `prioritized_names()`. What `enqueue` is given as `name=Reserve(level)` is the entry's level, a whole number
+    from 0, the most urgent, to `levels` - 1; an entry that is given none has the level in the middle, 5 of 10. Any
+    other number raises `ValueError`, what is no whole number `TypeError`, and nothing is enqueued.
+
+    ```python
+    MAIL = Spoolable(queues=Mail, metadata=Envelope, data=bytes, names=prioritized_names())
+    await spool.enqueue(Mail.SEND, password_reset, b"", name=Reserve(0))
+    ```
+
+    **Starvation**: without `ageing`, priorities are strict. An entry waits for as long as any that is more urgent does,
+    for ever if those come faster than they are worked off. With `ageing`, a duration, each level is worth that much
+    time: an entry is taken before one that is `n` levels more urgent, if that was made `n` times as long after it, or
+    later. So one of level 9, with an ageing of 60 seconds, waits for nothing that is made nine minutes after it.
+
+    An entry keeps its name, and so its priority, wherever it is saved to. Names that are made by time alone, as by
+    `multispool put`, or before a spool had priorities, come before all levels, and with `ageing` they count as level 0.
+
+    Readers look for more urgent entries as they go: they list a queue again once they have worked for twenty times as
+    long as it takes to list it. A pass (`iter_available`) keeps to the order in which it found the queue, and what a
+    pool has fetched ahead (`prefetch`) is in hand already. Several readers of a queue keep out of each other's way, so
+    that some take what is not quite the first.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], int],
+        token: Callable[[], str],
+        *,
+        levels: int = LEVELS,
+        ageing: float | datetime.timedelta | None = None,
+    ) -> None:
+        """Make a generator that has made no name yet; the first two arguments are those of `TimeOrdered`."""
+        self._levels = whole(levels, "levels", least=1)
+        self._digits = len(str(self._levels - 1))
+        worth = seconds(ageing)
+        if worth in (0, math.inf):
+            message = f"ageing must be a duration above 0, or None for strict priorities, not {ageing!r}"
+            raise ValueError(message)
+        self._worth = None if worth is None else round(worth * 1_000_000_000)
+        self._times = TimeOrdered(clock, token)
+        self._token = token
+
+    def next(self, argument: int | None, attempt: int) -> str:  # noqa: ARG002  # the protocol's parameters
+        """Make a name that sorts after all of its level."""
+        level = self._level(argument)
+        made = self._times.later_than_the_last()
+        if self._worth is None:
+            return f"p{level:0{self._digits}}-{time_ordered_name(made, self._token())}"
+        return time_ordered_name(made + level * self._worth, f"p{level:0{self._digits}}-{self._token()}")
+
+    def _level(self, argument: int | None) -> int:
+        if argument is None:
+            return self._levels // 2
+        level = whole(argument, "a priority", least=0)
+        if level >= self._levels:
+            message = f"a priority is a whole number from 0, the most urgent, to {self._levels - 1}, not {level}"
+            raise ValueError(message)
+        return level

@@ -1,4 +1,4 @@
-"""How work that fails is tried again: `Retry` and its backoff, as values. Nothing here waits, or knows the time."""
+"""What callers decide, as values: how durable, how often to try again, what to keep. Nothing here waits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,22 @@ from typing import Final, Generic, Protocol, TypeAlias, TypeVar, final
 
 import msgspec
 
-from trio_multispool.model.durations import seconds, whole
+from trio_multispool.model.times import seconds, whole
+
+
+class Durability(enum.Enum):
+    """What an `Ok` promises: a spool has a level, and a call may ask for another.
+
+    In a spool of level `POWER`, a call with `durability=Durability.PROCESS` leaves out only its own last sync: power
+    loss may then undo *that* call, never an earlier one that was acknowledged, and never tear an entry.
+    """
+
+    POWER = "power"
+    """Survives power loss and crashes of the kernel: everything is synced before `Ok` is returned. The default."""
+
+    PROCESS = "process"
+    """Survives any crash of processes, `kill -9` included; nothing is synced, so power loss may undo it."""
+
 
 Q_co = TypeVar("Q_co", bound=enum.Enum, covariant=True)
 
@@ -152,3 +167,32 @@ def _worth_another(on: On, error: Exception) -> bool | float | datetime.timedelt
             return isinstance(error, on) or error.split(on)[1] is None
         return isinstance(error, on)
     return on(error)
+
+
+@final
+class Retention(msgspec.Struct, frozen=True, kw_only=True):
+    """What a queue is not to keep: for `spool.reader(queue, retention=…)` and `spool.expire`. Nothing by default.
+
+    - `max_age`: an entry goes whose metadata was written longer ago than this, in seconds or as a `timedelta`.
+    - `max_count`: of more entries than so many, those go that are the oldest, by the same time.
+
+    Only what is available goes: not what waits, what somebody has, or what is in quarantine.
+
+    Raises `ValueError` if neither is given, or one is negative, and `TypeError` for what is no duration or no number.
+
+    ```python
+    Retention(max_age=timedelta(days=30), max_count=100_000)
+    ```
+    """
+
+    max_age: float | datetime.timedelta | None = None
+    max_count: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check what was given."""
+        _ = seconds(self.max_age)
+        if self.max_count is not None:
+            _ = whole(self.max_count, "max_count", least=0)
+        if self.max_age is None and self.max_count is None:
+            message = "a retention says a max_age, or a max_count, or both"
+            raise ValueError(message)

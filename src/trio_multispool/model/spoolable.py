@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Generic, final
 
 from trio_multispool.model.codecs import data_codec, metadata_codec
 from trio_multispool.model.names import invalid_name
-from trio_multispool.model.types import TypeVar as TypeVarWithDefault
+from trio_multispool.model.types import A, D, M, Q
 
 if TYPE_CHECKING:
     from trio_multispool.model.codecs import DataCodec, MetadataCodec
     from trio_multispool.model.names import NameGenerator
-
-Q = TypeVar("Q", bound=enum.Enum)
-M = TypeVar("M")
-D = TypeVar("D")
-A = TypeVarWithDefault("A", default=None)
 
 
 @final

@@ -8,8 +8,10 @@ from typing import Final, Generic, Literal, TypeAlias, TypeVar, final
 
 import msgspec
 
-from trio_multispool.model.durations import seconds
-from trio_multispool.model.times import NotBefore  # of a struct's field
+from trio_multispool.model.times import (
+    NotBefore,  # of a struct's field
+    seconds,
+)
 
 Q_co = TypeVar("Q_co", bound=enum.Enum, covariant=True)
 M_co = TypeVar("M_co", covariant=True)

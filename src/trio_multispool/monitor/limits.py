@@ -9,7 +9,7 @@ from typing import Final, final
 
 import msgspec
 
-from trio_multispool.model.durations import seconds
+from trio_multispool.model.times import seconds
 
 TEN_MINUTES: Final = 600.0
 

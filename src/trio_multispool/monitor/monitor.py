@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import enum
 import logging
-from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Final, Generic, final
 
 import anyio
 
@@ -12,10 +11,10 @@ from trio_multispool.clock import wall_clock
 from trio_multispool.errors import CorruptMetadata
 from trio_multispool.events import Event, about
 from trio_multispool.model.codecs import Bytes
-from trio_multispool.model.durations import seconds, whole
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.spoolable import queue_names
-from trio_multispool.model.types import TypeVar as TypeVarWithDefault
+from trio_multispool.model.times import seconds, whole
+from trio_multispool.model.types import A, D, M, Q
 from trio_multispool.monitor.check import RESERVING
 from trio_multispool.monitor.examiner import Examiner, Past
 from trio_multispool.monitor.limits import Limits
@@ -35,10 +34,6 @@ if TYPE_CHECKING:
     from trio_multispool.spool.spool import Spool
     from trio_multispool.threads.transaction import BeforeCommit
 
-Q = TypeVar("Q", bound=enum.Enum)
-M = TypeVar("M")
-D = TypeVar("D")
-A = TypeVarWithDefault("A", default=None)
 
 _LOG: Final = logging.getLogger("trio_multispool")
 

@@ -11,15 +11,16 @@ import collections
 import contextlib
 import errno
 import threading
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, final
 
 import msgspec
 
 from trio_multispool.clock import random_below, stopwatch
 from trio_multispool.entries.checkout import LIMITED, CheckOuts, Claimed
 from trio_multispool.errors import SpoolError, StorageFailure
-from trio_multispool.model.generators import sorts_last
 from trio_multispool.model.lifecycle import Place, State
+from trio_multispool.model.names import sorts_last
+from trio_multispool.model.types import M
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.session.waiting import Due
 from trio_multispool.storage.protocol import NotDue
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from trio_multispool.session.session import Core
     from trio_multispool.threads.transaction import BeforeCommit
 
-M = TypeVar("M")
 
 TRIES_AT_A_TIME: Final = 100
 """After so many entries that could not be had, the hop ends: it cannot be cancelled, and the next one asks first."""

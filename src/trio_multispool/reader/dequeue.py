@@ -8,10 +8,9 @@ task of its own but rides on a look that is made anyway.
 from __future__ import annotations
 
 import contextlib
-import enum
 import functools
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, final
 
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
@@ -19,6 +18,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 from trio_multispool.entries.job import CheckedOutEntry, give_back
 from trio_multispool.instrumentation import Operation
 from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.types import D, M, Q
 from trio_multispool.reader.candidates import Given, Listing, NothingLeft, Question
 from trio_multispool.session.changes import Polling
 from trio_multispool.threads.nursery import whatever_is_cancelled
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from trio_multispool.session.session import Core
     from trio_multispool.threads.transaction import BeforeCommit
 
-Q = TypeVar("Q", bound=enum.Enum)
-M = TypeVar("M")
-D = TypeVar("D")
 
 _UNHEARD: Final = contextlib.nullcontext()
 

@@ -15,12 +15,12 @@ queue meets again: the entry is where it was.
 from __future__ import annotations
 
 import collections
-import enum
 import threading
-from typing import TYPE_CHECKING, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Generic, final
 
 from trio_multispool.clock import stopwatch
 from trio_multispool.errors import SpoolError
+from trio_multispool.model.types import D, M, Q
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from trio_multispool.entries.job import CheckedOutEntry
     from trio_multispool.reader.candidates import Given
     from trio_multispool.reader.dequeue import Intake
-
-Q = TypeVar("Q", bound=enum.Enum)
-M = TypeVar("M")
-D = TypeVar("D")
 
 
 @final

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import enum
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, Protocol, final
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from trio_multispool.entries.handlers import handle
 from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.types import D, M, Q
 from trio_multispool.reader.candidates import Given
 from trio_multispool.reader.next_job import Succession
 from trio_multispool.reader.prefetch import Supply
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from trio_multispool.errors import Trouble
     from trio_multispool.model.results import Result
     from trio_multispool.reader.dequeue import Intake
-
-Q = TypeVar("Q", bound=enum.Enum)
-M = TypeVar("M")
-D = TypeVar("D")
 
 
 @final

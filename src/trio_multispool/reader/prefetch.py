@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import enum
-from typing import TYPE_CHECKING, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Generic, final
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.types import D, M, Q
 from trio_multispool.reader.candidates import Given
 from trio_multispool.reader.next_job import Succession
 from trio_multispool.threads.nursery import whatever_is_cancelled
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
     from trio_multispool.errors import Trouble
     from trio_multispool.model.results import Result
     from trio_multispool.reader.dequeue import Intake
-
-Q = TypeVar("Q", bound=enum.Enum)
-M = TypeVar("M")
-D = TypeVar("D")
 
 
 class _Request(Generic[Q, M, D]):

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import enum
 import functools
 import math
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, final
 
 import anyio
 
 from trio_multispool.entries.handlers import Work
 from trio_multispool.errors import NotAdopted
-from trio_multispool.model.durations import seconds, whole
 from trio_multispool.model.policies import Retry
 from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.times import seconds, whole
+from trio_multispool.model.types import D, M, Q
 from trio_multispool.reader.dequeue import Intake
 from trio_multispool.reader.pool import Jobs, work_off
 from trio_multispool.threads.loop import Loop, running_loop
@@ -33,10 +33,6 @@ if TYPE_CHECKING:
     from trio_multispool.model.verdicts import Verdict
     from trio_multispool.reader.dequeue import Fetcher
     from trio_multispool.session.session import Core
-
-Q = TypeVar("Q", bound=enum.Enum)
-M = TypeVar("M")
-D = TypeVar("D")
 
 
 @final

@@ -12,9 +12,8 @@ know of its history.
 
 from __future__ import annotations
 
-import enum
 import logging
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, final
 
 from trio_multispool.clock import this_process
 from trio_multispool.entries.handlers import apply, called
@@ -34,9 +33,9 @@ from trio_multispool.model.attempts import (
     history_in,
     spent_before,
 )
-from trio_multispool.model.durations import seconds
 from trio_multispool.model.results import Err, Ok
-from trio_multispool.model.times import LATEST
+from trio_multispool.model.times import LATEST, seconds
+from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import GiveUp, Release, Remove, RetryLater, Save
 
 if TYPE_CHECKING:
@@ -50,9 +49,6 @@ if TYPE_CHECKING:
     from trio_multispool.model.verdicts import Verdict
     from trio_multispool.threads.transaction import BeforeCommit
 
-Q = TypeVar("Q", bound=enum.Enum)
-M = TypeVar("M")
-D = TypeVar("D")
 
 _LOG: Final = logging.getLogger("trio_multispool")
 

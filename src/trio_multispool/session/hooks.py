@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from trio_multispool.instrumentation import AttemptFailed, How, Instrumentation
+    from trio_multispool.model.types import T
     from trio_multispool.threads.transaction import Answer
 
-T = TypeVar("T")
 E = TypeVar("E")
 
 _LOG: Final = logging.getLogger("trio_multispool")

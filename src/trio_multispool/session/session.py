@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import enum
 import logging
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, cast
 
 import anyio
 
@@ -16,7 +15,7 @@ from trio_multispool.events import Event, about
 from trio_multispool.model.codecs import WholeFile
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.results import Ok
-from trio_multispool.model.types import TypeVar as TypeVarWithDefault
+from trio_multispool.model.types import A, D, M, Q, T
 from trio_multispool.session.changes import Activity
 from trio_multispool.session.hooks import Hooks
 from trio_multispool.session.waiting import Schedule
@@ -32,11 +31,6 @@ if TYPE_CHECKING:
     from trio_multispool.storage.protocol import Claim, Content, Enqueueing, Recovered, Reservation, Settlement, Storage
     from trio_multispool.threads.transaction import Answer, BeforeCommit
 
-Q = TypeVar("Q", bound=enum.Enum)
-M = TypeVar("M")
-D = TypeVar("D")
-A = TypeVarWithDefault("A", default=None)
-T = TypeVar("T")
 
 Settling: TypeAlias = "Callable[[BeforeCommit], Generator[Settlement[Any], None, None]]"
 """A transaction that settles a claim: it yields how, and is told there if that failed."""

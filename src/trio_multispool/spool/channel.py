@@ -7,13 +7,13 @@ has in hand, and how many sends are under way.
 from __future__ import annotations
 
 import contextlib
-import enum
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, final
 
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
-from trio_multispool.model.durations import whole
+from trio_multispool.model.times import whole
+from trio_multispool.model.types import D, M, Q
 from trio_multispool.spool.channel_ends import End, Shared
 from trio_multispool.spool.received import Received
 
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
     from trio_multispool.spool.channel_ends import ChannelStatistics
     from trio_multispool.spool.spool import Spool
-
-Q = TypeVar("Q", bound=enum.Enum)
-M = TypeVar("M")
-D = TypeVar("D")
 
 
 @final

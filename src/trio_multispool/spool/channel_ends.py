@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, final
 
 import anyio
 import msgspec
 from anyio import TypedAttributeSet, typed_attribute
+
+from trio_multispool.model.types import D, M
 
 if TYPE_CHECKING:
     import enum
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from trio_multispool.spool.received import Received
     from trio_multispool.spool.spool import Spool
 
-M = TypeVar("M")
-D = TypeVar("D")
 
 ROOM_INTERVAL: Final = 0.1
 """How long a sender that found the queue full waits before it looks again, in seconds."""

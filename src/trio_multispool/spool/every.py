@@ -12,31 +12,28 @@ not missed, whoever is killed before it. There is no other state to be lost, or 
 from __future__ import annotations
 
 import datetime
-import enum
 import inspect
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, final
 
 import anyio
 
 from trio_multispool.entries.reserved_names import ReservedName, Use
 from trio_multispool.errors import EntryBusy, NameTaken
-from trio_multispool.model.durations import seconds
 from trio_multispool.model.names import invalid_name
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.ticks import EPOCH, SHORTEST, Missed, Ticks
+from trio_multispool.model.times import seconds
+from trio_multispool.model.types import D, M, Q
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from trio_multispool.errors import EnqueueError, InvalidName
-    from trio_multispool.model.durability import Durability
+    from trio_multispool.model.policies import Durability
     from trio_multispool.model.results import Result
     from trio_multispool.spool.spool import Spool
     from trio_multispool.threads.transaction import BeforeCommit
 
-Q = TypeVar("Q", bound=enum.Enum)
-M = TypeVar("M")
-D = TypeVar("D")
 
 STANDING_BY: Final = 5.0
 """How often, at least, a process that does not make the entries looks whether it is to, in seconds."""

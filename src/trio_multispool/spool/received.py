@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, final
 
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
+
+from trio_multispool.model.types import D, M
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from trio_multispool.entries.datafile import DataFile
     from trio_multispool.entries.job import CheckedOutEntry
-
-M = TypeVar("M")
-D = TypeVar("D")
 
 
 @final

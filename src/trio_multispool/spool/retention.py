@@ -8,10 +8,9 @@ hook that raises keeps the entry, and one that is killed has its entry recovered
 from __future__ import annotations
 
 import bisect
-import enum
 import logging
 import math
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, final
 
 import anyio
 
@@ -20,9 +19,10 @@ from trio_multispool.entries.entry import Entry
 from trio_multispool.entries.handlers import handle
 from trio_multispool.errors import CorruptMetadata, UnreadableEntry
 from trio_multispool.events import Event, about
-from trio_multispool.model.durations import seconds
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.times import seconds
+from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import Release, Remove, Unavailable
 from trio_multispool.threads.nursery import whatever_is_cancelled
 
@@ -31,16 +31,13 @@ if TYPE_CHECKING:
 
     from trio_multispool.entries.datafile import DataFile
     from trio_multispool.entries.handlers import Handler
+    from trio_multispool.model.policies import Retention
     from trio_multispool.model.results import Result
-    from trio_multispool.model.retention import Retention
     from trio_multispool.model.verdicts import Verdict
     from trio_multispool.session.session import Core
     from trio_multispool.spool.spool import Spool
     from trio_multispool.storage.protocol import Storage
 
-Q = TypeVar("Q", bound=enum.Enum)
-M = TypeVar("M")
-D = TypeVar("D")
 
 _LOG: Final = logging.getLogger("trio_multispool")
 

@@ -21,12 +21,12 @@ from trio_multispool.entries.reserved_names import ReservedName, Use
 from trio_multispool.errors import CorruptMetadata, InvalidName, NameTaken, SpoolError
 from trio_multispool.events import Event, about
 from trio_multispool.instrumentation import Operation
-from trio_multispool.model.durability import Durability
 from trio_multispool.model.names import Reserve, invalid_name
+from trio_multispool.model.policies import Durability
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.spoolable import queue_names
 from trio_multispool.model.times import aware, due_at
-from trio_multispool.model.types import TypeVar as TypeVarWithDefault
+from trio_multispool.model.types import A, D, M, Q, TypeVarWithDefault
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.reader.reader import QueueReader
 from trio_multispool.session.session import Core
@@ -58,8 +58,8 @@ if TYPE_CHECKING:
     )
     from trio_multispool.instrumentation import Instrumentation
     from trio_multispool.model.names import NameGenerator
+    from trio_multispool.model.policies import Retention
     from trio_multispool.model.results import Result
-    from trio_multispool.model.retention import Retention
     from trio_multispool.model.spoolable import Spoolable
     from trio_multispool.model.times import NotBefore
     from trio_multispool.model.verdicts import Verdict
@@ -68,10 +68,6 @@ if TYPE_CHECKING:
     from trio_multispool.storage.protocol import Claim, Recovered
     from trio_multispool.threads.transaction import BeforeCommit
 
-Q = TypeVar("Q", bound=enum.Enum)
-M = TypeVar("M")
-D = TypeVar("D")
-A = TypeVarWithDefault("A", default=None)
 # The constructors need type variables of their own: those of the class are bound to the type that they are called on.
 Q2 = TypeVar("Q2", bound=enum.Enum)
 M2 = TypeVar("M2")

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, BinaryIO, Generic, Protocol, TypeAlias, TypeVa
 
 import msgspec
 
-from trio_multispool.model.durability import Durability
 from trio_multispool.model.lifecycle import Place
 from trio_multispool.model.notes import Progress
+from trio_multispool.model.policies import Durability
+from trio_multispool.model.types import T
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from trio_multispool.storage.findings import Finding, Foreign, Judge, Temporary, Traces, Wanted
     from trio_multispool.storage.stats import Stat
 
-T = TypeVar("T")
 C = TypeVar("C", bound="Claim")
 R = TypeVar("R", bound="Reservation")
 

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
+from trio_multispool.model.types import T
 from trio_multispool.threads.transaction import Hop, Transaction, Withdrawn, keep_interrupts_out_of
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from trio_multispool.threads.transaction import Answer, BeforeCommit
 
 S = TypeVar("S")
-T = TypeVar("T")
 
 LARGEST_BATCH: Final = 64
 """How many transactions share a hop at most: all of them wait for the last."""

@@ -21,11 +21,12 @@ cancellation go on its way.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from trio_multispool.model.results import Err
+from trio_multispool.model.types import T
 from trio_multispool.threads.transaction import Hop, Withdrawn
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from trio_multispool.threads.transaction import Answer, BeforeCommit
 
-T = TypeVar("T")
 
 DEFAULT_THREADS: Final = 40
 """How many operations of one spool run at a time unless the caller gives a limiter; Trio's and AnyIO's default too."""

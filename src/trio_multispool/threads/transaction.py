@@ -7,20 +7,20 @@ import functools
 import math
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
 import anyio
 import anyio.to_thread
 
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.types import T
 from trio_multispool.threads import pool
 from trio_multispool.threads.loop import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-T = TypeVar("T")
 
 Answer: TypeAlias = Ok[T] | Err[Any]
 """A `Result` whose errors are those that the work can raise; each public operation names them in its annotation."""

@@ -13,8 +13,8 @@ from trio_multispool.cli.running import Ending, run
 from trio_multispool.cli.selecting import DryRun
 from trio_multispool.clock import wall_clock
 from trio_multispool.entries.datafile import DataFile
+from trio_multispool.model.policies import Retention
 from trio_multispool.model.results import Err
-from trio_multispool.model.retention import Retention
 from trio_multispool.model.verdicts import Release, Remove
 from trio_multispool.spool.retention import not_to_be_kept
 

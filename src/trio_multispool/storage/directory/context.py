@@ -16,7 +16,7 @@ from trio_multispool.storage.directory.syncs.plan import Syncs
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from trio_multispool.model.durability import Durability
+    from trio_multispool.model.policies import Durability
     from trio_multispool.storage.directory.disk.layout import Layout
 
 _LOG: Final = logging.getLogger("trio_multispool.storage")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import stat
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from trio_multispool.errors import DataNotFound, NotARegularFile, OwnershipLost
 from trio_multispool.model.lifecycle import State
@@ -20,12 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import BinaryIO
 
-    from trio_multispool.model.durability import Durability
+    from trio_multispool.model.policies import Durability
+    from trio_multispool.model.types import T
     from trio_multispool.storage.directory.claims import DirectoryClaim
     from trio_multispool.storage.directory.context import Context
     from trio_multispool.storage.protocol import Content
-
-T = TypeVar("T")
 
 
 def as_stat(found: os.stat_result, path: str) -> Stat:

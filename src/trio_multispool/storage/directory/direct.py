@@ -25,7 +25,7 @@ from trio_multispool.storage.directory.temporaries import unsafe_temporary
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from trio_multispool.model.durability import Durability
+    from trio_multispool.model.policies import Durability
     from trio_multispool.storage.directory.context import Context
     from trio_multispool.storage.directory.syncs.plan import SyncPlan
 

@@ -23,7 +23,7 @@ from trio_multispool.storage.directory.recovery import collect_if_nowhere, drop_
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from trio_multispool.model.durability import Durability
+    from trio_multispool.model.policies import Durability
     from trio_multispool.storage.directory.context import Context
     from trio_multispool.storage.directory.syncs.plan import SyncPlan
 

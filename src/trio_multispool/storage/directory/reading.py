@@ -6,7 +6,7 @@ directory changes, and no other reader is woken. To others the entry is busy for
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory.data import as_stat, read_data
@@ -19,10 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import BinaryIO
 
+    from trio_multispool.model.types import T
     from trio_multispool.storage.directory.context import Context
     from trio_multispool.storage.stats import Stat
-
-T = TypeVar("T")
 
 
 def read_entry(context: Context, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
     from contextlib import AbstractContextManager
 
-    from trio_multispool.model.durability import Durability
+    from trio_multispool.model.policies import Durability
     from trio_multispool.storage.directory.context import Context
     from trio_multispool.storage.directory.disk.files import OpenFile
     from trio_multispool.storage.directory.disk.locks import Lock

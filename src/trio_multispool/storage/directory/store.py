@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import EntryNotFound, OutOfSpace, ReadOnlySpool, TooManyOpenFiles
 from trio_multispool.events import Event, about
-from trio_multispool.model.durability import Durability
 from trio_multispool.model.lifecycle import Place, State
+from trio_multispool.model.policies import Durability
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import (
     data,
@@ -45,13 +45,12 @@ if TYPE_CHECKING:
     import msgspec
 
     from trio_multispool.errors import SpoolError
+    from trio_multispool.model.types import T
     from trio_multispool.storage.directory.claims import DirectoryClaim, DirectoryReservation
     from trio_multispool.storage.directory.disk.layout import Layout
     from trio_multispool.storage.findings import Finding, Foreign, Judge, Temporary, Traces, Wanted
     from trio_multispool.storage.protocol import Arrivals, Content, Item, Recovered, Settlement
     from trio_multispool.storage.stats import Stat
-
-T = TypeVar("T")
 
 
 class DirectoryStorage:

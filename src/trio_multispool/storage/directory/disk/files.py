@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import stat
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from trio_multispool.errors import NotARegularFile, SpoolError
 from trio_multispool.storage.directory.disk.layout import NEW_FILE, READ_FILE
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from trio_multispool.model.types import T
     from trio_multispool.storage.directory.disk.layout import Layout
     from trio_multispool.storage.directory.disk.syscalls import SystemCalls
     from trio_multispool.storage.protocol import Content
 
-T = TypeVar("T")
 
 CHUNK = 256 * 1024
 """How much is read or written at a time, in bytes: enough that the calls' cost disappears beside the copying."""

@@ -27,7 +27,7 @@ import errno
 import os
 import posixpath
 import threading
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import invalid_name
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from types import TracebackType
 
+    from trio_multispool.model.types import T
     from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
-T = TypeVar("T")
 
 FORMAT_FILE: Final = ".spool.json"
 REGISTRY: Final = ".registry"

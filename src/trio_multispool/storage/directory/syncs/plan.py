@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, final
 import msgspec
 
 from trio_multispool.errors import DurabilityUnknown, SyncsRefused
-from trio_multispool.model.durability import Durability
+from trio_multispool.model.policies import Durability
 from trio_multispool.storage.directory.disk.files import OpenFile, opened
 from trio_multispool.storage.directory.disk.layout import DATA, directory_of
 from trio_multispool.storage.directory.syncs.queue import SyncQueue
