@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Sized
     from contextlib import AbstractContextManager
 
-    from trio_multispool.entries.naming import Naming
+    from trio_multispool.entries.reserved_names import Naming
     from trio_multispool.session.hooks import Hooks
     from trio_multispool.session.session import Core
     from trio_multispool.storage.protocol import Reservation

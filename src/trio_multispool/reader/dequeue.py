@@ -21,7 +21,7 @@ from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.reader.candidates import Given, Listing, NothingLeft, Question
 from trio_multispool.session.changes import Polling
-from trio_multispool.threads.nursery import whatever_is_cancelled
+from trio_multispool.threads.loop import whatever_is_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable

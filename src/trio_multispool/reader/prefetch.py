@@ -22,7 +22,7 @@ from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.reader.candidates import Given
 from trio_multispool.reader.next_job import Succession
-from trio_multispool.threads.nursery import whatever_is_cancelled
+from trio_multispool.threads.loop import whatever_is_cancelled
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -18,8 +18,7 @@ from trio_multispool.model.times import seconds, whole
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.reader.dequeue import Intake
 from trio_multispool.reader.pool import Jobs, work_off
-from trio_multispool.threads.loop import Loop, running_loop
-from trio_multispool.threads.nursery import background
+from trio_multispool.threads.loop import Loop, background, running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator

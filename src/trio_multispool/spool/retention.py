@@ -24,7 +24,7 @@ from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.times import seconds
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import Release, Remove, Unavailable
-from trio_multispool.threads.nursery import whatever_is_cancelled
+from trio_multispool.threads.loop import whatever_is_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

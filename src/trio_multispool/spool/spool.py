@@ -16,8 +16,7 @@ from trio_multispool.entries.entry import Entry
 from trio_multispool.entries.handlers import handle
 from trio_multispool.entries.job import CheckedOutEntry
 from trio_multispool.entries.key_limits import Limiter
-from trio_multispool.entries.naming import Naming
-from trio_multispool.entries.reserved_names import ReservedName, Use
+from trio_multispool.entries.reserved_names import Naming, ReservedName, Use
 from trio_multispool.errors import CorruptMetadata, InvalidName, NameTaken, SpoolError
 from trio_multispool.events import Event, about
 from trio_multispool.instrumentation import Operation

@@ -1,4 +1,4 @@
-"""Calling into the event loop from anywhere: another thread, a signal handler, or the loop itself."""
+"""The event loop: wake it from a thread, run background tasks of a block, finish whatever is cancelled."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ import contextlib
 import contextvars
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+import anyio
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable
+
+    from anyio.abc import TaskGroup
 
 
 class Loop(msgspec.Struct, frozen=True):
@@ -45,3 +52,54 @@ def running_loop() -> Loop:
             _ = loop.call_soon_threadsafe(function, context=context)
 
     return Loop(call_on_asyncio, loop.time)
+
+
+@contextlib.asynccontextmanager
+async def background() -> AsyncGenerator[TaskGroup]:
+    """Run tasks in the background of the block; it ends when they have ended, so it has to see to that.
+
+    What the block raises leaves as the same object. If a task fails, the block is cancelled, and what the task raised
+    is raised: bare if it is alone, and several in an `ExceptionGroup`.
+    """
+    raised: BaseException | None = None
+    try:
+        try:
+            async with anyio.create_task_group() as tasks:
+                try:
+                    yield tasks
+                except BaseException as error:  # noqa: BLE001  # raised again below, outside the group
+                    raised = error
+        except BaseExceptionGroup as failures:  # raised again below, or the block's own error is
+            if raised is None or isinstance(raised, anyio.get_cancelled_exc_class()):
+                if len(failures.exceptions) == 1:
+                    raise failures.exceptions[0] from None
+                raise
+            raised.add_note(f"in the background: {failures!r}")
+        except anyio.get_cancelled_exc_class():
+            if raised is None:
+                raise
+        if raised is not None:
+            raise raised
+    finally:
+        del raised
+
+
+async def whatever_is_cancelled(wait: Callable[[], Awaitable[object]]) -> None:
+    """Wait for what is sure to come soon, and only then raise a cancellation that came meanwhile.
+
+    Only asyncio's own can come: a shield keeps the others off.
+    """
+    cancellation: BaseException | None = None
+    try:
+        with anyio.CancelScope(shield=True):
+            while True:
+                try:
+                    _ = await wait()
+                except anyio.get_cancelled_exc_class() as cancelled:
+                    cancellation = cancellation or cancelled
+                else:
+                    break
+        if cancellation is not None:
+            raise cancellation
+    finally:
+        del cancellation

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from trio_multispool.threads.nursery import background
+from trio_multispool.threads.loop import background
 
 pytestmark = pytest.mark.anyio
 
