@@ -137,7 +137,10 @@ async def use() -> None:
     envelope = Envelope("anne@example.org")
     match await spool.enqueue(Mail.SEND, envelope, b"Hello"):
         case Ok(enqueued):
-            assert_type(enqueued, Entry[Mail, Envelope, bytes])
+            assert_type(enqueued, Entry[Mail, Envelope, bytes, Spool[Mail, Envelope, bytes]])
+            plain: Entry[Mail, Envelope, bytes] = enqueued
+            assert_type(plain.spool, object)
+            assert_type(enqueued.spool, Spool[Mail, Envelope, bytes])
         case Err(OutOfSpace()):
             return
         case Err(NameTaken(name)):
@@ -184,7 +187,7 @@ async def use() -> None:
     assert_type((await spool.expire(Mail.FAILED, kept, before_expiry=archive)).unwrap(), list[str])
     use_once = Use("key", remember=60)
     maybe = (await spool.enqueue_if_absent(Mail.SEND, envelope, b"", name=use_once)).unwrap()
-    assert_type(maybe, Entry[Mail, Envelope, bytes] | None)
+    assert_type(maybe, Entry[Mail, Envelope, bytes, Spool[Mail, Envelope, bytes]] | None)
     _ = await every(spool, Mail.SEND, 60, lambda tick: (Envelope(str(tick)), b""), name="minutely", missed=Missed.ALL)
     _ = await every(spool, Mail.SEND, 60, make, name="minutely")
 

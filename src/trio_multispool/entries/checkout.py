@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, final
 
 import msgspec
 
+from trio_multispool.entries.job import CheckedOutEntry
 from trio_multispool.entries.key_limits import UNLIMITED, Turn
 from trio_multispool.errors import (
     CorruptMetadata,
@@ -16,8 +18,10 @@ from trio_multispool.errors import (
     UnreadableEntry,
 )
 from trio_multispool.events import Event, about
+from trio_multispool.instrumentation import Operation
 from trio_multispool.model.lifecycle import State
-from trio_multispool.model.types import M
+from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.protocol import Claim, NotDue
 
@@ -25,7 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trio_multispool.entries.key_limits import Limiter
+    from trio_multispool.errors import TryCheckoutError
+    from trio_multispool.model.results import Result
     from trio_multispool.session.session import Core
+    from trio_multispool.threads.transaction import BeforeCommit
 
 
 _LOG: Final = logging.getLogger("trio_multispool")
@@ -124,3 +131,37 @@ class CheckOuts(Generic[M]):
             if found.state is not State.QUARANTINED:  # it could not be set aside, as the log says
                 self._left_alone.add(name)
             return None
+
+
+async def check_out(
+    core: Core[Q, M, D, Any], queue: Q, name: str, *, early: bool = False
+) -> Result[CheckedOutEntry[Q, M, D] | Unavailable, TryCheckoutError]:
+    """Check out one entry by its name; `Entry.try_checkout` says what that means."""
+    hooks = core.hooks
+    began = 0.0 if hooks is None else hooks.now()
+
+    def work(before_commit: BeforeCommit) -> Claimed[M] | Unavailable:
+        claim = core.storage.claim(queue.value, name, before_commit=before_commit)
+        if early and claim is Unavailable.GONE:
+            due = core.storage.claim_waiting(queue.value, name, due_by=math.inf, before_commit=before_commit)
+            claim = claim if isinstance(due, NotDue) else due
+        if isinstance(claim, Unavailable):
+            return claim
+        return Claimed(claim, core.decode_or_set_aside(claim), core.carried(claim))
+
+    def undo(checked_out: Claimed[M] | Unavailable) -> None:
+        if not isinstance(checked_out, Unavailable):
+            core.release_or_let_go(checked_out.claim)
+
+    answer = await core.run(f"check-out of entry {name}", work, undo=undo)
+    if isinstance(answer, Err):
+        if hooks is not None:
+            hooks.failed(Operation.CHECK_OUT, queue.value, name, answer.error, began)
+        return answer
+    claimed = answer.value
+    if isinstance(claimed, Unavailable):
+        return Ok(claimed)
+    job = CheckedOutEntry(core, queue, claimed.claim, claimed.metadata, carried=claimed.carried)
+    if hooks is not None:
+        job._tell_checked_out(began)  # noqa: SLF001  # one thing in several files
+    return Ok(job)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Generic, final
 
-from trio_multispool.entries.checkout import Claimed
+from trio_multispool.entries.checkout import check_out
 from trio_multispool.entries.datafile import DataFile
-from trio_multispool.entries.job import CheckedOutEntry
 from trio_multispool.errors import EntryBusy, EntryNotFound
 from trio_multispool.instrumentation import Operation
 from trio_multispool.model.results import Err, Ok
-from trio_multispool.model.types import D, M, Q
+from trio_multispool.model.types import D, M, Q, TypeVarWithDefault
 from trio_multispool.model.verdicts import Unavailable
-from trio_multispool.storage.protocol import NotDue
 
 if TYPE_CHECKING:
+    from trio_multispool.entries.job import CheckedOutEntry
     from trio_multispool.errors import (
         CheckoutError,
         CorruptMetadata,
@@ -26,23 +24,26 @@ if TYPE_CHECKING:
     )
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.results import Result
-    from trio_multispool.spool.spool import Spool
+    from trio_multispool.session.session import Core
     from trio_multispool.storage.stats import Stat
     from trio_multispool.threads.transaction import BeforeCommit
 
+S_co = TypeVarWithDefault("S_co", covariant=True, default=object)
+"""The spool, as `entry.spool` returns it: a type that this room does not know."""
+
 
 @final
-class Entry(Generic[Q, M, D]):
+class Entry(Generic[Q, M, D, S_co]):
     """A name in a queue of a spool. Having one says nothing about there being such an entry: that changes at any time.
 
     Not made by users: `spool.entry`, `spool.entries` and `spool.enqueue` give it. Two are equal when they are the same
     name in the same queue of the same spool.
     """
 
-    def __init__(self, spool: Spool[Q, M, D, Any], queue: Q, name: str) -> None:
+    def __init__(self, spool: S_co, core: Core[Q, M, D, Any], queue: Q, name: str) -> None:
         """Refer to a name that has been checked."""
         self._spool = spool
-        self._core = spool._core  # noqa: SLF001  # one thing in several files
+        self._core = core
         self._queue = queue
         self._name = name
 
@@ -64,7 +65,7 @@ class Entry(Generic[Q, M, D]):
         return (self._core.path, self._queue, self._name)
 
     @property
-    def spool(self) -> Spool[Q, M, D, Any]:
+    def spool(self) -> S_co:
         """The spool."""
         return self._spool
 
@@ -149,34 +150,7 @@ class Entry(Generic[Q, M, D]):
                     (await job.remove()).unwrap()
         ```
         """
-        core, queue, hooks = self._core, self._queue, self._core.hooks
-        began = 0.0 if hooks is None else hooks.now()
-
-        def work(before_commit: BeforeCommit) -> Claimed[M] | Unavailable:
-            claim = core.storage.claim(queue.value, self._name, before_commit=before_commit)
-            if early and claim is Unavailable.GONE:
-                due = core.storage.claim_waiting(queue.value, self._name, due_by=math.inf, before_commit=before_commit)
-                claim = claim if isinstance(due, NotDue) else due
-            if isinstance(claim, Unavailable):
-                return claim
-            return Claimed(claim, core.decode_or_set_aside(claim), core.carried(claim))
-
-        def undo(checked_out: Claimed[M] | Unavailable) -> None:
-            if not isinstance(checked_out, Unavailable):
-                core.release_or_let_go(checked_out.claim)
-
-        answer = await core.run(f"check-out of entry {self._name}", work, undo=undo)
-        if isinstance(answer, Err):
-            if hooks is not None:
-                hooks.failed(Operation.CHECK_OUT, queue.value, self._name, answer.error, began)
-            return answer
-        claimed = answer.value
-        if isinstance(claimed, Unavailable):
-            return Ok(claimed)
-        job = CheckedOutEntry(core, queue, claimed.claim, claimed.metadata, carried=claimed.carried)
-        if hooks is not None:
-            job._tell_checked_out(began)  # noqa: SLF001  # one thing in several files
-        return Ok(job)
+        return await check_out(self._core, self._queue, self._name, early=early)
 
 
 @final

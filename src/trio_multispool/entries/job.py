@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.results import Result
     from trio_multispool.model.times import NotBefore
-    from trio_multispool.reader.next_job import Succession
     from trio_multispool.session.session import Core
     from trio_multispool.storage.protocol import Claim, Notes, Settlement
     from trio_multispool.threads.transaction import Answer, BeforeCommit
@@ -97,7 +96,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
         self._turn = turn
         self._turn_ended = False
         self._around: AbstractContextManager[object] | None = None
-        self._succession: Succession[Q, M, D] | None = None
+        self._prepare_next: Callable[[], Callable[[], None] | None] | None = None
         self._notes_when_saved: Notes | None = None
         self._notes_when_returned: Notes | None = None
         self.metadata: M = metadata
@@ -256,7 +255,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
         settlement: Callable[[BeforeCommit], Settlement[Claim]],
         destination: str | None,
     ) -> Answer[None]:
-        claim_next = None if self._succession is None else self._succession.prepare()
+        claim_next = None if self._prepare_next is None else self._prepare_next()
 
         def once(before_commit: BeforeCommit) -> Generator[Settlement[Claim]]:
             with self._mutex:  # another task may be writing the job's data in another thread
@@ -278,9 +277,9 @@ class CheckedOutEntry(Generic[Q, M, D]):
         self._tell_if_failed(operation, answer, began)
         return answer
 
-    def _succeed_with(self, succession: Succession[Q, M, D]) -> None:  # pyright: ignore[reportUnusedFunction]  # `iteration` does
-        """Have the hop that settles this check out the next one."""
-        self._succession = succession
+    def _claim_next_with(self, prepare: Callable[[], Callable[[], None] | None]) -> None:  # pyright: ignore[reportUnusedFunction]  # `reader.pool` does
+        """Have the thread that settles this call what `prepare` returns then, when it is settled."""
+        self._prepare_next = prepare
 
     def _retried(self, attempt: int, history: bytes | None) -> None:  # pyright: ignore[reportUnusedFunction]  # `retrying` does
         """Have a return strike out an attempt that is begun, leaving the history before, and a save the history."""
@@ -394,7 +393,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
 
     async def _leave(self, exception: BaseException | None) -> None:
         if self.settled or self._let_go:
-            if self._succession is None:  # else settling it was a checkpoint a moment ago
+            if self._prepare_next is None:  # else settling it was a checkpoint a moment ago
                 await cancel_shielded_checkpoint()
             return
         failure = self._failure

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from trio_multispool.entries.key_limits import Limiter
     from trio_multispool.errors import SpoolError, Trouble
     from trio_multispool.model.results import Result
-    from trio_multispool.reader.next_job import Succession
     from trio_multispool.session.session import Core
     from trio_multispool.threads.transaction import BeforeCommit
 
@@ -45,6 +44,14 @@ RECOVERY_INTERVAL: Final = 1.0
 
 SHORTEST_WAIT: Final = 0.001
 """The least wait for an entry to be due, in seconds: clocks do not agree to the last digit."""
+
+
+class Closing(Protocol):
+    """What an iteration has checked out and not begun."""
+
+    async def close(self) -> None:
+        """Return it, whatever is cancelled. Idempotent."""
+        ...
 
 
 class Fetcher(Protocol):
@@ -82,7 +89,7 @@ class Intake(Generic[Q, M, D]):
         self._unreturned: list[SpoolError] = []
         self._passes: list[weakref.ref[Given]] = []
         self._fetchers: weakref.WeakSet[Fetcher] = weakref.WeakSet()
-        self._successions: weakref.WeakSet[Succession[Q, M, D]] = weakref.WeakSet()
+        self._closing: weakref.WeakSet[Closing] = weakref.WeakSet()
         self._recovered_at = float("-inf")
         self._tasks: TaskGroup | None = None
         self._takes: set[anyio.CancelScope] = set()
@@ -129,9 +136,9 @@ class Intake(Generic[Q, M, D]):
         self._fetchers.add(fetcher)
         _ = self._tasks.start_soon(fetcher.fetch)
 
-    def begin_succession(self, succession: Succession[Q, M, D]) -> None:
-        """Return what an iteration's settlements have checked out when the block is left, if it has not done so."""
-        self._successions.add(succession)
+    def close_at_the_end(self, closing: Closing) -> None:
+        """Close what holds check-outs when the block is left, if it has not been closed by then."""
+        self._closing.add(closing)
 
     def most_at_a_time(self) -> int:
         """Return how many entries may be taken in one go."""
@@ -322,8 +329,8 @@ class Intake(Generic[Q, M, D]):
         cancelled: BaseException | None = None
         try:
             fetchers = [fetcher.close for fetcher in list(self._fetchers)]
-            successions = [succession.close for succession in list(self._successions)]
-            for closing in (*fetchers, *successions, self._end_takes, self._return_all):
+            held = [holder.close for holder in list(self._closing)]
+            for closing in (*fetchers, *held, self._end_takes, self._return_all):
                 try:
                     await closing()
                 except anyio.get_cancelled_exc_class() as error:  # asyncio's own: the rest is closed all the same

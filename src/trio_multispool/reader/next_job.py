@@ -43,7 +43,7 @@ class Succession(Generic[Q, M, D]):
         self._claimed: collections.deque[tuple[Claimed[M], float]] = collections.deque()
         self._ended = False
         self._bug: BaseException | None = None
-        intake.begin_succession(self)
+        intake.close_at_the_end(self)
 
     def __bool__(self) -> bool:
         """Tell whether there is anything to come for."""

@@ -138,7 +138,7 @@ async def _work_off(source: _Source[Q, M, D], work: Work[Q, M, D]) -> Result[Non
             return Ok(None)
         job = answer.value
         if source.succession is not None:
-            job._succeed_with(source.succession)  # noqa: SLF001  # one thing in several files
+            job._claim_next_with(source.succession.prepare)  # noqa: SLF001  # one thing in several files
         handled: Result[Any, Any]
         if work.retry is not None:
             handled = await attempt(job, work, work.retry, on_failure=source.end)

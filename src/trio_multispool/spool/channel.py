@@ -18,11 +18,14 @@ from trio_multispool.spool.channel_ends import End, Shared
 from trio_multispool.spool.received import Received
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
+    from trio_multispool.errors import SpoolError
+    from trio_multispool.model.results import Result
+    from trio_multispool.reader.reader import QueueReader
+    from trio_multispool.session.session import Core
     from trio_multispool.spool.channel_ends import ChannelStatistics
-    from trio_multispool.spool.spool import Spool
 
 
 @final
@@ -77,7 +80,7 @@ class SendChannel(ObjectSendStream[tuple[M, D]], Generic[M, D]):
         shared = self._shared
         with self._end.in_use():
             async with shared.room():
-                _ = (await shared.spool.enqueue(shared.queue, metadata, data)).unwrap()
+                _ = (await shared.enqueue(metadata, data)).unwrap()
 
     def clone(self) -> SendChannel[M, D]:
         """Return another send end of the same channel, which is closed for itself.
@@ -205,18 +208,22 @@ class ReceiveChannel(ObjectReceiveStream[Received[M, D]], Generic[M, D]):
 
 
 def open_channel(
-    spool: Spool[Q, M, D, Any], queue: Q, max_entries: int | None
+    core: Core[Q, M, D, Any],
+    queue: Q,
+    reader: QueueReader[Q, M, D],
+    enqueue: Callable[[M, D], Awaitable[Result[object, SpoolError]]],
+    max_entries: int | None,
 ) -> AbstractAsyncContextManager[tuple[SendChannel[M, D], ReceiveChannel[M, D]]]:
     """Make a channel over a queue, which is open for the length of a block."""
-    return _open(spool, queue, None if max_entries is None else whole(max_entries, "max_entries", least=1))
+    most = None if max_entries is None else whole(max_entries, "max_entries", least=1)
+    return _open(Shared(core, queue, reader, enqueue, most), reader)
 
 
 @contextlib.asynccontextmanager
 async def _open(
-    spool: Spool[Q, M, D, Any], queue: Q, max_entries: int | None
+    shared: Shared[M, D], reader: QueueReader[Any, M, D]
 ) -> AsyncGenerator[tuple[SendChannel[M, D], ReceiveChannel[M, D]]]:
-    async with spool.reader(queue) as reader:
-        shared = Shared(spool, queue, reader, max_entries)
+    async with reader:
         try:
             yield SendChannel(shared), ReceiveChannel(shared)
         finally:

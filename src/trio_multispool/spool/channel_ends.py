@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, final
 
 import anyio
@@ -13,13 +14,15 @@ from trio_multispool.model.types import D, M
 
 if TYPE_CHECKING:
     import enum
-    from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-    from pathlib import Path
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 
     from trio_multispool.entries.job import CheckedOutEntry
+    from trio_multispool.errors import SpoolError
+    from trio_multispool.model.results import Result
     from trio_multispool.reader.reader import QueueReader
+    from trio_multispool.session.session import Core
     from trio_multispool.spool.received import Received
-    from trio_multispool.spool.spool import Spool
+    from trio_multispool.threads.transaction import BeforeCommit
 
 
 ROOM_INTERVAL: Final = 0.1
@@ -56,10 +59,17 @@ class Shared(Generic[M, D]):
     """What the ends of one channel share."""
 
     def __init__(
-        self, spool: Spool[Any, M, D, Any], queue: enum.Enum, reader: QueueReader[Any, M, D], max_entries: int | None
+        self,
+        core: Core[Any, M, D, Any],
+        queue: enum.Enum,
+        reader: QueueReader[Any, M, D],
+        enqueue: Callable[[M, D], Awaitable[Result[object, SpoolError]]],
+        max_entries: int | None,
     ) -> None:
-        self.spool: Spool[Any, M, D, Any] = spool
+        self._core = core
+        self.path: Path = Path(core.path)
         self.queue: enum.Enum = queue
+        self.enqueue: Callable[[M, D], Awaitable[Result[object, SpoolError]]] = enqueue
         self.reader: QueueReader[Any, M, D] = reader
         self.max_entries: int | None = max_entries
         self.senders: dict[End, None] = {}
@@ -75,7 +85,7 @@ class Shared(Generic[M, D]):
 
     def attributes(self) -> Mapping[Any, Callable[[], Any]]:
         """Return what both ends tell about themselves."""
-        return {ChannelAttribute.path: lambda: self.spool.path, ChannelAttribute.queue: lambda: self.queue}
+        return {ChannelAttribute.path: lambda: self.path, ChannelAttribute.queue: lambda: self.queue}
 
     def statistics(self) -> ChannelStatistics:
         """Count."""
@@ -100,7 +110,7 @@ class Shared(Generic[M, D]):
         async with self.looking:
             while True:
                 taken, under_way = self.taken, self.under_way
-                depth = len((await self.spool.entries(self.queue)).unwrap())
+                depth = len((await self._core.run("listing", self._names)).unwrap())
                 if depth + under_way < self.max_entries:
                     break
                 with anyio.move_on_after(ROOM_INTERVAL):
@@ -110,6 +120,9 @@ class Shared(Generic[M, D]):
             yield
         finally:
             self.under_way -= 1
+
+    def _names(self, _before_commit: BeforeCommit) -> Sequence[str]:
+        return self._core.storage.names(self.queue.value)
 
     def took_one(self) -> None:
         """Tell who waits for room in this process; others find it when they look again."""
@@ -121,7 +134,7 @@ class End:
     """One end: whether it is open, the tasks that are using it, and what it has in hand."""
 
     def __init__(self, shared: Shared[Any, Any], siblings: dict[End, None], kind: str) -> None:
-        self._told = f"{kind} of queue {shared.queue.value!r} of {shared.spool.path}"
+        self._told = f"{kind} of queue {shared.queue.value!r} of {shared.path}"
         self._siblings = siblings
         self._scopes: set[anyio.CancelScope] = set()
         self.closed: bool = False

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, final
 import anyio
 
 from trio_multispool.clock import stopwatch
-from trio_multispool.entries.entry import Entry
+from trio_multispool.entries.checkout import check_out
 from trio_multispool.entries.handlers import handle
 from trio_multispool.errors import CorruptMetadata, UnreadableEntry
 from trio_multispool.events import Event, about
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from trio_multispool.model.results import Result
     from trio_multispool.model.verdicts import Verdict
     from trio_multispool.session.session import Core
-    from trio_multispool.spool.spool import Spool
     from trio_multispool.storage.protocol import Storage
 
 
@@ -72,11 +71,10 @@ class Expiry(Generic[Q, M, D]):
     """One application of a retention to a queue."""
 
     def __init__(
-        self, spool: Spool[Q, M, D, Any], queue: Q, retention: Retention, before: Handler[M, D, Q] | None
+        self, core: Core[Q, M, D, Any], queue: Q, retention: Retention, before: Handler[M, D, Q] | None
     ) -> None:
         """Begin with nothing found."""
-        self._spool = spool
-        self._core = spool._core  # noqa: SLF001  # one thing in several files
+        self._core = core
         self._queue = queue
         self._retention = retention
         self._before = before
@@ -112,7 +110,7 @@ class Expiry(Generic[Q, M, D]):
                 return
 
     async def _expire(self, name: str, written_at: float) -> Result[None, Any]:
-        taken = await Entry(self._spool, self._queue, name).try_checkout()
+        taken = await check_out(self._core, self._queue, name)
         if isinstance(taken, Err):  # one that cannot be read is left to its readers, and one not decoded is set aside
             return Ok(None) if isinstance(taken.error, (UnreadableEntry, CorruptMetadata)) else taken
         job = taken.value

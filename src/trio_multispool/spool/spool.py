@@ -299,7 +299,7 @@ class Spool(Generic[Q, M, D, A]):
 
     # Entries
 
-    def entry(self, queue: Q, name: str) -> Result[Entry[Q, M, D], InvalidName]:
+    def entry(self, queue: Q, name: str) -> Result[Entry[Q, M, D, Spool[Q, M, D, A]], InvalidName]:
         """Refer to an entry by queue and name. Nothing is looked at but the name.
 
         `Err(InvalidName)`: no entry can have that name. Raises `TypeError` if `queue` is none of the spool's.
@@ -310,9 +310,12 @@ class Spool(Generic[Q, M, D, A]):
         """
         _ = self._core.check_queue(queue)
         fault = invalid_name(name)
-        return Ok(Entry(self, queue, name)) if fault is None else Err(fault)
+        return Ok(self._entry(queue, name)) if fault is None else Err(fault)
 
-    async def entries(self, queue: Q) -> Result[list[Entry[Q, M, D]], Trouble]:
+    def _entry(self, queue: Q, name: str) -> Entry[Q, M, D, Spool[Q, M, D, A]]:
+        return Entry(self, self._core, queue, name)
+
+    async def entries(self, queue: Q) -> Result[list[Entry[Q, M, D, Spool[Q, M, D, A]]], Trouble]:
         """List what is available in a queue, sorted by name, which with generated names is by age.
 
         A hint: entries come and go while the list is made and after. What has no valid name, or is no regular file,
@@ -327,9 +330,11 @@ class Spool(Generic[Q, M, D, A]):
         """
         name = self._core.check_queue(queue)
         answer = await self._core.run("listing", lambda _before_commit: self._core.storage.names(name))
-        return Ok([Entry(self, queue, found) for found in answer.value]) if isinstance(answer, Ok) else answer
+        return Ok([self._entry(queue, found) for found in answer.value]) if isinstance(answer, Ok) else answer
 
-    async def waiting(self, queue: Q) -> Result[list[tuple[datetime.datetime, Entry[Q, M, D]]], Trouble]:
+    async def waiting(
+        self, queue: Q
+    ) -> Result[list[tuple[datetime.datetime, Entry[Q, M, D, Spool[Q, M, D, A]]]], Trouble]:
         """List what waits for a queue, with when each is due, in UTC; what is due first comes first.
 
         A hint, as `entries` is. To take one of them before it is due, use `entry.checkout(early=True)`. Raises
@@ -348,7 +353,7 @@ class Spool(Generic[Q, M, D, A]):
         )
         if isinstance(answer, Err):
             return answer
-        return Ok([(aware(due_at), Entry(self, queue, found)) for due_at, found in answer.value])
+        return Ok([(aware(due_at), self._entry(queue, found)) for due_at, found in answer.value])
 
     async def enqueue(  # noqa: PLR0913  # keyword arguments, each with a default
         self,
@@ -359,7 +364,7 @@ class Spool(Generic[Q, M, D, A]):
         name: Reserve[A] | Use | None = None,
         not_before: NotBefore | None = None,
         durability: Durability | None = None,
-    ) -> Result[Entry[Q, M, D], EnqueueError]:
+    ) -> Result[Entry[Q, M, D, Spool[Q, M, D, A]], EnqueueError]:
         """Put a new entry into a queue: all of it or, if this fails, nothing.
 
         `name` says how it is called: by default, `Reserve(None)`, as the name generator makes it; `Reserve(argument)`
@@ -396,7 +401,7 @@ class Spool(Generic[Q, M, D, A]):
         """
         directory = self._core.check_queue(queue)
         answer = await self._enqueuing.one(directory, Item(metadata, data, name), durability, self._due_at(not_before))
-        return Ok(Entry(self, queue, answer.value)) if isinstance(answer, Ok) else answer
+        return Ok(self._entry(queue, answer.value)) if isinstance(answer, Ok) else answer
 
     async def enqueue_if_absent(  # noqa: PLR0913  # keyword arguments, each with a default
         self,
@@ -407,7 +412,7 @@ class Spool(Generic[Q, M, D, A]):
         name: Use,
         not_before: NotBefore | None = None,
         durability: Durability | None = None,
-    ) -> Result[Entry[Q, M, D] | None, EnqueueError]:
+    ) -> Result[Entry[Q, M, D, Spool[Q, M, D, A]] | None, EnqueueError]:
         """Enqueue under a name of the caller's, unless that has been done; `Ok(None)`: it has.
 
         Like `enqueue`, but that there is such an entry, wherever, or that there was one and its name is remembered
@@ -444,7 +449,7 @@ class Spool(Generic[Q, M, D, A]):
         names: Iterable[Reserve[A] | Use] | None = None,
         not_before: NotBefore | None = None,
         durability: Durability | None = None,
-    ) -> list[Result[Entry[Q, M, D], EnqueueError]]:
+    ) -> list[Result[Entry[Q, M, D, Spool[Q, M, D, A]], EnqueueError]]:
         """Put many new entries into a queue, with shared syncs: each of them all or nothing, as `enqueue` does.
 
         `items` are pairs of metadata and data. `names` says how each is called, one name an item; without it, the name
@@ -479,7 +484,7 @@ class Spool(Generic[Q, M, D, A]):
             raise ValueError(message)
         wanted = [Item(metadata, data, name) for (metadata, data), name in zip(pairs, called, strict=True)]
         answers = await self._enqueuing.many(directory, wanted, durability, self._due_at(not_before))
-        return [Ok(Entry(self, queue, answer.value)) if isinstance(answer, Ok) else answer for answer in answers]
+        return [Ok(self._entry(queue, answer.value)) if isinstance(answer, Ok) else answer for answer in answers]
 
     async def reserve_name(
         self,
@@ -511,7 +516,7 @@ class Spool(Generic[Q, M, D, A]):
     # Working on entries
 
     async def with_entry(
-        self, entry: Entry[Q, M, D], handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]
+        self, entry: Entry[Q, M, D, Spool[Q, M, D, A]], handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]
     ) -> Result[Verdict[Q, M], CheckoutError | SaveError | ReleaseError]:
         """Check an entry out, give it to `handler`, and do what its verdict says. Returns the stored verdict.
 
@@ -533,7 +538,7 @@ class Spool(Generic[Q, M, D, A]):
         return answer if isinstance(answer, Err) else await handle(answer.value, handler)
 
     async def try_with_entry(
-        self, entry: Entry[Q, M, D], handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]
+        self, entry: Entry[Q, M, D, Spool[Q, M, D, A]], handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]
     ) -> Result[Verdict[Q, M] | Unavailable, TryCheckoutError | SaveError | ReleaseError]:
         """Like `with_entry`, where an entry that is gone or busy is an ordinary answer, `Ok(Unavailable)`.
 
@@ -553,7 +558,7 @@ class Spool(Generic[Q, M, D, A]):
         job = answer.value
         return Ok(job) if isinstance(job, Unavailable) else await handle(job, handler)
 
-    def _check_own(self, entry: Entry[Q, M, D]) -> None:
+    def _check_own(self, entry: Entry[Q, M, D, Spool[Q, M, D, A]]) -> None:
         if entry.spool._core is not self._core:  # noqa: SLF001  # another of this class
             message = f"{entry!r} belongs to another spool than {self!r}"
             raise ValueError(message)
@@ -633,7 +638,7 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         _ = self._core.check_queue(queue)
-        return await Expiry(self, queue, retention, before_expiry).run()
+        return await Expiry(self._core, queue, retention, before_expiry).run()
 
     def channel(
         self, queue: Q, *, max_entries: int | None = None
@@ -656,7 +661,8 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         _ = self._core.check_queue(queue)
-        return open_channel(self, queue, max_entries)
+        enqueue = functools.partial(self.enqueue, queue)
+        return open_channel(self._core, queue, self.reader(queue), enqueue, max_entries)
 
     async def checkouts_unsafe(self, queue: Q) -> Result[list[CheckedOutEntry[Q, M, D]], Trouble]:
         """Return everything that is checked out of a queue, by whomever, as jobs that can be settled.

@@ -81,7 +81,7 @@ active [PROCESSES] proctype Process() {
 end_rest: /* where a process may stay for ever (to spin, a label that begins with `end` says so) */
     if
     :: d_step { over == 0 && entries < ENTRIES -> busy++ }; goto enqueuing
-    :: d_step { over == 0 && file[A] != NONE -> queue = A; busy++ }; goto checking_out /* directory.DirectoryStorage.names */
+    :: d_step { over == 0 && file[A] != NONE -> queue = A; busy++ }; goto checking_out /* store.DirectoryStorage.names */
     :: d_step { over == 0 && file[B] != NONE -> queue = B; busy++ }; goto checking_out
     :: d_step { over == 0 && (RECOVER_LISTS || SWEEP_LISTS) -> busy++ }; goto recovering
     :: atomic { over == 0 && busy == 0 && losses < LOSSES -> lose_power() }; goto end_rest
