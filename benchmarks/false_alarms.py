@@ -133,7 +133,7 @@ class _Counting:
 
     def __init__(self, monitor: Monitor[Queue, Note, bytes]) -> None:
         self.number = 0
-        storage = monitor.spool._core.storage  # noqa: SLF001  # there is no public count
+        storage = monitor.spool._session.storage  # noqa: SLF001  # there is no public count
         closely = storage.look_closely
 
         def look_closely(*arguments: object) -> object:

@@ -37,7 +37,7 @@ import anyio
 from common import DATA, NOTES, Note, Queue, machine
 
 from trio_multispool import Durability, Spool
-from trio_multispool.session.changes import Activity
+from trio_multispool.session.changes import Changes
 from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
 if TYPE_CHECKING:
@@ -82,17 +82,17 @@ async def produce(path: str, durability: Durability, entries: int, pause: float)
 @contextlib.contextmanager
 def calling_before_each_wait(tell: Callable[[], Awaitable[None]]) -> Generator[None]:
     """Have the readers of this process call `tell` when they have looked in vain, and begin to wait for a change."""
-    wait = Activity.wait
+    wait = Changes.wait
 
-    async def telling(activity: Activity, queue: str, seen: int, timeout: float) -> None:  # noqa: ASYNC109  # as it has
+    async def telling(activity: Changes, queue: str, seen: int, timeout: float) -> None:  # noqa: ASYNC109  # as it has
         await tell()
         await wait(activity, queue, seen, timeout)
 
-    Activity.wait = telling
+    Changes.wait = telling
     try:
         yield
     finally:
-        Activity.wait = wait
+        Changes.wait = wait
 
 
 async def wake(options: argparse.Namespace, durability: Durability) -> Latencies:

@@ -54,7 +54,7 @@ class _CancelAt(trio.abc.Instrument):
 
 
 def _rests(world: World) -> bool:
-    return not world.spool._core._running and world.rests()
+    return not world.spool._session._running and world.rests()
 
 
 async def test_a_reader_cancelled_at_any_step_of_trio_loses_nothing(life: str, directory: Path) -> None:

@@ -148,7 +148,7 @@ async def test_a_place_that_another_process_frees_is_noticed(path):
                     assert (await second.dequeue()).unwrap().name == "a2"
 
             tasks.start_soon(take)
-            while not other._core.activity._waiters:
+            while not other._session.changes._waiters:
                 await breathe()
             (await job.remove()).unwrap()
 
@@ -227,7 +227,7 @@ async def test_what_waits_is_limited_too(path):
 async def test_metadata_that_changed_since_it_was_looked_at_counts(path, monkeypatch):
     """The entry is looked at again when nobody else can change it, and keeps no place of the key that it had."""
     spool = await quick_spool(path)
-    storage = spool._core.storage
+    storage = spool._session.storage
     claim = storage.claim
 
     def changed_before(queue: str, name: str, **how: Any) -> Any:
@@ -258,7 +258,7 @@ async def test_names_are_remembered_only_as_long_as_they_are_listed(path, monkey
             await put(spool, f"a{number}")
             job = (await reader.dequeue_available()).unwrap()
             (await job.remove()).unwrap()
-        assert len(reader._intake._listing._limiter._keys) <= 6
+        assert len(reader._dequeuer._candidates._key_limiter._keys) <= 6
 
 
 # What ends without being settled

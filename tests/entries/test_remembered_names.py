@@ -159,7 +159,7 @@ async def test_what_is_dropped_from_quarantine_was_not_done(path, wall):
     await remove_all(spool)
     assert set(state_of(path).quarantined["send"]) == {"order"}
     assert await enqueue(spool) == Err(NameTaken("order"))
-    storage = spool._core.storage  # no operation of the spool does it, but the command line
+    storage = spool._session.storage  # no operation of the spool does it, but the command line
     storage.discard("send", "order", durability=None, before_commit=lambda: None)
     assert keys(path) == set()
     (await enqueue(spool)).unwrap()
@@ -193,10 +193,10 @@ async def test_enqueue_if_absent_answers_none_for_what_is_there_or_was(path, wal
 async def test_enqueue_if_absent_tells_of_who_is_at_it(path, wall):
     """Nobody knows whether they will succeed."""
     spool = await quick_spool(path, now=wall)
-    reserved = spool._core.storage.reserve("order")  # as another process would hold it
+    reserved = spool._session.storage.reserve("order")  # as another process would hold it
     answer = await spool.enqueue_if_absent(Mail.SEND, ANNE, b"", name=ORDER)
     assert answer == Err(EntryBusy("order"))
-    spool._core.storage.give_up(reserved)
+    spool._session.storage.give_up(reserved)
 
 
 async def test_of_many_who_enqueue_one_thing_one_does(path, wall):

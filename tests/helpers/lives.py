@@ -75,7 +75,7 @@ class World:
         begun, done = self._sent
         received = {name for name in self._begun if name not in START}
         assert done <= len(new | received) <= begun
-        core = self.spool._core
+        core = self.spool._session
         assert not core.activity._waiters
         assert not core._running
         for batches in (core._settlements, core._enqueuings):
@@ -151,8 +151,8 @@ async def by_a_pool_that_waits(world: World) -> None:
         return Remove()
 
     async with world.spool.reader(Mail.RETRY, poll_interval=3600) as reader:
-        core = world.spool._core
-        world.rests = lambda: bool(handled == 3 and not len(reader._intake) and core.activity._waiters)
+        core = world.spool._session
+        world.rests = lambda: bool(handled == 3 and not len(reader._dequeuer) and core.activity._waiters)
         await reader.iter(handler, concurrency=2, prefetch=1)
 
 

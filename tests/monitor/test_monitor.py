@@ -215,7 +215,7 @@ async def test_a_check_of_very_many_sound_entries_can_be_cancelled_before_its_en
             for directory in ("failed", ".registry", ".data"):
                 (path / directory / f"{number:05}").touch()
         read: list[str] = []
-        storage = spool._core.storage
+        storage = spool._session.storage
         examine = storage.examine
         with anyio.CancelScope() as scope:
 
@@ -255,7 +255,7 @@ async def test_a_reservation_that_is_being_made_is_looked_at_again(path, autojum
         store, locks = make_store(path), []
         (path / ".registry" / "newborn").touch()
         (path / ".registry" / "stray").touch()
-        real = spool._core.storage.look_closely
+        real = spool._session.storage.look_closely
 
         def and_then_lock_it(name: str, judge: Any) -> Any:
             traces = real(name, judge)
@@ -263,7 +263,7 @@ async def test_a_reservation_that_is_being_made_is_looked_at_again(path, autojum
                 locks.append(store.reserve("newborn"))
             return traces
 
-        spool._core.storage.look_closely = and_then_lock_it
+        spool._session.storage.look_closely = and_then_lock_it
         assert await found(spool) == [Orphaned("stray", Dir(Kind.REGISTRY))]
         assert locks
         locks[0].abandon()
@@ -348,7 +348,7 @@ def test_fifty_checks_beside_producers_and_workers_report_nothing_and_then_each_
 
 
 def _counting(spool: Any) -> list[str]:
-    storage, names = spool._core.storage, []
+    storage, names = spool._session.storage, []
     closely = storage.look_closely
 
     def look_closely(name: str, judge: Any) -> Any:

@@ -195,7 +195,7 @@ async def test_an_entry_that_is_taken_between_the_look_and_the_deed_is_left(path
     async with await quick_spool(path) as spool:
         await put(spool, Mail.FAILED, "a")
         (path / ".data" / "a").unlink()
-        storage, other = spool._core.storage, make_store(path)
+        storage, other = spool._session.storage, make_store(path)
         real, taken = storage.claim, []
 
         def too_late(queue: str, name: str, **rest: Any) -> Any:
@@ -215,7 +215,7 @@ async def test_an_entry_that_is_mended_between_the_look_and_the_deed_is_put_back
     async with await quick_spool(path) as spool:
         await put(spool, Mail.FAILED, "a")
         (path / ".data" / "a").unlink()
-        storage = spool._core.storage
+        storage = spool._session.storage
         real = storage.claim
 
         def in_time(queue: str, name: str, **rest: Any) -> Any:
@@ -276,7 +276,7 @@ async def test_a_repair_that_is_cancelled_before_it_starts_does_nothing(path):
             await repaired(spool, problems)
         assert scope.cancelled_caught
         assert snapshot(path) == before
-        storage = spool._core.storage
+        storage = spool._session.storage
         real = storage.recover_name
 
         def and_cancel(name: str) -> Any:

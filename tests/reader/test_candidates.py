@@ -15,7 +15,7 @@ from helpers.spools import Mail, load_spool, put, quick_spool, state_of
 from helpers.stores import nothing
 from trio_multispool import Ok
 from trio_multispool.reader import candidates as listing
-from trio_multispool.reader.candidates import MOST_DOUBLINGS, TRIES_AT_A_TIME, Given, Listing, NothingLeft, Question
+from trio_multispool.reader.candidates import MOST_DOUBLINGS, TRIES_AT_A_TIME, Candidates, Given, NothingLeft, Question
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,19 +40,19 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return asked
 
 
-def listing_of(spool: Any) -> Listing[Any]:
+def listing_of(spool: Any) -> Candidates[Any]:
     """Return a listing of a queue, as a reader has one."""
-    return Listing(spool._core, "send")
+    return Candidates(spool._session, "send")
 
 
-def claim(working: Listing[Any], wanted: int = 1, given: Given | None = None) -> Any:
+def claim(working: Candidates[Any], wanted: int = 1, given: Given | None = None) -> Any:
     """Check entries out, as the thread of a reader does that is not stopped."""
     return working.claim(
         nothing, given, lambda: wanted, Question(), stopped=lambda: False, before_listing=nothing, wait=False
     )
 
 
-def claim_all(working: Listing[Any]) -> list[str]:
+def claim_all(working: Candidates[Any]) -> list[str]:
     """Check out whatever is to be had, one after the other, and return the names."""
     names: list[str] = []
     while not isinstance(claimed := claim(working), NothingLeft):
@@ -66,7 +66,7 @@ class Tries:
     def __init__(self, reader: Any, at: int = 0, act: Any = None) -> None:
         """Count from here; at one of them, in its thread, something is done."""
         self.hops: list[int] = []
-        working = reader._intake._listing
+        working = reader._dequeuer._candidates
         claim, try_ = working.claim, working._try
 
         def counting_hops(*arguments: Any, **options: Any) -> Any:
@@ -89,7 +89,7 @@ class Tries:
 async def test_a_long_run_of_names_that_others_had_ends_when_its_scope_does(what: str, tmp_path: Path) -> None:
     """A hop cannot be cancelled; so it ends after so many names, and the cancellation that came in it counts."""
     async with await quick_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
-        reader._intake._listing._names.extend(GONE)
+        reader._dequeuer._candidates._names.extend(GONE)
         with anyio.CancelScope() as scope:
             tries = Tries(reader, 5, lambda: anyio.from_thread.run_sync(scope.cancel))
             await (reader.iter(nothing) if what == "iter" else getattr(reader, what)())
@@ -101,7 +101,7 @@ async def test_a_long_run_of_names_that_others_had_ends_when_its_scope_does(what
 async def test_a_long_run_of_names_that_others_had_ends_when_the_reader_is_stopped(what: str, tmp_path: Path) -> None:
     """At once: no further name is tried."""
     async with await quick_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
-        reader._intake._listing._names.extend(GONE)
+        reader._dequeuer._candidates._names.extend(GONE)
         tries = Tries(reader, 5, reader.stop)
         assert await (reader.iter(nothing) if what == "iter" else getattr(reader, what)()) == Ok(None)
         assert tries.hops == [5]
@@ -115,7 +115,7 @@ async def test_a_long_run_of_names_that_others_had_is_passed_over(
     gone = GONE[:3000]
     async with await quick_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
         await put(spool, Mail.SEND, "real")
-        reader._intake._listing._names.extend(gone)
+        reader._dequeuer._candidates._names.extend(gone)
         tries = Tries(reader)
         job = (await reader.dequeue_available()).unwrap()
         assert job is not None

@@ -43,7 +43,7 @@ class Failing:
 
 def held_after_returning(spool: Any) -> Hold:
     """Hold the next batch that returns an entry when the store has done it, and nobody has been told."""
-    hold, settlements = Hold(), spool._core._settlements
+    hold, settlements = Hold(), spool._session._settlements
     perform = settlements._perform
 
     def perform_and_hold(batch: Any) -> Any:
@@ -97,7 +97,7 @@ async def test_an_entry_that_failed_does_not_come_round_though_a_hop_is_under_wa
                 handler.fail.set()
                 await returned.reached()  # the entry is back, and free; the pool has not been told yet
                 second.go()
-                while len(reader._intake) < 2:  # the hop has had the entry
+                while len(reader._dequeuer) < 2:  # the hop has had the entry
                     await breathe()
                 for _ in range(5):
                     await breathe()

@@ -36,7 +36,7 @@ def consume(parent, path, process, backend) -> None:
     from trio_multispool import Durability, Ok, Save
 
     async def both_wait(spool) -> None:
-        while len(spool._core.activity._waiters) < 2:
+        while len(spool._session.changes._waiters) < 2:
             await breathe()
 
     async def main() -> None:

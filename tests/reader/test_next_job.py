@@ -28,7 +28,7 @@ from trio_multispool import (
 )
 from trio_multispool.reader import dequeue
 from trio_multispool.reader.candidates import Given
-from trio_multispool.reader.next_job import Succession
+from trio_multispool.reader.next_job import NextJobs
 from trio_multispool.storage.directory.store import DirectoryStorage
 
 if TYPE_CHECKING:
@@ -49,14 +49,14 @@ def _no_recovery_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
 def looks(reader: Any) -> list[int]:
     """Return a list to which each ordinary look adds how many entries it checked out."""
     found: list[int] = []
-    claim = reader._intake._listing.claim
+    claim = reader._dequeuer._candidates.claim
 
     def counting(*arguments: Any, **options: Any) -> Any:
         claimed = claim(*arguments, **options)
         found.append(len(claimed) if isinstance(claimed, list) else 0)
         return claimed
 
-    reader._intake._listing.claim = counting
+    reader._dequeuer._candidates.claim = counting
     return found
 
 
@@ -226,7 +226,7 @@ async def test_what_has_ended_prepares_nothing(tmp_path: Path) -> None:
         for ending in ("failure", "stop"):
             async with spool.reader(Mail.SEND) as reader:
                 given = Given()
-                succession: Succession[Any, Any, Any] = Succession(reader._intake, given)
+                succession: NextJobs[Any, Any, Any] = NextJobs(reader._dequeuer, given)
                 async with (await reader.dequeue_available()).unwrap():
                     claim_next = succession.prepare()
                     assert claim_next is not None

@@ -7,6 +7,7 @@ import errno
 import gc
 import resource
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -22,8 +23,6 @@ from trio_multispool import Err, Json, Ok, Release, Remove, Save, Spoolable, Too
 from trio_multispool.storage.directory.disk.locks import MOST_LOCKS_AT_A_TIME, locks_at_a_time
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from trio_multispool import QueueReader
 
 pytestmark = pytest.mark.anyio
@@ -34,14 +33,14 @@ NAMES = [f"{number:02}" for number in range(12)]
 def batches_of(reader: QueueReader[Any, Any, Any]) -> list[int]:
     """Return a list to which each hop that checks out adds how many entries it had."""
     sizes: list[int] = []
-    claim = reader._intake._listing.claim
+    claim = reader._dequeuer._candidates.claim
 
     def counting(*arguments: Any, **options: Any) -> Any:
         claimed = claim(*arguments, **options)
         sizes.append(len(claimed) if isinstance(claimed, list) else 0)
         return claimed
 
-    reader._intake._listing.claim = counting  # type: ignore[method-assign]
+    reader._dequeuer._candidates.claim = counting  # type: ignore[method-assign]
     return sizes
 
 
@@ -126,7 +125,8 @@ def test_no_more_is_taken_in_one_go_than_the_process_can_spare_descriptors(anyio
         import pathlib, resource
         import anyio
         from helpers.spools import Mail, put, quick_spool
-        from test_supply import NAMES, Handler, batches_of
+        sys.path.append(sys.argv[3])
+        from test_prefetch import NAMES, Handler, batches_of
 
         async def work_twelve(path):
             async with await quick_spool(path) as spool:
@@ -148,6 +148,7 @@ def test_no_more_is_taken_in_one_go_than_the_process_can_spare_descriptors(anyio
         """,
         anyio_backend,
         tmp_path / "spool",
+        Path(__file__).parent,
     )
 
 
@@ -350,7 +351,7 @@ async def test_a_pool_that_waits_has_what_comes_later(tmp_path: Path) -> None:
                 assert await reader.iter(handler, concurrency=2, prefetch=2) == Ok(None)
 
             tasks.start_soon(read)
-            while not spool._core.activity._waiters:
+            while not spool._session.changes._waiters:
                 await breathe()
             await put(spool, Mail.SEND, *NAMES[:6])
             await handler.has_begun(*NAMES[:2])
@@ -378,7 +379,7 @@ async def test_an_iteration_whose_reader_another_task_leaves_is_told_so(tmp_path
             async with spool.reader(Mail.SEND) as reader:
                 tasks.start_soon(read, reader)
                 await handler.has_begun("00")
-                while not spool._core.activity._waiters:
+                while not spool._session.changes._waiters:
                     await breathe()
             assert checked_out(spool) == []
             handler.let_go("00")
@@ -448,7 +449,7 @@ async def test_closing_the_spool_ends_the_waits_of_its_readers(how: str, tmp_pat
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(read)
-            while not spool._core.activity._waiters:
+            while not spool._session.changes._waiters:
                 await breathe()
             spool.close()
         assert len(told) == 1

@@ -266,13 +266,13 @@ async def test_a_chosen_name_that_sorts_first_is_next_too_if_a_generator_of_the_
 def counted_listings(spool: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note each time when a queue of the spool is listed."""
     listed: list[str] = []
-    names = spool._core.storage.names
+    names = spool._session.storage.names
 
     def counting(queue: str) -> list[str]:
         listed.append(queue)
         return names(queue)
 
-    monkeypatch.setattr(spool._core.storage, "names", counting)
+    monkeypatch.setattr(spool._session.storage, "names", counting)
     return listed
 
 

@@ -72,9 +72,9 @@ async def test_an_interval_is_a_number_of_seconds_or_a_timedelta(interval: Any, 
             (await reader.dequeue()).unwrap()
             began = anyio.current_time()
             tasks.start_soon(reader.dequeue)
-            while not spool._core.activity._waiters:
+            while not spool._session.changes._waiters:
                 await breathe()
-            (waiter,) = spool._core.activity._waiters
+            (waiter,) = spool._session.changes._waiters
             assert began + 3600 <= waiter.scope.deadline <= anyio.current_time() + 3600
             tasks.cancel_scope.cancel()
 

@@ -106,7 +106,7 @@ def locked(path: Path) -> list[str]:
 
 async def waiting(spool: Any, count: int = 1) -> None:
     """Wait until so many tasks wait for a queue to change."""
-    while len(spool._core.activity._waiters) < count:
+    while len(spool._session.changes._waiters) < count:
         await breathe()
 
 
@@ -573,7 +573,7 @@ async def test_nothing_is_left_of_a_reader_that_was_cancelled_at_any_moment(
             async with cancelled(live, spool):
                 for _ in range(steps):
                     await pause()
-                waited = Mail.RETRY.value in (waiter.queue for waiter in spool._core.activity._waiters)
+                waited = Mail.RETRY.value in (waiter.queue for waiter in spool._session.changes._waiters)
             now = await counted_at_rest()
             assert left_over(now, before) == {}
             assert locked(spool.path) == []

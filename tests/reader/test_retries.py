@@ -196,7 +196,7 @@ async def test_attempts_none_is_for_ever(path, wall):
 async def test_chance_is_drawn_for_each_failure(path, wall, jitter_of, monkeypatch):
     """The wait is what the backoff makes of it."""
     spool = await spool_with_one(path, wall)
-    monkeypatch.setattr(spool._core, "chance", lambda: jitter_of)  # randomness has no public seam
+    monkeypatch.setattr(spool._session, "chance", lambda: jitter_of)  # randomness has no public seam
     retry = Retry(attempts=3, backoff=Exponential(first=8, jitter=1), dead_letter=Mail.FAILED)
     (await go_over(spool, Handler(OSError()), retry)).unwrap()
     found = history(path)

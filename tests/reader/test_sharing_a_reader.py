@@ -51,7 +51,7 @@ async def until(true: Any) -> None:
 async def let_go_once_closed(reader: Any, *holds: Hold) -> None:
     """Let held calls go on when the reader's block is being left, and has had every chance to end without them."""
     with let_go_at_last(*holds), anyio.CancelScope(shield=True):
-        await until(lambda: reader._intake.closed)
+        await until(lambda: reader._dequeuer.closed)
         for _ in range(5):
             await breathe()
 
@@ -74,14 +74,14 @@ async def test_leaving_waits_for_a_task_that_is_about_to_watch_the_queue(tmp_pat
     """Its thread opens the watch that the reader's end has to close: afterwards there is none."""
     async with await quick_spool(tmp_path / "spool") as spool, anyio.create_task_group() as tasks:
         hold, ended, outcome = Hold(), threading.Event(), Outcome()
-        watch = spool._core.activity.watch
+        watch = spool._session.changes.watch
 
         def held(queue: str) -> None:
             hold.wait()
             watch(queue)
             ended.set()
 
-        spool._core.activity.watch = held
+        spool._session.changes.watch = held
         async with spool.reader(Mail.SEND, poll_interval=HOUR) as reader:
             tasks.start_soon(outcome.of, reader.dequeue)
             await hold.reached()
@@ -211,13 +211,13 @@ async def test_a_stop_in_the_middle_of_a_hop_leaves_everything_where_it_is(
                 async with (await reader.dequeue()).unwrap() as job:
                     (await job.remove()).unwrap()
                 hold = Hold()
-                claim = reader._intake._listing.claim
+                claim = reader._dequeuer._candidates.claim
 
                 def held(*arguments: Any, **options: Any) -> Any:
                     hold.wait()
                     return claim(*arguments, **options)
 
-                reader._intake._listing.claim = held  # type: ignore[method-assign]
+                reader._dequeuer._candidates.claim = held  # type: ignore[method-assign]
             else:
                 hold = gates.hold("regular_files", "send", after=True)
             before = state_of(spool.path)
@@ -256,7 +256,7 @@ async def test_a_lock_that_a_cancelled_task_met_is_looked_for_again_by_the_other
         spool.reader(Mail.SEND, poll_interval=HOUR) as reader,
         anyio.create_task_group() as tasks,
     ):
-        listing, listed, outcome, scope = reader._intake._listing, Hold(), Outcome(), anyio.CancelScope()
+        listing, listed, outcome, scope = reader._dequeuer._candidates, Hold(), Outcome(), anyio.CancelScope()
         (await reader.dequeue_available()).unwrap()  # looks for the dead owners' entries, so that the next do not
         enqueuing = producing.hold("move", after=True)
         tasks.start_soon(put, other, Mail.SEND, "one")
@@ -291,8 +291,8 @@ async def test_a_lock_that_a_cancelled_task_met_is_looked_for_again_by_the_other
                 await again.reached()  # it has met the lock, and would list anew
             listing._list = list_names  # type: ignore[method-assign]
             listed.go()
-            await until(lambda: spool._core.activity._waiters)
-            (waiter,) = spool._core.activity._waiters
+            await until(lambda: spool._session.changes._waiters)
+            (waiter,) = spool._session.changes._waiters
             assert waiter.scope.deadline - anyio.current_time() < HOUR / 2
             scope.cancel()
             again.go()

@@ -149,7 +149,7 @@ async def test_a_waiting_reader_has_what_is_due_at_the_next_time_and_hears_of_wh
     spool, other = await quick_spool(path, now=wall), await quick_spool(path, now=wall)
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("late"), not_before=50)).unwrap()
     waits, waited = trio.open_memory_channel[float](100)
-    activity = spool._core.activity
+    activity = spool._session.changes
     wait = activity.wait
 
     async def telling(queue: str, seen: int, timeout: float) -> None:  # noqa: ASYNC109  # that of the original
@@ -252,7 +252,7 @@ async def test_an_entry_can_be_taken_early_by_its_name(path, wall):
     entry = (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=60)).unwrap()
     async with (await entry.checkout(early=True)).unwrap() as job:
         assert job.name == "a"
-    assert spool._core.storage.due_at("send", "a") == START + 60
+    assert spool._session.storage.due_at("send", "a") == START + 60
     assert await entry.try_checkout() == Ok(Unavailable.GONE)
     async with (await entry.checkout(early=True)).unwrap() as job:
         (await job.save(Mail.SEND)).unwrap()
@@ -363,7 +363,7 @@ async def test_of_very_many_those_that_are_due_first_are_kept(path, wall, monkey
         for number in range(35, 0, -1):
             (await other.enqueue(Mail.SEND, ANNE, b"", name=Use(f"{number:02}"), not_before=number)).unwrap()
             assert (await reader.dequeue_available()).unwrap() is None
-    assert len(spool._core.schedule("send")._times) <= 20
+    assert len(spool._session.waiting("send")._times) <= 20
     wall.time += 35
     assert await names_available(spool) == [f"{number:02}" for number in range(1, 36)]
 
@@ -373,7 +373,7 @@ async def test_an_entry_that_is_due_and_locked_is_tried_again(path, wall):
     spool = await quick_spool(path, now=wall)
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=1)).unwrap()
     wall.time += 1
-    lock = lock_existing(spool._core.storage._context.layout, "a")
+    lock = lock_existing(spool._session.storage._context.layout, "a")
     async with spool.reader(Mail.SEND, poll_interval=QUICK) as reader, trio.open_nursery() as nursery:
         assert (await reader.dequeue_available()).unwrap() is None
 
@@ -391,7 +391,7 @@ async def test_what_is_not_taken_after_all_stays_where_it_is_and_comes_the_next_
     spool = await quick_spool(path, now=wall)
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=1)).unwrap()
     wall.time += 1
-    claim_waiting = spool._core.storage.claim_waiting
+    claim_waiting = spool._session.storage.claim_waiting
 
     def withdraw() -> None:
         raise WithdrawnError
@@ -399,7 +399,7 @@ async def test_what_is_not_taken_after_all_stays_where_it_is_and_comes_the_next_
     async with spool.reader(Mail.SEND) as reader:
         with monkeypatch.context() as patch:
             patch.setattr(
-                spool._core.storage,
+                spool._session.storage,
                 "claim_waiting",
                 lambda *arguments, **named: claim_waiting(*arguments, **{**named, "before_commit": withdraw}),
             )
@@ -434,7 +434,7 @@ async def test_ages_stay_true(path):
     before = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=2)
     spool = await quick_spool(path)
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=3600)).unwrap()
-    [item] = spool._core.storage.inventory()
+    [item] = spool._session.storage.inventory()
     assert before < item.modified_at < before + datetime.timedelta(minutes=10)
     assert before + datetime.timedelta(minutes=50) < item.due_at < before + datetime.timedelta(minutes=70)
     assert isinstance(await spool.entries(Mail.SEND), Ok)
@@ -445,14 +445,14 @@ async def test_while_it_is_found_out_whether_an_entry_is_to_be_had_nobody_waits_
     spool = await quick_spool(path, now=wall)
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=1)).unwrap()
     wall.time += 1
-    schedule, busy = spool._core.schedule("send"), []
-    claim_waiting = spool._core.storage.claim_waiting
+    schedule, busy = spool._session.waiting("send"), []
+    claim_waiting = spool._session.storage.claim_waiting
 
     def tell(*arguments: Any, **named: Any) -> Any:
         busy.append(schedule.busy)
         return claim_waiting(*arguments, **named)
 
-    monkeypatch.setattr(spool._core.storage, "claim_waiting", tell)
+    monkeypatch.setattr(spool._session.storage, "claim_waiting", tell)
     assert await names_available(spool) == ["a"]
     assert busy == [True]
     assert not schedule.busy
@@ -472,7 +472,7 @@ async def test_what_could_not_be_looked_at_is_looked_at_the_next_time(path, wall
             raise trouble
 
         with monkeypatch.context() as patch:
-            patch.setattr(spool._core.storage, "due_at", fail)
+            patch.setattr(spool._session.storage, "due_at", fail)
             assert await reader.dequeue_available() == Err(trouble)
         job = (await reader.dequeue_available()).unwrap()
         assert job is not None
@@ -489,7 +489,7 @@ async def test_what_can_neither_be_decoded_nor_set_aside_does_not_come_round_for
     os.utime(file, (wall.time, wall.time))
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("b"))).unwrap()
     tries = []
-    claim_waiting = spool._core.storage.claim_waiting
+    claim_waiting = spool._session.storage.claim_waiting
 
     def count(*arguments: Any, **named: Any) -> Any:
         tries.append(arguments)
@@ -499,8 +499,8 @@ async def test_what_can_neither_be_decoded_nor_set_aside_does_not_come_round_for
     def fail(*_arguments: Any) -> None:
         raise OutOfSpace("move", str(path), "full")
 
-    monkeypatch.setattr(spool._core.storage, "claim_waiting", count)
-    monkeypatch.setattr(spool._core.storage, "quarantine", fail)
+    monkeypatch.setattr(spool._session.storage, "claim_waiting", count)
+    monkeypatch.setattr(spool._session.storage, "quarantine", fail)
     async with spool.reader(Mail.SEND, poll_interval=QUICK) as reader:
         assert await take_one(reader) == "b"
         for _ in range(3):
@@ -515,7 +515,7 @@ async def test_when_those_that_were_kept_are_used_up_the_next_look_is_due(path, 
     spool = await quick_spool(path, now=wall)
     for number in (1, 2, 3):
         (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(f"{number}"), not_before=number)).unwrap()
-    schedule = spool._core.schedule("send")
+    schedule = spool._session.waiting("send")
     schedule.look(wanted=True)
     wall.time += 3
     for name in ("1", "2"):

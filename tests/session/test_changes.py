@@ -38,7 +38,7 @@ async def _first(reader: Any) -> str:
 
 
 async def _waiting(spool: Any, count: int = 1) -> None:
-    while len(spool._core.activity._waiters) < count:
+    while len(spool._session.changes._waiters) < count:
         await breathe()
 
 
@@ -127,7 +127,7 @@ async def test_a_change_that_another_reader_fetched_is_not_missed(tmp_path: Path
                 got.append(await _first(late))
                 holding.stop()
 
-            spool._core.activity.watch("send")
+            spool._session.changes.watch("send")
             await late.dequeue_available()
             tasks.start_soon(hold)
             await _waiting(spool)
@@ -135,7 +135,7 @@ async def test_a_change_that_another_reader_fetched_is_not_missed(tmp_path: Path
             tasks.start_soon(read)
             await gate.reached()
             await put(other, Mail.SEND, "one")
-            while not spool._core.activity.seen("send"):
+            while not spool._session.changes.seen("send"):
                 await breathe()
             gate.go()
         assert got == ["one"]
@@ -452,7 +452,7 @@ async def test_an_idle_reader_looks_again_only_now_and_then(tmp_path: Path, mock
             await _waiting(spool)
             mock_clock.jump(1)
             await breathe()
-            while spool._core._running:
+            while spool._session._running:
                 await breathe()
         assert calls.looks == 11
         reader.stop()
@@ -467,7 +467,7 @@ async def test_nothing_is_waited_for_when_a_scope_was_cancelled(tmp_path: Path) 
                 tasks.start_soon(reader.dequeue)
                 await _waiting(spool)
                 tasks.cancel_scope.cancel()
-            assert not spool._core.activity._waiters
+            assert not spool._session.changes._waiters
         assert (await spool.enqueue(Mail.SEND, ANNE, b"")).unwrap().name == await _first(reader)
 
 
@@ -491,7 +491,7 @@ async def test_an_entry_that_is_still_locked_by_its_producer_is_had_soon_after(t
             gate.arm("move", after=True)
             tasks.start_soon(put, other, Mail.SEND, "one")
             await gate.reached()
-            while not spool._core.activity.seen("send"):
+            while not spool._session.changes.seen("send"):
                 await breathe()
             await _waiting(spool)  # it was woken, found the entry locked, and waits again
             assert got == []

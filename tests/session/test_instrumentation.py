@@ -333,7 +333,7 @@ async def test_a_reader_that_has_nothing_to_do_is_told_of_its_waits(tmp_path):
     async with listened_to(tmp_path) as (spool, heard):
         async with spool.reader(Mail.RETRY) as reader, anyio.create_task_group() as tasks:
             tasks.start_soon(reader.dequeue)
-            while not spool._core.activity._waiters:  # nothing else shows that it waits
+            while not spool._session.changes._waiters:  # nothing else shows that it waits
                 await breathe()
             reader.stop()
         assert {(one.spool, one.queue) for one in heard.waits} == {(str(tmp_path / "spool"), "retry")}

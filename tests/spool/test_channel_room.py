@@ -21,7 +21,7 @@ async def at_rest(spool: Any) -> None:
     quiet = 0
     while quiet < 10:
         await breathe()
-        quiet = 0 if spool._core._running else quiet + 1
+        quiet = 0 if spool._session._running else quiet + 1
 
 
 async def test_receiving_wakes_a_sender_that_waits_for_room(tmp_path: Path, mock_clock: Any, nursery: Any) -> None:

@@ -229,7 +229,7 @@ class SpoolBesideModel(RuleBasedStateMachine):
     def die_with_a_reservation(self, handle, name) -> None:
         """A reservation of the dead is no entry, keeps nobody from its name, and is collected."""
         if name not in self.entries and name not in self.remembered:
-            self.spools[handle]._core.storage.reserve(name).abandon()
+            self.spools[handle]._session.storage.reserve(name).abandon()
             self.leftovers.add(name)
 
     # Checking out

@@ -39,7 +39,7 @@ async def filled(path: Path, spoolable: Any = MAIL) -> Any:
 
 def bounded(reader: QueueReader[Any, Any, Any]) -> None:
     """Have the reader fail when it goes over the listing again and again."""
-    claim, hops = reader._intake._listing.claim, 0
+    claim, hops = reader._dequeuer._candidates.claim, 0
 
     def counting(*arguments: Any, **options: Any) -> Any:
         nonlocal hops
@@ -49,7 +49,7 @@ def bounded(reader: QueueReader[Any, Any, Any]) -> None:
             raise AssertionError(f"{hops} hops in a row had nothing")
         return found
 
-    reader._intake._listing.claim = counting  # type: ignore[method-assign]
+    reader._dequeuer._candidates.claim = counting  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
@@ -92,7 +92,7 @@ async def test_a_reader_waits_that_cannot_have_any_of_many_entries(names, monkey
                 waits.set()
                 await anyio.sleep_forever()
 
-            reader._intake._core.activity.wait = wait  # type: ignore[method-assign]
+            reader._dequeuer._session.changes.wait = wait  # type: ignore[method-assign]
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(reader.dequeue)
                 await waits.wait()

@@ -74,7 +74,7 @@ def make_writable(mount: Path) -> None:
 
 async def waiting(spool: Any) -> None:
     """Wait until a task waits for a queue to change."""
-    while not spool._core.activity._waiters:
+    while not spool._session.changes._waiters:
         await breathe()
 
 
@@ -210,7 +210,7 @@ async def _looks(path: Path, seconds: int) -> int:
             await waiting(spool)
             clock.jump(0.25)  # exact in binary, and so are the deadlines
             await breathe()
-            while spool._core._running:
+            while spool._session._running:
                 await breathe()
         reader.stop()
     return calls.looks

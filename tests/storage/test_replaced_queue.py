@@ -70,13 +70,13 @@ async def waits(spool: Any) -> None:
     quiet = 0
     while quiet < 5:
         await breathe()
-        core = spool._core
+        core = spool._session
         quiet = quiet + 1 if core.activity._waiters and not core._running else 0
 
 
 def waiting_for(spool: Any) -> float:
     """Return in how many seconds the reader will look by itself; none, if it is at work."""
-    return max((each.scope.deadline - anyio.current_time() for each in spool._core.activity._waiters), default=0.0)
+    return max((each.scope.deadline - anyio.current_time() for each in spool._session.changes._waiters), default=0.0)
 
 
 @pytest.mark.parametrize("gone", ["removed", "moved away", "removed by hand, file by file"])
@@ -130,7 +130,7 @@ async def test_a_reader_that_finds_no_queue_goes_on_when_it_is_there_again(gone:
             else:
                 os.rename(spool.path / "send", tmp_path / f"old {number}")
             await waits(spool)
-            (waiter,) = spool._core.activity._waiters
+            (waiter,) = spool._session.changes._waiters
             waiter.scope.deadline = anyio.current_time() + HOUR  # as after a long while, when it has polled in vain
             make_queue(spool, tmp_path)
             await waits(spool)

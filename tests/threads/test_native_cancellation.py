@@ -12,7 +12,7 @@ from helpers.gates import Gate, Gates
 from helpers.operations import CHANGING, OPERATIONS, Operation, ordered, states
 from helpers.spools import ANNE, Mail, make_spool, put, state_of
 from trio_multispool import Ok, Spool
-from trio_multispool.reader.prefetch import Supply
+from trio_multispool.reader.prefetch import Prefetcher
 from trio_multispool.threads.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -365,7 +365,7 @@ async def test_a_task_that_is_cancelled_in_the_turn_in_which_its_reader_is_stopp
     concurrency: int, prefetch: int, in_which_order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Right when its entry is on its way to it: the entry is back when the iteration ends, while the reader is open."""
-    hand_out = Supply._hand_out
+    hand_out = Prefetcher._hand_out
 
     async def handler(_metadata: Any, _data: Any) -> Any:
         await asyncio.Event().wait()
@@ -378,7 +378,7 @@ async def test_a_task_that_is_cancelled_in_the_turn_in_which_its_reader_is_stopp
             for end in (reader.stop, task.cancel) if in_which_order == "stopped first" else (task.cancel, reader.stop):
                 end()
 
-        monkeypatch.setattr(Supply, "_hand_out", hand_out_and_end)
+        monkeypatch.setattr(Prefetcher, "_hand_out", hand_out_and_end)
         await put(spool, Mail.SEND, "1")
         with pytest.raises(asyncio.CancelledError):
             await task

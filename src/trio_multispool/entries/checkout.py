@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, final
 import msgspec
 
 from trio_multispool.entries.job import CheckedOutEntry
-from trio_multispool.entries.key_limits import UNLIMITED, Turn
+from trio_multispool.entries.key_limits import UNLIMITED, KeySlot
 from trio_multispool.errors import (
     CorruptMetadata,
     EntryNotFound,
@@ -28,10 +28,10 @@ from trio_multispool.storage.protocol import Claim, NotDue
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trio_multispool.entries.key_limits import Limiter
+    from trio_multispool.entries.key_limits import KeyLimiter
     from trio_multispool.errors import TryCheckoutError
     from trio_multispool.model.results import Result
-    from trio_multispool.session.session import Core
+    from trio_multispool.session.session import Session
     from trio_multispool.threads.transaction import BeforeCommit
 
 
@@ -46,28 +46,30 @@ class Claimed(msgspec.Struct, Generic[M], frozen=True):
     metadata: M
     carried: Mapping[str, str] | None
     """What its producer sent along, if the instrumentation asks for it."""
-    turn: Turn = UNLIMITED
+    slot: KeySlot = UNLIMITED
     """Of the limit that it counts for."""
 
 
 @final
-class Limited(enum.Enum):
-    """The type of `LIMITED`."""
+class KeyFull(enum.Enum):
+    """The type of `KEY_FULL`."""
 
-    LIMITED = "limited"
+    KEY_FULL = "limited"
 
 
-LIMITED: Final = Limited.LIMITED
+KEY_FULL: Final = KeyFull.KEY_FULL
 """An entry is there, and as many of its key as may be are at work."""
 
 
-class CheckOuts(Generic[M]):
+class Checkouts(Generic[M]):
     """The check-outs from one queue by one reader; used by any number of threads."""
 
-    def __init__(self, core: Core[Any, M, Any, Any], queue: str, limiter: Limiter[M] | None = None) -> None:
+    def __init__(
+        self, session: Session[Any, M, Any, Any], queue: str, key_limiter: KeyLimiter[M] | None = None
+    ) -> None:
         """Begin with nothing passed over."""
-        self._limiter = limiter
-        self._core = core
+        self._key_limiter = key_limiter
+        self._session = session
         self._queue = queue
         self._complained: set[str] = set()
         self._left_alone: set[str] = set()
@@ -78,39 +80,41 @@ class CheckOuts(Generic[M]):
 
     def made_of(
         self, name: str, claim: Callable[[], Claim | Unavailable | NotDue], read: Callable[[], bytes]
-    ) -> Claimed[M] | Unavailable | NotDue | Limited | None:
+    ) -> Claimed[M] | Unavailable | NotDue | KeyFull | None:
         """Check an entry out, by a call of the store; `None`: it cannot be read, or not be decoded, and has gone back.
 
         Another call reads its metadata before that, if there is a limit. Of what cannot be read, the log speaks once.
         Trouble of the whole store is raised.
         """
-        if self._limiter is None:
+        if self._key_limiter is None:
             return self._made_of(name, claim)
         try:
-            turn = self._limiter.turn_of(name, read)
+            slot = self._key_limiter.slot_of(name, read)
         except EntryNotFound:
             return Unavailable.GONE
-        if turn is None:
-            return LIMITED
+        if slot is None:
+            return KEY_FULL
         made: Claimed[M] | Unavailable | NotDue | None = None
         try:
             made = self._made_of(name, claim)
-            return self._confirmed(self._limiter, name, turn, made) if isinstance(made, Claimed) else made
+            return self._confirmed(self._key_limiter, name, slot, made) if isinstance(made, Claimed) else made
         finally:
             if not isinstance(made, Claimed):
-                _ = turn.end()
+                _ = slot.end()
 
-    def _confirmed(self, limiter: Limiter[M], name: str, turn: Turn, made: Claimed[M]) -> Claimed[M] | Limited:
+    def _confirmed(
+        self, key_limiter: KeyLimiter[M], name: str, slot: KeySlot, made: Claimed[M]
+    ) -> Claimed[M] | KeyFull:
         try:
-            confirmed = limiter.confirmed(name, turn, made.metadata)
+            confirmed = key_limiter.confirmed(name, slot, made.metadata)
         except BaseException:  # passed on: nobody will get it, whatever it was
-            _ = turn.end()
-            self._core.release_or_let_go(made.claim)
+            _ = slot.end()
+            self._session.release_or_let_go(made.claim)
             raise
         if confirmed is None:
-            self._core.release_or_let_go(made.claim)
-            return LIMITED
-        return msgspec.structs.replace(made, turn=confirmed)
+            self._session.release_or_let_go(made.claim)
+            return KEY_FULL
+        return msgspec.structs.replace(made, slot=confirmed)
 
     def _made_of(
         self, name: str, claim: Callable[[], Claim | Unavailable | NotDue]
@@ -120,13 +124,13 @@ class CheckOuts(Generic[M]):
         except UnreadableEntry as error:
             if name not in self._complained:
                 self._complained.add(name)
-                fields = about(Event.PASSED_OVER, self._core.path, queue=self._queue, entry=name, error=error)
+                fields = about(Event.PASSED_OVER, self._session.path, queue=self._queue, entry=name, error=error)
                 _LOG.warning("passed over: %s", error, extra=fields)
             return None
         if isinstance(found, (Unavailable, NotDue)):
             return found
         try:
-            return Claimed(found, self._core.decode_or_set_aside(found), self._core.carried(found))
+            return Claimed(found, self._session.decode_or_set_aside(found), self._session.carried(found))
         except CorruptMetadata:
             if found.state is not State.QUARANTINED:  # it could not be set aside, as the log says
                 self._left_alone.add(name)
@@ -134,26 +138,26 @@ class CheckOuts(Generic[M]):
 
 
 async def check_out(
-    core: Core[Q, M, D, Any], queue: Q, name: str, *, early: bool = False
+    session: Session[Q, M, D, Any], queue: Q, name: str, *, early: bool = False
 ) -> Result[CheckedOutEntry[Q, M, D] | Unavailable, TryCheckoutError]:
     """Check out one entry by its name; `Entry.try_checkout` says what that means."""
-    hooks = core.hooks
+    hooks = session.hooks
     began = 0.0 if hooks is None else hooks.now()
 
     def work(before_commit: BeforeCommit) -> Claimed[M] | Unavailable:
-        claim = core.storage.claim(queue.value, name, before_commit=before_commit)
+        claim = session.storage.claim(queue.value, name, before_commit=before_commit)
         if early and claim is Unavailable.GONE:
-            due = core.storage.claim_waiting(queue.value, name, due_by=math.inf, before_commit=before_commit)
+            due = session.storage.claim_waiting(queue.value, name, due_by=math.inf, before_commit=before_commit)
             claim = claim if isinstance(due, NotDue) else due
         if isinstance(claim, Unavailable):
             return claim
-        return Claimed(claim, core.decode_or_set_aside(claim), core.carried(claim))
+        return Claimed(claim, session.decode_or_set_aside(claim), session.carried(claim))
 
     def undo(checked_out: Claimed[M] | Unavailable) -> None:
         if not isinstance(checked_out, Unavailable):
-            core.release_or_let_go(checked_out.claim)
+            session.release_or_let_go(checked_out.claim)
 
-    answer = await core.run(f"check-out of entry {name}", work, undo=undo)
+    answer = await session.run(f"check-out of entry {name}", work, undo=undo)
     if isinstance(answer, Err):
         if hooks is not None:
             hooks.failed(Operation.CHECK_OUT, queue.value, name, answer.error, began)
@@ -161,7 +165,7 @@ async def check_out(
     claimed = answer.value
     if isinstance(claimed, Unavailable):
         return Ok(claimed)
-    job = CheckedOutEntry(core, queue, claimed.claim, claimed.metadata, carried=claimed.carried)
+    job = CheckedOutEntry(session, queue, claimed.claim, claimed.metadata, carried=claimed.carried)
     if hooks is not None:
         job._tell_checked_out(began)  # noqa: SLF001  # one thing in several files
     return Ok(job)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trio_multispool.errors import DataLoadError, DataNotFound, DataSaveError, OwnershipLost, Trouble
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.results import Result
-    from trio_multispool.session.session import Core
+    from trio_multispool.session.session import Session
     from trio_multispool.storage.protocol import Claim
     from trio_multispool.storage.stats import Stat
     from trio_multispool.threads.transaction import BeforeCommit
@@ -43,14 +43,14 @@ class DataFile(Generic[D]):
 
     def __init__(
         self,
-        core: Core[Any, Any, D, Any],
+        session: Session[Any, Any, D, Any],
         name: str,
         claim: Claim | None,
         mutex: AbstractContextManager[object] = _NO_MUTEX,
     ) -> None:
         """Refer to the data of an entry, owned through a claim or not; `mutex` keeps off whoever would settle it."""
         self._mutex = mutex
-        self._core = core
+        self._session = session
         self._name = name
         self._claim = claim
         self._attempt = 1
@@ -72,7 +72,7 @@ class DataFile(Generic[D]):
 
         Read it only while the entry is yours. To change it, use `save`.
         """
-        return self._core.storage.data_path(self._name)
+        return self._session.storage.data_path(self._name)
 
     @property
     def attempt(self) -> int:
@@ -92,9 +92,10 @@ class DataFile(Generic[D]):
         ```
         """
         self._check()
-        load = self._core.loading(self._name)
-        return await self._core.run(
-            f"loading the data of {self._name}", lambda _before_commit: self._core.storage.read_data(self._name, load)
+        load = self._session.loading(self._name)
+        return await self._session.run(
+            f"loading the data of {self._name}",
+            lambda _before_commit: self._session.storage.read_data(self._name, load),
         )
 
     async def save(self, value: D, *, durability: Durability | None = None) -> Result[None, DataSaveError]:
@@ -116,16 +117,16 @@ class DataFile(Generic[D]):
         ```
         """
         self._check()
-        dump = self._core.dumping(value)
+        dump = self._session.dumping(value)
 
         def work(before_commit: BeforeCommit) -> None:
             with self._mutex:
                 self._check()
-                self._core.storage.replace_data(
+                self._session.storage.replace_data(
                     self._name, self._claim, dump, durability=durability, before_commit=before_commit
                 )
 
-        return await self._core.run(f"saving the data of {self._name}", work)
+        return await self._session.run(f"saving the data of {self._name}", work)
 
     async def progress(self, done: float, message: str = "") -> Result[None, OwnershipLost | Trouble]:
         """Tell how far the work on the entry is, for whoever looks: `multispool ls`, `show` and `top` show it.
@@ -159,9 +160,9 @@ class DataFile(Generic[D]):
         def work(_before_commit: BeforeCommit) -> None:
             with self._mutex:
                 self._check()
-                self._core.storage.annotate(claim, PROGRESS, value)
+                self._session.storage.annotate(claim, PROGRESS, value)
 
-        return await self._core.run(f"progress with {self._name}", work)
+        return await self._session.run(f"progress with {self._name}", work)
 
     async def stat(self) -> Result[Stat, DataNotFound | Trouble]:
         """Return the size of the data, in bytes as stored, and when it was last written.
@@ -175,8 +176,8 @@ class DataFile(Generic[D]):
         ```
         """
         self._check()
-        return await self._core.run(
-            f"looking at the data of {self._name}", lambda _before_commit: self._core.storage.stat_data(self._name)
+        return await self._session.run(
+            f"looking at the data of {self._name}", lambda _before_commit: self._session.storage.stat_data(self._name)
         )
 
     def _check(self) -> None:

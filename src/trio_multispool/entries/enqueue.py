@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from trio_multispool.entries.reserved_names import Naming
     from trio_multispool.session.hooks import Hooks
-    from trio_multispool.session.session import Core
+    from trio_multispool.session.session import Session
     from trio_multispool.storage.protocol import Reservation
     from trio_multispool.threads.transaction import Answer, BeforeCommit
 
@@ -103,19 +103,19 @@ def _noted(told: _Told, reservation: Reservation, data: object) -> Generator[Non
             told.made[reservation.name] = len(data) if isinstance(data, (bytes, bytearray)) else None
 
 
-class Enqueuing(Generic[Q, M, D, A]):
+class Enqueuer(Generic[Q, M, D, A]):
     """Enqueues into one spool."""
 
-    def __init__(self, core: Core[Q, M, D, A], naming: Naming[A]) -> None:
+    def __init__(self, session: Session[Q, M, D, A], naming: Naming[A]) -> None:
         """Use an open spool and its names."""
-        self._core = core
+        self._session = session
         self._naming = naming
 
     async def one(
         self, queue: str, item: Item[M, D, A], durability: Durability | None, due_at: float | None
     ) -> Answer[str]:
         """Enqueue; return the entry's name. See `Spool.enqueue`."""
-        hooks = self._core.hooks
+        hooks = self._session.hooks
         if hooks is None:
             return await self._one(_Order(queue, durability, due_at), item)
         answers: list[Answer[str]] = []
@@ -127,8 +127,8 @@ class Enqueuing(Generic[Q, M, D, A]):
         operation = f"enqueue into {order.queue}"
         if self._fits_a_batch(item.data):
             steps = functools.partial(self._steps, order=order, item=item)
-            return await self._core.enqueue(operation, steps, of=item.key)
-        return await self._core.run(operation, functools.partial(self._alone, order=order, item=item))
+            return await self._session.enqueue(operation, steps, of=item.key)
+        return await self._session.run(operation, functools.partial(self._alone, order=order, item=item))
 
     @contextlib.contextmanager
     def _told(self, hooks: Hooks, queue: str, count: int | None, answers: list[Answer[str]]) -> Generator[_Told]:
@@ -141,7 +141,7 @@ class Enqueuing(Generic[Q, M, D, A]):
                 hooks.tell_enqueued(queue, told.made, answers, began)
 
     def _fits_a_batch(self, data: D) -> bool:
-        if not isinstance(self._core.spoolable.data, WholeFile):
+        if not isinstance(self._session.spoolable.data, WholeFile):
             return False
         if isinstance(data, memoryview):
             return data.nbytes <= LARGEST_IN_BATCH
@@ -150,14 +150,14 @@ class Enqueuing(Generic[Q, M, D, A]):
         return True
 
     def _alone(self, before_commit: BeforeCommit, order: _Order, item: Item[M, D, A]) -> str:
-        core = self._core
-        raw = core.encode(item.metadata)
+        session = self._session
+        raw = session.encode(item.metadata)
         with self._naming.for_one_enqueue(item.name) as reservation, order.noting(reservation, item.data):
-            core.storage.enqueue(
+            session.storage.enqueue(
                 reservation,
                 order.queue,
                 raw,
-                core.dumping(item.data),
+                session.dumping(item.data),
                 durability=order.durability,
                 before_commit=before_commit,
                 carrier=order.carrier,
@@ -169,8 +169,8 @@ class Enqueuing(Generic[Q, M, D, A]):
     def _steps(
         self, before_commit: BeforeCommit, order: _Order, item: Item[M, D, A]
     ) -> Generator[Enqueueing[Any], None, str]:
-        core, queue, durability = self._core, order.queue, order.durability
-        raw, content = core.encode(item.metadata), core.dumped(item.data)
+        session, queue, durability = self._session, order.queue, order.durability
+        raw, content = session.encode(item.metadata), session.dumped(item.data)
         with self._naming.for_one_enqueue(item.name) as reservation, order.noting(reservation, item.data):
             yield Enqueueing(
                 reservation,
@@ -189,7 +189,7 @@ class Enqueuing(Generic[Q, M, D, A]):
         self, queue: str, items: Sequence[Item[M, D, A]], durability: Durability | None, due_at: float | None
     ) -> list[Answer[str]]:
         """Enqueue all of them in one hop; see `Spool.enqueue_many`."""
-        hooks = self._core.hooks
+        hooks = self._session.hooks
         if hooks is None:
             return await self._many(_Order(queue, durability, due_at), items)
         answers: list[Answer[str]] = []
@@ -198,14 +198,14 @@ class Enqueuing(Generic[Q, M, D, A]):
         return answers
 
     async def _many(self, order: _Order, items: Sequence[Item[M, D, A]]) -> list[Answer[str]]:
-        answer = await self._core.run(
+        answer = await self._session.run(
             f"enqueue of {len(items)} entries into {order.queue}",
             functools.partial(self._all, order=order, items=items),
         )
         return answer.unwrap()
 
     def _all(self, before_commit: BeforeCommit, order: _Order, items: Sequence[Item[M, D, A]]) -> list[Answer[str]]:
-        storage, once = self._core.storage, _once(before_commit)
+        storage, once = self._session.storage, _once(before_commit)
         answers: list[Answer[str]] = []
         for several in _apart(items, storage.enqueues_at_a_time()):
             parts = [Part(functools.partial(self._together, once, order, item), of=item.key) for item in several]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     )
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.results import Result
-    from trio_multispool.session.session import Core
+    from trio_multispool.session.session import Session
     from trio_multispool.storage.stats import Stat
     from trio_multispool.threads.transaction import BeforeCommit
 
@@ -40,16 +40,16 @@ class Entry(Generic[Q, M, D, S_co]):
     name in the same queue of the same spool.
     """
 
-    def __init__(self, spool: S_co, core: Core[Q, M, D, Any], queue: Q, name: str) -> None:
+    def __init__(self, spool: S_co, session: Session[Q, M, D, Any], queue: Q, name: str) -> None:
         """Refer to a name that has been checked."""
         self._spool = spool
-        self._core = core
+        self._session = session
         self._queue = queue
         self._name = name
 
     def __repr__(self) -> str:
         """Show spool, queue and name."""
-        return f"<Entry {self._name!r} in queue {self._queue.value!r} of {self._core.path}>"
+        return f"<Entry {self._name!r} in queue {self._queue.value!r} of {self._session.path}>"
 
     def __eq__(self, other: object) -> bool:
         """Compare spool, queue and name."""
@@ -62,7 +62,7 @@ class Entry(Generic[Q, M, D, S_co]):
         return hash(self._identity())
 
     def _identity(self) -> tuple[object, ...]:
-        return (self._core.path, self._queue, self._name)
+        return (self._session.path, self._queue, self._name)
 
     @property
     def spool(self) -> S_co:
@@ -95,9 +95,9 @@ class Entry(Generic[Q, M, D, S_co]):
         age = now - (await entry.stat()).unwrap().modified_at
         ```
         """
-        return await self._core.run(
+        return await self._session.run(
             f"looking at entry {self._name}",
-            lambda _before_commit: self._core.storage.stat(self._queue.value, self._name),
+            lambda _before_commit: self._session.storage.stat(self._queue.value, self._name),
         )
 
     async def checkout(self, *, early: bool = False) -> Result[CheckedOutEntry[Q, M, D], CheckoutError]:
@@ -118,7 +118,7 @@ class Entry(Generic[Q, M, D, S_co]):
             (await job.save(Mail.FAILED)).unwrap()
         ```
         """
-        hooks = self._core.hooks
+        hooks = self._session.hooks
         began = 0.0 if hooks is None else hooks.now()
         answer = await self.try_checkout(early=early)
         if isinstance(answer, Err):
@@ -150,7 +150,7 @@ class Entry(Generic[Q, M, D, S_co]):
                     (await job.remove()).unwrap()
         ```
         """
-        return await check_out(self._core, self._queue, self._name, early=early)
+        return await check_out(self._session, self._queue, self._name, early=early)
 
 
 @final
@@ -163,7 +163,7 @@ class DirectEntry(Generic[Q, M, D]):
 
     def __init__(self, entry: Entry[Q, M, D]) -> None:
         """Refer to an entry."""
-        self._core = entry._core  # noqa: SLF001  # one thing in two classes
+        self._session = entry._session  # noqa: SLF001  # one thing in two classes
         self._queue: str = entry.queue.value
         self._name = entry.name
 
@@ -174,7 +174,7 @@ class DirectEntry(Generic[Q, M, D]):
     @property
     def data_file(self) -> DataFile[D]:
         """The entry's data."""
-        return DataFile(self._core, self._name, None)
+        return DataFile(self._session, self._name, None)
 
     async def contents(self) -> Result[M, EntryNotFound | CorruptMetadata | Trouble]:
         """Return the metadata.
@@ -188,12 +188,12 @@ class DirectEntry(Generic[Q, M, D]):
         envelope = (await entry.direct.contents()).unwrap()
         ```
         """
-        core = self._core
+        session = self._session
 
         def work(_before_commit: BeforeCommit) -> M:
-            return core.decode(self._queue, self._name, core.storage.read_metadata(self._queue, self._name))
+            return session.decode(self._queue, self._name, session.storage.read_metadata(self._queue, self._name))
 
-        return await core.run(f"reading entry {self._name}", work)
+        return await session.run(f"reading entry {self._name}", work)
 
     async def save(self, metadata: M, *, durability: Durability | None = None) -> Result[None, DirectSaveError]:
         """Replace the metadata of the entry where it is.
@@ -209,14 +209,14 @@ class DirectEntry(Generic[Q, M, D]):
         (await entry.direct.save(Envelope("anne@example.org"))).unwrap()
         ```
         """
-        core = self._core
+        session = self._session
 
         def work(before_commit: BeforeCommit) -> None:
-            core.storage.replace_metadata(
-                self._queue, self._name, core.encode(metadata), durability=durability, before_commit=before_commit
+            session.storage.replace_metadata(
+                self._queue, self._name, session.encode(metadata), durability=durability, before_commit=before_commit
             )
 
-        return await core.run(f"direct save of entry {self._name}", work)
+        return await session.run(f"direct save of entry {self._name}", work)
 
     async def remove(self, *, durability: Durability | None = None) -> Result[None, DirectRemoveError]:
         """Delete the entry where it is, with its data.
@@ -231,9 +231,9 @@ class DirectEntry(Generic[Q, M, D]):
         (await entry.direct.remove()).unwrap()
         ```
         """
-        core = self._core
+        session = self._session
 
         def work(before_commit: BeforeCommit) -> None:
-            core.storage.delete(self._queue, self._name, durability=durability, before_commit=before_commit)
+            session.storage.delete(self._queue, self._name, durability=durability, before_commit=before_commit)
 
-        return await core.run(f"direct removal of entry {self._name}", work)
+        return await session.run(f"direct removal of entry {self._name}", work)

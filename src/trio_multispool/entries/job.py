@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Literal
 
-    from trio_multispool.entries.key_limits import Turn
+    from trio_multispool.entries.key_limits import KeySlot
     from trio_multispool.errors import OwnershipLost, ReleaseError, RemoveError, SaveError, SpoolError, Trouble
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.results import Result
     from trio_multispool.model.times import NotBefore
-    from trio_multispool.session.session import Core
+    from trio_multispool.session.session import Session
     from trio_multispool.storage.protocol import Claim, Notes, Settlement
     from trio_multispool.threads.transaction import Answer, BeforeCommit
 
@@ -69,23 +69,23 @@ class CheckedOutEntry(Generic[Q, M, D]):
 
     def __init__(  # noqa: PLR0913  # made by the shell alone
         self,
-        core: Core[Q, M, D, Any],
+        session: Session[Q, M, D, Any],
         queue: Q,
         claim: Claim,
         metadata: M,
         *,
         on_settled: Callable[[CheckedOutEntry[Q, M, D], str | None], None] | None = None,
         carried: Mapping[str, str] | None = None,
-        turn: Turn = UNLIMITED,
+        slot: KeySlot = UNLIMITED,
     ) -> None:
         """Take over a claim. `on_settled` is told the queue that the entry went to, `None` if it was removed.
 
-        `carried` is what the producer sent along for the instrumentation; `turn` ends when the job is over.
+        `carried` is what the producer sent along for the instrumentation; `slot` ends when the job is over.
         """
-        self._core = core
+        self._session = session
         self._queue = queue
         self._claim = claim
-        core.hold(claim)
+        session.hold(claim)
         self._on_settled = on_settled
         self._mutex = threading.Lock()
         self._failure: SpoolError | None = None
@@ -93,22 +93,22 @@ class CheckedOutEntry(Generic[Q, M, D]):
         self._attempt: tuple[How, str | None] = (How.LET_GO, None)  # the last that began under the mutex
         self._since: float | None = None
         self._carried = carried
-        self._turn = turn
-        self._turn_ended = False
+        self._slot = slot
+        self._slot_ended = False
         self._around: AbstractContextManager[object] | None = None
         self._prepare_next: Callable[[], Callable[[], None] | None] | None = None
         self._notes_when_saved: Notes | None = None
         self._notes_when_returned: Notes | None = None
         self.metadata: M = metadata
         """The metadata as it was checked out; `save` stores what it is by then, however it was changed."""
-        self.data: DataFile[D] = DataFile(core, claim.name, claim, self._mutex)
+        self.data: DataFile[D] = DataFile(session, claim.name, claim, self._mutex)
         """The entry's data."""
         self._over = False
 
     def __del__(self) -> None:
         """Let go of an entry that nobody has settled; at the end of the interpreter the kernel does."""
         if not self._over and not sys.is_finalizing():
-            _warn_and_let_go(self._claim, self._core.path)
+            _warn_and_let_go(self._claim, self._session.path)
 
     def __repr__(self) -> str:
         """Tell which entry, and how it stands."""
@@ -168,13 +168,13 @@ class CheckedOutEntry(Generic[Q, M, D]):
         (await job.save(Mail.RETRY)).unwrap()
         ```
         """
-        target = self._core.check_queue(queue)
+        target = self._session.check_queue(queue)
         self._check()
         stored = self.metadata if metadata is UNCHANGED else metadata
-        waits_until = due_at(not_before, self._core.now)
+        waits_until = due_at(not_before, self._session.now)
 
         def settlement(before_commit: BeforeCommit) -> Settlement[Claim]:
-            raw = self._core.encode_if_changed(stored, self._claim)
+            raw = self._session.encode_if_changed(stored, self._claim)
             return Saving(self._claim, target, raw, durability, before_commit, waits_until, self._notes_when_saved)
 
         answer = await self._settle(Operation.SAVE, How.SAVED, settlement, target)
@@ -262,13 +262,13 @@ class CheckedOutEntry(Generic[Q, M, D]):
                 self._check()
                 self._attempt = how, destination
                 yield settlement(before_commit)
-            self._turn_ended |= self._turn.end()  # so that the next one may be of the same key
+            self._slot_ended |= self._slot.end()  # so that the next one may be of the same key
             if claim_next is not None:
                 claim_next()
 
         began = self._now()
         try:
-            answer = await self._core.settle(f"{operation.value} of entry {self.name}", once, of=self._claim)
+            answer = await self._session.settle(f"{operation.value} of entry {self.name}", once, of=self._claim)
         except BaseException:  # passed on
             self._tell_if_settled(destination, None, began)
             raise
@@ -297,14 +297,14 @@ class CheckedOutEntry(Generic[Q, M, D]):
         if self._over or not (self.settled or self._let_go):
             return
         self._over = True
-        if self._turn.end() or self._turn_ended:
-            self._core.activity.tell(self._claim.queue)
+        if self._slot.end() or self._slot_ended:
+            self._session.changes.tell(self._claim.queue)
         if self._on_settled is not None:
             self._on_settled(self, destination)
         how, _ = self._attempt
         if how is How.RELEASED and self._claim.due_at is not None:  # for stores that do not tell
-            self._core.schedule(self._claim.queue).put_back(Due(self._claim.due_at, self.name))
-        hooks = self._core.hooks
+            self._session.waiting(self._claim.queue).put_back(Due(self._claim.due_at, self.name))
+        hooks = self._session.hooks
         if hooks is not None:
             how, destination = self._attempt
             lost = isinstance(answer, Err) and not isinstance(answer.error, DurabilityUnknown)
@@ -315,21 +315,21 @@ class CheckedOutEntry(Generic[Q, M, D]):
     # For the instrumentation
 
     def _now(self) -> float:
-        return 0.0 if self._core.hooks is None else self._core.hooks.now()
+        return 0.0 if self._session.hooks is None else self._session.hooks.now()
 
     def _tell_checked_out(self, began: float) -> None:  # pyright: ignore[reportUnusedFunction]  # `entry`, `intake` do
-        if self._core.hooks is not None:
-            self._since = self._core.hooks.now()
-            self._core.hooks.checked_out(self._claim.queue, self.name, began)
+        if self._session.hooks is not None:
+            self._since = self._session.hooks.now()
+            self._session.hooks.checked_out(self._claim.queue, self.name, began)
 
     def _tell_if_failed(self, operation: Operation, answer: Answer[None], began: float) -> None:
-        if isinstance(answer, Err) and self._core.hooks is not None:
-            self._core.hooks.failed(operation, self._claim.queue, self.name, answer.error, began)
+        if isinstance(answer, Err) and self._session.hooks is not None:
+            self._session.hooks.failed(operation, self._claim.queue, self.name, answer.error, began)
 
     def _begin_work(self) -> None:
         """Enter what the instrumentation puts around the work on the entry, unless that has been done."""
-        if self._core.hooks is not None and self._around is None:
-            self._around = self._core.hooks.begin_working(self._claim.queue, self.name, self._carried or {})
+        if self._session.hooks is not None and self._around is None:
+            self._around = self._session.hooks.begin_working(self._claim.queue, self.name, self._carried or {})
 
     def _end_work(self, raised: BaseException | None) -> None:
         """Leave it, if it was entered."""
@@ -339,7 +339,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
 
     async def _give_back(self) -> Answer[None]:
         """Release a job that is unsettled; see `give_back`."""
-        failures = await give_back(self._core, [self])
+        failures = await give_back(self._session, [self])
         return Err(failures[0]) if failures else Ok(None)
 
     def _begin_giving_back(self) -> bool:
@@ -347,9 +347,9 @@ class CheckedOutEntry(Generic[Q, M, D]):
         self._failure = None
         if self.settled or self._let_go:
             return False
-        if self._core.closed:
+        if self._session.closed:
             reason = "the spool was closed before"
-            fields = about(Event.LET_GO, self._core.path, queue=self._claim.queue, entry=self.name, error=reason)
+            fields = about(Event.LET_GO, self._session.path, queue=self._claim.queue, entry=self.name, error=reason)
             _LOG.warning("entry %s of queue %s was let go: %s", self.name, self._claim.queue, reason, extra=fields)
             self._end_giving_back(None, self._now())
             return False
@@ -406,7 +406,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
             exception.add_note(f"entry {self.name!r}: {failure}")
 
 
-async def give_back(core: Core[Q, M, D, Any], jobs: Iterable[CheckedOutEntry[Q, M, D]]) -> list[SpoolError]:
+async def give_back(session: Session[Q, M, D, Any], jobs: Iterable[CheckedOutEntry[Q, M, D]]) -> list[SpoolError]:
     """Release the jobs that are unsettled, all together, whatever is cancelled; forget that settling them failed.
 
     For readers and blocks. What cannot be put back is let go, so that recovery can do it; returns why.
@@ -414,10 +414,10 @@ async def give_back(core: Core[Q, M, D, Any], jobs: Iterable[CheckedOutEntry[Q, 
     ours = [job for job in jobs if job._begin_giving_back()]  # noqa: SLF001  # of this module
     if not ours:
         return []
-    began = 0.0 if core.hooks is None else core.hooks.now()
+    began = 0.0 if session.hooks is None else session.hooks.now()
     answers: list[Answer[None] | None] = [None] * len(ours)  # they stay so if asyncio cancels it
     try:
-        answers[:] = await core.settle_all(
+        answers[:] = await session.settle_all(
             [(f"return of entry {job.name}", job._giving_back, job._claim) for job in ours]  # noqa: SLF001
         )
     finally:
@@ -427,7 +427,7 @@ async def give_back(core: Core[Q, M, D, Any], jobs: Iterable[CheckedOutEntry[Q, 
     for job, answer in zip(ours, answers, strict=True):
         if isinstance(answer, Err):
             queue = job._claim.queue  # noqa: SLF001
-            fields = about(Event.LET_GO, core.path, queue=queue, entry=job.name, error=answer.error)
+            fields = about(Event.LET_GO, session.path, queue=queue, entry=job.name, error=answer.error)
             _LOG.error("entry %s of queue %s was let go: %s", job.name, queue, answer.error, extra=fields)
             failures.append(answer.error)
     return failures

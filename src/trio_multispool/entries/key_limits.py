@@ -26,7 +26,7 @@ from trio_multispool.model.types import M
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from trio_multispool.session.session import Core
+    from trio_multispool.session.session import Session
     from trio_multispool.storage.protocol import Slot
 
 
@@ -50,10 +50,12 @@ _LOG: Final = logging.getLogger("trio_multispool")
 
 
 @final
-class Turn:
+class KeySlot:
     """A slot that an entry has for as long as it is in hand; without one, it is not limited."""
 
-    def __init__(self, limiter: Limiter[Any] | None = None, key: Key | None = None, slot: Slot | None = None) -> None:
+    def __init__(
+        self, limiter: KeyLimiter[Any] | None = None, key: Key | None = None, slot: Slot | None = None
+    ) -> None:
         """Take the slot over."""
         self._limiter = limiter
         self._slot = slot
@@ -69,14 +71,16 @@ class Turn:
         return True
 
 
-UNLIMITED: Final = Turn()
+UNLIMITED: Final = KeySlot()
 
 
 @final
-class Limiter(Generic[M]):
+class KeyLimiter(Generic[M]):
     """The limits of one reader; used by any number of threads."""
 
-    def __init__(self, core: Core[Any, M, Any, Any], queue: str, by: Callable[[M], Key | None], limit: int) -> None:
+    def __init__(
+        self, session: Session[Any, M, Any, Any], queue: str, by: Callable[[M], Key | None], limit: int
+    ) -> None:
         """Begin with nothing known. Raises `ValueError` or `TypeError` for a limit that is none."""
         self._limit = whole(limit, "limit", least=1)
         if self._limit > MOST:
@@ -85,7 +89,7 @@ class Limiter(Generic[M]):
         if not callable(by):
             message = f"limit_by is a function of the metadata, not {by!r}"
             raise TypeError(message)
-        self._core = core
+        self._session = session
         self._queue = queue
         self._by = by
         self._complained = False
@@ -108,7 +112,7 @@ class Limiter(Generic[M]):
         if self._complained:
             return
         self._complained = True
-        fields = about(Event.NO_KEY, self._core.path, queue=self._queue, entry=name, error=error)
+        fields = about(Event.NO_KEY, self._session.path, queue=self._queue, entry=name, error=error)
         _LOG.error("limit_by raised for entry %s of queue %s", name, self._queue, exc_info=error, extra=fields)
 
     def is_known_full(self, name: str) -> bool:
@@ -119,36 +123,36 @@ class Limiter(Generic[M]):
         since = self._full.get(key)
         return since is not None and since() < FULL_FOR
 
-    def turn_of(self, name: str, read: Callable[[], bytes]) -> Turn | None:
-        """Return a turn for an entry, whose metadata `read` returns; `None`: its key is full."""
+    def slot_of(self, name: str, read: Callable[[], bytes]) -> KeySlot | None:
+        """Return a slot for an entry, whose metadata `read` returns; `None`: its key is full."""
         if name not in self._keys:
             try:
-                metadata = self._core.decode(self._queue, name, read())
+                metadata = self._session.decode(self._queue, name, read())
             except (CorruptMetadata, NotARegularFile, AccessDenied, StorageFailure):
                 return UNLIMITED  # met again by the check-out, which sets it aside or passes it over
             self._keys[name] = self.key_of(name, metadata)
-        return self.turn(self._keys[name])
+        return self.slot(self._keys[name])
 
-    def turn(self, key: Key | None) -> Turn | None:
-        """Return a turn for a key; `None`: it is full."""
+    def slot(self, key: Key | None) -> KeySlot | None:
+        """Return a slot for a key; `None`: it is full."""
         if key is None:
             return UNLIMITED
         first = self._first_slot(key)
         for number in range(first, first + self._limit):
-            slot = self._core.storage.slot(number)
+            slot = self._session.storage.slot(number)
             if slot is not None:
-                return Turn(self, key, slot)
+                return KeySlot(self, key, slot)
         self._full[key] = stopwatch()
         return None
 
-    def confirmed(self, name: str, turn: Turn, metadata: M) -> Turn | None:
-        """Return a turn for an entry that was checked out, now that its metadata cannot change."""
+    def confirmed(self, name: str, slot: KeySlot, metadata: M) -> KeySlot | None:
+        """Return a slot for an entry that was checked out, now that its metadata cannot change."""
         key = self.key_of(name, metadata)
-        if key == turn.key:
-            return turn
-        _ = turn.end()
+        if key == slot.key:
+            return slot
+        _ = slot.end()
         self._keys[name] = key
-        return self.turn(key)
+        return self.slot(key)
 
     def is_free(self, key: Key | None) -> None:
         """Say that a key has a free slot again."""

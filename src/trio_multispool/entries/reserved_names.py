@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from trio_multispool.model.names import NameGenerator, Reserve
-    from trio_multispool.session.session import Core
+    from trio_multispool.session.session import Session
     from trio_multispool.storage.protocol import Reservation, Storage
 
 
@@ -43,14 +43,14 @@ class ReservedName:
     One that is garbage collected unused is let go with a `ResourceWarning`; if the process dies, its lock is dropped.
     """
 
-    def __init__(self, core: Core[Any, Any, Any, Any], reservation: Reservation) -> None:
+    def __init__(self, session: Session[Any, Any, Any, Any], reservation: Reservation) -> None:
         """Take over a reservation."""
-        self._core = core
+        self._session = session
         self._reservation = reservation
-        core.hold(reservation)
+        session.hold(reservation)
         self._mutex = threading.Lock()
         self._given_up = False
-        self._finalizer = weakref.finalize(self, _let_go, reservation, core.path)
+        self._finalizer = weakref.finalize(self, _let_go, reservation, session.path)
         self._finalizer.atexit = False
 
     def __repr__(self) -> str:
@@ -67,10 +67,10 @@ class ReservedName:
         return self._reservation.state is State.NOTHING and not self._given_up
 
     @contextlib.contextmanager
-    def _use(self, core: Core[Any, Any, Any, Any]) -> Generator[Reservation]:
+    def _use(self, session: Session[Any, Any, Any, Any]) -> Generator[Reservation]:
         """Use the reservation in this thread, and nobody else meanwhile; for `enqueue`."""
-        if core is not self._core:
-            message = f"name {self.name!r} was reserved in another spool, {self._core.path}"
+        if session is not self._session:
+            message = f"name {self.name!r} was reserved in another spool, {self._session.path}"
             raise RuntimeError(message)
         if not self._mutex.acquire(blocking=False):  # never waits: two batches might wait for each other
             message = f"name {self.name!r} is being used by another enqueue; it can be used once"
@@ -95,18 +95,18 @@ class ReservedName:
     ) -> None:
         """Give the name up if it has not been used, whatever is cancelled meanwhile."""
         self._given_up = True
-        if self._core.closed:
+        if self._session.closed:
             self._reservation.abandon()
-        if self._reservation.state is not State.NOTHING or self._core.closed:
+        if self._reservation.state is not State.NOTHING or self._session.closed:
             _ = self._finalizer.detach()
             await cancel_shielded_checkpoint()
             return
 
         def give_up() -> None:
             with self._mutex:  # an enqueue may be using it in another thread; then it has been used
-                self._core.storage.give_up(self._reservation)
+                self._session.storage.give_up(self._reservation)
 
-        answer = await self._core.finish(f"giving up of name {self.name}", give_up)
+        answer = await self._session.finish(f"giving up of name {self.name}", give_up)
         _ = self._finalizer.detach()
         if isinstance(answer, Err):
             if exception is None:
@@ -154,10 +154,10 @@ def _let_go(reservation: Reservation, path: str) -> None:
 class Naming(Generic[A]):
     """Reserves names in one spool."""
 
-    def __init__(self, core: Core[Any, Any, Any, A], generator: NameGenerator[A]) -> None:
+    def __init__(self, session: Session[Any, Any, Any, A], generator: NameGenerator[A]) -> None:
         """Use a name generator."""
-        self._core = core
-        self._storage: Storage[Any, Reservation] = core.storage
+        self._session = session
+        self._storage: Storage[Any, Reservation] = session.storage
         self._generator = generator
         self._unique = makes_none_twice(generator)
 
@@ -165,7 +165,7 @@ class Naming(Generic[A]):
     def for_one_enqueue(self, name: Reserve[A] | Use | None) -> Generator[Reservation]:
         """Hold a name for one enqueue; one that was not reserved before is given up if the enqueue fails."""
         if isinstance(name, Use) and isinstance(name.name, ReservedName):
-            with name.name._use(self._core) as reservation:  # noqa: SLF001  # one thing in several files
+            with name.name._use(self._session) as reservation:  # noqa: SLF001  # one thing in several files
                 yield reservation
             return
         reservation = self._chosen(cast("str", name.name)) if isinstance(name, Use) else self.made(name)

@@ -70,7 +70,7 @@ class Monitor(Generic[Q, M, D, A]):
         """Say what to look at."""
         self.spool: Spool[Q, M, D, A] = spool
         self.limits: Limits = Limits() if limits is None else limits
-        core = spool._core  # noqa: SLF001  # a part of the library, in the room above
+        core = spool._session  # noqa: SLF001  # a part of the library, in the room above
         any_will_do = isinstance(spool.spoolable.metadata, Bytes)
         judged = frozenset[str]() if any_will_do else frozenset(queue_names(spool.spoolable.queues))
 
@@ -83,13 +83,13 @@ class Monitor(Generic[Q, M, D, A]):
                 return error.reason
             return None
 
-        self._core = core
+        self._session = core
         self._clock = clock
         self._examiner = Examiner(core.storage, self.limits.ages(), judged, judge, clock)
 
     def __repr__(self) -> str:
         """Show what is looked at."""
-        return f"<Monitor of {self._core.path}>"
+        return f"<Monitor of {self._session.path}>"
 
     async def run_once(self) -> Result[list[Problem], Trouble]:
         """Look the whole spool over once, and return what is wrong.
@@ -116,13 +116,13 @@ class Monitor(Generic[Q, M, D, A]):
 
             return self._examiner.examine(keep_on, past)
 
-        answer = await self._core.run("check", check)
+        answer = await self._session.run("check", check)
         if isinstance(answer, Err):
             return answer
         problems, newborn = answer.value.problems, answer.value.perhaps_newborn
         if newborn:
             await anyio.sleep(RESERVING)
-            again = await self._core.run("check", lambda _keep_on: self._examiner.confirm(newborn))
+            again = await self._session.run("check", lambda _keep_on: self._examiner.confirm(newborn))
             if isinstance(again, Err):
                 return again
             problems += again.value
@@ -187,13 +187,13 @@ class Monitor(Generic[Q, M, D, A]):
         ```
         """
         wanted = list(problems)
-        self._core.check_open()
+        self._session.check_open()
         if dry_run:
-            return await self._core.run("plan", lambda _before_commit: [plan(problem) for problem in wanted])
+            return await self._session.run("plan", lambda _before_commit: [plan(problem) for problem in wanted])
         repairs: list[Repair] = []
         collected: set[str] = set()
         for problem in wanted:
-            answer = await self._core.run("repair", self._repairing(problem, collected))
+            answer = await self._session.run("repair", self._repairing(problem, collected))
             if isinstance(answer, Err):
                 return answer
             repairs.append(answer.value)
@@ -212,8 +212,10 @@ class Monitor(Generic[Q, M, D, A]):
 
     def _note(self, repaired: Repair) -> None:
         """Log a repair, and have it told as what it was to the entry: a recovery, or a setting aside."""
-        problem, hooks = repaired.problem, self._core.hooks
-        fields = about(Event.REPAIRED, self._core.path, queue=problem.queue, entry=problem.name, error=problem.message)
+        problem, hooks = repaired.problem, self._session.hooks
+        fields = about(
+            Event.REPAIRED, self._session.path, queue=problem.queue, entry=problem.name, error=problem.message
+        )
         _LOG.info("%s: %s", problem.message, repaired.action.value, extra=fields)
         if hooks is None:
             return

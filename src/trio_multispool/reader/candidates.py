@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, final
 import msgspec
 
 from trio_multispool.clock import random_below, stopwatch
-from trio_multispool.entries.checkout import LIMITED, CheckOuts, Claimed
+from trio_multispool.entries.checkout import KEY_FULL, Checkouts, Claimed
 from trio_multispool.errors import SpoolError, StorageFailure
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import sorts_last
@@ -28,9 +28,9 @@ from trio_multispool.storage.protocol import NotDue
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from trio_multispool.entries.checkout import Limited
-    from trio_multispool.entries.key_limits import Limiter
-    from trio_multispool.session.session import Core
+    from trio_multispool.entries.checkout import KeyFull
+    from trio_multispool.entries.key_limits import KeyLimiter
+    from trio_multispool.session.session import Session
     from trio_multispool.threads.transaction import BeforeCommit
 
 
@@ -107,24 +107,26 @@ class Given:
         return name in self._names
 
 
-class Listing(Generic[M]):
+class Candidates(Generic[M]):
     """The names of one queue, worked off by any number of threads."""
 
-    def __init__(self, core: Core[Any, M, Any, Any], queue: str, limiter: Limiter[M] | None = None) -> None:
+    def __init__(
+        self, session: Session[Any, M, Any, Any], queue: str, key_limiter: KeyLimiter[M] | None = None
+    ) -> None:
         """Begin with no names: the first question lists the queue."""
-        self._core = core
-        self._limiter = limiter
+        self._session = session
+        self._key_limiter = key_limiter
         self._limited = False  # an entry of this listing was passed over
         self._queue = queue
         self._mutex = threading.Lock()
         self._names: collections.deque[str] = collections.deque()
-        self._schedule = core.schedule(queue)
-        self._checkouts: CheckOuts[M] = CheckOuts(core, queue, limiter)
+        self._waiting = session.waiting(queue)
+        self._checkouts: Checkouts[M] = Checkouts(session, queue, key_limiter)
         self._misses = 0  # in a row
         self._gone = 0  # of those that the queue had when it was listed
         self._in_question: set[str] = set()  # taken from the names, and the answer is not yet known
         self._busy: set[str] = set()
-        names = core.spoolable.names
+        names = session.spoolable.names
         self._sorts_last = names is None or sorts_last(names)
         self._listing_took = 0.0
         self._since_listed = stopwatch()
@@ -156,7 +158,7 @@ class Listing(Generic[M]):
         claimed: list[Claimed[M]] = []
         tries = 0
         try:
-            self._schedule.look(wanted=False)
+            self._waiting.look(wanted=False)
             self._look_for_earlier(given, wait=wait)
             while not stopped() and (not claimed or len(claimed) < wanted()):
                 next_one = self._next(wait=wait)
@@ -171,14 +173,14 @@ class Listing(Generic[M]):
                     break
                 elif question.listing_took is None:
                     before_listing()
-                    self._schedule.look(wanted=True)
+                    self._waiting.look(wanted=True)
                     question.listing_took = self._list(wait=wait)
                 else:
                     return NothingLeft(
                         question.listing_took,
                         self._is_any_held(wait=wait),
-                        self._is_any_left() or self._schedule.busy,
-                        self._schedule.next_at(),
+                        self._is_any_left() or self._waiting.busy,
+                        self._waiting.next_at(),
                     )
         except SpoolError:
             if not claimed:
@@ -193,7 +195,7 @@ class Listing(Generic[M]):
 
         `None`: there is none among the first that were tried, or it was `stopped`.
         """
-        self._schedule.look(wanted=False)
+        self._waiting.look(wanted=False)
         self._look_for_earlier(given, wait=True)
         for _ in range(TRIES_AT_A_TIME):
             if stopped():
@@ -214,18 +216,18 @@ class Listing(Generic[M]):
             claim = one.claim
             self._let_go(one)
             if claim.due_at is not None:
-                self._schedule.put_back(Due(claim.due_at, claim.name))
+                self._waiting.put_back(Due(claim.due_at, claim.name))
                 continue
             with self._mutex:
                 self._names.appendleft(claim.name)
 
     def _let_go(self, claimed: Claimed[M]) -> None:
-        self._core.release_or_let_go(claimed.claim)
-        _ = claimed.turn.end()
+        self._session.release_or_let_go(claimed.claim)
+        _ = claimed.slot.end()
 
     def _next(self, *, wait: bool) -> Due | str | None:
         """Return what is to be tried next: what waited and is due, or else a name of the listing."""
-        return self._schedule.take() or self._next_name(wait=wait)
+        return self._waiting.take() or self._next_name(wait=wait)
 
     def _next_name(self, *, wait: bool) -> str | None:
         with self._mutex:
@@ -233,7 +235,7 @@ class Listing(Generic[M]):
                 self._list_now(wait=wait)
             while self._names:
                 name = self._names.popleft()
-                if self._limiter is not None and self._limiter.is_known_full(name):
+                if self._key_limiter is not None and self._key_limiter.is_known_full(name):
                     self._limited = True
                     continue
                 self._in_question.add(name)
@@ -272,9 +274,9 @@ class Listing(Generic[M]):
         """List the queue; under the mutex."""
         elapsed = stopwatch()
         with _no_directory_is_empty(wait=wait):
-            self._names = collections.deque(self._core.storage.names(self._queue))
-        if self._limiter is not None:
-            self._limiter.listed(self._names)
+            self._names = collections.deque(self._session.storage.names(self._queue))
+        if self._key_limiter is not None:
+            self._key_limiter.listed(self._names)
         self._limited = False
         self._listing_took, self._since_listed = elapsed(), stopwatch()
         self._gone = 0
@@ -282,7 +284,7 @@ class Listing(Generic[M]):
 
     def _is_any_held(self, *, wait: bool) -> bool:
         with _no_directory_is_empty(wait=wait):
-            return self._core.storage.held(self._queue)
+            return self._session.storage.held(self._queue)
         return True
 
     def _is_any_left(self) -> bool:
@@ -297,17 +299,17 @@ class Listing(Generic[M]):
 
     def _try_due(self, due: Due, before_commit: BeforeCommit, given: Given | None) -> Claimed[M] | None:
         """Check out an entry that waited; `None` if it is not to be had."""
-        storage, schedule = self._core.storage, self._schedule
+        storage, waiting = self._session.storage, self._waiting
         try:
             if self._checkouts.leaves_alone(due.name):
                 return None
             if given is not None and due.name in given:
-                schedule.put_aside(due)
+                waiting.put_aside(due)
                 return None
             made = self._checkouts.made_of(
                 due.name,
                 lambda: storage.claim_waiting(
-                    self._queue, due.name, due_by=self._core.now(), before_commit=before_commit
+                    self._queue, due.name, due_by=self._session.now(), before_commit=before_commit
                 ),
                 lambda: storage.read_metadata_at(Place(self._queue, State.WAITING), due.name),
             )
@@ -315,18 +317,18 @@ class Listing(Generic[M]):
                 if given is None or given.add(due.name):
                     return made
                 self._let_go(made)  # given by another thread since it was looked up above
-                schedule.put_aside(due)
+                waiting.put_aside(due)
             elif isinstance(made, NotDue):  # it has been saved anew, or the clock went back
-                schedule.put_back(Due(made.due_at, due.name))
-            elif made is Unavailable.BUSY or made is LIMITED:
-                schedule.put_aside(due)
+                waiting.put_back(Due(made.due_at, due.name))
+            elif made is Unavailable.BUSY or made is KEY_FULL:
+                waiting.put_aside(due)
             elif made is None:
-                schedule.try_later(due)
+                waiting.try_later(due)
         except BaseException:  # nobody has it, and it is still its turn
-            schedule.put_back(due)
+            waiting.put_back(due)
             raise
         finally:
-            schedule.decide()
+            waiting.decide()
         return None
 
     def _try_listed(self, name: str, before_commit: BeforeCommit, given: Given | None) -> Claimed[M] | None:
@@ -356,14 +358,14 @@ class Listing(Generic[M]):
                 if again:
                     self._names.appendleft(name)
 
-    def _claim(self, name: str, before_commit: BeforeCommit) -> Claimed[M] | Unavailable | NotDue | Limited | None:
-        storage = self._core.storage
+    def _claim(self, name: str, before_commit: BeforeCommit) -> Claimed[M] | Unavailable | NotDue | KeyFull | None:
+        storage = self._session.storage
         made = self._checkouts.made_of(
             name,
             lambda: storage.claim(self._queue, name, before_commit=before_commit),
             lambda: storage.read_metadata(self._queue, name),
         )
-        if made is LIMITED:
+        if made is KEY_FULL:
             self._limited = True
         if isinstance(made, Unavailable):
             self._make_way(made)

@@ -19,7 +19,7 @@ from trio_multispool.entries.job import CheckedOutEntry, give_back
 from trio_multispool.instrumentation import Operation
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q
-from trio_multispool.reader.candidates import Given, Listing, NothingLeft, Question
+from trio_multispool.reader.candidates import Candidates, Given, NothingLeft, Question
 from trio_multispool.session.changes import Polling
 from trio_multispool.threads.loop import whatever_is_cancelled
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from trio_multispool.entries.checkout import Claimed
-    from trio_multispool.entries.key_limits import Limiter
+    from trio_multispool.entries.key_limits import KeyLimiter
     from trio_multispool.errors import SpoolError, Trouble
     from trio_multispool.model.results import Result
-    from trio_multispool.session.session import Core
+    from trio_multispool.session.session import Session
     from trio_multispool.threads.transaction import BeforeCommit
 
 
@@ -71,20 +71,20 @@ class Fetcher(Protocol):
 
 
 @final
-class Intake(Generic[Q, M, D]):
+class Dequeuer(Generic[Q, M, D]):
     """The check-outs of one reader, which is open from `open` to `close`; used in its event loop."""
 
     def __init__(
-        self, core: Core[Q, M, D, Any], queue: Q, poll_interval: float, limiter: Limiter[M] | None = None
+        self, session: Session[Q, M, D, Any], queue: Q, poll_interval: float, key_limiter: KeyLimiter[M] | None = None
     ) -> None:
         """Begin with nothing in hand."""
         self.queue: Q = queue
         self.stopped: bool = False
         """Whether no more is to be taken."""
         self.closed: bool = False
-        self._core = core
+        self._session = session
         self._poll_interval = poll_interval
-        self._listing: Listing[M] = Listing(core, queue.value, limiter)
+        self._candidates: Candidates[M] = Candidates(session, queue.value, key_limiter)
         self._jobs: dict[CheckedOutEntry[Q, M, D], None] = {}
         self._unreturned: list[SpoolError] = []
         self._passes: list[weakref.ref[Given]] = []
@@ -101,7 +101,7 @@ class Intake(Generic[Q, M, D]):
 
     def open(self, tasks: TaskGroup) -> None:
         """Begin, with a nursery for what fetches ahead."""
-        self._core.activity.join()
+        self._session.changes.join()
         self._tasks = tasks
 
     def check_open(self) -> None:
@@ -115,7 +115,7 @@ class Intake(Generic[Q, M, D]):
 
     def check_spool_open(self) -> None:
         """Raise unless the spool is open."""
-        self._core.check_open()
+        self._session.check_open()
 
     def wake(self) -> None:
         """End what waits, for a change or for a thread: the reader has been stopped."""
@@ -142,7 +142,7 @@ class Intake(Generic[Q, M, D]):
 
     def most_at_a_time(self) -> int:
         """Return how many entries may be taken in one go."""
-        return self._core.storage.claims_at_a_time()
+        return self._session.storage.claims_at_a_time()
 
     # Taking
 
@@ -185,13 +185,13 @@ class Intake(Generic[Q, M, D]):
     async def _take(
         self, given: Given | None, wanted: Callable[[], int], *, wait: bool
     ) -> Result[list[CheckedOutEntry[Q, M, D]], Trouble]:
-        activity, queue, polling = self._core.activity, self.queue.value, Polling(self._poll_interval)
-        hooks = self._core.hooks
-        question, seen = Question(), activity.seen(queue)
+        changes, queue, polling = self._session.changes, self.queue.value, Polling(self._poll_interval)
+        hooks = self._session.hooks
+        question, seen = Question(), changes.seen(queue)
         while True:
             recovering = question.listing_took is None and self._is_time_to_recover()  # what comes back is listed
             began = 0.0 if hooks is None else hooks.now()
-            answer = await self._core.run(
+            answer = await self._session.run(
                 f"check-out from {queue}",
                 functools.partial(
                     self._claim, given=given, wanted=wanted, question=question, recovering=recovering, wait=wait
@@ -214,39 +214,39 @@ class Intake(Generic[Q, M, D]):
                 return Ok([])
             else:
                 timeout = polling.next_wait(
-                    found.listing_took, told=activity.told(queue), held=found.held, busy=found.busy
+                    found.listing_took, told=changes.told(queue), held=found.held, busy=found.busy
                 )
                 with _UNHEARD if hooks is None else hooks.waiting(queue):
                     await self._wait(seen, timeout, found.next_at)
-                question, seen = Question(), activity.seen(queue)
+                question, seen = Question(), changes.seen(queue)
 
     async def _wait(self, seen: int, timeout: float, next_at: float | None) -> None:  # noqa: ASYNC109  # the wait itself
         """Wait until the queue may have changed since `seen`, or an entry is due, or `timeout` seconds are over.
 
         When an entry is due, the wall clock says, which may jump: it is asked again at least every poll interval.
         """
-        activity, queue = self._core.activity, self.queue.value
+        changes, queue = self._session.changes, self.queue.value
         if next_at is None:
-            await activity.wait(queue, seen, timeout)
+            await changes.wait(queue, seen, timeout)
             return
         ends_at = anyio.current_time() + timeout
-        while (left := ends_at - anyio.current_time()) > 0 and (until_due := next_at - self._core.now()) > 0:
-            await activity.wait(queue, seen, max(min(left, until_due, self._poll_interval), SHORTEST_WAIT))
-            if activity.seen(queue) != seen or self.stopped or self.closed or self._core.closed:
+        while (left := ends_at - anyio.current_time()) > 0 and (until_due := next_at - self._session.now()) > 0:
+            await changes.wait(queue, seen, max(min(left, until_due, self._poll_interval), SHORTEST_WAIT))
+            if changes.seen(queue) != seen or self.stopped or self.closed or self._session.closed:
                 return
 
     def in_hand(self, claimed: Claimed[M], began: float) -> CheckedOutEntry[Q, M, D]:
         """Make a job of what was checked out; `began` is when that began, by the clock of the hooks."""
         job = CheckedOutEntry(
-            self._core,
+            self._session,
             self.queue,
             claimed.claim,
             claimed.metadata,
             on_settled=self._on_settled,
             carried=claimed.carried,
-            turn=claimed.turn,
+            slot=claimed.slot,
         )
-        if self._core.hooks is not None:
+        if self._session.hooks is not None:
             job._tell_checked_out(began)  # noqa: SLF001  # one thing in several files
         if not self.closed:  # else it goes back at once
             self._jobs[job] = None
@@ -254,16 +254,16 @@ class Intake(Generic[Q, M, D]):
 
     def now(self) -> float:
         """Return the time by the clock of the hooks, if there are any."""
-        hooks = self._core.hooks
+        hooks = self._session.hooks
         return 0.0 if hooks is None else hooks.now()
 
     def claim_listed(self, given: Given | None) -> Claimed[M] | None:
         """Check out the next entry that has been listed already, if it is to be had; in a worker thread."""
-        return self._listing.claim_listed(given, stopped=lambda: self.stopped)
+        return self._candidates.claim_listed(given, stopped=lambda: self.stopped)
 
     def take_back(self, claimed: Claimed[M], given: Given | None) -> None:
         """Release an entry that nobody will get; in a worker thread."""
-        self._listing.take_back([claimed], given)
+        self._candidates.take_back([claimed], given)
 
     def _claim(  # noqa: PLR0913  # what the loop knows and the thread does not
         self,
@@ -276,22 +276,22 @@ class Intake(Generic[Q, M, D]):
         wait: bool,
     ) -> list[Claimed[M]] | NothingLeft:
         """Check out the next entries, in a worker thread."""
-        activity, queue = self._core.activity, self.queue.value
+        changes, queue = self._session.changes, self.queue.value
         if recovering and not self.stopped:
-            self._core.note_recovered(self._core.storage.recover(queue, insist=False))
-        return self._listing.claim(
+            self._session.note_recovered(self._session.storage.recover(queue, insist=False))
+        return self._candidates.claim(
             before_commit,
             given,
             wanted,
             question,
             stopped=lambda: self.stopped,
-            before_listing=(lambda: activity.watch(queue)) if wait else lambda: None,
+            before_listing=(lambda: changes.watch(queue)) if wait else lambda: None,
             wait=wait,
         )
 
     def _undo(self, claimed: list[Claimed[M]] | NothingLeft, given: Given | None) -> None:
         if isinstance(claimed, list):
-            self._listing.take_back(claimed, given)
+            self._candidates.take_back(claimed, given)
 
     @property
     def recovery_is_due(self) -> bool:
@@ -316,7 +316,7 @@ class Intake(Generic[Q, M, D]):
 
     async def give_back(self, jobs: Iterable[CheckedOutEntry[Q, M, D]]) -> None:
         """Return what was not settled, all together, whatever is cancelled; what cannot be is told at the end."""
-        self._unreturned += await give_back(self._core, list(jobs))
+        self._unreturned += await give_back(self._session, list(jobs))
 
     async def close(self, exception: BaseException | None) -> None:
         """End the reader's tasks, and return what it has in hand, while `exception` is leaving its block.
@@ -335,7 +335,7 @@ class Intake(Generic[Q, M, D]):
                     await closing()
                 except anyio.get_cancelled_exc_class() as error:  # asyncio's own: the rest is closed all the same
                     cancelled = cancelled or error
-            self._core.activity.leave()
+            self._session.changes.leave()
             self._tell_unreturned(exception or cancelled)
             if exception is None and cancelled is not None:
                 raise cancelled

@@ -28,22 +28,22 @@ if TYPE_CHECKING:
     from trio_multispool.entries.checkout import Claimed
     from trio_multispool.entries.job import CheckedOutEntry
     from trio_multispool.reader.candidates import Given
-    from trio_multispool.reader.dequeue import Intake
+    from trio_multispool.reader.dequeue import Dequeuer
 
 
 @final
-class Succession(Generic[Q, M, D]):
+class NextJobs(Generic[Q, M, D]):
     """What the settlements of one iteration have checked out, until its tasks come for it."""
 
-    def __init__(self, intake: Intake[Q, M, D], given: Given | None) -> None:
+    def __init__(self, dequeuer: Dequeuer[Q, M, D], given: Given | None) -> None:
         """Begin with nothing; what was `given` in this pass is passed over."""
-        self._intake = intake
+        self._dequeuer = dequeuer
         self._given = given
         self._mutex = threading.Lock()
         self._claimed: collections.deque[tuple[Claimed[M], float]] = collections.deque()
         self._ended = False
         self._bug: BaseException | None = None
-        intake.close_at_the_end(self)
+        dequeuer.close_at_the_end(self)
 
     def __bool__(self) -> bool:
         """Tell whether there is anything to come for."""
@@ -51,18 +51,18 @@ class Succession(Generic[Q, M, D]):
 
     def prepare(self) -> Callable[[], None] | None:
         """Return what a settlement is to call when it is done, in its thread; nothing, if an ordinary look is due."""
-        return None if self._over or self._intake.recovery_is_due else self._claim_next
+        return None if self._over or self._dequeuer.recovery_is_due else self._claim_next
 
     @property
     def _over(self) -> bool:
-        return self._ended or self._intake.stopped
+        return self._ended or self._dequeuer.stopped
 
     def _claim_next(self) -> None:
         if self._over:
             return
         elapsed = stopwatch()
         try:
-            claimed = self._intake.claim_listed(self._given)
+            claimed = self._dequeuer.claim_listed(self._given)
         except SpoolError:
             return  # whoever asks meets it again
         except BaseException as error:  # noqa: BLE001  # raised in a task of the iteration: the settlement went well
@@ -74,14 +74,14 @@ class Succession(Generic[Q, M, D]):
             if not self._ended:
                 self._claimed.append((claimed, elapsed()))
                 return
-        self._intake.take_back(claimed, self._given)
+        self._dequeuer.take_back(claimed, self._given)
 
     def take(self) -> list[CheckedOutEntry[Q, M, D]]:
         """Return what was checked out since; raises what a codec raised that is no answer. In the event loop.
 
         Raises `anyio.ClosedResourceError` if the spool was closed meanwhile; what was checked out is let go at the end.
         """
-        self._intake.check_spool_open()
+        self._dequeuer.check_spool_open()
         if self._bug is not None:
             bug, self._bug = self._bug, None
             try:
@@ -94,7 +94,7 @@ class Succession(Generic[Q, M, D]):
         with self._mutex:
             claimed = list(self._claimed)
             self._claimed.clear()
-        return [self._intake.in_hand(one, self._intake.now() - took) for one, took in claimed]
+        return [self._dequeuer.in_hand(one, self._dequeuer.now() - took) for one, took in claimed]
 
     def end(self) -> None:
         """Check out no more."""
@@ -104,4 +104,4 @@ class Succession(Generic[Q, M, D]):
     async def close(self) -> None:
         """Check out no more, and return what nobody came for, whatever is cancelled. Idempotent."""
         self.end()
-        await self._intake.give_back(self._jobs())
+        await self._dequeuer.give_back(self._jobs())

@@ -12,8 +12,8 @@ from trio_multispool.entries.handlers import handle
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.reader.candidates import Given
-from trio_multispool.reader.next_job import Succession
-from trio_multispool.reader.prefetch import Supply
+from trio_multispool.reader.next_job import NextJobs
+from trio_multispool.reader.prefetch import Prefetcher
 from trio_multispool.reader.retries import attempt
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trio_multispool.entries.job import CheckedOutEntry
     from trio_multispool.errors import Trouble
     from trio_multispool.model.results import Result
-    from trio_multispool.reader.dequeue import Intake
+    from trio_multispool.reader.dequeue import Dequeuer
 
 
 @final
@@ -34,16 +34,16 @@ class Jobs(Generic[Q, M, D]):
     tasks may draw from one.
     """
 
-    def __init__(self, intake: Intake[Q, M, D], *, wait: bool) -> None:
+    def __init__(self, dequeuer: Dequeuer[Q, M, D], *, wait: bool) -> None:
         """Begin an iteration; one that does not wait gives no entry twice."""
-        self._intake = intake
+        self._dequeuer = dequeuer
         self._wait = wait
         self._ended = False
         self._given = None if wait else Given()
-        self.succession: Succession[Q, M, D] | None = None
+        self.next_jobs: NextJobs[Q, M, D] | None = None
         """What the settlements of this iteration check out, if they do."""
         if self._given is not None:
-            intake.begin_pass(self._given)
+            dequeuer.begin_pass(self._given)
 
     def __aiter__(self) -> Jobs[Q, M, D]:
         """Return itself."""
@@ -64,11 +64,11 @@ class Jobs(Generic[Q, M, D]):
         if self._ended:
             await checkpoint()
             return Ok(None)
-        if self.succession and not self._intake.stopped:
+        if self.next_jobs and not self._dequeuer.stopped:
             await checkpoint_if_cancelled()  # the settlement before was a checkpoint
-            [job] = self.succession.take()
+            [job] = self.next_jobs.take()
             return Ok(job)
-        answer = await self._intake.dequeue(self._given, wait=self._wait)
+        answer = await self._dequeuer.dequeue(self._given, wait=self._wait)
         if self._ended and isinstance(answer, Ok) and answer.value is not None:
             _ = await answer.value._give_back()  # noqa: SLF001  # one thing in several files
             return Ok(None)
@@ -77,23 +77,23 @@ class Jobs(Generic[Q, M, D]):
     def end(self) -> None:
         """Give no more jobs: one of those that were given has failed, and must not come round at once."""
         self._ended = True
-        if self.succession is not None:
-            self.succession.end()
+        if self.next_jobs is not None:
+            self.next_jobs.end()
 
     @contextlib.asynccontextmanager
     async def succeeding(self) -> AsyncGenerator[Jobs[Q, M, D]]:
         """Have each job's settlement check out the next one, within a block that has one task draw the jobs."""
-        self.succession = Succession(self._intake, self._given)
+        self.next_jobs = NextJobs(self._dequeuer, self._given)
         try:
             yield self
         finally:
-            await self.succession.close()
+            await self.next_jobs.close()
 
 
 class _Source(Protocol[Q, M, D]):
-    """Where the tasks of an iteration draw their jobs from: `Jobs` or a `Supply`."""
+    """Where the tasks of an iteration draw their jobs from: `Jobs` or a `Prefetcher`."""
 
-    succession: Succession[Q, M, D] | None
+    next_jobs: NextJobs[Q, M, D] | None
 
     async def next(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]: ...
 
@@ -101,19 +101,19 @@ class _Source(Protocol[Q, M, D]):
 
 
 async def work_off(
-    intake: Intake[Q, M, D], work: Work[Q, M, D], *, concurrency: int, prefetch: int, wait: bool
+    dequeuer: Dequeuer[Q, M, D], work: Work[Q, M, D], *, concurrency: int, prefetch: int, wait: bool
 ) -> Result[None, Any]:
     """Do the work on one entry after the other, in so many tasks; see `QueueReader.iter`."""
     if concurrency == 1 and not prefetch:  # nobody to share a hop with
-        async with Jobs(intake, wait=wait).succeeding() as jobs:
+        async with Jobs(dequeuer, wait=wait).succeeding() as jobs:
             return await _work_off(jobs, work)
-    async with Supply(intake, prefetch, wait=wait) as supply:
+    async with Prefetcher(dequeuer, prefetch, wait=wait) as prefetcher:
         if concurrency == 1:
-            return await _work_off(supply, work)
+            return await _work_off(prefetcher, work)
         failures: list[Err[Any]] = []
 
         async def work_off_some() -> None:
-            answer = await _work_off(supply, work)
+            answer = await _work_off(prefetcher, work)
             if isinstance(answer, Err):
                 failures.append(answer)
                 workers.cancel_scope.cancel()
@@ -123,7 +123,7 @@ async def work_off(
                 _ = workers.start_soon(work_off_some)
         if failures:
             return failures[0]
-        if supply.failed:  # on asyncio, a child that cancels itself leaves its group without a word
+        if prefetcher.failed:  # on asyncio, a child that cancels itself leaves its group without a word
             message = "a handler ended with a cancellation of its own: it awaited something that somebody cancelled"
             raise ExceptionGroup("unhandled errors in a pool", [RuntimeError(message)])
         return Ok(None)
@@ -137,8 +137,8 @@ async def _work_off(source: _Source[Q, M, D], work: Work[Q, M, D]) -> Result[Non
         if answer.value is None:
             return Ok(None)
         job = answer.value
-        if source.succession is not None:
-            job._claim_next_with(source.succession.prepare)  # noqa: SLF001  # one thing in several files
+        if source.next_jobs is not None:
+            job._claim_next_with(source.next_jobs.prepare)  # noqa: SLF001  # one thing in several files
         handled: Result[Any, Any]
         if work.retry is not None:
             handled = await attempt(job, work, work.retry, on_failure=source.end)

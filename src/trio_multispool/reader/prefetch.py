@@ -21,7 +21,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.reader.candidates import Given
-from trio_multispool.reader.next_job import Succession
+from trio_multispool.reader.next_job import NextJobs
 from trio_multispool.threads.loop import whatever_is_cancelled
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trio_multispool.entries.job import CheckedOutEntry
     from trio_multispool.errors import Trouble
     from trio_multispool.model.results import Result
-    from trio_multispool.reader.dequeue import Intake
+    from trio_multispool.reader.dequeue import Dequeuer
 
 
 class _Request(Generic[Q, M, D]):
@@ -46,16 +46,16 @@ class _Request(Generic[Q, M, D]):
 
 
 @final
-class Supply(Generic[Q, M, D]):
+class Prefetcher(Generic[Q, M, D]):
     """The jobs of one iteration of a reader, drawn by several tasks; an async context manager around them."""
 
-    def __init__(self, intake: Intake[Q, M, D], prefetch: int, *, wait: bool) -> None:
+    def __init__(self, dequeuer: Dequeuer[Q, M, D], prefetch: int, *, wait: bool) -> None:
         """Begin an iteration; one that does not wait gives no entry twice."""
-        self._intake = intake
+        self._dequeuer = dequeuer
         self._prefetch = prefetch
         self._wait = wait
         self._given = None if wait else Given()
-        self.succession: Succession[Q, M, D] | None = None if prefetch else Succession(intake, self._given)
+        self.next_jobs: NextJobs[Q, M, D] | None = None if prefetch else NextJobs(dequeuer, self._given)
         """What the settlements of this iteration check out, if nothing is kept ready."""
         self._asking: collections.deque[_Request[Q, M, D]] = collections.deque()
         self._ready: collections.deque[CheckedOutEntry[Q, M, D]] = collections.deque()
@@ -69,11 +69,11 @@ class Supply(Generic[Q, M, D]):
         self._scope = anyio.CancelScope()
         self._finished = anyio.Event()
 
-    async def __aenter__(self) -> Supply[Q, M, D]:
+    async def __aenter__(self) -> Prefetcher[Q, M, D]:
         """Begin to fetch. No checkpoint."""
         if self._given is not None:
-            self._intake.begin_pass(self._given)
-        self._intake.begin_fetching(self)
+            self._dequeuer.begin_pass(self._given)
+        self._dequeuer.begin_fetching(self)
         return self
 
     async def __aexit__(
@@ -98,10 +98,10 @@ class Supply(Generic[Q, M, D]):
                 await whatever_is_cancelled(self._finished.wait)
         finally:  # what a task was given that was cancelled before it had it came back after the last look
             try:
-                await self._intake.give_back(self._ready)
+                await self._dequeuer.give_back(self._ready)
             finally:
-                if self.succession is not None:
-                    await self.succession.close()
+                if self.next_jobs is not None:
+                    await self.next_jobs.close()
 
     # For those who ask
 
@@ -110,9 +110,9 @@ class Supply(Generic[Q, M, D]):
 
         **Cancellation**: cancelled means that nothing was taken.
         """
-        if self.succession:
+        if self.next_jobs:
             await checkpoint_if_cancelled()  # the settlement before was a checkpoint
-            self._ready.extend(self.succession.take())
+            self._ready.extend(self.next_jobs.take())
         elif self._over or self._ready:  # else it waits anyway
             await checkpoint()
         if not self._over and self._ready:
@@ -128,7 +128,7 @@ class Supply(Generic[Q, M, D]):
                 raise bug
             finally:
                 del bug
-        self._intake.check_open()
+        self._dequeuer.check_open()
         return answer
 
     async def _ask(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
@@ -153,8 +153,8 @@ class Supply(Generic[Q, M, D]):
 
     def _end(self) -> None:
         self._ended = True
-        if self.succession is not None:
-            self.succession.end()
+        if self.next_jobs is not None:
+            self.next_jobs.end()
         self._scope.cancel()
 
     def poke(self) -> None:
@@ -163,7 +163,7 @@ class Supply(Generic[Q, M, D]):
 
     @property
     def _over(self) -> bool:
-        return self._ended or self._intake.stopped
+        return self._ended or self._dequeuer.stopped
 
     # The fetching task
 
@@ -174,7 +174,7 @@ class Supply(Generic[Q, M, D]):
             with self._scope:
                 while not self._over:
                     if self._wanted():
-                        self._hand_out(await self._intake.take(self._given, self._wanted, wait=self._wait))
+                        self._hand_out(await self._dequeuer.take(self._given, self._wanted, wait=self._wait))
                     else:
                         self._demand = anyio.Event()
                         await self._demand.wait()
@@ -186,7 +186,7 @@ class Supply(Generic[Q, M, D]):
             self._ended = True
             self._reply_to_all(Ok(None))
             try:
-                await self._intake.give_back(self._ready)
+                await self._dequeuer.give_back(self._ready)
             finally:
                 self._finished.set()
 
@@ -197,7 +197,7 @@ class Supply(Generic[Q, M, D]):
             wanted = len(self._asking) + room
         else:
             wanted = room if room * 2 >= self._prefetch and not self._dry else 0
-        return min(wanted, self._intake.most_at_a_time())
+        return min(wanted, self._dequeuer.most_at_a_time())
 
     def _hand_out(self, answer: Result[list[CheckedOutEntry[Q, M, D]], Trouble]) -> None:
         if isinstance(answer, Ok) and answer.value:

@@ -16,7 +16,7 @@ from trio_multispool.model.policies import Retry
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.times import seconds, whole
 from trio_multispool.model.types import D, M, Q
-from trio_multispool.reader.dequeue import Intake
+from trio_multispool.reader.dequeue import Dequeuer
 from trio_multispool.reader.pool import Jobs, work_off
 from trio_multispool.threads.loop import Loop, background, running_loop
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
     from trio_multispool.entries.datafile import DataFile
     from trio_multispool.entries.job import CheckedOutEntry
-    from trio_multispool.entries.key_limits import Limiter
+    from trio_multispool.entries.key_limits import KeyLimiter
     from trio_multispool.errors import ReleaseError, SaveError, Trouble
     from trio_multispool.model.results import Result
     from trio_multispool.model.verdicts import Verdict
     from trio_multispool.reader.dequeue import Fetcher
-    from trio_multispool.session.session import Core
+    from trio_multispool.session.session import Session
 
 
 @final
@@ -55,21 +55,21 @@ class QueueReader(Generic[Q, M, D]):
 
     def __init__(
         self,
-        core: Core[Q, M, D, Any],
+        session: Session[Q, M, D, Any],
         queue: Q,
         *,
         poll_interval: float | datetime.timedelta,
-        limiter: Limiter[M] | None = None,
-        expiring: Fetcher | None = None,
+        key_limiter: KeyLimiter[M] | None = None,
+        retention_task: Fetcher | None = None,
     ) -> None:
         """Make a reader that has not been entered."""
         interval = poll_interval.total_seconds() if isinstance(poll_interval, datetime.timedelta) else poll_interval
         if not interval > 0:
             message = f"poll_interval must be a positive number of seconds, not {poll_interval!r}"
             raise ValueError(message)
-        self._core = core
-        self._intake: Intake[Q, M, D] = Intake(core, queue, interval, limiter)
-        self._expiring = expiring
+        self._session = session
+        self._dequeuer: Dequeuer[Q, M, D] = Dequeuer(session, queue, interval, key_limiter)
+        self._expiring = retention_task
         self._entered = False
         self._loop: Loop | None = None
         self._deadline = math.inf
@@ -78,28 +78,28 @@ class QueueReader(Generic[Q, M, D]):
 
     def __repr__(self) -> str:
         """Show the queue, and how the reader stands."""
-        intake = self._intake
-        state = "closed" if intake.closed else "stopped" if intake.stopped else "open"
-        return f"<QueueReader of {self.queue.value!r} of {self._core.path}, {state}, {len(intake)} in hand>"
+        dequeuer = self._dequeuer
+        state = "closed" if dequeuer.closed else "stopped" if dequeuer.stopped else "open"
+        return f"<QueueReader of {self.queue.value!r} of {self._session.path}, {state}, {len(dequeuer)} in hand>"
 
     @property
     def queue(self) -> Q:
         """The queue."""
-        return self._intake.queue
+        return self._dequeuer.queue
 
     async def __aenter__(self) -> QueueReader[Q, M, D]:
         """Begin to read. No checkpoint. Raises `RuntimeError` if it was entered before."""
         if self._entered:
             message = "a reader can be entered once; make another with spool.reader(queue)"
             raise RuntimeError(message)
-        self._core.check_open()
+        self._session.check_open()
         self._loop = running_loop()
         self._entered = True
         self._block.enter_context(self._drained(anyio.CancelScope()))
-        self._intake.open(await self._block.enter_async_context(background()))
+        self._dequeuer.open(await self._block.enter_async_context(background()))
         _ = self._block.push_async_exit(self._close)
-        if self._expiring is not None and not self._intake.stopped:
-            self._intake.begin_fetching(self._expiring)
+        if self._expiring is not None and not self._dequeuer.stopped:
+            self._dequeuer.begin_fetching(self._expiring)
         return self
 
     async def __aexit__(
@@ -117,16 +117,16 @@ class QueueReader(Generic[Q, M, D]):
         exception: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        await self._intake.close(exception)
+        await self._dequeuer.close(exception)
 
     def stop(self) -> None:
         """Take no new entry: `dequeue` returns `Ok(None)`, and iterations end after the entries in hand.
 
         May be called from any task, thread or signal handler, any number of times, also before the reader is entered.
         """
-        self._intake.stopped = True
+        self._dequeuer.stopped = True
         if self._loop is not None:
-            self._loop.call(self._intake.wake)
+            self._loop.call(self._dequeuer.wake)
 
     def drain(self, timeout: float | datetime.timedelta) -> None:
         """Like `stop`, and after `timeout` (seconds, or a `timedelta`) cancel what is still at work.
@@ -172,7 +172,7 @@ class QueueReader(Generic[Q, M, D]):
     @property
     def stopped(self) -> bool:
         """Whether `stop` has been called."""
-        return self._intake.stopped
+        return self._dequeuer.stopped
 
     # One at a time
 
@@ -191,7 +191,7 @@ class QueueReader(Generic[Q, M, D]):
                 ...
         ```
         """
-        return await self._intake.dequeue(None, wait=True)
+        return await self._dequeuer.dequeue(None, wait=True)
 
     async def dequeue_available(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
         """Check out an entry if one can be had now. `Ok(None)`: there is none, or the reader was stopped.
@@ -205,7 +205,7 @@ class QueueReader(Generic[Q, M, D]):
         job = (await reader.dequeue_available()).unwrap()
         ```
         """
-        return await self._intake.dequeue(None, wait=False)
+        return await self._dequeuer.dequeue(None, wait=False)
 
     # One after the other
 
@@ -215,7 +215,7 @@ class QueueReader(Generic[Q, M, D]):
         Each job is a `CheckedOutEntry`: put `async with` around it. There is no place for an `Err` here, so the
         iteration raises the `SpoolError`.
         """
-        return Jobs(self._intake, wait=True)
+        return Jobs(self._dequeuer, wait=True)
 
     def available(self) -> Jobs[Q, M, D]:
         """Iterate over the entries that can be had now, without waiting; otherwise like the reader itself.
@@ -228,7 +228,7 @@ class QueueReader(Generic[Q, M, D]):
                 ...
         ```
         """
-        return Jobs(self._intake, wait=False)
+        return Jobs(self._dequeuer, wait=False)
 
     async def iter(  # noqa: PLR0913  # keyword arguments, each with a default
         self,
@@ -308,15 +308,15 @@ class QueueReader(Generic[Q, M, D]):
     async def _iterate(self, work: Work[Q, M, D], concurrency: int, prefetch: int, *, wait: bool) -> Result[None, Any]:
         concurrency, prefetch = whole(concurrency, "concurrency", least=1), whole(prefetch, "prefetch", least=0)
         self._check_retry(work)
-        self._intake.check_open()
+        self._dequeuer.check_open()
         if work.retry is not None:
-            adopted = await self._core.run("look for .spool.json", lambda _: self._core.storage.is_adopted())
+            adopted = await self._session.run("look for .spool.json", lambda _: self._session.storage.is_adopted())
             if isinstance(adopted, Err):
                 return adopted
             if not adopted.value:
-                return Err(NotAdopted(self._core.path, "entries that wait"))
+                return Err(NotAdopted(self._session.path, "entries that wait"))
         with self._drained(anyio.CancelScope()):
-            return await work_off(self._intake, work, concurrency=concurrency, prefetch=prefetch, wait=wait)
+            return await work_off(self._dequeuer, work, concurrency=concurrency, prefetch=prefetch, wait=wait)
         return Ok(None)  # drained
 
     def _check_retry(self, work: Work[Q, M, D]) -> None:
@@ -328,6 +328,6 @@ class QueueReader(Generic[Q, M, D]):
         if work.on_error is not None:
             message = "retry= and on_error= exclude each other: Retry(on=…) says which exceptions are worth an attempt"
             raise TypeError(message)
-        if self._core.check_queue(work.retry.dead_letter) == self.queue.value:
+        if self._session.check_queue(work.retry.dead_letter) == self.queue.value:
             message = f"dead letters of queue {self.queue.value!r} must go to another queue"
             raise ValueError(message)

@@ -83,7 +83,7 @@ class _Trial(Generic[Q, M, D]):
     def __init__(self, job: CheckedOutEntry[Q, M, D], retry: Retry[Q]) -> None:
         self._job = job
         self._retry = retry
-        self._core = job._core  # noqa: SLF001  # one thing in several files
+        self._session = job._session  # noqa: SLF001  # one thing in several files
         self._queue: str = job.queue.value
         self._history: History | None = None
         self._number = 1
@@ -117,13 +117,13 @@ class _Trial(Generic[Q, M, D]):
 
     async def _begin(self) -> Result[bool, Any]:
         """Write the attempt down; `False`: there is none left."""
-        job, core = self._job, self._core
+        job, session = self._job, self._session
         host, pid = this_process()
-        at = core.now()
+        at = session.now()
 
         def work(before_commit: BeforeCommit) -> bool:
             with job._mutex:  # noqa: SLF001  # as above
-                notes = core.storage.notes(job.name)
+                notes = session.storage.notes(job.name)
                 history = history_in(notes)
                 spent = spent_before(history, self._queue)
                 if self._retry.is_exhausted(spent):
@@ -132,18 +132,20 @@ class _Trial(Generic[Q, M, D]):
                 self._history, self._number = begun(history, self._queue, at=at, host=host, pid=pid), spent + 1
                 job._retried(self._number, notes.get(ATTEMPTS))  # noqa: SLF001
                 before_commit()
-                core.storage.annotate(job._claim, ATTEMPTS, encode_history(self._history))  # noqa: SLF001
+                session.storage.annotate(job._claim, ATTEMPTS, encode_history(self._history))  # noqa: SLF001
                 return True
 
-        answer = await core.run(f"record of an attempt at {job.name}", work)
+        answer = await session.run(f"record of an attempt at {job.name}", work)
         if isinstance(answer, Err) and isinstance(answer.error, OutOfSpace):  # those who make room must be able to
-            fields = about(Event.ATTEMPT_NOT_RECORDED, core.path, queue=self._queue, entry=job.name, error=answer.error)
+            fields = about(
+                Event.ATTEMPT_NOT_RECORDED, session.path, queue=self._queue, entry=job.name, error=answer.error
+            )
             _LOG.warning("an attempt at entry %s is not written down: %s", job.name, answer.error, extra=fields)
             return Ok(value=True)
         return answer
 
     async def _failed(self, error: Exception) -> Result[None, Any]:
-        delay = self._retry.delay_after(error, self._number, self._core.chance())
+        delay = self._retry.delay_after(error, self._number, self._session.chance())
         return await self._failed_with(failure_of(error), delay, error)
 
     async def _later(self, delay: float, reason: str, *, counts: bool) -> Result[None, Any]:
@@ -157,7 +159,7 @@ class _Trial(Generic[Q, M, D]):
         self, failure: Failure, delay: float | None, error: Exception | None = None
     ) -> Result[None, Any]:
         assert self._history is not None, "the attempt was begun"  # noqa: S101  # for the type checkers
-        now, due_at = self._core.now(), self._due_at(delay)
+        now, due_at = self._session.now(), self._due_at(delay)
         history = failed(self._history, failure, at=now, next_at=due_at)
         return await self._move_on(history, failure, delay, due_at, error)
 
@@ -172,36 +174,36 @@ class _Trial(Generic[Q, M, D]):
         """Store what has become of the attempt, and the entry where it belongs now."""
         job, notes = self._job, {ATTEMPTS: encode_history(history)}
         job._notes_when_returned = notes  # noqa: SLF001  # it has failed, whatever else happens
-        target = self._core.check_queue(self._retry.dead_letter) if due_at is None else self._queue
+        target = self._session.check_queue(self._retry.dead_letter) if due_at is None else self._queue
         answer = await job._save_as_it_was(target, due_at, notes)  # noqa: SLF001
         if job.settled:
             self._tell(failure, delay, None if due_at is not None else target, error)
         return answer
 
     def _due_at(self, delay: float | None) -> float | None:
-        return None if delay is None else min(self._core.now() + delay, _LATEST)
+        return None if delay is None else min(self._session.now() + delay, _LATEST)
 
     def _tell(self, failure: Failure, delay: float | None, dead_letter: str | None, error: Exception | None) -> None:
-        core, name, number = self._core, self._job.name, self._number
+        session, name, number = self._session, self._job.name, self._number
         told = failure_told(failure)
         error_or_told: Exception | str = error or told
         if dead_letter is None:
             fields = about(
-                Event.ATTEMPT_FAILED, core.path, queue=self._queue, entry=name, error=error_or_told, attempt=number
+                Event.ATTEMPT_FAILED, session.path, queue=self._queue, entry=name, error=error_or_told, attempt=number
             )
             of = "" if self._retry.attempts is None else f" of {self._retry.attempts}"
             message = "attempt %d%s at entry %s of queue %s failed: %s; again in %.1f s"
             _LOG.warning(message, number, of, name, self._queue, told, delay, extra=fields)
         else:
             fields = about(
-                Event.DEAD_LETTERED, core.path, queue=self._queue, entry=name, error=error_or_told, attempt=number
+                Event.DEAD_LETTERED, session.path, queue=self._queue, entry=name, error=error_or_told, attempt=number
             )
             message = "entry %s of queue %s is a dead letter in %s, after attempt %d: %s"
             _LOG.error(message, name, self._queue, dead_letter, number, told, extra=fields)
-        if core.hooks is not None:
+        if session.hooks is not None:
             again_in = delay if dead_letter is None else None
-            core.hooks.attempt_failed(
-                AttemptFailed(core.path, self._queue, name, number, failure.type, error, again_in, dead_letter)
+            session.hooks.attempt_failed(
+                AttemptFailed(session.path, self._queue, name, number, failure.type, error, again_in, dead_letter)
             )
 
 

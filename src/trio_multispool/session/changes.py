@@ -87,15 +87,15 @@ class Polling:
 
 
 class _Waiter:
-    """One task that waits; `scope` is cancelled to wake it, `turn` to make it look whether the baton is free."""
+    """One task that waits; `scope` is cancelled to wake it, `baton` to make it look whether the baton is free."""
 
     def __init__(self, queue: str, deadline: float) -> None:
         self.queue = queue
         self.scope = anyio.CancelScope(deadline=deadline)
-        self.turn = anyio.CancelScope()
+        self.baton = anyio.CancelScope()
 
 
-class Activity:
+class Changes:
     """Where the readers of one spool wait for its queues to change; used in its event loop, but for `watch`."""
 
     def __init__(self, storage: Storage[Any, Any], path: str) -> None:
@@ -169,16 +169,16 @@ class Activity:
         try:
             with waiter.scope:
                 while self._changes[queue] == seen:
-                    waiter.turn = anyio.CancelScope()
-                    with waiter.turn:
-                        await self._wait_for_turn(waiter)
+                    waiter.baton = anyio.CancelScope()
+                    with waiter.baton:
+                        await self._wait_for_baton(waiter)
                 return
             await checkpoint_if_cancelled()  # woken, or over; or cancelled from outside as well
         finally:
             del self._waiters[waiter]
             self._pass_on(waiter)
 
-    async def _wait_for_turn(self, waiter: _Waiter) -> None:
+    async def _wait_for_baton(self, waiter: _Waiter) -> None:
         watch = self._watch
         if watch is None or self._holder is not None:
             await anyio.sleep(math.inf)
@@ -197,7 +197,7 @@ class Activity:
             self._holder = None
         if self._holder is None:
             for other in self._waiters:
-                other.turn.cancel()
+                other.baton.cancel()
                 break
         self._close_if_unused()
 

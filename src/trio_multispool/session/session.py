@@ -16,9 +16,9 @@ from trio_multispool.model.codecs import WholeFile
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.results import Ok
 from trio_multispool.model.types import A, D, M, Q, T
-from trio_multispool.session.changes import Activity
+from trio_multispool.session.changes import Changes
 from trio_multispool.session.hooks import Hooks
-from trio_multispool.session.waiting import Schedule
+from trio_multispool.session.waiting import WaitingEntries
 from trio_multispool.threads.batches import Batches
 from trio_multispool.threads.offload import Offload
 
@@ -38,7 +38,7 @@ Settling: TypeAlias = "Callable[[BeforeCommit], Generator[Settlement[Any], None,
 _LOG: Final = logging.getLogger("trio_multispool")
 
 
-class Core(Generic[Q, M, D, A]):
+class Session(Generic[Q, M, D, A]):
     """One open spool, as its handles see it."""
 
     def __init__(  # noqa: PLR0913  # made by `Spool` alone
@@ -62,12 +62,12 @@ class Core(Generic[Q, M, D, A]):
         self._enqueuings: Batches[Enqueueing[Any]] = Batches(
             storage.enqueue_together, limiter=self._offload.limiter, at_most=storage.enqueues_at_a_time
         )
-        self.activity: Activity = Activity(storage, path)
+        self.changes: Changes = Changes(storage, path)
         self.now: Callable[[], float] = now
         """The wall clock, in seconds since 1970."""
         self.chance: Callable[[], float] = random_fraction
         """A random number from 0 to 1, for jitter."""
-        self._schedules: dict[str, Schedule] = {}
+        self._waiting: dict[str, WaitingEntries] = {}
         self._mutex = threading.Lock()
         self._running = 0
         self._closed = False
@@ -90,7 +90,7 @@ class Core(Generic[Q, M, D, A]):
         with self._mutex:
             self._closed = True
             idle = not self._running
-        self.activity.wake_all()
+        self.changes.wake_all()
         if idle:
             self._let_go()
 
@@ -173,9 +173,9 @@ class Core(Generic[Q, M, D, A]):
         """Let go of a claim or reservation when the spool is closed, if that has not been done by then."""
         self._held.add(held)
 
-    def schedule(self, queue: str) -> Schedule:
+    def waiting(self, queue: str) -> WaitingEntries:
         """Return what waits for a queue, as far as this process knows."""
-        return self._schedules.setdefault(queue, Schedule(self.storage, queue, self.now))
+        return self._waiting.setdefault(queue, WaitingEntries(self.storage, queue, self.now))
 
     def _let_go(self) -> None:
         for held in list(self._held):

@@ -2,8 +2,8 @@
 
 Theory. What waits is listed, and looked at one by one, once. From then on the store tells the names of what comes in,
 and only those are looked at; where it cannot tell, all is looked at again after a while, which takes at most a
-thousandth of a CPU. The schedule is a hint, as a listing is: the time of an entry is looked at again when it is checked
-out, under its lock, and one that is not due goes back into the schedule. So an entry that was saved anew, or that
+thousandth of a CPU. The waiting is a hint, as a listing is: the time of an entry is looked at again when it is checked
+out, under its lock, and one that is not due goes back into the waiting. So an entry that was saved anew, or that
 others took, needs no bookkeeping here.
 
 Of very many, only those that are due first are kept. When those are used up, all are looked at again.
@@ -40,14 +40,14 @@ UNREADABLE_INTERVAL: Final = 10.0
 
 @final
 class Due(msgspec.Struct, frozen=True):
-    """An entry that is due, taken from the schedule to be checked out."""
+    """An entry that is due, taken from the waiting to be checked out."""
 
     at: float
     """In seconds since 1970."""
     name: str
 
 
-class Schedule:
+class WaitingEntries:
     """What waits for one queue, shared by the readers of one spool and used by any number of threads."""
 
     def __init__(self, storage: Storage[Any, Any], queue: str, now: Callable[[], float]) -> None:
@@ -128,7 +128,7 @@ class Schedule:
         return None
 
     def take(self) -> Due | None:
-        """Take the first entry that is due from the schedule, if one is; to be followed by `decide`."""
+        """Take the first entry that is due from the waiting, if one is; to be followed by `decide`."""
         if not self._heap:  # without the mutex: most queues have none
             return None
         with self._mutex:
@@ -146,7 +146,7 @@ class Schedule:
             self._in_question -= 1
 
     def put_back(self, due: Due) -> None:
-        """Keep an entry in the schedule that was taken, and not checked out."""
+        """Keep an entry in the waiting that was taken, and not checked out."""
         with self._mutex:
             self._push(due.at, due.name)
 

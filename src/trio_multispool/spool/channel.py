@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from trio_multispool.errors import SpoolError
     from trio_multispool.model.results import Result
     from trio_multispool.reader.reader import QueueReader
-    from trio_multispool.session.session import Core
+    from trio_multispool.session.session import Session
     from trio_multispool.spool.channel_ends import ChannelStatistics
 
 
@@ -208,7 +208,7 @@ class ReceiveChannel(ObjectReceiveStream[Received[M, D]], Generic[M, D]):
 
 
 def open_channel(
-    core: Core[Q, M, D, Any],
+    session: Session[Q, M, D, Any],
     queue: Q,
     reader: QueueReader[Q, M, D],
     enqueue: Callable[[M, D], Awaitable[Result[object, SpoolError]]],
@@ -216,7 +216,7 @@ def open_channel(
 ) -> AbstractAsyncContextManager[tuple[SendChannel[M, D], ReceiveChannel[M, D]]]:
     """Make a channel over a queue, which is open for the length of a block."""
     most = None if max_entries is None else whole(max_entries, "max_entries", least=1)
-    return _open(Shared(core, queue, reader, enqueue, most), reader)
+    return _open(Shared(session, queue, reader, enqueue, most), reader)
 
 
 @contextlib.asynccontextmanager

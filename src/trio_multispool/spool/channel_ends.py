@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trio_multispool.errors import SpoolError
     from trio_multispool.model.results import Result
     from trio_multispool.reader.reader import QueueReader
-    from trio_multispool.session.session import Core
+    from trio_multispool.session.session import Session
     from trio_multispool.spool.received import Received
     from trio_multispool.threads.transaction import BeforeCommit
 
@@ -60,14 +60,14 @@ class Shared(Generic[M, D]):
 
     def __init__(
         self,
-        core: Core[Any, M, D, Any],
+        session: Session[Any, M, D, Any],
         queue: enum.Enum,
         reader: QueueReader[Any, M, D],
         enqueue: Callable[[M, D], Awaitable[Result[object, SpoolError]]],
         max_entries: int | None,
     ) -> None:
-        self._core = core
-        self.path: Path = Path(core.path)
+        self._session = session
+        self.path: Path = Path(session.path)
         self.queue: enum.Enum = queue
         self.enqueue: Callable[[M, D], Awaitable[Result[object, SpoolError]]] = enqueue
         self.reader: QueueReader[Any, M, D] = reader
@@ -110,7 +110,7 @@ class Shared(Generic[M, D]):
         async with self.looking:
             while True:
                 taken, under_way = self.taken, self.under_way
-                depth = len((await self._core.run("listing", self._names)).unwrap())
+                depth = len((await self._session.run("listing", self._names)).unwrap())
                 if depth + under_way < self.max_entries:
                     break
                 with anyio.move_on_after(ROOM_INTERVAL):
@@ -122,7 +122,7 @@ class Shared(Generic[M, D]):
             self.under_way -= 1
 
     def _names(self, _before_commit: BeforeCommit) -> Sequence[str]:
-        return self._core.storage.names(self.queue.value)
+        return self._session.storage.names(self.queue.value)
 
     def took_one(self) -> None:
         """Tell who waits for room in this process; others find it when they look again."""

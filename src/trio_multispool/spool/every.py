@@ -91,7 +91,7 @@ async def every(  # noqa: PLR0913  # keyword arguments, each with a default
         (await reader.iter(deliver)).unwrap()
     ```
     """
-    _ = spool._core.check_queue(queue)  # noqa: SLF001  # one thing in several files
+    _ = spool._session.check_queue(queue)  # noqa: SLF001  # one thing in several files
     ticks = _checked(name, interval, start)
     if isinstance(ticks, Err):
         return ticks
@@ -128,7 +128,7 @@ class _Series(Generic[Q, M, D]):
         durability: Durability | None,
     ) -> None:
         self._spool = spool
-        self._core = spool._core  # noqa: SLF001  # one thing in several files
+        self._session = spool._session  # noqa: SLF001  # one thing in several files
         self._queue = queue
         self._ticks = ticks
         self._make = make
@@ -139,13 +139,13 @@ class _Series(Generic[Q, M, D]):
 
     async def run(self) -> Result[None, EnqueueError]:
         while True:
-            answer = await self._core.run(
+            answer = await self._session.run(
                 f"reservation of {self._ticks.name}",
-                lambda _before_commit: self._core.storage.reserve(self._ticks.name),
-                undo=self._core.storage.give_up,
+                lambda _before_commit: self._session.storage.reserve(self._ticks.name),
+                undo=self._session.storage.give_up,
             )
             if isinstance(answer, Ok):
-                async with ReservedName(self._core, answer.value):
+                async with ReservedName(self._session, answer.value):
                     return await self._lead()
             if not isinstance(answer.error, EntryBusy):
                 return answer
@@ -153,7 +153,7 @@ class _Series(Generic[Q, M, D]):
             await anyio.sleep(min(STANDING_BY, self._ticks.interval.total_seconds() / 2))
 
     async def _lead(self) -> Result[None, EnqueueError]:
-        found = await self._core.run(f"look for the last tick of {self._ticks.name}", self._begin)
+        found = await self._session.run(f"look for the last tick of {self._ticks.name}", self._begin)
         if isinstance(found, Err):
             return found
         last = found.value
@@ -167,7 +167,7 @@ class _Series(Generic[Q, M, D]):
 
     def _begin(self, _before_commit: BeforeCommit) -> datetime.datetime | None:
         """Return the last tick of which nothing is to be made up for, `None` before the first; in a worker thread."""
-        storage, latest = self._core.storage, self._ticks.latest(self._now())
+        storage, latest = self._session.storage, self._ticks.latest(self._now())
         last = None if latest is None else self._last()
         if latest is None or (last is not None and (self._stood_by or self._missed is not Missed.NONE)):
             return last
@@ -183,7 +183,7 @@ class _Series(Generic[Q, M, D]):
 
     def _last(self) -> datetime.datetime | None:
         """Return the last tick that has an entry, or had one."""
-        storage = self._core.storage
+        storage = self._session.storage
         for tick in self._ticks.back_from(self._now(), self._memory):
             try:
                 storage.give_up(storage.reserve(self._ticks.name_of(tick)))
@@ -217,4 +217,4 @@ class _Series(Generic[Q, M, D]):
             await anyio.sleep(min(left, CLOCK_INTERVAL))
 
     def _now(self) -> datetime.datetime:
-        return datetime.datetime.fromtimestamp(self._core.now(), datetime.UTC)
+        return datetime.datetime.fromtimestamp(self._session.now(), datetime.UTC)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.policies import Retention
     from trio_multispool.model.results import Result
     from trio_multispool.model.verdicts import Verdict
-    from trio_multispool.session.session import Core
+    from trio_multispool.session.session import Session
     from trio_multispool.storage.protocol import Storage
 
 
@@ -71,10 +71,10 @@ class Expiry(Generic[Q, M, D]):
     """One application of a retention to a queue."""
 
     def __init__(
-        self, core: Core[Q, M, D, Any], queue: Q, retention: Retention, before: Handler[M, D, Q] | None
+        self, session: Session[Q, M, D, Any], queue: Q, retention: Retention, before: Handler[M, D, Q] | None
     ) -> None:
         """Begin with nothing found."""
-        self._core = core
+        self._session = session
         self._queue = queue
         self._retention = retention
         self._before = before
@@ -84,11 +84,11 @@ class Expiry(Generic[Q, M, D]):
 
     async def run(self) -> Result[list[str], Any]:
         """Apply it; return the names of the entries that went."""
-        core, queue, retention = self._core, self._queue.value, self._retention
-        now = core.now()
-        found = await core.run(
+        session, queue, retention = self._session, self._queue.value, self._retention
+        now = session.now()
+        found = await session.run(
             f"look for what {queue} is not to keep",
-            lambda _before_commit: not_to_be_kept(core.storage, queue, retention, now),
+            lambda _before_commit: not_to_be_kept(session.storage, queue, retention, now),
         )
         if isinstance(found, Err):
             return found
@@ -110,7 +110,7 @@ class Expiry(Generic[Q, M, D]):
                 return
 
     async def _expire(self, name: str, written_at: float) -> Result[None, Any]:
-        taken = await check_out(self._core, self._queue, name)
+        taken = await check_out(self._session, self._queue, name)
         if isinstance(taken, Err):  # one that cannot be read is left to its readers, and one not decoded is set aside
             return Ok(None) if isinstance(taken.error, (UnreadableEntry, CorruptMetadata)) else taken
         job = taken.value
@@ -119,8 +119,8 @@ class Expiry(Generic[Q, M, D]):
         place = Place(self._queue.value, State.CHECKED_OUT)
 
         async def unless_changed(metadata: M, data: DataFile[D]) -> Verdict[Q, M]:
-            stat = await self._core.run(
-                f"look at entry {name}", lambda _before_commit: self._core.storage.stat_at(place, name)
+            stat = await self._session.run(
+                f"look at entry {name}", lambda _before_commit: self._session.storage.stat_at(place, name)
             )
             if isinstance(stat, Err) or stat.value.modified_at.timestamp() != written_at:
                 return Release()
@@ -131,20 +131,20 @@ class Expiry(Generic[Q, M, D]):
             return answer
         if not isinstance(answer.value, Release):
             self._gone.append(name)
-            fields = about(Event.EXPIRED, self._core.path, queue=self._queue.value, entry=name)
+            fields = about(Event.EXPIRED, self._session.path, queue=self._queue.value, entry=name)
             _LOG.info("entry %s of queue %s is not kept any longer", name, self._queue.value, extra=fields)
         return Ok(None)
 
 
 @final
-class Expiring:
+class RetentionTask:
     """Applies a reader's retention every now and then, in a task of its nursery."""
 
     def __init__(
-        self, core: Core[Any, Any, Any, Any], queue: str, apply: Callable[[], Awaitable[Result[Any, Any]]]
+        self, session: Session[Any, Any, Any, Any], queue: str, apply: Callable[[], Awaitable[Result[Any, Any]]]
     ) -> None:
         """Begin with nothing applied; `apply` does so once."""
-        self._core = core
+        self._session = session
         self._queue = queue
         self._apply = apply
         self._scope = anyio.CancelScope()
@@ -166,7 +166,7 @@ class Expiring:
             self._finished.set()
 
     def _complain(self, error: Exception) -> None:
-        fields = about(Event.NOT_EXPIRED, self._core.path, queue=self._queue, error=error)
+        fields = about(Event.NOT_EXPIRED, self._session.path, queue=self._queue, error=error)
         _LOG.warning("the retention of queue %s was not applied: %s", self._queue, error, extra=fields)
 
     def poke(self) -> None:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from trio_multispool.clock import time_ordered_names, wall_clock
-from trio_multispool.entries.enqueue import Enqueuing, Item
+from trio_multispool.entries.enqueue import Enqueuer, Item
 from trio_multispool.entries.entry import Entry
 from trio_multispool.entries.handlers import handle
 from trio_multispool.entries.job import CheckedOutEntry
-from trio_multispool.entries.key_limits import Limiter
+from trio_multispool.entries.key_limits import KeyLimiter
 from trio_multispool.entries.reserved_names import Naming, ReservedName, Use
 from trio_multispool.errors import CorruptMetadata, InvalidName, NameTaken, SpoolError
 from trio_multispool.events import Event, about
@@ -28,9 +28,9 @@ from trio_multispool.model.times import aware, due_at
 from trio_multispool.model.types import A, D, M, Q, TypeVarWithDefault
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.reader.reader import QueueReader
-from trio_multispool.session.session import Core
+from trio_multispool.session.session import Session
 from trio_multispool.spool.channel import open_channel
-from trio_multispool.spool.retention import Expiring, Expiry
+from trio_multispool.spool.retention import Expiry, RetentionTask
 from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.threads.offload import Offload
 
@@ -96,25 +96,25 @@ class Spool(Generic[Q, M, D, A]):
     Closing it is optional (`close`, `async with spool`): a spool that is garbage collected closes its files.
     """
 
-    def __init__(self, core: Core[Q, M, D, A], names: NameGenerator[A]) -> None:
+    def __init__(self, session: Session[Q, M, D, A], names: NameGenerator[A]) -> None:
         """Take over an open spool; use `create` or `load`."""
-        self._core = core
-        self._naming: Naming[A] = Naming(core, names)
-        self._enqueuing: Enqueuing[Q, M, D, A] = Enqueuing(core, self._naming)
+        self._session = session
+        self._naming: Naming[A] = Naming(session, names)
+        self._enqueuer: Enqueuer[Q, M, D, A] = Enqueuer(session, self._naming)
 
     def __repr__(self) -> str:
         """Show the path and what it holds."""
-        return f"<Spool {self._core.path}, {self._core.spoolable!r}{', closed' if self._core.closed else ''}>"
+        return f"<Spool {self._session.path}, {self._session.spoolable!r}{', closed' if self._session.closed else ''}>"
 
     @property
     def path(self) -> Path:
         """The spool's directory, absolute."""
-        return Path(self._core.path)
+        return Path(self._session.path)
 
     @property
     def spoolable(self) -> Spoolable[Q, M, D, A]:
         """What the spool holds."""
-        return self._core.spoolable
+        return self._session.spoolable
 
     # Opening and closing
 
@@ -269,11 +269,11 @@ class Spool(Generic[Q, M, D, A]):
             return answer
         storage = answer.value
         names: NameGenerator[Any] = time_ordered_names() if spoolable.names is None else spoolable.names
-        core = Core(storage, storage.path, spoolable, limiter, instrumentation, now=now)
-        core.note_recovered(storage.recovered_at_first)
-        if core.hooks is not None:
-            core.hooks.tell_noted()
-        return Ok(Spool(core, names))
+        session = Session(storage, storage.path, spoolable, limiter, instrumentation, now=now)
+        session.note_recovered(storage.recovered_at_first)
+        if session.hooks is not None:
+            session.hooks.tell_noted()
+        return Ok(Spool(session, names))
 
     def close(self) -> None:
         """Close the spool's files, once operations that are running have ended. Idempotent.
@@ -281,7 +281,7 @@ class Spool(Generic[Q, M, D, A]):
         Using the spool, its entries or its readers afterwards raises `anyio.ClosedResourceError`. Jobs that are not
         settled by then are let go: recovery puts them back. So leave their blocks, and the readers', first.
         """
-        self._core.close()
+        self._session.close()
 
     async def __aenter__(self) -> Spool[Q, M, D, A]:
         """Return the spool."""
@@ -308,12 +308,12 @@ class Spool(Generic[Q, M, D, A]):
         entry = spool.entry(Mail.FAILED, name).unwrap()
         ```
         """
-        _ = self._core.check_queue(queue)
+        _ = self._session.check_queue(queue)
         fault = invalid_name(name)
         return Ok(self._entry(queue, name)) if fault is None else Err(fault)
 
     def _entry(self, queue: Q, name: str) -> Entry[Q, M, D, Spool[Q, M, D, A]]:
-        return Entry(self, self._core, queue, name)
+        return Entry(self, self._session, queue, name)
 
     async def entries(self, queue: Q) -> Result[list[Entry[Q, M, D, Spool[Q, M, D, A]]], Trouble]:
         """List what is available in a queue, sorted by name, which with generated names is by age.
@@ -328,8 +328,8 @@ class Spool(Generic[Q, M, D, A]):
             print(entry.name)
         ```
         """
-        name = self._core.check_queue(queue)
-        answer = await self._core.run("listing", lambda _before_commit: self._core.storage.names(name))
+        name = self._session.check_queue(queue)
+        answer = await self._session.run("listing", lambda _before_commit: self._session.storage.names(name))
         return Ok([self._entry(queue, found) for found in answer.value]) if isinstance(answer, Ok) else answer
 
     async def waiting(
@@ -347,9 +347,9 @@ class Spool(Generic[Q, M, D, A]):
             print(entry.name, due_at)
         ```
         """
-        name = self._core.check_queue(queue)
-        answer = await self._core.run(
-            "listing of what waits", lambda _before_commit: sorted(self._core.storage.waiting(name))
+        name = self._session.check_queue(queue)
+        answer = await self._session.run(
+            "listing of what waits", lambda _before_commit: sorted(self._session.storage.waiting(name))
         )
         if isinstance(answer, Err):
             return answer
@@ -399,8 +399,8 @@ class Spool(Generic[Q, M, D, A]):
                 raise error
         ```
         """
-        directory = self._core.check_queue(queue)
-        answer = await self._enqueuing.one(directory, Item(metadata, data, name), durability, self._due_at(not_before))
+        directory = self._session.check_queue(queue)
+        answer = await self._enqueuer.one(directory, Item(metadata, data, name), durability, self._due_at(not_before))
         return Ok(self._entry(queue, answer.value)) if isinstance(answer, Ok) else answer
 
     async def enqueue_if_absent(  # noqa: PLR0913  # keyword arguments, each with a default
@@ -439,7 +439,7 @@ class Spool(Generic[Q, M, D, A]):
         return Ok(None) if isinstance(answer, Err) and isinstance(answer.error, NameTaken) else answer
 
     def _due_at(self, not_before: NotBefore | None) -> float | None:
-        return due_at(not_before, self._core.now)
+        return due_at(not_before, self._session.now)
 
     async def enqueue_many(
         self,
@@ -474,7 +474,7 @@ class Spool(Generic[Q, M, D, A]):
             print(answer.unwrap().name)
         ```
         """
-        directory = self._core.check_queue(queue)
+        directory = self._session.check_queue(queue)
         pairs = list(items)
         called = [None] * len(pairs) if names is None else list(itertools.islice(names, len(pairs) + 1))
         if len(called) != len(pairs):
@@ -483,7 +483,7 @@ class Spool(Generic[Q, M, D, A]):
             )
             raise ValueError(message)
         wanted = [Item(metadata, data, name) for (metadata, data), name in zip(pairs, called, strict=True)]
-        answers = await self._enqueuing.many(directory, wanted, durability, self._due_at(not_before))
+        answers = await self._enqueuer.many(directory, wanted, durability, self._due_at(not_before))
         return [Ok(self._entry(queue, answer.value)) if isinstance(answer, Ok) else answer for answer in answers]
 
     async def reserve_name(
@@ -506,12 +506,12 @@ class Spool(Generic[Q, M, D, A]):
             (await spool.enqueue(Mail.SEND, envelope, message, name=Use(reserved))).unwrap()
         ```
         """
-        answer = await self._core.run(
+        answer = await self._session.run(
             "reservation of a name",
             lambda _before_commit: self._naming.made(Reserve(argument)),
-            undo=self._core.storage.give_up,
+            undo=self._session.storage.give_up,
         )
-        return Ok(ReservedName(self._core, answer.value)) if isinstance(answer, Ok) else answer
+        return Ok(ReservedName(self._session, answer.value)) if isinstance(answer, Ok) else answer
 
     # Working on entries
 
@@ -559,7 +559,7 @@ class Spool(Generic[Q, M, D, A]):
         return Ok(job) if isinstance(job, Unavailable) else await handle(job, handler)
 
     def _check_own(self, entry: Entry[Q, M, D, Spool[Q, M, D, A]]) -> None:
-        if entry.spool._core is not self._core:  # noqa: SLF001  # another of this class
+        if entry.spool._session is not self._session:  # noqa: SLF001  # another of this class
             message = f"{entry!r} belongs to another spool than {self!r}"
             raise ValueError(message)
 
@@ -597,18 +597,20 @@ class Spool(Generic[Q, M, D, A]):
             (await reader.iter(deliver, concurrency=32)).unwrap()
         ```
         """
-        name = self._core.check_queue(queue)
-        limiter = None
+        name = self._session.check_queue(queue)
+        key_limiter = None
         if limit_by is not None and limit is not None:
-            limiter = Limiter(self._core, name, limit_by, limit)
+            key_limiter = KeyLimiter(self._session, name, limit_by, limit)
         elif limit_by is not None or limit is not None:
             message = "limit_by= says of which entries, and limit= how many: one needs the other"
             raise TypeError(message)
-        expiring = None
+        retention_task = None
         if retention is not None:
             expiry = functools.partial(self.expire, queue, retention, before_expiry=before_expiry)
-            expiring = Expiring(self._core, name, expiry)
-        return QueueReader(self._core, queue, poll_interval=poll_interval, limiter=limiter, expiring=expiring)
+            retention_task = RetentionTask(self._session, name, expiry)
+        return QueueReader(
+            self._session, queue, poll_interval=poll_interval, key_limiter=key_limiter, retention_task=retention_task
+        )
 
     async def expire(
         self,
@@ -637,8 +639,8 @@ class Spool(Generic[Q, M, D, A]):
         gone = (await spool.expire(Mail.FAILED, Retention(max_age=timedelta(days=30)))).unwrap()
         ```
         """
-        _ = self._core.check_queue(queue)
-        return await Expiry(self._core, queue, retention, before_expiry).run()
+        _ = self._session.check_queue(queue)
+        return await Expiry(self._session, queue, retention, before_expiry).run()
 
     def channel(
         self, queue: Q, *, max_entries: int | None = None
@@ -660,9 +662,9 @@ class Spool(Generic[Q, M, D, A]):
                     await deliver(received.metadata, received.data)
         ```
         """
-        _ = self._core.check_queue(queue)
+        _ = self._session.check_queue(queue)
         enqueue = functools.partial(self.enqueue, queue)
-        return open_channel(self._core, queue, self.reader(queue), enqueue, max_entries)
+        return open_channel(self._session, queue, self.reader(queue), enqueue, max_entries)
 
     async def checkouts_unsafe(self, queue: Q) -> Result[list[CheckedOutEntry[Q, M, D]], Trouble]:
         """Return everything that is checked out of a queue, by whomever, as jobs that can be settled.
@@ -681,22 +683,22 @@ class Spool(Generic[Q, M, D, A]):
             (await job.release()).unwrap()
         ```
         """
-        name, core = self._core.check_queue(queue), self._core
+        name, session = self._session.check_queue(queue), self._session
 
         def work(_before_commit: BeforeCommit) -> list[tuple[Claim, M]]:
             found: list[tuple[Claim, M]] = []
-            for claim in core.storage.claims_unsafe(name):
+            for claim in session.storage.claims_unsafe(name):
                 try:
-                    found.append((claim, core.decode(name, claim.name, claim.metadata)))
+                    found.append((claim, session.decode(name, claim.name, claim.metadata)))
                 except CorruptMetadata as error:
-                    fields = about(Event.NOT_LISTED, core.path, queue=name, entry=claim.name, error=error)
-                    core.log.warning("not listed: %s", error, extra=fields)
+                    fields = about(Event.NOT_LISTED, session.path, queue=name, entry=claim.name, error=error)
+                    session.log.warning("not listed: %s", error, extra=fields)
             return found
 
-        answer = await core.run("listing of check-outs", work)
+        answer = await session.run("listing of check-outs", work)
         if isinstance(answer, Err):
             return answer
-        return Ok([CheckedOutEntry(core, queue, claim, metadata) for claim, metadata in answer.value])
+        return Ok([CheckedOutEntry(session, queue, claim, metadata) for claim, metadata in answer.value])
 
     # Upkeep
 
@@ -719,17 +721,17 @@ class Spool(Generic[Q, M, D, A]):
             print(recovered.name, "is back in", recovered.queue)
         ```
         """
-        storage = self._core.storage
+        storage = self._session.storage
 
         def work(_before_commit: BeforeCommit) -> list[Recovered]:
             found = [each for each in storage.recover_all(dry_run=dry_run) if not isinstance(each, SpoolError)]
             if not dry_run:
-                self._core.note_recovered(found)
+                self._session.note_recovered(found)
             return found
 
-        hooks = self._core.hooks
+        hooks = self._session.hooks
         began = 0.0 if hooks is None else hooks.now()
-        answer = await self._core.run("recovery", work)
+        answer = await self._session.run("recovery", work)
         if hooks is not None and isinstance(answer, Err):
             hooks.failed(Operation.RECOVER, None, None, answer.error, began)
         return answer
@@ -749,4 +751,4 @@ class Spool(Generic[Q, M, D, A]):
         (await spool.adopt()).unwrap()
         ```
         """
-        return await self._core.run("adoption", lambda _before_commit: self._core.storage.adopt())
+        return await self._session.run("adoption", lambda _before_commit: self._session.storage.adopt())

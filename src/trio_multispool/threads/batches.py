@@ -53,7 +53,7 @@ class Part(Transaction[T], Generic[S, T]):
         """Prepare to do some work `of` a job."""
         super().__init__()
         self.of = of
-        self.turn: anyio.Event = anyio.Event()
+        self.to_lead: anyio.Event = anyio.Event()
         self._steps = work(self.before_commit)
         self._context = contextvars.copy_context()
 
@@ -187,9 +187,9 @@ class Batches(Generic[S]):
         cancellation: BaseException | None = None
         shielded = insist  # else not before something is cancelled: a scope takes as long as all the rest
         try:
-            while not part.turn.is_set():
+            while not part.to_lead.is_set():
                 try:
-                    await (_shielded(part.turn) if shielded else part.turn.wait())
+                    await (_shielded(part.to_lead) if shielded else part.to_lead.wait())
                 except anyio.get_cancelled_exc_class() as cancelled:
                     cancellation = cancellation or cancelled
                     if insist:
@@ -256,10 +256,10 @@ class Batches(Generic[S]):
         self._pending = dict.fromkeys([*left, *self._pending])
         for part in taken:
             if part.done:
-                part.turn.set()
+                part.to_lead.set()
         self._leader = next(iter(self._pending), None)
         if self._leader is not None:
-            self._leader.turn.set()
+            self._leader.to_lead.set()
 
 
 def work_off(batch: Sequence[Part[S, Any]], perform: Callable[[Sequence[S]], Sequence[BaseException | None]]) -> None:
