@@ -10,7 +10,7 @@ from trio_multispool.errors import SpoolError
 from trio_multispool.storage.directory.store import DirectoryStorage
 
 if TYPE_CHECKING:
-    import os
+    from trio_multispool.model.types import StrPath
 
 
 @final
@@ -24,7 +24,7 @@ class Depth(msgspec.Struct, frozen=True):
     entries: int
 
 
-def depths(path: str | os.PathLike[str]) -> list[Depth] | None:
+def depths(path: StrPath) -> list[Depth] | None:
     """Count the entries of a spool, by listing it; `None` if it cannot be read. Recovers nothing, and writes nothing.
 
     It costs what a listing costs: some milliseconds for ten thousand entries.

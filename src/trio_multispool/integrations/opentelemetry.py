@@ -22,7 +22,6 @@ except ImportError as _missing:
     raise ImportError(_message, name="opentelemetry") from _missing
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Generator, Iterable, Mapping
 
     from opentelemetry.propagators.textmap import TextMapPropagator
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
         Waited,
         Working,
     )
-    from trio_multispool.model.types import T
+    from trio_multispool.model.types import StrPath, T
 
 
 _SCOPE: Final = "trio_multispool"
@@ -120,7 +119,7 @@ class OpenTelemetry(Instrumentation):
         )
         self._idle = meter.create_counter("trio_multispool.reader.idle", "s", "How long readers had nothing to do.")
 
-    def observe(self, path: str | os.PathLike[str]) -> None:
+    def observe(self, path: StrPath) -> None:
         """Report how many entries lie in a spool, by queue and state, as the gauge `trio_multispool.entries`.
 
         They are counted whenever metrics are collected, in the SDK's thread, for what a listing costs.

@@ -20,7 +20,6 @@ except ImportError as _missing:
     raise ImportError(_message, name="prometheus_client") from _missing
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator
 
     from trio_multispool.instrumentation import (
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
         Settled,
         Waited,
     )
+    from trio_multispool.model.types import StrPath
 
 _OF: Final = ("spool", "queue")
 
@@ -122,7 +122,7 @@ class SpoolCollector(Collector):
     `quarantined`); `multispool_readable` is 0 for a spool that cannot be read.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: StrPath) -> None:
         """Remember where the spool is; it is looked at later."""
         self._path = str(Path(path).absolute())
 

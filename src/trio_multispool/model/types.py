@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import enum
 import sys
-from typing import TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 if sys.version_info >= (3, 13):
     TypeVarWithDefault = TypeVar
 else:
     from typing_extensions import TypeVar as TypeVarWithDefault
 
-__all__ = ["A", "D", "M", "Q", "T", "TypeVarWithDefault"]
+__all__ = ["A", "D", "M", "Q", "StrPath", "T", "TypeVarWithDefault"]
 
 Q = TypeVar("Q", bound=enum.Enum)
 """The queues of a spool."""
@@ -27,3 +27,13 @@ A = TypeVarWithDefault("A", default=None)
 
 T = TypeVar("T")
 """What a function returns."""
+
+
+class _PathLike(Protocol):
+    """What `os.PathLike[str]` says, without the module `os`: this room makes no file calls."""
+
+    def __fspath__(self) -> str: ...
+
+
+StrPath: TypeAlias = str | _PathLike
+"""A path as callers give it: a string, a `pathlib.Path`, or anything with `__fspath__`."""

@@ -36,7 +36,6 @@ from trio_multispool.threads.offload import Offload
 
 if TYPE_CHECKING:
     import datetime
-    import os
     from collections.abc import Awaitable, Callable, Iterable
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
@@ -61,6 +60,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.results import Result
     from trio_multispool.model.spoolable import Spoolable
     from trio_multispool.model.times import NotBefore
+    from trio_multispool.model.types import StrPath
     from trio_multispool.model.verdicts import Verdict
     from trio_multispool.spool.channel import ReceiveChannel, SendChannel
     from trio_multispool.storage.directory.disk.syscalls import SystemCalls
@@ -121,7 +121,7 @@ class Spool(Generic[Q, M, D, A]):
     @classmethod
     async def create(  # noqa: PLR0913  # keyword arguments, each with a default
         cls,
-        path: str | os.PathLike[str],
+        path: StrPath,
         spoolable: Spoolable[Q2, M2, D2, A2],
         *,
         durability: Durability = Durability.POWER,
@@ -167,7 +167,7 @@ class Spool(Generic[Q, M, D, A]):
     @classmethod
     async def load(  # noqa: PLR0913  # keyword arguments, each with a default
         cls,
-        path: str | os.PathLike[str],
+        path: StrPath,
         spoolable: Spoolable[Q2, M2, D2, A2],
         *,
         create_if_missing: bool = False,
@@ -230,7 +230,7 @@ class Spool(Generic[Q, M, D, A]):
     @classmethod
     async def load_unsafe(
         cls,
-        path: str | os.PathLike[str],
+        path: StrPath,
         spoolable: Spoolable[Q2, M2, D2, A2],
         *,
         durability: Durability = Durability.POWER,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from typing import TYPE_CHECKING, Final
 
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import SpoolError, UnsupportedFormat
 from trio_multispool.events import Event, about
 from trio_multispool.storage.directory.disk.format import read_format
-from trio_multispool.storage.directory.remembered import Collector
 from trio_multispool.storage.directory.syncs.plan import Syncs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
 
     from trio_multispool.model.policies import Durability
     from trio_multispool.storage.directory.disk.layout import Layout
@@ -40,7 +40,10 @@ class Context:
         self.kept: set[str] = set()
         """The directories that were made as they were needed, and that power loss cannot take any more."""
         self.now: Callable[[], float] = now
-        self.keys: Collector = Collector(self)
+        self.collecting: threading.Lock = threading.Lock()
+        """Held while one thread looks for remembered names whose time has passed (`remembered.collect_some`)."""
+        self.still_to_look_at: Iterator[str] | None = None
+        """The names that it has not looked at in this round; `None`: the next call begins a round."""
 
     def is_adopted(self) -> bool:
         """Look again, if it was not: somebody may have adopted the spool since it was opened.

@@ -13,7 +13,6 @@ there for long enough. So the directory holds little more than what is remembere
 from __future__ import annotations
 
 import contextlib
-import threading
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -109,7 +108,7 @@ def finishing(context: Context, name: str, *, locked: bool) -> Generator[tuple[N
     with _dated(context, name, until, locked=locked) as needs:
         yield needs
     with context.tidying(name):
-        context.keys.collect_some()
+        collect_some(context)
 
 
 @contextlib.contextmanager
@@ -204,44 +203,40 @@ def collect(context: Context, name: str) -> bool:
         lock.release()
 
 
-class Collector:
-    """Goes over the directory, a few files at a time, again and again; used by any number of threads."""
+def collect_some(context: Context) -> None:
+    """Look at a few more files, and unlink those that are not needed. Does nothing while another thread does this.
 
-    def __init__(self, context: Context) -> None:
-        """Begin at the beginning."""
-        self._context = context
-        self._mutex = threading.Lock()
-        self._names: Iterator[str] | None = None
+    Goes over the directory again and again, a few files at a time; `context` remembers how far.
+    """
+    if not context.collecting.acquire(blocking=False):
+        return
+    try:
+        for _ in range(LOOKED_AT_EACH_TIME):
+            if not _look_at_next(context):
+                return
+    finally:
+        context.collecting.release()
 
-    def collect_some(self) -> None:
-        """Look at some files, and unlink those that are not needed. Does nothing if another thread is at it."""
-        if not self._mutex.acquire(blocking=False):
-            return
-        try:
-            for _ in range(LOOKED_AT_EACH_TIME):
-                if not self._look_at_next():
-                    return
-        finally:
-            self._mutex.release()
 
-    def _look_at_next(self) -> bool:
-        context = self._context
-        if self._names is None:
-            self._names = context.layout.each_entry_name(KEYS)
-        try:
-            name = next(self._names, None)
-        except (OSError, SpoolError):
-            self._names = None
-            raise
-        if name is None:
-            self._names = None
-            return False
-        until = _until(context, name)
-        if until is not None and 0 < until <= context.now():  # 0: an entry has it, or an enqueue that is under way
-            _ = collect(context, name)
-        return True
+def _look_at_next(context: Context) -> bool:
+    """Look at one file; tell whether there was one. Under the mutex."""
+    if context.still_to_look_at is None:
+        context.still_to_look_at = context.layout.each_entry_name(KEYS)
+    try:
+        name = next(context.still_to_look_at, None)
+    except (OSError, SpoolError):
+        context.still_to_look_at = None
+        raise
+    if name is None:
+        context.still_to_look_at = None
+        return False
+    until = _until(context, name)
+    if until is not None and 0 < until <= context.now():  # 0: an entry has it, or an enqueue that is under way
+        _ = collect(context, name)
+    return True
 
-    def close(self) -> None:
-        """Let go of the directory."""
-        with self._mutex:
-            self._names = None
+
+def stop_collecting(context: Context) -> None:
+    """Let go of the directory that `collect_some` is reading."""
+    with context.collecting:
+        context.still_to_look_at = None

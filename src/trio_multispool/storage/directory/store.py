@@ -480,7 +480,7 @@ class DirectoryStorage:
 
     def close(self) -> None:
         """Close all descriptors."""
-        self._context.keys.close()
+        remembered.stop_collecting(self._context)
         self._slots.close()
         self._arrivals.close()
         self._layout.close()
