@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
+from helpers import preforked
 from helpers.stores import claim, enqueue, make_store
 from helpers.terminals import Terminal
 
@@ -41,7 +42,12 @@ class Multispool:
         self.started: list[subprocess.Popen[Any]] = []
 
     def __call__(self, *arguments: str | os.PathLike[str], **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run it to its end."""
+        """Run it to its end, in a process of its own that need not start and import; see `helpers.preforked`."""
+        options = {"env": clean_environment()} | options
+        return preforked.run([*map(os.fspath, arguments)], cwd=self.directory, **options)
+
+    def anew(self, *arguments: str | os.PathLike[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run it to its end, started as a person would start it."""
         options = {"capture_output": True, "text": True, "env": clean_environment()} | options
         if "input" not in options and "stdin" not in options:
             options["stdin"] = subprocess.DEVNULL

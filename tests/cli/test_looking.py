@@ -230,7 +230,9 @@ def test_show_writes_metadata_as_it_is_into_a_pipe_and_safely_to_a_terminal(mult
     """What a terminal would obey is shown to a person as an escape; a program gets the bytes."""
     put("one")
     (spool / "send/one").write_bytes(b"red \x1b[31m\xc2\x9b\xe2\x80\xae\xff\n")
-    assert multispool.done("show", spool, "one", errors="surrogateescape").endswith("red \x1b[31m\x9b\u202e\udcff\n")
+    done = multispool("show", spool, "one", text=False)
+    assert done.stdout.endswith(b"red \x1b[31m\xc2\x9b\xe2\x80\xae\xff\n")
+    assert (done.returncode, done.stderr) == (0, b"")
     code, shown = multispool.on_terminal("show", "spool", "one")
     assert code == 0
     assert r"red \x1b[31m\x9b\u202e\xff" in shown
@@ -297,8 +299,8 @@ def test_names_are_written_whatever_the_locale_can_show(multispool, spool, put):
     """A name that the terminal's encoding does not have is shown as escapes; JSON is UTF-8 always."""
     name = put("größe")
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    assert r"gr\xf6\xdfe  send   available" in multispool.done("ls", spool, "--long", env=environment)
-    found = multispool("ls", spool, "--long", "--json", env=environment, text=False)
+    assert r"gr\xf6\xdfe  send   available" in multispool.anew("ls", spool, "--long", env=environment).stdout
+    found = multispool.anew("ls", spool, "--long", "--json", env=environment, text=False)
     assert json.loads(found.stdout.decode())["entries"][0]["name"] == name
 
 

@@ -336,7 +336,7 @@ def test_nobody_reading_standard_error_does_not_stop_the_work(multispool, spool,
         put(name)
     reading, writing = os.pipe()
     os.close(reading)
-    done = multispool("work", spool, "send", "--once", "--", "true", capture_output=False, stderr=writing)
+    done = multispool.anew("work", spool, "send", "--once", "--", "true", capture_output=False, stderr=writing)
     os.close(writing)
     assert done.returncode == 0
     assert where(spool) == {}

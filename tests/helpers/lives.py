@@ -75,10 +75,10 @@ class World:
         begun, done = self._sent
         received = {name for name in self._begun if name not in START}
         assert done <= len(new | received) <= begun
-        core = self.spool._session
-        assert not core.activity._waiters
-        assert not core._running
-        for batches in (core._settlements, core._enqueuings):
+        session = self.spool._session
+        assert not session.changes._waiters
+        assert not session._running
+        for batches in (session._settlements, session._enqueuings):
             assert not batches._pending
             assert batches._leader is None
 
@@ -151,8 +151,8 @@ async def by_a_pool_that_waits(world: World) -> None:
         return Remove()
 
     async with world.spool.reader(Mail.RETRY, poll_interval=3600) as reader:
-        core = world.spool._session
-        world.rests = lambda: bool(handled == 3 and not len(reader._dequeuer) and core.activity._waiters)
+        session = world.spool._session
+        world.rests = lambda: bool(handled == 3 and not len(reader._dequeuer) and session.changes._waiters)
         await reader.iter(handler, concurrency=2, prefetch=1)
 
 

@@ -70,8 +70,8 @@ async def waits(spool: Any) -> None:
     quiet = 0
     while quiet < 5:
         await breathe()
-        core = spool._session
-        quiet = quiet + 1 if core.activity._waiters and not core._running else 0
+        session = spool._session
+        quiet = quiet + 1 if session.changes._waiters and not session._running else 0
 
 
 def waiting_for(spool: Any) -> float:
