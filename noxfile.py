@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import nox
@@ -17,9 +16,6 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 # Where the tests keep the packages that they share.
 TEST_PACKAGES = os.pathsep.join(["tests", "tests/crashes"])
 
-ROOM = 2 << 30
-"""What the tests may need of a tmpfs, in bytes."""
-
 PYTHONS = nox.project.python_versions(PROJECT)
 
 
@@ -28,37 +24,15 @@ def group(name: str) -> tuple[str, ...]:
     return tuple(nox.project.dependency_groups(PROJECT, name))
 
 
-def install_for_tests(session: nox.Session) -> None:
-    """Install the project with its extras, and what the tests need."""
+def run_tests(session: nox.Session) -> None:
+    """Install the project with its extras, and run the tests; arguments after `--` go to pytest."""
     # Editable, so that `nox -R` (which installs nothing) never tests an older state than the one in src/.
     session.install("--editable", ".[cli]", *group("test"))
-    # Some tests start the command anew. Where Python is told to write no compiled files, each would compile all again.
+    # The tests start the command in hundreds of processes. Where Python is told to write no compiled files, each of
+    # them would compile all of it again.
     session.run("python", "-m", "compileall", "-q", "src", "tests/helpers")
-
-
-def run_pytest(session: nox.Session, *arguments: str, env: dict[str, str] | None = None) -> None:
-    """Run pytest on all processors, up to four: the tests share the machine's inotify instances. `-n 0` runs it alone.
-
-    Its directories lie on a tmpfs where there is one: few tests are about a disk, and those make one of their own.
-    """
-    with tempfile.TemporaryDirectory(prefix="trio-multispool-", dir=tmpfs()) as scratch:
-        command = ["pytest", "--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal"]
-        session.run(*command, f"--basetemp={scratch}/tests", *arguments, env=env)
-
-
-def tmpfs() -> str | None:
-    """Return a directory on a tmpfs that can be written to, or nothing: then the usual one for temporary files."""
-    shared = "/dev/shm"  # noqa: S108  # a directory of random name is made in it
-    if not os.access(shared, os.W_OK):
-        return None
-    return shared if shutil.disk_usage(shared).free > ROOM else None
-
-
-def run_tests(session: nox.Session) -> None:
-    """Install, and run the tests; arguments after `--` go to pytest."""
-    install_for_tests(session)
-    session.log("about 6,500 tests: two to five minutes on two processors that have nothing else to do")
-    run_pytest(session, *session.posargs)
+    # On all processors, up to four: the tests share the machine's inotify instances. `-n 0` brings back one process.
+    session.run("pytest", "--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal", *session.posargs)
 
 
 @nox.session
@@ -129,23 +103,13 @@ def architecture(session: nox.Session) -> None:
     session.run("lint-imports")
 
 
-@nox.session(default=False)
-def proofs(session: nox.Session) -> None:
-    """Try every call, error, kill, interleaving and crash state, of which `tests` tries a part."""
-    prove(session, "whole", Path("tests"))
-
-
 @nox.session(name="crash-states", default=False)
 def crash_states(session: nox.Session) -> None:
     """Check every state that power loss may leave a disk in, the longer cases too, and print how many there are."""
-    prove(session, "longest", Path("tests", "crashes"))
-
-
-def prove(session: nox.Session, how_much: str, below: Path) -> None:
-    """Run the tests that enumerate, which are those that ask `helpers.proofs` how much to try."""
-    install_for_tests(session)
-    enumerating = [str(path) for path in sorted(below.rglob("test_*.py")) if "helpers.proofs" in path.read_text()]
-    run_pytest(session, *enumerating, *session.posargs, env={"TRIO_MULTISPOOL_PROOFS": how_much})
+    session.install("--editable", ".[cli]", *group("test"))
+    session.env["TRIO_MULTISPOOL_CRASH_STATES"] = "all"
+    tests = sorted(map(str, Path("tests", "crashes").glob("test_crash_states*.py")))
+    session.run("pytest", "-v", *tests, *session.posargs)
 
 
 @nox.session(default=False)

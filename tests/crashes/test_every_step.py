@@ -15,14 +15,10 @@ import trio
 from helpers.children import quick_directory
 from helpers.lives import LIVES, World, begin, prepare
 from helpers.loops import CountingLoop, run_plainly
-from helpers.proofs import WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-STEP = 1 if WHOLE else 4
-"""How many moments lie between two that are tried."""
 
 FEWEST = 10
 """Every life takes more steps than this: if one is over sooner, it was not lived."""
@@ -65,7 +61,7 @@ async def test_a_reader_cancelled_at_any_step_of_trio_loses_nothing(life: str, d
     """By a scope around it, for every n right before the n-th step."""
     steps, over = 0, False
     while not over:
-        steps += STEP
+        steps += 1
         world = await begin(directory / "template", directory / f"{steps}")
         with trio.CancelScope() as scope:
             instrument = _CancelAt(world, scope, steps)
@@ -104,7 +100,7 @@ def test_a_reader_cancelled_at_any_turn_of_asyncio_loses_nothing(life: str, dire
 
     turns = 1
     while not run_plainly(functools.partial(main, turns), "counting"):
-        turns += STEP
+        turns += 1
     assert turns > FEWEST
 
 
@@ -136,7 +132,7 @@ def test_a_program_that_ends_at_any_turn_of_asyncio_loses_nothing(life: str, dir
         # Of AnyIO's tasks that had not begun; what anything else never awaited fails the test.
         warnings.filterwarnings("ignore", r"coroutine '.*(work_off_some|fetch|send_two)' was never", RuntimeWarning)
         while not over:
-            turns += STEP
+            turns += 1
             world, over = run_plainly(functools.partial(main, turns), "counting")
             world.check()
             world.spool.close()

@@ -22,7 +22,6 @@ import pytest
 
 import trio_multispool
 from helpers.gates import Gate, breathe
-from helpers.proofs import WHOLE
 from helpers.spools import ANNE, Mail, make_spool, put, quick_spool, state_of
 from trio_multispool import Durability, Ok, QueueReader, Release
 from trio_multispool.threads import pool as threads
@@ -579,7 +578,7 @@ async def test_nothing_is_left_of_a_reader_that_was_cancelled_at_any_moment(
             assert left_over(now, before) == {}
             assert locked(spool.path) == []
             assert state_of(spool.path) == state
-            steps += 1 if WHOLE or pause is breathe else 5
+            steps += 1
         assert threading.active_count() - threads <= 3 * POOL
     assert await counted_at_rest() == before
 
