@@ -1,8 +1,11 @@
 """Everything that is checked about this project, each in a virtual environment of its own: `nox --list` tells."""
 
+import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import nox
@@ -24,7 +27,23 @@ def group(name: str) -> tuple[str, ...]:
     return tuple(nox.project.dependency_groups(PROJECT, name))
 
 
-def run_tests(session: nox.Session) -> None:
+@contextlib.contextmanager
+def scratch() -> Iterator[list[str]]:
+    """Yield the options that let the tests work in memory, where there is a tmpfs that may be written to.
+
+    Tests that need a disk, or a file system of some kind, find or make it themselves.
+    """
+    memory = Path("/dev/shm")  # noqa: S108  # a directory of our own is made in it
+    mounted = Path("/proc/mounts").read_text().splitlines() if Path("/proc/mounts").exists() else []
+    is_tmpfs = any(line.split()[1:3] == [str(memory), "tmpfs"] for line in mounted)
+    if not is_tmpfs or not os.access(memory, os.W_OK | os.X_OK):
+        yield []
+        return
+    with tempfile.TemporaryDirectory(dir=memory, prefix="trio-multispool-tests-", ignore_cleanup_errors=True) as made:
+        yield [f"--basetemp={made}/pytest"]
+
+
+def run_tests(session: nox.Session, *options: str) -> None:
     """Install the project with its extras, and run the tests; arguments after `--` go to pytest."""
     # Editable, so that `nox -R` (which installs nothing) never tests an older state than the one in src/.
     session.install("--editable", ".[cli]", *group("test"))
@@ -32,13 +51,24 @@ def run_tests(session: nox.Session) -> None:
     # them would compile all of it again.
     session.run("python", "-m", "compileall", "-q", "src", "tests/helpers")
     # On all processors, up to four: the tests share the machine's inotify instances. `-n 0` brings back one process.
-    session.run("pytest", "--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal", *session.posargs)
+    spread = ["--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal"]
+    with scratch() as places:
+        session.run("pytest", *spread, *places, *options, *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests with the Python that runs nox."""
+    """Run the tests with the Python that runs nox; of what enumerates, a representative part."""
+    session.log("The tests take about five minutes on two processors, and less on more.")
     run_tests(session)
+
+
+@nox.session(default=False)
+def proofs(session: nox.Session) -> None:
+    """Run the tests that enumerate (calls, errnos, states of a disk, orders, moments), and leave nothing out."""
+    session.log("The proofs take about ten minutes on two processors, and less on more.")
+    session.env["TRIO_MULTISPOOL_PROOFS"] = "whole"
+    run_tests(session, "-m", "proof")
 
 
 def find_python(version: str) -> str | None:
@@ -101,15 +131,6 @@ def architecture(session: nox.Session) -> None:
     session.install("--no-deps", ".")
     session.install(*group("architecture"))
     session.run("lint-imports")
-
-
-@nox.session(name="crash-states", default=False)
-def crash_states(session: nox.Session) -> None:
-    """Check every state that power loss may leave a disk in, the longer cases too, and print how many there are."""
-    session.install("--editable", ".[cli]", *group("test"))
-    session.env["TRIO_MULTISPOOL_CRASH_STATES"] = "all"
-    tests = sorted(map(str, Path("tests", "crashes").glob("test_crash_states*.py")))
-    session.run("pytest", "-v", *tests, *session.posargs)
 
 
 @nox.session(default=False)

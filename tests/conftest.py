@@ -1,8 +1,9 @@
-"""What all tests share: both backends, a directory for several users, and the peace between two plugins for async."""
+"""What all tests share: both backends, signals, a directory for several users, and peace between two async plugins."""
 
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -13,6 +14,17 @@ from helpers.spools import Wall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+def pytest_configure() -> None:
+    """Take signals as a program in a terminal does, in each worker too, so that tests may send them.
+
+    What `nohup` started, or a script in the background, begins with some of them ignored, and so do its children.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="module", params=["asyncio", "trio"])

@@ -10,6 +10,7 @@ from crash_states import cases, company
 from crash_states.enumeration import MODELS
 from crash_states.known import KNOWN, SPARE
 from crash_states.playing import syncs_of, theatre
+from helpers.proofs import thinned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
         yield stage
 
 
-@pytest.mark.parametrize("name", [*OPERATIONS, *BATCHES])
+@pytest.mark.proof
+@pytest.mark.parametrize("name", [*OPERATIONS, *thinned(BATCHES, 4)])
 def test_every_sync_is_needed(name: str, stage: Theatre) -> None:
     """Leaving out any single sync makes states bad under one of the models, but for the few in `SPARE`."""
     models = [model for model in MODELS if (name, model) not in KNOWN]

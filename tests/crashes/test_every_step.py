@@ -15,6 +15,7 @@ import trio
 from helpers.children import quick_directory
 from helpers.lives import LIVES, World, begin, prepare
 from helpers.loops import CountingLoop, run_plainly
+from helpers.proofs import every
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 FEWEST = 10
 """Every life takes more steps than this: if one is over sooner, it was not lived."""
 
-pytestmark = pytest.mark.parametrize("life", LIVES)
+pytestmark = [pytest.mark.proof, pytest.mark.parametrize("life", LIVES)]
+
+STRIDE = every(7)
+"""From one step to the next that is tried."""
 
 
 @pytest.fixture
@@ -59,9 +63,9 @@ def _rests(world: World) -> bool:
 
 async def test_a_reader_cancelled_at_any_step_of_trio_loses_nothing(life: str, directory: Path) -> None:
     """By a scope around it, for every n right before the n-th step."""
-    steps, over = 0, False
+    steps, over = 1 - STRIDE, False
     while not over:
-        steps += 1
+        steps += STRIDE
         world = await begin(directory / "template", directory / f"{steps}")
         with trio.CancelScope() as scope:
             instrument = _CancelAt(world, scope, steps)
@@ -100,7 +104,7 @@ def test_a_reader_cancelled_at_any_turn_of_asyncio_loses_nothing(life: str, dire
 
     turns = 1
     while not run_plainly(functools.partial(main, turns), "counting"):
-        turns += 1
+        turns += STRIDE
     assert turns > FEWEST
 
 
@@ -127,12 +131,12 @@ def test_a_program_that_ends_at_any_turn_of_asyncio_loses_nothing(life: str, dir
         await asyncio.wait([end, task], return_when=asyncio.FIRST_COMPLETED)
         return world, task.done() or _acted_at_rest()
 
-    turns, over = 0, False
+    turns, over = 1 - STRIDE, False
     with warnings.catch_warnings():
         # Of AnyIO's tasks that had not begun; what anything else never awaited fails the test.
         warnings.filterwarnings("ignore", r"coroutine '.*(work_off_some|fetch|send_two)' was never", RuntimeWarning)
         while not over:
-            turns += 1
+            turns += STRIDE
             world, over = run_plainly(functools.partial(main, turns), "counting")
             world.check()
             world.spool.close()

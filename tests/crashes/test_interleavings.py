@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 
 from helpers.children import quick_directory
 from helpers.interleaving import Owners, like_processes
+from helpers.proofs import WHOLE, every
 from helpers.worlds import BEGINNINGS, DEEDS, QUEUES, Deed, World, program_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+pytestmark = pytest.mark.proof
 
 DEED = st.builds(
     Deed,
@@ -148,7 +151,7 @@ def overtake(world: World, mine: Deed, others: list[Deed], calls: int, how: str)
 def test_an_owner_may_be_overtaken_or_killed_before_any_of_its_calls(directory, mine, others, how):
     """Whatever another owner does between two calls of one that goes on, or that is dead, all is well in the end."""
     beginning, what = ALONE[mine]
-    for calls in itertools.count(1):
+    for calls in itertools.count(1, every(3)):
         with world_in(directory) as world:
             BEGINNINGS[beginning](world, "one")
             trace, ended = overtake(world, what, OTHERS[others], calls, how)
@@ -172,8 +175,8 @@ def entangle(world: World, mine: Deed, changes: int, others_changes: int) -> tup
 def test_two_owners_may_both_be_stopped_before_any_of_their_changes(directory, mine):
     """Wherever one stands while another does half its work, neither spoils what the other is at."""
     beginning, what = ALONE[mine]
-    for changes in itertools.count(1):
-        for others_changes in itertools.count(1):
+    for changes in itertools.count(1, every(2)):
+        for others_changes in itertools.count(1, every(2)):
             with world_in(directory) as world:
                 BEGINNINGS[beginning](world, "one")
                 trace, ended, others_ended = entangle(world, what, changes, others_changes)
@@ -185,7 +188,7 @@ def test_two_owners_may_both_be_stopped_before_any_of_their_changes(directory, m
 
 
 @settings(
-    max_examples=1200,
+    max_examples=1200 if WHOLE else 150,
     derandomize=True,
     database=None,
     deadline=None,

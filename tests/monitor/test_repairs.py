@@ -12,6 +12,7 @@ from helpers.children import Child
 from helpers.company import company
 from helpers.damage import DAMAGE, OUT, QUEUE, TEMPORARY
 from helpers.listening import Listening
+from helpers.proofs import thinned
 from helpers.spools import Mail, State, contents, load_spool, names_in, put, quick_spool, snapshot, state_of
 from helpers.stores import claim, make_store
 from trio_multispool.instrumentation import Quarantined, Returned
@@ -335,7 +336,8 @@ def _killed_repairs(parent, base, kind) -> None:
         parent.say(before, os.fspath(path.relative_to(base)))
 
 
-@pytest.mark.parametrize("kind", MENDED)
+@pytest.mark.proof
+@pytest.mark.parametrize("kind", thinned(MENDED, 4))
 async def test_a_repair_may_be_killed_at_any_call_and_done_again(tmp_path, kind):
     """At every call: the entry and its neighbour are there, whole but for the damage, and the next repair ends it."""
     distinct: dict[str, tuple[str, Path]] = {}

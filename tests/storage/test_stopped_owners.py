@@ -14,6 +14,7 @@ import pytest
 
 from helpers.children import Child, quick_directory
 from helpers.outcomes import DONE, SEND, found
+from helpers.proofs import every
 from helpers.spools import state_of
 from helpers.stores import DATA, OLD, OPERATIONS, QUEUES, enqueue, try_claim
 from trio_multispool import EntryBusy, NameTaken, Unavailable
@@ -33,7 +34,7 @@ def base(tmp_path: Path) -> Iterator[Path]:
         yield directory
 
 
-def sleeper(parent, base, operation) -> None:
+def sleeper(parent, base, operation, stride) -> None:
     """Do an operation again and again, each time in a process that stops before its n-th call, until one does not.
 
     Says before which call it stopped and where; when it hears anything, lets the process go on, and says how it ended.
@@ -64,9 +65,9 @@ def sleeper(parent, base, operation) -> None:
         os.write(pipe, outcome.encode())
         os._exit(0)
 
-    stopped, n = True, 0
+    stopped, n = True, 1 - stride
     while stopped:
-        n += 1
+        n += stride
         path = Path(base, f"{n:03}", "spool")
         make_store(path).close()
         told, tell = os.pipe()
@@ -140,11 +141,12 @@ def use_and_give_back(path: Path) -> None:
     storage.close()
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_process_that_is_stopped_at_any_call_keeps_its_entry_and_finishes_when_it_goes_on(base, operation):
     """Held by a stopped process, an entry is busy to everybody and recovered by nobody; then all comes to its end."""
     stops = held = 0
-    with Child(sleeper, base, operation) as child:
+    with Child(sleeper, base, operation, every(3)) as child:
         for spool, before in child:
             path = base / spool
             stops += 1
