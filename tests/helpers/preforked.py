@@ -36,7 +36,7 @@ def run(
     umask: int | None = None,
     **options: Any,
 ) -> subprocess.CompletedProcess[Any]:
-    """Run a command to its end, as `subprocess.run` does; and with `umask`, `input`, `stdin`, `stdout` and `stderr` like there."""
+    """Run a command to its end, as `subprocess.run` does; the options that there are mean the same."""
     with _Streams(text=text, **options) as streams, socket.socket(socket.AF_UNIX) as connection:
         connection.connect(_server())
         asked = {"arguments": list(arguments), "cwd": os.fspath(cwd), "env": env, "umask": umask}
