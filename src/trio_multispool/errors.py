@@ -59,9 +59,10 @@ class EntryNotFound(SpoolError):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class EntryBusy(SpoolError):
-    """Another owner, in this process or another, is working on the entry; try again when it is done.
+    """Another owner, in this process or another, holds the entry's lock; try again when it is done.
 
-    A recovery that looks whether the entry needs it counts as one for a moment.
+    A worker, an enqueue that has not finished, or a reserved name. Recovery, the monitor and export also hold the lock
+    briefly. (`docs/errors.md` lists every cause.)
     """
 
     name: str
