@@ -27,7 +27,7 @@ STANDS_FOR = {
     "enqueue.enqueue_together",
     "enqueue.give_up",
     "enqueue.clear_leftovers",
-    "settle.claim",
+    "checkout.claim",
     "settle.save",
     "settle.release",
     "settle.remove",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trio_multispool import EntryNotFound
 from trio_multispool.storage.directory.store import DirectoryStorage
-from trio_multispool.storage.protocol import Enqueueing, Saving
+from trio_multispool.storage.protocol import NewEntry, Saving
 
 if TYPE_CHECKING:
     import os
@@ -186,7 +186,7 @@ class _TwoReserved:
 
 
 def _enqueue_together(storage: Storage, _name: str, two: _TwoReserved) -> None:
-    wanted = [Enqueueing(reserved, "send", OLD, writing(DATA), None, nothing) for reserved in two.reservations]
+    wanted = [NewEntry(reserved, "send", OLD, writing(DATA), None, nothing) for reserved in two.reservations]
     for failure in storage.enqueue_together(wanted):
         if failure is not None:
             raise failure

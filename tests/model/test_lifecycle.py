@@ -6,34 +6,34 @@ import itertools
 
 import pytest
 
-from trio_multispool.model.lifecycle import STEPS, Commit, IllegalStepError, Operation, State, next_state
+from trio_multispool.model.lifecycle import STEPS, Commit, IllegalStepError, State, Step, next_state
 
 TABLE = {
-    Operation.ENQUEUE: ({State.NOTHING}, State.AVAILABLE, Commit.MOVE),
-    Operation.ENQUEUE_TO_WAIT: ({State.NOTHING}, State.WAITING, Commit.MOVE),
-    Operation.CHECK_OUT: ({State.AVAILABLE, State.WAITING}, State.CHECKED_OUT, Commit.MOVE),
-    Operation.SAVE: ({State.CHECKED_OUT}, State.AVAILABLE, Commit.MOVE),
-    Operation.SAVE_TO_WAIT: ({State.CHECKED_OUT}, State.WAITING, Commit.MOVE),
-    Operation.RELEASE: ({State.CHECKED_OUT}, State.AVAILABLE, Commit.MOVE),
-    Operation.RELEASE_TO_WAIT: ({State.CHECKED_OUT}, State.WAITING, Commit.MOVE),
-    Operation.REMOVE: ({State.CHECKED_OUT}, State.NOTHING, Commit.UNLINK),
-    Operation.RECOVER: ({State.CHECKED_OUT}, State.AVAILABLE, Commit.MOVE),
-    Operation.QUARANTINE: ({State.CHECKED_OUT, State.AVAILABLE}, State.QUARANTINED, Commit.MOVE),
-    Operation.RESTORE: ({State.QUARANTINED}, State.AVAILABLE, Commit.MOVE),
-    Operation.DISCARD: ({State.QUARANTINED}, State.NOTHING, Commit.UNLINK),
-    Operation.DIRECT_SAVE: ({State.AVAILABLE}, State.AVAILABLE, Commit.EXCHANGE),
-    Operation.DIRECT_REMOVE: ({State.AVAILABLE}, State.NOTHING, Commit.UNLINK),
+    Step.ENQUEUE: ({State.NOTHING}, State.AVAILABLE, Commit.MOVE),
+    Step.ENQUEUE_TO_WAIT: ({State.NOTHING}, State.WAITING, Commit.MOVE),
+    Step.CHECK_OUT: ({State.AVAILABLE, State.WAITING}, State.CHECKED_OUT, Commit.MOVE),
+    Step.SAVE: ({State.CHECKED_OUT}, State.AVAILABLE, Commit.MOVE),
+    Step.SAVE_TO_WAIT: ({State.CHECKED_OUT}, State.WAITING, Commit.MOVE),
+    Step.RELEASE: ({State.CHECKED_OUT}, State.AVAILABLE, Commit.MOVE),
+    Step.RELEASE_TO_WAIT: ({State.CHECKED_OUT}, State.WAITING, Commit.MOVE),
+    Step.REMOVE: ({State.CHECKED_OUT}, State.NOTHING, Commit.UNLINK),
+    Step.RECOVER: ({State.CHECKED_OUT}, State.AVAILABLE, Commit.MOVE),
+    Step.QUARANTINE: ({State.CHECKED_OUT, State.AVAILABLE}, State.QUARANTINED, Commit.MOVE),
+    Step.RESTORE: ({State.QUARANTINED}, State.AVAILABLE, Commit.MOVE),
+    Step.DISCARD: ({State.QUARANTINED}, State.NOTHING, Commit.UNLINK),
+    Step.DIRECT_SAVE: ({State.AVAILABLE}, State.AVAILABLE, Commit.EXCHANGE),
+    Step.DIRECT_REMOVE: ({State.AVAILABLE}, State.NOTHING, Commit.UNLINK),
 }
 
 
 def test_the_table_is_the_one_that_was_agreed_on():
     """Every operation has its sources, its target and its commit, and there are no others."""
     assert {o: (set(s.sources), s.target, s.commit) for o, s in STEPS.items()} == TABLE
-    assert set(Operation) == set(TABLE)
-    assert all(step.operation is operation for operation, step in STEPS.items())
+    assert set(Step) == set(TABLE)
+    assert all(row.step is step for step, row in STEPS.items())
 
 
-@pytest.mark.parametrize(("operation", "state"), list(itertools.product(Operation, State)))
+@pytest.mark.parametrize(("operation", "state"), list(itertools.product(Step, State)))
 def test_a_step_is_legal_from_its_sources_and_from_nowhere_else(operation, state):
     """An operation either leads to its row's target, or is refused in words before anything happens."""
     sources, target, _ = TABLE[operation]
@@ -47,14 +47,14 @@ def test_a_step_is_legal_from_its_sources_and_from_nowhere_else(operation, state
 def test_nothing_is_done_twice_to_a_claim():
     """From where a settling leads, no settling is legal: an entry that has left is never released or removed again."""
     settling = [
-        Operation.SAVE,
-        Operation.SAVE_TO_WAIT,
-        Operation.RELEASE,
-        Operation.RELEASE_TO_WAIT,
-        Operation.REMOVE,
-        Operation.QUARANTINE,
+        Step.SAVE,
+        Step.SAVE_TO_WAIT,
+        Step.RELEASE,
+        Step.RELEASE_TO_WAIT,
+        Step.REMOVE,
+        Step.QUARANTINE,
     ]
-    for first, second in itertools.product(settling, [Operation.SAVE, Operation.RELEASE, Operation.REMOVE]):
+    for first, second in itertools.product(settling, [Step.SAVE, Step.RELEASE, Step.REMOVE]):
         with pytest.raises(IllegalStepError):
             next_state(second, next_state(first, State.CHECKED_OUT))
 

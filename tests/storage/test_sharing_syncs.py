@@ -22,7 +22,7 @@ from trio_multispool.storage.directory.syncs.whole import (
     TRUSTED,
     Pace,
 )
-from trio_multispool.storage.protocol import Enqueueing
+from trio_multispool.storage.protocol import NewEntry
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -264,7 +264,7 @@ class On(FailingCalls):
 
 def several(store: Any, *names: str) -> list[BaseException | None]:
     """Enqueue several entries together."""
-    wanted = [Enqueueing(store.reserve(name), "send", OLD, writing(b""), None, nothing) for name in names]
+    wanted = [NewEntry(store.reserve(name), "send", OLD, writing(b""), None, nothing) for name in names]
     found: list[BaseException | None] = store.enqueue_together(wanted)
     return found
 
@@ -354,8 +354,8 @@ def test_after_a_directory_failed_nothing_is_served_by_a_sync_of_the_whole(tmp_p
         with calls.failing("sync", errno.EIO, "/retry"), pytest.raises(StorageFailure):
             store._context.syncs.directory("retry")
 
-    first = Enqueueing(reservations[0], "send", OLD, fail_meanwhile, None, nothing)
-    second = Enqueueing(reservations[1], "send", OLD, writing(b""), None, nothing)
+    first = NewEntry(reservations[0], "send", OLD, fail_meanwhile, None, nothing)
+    second = NewEntry(reservations[1], "send", OLD, writing(b""), None, nothing)
     outcomes = store.enqueue_together([second, first])
     assert all(outcome is not None for outcome in outcomes)
     assert "sync_file_system" not in calls.syncs()

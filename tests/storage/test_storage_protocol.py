@@ -36,7 +36,7 @@ from trio_multispool import (
     SpoolError,
     Unavailable,
 )
-from trio_multispool.model.lifecycle import Operation, Place, State
+from trio_multispool.model.lifecycle import Place, State, Step
 from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.protocol import Item, NotDue, Recovered
 
@@ -965,7 +965,7 @@ def test_closing_is_idempotent_and_keeps_everything(store, open_store):
 
 def test_operations_of_the_protocol_are_those_of_the_table():
     """Each step of an entry's life is in this suite: whoever adds one, adds its tests."""
-    assert {operation.name for operation in Operation} == {
+    assert {operation.name for operation in Step} == {
         "ENQUEUE",
         "ENQUEUE_TO_WAIT",
         "CHECK_OUT",

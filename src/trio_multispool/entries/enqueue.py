@@ -21,7 +21,7 @@ from trio_multispool.model.policies import Durability
 from trio_multispool.model.results import Ok
 from trio_multispool.model.times import seconds
 from trio_multispool.model.types import A, D, M, Q
-from trio_multispool.storage.protocol import Enqueueing
+from trio_multispool.storage.protocol import NewEntry
 from trio_multispool.threads.batches import Part, work_off
 
 if TYPE_CHECKING:
@@ -168,11 +168,11 @@ class Enqueuer(Generic[Q, M, D, A]):
 
     def _steps(
         self, before_commit: BeforeCommit, order: _Order, item: Item[M, D, A]
-    ) -> Generator[Enqueueing[Any], None, str]:
+    ) -> Generator[NewEntry[Any], None, str]:
         session, queue, durability = self._session, order.queue, order.durability
         raw, content = session.encode(item.metadata), session.dumped(item.data)
         with self._naming.for_one_enqueue(item.name) as reservation, order.noting(reservation, item.data):
-            yield Enqueueing(
+            yield NewEntry(
                 reservation,
                 queue,
                 raw,
@@ -225,7 +225,7 @@ class Enqueuer(Generic[Q, M, D, A]):
         order: _Order,
         item: Item[M, D, A],
         _own: BeforeCommit,
-    ) -> Generator[Enqueueing[Any], None, str]:
+    ) -> Generator[NewEntry[Any], None, str]:
         return self._steps(once, order, item)
 
 

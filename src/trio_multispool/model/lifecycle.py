@@ -52,8 +52,8 @@ class Commit(enum.Enum):
     UNLINK = "unlink"
 
 
-class Operation(enum.Enum):
-    """What can be done to an entry."""
+class Step(enum.Enum):
+    """What can be done to an entry. Not an `instrumentation.Operation`, which is a call."""
 
     ENQUEUE = "enqueue"
     ENQUEUE_TO_WAIT = "enqueue to wait"
@@ -72,32 +72,32 @@ class Operation(enum.Enum):
 
 
 @final
-class Step(msgspec.Struct, frozen=True):
-    """One row of the table: an operation, the states it may start from, the one it ends in, and its commit."""
+class Row(msgspec.Struct, frozen=True):
+    """One row of the table: a step, the states it may start from, the one it ends in, and its commit."""
 
-    operation: Operation
+    step: Step
     sources: tuple[State, ...]
     target: State
     commit: Commit
 
 
 STEPS: Final = {
-    step.operation: step
-    for step in (
-        Step(Operation.ENQUEUE, (State.NOTHING,), State.AVAILABLE, Commit.MOVE),
-        Step(Operation.ENQUEUE_TO_WAIT, (State.NOTHING,), State.WAITING, Commit.MOVE),
-        Step(Operation.CHECK_OUT, (State.AVAILABLE, State.WAITING), State.CHECKED_OUT, Commit.MOVE),
-        Step(Operation.SAVE, (State.CHECKED_OUT,), State.AVAILABLE, Commit.MOVE),
-        Step(Operation.SAVE_TO_WAIT, (State.CHECKED_OUT,), State.WAITING, Commit.MOVE),
-        Step(Operation.RELEASE, (State.CHECKED_OUT,), State.AVAILABLE, Commit.MOVE),
-        Step(Operation.RELEASE_TO_WAIT, (State.CHECKED_OUT,), State.WAITING, Commit.MOVE),
-        Step(Operation.REMOVE, (State.CHECKED_OUT,), State.NOTHING, Commit.UNLINK),
-        Step(Operation.RECOVER, (State.CHECKED_OUT,), State.AVAILABLE, Commit.MOVE),
-        Step(Operation.QUARANTINE, (State.CHECKED_OUT, State.AVAILABLE), State.QUARANTINED, Commit.MOVE),
-        Step(Operation.RESTORE, (State.QUARANTINED,), State.AVAILABLE, Commit.MOVE),
-        Step(Operation.DISCARD, (State.QUARANTINED,), State.NOTHING, Commit.UNLINK),
-        Step(Operation.DIRECT_SAVE, (State.AVAILABLE,), State.AVAILABLE, Commit.EXCHANGE),
-        Step(Operation.DIRECT_REMOVE, (State.AVAILABLE,), State.NOTHING, Commit.UNLINK),
+    row.step: row
+    for row in (
+        Row(Step.ENQUEUE, (State.NOTHING,), State.AVAILABLE, Commit.MOVE),
+        Row(Step.ENQUEUE_TO_WAIT, (State.NOTHING,), State.WAITING, Commit.MOVE),
+        Row(Step.CHECK_OUT, (State.AVAILABLE, State.WAITING), State.CHECKED_OUT, Commit.MOVE),
+        Row(Step.SAVE, (State.CHECKED_OUT,), State.AVAILABLE, Commit.MOVE),
+        Row(Step.SAVE_TO_WAIT, (State.CHECKED_OUT,), State.WAITING, Commit.MOVE),
+        Row(Step.RELEASE, (State.CHECKED_OUT,), State.AVAILABLE, Commit.MOVE),
+        Row(Step.RELEASE_TO_WAIT, (State.CHECKED_OUT,), State.WAITING, Commit.MOVE),
+        Row(Step.REMOVE, (State.CHECKED_OUT,), State.NOTHING, Commit.UNLINK),
+        Row(Step.RECOVER, (State.CHECKED_OUT,), State.AVAILABLE, Commit.MOVE),
+        Row(Step.QUARANTINE, (State.CHECKED_OUT, State.AVAILABLE), State.QUARANTINED, Commit.MOVE),
+        Row(Step.RESTORE, (State.QUARANTINED,), State.AVAILABLE, Commit.MOVE),
+        Row(Step.DISCARD, (State.QUARANTINED,), State.NOTHING, Commit.UNLINK),
+        Row(Step.DIRECT_SAVE, (State.AVAILABLE,), State.AVAILABLE, Commit.EXCHANGE),
+        Row(Step.DIRECT_REMOVE, (State.AVAILABLE,), State.NOTHING, Commit.UNLINK),
     )
 }
 
@@ -106,13 +106,13 @@ class IllegalStepError(RuntimeError):
     """A caller asked for a step that the table does not have; a bug, and nothing happened."""
 
 
-def next_state(operation: Operation, state: State) -> State:
-    """Return the state after `operation`; raises `IllegalStepError` if it cannot be done from `state`."""
-    step = STEPS[operation]
-    if state not in step.sources:
-        message = f"cannot {operation.value} an entry that is {state.value}"
+def next_state(step: Step, state: State) -> State:
+    """Return the state after a step; raises `IllegalStepError` if it cannot be done from `state`."""
+    row = STEPS[step]
+    if state not in row.sources:
+        message = f"cannot {step.value} an entry that is {state.value}"
         raise IllegalStepError(message)
-    return step.target
+    return row.target
 
 
 @final

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from trio_multispool.instrumentation import Instrumentation
     from trio_multispool.model.spoolable import Spoolable
-    from trio_multispool.storage.protocol import Claim, Content, Enqueueing, Recovered, Reservation, Settlement, Storage
+    from trio_multispool.storage.protocol import Claim, Content, NewEntry, Recovered, Reservation, Settlement, Storage
     from trio_multispool.threads.transaction import Answer, BeforeCommit
 
 
@@ -59,7 +59,7 @@ class Session(Generic[Q, M, D, A]):
         self.hooks: Hooks | None = None if instrumentation is None else Hooks(instrumentation, path)
         self._offload = Offload(limiter)
         self._settlements: Batches[Settlement[Any]] = Batches(storage.settle)
-        self._enqueuings: Batches[Enqueueing[Any]] = Batches(
+        self._enqueuings: Batches[NewEntry[Any]] = Batches(
             storage.enqueue_together, limiter=self._offload.limiter, at_most=storage.enqueues_at_a_time
         )
         self.changes: Changes = Changes(storage, path)
@@ -148,7 +148,7 @@ class Session(Generic[Q, M, D, A]):
             self._end()
 
     async def enqueue(
-        self, operation: str, work: Callable[[BeforeCommit], Generator[Enqueueing[Any], None, T]], *, of: object
+        self, operation: str, work: Callable[[BeforeCommit], Generator[NewEntry[Any], None, T]], *, of: object
     ) -> Answer[T]:
         """Enqueue together with others; see `Batches.run`. `of` is what two in one batch must not share."""
         self._begin()

@@ -142,7 +142,7 @@ class Item(msgspec.Struct, frozen=True):
 
 
 @final
-class Enqueueing(msgspec.Struct, Generic[T], frozen=True):
+class NewEntry(msgspec.Struct, Generic[T], frozen=True):
     """An entry to be made by `Storage.enqueue`, with its arguments."""
 
     reservation: T
@@ -278,7 +278,7 @@ class Storage(Protocol[C, R]):
         """Return what went along with an entry when it was enqueued; empty if nothing did, or it was lost."""
         ...
 
-    def enqueue_together(self, enqueuings: Sequence[Enqueueing[R]]) -> list[BaseException | None]:
+    def enqueue_together(self, enqueuings: Sequence[NewEntry[R]]) -> list[BaseException | None]:
         """Make several entries, each as `enqueue` would, sharing what can be shared.
 
         Returns for each, in order, what it would have raised, or `None`: one that fails does not keep the others.

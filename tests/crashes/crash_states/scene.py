@@ -21,7 +21,7 @@ from helpers.calls import WithoutSyncs
 from helpers.stores import DATA, DUE, NEW, NEW_DATA, OLD, make_store, nothing, writing
 from trio_multispool import Durability
 from trio_multispool.storage.directory.store import DirectoryStorage
-from trio_multispool.storage.protocol import Enqueueing, Releasing, Removing, Saving
+from trio_multispool.storage.protocol import NewEntry, Releasing, Removing, Saving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -239,11 +239,11 @@ class Process:
     def enqueue_together(self, *wanted: tuple[str, str, Durability | None]) -> None:
         """Reserve and enqueue several, each a name, a queue and a level."""
         with contextlib.ExitStack() as stack:
-            enqueuings: list[Enqueueing[Any]] = []
+            enqueuings: list[NewEntry[Any]] = []
             for name, queue, level in wanted:
                 stack.enter_context(self.scene.changing(self, name, level, (queue, OLD, DATA)))
                 reservation = self.store.reserve(name)
-                enqueuings.append(Enqueueing(reservation, queue, OLD, writing(DATA), level, nothing))
+                enqueuings.append(NewEntry(reservation, queue, OLD, writing(DATA), level, nothing))
             for failure in self.store.enqueue_together(enqueuings):
                 if failure is not None:
                     raise failure

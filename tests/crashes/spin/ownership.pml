@@ -154,7 +154,7 @@ clearing_away: /* the end of enqueue.give_up, of settle.remove and of recovery.c
 #endif
     UNLOCK; goto end_rest;
 
-checking_out: /* settle.claim */
+checking_out: /* checkout.claim */
 #ifdef MUTANT_CHECK_OUT_READS_BEFORE_IT_LOCKS
     STEP read = file[queue]; END;
 #endif
@@ -182,7 +182,7 @@ checking_out: /* settle.claim */
     :: else ->
         move_to_checkout();
         if
-        :: answer == TAKEN -> /* settle._move_over_stale_copy */
+        :: answer == TAKEN -> /* checkout._move_over_stale_copy */
             STEP file[CHECKED_OUT(queue)] = NONE; END;
             move_to_checkout()
         :: else

@@ -23,7 +23,7 @@ from trio_multispool.errors import EntryBusy, NameTaken, SpoolError
 from trio_multispool.model.names import MAX_ATTEMPTS
 from trio_multispool.storage.directory.claims import DirectoryReservation
 from trio_multispool.storage.directory.store import DirectoryStorage
-from trio_multispool.storage.protocol import Enqueueing
+from trio_multispool.storage.protocol import NewEntry
 
 _LARGEST_METADATA: Final = 16 << 20
 """Bytes of metadata, which are held in memory: hundreds of times what a variable of `work` may have."""
@@ -107,7 +107,7 @@ class _Importing:
         self._as_json = as_json
         self._names = time_ordered_names()
         self._imported = 0
-        self._together: list[tuple[str, Enqueueing[DirectoryReservation]]] = []
+        self._together: list[tuple[str, NewEntry[DirectoryReservation]]] = []
         self._most = min(_TOGETHER, storage.enqueues_at_a_time())
 
     def told(self) -> str:
@@ -181,8 +181,8 @@ class _Importing:
 
     def _enqueueing(
         self, reservation: DirectoryReservation, metadata: bytes, write: Callable[[BinaryIO], None]
-    ) -> Enqueueing[DirectoryReservation]:
-        return Enqueueing(reservation, self._queue, metadata, write, None, _nothing)
+    ) -> NewEntry[DirectoryReservation]:
+        return NewEntry(reservation, self._queue, metadata, write, None, _nothing)
 
     def _enqueue_together(self) -> None:
         waiting, self._together = self._together, []
@@ -198,7 +198,7 @@ class _Importing:
         if failure is not None:
             raise failure
 
-    def _note(self, name: str, wanted: Enqueueing[DirectoryReservation], answer: BaseException | None) -> None:
+    def _note(self, name: str, wanted: NewEntry[DirectoryReservation], answer: BaseException | None) -> None:
         if answer is not None:
             self._storage.give_up(wanted.reservation)
             raise answer

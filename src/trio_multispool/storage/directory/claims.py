@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from trio_multispool.errors import OwnershipLost
-from trio_multispool.model.lifecycle import Operation, State, next_state
+from trio_multispool.model.lifecycle import State, Step, next_state
 
 if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.locks import Lock
@@ -82,7 +82,7 @@ class DirectoryClaim:
         if not sys.is_finalizing():
             self.abandon()
 
-    def check(self, operation: Operation) -> State:
+    def check(self, operation: Step) -> State:
         """Return the state after `operation`.
 
         Raises `IllegalStepError` if the claim was settled before, and `OwnershipLost` if its lock has gone: in a forked

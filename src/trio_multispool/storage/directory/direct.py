@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from trio_multispool.errors import EntryNotFound, NotARegularFile
 from trio_multispool.model.lifecycle import Place, State
@@ -24,8 +24,10 @@ from trio_multispool.storage.directory.temporaries import unsafe_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from contextlib import AbstractContextManager
 
     from trio_multispool.model.policies import Durability
+    from trio_multispool.storage.directory.claims import DirectoryClaim
     from trio_multispool.storage.directory.context import Context
     from trio_multispool.storage.directory.syncs.plan import SyncPlan
 
@@ -117,3 +119,11 @@ def delete(
             with context.tidying(name):
                 clear_leftovers(context, name)
                 unlink_if_there(layout, REGISTRY, name)
+
+
+_HELD: Final = contextlib.nullcontext(enter_result=True)
+
+
+def locked_for_the_call(context: Context, claim: DirectoryClaim) -> AbstractContextManager[bool]:
+    """Hold the lock of a claim that was made without one, if nobody else does; tell whether it is held."""
+    return _HELD if claim.lock is not None else locked_if_possible(context, claim.name)

@@ -12,10 +12,9 @@ import errno
 from typing import TYPE_CHECKING, Final
 
 from trio_multispool.errors import DurabilityUnknown, EntryBusy, NameTaken, SpoolError, StorageFailure
-from trio_multispool.model.lifecycle import Operation, State, next_state
+from trio_multispool.model.lifecycle import State, Step, next_state
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits, remembered
-from trio_multispool.storage.directory.carrying import leave_behind, send_along
 from trio_multispool.storage.directory.claims import DirectoryReservation
 from trio_multispool.storage.directory.commits import CommitUnknown
 from trio_multispool.storage.directory.disk.files import begin_new, discard, undo, unlink_if_there
@@ -30,6 +29,7 @@ from trio_multispool.storage.directory.disk.layout import (
     directory_of,
 )
 from trio_multispool.storage.directory.disk.locks import lock_existing, lock_new
+from trio_multispool.storage.directory.notes import leave_behind, send_along
 from trio_multispool.storage.directory.syncs.plan import committing
 from trio_multispool.storage.directory.syncs.together import run_together
 from trio_multispool.storage.directory.waiting import where_to_wait
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.syncs.plan import SyncPlan
     from trio_multispool.storage.directory.syncs.together import Steps
     from trio_multispool.storage.directory.temporaries import Leftovers
-    from trio_multispool.storage.protocol import Enqueueing
+    from trio_multispool.storage.protocol import NewEntry
 
 _TRIES: Final = 64
 """How often a reservation that vanished between two looks is tried again. Each time, another process made progress."""
@@ -150,17 +150,17 @@ def give_up(context: Context, reservation: DirectoryReservation) -> None:
 
 
 def enqueue_together(
-    context: Context, enqueuings: Sequence[Enqueueing[DirectoryReservation]]
+    context: Context, enqueuings: Sequence[NewEntry[DirectoryReservation]]
 ) -> list[BaseException | None]:
     """Make several entries, sharing their syncs; return what each raised, or `None`."""
     return run_together(context.syncs.together, [_enqueue(context, enqueueing) for enqueueing in enqueuings])
 
 
-def _enqueue(context: Context, wanted: Enqueueing[DirectoryReservation]) -> Steps:
+def _enqueue(context: Context, wanted: NewEntry[DirectoryReservation]) -> Steps:
     """Make the entry: data, then metadata, synced, then the rename that commits it; or else keep the reservation."""
     layout, name, queue = context.layout, wanted.reservation.name, wanted.queue
     waits = wanted.due_at is not None
-    target = next_state(Operation.ENQUEUE_TO_WAIT if waits else Operation.ENQUEUE, wanted.reservation.state)
+    target = next_state(Step.ENQUEUE_TO_WAIT if waits else Step.ENQUEUE, wanted.reservation.state)
     if not wanted.reservation.lock.held:
         raise EntryBusy(name)
     plan = context.syncs.plan(wanted.durability)
@@ -190,7 +190,7 @@ def _enqueue(context: Context, wanted: Enqueueing[DirectoryReservation]) -> Step
             yield (destination,)
 
 
-def _on_disk(wanted: Enqueueing[DirectoryReservation], files: list[OpenFile], plan: SyncPlan) -> Steps:
+def _on_disk(wanted: NewEntry[DirectoryReservation], files: list[OpenFile], plan: SyncPlan) -> Steps:
     """Sync the files of which the data is the first, as the plan says, and close them."""
     if plan.before and wanted.alone:  # by itself, so that whoever shares a sync need not wait for large data
         files[0].sync()
@@ -201,7 +201,7 @@ def _on_disk(wanted: Enqueueing[DirectoryReservation], files: list[OpenFile], pl
 
 
 def _write_files(
-    context: Context, wanted: Enqueueing[DirectoryReservation], files: list[OpenFile], plan: SyncPlan
+    context: Context, wanted: NewEntry[DirectoryReservation], files: list[OpenFile], plan: SyncPlan
 ) -> None:
     """Write what the entry consists of: `files` are its data and its metadata then, and perhaps what to remember."""
     if not wanted.reservation.looked_up and not isinstance(wanted.content, bytes):  # which may be had only once
@@ -220,7 +220,7 @@ def _write_files(
     send_along(context, wanted.reservation.name, wanted.carrier)
 
 
-def _write_each(context: Context, wanted: Enqueueing[DirectoryReservation], files: list[OpenFile]) -> None:
+def _write_each(context: Context, wanted: NewEntry[DirectoryReservation], files: list[OpenFile]) -> None:
     name = wanted.reservation.name
     files.append(begin_new(context.layout, DATA, name, wanted.content))
     files.append(begin_new(context.layout, TEMPORARY, name, wanted.metadata))
@@ -229,7 +229,7 @@ def _write_each(context: Context, wanted: Enqueueing[DirectoryReservation], file
 
 
 def _undo(
-    context: Context, wanted: Enqueueing[DirectoryReservation], files: list[OpenFile], *, because: BaseException
+    context: Context, wanted: NewEntry[DirectoryReservation], files: list[OpenFile], *, because: BaseException
 ) -> None:
     """Unlink what an enqueue made that failed, also by a call that said that it had: the name may be used again."""
     layout, name = context.layout, wanted.reservation.name

@@ -1,31 +1,65 @@
-"""What becomes of an entry that was set aside: it is put back once its program can read it, or it is dropped.
-
-Both hold the entry's lock, so that two who look after the quarantine cannot both have their way with one entry. Killed
-at any call, they leave the entry where it was or where it was to go, and recovery clears what is left of a dropped one.
-"""
+"""The quarantine: an entry is set aside in it, put back once its program can read it, or dropped."""
 
 from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING
 
-from trio_multispool.errors import DurabilityUnknown, EntryBusy, EntryNotFound, NameTaken
-from trio_multispool.model.lifecycle import Place, State
+from trio_multispool.errors import (
+    DurabilityUnknown,
+    EntryBusy,
+    EntryNotFound,
+    NameTaken,
+    OwnershipLost,
+)
+from trio_multispool.model.lifecycle import Place, State, Step
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits, remembered
-from trio_multispool.storage.directory.direct import catch_up_with
-from trio_multispool.storage.directory.disk.files import unlink_if_there
-from trio_multispool.storage.directory.disk.layout import REGISTRY, directory_of
+from trio_multispool.storage.directory.direct import catch_up_with, locked_for_the_call
+from trio_multispool.storage.directory.disk.files import (
+    unlink_if_there,
+    write_new,
+)
+from trio_multispool.storage.directory.disk.layout import (
+    QUARANTINE,
+    REASONS,
+    REGISTRY,
+    checkout_of,
+    directory_of,
+)
 from trio_multispool.storage.directory.disk.locks import lock_or_reserve
 from trio_multispool.storage.directory.enqueue import clear_leftovers
-from trio_multispool.storage.directory.recovery import collect_if_nowhere, drop_stale_copies, forget_reason
+from trio_multispool.storage.directory.recovery import (
+    collect_if_nowhere,
+    drop_stale_copies,
+    forget_reason,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from trio_multispool.model.policies import Durability
+    from trio_multispool.storage.directory.claims import DirectoryClaim
     from trio_multispool.storage.directory.context import Context
     from trio_multispool.storage.directory.syncs.plan import SyncPlan
+
+
+def quarantine(context: Context, claim: DirectoryClaim, reason: str) -> None:
+    """Set the entry aside, and write down why."""
+    layout, name = context.layout, claim.name
+    target = claim.check(Step.QUARANTINE)
+    aside = directory_of(Place(claim.queue, State.QUARANTINED))
+    for directory in (QUARANTINE, aside, REASONS):
+        _ = layout.ensure_directory(directory)
+    if context.syncs.guarding:  # or power loss could leave the entry in its queue too, or in a directory that is gone
+        for directory in ("", QUARANTINE, *claim.sources):
+            context.syncs.directory(directory)
+    with locked_for_the_call(context, claim):
+        unlink_if_there(layout, REASONS, name)
+        write_new(layout, REASONS, name, reason.encode(errors="backslashreplace") + b"\n", sync=False)
+        if not commits.move(layout, name, checkout_of(claim.queue), aside):
+            raise OwnershipLost(claim.queue, name)
+        claim.settle(target)
 
 
 def restore(  # noqa: PLR0913  # each is a word of the operation

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.context import Context
 
 _Act: TypeAlias = "Callable[[Context, str], Recovered | None]"
+
 """`recover_name`, or what tells what it would do."""
 
 
@@ -307,3 +308,31 @@ def _forget(context: Context, name: str) -> Recovered | None:
 
 def _would_forget(_context: Context, name: str) -> Recovered:
     return Recovered(name, None)
+
+
+def reserve_again(context: Context, name: str) -> bool:
+    """Make the reservation of an entry that has none; tell whether that was done."""
+    layout = context.layout
+    found = lock_existing(layout, name)
+    if not isinstance(found, Unavailable):
+        found.release()
+    if found is not Unavailable.GONE or not layout.places_of(name):
+        return False
+    lock = lock_new(layout, name)
+    if isinstance(lock, Unavailable):  # somebody else is making it
+        return False
+    try:
+        return not collect_if_nowhere(context, name)  # it may have gone between the two looks
+    finally:
+        lock.release()
+
+
+def clear_temporary(context: Context, name: str) -> bool:
+    """Unlink a temporary file if its writer is dead, as recovery does; tell whether it is gone."""
+    if name.startswith(UNSAFE_PREFIX):
+        return clear_dead_temporary(context, name)
+    entry = name.removeprefix(DATA_PREFIX).removeprefix(NOTES_PREFIX)
+    if invalid_name(entry) is not None:
+        return False
+    _ = recover_name(context, entry)
+    return not context.layout.holds(TEMPORARY, name)

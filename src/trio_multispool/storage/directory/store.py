@@ -12,20 +12,18 @@ from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.policies import Durability
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import (
+    checkout,
     data,
     direct,
     enqueue,
-    mending,
     notes,
     opening,
     quarantine,
-    reading,
     recovery,
     remembered,
     settle,
     waiting,
 )
-from trio_multispool.storage.directory.carrying import carrier_of
 from trio_multispool.storage.directory.context import Context
 from trio_multispool.storage.directory.disk.files import read_file
 from trio_multispool.storage.directory.disk.format import read_format
@@ -33,9 +31,10 @@ from trio_multispool.storage.directory.disk.layout import DATA, REASONS, directo
 from trio_multispool.storage.directory.disk.locks import locks_at_a_time
 from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 from trio_multispool.storage.directory.inotify import ArrivalsWatch, DirectoryWatch, watch
+from trio_multispool.storage.directory.notes import carrier_of
 from trio_multispool.storage.directory.slots import ByteSlot, ByteSlots
 from trio_multispool.storage.directory.syncs.together import raise_failure
-from trio_multispool.storage.protocol import Enqueueing, NotDue, Releasing, Removing, Saving
+from trio_multispool.storage.protocol import NewEntry, NotDue, Releasing, Removing, Saving
 
 if TYPE_CHECKING:
     import os
@@ -166,7 +165,7 @@ class DirectoryStorage:
         remember: float | None = None,
     ) -> None:
         """Make the entry, all or nothing."""
-        wanted = Enqueueing(
+        wanted = NewEntry(
             reservation,
             queue,
             metadata,
@@ -184,7 +183,7 @@ class DirectoryStorage:
         """Read what went along with an entry."""
         return carrier_of(self._context, name)
 
-    def enqueue_together(self, enqueuings: Sequence[Enqueueing[DirectoryReservation]]) -> list[BaseException | None]:
+    def enqueue_together(self, enqueuings: Sequence[NewEntry[DirectoryReservation]]) -> list[BaseException | None]:
         """Make several entries with shared syncs."""
         return enqueue.enqueue_together(self._context, enqueuings)
 
@@ -245,7 +244,7 @@ class DirectoryStorage:
 
     def claim(self, queue: str, name: str, *, before_commit: Callable[[], None]) -> DirectoryClaim | Unavailable:
         """Check the entry out."""
-        claimed = settle.claim(self._context, queue, name, before_commit=before_commit)
+        claimed = checkout.claim(self._context, queue, name, before_commit=before_commit)
         assert not isinstance(claimed, NotDue), "it was not asked when"  # noqa: S101  # for the type checkers
         return claimed
 
@@ -255,7 +254,7 @@ class DirectoryStorage:
         """Check out an entry that waits."""
         if self._layout.optional_fd(waiting_of(queue)) is None:
             return Unavailable.GONE
-        return settle.claim(self._context, queue, name, due_by=due_by, before_commit=before_commit)
+        return checkout.claim(self._context, queue, name, due_by=due_by, before_commit=before_commit)
 
     def waiting(self, queue: str) -> Iterator[tuple[float, str]]:
         """Yield what waits for a queue."""
@@ -308,7 +307,7 @@ class DirectoryStorage:
 
     def quarantine(self, claim: DirectoryClaim, reason: str) -> None:
         """Set the entry aside."""
-        settle.quarantine(self._context, claim, reason)
+        quarantine.quarantine(self._context, claim, reason)
 
     def restore(
         self,
@@ -330,7 +329,7 @@ class DirectoryStorage:
 
     def claims_unsafe(self, queue: str) -> list[DirectoryClaim]:
         """Return claims on what others have."""
-        return settle.claims_unsafe(self._context, queue)
+        return checkout.claims_unsafe(self._context, queue)
 
     def replace_metadata(
         self,
@@ -358,7 +357,7 @@ class DirectoryStorage:
 
     def read_entry(self, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
         """Read a whole entry under its lock."""
-        return reading.read_entry(self._context, queue, name, read)
+        return data.read_entry(self._context, queue, name, read)
 
     def replace_data(
         self,
@@ -472,11 +471,11 @@ class DirectoryStorage:
 
     def reserve_again(self, name: str) -> bool:
         """Make a file in `.registry` again."""
-        return mending.reserve_again(self._context, name)
+        return recovery.reserve_again(self._context, name)
 
     def clear_temporary(self, name: str) -> bool:
         """Unlink a file in `.tmp`, if its writer is dead."""
-        return mending.clear_temporary(self._context, name)
+        return recovery.clear_temporary(self._context, name)
 
     def close(self) -> None:
         """Close all descriptors."""

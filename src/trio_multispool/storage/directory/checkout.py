@@ -1,0 +1,141 @@
+"""Checking out: here an entry is renamed out of its queue, into `QUEUE/.checkout/`, under its lock."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from typing import TYPE_CHECKING, Final
+
+from trio_multispool.errors import (
+    AccessDenied,
+    NameTaken,
+    NotARegularFile,
+    SpoolError,
+    StorageFailure,
+    UnreadableEntry,
+)
+from trio_multispool.model.verdicts import Unavailable
+from trio_multispool.storage.directory import commits
+from trio_multispool.storage.directory.claims import DirectoryClaim
+from trio_multispool.storage.directory.disk.files import (
+    read_file,
+    read_file_and_stat,
+)
+from trio_multispool.storage.directory.disk.layout import (
+    checkout_of,
+    waiting_of,
+)
+from trio_multispool.storage.directory.disk.locks import lock_existing, lock_or_reserve
+from trio_multispool.storage.directory.recovery import collect_if_nowhere, drop_stale_copies, may_have_copies
+from trio_multispool.storage.protocol import NotDue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio_multispool.storage.directory.context import Context
+    from trio_multispool.storage.directory.disk.locks import Lock
+
+_OF_ALL_ENTRIES: Final = (errno.ENOLCK, errno.ENOMEM)
+
+"""What the kernel says of itself, whichever entry it was asked about."""
+
+_OF_ONE_ENTRY: Final = (NotARegularFile, AccessDenied, StorageFailure)
+
+"""Trouble with the files of one entry, and not with the whole store: a reader passes it over."""
+
+
+def claim(
+    context: Context, queue: str, name: str, *, due_by: float | None = None, before_commit: Callable[[], None]
+) -> DirectoryClaim | Unavailable | NotDue:
+    """Check an available entry out. `GONE` if it is not in the queue, `BUSY` if another owner has its lock.
+
+    With `due_by`, one that waits, unless it is due later than that.
+    """
+    source = queue if due_by is None else waiting_of(queue)
+    lock = _lock_to_claim(context, queue, source, name)
+    if isinstance(lock, Unavailable):
+        return lock
+    metadata, due_at, moved = b"", 0.0, False
+    try:
+        # Read first: running out of descriptors, or a bad sector, must strand nothing in .checkout.
+        metadata, due_at = _read_to_claim(context, queue, source, name)
+        if due_by is not None and due_at > due_by:
+            lock.release()
+            return NotDue(due_at)
+        before_commit()
+        moved = _move_over_stale_copy(context, queue, source, name)
+    except FileNotFoundError:
+        pass  # gone between the lock and the read
+    except NameTaken:
+        lock.release()
+        return Unavailable.BUSY  # without locks, the copy in .checkout may be somebody's
+    except BaseException:  # passed on: whatever it was, the lock is let go
+        lock.release()
+        raise
+    if moved:
+        return DirectoryClaim(queue, name, metadata, lock, sources=(source,), due_at=None if due_by is None else due_at)
+    try:
+        if lock.newborn:  # made for an entry that has gone meanwhile
+            with context.tidying(name):
+                _ = collect_if_nowhere(context, name)
+    finally:
+        lock.release()
+    return Unavailable.GONE
+
+
+def _lock_to_claim(context: Context, queue: str, source: str, name: str) -> Lock | Unavailable:
+    """Lock an entry that has been seen in a directory of the queue, also if it has lost its reservation."""
+    try:
+        lock = lock_existing(context.layout, name)
+        if lock is not Unavailable.GONE:
+            return lock
+        return lock_or_reserve(context.layout, name) if context.layout.holds(source, name) else lock
+    except _OF_ONE_ENTRY as error:
+        if _is_of_all(error):
+            raise
+        raise UnreadableEntry(queue, name, str(error)) from error
+
+
+def _read_to_claim(context: Context, queue: str, source: str, name: str) -> tuple[bytes, float]:
+    """Return the metadata of an entry whose lock is held, having seen to it that it has no second copy.
+
+    And when it is due, which means something only of one that waits.
+    """
+    layout = context.layout
+    try:
+        metadata, found = layout.again_if_replaced(source, lambda: read_file_and_stat(layout, source, name))
+        if may_have_copies(context, name, found.st_nlink):
+            drop_stale_copies(context, name)
+    except _OF_ONE_ENTRY as error:
+        if _is_of_all(error):
+            raise
+        raise UnreadableEntry(queue, name, str(error)) from error
+    return metadata, found.st_mtime
+
+
+def _is_of_all(error: SpoolError) -> bool:
+    return isinstance(error, StorageFailure) and error.errno in _OF_ALL_ENTRIES
+
+
+def _move_over_stale_copy(context: Context, queue: str, source: str, name: str) -> bool:
+    """Move an entry to `.checkout`; a copy that is there already is older (see `recovery`), and nobody has the lock."""
+    try:
+        return commits.move(context.layout, name, source, checkout_of(queue))
+    except NameTaken:
+        if not context.adopted:
+            raise
+        _ = commits.unlink(context.layout, checkout_of(queue), name)
+        return commits.move(context.layout, name, source, checkout_of(queue))
+
+
+def claims_unsafe(context: Context, queue: str) -> list[DirectoryClaim]:
+    """Return claims without locks on all that is checked out of a queue; what goes meanwhile is left out."""
+    checked_out, layout = checkout_of(queue), context.layout
+    is_waited_for = layout.optional_fd(waiting_of(queue)) is not None
+    sources = (queue, waiting_of(queue)) if is_waited_for else (queue,)
+    claims: list[DirectoryClaim] = []
+    for name in layout.entry_names(checked_out):
+        with contextlib.suppress(FileNotFoundError):
+            metadata = read_file(layout, checked_out, name)
+            claims.append(DirectoryClaim(queue, name, metadata, None, sources=sources))
+    return claims
