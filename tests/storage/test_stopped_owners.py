@@ -65,9 +65,9 @@ def sleeper(parent, base, operation, stride) -> None:
         os.write(pipe, outcome.encode())
         os._exit(0)
 
-    stopped, n = True, 1 - stride
+    stopped, n = True, 0
     while stopped:
-        n += stride
+        n += 1 if n < 3 else stride  # the shortest make no more than three
         path = Path(base, f"{n:03}", "spool")
         make_store(path).close()
         told, tell = os.pipe()
