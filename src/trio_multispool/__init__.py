@@ -54,8 +54,7 @@ from trio_multispool.spool.channel_ends import ChannelAttribute, ChannelStatisti
 from trio_multispool.spool.every import every
 from trio_multispool.spool.received import Received
 from trio_multispool.spool.spool import Spool
-from trio_multispool.storage.protocol import Recovered
-from trio_multispool.storage.stats import Stat
+from trio_multispool.storage.requests import Recovered, Stat
 
 __all__ = [
     "UNCHANGED",

@@ -12,7 +12,7 @@ from helpers.stores import DATA, NEW, OLD, QUEUES, claim, enqueue, nothing, read
 from trio_multispool import Durability, DurabilityUnknown, OutOfSpace, OwnershipLost, StorageFailure, SyncsRefused
 from trio_multispool.model.lifecycle import State
 from trio_multispool.storage.directory.store import DirectoryStorage
-from trio_multispool.storage.protocol import Releasing, Removing, Saving
+from trio_multispool.storage.requests import Releasing, Removing, Saving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

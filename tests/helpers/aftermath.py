@@ -26,7 +26,7 @@ from helpers.stores import (
 )
 from trio_multispool import DataNotFound, EntryNotFound, NameTaken, OwnershipLost, Unavailable
 from trio_multispool.storage.directory.store import DirectoryStorage
-from trio_multispool.storage.protocol import Releasing, Removing, Saving
+from trio_multispool.storage.requests import Releasing, Removing, Saving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trio_multispool import EntryNotFound
 from trio_multispool.storage.directory.store import DirectoryStorage
-from trio_multispool.storage.protocol import NewEntry, Saving
+from trio_multispool.storage.requests import NewEntry, Saving
 
 if TYPE_CHECKING:
     import os

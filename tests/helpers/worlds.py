@@ -28,7 +28,7 @@ from helpers.spools import state_of
 from helpers.stores import claim, enqueue, make_store, nothing, read_data, remove, replace_data, save, try_claim
 from trio_multispool import DataNotFound, EntryBusy, NameTaken, Unavailable
 from trio_multispool.model.lifecycle import State
-from trio_multispool.storage.protocol import Releasing, Removing, Saving
+from trio_multispool.storage.requests import Releasing, Removing, Saving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,7 +11,7 @@ import pytest
 from helpers.gates import Gates, Hold, breathe, let_go_at_last
 from helpers.spools import Envelope, Mail, names_in, put, quick_spool, state_of
 from trio_multispool import EncodingFailed, Err, Release, Retry, Save
-from trio_multispool.storage.protocol import Releasing
+from trio_multispool.storage.requests import Releasing
 
 if TYPE_CHECKING:
     from pathlib import Path

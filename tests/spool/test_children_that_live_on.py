@@ -15,7 +15,7 @@ from helpers.spools import state_of
 from helpers.stores import QUEUES, claim, enqueue, make_store, try_claim
 from trio_multispool import Unavailable
 from trio_multispool.storage.directory.store import DirectoryStorage
-from trio_multispool.storage.protocol import Recovered
+from trio_multispool.storage.requests import Recovered
 
 if TYPE_CHECKING:
     from pathlib import Path

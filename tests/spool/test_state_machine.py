@@ -34,7 +34,7 @@ from trio_multispool import (
     Use,
 )
 from trio_multispool.model.lifecycle import State
-from trio_multispool.storage.protocol import Recovered
+from trio_multispool.storage.requests import Recovered
 from trio_multispool.testing import strict_order
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from helpers.stores import (
 from helpers.syscalls import Interleaved
 from trio_multispool import EntryBusy, Err, NameTaken, Ok, OwnershipLost, Unavailable, Use
 from trio_multispool.storage.directory.store import DirectoryStorage
-from trio_multispool.storage.protocol import Recovered
+from trio_multispool.storage.requests import Recovered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

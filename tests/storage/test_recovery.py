@@ -28,7 +28,7 @@ from helpers.stores import (
 from helpers.syscalls import Interleaved
 from trio_multispool import Durability, EntryBusy, EntryNotFound, NameTaken, StorageFailure, SyncsRefused
 from trio_multispool.storage.directory.store import DirectoryStorage
-from trio_multispool.storage.protocol import Recovered
+from trio_multispool.storage.requests import Recovered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,7 +22,7 @@ from trio_multispool.storage.directory.syncs.whole import (
     TRUSTED,
     Pace,
 )
-from trio_multispool.storage.protocol import NewEntry
+from trio_multispool.storage.requests import NewEntry
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -38,7 +38,7 @@ from trio_multispool import (
 )
 from trio_multispool.model.lifecycle import Place, State, Step
 from trio_multispool.storage.directory.store import DirectoryStorage
-from trio_multispool.storage.protocol import Item, NotDue, Recovered
+from trio_multispool.storage.requests import Item, NotDue, Recovered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,7 +16,7 @@ from helpers.spools import ANNE, BERT, Mail, load_spool, make_spool, names_in, p
 from helpers.stores import QUEUES, claim, enqueue, make_store, try_claim
 from trio_multispool import Err, Ok, Remove, Unavailable, Use
 from trio_multispool.storage.directory.store import DirectoryStorage
-from trio_multispool.storage.protocol import Recovered
+from trio_multispool.storage.requests import Recovered
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from trio_multispool.errors import AccessDenied, DataNotFound, EntryBusy, NotARe
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory.store import DirectoryStorage
-from trio_multispool.storage.stats import Stat
+from trio_multispool.storage.requests import Stat
 
 
 def export(spool: SpoolPath, queue: QueueName, /, *, as_json: AsJson = False) -> int:

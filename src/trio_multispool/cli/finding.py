@@ -8,7 +8,7 @@ from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.owners import told
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import invalid_name
-from trio_multispool.storage.protocol import Item
+from trio_multispool.storage.requests import Item
 
 if TYPE_CHECKING:
     from trio_multispool.storage.directory.store import DirectoryStorage

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from trio_multispool.model.lifecycle import State
     from trio_multispool.storage.directory.store import DirectoryStorage
-    from trio_multispool.storage.protocol import Item
+    from trio_multispool.storage.requests import Item
 
 
 @Parameter(name="*")

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from trio_multispool.entries.job import CheckedOutEntry
     from trio_multispool.model.results import Result
     from trio_multispool.storage.directory.store import DirectoryStorage
-    from trio_multispool.storage.protocol import Item
+    from trio_multispool.storage.requests import Item
 
 _AT_A_TIME: Final = 64
 """How many selected entries are settled at once. Beyond some dozens, sharing syncs gains little."""

@@ -23,7 +23,8 @@ from trio_multispool.model.lifecycle import State
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import Unavailable
-from trio_multispool.storage.protocol import Claim, NotDue
+from trio_multispool.storage.protocol import Claim
+from trio_multispool.storage.requests import NotDue
 
 if TYPE_CHECKING:
     from collections.abc import Callable

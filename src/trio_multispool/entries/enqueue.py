@@ -21,7 +21,7 @@ from trio_multispool.model.policies import Durability
 from trio_multispool.model.results import Ok
 from trio_multispool.model.times import seconds
 from trio_multispool.model.types import A, D, M, Q
-from trio_multispool.storage.protocol import NewEntry
+from trio_multispool.storage.requests import NewEntry
 from trio_multispool.threads.batches import Part, work_off
 
 if TYPE_CHECKING:

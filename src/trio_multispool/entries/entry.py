@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.results import Result
     from trio_multispool.session.session import Session
-    from trio_multispool.storage.stats import Stat
+    from trio_multispool.storage.requests import Stat
     from trio_multispool.threads.transaction import BeforeCommit
 
 S_co = TypeVarWithDefault("S_co", covariant=True, default=object)

@@ -22,7 +22,7 @@ from trio_multispool.model.times import due_at
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import UNCHANGED, Unchanged
 from trio_multispool.session.waiting import Due
-from trio_multispool.storage.protocol import Releasing, Removing, Saving
+from trio_multispool.storage.requests import Releasing, Removing, Saving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from trio_multispool.model.results import Result
     from trio_multispool.model.times import NotBefore
     from trio_multispool.session.session import Session
-    from trio_multispool.storage.protocol import Claim, Notes, Settlement
+    from trio_multispool.storage.protocol import Claim
+    from trio_multispool.storage.requests import Notes, Settlement
     from trio_multispool.threads.transaction import Answer, BeforeCommit
 
 

@@ -26,7 +26,7 @@ from trio_multispool.monitor.problems import (
     Undecodable,
 )
 from trio_multispool.storage.findings import Kind
-from trio_multispool.storage.protocol import NotDue
+from trio_multispool.storage.requests import NotDue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container

@@ -23,7 +23,7 @@ from trio_multispool.model.names import sorts_last
 from trio_multispool.model.types import M
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.session.waiting import Due
-from trio_multispool.storage.protocol import NotDue
+from trio_multispool.storage.requests import NotDue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

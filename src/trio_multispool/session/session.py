@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from trio_multispool.instrumentation import Instrumentation
     from trio_multispool.model.spoolable import Spoolable
-    from trio_multispool.storage.protocol import Claim, Content, NewEntry, Recovered, Reservation, Settlement, Storage
+    from trio_multispool.storage.protocol import Claim, Reservation, Storage
+    from trio_multispool.storage.requests import Content, NewEntry, Recovered, Settlement
     from trio_multispool.threads.transaction import Answer, BeforeCommit
 
 

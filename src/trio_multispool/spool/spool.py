@@ -64,7 +64,8 @@ if TYPE_CHECKING:
     from trio_multispool.model.verdicts import Verdict
     from trio_multispool.spool.channel import ReceiveChannel, SendChannel
     from trio_multispool.storage.directory.disk.syscalls import SystemCalls
-    from trio_multispool.storage.protocol import Claim, Recovered
+    from trio_multispool.storage.protocol import Claim
+    from trio_multispool.storage.requests import Recovered
     from trio_multispool.threads.transaction import BeforeCommit
 
 # The constructors need type variables of their own: those of the class are bound to the type that they are called on.

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, TypeAlias
 from helpers.stores import DUE, NEW, nothing
 from trio_multispool import Durability
 from trio_multispool.storage.directory.syncs.whole import TRUSTED
-from trio_multispool.storage.protocol import Releasing, Removing, Saving
+from trio_multispool.storage.requests import Releasing, Removing, Saving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from crash_states.scene import Process, Scene
-from trio_multispool.storage.protocol import Claim, Settlement
+    from trio_multispool.storage.protocol import Claim
+from trio_multispool.storage.requests import Settlement
 
 Stage: TypeAlias = "Callable[..., Scene]"
 """Makes a new scene, in a directory of its own."""

@@ -21,13 +21,14 @@ from helpers.calls import WithoutSyncs
 from helpers.stores import DATA, DUE, NEW, NEW_DATA, OLD, make_store, nothing, writing
 from trio_multispool import Durability
 from trio_multispool.storage.directory.store import DirectoryStorage
-from trio_multispool.storage.protocol import NewEntry, Releasing, Removing, Saving
+from trio_multispool.storage.requests import NewEntry, Releasing, Removing, Saving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from trio_multispool.storage.protocol import Claim, Settlement
+    from trio_multispool.storage.protocol import Claim
+    from trio_multispool.storage.requests import Settlement
 
 WHERE = "var/spool"
 """The spool's directory, below the one that is recorded."""

@@ -23,7 +23,7 @@ from trio_multispool.errors import EntryBusy, NameTaken, SpoolError
 from trio_multispool.model.names import MAX_ATTEMPTS
 from trio_multispool.storage.directory.claims import DirectoryReservation
 from trio_multispool.storage.directory.store import DirectoryStorage
-from trio_multispool.storage.protocol import NewEntry
+from trio_multispool.storage.requests import NewEntry
 
 _LARGEST_METADATA: Final = 16 << 20
 """Bytes of metadata, which are held in memory: hundreds of times what a variable of `work` may have."""

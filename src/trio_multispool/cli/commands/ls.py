@@ -20,7 +20,7 @@ from trio_multispool.cli.render import table
 from trio_multispool.clock import wall_clock
 from trio_multispool.model.lifecycle import State
 from trio_multispool.storage.directory.store import DirectoryStorage
-from trio_multispool.storage.protocol import Item
+from trio_multispool.storage.requests import Item
 
 
 class Tally(msgspec.Struct):

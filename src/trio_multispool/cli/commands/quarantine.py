@@ -21,7 +21,7 @@ from trio_multispool.clock import wall_clock
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.lifecycle import State
 from trio_multispool.storage.directory.store import DirectoryStorage
-from trio_multispool.storage.protocol import Item
+from trio_multispool.storage.requests import Item
 
 _HELP = """Look at what was set aside, put it back, or drop it.
 

@@ -9,7 +9,7 @@ from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.errors import SpoolError
 from trio_multispool.storage.directory.store import DirectoryStorage
-from trio_multispool.storage.protocol import Recovered
+from trio_multispool.storage.requests import Recovered
 
 
 def recover(

@@ -14,8 +14,7 @@ from trio_multispool.errors import DataNotFound, EntryNotFound
 from trio_multispool.model.attempts import history_in
 from trio_multispool.model.lifecycle import State
 from trio_multispool.storage.directory.store import DirectoryStorage
-from trio_multispool.storage.protocol import Item
-from trio_multispool.storage.stats import Stat
+from trio_multispool.storage.requests import Item, Stat
 
 _TRIES = 10
 

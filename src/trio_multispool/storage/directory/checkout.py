@@ -27,7 +27,7 @@ from trio_multispool.storage.directory.disk.layout import (
 )
 from trio_multispool.storage.directory.disk.locks import lock_existing, lock_or_reserve
 from trio_multispool.storage.directory.recovery import collect_if_nowhere, drop_stale_copies, may_have_copies
-from trio_multispool.storage.protocol import NotDue
+from trio_multispool.storage.requests import NotDue
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ from trio_multispool.storage.directory.disk.locks import lock_existing, lock_or_
 from trio_multispool.storage.directory.disk.oserrors import as_spool_error
 from trio_multispool.storage.directory.recovery import collect_if_nowhere
 from trio_multispool.storage.directory.temporaries import unsafe_temporary
-from trio_multispool.storage.stats import Stat
+from trio_multispool.storage.requests import Stat
 
 if TYPE_CHECKING:
     import os
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.types import T
     from trio_multispool.storage.directory.claims import DirectoryClaim
     from trio_multispool.storage.directory.context import Context
-    from trio_multispool.storage.protocol import Content
+    from trio_multispool.storage.requests import Content
 
 
 def as_stat(found: os.stat_result, path: str) -> Stat:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.syncs.plan import SyncPlan
     from trio_multispool.storage.directory.syncs.together import Steps
     from trio_multispool.storage.directory.temporaries import Leftovers
-    from trio_multispool.storage.protocol import NewEntry
+    from trio_multispool.storage.requests import NewEntry
 
 _TRIES: Final = 64
 """How often a reservation that vanished between two looks is tried again. Each time, another process made progress."""

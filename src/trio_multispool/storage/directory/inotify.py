@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from trio_multispool.errors import OutOfSpace
 from trio_multispool.storage.directory.disk.layout import waiting_of
-from trio_multispool.storage.protocol import Arrivals
+from trio_multispool.storage.requests import Arrivals
 
 if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.layout import Layout

@@ -14,7 +14,7 @@ from trio_multispool.storage.directory.data import as_stat, time_of
 from trio_multispool.storage.directory.disk.layout import REGISTRY, directory_of
 from trio_multispool.storage.directory.disk.oserrors import as_spool_error
 from trio_multispool.storage.directory.notes import read_notes
-from trio_multispool.storage.protocol import Item
+from trio_multispool.storage.requests import Item
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

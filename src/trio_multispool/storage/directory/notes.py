@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.layout import Layout
     from trio_multispool.storage.directory.syncs.plan import SyncPlan
     from trio_multispool.storage.directory.syncs.together import Need
-    from trio_multispool.storage.protocol import Notes
+    from trio_multispool.storage.requests import Notes
 
 
 def read_notes(layout: Layout, name: str) -> dict[str, msgspec.Raw]:

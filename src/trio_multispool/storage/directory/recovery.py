@@ -46,7 +46,7 @@ from trio_multispool.storage.directory.disk.locks import lock_existing, lock_new
 from trio_multispool.storage.directory.enqueue import collect_leftovers
 from trio_multispool.storage.directory.notes import forget_progress_of_the_dead
 from trio_multispool.storage.directory.temporaries import clear_dead_temporary
-from trio_multispool.storage.protocol import Recovered
+from trio_multispool.storage.requests import Recovered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -41,7 +41,7 @@ from trio_multispool.storage.directory.syncs.plan import catch_up, committing
 from trio_multispool.storage.directory.syncs.together import run_together
 from trio_multispool.storage.directory.temporaries import Leftovers, unsafe_temporary
 from trio_multispool.storage.directory.waiting import where_to_wait
-from trio_multispool.storage.protocol import Removing, Saving
+from trio_multispool.storage.requests import Removing, Saving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.files import OpenFile
     from trio_multispool.storage.directory.syncs.plan import SyncPlan
     from trio_multispool.storage.directory.syncs.together import Need, Steps
-    from trio_multispool.storage.protocol import Notes, Settlement
+    from trio_multispool.storage.requests import Notes, Settlement
 
 
 def settle(context: Context, settlements: Sequence[Settlement[DirectoryClaim]]) -> list[BaseException | None]:

@@ -34,7 +34,7 @@ from trio_multispool.storage.directory.inotify import ArrivalsWatch, DirectoryWa
 from trio_multispool.storage.directory.notes import carrier_of
 from trio_multispool.storage.directory.slots import ByteSlot, ByteSlots
 from trio_multispool.storage.directory.syncs.together import raise_failure
-from trio_multispool.storage.protocol import NewEntry, NotDue, Releasing, Removing, Saving
+from trio_multispool.storage.requests import NewEntry, NotDue, Releasing, Removing, Saving
 
 if TYPE_CHECKING:
     import os
@@ -48,8 +48,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.claims import DirectoryClaim, DirectoryReservation
     from trio_multispool.storage.directory.disk.layout import Layout
     from trio_multispool.storage.findings import Finding, Foreign, Judge, Temporary, Traces, Wanted
-    from trio_multispool.storage.protocol import Arrivals, Content, Item, Recovered, Settlement
-    from trio_multispool.storage.stats import Stat
+    from trio_multispool.storage.requests import Arrivals, Content, Item, Recovered, Settlement, Stat
 
 
 class DirectoryStorage:

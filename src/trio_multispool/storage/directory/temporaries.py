@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.files import OpenFile
     from trio_multispool.storage.directory.disk.layout import Layout
     from trio_multispool.storage.directory.disk.locks import Lock
-    from trio_multispool.storage.protocol import Content
+    from trio_multispool.storage.requests import Content
 
 _token: Final = process_token()
 _number: Final = itertools.count()

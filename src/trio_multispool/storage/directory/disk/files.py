@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.types import T
     from trio_multispool.storage.directory.disk.layout import Layout
     from trio_multispool.storage.directory.disk.syscalls import SystemCalls
-    from trio_multispool.storage.protocol import Content
+    from trio_multispool.storage.requests import Content
 
 
 CHUNK = 256 * 1024
