@@ -31,8 +31,8 @@ from rich.terminal_theme import MONOKAI
 
 from trio_multispool import Durability, Spool, Spoolable
 from trio_multispool.cli.top.look import Looker
-from trio_multispool.cli.top.model import Model, advance, pause_after
 from trio_multispool.cli.top.render import Scene, picture
+from trio_multispool.cli.top.state import Model, advance, pause_after
 from trio_multispool.cli.top.view import View, settle
 
 PICTURE = Path(__file__).with_suffix(".svg")

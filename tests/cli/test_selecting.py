@@ -136,9 +136,9 @@ def test_what_workers_have_is_passed_over(multispool, filled, command):
 
 def test_what_changes_before_it_is_checked_out_has_to_fit_still(multispool, filled, monkeypatch):
     """Between the look and the lock, its owner may have changed it: then it stays, with what was changed."""
-    from trio_multispool.cli import main, settling
+    from trio_multispool.cli import checkouts, main
 
-    chosen = settling.selected
+    chosen = checkouts.selected
 
     def changed_after_the_look(*arguments):
         for item in chosen(*arguments):
@@ -152,7 +152,7 @@ def test_what_changes_before_it_is_checked_out_has_to_fit_still(multispool, fill
 
     then = time.time() - 3 * DAY
     os.utime(filled / "failed/order-2", (then, then))
-    monkeypatch.setattr(settling, "selected", changed_after_the_look)
+    monkeypatch.setattr(checkouts, "selected", changed_after_the_look)
     assert main(["rm", str(filled), "--meta", "to=anne", "--older-than", "1d"]) == 0
     state = state_of(filled)
     assert state.names("failed") == ["bill-1", "bill-2", "order-1", "order-2"]

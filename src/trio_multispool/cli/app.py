@@ -16,8 +16,9 @@ from trio_multispool.cli.commands.completion import completion_command
 from trio_multispool.cli.commands.create import create
 from trio_multispool.cli.commands.enqueue_at import enqueue_at
 from trio_multispool.cli.commands.expire import expire
+from trio_multispool.cli.commands.export import export
 from trio_multispool.cli.commands.fsck import fsck
-from trio_multispool.cli.commands.importing import import_
+from trio_multispool.cli.commands.import_ import import_
 from trio_multispool.cli.commands.ls import ls
 from trio_multispool.cli.commands.monitor import monitor
 from trio_multispool.cli.commands.mv import mv
@@ -30,9 +31,8 @@ from trio_multispool.cli.commands.show import show
 from trio_multispool.cli.commands.stats import stats
 from trio_multispool.cli.commands.work import work
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
-from trio_multispool.cli.exporting import export
 from trio_multispool.cli.running import BY_SIGNAL
-from trio_multispool.cli.top.top import top
+from trio_multispool.cli.top.app import top
 from trio_multispool.errors import SpoolError
 
 if TYPE_CHECKING:

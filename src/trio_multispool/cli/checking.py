@@ -13,8 +13,8 @@ from trio_multispool.cli import output
 from trio_multispool.cli.ages import human_age
 from trio_multispool.cli.durations import parse
 from trio_multispool.cli.exits import Exit, Failure
-from trio_multispool.cli.opening import looking, require_queues, spoolable
 from trio_multispool.cli.sources import SourceCodec
+from trio_multispool.cli.spools import looking, require_queues, spoolable
 from trio_multispool.model.spoolable import Spoolable
 from trio_multispool.monitor import Limits, Monitor
 from trio_multispool.spool.spool import Spool

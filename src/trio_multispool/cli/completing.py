@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Final
 
-from trio_multispool.cli.opening import looking
+from trio_multispool.cli.spools import looking
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.lifecycle import State
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, final
 import msgspec
 
 from trio_multispool.cli import output
+from trio_multispool.cli.checkouts import settle_each, settle_selected
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
 from trio_multispool.cli.finding import find_available
-from trio_multispool.cli.opening import looking, require_queues
 from trio_multispool.cli.selecting import selected
-from trio_multispool.cli.settling import settle_each, settle_selected
+from trio_multispool.cli.spools import looking, require_queues
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.lifecycle import State

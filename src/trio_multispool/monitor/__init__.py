@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from trio_multispool.monitor.episodes import End, Event, Start, Watching
 from trio_multispool.monitor.limits import Limits
 from trio_multispool.monitor.monitor import Monitor
 from trio_multispool.monitor.problems import (
@@ -21,7 +22,6 @@ from trio_multispool.monitor.problems import (
     Undecodable,
 )
 from trio_multispool.monitor.repairs import Action, Repair
-from trio_multispool.monitor.watching import End, Event, Start, Watching
 from trio_multispool.storage.findings import Dir, Kind
 
 __all__ = [

@@ -16,11 +16,11 @@ from trio_multispool.model.spoolable import queue_names
 from trio_multispool.model.times import seconds, whole
 from trio_multispool.model.types import A, D, M, Q
 from trio_multispool.monitor.check import RESERVING
+from trio_multispool.monitor.episodes import Watching
 from trio_multispool.monitor.examiner import Examiner, Past
 from trio_multispool.monitor.limits import Limits
 from trio_multispool.monitor.problems import Orphaned
 from trio_multispool.monitor.repairs import Action, plan, repair
-from trio_multispool.monitor.watching import Watching
 
 if TYPE_CHECKING:
     import datetime

@@ -3,8 +3,8 @@
 from trio_multispool.cli import output
 from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure
-from trio_multispool.cli.opening import load, looking
 from trio_multispool.cli.running import Ending, run
+from trio_multispool.cli.spools import load, looking
 
 
 def adopt(spool: SpoolPath, /, *, as_json: AsJson = False, trust_file_system: TrustFileSystem = False) -> int:

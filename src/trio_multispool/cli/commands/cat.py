@@ -5,7 +5,7 @@ import shutil
 from trio_multispool.cli import output
 from trio_multispool.cli.arguments import EntryName, SpoolPath
 from trio_multispool.cli.exits import Exit, Failure
-from trio_multispool.cli.opening import looking
+from trio_multispool.cli.spools import looking
 from trio_multispool.errors import DataNotFound
 from trio_multispool.model.names import invalid_name
 

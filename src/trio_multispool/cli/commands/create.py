@@ -8,8 +8,8 @@ from cyclopts import Parameter
 from trio_multispool.cli import output
 from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure
-from trio_multispool.cli.opening import looking, spoolable
 from trio_multispool.cli.running import Ending, run
+from trio_multispool.cli.spools import looking, spoolable
 from trio_multispool.errors import NotASpool
 from trio_multispool.model.names import invalid_name
 from trio_multispool.spool.spool import Spool

@@ -8,9 +8,9 @@ from cyclopts import Parameter
 from trio_multispool.cli import child, durations, output
 from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
-from trio_multispool.cli.opening import load, looking, member, require_queues
 from trio_multispool.cli.running import Ending, run
 from trio_multispool.cli.selecting import DryRun
+from trio_multispool.cli.spools import load, looking, member, require_queues
 from trio_multispool.clock import wall_clock
 from trio_multispool.entries.datafile import DataFile
 from trio_multispool.model.policies import Retention

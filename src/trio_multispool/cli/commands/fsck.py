@@ -9,8 +9,8 @@ from trio_multispool.cli import checking, output
 from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
 from trio_multispool.cli.checking import TEN_MINUTES, JsonMetadata, MaxAge, MaxCheckedOutAge, MaxTmpFileAge, QueueAges
 from trio_multispool.cli.exits import Exit, Failure
-from trio_multispool.cli.opening import looking
 from trio_multispool.cli.running import Ending, run
+from trio_multispool.cli.spools import looking
 from trio_multispool.monitor import Action, Problem, Repair
 from trio_multispool.storage.directory.store import DirectoryStorage
 

@@ -12,10 +12,10 @@ from cyclopts import Parameter
 from trio_multispool.cli import durations, metadata, output
 from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
-from trio_multispool.cli.opening import AnySpool, load, member
 from trio_multispool.cli.progress import Bar, bar
 from trio_multispool.cli.running import Ending, run
 from trio_multispool.cli.sources import STANDARD_INPUT, Source, Stop, size_of, unreadable
+from trio_multispool.cli.spools import AnySpool, load, member
 from trio_multispool.clock import wall_clock
 from trio_multispool.entries.reserved_names import Use
 from trio_multispool.errors import EncodingFailed, NameTaken, SpoolError

@@ -14,9 +14,9 @@ from trio_multispool.cli.commands.show import show as show_entry
 from trio_multispool.cli.completing import quarantined_names, queue_names
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
 from trio_multispool.cli.finding import find
-from trio_multispool.cli.opening import looking, require_queues
 from trio_multispool.cli.render import table
 from trio_multispool.cli.selecting import DryRun, Selection, criteria_of, selected
+from trio_multispool.cli.spools import looking, require_queues
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.lifecycle import State

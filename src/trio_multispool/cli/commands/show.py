@@ -2,13 +2,13 @@
 
 import sys
 
-from trio_multispool.cli import attempts, metadata, output, owners
+from trio_multispool.cli import histories, metadata, output, owners
 from trio_multispool.cli.ages import age_of, human_age, human_size, human_time, told_progress
 from trio_multispool.cli.arguments import AsJson, EntryName, SpoolPath
 from trio_multispool.cli.commands.ls import item_document
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.finding import find
-from trio_multispool.cli.opening import looking
+from trio_multispool.cli.spools import looking
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import DataNotFound, EntryNotFound
 from trio_multispool.model.attempts import history_in
@@ -43,12 +43,12 @@ def show(spool: SpoolPath, name: EntryName, /, *, as_json: AsJson = False) -> in
         document["data_modified_at"] = None if data is None else data.modified_at
         document["data_path"] = None if data is None else output.as_text(str(path))
         document["quarantine_reason"] = reason
-        document["history"] = None if history is None else attempts.history_document(history)
+        document["history"] = None if history is None else histories.history_document(history)
         output.document(document)
         return Exit.SUCCESS
     _print(item, data, str(path), reason, now)
     if history is not None:
-        for line in attempts.told_history(history, at_work=item.place.state is State.CHECKED_OUT):
+        for line in histories.told_history(history, at_work=item.place.state is State.CHECKED_OUT):
             output.line(output.printable(line))
     _print_metadata(raw)
     return Exit.SUCCESS

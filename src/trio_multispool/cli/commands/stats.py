@@ -12,9 +12,9 @@ from trio_multispool.cli.ages import age_of, human_age, human_size
 from trio_multispool.cli.arguments import AsJson, SpoolPath
 from trio_multispool.cli.completing import queue_names
 from trio_multispool.cli.exits import Exit, Failure
-from trio_multispool.cli.opening import looking, require_queues
 from trio_multispool.cli.progress import counting
 from trio_multispool.cli.render import table
+from trio_multispool.cli.spools import looking, require_queues
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import DataNotFound
 from trio_multispool.model.lifecycle import State

@@ -11,10 +11,10 @@ from trio_multispool.cli import child, output
 from trio_multispool.cli.arguments import QueueName, SpoolPath, TrustFileSystem
 from trio_multispool.cli.completing import queue_names
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
-from trio_multispool.cli.opening import AnySpool, load, looking, member
 from trio_multispool.cli.progress import Bar, bar
 from trio_multispool.cli.running import Ending, run
 from trio_multispool.cli.sources import Source
+from trio_multispool.cli.spools import AnySpool, load, looking, member
 from trio_multispool.entries.job import CheckedOutEntry
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.results import Err, Result

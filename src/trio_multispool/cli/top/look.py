@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final, final
 
 from trio_multispool.cli import metadata, output, owners
 from trio_multispool.cli.ages import age_of, human_age, human_size, human_time, told_progress
-from trio_multispool.cli.opening import looking
-from trio_multispool.cli.top.model import Sampling
+from trio_multispool.cli.spools import looking
 from trio_multispool.cli.top.seen import Aside, Details, Held, Listed, Listing, Look, QueueLook
+from trio_multispool.cli.top.state import Sampling
 from trio_multispool.clock import stopwatch, wall_clock
 from trio_multispool.errors import DataNotFound, EntryNotFound, SpoolError
 from trio_multispool.model.lifecycle import Place, State

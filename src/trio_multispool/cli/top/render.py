@@ -12,7 +12,7 @@ from rich.text import Text
 from trio_multispool.cli.ages import human_age
 from trio_multispool.cli.output import printable
 from trio_multispool.cli.top import tables
-from trio_multispool.cli.top.model import Model
+from trio_multispool.cli.top.state import Model
 from trio_multispool.cli.top.text import count, duration, fit, fit_end, fit_name, fold, share
 from trio_multispool.cli.top.view import View
 from trio_multispool.model.lifecycle import State

@@ -19,8 +19,8 @@ from trio_multispool.model.lifecycle import State
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from trio_multispool.cli.top.model import Line, Model
     from trio_multispool.cli.top.seen import Listing
+    from trio_multispool.cli.top.state import Line, Model
     from trio_multispool.cli.top.view import View
 
 HEADER: Final = "bold cyan"

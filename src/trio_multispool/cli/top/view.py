@@ -17,7 +17,7 @@ from trio_multispool.model.lifecycle import State
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from trio_multispool.cli.top.model import Line, Model
+    from trio_multispool.cli.top.state import Line, Model
 
 COLUMNS: Final = ("QUEUE", "DEPTH", "IN/s", "OUT/s", "OLDEST", "HELD", "ASIDE")
 """Of the table of queues; key `1` sorts by the first."""

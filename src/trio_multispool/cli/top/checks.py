@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trio_multispool.cli import checking
-from trio_multispool.cli.top.model import pause_after
 from trio_multispool.cli.top.problems import Problem, ownerless
+from trio_multispool.cli.top.state import pause_after
 from trio_multispool.clock import stopwatch
 from trio_multispool.errors import SpoolError
 from trio_multispool.monitor import Abandoned, Limits

@@ -11,13 +11,13 @@ from typing import Annotated, BinaryIO, Final, final
 from cyclopts import Parameter
 
 from trio_multispool.cli import output
+from trio_multispool.cli.archive import METADATA, Damaged, Member, Reader, Refused
 from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath, TrustFileSystem
-from trio_multispool.cli.commands.archive import METADATA, Damaged, Member, Reader, Refused
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
-from trio_multispool.cli.opening import looking, require_queues
 from trio_multispool.cli.progress import counting
 from trio_multispool.cli.running import BY_SIGNAL, stopped_by_signals
 from trio_multispool.cli.sources import Interrupted, Pipe, Stop
+from trio_multispool.cli.spools import looking, require_queues
 from trio_multispool.clock import time_ordered_names
 from trio_multispool.errors import EntryBusy, NameTaken, SpoolError
 from trio_multispool.model.names import MAX_ATTEMPTS

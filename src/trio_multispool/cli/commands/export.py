@@ -7,11 +7,11 @@ from typing import BinaryIO
 import msgspec
 
 from trio_multispool.cli import output
+from trio_multispool.cli.archive import DATA, METADATA, Writer
 from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath
-from trio_multispool.cli.commands.archive import DATA, METADATA, Writer
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
-from trio_multispool.cli.opening import looking, require_queues
 from trio_multispool.cli.progress import bar
+from trio_multispool.cli.spools import looking, require_queues
 from trio_multispool.errors import AccessDenied, DataNotFound, EntryBusy, NotARegularFile, SpoolError
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.verdicts import Unavailable

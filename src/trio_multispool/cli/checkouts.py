@@ -10,10 +10,10 @@ import trio
 from trio_multispool.cli import output
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
 from trio_multispool.cli.finding import find, find_available
-from trio_multispool.cli.opening import load, looking, member
 from trio_multispool.cli.progress import bar, counting
 from trio_multispool.cli.running import Ending, run
 from trio_multispool.cli.selecting import selected
+from trio_multispool.cli.spools import load, looking, member
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import (
     EntryBusy,
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Sequence
 
-    from trio_multispool.cli.opening import AnySpool
     from trio_multispool.cli.selecting import Criteria
     from trio_multispool.cli.sources import Source
+    from trio_multispool.cli.spools import AnySpool
     from trio_multispool.entries.job import CheckedOutEntry
     from trio_multispool.model.results import Result
     from trio_multispool.storage.directory.store import DirectoryStorage

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from trio_multispool.cli.top.model import Model, advance
 from trio_multispool.cli.top.screen import keys_of
 from trio_multispool.cli.top.seen import Aside, Details, Held, Listed, Listing, Look, QueueLook, Sample
+from trio_multispool.cli.top.state import Model, advance
 from trio_multispool.cli.top.view import (
     COLUMNS,
     Action,

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 from rich.cells import cell_len
 
-from trio_multispool.cli.top.model import Line, Model, advance
 from trio_multispool.cli.top.render import HELP, Scene, picture
 from trio_multispool.cli.top.seen import Aside, Details, Held, Listed, Listing, Look, QueueLook, Sample
+from trio_multispool.cli.top.state import Line, Model, advance
 from trio_multispool.cli.top.text import count, few, fit, fit_end, fit_name, fold, rate, share, sparkline, window
 from trio_multispool.cli.top.view import Action, View, settle
 from trio_multispool.model.lifecycle import State

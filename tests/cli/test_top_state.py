@@ -9,10 +9,10 @@ import trio
 
 from helpers.stores import make_store
 from trio_multispool import monitor
-from trio_multispool.cli.top.model import WINDOW, Model, Sampling, advance, changes, checked, pause_after
-from trio_multispool.cli.top.monitor import MOST_ENTRIES, as_problem, check_again_and_again
+from trio_multispool.cli.top.checks import MOST_ENTRIES, as_problem, check_again_and_again
 from trio_multispool.cli.top.problems import Problem, ownerless
 from trio_multispool.cli.top.seen import Aside, Held, Look, QueueLook, Sample
+from trio_multispool.cli.top.state import WINDOW, Model, Sampling, advance, changes, checked, pause_after
 
 
 def queue(names, *, held=(), aside=0, name="send", most=1 << 15):

@@ -23,14 +23,14 @@ from cyclopts import Parameter
 from trio_multispool.cli import durations
 from trio_multispool.cli.arguments import SpoolPath
 from trio_multispool.cli.exits import Exit, Failure, said
-from trio_multispool.cli.opening import looking
 from trio_multispool.cli.running import BY_SIGNAL, Ending, run
-from trio_multispool.cli.top import actions, monitor, screen
+from trio_multispool.cli.spools import looking
+from trio_multispool.cli.top import actions, checks, screen
 from trio_multispool.cli.top.look import Looker
-from trio_multispool.cli.top.model import Model, advance, checked, pause_after
 from trio_multispool.cli.top.problems import Problem
 from trio_multispool.cli.top.render import Scene, page, picture
 from trio_multispool.cli.top.seen import Details, Listing, Look
+from trio_multispool.cli.top.state import Model, advance, checked, pause_after
 from trio_multispool.cli.top.view import (
     Action,
     OpenEntry,
@@ -171,7 +171,7 @@ class _Top:
         if not self._check_every:
             return
         await self._looked.wait()
-        await monitor.check_again_and_again(self._path, self._check_every, self._entries, self._tell)
+        await checks.check_again_and_again(self._path, self._check_every, self._entries, self._tell)
 
     def _entries(self) -> int:
         return sum(line.seen.total for line in self._scene.model.lines.values())

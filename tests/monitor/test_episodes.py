@@ -16,7 +16,7 @@ from helpers.damage import QUEUE
 from helpers.spools import Mail, put, quick_spool, snapshot
 from trio_multispool import AccessDenied
 from trio_multispool.monitor import End, MissingData, Monitor, Start, TooOld
-from trio_multispool.monitor.watching import Alerts, Watching
+from trio_multispool.monitor.episodes import Alerts, Watching
 
 if TYPE_CHECKING:
     from pathlib import Path
