@@ -246,7 +246,7 @@ class Candidates(Generic[M]):
             return None
 
     def _is_stale(self) -> bool:
-        """Tell whether so many listed entries went to others that listing again is quicker than missing the rest.
+        """Tell whether listing again is quicker than missing the rest, because others took much of the listing.
 
         Otherwise each of many consumers would try every name, and get only a few entries.
         """

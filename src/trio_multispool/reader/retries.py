@@ -137,7 +137,7 @@ class _Trial(Generic[Q, M, D]):
                 return True
 
         answer = await session.run(f"record of an attempt at {job.name}", work)
-        if isinstance(answer, Err) and isinstance(answer.error, OutOfSpace):  # handlers that make room must run
+        if isinstance(answer, Err) and isinstance(answer.error, OutOfSpace):  # those who make room must be able to
             fields = about(
                 Event.ATTEMPT_NOT_RECORDED, session.path, queue=self._queue, entry=job.name, error=answer.error
             )
