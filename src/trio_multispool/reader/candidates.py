@@ -1,8 +1,9 @@
-"""Working off a listing: the names of a queue that are still to be tried, shared by the tasks of one reader.
+"""The listed names of a queue that are still to be tried, shared by the tasks of one reader.
 
-A listing is a hint: only the rename decides who has an entry. It is worked off in its order, which is by name, before
-the queue is listed again (but see `LISTINGS_OF_WORK`, for names that need not sort by time); entries that others took
-meanwhile are passed over, and whoever meets others goes on at some distance.
+A listing is a hint: only the rename decides who gets an entry. Names are tried in the order of the listing, which is by
+name. When all were tried, the queue is listed again; `LISTINGS_OF_WORK` says when it is listed earlier, for names that
+need not sort by time. Entries that others took meanwhile are passed over. A reader that keeps missing skips some names,
+so that several readers do not all try the same ones.
 """
 
 from __future__ import annotations
@@ -35,55 +36,55 @@ if TYPE_CHECKING:
 
 
 TRIES_AT_A_TIME: Final = 100
-"""After so many entries that could not be had, the hop ends: it cannot be cancelled, and the next one asks first."""
+"""After this many tries, a failed one ends the hop. A hop cannot be cancelled; between two hops, the task can be."""
 
 GONE_FROM_A_STALE_LISTING: Final = 16
-"""When so many were gone that the listing has, the queue may be listed again..."""
+"""The queue may be listed again once this many listed entries were found gone..."""
 
 NAMES_PER_GONE: Final = 32
-"""... if that is no more names for each of them: to list one takes about a thirtieth of what it takes to miss one."""
+"""... and at most this many names are left for each of them. Listing a name takes about a thirtieth of a miss."""
 
 LISTINGS_OF_WORK: Final = 20
-"""Where names need not sort by time, a queue is listed again when it was worked off for so many times as long as that
-takes: what sorts before all that is listed has to wait no longer, and listing takes a twentieth of the time."""
+"""Where names need not sort by time, a queue is listed again after this many times as long as listing takes. An entry
+that sorts before all listed ones waits no longer than that, and listing takes a twentieth of the time."""
 
 MISSES_IN_ORDER: Final = 2
-"""How many misses in a row skip nothing."""
+"""The first misses in a row skip nothing: this many."""
 
 MOST_DOUBLINGS: Final = 10
-"""Nobody goes on farther than about a thousand entries away."""
+"""The range doubles at most this often: no skip is longer than about a thousand names."""
 
 
 @final
 class NothingLeft(msgspec.Struct, frozen=True):
-    """Nothing could be had, in a listing that was made after the question was asked."""
+    """No entry could be had from a listing that was made after the question was asked."""
 
     listing_took: float
-    """In seconds."""
+    """How long that listing took, in seconds."""
     held: bool
-    """Whether anything is checked out of the queue: its owner may die, which announces itself to nobody."""
+    """Whether anything is checked out of the queue: its owner may die, and nothing announces that."""
     busy: bool
-    """Whether an entry was there and locked, by one who is just enqueueing it or checking it out: look again soon.
+    """Whether an entry was there and locked, because somebody is enqueueing it or checking it out: look again soon.
 
-    Also if it was another task of this reader that found it so, or is finding out: that one may be cancelled.
+    Also if another task of this reader found it locked, or is still trying it: that task may be cancelled.
     """
     next_at: float | None = None
-    """When the next entry that waits is due, in seconds since 1970, if any waits."""
+    """When the next waiting entry is due, in seconds since 1970; `None` if none waits."""
 
 
 @final
 class Question:
-    """One question for entries, which may take several hops: it is over when a listing of its own is worked off."""
+    """One question for entries. It may take several hops, and ends when all names of its own listing were tried."""
 
     def __init__(self) -> None:
         """Begin, before the queue is listed for it."""
         self.listing_took: float | None = None
-        """In seconds, once it is listed."""
+        """How long its listing took, in seconds; `None` before that."""
 
 
 @final
 class Given:
-    """The names of entries that were given in one pass over a queue, and may come back to it while the pass goes on."""
+    """The names of entries given in one pass over a queue: they may come back to it while the pass goes on."""
 
     def __init__(self) -> None:
         """Begin with none."""
@@ -91,24 +92,24 @@ class Given:
         self._names: set[str] = set()
 
     def add(self, name: str) -> bool:
-        """Remember a name, of an entry that is in hand; tell whether it is new."""
+        """Remember the name of an entry in hand; tell whether it is new."""
         with self._mutex:
             new = name not in self._names
             self._names.add(name)
             return new
 
     def discard(self, name: str) -> None:
-        """Forget a name, whose entry has gone elsewhere: it need not be remembered for the rest of a long pass."""
+        """Forget a name whose entry has left the queue: a long pass need not remember it."""
         with self._mutex:
             self._names.discard(name)
 
     def __contains__(self, name: str) -> bool:
-        """Tell whether it was given."""
+        """Tell whether the entry of that name was given."""
         return name in self._names
 
 
 class Candidates(Generic[M]):
-    """The names of one queue, worked off by any number of threads."""
+    """The names of one queue that are still to be tried; any number of threads take from them."""
 
     def __init__(
         self, session: Session[Any, M, Any, Any], queue: str, key_limiter: KeyLimiter[M] | None = None
@@ -116,15 +117,15 @@ class Candidates(Generic[M]):
         """Begin with no names: the first question lists the queue."""
         self._session = session
         self._key_limiter = key_limiter
-        self._limited = False  # an entry of this listing was passed over
+        self._limited = False  # an entry of this listing was passed over, its key being full
         self._queue = queue
         self._mutex = threading.Lock()
         self._names: collections.deque[str] = collections.deque()
         self._waiting = session.waiting(queue)
         self._checkouts: Checkouts[M] = Checkouts(session, queue, key_limiter)
         self._misses = 0  # in a row
-        self._gone = 0  # of those that the queue had when it was listed
-        self._in_question: set[str] = set()  # taken from the names, and the answer is not yet known
+        self._gone = 0  # listed entries that others took
+        self._in_question: set[str] = set()  # taken from the names; whether they can be had is not known yet
         self._busy: set[str] = set()
         names = session.spoolable.names
         self._sorts_last = names is None or sorts_last(names)
@@ -145,15 +146,17 @@ class Candidates(Generic[M]):
     ) -> list[Claimed[M]] | NothingLeft:
         """Check out the first entries that can be had, and were not given before in this pass; in a worker thread.
 
-        As many as are `wanted`, asked again for each; fewer if the listing ends or trouble comes before: trouble that
-        lasts is met again by the next question, and is raised then. One that raises has checked nothing out. None at
-        all: it was `stopped`, or so many could not be had that the caller should have a say before the next. Then it
-        asks again with the same `question`, or else what cannot be had would be listed again and again.
+        Takes up to `wanted()` entries, and asks again before each. Takes fewer if the listing ends or there is trouble:
+        trouble that lasts comes up again with the next question, and is raised then. A call that raises has checked
+        nothing out.
 
-        With `wait`, a queue whose directory is missing is an empty one: somebody may be about to replace it.
+        An empty list means that the reader was `stopped`, or that many tries failed and the caller may be cancelled
+        before the next. Ask again with the same `question` then: a new one would list the same entries again and again.
 
-        What waited and is due comes before all that is listed, or else it would never come while there is more than
-        can be done.
+        With `wait`, a queue whose directory is missing counts as empty: somebody may be about to replace it.
+
+        Entries that waited and are due come before all listed ones. Otherwise they would never come while there is more
+        work than can be done.
         """
         claimed: list[Claimed[M]] = []
         tries = 0
@@ -185,15 +188,15 @@ class Candidates(Generic[M]):
         except SpoolError:
             if not claimed:
                 raise
-        except BaseException:  # whatever it was, nobody will get them
+        except BaseException:  # of any kind: nobody will get these entries
             self.take_back(claimed, given)
             raise
         return claimed
 
     def claim_listed(self, given: Given | None, *, stopped: Callable[[], bool]) -> Claimed[M] | None:
-        """Check out the first entry that can be had of those that are listed; in a worker thread.
+        """Check out the first entry that can be had of those listed, or waiting and due; in a worker thread.
 
-        `None`: there is none among the first that were tried, or it was `stopped`.
+        `None`: none of the first names could be had, or the reader was `stopped`.
         """
         self._waiting.look(wanted=False)
         self._look_for_earlier(given, wait=True)
@@ -226,7 +229,7 @@ class Candidates(Generic[M]):
         _ = claimed.slot.end()
 
     def _next(self, *, wait: bool) -> Due | str | None:
-        """Return what is to be tried next: what waited and is due, or else a name of the listing."""
+        """Return what to try next: an entry that waited and is due, or else a listed name."""
         return self._waiting.take() or self._next_name(wait=wait)
 
     def _next_name(self, *, wait: bool) -> str | None:
@@ -243,14 +246,14 @@ class Candidates(Generic[M]):
             return None
 
     def _is_stale(self) -> bool:
-        """Tell whether so much of the listing has gone to others that listing again is quicker than missing the rest.
+        """Tell whether listing again is quicker than missing the rest, because others took much of the listing.
 
-        Each of many consumers would try every name otherwise, and have a few of them.
+        Otherwise each of many consumers would try every name, and get only a few entries.
         """
         return self._gone >= GONE_FROM_A_STALE_LISTING and len(self._names) <= self._gone * NAMES_PER_GONE
 
     def _list(self, *, wait: bool) -> float | None:
-        """List the queue, unless another thread has done so meanwhile; return how long it took, in seconds."""
+        """List the queue and return how long it took, in seconds; `None` if another thread has listed it meanwhile."""
         with self._mutex:
             if self._names:
                 return None
@@ -259,10 +262,10 @@ class Candidates(Generic[M]):
             return self._listing_took
 
     def _look_for_earlier(self, given: Given | None, *, wait: bool) -> None:
-        """List the queue again, if it is time to and what came meanwhile may sort before what was listed.
+        """List the queue again if it is time to, and if new entries may sort before the listed ones.
 
-        Not in a pass, which would go over what it has given again each time; and not before an entry was had of the
-        last listing: a queue of which none can be had is not listed on and on.
+        Not in a pass: each time it would go again over all that it has given. And not before the last listing gave an
+        entry: a queue from which nothing can be had is not listed over and over.
         """
         if self._sorts_last or given is not None:
             return
@@ -271,7 +274,7 @@ class Candidates(Generic[M]):
                 self._list_now(wait=wait)
 
     def _list_now(self, *, wait: bool) -> None:
-        """List the queue; under the mutex."""
+        """List the queue; the caller holds the mutex."""
         elapsed = stopwatch()
         with _no_directory_is_empty(wait=wait):
             self._names = collections.deque(self._session.storage.names(self._queue))
@@ -288,7 +291,7 @@ class Candidates(Generic[M]):
         return True
 
     def _is_any_left(self) -> bool:
-        """Tell whether an entry was there and locked, for whichever thread: its lock is dropped without a change."""
+        """Tell whether any thread found an entry locked, or is still trying one: dropping a lock causes no event."""
         with self._mutex:
             return bool(self._busy or self._in_question or self._names or self._limited)
 
@@ -298,7 +301,7 @@ class Candidates(Generic[M]):
         return self._try_listed(one, before_commit, given)
 
     def _try_due(self, due: Due, before_commit: BeforeCommit, given: Given | None) -> Claimed[M] | None:
-        """Check out an entry that waited; `None` if it is not to be had."""
+        """Check out an entry that waited; `None` if it cannot be had."""
         storage, waiting = self._session.storage, self._waiting
         try:
             if self._checkouts.leaves_alone(due.name):
@@ -316,7 +319,7 @@ class Candidates(Generic[M]):
             if isinstance(made, Claimed):
                 if given is None or given.add(due.name):
                     return made
-                self._let_go(made)  # given by another thread since it was looked up above
+                self._let_go(made)  # another thread gave it since the look-up above
                 waiting.put_aside(due)
             elif isinstance(made, NotDue):  # it has been saved anew, or the clock went back
                 waiting.put_back(Due(made.due_at, due.name))
@@ -324,7 +327,7 @@ class Candidates(Generic[M]):
                 waiting.put_aside(due)
             elif made is None:
                 waiting.try_later(due)
-        except BaseException:  # nobody has it, and it is still its turn
+        except BaseException:  # nobody has it: it is tried again first
             waiting.put_back(due)
             raise
         finally:
@@ -332,7 +335,7 @@ class Candidates(Generic[M]):
         return None
 
     def _try_listed(self, name: str, before_commit: BeforeCommit, given: Given | None) -> Claimed[M] | None:
-        """Check an entry out; `None` if it is not to be had."""
+        """Check a listed entry out; `None` if it cannot be had."""
         busy = again = False
         try:
             if self._checkouts.leaves_alone(name) or (given is not None and name in given):
@@ -345,8 +348,8 @@ class Candidates(Generic[M]):
             self._claimed_of_it = True
             if given is None or given.add(name):
                 return claimed
-            self._let_go(claimed)  # given by another thread since it was looked up above
-        except BaseException:  # nobody has it, and it is still its turn
+            self._let_go(claimed)  # another thread gave it since the look-up above
+        except BaseException:  # nobody has it: it is tried again first
             again = True
             raise
         else:
@@ -372,11 +375,11 @@ class Candidates(Generic[M]):
         return made
 
     def _make_way(self, claim: Unavailable) -> None:
-        """Go on at some distance, because others are working off the same listing; what is skipped comes last.
+        """Skip some names, because other readers are trying the same ones; skipped names come last.
 
-        The distance is drawn from a range that doubles with each miss in a row, as in exponential backoff: many readers
-        soon are far apart. The first misses skip nothing, so that a reader which is alone keeps to the order though a
-        hand takes an entry away.
+        How many is drawn from a range that doubles with each miss in a row, as in exponential backoff: many readers are
+        soon far apart. The first misses skip nothing, so that a reader which is alone keeps the order even if somebody
+        takes an entry away by hand.
         """
         with self._mutex:
             self._misses += 1
@@ -387,12 +390,12 @@ class Candidates(Generic[M]):
 
 
 def _no_second_thoughts() -> None:
-    """Let a check-out take place: nobody withdraws it."""
+    """Let a check-out happen: nobody withdraws it."""
 
 
 @contextlib.contextmanager
 def _no_directory_is_empty(*, wait: bool) -> Generator[None]:
-    """For who waits, take a directory that is missing for one in which nothing is."""
+    """Treat a missing directory as an empty one, for a reader that waits."""
     try:
         yield
     except StorageFailure as error:

@@ -1,8 +1,8 @@
-"""What one reader takes from its queue: its check-outs and its waits, and all that it has in hand.
+"""How one reader takes entries from its queue: its check-outs, its waits, and all that it has in hand.
 
-A reader's loops (`iteration`) and the tasks that fetch for its pools (`supply`) draw from here. They look for nothing
-themselves: here it is decided when to look, when to wait, and when entries of dead owners are looked for, which has no
-task of its own but rides on a look that is made anyway.
+A reader's loops (`pool`) and the tasks that fetch for its pools (`prefetch`) get their entries here. This module
+decides when to look, when to wait, and when to recover entries of dead owners. Recovery has no task of its own: it
+shares the hop of a listing.
 """
 
 from __future__ import annotations
@@ -39,30 +39,30 @@ if TYPE_CHECKING:
 _UNHEARD: Final = contextlib.nullcontext()
 
 RECOVERY_INTERVAL: Final = 1.0
-"""How often, at most, a reader looks for entries whose owner has died, in seconds."""
+"""The shortest time between two looks of a reader for entries whose owner has died, in seconds."""
 
 
 SHORTEST_WAIT: Final = 0.001
-"""The least wait for an entry to be due, in seconds: clocks do not agree to the last digit."""
+"""The shortest wait for an entry to be due, in seconds: clocks do not agree to the last digit."""
 
 
 class Closing(Protocol):
-    """What an iteration has checked out and not begun."""
+    """Holds entries that an iteration has checked out and not begun."""
 
     async def close(self) -> None:
-        """Return it, whatever is cancelled. Idempotent."""
+        """Return them, whatever is cancelled. Idempotent."""
         ...
 
 
 class Fetcher(Protocol):
-    """What fetches for an iteration, in a task of the reader's nursery."""
+    """Runs in a task of the reader's nursery: fetches for an iteration, for example."""
 
     async def fetch(self) -> None:
         """Fetch until the end."""
         ...
 
     def poke(self) -> None:
-        """Look again whether there is anything to do: the reader was stopped."""
+        """Look again for something to do: the reader was stopped."""
         ...
 
     async def close(self) -> None:
@@ -72,7 +72,7 @@ class Fetcher(Protocol):
 
 @final
 class Dequeuer(Generic[Q, M, D]):
-    """The check-outs of one reader, which is open from `open` to `close`; used in its event loop."""
+    """The check-outs of one reader, from `open` to `close`; used in its event loop."""
 
     def __init__(
         self, session: Session[Q, M, D, Any], queue: Q, poll_interval: float, key_limiter: KeyLimiter[M] | None = None
@@ -80,7 +80,7 @@ class Dequeuer(Generic[Q, M, D]):
         """Begin with nothing in hand."""
         self.queue: Q = queue
         self.stopped: bool = False
-        """Whether no more is to be taken."""
+        """Whether the reader takes no more entries."""
         self.closed: bool = False
         self._session = session
         self._poll_interval = poll_interval
@@ -100,7 +100,7 @@ class Dequeuer(Generic[Q, M, D]):
         return len(self._jobs)
 
     def open(self, tasks: TaskGroup) -> None:
-        """Begin, with a nursery for what fetches ahead."""
+        """Begin, with a nursery for the fetchers."""
         self._session.changes.join()
         self._tasks = tasks
 
@@ -118,26 +118,26 @@ class Dequeuer(Generic[Q, M, D]):
         self._session.check_open()
 
     def wake(self) -> None:
-        """End what waits, for a change or for a thread: the reader has been stopped."""
+        """End every wait, for a change or for a thread: the reader was stopped."""
         for scope in self._takes:
             scope.cancel()
         for fetcher in self._fetchers:
             fetcher.poke()
 
     def begin_pass(self, given: Given) -> None:
-        """Keep the names given in a pass for as long as they may come back to the queue."""
+        """Begin a pass: a name that was given is kept for as long as its entry may come back to the queue."""
         self._passes = [each for each in self._passes if each() is not None]
         self._passes.append(weakref.ref(given))
 
     def begin_fetching(self, fetcher: Fetcher) -> None:
-        """Run what fetches for an iteration, in a task of the reader's own."""
+        """Run a fetcher, in a task of the reader's nursery."""
         self.check_open()
         assert self._tasks is not None, "checked above"  # noqa: S101  # for the type checkers
         self._fetchers.add(fetcher)
         _ = self._tasks.start_soon(fetcher.fetch)
 
     def close_at_the_end(self, closing: Closing) -> None:
-        """Close what holds check-outs when the block is left, if it has not been closed by then."""
+        """Close a holder of check-outs when the block is left, if it has not been closed by then."""
         self._closing.add(closing)
 
     def most_at_a_time(self) -> int:
@@ -156,16 +156,16 @@ class Dequeuer(Generic[Q, M, D]):
     async def take(
         self, given: Given | None, wanted: Callable[[], int], *, wait: bool
     ) -> Result[list[CheckedOutEntry[Q, M, D]], Trouble]:
-        """Check out what is wanted, as far as it is there, and at least one entry; none: the reader was stopped.
+        """Check out up to `wanted()` entries, and at least one. An empty list: the reader was stopped.
 
-        Without `wait`, none means also that nothing was there. What was `given` in this pass is passed over.
+        Without `wait`, an empty list may also mean that nothing was there. Names `given` in this pass are passed over.
         """
         self.check_open()
         answer: Result[list[CheckedOutEntry[Q, M, D]], Trouble] | None = None
         if not self.stopped:
             with anyio.CancelScope() as scope, self._under_way(scope):
                 answer = await self._take(given, wanted, wait=wait)
-        if answer is None:  # stopped before, or while it queued for a thread or waited
+        if answer is None:  # stopped before, or while it waited for a thread or a change
             self.check_open()
             await checkpoint()
             return Ok([])
@@ -173,7 +173,7 @@ class Dequeuer(Generic[Q, M, D]):
 
     @contextlib.contextmanager
     def _under_way(self, scope: anyio.CancelScope) -> Generator[None]:
-        """Let `wake` end a take; `close` waits for it."""
+        """Let `wake` end this take, and `close` wait for it."""
         self._takes.add(scope)
         try:
             yield
@@ -221,9 +221,9 @@ class Dequeuer(Generic[Q, M, D]):
                 question, seen = Question(), changes.seen(queue)
 
     async def _wait(self, seen: int, timeout: float, next_at: float | None) -> None:  # noqa: ASYNC109  # the wait itself
-        """Wait until the queue may have changed since `seen`, or an entry is due, or `timeout` seconds are over.
+        """Wait until the queue may have changed since `seen`, an entry is due, or `timeout` seconds have passed.
 
-        When an entry is due, the wall clock says, which may jump: it is asked again at least every poll interval.
+        The wall clock says when an entry is due, and it may jump: it is read again at least every poll interval.
         """
         changes, queue = self._session.changes, self.queue.value
         if next_at is None:
@@ -236,7 +236,7 @@ class Dequeuer(Generic[Q, M, D]):
                 return
 
     def in_hand(self, claimed: Claimed[M], began: float) -> CheckedOutEntry[Q, M, D]:
-        """Make a job of what was checked out; `began` is when that began, by the clock of the hooks."""
+        """Make a job of a checked-out entry; `began` is when its check-out began, by the clock of the hooks."""
         job = CheckedOutEntry(
             self._session,
             self.queue,
@@ -258,7 +258,7 @@ class Dequeuer(Generic[Q, M, D]):
         return 0.0 if hooks is None else hooks.now()
 
     def claim_listed(self, given: Given | None) -> Claimed[M] | None:
-        """Check out the next entry that has been listed already, if it is to be had; in a worker thread."""
+        """Check out the next entry of those listed already, if one can be had; in a worker thread."""
         return self._candidates.claim_listed(given, stopped=lambda: self.stopped)
 
     def take_back(self, claimed: Claimed[M], given: Given | None) -> None:
@@ -295,7 +295,7 @@ class Dequeuer(Generic[Q, M, D]):
 
     @property
     def recovery_is_due(self) -> bool:
-        """Whether the next look is to look for entries of dead owners too."""
+        """Whether the next look should also recover entries of dead owners."""
         return anyio.current_time() - self._recovered_at >= RECOVERY_INTERVAL
 
     def _is_time_to_recover(self) -> bool:
@@ -315,13 +315,13 @@ class Dequeuer(Generic[Q, M, D]):
     # Giving back
 
     async def give_back(self, jobs: Iterable[CheckedOutEntry[Q, M, D]]) -> None:
-        """Return what was not settled, all together, whatever is cancelled; what cannot be is told at the end."""
+        """Return unsettled jobs, all together, whatever is cancelled; `close` reports those that fail."""
         self._unreturned += await give_back(self._session, list(jobs))
 
     async def close(self, exception: BaseException | None) -> None:
         """End the reader's tasks, and return what it has in hand, while `exception` is leaving its block.
 
-        What could not be returned is raised, or told in a note on what is raised anyway.
+        Entries that could not be returned are raised as errors, or noted on the exception that is raised anyway.
         """
         self.closed = True
         self.stopped = True
@@ -343,7 +343,7 @@ class Dequeuer(Generic[Q, M, D]):
             del cancelled
 
     async def _end_takes(self) -> None:
-        """Wait for what other tasks are taking: what is in a thread when the block is left goes back before its end."""
+        """Wait for the takes of other tasks: an entry that a thread has by then goes back before the block ends."""
         if self._takes:
             self._idle = anyio.Event()
             await whatever_is_cancelled(self._idle.wait)

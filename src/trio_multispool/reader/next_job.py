@@ -1,15 +1,15 @@
-"""The next entry of an iteration, checked out in the very thread hop that settled the one before.
+"""Checks out the next entry of an iteration, in the thread hop that settles the one before.
 
 Theory. A handler's task waits for its settlement, and then would wait again for its next entry. Both are file-system
-calls, so the thread that has settled an entry checks out the next one before it returns: the task waits once, and the
-number of hops is halved. No more is in hand than before, because what is settled is in nobody's hand any more.
+calls, so the thread that settles an entry also checks out the next one before it returns. The task waits once, and the
+number of hops is halved. No more is in hand than before, because the settled entry is in nobody's hand any more.
 
-It takes what the reader's listing still has, and nothing else. To list the queue, to wait, to recover what dead owners
-held and to meet trouble is left to the ordinary check-out, which the task falls back on if it finds nothing here.
+This takes only what the reader's listing still has. The ordinary check-out lists the queue, waits, recovers what dead
+owners held, and reports trouble. The task falls back on it if it finds nothing here.
 
-What was checked out for a task that does not come for it (it is cancelled, or the iteration has ended) is returned at
-the end, like all that an iteration has in hand and has not begun. What was raised for such a task, the next look at the
-queue meets again: the entry is where it was.
+A task may not come for its entry: it is cancelled, or the iteration has ended. The entry is then returned at the end,
+like all that an iteration has in hand and has not begun. An early check-out that fails with a `SpoolError` is dropped:
+the entry is where it was, and the next ordinary check-out meets the same error.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 @final
 class NextJobs(Generic[Q, M, D]):
-    """What the settlements of one iteration have checked out, until its tasks come for it."""
+    """The entries that the settlements of one iteration have checked out, until its tasks take them."""
 
     def __init__(self, dequeuer: Dequeuer[Q, M, D], given: Given | None) -> None:
-        """Begin with nothing; what was `given` in this pass is passed over."""
+        """Begin with nothing; names `given` in this pass are passed over."""
         self._dequeuer = dequeuer
         self._given = given
         self._mutex = threading.Lock()
@@ -46,11 +46,11 @@ class NextJobs(Generic[Q, M, D]):
         dequeuer.close_at_the_end(self)
 
     def __bool__(self) -> bool:
-        """Tell whether there is anything to come for."""
+        """Tell whether there is anything to take."""
         return bool(self._claimed) or self._bug is not None
 
     def prepare(self) -> Callable[[], None] | None:
-        """Return what a settlement is to call when it is done, in its thread; nothing, if an ordinary look is due."""
+        """Return what a settlement calls in its thread at the end; `None` if all is over or an ordinary look is due."""
         return None if self._over or self._dequeuer.recovery_is_due else self._claim_next
 
     @property
@@ -64,7 +64,7 @@ class NextJobs(Generic[Q, M, D]):
         try:
             claimed = self._dequeuer.claim_listed(self._given)
         except SpoolError:
-            return  # whoever asks meets it again
+            return  # the next ordinary check-out meets it again
         except BaseException as error:  # noqa: BLE001  # raised in a task of the iteration: the settlement went well
             self._bug = error
             return
@@ -77,9 +77,10 @@ class NextJobs(Generic[Q, M, D]):
         self._dequeuer.take_back(claimed, self._given)
 
     def take(self) -> list[CheckedOutEntry[Q, M, D]]:
-        """Return what was checked out since; raises what a codec raised that is no answer. In the event loop.
+        """Return what was checked out since the last call; in the event loop.
 
-        Raises `anyio.ClosedResourceError` if the spool was closed meanwhile; what was checked out is let go at the end.
+        Raises an exception of the thread that is no `SpoolError`, such as a codec's bug. Raises
+        `anyio.ClosedResourceError` if the spool was closed meanwhile; what was checked out is let go at the end.
         """
         self._dequeuer.check_spool_open()
         if self._bug is not None:
@@ -102,6 +103,6 @@ class NextJobs(Generic[Q, M, D]):
             self._ended = True
 
     async def close(self) -> None:
-        """Check out no more, and return what nobody came for, whatever is cancelled. Idempotent."""
+        """Check out no more, and return what no task has taken, whatever is cancelled. Idempotent."""
         self.end()
         await self._dequeuer.give_back(self._jobs())

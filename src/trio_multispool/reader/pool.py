@@ -1,4 +1,4 @@
-"""Going over a queue: one job after the other, or a pool of handlers that work several at a time."""
+"""Works through a queue: one job after the other, or several at a time in a pool of handlers."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 
 @final
 class Jobs(Generic[Q, M, D]):
-    """The jobs of a reader, one after the other: what `async for` goes over.
+    """The jobs of a reader, one after the other, for `async for`.
 
-    A class and not an async generator: leaving the loop early leaves nothing behind that must be closed. Several
-    tasks may draw from one.
+    It is a class and not an async generator: a loop that is left early leaves nothing behind to be closed. Several
+    tasks may share it.
     """
 
     def __init__(self, dequeuer: Dequeuer[Q, M, D], *, wait: bool) -> None:
-        """Begin an iteration; one that does not wait gives no entry twice."""
+        """Begin an iteration. One that does not wait gives no entry twice."""
         self._dequeuer = dequeuer
         self._wait = wait
         self._ended = False
         self._given = None if wait else Given()
         self.next_jobs: NextJobs[Q, M, D] | None = None
-        """What the settlements of this iteration check out, if they do."""
+        """What the settlements of this iteration check out; `None` if they check out nothing."""
         if self._given is not None:
             dequeuer.begin_pass(self._given)
 
@@ -50,14 +50,14 @@ class Jobs(Generic[Q, M, D]):
         return self
 
     async def __anext__(self) -> CheckedOutEntry[Q, M, D]:
-        """Return the next job, or raise the `SpoolError` that `next` answers."""
+        """Return the next job, or raise the `SpoolError` that `next` would return."""
         job = (await self.next()).unwrap()
         if job is None:
             raise StopAsyncIteration
         return job
 
     async def next(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
-        """Return the next job, `Ok(None)` at the end, as `dequeue` and `dequeue_available` do.
+        """Return the next job, or `Ok(None)` at the end, as `dequeue` and `dequeue_available` do.
 
         **Cancellation**: cancelled means that nothing is checked out.
         """
@@ -75,14 +75,14 @@ class Jobs(Generic[Q, M, D]):
         return answer
 
     def end(self) -> None:
-        """Give no more jobs: one of those that were given has failed, and must not come round at once."""
+        """Give no more jobs: one has failed, and must not come round at once."""
         self._ended = True
         if self.next_jobs is not None:
             self.next_jobs.end()
 
     @contextlib.asynccontextmanager
-    async def succeeding(self) -> AsyncGenerator[Jobs[Q, M, D]]:
-        """Have each job's settlement check out the next one, within a block that has one task draw the jobs."""
+    async def with_next_jobs(self) -> AsyncGenerator[Jobs[Q, M, D]]:
+        """Let each job's settlement check out the next one, in a block in which one task takes the jobs."""
         self.next_jobs = NextJobs(self._dequeuer, self._given)
         try:
             yield self
@@ -91,7 +91,7 @@ class Jobs(Generic[Q, M, D]):
 
 
 class _Source(Protocol[Q, M, D]):
-    """Where the tasks of an iteration draw their jobs from: `Jobs` or a `Prefetcher`."""
+    """Where the tasks of an iteration get their jobs: `Jobs` or a `Prefetcher`."""
 
     next_jobs: NextJobs[Q, M, D] | None
 
@@ -103,9 +103,9 @@ class _Source(Protocol[Q, M, D]):
 async def work_off(
     dequeuer: Dequeuer[Q, M, D], work: Work[Q, M, D], *, concurrency: int, prefetch: int, wait: bool
 ) -> Result[None, Any]:
-    """Do the work on one entry after the other, in so many tasks; see `QueueReader.iter`."""
+    """Do the work on one entry after the other, in `concurrency` tasks; see `QueueReader.iter`."""
     if concurrency == 1 and not prefetch:  # nobody to share a hop with
-        async with Jobs(dequeuer, wait=wait).succeeding() as jobs:
+        async with Jobs(dequeuer, wait=wait).with_next_jobs() as jobs:
             return await _work_off(jobs, work)
     async with Prefetcher(dequeuer, prefetch, wait=wait) as prefetcher:
         if concurrency == 1:
@@ -123,7 +123,7 @@ async def work_off(
                 _ = workers.start_soon(work_off_some)
         if failures:
             return failures[0]
-        if prefetcher.failed:  # on asyncio, a child that cancels itself leaves its group without a word
+        if prefetcher.failed:  # on asyncio, a child that cancels itself leaves its group silently
             message = "a handler ended with a cancellation of its own: it awaited something that somebody cancelled"
             raise ExceptionGroup("unhandled errors in a pool", [RuntimeError(message)])
         return Ok(None)

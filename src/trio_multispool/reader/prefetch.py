@@ -1,12 +1,12 @@
-"""Check-outs for the tasks of one pool, several in one thread hop, and ahead of their need if asked.
+"""Checks out entries for the tasks of one pool: several in one thread hop, and ahead of need with `prefetch`.
 
-Theory. A task of the reader's nursery checks entries out; the pool's tasks ask it. Those who ask while it is in a hop
-are answered together from the next one, which takes as many entries as are asked for: so the number of hops does not
-grow with the number of tasks, and no more is in hand than can be worked. With `prefetch`, so many more are kept ready;
-they are fetched while handlers are at work, when half of them are gone.
+Theory. One task, in the reader's nursery, checks entries out; the pool's tasks ask it for them. Tasks that ask during a
+hop are answered together from the next hop, which takes as many entries as are asked for. So the number of hops does
+not grow with the number of tasks, and no more is in hand than the tasks can work on. With `prefetch`, that many more
+entries are kept ready. They are fetched while handlers are at work, once half of them are gone.
 
-Whatever is ready and not begun goes back as soon as the reader is stopped, and at the end of the iteration. Nobody has
-to be told that a task which asked is cancelled: what was fetched for it is ready for others, until the end.
+Entries that are ready and not begun go back as soon as the reader is stopped, and at the end of the iteration. If a
+task that asked is cancelled, nobody has to be told: its entry is ready for other tasks, until the end.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ class _Request(Generic[Q, M, D]):
 
 @final
 class Prefetcher(Generic[Q, M, D]):
-    """The jobs of one iteration of a reader, drawn by several tasks; an async context manager around them."""
+    """The jobs of one iteration of a reader, shared by several tasks; an async context manager around them."""
 
     def __init__(self, dequeuer: Dequeuer[Q, M, D], prefetch: int, *, wait: bool) -> None:
-        """Begin an iteration; one that does not wait gives no entry twice."""
+        """Begin an iteration. One that does not wait gives no entry twice."""
         self._dequeuer = dequeuer
         self._prefetch = prefetch
         self._wait = wait
         self._given = None if wait else Given()
         self.next_jobs: NextJobs[Q, M, D] | None = None if prefetch else NextJobs(dequeuer, self._given)
-        """What the settlements of this iteration check out, if nothing is kept ready."""
+        """What the settlements of this iteration check out; `None` if entries are kept ready instead."""
         self._asking: collections.deque[_Request[Q, M, D]] = collections.deque()
         self._ready: collections.deque[CheckedOutEntry[Q, M, D]] = collections.deque()
         self._dry = False
@@ -85,7 +85,7 @@ class Prefetcher(Generic[Q, M, D]):
         """Return what was fetched and not begun."""
         await self.close()
         bug, self._bug = self._bug, None
-        if bug is not None:  # nobody asked since
+        if bug is not None:  # no task has asked since and raised it
             if exception is None:
                 raise bug
             exception.add_note(f"while fetching: {bug!r}")
@@ -96,17 +96,17 @@ class Prefetcher(Generic[Q, M, D]):
         try:
             if self._begun:  # asyncio may have cancelled the task before its first step; if not, it ends at once
                 await whatever_is_cancelled(self._finished.wait)
-        finally:  # what a task was given that was cancelled before it had it came back after the last look
+        finally:  # a cancelled task puts its answer back, maybe after fetching has ended
             try:
                 await self._dequeuer.give_back(self._ready)
             finally:
                 if self.next_jobs is not None:
                     await self.next_jobs.close()
 
-    # For those who ask
+    # For the tasks that ask
 
     async def next(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
-        """Return the next job; `Ok(None)`: the reader was stopped, or, without waiting, nothing is there.
+        """Return the next job. `Ok(None)`: the reader was stopped or, without waiting, nothing is there.
 
         **Cancellation**: cancelled means that nothing was taken.
         """
@@ -138,7 +138,7 @@ class Prefetcher(Generic[Q, M, D]):
         self.poke()
         try:
             await request.answered.wait()
-        except BaseException:  # passed on: whatever it was, what was answered is for others
+        except BaseException:  # passed on, of any kind: an answer that has come is for others
             if isinstance(request.answer, Ok) and request.answer.value is not None:
                 self._ready.appendleft(request.answer.value)
             with contextlib.suppress(ValueError):
@@ -147,7 +147,7 @@ class Prefetcher(Generic[Q, M, D]):
         return request.answer
 
     def end(self) -> None:
-        """Give no more jobs: one of those that were given has failed, and must not come round at once."""
+        """Give no more jobs: one has failed, and must not come round at once."""
         self.failed = True
         self._end()
 
@@ -158,7 +158,7 @@ class Prefetcher(Generic[Q, M, D]):
         self._scope.cancel()
 
     def poke(self) -> None:
-        """Have the fetching task look again whether there is anything to do."""
+        """Make the fetching task look again for something to do."""
         self._demand.set()
 
     @property
@@ -205,7 +205,7 @@ class Prefetcher(Generic[Q, M, D]):
             while self._asking and self._ready and not self._over:  # else one that has just failed comes round at once
                 self._asking.popleft().reply(Ok(self._ready.popleft()))
             return
-        self._dry = True  # until somebody asks: trouble that lasts is met again then
+        self._dry = True  # until a task asks: trouble that lasts is met again then
         self._reply_to_all(answer if isinstance(answer, Err) else Ok(None))
 
     def _reply_to_all(self, answer: Result[None, Trouble]) -> None:

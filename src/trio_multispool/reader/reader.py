@@ -88,7 +88,7 @@ class QueueReader(Generic[Q, M, D]):
         return self._dequeuer.queue
 
     async def __aenter__(self) -> QueueReader[Q, M, D]:
-        """Begin to read. No checkpoint. Raises `RuntimeError` if it was entered before."""
+        """Begin to read. No checkpoint. Raises `RuntimeError` if the reader was entered before."""
         if self._entered:
             message = "a reader can be entered once; make another with spool.reader(queue)"
             raise RuntimeError(message)
@@ -108,7 +108,7 @@ class QueueReader(Generic[Q, M, D]):
         exception: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        """Return what was not settled; what `drain` cancelled ends here."""
+        """Return unsettled entries; a cancellation by `drain` ends here."""
         return bool(await self._block.__aexit__(exception_type, exception, traceback))
 
     async def _close(
@@ -131,13 +131,14 @@ class QueueReader(Generic[Q, M, D]):
     def drain(self, timeout: float | datetime.timedelta) -> None:
         """Like `stop`, and after `timeout` (seconds, or a `timedelta`) cancel what is still at work.
 
-        What is cancelled is the reader's block, with all that runs in it; the program goes on behind the block, as if
-        it had come to its end, though what stands between an `iter` that was cancelled and the block's end does not
-        run. An `iter` in a task from outside the block is cancelled too, and returns `Ok(None)`. Every entry in hand
-        goes back to the queue, unchanged. A block that is left in time is not cancelled.
+        This cancels the reader's block, with all that runs in it. The program goes on after the block, as if the block
+        had come to its end; code between a cancelled `iter` and the end of the block does not run. An `iter` in a task
+        from outside the block is cancelled too, and returns `Ok(None)`. Every entry in hand goes back to the queue,
+        unchanged. A block that is left in time is not cancelled.
 
-        The shortest of several calls counts. May be called from any task, thread or signal handler, while the reader's
-        block is open; before that it is like `stop`. Raises `TypeError` or `ValueError` if `timeout` is no duration.
+        Of several calls, the earliest deadline counts. May be called from any task, thread or signal handler while the
+        reader's block is open; before that it is like `stop`. Raises `TypeError` or `ValueError` if `timeout` is not a
+        duration.
 
         ```python
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
@@ -146,7 +147,7 @@ class QueueReader(Generic[Q, M, D]):
         ```
         """
         limit = seconds(timeout)
-        if limit is None:  # what a type checker refuses, and a configuration that was not filled in brings
+        if limit is None:  # type checkers refuse it, but an empty configuration brings it
             message = "drain needs a timeout, in seconds or as a timedelta; to wait for ever, use stop()"
             raise TypeError(message)
         self.stop()
@@ -160,7 +161,7 @@ class QueueReader(Generic[Q, M, D]):
 
     @contextlib.contextmanager
     def _drained(self, scope: anyio.CancelScope) -> Generator[None]:
-        """Cancel the block when the time that `drain` gave is over."""
+        """Cancel the block when the time set by `drain` is over."""
         scope.deadline = self._deadline
         self._scopes.add(scope)
         try:
@@ -179,8 +180,8 @@ class QueueReader(Generic[Q, M, D]):
     async def dequeue(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
         """Wait for an entry and check it out; put `async with` around the job. `Ok(None)`: the reader was stopped.
 
-        `Err` holds a trouble of the operating system, such as `TooManyOpenFiles`. Raises `anyio.ClosedResourceError`
-        if the reader's block has been left, `RuntimeError` if it was not entered.
+        `Err`: trouble of the operating system, such as `TooManyOpenFiles`. Raises `anyio.ClosedResourceError` if the
+        reader's block has been left, and `RuntimeError` if it was not entered.
 
         **Cancellation**: cancelled means that nothing is checked out.
         **Durability**: a check-out is not synced: if power loss undoes it, the entry is in its queue.
@@ -212,8 +213,8 @@ class QueueReader(Generic[Q, M, D]):
     def __aiter__(self) -> Jobs[Q, M, D]:
         """Iterate over jobs, waiting for more, until the reader is stopped.
 
-        Each job is a `CheckedOutEntry`: put `async with` around it. There is no place for an `Err` here, so the
-        iteration raises the `SpoolError`.
+        Each job is a `CheckedOutEntry`: put `async with` around it. An iteration cannot return an `Err`, so it raises
+        the `SpoolError`.
         """
         return Jobs(self._dequeuer, wait=True)
 
@@ -242,37 +243,40 @@ class QueueReader(Generic[Q, M, D]):
     ) -> Result[None, SaveError | ReleaseError]:
         """Give each entry to `handler` and do what its verdict says, waiting for more, until the reader is stopped.
 
-        - `handler(metadata, data)` returns `Save(queue, metadata)`, `Remove()` or `Release()`. What it releases, or
-          saves to this queue, is given out again when its turn comes: at once, in a hot loop, if nothing else is there.
-        - `concurrency`: so many handlers run at a time, in tasks of this call; no more entries are checked out. Those
-          who wait for an entry at the same time have theirs checked out together.
-        - `time_limit`: how long a handler may take for one entry, in seconds or as a `timedelta`; one that takes longer
-          is cancelled, and counts as raising `TimeoutError`.
+        - `handler(metadata, data)` returns `Save(queue, metadata)`, `Remove()` or `Release()`. An entry that it
+          releases, or saves to this queue, is given out again in its turn. If nothing else is there, that is at once,
+          in a hot loop.
+        - `concurrency`: how many handlers run at a time, in tasks of this call; no more entries are checked out. Tasks
+          that wait for an entry at the same time have theirs checked out together.
+        - `time_limit`: how long a handler may take for one entry, in seconds or as a `timedelta`. A handler that takes
+          longer is cancelled, and counts as raising `TimeoutError`.
         - `on_error(metadata, exception)`: returns the verdict for an entry whose handler raised, instead of ending the
           iteration; for an `Exception` only, never for a cancellation. What it raises ends the iteration.
-        - `prefetch`: so many more entries are checked out ahead, while handlers are at work, and begun at once when one
-          is done. Nobody else can have them meanwhile: for short handlers and few readers. What was not begun goes back
-          as soon as the reader is stopped, and at the end.
-        - `retry`: what fails is tried again, after a while and so many times, and then put into a dead-letter queue;
-          see `Retry`. The handler may then answer `RetryLater(delay)` and `GiveUp(reason)` too. It excludes `on_error`.
-          An attempt is written down before the handler is called, so that an entry which kills its worker each time is
-          given up too. What goes back because the reader is stopped, drained or cancelled, costs no attempt.
+        - `prefetch`: how many more entries are checked out ahead, while handlers are at work, to be begun at once when
+          one is done. Nobody else can have them meanwhile: use it for short handlers and few readers. Entries not begun
+          go back as soon as the reader is stopped, and at the end.
+        - `retry`: tries failed entries again after a delay, and puts them into a dead-letter queue when their attempts
+          are used up; see `Retry`. The handler may then also answer `RetryLater(delay)` and `GiveUp(reason)`. It
+          excludes `on_error`. An attempt is written down before the handler is called, so an entry that kills its
+          worker each time is given up too. An entry that goes back because the reader is stopped, drained or cancelled
+          uses up no attempt.
 
-        `Err`: a verdict that could not be stored (its entry is back in the queue), or a trouble of the operating
-        system; handlers that were running are cancelled, and their entries returned. `Err(NotAdopted)`: `retry`, in a
-        spool whose other programs need not know of entries that wait.
+        `Err`: a verdict could not be stored (its entry is back in the queue), or trouble of the operating system;
+        handlers that were running are cancelled, and their entries returned. `Err(NotAdopted)`: `retry` was given, in a
+        spool that is not adopted: its other programs need not know of entries that wait.
 
         A handler that raises ends the iteration; its entry, and those of the others, go back to the queue. With
         `concurrency=1` the handler is called in the caller's task, and what it raises passes through as the same
-        object; with more, it is always in an `ExceptionGroup`. A note on it names the entry. A handler that returns no
-        verdict counts as raising `TypeError`. (With `retry`, neither ends the iteration: the entry is tried again.)
-        Raises `ValueError` if `concurrency` is not positive, or `prefetch` negative, and `TypeError` if they are no
-        whole numbers; `TypeError` for `retry` with `on_error`, or if its dead-letter queue is none of the spool's, and
-        `ValueError` if that is the queue which is read.
+        object; with more, it is always in an `ExceptionGroup`. A note on it names the entry. A handler that does not
+        return a verdict counts as raising `TypeError`. (With `retry`, neither ends the iteration: the entry is tried
+        again.)
+        Raises `ValueError` if `concurrency` is not positive or `prefetch` is negative, and `TypeError` if one of them
+        is not a whole number. Raises `TypeError` for `retry` with `on_error`, or if the spool does not have its
+        dead-letter queue, and `ValueError` if that is the queue being read.
 
         **Cancellation**: every entry in hand goes back to the queue, unchanged.
-        **Durability**: as `job.save` and `job.remove` say. A failure is synced with the entry's move; the record that
-        an attempt was begun is not, so that power loss gives that attempt back.
+        **Durability**: as `job.save` and `job.remove` say. A failure is synced with the entry's move. The record
+        that an attempt was begun is not, so power loss gives that attempt back.
 
         ```python
         (await reader.iter(deliver, concurrency=8, retry=Retry(attempts=5, dead_letter=Mail.FAILED))).unwrap()

@@ -1,13 +1,13 @@
-"""Attempts: a handler is called with a job, and what fails is written down and tried again, or given up.
+"""Attempts: call a handler with a job, write down a failure, and try the entry again or give it up.
 
-The order is what counts. The attempt is written down before the handler is called, and not synced: it must outlive the
-worker, which the handler may kill, and not the machine. A failure is written down and synced with the save that puts
-the entry where it waits, or among the dead letters. Whatever returns the entry unsettled (a cancellation, a reader that
-is stopped or drained, a handler's `Release`) strikes the attempt out again, with the return.
+The order counts. An attempt is written down before the handler is called, and not synced: it must outlive the worker,
+which the handler may kill, but not the machine. A failure is written down and synced with the save that moves the entry
+to where it waits, or to the dead letters. If the entry is returned unsettled (by a cancellation, a reader that is
+stopped or drained, a handler's `Release`), the return strikes the attempt out again.
 
-An entry that is killed between its last failure's record and its move to the dead letters is found in its queue, given
-up: it is tried afresh. That is the price of the rule that whoever puts a dead letter back, by whatever means, need not
-know of its history.
+If the process is killed after the last failure is recorded and before the entry moves to the dead letters, the entry is
+found in its queue as one that was given up. It is tried afresh. This is the price of another rule: a dead letter may be
+put back by any means, and nobody need know of its history to do so.
 """
 
 from __future__ import annotations
@@ -59,10 +59,11 @@ _LATEST: Final = LATEST - 1.0
 async def attempt(
     job: CheckedOutEntry[Q, M, D], work: Work[Q, M, D], retry: Retry[Q], *, on_failure: Callable[[], None]
 ) -> Result[None, Any]:
-    """Give the job to a handler once, and settle it by its verdict, or by what `retry` says of its failure.
+    """Give the job to a handler once, and settle it by its verdict, or as `retry` says for its failure.
 
-    `Err`, and what is raised: the iteration is over, and the entry back; `on_failure` is called before, as by `handle`.
-    A handler that raises does not end it, nor does one that answers no verdict, or one that cannot be stored as it is.
+    On an `Err` or an exception the iteration is over and the entry is back; `on_failure` is called before, as by
+    `handle`. A handler does not end the iteration if it raises, answers no verdict, or answers one that cannot be
+    stored.
     """
     async with job:
         try:
@@ -96,7 +97,7 @@ class _Trial(Generic[Q, M, D]):
             return await self._give_up_what_kills_workers()
         try:
             verdict = _checked(await called(self._job, work.handler, work.time_limit))
-        except Exception as error:  # noqa: BLE001  # whatever user code raises; a cancellation is none
+        except Exception as error:  # noqa: BLE001  # user code may raise anything; a cancellation is no Exception
             return await self._failed(error)
         match verdict:
             case RetryLater(delay, reason, counts):
@@ -109,14 +110,14 @@ class _Trial(Generic[Q, M, D]):
     async def _settle(self, verdict: Verdict[Q, M]) -> Result[None, Any]:
         try:
             answer = await apply(self._job, verdict)
-        except (TypeError, ValueError) as error:  # of what is in the verdict: no queue, or no time
+        except (TypeError, ValueError) as error:  # the verdict holds something that is no queue, or no time
             return await self._failed(error)
         if isinstance(answer, Err) and isinstance(answer.error, EncodingFailed):
             return await self._failed(answer.error)
         return answer
 
     async def _begin(self) -> Result[bool, Any]:
-        """Write the attempt down; `False`: there is none left."""
+        """Write the attempt down; `False`: no attempt is left."""
         job, session = self._job, self._session
         host, pid = this_process()
         at = session.now()
@@ -171,9 +172,9 @@ class _Trial(Generic[Q, M, D]):
     async def _move_on(
         self, history: History, failure: Failure, delay: float | None, due_at: float | None, error: Exception | None
     ) -> Result[None, Any]:
-        """Store what has become of the attempt, and the entry where it belongs now."""
+        """Store the outcome of the attempt, and move the entry where it belongs now."""
         job, notes = self._job, {ATTEMPTS: encode_history(history)}
-        job._notes_when_returned = notes  # noqa: SLF001  # it has failed, whatever else happens
+        job._notes_when_returned = notes  # noqa: SLF001  # the attempt has failed, even if the move fails too
         target = self._session.check_queue(self._retry.dead_letter) if due_at is None else self._queue
         answer = await job._save_as_it_was(target, due_at, notes)  # noqa: SLF001
         if job.settled:

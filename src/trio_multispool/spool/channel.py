@@ -1,7 +1,7 @@
 """A durable channel: AnyIO's object streams over a queue on disk.
 
-What is sent is an entry, and what is received is a job: nothing is kept in memory but which ends are open, what each
-has in hand, and how many sends are under way.
+Sending makes an entry, and receiving gives a job. Memory holds only which ends are open, what each has in hand, and how
+many sends are under way.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 @final
 class SendChannel(ObjectSendStream[tuple[M, D]], Generic[M, D]):
-    """The end of a durable channel that is sent to. Not made by users: `spool.channel(queue)` gives it.
+    """The send end of a durable channel. Not made by users: `spool.channel(queue)` gives it.
 
-    An `anyio.abc.ObjectSendStream` of pairs, `(metadata, data)`. Whether anybody receives does not matter to it: what
-    was sent waits on disk.
+    An `anyio.abc.ObjectSendStream` of pairs, `(metadata, data)`. It works whether or not anybody receives: entries wait
+    on disk.
     """
 
     def __init__(self, shared: Shared[M, D]) -> None:
@@ -53,16 +53,16 @@ class SendChannel(ObjectSendStream[tuple[M, D]], Generic[M, D]):
     async def send(self, item: tuple[M, D]) -> None:
         """Put a pair, `(metadata, data)`, into the queue, as a new entry: all of it or, if this fails, nothing.
 
-        If the channel has `max_entries`, it waits while so many entries or more are available in the queue, by
-        whomever they were put there. It looks again ten times a second, and whenever this channel receives. That is
-        approximate: one channel alone never exceeds it, but what several send at the same moment, each having seen
-        the last room, is all sent.
+        If the channel has `max_entries`, it waits while that many entries or more are available in the queue, no matter
+        who put them there. It looks again ten times a second, and whenever this channel receives. The limit is
+        approximate: one channel alone never exceeds it, but if several see the last room at the same moment, all of
+        them send.
 
-        The entry's name is what the spool's name generator makes of `Reserve(None)`.
+        The spool's name generator makes the entry's name from `Reserve(None)`.
 
-        Returns nothing. Raises `TypeError` for what is no pair; the `SpoolError` that `spool.enqueue` would answer, and
-        of a listing with `max_entries`; `anyio.ClosedResourceError` if this end is closed, be it while `send` waits;
-        `anyio.BrokenResourceError` if the spool was closed under it. That nobody receives is no error.
+        Returns nothing. Raises `TypeError` if `item` is not a pair; the `SpoolError` that `spool.enqueue` would return,
+        or with `max_entries` that of a listing; `anyio.ClosedResourceError` if this end is closed, also while `send`
+        waits; `anyio.BrokenResourceError` if the spool was closed under it. It is no error if nobody receives.
 
         **Cancellation**: cancelled means that nothing was sent. (asyncio's own cancellation may come after the commit:
         then the `CancelledError` has a note that says so.)
@@ -83,7 +83,7 @@ class SendChannel(ObjectSendStream[tuple[M, D]], Generic[M, D]):
                 _ = (await shared.enqueue(metadata, data)).unwrap()
 
     def clone(self) -> SendChannel[M, D]:
-        """Return another send end of the same channel, which is closed for itself.
+        """Return another send end of the same channel, which is closed separately.
 
         Raises `anyio.ClosedResourceError` if this end is closed.
         """
@@ -97,11 +97,11 @@ class SendChannel(ObjectSendStream[tuple[M, D]], Generic[M, D]):
     async def aclose(self) -> None:
         """Close this end. Idempotent.
 
-        Tasks that wait in its `send` get `anyio.ClosedResourceError`. Receivers, here and elsewhere, notice nothing:
-        other processes may send for as long as the spool exists.
+        Tasks that wait in its `send` get `anyio.ClosedResourceError`. Receivers, here and in other processes, notice
+        nothing: other processes may send for as long as the spool exists.
 
         **Cancellation**: closed, whatever is cancelled.
-        **Durability**: what was sent stays sent.
+        **Durability**: entries that were sent stay sent.
 
         ```python
         await send.aclose()
@@ -113,7 +113,7 @@ class SendChannel(ObjectSendStream[tuple[M, D]], Generic[M, D]):
 
 @final
 class ReceiveChannel(ObjectReceiveStream[Received[M, D]], Generic[M, D]):
-    """The end of a durable channel that is received from. Not made by users: `spool.channel(queue)` gives it.
+    """The receive end of a durable channel. Not made by users: `spool.channel(queue)` gives it.
 
     An `anyio.abc.ObjectReceiveStream` of `Received`, and an iterator:
 
@@ -123,7 +123,7 @@ class ReceiveChannel(ObjectReceiveStream[Received[M, D]], Generic[M, D]):
             await deliver(received.metadata, received.data)
     ```
 
-    The iteration has no end of its own, since somebody may always send. Cancel it, or close the channel.
+    The iteration does not end by itself, since somebody may always send. Cancel it, or close the channel.
     """
 
     def __init__(self, shared: Shared[M, D]) -> None:
@@ -141,17 +141,17 @@ class ReceiveChannel(ObjectReceiveStream[Received[M, D]], Generic[M, D]):
         return self._shared.attributes()
 
     async def receive(self) -> Received[M, D]:
-        """Wait for an entry and check it out; nothing is acknowledged by that.
+        """Wait for an entry and check it out, without acknowledging it.
 
-        Put `async with` around what is received: its normal end acknowledges. Entries come in the order of their
-        names, by whomever they were put into the queue. One whose metadata cannot be decoded is set aside in
+        Put `async with` around what it returns: the block's normal end acknowledges. Entries come in the order of their
+        names, no matter who put them into the queue. An entry whose metadata cannot be decoded is set aside in
         quarantine, with a line in the log.
 
-        Returns the `Received`, which nobody else gets for as long as it is neither acknowledged nor returned.
+        Returns a `Received`, which nobody else gets until it is acknowledged or returned.
 
-        Raises a `SpoolError` for a trouble of the operating system, such as `TooManyOpenFiles`;
-        `anyio.ClosedResourceError` if this end is closed, be it while `receive` waits; `anyio.BrokenResourceError` if
-        the spool was closed under it. `anyio.EndOfStream` is never raised: closing senders does not end a channel.
+        Raises a `SpoolError` for trouble of the operating system, such as `TooManyOpenFiles`;
+        `anyio.ClosedResourceError` if this end is closed, also while `receive` waits; `anyio.BrokenResourceError` if
+        the spool was closed under it. It never raises `anyio.EndOfStream`: closing senders does not end a channel.
 
         **Cancellation**: cancelled means that nothing was taken.
         **Durability**: a check-out is not synced: if power loss undoes it, the entry is in its queue.
@@ -175,7 +175,7 @@ class ReceiveChannel(ObjectReceiveStream[Received[M, D]], Generic[M, D]):
         return received
 
     def clone(self) -> ReceiveChannel[M, D]:
-        """Return another receive end of the same channel, which is closed for itself. Each entry goes to one of them.
+        """Return another receive end of the same channel, closed separately. Each entry goes to one of the ends.
 
         Raises `anyio.ClosedResourceError` if this end is closed.
         """
@@ -187,10 +187,10 @@ class ReceiveChannel(ObjectReceiveStream[Received[M, D]], Generic[M, D]):
         return self._shared.statistics()
 
     async def aclose(self) -> None:
-        """Close this end, and return to the queue what it received and nobody acknowledged. Idempotent.
+        """Close this end, and return to the queue the entries it received and nobody acknowledged. Idempotent.
 
-        Tasks that wait in its `receive` get `anyio.ClosedResourceError`. So does, at its end, a block that is at work
-        on something that this end received: it has been returned. Senders and other receivers notice nothing.
+        Tasks that wait in its `receive` get `anyio.ClosedResourceError`. A block that is at work on an entry of this
+        end gets it too, at its end, because the entry has been returned. Senders and other receivers notice nothing.
 
         Raises the `SpoolError` of an entry that could not be returned; recovery returns it later.
 
@@ -214,7 +214,7 @@ def open_channel(
     enqueue: Callable[[M, D], Awaitable[Result[object, SpoolError]]],
     max_entries: int | None,
 ) -> AbstractAsyncContextManager[tuple[SendChannel[M, D], ReceiveChannel[M, D]]]:
-    """Make a channel over a queue, which is open for the length of a block."""
+    """Make a channel over a queue; it is open for the length of a block."""
     most = None if max_entries is None else whole(max_entries, "max_entries", least=1)
     return _open(Shared(session, queue, reader, enqueue, most), reader)
 

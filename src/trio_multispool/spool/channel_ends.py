@@ -1,4 +1,4 @@
-"""What the two ends of a channel have in common: which are open, what each has in hand, and the room in the queue."""
+"""What the ends of a channel share: which of them are open, what each has in hand, and the room in the queue."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 ROOM_INTERVAL: Final = 0.1
-"""How long a sender that found the queue full waits before it looks again, in seconds."""
+"""How long a sender waits before it looks again at a full queue, in seconds."""
 
 
 @final
@@ -41,7 +41,7 @@ class ChannelAttribute(TypedAttributeSet):
 
 @final
 class ChannelStatistics(msgspec.Struct, frozen=True):
-    """How a channel stands in this process. How many entries wait on disk, `spool.entries` tells."""
+    """How a channel stands in this process. `spool.entries` tells how many entries wait on disk."""
 
     open_send_streams: int
     """Clones of the send end that have not been closed."""
@@ -52,7 +52,7 @@ class ChannelStatistics(msgspec.Struct, frozen=True):
     tasks_waiting_receive: int
     """Tasks that are in `receive`."""
     unacknowledged: int
-    """What was received, and neither acknowledged nor returned."""
+    """Entries that were received, and neither acknowledged nor returned."""
 
 
 class Shared(Generic[M, D]):
@@ -79,7 +79,7 @@ class Shared(Generic[M, D]):
         self.taken: anyio.Event = anyio.Event()
 
     def close(self) -> None:
-        """Close all ends; what they have in hand, the reader returns."""
+        """Close all ends; the reader returns what they have in hand."""
         for end in [*self.senders, *self.receivers]:
             _ = end.close()
 
@@ -88,7 +88,7 @@ class Shared(Generic[M, D]):
         return {ChannelAttribute.path: lambda: self.path, ChannelAttribute.queue: lambda: self.queue}
 
     def statistics(self) -> ChannelStatistics:
-        """Count."""
+        """Count the open ends, the waiting tasks and the entries in hand."""
         return ChannelStatistics(
             open_send_streams=len(self.senders),
             open_receive_streams=len(self.receivers),
@@ -99,10 +99,10 @@ class Shared(Generic[M, D]):
 
     @contextlib.asynccontextmanager
     async def room(self) -> AsyncGenerator[None]:
-        """Wait until the queue has room for one more, and count that one for as long as the block takes.
+        """Wait until the queue has room for one more entry, and count that entry for as long as the block takes.
 
-        One task looks at a time, and waits: the others are served in the order in which they came. What is under way
-        is read *before* the queue is listed, so whatever this channel sends is counted at least once.
+        One task at a time looks and waits; the others are served in the order in which they came. The number of sends
+        under way is read *before* the queue is listed, so every send of this channel is counted at least once.
         """
         if self.max_entries is None:
             yield
@@ -125,7 +125,7 @@ class Shared(Generic[M, D]):
         return self._session.storage.names(self.queue.value)
 
     def took_one(self) -> None:
-        """Tell who waits for room in this process; others find it when they look again."""
+        """Tell the tasks of this process that wait for room; other processes find it when they look again."""
         self.taken.set()
         self.taken = anyio.Event()
 
@@ -150,7 +150,7 @@ class End:
         return len(self._scopes)
 
     def close(self) -> list[CheckedOutEntry[Any, Any, Any]]:
-        """Cancel who is using it; return the jobs of what was in hand, which from now on cannot be acknowledged."""
+        """Cancel the tasks using it; return the jobs that were in hand, which can no longer be acknowledged."""
         self.closed = True
         _ = self._siblings.pop(self, None)
         for scope in self._scopes:
@@ -160,17 +160,17 @@ class End:
         return jobs
 
     def closed_error(self) -> anyio.ClosedResourceError:
-        """Make the error of who uses an end that has been closed."""
+        """Make the error for using an end that has been closed."""
         return anyio.ClosedResourceError(f"this {self._told} has been closed")
 
     def check_open(self) -> None:
-        """Raise it if this end has been closed."""
+        """Raise that error if this end has been closed."""
         if self.closed:
             raise self.closed_error()
 
     @contextlib.contextmanager
     def in_use(self) -> Generator[None]:
-        """Run a block that closing this end cancels; then, and if it is closed already, raise as streams do."""
+        """Run a block that closing this end cancels; raise as streams do then, or if it is closed already."""
         self.check_open()
         with anyio.CancelScope() as scope:
             self._scopes.add(scope)

@@ -1,12 +1,12 @@
 """`every`: entries on an interval, from exactly one of many processes.
 
-Theory. A tick is a point in time, and its entry is named after it, so that it can be made once: the name is refused
-while the entry is there, and remembered when it is gone. So who makes it need not be agreed upon for it to be right; it
-is, because then `make` is called once. The name of the schedule is reserved by whoever makes its entries, for as long
-as they do, and the kernel lets go of it with their process: the others look every now and then whether they can have
-it. Whoever gets it looks which was the last tick that there was, from now backwards, and goes on from there. Of a new
-schedule there was none: then the last one before now is remembered as if it had been, so that the first that comes is
-not missed, whoever is killed before it. There is no other state to be lost, or to contradict this.
+Theory. A tick is a point in time. Its entry is named after it, so it can be made only once: the name is refused while
+the entry is there, and remembered when it is gone. That is correct without agreement; one process leads so that `make`
+runs once per tick. The leader reserves the name of the schedule for as long as it makes the entries, and the kernel
+releases the reservation when its process ends. The other processes look now and then whether they can have the name. A
+new leader looks backwards from now for the last tick that had an entry, and goes on from there. A new schedule has no
+such tick. Then the last tick before now is remembered as if it had had an entry, so that the next one is not missed,
+even if the leader is killed before it. No other state can be lost, or contradict this.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ if TYPE_CHECKING:
 
 
 STANDING_BY: Final = 5.0
-"""How often, at least, a process that does not make the entries looks whether it is to, in seconds."""
+"""The longest time between two looks of a process that stands by, whether it can lead, in seconds."""
 
 CLOCK_INTERVAL: Final = 10.0
-"""How long it is waited at most before the wall clock is asked again, in seconds: it may have been put forward."""
+"""The longest wait before the wall clock is read again, in seconds: it may have been put forward."""
 
 AGAIN: Final = 0.1
-"""How long it is waited for somebody who is enqueueing the very entry, in seconds."""
+"""How long to wait before trying again, if somebody is enqueueing the same entry, in seconds."""
 
 MEMORY: Final = datetime.timedelta(days=7)
 
 MOST_LOOKED_AT: Final = 10_000
-"""How many ticks are looked for at most, from now backwards."""
+"""At most this many ticks are looked for, backwards from now."""
 
 
 async def every(  # noqa: PLR0913  # keyword arguments, each with a default
@@ -62,28 +62,28 @@ async def every(  # noqa: PLR0913  # keyword arguments, each with a default
     memory: float | datetime.timedelta = MEMORY,
     durability: Durability | None = None,
 ) -> Result[None, EnqueueError]:
-    """Enqueue an entry at every tick of an interval, until cancelled; of all processes that do so, one does.
+    """Enqueue an entry at every tick of an interval, until cancelled; of all processes that call this, one does it.
 
-    Run it in a task of its own, in every process that may. Entries are named `NAME-20271231T080000Z`, after the
-    schedule and the time of the tick in UTC; readers take them as any others.
+    Run it in a task of its own, in every process that may do it. Entries are named `NAME-20271231T080000Z`, after the
+    schedule and the time of the tick in UTC. Readers take them like any others.
 
     - `interval`: from tick to tick, in seconds or as a `timedelta`; a second at least.
     - `make(tick)`: returns the metadata and the data of the entry, or awaits them. `tick` is in UTC.
-    - `name`: of the schedule; it is reserved for as long as this runs, so no entry can have it.
+    - `name`: the name of the schedule. It is reserved while this runs, so no entry can have it.
     - `start`: the first tick, with a time zone. By default, ticks are at whole intervals since 1970 in UTC: of an hour
       on the hour, of a day at midnight.
-    - `missed`: what becomes of ticks that went by while nothing ran.
-    - `memory`: for how long it is known which ticks there were, in seconds or as a `timedelta`; for two intervals at
-      least, and for 10,000 at most. After a longer pause, and the first time, the next tick is the first. Each tick of
-      that time is a small file in `.keys/`.
+    - `missed`: what happens to ticks that went by while nothing ran.
+    - `memory`: how long ticks are remembered, in seconds or as a `timedelta`; at least two intervals, and at most
+      10,000. After a longer pause, and the first time, the next tick is the first. Each remembered tick is a small file
+      in `.keys/`.
 
-    `Err`: an entry could not be enqueued, as `enqueue` says; it is missing, and made when `every` is called again, as
-    `missed` says. (`Err(NameTaken)`: an entry has the name of the schedule.) Raises what `make` raises; `ValueError`
-    for an interval below a second, a `start` without a time zone, and a name that is too long; `TypeError` if `queue`
-    is none of the spool's, and for what is no duration.
+    `Err`: an entry could not be enqueued, as `enqueue` says. It is missing, and is made when `every` is called again,
+    as `missed` says. (`Err(NameTaken)`: an entry has the name of the schedule.) Raises what `make` raises; `ValueError`
+    for an interval below a second, a `start` without a time zone, and a name that is too long; `TypeError` if the spool
+    does not have `queue`, and for a duration that is not one.
 
-    **Cancellation**: the tick that is being enqueued has its entry or not; whoever goes on finds out.
-    **Durability**: as of `enqueue`. No tick has two entries, and none is left out, whoever is killed when.
+    **Cancellation**: the tick that is being enqueued has its entry or not; the process that goes on finds out.
+    **Durability**: as `enqueue`. No tick has two entries, and none is left out, whichever process is killed and when.
 
     ```python
     async with trio.open_nursery() as nursery:
@@ -115,7 +115,7 @@ def _checked(name: str, interval: float | datetime.timedelta, start: datetime.da
 
 @final
 class _Series(Generic[Q, M, D]):
-    """The entries of one schedule, as one process makes them or stands by."""
+    """The entries of one schedule, in one process, which makes them or stands by."""
 
     def __init__(  # noqa: PLR0913, PLR0917  # made by `every` alone
         self,
@@ -166,7 +166,7 @@ class _Series(Generic[Q, M, D]):
             await self._wait_until(self._ticks.next_after(last))
 
     def _begin(self, _before_commit: BeforeCommit) -> datetime.datetime | None:
-        """Return the last tick of which nothing is to be made up for, `None` before the first; in a worker thread."""
+        """Return the tick after which to go on, `None` before the first; in a worker thread."""
         storage, latest = self._session.storage, self._ticks.latest(self._now())
         last = None if latest is None else self._last()
         if latest is None or (last is not None and (self._stood_by or self._missed is not Missed.NONE)):
@@ -182,7 +182,7 @@ class _Series(Generic[Q, M, D]):
         return latest
 
     def _last(self) -> datetime.datetime | None:
-        """Return the last tick that has an entry, or had one."""
+        """Return the last tick that has or had an entry; `None` if none is found."""
         storage = self._session.storage
         for tick in self._ticks.back_from(self._now(), self._memory):
             try:
@@ -195,7 +195,7 @@ class _Series(Generic[Q, M, D]):
 
     @property
     def _remember(self) -> float:
-        """For how long a tick is remembered, in seconds: for longer than it is looked for, by the time to get here."""
+        """How long a tick is remembered, in seconds: an interval longer than ticks are looked for."""
         return (self._memory + self._ticks.interval).total_seconds()
 
     async def _enqueue(self, tick: datetime.datetime) -> Result[None, EnqueueError]:
@@ -210,7 +210,7 @@ class _Series(Generic[Q, M, D]):
                 return Ok(None)
             if not isinstance(answer.error, EntryBusy):
                 return answer
-            await anyio.sleep(AGAIN)  # by who made them before, and is no more, or will be
+            await anyio.sleep(AGAIN)  # a former leader is still enqueueing it, and will soon be done
 
     async def _wait_until(self, tick: datetime.datetime) -> None:
         while (left := (tick - self._now()).total_seconds()) > 0:  # noqa: ASYNC110  # no event tells of the wall clock

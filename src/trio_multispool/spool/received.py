@@ -1,4 +1,4 @@
-"""`Received`: what came out of a channel, to be acknowledged or returned."""
+"""`Received`: an entry that came out of a channel, to be acknowledged or returned."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @final
 class Received(Generic[M, D]):
-    """What a channel's `receive` gives: an entry that nobody else has. Put `async with` around the work.
+    """An entry from a channel's `receive`, which nobody else has. Put `async with` around the work.
 
     ```python
     async with received:
@@ -30,10 +30,10 @@ class Received(Generic[M, D]):
     cancellation may still prevent it.) `return`, `break` and `continue` are normal ends.
 
     **A block that raises or is cancelled** returns the entry to its queue, unchanged, and somebody receives it again.
-    So does closing the receive end, and leaving the channel's block; a block that ends normally after that raises
+    Closing the receive end and leaving the channel's block do the same; a block that ends normally after that raises
     `anyio.ClosedResourceError`. If removing fails, the block raises that `SpoolError`, and the entry is returned
     (except with `DurabilityUnknown`: it is removed, and power loss might bring it back). If the process dies, recovery
-    returns it.
+    returns the entry.
 
     A block can be entered once; after that it raises `RuntimeError`.
     """
@@ -41,7 +41,7 @@ class Received(Generic[M, D]):
     def __init__(
         self, job: CheckedOutEntry[Any, M, D], in_hand: dict[Received[Any, Any], CheckedOutEntry[Any, Any, Any]]
     ) -> None:
-        """Take over a job, and join what a receive end has in hand, until that is closed; not made by users."""
+        """Take over a job, and join what a receive end has in hand until it is closed. Not made by users."""
         self._job = job
         self._in_hand = in_hand
         self._entered = False
@@ -53,7 +53,7 @@ class Received(Generic[M, D]):
 
     @property
     def name(self) -> str:
-        """The entry's name, which stays the same however often it is returned: good as an idempotency key."""
+        """The entry's name. It stays the same however often the entry is returned: a good idempotency key."""
         return self._job.name
 
     @property
@@ -63,11 +63,11 @@ class Received(Generic[M, D]):
 
     @property
     def data(self) -> DataFile[D]:
-        """The data, which is on disk until it is loaded. Usable until the block has been left."""
+        """The data, on disk until it is loaded. Usable until the block is left."""
         return self._job.data
 
     async def __aenter__(self) -> Received[M, D]:
-        """Return this. No checkpoint: were it cancelled here, the block's end would never come."""
+        """Return this. No checkpoint: if it were cancelled here, the block's end would never come."""
         if self._entered:
             message = f"the block of what was received, entry {self.name!r}, can be entered once"
             raise RuntimeError(message)
@@ -84,7 +84,7 @@ class Received(Generic[M, D]):
         traceback: TracebackType | None,
     ) -> None:
         """Acknowledge if the block ended normally; otherwise return the entry."""
-        if self._in_hand.pop(self, None) is None:  # once popped, closing the end leaves it to this
+        if self._in_hand.pop(self, None) is None:  # once popped, closing the end leaves the entry to this block
             self._job._end_work(exception)  # noqa: SLF001  # one thing in several files
             await cancel_shielded_checkpoint()
             if exception is None:
@@ -94,7 +94,7 @@ class Received(Generic[M, D]):
             await self._job.__aexit__(exception_type, exception, traceback)
             return
         with anyio.CancelScope(shield=True):
-            async with self._job:  # if it cannot be removed, this returns it, and raises why
+            async with self._job:  # an entry that cannot be removed is returned here; then its error is raised
                 answer = await self._job.remove()
             answer.unwrap()
 

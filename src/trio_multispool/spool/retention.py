@@ -1,8 +1,8 @@
-"""Retention: what is too old, or too much, is looked for, given to a hook, and removed as the hook says.
+"""Retention: finds entries that are too old or too many, gives them to a hook, and removes them if it says so.
 
-Theory. An entry goes like any other: it is checked out, looked at again now that nobody else can change it, and
-handled, by a handler that says `Remove()` unless the caller has one. So several processes may do so at the same time, a
-hook that raises keeps the entry, and one that is killed has its entry recovered.
+Theory. An entry is removed as in any other work: it is checked out, looked at again now that nobody else can change it,
+and handled. The handler is the caller's hook, or else one that says `Remove()`. So several processes may apply a
+retention at the same time, a hook that raises keeps the entry, and if a process is killed its entry is recovered.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ INTERVAL: Final = 60.0
 """How often a reader applies its queue's retention, in seconds."""
 
 SHARE: Final = 20
-"""It is applied again after so many times what that took, if that is longer: a long queue takes seconds to look at."""
+"""The next application waits this many times as long as the last took, if that is longer: long queues take seconds."""
 
 AT_A_TIME: Final = 16
-"""How many entries are at work at once: they share their syncs."""
+"""How many entries are handled at once: they share their syncs."""
 
 
 def not_to_be_kept(storage: Storage[Any, Any], queue: str, retention: Retention, now: float) -> list[tuple[float, str]]:
     """Return the entries that a queue is not to keep, the oldest first: when they were written, and their names.
 
-    All from one listing: what others let go of meanwhile is among the oldest of it, and is not made up for by others.
+    All come from one listing. If another process removes some meanwhile, no younger ones go instead.
     """
     items = storage.inventory(queue, State.AVAILABLE)
     ages = sorted((item.modified_at.timestamp(), item.name) for item in items)
@@ -83,7 +83,7 @@ class Expiry(Generic[Q, M, D]):
         self._failure: Err[Any] | None = None
 
     async def run(self) -> Result[list[str], Any]:
-        """Apply it; return the names of the entries that went."""
+        """Apply it; return the names of the entries that have gone."""
         session, queue, retention = self._session, self._queue.value, self._retention
         now = session.now()
         found = await session.run(
@@ -93,7 +93,7 @@ class Expiry(Generic[Q, M, D]):
         if isinstance(found, Err):
             return found
         self._found = iter(found.value)
-        if len(found.value) == 1:  # what a hook raises passes through bare
+        if len(found.value) == 1:  # an exception of the hook passes through bare
             await self._work_off()
         elif found.value:
             async with anyio.create_task_group() as tasks:
@@ -111,7 +111,7 @@ class Expiry(Generic[Q, M, D]):
 
     async def _expire(self, name: str, written_at: float) -> Result[None, Any]:
         taken = await check_out(self._session, self._queue, name)
-        if isinstance(taken, Err):  # one that cannot be read is left to its readers, and one not decoded is set aside
+        if isinstance(taken, Err):  # unreadable: left to its readers; not decoded: set aside
             return Ok(None) if isinstance(taken.error, (UnreadableEntry, CorruptMetadata)) else taken
         job = taken.value
         if isinstance(job, Unavailable):
@@ -138,12 +138,12 @@ class Expiry(Generic[Q, M, D]):
 
 @final
 class RetentionTask:
-    """Applies a reader's retention every now and then, in a task of its nursery."""
+    """Applies a reader's retention again and again, in a task of its nursery."""
 
     def __init__(
         self, session: Session[Any, Any, Any, Any], queue: str, apply: Callable[[], Awaitable[Result[Any, Any]]]
     ) -> None:
-        """Begin with nothing applied; `apply` does so once."""
+        """Begin with nothing applied; `apply` applies the retention once."""
         self._session = session
         self._queue = queue
         self._apply = apply
@@ -152,7 +152,7 @@ class RetentionTask:
         self._finished = anyio.Event()
 
     async def fetch(self) -> None:
-        """Apply it again and again, until the end."""
+        """Apply the retention again and again, until the end."""
         self._begun = True
         try:
             with self._scope:

@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.requests import Recovered
     from trio_multispool.threads.transaction import BeforeCommit
 
-# The constructors need type variables of their own: those of the class are bound to the type that they are called on.
+# The constructors need their own type variables: those of the class are bound to the type that they are called on.
 Q2 = TypeVar("Q2", bound=enum.Enum)
 M2 = TypeVar("M2")
 D2 = TypeVar("D2")
@@ -77,7 +77,7 @@ A2 = TypeVarWithDefault("A2", default=None)
 _NO_ARGUMENT: Final[Any] = None  # fits the default of the type parameter
 
 POLL_INTERVAL: Final = 1.0
-"""How long an idle reader waits at most before it looks again, in seconds."""
+"""The longest wait of an idle reader before it looks again, in seconds."""
 
 
 @final
@@ -85,7 +85,7 @@ class Spool(Generic[Q, M, D, A]):
     """A directory that any number of processes share as a set of durable queues.
 
     Made by `create`, `load` or `load_unsafe`. It belongs to the event loop that it was made in, and to its process: a
-    child that was forked opens the spool again.
+    forked child must open the spool again.
 
     ```python
     spool = (await Spool.create("var/mail", MAIL)).unwrap()
@@ -133,11 +133,11 @@ class Spool(Generic[Q, M, D, A]):
         instrumentation: Instrumentation | None = None,
         now: Callable[[], float] = wall_clock,
     ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
-        """Load a spool, making what is missing of it: the directory, its parents, and directories of new queues.
+        """Load a spool, and make what is missing: the directory, its parents, and directories of new queues.
 
         For everything else see `load`. `directory_mode` is the permission of a new spool's directories; its files get
-        the same without the right to execute. An empty directory that exists gets it too. A spool that is shared by a
-        group wants `0o770`.
+        the same without the right to execute. An existing empty directory gets it too. Use `0o770` for a spool that a
+        group shares.
 
         `Err(DirectoryNotEmpty)`: the directory holds something else, and nothing was made.
 
@@ -184,24 +184,24 @@ class Spool(Generic[Q, M, D, A]):
 
         - `create_if_missing`: make what is missing, as `create` does.
         - `durability`: the level of the spool's operations, for this process.
-        - `limiter`: every disk operation but settling and releasing passes it, which bounds the threads that the spool
-          uses. By default 40 of its own.
+        - `limiter`: bounds the threads that the spool uses. Every disk operation passes it, except settling and
+          releasing. By default, the spool has its own, of 40.
         - `trust_file_system`: accept a file system that is not known to be local; only if no other host mounts it.
-        - `system_calls`: for tests, what makes the system calls.
-        - `now`: for tests, the wall clock that says when entries that wait are due, in seconds since 1970.
-        - `instrumentation`: what is told of the operations, for metrics and traces; see `Instrumentation`.
+        - `system_calls`: for tests, the object that makes the system calls.
+        - `now`: for tests, the wall clock that says when waiting entries are due, in seconds since 1970.
+        - `instrumentation`: is told of the operations, for metrics and traces; see `Instrumentation`.
 
         `Err(NotASpool)`: the directory is missing, is no spool, or has no directory for one of the queues.
         `Err(DirectoryNotEmpty)`: with `create_if_missing`, it holds something else.
         `Err(UnsupportedFormat)`: it was written by a version that this one does not know.
-        `Err(WorldWritable)`, `Err(SharedFileSystem)`, `Err(SeveralFileSystems)`: it is not safe to use. None of these
-        touches anything.
+        `Err(WorldWritable)`, `Err(SharedFileSystem)`, `Err(SeveralFileSystems)`: it is not safe to use. With none of
+        these errors was anything touched.
 
-        A spool without `.spool.json` may be in use by programs that take no locks: there nothing is recovered, and
-        loading writes nothing, until somebody adopts it (`adopt`).
+        A spool without `.spool.json` may be in use by programs that take no locks. Until somebody adopts it (`adopt`),
+        nothing is recovered in it, and loading writes nothing.
 
         **Cancellation**: nothing is opened.
-        **Durability**: nothing to sync; what recovery moves, it moves again if power loss undoes it.
+        **Durability**: nothing to sync; if power loss undoes what recovery moved, recovery moves it again.
 
         ```python
         match await Spool.load("var/mail", MAIL):
@@ -240,7 +240,7 @@ class Spool(Generic[Q, M, D, A]):
     ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
         """Open a directory as a spool without any of the checks of `load`, and without recovering anything.
 
-        For tools that look at damaged spools. Operations on what is not there fail one by one.
+        For tools that look at damaged spools. Each operation on something that is missing fails by itself.
 
         `Err(NotASpool)`: there is no directory. `Err(UnsupportedFormat)`: it was written by an unknown version.
 
@@ -280,7 +280,7 @@ class Spool(Generic[Q, M, D, A]):
         """Close the spool's files, once operations that are running have ended. Idempotent.
 
         Using the spool, its entries or its readers afterwards raises `anyio.ClosedResourceError`. Jobs that are not
-        settled by then are let go: recovery puts them back. So leave their blocks, and the readers', first.
+        settled by then are let go, and recovery puts them back. So first leave their blocks, and those of the readers.
         """
         self._session.close()
 
@@ -301,9 +301,9 @@ class Spool(Generic[Q, M, D, A]):
     # Entries
 
     def entry(self, queue: Q, name: str) -> Result[Entry[Q, M, D, Spool[Q, M, D, A]], InvalidName]:
-        """Refer to an entry by queue and name. Nothing is looked at but the name.
+        """Refer to an entry by queue and name. Only the name is checked; the disk is not read.
 
-        `Err(InvalidName)`: no entry can have that name. Raises `TypeError` if `queue` is none of the spool's.
+        `Err(InvalidName)`: no entry can have that name. Raises `TypeError` if the spool does not have `queue`.
 
         ```python
         entry = spool.entry(Mail.FAILED, name).unwrap()
@@ -317,10 +317,10 @@ class Spool(Generic[Q, M, D, A]):
         return Entry(self, self._session, queue, name)
 
     async def entries(self, queue: Q) -> Result[list[Entry[Q, M, D, Spool[Q, M, D, A]]], Trouble]:
-        """List what is available in a queue, sorted by name, which with generated names is by age.
+        """List the entries available in a queue, sorted by name, which with generated names is by age.
 
-        A hint: entries come and go while the list is made and after. What has no valid name, or is no regular file,
-        is not listed. Raises `TypeError` if `queue` is none of the spool's.
+        A hint: entries come and go while the list is made and after. Files without a valid name, and anything that is
+        not a regular file, are not listed. Raises `TypeError` if the spool does not have `queue`.
 
         **Cancellation**: reads only; nothing changes.
 
@@ -336,10 +336,10 @@ class Spool(Generic[Q, M, D, A]):
     async def waiting(
         self, queue: Q
     ) -> Result[list[tuple[datetime.datetime, Entry[Q, M, D, Spool[Q, M, D, A]]]], Trouble]:
-        """List what waits for a queue, with when each is due, in UTC; what is due first comes first.
+        """List the entries that wait for a queue, each with its due time in UTC, the earliest first.
 
         A hint, as `entries` is. To take one of them before it is due, use `entry.checkout(early=True)`. Raises
-        `TypeError` if `queue` is none of the spool's.
+        `TypeError` if the spool does not have `queue`.
 
         **Cancellation**: reads only; nothing changes.
 
@@ -368,22 +368,24 @@ class Spool(Generic[Q, M, D, A]):
     ) -> Result[Entry[Q, M, D, Spool[Q, M, D, A]], EnqueueError]:
         """Put a new entry into a queue: all of it or, if this fails, nothing.
 
-        `name` says how it is called: by default, `Reserve(None)`, as the name generator makes it; `Reserve(argument)`
-        for a generator that wants one; `Use(name)` for a name of the caller's, or one that `reserve_name` gave.
+        `name` names the entry. By default, `Reserve(None)`, the name generator makes the name; `Reserve(argument)` is
+        for a generator that wants an argument; `Use(name)` gives a name of the caller's, or one from `reserve_name`.
 
-        `not_before` says until when the entry waits: an aware `datetime`, or seconds, or a `timedelta`, from now on.
-        Until then it is in no listing, and nobody gets it; then readers get it before all that has not waited, and what
-        is due first comes first. The time is that of the wall clock. A time that has come is none.
+        `not_before` says until when the entry waits: an aware `datetime`, or seconds or a `timedelta` from now on.
+        Until then it is in no listing, and nobody gets it. Then readers get it before all entries that have not waited;
+        of several, the one that is due first comes first. The wall clock counts. A time in the past means no delay.
 
         `Err(NameTaken)`: there is an entry of that name, or there was one and its name is remembered (see `Use`), or
         every name that the generator made was taken. `Err(EntryBusy)`: somebody is enqueueing under that name at this
-        moment. `Err(InvalidName)`. `Err(EncodingFailed)`: a codec raised. `Err(OutOfSpace)` and the other troubles of
-        the operating system: nothing was enqueued. `Err(SyncsRefused)`: see there. `Err(NotAdopted)`: the entry was to
-        wait, or its name to be remembered, in a spool whose other programs need not know that.
-        `Err(DurabilityUnknown)`: the entry is in the queue, and power loss might undo it. Raises `TypeError` if `queue`
-        is none of the spool's, `RuntimeError` for a reserved name that was used before, and what the name generator
-        raises; for a `not_before` that is neither a time nor a duration `TypeError`, and `ValueError` for a `datetime`
-        without a time zone, a negative duration, and what is later than the year 2445.
+        moment. `Err(InvalidName)`: no entry can have that name. `Err(EncodingFailed)`: a codec raised.
+        `Err(OutOfSpace)` and other trouble of the operating system: nothing was enqueued. `Err(SyncsRefused)`: see
+        there. `Err(NotAdopted)`: the entry was to wait, or its name to be remembered, in a spool that is not adopted:
+        its other programs need not know of that. `Err(DurabilityUnknown)`: the entry is in the queue, and power loss
+        might undo it.
+
+        Raises `TypeError` if the spool does not have `queue`; `RuntimeError` for a reserved name that was used before;
+        what the name generator raises; `TypeError` for a `not_before` that is neither a time nor a duration, and
+        `ValueError` for a `datetime` without a time zone, a negative duration, and a time later than the year 2445.
 
         **Cancellation**: cancelled means that nothing was enqueued. (asyncio's own cancellation may come after the
         commit: then the `CancelledError` has a note that says so.)
@@ -414,18 +416,19 @@ class Spool(Generic[Q, M, D, A]):
         not_before: NotBefore | None = None,
         durability: Durability | None = None,
     ) -> Result[Entry[Q, M, D, Spool[Q, M, D, A]] | None, EnqueueError]:
-        """Enqueue under a name of the caller's, unless that has been done; `Ok(None)`: it has.
+        """Enqueue under a name of the caller's, unless that was done before; `Ok(None)`: it was.
 
-        Like `enqueue`, but that there is such an entry, wherever, or that there was one and its name is remembered
-        (`Use(name, remember=…)`), is an ordinary answer. It may rely on that: what it was told of is on disk.
+        Like `enqueue`, but a name that is taken is an ordinary answer: there is such an entry, in whatever queue, or
+        there was one and its name is remembered (`Use(name, remember=…)`). The caller may rely on `Ok(None)`: that
+        entry is on disk.
 
         `Err(EntryBusy)`: somebody is enqueueing under that name at this moment, and may fail. The others are those of
         `enqueue`: `Err(InvalidName)`, `Err(EncodingFailed)`, `Err(SyncsRefused)`, `Err(NotAdopted)`,
-        `Err(DurabilityUnknown)` and the troubles of the operating system; never `Err(NameTaken)`. Raises `TypeError` if
-        `name` is no `Use`, and otherwise as `enqueue` does.
+        `Err(DurabilityUnknown)` and trouble of the operating system; never `Err(NameTaken)`. Raises `TypeError` if
+        `name` is not a `Use`, and otherwise as `enqueue` does.
 
         **Cancellation**: cancelled means that nothing was enqueued. (asyncio's own: see `enqueue`.)
-        **Durability**: as of `enqueue`.
+        **Durability**: as for `enqueue`.
 
         ```python
         use = Use(f"order-{order.id}", remember=timedelta(days=7))
@@ -453,16 +456,16 @@ class Spool(Generic[Q, M, D, A]):
     ) -> list[Result[Entry[Q, M, D, Spool[Q, M, D, A]], EnqueueError]]:
         """Put many new entries into a queue, with shared syncs: each of them all or nothing, as `enqueue` does.
 
-        `items` are pairs of metadata and data. `names` says how each is called, one name an item; without it, the name
-        generator makes them, in order. `not_before` says until when all of them wait. Entries are durable and visible a
-        batch at a time: so many as this process may have files open for, 256 at most. All of it is one hop to a thread,
-        so give it no more than you would wait for.
+        `items` are pairs of metadata and data. `names` gives one name for each item; without it, the name generator
+        makes them, in order. `not_before` says until when all of them wait. Entries become durable and visible a batch
+        at a time. A batch holds as many as this process may have files open for, 256 at most. The whole call is one hop
+        to a thread, so give it no more items than you would wait for.
 
-        Returns a `Result` for each item, in order; one that fails does not keep the others. `Ok(entry)`, or as of
+        Returns a `Result` for each item, in order; one that fails does not stop the others. `Ok(entry)`, or as for
         `enqueue`: `Err(NameTaken)`, `Err(EntryBusy)`, `Err(InvalidName)`, `Err(EncodingFailed)`, `Err(SyncsRefused)`,
-        `Err(NotAdopted)`, `Err(DurabilityUnknown)`, and the troubles of the operating system.
+        `Err(NotAdopted)`, `Err(DurabilityUnknown)`, and trouble of the operating system.
 
-        Raises `ValueError` if there are not as many `names` as `items`, and otherwise as `enqueue` does; if a name
+        Raises `ValueError` if `names` and `items` differ in number, and otherwise as `enqueue` does. If a name
         generator raises, a note on its exception tells how many entries have been enqueued.
 
         **Cancellation**: cancelled means that nothing was enqueued. (asyncio's own cancellation may come after the
@@ -493,11 +496,11 @@ class Spool(Generic[Q, M, D, A]):
     ) -> Result[ReservedName, ReserveError]:
         """Hold a new name, made by the name generator from `argument`, for an `enqueue` to come.
 
-        Put `async with` around it: a name whose block is left unused is given up.
+        Put `async with` around it: if the block ends and the name was not used, the name is given up.
 
         `Err(NameTaken)`: every name that the generator made was taken, or (`Err(EntryBusy)`) was just being used.
-        `Err(InvalidName)`: it made one that cannot be. `Err(SyncsRefused)`: what lies under the name would have to be
-        synced first. Raises what the generator raises.
+        `Err(InvalidName)`: it made a name that no entry can have. `Err(SyncsRefused)`: what lies under the name would
+        have to be synced first. Raises what the generator raises.
 
         **Cancellation**: cancelled means that no name is held.
         **Durability**: a reservation is not synced; nothing is lost with it.
@@ -524,8 +527,8 @@ class Spool(Generic[Q, M, D, A]):
         `Err(EntryNotFound)`: it is not available in its queue. `Err(EntryBusy)`: another owner has it. The other errors
         are those of `entry.checkout` and of `job.save`, `remove` and `release`; then the entry is back in its queue.
 
-        A handler that raises, is cancelled, or answers no verdict (`TypeError`) returns the entry; what it raises
-        passes through as the same object. Raises `ValueError` for an entry of another spool.
+        If the handler raises, is cancelled, or answers no verdict (`TypeError`), the entry is returned; the handler's
+        exception passes through as the same object. Raises `ValueError` for an entry of another spool.
 
         **Cancellation**: cancelled means that the entry is in its queue, unchanged.
         **Durability**: as `job.save` and `job.remove` say.
@@ -541,7 +544,7 @@ class Spool(Generic[Q, M, D, A]):
     async def try_with_entry(
         self, entry: Entry[Q, M, D, Spool[Q, M, D, A]], handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]
     ) -> Result[Verdict[Q, M] | Unavailable, TryCheckoutError | SaveError | ReleaseError]:
-        """Like `with_entry`, where an entry that is gone or busy is an ordinary answer, `Ok(Unavailable)`.
+        """Like `with_entry`, but an entry that is gone or busy is an ordinary answer, `Ok(Unavailable)`.
 
         **Cancellation**: cancelled means that the entry is in its queue, unchanged.
         **Durability**: as `job.save` and `job.remove` say.
@@ -576,21 +579,21 @@ class Spool(Generic[Q, M, D, A]):
     ) -> QueueReader[Q, M, D]:
         """Make a reader of a queue; put `async with` around it.
 
-        - `poll_interval`: how long it waits at most before it looks again, in seconds or as a `timedelta`; longer, up
-          to ten seconds, where listing the queue is slow, and ten seconds at least where the kernel tells of changes
-          and nothing is checked out of the queue: then there is nothing to look for.
-        - `limit_by`, `limit`: of the entries for which `limit_by(metadata)` returns the same key, so many at most are
-          in hand at once, in all readers of the queue that say so, in all processes together. The others of that key
-          are passed over until one is settled, and what is behind them is not. An entry whose key is `None` is not
-          limited. All readers of a queue should say the same; what takes an entry by its name is not limited.
-          `limit_by` is called in a worker thread, and must be quick. Entries for which it raises are limited together,
-          as if they had one key, and the log says so once; a key of another type is a `TypeError` of the iteration.
+        - `poll_interval`: the longest wait before it looks again, in seconds or as a `timedelta`. It waits longer, up
+          to ten seconds, where listing the queue is slow. It waits at least ten seconds where the kernel tells of
+          changes and nothing is checked out of the queue: then there is nothing to look for.
+        - `limit_by`, `limit`: at most `limit` entries for which `limit_by(metadata)` returns the same key are in hand
+          at once, in all readers of the queue that set this, in all processes together. Other entries of that key are
+          passed over until one is settled; entries behind them are not held up. An entry whose key is `None` is not
+          limited. All readers of a queue should set the same; taking an entry by its name is not limited. `limit_by` is
+          called in a worker thread, and must be quick. Entries for which it raises are limited together, as if they had
+          one key, and the log says so once; a key of another type is a `TypeError` of the iteration.
         - `retention`: what the queue is not to keep. It is applied when the reader is entered, and then every minute
-          (or after twenty times what that takes), until it is stopped; see `expire`, which also tells of
-          `before_expiry`. What that raises is raised by the reader's block, which it cancels. Trouble of the operating
-          system is logged, and it is tried again.
+          (or after twenty times as long as applying it takes), until the reader is stopped; see `expire`, also for
+          `before_expiry`. An exception of that hook cancels the reader's block, which raises it. Trouble of the
+          operating system is logged, and the retention is tried again.
 
-        Raises `TypeError` if `queue` is none of the spool's, or only one of `limit_by` and `limit` is given, and
+        Raises `TypeError` if the spool does not have `queue`, or if only one of `limit_by` and `limit` is given;
         `ValueError` for an interval that is not positive, and for a limit that is not from 1 to 1024.
 
         ```python
@@ -620,21 +623,21 @@ class Spool(Generic[Q, M, D, A]):
         *,
         before_expiry: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]] | None = None,
     ) -> Result[list[str], SaveError | ReleaseError]:
-        """Let go of what a queue is not to keep, once; return the names of the entries that went, in no order.
+        """Remove what a queue is not to keep, once; return the names of the entries that have gone, in no order.
 
         For queues that have no reader, such as those of dead letters. (`multispool expire` does the same.)
 
         `before_expiry(metadata, data)` is an async function that is called with each entry before it goes, and answers
-        as a handler does: `Remove()` lets it go, `Release()` keeps it, `Save(queue)` puts it elsewhere. What it raises
-        keeps the entry, and passes through. Without it, entries are removed.
+        as a handler does: `Remove()` removes it, `Release()` keeps it, `Save(queue)` moves it to another queue. If it
+        raises, the entry is kept, and the exception passes through. Without it, entries are removed.
 
-        `Err`: a trouble of the operating system, or what the hook answered could not be stored (`Err(EncodingFailed)`,
-        `Err(NameTaken)`, `Err(NotAdopted)`, `Err(OwnershipLost)`, `Err(SyncsRefused)`, `Err(DurabilityUnknown)`); what
-        went before has gone. Raises `TypeError` if `queue` is none of the spool's, and what the hook raises: bare if
-        there was one entry to go, and in an `ExceptionGroup` if there were more.
+        `Err`: trouble of the operating system, or the hook's answer could not be stored (`Err(EncodingFailed)`,
+        `Err(NameTaken)`, `Err(NotAdopted)`, `Err(OwnershipLost)`, `Err(SyncsRefused)`, `Err(DurabilityUnknown)`).
+        Entries that went before the error stay gone. Raises `TypeError` if the spool does not have `queue`, and what
+        the hook raises: bare if there was one entry to go, and in an `ExceptionGroup` if there were more.
 
-        **Cancellation**: entries that are being handled go back, and those that have gone stay so.
-        **Durability**: as of `job.remove` and `job.save`.
+        **Cancellation**: entries that are being handled go back, and those that have gone stay gone.
+        **Durability**: as for `job.remove` and `job.save`.
 
         ```python
         gone = (await spool.expire(Mail.FAILED, Retention(max_age=timedelta(days=30)))).unwrap()
@@ -648,12 +651,13 @@ class Spool(Generic[Q, M, D, A]):
     ) -> AbstractAsyncContextManager[tuple[SendChannel[M, D], ReceiveChannel[M, D]]]:
         """Open a durable channel over a queue: a send end and a receive end, for the length of an `async with`.
 
-        What is sent survives the process, and any process may receive it. Leaving the block closes both ends and their
-        clones, and returns to the queue what was received and not acknowledged. An end of which there is no need is
-        simply not used.
+        An entry that was sent survives the process, and any process may receive it. Leaving the block closes both ends
+        and their clones, and returns to the queue all that was received and not acknowledged. If you need only one end,
+        simply do not use the other.
 
-        `max_entries`: `send` waits while so many entries are available in the queue; approximately, as it says there.
-        Raises `TypeError` if `queue` is none of the spool's, and `ValueError` for `max_entries` below 1.
+        `max_entries`: `send` waits while this many entries or more are available in the queue; the limit is
+        approximate, see `send`. Raises `TypeError` if the spool does not have `queue`, and `ValueError` for
+        `max_entries` below 1.
 
         ```python
         async with spool.channel(Mail.SEND) as (send, receive):
@@ -668,12 +672,12 @@ class Spool(Generic[Q, M, D, A]):
         return open_channel(self._session, queue, self.reader(queue), enqueue, max_entries)
 
     async def checkouts_unsafe(self, queue: Q) -> Result[list[CheckedOutEntry[Q, M, D]], Trouble]:
-        """Return everything that is checked out of a queue, by whomever, as jobs that can be settled.
+        """Return everything that is checked out of a queue, by any owner, as jobs that can be settled.
 
-        **Unsafe**: settling one takes it away from its owner, if that is alive, whose own settling then answers that
-        its ownership was lost; an entry may be worked on twice. It is for spools that are not adopted, and for
-        putting right by hand what recovery will not. What cannot be decoded is not listed, with a line in the log.
-        Raises `TypeError` if `queue` is none of the spool's.
+        **Unsafe**: settling a job takes the entry away from its owner. If the owner is alive, its own settling then
+        answers `Err(OwnershipLost)`, and the entry may be worked on twice. Use this for spools that are not adopted,
+        and to repair by hand what recovery does not. Entries that cannot be decoded are not listed; the log has a line
+        for each. Raises `TypeError` if the spool does not have `queue`.
 
         Leaving such a job's block returns an unsettled one to its queue, like any job's.
 
@@ -704,18 +708,18 @@ class Spool(Generic[Q, M, D, A]):
     # Upkeep
 
     async def recover(self, *, dry_run: bool = False) -> Result[list[Recovered], Trouble]:
-        """Put back what dead processes had checked out, of all queues on disk, and collect what belongs to no entry.
+        """Put back what dead processes had checked out, in all queues on disk, and collect files that no entry owns.
 
-        Loading and readers put back by themselves; this also looks for reservations and data that enqueues left when
-        they were killed, and for what power loss left over. Safe beside running processes, and safe to be killed
-        itself: the next one goes on. Returns what was done, `Recovered(name, queue)`; the queue is `None` for what was
-        collected. What cannot be recovered at present, because its files cannot be read or synced, is passed over, with
-        a line in the log. In a spool that is not adopted, nothing is done.
+        Loading and readers put entries back by themselves. This also looks for reservations and data that killed
+        enqueues left, and for what power loss left over. It is safe beside running processes, and safe to be killed
+        itself: the next recovery goes on. Returns what was done, as `Recovered(name, queue)`; the queue is `None` for
+        collected files. What cannot be recovered at present, because its files cannot be read or synced, is passed
+        over, with a line in the log. In a spool that is not adopted, nothing is done.
 
         `dry_run`: change nothing, and return what would be done.
 
         **Cancellation**: cancelled before it starts, nothing is done; it can be repeated at any time.
-        **Durability**: nothing to sync; what power loss undoes is done again by the next.
+        **Durability**: nothing to sync; if power loss undoes something, the next recovery does it again.
 
         ```python
         for recovered in (await spool.recover()).unwrap():
@@ -740,8 +744,8 @@ class Spool(Generic[Q, M, D, A]):
     async def adopt(self) -> Result[None, UnsupportedFormat | Trouble]:
         """Declare that from now on every program that uses this spool takes locks, as this library does.
 
-        Writes `.spool.json`. Do it when the last program that takes none has stopped: from then on, entries that nobody
-        has locked are taken for abandoned and put back. Does nothing in a spool that is adopted already.
+        Writes `.spool.json`. Do it when the last program that takes no locks has stopped: from then on, entries that
+        nobody has locked count as abandoned and are put back. Does nothing in a spool that is adopted already.
 
         `Err(UnsupportedFormat)`: there is a `.spool.json` that this version does not know.
 
