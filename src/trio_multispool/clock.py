@@ -1,4 +1,4 @@
-"""The only module that reads the time of day, random numbers and this process's identity; all others are given them."""
+"""The one place that asks for the time of day, for chance, and who we are; everything else is given them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names of the library's log records, and the fields that a record carries.
+"""The names of what the library writes to the log, and the fields that such a record carries.
 
 A record's message is for people, and may change. A program matches `record.event`, which is one of `Event`, and reads
 the fields beside it. They are attributes of the record, set by `logging`'s own `extra`, so any formatter for structured

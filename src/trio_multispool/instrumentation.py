@@ -1,4 +1,4 @@
-"""`Instrumentation`: hooks that hear of a spool's operations, for metrics and traces."""
+"""`Instrumentation`: what a program can have itself told of a spool's operations, for metrics and traces."""
 
 from __future__ import annotations
 
