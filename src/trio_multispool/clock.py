@@ -21,9 +21,9 @@ def wall_clock() -> float:
 
 
 def process_token() -> Callable[[], str]:
-    """Return a function that gives eight random hexadecimal digits, the same for as long as it runs in one process.
+    """Return a function that gives eight random hexadecimal digits, which change only in a forked child.
 
-    Process numbers would not do: containers that share a spool have the same ones.
+    Process numbers would not do: containers that share a spool can have the same ones.
     """
     owner, token = 0, ""
 
@@ -44,12 +44,12 @@ def time_ordered_names() -> TimeOrdered:
 def prioritized_names(*, levels: int = LEVELS, ageing: float | datetime.timedelta | None = None) -> Prioritized:
     """Return a generator of names that sort by priority and then by time, on the system's clock.
 
-    - `levels`: how many priorities there are; 0 is the most urgent.
-    - `ageing`: how much earlier, in seconds or as a `timedelta`, an entry has to be made to come before one that is a
-      level more urgent. `None`, the default, is strict: an entry never comes before a more urgent one.
+    - `levels`: the number of priorities; 0 is the most urgent.
+    - `ageing`: in seconds or as a `timedelta`. An entry made this much earlier comes before one that is a level more
+      urgent. `None`, the default, is strict: an entry never comes before a more urgent one.
 
-    Give it to `Spoolable(…, names=…)`, and a priority to `enqueue`. All programs of a spool should use the same levels
-    and ageing: `Prioritized` tells how their names sort, and about starvation.
+    Give the generator to `Spoolable(…, names=…)`, and a priority to `enqueue`. All programs of a spool should use the
+    same levels and ageing. `Prioritized` explains how the names sort, and starvation.
 
     Raises `ValueError` for fewer than one level and for an ageing that is not above 0.
 
@@ -73,7 +73,7 @@ def this_process() -> tuple[str, int]:
 
 
 def stopwatch() -> Callable[[], float]:
-    """Return a function that tells how many seconds have gone by since this call."""
+    """Return a function that gives the seconds since this call."""
     began = time.perf_counter()
     return lambda: time.perf_counter() - began
 

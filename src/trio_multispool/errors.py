@@ -1,7 +1,7 @@
 """The closed family of errors that operations answer with.
 
-Each is an exception, so that `unwrap()` raises something worth reading, and each has positional fields, so that it
-can be matched on, compared and pickled. A message names the thing that the trouble is with, and what to do about it.
+Each is an exception, so that `unwrap()` raises something worth reading. Each has positional fields, so that it can be
+matched on, compared and pickled. Its message names the thing that is in trouble, and says what to do.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 @dataclasses.dataclass(eq=False, repr=False)
 class SpoolError(Exception):
-    """What all errors of this library have in common; catch it where any of them will do.
+    """The base of all errors of this library. Catch it to catch any of them.
 
     Two errors are equal when they are of one class and have equal fields.
     """
@@ -34,7 +34,7 @@ class SpoolError(Exception):
         return hash((type(self), self.args))
 
     def __repr__(self) -> str:
-        """Show the fields: one method for all, which takes less time to import than one for each."""
+        """Show the fields. One method serves all classes, which imports faster than one for each."""
         shown = ", ".join(f"{field.name}={getattr(self, field.name)!r}" for field in dataclasses.fields(self))
         return f"{type(self).__qualname__}({shown})"
 
@@ -48,7 +48,7 @@ class SpoolError(Exception):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class EntryNotFound(SpoolError):
-    """The entry is not in that queue: somebody took, moved or removed it, or it never was there."""
+    """The entry is not in that queue: it was taken, moved or removed, or it never was there."""
 
     queue: str
     name: str
@@ -73,14 +73,14 @@ class EntryBusy(SpoolError):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class NameTaken(SpoolError):
-    """An entry of that name exists, in some queue, checked out, or in quarantine. Nothing was enqueued.
+    """An entry of that name exists: in some queue, checked out, or in quarantine. Nothing was enqueued.
 
-    Or there was one, it was removed, and its name is remembered still (`Use(name, remember=…)`).
+    Or the entry was removed, and its name is still remembered (`Use(name, remember=…)`).
     """
 
     name: str
     finished: bool = False
-    """Whether the entry is gone, and its name is remembered."""
+    """True if the entry is gone and only its name is remembered."""
 
     def _message(self) -> str:
         if self.finished:
@@ -92,7 +92,7 @@ class NameTaken(SpoolError):
 class InvalidName(SpoolError, ValueError):  # pyright: ignore[reportUnsafeMultipleInheritance]  # both are Exception
     """The name cannot be used for an entry or a queue.
 
-    Names are 1 to 200 bytes of UTF-8 without a slash, without control characters, and without a dot in front.
+    Names are 1 to 200 bytes of UTF-8. They have no slash, no control character, and no dot at the start.
     """
 
     name: str
@@ -104,7 +104,7 @@ class InvalidName(SpoolError, ValueError):  # pyright: ignore[reportUnsafeMultip
 
 @dataclasses.dataclass(eq=False, repr=False)
 class NotASpool(SpoolError):
-    """The path does not hold a spool, or not the one that was asked for (a queue directory is missing, for example)."""
+    """The path holds no spool, or not the one you asked for: a queue's directory is missing, for example."""
 
     path: str
     reason: str
@@ -115,7 +115,7 @@ class NotASpool(SpoolError):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class DirectoryNotEmpty(SpoolError):
-    """A spool is never made in a directory that holds something else. Choose an empty or a new directory."""
+    """The directory holds something else, and no spool is made there. Choose an empty or a new directory."""
 
     path: str
 
@@ -136,7 +136,7 @@ class UnsupportedFormat(SpoolError):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class WorldWritable(SpoolError):
-    """Anybody on this machine could write into the spool. Take that permission away (`chmod o-w`)."""
+    """Everybody on this machine may write into the spool. Take that permission away (`chmod o-w`)."""
 
     path: str
 
@@ -146,11 +146,11 @@ class WorldWritable(SpoolError):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class NotAdopted(SpoolError):
-    """The spool may be in use by programs that do not know what was asked for; `adopt` says that it is not."""
+    """Programs that do not know this feature may use the spool. When the last has stopped, `adopt` the spool."""
 
     path: str
     what: str
-    """What they do not know."""
+    """The feature that they do not know."""
 
     def _message(self) -> str:
         return (
@@ -161,7 +161,7 @@ class NotAdopted(SpoolError):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class SharedFileSystem(SpoolError):
-    """The file system is not known to keep locks and renames of all its users apart from each other.
+    """The file system is not known to be local, so its locks and renames may not hold between hosts.
 
     On a mount that several hosts share, two of them can both be told that they took one entry. Put the spool on a local
     disk, or pass `trust_file_system=True` if you know that only this host mounts it.
@@ -193,7 +193,7 @@ class SeveralFileSystems(SpoolError):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class AccessDenied(SpoolError):
-    """The permissions of a file or directory do not allow it (EACCES, EPERM). The entry is where it was."""
+    """Permissions of a file or directory forbid it (EACCES, EPERM). The entry is where it was; check owner and mode."""
 
     operation: str
     path: str
@@ -215,7 +215,7 @@ class ReadOnlySpool(SpoolError):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class CorruptMetadata(SpoolError):
-    """The entry's metadata could not be decoded. A check-out sets such an entry aside in `.quarantine/QUEUE/`."""
+    """The entry's metadata cannot be decoded. A check-out sets such an entry aside in `.quarantine/QUEUE/`."""
 
     queue: str
     name: str
@@ -227,7 +227,7 @@ class CorruptMetadata(SpoolError):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class CorruptData(SpoolError):
-    """The entry's data could not be decoded. The entry stays as it is; the handler decides what becomes of it."""
+    """The entry's data cannot be decoded. The entry stays as it is; the handler decides what becomes of it."""
 
     name: str
     reason: str
@@ -238,7 +238,7 @@ class CorruptData(SpoolError):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class DataNotFound(SpoolError):
-    """The entry has no data file, though every entry should: something outside this library took it."""
+    """The entry has no data file, though every entry should. Something outside this library took it."""
 
     name: str
 
@@ -248,7 +248,7 @@ class DataNotFound(SpoolError):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class EncodingFailed(SpoolError):
-    """The codec could not encode the metadata or the data (`part` says which). Nothing was changed.
+    """The codec cannot encode the metadata or the data (`part` says which). Nothing was changed.
 
     The codec's own exception is the `__cause__`.
     """
@@ -276,7 +276,7 @@ class OutOfSpace(SpoolError):
 class TooManyOpenFiles(SpoolError):
     """The process (EMFILE) or the system (ENFILE) has run out of file descriptors. The entry is where it was.
 
-    Each entry in hand holds one. Raise `ulimit -n`, or have fewer entries checked out at a time.
+    Each entry in hand holds one. Raise `ulimit -n`, or hold fewer entries at a time.
     """
 
     operation: str
@@ -288,7 +288,7 @@ class TooManyOpenFiles(SpoolError):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class NotARegularFile(SpoolError):
-    """What lies in an entry's place is not a regular file (a symbolic link, a FIFO, a directory). It was left alone."""
+    """A symbolic link, a FIFO or a directory lies where a file should be. It was left alone; remove it by hand."""
 
     path: str
 
@@ -298,7 +298,7 @@ class NotARegularFile(SpoolError):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class UnreadableEntry(SpoolError):
-    """The entry's metadata file cannot be read, and was left where it is; readers pass it over and log it."""
+    """The entry's metadata file cannot be read. It stays where it is; readers pass it over and log it."""
 
     queue: str
     name: str
@@ -310,7 +310,7 @@ class UnreadableEntry(SpoolError):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class StorageFailure(SpoolError):
-    """The operating system reported an error that has no class of its own here, EIO for example."""
+    """The operating system reported an error without a class of its own here, such as EIO."""
 
     operation: str
     path: str
@@ -323,7 +323,7 @@ class StorageFailure(SpoolError):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class OwnershipLost(SpoolError):
-    """The entry is no longer where its owner had it: somebody used an `…_unsafe` operation, or moved it by hand."""
+    """The entry is not where its owner had it: an `…_unsafe` operation took it, or somebody moved it by hand."""
 
     queue: str
     name: str
@@ -334,13 +334,13 @@ class OwnershipLost(SpoolError):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class DurabilityUnknown(SpoolError):
-    """The operation was committed (`committed` is true), but the sync after it failed: power loss may undo it.
+    """The change was made (`committed` is true), but the sync after it failed: power loss may undo it.
 
-    If `committed` is false, the disk failed in the commit itself, and it could not be seen whether it took place:
-    look where the entry is before trying again. Nothing was removed.
+    If `committed` is false, the disk failed in the commit itself. Nobody can tell whether the change took place: look
+    where the entry is before you try again. Nothing was removed.
 
-    After this, operations that have to survive power loss are refused until the spool is loaded again: the kernel
-    forgets which writes it lost.
+    After this, the spool refuses operations that must survive power loss, because the kernel forgets which writes it
+    lost. Check the disk, then load the spool again.
     """
 
     name: str
@@ -361,7 +361,7 @@ class DurabilityUnknown(SpoolError):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class SyncsRefused(SpoolError):
-    """An earlier sync of a directory failed, so nothing that must survive power loss is accepted any more.
+    """An earlier sync of a directory failed, so the spool accepts nothing more that must survive power loss.
 
     Releasing, listing and reading go on. Check the disk, then load the spool again.
     """
@@ -375,7 +375,7 @@ class SyncsRefused(SpoolError):
 Trouble: TypeAlias = (
     AccessDenied | ReadOnlySpool | OutOfSpace | TooManyOpenFiles | NotARegularFile | SeveralFileSystems | StorageFailure
 )
-"""What the operating system can answer to any operation; the entry is where it was. All that `dequeue` can answer."""
+"""What the operating system can answer to any operation; the entry is where it was. `dequeue` answers nothing else."""
 
 LoadError: TypeAlias = NotASpool | DirectoryNotEmpty | UnsupportedFormat | WorldWritable | SharedFileSystem | Trouble
 """What `Spool.create` and `Spool.load` can answer."""

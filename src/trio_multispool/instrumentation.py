@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class How(enum.Enum):
-    """How an entry left somebody's hands."""
+    """How a check-out ended."""
 
     SAVED = "saved"
     """Moved to a queue, with its new metadata."""
@@ -24,11 +24,11 @@ class How(enum.Enum):
     RELEASED = "released"
     """Put back in its queue as it was: by `release`, or because the job's block ended without settling it."""
     LET_GO = "let go"
-    """Given up without being settled, because the disk or another program was in the way: recovery returns it."""
+    """Dropped without being settled, because the disk or another program was in the way. Recovery returns it."""
 
 
 class Operation(enum.Enum):
-    """What failed."""
+    """The call that failed."""
 
     ENQUEUE = "enqueue"
     CHECK_OUT = "check out"
@@ -47,9 +47,9 @@ class Enqueued(msgspec.Struct, frozen=True):
     queue: str
     entry: str
     seconds: float
-    """How long the call took. That of `enqueue_many` is told for each of its entries."""
+    """How long the call took. Each entry of one `enqueue_many` has the same figure."""
     data_size: int | None
-    """In bytes, if the data is `bytes` or the like; otherwise that would not be free to know."""
+    """In bytes, if the data is `bytes` or the like; otherwise `None`, because finding out would cost something."""
 
 
 @final
@@ -60,7 +60,7 @@ class CheckedOut(msgspec.Struct, frozen=True):
     queue: str
     entry: str
     seconds: float
-    """How long the look took that found it, without the waits before."""
+    """How long the look at the queue took that found it, without the waits before."""
 
 
 @final
@@ -73,20 +73,20 @@ class Settled(msgspec.Struct, frozen=True):
     entry: str
     how: How
     destination: str | None
-    """The queue that it is in now; `None` if it was removed or let go."""
+    """The queue that it is in now. `None` if it was removed or let go."""
     seconds: float
-    """How long the call took that settled or returned it."""
+    """How long the call that settled or returned it took."""
     in_hand: float | None
-    """How long it was in hand, in seconds; `None` for jobs of `checkouts_unsafe`, which were another's."""
+    """How long it was in hand, in seconds. `None` for jobs of `checkouts_unsafe`, which another owner had."""
 
 
 @final
 class Returned(msgspec.Struct, frozen=True):
-    """Recovery or a repair has put back the entry of an owner that died, or collected what a dead process had left."""
+    """Recovery or a repair put back the entry of a dead owner, or collected files that a dead process had left."""
 
     spool: str
     queue: str | None
-    """`None`: collected, because it belonged to no entry."""
+    """`None` if files were collected that belonged to no entry."""
     entry: str
 
 
@@ -107,9 +107,9 @@ class Failed(msgspec.Struct, frozen=True):
     spool: str
     operation: Operation
     queue: str | None
-    """`None`: all, of a recovery."""
+    """`None` for a recovery, which covers all queues."""
     entry: str | None
-    """`None`: none in particular, or one that has no name yet."""
+    """`None` if the call was for no particular entry, or for one without a name yet."""
     error: SpoolError
     seconds: float
     """How long the call took."""
@@ -123,21 +123,21 @@ class AttemptFailed(msgspec.Struct, frozen=True):
     queue: str
     entry: str
     attempt: int
-    """Which one it was, from 1, of those that count."""
+    """The number of this attempt, from 1, among those that count."""
     error: str
-    """The exception's class, with its module unless that is `builtins`; `RetryLater` or `GiveUp` if one was answered;
-    `WorkerDied` if it is found that earlier workers died."""
+    """The exception's class, with its module unless that is `builtins`. `RetryLater` or `GiveUp` if the handler
+    answered one; `WorkerDied` if earlier workers died."""
     exception: Exception | None
     """The exception itself, if there was one."""
     again_in: float | None
-    """In how many seconds the entry will be tried again; `None`: it was given up."""
+    """In how many seconds the entry will be tried again. `None` if it was given up."""
     dead_letter: str | None
-    """If it was given up: the queue that it is in now."""
+    """The queue that it is in now, if it was given up; otherwise `None`."""
 
 
 @final
 class Waited(msgspec.Struct, frozen=True):
-    """A reader had nothing to do, and waited for its queue to change; an idle reader waits again and again."""
+    """A reader had nothing to do, and waited for its queue to change. An idle reader waits again and again."""
 
     spool: str
     queue: str
@@ -151,12 +151,12 @@ class Enqueueing(msgspec.Struct, frozen=True):
     spool: str
     queue: str
     count: int | None
-    """How many, of `enqueue_many`; `None`: one, of `enqueue`."""
+    """How many, for `enqueue_many`. `None` for `enqueue`, which enqueues one."""
 
 
 @final
 class Working(msgspec.Struct, frozen=True):
-    """A job's block is being entered, which is what a handler runs in."""
+    """A job's block is about to begin. A handler runs in such a block."""
 
     spool: str
     queue: str
@@ -166,25 +166,24 @@ class Working(msgspec.Struct, frozen=True):
 
 
 class Instrumentation:
-    """What is told of the operations of a spool: `Spool.load(…, instrumentation=…)`. Override what you want to hear.
+    """Hears of the operations of a spool: `Spool.load(…, instrumentation=…)`. Override the methods that you want.
 
-    Each of the methods does nothing here. Those that are called `on_…` are told what has happened; the two others
-    return a context manager for the length of something, or `None`.
+    Here each method does nothing. Those called `on_…` hear what has happened. The two others return a context manager
+    that surrounds an operation, or `None`.
 
-    **When.** In the event loop's thread, after the effect and before the operation returns, in the task that called it;
-    a reader's pool with `prefetch` or `concurrency` fetches its entries in a task of its own. Never in a worker thread,
+    **When.** In the event loop's thread, after the effect and before the operation returns, in the task that called it.
+    A reader's pool with `prefetch` or `concurrency` fetches its entries in a task of its own. Never in a worker thread,
     and never with a lock held.
-    An operation that did not happen, because it was cancelled or has answered `Err`, is not told as one that did. With
-    `Err(DurabilityUnknown)` it did happen: then both are told, that it did, and `on_error`.
+    An operation that did not happen, because it was cancelled or answered `Err`, is not reported as one that did. With
+    `Err(DurabilityUnknown)` it did happen: both its own hook and `on_error` are called.
 
-    **They must not block**, and cannot await: the event loop stands still for as long. Count, or put what you are told
-    into a queue of your own.
+    **They must not block**, and cannot await: meanwhile the event loop stands still. Count, or put what you hear into a
+    queue of your own.
 
-    **If one raises** an `Exception`, that is logged, once for each hook and type of exception, and passed over: what
-    has happened must not look as if it had failed. (What is no `Exception`, such as `KeyboardInterrupt`, passes
-    through.)
+    **If one raises** an `Exception`, it is logged, once for each hook and type of exception, and ignored: what has
+    happened must not look as if it had failed. (A `BaseException` such as `KeyboardInterrupt` passes through.)
 
-    Not told are operations on entries in place (`entry.direct`), on data, and whatever only looks.
+    Three things are not reported: operations on entries in place (`entry.direct`), on data, and those that only look.
 
     ```python
     class Counting(Instrumentation):
@@ -194,48 +193,50 @@ class Instrumentation:
     """
 
     carries: bool = False
-    """Whether what `enqueueing` returns is to travel with the entries. It costs a small file for each, so one has to
-    ask for it; looked at when the spool is opened."""
+    """Whether the mapping from `enqueueing` travels with the entries. Off by default, because it costs a small file for
+    each entry. Read when the spool is opened."""
 
     def on_enqueue(self, enqueued: Enqueued) -> None:
         """Hear of an entry that was put into a queue."""
 
     def on_checkout(self, checked_out: CheckedOut) -> None:
-        """Hear of an entry that is in this process's hands now."""
+        """Hear of an entry that this process has checked out."""
 
     def on_settle(self, settled: Settled) -> None:
-        """Hear of one that no longer is: once for each that `on_checkout` told of.
+        """Hear of an entry that has left this process's hands: once for each `on_checkout`.
 
-        But for what is garbage collected unsettled: that is let go wherever the collector runs, with a
-        `ResourceWarning`.
+        Except for a job that is garbage collected unsettled: it is let go with a `ResourceWarning`, wherever the
+        collector runs.
         """
 
     def on_recover(self, returned: Returned) -> None:
-        """Hear of what recovery did, in this process: when loading, in a reader, or in `spool.recover`.
+        """Hear of what recovery did in this process: when loading, in a reader, or in `spool.recover`.
 
-        Of a reader it may be told by another task that uses the spool at that moment.
+        What a reader's recovery did may be reported in another task that uses the spool at that moment.
         """
 
     def on_quarantine(self, quarantined: Quarantined) -> None:
-        """Hear of an entry that was set aside; of a reader it may be told by another task, as `on_recover` is."""
+        """Hear of an entry that was set aside. A reader's may be reported in another task, as for `on_recover`."""
 
     def on_error(self, failed: Failed) -> None:
-        """Hear of an `Err`, of enqueueing, checking out, settling or recovering.
+        """Hear of an `Err` from enqueueing, checking out, settling or recovering.
 
-        Exceptions are not told: they reach the caller by themselves, and the context managers see them pass.
+        Exceptions are not reported: they reach the caller anyway, and the context managers see them pass.
         """
 
     def on_attempt_failed(self, attempt_failed: AttemptFailed) -> None:
-        """Hear of a handler that failed, when its entry is where it is to be tried again, or is a dead letter.
+        """Hear of a handler that failed, once its entry is back to be tried again, or is a dead letter.
 
-        In the task of the handler, within `working`, and after `on_settle`.
+        Called in the handler's task, within `working`, and after `on_settle`.
         """
 
     def on_wait(self, waited: Waited) -> None:
-        """Hear of a wait of an idle reader, when it is over, by a change or by a cancellation."""
+        """Hear of an idle reader's wait, when a change or a cancellation has ended it."""
 
     def enqueueing(self, enqueueing: Enqueueing) -> AbstractContextManager[Mapping[str, str] | None] | None:  # noqa: ARG002  # for overriding
-        """Return what to put around an enqueue; what its `__enter__` returns travels with the entries, if `carries`.
+        """Return a context manager to put around an enqueue.
+
+        If `carries`, what its `__enter__` returns travels with the entries.
 
         It is entered and left in the task that enqueues, around `on_enqueue` and `on_error`. It cannot suppress an
         exception.
@@ -243,9 +244,9 @@ class Instrumentation:
         return None
 
     def working(self, working: Working) -> AbstractContextManager[object] | None:  # noqa: ARG002  # for overriding
-        """Return what to put around a job's block, and so around a handler.
+        """Return a context manager to put around a job's block, and so around a handler.
 
-        It is entered and left in the task that works, before the block begins, and after the entry has been settled or
-        returned, so around `on_settle`. It is given the exception that the block raises, and cannot suppress it.
+        It is entered in the task that works, before the block begins. It is left there after the entry was settled or
+        returned, and so surrounds `on_settle`. It sees the exception that the block raises, and cannot suppress it.
         """
         return None

@@ -21,10 +21,10 @@ _TICK = 1_000_000_000
 
 @final
 class LexicographicTimeOrder:
-    """A name generator whose names sort in the order of their making, and are the same in every run.
+    """A name generator whose names sort in the order they are made, and are the same in every run.
 
-    Names look like those of the default generator, on a clock that starts in 1970 and goes on by one second a name.
-    Give one generator to all spools of a test that enqueue into one queue.
+    Names look like those of the default generator. Its clock starts in 1970 and advances one second for each name. If
+    several spools of a test enqueue into one queue, give them all the same generator.
 
     ```python
     MAIL = Spoolable(queues=Mail, metadata=Envelope, data=bytes, names=LexicographicTimeOrder())
@@ -44,7 +44,7 @@ class LexicographicTimeOrder:
 
 
 def strict_order(spoolable: Spoolable[Q, M, D, Any]) -> Spoolable[Q, M, D, None]:
-    """Return the same spoolable with names that make readers see entries in the strict order of their enqueueing.
+    """Return the same spoolable, but with names that make readers see entries in exactly the order they were enqueued.
 
     ```python
     spool = (await Spool.create(tmp_path / "spool", strict_order(MAIL))).unwrap()

@@ -1,4 +1,4 @@
-"""How many entries lie where, counted when somebody asks; for gauges, in a thread that may block."""
+"""Counts the entries of each queue and state on demand; for gauges, in a thread that may block."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Depth(msgspec.Struct, frozen=True):
 
 
 def depths(path: StrPath) -> list[Depth] | None:
-    """Count the entries of a spool, by listing it; `None` if it cannot be read. Recovers nothing, and writes nothing.
+    """Count the entries of a spool by listing it; `None` if it cannot be read. Recovers nothing, and writes nothing.
 
-    It costs what a listing costs: some milliseconds for ten thousand entries.
+    It costs as much as a listing: some milliseconds for ten thousand entries.
     """
     try:
         storage = DirectoryStorage.look(path)

@@ -1,8 +1,8 @@
-"""OpenTelemetry: metrics of a spool's operations, and traces that go on from the producer to the worker.
+"""OpenTelemetry: metrics of a spool's operations, and traces that lead from the producer to the worker.
 
 Names follow OpenTelemetry's semantic conventions for messaging where those have one (they are still marked as under
-development); the others begin with `trio_multispool.`. Needs the extra `otel`, which brings OpenTelemetry's API; what
-is done with the figures is for the SDK that the program sets up.
+development). The others begin with `trio_multispool.`. Needs the extra `otel`, which brings OpenTelemetry's API. The
+SDK that the program sets up decides what happens to the figures.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _SCOPE: Final = "trio_multispool"
 _SYSTEM: Final = {"messaging.system": "trio_multispool"}
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-"""The histograms' boundaries, as the conventions advise."""
+"""The histograms' boundaries, as the conventions recommend."""
 
 _TYPES: Final = {Operation.ENQUEUE: "send", Operation.CHECK_OUT: "receive"}
 """What the conventions call these operations; all others settle."""
@@ -57,9 +57,9 @@ _working: contextvars.ContextVar[tuple[str, trace.Span] | None] = contextvars.Co
 class OpenTelemetry(Instrumentation):
     """Instrumentation by OpenTelemetry, for any number of spools: `Spool.load(…, instrumentation=OpenTelemetry())`.
 
-    **Traces.** A span `enqueue QUEUE` (producer) is around each `enqueue` and `enqueue_many`. Its context travels with
-    the entry, and a span `process QUEUE` (consumer), which is around each job's block and so around each handler, is
-    linked to it, in whichever process it runs. With `parent=True` it is its child too, in one trace with it.
+    **Traces.** A span `enqueue QUEUE` (producer) surrounds each `enqueue` and `enqueue_many`. Its context travels with
+    the entry. A span `process QUEUE` (consumer) surrounds each job's block, and so each handler, and is linked to the
+    producer's span, in any process. With `parent=True` it is also that span's child, in the same trace.
 
     **Metrics.** `messaging.client.sent.messages`, `messaging.client.consumed.messages`,
     `messaging.client.operation.duration`, `messaging.process.duration` (from check-out until settled), and
@@ -67,7 +67,7 @@ class OpenTelemetry(Instrumentation):
     `trio_multispool.reader.idle`. With `observe`, `trio_multispool.entries`.
 
     - `tracer_provider`, `meter_provider`, `propagator`: the global ones by default.
-    - `carries`: whether the context travels. It costs a small file for each entry that is enqueued within a trace.
+    - `carries`: whether the context travels. That costs a small file for each entry that is enqueued within a trace.
     - `parent`: make the consumer's span a child of the producer's.
     """
 
@@ -122,7 +122,7 @@ class OpenTelemetry(Instrumentation):
     def observe(self, path: StrPath) -> None:
         """Report how many entries lie in a spool, by queue and state, as the gauge `trio_multispool.entries`.
 
-        They are counted whenever metrics are collected, in the SDK's thread, for what a listing costs.
+        They are counted each time metrics are collected, in the SDK's thread, at the cost of a listing.
         """
 
         def look(_options: metrics.CallbackOptions) -> Iterable[metrics.Observation]:
@@ -150,7 +150,7 @@ class OpenTelemetry(Instrumentation):
             token = _producing.set(span if enqueueing.count is None else None)
             try:
                 carrier: dict[str, str] = {}
-                # The default setter is annotated for mappings of anything, and takes one of text.
+                # The default setter is annotated for mappings of anything, and accepts one of text.
                 self._propagator.inject(carrier)  # pyright: ignore[reportArgumentType]
                 yield carrier
             finally:
@@ -180,7 +180,7 @@ class OpenTelemetry(Instrumentation):
             finally:
                 _reset(_working, token)
 
-    # Metrics, and what the spans come to know
+    # Metrics, and attributes of the spans
 
     def on_enqueue(self, enqueued: Enqueued) -> None:
         """Count, and name the entry in the producer's span."""
@@ -202,7 +202,7 @@ class OpenTelemetry(Instrumentation):
         self._in_hand.add(1, of)
 
     def on_settle(self, settled: Settled) -> None:
-        """Count, and tell the consumer's span."""
+        """Count, and note the outcome in the consumer's span."""
         of = _of(settled.spool, settled.queue)
         outcome = {"trio_multispool.outcome": settled.how.value}
         if settled.destination is not None:
@@ -229,7 +229,7 @@ class OpenTelemetry(Instrumentation):
             span.set_status(trace.Status(trace.StatusCode.ERROR, str(failed.error)))
 
     def on_attempt_failed(self, attempt_failed: AttemptFailed) -> None:
-        """Count, and show in the consumer's span what its handler raised: it does not leave the span's block."""
+        """Count, and record the handler's exception in the consumer's span: it does not leave the span's block."""
         outcome = "retry" if attempt_failed.dead_letter is None else "dead letter"
         attributes = {"error.type": attempt_failed.error, "trio_multispool.attempt.outcome": outcome}
         self._failed_attempts.add(1, _of(attempt_failed.spool, attempt_failed.queue) | attributes)
@@ -242,7 +242,7 @@ class OpenTelemetry(Instrumentation):
             span.set_status(trace.Status(trace.StatusCode.ERROR, attempt_failed.error))
 
     def on_recover(self, returned: Returned) -> None:
-        """Count what was put back."""
+        """Count entries that were put back."""
         if returned.queue is not None:
             self._recovered.add(1, _of(returned.spool, returned.queue))
 
@@ -251,12 +251,12 @@ class OpenTelemetry(Instrumentation):
         self._quarantined.add(1, _of(quarantined.spool, quarantined.queue))
 
     def on_wait(self, waited: Waited) -> None:
-        """Add up."""
+        """Add up the time."""
         self._idle.add(waited.seconds, _of(waited.spool, waited.queue))
 
 
 def _reset(variable: contextvars.ContextVar[T], token: contextvars.Token[T]) -> None:
-    """Forget a span, unless its block is left in another task than it was entered in, which has its own variables."""
+    """Forget a span, unless another task leaves its block than entered it: that task has its own variables."""
     with contextlib.suppress(ValueError):
         variable.reset(token)
 
@@ -272,6 +272,6 @@ def _named(operation: Operation) -> dict[str, str]:
 
 
 def _span_of(entry: str | None) -> trace.Span | None:
-    """Return the span of the work on an entry, if it is this task's."""
+    """Return the span of the work on an entry, if this task does that work."""
     working = _working.get()
     return working[1] if working is not None and working[0] == entry else None

@@ -1,4 +1,4 @@
-"""Prometheus: metrics of a spool's operations, and a collector that counts what lies on disk.
+"""Prometheus: metrics of a spool's operations, and a collector that counts the entries on disk.
 
 Needs the extra `prometheus`, which brings `prometheus-client`.
 """
@@ -41,7 +41,7 @@ _OF: Final = ("spool", "queue")
 class Prometheus(Instrumentation):
     """Instrumentation by prometheus-client, for any number of spools: `Spool.load(…, instrumentation=Prometheus())`.
 
-    Make one for each registry, and give it to all spools: a registry takes a metric's name once. All metrics have the
+    Make one for each registry, and give it to all spools: a registry accepts a metric's name once. All metrics have the
     labels `spool` (its path) and `queue`.
 
     `registry`: prometheus-client's global one by default.
@@ -89,7 +89,7 @@ class Prometheus(Instrumentation):
             self._in_hand_seconds.labels(*of, how).observe(settled.in_hand)
 
     def on_recover(self, returned: Returned) -> None:
-        """Count what was put back."""
+        """Count entries that were put back."""
         if returned.queue is not None:
             self._recovered.labels(returned.spool, returned.queue).inc()
 
@@ -109,25 +109,25 @@ class Prometheus(Instrumentation):
         self._attempts.labels(*labels).inc()
 
     def on_wait(self, waited: Waited) -> None:
-        """Add up."""
+        """Add up the time."""
         self._idle.labels(waited.spool, waited.queue).inc(waited.seconds)
 
 
 @final
 class SpoolCollector(Collector):
-    """Counts what lies in a spool whenever Prometheus asks: `REGISTRY.register(SpoolCollector("var/mail"))`.
+    """Counts a spool's entries each time Prometheus asks: `REGISTRY.register(SpoolCollector("var/mail"))`.
 
-    It opens the directory for that, reads only, and needs no `Spool`: any process will do. A scrape costs a listing of
-    each queue. `multispool_entries` has the labels `spool`, `queue` and `state` (`available`, `checked out`,
-    `quarantined`); `multispool_readable` is 0 for a spool that cannot be read.
+    It opens the directory, only reads, and needs no `Spool`: any process will do. A scrape costs a listing of each
+    queue. `multispool_entries` has the labels `spool`, `queue` and `state` (`available`, `checked out`, `quarantined`).
+    `multispool_readable` is 0 for a spool that cannot be read.
     """
 
     def __init__(self, path: StrPath) -> None:
-        """Remember where the spool is; it is looked at later."""
+        """Remember the spool's path. The spool is read later."""
         self._path = str(Path(path).absolute())
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        """Say which metrics there will be, so that registering counts nothing."""
+        """Name the metrics, so that registering counts nothing."""
         yield GaugeMetricFamily("multispool_entries", "Entries on disk.", labels=[*_OF, "state"])
         yield GaugeMetricFamily("multispool_readable", "Whether the spool can be read.", labels=["spool"])
 

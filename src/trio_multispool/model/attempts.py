@@ -1,11 +1,11 @@
 """The history of an entry that failed: the key `attempts` of its notes, and the rules by which it changes.
 
-An attempt is written down before the handler is called, so that one which its worker does not survive is known. It has
-ended when its failure is written down; one that was given back, because the worker was stopped or cancelled, is struck
-out again. What succeeds has no history: its notes go with the entry, or the key does when it moves on.
+An attempt is written down before the handler is called, so that it is known even if its worker dies. It has ended when
+its failure is written down. If the entry is given back because the worker was stopped or cancelled, the attempt is
+struck out again. An entry that succeeds keeps no history: its notes go with it, or the key goes when it moves on.
 
-*Spent* is how many attempts count: those made since the entry came to its queue. An entry that was given up begins
-anew wherever it is taken up again, and keeps its history.
+*Spent* is the number of attempts that count: those made since the entry came to its queue. An entry that was given up
+starts from zero wherever it is taken up again, and keeps its history.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ ATTEMPTS: Final = "attempts"
 """The key."""
 
 KEPT: Final = 20
-"""How many attempts are kept, the last ones: notes are read at each attempt."""
+"""Keep at most this many attempts, the last ones: notes are read at each attempt."""
 
 LONGEST_TRACEBACK: Final = 8192
-"""In characters; what is longer is cut in the middle. Only that of the last attempt is kept."""
+"""In characters. A longer one is cut in the middle. Only the last attempt keeps its traceback."""
 
 LONGEST_TEXT: Final = 1000
 """Of a message or a note, in characters."""
 
 MOST_PARTS: Final = 20
-"""How many of a group's exceptions are kept, and of an exception's notes."""
+"""Keep at most this many exceptions of a group, and notes of an exception."""
 
 MOST_TOLD: Final = 3
-"""How many of a group's exceptions are told on one line."""
+"""Show at most this many exceptions of a group on one line."""
 
 _CUT: Final = "\n… cut …\n"
 
@@ -41,11 +41,11 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why an attempt failed."""
 
     type: str
-    """The exception's class, with its module unless that is `builtins`; `RetryLater` or `GiveUp`, if answered."""
+    """The exception's class, with its module unless that is `builtins`. `RetryLater` or `GiveUp` if answered."""
     message: str = ""
     notes: tuple[str, ...] = ()
     group: tuple[Failure, ...] = ()
-    """What was in an exception group, without the groups in it."""
+    """The exceptions of a group and of the groups in it, in one flat list."""
     traceback: str = ""
 
 
@@ -62,10 +62,10 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     pid: int
     """Of the worker."""
     ended: float | None = None
-    """`None`: it is under way, or its worker died."""
+    """`None` if it is under way, or its worker died."""
     failure: Failure | None = None
     next_at: float | None = None
-    """When the entry was to be tried again; `None`: not by itself."""
+    """When the entry was to be tried again. `None` if it is not tried again by itself."""
 
 
 @final
@@ -73,9 +73,9 @@ class History(msgspec.Struct, frozen=True, omit_defaults=True):
     """The attempts at an entry."""
 
     queue: str
-    """Where attempts are counted."""
+    """The queue in which the attempts were counted."""
     spent: int
-    """How many count, with the last one."""
+    """How many attempts count, the last one included."""
     attempts: tuple[Attempt, ...]
     """The last ones, in order."""
     given_up: bool = False
@@ -86,7 +86,7 @@ _DECODER: Final = msgspec.json.Decoder(History)
 
 
 def history_in(notes: dict[str, msgspec.Raw]) -> History | None:
-    """Return the history that the notes hold; none if there is none, or it cannot be read, or has no attempt in it."""
+    """Return the history in the notes, or `None` if it is missing, cannot be read, or has no attempt."""
     try:
         history = _DECODER.decode(notes[ATTEMPTS]) if ATTEMPTS in notes else None
     except msgspec.DecodeError:
@@ -100,14 +100,14 @@ def encode_history(history: History) -> bytes:
 
 
 def spent_before(history: History | None, queue: str) -> int:
-    """Return how many attempts count, of an entry that is taken from a queue."""
+    """Return how many attempts count already when an entry is taken from a queue."""
     if history is None or history.given_up or history.queue != queue:
         return 0
     return history.spent
 
 
 def begun(history: History | None, queue: str, *, at: float, host: str, pid: int) -> History:
-    """Return the history with one attempt more."""
+    """Return the history with one more attempt."""
     earlier = () if history is None else history.attempts
     number = earlier[-1].number + 1 if earlier else 1
     attempt = Attempt(number=number, queue=queue, began=at, host=host, pid=pid)
@@ -115,7 +115,7 @@ def begun(history: History | None, queue: str, *, at: float, host: str, pid: int
 
 
 def failed(history: History, failure: Failure, *, at: float, next_at: float | None) -> History:
-    """Return the history with the last attempt failed; without a `next_at`, it is given up."""
+    """Return the history with the last attempt failed. If `next_at` is `None`, the entry is given up."""
     *earlier, last = history.attempts
     last = msgspec.structs.replace(last, ended=at, failure=failure, next_at=next_at)
     return msgspec.structs.replace(
@@ -124,7 +124,7 @@ def failed(history: History, failure: Failure, *, at: float, next_at: float | No
 
 
 def abandoned(history: History) -> History:
-    """Return the history of an entry whose attempts are used up, the last of them by a worker that died."""
+    """Return the history given up: the attempts are used up, and the worker of the last one died."""
     return msgspec.structs.replace(history, given_up=True)
 
 
@@ -135,7 +135,7 @@ def _without_traceback(attempt: Attempt) -> Attempt:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """Return what is kept of an exception."""
+    """Return the parts of an exception that are kept."""
     text = "".join(traceback.format_exception(error))
     return msgspec.structs.replace(_in_short(error), traceback=_cut(text, LONGEST_TRACEBACK))
 
@@ -148,12 +148,12 @@ def _in_short(error: BaseException) -> Failure:
 
 
 def answered(what: str, reason: str) -> Failure:
-    """Return what is kept of an answer that is a failure."""
+    """Return the failure to keep for a handler's answer."""
     return Failure(what, _cut(reason, LONGEST_TEXT))
 
 
 def failure_told(failure: Failure) -> str:
-    """Return a failure on one line: of a group, what is in it, for its own message says how many only."""
+    """Return a failure on one line. For a group, list what is in it: the group's own message gives only a count."""
     if failure.group:
         parts = [failure_told(part) for part in failure.group[:MOST_TOLD]]
         more = len(failure.group) - len(parts)
@@ -163,14 +163,14 @@ def failure_told(failure: Failure) -> str:
 
 
 def _parts(error: BaseException) -> list[BaseException]:
-    """Return what is in a group and the groups in it; of any other exception, itself."""
+    """Return the exceptions of a group and of the groups in it. Any other exception stands for itself."""
     if not isinstance(error, BaseExceptionGroup):
         return [error]
     return [part for each in cast("tuple[BaseException, ...]", error.exceptions) for part in _parts(each)]
 
 
 def type_name(kind: type[BaseException]) -> str:
-    """Return how a class of exceptions is called, as a traceback has it."""
+    """Return the name of a class of exceptions, as a traceback shows it."""
     bare = kind.__module__ in {"builtins", "__main__"}
     return kind.__qualname__ if bare else f"{kind.__module__}.{kind.__qualname__}"
 
@@ -178,12 +178,12 @@ def type_name(kind: type[BaseException]) -> str:
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # noqa: BLE001  # whatever a class of the user's raises there: the failure must be kept all the same
+    except Exception:  # noqa: BLE001  # the user's class may raise anything there, and the failure must still be kept
         return "<no message: its __str__ raises>"
 
 
 def _cut(text: str, most: int) -> str:
-    text = text.encode(errors="backslashreplace").decode()  # lone surrogates are no JSON
+    text = text.encode(errors="backslashreplace").decode()  # JSON has no lone surrogates
     if len(text) <= most:
         return text
     head = most // 4

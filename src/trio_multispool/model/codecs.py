@@ -1,7 +1,7 @@
 """How metadata becomes bytes, and how data becomes a file.
 
-Metadata is small and rewritten often: its codec works on `bytes`. Data is large and read when the worker chooses to:
-its codec reads from and writes to a binary file, so that it can be streamed. `Json`, `MessagePack`, `Bytes` and
+Metadata is small and rewritten often, so its codec works on `bytes`. Data is large and read when the worker chooses to,
+so its codec reads from and writes to a binary file and can stream. `Json`, `MessagePack`, `Bytes` and
 `Text` are both kinds at once. Files hold exactly what the codec wrote, so that `cat` shows it.
 
 Codecs run in a worker thread, in the context (`contextvars`) of the task that called. An `Exception` from a codec is
@@ -30,7 +30,7 @@ class MetadataCodec(Protocol[T]):
         ...
 
     def decode(self, raw: bytes, /) -> T:
-        """Return the value that `raw` stands for; raise if there is none."""
+        """Return the value that `raw` stands for. Raise if `raw` is not valid."""
         ...
 
 
@@ -43,12 +43,12 @@ class DataCodec(Protocol[T]):
         ...
 
     def load(self, file: BinaryIO, /) -> T:
-        """Read a value from `file`; raise if it holds none. What is returned must not need the file any more."""
+        """Read a value from `file`. Raise if it is not valid. The value must not need the file afterwards."""
         ...
 
 
 class WholeFile(abc.ABC, Generic[T]):
-    """A metadata codec is a data codec whose file holds the bytes of one value."""
+    """Makes a data codec of a metadata codec: the file holds the bytes of one value."""
 
     @abc.abstractmethod
     def encode(self, value: T, /) -> bytes:
@@ -75,7 +75,7 @@ class WholeFile(abc.ABC, Generic[T]):
 class Json(WholeFile[T]):
     """JSON by msgspec, checked against a type when it is decoded: the default for metadata.
 
-    For a union, which is no class, say what it is in an annotation:
+    A union is not a class, so annotate the codec:
 
     ```python
     codec: Json[Parcel | Letter] = Json(Parcel | Letter)
@@ -91,9 +91,9 @@ class Json(WholeFile[T]):
         self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(cast("type[T]", type_))
 
     def encode(self, value: T, /) -> bytes:
-        """Return JSON in UTF-8 on one line; raises `msgspec.ValidationError` for what `decode` would refuse."""
+        """Return JSON in UTF-8 on one line; raises `msgspec.ValidationError` if `decode` would refuse it."""
         raw = msgspec.json.encode(value)
-        _ = self.decode(raw)  # msgspec checks types when it decodes: whoever takes the entry must be able to
+        _ = self.decode(raw)  # msgspec checks types only when it decodes, and the entry's next owner must be able to
         return raw
 
     def decode(self, raw: bytes, /) -> T:
@@ -103,7 +103,7 @@ class Json(WholeFile[T]):
 
 @final
 class MessagePack(WholeFile[T]):
-    """MessagePack by msgspec, checked against a type when it is decoded: smaller and faster than JSON, for no eyes."""
+    """MessagePack by msgspec, checked against a type when decoded: smaller and faster than JSON, not for people."""
 
     @overload
     def __init__(self, type_: type[T]) -> None: ...
@@ -114,7 +114,7 @@ class MessagePack(WholeFile[T]):
         self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(cast("type[T]", type_))
 
     def encode(self, value: T, /) -> bytes:
-        """Return MessagePack; raises `msgspec.ValidationError` for what `decode` would refuse."""
+        """Return MessagePack; raises `msgspec.ValidationError` if `decode` would refuse it."""
         raw = msgspec.msgpack.encode(value)
         _ = self.decode(raw)  # as in `Json`
         return raw
@@ -136,7 +136,7 @@ class Bytes(WholeFile[bytes]):
         return bytes(value)
 
     def decode(self, raw: bytes, /) -> bytes:
-        """Return what is stored."""
+        """Return the stored bytes."""
         return raw
 
 
@@ -185,7 +185,7 @@ def _refuse_class(of: object, *methods: str) -> None:
 
 
 def _is_type(of: object) -> bool:
-    """Tell a class, or a parametrised one such as `list[int]`, from an instance of a codec."""
+    """Say whether this is a type, such as `list` or `list[int]`, and not an instance of a codec."""
     return isinstance(of, type) or get_origin(of) is not None
 
 

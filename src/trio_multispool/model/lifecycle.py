@@ -1,29 +1,28 @@
 """The life of an entry: every state it can be in, and every step between them. No other file decides what is legal.
 
-Theory. An entry is a name. Its metadata file lies in exactly one *place*, and the place is the state: in `QUEUE/` it is
-available, in `QUEUE/.waiting/` it will be, in `QUEUE/.checkout/` one owner has it, in `.quarantine/QUEUE/` it waits for
-a person, and a name that lies in no place is no entry (it may be a reservation, or what a dead process left behind). A
-step is committed by one system call on the metadata file, and that call is atomic: before it the entry is wholly in the
-old state, after it wholly in the new one. All else that an operation does (writing temporary files, syncing, deleting
-data) comes before the commit and can be undone, or after it and can be repeated by recovery.
+Theory. An entry is a name. Its metadata file lies in exactly one *place*, and the place is the state. In `QUEUE/` the
+entry is available, in `QUEUE/.waiting/` it will be, in `QUEUE/.checkout/` one owner has it, and in `.quarantine/QUEUE/`
+it waits for a person. A name that lies in no place is not an entry: it may be a reservation, or the remains of a dead
+process. One system call on the metadata file commits a step, and that call is atomic: before it the entry is wholly in
+the old state, after it wholly in the new one. Everything else (writing temporary files, syncing, deleting data) comes
+before the commit and can be undone, or after it and can be repeated by recovery.
 
 Rule 1: no commit ever replaces a file. A move refuses an existing target; where the target must exist (new metadata for
 an entry in place), two files are exchanged and the old one is then unlinked.
 
-Rule 2: a step is taken by whoever holds the entry's registry lock. `DIRECT_*` steps, and those on claims made
-without a lock, may be taken without it: they are therefore exchanges with, or unlinks of, a file that must be there,
-and never make an entry that has gone.
+Rule 2: to take a step, hold the entry's registry lock. `DIRECT_*` steps, and steps on claims made without a lock, may
+do without it. They are therefore exchanges with, or unlinks of, a file that must be there, and never bring back an
+entry that has gone.
 
 An entry that waits is *due* at its file's modification time, which is set before the file is synced and the step
-committed. Why a place, and not a mark on entries in the queue: a listing of the queue stays a listing of what can be
-had, and a crash leaves an entry waiting or not, and never in between. Why the time is not in the name: then an entry
-that waits is found by its name as all others are, with one look. Nothing moves an entry when it becomes due: it is
-checked out of `QUEUE/.waiting/` as others are out of `QUEUE/`, so that there is no step in between to be lost. Its
-owner returns it to where it came from, for it may have been taken early; recovery does not know that, and takes it for
-due.
+committed. Waiting is a place, and not a mark on entries in the queue, for two reasons: a listing of the queue lists
+only what can be checked out, and a crash leaves an entry waiting or not, never in between. The time is not in the name,
+so that one look finds a waiting entry by its name, like any other. Nothing moves an entry when it becomes due. It is
+checked out of `QUEUE/.waiting/` as others are out of `QUEUE/`, so no step in between can be lost. Its owner returns it
+to where it came from, because it may have been taken early. Recovery does not know that, and treats it as due.
 
-Rule 3: a claim is in one state at a time, and a step that the table does not have from there is a bug in the caller,
-who is told so before anything happens.
+Rule 3: a claim is in one state at a time. If the table has no such step from that state, the caller has a bug, and gets
+an exception before anything happens.
 """
 
 from __future__ import annotations
@@ -103,7 +102,7 @@ STEPS: Final = {
 
 
 class IllegalStepError(RuntimeError):
-    """A caller asked for a step that the table does not have; a bug, and nothing happened."""
+    """A caller asked for a step that the table does not have. It is a bug in the caller; nothing happened."""
 
 
 def next_state(step: Step, state: State) -> State:

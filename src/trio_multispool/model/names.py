@@ -1,7 +1,7 @@
 """What may be a name, and how new names are made.
 
-A name is also a file name, and stays one for the entry's whole life, so it is checked once, where it comes in. A queue
-is worked off in the order of its names: that is all the scheduling there is.
+A name is also a file name, for the entry's whole life, so it is checked once, where it comes in. Readers work through a
+queue in the order of its names: there is no other scheduling.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_NAME_BYTES = 200
 """Longest name, in bytes: NAME_MAX is 255, and temporary files carry a prefix before the name."""
 
 MAX_ATTEMPTS = 100
-"""How often a generator is asked again while the name it made is taken."""
+"""Ask a generator at most this often while its names are taken."""
 
 _NO_ARGUMENT: Final[Any] = None  # fits the default of the type parameter
 
@@ -35,7 +35,7 @@ A_contra = TypeVarWithDefault("A_contra", contravariant=True, default=None)
 
 
 def invalid_name(name: str) -> InvalidName | None:
-    """Say why `name` can be neither an entry nor a queue, or `None` if it can; raises `TypeError` for no string."""
+    """Return why this cannot name an entry or a queue, or `None` if it can; raises `TypeError` if it is no string."""
     if not isinstance(name, str):
         message = f"a name is a string, not {name!r}"
         raise TypeError(message)
@@ -76,27 +76,27 @@ class Reserve(msgspec.Struct, Generic[A_co], frozen=True):
 class NameGenerator(Protocol[A_contra]):
     """Makes names for new entries; give one to `Spoolable(…, names=…)`.
 
-    Names should sort in the order in which readers are to take the entries, and should be short: under 50 bytes keeps a
-    directory fast.
+    Readers take entries in the order of their names, so names should sort in the order you want. Keep them short: under
+    50 bytes keeps a directory fast.
     """
 
     def next(self, argument: A_contra, attempt: int) -> str:
         """Make a name for a new entry.
 
         Called in a worker thread, possibly in several at once. `argument` is what the caller gave to `Reserve`;
-        `attempt` is 0 at first and one more each time the name that was made is taken. What it raises passes through.
+        `attempt` is 0 at first, and grows by one each time the name is taken. What it raises passes through.
         """
         ...
 
 
 LEVELS: Final = 10
-"""How many priorities there are, if nothing else is asked for."""
+"""The default number of priorities."""
 
 _EPOCH: Final = datetime.datetime(1970, 1, 1)  # noqa: DTZ001  # arithmetic in UTC, no clock
 
 
 def time_ordered_name(nanoseconds: int, token: str) -> str:
-    """Make a name that sorts by time and that a person can read, from a Unix time and a token that tells makers apart.
+    """Make a readable name that sorts by time, from a Unix time and a token that tells makers apart.
 
     ```python
     assert time_ordered_name(1_795_417_479_923_587_437, "8f31c2aa") == "20261123T070439.923587437Z-8f31c2aa"
@@ -112,22 +112,22 @@ def _second(since_1970: int) -> str:
 
 
 def makes_none_twice(generator: NameGenerator[Any]) -> bool:
-    """Tell whether a generator is known never to make a name that it, or another process's, has made before."""
+    """Say whether a generator is known never to repeat a name, its own or one of another process."""
     return isinstance(generator, (TimeOrdered, Prioritized))
 
 
 def sorts_last(generator: NameGenerator[Any]) -> bool:
-    """Tell whether a new name of a generator is known to sort after all older ones, but for clocks that differ."""
+    """Say whether a generator's new name is known to sort after all older ones, unless clocks differ."""
     return isinstance(generator, TimeOrdered)
 
 
 @final
 class TimeOrdered:
-    """Names that sort by the time of their making: the default.
+    """Names that sort by the time they were made: the default.
 
-    Within one process each name is later than the one before, also when the clock steps back; between processes the
-    order is that of their clocks. `clock` returns nanoseconds since 1970 in UTC; `token` returns what tells this maker
-    from others (it is asked each time, so that it can change in a forked child). The argument is not used.
+    Within one process each name is later than the one before, even if the clock steps back. Between processes the order
+    is that of their clocks. `clock` returns nanoseconds since 1970 in UTC. `token` returns a text that tells this maker
+    from others; it is called each time, so that it can change in a forked child. The argument is not used.
     """
 
     def __init__(self, clock: Callable[[], int], token: Callable[[], str]) -> None:
@@ -142,7 +142,7 @@ class TimeOrdered:
         return time_ordered_name(self.later_than_the_last(), self._token())
 
     def later_than_the_last(self) -> int:
-        """Return the time, or if it has been returned before, the next that has not, in nanoseconds since 1970."""
+        """Return the time in nanoseconds since 1970, or one more than the last answer if that is later."""
         with self._mutex:
             self._last = max(self._clock(), self._last + 1)
             return self._last
@@ -150,29 +150,29 @@ class TimeOrdered:
 
 @final
 class Prioritized:
-    """Names that sort by priority and then by the time of their making: the sorted listing is the schedule.
+    """Names that sort by priority, and then by the time they were made: the sorted listing is the schedule.
 
-    Made by `prioritized_names()`. What `enqueue` is given as `name=Reserve(level)` is the entry's level, a whole number
-    from 0, the most urgent, to `levels` - 1; an entry that is given none has the level in the middle, 5 of 10. Any
-    other number raises `ValueError`, what is no whole number `TypeError`, and nothing is enqueued.
+    Made by `prioritized_names()`. Give `enqueue` the entry's level as `name=Reserve(level)`: a whole number from 0, the
+    most urgent, to `levels` - 1. Without it, an entry gets the level in the middle, 5 of 10. Any other number raises
+    `ValueError`, anything but a whole number `TypeError`; then nothing is enqueued.
 
     ```python
     MAIL = Spoolable(queues=Mail, metadata=Envelope, data=bytes, names=prioritized_names())
     await spool.enqueue(Mail.SEND, password_reset, b"", name=Reserve(0))
     ```
 
-    **Starvation**: without `ageing`, priorities are strict. An entry waits for as long as any that is more urgent does,
-    for ever if those come faster than they are worked off. With `ageing`, a duration, each level is worth that much
-    time: an entry is taken before one that is `n` levels more urgent, if that was made `n` times as long after it, or
-    later. So one of level 9, with an ageing of 60 seconds, waits for nothing that is made nine minutes after it.
+    **Starvation**: without `ageing`, priorities are strict. An entry waits as long as a more urgent one is there: for
+    ever, if those come faster than they are done. With `ageing`, a duration, each level is worth that much time. An
+    entry comes before one that is `n` levels more urgent and was made `n` times that duration after it, or later. So
+    with an ageing of 60 seconds, an entry of level 9 waits for nothing that is made nine minutes after it.
 
-    An entry keeps its name, and so its priority, wherever it is saved to. Names that are made by time alone, as by
-    `multispool put`, or before a spool had priorities, come before all levels, and with `ageing` they count as level 0.
+    An entry keeps its name, and so its priority, in every queue. Names made by time alone, as by `multispool put` or
+    before a spool had priorities, come before all levels. With `ageing` they count as level 0.
 
-    Readers look for more urgent entries as they go: they list a queue again once they have worked for twenty times as
-    long as it takes to list it. A pass (`iter_available`) keeps to the order in which it found the queue, and what a
-    pool has fetched ahead (`prefetch`) is in hand already. Several readers of a queue keep out of each other's way, so
-    that some take what is not quite the first.
+    Readers look for more urgent entries as they go: they list a queue again once they have worked twenty times as long
+    as a listing takes. A pass (`iter_available`) keeps the order in which it found the queue, and entries that a pool
+    has fetched ahead (`prefetch`) are already in hand. Several readers of one queue avoid each other, so some take an
+    entry that is not quite the first.
     """
 
     def __init__(

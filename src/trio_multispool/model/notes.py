@@ -1,7 +1,7 @@
-"""What is kept about an entry beside its metadata: one small JSON object, with a key for each purpose.
+"""Notes about an entry, beside its metadata: one small JSON object, with a key for each purpose.
 
-No rule of an entry's life rests on it, and a note that cannot be read is none. Whoever changes a key keeps the others
-as they are, also those that a later version has added.
+No rule of an entry's life depends on notes, and notes that cannot be read are ignored. To change a key, keep the others
+as they are, also those that a later version added.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from typing import Final, final
 import msgspec
 
 PROGRESS: Final = "progress"
-"""The key under which an owner tells how far it is; gone when the entry is settled."""
+"""The key under which an owner reports its progress. Settling the entry deletes it."""
 
 LONGEST_MESSAGE: Final = 200
-"""In characters; what is longer is cut, for it is shown on one line."""
+"""In characters. A longer one is cut, because it is shown on one line."""
 
 
 @final
 class Progress(msgspec.Struct, frozen=True):
-    """How far an owner says that it is with an entry."""
+    """An owner's progress with an entry, as it reported it."""
 
     done: float
     """From 0 to 1."""
     message: str
-    """What it is doing, on one line; may be empty."""
+    """What the owner is doing, on one line; may be empty."""
     at: float
-    """When it said so, in seconds since 1970."""
+    """When it reported this, in seconds since 1970."""
 
 
 def decode_notes(raw: bytes) -> dict[str, msgspec.Raw]:
-    """Return the keys of some notes, undecoded; none if they cannot be read."""
+    """Return the notes by key, with undecoded values; empty if they cannot be read."""
     try:
         return msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
     except msgspec.DecodeError:
@@ -38,7 +38,7 @@ def decode_notes(raw: bytes) -> dict[str, msgspec.Raw]:
 
 
 def encode_notes(notes: dict[str, msgspec.Raw]) -> bytes:
-    """Return the bytes that stand for some notes."""
+    """Return the notes as bytes."""
     return msgspec.json.encode(notes) + b"\n"
 
 
@@ -53,7 +53,7 @@ def encode_progress(done: float, message: str, at: float) -> bytes:
 
 
 def progress_in(notes: dict[str, msgspec.Raw]) -> Progress | None:
-    """Return what the notes say about progress, if they do."""
+    """Return the progress in the notes, or `None` if it is missing or cannot be read."""
     try:
         return msgspec.json.decode(notes[PROGRESS], type=Progress) if PROGRESS in notes else None
     except msgspec.DecodeError:

@@ -1,4 +1,4 @@
-"""What callers decide, as values: how durable, how often to try again, what to keep. Nothing here waits."""
+"""Policies that callers choose, as values: durability, retries, retention. Nothing here waits."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from trio_multispool.model.times import seconds, whole
 
 
 class Durability(enum.Enum):
-    """What an `Ok` promises: a spool has a level, and a call may ask for another.
+    """What an `Ok` promises. A spool has a level, and a call may ask for another.
 
-    In a spool of level `POWER`, a call with `durability=Durability.PROCESS` leaves out only its own last sync: power
-    loss may then undo *that* call, never an earlier one that was acknowledged, and never tear an entry.
+    In a spool of level `POWER`, a call with `durability=Durability.PROCESS` skips only its own last sync. Power loss
+    may then undo *that* call. It never undoes an earlier call that was acknowledged, and never tears an entry.
     """
 
     POWER = "power"
@@ -40,7 +40,7 @@ class Backoff(Protocol):
     """
 
     def delay(self, attempt: int, chance: float) -> float | datetime.timedelta:
-        """Return how long to wait, in seconds or as a `timedelta`, after so many failed attempts (1 after the first).
+        """Return how long to wait, in seconds or as a `timedelta`, after `attempt` failed attempts (1 after the first).
 
         `chance` is a random number from 0 to 1, for jitter.
         """
@@ -53,12 +53,12 @@ class Exponential(msgspec.Struct, frozen=True):
 
     - `first`, `max`: in seconds, or as a `timedelta`.
     - `factor`: 1 or more.
-    - `jitter`: which part of each wait is left to chance, from 0 to 1, so that what failed together does not come back
-      together. With 0.5, the default, a wait of 8 seconds is one of 4 to 8; with 1, one of 0 to 8. No wait is longer
-      than without. (These are the "equal" and the "full" jitter of Marc Brooker, *Exponential Backoff And Jitter*, AWS
-      Architecture Blog, 2015, who found that either of them spares a server that is contended for most of its calls.)
+    - `jitter`: the part of each wait that is random, from 0 to 1, so that entries that failed together do not come back
+      together. With 0.5, the default, a wait of 8 seconds becomes one of 4 to 8; with 1, one of 0 to 8. Jitter makes no
+      wait longer. (These are the "equal" and the "full" jitter of Marc Brooker, *Exponential Backoff And Jitter*, AWS
+      Architecture Blog, 2015, who found that either of them spares a contended server most of its calls.)
 
-    Raises `ValueError` for numbers out of these ranges, and `TypeError` for what is no duration.
+    Raises `ValueError` for numbers out of these ranges, and `TypeError` if `first` or `max` is not a duration.
 
     ```python
     Exponential(first=10, factor=3, max=datetime.timedelta(hours=6))  # 10 s, 30 s, 90 s, … 6 h, less some chance
@@ -81,7 +81,7 @@ class Exponential(msgspec.Struct, frozen=True):
             raise ValueError(message)
 
     def delay(self, attempt: int, chance: float) -> float:
-        """Return how long to wait after so many failed attempts, in seconds."""
+        """Return how long to wait after `attempt` failed attempts, in seconds."""
         longest = seconds(self.max)
         try:
             whole_wait = min(longest, seconds(self.first) * self.factor ** (attempt - 1))
@@ -93,25 +93,25 @@ class Exponential(msgspec.Struct, frozen=True):
 On: TypeAlias = (
     "type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool | float | datetime.timedelta]"
 )
-"""Which exceptions are worth another attempt: types, or a function that says whether, or after how long."""
+"""Which exceptions are worth another attempt: types, or a function that decides, or returns how long to wait."""
 
 DEFAULT_BACKOFF: Final = Exponential()
 
 
 @final
 class Retry(msgspec.Struct, Generic[Q_co], frozen=True, kw_only=True):
-    """What becomes of an entry whose handler fails: `reader.iter(handler, retry=Retry(…))`.
+    """How to retry an entry whose handler fails: `reader.iter(handler, retry=Retry(…))`.
 
     - `dead_letter`: the queue for entries that are given up. They keep the history of their attempts, which
       `multispool show` prints; `multispool retry` gives them back, with a fresh number of attempts.
-    - `attempts`: how often an entry is tried in all, before it is given up; `None`: for ever. Attempts that their
-      worker did not survive count.
-    - `backoff`: how long an entry waits after a failed attempt; an `Exponential`, or any `Backoff`.
+    - `attempts`: give an entry up after this many attempts in all; `None` means never. An attempt counts even if its
+      worker died.
+    - `backoff`: how long an entry waits after a failed attempt: an `Exponential`, or any `Backoff`.
     - `on`: which exceptions are worth another attempt: a type, a tuple of types, or a function of the exception. After
-      any other, the entry is given up at once. An exception group is worth one if all that is in it is. A function
-      returns `True` or `False`, or how long to wait, in seconds or as a `timedelta`, instead of the backoff.
+      any other, the entry is given up at once. An exception group is worth another attempt if each exception in it is.
+      A function returns `True`, `False`, or how long to wait instead of the backoff, in seconds or as a `timedelta`.
 
-    Raises `ValueError` if `attempts` is less than 1, `TypeError` if it is no whole number, or `on` none of these.
+    Raises `ValueError` if `attempts` is less than 1, and `TypeError` for an argument of another type.
 
     ```python
     Retry(attempts=8, backoff=Exponential(first=30, max=6 * 3600), on=(OSError, TimeoutError), dead_letter=Mail.FAILED)
@@ -147,9 +147,9 @@ class Retry(msgspec.Struct, Generic[Q_co], frozen=True, kw_only=True):
             raise TypeError(message)
 
     def delay_after(self, error: Exception, spent: int, chance: float) -> float | None:
-        """Return how long to wait, in seconds, after so many failed attempts; `None`: give the entry up.
+        """Return how long to wait, in seconds, after `spent` failed attempts, or `None` to give the entry up.
 
-        Passes on what a function raises that was given as `on`.
+        If `on` is a function, what it raises passes through.
         """
         wanted = _worth_another(self.on, error)
         if wanted is False or self.is_exhausted(spent):
@@ -157,7 +157,7 @@ class Retry(msgspec.Struct, Generic[Q_co], frozen=True, kw_only=True):
         return seconds(self.backoff.delay(spent, chance)) if wanted is True else seconds(wanted)
 
     def is_exhausted(self, spent: int) -> bool:
-        """Tell whether no attempt is left after so many."""
+        """Say whether no attempt is left after `spent` attempts."""
         return self.attempts is not None and spent >= self.attempts
 
 
@@ -171,14 +171,16 @@ def _worth_another(on: On, error: Exception) -> bool | float | datetime.timedelt
 
 @final
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
-    """What a queue is not to keep: for `spool.reader(queue, retention=…)` and `spool.expire`. Nothing by default.
+    """How long and how much a queue keeps: for `spool.reader(queue, retention=…)` and `spool.expire`.
 
-    - `max_age`: an entry goes whose metadata was written longer ago than this, in seconds or as a `timedelta`.
-    - `max_count`: of more entries than so many, those go that are the oldest, by the same time.
+    - `max_age`: remove entries whose metadata was written longer ago than this, in seconds or as a `timedelta`.
+    - `max_count`: keep at most this many entries. The oldest, by the same time, are removed first.
 
-    Only what is available goes: not what waits, what somebody has, or what is in quarantine.
+    Only available entries are removed: not those that wait, are checked out, or are in quarantine. Without a retention,
+    a queue keeps everything.
 
-    Raises `ValueError` if neither is given, or one is negative, and `TypeError` for what is no duration or no number.
+    Raises `ValueError` if neither is given, or one is negative. Raises `TypeError` if `max_age` is not a duration, or
+    `max_count` not a whole number.
 
     ```python
     Retention(max_age=timedelta(days=30), max_count=100_000)

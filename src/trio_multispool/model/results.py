@@ -12,7 +12,7 @@ E_co = TypeVar("E_co", bound=Exception, covariant=True)
 
 @final
 class Ok(msgspec.Struct, Generic[T_co], frozen=True):
-    """The operation took effect; `value` is what it gives.
+    """The operation took effect; `value` is its result.
 
     ```python
     match await spool.enqueue(Mail.SEND, envelope, message):
@@ -32,7 +32,7 @@ class Ok(msgspec.Struct, Generic[T_co], frozen=True):
 
 @final
 class Err(msgspec.Struct, Generic[E_co], frozen=True):
-    """The operation did not take effect, or says in its error's own words what is known; `error` can be matched on.
+    """The operation did not take effect, unless its error says otherwise; `error` can be matched on.
 
     ```python
     match await entry.checkout():
@@ -46,7 +46,7 @@ class Err(msgspec.Struct, Generic[E_co], frozen=True):
     def unwrap(self) -> NoReturn:
         """Raise the error. Of an `Ok`, the same call returns its value.
 
-        Raises the very object that `error` holds, so that its cause and its traceback are kept.
+        Raises the same object that `error` holds, so its cause and its traceback are kept.
         """
         raise self.error
 

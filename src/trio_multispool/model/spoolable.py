@@ -1,4 +1,4 @@
-"""`Spoolable`: what a spool holds - its queues, its metadata, its data, and the names of its entries."""
+"""`Spoolable`: what a spool holds. Its queues, its metadata, its data, and the names of its entries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Spoolable(Generic[Q, M, D, A]):
     - `names`: a generator of names with `next(argument, attempt)`; by default names sort by time.
 
     Raises `InvalidName` (a `ValueError`) for a queue whose value cannot be a directory name, `ValueError` for an enum
-    without members or with two names for one queue, and `TypeError` for what is no type and no codec.
+    without members or with two names for one queue, and `TypeError` for anything that is not a type or a codec.
 
     ```python
     class Mail(enum.Enum):

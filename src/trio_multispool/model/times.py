@@ -1,4 +1,4 @@
-"""Times as callers give them: a duration, a whole number, and until when an entry waits."""
+"""Times and numbers as callers give them: a duration, a whole number, and when an entry becomes due."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def seconds(duration: None) -> None: ...
 @overload
 def seconds(duration: float | datetime.timedelta | None) -> float | None: ...
 def seconds(duration: float | datetime.timedelta | None) -> float | None:
-    """Return a duration in seconds, `None` for none; raises `TypeError` for what is none, `ValueError` if negative."""
+    """Return seconds, or `None` for `None`; `TypeError` if it is not a duration, `ValueError` if it is negative."""
     if duration is None:
         return None
     if not isinstance(duration, (int, float, datetime.timedelta)):
@@ -32,7 +32,7 @@ def seconds(duration: float | datetime.timedelta | None) -> float | None:
 
 
 def whole(number: int, what: str, *, least: int) -> int:
-    """Return a number of things; raises `TypeError` if it is no whole number, and `ValueError` if there are too few."""
+    """Return a whole number; raises `TypeError` if it is not one, and `ValueError` if it is below `least`."""
     try:
         found = operator.index(number)
     except TypeError:
@@ -45,10 +45,10 @@ def whole(number: int, what: str, *, least: int) -> int:
 
 
 NotBefore: TypeAlias = float | datetime.timedelta | datetime.datetime
-"""An aware `datetime`, or from now on: seconds, or a `timedelta`."""
+"""An aware `datetime`; or seconds or a `timedelta`, counted from now."""
 
 LATEST: Final = datetime.datetime(2446, 1, 1, tzinfo=datetime.UTC).timestamp()
-"""The last time that is taken: ext4's time stamps end in that year, and those of XFS later."""
+"""Times must be before this: ext4's time stamps end in that year, those of XFS later."""
 
 
 def aware(at: float) -> datetime.datetime:
@@ -57,10 +57,11 @@ def aware(at: float) -> datetime.datetime:
 
 
 def due_at(not_before: NotBefore | None, now: Callable[[], float]) -> float | None:
-    """Return until when an entry is to wait, in seconds since 1970; `None`: it need not wait.
+    """Return when an entry becomes due, in seconds since 1970, or `None` if it need not wait.
 
-    `now` is the wall clock, in the same seconds. Raises `TypeError` for what is neither a time nor a duration, and
-    `ValueError` for a `datetime` without a time zone, a negative duration, and what is later than the year 2445.
+    A time in the past means no wait. `now` is the wall clock, in the same seconds. Raises `TypeError` if `not_before`
+    is neither a time nor a duration. Raises `ValueError` for a `datetime` without a time zone, a negative duration, and
+    a time after the year 2445.
     """
     if not_before is None:
         return None

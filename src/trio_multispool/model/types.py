@@ -1,4 +1,4 @@
-"""The type variables that the whole library shares, declared once."""
+"""The types that the whole library shares: its type variables, and a path as callers give it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ D = TypeVar("D")
 """Their data."""
 
 A = TypeVarWithDefault("A", default=None)
-"""What its name generator is asked with."""
+"""The argument of its name generator."""
 
 T = TypeVar("T")
 """What a function returns."""
 
 
 class _PathLike(Protocol):
-    """What `os.PathLike[str]` says, without the module `os`: this room makes no file calls."""
+    """`os.PathLike[str]` without the module `os`: this package makes no file calls."""
 
     def __fspath__(self) -> str: ...
 

@@ -1,4 +1,4 @@
-"""What a handler answers about the entry it was given, and what `try_…` operations answer when there is none."""
+"""What a handler answers about its entry, and what `try_…` operations answer when they get no entry."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Unchanged(enum.Enum):
 
 
 UNCHANGED: Final = Unchanged.UNCHANGED
-"""Stands for "the metadata that the job holds now": what was checked out, or what `update` made of it."""
+"""Stands for the metadata that the job holds now: as checked out, or as `update` changed it."""
 
 
 @final
 class Save(msgspec.Struct, Generic[Q_co, M_co], frozen=True):
     """Move the entry to `queue` (the one it came from is allowed), with `metadata` if it is given.
 
-    With `not_before`, nobody gets it there until then: an aware `datetime`, or seconds, or a `timedelta`, from now on.
+    With `not_before`, it waits there until then: an aware `datetime`; or seconds or a `timedelta`, counted from now.
 
     ```python
     attempts = envelope.attempts + 1
@@ -59,10 +59,11 @@ class Release(msgspec.Struct, frozen=True):
 class RetryLater(msgspec.Struct, frozen=True):
     """This attempt failed: try again after `delay`, in seconds or as a `timedelta`. For `reader.iter(…, retry=…)` only.
 
-    For what a server says itself (`Retry-After`), instead of the backoff. It counts as an attempt, and if it was the
-    last one, the entry is given up; with `counts=False` it costs none. `reason` is kept in the entry's history.
+    Use it instead of the backoff when a server says how long to wait (`Retry-After`). It counts as an attempt, and
+    after the last attempt the entry is given up. With `counts=False` it does not count. `reason` is kept in the entry's
+    history.
 
-    Raises `ValueError` if `delay` is negative, and `TypeError` if it is no duration.
+    Raises `ValueError` if `delay` is negative, and `TypeError` if it is not a duration.
 
     ```python
     if response.status_code == 429:
@@ -75,7 +76,7 @@ class RetryLater(msgspec.Struct, frozen=True):
     counts: bool = True
 
     def __post_init__(self) -> None:
-        """Check this here, where a traceback shows who said it."""
+        """Check the delay here, where a traceback shows the caller."""
         _ = seconds(self.delay)
         _check_reason(self.reason)
 
@@ -84,7 +85,7 @@ class RetryLater(msgspec.Struct, frozen=True):
 class GiveUp(msgspec.Struct, frozen=True):
     """No attempt will do better: put the entry into the dead-letter queue. For `reader.iter(…, retry=…)` only.
 
-    `reason` is kept in the entry's history, for whoever looks after dead letters.
+    `reason` is kept in the entry's history, for people who look after dead letters.
 
     ```python
     if response.status_code == 410:
@@ -95,7 +96,7 @@ class GiveUp(msgspec.Struct, frozen=True):
     reason: str = ""
 
     def __post_init__(self) -> None:
-        """Check likewise."""
+        """Check the reason here, for the same purpose."""
         _check_reason(self.reason)
 
 
@@ -111,7 +112,7 @@ Verdict: TypeAlias = Save[Q_co, M_co] | Remove | Release | RetryLater | GiveUp
 
 @final
 class Unavailable(enum.Enum):
-    """The ordinary answer of `try_checkout` and `try_with_entry` when there is nothing to be had."""
+    """The ordinary answer of `try_checkout` and `try_with_entry` when they get no entry."""
 
     GONE = "gone"
     """The entry is not in that queue (any more)."""
