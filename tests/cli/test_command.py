@@ -114,7 +114,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(multispool, words, message):
 def test_a_path_that_is_no_spool_is_refused_in_one_line(  # noqa: PLR0913, PLR0917  # fixtures
     multispool, spool, tmp_path, snapshot, command, kind
 ):
-    """Exit code 5, no traceback, and nothing is made or changed."""
+    """Exit code 5, no traceback, and nothing is made or changed; also as a person starts each command."""
     path = tmp_path / kind
     if kind == "file":
         path.write_text("dear")
@@ -124,7 +124,8 @@ def test_a_path_that_is_no_spool_is_refused_in_one_line(  # noqa: PLR0913, PLR09
         shutil.copytree(spool, path)
         path.chmod(0o777)
     before = snapshot(tmp_path)
-    refused = multispool(*command.split(), path, *ON_A_SPOOL[command])
+    run = multispool.anew if kind == "missing" else multispool  # so that each command is started once
+    refused = run(*command.split(), path, *ON_A_SPOOL[command])
     assert refused.returncode == 5
     assert refused.stdout == ""
     assert refused.stderr.startswith("multispool: '")
@@ -132,6 +133,15 @@ def test_a_path_that_is_no_spool_is_refused_in_one_line(  # noqa: PLR0913, PLR09
     assert "create_if_missing" not in refused.stderr
     assert "Spool.create" not in refused.stderr
     assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("words", [["create", "new", "todo"], ["completion", "fish"]], ids=lambda words: words[0])
+def test_a_command_that_needs_no_spool_can_be_started(multispool, tmp_path, words):
+    """A process that is started, as a person starts it, prints what a forked one prints."""
+    started = multispool.anew(*words)
+    if words[0] == "create":
+        shutil.rmtree(tmp_path / "new")
+    assert (started.returncode, started.stdout, started.stderr) == (0, multispool.done(*words), "")
 
 
 def test_a_spool_that_may_not_be_read_is_told_in_one_line(shared_directory):
