@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import io
+import logging
 import os
 import pty
 import signal
@@ -17,6 +20,7 @@ import pytest
 from helpers import preforked
 from helpers.stores import claim, enqueue, make_store
 from helpers.terminals import Terminal
+from trio_multispool.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +38,24 @@ def clean_environment(**more: str) -> dict[str, str]:
     return {key: value for key, value in kept.items() if not key.startswith("MULTISPOOL_")} | more
 
 
+@contextlib.contextmanager
+def _as_it_was() -> Iterator[None]:
+    """Put back the handlers of signals, those of the log, and the umask."""
+    handlers = {number: signal.getsignal(number) for number in STOPPING}
+    logs, level = logging.root.handlers[:], logging.root.level
+    logging.root.handlers.clear()  # as in a process of its own, which has none yet
+    umask = os.umask(0o077)
+    os.umask(umask)
+    try:
+        yield
+    finally:
+        os.umask(umask)
+        logging.root.handlers[:] = logs
+        logging.root.setLevel(level)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 class Multispool:
     """Runs `multispool` in one directory."""
 
@@ -45,6 +67,30 @@ class Multispool:
         """Run it to its end, in a process of its own that need not start and import; see `helpers.preforked`."""
         options = {"env": clean_environment()} | options
         return preforked.run([*map(os.fspath, arguments)], cwd=self.directory, **options)
+
+    def here(self, *arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
+        """Run it to its end in this process: for help and refusals, where the process is not the point.
+
+        Nothing is read from standard input, and what the command changes of the process is put back.
+        """
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+        command = [*map(os.fspath, arguments)]
+        with _as_it_was(), open(os.devnull, encoding="utf-8") as nothing, pytest.MonkeyPatch.context() as patch:
+            for name, stream in (("stdin", nothing), ("stdout", out), ("stderr", err)):
+                patch.setattr(sys, name, stream)
+            patch.chdir(self.directory)
+            for name in os.environ.keys() - clean_environment().keys():
+                patch.delenv(name)
+            patch.setenv("COLUMNS", "80")  # as where there is no terminal, whatever the tests run on
+            try:
+                code = main(command)
+            except SystemExit as ended:
+                code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        said = []
+        for stream in (out, err):
+            stream.flush()
+            said.append(stream.buffer.getvalue().decode())
+        return subprocess.CompletedProcess(command, code, *said)
 
     def anew(self, *arguments: str | os.PathLike[str], **options: Any) -> subprocess.CompletedProcess[str]:
         """Run it to its end, started as a person would start it."""

@@ -80,7 +80,7 @@ def test_what_is_checked_out_or_set_aside_has_no_age_here(multispool, spool, put
 )
 def test_ages_that_cannot_be_are_wrong_usage(multispool, spool, options, message):
     """Exit code 2, and a line that says what is wrong."""
-    refused = multispool("ls", spool, *options)
+    refused = multispool.here("ls", spool, *options)
     assert (refused.returncode, refused.stdout, refused.stderr) == (2, "", f"multispool: {message}\n")
 
 

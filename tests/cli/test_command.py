@@ -65,7 +65,9 @@ ON_A_SPOOL = {
 @pytest.mark.parametrize("command", [*COMMANDS, *(f"quarantine {command}" for command in OF_QUARANTINE)])
 def test_every_command_has_help_with_an_example(multispool, command):
     """A promise, the arguments and an example, without a traceback and without a terminal."""
-    shown = multispool.done(*command.split(), "--help")
+    found = multispool.here(*command.split(), "--help")
+    shown = found.stdout
+    assert (found.returncode, found.stderr) == (0, "")
     assert f"$ multispool {command}" in shown or f"| multispool {command}" in shown or f"(multispool {command}" in shown
     assert shown.startswith(f"Usage: multispool {command}")
     assert shown.splitlines()[2].strip().endswith(".")
@@ -101,7 +103,7 @@ def test_version_is_a_line(multispool):
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(multispool, words, message):
     """A script can tell wrong usage from trouble, and a person where to read on."""
-    refused = multispool(*words)
+    refused = multispool.here(*words)
     assert refused.returncode == 2
     assert refused.stdout == ""
     assert refused.stderr.startswith(f"multispool: {message}")
@@ -114,7 +116,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(multispool, words, message):
 def test_a_path_that_is_no_spool_is_refused_in_one_line(  # noqa: PLR0913, PLR0917  # fixtures
     multispool, spool, tmp_path, snapshot, command, kind
 ):
-    """Exit code 5, no traceback, and nothing is made or changed."""
+    """Exit code 5, no traceback, and nothing is made or changed; also as a person starts each command."""
     path = tmp_path / kind
     if kind == "file":
         path.write_text("dear")
@@ -124,7 +126,8 @@ def test_a_path_that_is_no_spool_is_refused_in_one_line(  # noqa: PLR0913, PLR09
         shutil.copytree(spool, path)
         path.chmod(0o777)
     before = snapshot(tmp_path)
-    refused = multispool(*command.split(), path, *ON_A_SPOOL[command])
+    run = multispool.anew if kind == "missing" else multispool.here  # so that each command is started once
+    refused = run(*command.split(), path, *ON_A_SPOOL[command])
     assert refused.returncode == 5
     assert refused.stdout == ""
     assert refused.stderr.startswith("multispool: '")
@@ -132,6 +135,15 @@ def test_a_path_that_is_no_spool_is_refused_in_one_line(  # noqa: PLR0913, PLR09
     assert "create_if_missing" not in refused.stderr
     assert "Spool.create" not in refused.stderr
     assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("words", [["create", "new", "todo"], ["completion", "fish"]], ids=lambda words: words[0])
+def test_a_command_that_needs_no_spool_can_be_started(multispool, tmp_path, words):
+    """A process that is started, as a person starts it, prints what a forked one prints."""
+    started = multispool.anew(*words)
+    if words[0] == "create":
+        shutil.rmtree(tmp_path / "new")
+    assert (started.returncode, started.stdout, started.stderr) == (0, multispool.done(*words), "")
 
 
 def test_a_spool_that_may_not_be_read_is_told_in_one_line(shared_directory):
@@ -164,7 +176,7 @@ def test_a_spool_of_an_unknown_format_is_refused(multispool, spool):
     """A later version's spool is not touched."""
     (spool / ".spool.json").write_text('{"format": 99}')
     for command, words in ON_A_SPOOL.items():
-        refused = multispool(*command.split(), spool, *words)
+        refused = multispool.here(*command.split(), spool, *words)
         assert refused.returncode == 5
         assert "upgrade" in refused.stderr
 

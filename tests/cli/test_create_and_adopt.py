@@ -35,7 +35,7 @@ def test_create_sets_the_mode_of_a_new_spool_whatever_the_umask(multispool, tmp_
     assert stat.S_IMODE((tmp_path / "shared").stat().st_mode) == 0o770
     assert stat.S_IMODE((tmp_path / "shared/todo").stat().st_mode) == 0o770
     multispool.done("create", "shared", "todo", "--mode", "770")
-    refused = multispool("create", "shared", "todo", "--mode", "750")
+    refused = multispool.here("create", "shared", "todo", "--mode", "750")
     assert refused.stderr == "multispool: 'shared' exists with mode 770; change it with chmod\n"
     assert refused.returncode == 5
 
@@ -43,7 +43,7 @@ def test_create_sets_the_mode_of_a_new_spool_whatever_the_umask(multispool, tmp_
 @pytest.mark.parametrize("mode", ["777", "772", "99", "7", "1770", "abc", "-770", "070"])
 def test_create_refuses_a_mode_that_cannot_be(multispool, tmp_path, mode):
     """A mode that is unsafe, or no mode, makes nothing."""
-    refused = multispool("create", "new", "todo", f"--mode={mode}")
+    refused = multispool.here("create", "new", "todo", f"--mode={mode}")
     assert refused.returncode == 2
     assert refused.stderr.startswith("multispool: --mode ")
     assert not (tmp_path / "new").exists()
@@ -52,7 +52,7 @@ def test_create_refuses_a_mode_that_cannot_be(multispool, tmp_path, mode):
 @pytest.mark.parametrize("queue", [".hidden", "a/b", "", "new\nline"])
 def test_create_refuses_a_queue_that_cannot_be_a_directory(multispool, tmp_path, queue):
     """A name that cannot be makes nothing, and the message is one line whatever it holds."""
-    refused = multispool("create", "new", "good", queue)
+    refused = multispool.here("create", "new", "good", queue)
     assert refused.returncode == 2
     assert refused.stderr.startswith("multispool: ")
     assert refused.stderr.count("\n") == 1
@@ -63,7 +63,7 @@ def test_create_leaves_a_directory_alone_that_holds_something_else(multispool, t
     """What is not a spool, and not empty, stays as it was."""
     (tmp_path / "home").mkdir()
     (tmp_path / "home/letter").write_text("dear")
-    refused = multispool("create", "home", "send")
+    refused = multispool.here("create", "home", "send")
     assert refused.returncode == 5
     assert refused.stderr == (
         f"multispool: '{tmp_path}/home' is not empty and not a spool; choose an empty or a new directory\n"

@@ -164,7 +164,7 @@ def test_a_spool_that_is_not_adopted_can_be_looked_at_but_not_repaired(multispoo
     assert _ageless(told.stdout) == ["'README' in . is no part of a spool (a file)", "1 problem"]
     assert "is not adopted" in told.stderr
     assert json.loads(multispool("fsck", spool, "--json").stdout)["adopted"] is False
-    refused = multispool("fsck", spool, "--repair")
+    refused = multispool.here("fsck", spool, "--repair")
     assert (refused.returncode, refused.stdout) == (5, "")
     assert "see multispool adopt --help" in refused.stderr
     assert snapshot(spool) == before
@@ -191,7 +191,7 @@ def test_a_spool_without_queues_can_be_looked_at(multispool, spool):
 )
 def test_nonsense_is_one_line_and_its_exit_code(multispool, spool, words, code, message):
     """Limits of what does not exist would never tell anything."""
-    refused = multispool("fsck", spool, *words)
+    refused = multispool.here("fsck", spool, *words)
     assert (refused.returncode, refused.stdout) == (code, "")
     assert message in refused.stderr
     assert refused.stderr.count("\n") == 1

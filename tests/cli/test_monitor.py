@@ -91,6 +91,6 @@ def test_a_reader_of_its_output_that_goes_away_ends_it(multispool, spool, lost):
 )
 def test_nonsense_is_wrong_usage(multispool, spool, words, message):
     """One line, exit code 2."""
-    refused = multispool("monitor", spool, *words)
+    refused = multispool.here("monitor", spool, *words)
     assert refused.returncode == 2
     assert message in refused.stderr

@@ -33,7 +33,7 @@ def test_rm_removes_an_entry_with_all_that_belongs_to_it(multispool, spool, put)
 def test_mv_to_a_queue_that_does_not_exist_moves_nothing(multispool, spool, put):
     """Exit code 3, naming the queues there are."""
     put("a")
-    refused = multispool("mv", spool, "a", "nosuch")
+    refused = multispool.here("mv", spool, "a", "nosuch")
     assert refused.returncode == 3
     assert refused.stderr == f"multispool: there is no queue 'nosuch' in '{spool}'; it has: failed, retry, send\n"
     assert (spool / "send/a").exists()
@@ -41,7 +41,7 @@ def test_mv_to_a_queue_that_does_not_exist_moves_nothing(multispool, spool, put)
 
 def test_mv_wants_an_entry_and_a_queue(multispool, spool):
     """A queue alone is wrong usage."""
-    refused = multispool("mv", spool, "send")
+    refused = multispool.here("mv", spool, "send")
     assert refused.returncode == 2
     assert refused.stderr == "multispool: mv wants entries and a queue: multispool mv SPOOL NAME... QUEUE\n"
 
@@ -80,7 +80,7 @@ def test_an_entry_in_quarantine_is_left_there(multispool, spool, put, command):
     put("odd")
     (spool / ".quarantine/send").mkdir(parents=True)
     (spool / "send/odd").rename(spool / ".quarantine/send/odd")
-    refused = multispool(command, spool, "odd", *(["retry"] if command == "mv" else []))
+    refused = multispool.here(command, spool, "odd", *(["retry"] if command == "mv" else []))
     assert refused.returncode == 5
     assert refused.stderr == ("multispool: entry 'odd' is in quarantine; `multispool show` says why it was set aside\n")
     assert (spool / ".quarantine/send/odd").exists()

@@ -79,7 +79,7 @@ def test_put_stores_metadata_as_it_was_written(multispool, spool):
 )
 def test_put_refuses_wrong_usage_and_enqueues_nothing(multispool, spool, words, message):
     """Wrong usage is exit code 2 and one line that says what is wrong."""
-    refused = multispool("put", spool, "send", "-", *words)
+    refused = multispool.here("put", spool, "send", "-", *words)
     assert (refused.returncode, refused.stderr) == (2, f"multispool: {message}\n")
     assert contents(spool / "send") == contents(spool / ".registry") == []
 
@@ -95,7 +95,7 @@ def test_put_refuses_a_name_that_is_taken(multispool, spool, put):
 
 def test_put_names_the_queues_there_are(multispool, spool):
     """A queue that does not exist is exit code 3, and is not made."""
-    refused = multispool("put", spool, "snd", "-")
+    refused = multispool.here("put", spool, "snd", "-")
     assert refused.returncode == 3
     assert refused.stderr == f"multispool: there is no queue 'snd' in '{spool}'; it has: failed, retry, send\n"
     assert not (spool / "snd").exists()

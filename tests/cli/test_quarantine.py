@@ -55,7 +55,7 @@ def test_show_shows_what_was_set_aside_and_nothing_else(multispool, spool, put, 
     assert shown.endswith('{\n  "to": 3\n}\n')
     found = json.loads(multispool.done("quarantine", "show", spool, "odd", "--json"))
     assert (found["quarantine_reason"], found["metadata"], found["data_size"]) == (REASON, {"to": 3}, 5)
-    refused = multispool("quarantine", "show", spool, "one")
+    refused = multispool.here("quarantine", "show", spool, "one")
     assert (refused.returncode, refused.stdout) == (3, "")
     assert refused.stderr == "multispool: entry 'one' is not in quarantine: it is available, in 'send'\n"
     assert snapshot(spool) == before
@@ -81,7 +81,7 @@ def test_retry_puts_back_what_is_named(multispool, spool, put, set_aside):
 def test_retry_can_put_back_into_another_queue(multispool, spool, set_aside):
     """`--to`; a queue that does not exist is said, once for each, and the entry stays."""
     set_aside("odd")
-    refused = multispool("quarantine", "retry", spool, "odd", "--to", "nosuch")
+    refused = multispool.here("quarantine", "retry", spool, "odd", "--to", "nosuch")
     assert (refused.returncode, refused.stdout) == (3, "")
     assert refused.stderr == f"multispool: there is no queue 'nosuch' in '{spool}'; it has: failed, retry, send\n"
     assert state_of(spool).places("odd") == [".quarantine/send"]
@@ -140,7 +140,7 @@ def test_nothing_is_done_to_all_of_the_quarantine_unless_it_is_asked_for(multisp
     """Neither by leaving everything out nor by naming a queue."""
     set_aside("odd")
     for options in ([], ["--from", "send"]):
-        refused = multispool("quarantine", command, spool, *options)
+        refused = multispool.here("quarantine", command, spool, *options)
         assert (refused.returncode, refused.stdout) == (2, "")
         assert refused.stderr.startswith("multispool: say which entries: ")
     assert multispool("quarantine", command, spool, "odd", "--all").returncode == 2

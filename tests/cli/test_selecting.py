@@ -85,7 +85,7 @@ def test_nothing_is_done_to_everything_unless_it_is_asked_for(multispool, filled
     """No criterion at all, also where a queue is given, is refused in words, and nothing is touched."""
     before = state_of(filled)
     options = [] if command[0] == "retry" else ["--from", "failed"]
-    refused = multispool(*command, *options)
+    refused = multispool.here(*command, *options)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == (
         "multispool: say which entries: by their names, --older-than, --meta or --name, or --all for every one\n"
@@ -109,7 +109,7 @@ def test_nothing_is_done_to_everything_unless_it_is_asked_for(multispool, filled
 def test_what_contradicts_itself_is_wrong_usage(multispool, filled, words, message):
     """Exit code 2, one line, and nothing is touched."""
     before = state_of(filled)
-    refused = multispool(*words)
+    refused = multispool.here(*words)
     assert (refused.returncode, refused.stdout, refused.stderr) == (2, "", f"multispool: {message}\n")
     assert state_of(filled) == before
 
@@ -117,7 +117,7 @@ def test_what_contradicts_itself_is_wrong_usage(multispool, filled, words, messa
 @pytest.mark.parametrize("words", [["retry", "nosuch", "send"], ["mv", "send", "--from", "nosuch"]])
 def test_a_queue_that_does_not_exist_is_not_found(multispool, spool, words):
     """Exit code 3, naming those that do, whichever of the two it is."""
-    refused = multispool(words[0], spool, *words[1:], "--all")
+    refused = multispool.here(words[0], spool, *words[1:], "--all")
     assert refused.returncode == 3
     assert refused.stderr == f"multispool: there is no queue 'nosuch' in '{spool}'; it has: failed, retry, send\n"
 

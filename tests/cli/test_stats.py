@@ -88,7 +88,7 @@ def test_what_is_no_earlier_look_is_refused(multispool, spool):
         "multispool: cannot read 'nosuch': No such file or directory\n"
     )
     (multispool.directory / "other.json").write_text('{"spool": 3}')
-    refused = multispool("stats", spool, "--since", "other.json")
+    refused = multispool.here("stats", spool, "--since", "other.json")
     assert refused.returncode == 2
     assert refused.stderr.startswith("multispool: 'other.json' is not what `multispool stats --json` writes: ")
     earlier(multispool, spool, -3600)

@@ -309,7 +309,7 @@ def test_an_entry_without_data_has_failed(multispool, spool, put):
 )
 def test_work_refuses_wrong_usage(multispool, spool, words, message):
     """Exit code 2, and one line that says what is wrong."""
-    refused = multispool("work", spool, "send", *words, "--", "true")
+    refused = multispool.here("work", spool, "send", *words, "--", "true")
     assert (refused.returncode, refused.stderr) == (2, f"multispool: {message}\n")
 
 
@@ -317,7 +317,7 @@ def test_work_refuses_wrong_usage(multispool, spool, words, message):
 def test_work_names_the_queues_there_are(multispool, spool, put, words):
     """A queue that does not exist is exit code 3, before anything is checked out."""
     put("one")
-    refused = multispool("work", spool, *words, "--once", "--", "true")
+    refused = multispool.here("work", spool, *words, "--once", "--", "true")
     assert refused.returncode == 3
     assert refused.stderr == f"multispool: there is no queue 'nosuch' in '{spool}'; it has: failed, retry, send\n"
     assert sorted(where(spool)) == ["send/one"]

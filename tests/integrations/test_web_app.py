@@ -124,6 +124,14 @@ def loop(request: pytest.FixtureRequest) -> str:
     return cast("str", request.param)
 
 
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
+    """Run one server for all tests that post what it refuses; return it, and its spool."""
+    made = tmp_path_factory.mktemp("refusing")
+    with Server(made, "asyncio") as server:
+        yield server, made / "spool"
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """Make a directory with FIFOs for some recipients."""
@@ -243,12 +251,12 @@ def test_a_client_can_ask_where_its_message_is(loop, folder):
         (b'{"recipient": "anne@example.org\\u0000", "text": "Hello!"}', 422),
     ],
 )
-def test_what_is_no_letter_is_not_accepted(body, status, folder):
+def test_what_is_no_letter_is_not_accepted(body, status, refusing):
     """The client is told, and nothing is enqueued."""
-    with Server(folder, "asyncio") as server:
-        answer = server.client.post("/mail", content=body)
-        assert (answer.status_code, list(answer.json())) == (status, ["error"])
-        assert state_of(folder / "spool").registry == set()
+    server, spool = refusing
+    answer = server.client.post("/mail", content=body)
+    assert (answer.status_code, list(answer.json())) == (status, ["error"])
+    assert state_of(spool).registry == set()
 
 
 def test_a_client_is_asked_to_come_again_when_there_is_no_room(folder):

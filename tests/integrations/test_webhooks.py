@@ -13,6 +13,7 @@ import itertools
 import os
 import random
 import re
+import runpy
 import shlex
 import signal
 import socket
@@ -25,9 +26,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 
 from helpers.children import quick_directory
 from helpers.spools import state_of
+from trio_multispool import Spool, Use
 from trio_multispool.model.attempts import history_in
 from trio_multispool.model.notes import decode_notes
 
@@ -155,24 +158,16 @@ def send(path: Path, webhook: str, url: str, body: bytes = b"{}") -> str:
 
 
 def send_many(path: Path, urls: dict[str, str]) -> None:
-    """Enqueue many likewise, in one process: an application would."""
-    code = """
-        import sys, trio
-        sys.path.insert(0, sys.argv[1])
-        from deliverer import HOOKS, Hook, Queue
-        from trio_multispool import Spool, Use
+    """Enqueue many likewise, with the types of the program: an application would."""
+    program = runpy.run_path(str(EXAMPLE / "deliverer.py"))
+    hook, queue = program["Hook"], program["Queue"].OUTGOING
 
-        async def main():
-            spool = (await Spool.create(sys.argv[2], HOOKS)).unwrap()
-            for line in sys.stdin:
-                webhook, url = line.split()
-                (await spool.enqueue(Queue.OUTGOING, Hook(url), webhook.encode(), name=Use(webhook))).unwrap()
+    async def enqueue_all() -> None:
+        spool = (await Spool.create(path, program["HOOKS"])).unwrap()
+        for webhook, url in urls.items():
+            (await spool.enqueue(queue, hook(url), webhook.encode(), name=Use(webhook))).unwrap()
 
-        trio.run(main)
-    """
-    lines = "".join(f"{webhook} {url}\n" for webhook, url in urls.items())
-    source = "\n".join(line.removeprefix("        ") for line in code.splitlines())
-    subprocess.run([sys.executable, "-c", source, str(EXAMPLE), str(path)], input=lines.encode(), check=True)
+    trio.run(enqueue_all)
 
 
 def wait_until(condition: Any, what: str) -> None:
