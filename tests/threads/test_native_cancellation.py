@@ -80,7 +80,7 @@ async def test_a_task_cancelled_after_the_commit_is_undone_or_told(operation: Op
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 async def test_a_task_cancelled_before_it_ran_does_nothing(operation: Operation, tmp_path: Path) -> None:
-    """Cancelled before its first step: nothing happens. After it, what can be withdrawn is, while its thread is held."""
+    """Cancelled before its first step: nothing happens. After it, what can be withdrawn is; the thread is held."""
     gate = Gate()
     async with (
         await make_spool(tmp_path / "spool", ordered(), system_calls=gate) as spool,
