@@ -15,6 +15,7 @@ import pytest
 
 from helpers.calls import FailingCalls
 from helpers.children import Child, Parent, quick_directory
+from helpers.forks import are_alive
 from helpers.gates import breathe
 from helpers.spools import Envelope, Mail, Wall, load_spool, quick_spool, state_of
 from trio_multispool import Err, Release, Remove, Save, Use
@@ -151,6 +152,34 @@ async def test_a_place_that_another_process_frees_is_noticed(path):
             while not other._session.changes._waiters:
                 await breathe()
             (await job.remove()).unwrap()
+
+
+@pytest.mark.parametrize(("seconds", "had"), [(0, "2"), (1, "6")], ids=["in that moment", "later"])
+async def test_a_key_that_was_full_is_asked_again_after_a_moment_or_with_the_next_listing(
+    path, monkeypatch, seconds, had
+):
+    """A place that another process frees is had by the rest of the listing; in that moment, by the next listing."""
+    time = 0.0
+
+    def stopwatch() -> Any:
+        began = time
+        return lambda: time - began
+
+    monkeypatch.setattr(limiting_module, "stopwatch", stopwatch)
+    spool, other = await quick_spool(path), await load_spool(path)
+    for name, key in (("1", "a"), ("2", "a"), ("3", "b"), ("4", "a"), ("5", "b"), ("6", "a")):
+        (await spool.enqueue(Mail.SEND, Envelope(key), b"", name=Use(name))).unwrap()
+    limited = {"limit_by": recipient, "limit": 1}
+    async with other.reader(Mail.SEND, **limited) as elsewhere, spool.reader(Mail.SEND, **limited) as reader:
+        held = (await elsewhere.dequeue_available()).unwrap()
+        job = (await reader.dequeue_available()).unwrap()
+        assert (held.name, job.name) == ("1", "3")
+        assert (await reader.dequeue_available()).unwrap() is None  # it knows the keys of all names now
+        (await job.remove()).unwrap()
+        assert (await reader.dequeue_available()).unwrap().name == "5"  # "6" is what is left of that listing
+        (await held.remove()).unwrap()
+        time += seconds
+        assert (await reader.dequeue_available()).unwrap().name == had
 
 
 async def test_one_by_hand_and_in_passes(path):
@@ -473,12 +502,12 @@ def hold_and_fork(parent: Parent, path: str) -> None:
         spool = await load_spool(path)  # type: ignore[arg-type]
         async with spool.reader(Mail.SEND, limit_by=lambda envelope: envelope.recipient, limit=1) as reader:
             job = (await reader.dequeue_available()).unwrap()
-            (read, write), (begun, begin) = os.pipe(), os.pipe()
+            begun, begin = os.pipe()
             child = os.fork()
             if child == 0:
-                os.close(write)
+                os.close(1)  # the test must see the end of its pipe when the parent dies
                 os.write(begin, b"!")
-                os.read(read, 1)
+                os.read(0, 1)  # ends when the test closes the pipe
                 os._exit(0)
             os.read(begun, 1)  # when `fork` has returned there, too
             parent.say(job.name, child)
@@ -501,5 +530,6 @@ async def test_a_child_that_was_forked_holds_nothing_of_its_parents(path, anyio_
                 assert name == "a1"
                 job = (await reader.dequeue_available()).unwrap()
                 assert job is not None
+                assert are_alive([child])
         finally:
             os.kill(child, 9)

@@ -30,3 +30,15 @@ def in_a_fork(work: Callable[[int], None]) -> tuple[str, bool]:
     _, status = os.waitpid(process, 0)
     assert status == 0 or os.WIFSIGNALED(status), status
     return before, status == 0
+
+
+def are_alive(processes: list[int]) -> bool:
+    """Tell whether processes run: they have not ended, and are not waited for either."""
+    for process in processes:
+        try:
+            with open(f"/proc/{process}/stat") as file:
+                if file.read().rpartition(")")[2].split()[0] == "Z":
+                    return False
+        except FileNotFoundError:
+            return False
+    return bool(processes)

@@ -20,6 +20,7 @@ from helpers.gates import Gate, breathe
 from helpers.processes import run_python
 from helpers.spools import MAIL, Envelope, Mail, make_spool, names_in, put, quick_spool, state_of
 from trio_multispool import Err, Json, Ok, Release, Remove, Save, Spoolable, TooManyOpenFiles
+from trio_multispool.reader.prefetch import Supply
 from trio_multispool.storage.directory.disk.locks import MOST_LOCKS_AT_A_TIME, locks_at_a_time
 
 if TYPE_CHECKING:
@@ -506,3 +507,32 @@ async def test_metadata_that_is_set_aside_in_the_middle_of_a_hop_does_not_keep_t
             assert await reader.iter_available(handler, concurrency=4, prefetch=2) == Ok(None)
         assert sorted(handler.begun) == ["00", "01", "03", "04"]
         assert list(state_of(spool.path).quarantined["send"]) == ["02"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("then", ["another asks", "nobody asks"])
+async def test_what_was_given_to_a_task_that_is_cancelled_in_the_same_turn_is_for_others(
+    anyio_backend: str, then: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes to the next one that asks, or is back when the iteration is over, though the reader is still open."""
+    async with await quick_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
+        await put(spool, Mail.SEND, "1")
+        async with Supply(reader._intake, 0, wait=False) as supply:
+            hand_out = supply._hand_out
+            asking = asyncio.ensure_future(supply.next())
+
+            def hand_out_and_cancel(answer: Any) -> None:
+                hand_out(answer)
+                assert asking.cancel()
+
+            with monkeypatch.context() as patched:
+                patched.setattr(Supply, "_hand_out", lambda _supply, answer: hand_out_and_cancel(answer))
+                with pytest.raises(asyncio.CancelledError):
+                    await asking
+            assert checked_out(spool) == ["1"]
+            if then == "another asks":
+                job = (await supply.next()).unwrap()
+                assert job is not None
+                (await job.remove()).unwrap()
+        state = state_of(spool.path)
+        assert (state.names("send"), state.checked_out["send"]) == (["1"] if then == "nobody asks" else [], {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
@@ -14,6 +15,7 @@ import pytest
 
 from helpers.calls import FailingCalls
 from helpers.children import Child, Parent, quick_directory
+from helpers.gates import Hold, let_go_at_last
 from helpers.listening import Listening
 from helpers.spools import ANNE, Envelope, Mail, Wall, load_spool, quick_spool, state_of
 from trio_multispool import (
@@ -395,6 +397,43 @@ async def test_an_attempt_that_failed_is_kept_though_its_save_is_cancelled(path,
     handler_of_next = Handler(Remove())
     (await go_over(spool, handler_of_next)).unwrap()
     assert handler_of_next.attempts == [2]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_an_attempt_whose_task_is_cancelled_before_it_is_written_down_is_not(
+    anyio_backend, path, wall, monkeypatch
+):
+    """Cancelled by asyncio while the thread is at work: a worker that dies then has made no attempt."""
+    spool = await spool_with_one(path, wall)
+    storage, hold = spool._core.storage, Hold()
+    notes, annotate = storage.notes, storage.annotate
+    written: list[str] = []
+    handler = Handler(Remove())
+
+    def notes_and_hold(name: str) -> Any:
+        found = notes(name)
+        hold.wait()
+        return found
+
+    def annotate_and_tell(claim: Any, *arguments: Any) -> None:
+        written.append(claim.name)
+        annotate(claim, *arguments)
+
+    monkeypatch.setattr(storage, "notes", notes_and_hold)
+    monkeypatch.setattr(storage, "annotate", annotate_and_tell)
+    with let_go_at_last(hold):
+        task = asyncio.ensure_future(go_over(spool, handler))
+        await hold.reached()
+        task.cancel()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        hold.go()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert (written, handler.attempts) == ([], [])
+    assert state_of(path).names("send") == ["a"]
+    await go_over(spool, handler)
+    assert (written, handler.attempts) == (["a"], [1])
 
 
 # Workers that die

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
+from helpers.gates import breathe
 from helpers.listening import HOOKS, Raising
 from helpers.spools import ANNE, Mail, put, quick_spool, state_of
 from trio_multispool import (
@@ -53,9 +54,11 @@ async def do_everything(spool: Any, tmp_path: Path) -> None:
     async with spool.reader(Mail.RETRY) as reader:
         (await reader.iter_available(failing, retry=retry)).unwrap()
     (await spool.recover()).unwrap()
-    with anyio.move_on_after(0.01):
-        async with spool.reader(Mail.RETRY) as reader:
-            await reader.dequeue()
+    async with spool.reader(Mail.RETRY) as reader, anyio.create_task_group() as tasks:
+        tasks.start_soon(reader.dequeue)
+        while not spool._core.activity._waiters:
+            await breathe()
+        tasks.cancel_scope.cancel()
 
 
 @both_backends

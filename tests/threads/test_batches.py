@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 import trio
+import trio.testing
 
 from helpers.gates import breathe
 from trio_multispool import Err, Ok, TooManyOpenFiles
@@ -23,6 +24,10 @@ from trio_multispool.threads.batches import LARGEST_BATCH, Batches
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
+
+
+PATIENCE = 30
+"""How long a task may wait to be served, in seconds: much too long for one that is."""
 
 
 class Store:
@@ -83,10 +88,11 @@ class Settling:
             yield name, before_commit
 
         of = name if of is None else of
-        if insist:
-            [self.answers[name]] = await self.batches.finish([(name, work, of)])
-        else:
-            self.answers[name] = await self.batches.run(name, work, of=of)
+        with anyio.fail_after(PATIENCE):  # whoever is not served must not wait for ever
+            if insist:
+                [self.answers[name]] = await self.batches.finish([(name, work, of)])
+            else:
+                self.answers[name] = await self.batches.run(name, work, of=of)
 
     async def settle_in(self, scope: anyio.CancelScope, name: str) -> None:
         """Settle one job in a scope."""
@@ -717,3 +723,46 @@ def test_an_interrupt_at_any_line_leaves_the_way_free() -> None:
         assert line > 20
     finally:
         signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.parametrize("who", ["the leader", "one of its batch"])
+def test_an_interrupt_withdraws_what_has_not_been_committed(who: str) -> None:
+    """Ctrl-C under Trio, while the thread is at work: what was interrupted is not done, and the others are."""
+    settling = Settling()
+    interrupted: list[BaseException] = []
+
+    @trio.lowlevel.enable_ki_protection  # so that it is raised in the main task
+    async def interrupt() -> None:
+        if who == "the leader":
+            await settling.begun()
+        else:
+            await settling.waiting(2)
+            settling.store.go()
+            settling.store.hold()
+            await settling.begun(2)
+        signal.raise_signal(signal.SIGINT)
+        await trio.testing.wait_all_tasks_blocked()
+        settling.store.go()
+
+    async def main() -> None:
+        settling.store.hold()
+        async with trio.open_nursery() as nursery:
+            if who != "the leader":
+                nursery.start_soon(settling.settle, "first")
+                await settling.begun()
+                nursery.start_soon(settling.settle, "second")
+                await settling.waiting(1)
+            nursery.start_soon(interrupt)
+            try:
+                await settling.settle("mine")
+            except KeyboardInterrupt as error:
+                interrupted.append(error)
+
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # for which Trio puts its own
+    try:
+        trio.run(main)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert len(interrupted) == 1
+    assert settling.store.committed == ([] if who == "the leader" else ["first", "second"])
+    settling.check_idle()

@@ -13,7 +13,6 @@ from helpers.operations import CHANGING, OPERATIONS, Operation, ordered, states
 from helpers.spools import ANNE, Mail, make_spool, put, state_of
 from trio_multispool import Ok, Spool
 from trio_multispool.reader.prefetch import Prefetcher
-from trio_multispool.threads.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -81,19 +80,28 @@ async def test_a_task_cancelled_after_the_commit_is_undone_or_told(operation: Op
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 async def test_a_task_cancelled_before_it_ran_does_nothing(operation: Operation, tmp_path: Path) -> None:
-    """Cancelled before its first step: nothing happens. After it, what can be withdrawn is."""
-    async with await make_spool(tmp_path / "spool", ordered()) as spool, contextlib.AsyncExitStack() as stack:
+    """Cancelled before its first step: nothing happens. After it, what can be withdrawn is; the thread is held."""
+    gate = Gate()
+    async with (
+        await make_spool(tmp_path / "spool", ordered(), system_calls=gate) as spool,
+        contextlib.AsyncExitStack() as stack,
+    ):
         run = await operation.prepare(spool, stack)
         before = state_of(spool.path)
 
         async def wrapped() -> Any:
             return await run()
 
-        for steps in range(2 if operation.withdraws else 1):  # after the first, a thread is at work
+        for steps in range(2 if operation.withdraws else 1):
+            if steps:  # a thread may be at work, and must not come to its commit before it is told
+                gate.arm(operation.before)
             task = asyncio.ensure_future(wrapped())
             for _ in range(steps):
                 await asyncio.sleep(0)
             task.cancel()
+            await _let_everything_run()
+            if steps:
+                gate.go()
             with pytest.raises(asyncio.CancelledError):
                 await task
             assert state_of(spool.path) == before
@@ -137,24 +145,25 @@ async def test_wait_for_works_as_it_does_without_us(
 ) -> None:
     """It raises `TimeoutError`, and the operation is withdrawn. The thread goes on once it is cancelled."""
     before, after = await states(operation, tmp_path / "twin")
-    gate = Gate()
+    gate, loop = Gate(), asyncio.get_running_loop()
     async with (
         await make_spool(tmp_path / "spool", ordered(), system_calls=gate) as spool,
         contextlib.AsyncExitStack() as stack,
     ):
         run = await operation.prepare(spool, stack)
-        for how in ("withdraw", "withdraw_or_prevent"):
-            withdraw = getattr(Transaction, how)
-
-            def withdraw_and_go(transaction: Any, withdraw: Any = withdraw) -> Any:
-                started = withdraw(transaction)
-                gate.go()
-                return started
-
-            monkeypatch.setattr(Transaction, how, withdraw_and_go)
         gate.arm(operation.before)
+
+        async def expire() -> None:
+            await gate.reached()
+            time = loop.time
+            monkeypatch.setattr(loop, "time", lambda: time() + 3600)
+            await _let_everything_run()
+            gate.go()
+
+        other = asyncio.ensure_future(expire())
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(run(), timeout=0.01)
+            await asyncio.wait_for(run(), timeout=3600)
+        await other
         assert state_of(spool.path) == (before if operation.withdraws else after)
 
 
@@ -165,18 +174,27 @@ async def test_a_task_group_of_asyncio_cancels_its_operations(tmp_path: Path) ->
         before = state_of(spool.path)
         gate.arm("write")
 
+        failing = asyncio.Event()
+
         async def fail() -> None:
             await gate.reached()
-            asyncio.get_running_loop().call_soon(gate.go)
+            failing.set()
             raise LookupError("no such recipient")
+
+        async def let_go() -> None:
+            await failing.wait()
+            await _let_everything_run()  # the group has cancelled the sibling by then
+            gate.go()
 
         async def both() -> None:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(spool.enqueue(Mail.SEND, ANNE, b""))
                 tasks.create_task(fail())
 
+        other = asyncio.ensure_future(let_go())
         with pytest.raises(ExceptionGroup) as group:
             await both()
+        await other
         assert [type(error) for error in group.value.exceptions] == [LookupError]
         assert state_of(spool.path) == before
 

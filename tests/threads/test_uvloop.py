@@ -123,6 +123,7 @@ async def test_asyncio_timeout_withdraws_an_enqueue(tmp_path):
             expiring.reschedule(asyncio.get_running_loop().time())
             while not expiring.expired():  # noqa: ASYNC110  # the next turn or two; it has no event
                 await asyncio.sleep(0)
+            await _let_everything_run()  # the task is told after that, and the thread must not commit before
             gate.go()
 
         other = asyncio.ensure_future(expire())
@@ -163,18 +164,27 @@ async def test_a_task_group_of_asyncio_cancels_its_operations(tmp_path):
         before = state_of(spool.path)
         gate.arm("write")
 
+        failing = asyncio.Event()
+
         async def fail() -> None:
             await gate.reached()
-            asyncio.get_running_loop().call_soon(gate.go)
+            failing.set()
             raise LookupError("no such recipient")
+
+        async def let_go() -> None:
+            await failing.wait()
+            await _let_everything_run()  # the group has cancelled the sibling by then
+            gate.go()
 
         async def both() -> None:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(spool.enqueue(Mail.SEND, ANNE, b""))
                 tasks.create_task(fail())
 
+        other = asyncio.ensure_future(let_go())
         with pytest.raises(ExceptionGroup) as group:
             await both()
+        await other
         assert [type(error) for error in group.value.exceptions] == [LookupError]
         assert state_of(spool.path) == before
 
