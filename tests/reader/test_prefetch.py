@@ -20,7 +20,7 @@ from helpers.gates import Gate, breathe
 from helpers.processes import run_python
 from helpers.spools import MAIL, Envelope, Mail, make_spool, names_in, put, quick_spool, state_of
 from trio_multispool import Err, Json, Ok, Release, Remove, Save, Spoolable, TooManyOpenFiles
-from trio_multispool.reader.prefetch import Supply
+from trio_multispool.reader.prefetch import Prefetcher
 from trio_multispool.storage.directory.disk.locks import MOST_LOCKS_AT_A_TIME, locks_at_a_time
 
 if TYPE_CHECKING:
@@ -517,7 +517,7 @@ async def test_what_was_given_to_a_task_that_is_cancelled_in_the_same_turn_is_fo
     """It comes to the next one that asks, or is back when the iteration is over, though the reader is still open."""
     async with await quick_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
         await put(spool, Mail.SEND, "1")
-        async with Supply(reader._intake, 0, wait=False) as supply:
+        async with Prefetcher(reader._dequeuer, 0, wait=False) as supply:
             hand_out = supply._hand_out
             asking = asyncio.ensure_future(supply.next())
 
@@ -526,7 +526,7 @@ async def test_what_was_given_to_a_task_that_is_cancelled_in_the_same_turn_is_fo
                 assert asking.cancel()
 
             with monkeypatch.context() as patched:
-                patched.setattr(Supply, "_hand_out", lambda _supply, answer: hand_out_and_cancel(answer))
+                patched.setattr(Prefetcher, "_hand_out", lambda _supply, answer: hand_out_and_cancel(answer))
                 with pytest.raises(asyncio.CancelledError):
                     await asking
             assert checked_out(spool) == ["1"]

@@ -405,7 +405,7 @@ async def test_an_attempt_whose_task_is_cancelled_before_it_is_written_down_is_n
 ):
     """Cancelled by asyncio while the thread is at work: a worker that dies then has made no attempt."""
     spool = await spool_with_one(path, wall)
-    storage, hold = spool._core.storage, Hold()
+    storage, hold = spool._session.storage, Hold()
     notes, annotate = storage.notes, storage.annotate
     written: list[str] = []
     handler = Handler(Remove())

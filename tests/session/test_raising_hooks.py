@@ -56,7 +56,7 @@ async def do_everything(spool: Any, tmp_path: Path) -> None:
     (await spool.recover()).unwrap()
     async with spool.reader(Mail.RETRY) as reader, anyio.create_task_group() as tasks:
         tasks.start_soon(reader.dequeue)
-        while not spool._core.activity._waiters:
+        while not spool._session.changes._waiters:
             await breathe()
         tasks.cancel_scope.cancel()
 
