@@ -1,4 +1,4 @@
-"""What examining a store finds, as plain values: the traces of a name, and what lies about that belongs to none.
+"""What examining a store finds, as plain values: the findings on each name, and files that belong to no name.
 
 A snapshot of a spool is a stream of these. It leaves out the names of which nothing can be wrong, so that it is small
 however full the spool is (see `examining`).
@@ -28,7 +28,7 @@ class Kind(enum.Enum):
     TEMPORARY = ".tmp"
     DATA = ".data"
     NOTES = ".notes"
-    KEYS = ".keys"
+    REMEMBERED = ".keys"
     REASONS = ".quarantine/.reasons"
     QUEUE = "queue"
     WAITING = "waiting"
@@ -114,7 +114,7 @@ class Trace(msgspec.Struct, frozen=True):
 
 
 @final
-class Traces(msgspec.Struct, frozen=True):
+class Findings(msgspec.Struct, frozen=True):
     """All that lies under one name, but for temporary files."""
 
     name: str
@@ -145,7 +145,7 @@ class Foreign(msgspec.Struct, frozen=True):
     """What it is, in words: `a symbolic link`."""
 
 
-Finding: TypeAlias = Traces | Temporary | Foreign
+Finding: TypeAlias = Findings | Temporary | Foreign
 """One part of a snapshot."""
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.types import T
     from trio_multispool.model.verdicts import Unavailable
-    from trio_multispool.storage.findings import Finding, Foreign, Judge, Temporary, Traces, Wanted
+    from trio_multispool.storage.findings import Finding, Findings, Foreign, Judge, Temporary, Wanted
     from trio_multispool.storage.requests import (
         Arrivals,
         Content,
@@ -431,7 +431,7 @@ class Storage(Protocol[C, R]):
         """
         ...
 
-    def look_closely(self, name: str, judge: Judge) -> Traces:
+    def look_closely(self, name: str, judge: Judge) -> Findings:
         """Return all that lies under a name, looked up while nobody can change it, or saying that somebody can."""
         ...
 

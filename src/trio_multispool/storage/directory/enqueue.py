@@ -21,10 +21,10 @@ from trio_multispool.storage.directory.disk.files import begin_new, discard, und
 from trio_multispool.storage.directory.disk.layout import (
     DATA,
     DATA_PREFIX,
-    KEYS,
     NOTES,
     NOTES_PREFIX,
     REGISTRY,
+    REMEMBERED,
     TEMPORARY,
     directory_of,
 )
@@ -195,7 +195,7 @@ def _on_disk(wanted: NewEntry[DirectoryReservation], files: list[OpenFile], plan
     if plan.before and wanted.alone:  # by itself, so that whoever shares a sync need not wait for large data
         files[0].sync()
     if plan.before:
-        yield (*files[int(wanted.alone) :], DATA, *(() if wanted.remember is None else (KEYS,)))
+        yield (*files[int(wanted.alone) :], DATA, *(() if wanted.remember is None else (REMEMBERED,)))
     for file in files:
         file.close()
 

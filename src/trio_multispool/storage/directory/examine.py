@@ -35,10 +35,10 @@ from trio_multispool.storage.directory.disk.files import read_file
 from trio_multispool.storage.directory.disk.layout import (
     CHECKOUT,
     FORMAT_FILE,
-    KEYS,
     LIMITS,
     QUARANTINE,
     REASONS,
+    REMEMBERED,
     WAITING,
 )
 from trio_multispool.storage.directory.disk.locks import lock_existing
@@ -51,12 +51,12 @@ if TYPE_CHECKING:
     from trio_multispool.model.lifecycle import Place
     from trio_multispool.storage.directory.context import Context
     from trio_multispool.storage.directory.disk.layout import Layout
-    from trio_multispool.storage.findings import Finding, Judge, Trace, Traces, Wanted
+    from trio_multispool.storage.findings import Finding, Findings, Judge, Trace, Wanted
 
 _BUCKETS: Final = 256
 _BREATH: Final = 1024
 """After so many names, which are read in some milliseconds, whoever asked may give up."""
-_OURS: Final = {REGISTRY.path, TEMPORARY.path, DATA.path, NOTES.path, KEYS, QUARANTINE, REASONS}
+_OURS: Final = {REGISTRY.path, TEMPORARY.path, DATA.path, NOTES.path, REMEMBERED, QUARANTINE, REASONS}
 _MAKING: Final = FORMAT_FILE + ".new"
 _KINDS_OF_FILE: Final = {
     stat.S_IFLNK: "a symbolic link",
@@ -159,7 +159,7 @@ class _Survey:
                 yield _foreign(TEMPORARY, name, found)
 
     def suspects(self, places: Sequence[Place]) -> Iterator[Finding | None]:
-        """Yield the traces of each name that is irregular, or of interest for another reason, and `None` likewise."""
+        """Yield the findings on each name that is irregular, or of interest for another reason, and `None` likewise."""
         hashes = self._join.irregular() - {hash(name) for name in self._names}
         if hashes:
             for directory in (*map(Dir.of, places), DATA, NOTES, REGISTRY):
@@ -169,7 +169,7 @@ class _Survey:
                     if hash(name) in hashes and invalid_name(name) is None:
                         self._names.add(name)
         for name in sorted(self._names):
-            yield _traces(self._context, name, places, self._judge)
+            yield _findings(self._context, name, places, self._judge)
 
     def _foreign_at_the_top(self) -> Iterator[Foreign]:
         for directory in (Dir(Kind.SPOOL), Dir(Kind.QUARANTINE)):
@@ -178,7 +178,7 @@ class _Survey:
                     continue  # a queue, or its quarantine; or one of the directories that there are one of
                 if not (is_file and directory.kind is Kind.SPOOL and name in (FORMAT_FILE, _MAKING, LIMITS)):
                     yield from self._if_foreign(directory, name)
-        for kind in (Kind.REASONS, Kind.KEYS):
+        for kind in (Kind.REASONS, Kind.REMEMBERED):
             for name, is_file, _ in _listed(self._layout, kind.value):
                 if not is_file or invalid_name(name) is not None:
                     yield from self._if_foreign(Dir(kind), name)
@@ -274,9 +274,9 @@ def _fault(context: Context, directory: Dir, name: str, judge: Judge) -> str | N
         return None
 
 
-def _traces(
+def _findings(
     context: Context, name: str, places: Sequence[Place], judge: Judge, holder: Holder = Holder.NOT_ASKED
-) -> Traces:
+) -> Findings:
     """Look a name up in all directories, the reservation last."""
     found: list[Trace] = []
     for directory in (*map(Dir.of, places), DATA, NOTES, REGISTRY):
@@ -287,10 +287,10 @@ def _traces(
             continue
         fault = _fault(context, directory, name, judge) if directory.kind is Kind.QUEUE else None
         found.append(findings.Trace(directory, looked_at.st_mtime, looked_at.st_ctime, looked_at.st_ino, fault))
-    return findings.Traces(name, tuple(found), holder)
+    return findings.Findings(name, tuple(found), holder)
 
 
-def look_closely(context: Context, name: str, judge: Judge) -> Traces:
+def look_closely(context: Context, name: str, judge: Judge) -> Findings:
     """Look a name up under its lock, where it has one; twice, so that what moves all the same shows."""
     layout = context.layout
     if not context.is_adopted():
@@ -300,7 +300,7 @@ def look_closely(context: Context, name: str, judge: Judge) -> Traces:
     except NotARegularFile:
         lock = Unavailable.GONE
     if lock is Unavailable.BUSY:
-        return _traces(context, name, layout.places(), judge, Holder.SOMEBODY)
+        return _findings(context, name, layout.places(), judge, Holder.SOMEBODY)
     if isinstance(lock, Unavailable):
         return _twice(context, name, judge, Holder.NO_RESERVATION)
     try:
@@ -309,9 +309,9 @@ def look_closely(context: Context, name: str, judge: Judge) -> Traces:
         lock.release()
 
 
-def _twice(context: Context, name: str, judge: Judge, holder: Holder) -> Traces:
+def _twice(context: Context, name: str, judge: Judge, holder: Holder) -> Findings:
     layout = context.layout
-    first, second = (_traces(context, name, layout.places(), judge, holder) for _ in range(2))
+    first, second = (_findings(context, name, layout.places(), judge, holder) for _ in range(2))
     return second if first == second else msgspec.structs.replace(second, holder=Holder.SOMEBODY)
 
 

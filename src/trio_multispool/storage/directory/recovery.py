@@ -295,9 +295,9 @@ def _sweep(context: Context, act: _Act) -> Iterator[Recovered | SpoolError]:
             found = _act_or_pass_over(context, name, act)
             if found is not None:
                 yield found
-    act_on_key = _would_forget if act is _would_recover else _forget
+    act_on_memory = _would_forget if act is _would_recover else _forget
     for name in remembered.forgettable(context):
-        found = None if layout.in_how_many(layout.places(), name) else _act_or_pass_over(context, name, act_on_key)
+        found = None if layout.in_how_many(layout.places(), name) else _act_or_pass_over(context, name, act_on_memory)
         if found is not None:
             yield found
 

@@ -1,4 +1,4 @@
-"""The memory of finished keys: `.keys/NAME` says until when the name of an entry that is gone is not to be used again.
+"""Remembered names: `.keys/NAME` says until when the name of an entry that is gone must not be used again.
 
 The file is made with the entry, before its commit, and holds for how long, as JSON. Until the entry is removed its
 modification time is 0, which is no memory: a name whose enqueue was killed half-way is free. Whoever removes the entry
@@ -30,7 +30,7 @@ from trio_multispool.storage.directory.disk.files import (
     undo,
     unlink_if_there,
 )
-from trio_multispool.storage.directory.disk.layout import KEYS, REGISTRY, TEMPORARY
+from trio_multispool.storage.directory.disk.layout import REGISTRY, REMEMBERED, TEMPORARY
 from trio_multispool.storage.directory.disk.locks import lock_or_reserve
 
 if TYPE_CHECKING:
@@ -46,14 +46,14 @@ LOOKED_AT_EACH_TIME: Final = 4
 _LATEST: Final = LATEST - 1.0
 
 
-class _Key(msgspec.Struct):
+class _Remembered(msgspec.Struct):
     """What a file holds."""
 
     remember: float
     """In seconds."""
 
 
-_DECODER: Final = msgspec.json.Decoder(_Key)
+_DECODER: Final = msgspec.json.Decoder(_Remembered)
 
 
 def begin(context: Context, name: str, remember: float, plan: SyncPlan) -> OpenFile:
@@ -61,13 +61,14 @@ def begin(context: Context, name: str, remember: float, plan: SyncPlan) -> OpenF
     layout = context.layout
     if not context.is_adopted():
         raise NotAdopted(layout.path, "keys that are remembered")
-    if layout.optional_fd(KEYS) is None and layout.ensure_directory(KEYS):
-        context.kept.discard(KEYS)
-    if plan.before and KEYS not in context.kept:  # another process may have made it, and died before its sync
+    if layout.optional_fd(REMEMBERED) is None and layout.ensure_directory(REMEMBERED):
+        context.kept.discard(REMEMBERED)
+    if plan.before and REMEMBERED not in context.kept:  # another process may have made it, and died before its sync
         context.syncs.directory("")
-        context.kept.add(KEYS)
-    unlink_if_there(layout, KEYS, name)  # of an enqueue of this name that was killed, or by who did not look it up
-    file = begin_new(layout, KEYS, name, msgspec.json.encode(_Key(min(remember, LATEST))) + b"\n")
+        context.kept.add(REMEMBERED)
+    # Left by an enqueue of this name that was killed, or by one that did not look the name up.
+    unlink_if_there(layout, REMEMBERED, name)
+    file = begin_new(layout, REMEMBERED, name, msgspec.json.encode(_Remembered(min(remember, LATEST))) + b"\n")
     _date(context, file, 0)
     return file
 
@@ -78,7 +79,7 @@ def remember(context: Context, name: str, remember: float, plan: SyncPlan) -> No
     try:
         file.set_modified(min(context.now() + remember, _LATEST))
         if plan.before:
-            for failure in context.syncs.together((file, KEYS)).values():
+            for failure in context.syncs.together((file, REMEMBERED)).values():
                 raise failure  # noqa: TRY301  # undone like all others
     except BaseException as error:  # passed on: whatever it was, what was begun is undone
         undo(context.layout, file, because=error)
@@ -100,7 +101,8 @@ def finishing(context: Context, name: str, *, locked: bool) -> Generator[tuple[N
 
     This needs no room on the disk, for those who remove entries may be making some.
     """
-    remember = _how_long(context, name) if context.layout.is_there(KEYS) else None  # without a descriptor, if it is not
+    # Asked first because this opens no descriptor where the directory is missing.
+    remember = _how_long(context, name) if context.layout.is_there(REMEMBERED) else None
     if remember is None:
         yield ()
         return
@@ -117,11 +119,11 @@ def _dated(context: Context, name: str, until: float, *, locked: bool) -> Genera
     layout = context.layout
     with contextlib.ExitStack() as stack:
         try:
-            fd, found = stack.enter_context(opened(layout, KEYS, name))
+            fd, found = stack.enter_context(opened(layout, REMEMBERED, name))
         except FileNotFoundError:  # somebody has just had it forgotten
             yield ()
             return
-        file = OpenFile(layout, KEYS, name, fd, owned=False)
+        file = OpenFile(layout, REMEMBERED, name, fd, owned=False)
         try:
             file.set_modified(until)
         except AccessDenied:
@@ -134,53 +136,53 @@ def _dated(context: Context, name: str, until: float, *, locked: bool) -> Genera
     unlink_if_there(layout, TEMPORARY, name)  # left by an owner of this name who died
     with new_file(layout, TEMPORARY, name, content) as new:
         new.set_modified(until)
-        _ = commits.exchange(layout, (TEMPORARY, name), KEYS, name)
+        _ = commits.exchange(layout, (TEMPORARY, name), REMEMBERED, name)
         with context.tidying(name):
             unlink_if_there(layout, TEMPORARY, name)
-        yield new, KEYS
+        yield new, REMEMBERED
         new.close()
 
 
 def _how_long(context: Context, name: str) -> float | None:
     try:
-        return _DECODER.decode(read_file(context.layout, KEYS, name)).remember
+        return _DECODER.decode(read_file(context.layout, REMEMBERED, name)).remember
     except (FileNotFoundError, msgspec.DecodeError):  # torn by power loss, before its entry was: none was promised
         return None
 
 
 def is_remembered(context: Context, name: str) -> bool:
     """Tell whether a name that no entry has must not be used yet; under its lock. What is to be forgotten, is."""
-    if not context.layout.is_there(KEYS):
+    if not context.layout.is_there(REMEMBERED):
         return False
     until = _until(context, name)
     if until is None:
         return False
     if until > context.now():
         return True
-    unlink_if_there(context.layout, KEYS, name)
+    unlink_if_there(context.layout, REMEMBERED, name)
     return False
 
 
 def forget(context: Context, name: str) -> None:
     """Forget a name, remembered or not; under its lock."""
-    if context.layout.optional_fd(KEYS) is not None:
-        unlink_if_there(context.layout, KEYS, name)
+    if context.layout.optional_fd(REMEMBERED) is not None:
+        unlink_if_there(context.layout, REMEMBERED, name)
 
 
 def _until(context: Context, name: str) -> float | None:
     layout = context.layout
-    with layout.doing("look at", KEYS, name):
+    with layout.doing("look at", REMEMBERED, name):
         try:
-            return layout.calls.stat(name, layout.fd(KEYS)).st_mtime
+            return layout.calls.stat(name, layout.fd(REMEMBERED)).st_mtime
         except FileNotFoundError:
             return None
 
 
 def forgettable(context: Context) -> Iterator[str]:
     """Yield, of all names that were ever remembered, those that need not be any more, entries' names among them."""
-    if context.layout.optional_fd(KEYS) is None:
+    if context.layout.optional_fd(REMEMBERED) is None:
         return
-    for name in context.layout.each_entry_name(KEYS):
+    for name in context.layout.each_entry_name(REMEMBERED):
         until = _until(context, name)
         if until is not None and until <= context.now():
             yield name
@@ -221,7 +223,7 @@ def collect_some(context: Context) -> None:
 def _look_at_next(context: Context) -> bool:
     """Look at one file; tell whether there was one. Under the mutex."""
     if context.still_to_look_at is None:
-        context.still_to_look_at = context.layout.each_entry_name(KEYS)
+        context.still_to_look_at = context.layout.each_entry_name(REMEMBERED)
     try:
         name = next(context.still_to_look_at, None)
     except (OSError, SpoolError):

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.types import T
     from trio_multispool.storage.directory.claims import DirectoryClaim, DirectoryReservation
     from trio_multispool.storage.directory.disk.layout import Layout
-    from trio_multispool.storage.findings import Finding, Foreign, Judge, Temporary, Traces, Wanted
+    from trio_multispool.storage.findings import Finding, Findings, Foreign, Judge, Temporary, Wanted
     from trio_multispool.storage.requests import Arrivals, Content, Item, Recovered, Settlement, Stat
 
 
@@ -452,7 +452,7 @@ class DirectoryStorage:
 
         return examine.examine(self._context, wanted, judge)
 
-    def look_closely(self, name: str, judge: Judge) -> Traces:
+    def look_closely(self, name: str, judge: Judge) -> Findings:
         """Look a name up under its lock."""
         from trio_multispool.storage.directory import examine  # noqa: PLC0415  # for who looks; most programs never do
 
