@@ -28,7 +28,7 @@ from trio_multispool.storage.directory.disk.layout import (
     TEMPORARY,
     directory_of,
 )
-from trio_multispool.storage.findings import Dir, Foreign, Holder, Kind, Temporary, Trace, Traces
+from trio_multispool.storage.findings import Dir, Findings, Foreign, Holder, Kind, Temporary, Trace
 
 NOW = 1_000_000.0
 SEND, RETRY, OUT, ASIDE = (
@@ -49,11 +49,11 @@ DIRS = {
 LIMITS = Limits(max_queue_ages={"send": 3600})
 
 
-def traces(where: str, holder: Holder = Holder.NOBODY, *, age: float = 5, fault: str | None = None) -> Traces:
+def traces(where: str, holder: Holder = Holder.NOBODY, *, age: float = 5, fault: str | None = None) -> Findings:
     """Return the traces of `a` in some directories, in words: `send data reserved`."""
     then = NOW - age
     files = [Trace(DIRS[word], then, then, 7, fault if word == "send" else None) for word in where.split()]
-    return Traces("a", tuple(files), holder)
+    return Findings("a", tuple(files), holder)
 
 
 def found(finding, limits: Limits = LIMITS) -> list:
@@ -136,11 +136,11 @@ def test_a_check_out_is_too_old_by_when_it_was_made(holder):
     """A living owner too; the metadata may have been written long before."""
     then = NOW - 601
     files = (Trace(OUT, 0, then, 7), Trace(DIRS["data"], 0, then, 8), Trace(DIRS["reserved"], 0, then, 9))
-    problems = found(Traces("a", files, holder))
+    problems = found(Findings("a", files, holder))
     assert problems == [Abandoned("a", OUT)] if holder is Holder.NOT_ASKED else [TooOld("a", OUT)]
     assert problems[0].age == 601
     younger = (Trace(OUT, 0, NOW - 600, 7), *files[1:])
-    assert TooOld("a", OUT) not in found(Traces("a", younger, holder))
+    assert TooOld("a", OUT) not in found(Findings("a", younger, holder))
 
 
 def test_an_entry_has_waited_too_long_by_when_it_was_written():
@@ -151,7 +151,7 @@ def test_an_entry_has_waited_too_long_by_when_it_was_written():
         assert found(traces("retry data reserved", holder, age=1e6)) == []
         assert found(traces("aside data reserved", holder, age=1e6)) == []
     back = (Trace(SEND, NOW - 3601, NOW, 7), Trace(DIRS["data"], 0, 0, 8), Trace(DIRS["reserved"], 0, 0, 9))
-    assert found(Traces("a", back, Holder.NOBODY)) == [TooOld("a", SEND)]
+    assert found(Findings("a", back, Holder.NOBODY)) == [TooOld("a", SEND)]
 
 
 def test_temporary_files_and_foreign_ones():

@@ -25,7 +25,7 @@ from trio_multispool.monitor.problems import (
     TooOld,
     Undecodable,
 )
-from trio_multispool.storage.findings import DATA, REGISTRY, TEMPORARY, Foreign, Holder, Kind, Temporary, Traces
+from trio_multispool.storage.findings import DATA, REGISTRY, TEMPORARY, Findings, Foreign, Holder, Kind, Temporary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -59,12 +59,12 @@ def problems_of(finding: Finding, limits: Ages, now: float) -> list[Problem]:
             return _problems_of_a_name(finding, limits, now)
 
 
-def may_be_newborn(traces: Traces, now: float) -> bool:
+def may_be_newborn(traces: Findings, now: float) -> bool:
     """Tell whether these may be those of a name that somebody is reserving, and has not come to lock."""
     return [file.dir for file in traces.files] == [REGISTRY] and now - traces.files[0].changed_at < RESERVING
 
 
-def _problems_of_a_name(traces: Traces, limits: Ages, now: float) -> list[Problem]:
+def _problems_of_a_name(traces: Findings, limits: Ages, now: float) -> list[Problem]:
     places = [file for file in traces.files if file.dir.place is not None]
     too_old = [TooOld(traces.name, file.dir, age=age) for file, age in _too_old(places, limits, now)]
     if traces.holder is Holder.SOMEBODY or (traces.holder is Holder.UNTOLD and not _at_rest(traces, limits, now)):
@@ -90,20 +90,20 @@ def _too_old(places: list[Trace], limits: Ages, now: float) -> Iterator[tuple[Tr
             yield file, age
 
 
-def _at_rest(traces: Traces, limits: Ages, now: float) -> bool:
+def _at_rest(traces: Findings, limits: Ages, now: float) -> bool:
     """Tell whether nobody has touched a name for long enough."""
     if not traces.files:
         return True
     return _exceeds(now - max(file.changed_at for file in traces.files), limits.tmp_file)
 
 
-def _orphans(traces: Traces, now: float) -> list[Problem]:
+def _orphans(traces: Findings, now: float) -> list[Problem]:
     if traces.holder is Holder.NO_RESERVATION and traces.at(REGISTRY) is not None:
         return []  # it has come meanwhile, and somebody with it
     return [Orphaned(traces.name, file.dir, age=now - file.changed_at) for file in traces.files]
 
 
-def _irregular(traces: Traces, places: list[Trace], now: float) -> Iterator[Problem]:
+def _irregular(traces: Findings, places: list[Trace], now: float) -> Iterator[Problem]:
     """Yield what contradicts: each entry once, whole, reserved, and checked out only by the living."""
     name, first = traces.name, places[0]
     age = now - first.changed_at
@@ -120,7 +120,7 @@ def _irregular(traces: Traces, places: list[Trace], now: float) -> Iterator[Prob
         yield Abandoned(name, first.dir, age=age)
 
 
-def _undecodable(traces: Traces, places: list[Trace], now: float) -> Iterator[Problem]:
+def _undecodable(traces: Findings, places: list[Trace], now: float) -> Iterator[Problem]:
     for file in places:
         if file.fault is not None:
             yield Undecodable(traces.name, file.dir, file.fault, age=now - file.changed_at)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, final
 
 from trio_multispool.monitor.check import may_be_newborn, problems_of
 from trio_multispool.monitor.problems import ForeignFile, TooOld, Undecodable
-from trio_multispool.storage.findings import Foreign, Holder, Kind, Temporary, Traces, Wanted
+from trio_multispool.storage.findings import Findings, Foreign, Holder, Kind, Temporary, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -64,7 +64,7 @@ class Examiner:
                 continue
             if problems_of(finding, self.ages, now):
                 closely = self._look_closely(finding)
-                if isinstance(closely, Traces) and may_be_newborn(closely, self._clock()):
+                if isinstance(closely, Findings) and may_be_newborn(closely, self._clock()):
                     if self._problems(closely):
                         found.perhaps_newborn.append(closely.name)
                 else:
@@ -90,7 +90,7 @@ class Examiner:
         return self.storage.look_closely(name, self.judge).holder is not Holder.SOMEBODY
 
     def _look_closely(self, finding: Finding) -> Finding | None:
-        if isinstance(finding, Traces):
+        if isinstance(finding, Findings):
             return self.storage.look_closely(finding.name, self.judge)
         return self.storage.look_again(finding)
 

@@ -1,7 +1,7 @@
-"""What examining a store finds, as plain values: the traces of a name, and what lies about that belongs to none.
+"""What examining a store finds, as plain values: the findings on each name, and files that belong to no name.
 
-A snapshot of a spool is a stream of these. It leaves out the names of which nothing can be wrong, so that it is small
-however full the spool is (see `examining`).
+A snapshot of a spool is a stream of these. It leaves out each name with which nothing can be wrong. So it stays small
+even if the spool is full (see `directory/examine.py`).
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Judge: TypeAlias = Callable[[str, bytes], str | None]
-    """Says why the metadata of an entry of that queue cannot be decoded, or `None` if it can be, or nobody knows."""
+    """Returns why the metadata of an entry in a queue cannot be decoded; `None` if it can be, or if that is unknown."""
 
 
 class Kind(enum.Enum):
-    """What a directory of a spool is for; the value is its name, of those that there is one of."""
+    """What a directory of a spool is for. If a spool has only one of the kind, the value is its name."""
 
     SPOOL = "."
     REGISTRY = ".registry"
     TEMPORARY = ".tmp"
     DATA = ".data"
     NOTES = ".notes"
-    KEYS = ".keys"
+    REMEMBERED = ".keys"
     REASONS = ".quarantine/.reasons"
     QUEUE = "queue"
     WAITING = "waiting"
@@ -47,11 +47,11 @@ _STATES: Final = {kind: state for state, kind in _KINDS.items()}
 
 @final
 class Dir(msgspec.Struct, frozen=True):
-    """A directory of a spool: a place of entries, or one of those that hold what belongs to them."""
+    """A directory of a spool: a place of entries, or a directory for the other files of entries."""
 
     kind: Kind
     queue: str = ""
-    """Of a place: the queue."""
+    """The queue, if this is a place."""
 
     @classmethod
     def of(cls, place: Place) -> Dir:
@@ -60,12 +60,12 @@ class Dir(msgspec.Struct, frozen=True):
 
     @property
     def place(self) -> Place | None:
-        """The place of entries that it is, if it is one."""
+        """The place, if this directory is one."""
         return Place(self.queue, _STATES[self.kind]) if self.queue else None
 
     @property
     def path(self) -> str:
-        """Where it is, relative to the spool."""
+        """The path relative to the spool."""
         match self.kind:
             case Kind.QUEUE:
                 return self.queue
@@ -89,7 +89,7 @@ TEMPORARY: Final = Dir(Kind.TEMPORARY)
 
 
 class Holder(enum.Enum):
-    """Who has the lock of a name."""
+    """Who holds the lock of a name."""
 
     NOT_ASKED = "nobody has looked"
     SOMEBODY = "somebody has it, or its files were moving"
@@ -104,18 +104,18 @@ class Trace(msgspec.Struct, frozen=True):
 
     dir: Dir
     modified_at: float
-    """When its content was last written, in seconds since 1970; of an entry that waits, when it is due."""
+    """When its content was last written, in seconds since 1970. If the entry waits: when it is due."""
     changed_at: float
-    """When it was last moved, if it was not written since."""
+    """When it was last moved or written, whichever is later."""
     identity: int
-    """The same for as long as it is the same file (its inode)."""
+    """Its inode: equal for as long as it is the same file."""
     fault: str | None = None
-    """Of the metadata of an available entry: why it cannot be decoded."""
+    """Why the metadata cannot be decoded, if the entry is available and they cannot."""
 
 
 @final
-class Traces(msgspec.Struct, frozen=True):
-    """All that lies under one name, but for temporary files."""
+class Findings(msgspec.Struct, frozen=True):
+    """All files under one name, except temporary ones."""
 
     name: str
     files: tuple[Trace, ...]
@@ -136,7 +136,7 @@ class Temporary(msgspec.Struct, frozen=True):
 
 @final
 class Foreign(msgspec.Struct, frozen=True):
-    """What is no part of a spool."""
+    """A file or directory that is not part of a spool."""
 
     dir: Dir
     name: str
@@ -145,19 +145,19 @@ class Foreign(msgspec.Struct, frozen=True):
     """What it is, in words: `a symbolic link`."""
 
 
-Finding: TypeAlias = Traces | Temporary | Foreign
+Finding: TypeAlias = Findings | Temporary | Foreign
 """One part of a snapshot."""
 
 
 @final
 class Wanted(msgspec.Struct, frozen=True):
-    """What besides the irregular an examination is to look at closely."""
+    """What an examination looks at closely, besides irregular names."""
 
     modified_before: dict[str, float] = {}
-    """By queue: what is available there and was last written, or waits and was due, before this time."""
+    """By queue: a time. Available entries that were written before it, and waiting ones that were due before it."""
     names: frozenset[str] = frozenset()
-    """These, whatever can be said of them."""
+    """These names, in any case."""
     judged: frozenset[str] = frozenset()
-    """The queues of which all metadata is read and judged."""
+    """The queues whose metadata is all read and judged."""
     judged_since: float = 0.0
     """Metadata is judged only if the file was written or moved since this time."""

@@ -1,13 +1,12 @@
-"""`Storage`: what a store of entries does, whatever it keeps them in.
+"""`Storage`: what a store of entries does, in whatever medium it keeps them.
 
-The protocol is blocking; it knows metadata as `bytes` and data as binary files, and codecs, tasks and cancellation
-not at all. Queues and entries are names. A *claim* is opaque: it stands for the right to settle one entry, and
-whatever the store needs for that (a lock, a row's owner) is its own affair. Methods raise a `SpoolError`; one that
-raises has had no effect, but for `DurabilityUnknown`, which says so. All methods may be called from several threads
-at once.
+The protocol is blocking. It handles metadata as `bytes` and data as binary files. It does not know codecs, tasks or
+cancellation. Queues and entries are names. A *claim* is opaque: it is the right to settle one entry, and the store
+alone knows what it needs for that (a lock, a row's owner). Methods raise a `SpoolError`. A method that raises has had
+no effect, except with `DurabilityUnknown`, which says so. Several threads may call all methods at once.
 
-`before_commit` is called once, right before the commit. If it raises, the operation undoes what it has done so far and
-passes the exception on. That is how a caller withdraws in the last moment.
+The store calls `before_commit` once, right before the commit. If it raises, the operation undoes what it has done so
+far and passes the exception on. That is how a caller withdraws at the last moment.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.types import T
     from trio_multispool.model.verdicts import Unavailable
-    from trio_multispool.storage.findings import Finding, Foreign, Judge, Temporary, Traces, Wanted
+    from trio_multispool.storage.findings import Finding, Findings, Foreign, Judge, Temporary, Wanted
     from trio_multispool.storage.requests import (
         Arrivals,
         Content,
@@ -43,11 +42,11 @@ R = TypeVar("R", bound="Reservation")
 
 
 class Claim(Protocol):
-    """One entry, checked out: the right to settle it once."""
+    """The right to settle one entry once: the entry is checked out."""
 
     @property
     def queue(self) -> str:
-        """The queue that it was checked out of."""
+        """The queue from which it was checked out."""
         ...
 
     @property
@@ -62,26 +61,26 @@ class Claim(Protocol):
 
     @property
     def due_at(self) -> float | None:
-        """If it waited when it was checked out: until when, in seconds since 1970."""
+        """Until when it waited, in seconds since 1970, if it waited when it was checked out."""
         ...
 
     @property
     def state(self) -> State:
-        """`CHECKED_OUT` until the store has settled it; changed by the store itself, at the commit."""
+        """`CHECKED_OUT` until the store has settled it. The store itself changes it, at the commit."""
         ...
 
     @property
     def held(self) -> bool:
-        """Whether the store keeps others away from the entry for as long as this claim lives."""
+        """Whether the store keeps other owners away from the entry for as long as this claim lives."""
         ...
 
     def abandon(self) -> None:
-        """Let go without settling, as a process that dies does: recovery brings the entry back. Idempotent."""
+        """Let go without settling, like a process that dies. Recovery brings the entry back. Idempotent."""
         ...
 
 
 class Reservation(Protocol):
-    """A name, held for an entry that is to be enqueued."""
+    """A name that is held for a new entry."""
 
     @property
     def name(self) -> str:
@@ -94,31 +93,31 @@ class Reservation(Protocol):
         ...
 
     def abandon(self) -> None:
-        """Let go of the name without tidying up, as a process that dies does. Idempotent."""
+        """Let go of the name without tidying up, like a process that dies. Idempotent."""
         ...
 
 
 class Slot(Protocol):
-    """One of the numbered slots that all processes share, held by somebody."""
+    """A held slot: one of the numbered slots that all processes share."""
 
     def release(self) -> None:
-        """Let somebody else have it. Idempotent, in any thread."""
+        """Free it for others. Idempotent, in any thread."""
         ...
 
 
 class Watch(Protocol):
-    """Tells in which queues something may have come in. A hint: it may tell too much."""
+    """Tells which queues may have new entries. A hint: it may name too many."""
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when there is something to `drain`."""
         ...
 
     def add(self, queue: str) -> None:
-        """Watch a queue from now on; raises a `SpoolError` if that cannot be. To be called before each listing."""
+        """Watch a queue from now on; raises a `SpoolError` if that is impossible. Call it before each listing."""
         ...
 
     def drain(self) -> set[str]:
-        """Return the queues in which something may have come in, without waiting."""
+        """Return the queues that may have new entries, without waiting."""
         ...
 
     def close(self) -> None:
@@ -127,25 +126,25 @@ class Watch(Protocol):
 
 
 class Storage(Protocol[C, R]):
-    """A durable store of entries in queues, shared by any processes; `C` is its claim, `R` its reservation."""
+    """A durable store of entries in queues, shared by processes; `C` is its claim, `R` its reservation."""
 
     def reserve(self, name: str, *, unique: bool = False) -> R:
-        """Hold a name that no entry has, and that is not remembered. Raises `NameTaken` or `EntryBusy`.
+        """Hold a name that no entry has and that is not remembered. Raises `NameTaken` or `EntryBusy`.
 
-        `unique`: whoever made the name makes none twice. Then the store need not look everywhere for an entry that has
-        it, as long as it notices one that is there all the same, in `enqueue` at the latest.
+        `unique`: the generator of the name makes no name twice. Then the store need not search everywhere for an entry
+        with this name. If there is one all the same, the store must notice it, in `enqueue` at the latest.
         """
         ...
 
     def remember(self, reservation: R, remember: float, *, durability: Durability | None) -> None:
-        """Have a reserved name that has no entry not to be had for so many seconds, as if one had been removed.
+        """Remember a reserved name for `remember` seconds, as if its entry had been removed. It has no entry.
 
-        Raises `NotAdopted` where names are not remembered. The reservation is still to be given up.
+        Raises `NotAdopted` where names are not remembered. The caller must still give the reservation up.
         """
         ...
 
     def give_up(self, reservation: R) -> None:
-        """Let an unused name go, with all that was written under it."""
+        """Give an unused name back, and delete what was written under it."""
         ...
 
     def enqueue(  # noqa: PLR0913  # each is a word of the operation
@@ -161,32 +160,33 @@ class Storage(Protocol[C, R]):
         due_at: float | None = None,
         remember: float | None = None,
     ) -> None:
-        """Make the entry, with data of that content, all or nothing; the reservation is kept if it fails.
+        """Make the entry with its data, all or nothing. If that fails, the reservation is kept.
 
         With `due_at`, in seconds since 1970, it waits until then. Raises `NotAdopted` where entries cannot wait. With
-        `remember`, its name is not to be had for so many seconds after its removal; `NotAdopted` likewise.
+        `remember`, its name stays taken for that many seconds after its removal. Raises `NotAdopted` where names are
+        not remembered.
 
-        `carrier` goes along with the entry for as long as there is one, if that can be had cheaply: a hint.
+        `carrier` is kept with the entry while the entry exists, if that is cheap. It is a hint.
         """
         ...
 
     def carrier(self, name: str) -> dict[str, str]:
-        """Return what went along with an entry when it was enqueued; empty if nothing did, or it was lost."""
+        """Return the carrier with which an entry was enqueued; empty if it had none, or if it was lost."""
         ...
 
     def enqueue_together(self, enqueuings: Sequence[NewEntry[R]]) -> list[BaseException | None]:
-        """Make several entries, each as `enqueue` would, sharing what can be shared.
+        """Make several entries, each as `enqueue` would, and share work among them.
 
-        Returns for each, in order, what it would have raised, or `None`: one that fails does not keep the others.
+        Returns for each, in order, what `enqueue` would have raised, or `None`. A failure does not stop the others.
         """
         ...
 
     def enqueues_at_a_time(self) -> int:
-        """Return how many entries may be made in one go without using up what this process may have open."""
+        """Return how many entries may be made at once without using up the open files that this process may have."""
         ...
 
     def names(self, queue: str) -> list[str]:
-        """Return the names of the entries available in a queue, sorted. A hint: entries move while it is read."""
+        """Return the names of the available entries of a queue, sorted. A hint: entries move during the listing."""
         ...
 
     def contains(self, queue: str, name: str) -> bool:
@@ -198,15 +198,15 @@ class Storage(Protocol[C, R]):
         ...
 
     def read_metadata_at(self, place: Place, name: str) -> bytes:
-        """Return an entry's metadata from the place where it was seen, or raise `EntryNotFound`; locks nothing."""
+        """Return an entry's metadata from the place where it was last seen, or raise `EntryNotFound`; locks nothing."""
         ...
 
     def stat_at(self, place: Place, name: str) -> Stat:
-        """Return size and age of an entry's metadata in the place where it was seen, or raise `EntryNotFound`."""
+        """Return size and age of an entry's metadata in the place where it was last seen, or raise `EntryNotFound`."""
         ...
 
     def quarantine_reason(self, name: str) -> str | None:
-        """Return what was written down when the entry was set aside, if it was."""
+        """Return the reason for which the entry was set aside; `None` if there is no reason."""
         ...
 
     def stat(self, queue: str, name: str) -> Stat:
@@ -214,7 +214,7 @@ class Storage(Protocol[C, R]):
         ...
 
     def claim(self, queue: str, name: str, *, before_commit: Callable[[], None]) -> C | Unavailable:
-        """Check the entry out, so that nobody else has it."""
+        """Check the entry out, so that no other owner has it."""
         ...
 
     def claim_waiting(
@@ -224,18 +224,18 @@ class Storage(Protocol[C, R]):
         ...
 
     def waiting(self, queue: str) -> Iterator[tuple[float, str]]:
-        """Yield all that waits for a queue, in no order: when it is due, in seconds since 1970, and its name."""
+        """Yield each entry that waits for a queue, in no order: when it is due, in seconds since 1970, and its name."""
         ...
 
     def arrivals(self, queue: str) -> Arrivals | None:
-        """Return what has come to wait for a queue since this was last asked; `None`: nothing waits for it.
+        """Return the entries that began to wait for a queue since the last call; `None`: nothing waits for it.
 
-        What comes in after it was asked is told the next time, so what waits is to be looked at after the first.
+        The next call reports what comes in after this one. So look at the entries that wait after the first call.
         """
         ...
 
     def forget_arrivals(self) -> None:
-        """Give back what telling of them takes: nobody will ask soon. The next answer is that it may be anything."""
+        """Free the resources for `arrivals` until it is called again. Its next answer then has `all` set."""
         ...
 
     def due_at(self, queue: str, name: str) -> float | None:
@@ -243,7 +243,7 @@ class Storage(Protocol[C, R]):
         ...
 
     def claims_at_a_time(self) -> int:
-        """Return how many entries may be claimed in one go without using up what this process may have open."""
+        """Return how many entries may be claimed at once without using up the open files that this process may have."""
         ...
 
     def save(  # noqa: PLR0913  # each is a word of the operation
@@ -267,18 +267,18 @@ class Storage(Protocol[C, R]):
         ...
 
     def release(self, claim: C) -> None:
-        """Settle: put the entry back where it came from. Raises `OwnershipLost`. Never refused, never withdrawn."""
+        """Settle: put the entry back where it came from. Raises `OwnershipLost`. Never refused and never withdrawn."""
         ...
 
     def settle(self, settlements: Sequence[Settlement[C]]) -> list[BaseException | None]:
-        """Settle several different claims, each as `save`, `remove` or `release` would, sharing what can be shared.
+        """Settle several different claims, each as `save`, `remove` or `release` would, and share work among them.
 
-        Returns for each, in order, what it would have raised, or `None`: one that fails does not keep the others.
+        Returns for each, in order, what that method would have raised, or `None`. A failure does not stop the others.
         """
         ...
 
     def quarantine(self, claim: C, reason: str) -> None:
-        """Settle: set the entry aside for a person to look at, with the reason."""
+        """Settle: set the entry aside, with the reason, for a person to look at."""
         ...
 
     def restore(
@@ -290,20 +290,20 @@ class Storage(Protocol[C, R]):
         durability: Durability | None,
         before_commit: Callable[[], None],
     ) -> None:
-        """Put an entry that was set aside back into its queue, or into the queue `to`, as it is.
+        """Put an entry that was set aside back into its queue, or into the queue `to`, unchanged.
 
-        Raises `EntryNotFound` if it is not in quarantine, and `EntryBusy` if somebody is at it.
+        Raises `EntryNotFound` if it is not in quarantine, and `EntryBusy` if another process has its lock.
         """
         ...
 
     def discard(
         self, queue: str, name: str, *, durability: Durability | None, before_commit: Callable[[], None]
     ) -> None:
-        """Delete an entry that was set aside, with its data and its reason. Raises as `restore` does."""
+        """Delete an entry that was set aside, with its data and its reason. Raises what `restore` raises."""
         ...
 
     def claims_unsafe(self, queue: str) -> list[C]:
-        """Return claims on what others have checked out of a queue; settling one takes it from its owner."""
+        """Return claims on all entries that are checked out of a queue. Settling one takes the entry from its owner."""
         ...
 
     def replace_metadata(
@@ -315,7 +315,7 @@ class Storage(Protocol[C, R]):
         durability: Durability | None,
         before_commit: Callable[[], None],
     ) -> None:
-        """Rewrite an available entry's metadata in place, or raise `EntryNotFound`; never makes an entry."""
+        """Rewrite an available entry's metadata in place, or raise `EntryNotFound`. Never makes an entry."""
         ...
 
     def delete(
@@ -325,13 +325,13 @@ class Storage(Protocol[C, R]):
         ...
 
     def read_data(self, name: str, read: Callable[[BinaryIO], T]) -> T:
-        """Return what `read` makes of the entry's data, or raise `DataNotFound`. Passes on what `read` raises."""
+        """Call `read` with the entry's data; return its result. Raises `DataNotFound`, and what `read` raises."""
         ...
 
     def read_entry(self, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
-        """Return what `read` makes of an available entry's metadata, their size and age, and its data.
+        """Call `read` with an available entry's metadata, their size and age, and its data; return its result.
 
-        Nobody can check the entry out meanwhile, and it is not moved. Raises `DataNotFound`, and what `read` raises.
+        Meanwhile no process can check the entry out. It is not moved. Raises `DataNotFound`, and what `read` raises.
         """
         ...
 
@@ -344,7 +344,7 @@ class Storage(Protocol[C, R]):
         durability: Durability | None,
         before_commit: Callable[[], None],
     ) -> None:
-        """Replace an entry's data at once, all or nothing; commits by itself, whatever becomes of the claim."""
+        """Replace an entry's data, all or nothing. It commits on its own, however the claim is settled later."""
         ...
 
     def stat_data(self, name: str) -> Stat:
@@ -352,91 +352,91 @@ class Storage(Protocol[C, R]):
         ...
 
     def data_path(self, name: str) -> Path | None:
-        """Return where the data can be read as a file by other programs, if it can."""
+        """Return the path at which other programs can read the data as a file; `None` if there is none."""
         ...
 
     def annotate(self, claim: C, key: str, value: bytes | None) -> None:
-        """Keep a JSON value under a key of the notes on an entry, or delete it. Raises `OwnershipLost`.
+        """Set a key of the notes on an entry to a JSON value, or delete it. Raises `OwnershipLost`.
 
-        Not synced. `notes.PROGRESS` is of this check-out: the store deletes it when the claim is settled.
+        Not synced. `notes.PROGRESS` belongs to this check-out: the store deletes it when the claim is settled.
         """
         ...
 
     def notes(self, name: str) -> dict[str, msgspec.Raw]:
-        """Return what is noted about an entry, each value in JSON; locks nothing."""
+        """Return the notes on an entry, each value in JSON; locks nothing."""
         ...
 
     def slot(self, number: int) -> Slot | None:
-        """Hold a slot, from 0 to 2**63 - 1, until it is released or this process ends; `None`: somebody has it."""
+        """Hold a slot, from 0 to 2**63 - 1, until it is released or this process ends; `None`: it is taken."""
         ...
 
     def held(self, queue: str) -> bool:
-        """Tell whether anything is checked out of a queue, by whomever."""
+        """Tell whether anything is checked out of a queue, by any process."""
         ...
 
     def depths(self) -> dict[Place, int]:
-        """Count the entries in every place, whoever knows of it. A hint: entries move while they are counted."""
+        """Count the entries in every place, also in queues unknown to this program. A hint: entries move meanwhile."""
         ...
 
     def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:
         """Bring back what dead owners held in `queue` (or anywhere), and clear what they were writing.
 
-        Unless this is what the caller came for (`insist`), a store that takes no writes at the moment is no error:
-        whoever wants to read or to make room must be able to.
+        Without `insist`, it is no error if the store takes no writes at the moment: a process that wants to read, or to
+        make room, must be able to go on.
         """
         ...
 
     def sweep(self) -> Iterator[Recovered]:
-        """Collect what belongs to no entry, over everything; yields each as it is collected."""
+        """Collect all files that belong to no entry; yields each when it is collected."""
         ...
 
     def recover_all(self, *, dry_run: bool = False) -> Iterator[Recovered | SpoolError]:
-        """Do all that `recover` and `sweep` do; yields each thing as it is, or would be, done, once.
+        """Do all that `recover` and `sweep` do. Yields each name once, when it is (or would be) recovered.
 
-        And what kept it from recovering one name; the others are recovered all the same.
+        Also yields the error for each name that it could not recover. The other names are recovered all the same.
         """
         ...
 
     def adopt(self) -> None:
-        """Say that from now on every user of this store takes locks, so that recovery may act."""
+        """Declare that from now on every user of this store takes locks. Then recovery may act."""
         ...
 
     def watch(self) -> Watch | None:
-        """Begin to be told of changes, or return `None` if this store cannot tell; raises if it cannot at present."""
+        """Begin to watch for changes; `None` if this kind of store cannot. Raises if it cannot at the moment."""
         ...
 
     def queues(self) -> list[str]:
-        """Return the names of all queues that the store has, sorted, known to this program or not."""
+        """Return the names of all queues in the store, sorted, also of those that this program does not know."""
         ...
 
     def inventory(self, queue: str | None = None, state: State | None = None) -> Iterator[Item]:
         """Yield every entry in every place, or in those of one queue or state, in no order; writes nothing.
 
-        Holds nothing: a queue may be larger than memory.
+        Keeps no list: a queue may be larger than memory.
         """
         ...
 
     def count(self, queue: str | None = None, state: State | None = None) -> int:
-        """Return how many entries `inventory` would yield, in a fraction of its time."""
+        """Return how many entries `inventory` would yield. It takes a fraction of the time."""
         ...
 
     def is_adopted(self) -> bool:
-        """Tell whether every user of this store takes locks, so that who has none is known to be dead."""
+        """Tell whether every user of this store takes locks. Then an owner without a lock is known to be dead."""
         ...
 
     def examine(self, wanted: Wanted, judge: Judge) -> Iterator[Finding | None]:
-        """Yield what might not be as it should be; writes nothing, and what it yields may only be in motion.
+        """Yield everything that may be wrong. Writes nothing. What it yields may just have been moving.
 
-        Yields `None` now and then while it finds nothing, so that whoever asks can give up.
+        Yields `None` now and then while it finds nothing, so that the caller can give up.
         """
         ...
 
-    def look_closely(self, name: str, judge: Judge) -> Traces:
-        """Return all that lies under a name, looked up while nobody can change it, or saying that somebody can."""
+    def look_closely(self, name: str, judge: Judge) -> Findings:
+        """Return all files under a name, looked up while no owner can change them; or `holder` says that one can."""
         ...
 
     def look_again(self, finding: Temporary | Foreign) -> Temporary | Foreign | None:
-        """Look once more at what belongs to no name; `None` if it has gone."""
+        """Look once more at a file that belongs to no name; `None` if it is gone."""
         ...
 
     def recover_name(self, name: str) -> Recovered | None:
@@ -444,13 +444,13 @@ class Storage(Protocol[C, R]):
         ...
 
     def reserve_again(self, name: str) -> bool:
-        """Make the reservation of an entry that has none; tell whether that was done."""
+        """Make the reservation of an entry that has lost it; tell whether that was done."""
         ...
 
     def clear_temporary(self, name: str) -> bool:
-        """Delete what a dead process was writing; tell whether it is gone."""
+        """Delete a temporary file if its writer is dead; tell whether the file is gone."""
         ...
 
     def close(self) -> None:
-        """Give back what the store holds. Idempotent."""
+        """Free everything that the store holds. Idempotent."""
         ...

@@ -1,4 +1,4 @@
-"""What goes into a store and comes out of it, as values: what is enqueued, how a claim is settled, what was found."""
+"""The values that go into a store and come out of it: new entries, settlements of claims, and answers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from trio_multispool.model.policies import Durability
 from trio_multispool.model.types import T
 
 Content: TypeAlias = bytes | Callable[[BinaryIO], None]
-"""What is to be in a file: the bytes, or a function that writes them. What that raises is passed on."""
+"""The content of a file: the bytes, or a function that writes them. What the function raises is passed on."""
 
 
 @final
 class Recovered(msgspec.Struct, frozen=True):
-    """One thing that recovery did: `name` was put back in `queue`, or collected if `queue` is `None`."""
+    """One thing that recovery did: it put `name` back in `queue`, or collected it if `queue` is `None`."""
 
     name: str
     queue: str | None
@@ -27,7 +27,7 @@ class Recovered(msgspec.Struct, frozen=True):
 
 @final
 class NotDue(msgspec.Struct, frozen=True):
-    """What `Storage.claim` answers of an entry that waits for longer than was asked."""
+    """The answer of `Storage.claim_waiting` if the entry is due later than the caller asked for."""
 
     due_at: float
     """In seconds since 1970."""
@@ -35,61 +35,61 @@ class NotDue(msgspec.Struct, frozen=True):
 
 @final
 class Arrivals(msgspec.Struct, frozen=True):
-    """What has come to wait for a queue since it was last asked."""
+    """The entries that began to wait for a queue since the last such question."""
 
     names: frozenset[str] = frozenset()
     all: bool = False
-    """Whether it may be anything: then all that waits is to be looked at."""
+    """Whether `names` may be incomplete: then look at every entry that waits."""
     told: bool = True
     """Whether the store can tell. If not, `names` says nothing."""
 
 
 @final
 class Item(msgspec.Struct, frozen=True):
-    """One entry as an onlooker sees it."""
+    """One entry, as a process that only looks sees it."""
 
     name: str
     place: Place
     size: int
     """Of the metadata, in bytes."""
     modified_at: datetime.datetime
-    """When the metadata was last written, in UTC. (Of what waits, or has waited: not after it was last moved.)"""
+    """When the metadata was last written, in UTC. (If the entry waits, or has waited: not after its last move.)"""
     owner: int | None
-    """The process that has it checked out, as far as the kernel shows it."""
+    """The process that has it checked out, if the kernel shows it."""
     progress: Progress | None = None
-    """How far its owner says that it is."""
+    """The progress that its owner reported."""
     due_at: datetime.datetime | None = None
-    """Of an entry that waits: when it will be available, in UTC."""
+    """When it will be available, in UTC, if it waits."""
 
 
 @final
 class NewEntry(msgspec.Struct, Generic[T], frozen=True):
-    """An entry to be made by `Storage.enqueue`, with its arguments."""
+    """The arguments of one `Storage.enqueue`."""
 
     reservation: T
     queue: str
     metadata: bytes
     content: Content
-    """Of its data."""
+    """The content of its data."""
     durability: Durability | None
     before_commit: Callable[[], None]
     carrier: Mapping[str, str] | None = None
     due_at: float | None = None
-    """If the entry is to wait: until when, in seconds since 1970."""
+    """If the entry waits: until when, in seconds since 1970."""
     remember: float | None = None
-    """If its name is to be remembered once it has gone: for how long, in seconds."""
+    """For how long to remember its name after its removal, in seconds; `None`: not at all."""
     alone: bool = False
-    """Whether nobody else should have to wait for its data to be synced."""
+    """Whether to sync its data separately, so that no other operation waits for that."""
 
 
 Notes: TypeAlias = Mapping[str, bytes | None]
 
-"""New values of some keys of an entry's notes, in JSON; `None`: the key goes."""
+"""New values for some keys of an entry's notes, in JSON; `None` deletes the key."""
 
 
 @final
 class Saving(msgspec.Struct, Generic[T], frozen=True):
-    """A claim to be settled by `Storage.save`, with its arguments."""
+    """The arguments of one `Storage.save`."""
 
     claim: T
     queue: str
@@ -97,14 +97,14 @@ class Saving(msgspec.Struct, Generic[T], frozen=True):
     durability: Durability | None
     before_commit: Callable[[], None]
     due_at: float | None = None
-    """If the entry is to wait there: until when, in seconds since 1970."""
+    """If the entry waits there: until when, in seconds since 1970."""
     notes: Notes | None = None
-    """What changes in the notes on the entry, as durably as the save itself."""
+    """Changes to the notes on the entry, as durable as the save itself."""
 
 
 @final
 class Removing(msgspec.Struct, Generic[T], frozen=True):
-    """A claim to be settled by `Storage.remove`, with its arguments."""
+    """The arguments of one `Storage.remove`."""
 
     claim: T
     durability: Durability | None
@@ -113,16 +113,16 @@ class Removing(msgspec.Struct, Generic[T], frozen=True):
 
 @final
 class Releasing(msgspec.Struct, Generic[T], frozen=True):
-    """A claim to be settled by `Storage.release`."""
+    """The arguments of one `Storage.release`."""
 
     claim: T
     notes: Notes | None = None
-    """What changes in the notes on the entry, if that can be had; a release is never refused."""
+    """Changes to the notes on the entry. If they fail, the release goes on: it is never refused."""
 
 
 Settlement: TypeAlias = Saving[T] | Removing[T] | Releasing[T]
 
-"""How one of several claims is to be settled."""
+"""How to settle one of several claims."""
 
 
 @final

@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
 _OF_ALL_ENTRIES: Final = (errno.ENOLCK, errno.ENOMEM)
 
-"""What the kernel says of itself, whichever entry it was asked about."""
+"""Errors about the kernel itself, and not about the entry."""
 
 _OF_ONE_ENTRY: Final = (NotARegularFile, AccessDenied, StorageFailure)
 
-"""Trouble with the files of one entry, and not with the whole store: a reader passes it over."""
+"""Errors about the files of one entry, and not about the whole store: a reader passes the entry over."""
 
 
 def claim(
@@ -49,7 +49,7 @@ def claim(
 ) -> DirectoryClaim | Unavailable | NotDue:
     """Check an available entry out. `GONE` if it is not in the queue, `BUSY` if another owner has its lock.
 
-    With `due_by`, one that waits, unless it is due later than that.
+    With `due_by`, check out an entry that waits; `NotDue` if it is due later than that.
     """
     source = queue if due_by is None else waiting_of(queue)
     lock = _lock_to_claim(context, queue, source, name)
@@ -68,14 +68,14 @@ def claim(
         pass  # gone between the lock and the read
     except NameTaken:
         lock.release()
-        return Unavailable.BUSY  # without locks, the copy in .checkout may be somebody's
-    except BaseException:  # passed on: whatever it was, the lock is let go
+        return Unavailable.BUSY  # without locks, the copy in .checkout may have an owner
+    except BaseException:  # passed on: whatever it was, the lock is released
         lock.release()
         raise
     if moved:
         return DirectoryClaim(queue, name, metadata, lock, sources=(source,), due_at=None if due_by is None else due_at)
     try:
-        if lock.newborn:  # made for an entry that has gone meanwhile
+        if lock.newborn:  # this call made the reservation, and the entry is gone meanwhile
             with context.tidying(name):
                 _ = collect_if_nowhere(context, name)
     finally:
@@ -84,7 +84,7 @@ def claim(
 
 
 def _lock_to_claim(context: Context, queue: str, source: str, name: str) -> Lock | Unavailable:
-    """Lock an entry that has been seen in a directory of the queue, also if it has lost its reservation."""
+    """Lock an entry that was seen in a directory of the queue, even if it has lost its reservation."""
     try:
         lock = lock_existing(context.layout, name)
         if lock is not Unavailable.GONE:
@@ -97,9 +97,9 @@ def _lock_to_claim(context: Context, queue: str, source: str, name: str) -> Lock
 
 
 def _read_to_claim(context: Context, queue: str, source: str, name: str) -> tuple[bytes, float]:
-    """Return the metadata of an entry whose lock is held, having seen to it that it has no second copy.
+    """Return the metadata of an entry whose lock is held, and when it is due. First drop any second copy.
 
-    And when it is due, which means something only of one that waits.
+    The time means something only if the entry waits.
     """
     layout = context.layout
     try:
@@ -118,7 +118,7 @@ def _is_of_all(error: SpoolError) -> bool:
 
 
 def _move_over_stale_copy(context: Context, queue: str, source: str, name: str) -> bool:
-    """Move an entry to `.checkout`; a copy that is there already is older (see `recovery`), and nobody has the lock."""
+    """Move an entry to `.checkout`. A copy already there is older (see `recovery`): no other owner has the lock."""
     try:
         return commits.move(context.layout, name, source, checkout_of(queue))
     except NameTaken:
@@ -129,7 +129,7 @@ def _move_over_stale_copy(context: Context, queue: str, source: str, name: str) 
 
 
 def claims_unsafe(context: Context, queue: str) -> list[DirectoryClaim]:
-    """Return claims without locks on all that is checked out of a queue; what goes meanwhile is left out."""
+    """Return claims without locks on all entries checked out of a queue, except those that leave meanwhile."""
     checked_out, layout = checkout_of(queue), context.layout
     is_waited_for = layout.optional_fd(waiting_of(queue)) is not None
     sources = (queue, waiting_of(queue)) if is_waited_for else (queue,)

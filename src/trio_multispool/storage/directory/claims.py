@@ -1,7 +1,7 @@
 """The claims and reservations that the directory store hands out: a lock, and what it is for.
 
-One that is lost on its way to its owner (an interrupt between two lines) lets go of its lock when it is collected:
-otherwise the entry would be busy for as long as the process lives.
+If one is lost on the way to its owner (by an interrupt between two lines), it releases its lock when Python collects
+it. Otherwise the entry would be busy for as long as the process lives.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class DirectoryReservation:
         self.lock: Lock = lock
         self.state: State = State.NOTHING
         self.looked_up: bool = False
-        """Whether the name was looked for in every place, under the lock."""
+        """Whether every place was searched for the name, under the lock."""
 
     def abandon(self) -> None:
         """Close the lock and leave the rest to recovery."""
@@ -40,11 +40,11 @@ class DirectoryReservation:
 
 
 class DirectoryClaim:
-    """An entry that is checked out, with its lock; without one, a claim on what somebody else has checked out."""
+    """An entry that is checked out, with its lock. Without a lock, another owner may have checked it out."""
 
     __slots__ = ("__weakref__", "due_at", "lock", "metadata", "name", "queue", "sources", "state", "told")
 
-    def __init__(  # noqa: PLR0913  # made by `settling` alone
+    def __init__(  # noqa: PLR0913  # made in `checkout` alone
         self,
         queue: str,
         name: str,
@@ -57,19 +57,19 @@ class DirectoryClaim:
         """Take over the lock."""
         self.queue: str = queue
         self.sources: tuple[str, ...] = sources
-        """The directory that it was checked out of: the queue's, or that of what waited; both, if nobody knows."""
+        """The directory from which it was checked out: the queue's, or its `.waiting`; both, if this is not known."""
         self.due_at: float | None = due_at
-        """If it waited: when it was due, in seconds since 1970."""
+        """When it was due, in seconds since 1970, if it waited."""
         self.name: str = name
         self.metadata: bytes = metadata
         self.lock: Lock | None = lock
         self.state: State = State.CHECKED_OUT
         self.told: bool = False
-        """Whether the owner has told of its progress."""
+        """Whether the owner has reported progress."""
 
     @property
     def held(self) -> bool:
-        """Whether others are kept away."""
+        """Whether the lock keeps other owners away."""
         return self.lock is not None and self.lock.held
 
     def abandon(self) -> None:
@@ -94,6 +94,6 @@ class DirectoryClaim:
         return target
 
     def settle(self, state: State) -> None:
-        """Note the commit, before anything that can fail or be interrupted: an entry that left is never released."""
+        """Note the commit, before anything that can fail or be interrupted: a settled entry is never released."""
         self.state = state
         self.abandon()

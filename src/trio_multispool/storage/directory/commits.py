@@ -1,8 +1,8 @@
-"""The three system calls that commit a step (see `trio_multispool.lifecycle`), and what to believe when one fails.
+"""The three system calls that commit a step (see `model/lifecycle.py`), and how to tell the outcome when one fails.
 
-Each returns `False` if the file that it needs is not there, and raises a `SpoolError` if it had no effect for another
-reason. An error such as EIO does not say whether the rename took place, so both ends are looked at, under the entry's
-lock, before anything is answered.
+Each returns `False` if the file that it needs is missing. It raises a `SpoolError` if it had no effect for another
+reason. An error such as EIO does not say whether the rename took place. So the function looks at both ends, under the
+entry's lock, before it answers.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.layout import Layout
 
 _CERTAIN: Final = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EXDEV, errno.ELOOP, errno.ENAMETOOLONG, errno.EBADF}
-"""Errors that come before any effect; all others are looked into."""
+"""Errors that come before any effect. After all others, the outcome is looked up."""
 
 
 class CommitUnknown(StorageFailure):
-    """The call failed, and so did looking whether it took place: nothing may be undone, and recovery will decide."""
+    """The call failed, and its outcome could not be looked up. Nothing may be undone; recovery will decide."""
 
 
 def move(layout: Layout, name: str, source: str, target: str, new_name: str | None = None) -> bool:
-    """Move a file to another directory, under its name or a new one, never replacing; raises `NameTaken`."""
+    """Move a file to another directory, under its name or a new one. Never replaces a file: raises `NameTaken`."""
     calls = layout.calls
     new_name = name if new_name is None else new_name
     try:
@@ -47,7 +47,7 @@ def move(layout: Layout, name: str, source: str, target: str, new_name: str | No
 
 
 def _retry_where_replaced(layout: Layout, name: str, source: str, target: str, new_name: str) -> bool:
-    """Try once more if it was not the file that is gone but one of the directories, replaced by another on disk."""
+    """Try once more if the file is not gone but one of the directories was replaced by another on disk."""
     replaced = [layout.refresh(directory) for directory in (source, target)]
     with layout.doing("move", source, name):
         if any(replaced):
@@ -62,14 +62,14 @@ def _retry_where_replaced(layout: Layout, name: str, source: str, target: str, n
 
 
 def _is_source_gone(layout: Layout, source: str, name: str) -> bool:
-    """Return `False`, for "gone", unless the file is there and it is the target directory that is missing."""
+    """Return `False` if the file is gone. Raise if it is there: then the target directory is missing."""
     if layout.holds(source, name):
         raise FileNotFoundError(errno.ENOENT, "the target directory is missing")
     return False
 
 
 def exchange(layout: Layout, temporary: tuple[str, str], directory: str, name: str) -> bool:
-    """Put a new file in an existing one's place; the old one is under the new one's name afterwards."""
+    """Exchange a new file with an existing one. Afterwards the old file has the new one's name."""
     calls = layout.calls
     new_directory, new_name = temporary
     with layout.doing("look at", new_directory, new_name):
@@ -101,7 +101,7 @@ def unlink(layout: Layout, directory: str, name: str) -> bool:
 
 
 def _unless(error: OSError, path: str, operation: str, took_place: Callable[[], bool]) -> None:
-    """Raise what `error` says, unless the call took place; raise `CommitUnknown` if that cannot be seen."""
+    """Raise the `SpoolError` for `error`, unless the call took place; raise `CommitUnknown` if that cannot be seen."""
     told = as_spool_error(error, operation, path)
     if error.errno in _CERTAIN:
         raise told from error

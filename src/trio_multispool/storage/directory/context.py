@@ -1,4 +1,4 @@
-"""What the parts of the directory store share: one open spool."""
+"""One open spool: the state that the parts of the directory store share."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Context:
         self.syncs: Syncs = Syncs(layout, level)
         self.log: logging.Logger = _LOG
         self.adopted: bool = adopted
-        """Whether `.spool.json` is there. If not, others may work here without locks: nothing may be collected."""
+        """Whether `.spool.json` is there. If not, others may work here without locks, and nothing may be collected."""
         self.doubtful: set[str] | None = None
-        """The names that the last recovery of everything could not look into; `None`: there was none yet."""
+        """The names that the last recovery of everything could not examine; `None`: there was none yet."""
         self.kept: set[str] = set()
-        """The directories that were made as they were needed, and that power loss cannot take any more."""
+        """The directories that were made on demand and are synced: they survive power loss."""
         self.now: Callable[[], float] = now
         self.collecting: threading.Lock = threading.Lock()
         """Held while one thread looks for remembered names whose time has passed (`remembered.collect_some`)."""
@@ -46,9 +46,9 @@ class Context:
         """The names that it has not looked at in this round; `None`: the next call begins a round."""
 
     def is_adopted(self) -> bool:
-        """Look again, if it was not: somebody may have adopted the spool since it was opened.
+        """Tell whether the spool is adopted. Look again if it was not: another process may have adopted it since.
 
-        By rules that this version does not know, if so, and under those it must collect nothing.
+        If it did so by rules that this version does not know, the answer is no: then nothing may be collected.
         """
         if not self.adopted:
             with contextlib.suppress(UnsupportedFormat):
@@ -57,7 +57,7 @@ class Context:
 
     @contextlib.contextmanager
     def tidying(self, name: str) -> Generator[None]:
-        """Remove what a committed operation left; a failure does not make it fail, and recovery finishes the work."""
+        """Remove what a committed operation left. On failure the operation still succeeds; recovery does the rest."""
         try:
             yield
         except SpoolError as error:

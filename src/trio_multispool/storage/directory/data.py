@@ -1,4 +1,4 @@
-"""The data of an entry: one file in `.data/`, read when the worker chooses to, replaced at once or not at all."""
+"""The data of an entry: one file in `.data/`. A worker reads it when it chooses; it is replaced whole or not at all."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 
 def as_stat(found: os.stat_result, path: str) -> Stat:
-    """Return what is told about a file; raises `NotARegularFile` for anything else."""
+    """Return size and age of a regular file; raises `NotARegularFile` for anything else."""
     if not stat.S_ISREG(found.st_mode):
         raise NotARegularFile(path)
-    # Of an entry that waits the modification time is when it is due, and was not written after it was last changed.
+    # If the entry waits, the modification time is when it is due. No file was written after its last change.
     return Stat(found.st_size, time_of(min(found.st_mtime, found.st_ctime)))
 
 
 def time_of(seconds: float) -> datetime.datetime:
-    """Return the time so many seconds after 1970, in UTC; the last that there is for what no calendar has."""
+    """Return the time for a number of seconds since 1970, in UTC; the latest `datetime` if it is out of range."""
     try:
         return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     except (ValueError, OverflowError, OSError):
@@ -48,11 +48,11 @@ def time_of(seconds: float) -> datetime.datetime:
 
 
 def read_data(context: Context, name: str, read: Callable[[BinaryIO], T]) -> T:
-    """Return what `read` makes of the entry's data."""
+    """Call `read` with the entry's data and return its result."""
     try:
         return read_through(context.layout, DATA, name, read)
     except FileNotFoundError as error:
-        if context.layout.holds(DATA, name):  # it was `read` that did not find something
+        if context.layout.holds(DATA, name):  # `read` itself did not find some other file
             raise
         raise DataNotFound(name) from error
 
@@ -76,7 +76,7 @@ def replace_data(  # noqa: PLR0913  # each is a word of the operation
     durability: Durability | None,
     before_commit: Callable[[], None],
 ) -> None:
-    """Replace the data. Only the entry's owner may give data to an entry that has lost its own."""
+    """Replace the data. If an entry has lost its data, only its owner may give it new data."""
     syncs = context.syncs
     plan = syncs.plan(durability)
     if claim is None or claim.lock is None:
@@ -108,7 +108,7 @@ def _replace_own(
 ) -> None:
     layout, new = context.layout, DATA_PREFIX + claim.name
     _check_owned(claim)
-    unlink_if_there(layout, TEMPORARY, new)  # left by an owner of this name who died
+    unlink_if_there(layout, TEMPORARY, new)  # left by a dead owner of this name
     write_new(layout, TEMPORARY, new, content, sync=sync)
     try:
         before_commit()
@@ -124,13 +124,13 @@ def _replace_own(
 
 
 def read_entry(context: Context, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
-    """Return what `read` makes of an available entry's metadata, their size and age, and its data, under its lock."""
+    """Call `read` with an available entry's metadata, their size and age, and its data, under the entry's lock."""
     layout = context.layout
     lock = lock_existing(layout, name)
     if lock is Unavailable.GONE:
         if not layout.holds(queue, name):
             return Unavailable.GONE
-        lock = lock_or_reserve(layout, name)  # power loss (or a hand) may have taken the reservation
+        lock = lock_or_reserve(layout, name)  # power loss (or a person) may have removed the reservation
     if isinstance(lock, Unavailable):
         return lock
     try:
@@ -138,7 +138,7 @@ def read_entry(context: Context, queue: str, name: str, read: Callable[[bytes, S
             metadata = layout.again_if_replaced(queue, lambda: read_file(layout, queue, name))
             found = _looked_at(context, queue, name)
         except FileNotFoundError:
-            if lock.newborn:  # made for an entry that has gone meanwhile
+            if lock.newborn:  # this call made the reservation, and the entry is gone meanwhile
                 _ = collect_if_nowhere(context, name)
             return Unavailable.GONE
         return read_data(context, name, lambda file: read(metadata, found, file))
@@ -147,7 +147,7 @@ def read_entry(context: Context, queue: str, name: str, read: Callable[[bytes, S
 
 
 def _looked_at(context: Context, queue: str, name: str) -> Stat:
-    """Look at the metadata file; raises `FileNotFoundError` if a hand that takes no locks has taken it."""
+    """Look at the metadata file; raises `FileNotFoundError` if a program without locks has moved it."""
     layout = context.layout
     try:
         return as_stat(layout.calls.stat(name, layout.fd(queue)), layout.full(queue, name))

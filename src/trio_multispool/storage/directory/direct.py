@@ -1,7 +1,8 @@
-"""Operations on an available entry that take no ownership for their caller.
+"""Operations on an available entry that do not make their caller its owner.
 
-They lock the entry for the length of the call if they can. If another owner has it, they go on all the same, which is
-why they only ever exchange with, or unlink, a file that must still be there, and never make an entry that has gone.
+They lock the entry for the length of the call if they can. If another owner has the lock, they go on all the same.
+So they only ever exchange with, or unlink, a file that must still be there. They never bring back an entry that is
+gone.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def locked_if_possible(context: Context, name: str) -> Generator[bool]:
-    """Hold an entry's lock for the length of a block if nobody else does; tell whether it is held."""
+    """Hold an entry's lock for the length of a block if no other owner has it; yield whether it is held."""
     lock = lock_existing(context.layout, name)
     if isinstance(lock, Unavailable):
         yield False
@@ -47,7 +48,7 @@ def locked_if_possible(context: Context, name: str) -> Generator[bool]:
 
 
 def _check(context: Context, queue: str, name: str) -> None:
-    """Raise `EntryNotFound`, or `NotARegularFile` for what is no entry and none of our business."""
+    """Raise `EntryNotFound`, or `NotARegularFile` for a thing that is not an entry and is left alone."""
     layout = context.layout
     with layout.doing("look at", queue, name):
         try:
@@ -59,7 +60,7 @@ def _check(context: Context, queue: str, name: str) -> None:
 
 
 def catch_up_with(context: Context, name: str, plan: SyncPlan) -> None:
-    """Sync what earlier operations may have left unsynced about an entry, if the plan asks for it."""
+    """Sync what earlier operations on an entry may have left unsynced, if the plan asks for it."""
     if plan.catch_up:
         context.syncs.file(DATA, name)
         for directory in catch_up(context.layout):
@@ -100,13 +101,13 @@ def delete(
     durability: Durability | None,
     before_commit: Callable[[], None],
 ) -> None:
-    """Delete an available entry. If another owner has its lock, the rest of its files is left to recovery."""
+    """Delete an available entry. If another owner has its lock, recovery deletes its other files."""
     layout, syncs = context.layout, context.syncs
     plan = syncs.plan(durability)
     _check(context, queue, name)
     with locked_if_possible(context, name) as locked, remembered.finishing(context, name, locked=locked) as kept:
         catch_up_with(context, name, plan)
-        if plan.before:  # the check-outs, or power loss could bring back one that was returned
+        if plan.before:  # the check-outs: otherwise power loss could bring back a copy of an entry that was returned
             needed = (*kept, directory_of(Place(queue, State.CHECKED_OUT)))
             for failure in syncs.together(needed).values():
                 raise failure
@@ -125,5 +126,5 @@ _HELD: Final = contextlib.nullcontext(enter_result=True)
 
 
 def locked_for_the_call(context: Context, claim: DirectoryClaim) -> AbstractContextManager[bool]:
-    """Hold the lock of a claim that was made without one, if nobody else does; tell whether it is held."""
+    """Hold the lock of a claim that was made without one, if no other owner has it; yield whether it is held."""
     return _HELD if claim.lock is not None else locked_if_possible(context, claim.name)

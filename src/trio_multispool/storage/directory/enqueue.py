@@ -1,9 +1,9 @@
-"""Reserving a name, and enqueueing under it: an entry is made whole or not at all.
+"""Reserving a name and enqueueing under it: an entry is made whole or not at all.
 
-The reservation is a file in `.registry`, made with `O_EXCL` and locked before anything is written. A name that a dead
-process reserved, and perhaps half enqueued, is taken over: under the lock it is looked for in every place on disk,
-and if it is in none, what the dead one wrote is unlinked first. So a first enqueue that was killed can simply be
-tried again.
+The reservation is a file in `.registry`, made with `O_EXCL` and locked before anything is written. If a dead process
+reserved the name, and perhaps enqueued half of an entry, the name is taken over: under the lock, every place on disk is
+searched for it. If it is in no place, the files that the dead process wrote are unlinked first. So an enqueue that was
+killed can simply be tried again.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from trio_multispool.storage.directory.disk.files import begin_new, discard, und
 from trio_multispool.storage.directory.disk.layout import (
     DATA,
     DATA_PREFIX,
-    KEYS,
     NOTES,
     NOTES_PREFIX,
     REGISTRY,
+    REMEMBERED,
     TEMPORARY,
     directory_of,
 )
@@ -46,14 +46,14 @@ if TYPE_CHECKING:
     from trio_multispool.storage.requests import NewEntry
 
 _TRIES: Final = 64
-"""How often a reservation that vanished between two looks is tried again. Each time, another process made progress."""
+"""How often to try again if a reservation vanished between two looks. Each time, another process made progress."""
 
 
 def reserve(context: Context, name: str, *, unique: bool = False) -> DirectoryReservation:
-    """Hold a name that no entry has. Raises `NameTaken`, or `EntryBusy` where it is held and in no place yet.
+    """Hold a name that no entry has. Raises `NameTaken`, or `EntryBusy` if another owner holds it without an entry.
 
-    One that is `unique` is not looked for everywhere if its reservation is new: no entry can have it. (Were there one
-    all the same, because its reservation was lost, its data would be in the way of the enqueue.)
+    With `unique` and a new reservation, no place is searched: no entry can have the name. (If an entry has it all the
+    same, because its reservation was lost, its data is in the way of the enqueue.)
     """
     lock = _newborn_or_taken_over(context, name)
     reservation = DirectoryReservation(name, lock)
@@ -61,8 +61,8 @@ def reserve(context: Context, name: str, *, unique: bool = False) -> DirectoryRe
         return reservation
     try:
         _look_up(context, reservation)
-    except BaseException as error:  # passed on: whatever it was, the name is let go
-        # An entry that is there has got its reservation back.
+    except BaseException as error:  # passed on: whatever it was, the name is given back
+        # If an entry is there, this call has given it its reservation back.
         if lock.newborn and not (isinstance(error, NameTaken) and not error.finished):
             _ = discard(context.layout, REGISTRY, name, because=error)
         lock.release()
@@ -71,7 +71,7 @@ def reserve(context: Context, name: str, *, unique: bool = False) -> DirectoryRe
 
 
 def _look_up(context: Context, reservation: DirectoryReservation) -> None:
-    """Look for the name everywhere, and clear what a dead predecessor left under it."""
+    """Search every place for the name, and clear what a dead process left under it."""
     _refuse_if_taken(context, reservation.name)
     if remembered.is_remembered(context, reservation.name):
         raise NameTaken(reservation.name, finished=True)
@@ -81,7 +81,7 @@ def _look_up(context: Context, reservation: DirectoryReservation) -> None:
 
 
 def _refuse_if_taken(context: Context, name: str) -> None:
-    """Raise `NameTaken` if the name is in any place, once that is durable: whoever is told so may rely on the entry."""
+    """Raise `NameTaken` if the name is in any place. Sync that first: the caller may rely on the entry."""
     for place in context.layout.places_of(name)[:1]:
         if context.syncs.guarding:
             context.syncs.directory(directory_of(place))
@@ -94,7 +94,7 @@ def _newborn_or_taken_over(context: Context, name: str) -> Lock:
         found = lock_new(layout, name)
         if not isinstance(found, Unavailable):
             return found
-        if found is Unavailable.GONE:  # a collector was quicker with the lock of our newborn, and will remove it
+        if found is Unavailable.GONE:  # a collector locked our new reservation first, and will remove it
             collected = True
             continue
         if not context.adopted:
@@ -110,10 +110,10 @@ def _newborn_or_taken_over(context: Context, name: str) -> Lock:
 
 
 def collect_leftovers(context: Context, name: str) -> None:
-    """Clear what the dead left under a name that is in no place, once power loss cannot bring its entry back.
+    """Clear what dead processes left under a name that is in no place. First make sure that its entry cannot come back.
 
-    They may have died between an entry's removal and its sync; at which level, nobody knows, so whoever finds data
-    syncs. Raises `SyncsRefused` if that cannot be relied on any more, and nothing is cleared.
+    A process may have died between the removal of the entry and its sync, and its level of durability is unknown. So if
+    there is data, all places are synced. Raises `SyncsRefused`, and clears nothing, if syncs are not reliable any more.
     """
     layout = context.layout
     if layout.holds(DATA, name):
@@ -123,7 +123,7 @@ def collect_leftovers(context: Context, name: str) -> None:
 
 
 def clear_leftovers(context: Context, name: str, leftovers: Leftovers | None = None) -> None:
-    """Unlink what is kept under a name that is in no place; under its lock. The reservation stays."""
+    """Unlink all files under a name that is in no place, except the reservation; under its lock."""
     layout = context.layout
     for prefix in ("", DATA_PREFIX, NOTES_PREFIX):
         if leftovers is None or leftovers.may_have(prefix + name):
@@ -134,7 +134,7 @@ def clear_leftovers(context: Context, name: str, leftovers: Leftovers | None = N
 
 
 def give_up(context: Context, reservation: DirectoryReservation) -> None:
-    """Let an unused name go, with what an enqueue that failed could not remove. Idempotent."""
+    """Give an unused name back, and unlink what a failed enqueue could not remove. Idempotent."""
     if reservation.state is not State.NOTHING or not reservation.lock.held:
         return
     try:
@@ -143,7 +143,7 @@ def give_up(context: Context, reservation: DirectoryReservation) -> None:
         if context.adopted:
             clear_leftovers(context, reservation.name)
         unlink_if_there(context.layout, REGISTRY, reservation.name)
-    except NameTaken:  # by an entry that had lost its reservation, and has got it back
+    except NameTaken:  # by an entry that had lost its reservation, and has it again
         return
     finally:
         reservation.lock.release()
@@ -152,12 +152,12 @@ def give_up(context: Context, reservation: DirectoryReservation) -> None:
 def enqueue_together(
     context: Context, enqueuings: Sequence[NewEntry[DirectoryReservation]]
 ) -> list[BaseException | None]:
-    """Make several entries, sharing their syncs; return what each raised, or `None`."""
+    """Make several entries with shared syncs; return what each raised, or `None`."""
     return run_together(context.syncs.together, [_enqueue(context, enqueueing) for enqueueing in enqueuings])
 
 
 def _enqueue(context: Context, wanted: NewEntry[DirectoryReservation]) -> Steps:
-    """Make the entry: data, then metadata, synced, then the rename that commits it; or else keep the reservation."""
+    """Make the entry: write data and metadata, sync, then commit by the rename. On failure keep the reservation."""
     layout, name, queue = context.layout, wanted.reservation.name, wanted.queue
     waits = wanted.due_at is not None
     target = next_state(Step.ENQUEUE_TO_WAIT if waits else Step.ENQUEUE, wanted.reservation.state)
@@ -174,7 +174,7 @@ def _enqueue(context: Context, wanted: NewEntry[DirectoryReservation]) -> Steps:
         try:
             if not commits.move(layout, name, TEMPORARY, destination):
                 raise StorageFailure("move", layout.full(TEMPORARY, name), errno.ENOENT)  # undone too
-        except CommitUnknown as error:  # the entry may be in its queue: what it consists of must stay
+        except CommitUnknown as error:  # the entry may be in its queue: its files must stay
             unknown = error
     except BaseException as error:  # passed on: whatever it was, what was begun is undone
         _undo(context, wanted, files, because=error)
@@ -191,11 +191,11 @@ def _enqueue(context: Context, wanted: NewEntry[DirectoryReservation]) -> Steps:
 
 
 def _on_disk(wanted: NewEntry[DirectoryReservation], files: list[OpenFile], plan: SyncPlan) -> Steps:
-    """Sync the files of which the data is the first, as the plan says, and close them."""
-    if plan.before and wanted.alone:  # by itself, so that whoever shares a sync need not wait for large data
+    """Sync the files (the data is the first) as the plan says, and close them."""
+    if plan.before and wanted.alone:  # separately, so that no shared sync waits for large data
         files[0].sync()
     if plan.before:
-        yield (*files[int(wanted.alone) :], DATA, *(() if wanted.remember is None else (KEYS,)))
+        yield (*files[int(wanted.alone) :], DATA, *(() if wanted.remember is None else (REMEMBERED,)))
     for file in files:
         file.close()
 
@@ -203,17 +203,17 @@ def _on_disk(wanted: NewEntry[DirectoryReservation], files: list[OpenFile], plan
 def _write_files(
     context: Context, wanted: NewEntry[DirectoryReservation], files: list[OpenFile], plan: SyncPlan
 ) -> None:
-    """Write what the entry consists of: `files` are its data and its metadata then, and perhaps what to remember."""
-    if not wanted.reservation.looked_up and not isinstance(wanted.content, bytes):  # which may be had only once
+    """Write the files of the entry into `files`: its data, its metadata, and its file in `.keys` if it has one."""
+    if not wanted.reservation.looked_up and not isinstance(wanted.content, bytes):  # usable perhaps only once
         _look_up(context, wanted.reservation)
     try:
         _write_each(context, wanted, files)
     except StorageFailure as error:
         if error.errno != errno.EEXIST or wanted.reservation.looked_up:
             raise
-        while files:  # looking the name up clears all that lies under it
+        while files:  # the search for the name clears all that lies under it
             undo(context.layout, files.pop(), because=error)
-        _look_up(context, wanted.reservation)  # raises if it is an entry's
+        _look_up(context, wanted.reservation)  # raises if an entry has it
         _write_each(context, wanted, files)
     if wanted.remember is not None:
         files.append(remembered.begin(context, wanted.reservation.name, wanted.remember, plan))
@@ -231,18 +231,18 @@ def _write_each(context: Context, wanted: NewEntry[DirectoryReservation], files:
 def _undo(
     context: Context, wanted: NewEntry[DirectoryReservation], files: list[OpenFile], *, because: BaseException
 ) -> None:
-    """Unlink what an enqueue made that failed, also by a call that said that it had: the name may be used again."""
+    """Unlink what a failed enqueue made, even by a call that reported failure: the name may be used again."""
     layout, name = context.layout, wanted.reservation.name
     for file in files:
         undo(layout, file, because=because)
     leave_behind(context, name, wanted.carrier, because=because)
     if context.adopted and _is_free(context, wanted.reservation, because=because):
-        for directory in (TEMPORARY, DATA):  # elsewhere, what lies there may be another's, who takes no locks
+        for directory in (TEMPORARY, DATA):  # if not adopted, these may belong to a program without locks
             _ = discard(layout, directory, name, because=because)
 
 
 def _is_free(context: Context, reservation: DirectoryReservation, *, because: BaseException) -> bool:
-    """Tell whether a reserved name is no entry's, while `because` is on its way out."""
+    """Tell whether a reserved name has no entry, while `because` is being raised."""
     try:
         if not reservation.looked_up:
             _look_up(context, reservation)

@@ -1,18 +1,18 @@
-"""Looking a spool over for what is not as it should be: nothing is written, and little remembered.
+"""Examining a spool for anything that is wrong. It writes nothing, and needs little memory.
 
-Theory. Nearly all names of a spool are regular: in one place, with a reservation and data. Which are not, is found by a
-join of the listings of all directories. So that a million entries fit, the listings are streamed, and of each name
-only its 64-bit hash is kept (8 bytes in an array; some 24 MB for a million entries, with their data and reservations),
-sorted into buckets that are then joined one by one. The irregular hashes become names in a second stream over the
-directories. Two names of one hash could hide a problem for the length of one process (the hashes of strings are salted,
-and it takes a thousand million names for it to be likely); they cannot invent one, because each name is then looked up
-by itself.
+Theory. Nearly all names of a spool are regular: in one place, with a reservation and data. A join of the listings of
+all directories finds the irregular ones. A million entries must fit in memory. So the listings are streamed, and only
+the 64-bit hash of each name is kept (8 bytes in an array; some 24 MB for a million entries, with their data and
+reservations). The hashes are sorted into buckets, which are then joined one by one. A second stream over the
+directories turns the irregular hashes into names. Two names with the same hash could hide a problem for the length of
+one process. (The hashes of strings are salted, and this is likely only from a thousand million names on.) They cannot
+invent a problem, because each name is then looked up on its own.
 
-Listings of a spool in use contradict each other: entries move while they are read. What they bring up is therefore only
-*suspected*, and `look_closely` looks at one name again, under its lock, twice. Whoever follows the protocol changes
-nothing under a lock that he does not have; two looks that differ show somebody who does not need it (`direct`,
-`…_unsafe`), or a name without a reservation in motion. The order within a look, metadata before the reservation,
-matters: metadata that is the same file in both looks was there in between, when the reservation was not.
+Listings of a spool in use contradict each other: entries move while they are read. So what they show is only
+*suspected*, and `look_closely` looks at one name again, under its lock, twice. A process that follows the protocol
+changes nothing without the lock. If the two looks differ, a process is at work that does not need the lock (`direct`,
+`…_unsafe`), or a name without a reservation is moving. The order within a look matters, metadata before the
+reservation: metadata that is the same file in both looks was there in between, when the reservation was not.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from trio_multispool.storage.directory.disk.files import read_file
 from trio_multispool.storage.directory.disk.layout import (
     CHECKOUT,
     FORMAT_FILE,
-    KEYS,
     LIMITS,
     QUARANTINE,
     REASONS,
+    REMEMBERED,
     WAITING,
 )
 from trio_multispool.storage.directory.disk.locks import lock_existing
@@ -51,12 +51,12 @@ if TYPE_CHECKING:
     from trio_multispool.model.lifecycle import Place
     from trio_multispool.storage.directory.context import Context
     from trio_multispool.storage.directory.disk.layout import Layout
-    from trio_multispool.storage.findings import Finding, Judge, Trace, Traces, Wanted
+    from trio_multispool.storage.findings import Finding, Findings, Judge, Trace, Wanted
 
 _BUCKETS: Final = 256
 _BREATH: Final = 1024
-"""After so many names, which are read in some milliseconds, whoever asked may give up."""
-_OURS: Final = {REGISTRY.path, TEMPORARY.path, DATA.path, NOTES.path, KEYS, QUARANTINE, REASONS}
+"""The number of names after which the caller may give up: reading them takes some milliseconds."""
+_OURS: Final = {REGISTRY.path, TEMPORARY.path, DATA.path, NOTES.path, REMEMBERED, QUARANTINE, REASONS}
 _MAKING: Final = FORMAT_FILE + ".new"
 _KINDS_OF_FILE: Final = {
     stat.S_IFLNK: "a symbolic link",
@@ -68,7 +68,7 @@ _KINDS_OF_FILE: Final = {
 
 
 def examine(context: Context, wanted: Wanted, judge: Judge) -> Iterator[Finding | None]:
-    """Yield what might not be as it should be, each at most once, and `None` every so many names."""
+    """Yield everything that may be wrong, each at most once, and `None` after every `_BREATH` names."""
     _check_still_there(context.layout)
     survey = _Survey(context, wanted, judge)
     places = context.layout.places()
@@ -77,7 +77,7 @@ def examine(context: Context, wanted: Wanted, judge: Judge) -> Iterator[Finding 
 
 
 def _check_still_there(layout: Layout) -> None:
-    """Raise if the path leads somewhere else now: a spool that was removed would look empty, and sound."""
+    """Raise if the path leads to another directory now: a removed spool would look empty, and sound."""
     with layout.doing("look at", ""):
         fd = layout.calls.open_root(layout.path)
         try:
@@ -99,7 +99,7 @@ class _Join:
         self._kept: dict[Kind, _Buckets] = {kind: _buckets() for kind in (Kind.REGISTRY, Kind.DATA, Kind.NOTES)}
 
     def of(self, directory: Dir) -> _Buckets:
-        """Return where to put the names of a directory."""
+        """Return the buckets for the names of a directory."""
         if directory.place is None:
             return self._kept[directory.kind]
         buckets = _buckets()
@@ -109,7 +109,7 @@ class _Join:
         return buckets
 
     def irregular(self) -> set[int]:
-        """Return the hashes of names that are not once in a place, with a reservation and data."""
+        """Return the hashes of all names that are not in exactly one place, with a reservation and data."""
         found: set[int] = set()
         for bucket in range(_BUCKETS):
             entries: set[int] = set()
@@ -134,7 +134,7 @@ def _buckets() -> _Buckets:
 
 @final
 class _Survey:
-    """One examination: what has been found so far."""
+    """One examination, with what it has found so far."""
 
     def __init__(self, context: Context, wanted: Wanted, judge: Judge) -> None:
         self._context = context
@@ -145,7 +145,7 @@ class _Survey:
         self._names = set(wanted.names)
 
     def read(self, places: Sequence[Place]) -> Iterator[Finding | None]:
-        """Read all directories; yield what is no entry, and `None` now and then."""
+        """Read all directories; yield files that belong to no entry, and `None` now and then."""
         yield from self._foreign_at_the_top()
         for place in places:
             yield from self._read_names(Dir.of(place))
@@ -159,7 +159,7 @@ class _Survey:
                 yield _foreign(TEMPORARY, name, found)
 
     def suspects(self, places: Sequence[Place]) -> Iterator[Finding | None]:
-        """Yield the traces of each name that is irregular, or of interest for another reason, and `None` likewise."""
+        """Yield the findings on each name that is irregular or otherwise of interest, and `None` now and then."""
         hashes = self._join.irregular() - {hash(name) for name in self._names}
         if hashes:
             for directory in (*map(Dir.of, places), DATA, NOTES, REGISTRY):
@@ -169,16 +169,16 @@ class _Survey:
                     if hash(name) in hashes and invalid_name(name) is None:
                         self._names.add(name)
         for name in sorted(self._names):
-            yield _traces(self._context, name, places, self._judge)
+            yield _findings(self._context, name, places, self._judge)
 
     def _foreign_at_the_top(self) -> Iterator[Foreign]:
         for directory in (Dir(Kind.SPOOL), Dir(Kind.QUARANTINE)):
             for name, is_file, is_directory in _listed(self._layout, directory.path):
                 if is_directory and (invalid_name(name) is None or _is_ours(directory, name)):
-                    continue  # a queue, or its quarantine; or one of the directories that there are one of
+                    continue  # a queue, its quarantine, or one of the spool's own directories
                 if not (is_file and directory.kind is Kind.SPOOL and name in (FORMAT_FILE, _MAKING, LIMITS)):
                     yield from self._if_foreign(directory, name)
-        for kind in (Kind.REASONS, Kind.KEYS):
+        for kind in (Kind.REASONS, Kind.REMEMBERED):
             for name, is_file, _ in _listed(self._layout, kind.value):
                 if not is_file or invalid_name(name) is not None:
                     yield from self._if_foreign(Dir(kind), name)
@@ -207,14 +207,14 @@ class _Survey:
 
     @staticmethod
     def _is_known(directory: Dir, name: str, *, is_file: bool, is_directory: bool) -> bool:
-        if directory.kind is Kind.NOTES:  # what is being written may lie there under another name
+        if directory.kind is Kind.NOTES:  # notes that are being written may lie there under another name
             return is_file and name.startswith(".")
         return directory.kind is Kind.QUEUE and is_directory and name in (CHECKOUT, WAITING)
 
     def _is_of_interest(self, directory: Dir, name: str, before: float | None) -> bool:
         """Tell whether an entry has been available, or due, for too long, or is available and cannot be decoded.
 
-        What waits is judged when it is due: then a reader takes it, and sets it aside.
+        An entry that waits is not judged before it is due: then a reader takes it, and sets it aside.
         """
         if directory.kind is Kind.WAITING:
             found = None if before is None else _looked_at(self._layout, directory.path, name)
@@ -235,7 +235,7 @@ def _is_ours(parent: Dir, name: str) -> bool:
 
 
 def _listed(layout: Layout, directory: str) -> Iterator[tuple[str, bool, bool]]:
-    """Stream a directory, if there is one."""
+    """Stream the names in a directory; none if it is missing."""
     directory = "" if directory == Kind.SPOOL.value else directory
     if layout.optional_fd(directory) is None:
         return
@@ -262,7 +262,7 @@ def _foreign(directory: Dir, name: str, found: os.stat_result) -> Foreign:
 
 
 def _fault(context: Context, directory: Dir, name: str, judge: Judge) -> str | None:
-    """Say why an available entry's metadata cannot be decoded; `None` also of what cannot be read, or is gone."""
+    """Return why an available entry's metadata cannot be decoded; `None` also if it cannot be read, or is gone."""
     try:
         return judge(directory.queue, read_file(context.layout, directory.path, name))
     except FileNotFoundError:
@@ -274,9 +274,9 @@ def _fault(context: Context, directory: Dir, name: str, judge: Judge) -> str | N
         return None
 
 
-def _traces(
+def _findings(
     context: Context, name: str, places: Sequence[Place], judge: Judge, holder: Holder = Holder.NOT_ASKED
-) -> Traces:
+) -> Findings:
     """Look a name up in all directories, the reservation last."""
     found: list[Trace] = []
     for directory in (*map(Dir.of, places), DATA, NOTES, REGISTRY):
@@ -287,11 +287,11 @@ def _traces(
             continue
         fault = _fault(context, directory, name, judge) if directory.kind is Kind.QUEUE else None
         found.append(findings.Trace(directory, looked_at.st_mtime, looked_at.st_ctime, looked_at.st_ino, fault))
-    return findings.Traces(name, tuple(found), holder)
+    return findings.Findings(name, tuple(found), holder)
 
 
-def look_closely(context: Context, name: str, judge: Judge) -> Traces:
-    """Look a name up under its lock, where it has one; twice, so that what moves all the same shows."""
+def look_closely(context: Context, name: str, judge: Judge) -> Findings:
+    """Look a name up under its lock, if it has one. Look twice, to see whether its files are moving all the same."""
     layout = context.layout
     if not context.is_adopted():
         return _twice(context, name, judge, Holder.UNTOLD)
@@ -300,7 +300,7 @@ def look_closely(context: Context, name: str, judge: Judge) -> Traces:
     except NotARegularFile:
         lock = Unavailable.GONE
     if lock is Unavailable.BUSY:
-        return _traces(context, name, layout.places(), judge, Holder.SOMEBODY)
+        return _findings(context, name, layout.places(), judge, Holder.SOMEBODY)
     if isinstance(lock, Unavailable):
         return _twice(context, name, judge, Holder.NO_RESERVATION)
     try:
@@ -309,14 +309,14 @@ def look_closely(context: Context, name: str, judge: Judge) -> Traces:
         lock.release()
 
 
-def _twice(context: Context, name: str, judge: Judge, holder: Holder) -> Traces:
+def _twice(context: Context, name: str, judge: Judge, holder: Holder) -> Findings:
     layout = context.layout
-    first, second = (_traces(context, name, layout.places(), judge, holder) for _ in range(2))
+    first, second = (_findings(context, name, layout.places(), judge, holder) for _ in range(2))
     return second if first == second else msgspec.structs.replace(second, holder=Holder.SOMEBODY)
 
 
 def look_again(context: Context, finding: Temporary | Foreign) -> Temporary | Foreign | None:
-    """Look once more at what belongs to no name; `None` if it has gone."""
+    """Look once more at a file that belongs to no name; `None` if it is gone."""
     directory = TEMPORARY if isinstance(finding, Temporary) else finding.dir
     found = _looked_at(context.layout, directory.path, finding.name)
     if found is None:

@@ -1,9 +1,9 @@
-"""Being told by the kernel that something came into a queue: one inotify instance, with a watch for each queue.
+"""Notices from the kernel that something came into a queue: one inotify instance, with a watch for each queue.
 
-What it tells is a hint: that it is worth listing a queue again. If the kernel's queue of events overflows, every
-queue may have changed. A queue whose directory was moved away or removed is forgotten, and watched anew when it is
-next asked for. A removed directory of which a descriptor is held says nothing of itself, so the spool's own directory
-is watched too: it tells when a queue goes and when it comes again.
+A notice is a hint: listing the queue again is worth it. If the kernel's queue of events overflows, every queue may have
+changed. If the directory of a queue was moved away or removed, its watch is forgotten, and made anew with the next
+`add`. The kernel sends no notice for a removed directory while a descriptor of it is held. So the spool's own directory
+is watched too: that tells when a queue goes and when it comes again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.layout import Layout
     from trio_multispool.storage.directory.disk.syscalls import Notifier
 
-# inotify(7); a constant of ours each, so that nothing is imported before something is watched.
+# From inotify(7). Defined here, so that nothing is imported before something is watched.
 _CLOSE_WRITE: Final = 0x00000008
 _MOVED_FROM: Final = 0x00000040
 _MOVED_TO: Final = 0x00000080
@@ -42,15 +42,15 @@ _GONE: Final = _DELETE_SELF | _MOVE_SELF | _IGNORED
 
 
 class DirectoryWatch:
-    """Tells which queues of a spool may have got entries. `add` may be called from any thread."""
+    """Tells which queues of a spool may have new entries. `add` may be called from any thread."""
 
     def __init__(self, layout: Layout, notify: Notifier) -> None:
         """Take over an inotify instance."""
         self._layout = layout
         self._notify = notify
         self._mutex = threading.Lock()
-        self._directories: dict[int, str] = {}  # of queues, and of what waits for them
-        self._wanted: set[str] = set()  # also those whose directory is missing just now
+        self._directories: dict[int, str] = {}  # of queues, and their `.waiting`
+        self._wanted: set[str] = set()  # also queues whose directory is missing at the moment
         self._root = -1
 
     def fileno(self) -> int:
@@ -58,9 +58,9 @@ class DirectoryWatch:
         return self._notify.fileno()
 
     def add(self, queue: str) -> None:
-        """Watch a queue, from now on; one that is watched already stays so. Raises a `SpoolError`.
+        """Watch a queue from now on. Idempotent. Raises a `SpoolError`.
 
-        To be called before each listing: the directory may have been replaced since the last.
+        Call it before each listing: the directory may have been replaced since the last one.
         """
         with self._mutex:
             self._wanted.add(queue)
@@ -77,7 +77,7 @@ class DirectoryWatch:
                     self._watch(directory, waiting)
 
     def _watch(self, directory: str, fd: int) -> None:
-        number = self._add(fd, _COMING_IN | _DELETE_SELF | _MOVE_SELF)  # the same again for the same inode
+        number = self._add(fd, _COMING_IN | _DELETE_SELF | _MOVE_SELF)  # the same number again for the same inode
         for other in [each for each, of in self._directories.items() if of == directory and each != number]:
             self._forget(other)
         self._directories[number] = directory
@@ -93,11 +93,11 @@ class DirectoryWatch:
 
     def _forget(self, number: int) -> None:
         del self._directories[number]
-        with contextlib.suppress(OSError):  # a directory that was removed has taken its watch with it
+        with contextlib.suppress(OSError):  # the watch of a removed directory is gone with it
             self._notify.rm_watch(number)
 
     def drain(self) -> set[str]:
-        """Return the queues in which something may have come in since the last time, without waiting."""
+        """Return the queues that may have new entries since the last call, without waiting."""
         with self._mutex:
             changed: set[str] = set()
             for event in self._notify.read(timeout=0):
@@ -116,14 +116,14 @@ class DirectoryWatch:
             return changed
 
     def close(self) -> None:
-        """Give the instance back, with all its watches. Idempotent."""
+        """Close the instance, with all its watches. Idempotent."""
         self._notify.close()
 
 
 class ArrivalsWatch:
-    """Tells the names of what comes to wait for the queues of a spool. May be used from any thread.
+    """Tells the names of entries that begin to wait for the queues of a spool. Any thread may use it.
 
-    An inotify instance of its own, made when something waits: what one `DirectoryWatch` has read is gone for others.
+    It has its own inotify instance, made when something waits: an event is read only once, so instances are not shared.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -136,7 +136,7 @@ class ArrivalsWatch:
         self._names: dict[str, set[str]] = {}
 
     def of(self, queue: str) -> Arrivals | None:
-        """Return what has come to wait for a queue since the last time; `None` if nothing ever has."""
+        """Return the entries that began to wait for a queue since the last call; `None` if it has no `.waiting`."""
         directory = waiting_of(queue)
         fd = self._layout.optional_fd(directory) if self._layout.is_there(directory) else None
         if fd is None:
@@ -147,7 +147,7 @@ class ArrivalsWatch:
             with self._layout.doing("watch", directory):
                 try:
                     number = _begin_to_watch(self._notify, fd, _MOVED_TO | _CREATE)
-                except OSError:  # none to spare: whoever asks looks again after a while
+                except OSError:  # no watch is left: the caller looks again after a while
                     return Arrivals(told=False)
             new = self._queues.get(number) != queue
             self._queues[number] = queue
@@ -159,7 +159,7 @@ class ArrivalsWatch:
         if self._notify is None:
             try:
                 self._notify = self._layout.calls.notify()
-            except OSError:  # likewise; `DirectoryWatch` says so in the log
+            except OSError:  # no instance is left; `DirectoryWatch` logs this
                 return False
         return True
 
@@ -175,7 +175,7 @@ class ArrivalsWatch:
                 self._names.setdefault(self._queues[event.wd], set()).add(event.name)
 
     def stop(self) -> None:
-        """Give the instance back, until somebody asks again. Idempotent."""
+        """Close the instance; the next question makes a new one. Idempotent."""
         with self._mutex:
             notify, self._notify = self._notify, None
             self._queues.clear()
@@ -184,19 +184,19 @@ class ArrivalsWatch:
             notify.close()
 
     def close(self) -> None:
-        """Give the instance back for ever. Idempotent."""
+        """Close the instance for ever. Idempotent."""
         self._refused = True
         self.stop()
 
 
 def _begin_to_watch(notify: Notifier | None, fd: int, mask: int) -> int:
-    # By the held descriptor: what is watched is the directory that is listed.
+    # By the held descriptor, so that the watched directory is the listed one.
     assert notify is not None, "begun before"  # noqa: S101  # for the type checkers
     return notify.add_watch(f"/proc/self/fd/{fd}", mask | _ONLY_DIRECTORY)
 
 
 def watch(layout: Layout) -> DirectoryWatch | None:
-    """Begin to watch a spool; `None` where the kernel has no inotify. Raises a `SpoolError` if it has none to spare."""
+    """Begin to watch a spool; `None` if the kernel has no inotify. Raises a `SpoolError` if no instance is left."""
     if not sys.platform.startswith("linux"):
         return None
     with layout.doing("watch", ""):

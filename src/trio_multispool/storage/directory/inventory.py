@@ -1,4 +1,4 @@
-"""What an onlooker sees: every entry, where it is, how old, and who has it. Nothing is locked and nothing written."""
+"""The inventory: every entry, where it is, how old, and who has it. It locks nothing and writes nothing."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 _LOCKS: Final = "/proc/locks"
 
 _COARSE: Final = 1.0
-"""By how many seconds a move may seem later than the clock that its owner read: file systems keep coarse time."""
+"""How many seconds later a move may seem than the clock that its owner read: file systems keep coarse time."""
 
 
 def inventory(layout: Layout, queue: str | None, state: State | None = None) -> Iterator[Item]:
     """Yield every entry in every place, or of one queue or state, in no order.
 
-    What moves while it is read may be missed or seen twice. Nothing is held: a queue may be larger than memory.
+    An entry that moves meanwhile may be missed or seen twice. No list is kept: a queue may be larger than memory.
     """
     for place in layout.places(queue):
         if state not in (None, place.state):
@@ -49,16 +49,16 @@ def inventory(layout: Layout, queue: str | None, state: State | None = None) -> 
 
 
 def _progress(layout: Layout, name: str, checked_out_at: float) -> Progress | None:
-    """Return what an entry's owner has told since it was checked out; what lies there otherwise is passed over."""
+    """Return the progress that the owner reported since the check-out; ignores any older report."""
     try:
         progress = progress_in(read_notes(layout, name))
-    except SpoolError:  # this is shown where it can be seen, and this is an onlooker
+    except SpoolError:  # optional here: an inventory must not fail for want of it
         return None
     return progress if progress is None or progress.at >= checked_out_at - _COARSE else None
 
 
 def _looked_at(layout: Layout, directory: str, name: str) -> os.stat_result | None:
-    """Look at one of a million files; `None` if it has gone, or been replaced, since it was listed."""
+    """Look at one of perhaps a million files; `None` if it is gone, or is no regular file any more."""
     try:
         found = layout.calls.stat(name, layout.fd(directory))
     except FileNotFoundError:
@@ -69,7 +69,7 @@ def _looked_at(layout: Layout, directory: str, name: str) -> os.stat_result | No
 
 
 def count(layout: Layout, queue: str | None, state: State | None = None) -> int:
-    """Return how many entries `inventory` would yield, much faster: they are not looked at."""
+    """Return how many entries `inventory` would yield. Much faster: it does not look at the files."""
     places = [place for place in layout.places(queue) if state in (None, place.state)]
     return sum(1 for place in places for _ in layout.each_entry_name(directory_of(place)))
 
@@ -77,13 +77,13 @@ def count(layout: Layout, queue: str | None, state: State | None = None) -> int:
 def _owner(layout: Layout, name: str, owners: dict[tuple[int, int, int], int]) -> int | None:
     try:
         found = layout.calls.stat(name, layout.fd(REGISTRY))
-    except OSError:  # who owns it is shown where it can be seen, and this is an onlooker
+    except OSError:  # optional here: an inventory must not fail for want of it
         return None
     return owners.get((os.major(found.st_dev), os.minor(found.st_dev), found.st_ino))
 
 
 def lock_owners() -> dict[tuple[int, int, int], int]:
-    """Return who holds `flock` locks, by device and inode, as far as the kernel shows it.
+    """Return the processes that hold `flock` locks, by device and inode, if the kernel shows them.
 
     Processes in other PID namespaces, and files on btrfs and overlayfs, are not shown (proc(5), /proc/locks).
     """

@@ -1,8 +1,8 @@
-"""Notes on entries: `.notes/NAME`, written by the entry's owner and replaced at once, read by anybody.
+"""Notes on entries: `.notes/NAME`. The entry's owner writes them, always as a whole file; any process may read them.
 
-Those that change with a save are synced with it, before its commit: then the entry has them wherever it is found. All
-others are not synced, and nothing that was acknowledged rests on them. What the owner tells of its progress is of this
-check-out, so it goes when the entry does, and recovery wipes what a dead owner told.
+Notes that change with a save are synced with it, before its commit: then the entry has them wherever it is found. Other
+notes are not synced, and no acknowledgement depends on them. The progress that an owner reports belongs to its
+check-out. So it is deleted when the claim is settled, and recovery deletes the progress of a dead owner.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def read_notes(layout: Layout, name: str) -> dict[str, msgspec.Raw]:
-    """Return what is noted about an entry; nothing if there are no notes."""
+    """Return the notes on an entry; empty if it has none."""
     if layout.optional_fd(NOTES) is None:
         return {}
     try:
@@ -46,16 +46,16 @@ def annotate(context: Context, claim: DirectoryClaim, key: str, value: bytes | N
     """Set a key of the notes on an entry that is checked out, or delete it; raises `OwnershipLost`."""
     _check(claim)
     if key == PROGRESS and value is not None:
-        claim.told = True  # before it is so: what was written but for its last step is wiped too
+        claim.told = True  # before the write: even a write that failed in its last step is then deleted
     _set(context, claim.name, {key: value})
     if key == PROGRESS and value is None:
         claim.told = False
 
 
 def leave(context: Context, claim: DirectoryClaim, notes: Notes | None) -> None:
-    """Change the notes on an entry that is about to be somebody else's; a failure is logged.
+    """Change the notes on an entry that its owner is about to give up; a failure is logged.
 
-    What its owner told of its progress is wiped, if it told any.
+    Delete the progress, if the owner reported any.
     """
     changes = _at_the_end(claim, notes)
     if changes:
@@ -66,10 +66,10 @@ def leave(context: Context, claim: DirectoryClaim, notes: Notes | None) -> None:
 
 @contextlib.contextmanager
 def left(context: Context, claim: DirectoryClaim, notes: Notes | None, plan: SyncPlan) -> Generator[tuple[Need, ...]]:
-    """Change them likewise, for a save; yield what is to be synced before its commit. Raises a `SpoolError`.
+    """Change the notes as `leave` does, for a save; yield what to sync before its commit. Raises a `SpoolError`.
 
-    If nothing but the progress is to go, a failure is logged, and nothing is to be synced. Nor is it where no notes are
-    left: should power loss bring them back, they are of the past.
+    If only the progress is deleted, a failure is logged, and nothing needs a sync. The same holds if no notes are left:
+    if power loss brings them back, they are merely old.
     """
     if not notes:
         leave(context, claim, None)
@@ -81,7 +81,7 @@ def left(context: Context, claim: DirectoryClaim, notes: Notes | None, plan: Syn
         yield ()
         return
     try:
-        if plan.before and NOTES not in context.kept:  # another process may have made it, and died before its sync
+        if plan.before and NOTES not in context.kept:  # another process may have made it and died before its sync
             context.syncs.directory("")
             context.kept.add(NOTES)
         yield file, NOTES
@@ -90,7 +90,7 @@ def left(context: Context, claim: DirectoryClaim, notes: Notes | None, plan: Syn
 
 
 def forget_progress_of_the_dead(context: Context, name: str) -> None:
-    """Wipe what an owner told of its progress that died; under the lock."""
+    """Delete the progress that a dead owner reported; under the lock."""
     with context.tidying(name):
         _set(context, name, {PROGRESS: None})
 
@@ -111,7 +111,7 @@ def _set(context: Context, name: str, changes: Notes) -> None:
 
 
 def _begin(context: Context, name: str, changes: Notes) -> OpenFile | None:
-    """Change some keys; return the new file, open, if there is one."""
+    """Change some keys; return the new file, open, if one was written."""
     layout = context.layout
     notes = read_notes(layout, name)
     before = dict(notes)
@@ -132,7 +132,7 @@ def _write(context: Context, name: str, content: bytes) -> OpenFile:
     layout, new = context.layout, NOTES_PREFIX + name
     if layout.optional_fd(NOTES) is None and layout.ensure_directory(NOTES):
         context.kept.discard(NOTES)
-    unlink_if_there(layout, TEMPORARY, new)  # left by an owner of this name who died
+    unlink_if_there(layout, TEMPORARY, new)  # left by a dead owner of this name
     file = begin_new(layout, TEMPORARY, new, content)
     exchanged = False
     try:
@@ -149,7 +149,7 @@ def _write(context: Context, name: str, content: bytes) -> OpenFile:
 
 
 class _Note(msgspec.Struct):
-    """What is of interest here of a note; its other keys are other people's."""
+    """The key of the notes that is used here; the other keys belong to other code."""
 
     trace: dict[str, str] = {}
 
@@ -158,9 +158,9 @@ _DECODER: Final = msgspec.json.Decoder(_Note)
 
 
 def send_along(context: Context, name: str, carrier: Mapping[str, str] | None) -> None:
-    """Write down what goes along with a new entry, whose lock is held.
+    """Write the carrier of a new entry, whose lock is held.
 
-    An entry is not refused for want of it: what cannot be written down is said in the log, and stays behind.
+    The entry is made even if this fails: then the failure is logged, and the entry has no carrier.
     """
     if not carrier or not context.adopted:
         return
@@ -168,7 +168,7 @@ def send_along(context: Context, name: str, carrier: Mapping[str, str] | None) -
     try:
         if layout.optional_fd(NOTES) is None:
             _ = layout.ensure_directory(NOTES)
-        unlink_if_there(layout, NOTES, name)  # of an enqueue under this reservation that failed
+        unlink_if_there(layout, NOTES, name)  # left by a failed enqueue under this reservation
         write_new(layout, NOTES, name, msgspec.json.encode(_Note(dict(carrier))), sync=False)
     except SpoolError as error:
         fields = about(Event.NOT_CARRIED, layout.path, entry=name, error=error)
@@ -176,13 +176,13 @@ def send_along(context: Context, name: str, carrier: Mapping[str, str] | None) -
 
 
 def leave_behind(context: Context, name: str, carrier: Mapping[str, str] | None, *, because: BaseException) -> None:
-    """Unlink what was written down for an entry that is not made, while `because` is on its way out."""
+    """Unlink the carrier of an entry that was not made, while `because` is being raised."""
     if carrier and context.adopted:
         _ = discard(context.layout, NOTES, name, because=because)
 
 
 def carrier_of(context: Context, name: str) -> dict[str, str]:
-    """Return what was sent along with an entry; empty if nothing was, or it cannot be read."""
+    """Return the carrier of an entry; empty if it has none, or if it cannot be read."""
     try:
         if context.layout.optional_fd(NOTES) is None:
             return {}

@@ -1,12 +1,11 @@
-"""Opening a spool directory, making one, and refusing what cannot safely be one.
+"""Opening a spool directory, making one, and refusing a directory that cannot safely be one.
 
-Making: a mark first (`.spool.json.new`, synced), then all directories (synced, the parent too), then the mark becomes
-`.spool.json` by a rename that never replaces, and the root is synced. A creation that died half-way is known by its
-mark, and is finished by whoever creates next; several may do so at once.
+Making: write a mark first (`.spool.json.new`, synced), then make all directories (synced, the parent too). Then rename
+the mark to `.spool.json`, never replacing, and sync the root. The mark shows a creation that died half-way. The next
+process that creates the spool finishes it; several may do so at once.
 
-All directories of a spool must be on one mount, which is asked without writing anything: a rename between two mounts is
-refused with EXDEV before the kernel even looks for the file, and file systems within a mount are told apart by
-`st_dev`.
+All directories of a spool must be on one mount. This is checked without writing anything: the kernel refuses a rename
+between two mounts with EXDEV before it even looks for the file. File systems within a mount differ in `st_dev`.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ _NO_SUCH_NAME: Final = ".no-such-file"
 
 
 def open_layout(path: str | os.PathLike[str], calls: SystemCalls) -> Layout:
-    """Open a directory that should be a spool, and look no further."""
+    """Open a directory that should be a spool; check nothing else."""
     path = os.path.abspath(path)  # one call, and no symlink is resolved
     try:
         root = calls.open_root(path)
@@ -62,7 +61,7 @@ def open_layout(path: str | os.PathLike[str], calls: SystemCalls) -> Layout:
 
 
 def check(layout: Layout, queues: Sequence[str], *, trust_file_system: bool) -> bool:
-    """Refuse what is no spool with these queues, or is not safe; tell whether it is adopted."""
+    """Refuse a directory that is not a spool with these queues, or is unsafe; tell whether it is adopted."""
     _check_safety(layout, trust_file_system=trust_file_system)
     adopted = read_format(layout)
     missing = [directory for directory in _OURS if not _is_directory(layout, directory)]
@@ -78,7 +77,7 @@ def check(layout: Layout, queues: Sequence[str], *, trust_file_system: bool) -> 
 
 
 def _fault_of(layout: Layout, directory: str) -> str:
-    """Say what is wrong with a directory that cannot be opened as one."""
+    """Return why a directory cannot be opened."""
     parent, _, name = directory.rpartition("/")
     if layout.holds(parent, name):
         return f"{directory!r} is not a directory"
@@ -106,7 +105,7 @@ def _check_directories(layout: Layout, directories: Sequence[str]) -> None:
 
 
 def _is_mount(layout: Layout, directory: str) -> bool:
-    """Ask for a rename of a file that does not exist: EXDEV comes before ENOENT."""
+    """Tell whether a directory is a mount: rename a file that does not exist; EXDEV comes before ENOENT."""
     try:
         layout.calls.move(_NO_SUCH_NAME, layout.fd(directory), _NO_SUCH_NAME, layout.fd(""))
     except OSError as error:
@@ -129,7 +128,7 @@ def _is_directory(layout: Layout, directory: str) -> bool:
 def create(
     path: str | os.PathLike[str], queues: Sequence[str], calls: SystemCalls, *, mode: int, trust_file_system: bool
 ) -> None:
-    """Make what is missing of a spool; never in a directory that holds something else."""
+    """Make the missing parts of a spool; never in a directory that holds other things."""
     path = os.path.abspath(path)  # one call, and no symlink is resolved
     if mode & _WORLD_WRITABLE:
         raise WorldWritable(path)
@@ -154,16 +153,16 @@ def create(
 
 
 def _begin(layout: Layout, mode: int) -> Layout:
-    """Write the mark of a spool in the making, into a directory that holds nothing else; return it open anew."""
+    """Write the mark of an unfinished spool into an otherwise empty directory; return the directory opened anew."""
     calls = layout.calls
     if _is_begun(layout):
-        _sync(layout, "")  # another creator's mark comes before what it stands for
+        _sync(layout, "")  # another creator's mark must be on disk before its directories
         return layout
     with layout.doing("list", ""), layout.fresh_fd("") as fd:
         empty = not calls.names(fd)
-    if not empty and not _is_begun(layout):  # unless another creator has begun since
+    if not empty and not _is_begun(layout):  # another creator may have begun since
         raise DirectoryNotEmpty(layout.path)
-    if layout.directory_mode != mode:  # the directory was there; it must not give more than was asked for
+    if layout.directory_mode != mode:  # the directory existed; it must not allow more than the caller asked for
         with layout.doing("set the mode of", ""):
             calls.change_mode(layout.fd(""), mode)
         layout.close()
@@ -173,20 +172,20 @@ def _begin(layout: Layout, mode: int) -> Layout:
 
 
 def sync_queues(layout: Layout, queues: Sequence[str]) -> None:
-    """Make sure that the queues are on disk: whoever made them may not have synced them yet, or have died before."""
+    """Sync the queues: the process that made them may not have done so yet, or may have died before."""
     for directory in ("", *queues):
         _sync(layout, directory)
 
 
 def _is_begun(layout: Layout) -> bool:
-    """Tell whether this is a spool, ours or the original's, or one that somebody is making or died making."""
+    """Tell whether this is a spool, ours or the original's, or one whose creation has begun."""
     if layout.holds("", FORMAT_FILE) or layout.holds("", _MARK):
         return True
     return all(_is_directory(layout, directory) for directory in _OURS)
 
 
 def is_unfinished(layout: Layout) -> bool:
-    """Tell whether somebody is making or adopting the spool, or died while doing so."""
+    """Tell whether a process is making or adopting the spool, or died while doing so."""
     return layout.holds("", _MARK)
 
 
@@ -200,16 +199,16 @@ def adopt(layout: Layout) -> None:
         try:
             layout.calls.move(_MARK, root, FORMAT_FILE, root)
         except FileExistsError:  # another creator was faster
-            with contextlib.suppress(FileNotFoundError):  # and a third removed our mark
+            with contextlib.suppress(FileNotFoundError):  # a third creator may have removed our mark
                 layout.calls.unlink(_MARK, root)
-        except FileNotFoundError:  # likewise, with our mark
+        except FileNotFoundError:  # another creator was faster, and used our mark
             if not layout.holds("", FORMAT_FILE):
                 raise
     _sync(layout, "")
 
 
 def _write_mark(layout: Layout) -> None:
-    """Write the mark, over what another creator is writing or died writing: all write the same bytes."""
+    """Write the mark, even over that of another creator, living or dead: all write the same bytes."""
     calls = layout.calls
     with layout.doing("write", "", _MARK):
         fd = calls.open(_MARK, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK, layout.fd(""), layout.file_mode)
@@ -233,7 +232,7 @@ def _sync(layout: Layout, directory: str) -> None:
 
 
 def _make(layout: Layout, directory: str) -> None:
-    """Make a directory of the spool if it is missing."""
+    """Make a directory of the spool, if it is missing."""
     if _is_directory(layout, directory):
         return
     _ = layout.ensure_directory(directory)
@@ -242,7 +241,7 @@ def _make(layout: Layout, directory: str) -> None:
 
 
 def _make_root(path: str, calls: SystemCalls, mode: int) -> None:
-    """Make the spool's own directory and its parents, and sync the directories that now have a new name in them."""
+    """Make the spool's own directory and its parents, and sync each directory that has a new name in it."""
     missing: list[str] = []
     current = path
     while not _exists(current, calls):
@@ -261,9 +260,9 @@ def _make_root(path: str, calls: SystemCalls, mode: int) -> None:
 
 
 def _sync_ancestors(path: str, calls: SystemCalls) -> None:
-    """Sync the directories above: another creator may have made any of them, and not yet have synced its name.
+    """Sync the directories above: another creator may have made any of them without syncing its name yet.
 
-    Those that can be passed through and not read, and file systems that do not sync directories, are left out.
+    Skips directories that this process may enter and not read, and file systems that do not sync directories.
     """
     while (above := posixpath.dirname(path)) != path:
         path = above

@@ -1,4 +1,4 @@
-"""The quarantine: an entry is set aside in it, put back once its program can read it, or dropped."""
+"""The quarantine: set an entry aside in it, put it back once its program can read it, or delete it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def quarantine(context: Context, claim: DirectoryClaim, reason: str) -> None:
     aside = directory_of(Place(claim.queue, State.QUARANTINED))
     for directory in (QUARANTINE, aside, REASONS):
         _ = layout.ensure_directory(directory)
-    if context.syncs.guarding:  # or power loss could leave the entry in its queue too, or in a directory that is gone
+    if context.syncs.guarding:  # otherwise power loss could leave the entry in its queue too, or lose its directory
         for directory in ("", QUARANTINE, *claim.sources):
             context.syncs.directory(directory)
     with locked_for_the_call(context, claim):
@@ -71,7 +71,7 @@ def restore(  # noqa: PLR0913  # each is a word of the operation
     durability: Durability | None,
     before_commit: Callable[[], None],
 ) -> None:
-    """Put the entry into its queue, or the queue `to`, and forget why it was set aside."""
+    """Put the entry into its queue, or the queue `to`, and forget the reason."""
     target = queue if to is None else to
     aside = directory_of(Place(queue, State.QUARANTINED))
     plan = context.syncs.plan(durability)
@@ -92,7 +92,7 @@ def restore(  # noqa: PLR0913  # each is a word of the operation
 def discard(
     context: Context, queue: str, name: str, *, durability: Durability | None, before_commit: Callable[[], None]
 ) -> None:
-    """Delete the entry: the metadata first, which commits it, and the reservation last."""
+    """Delete the entry: the metadata first, which is the commit, and the reservation last."""
     layout = context.layout
     aside = directory_of(Place(queue, State.QUARANTINED))
     plan = context.syncs.plan(durability)
@@ -104,33 +104,33 @@ def discard(
                 raise EntryNotFound(queue, name)
         except commits.CommitUnknown as error:
             raise DurabilityUnknown(name, queue, committed=False) from error
-        if plan.before:  # before the data goes: what power loss brings back must not come back without it
+        if plan.before:  # before the data is deleted: power loss must not bring back an entry without its data
             context.syncs.committed(aside, name, queue)
         with context.tidying(name):
             forget_reason(context, name)
-            remembered.forget(context, name)  # it was not done: whoever sends it again is to be heard
+            remembered.forget(context, name)  # its work was not done: it may be sent again
             clear_leftovers(context, name)
             unlink_if_there(layout, REGISTRY, name)
 
 
 @contextlib.contextmanager
 def _locked(context: Context, queue: str, name: str) -> Generator[None]:
-    """Hold the lock of an entry that is in quarantine, and nowhere else; raises `EntryNotFound` or `EntryBusy`."""
+    """Hold the lock of an entry that is in quarantine and nowhere else; raises `EntryNotFound` or `EntryBusy`."""
     layout = context.layout
     aside = directory_of(Place(queue, State.QUARANTINED))
     if layout.optional_fd(aside) is None or not layout.holds(aside, name):
         raise EntryNotFound(queue, name)
-    lock = lock_or_reserve(layout, name)  # power loss (or a hand) may have taken the reservation
+    lock = lock_or_reserve(layout, name)  # power loss (or a person) may have removed the reservation
     if isinstance(lock, Unavailable):
         raise EntryBusy(name)
     try:
-        drop_stale_copies(context, name)  # also of an entry that was restored by somebody who was killed half-way
+        drop_stale_copies(context, name)  # also the copy from a restore that was killed half-way
         if not layout.holds(aside, name):
             if lock.newborn:
                 _ = collect_if_nowhere(context, name)
             raise EntryNotFound(queue, name)
         others = [place for place in layout.places_of(name) if place.state in (State.AVAILABLE, State.WAITING)]
-        if others:  # by a hand that takes no locks: the data may be the other's
+        if others:  # put there by a program without locks: the data may belong to that one
             raise NameTaken(name)
         yield
     finally:
@@ -138,10 +138,10 @@ def _locked(context: Context, queue: str, name: str) -> Generator[None]:
 
 
 def _sync_before(context: Context, queue: str, name: str, plan: SyncPlan) -> None:
-    """Make durable that the entry left its check-out, or power loss could bring that back beside what comes now."""
+    """Sync that the entry left its check-out. Otherwise power loss could bring that back beside the next step."""
     catch_up_with(context, name, plan)
     if plan.before and not plan.catch_up:
         checkout = directory_of(Place(queue, State.CHECKED_OUT))
-        if context.layout.optional_fd(checkout) is not None:  # its queue may be gone since
+        if context.layout.optional_fd(checkout) is not None:  # its queue may be gone meanwhile
             context.syncs.directory(checkout)
         context.syncs.directory(directory_of(Place(queue, State.QUARANTINED)))

@@ -1,14 +1,14 @@
-"""Bringing back what the dead held, and collecting what belongs to no entry.
+"""Recovery: bringing back the entries of dead owners, and collecting files that belong to no entry.
 
-An owner is dead when its lock can be taken; nothing here acts without that lock. Each step may be killed and done
-again. An entry is put back before anything is collected, and a name is collected only when it is in no place on disk,
-looked up while the lock is held; if any place cannot be read, nothing is collected.
+An owner is dead if its lock can be taken; nothing here acts without that lock. Each step may be killed and done again.
+An entry is put back before anything is collected. A name is collected only if it is in no place on disk, looked up
+while the lock is held. If any place cannot be read, nothing is collected.
 
 Two copies of one name can only come from a file system that does not keep the order of renames across power loss, or
-from one without `RENAME_NOREPLACE`: the copy that is available, waits, or is in quarantine, is the later state, so the
+from one without `RENAME_NOREPLACE`: the copy that is available, waits, or is in quarantine is the later state. So the
 checked-out one is dropped. Of several that are checked out, the one that was moved last (`st_ctime`) is the latest.
-An entry that is available and, in the same file, in quarantine was being restored, which is the one step between the
-two: the copy in quarantine is dropped. In another file it is somebody's who puts files there by hand, and it is left.
+If an entry is available and, in the same file, in quarantine, it was being restored, which is the only step between the
+two: the copy in quarantine is dropped. If it is another file, a person put it there by hand, and it is left.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ if TYPE_CHECKING:
 
 _Act: TypeAlias = "Callable[[Context, str], Recovered | None]"
 
-"""`recover_name`, or what tells what it would do."""
+"""`recover_name`, or a function that only tells what it would do."""
 
 
 def recover(context: Context, queue: str | None) -> list[Recovered]:
-    """Put back what dead owners had checked out of `queue` (or of any), and clear what the dead were writing."""
+    """Put back what dead owners had checked out of `queue` (or of any), and clear what dead processes were writing."""
     return [found for found in _recover(context, queue, recover_name) if isinstance(found, Recovered)]
 
 
 def recover_all(context: Context, *, dry_run: bool) -> Iterator[Recovered | SpoolError]:
-    """Recover, and then sweep; yield what was done, or would be, and what lay in the way, each name once."""
+    """Recover, then sweep. Yield what was (or would be) done, each name once, and the errors."""
     act = _would_recover if dry_run else recover_name
     told: set[str] = set()
     for found in itertools.chain(_recover(context, None, act), _sweep(context, act)):
@@ -96,7 +96,7 @@ def _recover(context: Context, queue: str | None, act: _Act) -> Iterator[Recover
 
 
 def _act_or_pass_over(context: Context, name: str, act: _Act) -> Recovered | SpoolError | None:
-    """Recover one name; what lies in the way of this one must not keep the others from being recovered."""
+    """Recover one name. Log and return its error, so that the other names are still recovered."""
     try:
         return act(context, name)
     except (NotARegularFile, AccessDenied, StorageFailure, SyncsRefused) as error:
@@ -107,7 +107,7 @@ def _act_or_pass_over(context: Context, name: str, act: _Act) -> Recovered | Spo
 
 
 def _writers(context: Context, *, clearing: bool) -> Iterator[str]:
-    """Yield the names of entries that somebody was writing; unlocked temporary files of the dead go at once."""
+    """Yield the names of entries that were being written; unlink temporary files of dead writers at once."""
     layout = context.layout
     with layout.doing("list", TEMPORARY), layout.fresh_fd(TEMPORARY) as fd:
         names = sorted(layout.calls.regular_files(fd))
@@ -120,11 +120,11 @@ def _writers(context: Context, *, clearing: bool) -> Iterator[str]:
 
 
 def recover_name(context: Context, name: str) -> Recovered | None:
-    """Put one entry back if its owner is dead, or collect a name that is no entry; `None`: nothing to do."""
+    """Put one entry back if its owner is dead, or collect a name without an entry; `None`: nothing to do."""
     layout = context.layout
     lock = lock_existing(layout, name)
     if lock is Unavailable.GONE and _left_something(context, name):
-        lock = lock_new(layout, name)  # power loss may have taken the reservation
+        lock = lock_new(layout, name)  # power loss may have removed the reservation
     if isinstance(lock, Unavailable):
         return None
     try:
@@ -147,7 +147,7 @@ def recover_name(context: Context, name: str) -> Recovered | None:
 
 
 def _would_recover(context: Context, name: str) -> Recovered | None:
-    """Tell what `recover_name` would do, and change nothing; the lock is held while it is looked."""
+    """Tell what `recover_name` would do, and change nothing; holds the lock during the look."""
     layout = context.layout
     lock = lock_existing(layout, name)
     if lock is Unavailable.BUSY:
@@ -165,7 +165,7 @@ def _would_recover(context: Context, name: str) -> Recovered | None:
 
 
 def _latest_first(context: Context, name: str, places: list[Place]) -> list[Place]:
-    """Sort the places of several copies by when each was last moved; whoever has the lock keeps them from moving."""
+    """Sort the places of several copies by when each was last moved. The lock keeps them from moving."""
     if len(places) < 2:  # noqa: PLR2004  # several
         return places
     layout = context.layout
@@ -179,12 +179,12 @@ def _latest_first(context: Context, name: str, places: list[Place]) -> list[Plac
 
 
 def _is_elsewhere(context: Context, name: str) -> bool:
-    """Tell whether an entry is available, waits or is set aside, which are later states than checked out."""
+    """Tell whether an entry is available, waits or is set aside. All are later states than checked out."""
     return any(place.state is not State.CHECKED_OUT for place in context.layout.places_of(name))
 
 
 def _stale(context: Context, name: str) -> list[Place]:
-    """Return those places of an entry that hold an earlier state of it than another does."""
+    """Return the places that hold an earlier state of the entry than another place."""
     places = context.layout.places_of(name)
     available = [place for place in places if place.state in (State.AVAILABLE, State.WAITING)]
     aside = [place for place in places if place.state is State.QUARANTINED]
@@ -198,7 +198,7 @@ def _stale(context: Context, name: str) -> list[Place]:
 
 
 def _file_at(context: Context, place: Place, name: str) -> int:
-    """Return which file of this file system lies there under the name; whoever has the lock keeps it from moving."""
+    """Return the inode of the file under that name in a place. The lock keeps it from moving."""
     directory = directory_of(place)
     with context.layout.doing("look at", directory, name):
         return context.layout.calls.stat(name, context.layout.fd(directory)).st_ino
@@ -213,21 +213,21 @@ def _drop_copy(context: Context, place: Place, name: str) -> None:
 
 
 def may_have_copies(context: Context, name: str, links: int) -> bool:
-    """Tell whether an entry that is available, in a file with so many links, may be checked out as well.
+    """Tell whether an available entry, whose file has this number of links, may be checked out as well.
 
-    A move that was killed between its link and its unlink leaves one file under two names. Of what power loss left, the
-    recovery when the spool was opened has made one, but for what it could not look into, because somebody had the lock.
+    A move that was killed between its link and its unlink leaves one file under two names. Power loss can leave two
+    copies. The recovery at the opening of the spool dropped one of them, except where another owner had the lock.
     """
     return links > 1 or context.doubtful is None or name in context.doubtful
 
 
 def drop_stale_copies(context: Context, name: str) -> None:
-    """Unlink the copies of an entry that are earlier states of it, of one checked out above all; under its lock.
+    """Unlink the copies of an entry that are earlier states of it, mainly a checked-out one; under its lock.
 
-    For whoever takes the entry before a recovery does: a copy that outlived what becomes of the entry would be put back
-    as a second one, or after a removal as one without data.
+    Call it when taking an entry before recovery has seen it. Recovery would later put a left copy back as a second
+    entry; after a removal, as an entry without data.
     """
-    if not context.adopted:  # without locks, the copy may be somebody's
+    if not context.adopted:  # without locks, the copy may have an owner
         return
     for place in _stale(context, name):
         _drop_copy(context, place, name)
@@ -243,10 +243,10 @@ def _put_back_unannotated(context: Context, place: Place, name: str) -> bool:
 def _put_back(context: Context, place: Place, name: str) -> bool:
     waiting = waiting_of(place.queue)
     if context.syncs.guarding and context.layout.optional_fd(waiting) is not None:
-        context.syncs.directory(waiting)  # if it was taken from there, power loss must not leave it there as well
+        context.syncs.directory(waiting)  # if it came from there, power loss must not leave a copy there
     try:
         return commits.move(context.layout, name, directory_of(place), place.queue)
-    except NameTaken:  # it came in between by a hand that takes no locks; the next recovery sees two copies
+    except NameTaken:  # a program without locks put it there meanwhile; the next recovery sees two copies
         return False
 
 
@@ -259,7 +259,7 @@ def _left_something(context: Context, name: str) -> bool:
 
 
 def collect_if_nowhere(context: Context, name: str) -> bool:
-    """Unlink all that is kept under a name that is in no place; under its lock. Tell whether that was done."""
+    """Unlink all files under a name that is in no place; under its lock. Tell whether that was done."""
     if context.layout.places_of(name):
         return False
     if context.adopted:
@@ -270,13 +270,13 @@ def collect_if_nowhere(context: Context, name: str) -> bool:
 
 
 def forget_reason(context: Context, name: str) -> None:
-    """Unlink what was written down when an entry was set aside, if it was."""
+    """Unlink the reason for which an entry was set aside, if there is one."""
     if context.layout.optional_fd(REASONS) is not None:
         unlink_if_there(context.layout, REASONS, name)
 
 
 def sweep(context: Context) -> Iterator[Recovered]:
-    """Collect every reservation, data file and note that belongs to no entry and to no living process."""
+    """Collect all reservations, data files and notes that belong to no entry and to no living process."""
     return (found for found in _sweep(context, recover_name) if isinstance(found, Recovered))
 
 
@@ -287,17 +287,17 @@ def _sweep(context: Context, act: _Act) -> Iterator[Recovered | SpoolError]:
     for directory in (REGISTRY, DATA, NOTES, REASONS):
         if layout.optional_fd(directory) is None:
             continue
-        places = layout.places()  # for looks without the lock, which spare most names: under it, they are listed again
+        places = layout.places()  # for looks without the lock; with it, they are listed again
         for name in layout.entry_names(directory):
-            # The second look is for entries that were moving during the first.
+            # Look twice: the entry may have moved during the first look.
             if layout.in_how_many(places, name) == 1 or layout.in_how_many(places, name) == 1:
                 continue
             found = _act_or_pass_over(context, name, act)
             if found is not None:
                 yield found
-    act_on_key = _would_forget if act is _would_recover else _forget
+    act_on_memory = _would_forget if act is _would_recover else _forget
     for name in remembered.forgettable(context):
-        found = None if layout.in_how_many(layout.places(), name) else _act_or_pass_over(context, name, act_on_key)
+        found = None if layout.in_how_many(layout.places(), name) else _act_or_pass_over(context, name, act_on_memory)
         if found is not None:
             yield found
 
@@ -311,7 +311,7 @@ def _would_forget(_context: Context, name: str) -> Recovered:
 
 
 def reserve_again(context: Context, name: str) -> bool:
-    """Make the reservation of an entry that has none; tell whether that was done."""
+    """Make the reservation of an entry that has lost it; tell whether that was done."""
     layout = context.layout
     found = lock_existing(layout, name)
     if not isinstance(found, Unavailable):
@@ -319,16 +319,16 @@ def reserve_again(context: Context, name: str) -> bool:
     if found is not Unavailable.GONE or not layout.places_of(name):
         return False
     lock = lock_new(layout, name)
-    if isinstance(lock, Unavailable):  # somebody else is making it
+    if isinstance(lock, Unavailable):  # another process is making it
         return False
     try:
-        return not collect_if_nowhere(context, name)  # it may have gone between the two looks
+        return not collect_if_nowhere(context, name)  # it may have left between the two looks
     finally:
         lock.release()
 
 
 def clear_temporary(context: Context, name: str) -> bool:
-    """Unlink a temporary file if its writer is dead, as recovery does; tell whether it is gone."""
+    """Unlink a temporary file if its writer is dead, as recovery does; tell whether the file is gone."""
     if name.startswith(UNSAFE_PREFIX):
         return clear_dead_temporary(context, name)
     entry = name.removeprefix(DATA_PREFIX).removeprefix(NOTES_PREFIX)

@@ -1,13 +1,14 @@
-"""The memory of finished keys: `.keys/NAME` says until when the name of an entry that is gone is not to be used again.
+"""Remembered names: `.keys/NAME` says until when the name of an entry that is gone must not be used again.
 
-The file is made with the entry, before its commit, and holds for how long, as JSON. Until the entry is removed its
-modification time is 0, which is no memory: a name whose enqueue was killed half-way is free. Whoever removes the entry
-sets the time until which the name is remembered, and syncs that, before the unlink that commits the removal: so power
-loss leaves the entry or the memory, and never neither. (Killed in between, it leaves both, and the entry counts.)
+The file is made with the entry, before its commit. It holds the number of seconds, as JSON. Until the entry is removed,
+its modification time is 0, which means "not remembered": a name whose enqueue was killed half-way is free. A process
+that removes the entry sets the time until which the name is remembered, and syncs that, before the unlink that commits
+the removal. So power loss leaves the entry or the memory, and never neither. (If the process is killed in between, both
+are left, and the entry counts.)
 
-It is read only under the entry's lock, by whoever reserves the name. Nobody has to come by for it to be forgotten:
-whoever removes an entry that is to be remembered looks at some other files of the directory, and unlinks what has been
-there for long enough. So the directory holds little more than what is remembered, and nobody lists it at one go.
+A process reads the file only under the entry's lock, when it reserves the name. No separate task forgets names: each
+removal of an entry whose name is remembered also looks at some other files of the directory, and unlinks those whose
+time has passed. So the directory holds little more than the remembered names, and no process lists it all at once.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from trio_multispool.storage.directory.disk.files import (
     undo,
     unlink_if_there,
 )
-from trio_multispool.storage.directory.disk.layout import KEYS, REGISTRY, TEMPORARY
+from trio_multispool.storage.directory.disk.layout import REGISTRY, REMEMBERED, TEMPORARY
 from trio_multispool.storage.directory.disk.locks import lock_or_reserve
 
 if TYPE_CHECKING:
@@ -41,44 +42,45 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.syncs.together import Need
 
 LOOKED_AT_EACH_TIME: Final = 4
-"""How many files a removal looks at: more than it leaves there, so that the whole is gone over again and again."""
+"""How many files a removal looks at. It leaves only one there, so removals go round the whole directory."""
 
 _LATEST: Final = LATEST - 1.0
 
 
-class _Key(msgspec.Struct):
-    """What a file holds."""
+class _Remembered(msgspec.Struct):
+    """The content of a file."""
 
     remember: float
     """In seconds."""
 
 
-_DECODER: Final = msgspec.json.Decoder(_Key)
+_DECODER: Final = msgspec.json.Decoder(_Remembered)
 
 
 def begin(context: Context, name: str, remember: float, plan: SyncPlan) -> OpenFile:
-    """Write down that a new entry is to be remembered, in a directory that power loss cannot take; leave it open."""
+    """Write the file for a new entry, in a directory that survives power loss; return it open."""
     layout = context.layout
     if not context.is_adopted():
         raise NotAdopted(layout.path, "keys that are remembered")
-    if layout.optional_fd(KEYS) is None and layout.ensure_directory(KEYS):
-        context.kept.discard(KEYS)
-    if plan.before and KEYS not in context.kept:  # another process may have made it, and died before its sync
+    if layout.optional_fd(REMEMBERED) is None and layout.ensure_directory(REMEMBERED):
+        context.kept.discard(REMEMBERED)
+    if plan.before and REMEMBERED not in context.kept:  # another process may have made it, and died before its sync
         context.syncs.directory("")
-        context.kept.add(KEYS)
-    unlink_if_there(layout, KEYS, name)  # of an enqueue of this name that was killed, or by who did not look it up
-    file = begin_new(layout, KEYS, name, msgspec.json.encode(_Key(min(remember, LATEST))) + b"\n")
+        context.kept.add(REMEMBERED)
+    # Left by an enqueue of this name that was killed, or by one that did not look the name up.
+    unlink_if_there(layout, REMEMBERED, name)
+    file = begin_new(layout, REMEMBERED, name, msgspec.json.encode(_Remembered(min(remember, LATEST))) + b"\n")
     _date(context, file, 0)
     return file
 
 
 def remember(context: Context, name: str, remember: float, plan: SyncPlan) -> None:
-    """Remember a name that has no entry, as if one had been removed; under its lock."""
+    """Remember a name that has no entry, as if its entry had been removed; under its lock."""
     file = begin(context, name, remember, plan)
     try:
         file.set_modified(min(context.now() + remember, _LATEST))
         if plan.before:
-            for failure in context.syncs.together((file, KEYS)).values():
+            for failure in context.syncs.together((file, REMEMBERED)).values():
                 raise failure  # noqa: TRY301  # undone like all others
     except BaseException as error:  # passed on: whatever it was, what was begun is undone
         undo(context.layout, file, because=error)
@@ -96,11 +98,12 @@ def _date(context: Context, file: OpenFile, until: float) -> None:
 
 @contextlib.contextmanager
 def finishing(context: Context, name: str, *, locked: bool) -> Generator[tuple[Need, ...]]:
-    """Around the removal of an entry: remember it, if it is to be; yield what is to be synced before the commit.
+    """Remember the name of an entry around its removal, if asked for; yield what to sync before the commit.
 
-    This needs no room on the disk, for those who remove entries may be making some.
+    This needs no room on the disk: a process may remove entries to make room.
     """
-    remember = _how_long(context, name) if context.layout.is_there(KEYS) else None  # without a descriptor, if it is not
+    # Asked first because this opens no descriptor where the directory is missing.
+    remember = _how_long(context, name) if context.layout.is_there(REMEMBERED) else None
     if remember is None:
         yield ()
         return
@@ -113,81 +116,81 @@ def finishing(context: Context, name: str, *, locked: bool) -> Generator[tuple[N
 
 @contextlib.contextmanager
 def _dated(context: Context, name: str, until: float, *, locked: bool) -> Generator[tuple[Need, ...]]:
-    """Set the time until which a name is remembered; of a file that another user made, by making another one."""
+    """Set the time until which a name is remembered. If another user made the file, replace it by a new one."""
     layout = context.layout
     with contextlib.ExitStack() as stack:
         try:
-            fd, found = stack.enter_context(opened(layout, KEYS, name))
-        except FileNotFoundError:  # somebody has just had it forgotten
+            fd, found = stack.enter_context(opened(layout, REMEMBERED, name))
+        except FileNotFoundError:  # a person has just had it forgotten
             yield ()
             return
-        file = OpenFile(layout, KEYS, name, fd, owned=False)
+        file = OpenFile(layout, REMEMBERED, name, fd, owned=False)
         try:
             file.set_modified(until)
         except AccessDenied:
-            if not locked:  # `.tmp/NAME` may be its owner's
+            if not locked:  # `.tmp/NAME` may belong to the entry's owner
                 raise
         else:
             yield (file,)
             return
         content = layout.calls.read(fd, found.st_size)
-    unlink_if_there(layout, TEMPORARY, name)  # left by an owner of this name who died
+    unlink_if_there(layout, TEMPORARY, name)  # left by a dead owner of this name
     with new_file(layout, TEMPORARY, name, content) as new:
         new.set_modified(until)
-        _ = commits.exchange(layout, (TEMPORARY, name), KEYS, name)
+        _ = commits.exchange(layout, (TEMPORARY, name), REMEMBERED, name)
         with context.tidying(name):
             unlink_if_there(layout, TEMPORARY, name)
-        yield new, KEYS
+        yield new, REMEMBERED
         new.close()
 
 
 def _how_long(context: Context, name: str) -> float | None:
     try:
-        return _DECODER.decode(read_file(context.layout, KEYS, name)).remember
-    except (FileNotFoundError, msgspec.DecodeError):  # torn by power loss, before its entry was: none was promised
+        return _DECODER.decode(read_file(context.layout, REMEMBERED, name)).remember
+    except (FileNotFoundError, msgspec.DecodeError):  # torn by power loss before the commit: nothing was promised
         return None
 
 
 def is_remembered(context: Context, name: str) -> bool:
-    """Tell whether a name that no entry has must not be used yet; under its lock. What is to be forgotten, is."""
-    if not context.layout.is_there(KEYS):
+    """Tell whether a name without an entry must not be used yet; under its lock. Forgets it if its time has passed."""
+    if not context.layout.is_there(REMEMBERED):
         return False
     until = _until(context, name)
     if until is None:
         return False
     if until > context.now():
         return True
-    unlink_if_there(context.layout, KEYS, name)
+    unlink_if_there(context.layout, REMEMBERED, name)
     return False
 
 
 def forget(context: Context, name: str) -> None:
     """Forget a name, remembered or not; under its lock."""
-    if context.layout.optional_fd(KEYS) is not None:
-        unlink_if_there(context.layout, KEYS, name)
+    if context.layout.optional_fd(REMEMBERED) is not None:
+        unlink_if_there(context.layout, REMEMBERED, name)
 
 
 def _until(context: Context, name: str) -> float | None:
     layout = context.layout
-    with layout.doing("look at", KEYS, name):
+    with layout.doing("look at", REMEMBERED, name):
         try:
-            return layout.calls.stat(name, layout.fd(KEYS)).st_mtime
+            return layout.calls.stat(name, layout.fd(REMEMBERED)).st_mtime
         except FileNotFoundError:
             return None
 
 
 def forgettable(context: Context) -> Iterator[str]:
-    """Yield, of all names that were ever remembered, those that need not be any more, entries' names among them."""
-    if context.layout.optional_fd(KEYS) is None:
+    """Yield each name whose time has passed. Names of present entries are among them."""
+    if context.layout.optional_fd(REMEMBERED) is None:
         return
-    for name in context.layout.each_entry_name(KEYS):
+    for name in context.layout.each_entry_name(REMEMBERED):
         until = _until(context, name)
         if until is not None and until <= context.now():
             yield name
 
 
 def collect(context: Context, name: str) -> bool:
-    """Forget a name that is no entry's and need not be remembered; tell whether that was done."""
+    """Forget a name that has no entry and whose time has passed; tell whether that was done."""
     layout = context.layout
     lock = lock_or_reserve(layout, name)
     if isinstance(lock, Unavailable):
@@ -206,7 +209,7 @@ def collect(context: Context, name: str) -> bool:
 def collect_some(context: Context) -> None:
     """Look at a few more files, and unlink those that are not needed. Does nothing while another thread does this.
 
-    Goes over the directory again and again, a few files at a time; `context` remembers how far.
+    Goes through the directory again and again, a few files at a time; `context` keeps the position.
     """
     if not context.collecting.acquire(blocking=False):
         return
@@ -221,7 +224,7 @@ def collect_some(context: Context) -> None:
 def _look_at_next(context: Context) -> bool:
     """Look at one file; tell whether there was one. Under the mutex."""
     if context.still_to_look_at is None:
-        context.still_to_look_at = context.layout.each_entry_name(KEYS)
+        context.still_to_look_at = context.layout.each_entry_name(REMEMBERED)
     try:
         name = next(context.still_to_look_at, None)
     except (OSError, SpoolError):
@@ -231,12 +234,12 @@ def _look_at_next(context: Context) -> bool:
         context.still_to_look_at = None
         return False
     until = _until(context, name)
-    if until is not None and 0 < until <= context.now():  # 0: an entry has it, or an enqueue that is under way
+    if until is not None and 0 < until <= context.now():  # 0: it belongs to an entry, or to an enqueue under way
         _ = collect(context, name)
     return True
 
 
 def stop_collecting(context: Context) -> None:
-    """Let go of the directory that `collect_some` is reading."""
+    """Close the directory that `collect_some` is reading."""
     with context.collecting:
         context.still_to_look_at = None

@@ -1,13 +1,13 @@
 """Settling: here a job is renamed into a queue (save, release) or unlinked (remove), under its lock.
 
-The order of the calls is the protocol; each has its reason beside it. All of it runs under the entry's lock, but for
-claims that were made without one (`claims_unsafe`): those take the lock for the length of the call if they can, and
-otherwise rely on exchanging with, or unlinking, a file that must still be there.
+The order of the calls is the protocol; the reason for each is beside it. All calls run under the entry's lock, except
+for claims that were made without one (`claims_unsafe`). Those take the lock for the length of the call if they can.
+Otherwise they rely on exchanging with, or unlinking, a file that must still be there.
 
-Save and remove sync the directory that the entry was checked out of before it goes on: otherwise btrfs, after power
-loss, can have the entry's next place on disk and the check-out's rename not, and brings the entry back twice. Release
-puts it back where it was, and needs that only of a claim that does not know where that is. What they need synced they
-yield (see `syncs/together.py`), so that several claims that are settled together share it.
+Before the entry goes on, save and remove sync the directory from which it was checked out. Otherwise btrfs, after power
+loss, can have the entry's next place on disk without the rename of the check-out: then the entry comes back twice.
+Release puts the entry back where it was. It needs that sync only if the claim does not know where that is. The
+operations yield what they need synced (see `syncs/together.py`), so that claims settled together share their syncs.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 
 def settle(context: Context, settlements: Sequence[Settlement[DirectoryClaim]]) -> list[BaseException | None]:
-    """Settle several claims, sharing their syncs; return what each raised, or `None`."""
+    """Settle several claims with shared syncs; return what each raised, or `None`."""
     leftovers = Leftovers(context.layout, len(settlements))
     operations = [_settling(context, settlement, leftovers) for settlement in settlements]
     return run_together(context.syncs.together, operations)
@@ -75,8 +75,8 @@ def _settling(context: Context, settlement: Settlement[DirectoryClaim], leftover
 def save(context: Context, wanted: Saving[DirectoryClaim]) -> Steps:
     """Move the entry to a queue, with new metadata unless it is `None`.
 
-    One that is to wait there has its metadata written anew in any case, so that it is the new file which has the time:
-    killed before the move, the save leaves no state that others do not leave.
+    If it is to wait there, its metadata is written anew in any case, and the new file carries the time. So a save
+    killed before the move leaves no state that other saves do not leave.
     """
     layout, claim, queue, metadata, due_at = context.layout, wanted.claim, wanted.queue, wanted.metadata, wanted.due_at
     name, source = claim.name, checkout_of(claim.queue)
@@ -101,12 +101,12 @@ def save(context: Context, wanted: Saving[DirectoryClaim]) -> Steps:
                 raise OwnershipLost(claim.queue, name)  # noqa: TRY301  # undone like all others
         except commits.CommitUnknown as error:
             raise DurabilityUnknown(name, queue, committed=False) from error
-        except BaseException as error:  # passed on: whatever it was, the move is undone
-            if new is not None:  # the old metadata is still under the new one's name
+        except BaseException as error:  # passed on: whatever it was, the exchange is undone
+            if new is not None:  # the old metadata is still under the new file's name
                 _put_old_metadata_back(context, claim, new.name, error)
             raise
         claim.state = target
-    claim.abandon()  # not before the temporary file is gone, whose name the next owner will use
+    claim.abandon()  # only once the temporary file is gone: the next owner will use its name
     if plan.after:
         with committing(name, queue):
             yield (destination,)
@@ -136,7 +136,7 @@ def _put_old_metadata_back(context: Context, claim: DirectoryClaim, new: str, be
 
 @contextlib.contextmanager
 def _new_metadata(context: Context, claim: DirectoryClaim, metadata: bytes | None) -> Generator[OpenFile | None]:
-    """Write new metadata to a temporary file, yield it, and unlink what is under its name at the end."""
+    """Write new metadata to a temporary file and yield it; at the end, unlink the file under its name."""
     if metadata is None:
         yield None
         return
@@ -146,7 +146,7 @@ def _new_metadata(context: Context, claim: DirectoryClaim, metadata: bytes | Non
             yield new
         return
     layout, name = context.layout, claim.name
-    unlink_if_there(layout, TEMPORARY, name)  # left by an owner of this name who died
+    unlink_if_there(layout, TEMPORARY, name)  # left by a dead owner of this name
     with new_file(layout, TEMPORARY, name, metadata) as new:
         yield new
     with context.tidying(name):
@@ -161,7 +161,7 @@ def remove(
     durability: Durability | None,
     before_commit: Callable[[], None],
 ) -> Steps:
-    """Delete the entry: the metadata first, which commits it, and the reservation last."""
+    """Delete the entry: the metadata first, which is the commit, and the reservation last."""
     syncs, name = context.syncs, claim.name
     target = claim.check(Step.REMOVE)
     source = checkout_of(claim.queue)
@@ -180,7 +180,7 @@ def remove(
             raise DurabilityUnknown(name, claim.queue, committed=False) from error
         claim.state = target
         try:
-            # Not left out for a lower level: an entry that power loss brings back must not come back without its data.
+            # Also for a lower level: if power loss brings the entry back, it must have its data.
             if plan.before:
                 with committing(name, claim.queue):
                     yield (source,)
@@ -204,7 +204,7 @@ def release(context: Context, claim: DirectoryClaim, notes: Notes | None) -> Ste
             yield unsynced
         try:
             moved = commits.move(context.layout, claim.name, source, back)
-        except NameTaken:  # a second copy is in the queue: recovery knows which of the two to drop
+        except NameTaken:  # a second copy is in the queue: recovery will drop one of the two
             claim.settle(target)
             raise
         claim.settle(target)

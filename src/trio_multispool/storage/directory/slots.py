@@ -1,8 +1,8 @@
 """Numbered slots that processes share: each a lock on one byte of `.limits`, a file without content.
 
-The locks are those of open file descriptions (`F_OFD_SETLK`, fcntl(2), Linux 3.15): they belong to the description, and
-the kernel drops them when its last descriptor is closed, however the process ends. So nothing is written, and nothing
-is left to collect. Those of one description do not keep each other off, so a process knows itself which it has.
+The locks belong to the open file description (`F_OFD_SETLK`, fcntl(2), Linux 3.15). The kernel drops them when the
+last descriptor is closed, however the process ends. So nothing is written, and nothing needs collecting. Two locks of
+one description do not exclude each other, so the process itself records which slots it holds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ByteSlot:
         self._number = number
 
     def release(self) -> None:
-        """Let somebody else have it. Idempotent."""
+        """Free it for others. Idempotent."""
         slots, self._slots = self._slots, None
         if slots is not None:
             slots.release(self._number)
@@ -53,7 +53,7 @@ class ByteSlots:
         _all.add(self)
 
     def take(self, number: int) -> ByteSlot | None:
-        """Hold a slot, if nobody does; raises a `SpoolError`."""
+        """Hold a slot; `None` if it is taken. Raises a `SpoolError`."""
         layout = self._layout
         with self._mutex, layout.doing("lock", "", LIMITS):
             if number in self._held:
@@ -74,7 +74,7 @@ class ByteSlots:
         except FileExistsError:
             return layout.calls.open(LIMITS, os.O_RDWR, layout.fd(""))
         try:
-            layout.calls.change_mode(fd, layout.file_mode)  # the umask may have taken something away
+            layout.calls.change_mode(fd, layout.file_mode)  # the umask may have removed permissions
         except OSError:
             layout.close_fd(fd)
             raise
@@ -87,7 +87,7 @@ class ByteSlots:
                 self._held.discard(number)
                 try:
                     self._layout.calls.unlock_byte(self._fd, number)
-                except OSError:  # then only closing helps, and the others that are held would go with it
+                except OSError:  # only closing the file would help, and that would free the other slots too
                     self._held.add(number)
 
     def close(self) -> None:
@@ -99,7 +99,7 @@ class ByteSlots:
                 self._layout.close_fd(fd)
 
     def forget_in_child(self) -> None:
-        """Close a forked child's copy, which would hold what its parent has for as long as the child lives."""
+        """Close a forked child's copy. Open, it would hold the parent's slots for as long as the child lives."""
         self._mutex = threading.RLock()
         fd, self._fd = self._fd, -1
         self._held.clear()

@@ -1,4 +1,4 @@
-"""The directory store: the `Storage` protocol on a spool directory. Each method is a call of the part that does it."""
+"""The directory store: the `Storage` protocol on a spool directory. Each method calls the part that does the work."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ if TYPE_CHECKING:
     from trio_multispool.model.types import T
     from trio_multispool.storage.directory.claims import DirectoryClaim, DirectoryReservation
     from trio_multispool.storage.directory.disk.layout import Layout
-    from trio_multispool.storage.findings import Finding, Foreign, Judge, Temporary, Traces, Wanted
+    from trio_multispool.storage.findings import Finding, Findings, Foreign, Judge, Temporary, Wanted
     from trio_multispool.storage.requests import Arrivals, Content, Item, Recovered, Settlement, Stat
 
 
 class DirectoryStorage:
-    """A spool directory that is open. Made by `open`, `open_unsafe` or `look`; `Storage` says what methods do."""
+    """An open spool directory, made by `open`, `open_unsafe` or `look`. `Storage` says what the methods do."""
 
     def __init__(self, context: Context) -> None:
         """Take over an open spool."""
@@ -60,7 +60,7 @@ class DirectoryStorage:
         self._layout: Layout = context.layout
         self._arrivals: ArrivalsWatch = ArrivalsWatch(context.layout)
         self.recovered_at_first: list[Recovered] = []
-        """What opening it has recovered."""
+        """What recovery did when the spool was opened."""
         self._slots: ByteSlots = ByteSlots(context.layout)
 
     @classmethod
@@ -77,7 +77,7 @@ class DirectoryStorage:
         calls: SystemCalls | None = None,
         now: Callable[[], float] = wall_clock,
     ) -> DirectoryStorage:
-        """Open a spool with these queues and recover what dead processes held; with `create`, make what is missing."""
+        """Open a spool with these queues, and recover what dead processes held; with `create`, make missing parts."""
         calls = SystemCalls() if calls is None else calls
         if create:
             opening.create(path, queues, calls, mode=mode, trust_file_system=trust_file_system)
@@ -108,7 +108,7 @@ class DirectoryStorage:
         durability: Durability = Durability.POWER,
         calls: SystemCalls | None = None,
     ) -> DirectoryStorage:
-        """Open a directory as a spool without looking whether it is one, and without recovering anything."""
+        """Open a directory as a spool, without checking that it is one, and without recovering anything."""
         layout = opening.open_layout(path, SystemCalls() if calls is None else calls)
         try:
             adopted = read_format(layout)
@@ -119,7 +119,7 @@ class DirectoryStorage:
 
     @classmethod
     def look(cls, path: str | os.PathLike[str]) -> DirectoryStorage:
-        """Open a spool to look at it: nothing is recovered, and nothing is written."""
+        """Open a spool to look at it: recovers nothing, and writes nothing."""
         layout = opening.open_layout(path, SystemCalls())
         try:
             adopted = opening.check(layout, (), trust_file_system=True)
@@ -147,7 +147,7 @@ class DirectoryStorage:
         remembered.remember(self._context, reservation.name, remember, self._context.syncs.plan(durability))
 
     def give_up(self, reservation: DirectoryReservation) -> None:
-        """Let an unused name go."""
+        """Give an unused name back."""
         enqueue.give_up(self._context, reservation)
 
     def enqueue(  # noqa: PLR0913  # the protocol's parameters
@@ -179,7 +179,7 @@ class DirectoryStorage:
         raise_failure(self.enqueue_together([wanted]))
 
     def carrier(self, name: str) -> dict[str, str]:
-        """Read what went along with an entry."""
+        """Read the carrier of an entry."""
         return carrier_of(self._context, name)
 
     def enqueue_together(self, enqueuings: Sequence[NewEntry[DirectoryReservation]]) -> list[BaseException | None]:
@@ -187,7 +187,7 @@ class DirectoryStorage:
         return enqueue.enqueue_together(self._context, enqueuings)
 
     def enqueues_at_a_time(self) -> int:
-        """Count descriptors: of each entry's lock, its data and its metadata."""
+        """Count descriptors: each entry needs one for its lock, its data and its metadata."""
         return locks_at_a_time(descriptors_each=3)
 
     def names(self, queue: str) -> list[str]:
@@ -256,19 +256,19 @@ class DirectoryStorage:
         return checkout.claim(self._context, queue, name, due_by=due_by, before_commit=before_commit)
 
     def waiting(self, queue: str) -> Iterator[tuple[float, str]]:
-        """Yield what waits for a queue."""
+        """Yield the entries that wait for a queue."""
         return waiting.waiting(self._layout, queue)
 
     def arrivals(self, queue: str) -> Arrivals | None:
-        """Tell what came to wait."""
+        """Tell which entries began to wait."""
         return self._arrivals.of(queue)
 
     def forget_arrivals(self) -> None:
-        """Tell no more."""
+        """Stop watching for them."""
         self._arrivals.stop()
 
     def due_at(self, queue: str, name: str) -> float | None:
-        """Look when an entry that waits is due."""
+        """Look up when a waiting entry is due."""
         if self._layout.optional_fd(waiting_of(queue)) is None:
             return None
         return waiting.due_at(self._layout, queue, name)
@@ -317,17 +317,17 @@ class DirectoryStorage:
         durability: Durability | None,
         before_commit: Callable[[], None],
     ) -> None:
-        """Put back what was set aside."""
+        """Put back an entry that was set aside."""
         quarantine.restore(self._context, queue, name, to=to, durability=durability, before_commit=before_commit)
 
     def discard(
         self, queue: str, name: str, *, durability: Durability | None, before_commit: Callable[[], None]
     ) -> None:
-        """Delete what was set aside."""
+        """Delete an entry that was set aside."""
         quarantine.discard(self._context, queue, name, durability=durability, before_commit=before_commit)
 
     def claims_unsafe(self, queue: str) -> list[DirectoryClaim]:
-        """Return claims on what others have."""
+        """Return claims on all that is checked out."""
         return checkout.claims_unsafe(self._context, queue)
 
     def replace_metadata(
@@ -375,7 +375,7 @@ class DirectoryStorage:
         return data.stat_data(self._context, name)
 
     def data_path(self, name: str) -> Path | None:
-        """Return where the data lies."""
+        """Return the path of the data."""
         return Path(self._layout.full(DATA, name))
 
     def slot(self, number: int) -> ByteSlot | None:
@@ -410,7 +410,7 @@ class DirectoryStorage:
             return []
 
     def sweep(self) -> Iterator[Recovered]:
-        """Collect what belongs to no entry."""
+        """Collect files that belong to no entry."""
         return recovery.sweep(self._context)
 
     def recover_all(self, *, dry_run: bool = False) -> Iterator[Recovered | SpoolError]:
@@ -452,7 +452,7 @@ class DirectoryStorage:
 
         return examine.examine(self._context, wanted, judge)
 
-    def look_closely(self, name: str, judge: Judge) -> Traces:
+    def look_closely(self, name: str, judge: Judge) -> Findings:
         """Look a name up under its lock."""
         from trio_multispool.storage.directory import examine  # noqa: PLC0415  # for who looks; most programs never do
 

@@ -1,9 +1,9 @@
-"""Temporary files of those who may not own the entry: each is locked by its writer, so that its death is a fact too.
+"""Temporary files of operations that may not own the entry. Its writer locks each, so a dead writer is known.
 
 An owner writes to `.tmp/NAME`, which its registry lock protects. `direct` and `…_unsafe` operations may run beside an
-owner, and beside each other, so each writes to a file of its own, `.tmp/.unsafe.TOKEN-NUMBER.NAME`, and locks that
-file itself. After an exchange, the lock is on the file that is in place now, and the old one, under the temporary
-name, may be cleared away by anybody.
+owner, and beside each other. So each writes to its own file, `.tmp/.unsafe.TOKEN-NUMBER.NAME`, and locks that file
+itself. After an exchange, the lock is on the file that is now in place. Any process may clear away the old file, which
+has the temporary name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trio_multispool.storage.directory.disk.layout import NOTES, TEMPORARY, UNSA
 from trio_multispool.storage.directory.disk.locks import lock_temporary
 
 _FEW_ENOUGH: Final = 16
-"""`.tmp` is not listed beyond so many files for each name that is asked about: unlinking is quicker then."""
+"""How many files in `.tmp`, for each name, are still worth listing: with more, unlinking is quicker."""
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -38,7 +38,7 @@ _TRIES: Final = 16
 
 @contextlib.contextmanager
 def unsafe_temporary(context: Context, entry: str, content: Content, *, sync: bool) -> Generator[OpenFile]:
-    """Yield a new locked file with that content, synced if asked; at the end, unlink whatever is under its name."""
+    """Yield a new locked file with that content, synced if `sync`; at the end, unlink the file under its name."""
     name, lock = _make(context, entry)
     try:
         file = begin_new(context.layout, TEMPORARY, name, content, fd=lock.fd)
@@ -61,13 +61,13 @@ def _make(context: Context, entry: str) -> tuple[str, Lock]:
     for _ in range(_TRIES):
         name = f"{UNSAFE_PREFIX}{_token()}-{next(_number)}.{entry}"
         lock = lock_temporary(context.layout, name, TEMPORARY, new=True)
-        if not isinstance(lock, Unavailable):  # else a recovery found it between its making and its locking
+        if not isinstance(lock, Unavailable):  # otherwise a recovery found it before it was locked
             return name, lock
     raise EntryBusy(entry)
 
 
 def clear_dead_temporary(context: Context, name: str) -> bool:
-    """Unlink such a file if its writer is dead; tell whether it is gone."""
+    """Unlink such a file if its writer is dead; tell whether the file is gone."""
     lock = lock_temporary(context.layout, name, TEMPORARY, new=False)
     if isinstance(lock, Unavailable):
         return lock is Unavailable.GONE
@@ -79,27 +79,27 @@ def clear_dead_temporary(context: Context, name: str) -> bool:
 
 
 class Leftovers:
-    """What may lie in `.tmp` and `.notes` under names whose locks are held: looked up once for all, when first asked.
+    """The files in `.tmp` and `.notes` under names whose locks are held: listed once for all names, when first needed.
 
-    Only who holds an entry's lock writes there under its name. So what was not there when the locks were held is not
-    there, and need not be unlinked.
+    Only the holder of an entry's lock writes there under its name. So a file that was missing once the locks were held
+    is still missing, and need not be unlinked.
     """
 
     def __init__(self, layout: Layout, names: int) -> None:
-        """Begin with nothing listed, for so many names."""
+        """Begin with nothing listed; `names` is the number of names."""
         self._layout = layout
         self._most = names * _FEW_ENOUGH if names > 1 else 0
         self._listed: frozenset[str] | None = None
         self._notes: bool | None = None
 
     def may_have_notes(self) -> bool:
-        """Tell whether any entry may have notes: most spools have none, and no directory for them."""
+        """Tell whether any entry may have notes. Most spools have no notes, and no directory for them."""
         if self._notes is None:
             self._notes = self._layout.optional_fd(NOTES) is not None
         return self._notes
 
     def may_have(self, name: str) -> bool:
-        """Tell whether a file of this name may be there."""
+        """Tell whether a file of this name may be in `.tmp`."""
         if not self._most:
             return True
         if self._listed is None:
@@ -110,7 +110,7 @@ class Leftovers:
         try:
             with self._layout.doing("list", TEMPORARY), self._layout.fresh_fd(TEMPORARY) as fd:
                 listed = frozenset(name for name, _, _ in itertools.islice(self._layout.calls.scan(fd), self._most + 1))
-        except SpoolError:  # it is not needed: unlinking tells the same, one by one
+        except SpoolError:  # the list is not needed: unlinking one by one does the same
             self._most = 0
             return
         if len(listed) > self._most:

@@ -1,7 +1,7 @@
 """Entries that wait: `QUEUE/.waiting/NAME`, each due at the modification time of its file.
 
-The directory is made when it is first needed. It is made durable before anything is committed to it: an entry whose
-directory power loss takes would be gone with it.
+The directory is made when it is first needed. It is synced before anything is committed to it: if power loss took the
+directory, its entries would be lost.
 """
 
 from __future__ import annotations
@@ -21,24 +21,23 @@ if TYPE_CHECKING:
 
 
 def where_to_wait(context: Context, queue: str, plan: SyncPlan) -> str:
-    """Return the directory in which what is to wait for a queue goes, which exists then, also after power loss.
+    """Return the directory for entries that wait for a queue. Make it first; sync it as the plan says.
 
-    Raises `NotAdopted` where programs may be at work that know of no such directory: what waits there would be lost to
-    them.
+    Raises `NotAdopted` if programs may be at work that do not know this directory: they would not find the entries.
     """
     if not context.is_adopted():
         raise NotAdopted(context.layout.path, "entries that wait")
     directory = waiting_of(queue)
     if context.layout.ensure_directory(directory):
         context.kept.discard(directory)
-    if plan.before and directory not in context.kept:  # another process may have made it, and died before its sync
+    if plan.before and directory not in context.kept:  # another process may have made it and died before its sync
         context.syncs.directory(queue)
         context.kept.add(directory)
     return directory
 
 
 def waiting(layout: Layout, queue: str) -> Iterator[tuple[float, str]]:
-    """Yield all that waits for a queue, in no order: when it is due, in seconds since 1970, and its name."""
+    """Yield each entry that waits for a queue, in no order: when it is due, in seconds since 1970, and its name."""
     directory = waiting_of(queue)
     if not layout.is_there(directory):
         return

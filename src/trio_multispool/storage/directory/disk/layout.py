@@ -8,7 +8,7 @@
     SPOOL/.tmp/.unsafe.*.NAME     either, being written by somebody who may not own the entry; locked by its writer
     SPOOL/.data/NAME              the entry's data
     SPOOL/.notes/NAME             what is kept about an entry beside its metadata; may be absent
-    SPOOL/.keys/NAME              that NAME is to be remembered when its entry is gone, or until when; may be absent
+    SPOOL/.keys/NAME              for how long to remember NAME once its entry is gone, or until when; may be absent
     SPOOL/.limits                 whose bytes are locked, one for each slot of a limit; may be absent
     SPOOL/.quarantine/QUEUE/NAME  metadata that could not be decoded; .quarantine/.reasons/NAME says why
     SPOOL/QUEUE/NAME              metadata of an entry that is available in QUEUE
@@ -46,7 +46,7 @@ REGISTRY: Final = ".registry"
 TEMPORARY: Final = ".tmp"
 DATA: Final = ".data"
 NOTES: Final = ".notes"
-KEYS: Final = ".keys"
+REMEMBERED: Final = ".keys"
 LIMITS: Final = ".limits"
 QUARANTINE: Final = ".quarantine"
 REASONS: Final = ".quarantine/.reasons"
