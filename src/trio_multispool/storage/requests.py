@@ -83,7 +83,6 @@ class NewEntry(msgspec.Struct, Generic[T], frozen=True):
 
 
 Notes: TypeAlias = Mapping[str, bytes | None]
-
 """New values for some keys of an entry's notes, in JSON; `None` deletes the key."""
 
 
@@ -121,7 +120,6 @@ class Releasing(msgspec.Struct, Generic[T], frozen=True):
 
 
 Settlement: TypeAlias = Saving[T] | Removing[T] | Releasing[T]
-
 """How to settle one of several claims."""
 
 

@@ -36,11 +36,9 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.locks import Lock
 
 _OF_ALL_ENTRIES: Final = (errno.ENOLCK, errno.ENOMEM)
-
 """Errors about the kernel itself, and not about the entry."""
 
 _OF_ONE_ENTRY: Final = (NotARegularFile, AccessDenied, StorageFailure)
-
 """Errors about the files of one entry, and not about the whole store: a reader passes the entry over."""
 
 

@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.context import Context
 
 _Act: TypeAlias = "Callable[[Context, str], Recovered | None]"
-
 """`recover_name`, or a function that only tells what it would do."""
 
 

@@ -448,19 +448,19 @@ class DirectoryStorage:
 
     def examine(self, wanted: Wanted, judge: Judge) -> Iterator[Finding | None]:
         """Join the listings of all directories."""
-        from trio_multispool.storage.directory import examine  # noqa: PLC0415  # for who looks; most programs never do
+        from trio_multispool.storage.directory import examine  # noqa: PLC0415  # most programs never examine
 
         return examine.examine(self._context, wanted, judge)
 
     def look_closely(self, name: str, judge: Judge) -> Findings:
         """Look a name up under its lock."""
-        from trio_multispool.storage.directory import examine  # noqa: PLC0415  # for who looks; most programs never do
+        from trio_multispool.storage.directory import examine  # noqa: PLC0415  # most programs never examine
 
         return examine.look_closely(self._context, name, judge)
 
     def look_again(self, finding: Temporary | Foreign) -> Temporary | Foreign | None:
         """Look at a file once more."""
-        from trio_multispool.storage.directory import examine  # noqa: PLC0415  # for who looks; most programs never do
+        from trio_multispool.storage.directory import examine  # noqa: PLC0415  # most programs never examine
 
         return examine.look_again(self._context, finding)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 CHUNK = 256 * 1024
-"""How much is read or written at a time, in bytes: enough that the calls' cost disappears beside the copying."""
+"""How much is read or written at a time, in bytes: so much that copying costs far more than the calls."""
 
 
 def read_file(layout: Layout, directory: str, name: str) -> bytes:
@@ -35,7 +35,7 @@ def read_file(layout: Layout, directory: str, name: str) -> bytes:
 
 
 def read_file_and_stat(layout: Layout, directory: str, name: str) -> tuple[bytes, os.stat_result]:
-    """Return likewise, and what `fstat` says of the file."""
+    """Return the whole of a regular file, and its `fstat`; raises what `read_file` raises."""
     with opened(layout, directory, name) as (fd, found):
         try:
             return _read_all(fd, found.st_size, layout.calls), found
@@ -44,7 +44,7 @@ def read_file_and_stat(layout: Layout, directory: str, name: str) -> tuple[bytes
 
 
 def _read_all(fd: int, size: int, calls: SystemCalls) -> bytes:
-    """Read a file to its end, which is at `size` for what nobody appends to: then one call will do."""
+    """Read a file to its end. If no process appends to it, the end is at `size`, and one call is enough."""
     content = calls.read(fd, min(size, CHUNK) or CHUNK)
     if len(content) == size:
         return content
@@ -55,7 +55,7 @@ def _read_all(fd: int, size: int, calls: SystemCalls) -> bytes:
 
 
 def opened(layout: Layout, directory: str, name: str) -> _Opened:
-    """Open a regular file for reading, and look at it: the block is given its descriptor and what `fstat` says.
+    """Open a regular file for reading, around a block; gives the block its descriptor and its `fstat`.
 
     Raises `FileNotFoundError` if it is gone, and a `SpoolError` otherwise.
     """
@@ -63,7 +63,7 @@ def opened(layout: Layout, directory: str, name: str) -> _Opened:
 
 
 class _Opened:
-    """A file that is open for the length of a block; a class for speed, as `Doing` is."""
+    """A file that is open for the length of a block. A class for speed, like `Doing`."""
 
     __slots__ = ("_directory", "_fd", "_layout", "_name")
 
@@ -96,7 +96,7 @@ class _Opened:
 
 
 def read_through(layout: Layout, directory: str, name: str, read: Callable[[BinaryIO], T]) -> T:
-    """Return what `read` makes of a file; raises `FileNotFoundError`, a `SpoolError`, or what `read` raises."""
+    """Call `read` with a file; return its result. Raises `FileNotFoundError`, a `SpoolError`, or what it raises."""
     with opened(layout, directory, name) as (fd, _):
         raw = _File(fd, layout.calls, writable=False)
         try:
@@ -106,10 +106,10 @@ def read_through(layout: Layout, directory: str, name: str, read: Callable[[Bina
 
 
 class OpenFile:
-    """A file that was just written, and is open to be synced."""
+    """A file that was just written, and is open for its sync."""
 
     def __init__(self, layout: Layout, directory: str, name: str, fd: int, *, owned: bool) -> None:
-        """Take over the descriptor, if it is `owned`."""
+        """Take over the descriptor if it is `owned`."""
         self.directory: str = directory
         self.name: str = name
         self.fd: int = fd
@@ -122,17 +122,17 @@ class OpenFile:
             self._layout.calls.sync(self.fd)
 
     def set_modified(self, when: float) -> None:
-        """Set the time at which it was last modified, in seconds since 1970; before it is synced."""
+        """Set its modification time, in seconds since 1970; call this before `sync`."""
         with self._layout.doing("set the time of", self.directory, self.name):
             self._layout.calls.set_modified(self.fd, when)
 
     def write_out(self) -> None:
-        """Begin to write it to disk, to be waited for by `sync`."""
+        """Begin to write it to disk; `sync` waits for the end."""
         with self._layout.doing("write out", self.directory, self.name):
             self._layout.calls.write_out(self.fd)
 
     def close(self) -> None:
-        """Close it. Idempotent. Raises a `SpoolError`: an error here is a failed write like any other."""
+        """Close it. Idempotent. Raises a `SpoolError`: an error here is a failed write."""
         if self._owned:
             self._owned = False
             try:
@@ -142,10 +142,10 @@ class OpenFile:
 
 
 def begin_new(layout: Layout, directory: str, name: str, content: Content, *, fd: int | None = None) -> OpenFile:
-    """Make a file with that content, and leave it open; one that was begun and failed is unlinked again.
+    """Make a file with that content, and return it open. On failure, unlink it again.
 
-    Raises a `SpoolError`, or what writing the content raises. With `fd`, a file that was just made is filled, and never
-    closed.
+    Raises a `SpoolError`, or what writing the content raises. With `fd`, fill a file that was just made, and never
+    close it.
     """
     try:
         mine = layout.calls.open(name, NEW_FILE, layout.fd(directory), layout.file_mode) if fd is None else fd
@@ -182,7 +182,7 @@ def _write_all(layout: Layout, file: OpenFile, content: bytes) -> None:
 
 
 def undo(layout: Layout, file: OpenFile, *, because: BaseException) -> None:
-    """Close and unlink a new file, while `because` is on its way out."""
+    """Close and unlink a new file, while `because` is being raised."""
     try:
         file.close()
     except SpoolError as error:
@@ -192,7 +192,7 @@ def undo(layout: Layout, file: OpenFile, *, because: BaseException) -> None:
 
 @contextlib.contextmanager
 def new_file(layout: Layout, directory: str, name: str, content: Content) -> Generator[OpenFile]:
-    """Make a file as `begin_new` does, for the block to sync and close; unlink it if the block raises."""
+    """Make a file as `begin_new` does; the block syncs and closes it. Unlink it if the block raises."""
     file = begin_new(layout, directory, name, content)
     try:
         yield file
@@ -202,7 +202,7 @@ def new_file(layout: Layout, directory: str, name: str, content: Content) -> Gen
 
 
 def write_new(layout: Layout, directory: str, name: str, content: Content, *, sync: bool) -> None:
-    """Make a file as `begin_new` does, synced if asked, and close it."""
+    """Make a file as `begin_new` does, sync it if `sync`, and close it."""
     with new_file(layout, directory, name, content) as file:
         if sync:
             file.sync()
@@ -210,9 +210,9 @@ def write_new(layout: Layout, directory: str, name: str, content: Content, *, sy
 
 
 def discard(layout: Layout, directory: str, name: str, *, because: BaseException) -> bool:
-    """Unlink a file that this operation made, while `because` is on its way out; tell whether it is gone.
+    """Unlink a file that this operation made, while `because` is being raised; tell whether the file is gone.
 
-    A failure is told in a note on that exception: what is left over belongs to no entry, and recovery collects it.
+    On failure, add a note to that exception: the file belongs to no entry, and recovery will collect it.
     """
     try:
         layout.calls.unlink(name, layout.fd(directory))
@@ -225,7 +225,7 @@ def discard(layout: Layout, directory: str, name: str, *, because: BaseException
 
 
 def unlink_if_there(layout: Layout, directory: str, name: str) -> None:
-    """Unlink a file that may be gone, in a directory that may be absent."""
+    """Unlink a file that may be gone, in a directory that may be missing."""
     try:
         layout.calls.unlink(name, layout.fd(directory))
     except FileNotFoundError:
@@ -242,20 +242,20 @@ def _fill(layout: Layout, directory: str, name: str, fd: int, write: Callable[[B
         if not buffered.closed:
             buffered.flush()
     except BaseException:  # passed on: whatever it was
-        raw.deaf = True  # what is still buffered is not wanted any more, and must not be written at garbage collection
+        raw.deaf = True  # drop the rest of the buffer: it must not be written at garbage collection
         raise
     finally:
         _raise_own_failure(raw, layout, "write", directory, name)
 
 
 def _raise_own_failure(raw: _File, layout: Layout, operation: str, directory: str, name: str) -> None:
-    """Raise the trouble that the file itself had: it matters more than what the codec made of it."""
+    """Raise the file's own error: it matters more than the error that the codec made of it."""
     if raw.failure is not None:
         raise as_spool_error(raw.failure, operation, layout.full(directory, name)) from raw.failure
 
 
 class _File(io.RawIOBase):
-    """A file descriptor as a raw binary file. Closing it leaves the descriptor open, for the library."""
+    """A file descriptor as a raw binary file. Closing this leaves the descriptor open, for the library."""
 
     def __init__(self, fd: int, calls: SystemCalls, *, writable: bool) -> None:
         self._fd = fd

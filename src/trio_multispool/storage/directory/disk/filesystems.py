@@ -1,4 +1,4 @@
-"""Which file systems are known to keep local locks and renames, and are therefore accepted without insisting."""
+"""The file systems that are known to keep local locks and renames. They are accepted without `trust_file_system`."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _OTHERS: Final = {
 
 
 def is_known_local(kind: int | None) -> bool:
-    """Tell whether a file system of that `f_type` can be shared by no other host. `None` (not Linux) cannot be told."""
+    """Tell whether a file system with that `f_type` is local to this host. `None` (not Linux) is taken for local."""
     return kind is None or kind in LOCAL
 
 
 def file_system_name(kind: int | None) -> str:
-    """Name a file system for a person."""
+    """Return the name of a file system, for messages."""
     if kind is None:
         return "an unknown file system"
     return LOCAL.get(kind) or _OTHERS.get(kind) or f"a file system of type {kind:#x}"

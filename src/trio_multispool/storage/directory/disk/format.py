@@ -1,4 +1,4 @@
-"""`.spool.json`, which says that every user of a spool takes locks, and by which version of the rules."""
+"""`.spool.json`: says that every user of the spool takes locks, and by which version of the rules."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ FORMAT: Final = 1
 
 @final
 class _Description(msgspec.Struct):
-    """What `.spool.json` holds; keys that a later version adds are passed over."""
+    """The content of `.spool.json`; keys that a later version adds are ignored."""
 
     format: int
 
 
 def describe_format() -> bytes:
-    """Return what to write to `.spool.json`."""
+    """Return the content for `.spool.json`."""
     return msgspec.json.encode(_Description(FORMAT)) + b"\n"
 
 
 def read_format(layout: Layout) -> bool:
-    """Tell whether there is a `.spool.json`; raises `UnsupportedFormat` unless it says what this version knows."""
+    """Tell whether there is a `.spool.json`; raises `UnsupportedFormat` if this version does not know its format."""
     try:
         raw = read_file(layout, "", FORMAT_FILE)
     except FileNotFoundError:

@@ -1,23 +1,23 @@
-"""Where things lie in a spool directory, and the held descriptors through which everything is reached.
+"""Where files lie in a spool directory, and the held descriptors through which all of them are reached.
 
     SPOOL/.spool.json             {"format": 1}: every user of this spool takes locks
     SPOOL/.registry/NAME          reserves NAME for as long as the entry exists; its inode is the entry's lock
     SPOOL/.tmp/NAME               metadata being written
     SPOOL/.tmp/.data.NAME         data being replaced by the entry's owner
-    SPOOL/.tmp/.notes.NAME        notes likewise
-    SPOOL/.tmp/.unsafe.*.NAME     either, being written by somebody who may not own the entry; locked by its writer
+    SPOOL/.tmp/.notes.NAME        notes being replaced by the entry's owner
+    SPOOL/.tmp/.unsafe.*.NAME     metadata or data, from a writer that may not own the entry; the writer locks it
     SPOOL/.data/NAME              the entry's data
-    SPOOL/.notes/NAME             what is kept about an entry beside its metadata; may be absent
+    SPOOL/.notes/NAME             notes on the entry, beside its metadata; may be absent
     SPOOL/.keys/NAME              for how long to remember NAME once its entry is gone, or until when; may be absent
-    SPOOL/.limits                 whose bytes are locked, one for each slot of a limit; may be absent
+    SPOOL/.limits                 its bytes are locked, one for each slot of a limit; may be absent
     SPOOL/.quarantine/QUEUE/NAME  metadata that could not be decoded; .quarantine/.reasons/NAME says why
     SPOOL/QUEUE/NAME              metadata of an entry that is available in QUEUE
     SPOOL/QUEUE/.waiting/NAME     metadata of an entry that will be available in QUEUE, from its modification time on
     SPOOL/QUEUE/.checkout/NAME    metadata of an entry that one owner has checked out of QUEUE
 
-A *place* is every `SPOOL/*/`, `SPOOL/*/.waiting/`, `SPOOL/*/.checkout/` and `.quarantine/*/` that is found on disk,
-never what a program's queue enum knows: an old program must not collect the entries of a queue that it has not heard
-of.
+A *place* is each `SPOOL/*/`, `SPOOL/*/.waiting/`, `SPOOL/*/.checkout/` and `.quarantine/*/` that is found on disk. The
+queue enum of the program does not count: an old program must not collect the entries of a queue that it does not
+know.
 """
 
 from __future__ import annotations
@@ -73,22 +73,22 @@ def directory_of(place: Place) -> str:
 
 
 def checkout_of(queue: str) -> str:
-    """Return the directory of what is checked out of a queue, relative to the spool."""
+    """Return the directory of the entries checked out of a queue, relative to the spool."""
     return f"{queue}/{CHECKOUT}"
 
 
 def waiting_of(queue: str) -> str:
-    """Return the directory of what waits to be available in a queue, relative to the spool; it may be missing."""
+    """Return the directory of the entries that wait for a queue, relative to the spool; it may be missing."""
     return f"{queue}/{WAITING}"
 
 
 class Doing:
-    """What is being done to what, around a block; a class, because a generator would take four times as long."""
+    """Names the operation of a block, for its errors. A class, because a generator would take four times as long."""
 
     __slots__ = ("_directory", "_layout", "_name", "_operation")
 
     def __init__(self, layout: Layout, operation: str, directory: str, name: str) -> None:
-        """Remember it."""
+        """Keep the operation and its file."""
         self._layout = layout
         self._operation = operation
         self._directory = directory
@@ -113,9 +113,9 @@ class Doing:
 class Layout:
     """A spool directory that is open: its directories by relative name, as descriptors.
 
-    Descriptors of directories are opened when first wanted and held until `close`, so that nobody can slip another
-    directory under an operation. One that was deleted or replaced on disk is opened anew by `refresh`, and by whatever
-    lists the places; the old descriptor stays open until the end, because another thread may be using it.
+    A directory's descriptor is opened when first needed, and held until `close`. So no process can put another
+    directory under a running operation. If a directory was deleted or replaced on disk, `refresh` opens it anew, and so
+    does a listing of the places. The old descriptor stays open until `close`: another thread may be using it.
     """
 
     def __init__(self, path: str, root: int, mode: int, calls: SystemCalls) -> None:
@@ -130,16 +130,16 @@ class Layout:
         self._outdated: list[int] = []
 
     def full(self, directory: str, name: str = "") -> str:
-        """Return a path that a person can use."""
+        """Return the full path, for messages."""
         return posixpath.join(*(part for part in (self.path, directory, name) if part))
 
     def doing(self, operation: str, directory: str, name: str = "") -> Doing:
-        """Say what is being done to what, so that an `OSError` becomes a `SpoolError` that tells."""
+        """Name the operation of a block, so that an `OSError` becomes a `SpoolError` that names it."""
         return Doing(self, operation, directory, name)
 
     def fd(self, directory: str) -> int:
         """Return the held descriptor of a directory; raises `OSError`, ENOENT if there is none."""
-        held = self._open.get(directory)  # without the mutex: one that was held stays open until the end
+        held = self._open.get(directory)  # needs no mutex: a held descriptor stays open until `close`
         if held is not None:
             return held
         with self._mutex:
@@ -152,7 +152,7 @@ class Layout:
             return found
 
     def optional_fd(self, directory: str) -> int | None:
-        """Return the descriptor of a directory that need not exist, or `None`."""
+        """Return the descriptor of a directory, or `None` if it is missing."""
         with self.doing("open", directory):
             try:
                 return self.fd(directory)
@@ -160,7 +160,7 @@ class Layout:
                 return None
 
     def _open_below(self, directory: str) -> int:
-        """Open each component from the root on, so that no component can be a symlink."""
+        """Open each component, beginning at the root, so that no component can be a symlink."""
         current, opened = self._open[""], -1
         try:
             for component in directory.split("/"):
@@ -176,24 +176,24 @@ class Layout:
         return opened
 
     def refresh(self, directory: str) -> bool:
-        """Forget a held directory that is no longer the one that lies on disk; tell whether that was so."""
+        """Forget a held directory if another one (or none) is in its place on disk; tell whether that was so."""
         parent, _, _ = directory.rpartition("/")
         replaced = self.refresh(parent) if parent else False
         return self._forget_unless(directory, self._inode(directory)) or replaced
 
     def is_there(self, directory: str) -> bool:
-        """Tell whether a directory lies on disk, having forgotten one that is no longer the same."""
+        """Tell whether a directory is on disk. First forget a held one that was replaced."""
         parent, _, _ = directory.rpartition("/")
         return (not parent or self.is_there(parent)) and self._is_below(directory)
 
     def _is_below(self, directory: str) -> bool:
-        """Likewise, where the directory above it was looked at a moment ago."""
+        """Tell the same as `is_there`, if the directory above was just looked at."""
         inode = self._inode(directory)
         _ = self._forget_unless(directory, inode)
         return inode >= 0
 
     def _inode(self, directory: str) -> int:
-        """Look which directory lies there; -1 if none does."""
+        """Return the inode of the directory on disk; -1 if there is none."""
         parent, _, name = directory.rpartition("/")
         with self.doing("look at", directory):
             try:
@@ -210,7 +210,7 @@ class Layout:
 
     @contextlib.contextmanager
     def fresh_fd(self, directory: str) -> Generator[int]:
-        """Open a directory for one listing: the reading position of a held descriptor would be shared by threads."""
+        """Open a directory for one listing: threads would share the reading position of a held descriptor."""
         fd = self.calls.open(".", READ_DIRECTORY, self.fd(directory))
         try:
             yield fd
@@ -218,7 +218,7 @@ class Layout:
             self.close_fd(fd)
 
     def close_fd(self, fd: int) -> None:
-        """Close a descriptor that nothing was written through: an error tells nothing, and it is closed anyway."""
+        """Close a descriptor that was not used for writing. Errors are ignored: it is closed anyway."""
         with contextlib.suppress(OSError):
             self.calls.close(fd)
 
@@ -231,14 +231,14 @@ class Layout:
         for fd in fds:
             self.close_fd(fd)
 
-    # What is on disk. These raise a `SpoolError` if it cannot be told.
+    # What is on disk. These methods raise a `SpoolError` if they cannot find out.
 
     def queues(self) -> list[str]:
         """Return the names of the queues found on disk, sorted."""
         return self._children("")
 
     def _children(self, directory: str) -> list[str]:
-        """Return the valid names of a directory's directories, sorted, having forgotten those that were replaced."""
+        """Return the valid names of the subdirectories, sorted. First forget those that were replaced."""
         with self.doing("list", directory), self.fresh_fd(directory) as fd:
             found = self.calls.directories(fd)
         names = sorted(name for name in found if invalid_name(name) is None)
@@ -254,7 +254,7 @@ class Layout:
             _ = self.refresh(queue)
         queues = self._children("") if queue is None else [queue]
         found: list[Place] = []
-        # The check-outs first: an entry that an `…_unsafe` operation moves meanwhile must not slip past whoever looks.
+        # The check-outs first: an entry that an `…_unsafe` operation moves meanwhile must not be missed.
         for state in (State.CHECKED_OUT, State.WAITING):
             for place in (Place(name, state) for name in queues):
                 directory = directory_of(place)
@@ -266,7 +266,7 @@ class Layout:
         return found
 
     def again_if_replaced(self, directory: str, look: Callable[[], T]) -> T:
-        """Return what `look` returns; if it finds no file, because the directory was replaced on disk, look again."""
+        """Return what `look` returns. If it finds no file because the directory was replaced on disk, look again."""
         try:
             return look()
         except FileNotFoundError:
@@ -275,7 +275,7 @@ class Layout:
             return look()
 
     def holds(self, directory: str, name: str) -> bool:
-        """Tell whether a directory has a file of that name."""
+        """Tell whether a directory has a file with that name."""
         with self.doing("look for", directory, name):
             try:
                 _ = self.calls.stat(name, self.fd(directory))
@@ -284,9 +284,9 @@ class Layout:
             return True
 
     def places_of(self, name: str, state: State | None = None) -> list[Place]:
-        """Return where the entry is, in all places on disk (of one state, if given); meant to be called under its lock.
+        """Return all places on disk that have the entry (of one state, if given). Call it under the entry's lock.
 
-        Raises if any place cannot be read: what cannot be seen must not be taken for absent.
+        Raises if any place cannot be read: an entry that cannot be seen must not count as absent.
         """
         return [
             place
@@ -295,7 +295,7 @@ class Layout:
         ]
 
     def in_how_many(self, places: list[Place], name: str) -> int:
-        """Return in how many of these places the entry is."""
+        """Return how many of these places have the entry."""
         return sum(self.holds(directory_of(place), name) for place in places)
 
     def entry_names(self, directory: str) -> list[str]:
@@ -305,20 +305,20 @@ class Layout:
         return sorted(name for name in found if invalid_name(name) is None)
 
     def each_entry_name(self, directory: str) -> Iterator[str]:
-        """Yield what `entry_names` returns, in no order, without holding it all: for onlookers at large queues."""
+        """Yield what `entry_names` returns, in no order, without keeping a list: for large queues."""
         with self.doing("list", directory), self.fresh_fd(directory) as fd:
             for name, is_file, _ in self.calls.scan(fd):
                 if is_file and invalid_name(name) is None:
                     yield name
 
     def ensure_directory(self, directory: str) -> bool:
-        """Make a directory below the spool if it is missing, with the spool's mode; tell whether it was."""
+        """Make a directory of the spool if it is missing, with the spool's mode; tell whether it was missing."""
         parent, _, name = directory.rpartition("/")
         with self.doing("make", directory):
             try:
                 self.calls.make_directory(name, self.fd(parent), 0o700)
             except FileExistsError:
                 return False
-            _ = self.refresh(directory)  # one that was here before may be held
+            _ = self.refresh(directory)  # an earlier one of this name may be held
             self.calls.change_mode(self.fd(directory), self.directory_mode)
             return True

@@ -1,15 +1,15 @@
-"""The registry lock: whoever changes an entry holds `flock` on the open `.registry/NAME`.
+"""The registry lock: a process that changes an entry holds `flock` on the open `.registry/NAME`.
 
-The kernel drops the lock when its process dies, however it dies, so a dead owner is a fact and not a guess: no lease,
-no timeout, no heartbeat. A lock is taken by opening the file, locking *that* descriptor, and then checking that the
-path still leads to the same inode: between the two, a collector may have removed the file, and somebody else made it
+The kernel drops the lock when its process dies, however it dies. So a dead owner is a fact and not a guess: no lease,
+no timeout, no heartbeat. To take a lock, open the file, lock *that* descriptor, and then check that the path still
+leads to the same inode. Between the two, a collector may have removed the file, and another process may have made it
 anew.
 
 `flock` belongs to an open file description, so two owners in one process exclude each other like two processes. A
-forked child shares the description: it closes its copies at once and never unlocks, which would unlock the parent's.
-The table below knows all locks of the process; one mutex covers "open and register", and is held across `fork`, so
-that no lock can be missed. (Process-wide record locks of `fcntl` would not do: closing any descriptor of a file drops
-them.)
+forked child shares the description. It closes its copies at once and never unlocks them: that would unlock the
+parent's. The table below has all locks of the process. One mutex covers "open and register", and is held across `fork`,
+so that no lock can be missed. (Process-wide record locks of `fcntl` would not work: closing any descriptor of a file
+drops them.)
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
 MOST_LOCKS_AT_A_TIME: Final = 256
-"""Whoever takes more in one go keeps them from others who could begin at once."""
+"""More at once would keep entries from other workers that could begin them now."""
 
 SHARE_OF_DESCRIPTORS: Final = 8
-"""At most one in so many of the descriptors that the process may have is kept in hand by what is taken in one go."""
+"""One batch of locks keeps at most one in this many of the descriptors that the process may have."""
 
 SHARE_OF_DESCRIPTORS_FOR_A_WHILE: Final = 3
-"""The same for what is open only until the end of one hop.
+"""The same for files that are open only until the end of one hop.
 
-With the usual limit of 1,024, a hundred entries are enqueued in one go, with one round of syncs."""
+With the usual limit of 1,024, a hundred entries are enqueued at once, with one round of syncs."""
 
 
 def locks_at_a_time(descriptors_each: int = 1) -> int:
-    """Return how many locks this process may take in one go, as it is limited now.
+    """Return how many locks this process may take at once, under its present limits.
 
-    Each has a descriptor; one that has more, for files of its entry, has them only for the length of a hop.
+    Each lock has one descriptor. More descriptors, for files of the entry, are open only for the length of a hop.
     """
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
@@ -55,7 +55,7 @@ def locks_at_a_time(descriptors_each: int = 1) -> int:
 
 
 class Lock:
-    """A held lock of one entry. `fd` is -1 once it has been released, or in a forked child."""
+    """A held lock of one entry. `fd` is -1 after its release, and in a forked child."""
 
     __slots__ = ("__weakref__", "_calls", "fd", "newborn")
 
@@ -78,7 +78,7 @@ class Lock:
             _table.locks.discard(self)
             if fd < 0:
                 return
-            # An error has nothing to tell: the descriptor is closed in any case, and the lock with it.
+            # Ignore errors: the descriptor is closed in any case, and the lock is dropped with it.
             for let_go in (self._calls.unlock, self._calls.close):
                 try:
                     let_go(fd)
@@ -114,26 +114,26 @@ os.register_at_fork(
 
 
 def lock_existing(layout: Layout, name: str) -> Lock | Unavailable:
-    """Lock an entry's reservation. `BUSY`: somebody has it. `GONE`: there is none (any more)."""
+    """Lock an entry's reservation. `BUSY`: another owner has the lock. `GONE`: there is no reservation (any more)."""
     return _lock(layout, name, READ_FILE)
 
 
 def lock_new(layout: Layout, name: str) -> Lock | Unavailable:
     """Make an entry's reservation and lock it.
 
-    `BUSY`: there is one already. `GONE`: the newborn was taken by a collector before it was locked; try again.
+    `BUSY`: there is one already. `GONE`: a collector locked the new file first; try again.
     """
     return _lock(layout, name, NEW_FILE & ~os.O_WRONLY | READ_FILE)
 
 
 def lock_or_reserve(layout: Layout, name: str) -> Lock | Unavailable:
-    """Lock an entry that has been seen, making its reservation again if power loss (or a hand) took it."""
+    """Lock an entry that was seen. Make its reservation again if power loss (or a person) removed it."""
     found = lock_existing(layout, name)
     return lock_new(layout, name) if found is Unavailable.GONE else found
 
 
 def lock_temporary(layout: Layout, name: str, directory: str, *, new: bool) -> Lock | Unavailable:
-    """Lock a temporary file, whose lock says that its writer lives; with `new`, make it, for writing."""
+    """Lock a temporary file; the lock shows that its writer lives. With `new`, make the file, for writing."""
     return _lock(layout, name, NEW_FILE if new else READ_FILE, directory)
 
 
@@ -153,9 +153,9 @@ def _lock(layout: Layout, name: str, flags: int, directory: str = REGISTRY) -> L
         raise as_spool_error(error, "open", layout.full(directory, name)) from error
     try:
         owned = _take(layout, lock.fd, name, directory_fd, new=lock.newborn)
-    except BaseException as error:  # passed on, or answered: whatever it was, the lock is let go
+    except BaseException as error:  # passed on, or answered: whatever it was, the lock is released
         lock.release()
-        if isinstance(error, BlockingIOError):  # a newborn is locked by a collector, who will remove it
+        if isinstance(error, BlockingIOError):  # a collector has locked our new file, and will remove it
             return Unavailable.GONE if lock.newborn else Unavailable.BUSY
         if isinstance(error, OSError):
             raise as_spool_error(error, "lock", layout.full(directory, name)) from error
@@ -167,12 +167,12 @@ def _lock(layout: Layout, name: str, flags: int, directory: str = REGISTRY) -> L
 
 
 def _take(layout: Layout, fd: int, name: str, directory_fd: int, *, new: bool) -> bool:
-    """Lock an open file, and tell whether the name still leads to it; raises `OSError`."""
+    """Lock an open file; tell whether the name still leads to it. Raises `OSError`."""
     calls = layout.calls
     calls.lock(fd)
     try:
         mine = calls.stat_fd(fd)
-        if new and stat.S_IMODE(mine.st_mode) != layout.file_mode:  # the umask took something away
+        if new and stat.S_IMODE(mine.st_mode) != layout.file_mode:  # the umask removed permissions
             calls.change_mode(fd, layout.file_mode)
         if not stat.S_ISREG(mine.st_mode):
             raise IsADirectoryError(errno.EISDIR, "not a regular file")
@@ -181,7 +181,7 @@ def _take(layout: Layout, fd: int, name: str, directory_fd: int, *, new: bool) -
         except FileNotFoundError:
             return False
     except OSError:
-        if new:  # of no use to anybody, and ours, because it is locked
+        if new:  # useless to all, and ours, because we have its lock
             with contextlib.suppress(OSError):
                 calls.unlink(name, directory_fd)
         raise

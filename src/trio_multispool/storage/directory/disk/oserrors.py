@@ -1,4 +1,4 @@
-"""What an `OSError` means in the words of this library."""
+"""Turns each `OSError` into an error of this library."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NO_DESCRIPTOR: Final = {
 
 
 def as_spool_error(error: OSError, operation: str, path: str) -> SpoolError:
-    """Return the member of the family that says what `error` says, about `operation` on `path`."""
+    """Return the `SpoolError` for `error`, which arose from `operation` on `path`."""
     code = error.errno or 0
     translated: SpoolError
     if code in _NO_ROOM:

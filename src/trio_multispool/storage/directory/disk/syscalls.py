@@ -1,7 +1,7 @@
-"""Every system call that the directory store makes, each a method of one small object.
+"""All system calls of the directory store: each is a method of one small object.
 
-Nothing else in the library opens, writes, moves or syncs a file. A test gives the store a `SystemCalls` of its own,
-which records calls, makes one fail, or kills the process at the n-th.
+No other part of the library opens, writes, moves or syncs a file. A test gives the store its own `SystemCalls`, which
+records calls, makes one fail, or kills the process at the n-th.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Notice(Protocol):
 
     @property
     def wd(self) -> int:
-        """The number of the watch."""
+        """The number of the watch that reports it."""
         ...
 
     @property
@@ -52,7 +52,7 @@ class Notice(Protocol):
 
     @property
     def name(self) -> str:
-        """In the watched directory, to what; empty for the directory itself."""
+        """The name in the watched directory; empty for the directory itself."""
         ...
 
 
@@ -72,7 +72,7 @@ class Notifier(Protocol):
         ...
 
     def read(self, timeout: int) -> Sequence[Notice]:
-        """`read`, of what there is within so many milliseconds."""
+        """`read`; waits for at most `timeout` milliseconds."""
         ...
 
     def close(self) -> None:
@@ -81,14 +81,14 @@ class Notifier(Protocol):
 
 
 class SystemCalls:
-    """The system calls as they are: they raise `OSError`, take directory descriptors, and never follow a symlink."""
+    """The plain system calls: they raise `OSError`, take directory descriptors, and never follow a symlink."""
 
     def open(self, name: str, flags: int, directory: int | None = None, mode: int = 0o600) -> int:
         """`openat` without following a symlink in the last component, closed on exec."""
         return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=directory)
 
     def open_root(self, path: str) -> int:
-        """`open` of the spool's own directory, for which a symlink may stand."""
+        """`open` of the spool's own directory; its path may be a symlink."""
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def close(self, fd: int) -> None:
@@ -100,7 +100,7 @@ class SystemCalls:
         return os.read(fd, size)
 
     def write(self, fd: int, data: bytes | memoryview) -> int:
-        """`write`, which may write less than it is given."""
+        """`write`; it may write only a part."""
         return os.write(fd, data)
 
     def seek(self, fd: int, offset: int, whence: int) -> int:
@@ -121,7 +121,7 @@ class SystemCalls:
     def write_out(self, fd: int) -> None:
         """`sync_file_range` with `SYNC_FILE_RANGE_WRITE`: begin to write a file to disk, without waiting for it.
 
-        A hint before `sync`, which does all of it. Nothing where there is no such call.
+        A hint before `sync`, which does all of it. Does nothing if there is no such call.
         """
         if _sync_file_range is not None and _sync_file_range(fd, 0, 0, _SYNC_FILE_RANGE_WRITE) != 0:
             code = ctypes.get_errno()
@@ -129,9 +129,9 @@ class SystemCalls:
                 raise OSError(code, os.strerror(code))
 
     def sync_file_system(self, fd: int) -> None:
-        """`syncfs` of the file system that a descriptor is on: all that was written before, files and directories.
+        """`syncfs` of the descriptor's file system: syncs all files and directories that were written before.
 
-        ENOSYS where there is no such call, or where it does not report what could not be written (see `syncfs.py`).
+        ENOSYS if there is no such call, or if it does not report failed writes (see `syncs/whole.py`).
         """
         if _syncfs is None or not _reports_lost_writes():
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -140,7 +140,7 @@ class SystemCalls:
             raise OSError(code, os.strerror(code))
 
     def stat(self, name: str, directory: int) -> os.stat_result:
-        """`fstatat` of the name itself, not of what a symlink points to."""
+        """`fstatat` of the name itself; does not follow a symlink."""
         return os.stat(name, dir_fd=directory, follow_symlinks=False)
 
     def stat_fd(self, fd: int) -> os.stat_result:
@@ -148,11 +148,11 @@ class SystemCalls:
         return os.fstat(fd)
 
     def change_mode(self, fd: int, mode: int) -> None:
-        """`fchmod`: unlike the mode given to `open`, the umask does not touch it."""
+        """`fchmod`: unlike with `open`, the umask does not apply."""
         os.fchmod(fd, mode)
 
     def set_modified(self, fd: int, when: float) -> None:
-        """`futimens`: when a file was last modified, in seconds since 1970; when it was last read is left as it is."""
+        """`futimens`: sets the modification time, in seconds since 1970; keeps the access time."""
         os.utime(fd, ns=(os.fstat(fd).st_atime_ns, int(when * 1_000_000_000)))
 
     def make_directory(self, name: str, directory: int | None, mode: int) -> None:
@@ -166,8 +166,8 @@ class SystemCalls:
     def move(self, name: str, directory: int, new_name: str, new_directory: int) -> None:
         """`renameat2` with `RENAME_NOREPLACE`: EEXIST if the new name exists.
 
-        Where the kernel or the file system cannot refuse to replace, `linkat` and `unlinkat`; killed between them, they
-        leave the file under both names, which recovery resolves.
+        If the kernel or the file system cannot refuse to replace, uses `linkat` and `unlinkat`. A kill between them
+        leaves the file under both names, which recovery resolves.
         """
         if not self._rename(name, directory, new_name, new_directory, _RENAME_NOREPLACE):
             os.link(name, new_name, src_dir_fd=directory, dst_dir_fd=new_directory, follow_symlinks=False)
@@ -176,7 +176,7 @@ class SystemCalls:
     def exchange(self, name: str, directory: int, other_name: str, other_directory: int) -> None:
         """`renameat2` with `RENAME_EXCHANGE`: ENOENT unless both exist.
 
-        Where there is no exchange, a check that the target exists and a plain `renameat`.
+        If there is no exchange, checks that the target exists, then calls a plain `renameat`.
         """
         if not self._rename(name, directory, other_name, other_directory, _RENAME_EXCHANGE):
             _ = os.stat(other_name, dir_fd=other_directory, follow_symlinks=False)
@@ -205,7 +205,7 @@ class SystemCalls:
     def lock_byte(self, fd: int, number: int) -> None:
         """`fcntl` with `F_OFD_SETLK`, for writing: raises `BlockingIOError` if another description has that byte.
 
-        ENOSYS where there are no such locks.
+        ENOSYS if there are no such locks.
         """
         self._set_lock(fd, number, fcntl.F_WRLCK)
 
@@ -223,21 +223,21 @@ class SystemCalls:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
 
     def names(self, fd: int) -> list[str]:
-        """`getdents` of a freshly opened directory, to its end: all names, also those that are not valid UTF-8."""
+        """`getdents` of a freshly opened directory, to its end: all names, even those that are not valid UTF-8."""
         return os.listdir(fd)
 
     def regular_files(self, fd: int) -> list[str]:
-        """`getdents` likewise, for the names of regular files only."""
+        """`getdents` to the end, for the names of regular files only."""
         with os.scandir(fd) as entries:
             return [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
 
     def directories(self, fd: int) -> dict[str, int]:
-        """`getdents` likewise, for the names of directories only, with their inode numbers."""
+        """`getdents` to the end, for the names of directories only, with their inode numbers."""
         with os.scandir(fd) as entries:
             return {entry.name: entry.inode() for entry in entries if entry.is_dir(follow_symlinks=False)}
 
     def scan(self, fd: int) -> Iterator[tuple[str, bool, bool]]:
-        """`getdents` likewise, but piece by piece: each name, and whether it is a regular file, and a directory.
+        """`getdents` piece by piece: each name, whether it is a regular file, and whether it is a directory.
 
         The descriptor must stay open until the end.
         """
@@ -246,13 +246,13 @@ class SystemCalls:
                 yield entry.name, entry.is_file(follow_symlinks=False), entry.is_dir(follow_symlinks=False)
 
     def notify(self) -> Notifier:
-        """`inotify_init1`, close-on-exec; its watches and reads are those of the object that is returned."""
+        """`inotify_init1`, close-on-exec; the returned object has its watches and reads."""
         import inotify_simple  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]  # noqa: PLC0415
 
         return cast("Notifier", inotify_simple.INotify(nonblocking=True))
 
     def file_system_type(self, fd: int) -> int | None:
-        """`fstatfs`: the number that says what kind of file system it is; `None` where there is no such number."""
+        """`fstatfs`: the number of the kind of file system; `None` if there is no such number."""
         if not sys.platform.startswith("linux"):
             return None
         buffer = ctypes.create_string_buffer(_STATFS_BYTES)
@@ -263,7 +263,7 @@ class SystemCalls:
 
 
 def _reports_lost_writes() -> bool:
-    """Tell whether `syncfs` reports all that failed: of pages since Linux 5.8, of the journal or log since 5.17."""
+    """Tell whether `syncfs` reports all failures: those of pages since Linux 5.8, of the journal or log since 5.17."""
     if not sys.platform.startswith("linux"):
         return False
     found = re.match(r"(\d+)\.(\d+)", os.uname().release)

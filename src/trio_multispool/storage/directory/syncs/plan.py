@@ -1,14 +1,13 @@
-"""What is synced for which level of durability, and what happens when a sync fails.
+"""Which syncs each level of durability needs, and what happens when a sync fails.
 
-A sync that failed is never tried again: the kernel has marked the pages clean, and a second sync would report success
-for data that is lost. Before the commit, the operation is undone and answers `StorageFailure`, the entry being where
-it was; after the commit, the answer is `DurabilityUnknown`. When it was a *directory* that could not be synced,
-renames of other operations may be lost with it, so the spool takes nothing more that must survive power loss until it
-is loaded again.
+A failed sync is never tried again: the kernel has marked the pages clean, and a second sync would report success for
+lost data. Before the commit, the operation is undone and answers `StorageFailure`; the entry is where it was. After the
+commit, the answer is `DurabilityUnknown`. If a *directory* could not be synced, renames of other operations may be lost
+with it. So until the spool is loaded again, it refuses all operations that must survive power loss.
 
-In a spool of level `POWER`, an operation that asks for `PROCESS` leaves out its last sync only. Leaving out others
-could tear or lose what an earlier operation was acknowledged for. In a spool of level `PROCESS`, an operation that
-asks for `POWER` also syncs what earlier operations left unsynced.
+In a spool of level `POWER`, an operation that asks for `PROCESS` leaves out only its last sync. Leaving out others
+could tear or lose what an earlier operation acknowledged. In a spool of level `PROCESS`, an operation that asks for
+`POWER` also syncs what earlier operations left unsynced.
 """
 
 from __future__ import annotations
@@ -35,19 +34,19 @@ if TYPE_CHECKING:
 
 @final
 class SyncPlan(msgspec.Struct, frozen=True):
-    """Which syncs one operation makes."""
+    """The syncs of one operation."""
 
     before: bool
-    """Those before the commit."""
+    """Whether it makes those before the commit."""
     after: bool
-    """The last one, after the commit, which makes the operation itself durable."""
+    """Whether it makes the last one, after the commit. That makes the operation itself durable."""
     catch_up: bool
-    """Also what earlier operations did not sync."""
+    """Whether it also syncs what earlier operations did not."""
 
 
 @functools.cache  # of a handful of combinations
 def sync_plan(spool: Durability, call: Durability | None) -> SyncPlan:
-    """Return the syncs of an operation in a spool of one level, called with that level or another."""
+    """Return the syncs of an operation for the level of its spool and the level of the call."""
     wanted = spool if call is None else call
     return SyncPlan(
         before=Durability.POWER in (spool, wanted),
@@ -57,20 +56,20 @@ def sync_plan(spool: Durability, call: Durability | None) -> SyncPlan:
 
 
 def check_durability(durability: Durability | None) -> None:
-    """Raise `TypeError` for what is no level: a mistake here would silently sync nothing."""
+    """Raise `TypeError` for a value that is not a level: such a mistake would silently sync nothing."""
     if durability is not None and not isinstance(durability, Durability):
         message = f"durability is a member of Durability, not {durability!r}"
         raise TypeError(message)
 
 
 def catch_up(layout: Layout) -> list[str]:
-    """Return the directories in which earlier operations may have left something unsynced about an entry."""
+    """Return the directories in which earlier operations on an entry may have left something unsynced."""
     return [DATA, *(directory_of(place) for place in layout.places())]
 
 
 @contextlib.contextmanager
 def committing(name: str, queue: str) -> Generator[None]:
-    """Around the last sync of an operation: the commit is done, and a failure means that power loss may undo it."""
+    """Wrap the last sync of an operation. The commit is done; a failure means that power loss may undo it."""
     try:
         yield
     except Exception as error:  # its cause: whatever went wrong, the commit stands
@@ -86,7 +85,7 @@ def _noting(failures: dict[Need, Exception], need: Need) -> Generator[None]:
 
 
 class Syncs:
-    """Syncs files and directories, for several threads together, and remembers whether a directory ever failed."""
+    """Syncs files and directories, shared by threads, and remembers whether the sync of a directory ever failed."""
 
     def __init__(self, layout: Layout, level: Durability) -> None:
         """Begin with nothing failed."""
@@ -98,7 +97,7 @@ class Syncs:
         self._queue: SyncQueue[Need] = SyncQueue(self._now)
 
     def plan(self, durability: Durability | None) -> SyncPlan:
-        """Return the syncs of one operation; raises `SyncsRefused` if it needs any and one of a directory failed."""
+        """Return the syncs of one operation; raises `SyncsRefused` if it needs any and a directory has failed."""
         check_durability(durability)
         plan = sync_plan(self._level, durability)
         if plan.before and self._failed:
@@ -107,27 +106,27 @@ class Syncs:
 
     @property
     def guarding(self) -> bool:
-        """Whether an operation that is not told how durable it is to be must not let power loss undo earlier ones.
+        """Whether an operation without a level of its own must keep power loss from undoing earlier ones.
 
-        Its syncs are refused once one of a directory has failed, and then it must not go on.
+        Once the sync of a directory has failed, its syncs are refused, and then it must not go on.
         """
         return self._level is Durability.POWER
 
     def directory(self, directory: str) -> None:
-        """Sync a directory; raises `StorageFailure`, after which nothing durable is taken, nor anything under way."""
+        """Sync a directory. Raises `StorageFailure`; from then on all durable operations fail, even those under way."""
         if self._failed:
             raise SyncsRefused(self._layout.path)
         with self._layout.doing("sync", directory):
-            fd = self._layout.fd(directory)  # which may have to be opened: no sync has failed if it cannot be
+            fd = self._layout.fd(directory)  # opens it if needed: if that fails, no sync has failed
         try:
             with self._layout.doing("sync", directory):
                 self._layout.calls.sync(fd)
-        except BaseException:  # passed on: whatever it was, nothing says that the directory is on the disk
+        except BaseException:  # passed on: whatever it was, the directory may not be on disk
             self._failed = True
             raise
 
     def together(self, needs: Iterable[Need]) -> dict[Need, Exception]:
-        """Sync files, and then directories, with whatever other threads want synced; return those that failed."""
+        """Sync files, then directories, together with those of other threads; return those that failed."""
         return self._queue.sync(needs)
 
     def _now(self, needs: Collection[Need]) -> dict[Need, Exception]:
@@ -158,7 +157,7 @@ class Syncs:
                 raise failure
 
     def file(self, directory: str, name: str) -> None:
-        """Sync a file that was written earlier; one that is gone needs none."""
+        """Sync a file that was written earlier; do nothing if it is gone."""
         try:
             with opened(self._layout, directory, name) as (fd, _), self._layout.doing("sync", directory, name):
                 self._layout.calls.sync(fd)

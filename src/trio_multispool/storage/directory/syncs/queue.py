@@ -1,12 +1,12 @@
-"""Threads that share their syncs: whoever comes while a sync is under way waits, and all who wait share the next.
+"""Threads share their syncs: a thread that comes during a sync waits, and all waiting threads share the next sync.
 
-Theory. A sync covers what was written before it began, so one that is under way is of no use to a thread that comes
-now; but the next one serves all that have come by then. The first of them to see that nothing is under way leads: it
-takes everything that is wanted by then, its own included, and tells each what failed of its own. A thread that was
-waiting and finds its wants taken along by a newcomer, who was quicker to lead, goes on waiting: whoever took them
-tells it. So no want is ever dropped, and none is synced twice.
+Theory. A sync covers what was written before it began. So a sync under way does not serve a thread that comes now; the
+next one serves all threads that have come by then. The first of them to see that no sync is under way leads. It takes
+the needs of all waiting threads, its own included, and tells each thread which of its needs failed. If a newcomer was
+quicker to lead, and took the needs of a waiting thread along, that thread waits until the newcomer tells it. So no need
+is ever dropped, and none is synced twice.
 
-A leader that raises (it should not) leaves nobody in the belief that it was served: all whom it led raise too.
+If a leader raises (it should not), all threads that it led raise too: none must believe that it was served.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ N = TypeVar("N")
 
 
 class _Wanted(Generic[N]):
-    """What one thread wants synced, and what came of it."""
+    """The needs of one thread, and their outcome."""
 
     def __init__(self, needs: Iterable[N]) -> None:
         self.needs = list(needs)
@@ -34,17 +34,17 @@ class _Wanted(Generic[N]):
 
 
 class SyncQueue(Generic[N]):
-    """Brings threads together that want to sync."""
+    """Brings together threads that need syncs."""
 
     def __init__(self, sync: Callable[[Collection[N]], dict[N, Exception]]) -> None:
-        """Begin with nothing wanted; `sync` syncs different things, and returns those that failed."""
+        """Begin with no needs; `sync` syncs distinct needs, and returns those that failed."""
         self._sync = sync
         self._changed = threading.Condition(threading.Lock())
         self._waiting: list[_Wanted[N]] = []
         self._under_way = False
 
     def sync(self, needs: Iterable[N]) -> dict[N, Exception]:
-        """Return when all of them have been synced, with those that failed."""
+        """Return once all needs have been synced; return those that failed."""
         mine = _Wanted(needs)
         with self._changed:
             self._waiting.append(mine)
@@ -64,7 +64,7 @@ class SyncQueue(Generic[N]):
         raised: BaseException | None = None
         try:
             failures = self._sync(list(dict.fromkeys(need for each in led for need in each.needs)))
-        except BaseException as error:  # noqa: BLE001  # raised by each of those who were led
+        except BaseException as error:  # noqa: BLE001  # raised in each thread that was led
             raised = error
         with self._changed:
             for each in led:

@@ -1,13 +1,13 @@
-"""Operations that share their syncs: several are taken forward together, and what they wait for is synced together.
+"""Operations share their syncs: several operations run together, and their needs are synced together.
 
-Theory. An operation on disk is a row of steps with syncs between them: what it wrote must be on disk before its
-commit, and the commit before it is acknowledged. A sync of a directory covers every rename that returned before it
-began, whoever made it. So an operation is written as a generator that yields what it needs synced before it goes on:
-files that it has written, and directories. Run alone, each yield is a sync. Run together, all operations go forward to
-where they need something, all of that is synced, each directory once, and all go on. That keeps the order of every
-single operation, and is all that its safety rests on.
+Theory. An operation on disk is a row of steps with syncs between them: what it wrote must be on disk before its commit,
+and the commit before the acknowledgement. A sync of a directory covers every rename that returned before the sync
+began, by any process. So an operation is a generator. It yields what must be synced before it goes on: files that it
+has written, and directories. If it runs alone, each yield is a sync. If several run together, each goes forward to its
+next yield; then all their needs are synced, each directory once; then all go on. That keeps the order of steps within
+each operation. Its safety depends only on that order.
 
-Several files are first all handed to the disk, and then synced one after the other: on a file system with a journal,
+Several files are first all handed to the disk, and then synced one after the other. On a file system with a journal,
 the first of these syncs then commits what all of them need, and the others find it done.
 
 An operation that fails, or whose sync fails, ends with its exception; the others go on.
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
 
 Need: TypeAlias = OpenFile | str
-"""What is to be synced: a file, or a directory by its name."""
+"""A thing to sync: a file, or a directory by its name."""
 
 Steps: TypeAlias = "Generator[Sequence[Need], None, None]"
-"""An operation, yielding what must be synced before it goes on; a failed sync is raised there."""
+"""An operation. It yields what must be synced before it goes on; a failed sync is raised at that yield."""
 
 
 def run_together(
     sync: Callable[[Iterable[Need]], dict[Need, Exception]], operations: Sequence[Steps]
 ) -> list[BaseException | None]:
-    """Take all operations to their ends; return for each, in order, what it raised, or `None`.
+    """Run all operations to their ends; return for each, in order, what it raised, or `None`.
 
-    `sync` syncs different things, and returns those that failed.
+    `sync` syncs distinct needs, and returns those that failed.
     """
     outcomes: list[BaseException | None] = [None] * len(operations)
     needs: dict[int, Sequence[Need]] = {}
@@ -45,7 +45,7 @@ def run_together(
             needs[number] = next(operations[number]) if failure is None else operations[number].throw(failure)
         except StopIteration:
             return
-        except BaseException as error:  # noqa: BLE001  # handed to whoever asked for the operation
+        except BaseException as error:  # noqa: BLE001  # returned to the caller of the operation
             outcomes[number] = error
 
     for number in range(len(operations)):
@@ -61,14 +61,14 @@ def run_together(
 
 
 def _another(failure: Exception) -> Exception:
-    """Return a copy: each operation's caller raises its own, and adds notes to it."""
+    """Return a copy: each caller of an operation raises its own copy, and adds notes to it."""
     other = copy.copy(failure)
     other.__cause__ = failure.__cause__
     return other
 
 
 def raise_failure(outcomes: list[BaseException | None]) -> None:
-    """Raise what the only one of some outcomes is, if it is a failure."""
+    """Raise the only outcome in the list, if it is a failure."""
     failure = outcomes.pop()  # popped: the frame below holds the exception, which holds the frame
     if failure is not None:
         try:
