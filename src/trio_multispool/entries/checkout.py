@@ -143,7 +143,7 @@ async def check_out(
 ) -> Result[CheckedOutEntry[Q, M, D] | Unavailable, TryCheckoutError]:
     """Check out one entry by its name; `Entry.try_checkout` says what that means."""
     hooks = session.hooks
-    began = 0.0 if hooks is None else hooks.now()
+    began = hooks.now()
 
     def work(before_commit: BeforeCommit) -> Claimed[M] | Unavailable:
         claim = session.storage.claim(queue.value, name, before_commit=before_commit)
@@ -160,13 +160,11 @@ async def check_out(
 
     answer = await session.run(f"check-out of entry {name}", work, undo=undo)
     if isinstance(answer, Err):
-        if hooks is not None:
-            hooks.failed(Operation.CHECK_OUT, queue.value, name, answer.error, began)
+        hooks.failed(Operation.CHECK_OUT, queue.value, name, answer.error, began)
         return answer
     claimed = answer.value
     if isinstance(claimed, Unavailable):
         return Ok(claimed)
     job = CheckedOutEntry(session, queue, claimed.claim, claimed.metadata, carried=claimed.carried)
-    if hooks is not None:
-        job._tell_checked_out(began)  # noqa: SLF001  # one thing in several files
+    job._tell_checked_out(began)  # noqa: SLF001  # one thing in several files
     return Ok(job)

@@ -116,7 +116,7 @@ class Enqueuer(Generic[Q, M, D, A]):
     ) -> Answer[str]:
         """Enqueue; return the entry's name. See `Spool.enqueue`."""
         hooks = self._session.hooks
-        if hooks is None:
+        if not hooks.listening:
             return await self._one(_Order(queue, durability, due_at), item)
         answers: list[Answer[str]] = []
         with self._told(hooks, queue, None, answers) as told:
@@ -190,7 +190,7 @@ class Enqueuer(Generic[Q, M, D, A]):
     ) -> list[Answer[str]]:
         """Enqueue all of them in one hop; see `Spool.enqueue_many`."""
         hooks = self._session.hooks
-        if hooks is None:
+        if not hooks.listening:
             return await self._many(_Order(queue, durability, due_at), items)
         answers: list[Answer[str]] = []
         with self._told(hooks, queue, len(items), answers) as told:

@@ -119,7 +119,7 @@ class Entry(Generic[Q, M, D, S_co]):
         ```
         """
         hooks = self._session.hooks
-        began = 0.0 if hooks is None else hooks.now()
+        began = hooks.now()
         answer = await self.try_checkout(early=early)
         if isinstance(answer, Err):
             return answer
@@ -127,8 +127,7 @@ class Entry(Generic[Q, M, D, S_co]):
             return Ok(answer.value)
         gone = answer.value is Unavailable.GONE
         error = EntryNotFound(self._queue.value, self._name) if gone else EntryBusy(self._name)
-        if hooks is not None:
-            hooks.failed(Operation.CHECK_OUT, self._queue.value, self._name, error, began)
+        hooks.failed(Operation.CHECK_OUT, self._queue.value, self._name, error, began)
         return Err(error)
 
     async def try_checkout(

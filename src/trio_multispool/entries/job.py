@@ -267,7 +267,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
             if claim_next is not None:
                 claim_next()
 
-        began = self._now()
+        began = self._session.hooks.now()
         try:
             answer = await self._session.settle(f"{operation.value} of entry {self.name}", once, of=self._claim)
         except BaseException:  # passed on
@@ -306,7 +306,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
         if how is How.RELEASED and self._claim.due_at is not None:  # for stores that do not tell
             self._session.waiting(self._claim.queue).put_back(Due(self._claim.due_at, self.name))
         hooks = self._session.hooks
-        if hooks is not None:
+        if hooks.listening:
             how, destination = self._attempt
             lost = isinstance(answer, Err) and not isinstance(answer.error, DurabilityUnknown)
             if self._let_go or lost:  # over, and yet not as it was tried: another program was quicker
@@ -315,21 +315,18 @@ class CheckedOutEntry(Generic[Q, M, D]):
 
     # For the instrumentation
 
-    def _now(self) -> float:
-        return 0.0 if self._session.hooks is None else self._session.hooks.now()
-
     def _tell_checked_out(self, began: float) -> None:  # pyright: ignore[reportUnusedFunction]  # `entry`, `intake` do
-        if self._session.hooks is not None:
-            self._since = self._session.hooks.now()
-            self._session.hooks.checked_out(self._claim.queue, self.name, began)
+        hooks = self._session.hooks
+        self._since = hooks.now()
+        hooks.checked_out(self._claim.queue, self.name, began)
 
     def _tell_if_failed(self, operation: Operation, answer: Answer[None], began: float) -> None:
-        if isinstance(answer, Err) and self._session.hooks is not None:
+        if isinstance(answer, Err):
             self._session.hooks.failed(operation, self._claim.queue, self.name, answer.error, began)
 
     def _begin_work(self) -> None:
         """Enter what the instrumentation puts around the work on the entry, unless that has been done."""
-        if self._session.hooks is not None and self._around is None:
+        if self._around is None:
             self._around = self._session.hooks.begin_working(self._claim.queue, self.name, self._carried or {})
 
     def _end_work(self, raised: BaseException | None) -> None:
@@ -352,7 +349,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
             reason = "the spool was closed before"
             fields = about(Event.LET_GO, self._session.path, queue=self._claim.queue, entry=self.name, error=reason)
             _LOG.warning("entry %s of queue %s was let go: %s", self.name, self._claim.queue, reason, extra=fields)
-            self._end_giving_back(None, self._now())
+            self._end_giving_back(None, self._session.hooks.now())
             return False
         return True
 
@@ -415,7 +412,7 @@ async def give_back(session: Session[Q, M, D, Any], jobs: Iterable[CheckedOutEnt
     ours = [job for job in jobs if job._begin_giving_back()]  # noqa: SLF001  # of this module
     if not ours:
         return []
-    began = 0.0 if session.hooks is None else session.hooks.now()
+    began = session.hooks.now()
     answers: list[Answer[None] | None] = [None] * len(ours)  # they stay so if asyncio cancels it
     try:
         answers[:] = await session.settle_all(

@@ -217,8 +217,6 @@ class Monitor(Generic[Q, M, D, A]):
             Event.REPAIRED, self._session.path, queue=problem.queue, entry=problem.name, error=problem.message
         )
         _LOG.info("%s: %s", problem.message, repaired.action.value, extra=fields)
-        if hooks is None:
-            return
         if repaired.action is Action.QUARANTINE and problem.queue is not None:
             hooks.note_quarantined(problem.queue, problem.name, problem.message)
         elif repaired.action is Action.RETURN or isinstance(problem, Orphaned):

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from trio_multispool.threads.transaction import BeforeCommit
 
 
-_UNHEARD: Final = contextlib.nullcontext()
-
 RECOVERY_INTERVAL: Final = 1.0
 """The shortest time between two looks of a reader for entries whose owner has died, in seconds."""
 
@@ -190,7 +188,7 @@ class Dequeuer(Generic[Q, M, D]):
         question, seen = Question(), changes.seen(queue)
         while True:
             recovering = question.listing_took is None and self._is_time_to_recover()  # what comes back is listed
-            began = 0.0 if hooks is None else hooks.now()
+            began = hooks.now()
             answer = await self._session.run(
                 f"check-out from {queue}",
                 functools.partial(
@@ -199,8 +197,7 @@ class Dequeuer(Generic[Q, M, D]):
                 undo=functools.partial(self._undo, given=given),
             )
             if isinstance(answer, Err):
-                if hooks is not None:
-                    hooks.failed(Operation.CHECK_OUT, queue, None, answer.error, began)
+                hooks.failed(Operation.CHECK_OUT, queue, None, answer.error, began)
                 return answer
             found = answer.value
             if isinstance(found, list):
@@ -216,7 +213,7 @@ class Dequeuer(Generic[Q, M, D]):
                 timeout = polling.next_wait(
                     found.listing_took, told=changes.told(queue), held=found.held, busy=found.busy
                 )
-                with _UNHEARD if hooks is None else hooks.waiting(queue):
+                with hooks.waiting(queue):
                     await self._wait(seen, timeout, found.next_at)
                 question, seen = Question(), changes.seen(queue)
 
@@ -246,16 +243,14 @@ class Dequeuer(Generic[Q, M, D]):
             carried=claimed.carried,
             slot=claimed.slot,
         )
-        if self._session.hooks is not None:
-            job._tell_checked_out(began)  # noqa: SLF001  # one thing in several files
+        job._tell_checked_out(began)  # noqa: SLF001  # one thing in several files
         if not self.closed:  # else it goes back at once
             self._jobs[job] = None
         return job
 
     def now(self) -> float:
         """Return the time by the clock of the hooks, if there are any."""
-        hooks = self._session.hooks
-        return 0.0 if hooks is None else hooks.now()
+        return self._session.hooks.now()
 
     def claim_listed(self, given: Given | None) -> Claimed[M] | None:
         """Check out the next entry of those listed already, if one can be had; in a worker thread."""

@@ -201,11 +201,10 @@ class _Trial(Generic[Q, M, D]):
             )
             message = "entry %s of queue %s is a dead letter in %s, after attempt %d: %s"
             _LOG.error(message, name, self._queue, dead_letter, number, told, extra=fields)
-        if session.hooks is not None:
-            again_in = delay if dead_letter is None else None
-            session.hooks.attempt_failed(
-                AttemptFailed(session.path, self._queue, name, number, failure.type, error, again_in, dead_letter)
-            )
+        again_in = delay if dead_letter is None else None
+        session.hooks.attempt_failed(
+            AttemptFailed(session.path, self._queue, name, number, failure.type, error, again_in, dead_letter)
+        )
 
 
 def _checked(verdict: Verdict[Q, M]) -> Verdict[Q, M]:

@@ -44,12 +44,80 @@ _LOG: Final = logging.getLogger("trio_multispool")
 _NOTHING: Final[Mapping[str, str]] = {}
 
 
-@final
+_UNTOLD: Final = contextlib.nullcontext()
+
+
 class Hooks:
+    """What a spool tells its instrumentation; by default there is none: nothing is told, and no clock is read."""
+
+    listening: bool = False
+    """Whether there is an instrumentation. Ask it only where telling would cost work that nobody needs."""
+    carries: bool = False
+    """Whether it sends something along with entries, from producers to workers."""
+
+    def now(self) -> float:
+        """Return the event loop's time, in seconds; 0 where nothing is told."""
+        return 0.0
+
+    def checked_out(self, queue: str, entry: str, began: float) -> None:
+        """Tell of a check-out."""
+
+    def settled(  # noqa: PLR0913, PLR0917  # the fields
+        self, queue: str, entry: str, how: How, destination: str | None, began: float, since: float | None
+    ) -> None:
+        """Tell of an entry that left this process's hands, in which it was `since` then."""
+
+    def failed(
+        self, operation: Operation, queue: str | None, entry: str | None, error: SpoolError, began: float
+    ) -> None:
+        """Tell of an `Err`."""
+
+    def attempt_failed(self, failed: AttemptFailed) -> None:
+        """Tell of a handler that failed."""
+
+    def waiting(self, queue: str) -> AbstractContextManager[object]:
+        """Surround a wait, and tell how long it took, however it ends."""
+        return _UNTOLD
+
+    def note_recovered(self, entry: str, queue: str | None) -> None:
+        """Have it told what recovery did; in a worker thread."""
+
+    def note_quarantined(self, queue: str, entry: str, reason: str) -> None:
+        """Have it told of an entry that was set aside; in a worker thread."""
+
+    def tell_noted(self) -> None:
+        """Tell what threads have noted."""
+
+    def enqueueing(self, queue: str, count: int | None) -> AbstractContextManager[Mapping[str, str] | None]:
+        """Surround an enqueue; give what is to travel with the entries."""
+        return contextlib.nullcontext()
+
+    def tell_enqueued(
+        self, queue: str, made: Mapping[str, int | None], answers: list[Answer[str]], began: float
+    ) -> None:
+        """Tell of entries that were `made`, by name, with the size of their data, and of those that were not."""
+
+    def begin_working(
+        self,
+        queue: str,
+        entry: str,
+        carrier: Mapping[str, str],
+    ) -> AbstractContextManager[object] | None:
+        """Enter what surrounds a job's block, and return it for the caller to leave; `None`: nothing does."""
+        return None
+
+
+NO_HOOKS: Final = Hooks()
+"""Of a spool without instrumentation."""
+
+
+@final
+class InstrumentedHooks(Hooks):
     """One spool's instrumentation; all but what begins with `note_` is called in the event loop."""
 
     def __init__(self, instrumentation: Instrumentation, spool: str) -> None:
         """Begin with nothing noted."""
+        self.listening: bool = True
         self._to = instrumentation
         self._spool = spool
         self.carries: bool = instrumentation.carries

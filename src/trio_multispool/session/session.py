@@ -17,7 +17,7 @@ from trio_multispool.model.lifecycle import State
 from trio_multispool.model.results import Ok
 from trio_multispool.model.types import A, D, M, Q, T
 from trio_multispool.session.changes import Changes
-from trio_multispool.session.hooks import Hooks
+from trio_multispool.session.hooks import NO_HOOKS, Hooks, InstrumentedHooks
 from trio_multispool.session.waiting import WaitingEntries
 from trio_multispool.threads.batches import Batches
 from trio_multispool.threads.offload import Offload
@@ -57,7 +57,7 @@ class Session(Generic[Q, M, D, A]):
         self.path: str = path
         self.spoolable: Spoolable[Q, M, D, A] = spoolable
         self.log: logging.Logger = _LOG
-        self.hooks: Hooks | None = None if instrumentation is None else Hooks(instrumentation, path)
+        self.hooks: Hooks = NO_HOOKS if instrumentation is None else InstrumentedHooks(instrumentation, path)
         self._offload = Offload(limiter)
         self._settlements: Batches[Settlement[Any]] = Batches(storage.settle)
         self._enqueuings: Batches[NewEntry[Any]] = Batches(
@@ -118,8 +118,7 @@ class Session(Generic[Q, M, D, A]):
                 self.check_open()
             return answer
         finally:
-            if self.hooks is not None:
-                self.hooks.tell_noted()
+            self.hooks.tell_noted()
             self._end()
 
     async def finish(self, operation: str, work: Callable[[], T]) -> Answer[T]:
@@ -136,8 +135,7 @@ class Session(Generic[Q, M, D, A]):
         try:
             return await self._settlements.run(operation, work, of=of)
         finally:
-            if self.hooks is not None:
-                self.hooks.tell_noted()  # of what was checked out in the same hop
+            self.hooks.tell_noted()  # of what was checked out in the same hop
             self._end()
 
     async def settle_all(self, works: Sequence[tuple[str, Settling, object]]) -> list[Answer[None]]:
@@ -272,12 +270,11 @@ class Session(Generic[Q, M, D, A]):
             return
         fields = about(Event.QUARANTINED, self.path, queue=queue, entry=name, error=error)
         _LOG.warning("entry %s of queue %s is set aside in quarantine: %s", name, queue, error.reason, extra=fields)
-        if self.hooks is not None:
-            self.hooks.note_quarantined(queue, name, error.reason)
+        self.hooks.note_quarantined(queue, name, error.reason)
 
     def carried(self, claim: Claim) -> Mapping[str, str] | None:
         """Return what went along with an entry, if the instrumentation asks for it; in the worker thread."""
-        return self.storage.carrier(claim.name) if self.hooks is not None and self.hooks.carries else None
+        return self.storage.carrier(claim.name) if self.hooks.carries else None
 
     def note_recovered(self, recovered: Iterable[Recovered]) -> None:
         """Log what recovery did, and have it told; in any thread, followed by a `tell_noted` in the event loop."""
@@ -288,8 +285,7 @@ class Session(Generic[Q, M, D, A]):
             else:
                 fields = about(Event.RECOVERED, self.path, queue=one.queue, entry=one.name)
                 _LOG.info("entry %s is back in queue %s: its owner died", one.name, one.queue, extra=fields)
-            if self.hooks is not None:
-                self.hooks.note_recovered(one.name, one.queue)
+            self.hooks.note_recovered(one.name, one.queue)
 
     def release_or_let_go(self, claim: Claim) -> None:
         """Put back an entry that nobody will get; if that fails, recovery does it."""

@@ -272,8 +272,7 @@ class Spool(Generic[Q, M, D, A]):
         names: NameGenerator[Any] = time_ordered_names() if spoolable.names is None else spoolable.names
         session = Session(storage, storage.path, spoolable, limiter, instrumentation, now=now)
         session.note_recovered(storage.recovered_at_first)
-        if session.hooks is not None:
-            session.hooks.tell_noted()
+        session.hooks.tell_noted()
         return Ok(Spool(session, names))
 
     def close(self) -> None:
@@ -735,9 +734,9 @@ class Spool(Generic[Q, M, D, A]):
             return found
 
         hooks = self._session.hooks
-        began = 0.0 if hooks is None else hooks.now()
+        began = hooks.now()
         answer = await self._session.run("recovery", work)
-        if hooks is not None and isinstance(answer, Err):
+        if isinstance(answer, Err):
             hooks.failed(Operation.RECOVER, None, None, answer.error, began)
         return answer
 
