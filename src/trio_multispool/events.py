@@ -11,6 +11,8 @@ import enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trio_multispool.errors import SpoolError
 
 
@@ -88,3 +90,25 @@ def about(  # noqa: PLR0913  # the fields that a record can have
     optional = {"queue": queue, "entry": entry, "error": error, "hook": hook, "attempt": attempt}
     fields.update((name, value) for name, value in optional.items() if value is not None)
     return fields
+
+
+def log(  # noqa: PLR0913  # the fields that a record can have
+    write: Callable[..., None],
+    event: Event,
+    spool: str,
+    message: str,
+    *,
+    queue: str | None = None,
+    entry: str | None = None,
+    error: SpoolError | Exception | str | None = None,
+    hook: str | None = None,
+    attempt: int | None = None,
+    exc_info: BaseException | None = None,
+    **told: object,
+) -> None:
+    """Write a record with its fields, by a method of a logger such as `_LOG.warning`.
+
+    `message` shows each field, and what else is `told`, by its name: `"entry %(entry)s was let go: %(error)s"`.
+    """
+    fields = about(event, spool, queue=queue, entry=entry, error=error, hook=hook, attempt=attempt)
+    write(message, fields | told, extra=fields, exc_info=exc_info, stacklevel=2)

@@ -279,18 +279,18 @@ async def test_what_moves_without_a_lock_shows_and_is_not_reported(path):
     enqueue(store, "failed", "a")
     (path / ".data" / "a").unlink()
     names = iter(["failed/.checkout", "failed"])
-    real, looks = examining._traces, []
+    real, looks = examining._findings, []
 
     def moving(context: Any, name: str, *rest: Any) -> Any:
         looks.append(real(context, name, *rest))
         os.rename(path / ("failed" if len(looks) % 2 else "failed/.checkout") / name, path / next(names) / name)
         return looks[-1]
 
-    examining._traces = moving
+    examining._findings = moving
     try:
         assert store.look_closely("a", lambda _queue, _raw: None).holder is Holder.SOMEBODY
     finally:
-        examining._traces = real
+        examining._findings = real
         store.close()
     assert len(looks) == 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import inspect
 import logging
 import re
 from pathlib import Path
@@ -19,6 +20,7 @@ from trio_multispool.events import Event, about
 
 PACKAGE = Path(trio_multispool.__file__).parent
 PAGE = PACKAGE.parents[1] / "docs" / "instrumentation.md"
+FIELDS = set(inspect.signature(about).parameters) - {"event"}
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 
 
@@ -32,36 +34,30 @@ class Call(NamedTuple):
 
 
 def log_calls() -> list[Call]:
-    """Find all of them: calls of a logger's methods, on what is called `log` or `_LOG`."""
+    """Find all of them: calls of `events.log`, and of a logger's own methods, which are to have no event."""
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for function in [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]:
-            for node in ast.walk(function):
-                if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
-                    continue
-                logger = ast.unparse(node.func.value).rpartition(".")[2]
-                if node.func.attr in LEVELS and logger in ("log", "_LOG", "logger", "logging"):
-                    found.append(described(path, function, node))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and path.name != "events.py":
+                where = f"{path.relative_to(PACKAGE)}:{node.lineno}"
+                if ast.unparse(node.func) == "log":
+                    found.append(described(where, node))
+                elif isinstance(node.func, ast.Attribute) and node.func.attr in LEVELS and is_logger(node.func.value):
+                    found.append(Call(where, node.func.attr, None, frozenset()))
     return found
 
 
-def described(path: Path, function: ast.AST, call: ast.Call) -> Call:
-    """Read a call's level, and the event and fields of its `extra`, written there or in the lines before it."""
-    extra = next((word.value for word in call.keywords if word.arg == "extra"), None)
-    if isinstance(extra, ast.Name):
-        before = [
-            node
-            for node in ast.walk(function)
-            if isinstance(node, ast.Assign) and node.lineno < call.lineno and ast.unparse(node.targets[0]) == extra.id
-        ]
-        extra = max(before, key=lambda node: node.lineno).value
-    where = f"{path.relative_to(PACKAGE)}:{call.lineno}"
-    assert isinstance(call.func, ast.Attribute)
-    if not isinstance(extra, ast.Call) or ast.unparse(extra.func) != "about":
-        return Call(where, call.func.attr, None, frozenset())
-    event = ast.unparse(extra.args[0]).removeprefix("Event.")
-    return Call(where, call.func.attr, event, frozenset(word.arg or "" for word in extra.keywords) | {"spool"})
+def is_logger(node: ast.expr) -> bool:
+    """Tell whether something is called as loggers are called here."""
+    return ast.unparse(node).rpartition(".")[2] in {"log", "_LOG", "logger", "logging"}
+
+
+def described(where: str, call: ast.Call) -> Call:
+    """Read a call's level, event and fields; what is only told in the message is no field."""
+    write, event = call.args[:2]
+    assert isinstance(write, ast.Attribute), where
+    fields = {word.arg for word in call.keywords if word.arg is not None} & FIELDS
+    return Call(where, write.attr, ast.unparse(event).removeprefix("Event."), frozenset(fields) | {"spool"})
 
 
 CALLS = log_calls()

@@ -17,7 +17,7 @@ from trio_multispool.errors import (
     EntryNotFound,
     UnreadableEntry,
 )
-from trio_multispool.events import Event, about
+from trio_multispool.events import Event, log
 from trio_multispool.instrumentation import Operation
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.results import Err, Ok
@@ -125,8 +125,8 @@ class Checkouts(Generic[M]):
         except UnreadableEntry as error:
             if name not in self._complained:
                 self._complained.add(name)
-                fields = about(Event.PASSED_OVER, self._session.path, queue=self._queue, entry=name, error=error)
-                _LOG.warning("passed over: %s", error, extra=fields)
+                path, message = self._session.path, "passed over: %(error)s"
+                log(_LOG.warning, Event.PASSED_OVER, path, message, queue=self._queue, entry=name, error=error)
             return None
         if isinstance(found, (Unavailable, NotDue)):
             return found

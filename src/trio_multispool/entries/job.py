@@ -13,7 +13,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 from trio_multispool.entries.datafile import DataFile
 from trio_multispool.entries.key_limits import UNLIMITED
 from trio_multispool.errors import DurabilityUnknown
-from trio_multispool.events import Event, about
+from trio_multispool.events import Event, log
 from trio_multispool.instrumentation import How, Operation
 from trio_multispool.model.attempts import ATTEMPTS
 from trio_multispool.model.lifecycle import State
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 
 _LOG: Final = logging.getLogger("trio_multispool")
+_LET_GO: Final = "entry %(entry)s of queue %(queue)s was let go: %(error)s"
 
 
 @final
@@ -347,8 +348,8 @@ class CheckedOutEntry(Generic[Q, M, D]):
             return False
         if self._session.closed:
             reason = "the spool was closed before"
-            fields = about(Event.LET_GO, self._session.path, queue=self._claim.queue, entry=self.name, error=reason)
-            _LOG.warning("entry %s of queue %s was let go: %s", self.name, self._claim.queue, reason, extra=fields)
+            path, queue = self._session.path, self._claim.queue
+            log(_LOG.warning, Event.LET_GO, path, _LET_GO, queue=queue, entry=self.name, error=reason)
             self._end_giving_back(None, self._session.hooks.now())
             return False
         return True
@@ -425,8 +426,7 @@ async def give_back(session: Session[Q, M, D, Any], jobs: Iterable[CheckedOutEnt
     for job, answer in zip(ours, answers, strict=True):
         if isinstance(answer, Err):
             queue = job._claim.queue  # noqa: SLF001
-            fields = about(Event.LET_GO, session.path, queue=queue, entry=job.name, error=answer.error)
-            _LOG.error("entry %s of queue %s was let go: %s", job.name, queue, answer.error, extra=fields)
+            log(_LOG.error, Event.LET_GO, session.path, _LET_GO, queue=queue, entry=job.name, error=answer.error)
             failures.append(answer.error)
     return failures
 

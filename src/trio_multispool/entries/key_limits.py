@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, final
 
 from trio_multispool.clock import stopwatch
 from trio_multispool.errors import AccessDenied, CorruptMetadata, NotARegularFile, StorageFailure
-from trio_multispool.events import Event, about
+from trio_multispool.events import Event, log
 from trio_multispool.model.times import whole
 from trio_multispool.model.types import M
 
@@ -112,8 +112,8 @@ class KeyLimiter(Generic[M]):
         if self._complained:
             return
         self._complained = True
-        fields = about(Event.NO_KEY, self._session.path, queue=self._queue, entry=name, error=error)
-        _LOG.error("limit_by raised for entry %s of queue %s", name, self._queue, exc_info=error, extra=fields)
+        path, message = self._session.path, "limit_by raised for entry %(entry)s of queue %(queue)s"
+        log(_LOG.error, Event.NO_KEY, path, message, queue=self._queue, entry=name, error=error, exc_info=error)
 
     def is_known_full(self, name: str) -> bool:
         """Tell whether an entry was seen before, and its key has just been full."""

@@ -59,19 +59,19 @@ def problems_of(finding: Finding, limits: Ages, now: float) -> list[Problem]:
             return _problems_of_a_name(finding, limits, now)
 
 
-def may_be_newborn(traces: Findings, now: float) -> bool:
+def may_be_newborn(findings: Findings, now: float) -> bool:
     """Tell whether these may be those of a name that somebody is reserving, and has not come to lock."""
-    return [file.dir for file in traces.files] == [REGISTRY] and now - traces.files[0].changed_at < RESERVING
+    return [file.dir for file in findings.files] == [REGISTRY] and now - findings.files[0].changed_at < RESERVING
 
 
-def _problems_of_a_name(traces: Findings, limits: Ages, now: float) -> list[Problem]:
-    places = [file for file in traces.files if file.dir.place is not None]
-    too_old = [TooOld(traces.name, file.dir, age=age) for file, age in _too_old(places, limits, now)]
-    if traces.holder is Holder.SOMEBODY or (traces.holder is Holder.UNTOLD and not _at_rest(traces, limits, now)):
+def _problems_of_a_name(findings: Findings, limits: Ages, now: float) -> list[Problem]:
+    places = [file for file in findings.files if file.dir.place is not None]
+    too_old = [TooOld(findings.name, file.dir, age=age) for file, age in _too_old(places, limits, now)]
+    if findings.holder is Holder.SOMEBODY or (findings.holder is Holder.UNTOLD and not _at_rest(findings, limits, now)):
         return [*too_old]
     if not places:
-        return _orphans(traces, now)
-    others = [*_irregular(traces, places, now), *_undecodable(traces, places, now)]
+        return _orphans(findings, now)
+    others = [*_irregular(findings, places, now), *_undecodable(findings, places, now)]
     abandoned = {problem.dir for problem in others if isinstance(problem, Abandoned)}
     return [*(problem for problem in too_old if problem.dir not in abandoned), *others]
 
@@ -90,37 +90,37 @@ def _too_old(places: list[Trace], limits: Ages, now: float) -> Iterator[tuple[Tr
             yield file, age
 
 
-def _at_rest(traces: Findings, limits: Ages, now: float) -> bool:
+def _at_rest(findings: Findings, limits: Ages, now: float) -> bool:
     """Tell whether nobody has touched a name for long enough."""
-    if not traces.files:
+    if not findings.files:
         return True
-    return _exceeds(now - max(file.changed_at for file in traces.files), limits.tmp_file)
+    return _exceeds(now - max(file.changed_at for file in findings.files), limits.tmp_file)
 
 
-def _orphans(traces: Findings, now: float) -> list[Problem]:
-    if traces.holder is Holder.NO_RESERVATION and traces.at(REGISTRY) is not None:
+def _orphans(findings: Findings, now: float) -> list[Problem]:
+    if findings.holder is Holder.NO_RESERVATION and findings.at(REGISTRY) is not None:
         return []  # it has come meanwhile, and somebody with it
-    return [Orphaned(traces.name, file.dir, age=now - file.changed_at) for file in traces.files]
+    return [Orphaned(findings.name, file.dir, age=now - file.changed_at) for file in findings.files]
 
 
-def _irregular(traces: Findings, places: list[Trace], now: float) -> Iterator[Problem]:
+def _irregular(findings: Findings, places: list[Trace], now: float) -> Iterator[Problem]:
     """Yield what contradicts: each entry once, whole, reserved, and checked out only by the living."""
-    name, first = traces.name, places[0]
+    name, first = findings.name, places[0]
     age = now - first.changed_at
-    reserved = traces.at(REGISTRY) is not None
+    reserved = findings.at(REGISTRY) is not None
     if len(places) > 1:
         yield Duplicated(name, first.dir, tuple(file.dir for file in places), age=age)
-    if not reserved and traces.holder is not Holder.NOBODY:  # his lock would be on a file that has gone
+    if not reserved and findings.holder is not Holder.NOBODY:  # his lock would be on a file that has gone
         yield MissingReservation(name, first.dir, age=age)
     attached = [file for file in places if file.dir.kind is not Kind.QUARANTINE]
-    if attached and traces.at(DATA) is None:
+    if attached and findings.at(DATA) is None:
         yield MissingData(name, attached[0].dir, age=age)
     alone = len(places) == 1 and first.dir.kind is Kind.CHECKOUT
-    if alone and reserved and traces.holder in (Holder.NOT_ASKED, Holder.NOBODY):
+    if alone and reserved and findings.holder in (Holder.NOT_ASKED, Holder.NOBODY):
         yield Abandoned(name, first.dir, age=age)
 
 
-def _undecodable(traces: Findings, places: list[Trace], now: float) -> Iterator[Problem]:
+def _undecodable(findings: Findings, places: list[Trace], now: float) -> Iterator[Problem]:
     for file in places:
         if file.fault is not None:
-            yield Undecodable(traces.name, file.dir, file.fault, age=now - file.changed_at)
+            yield Undecodable(findings.name, file.dir, file.fault, age=now - file.changed_at)

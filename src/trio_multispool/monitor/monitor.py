@@ -9,7 +9,7 @@ import anyio
 
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import CorruptMetadata
-from trio_multispool.events import Event, about
+from trio_multispool.events import Event, log
 from trio_multispool.model.codecs import Bytes
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.spoolable import queue_names
@@ -213,10 +213,9 @@ class Monitor(Generic[Q, M, D, A]):
     def _note(self, repaired: Repair) -> None:
         """Log a repair, and have it told as what it was to the entry: a recovery, or a setting aside."""
         problem, hooks = repaired.problem, self._session.hooks
-        fields = about(
-            Event.REPAIRED, self._session.path, queue=problem.queue, entry=problem.name, error=problem.message
-        )
-        _LOG.info("%s: %s", problem.message, repaired.action.value, extra=fields)
+        queue, name, what, path = problem.queue, problem.name, problem.message, self._session.path
+        message, done = "%(error)s: %(done)s", repaired.action.value
+        log(_LOG.info, Event.REPAIRED, path, message, queue=queue, entry=name, error=what, done=done)
         if repaired.action is Action.QUARANTINE and problem.queue is not None:
             hooks.note_quarantined(problem.queue, problem.name, problem.message)
         elif repaired.action is Action.RETURN or isinstance(problem, Orphaned):

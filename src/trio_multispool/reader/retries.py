@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, final
 from trio_multispool.clock import this_process
 from trio_multispool.entries.handlers import apply, called
 from trio_multispool.errors import EncodingFailed, OutOfSpace
-from trio_multispool.events import Event, about
+from trio_multispool.events import Event, log
 from trio_multispool.instrumentation import AttemptFailed
 from trio_multispool.model.attempts import (
     ATTEMPTS,
@@ -138,10 +138,9 @@ class _Trial(Generic[Q, M, D]):
 
         answer = await session.run(f"record of an attempt at {job.name}", work)
         if isinstance(answer, Err) and isinstance(answer.error, OutOfSpace):  # those who make room must be able to
-            fields = about(
-                Event.ATTEMPT_NOT_RECORDED, session.path, queue=self._queue, entry=job.name, error=answer.error
-            )
-            _LOG.warning("an attempt at entry %s is not written down: %s", job.name, answer.error, extra=fields)
+            message, why = "an attempt at entry %(entry)s is not written down: %(error)s", answer.error
+            path, queue = session.path, self._queue
+            log(_LOG.warning, Event.ATTEMPT_NOT_RECORDED, path, message, queue=queue, entry=job.name, error=why)
             return Ok(value=True)
         return answer
 
@@ -187,20 +186,36 @@ class _Trial(Generic[Q, M, D]):
     def _tell(self, failure: Failure, delay: float | None, dead_letter: str | None, error: Exception | None) -> None:
         session, name, number = self._session, self._job.name, self._number
         told = failure_told(failure)
-        error_or_told: Exception | str = error or told
         if dead_letter is None:
-            fields = about(
-                Event.ATTEMPT_FAILED, session.path, queue=self._queue, entry=name, error=error_or_told, attempt=number
-            )
             of = "" if self._retry.attempts is None else f" of {self._retry.attempts}"
-            message = "attempt %d%s at entry %s of queue %s failed: %s; again in %.1f s"
-            _LOG.warning(message, number, of, name, self._queue, told, delay, extra=fields)
-        else:
-            fields = about(
-                Event.DEAD_LETTERED, session.path, queue=self._queue, entry=name, error=error_or_told, attempt=number
+            log(
+                _LOG.warning,
+                Event.ATTEMPT_FAILED,
+                session.path,
+                "attempt %(attempt)d%(of)s at entry %(entry)s of queue %(queue)s failed: %(told)s; "
+                "again in %(delay).1f s",
+                queue=self._queue,
+                entry=name,
+                attempt=number,
+                error=error or told,
+                of=of,
+                told=told,
+                delay=delay,
             )
-            message = "entry %s of queue %s is a dead letter in %s, after attempt %d: %s"
-            _LOG.error(message, name, self._queue, dead_letter, number, told, extra=fields)
+        else:
+            log(
+                _LOG.error,
+                Event.DEAD_LETTERED,
+                session.path,
+                "entry %(entry)s of queue %(queue)s is a dead letter in %(target)s, "
+                "after attempt %(attempt)d: %(told)s",
+                queue=self._queue,
+                entry=name,
+                attempt=number,
+                error=error or told,
+                target=dead_letter,
+                told=told,
+            )
         again_in = delay if dead_letter is None else None
         session.hooks.attempt_failed(
             AttemptFailed(session.path, self._queue, name, number, failure.type, error, again_in, dead_letter)

@@ -30,7 +30,7 @@ import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from trio_multispool.errors import SpoolError
-from trio_multispool.events import Event, about
+from trio_multispool.events import Event, log
 
 if TYPE_CHECKING:
     from trio_multispool.storage.protocol import Storage, Watch
@@ -141,12 +141,8 @@ class Changes:
                 self._told.discard(queue)
                 if not self._complained:
                     self._complained = True
-                    _LOG.warning(
-                        "changes of spool %s are looked for by polling: %s",
-                        self._path,
-                        error,
-                        extra=about(Event.POLLING, self._path, error=error),
-                    )
+                    message = "changes of spool %(spool)s are looked for by polling: %(error)s"
+                    log(_LOG.warning, Event.POLLING, self._path, message, error=error)
 
     def seen(self, queue: str) -> int:
         """Return the count of changes, to be taken before the queue is listed, and given to `wait`."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 import anyio
 
 from trio_multispool.errors import DurabilityUnknown, SpoolError
-from trio_multispool.events import Event, about
+from trio_multispool.events import Event, log
 from trio_multispool.instrumentation import (
     CheckedOut,
     Enqueued,
@@ -139,8 +139,8 @@ class InstrumentedHooks(Hooks):
         kind = (hook, type(error))
         if kind not in self._complained:
             self._complained.add(kind)
-            fields = about(Event.HOOK_FAILED, self._spool, hook=hook, error=error)
-            _LOG.error("%s of the instrumentation raised, which is passed over", hook, exc_info=error, extra=fields)
+            message = "%(hook)s of the instrumentation raised, which is passed over"
+            log(_LOG.error, Event.HOOK_FAILED, self._spool, message, hook=hook, error=error, exc_info=error)
 
     # What happened
 

@@ -11,7 +11,7 @@ import anyio
 
 from trio_multispool.clock import random_fraction, wall_clock
 from trio_multispool.errors import CorruptData, CorruptMetadata, EncodingFailed, SpoolError
-from trio_multispool.events import Event, about
+from trio_multispool.events import Event, log
 from trio_multispool.model.codecs import WholeFile
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.results import Ok
@@ -261,15 +261,24 @@ class Session(Generic[Q, M, D, A]):
         try:
             self.storage.quarantine(claim, str(error))
         except SpoolError as failure:
-            fields = about(Event.NOT_QUARANTINED, self.path, queue=queue, entry=name, error=failure)
-            _LOG.warning(
-                "entry %s of queue %s could not be set aside: %s: %s", name, queue, error.reason, failure, extra=fields
+            message = "entry %(entry)s of queue %(queue)s could not be set aside: %(reason)s: %(error)s"
+            reason, path = error.reason, self.path
+            log(
+                _LOG.warning,
+                Event.NOT_QUARANTINED,
+                path,
+                message,
+                queue=queue,
+                entry=name,
+                error=failure,
+                reason=reason,
             )
             error.add_note(f"it could not be set aside, and stays in its queue: {failure}")
             self.release_or_let_go(claim)
             return
-        fields = about(Event.QUARANTINED, self.path, queue=queue, entry=name, error=error)
-        _LOG.warning("entry %s of queue %s is set aside in quarantine: %s", name, queue, error.reason, extra=fields)
+        message = "entry %(entry)s of queue %(queue)s is set aside in quarantine: %(reason)s"
+        reason, path = error.reason, self.path
+        log(_LOG.warning, Event.QUARANTINED, path, message, queue=queue, entry=name, error=error, reason=reason)
         self.hooks.note_quarantined(queue, name, error.reason)
 
     def carried(self, claim: Claim) -> Mapping[str, str] | None:
@@ -280,11 +289,11 @@ class Session(Generic[Q, M, D, A]):
         """Log what recovery did, and have it told; in any thread, followed by a `tell_noted` in the event loop."""
         for one in recovered:
             if one.queue is None:
-                fields = about(Event.COLLECTED, self.path, entry=one.name)
-                _LOG.debug("what was left of %s, which is no entry, was collected", one.name, extra=fields)
+                message = "what was left of %(entry)s, which is no entry, was collected"
+                log(_LOG.debug, Event.COLLECTED, self.path, message, entry=one.name)
             else:
-                fields = about(Event.RECOVERED, self.path, queue=one.queue, entry=one.name)
-                _LOG.info("entry %s is back in queue %s: its owner died", one.name, one.queue, extra=fields)
+                message = "entry %(entry)s is back in queue %(queue)s: its owner died"
+                log(_LOG.info, Event.RECOVERED, self.path, message, queue=one.queue, entry=one.name)
             self.hooks.note_recovered(one.name, one.queue)
 
     def release_or_let_go(self, claim: Claim) -> None:
@@ -293,8 +302,8 @@ class Session(Generic[Q, M, D, A]):
             if claim.state is State.CHECKED_OUT:
                 self.storage.release(claim)
         except SpoolError as failure:
-            fields = about(Event.LET_GO, self.path, queue=claim.queue, entry=claim.name, error=failure)
-            _LOG.warning("entry %s of queue %s was let go: %s", claim.name, claim.queue, failure, extra=fields)
+            message = "entry %(entry)s of queue %(queue)s was let go: %(error)s"
+            log(_LOG.warning, Event.LET_GO, self.path, message, queue=claim.queue, entry=claim.name, error=failure)
         finally:
             claim.abandon()
 

@@ -18,7 +18,7 @@ from trio_multispool.clock import stopwatch
 from trio_multispool.entries.checkout import check_out
 from trio_multispool.entries.handlers import handle
 from trio_multispool.errors import CorruptMetadata, UnreadableEntry
-from trio_multispool.events import Event, about
+from trio_multispool.events import Event, log
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.times import seconds
@@ -131,8 +131,8 @@ class Expiry(Generic[Q, M, D]):
             return answer
         if not isinstance(answer.value, Release):
             self._gone.append(name)
-            fields = about(Event.EXPIRED, self._session.path, queue=self._queue.value, entry=name)
-            _LOG.info("entry %s of queue %s is not kept any longer", name, self._queue.value, extra=fields)
+            message = "entry %(entry)s of queue %(queue)s is not kept any longer"
+            log(_LOG.info, Event.EXPIRED, self._session.path, message, queue=self._queue.value, entry=name)
         return Ok(None)
 
 
@@ -166,8 +166,8 @@ class RetentionTask:
             self._finished.set()
 
     def _complain(self, error: Exception) -> None:
-        fields = about(Event.NOT_EXPIRED, self._session.path, queue=self._queue, error=error)
-        _LOG.warning("the retention of queue %s was not applied: %s", self._queue, error, extra=fields)
+        message = "the retention of queue %(queue)s was not applied: %(error)s"
+        log(_LOG.warning, Event.NOT_EXPIRED, self._session.path, message, queue=self._queue, error=error)
 
     def poke(self) -> None:
         """End: the reader was stopped."""

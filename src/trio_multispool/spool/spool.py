@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 import itertools
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
@@ -18,7 +19,7 @@ from trio_multispool.entries.job import CheckedOutEntry
 from trio_multispool.entries.key_limits import KeyLimiter
 from trio_multispool.entries.reserved_names import Naming, ReservedName, Use
 from trio_multispool.errors import CorruptMetadata, InvalidName, NameTaken, SpoolError
-from trio_multispool.events import Event, about
+from trio_multispool.events import Event, log
 from trio_multispool.instrumentation import Operation
 from trio_multispool.model.names import Reserve, invalid_name
 from trio_multispool.model.policies import Durability
@@ -75,6 +76,8 @@ D2 = TypeVar("D2")
 A2 = TypeVarWithDefault("A2", default=None)
 
 _NO_ARGUMENT: Final[Any] = None  # fits the default of the type parameter
+
+_LOG: Final = logging.getLogger("trio_multispool")
 
 POLL_INTERVAL: Final = 1.0
 """The longest wait of an idle reader before it looks again, in seconds."""
@@ -695,8 +698,10 @@ class Spool(Generic[Q, M, D, A]):
                 try:
                     found.append((claim, session.decode(name, claim.name, claim.metadata)))
                 except CorruptMetadata as error:
-                    fields = about(Event.NOT_LISTED, session.path, queue=name, entry=claim.name, error=error)
-                    session.log.warning("not listed: %s", error, extra=fields)
+                    message = "not listed: %(error)s"
+                    log(
+                        _LOG.warning, Event.NOT_LISTED, session.path, message, queue=name, entry=claim.name, error=error
+                    )
             return found
 
         answer = await session.run("listing of check-outs", work)

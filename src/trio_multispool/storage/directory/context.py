@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import SpoolError, UnsupportedFormat
-from trio_multispool.events import Event, about
+from trio_multispool.events import Event, log
 from trio_multispool.storage.directory.disk.format import read_format
 from trio_multispool.storage.directory.syncs.plan import Syncs
 
@@ -61,10 +61,5 @@ class Context:
         try:
             yield
         except SpoolError as error:
-            self.log.warning(
-                "left for recovery to collect: files of entry %s of spool %s: %s",
-                name,
-                self.layout.path,
-                error,
-                extra=about(Event.LEFT_BEHIND, self.layout.path, entry=name, error=error),
-            )
+            message = "left for recovery to collect: files of entry %(entry)s of spool %(spool)s: %(error)s"
+            log(self.log.warning, Event.LEFT_BEHIND, self.layout.path, message, entry=name, error=error)

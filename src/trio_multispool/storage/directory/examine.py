@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final, final
 import msgspec
 
 from trio_multispool.errors import AccessDenied, NotARegularFile, StorageFailure
-from trio_multispool.events import Event, about
+from trio_multispool.events import Event, log
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.model.verdicts import Unavailable
@@ -269,8 +269,8 @@ def _fault(context: Context, directory: Dir, name: str, judge: Judge) -> str | N
         return None
     except (NotARegularFile, AccessDenied, StorageFailure) as error:
         spool = context.layout.path
-        fields = about(Event.NOT_JUDGED, spool, entry=name, error=error)
-        context.log.warning("not judged: metadata of entry %s of spool %s: %s", name, spool, error, extra=fields)
+        message = "not judged: metadata of entry %(entry)s of spool %(spool)s: %(error)s"
+        log(context.log.warning, Event.NOT_JUDGED, spool, message, entry=name, error=error)
         return None
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from trio_multispool.errors import OwnershipLost, SpoolError
-from trio_multispool.events import Event, about
+from trio_multispool.events import Event, log
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.notes import PROGRESS, decode_notes, encode_notes
 from trio_multispool.storage.directory import commits
@@ -171,8 +171,8 @@ def send_along(context: Context, name: str, carrier: Mapping[str, str] | None) -
         unlink_if_there(layout, NOTES, name)  # left by a failed enqueue under this reservation
         write_new(layout, NOTES, name, msgspec.json.encode(_Note(dict(carrier))), sync=False)
     except SpoolError as error:
-        fields = about(Event.NOT_CARRIED, layout.path, entry=name, error=error)
-        context.log.warning("the trace of entry %s of spool %s ends here: %s", name, layout.path, error, extra=fields)
+        message = "the trace of entry %(entry)s of spool %(spool)s ends here: %(error)s"
+        log(context.log.warning, Event.NOT_CARRIED, layout.path, message, entry=name, error=error)
 
 
 def leave_behind(context: Context, name: str, carrier: Mapping[str, str] | None, *, because: BaseException) -> None:

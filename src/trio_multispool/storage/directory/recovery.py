@@ -24,7 +24,7 @@ from trio_multispool.errors import (
     StorageFailure,
     SyncsRefused,
 )
-from trio_multispool.events import Event, about
+from trio_multispool.events import Event, log
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.model.verdicts import Unavailable
@@ -100,8 +100,8 @@ def _act_or_pass_over(context: Context, name: str, act: _Act) -> Recovered | Spo
         return act(context, name)
     except (NotARegularFile, AccessDenied, StorageFailure, SyncsRefused) as error:
         spool = context.layout.path
-        fields = about(Event.NOT_RECOVERED, spool, entry=name, error=error)
-        context.log.warning("not recovered: entry %s of spool %s: %s", name, spool, error, extra=fields)
+        message = "not recovered: entry %(entry)s of spool %(spool)s: %(error)s"
+        log(context.log.warning, Event.NOT_RECOVERED, spool, message, entry=name, error=error)
         return error
 
 
@@ -206,9 +206,8 @@ def _file_at(context: Context, place: Place, name: str) -> int:
 def _drop_copy(context: Context, place: Place, name: str) -> None:
     layout, directory = context.layout, directory_of(place)
     if commits.unlink(layout, directory, name):
-        fields = about(Event.COPY_DROPPED, layout.path, entry=name)
-        where = layout.full(directory)
-        context.log.warning("dropped an older copy of entry %s from %s", name, where, extra=fields)
+        message, where = "dropped an older copy of entry %(entry)s from %(where)s", layout.full(directory)
+        log(context.log.warning, Event.COPY_DROPPED, layout.path, message, entry=name, where=where)
 
 
 def may_have_copies(context: Context, name: str, links: int) -> bool:

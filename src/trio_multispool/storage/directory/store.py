@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import EntryNotFound, OutOfSpace, ReadOnlySpool, TooManyOpenFiles
-from trio_multispool.events import Event, about
+from trio_multispool.events import Event, log
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.policies import Durability
 from trio_multispool.model.verdicts import Unavailable
@@ -88,11 +88,10 @@ class DirectoryStorage:
             if durability is Durability.POWER and not create:
                 opening.sync_queues(layout, queues)
             if not adopted and opening.is_unfinished(layout):
-                storage._context.log.warning(
-                    "making or adopting the spool %s was not finished, so nothing is recovered: do it again",
-                    layout.path,
-                    extra=about(Event.UNFINISHED, layout.path),
+                message = (
+                    "making or adopting the spool %(spool)s was not finished, so nothing is recovered: do it again"
                 )
+                log(storage._context.log.warning, Event.UNFINISHED, layout.path, message)
             if recover:
                 storage.recovered_at_first = storage.recover(insist=False)
         except BaseException:  # passed on: whatever it was, nobody will close it
@@ -405,8 +404,8 @@ class DirectoryStorage:
         except (OutOfSpace, ReadOnlySpool, TooManyOpenFiles) as error:
             if insist:
                 raise
-            fields = about(Event.RECOVERY_PUT_OFF, self.path, error=error)
-            self._context.log.warning("recovery of spool %s was put off: %s", self.path, error, extra=fields)
+            message = "recovery of spool %(spool)s was put off: %(error)s"
+            log(self._context.log.warning, Event.RECOVERY_PUT_OFF, self.path, message, error=error)
             return []
 
     def sweep(self) -> Iterator[Recovered]:
