@@ -92,7 +92,7 @@ class DataFile(Generic[D]):
         ```
         """
         self._check()
-        load = self._session.loading(self._name)
+        load = self._session.encoding.loading(self._name)
         return await self._session.run(
             f"loading the data of {self._name}",
             lambda _before_commit: self._session.storage.read_data(self._name, load),
@@ -117,7 +117,7 @@ class DataFile(Generic[D]):
         ```
         """
         self._check()
-        dump = self._session.dumping(value)
+        dump = self._session.encoding.dumping(value)
 
         def work(before_commit: BeforeCommit) -> None:
             with self._mutex:

@@ -151,13 +151,13 @@ class Enqueuer(Generic[Q, M, D, A]):
 
     def _alone(self, before_commit: BeforeCommit, order: _Order, item: Item[M, D, A]) -> str:
         session = self._session
-        raw = session.encode(item.metadata)
+        raw = session.encoding.encode(item.metadata)
         with self._naming.for_one_enqueue(item.name) as reservation, order.noting(reservation, item.data):
             session.storage.enqueue(
                 reservation,
                 order.queue,
                 raw,
-                session.dumping(item.data),
+                session.encoding.dumping(item.data),
                 durability=order.durability,
                 before_commit=before_commit,
                 carrier=order.carrier,
@@ -170,7 +170,7 @@ class Enqueuer(Generic[Q, M, D, A]):
         self, before_commit: BeforeCommit, order: _Order, item: Item[M, D, A]
     ) -> Generator[NewEntry[Any], None, str]:
         session, queue, durability = self._session, order.queue, order.durability
-        raw, content = session.encode(item.metadata), session.dumped(item.data)
+        raw, content = session.encoding.encode(item.metadata), session.encoding.dumped(item.data)
         with self._naming.for_one_enqueue(item.name) as reservation, order.noting(reservation, item.data):
             yield NewEntry(
                 reservation,

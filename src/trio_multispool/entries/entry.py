@@ -190,7 +190,9 @@ class DirectEntry(Generic[Q, M, D]):
         session = self._session
 
         def work(_before_commit: BeforeCommit) -> M:
-            return session.decode(self._queue, self._name, session.storage.read_metadata(self._queue, self._name))
+            return session.encoding.decode(
+                self._queue, self._name, session.storage.read_metadata(self._queue, self._name)
+            )
 
         return await session.run(f"reading entry {self._name}", work)
 
@@ -212,7 +214,11 @@ class DirectEntry(Generic[Q, M, D]):
 
         def work(before_commit: BeforeCommit) -> None:
             session.storage.replace_metadata(
-                self._queue, self._name, session.encode(metadata), durability=durability, before_commit=before_commit
+                self._queue,
+                self._name,
+                session.encoding.encode(metadata),
+                durability=durability,
+                before_commit=before_commit,
             )
 
         return await session.run(f"direct save of entry {self._name}", work)

@@ -176,7 +176,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
         waits_until = due_at(not_before, self._session.now)
 
         def settlement(before_commit: BeforeCommit) -> Settlement[Claim]:
-            raw = self._session.encode_if_changed(stored, self._claim)
+            raw = self._session.encoding.encode_if_changed(stored, self._claim)
             return Saving(self._claim, target, raw, durability, before_commit, waits_until, self._notes_when_saved)
 
         answer = await self._settle(Operation.SAVE, How.SAVED, settlement, target)

@@ -127,7 +127,7 @@ class KeyLimiter(Generic[M]):
         """Return a slot for an entry, whose metadata `read` returns; `None`: its key is full."""
         if name not in self._keys:
             try:
-                metadata = self._session.decode(self._queue, name, read())
+                metadata = self._session.encoding.decode(self._queue, name, read())
             except (CorruptMetadata, NotARegularFile, AccessDenied, StorageFailure):
                 return UNLIMITED  # met again by the check-out, which sets it aside or passes it over
             self._keys[name] = self.key_of(name, metadata)

@@ -78,7 +78,7 @@ class Monitor(Generic[Q, M, D, A]):
             if queue not in judged:
                 return None
             try:
-                _ = core.decode(queue, "", raw)
+                _ = core.encoding.decode(queue, "", raw)
             except CorruptMetadata as error:
                 return error.reason
             return None

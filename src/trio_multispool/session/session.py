@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, cast
 import anyio
 
 from trio_multispool.clock import random_fraction, wall_clock
-from trio_multispool.errors import CorruptData, CorruptMetadata, EncodingFailed, SpoolError
+from trio_multispool.errors import CorruptMetadata, SpoolError
 from trio_multispool.events import Event, log
-from trio_multispool.model.codecs import WholeFile
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.results import Ok
 from trio_multispool.model.types import A, D, M, Q, T
 from trio_multispool.session.changes import Changes
+from trio_multispool.session.encoding import Encoding
 from trio_multispool.session.hooks import NO_HOOKS, Hooks, InstrumentedHooks
 from trio_multispool.session.waiting import WaitingEntries
 from trio_multispool.threads.batches import Batches
@@ -24,12 +24,11 @@ from trio_multispool.threads.offload import Offload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-    from typing import BinaryIO
 
     from trio_multispool.instrumentation import Instrumentation
     from trio_multispool.model.spoolable import Spoolable
     from trio_multispool.storage.protocol import Claim, Reservation, Storage
-    from trio_multispool.storage.requests import Content, NewEntry, Recovered, Settlement
+    from trio_multispool.storage.requests import NewEntry, Recovered, Settlement
     from trio_multispool.threads.transaction import Answer, BeforeCommit
 
 
@@ -56,7 +55,7 @@ class Session(Generic[Q, M, D, A]):
         self.storage: Storage[Any, Any] = storage
         self.path: str = path
         self.spoolable: Spoolable[Q, M, D, A] = spoolable
-        self.log: logging.Logger = _LOG
+        self.encoding: Encoding[Q, M, D, A] = Encoding(spoolable)
         self.hooks: Hooks = NO_HOOKS if instrumentation is None else InstrumentedHooks(instrumentation, path)
         self._offload = Offload(limiter)
         self._settlements: Batches[Settlement[Any]] = Batches(storage.settle)
@@ -188,67 +187,10 @@ class Session(Generic[Q, M, D, A]):
             raise TypeError(message)
         return cast("str", queue.value)
 
-    # Codecs, called in the worker thread. Whatever `Exception` one raises is its way of saying that it cannot; the
-    # answer is an `Err` with it as the cause. Running out of memory says nothing about the entry, and passes through.
-
-    def encode(self, metadata: M) -> bytes:
-        """Return the bytes that stand for metadata, or raise `EncodingFailed`."""
-        return _encoded("metadata", self.spoolable.metadata.encode, metadata)
-
-    def encode_if_changed(self, metadata: M, claim: Claim) -> bytes | None:
-        """Return the bytes of a job's metadata, or `None` if they stand for what was checked out.
-
-        Then the stored bytes are kept as they are, with whatever this program's type does not know of them.
-        """
-        raw = self.encode(metadata)
-        if raw == claim.metadata or raw == self.encode(self.decode(claim.queue, claim.name, claim.metadata)):
-            return None
-        return raw
-
-    def decode(self, queue: str, name: str, raw: bytes) -> M:
-        """Return the metadata that bytes stand for, or raise `CorruptMetadata`."""
-        try:
-            return self.spoolable.metadata.decode(raw)
-        except MemoryError:  # says nothing about the entry
-            raise
-        except Exception as error:  # a codec's way of saying no
-            raise CorruptMetadata(queue, name, _told(error)) from error
-
-    def dumping(self, data: D) -> Callable[[BinaryIO], None]:
-        """Return a function that writes data to a file, or raises `EncodingFailed`."""
-
-        def dump(file: BinaryIO) -> None:
-            try:
-                self.spoolable.data.dump(data, file)
-            except MemoryError:
-                raise
-            except Exception as error:  # a codec's way of saying no
-                raise EncodingFailed("data", _told(error)) from error
-
-        return dump
-
-    def dumped(self, data: D) -> Content:
-        """Like `dumping`, but what a codec can encode as a whole is encoded now."""
-        codec = self.spoolable.data
-        return _encoded("data", codec.encode, data) if isinstance(codec, WholeFile) else self.dumping(data)
-
-    def loading(self, name: str) -> Callable[[BinaryIO], D]:
-        """Return a function that reads data from a file, or raises `CorruptData`."""
-
-        def load(file: BinaryIO) -> D:
-            try:
-                return self.spoolable.data.load(file)
-            except MemoryError:
-                raise
-            except Exception as error:  # a codec's way of saying no
-                raise CorruptData(name, _told(error)) from error
-
-        return load
-
     def decode_or_set_aside(self, claim: Claim) -> M:
         """Return a claim's metadata; if there is none to be had, quarantine the entry and raise `CorruptMetadata`."""
         try:
-            return self.decode(claim.queue, claim.name, claim.metadata)
+            return self.encoding.decode(claim.queue, claim.name, claim.metadata)
         except CorruptMetadata as error:
             self._set_aside(claim, error)
             raise
@@ -306,20 +248,3 @@ class Session(Generic[Q, M, D, A]):
             log(_LOG.warning, Event.LET_GO, self.path, message, queue=claim.queue, entry=claim.name, error=failure)
         finally:
             claim.abandon()
-
-
-def _encoded(what: str, encode: Callable[[T], bytes], value: T) -> bytes:
-    try:
-        raw = encode(value)
-    except MemoryError:
-        raise
-    except Exception as error:  # a codec's way of saying no
-        raise EncodingFailed(what, _told(error)) from error
-    if not isinstance(raw, bytes):
-        raise EncodingFailed(what, f"encode returned {type(raw).__name__} and not bytes")
-    return raw
-
-
-def _told(error: Exception) -> str:
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

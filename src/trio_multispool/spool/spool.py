@@ -696,7 +696,7 @@ class Spool(Generic[Q, M, D, A]):
             found: list[tuple[Claim, M]] = []
             for claim in session.storage.claims_unsafe(name):
                 try:
-                    found.append((claim, session.decode(name, claim.name, claim.metadata)))
+                    found.append((claim, session.encoding.decode(name, claim.name, claim.metadata)))
                 except CorruptMetadata as error:
                     message = "not listed: %(error)s"
                     log(

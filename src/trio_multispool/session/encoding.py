@@ -1,0 +1,99 @@
+"""Values to bytes and back, by the codecs of one spool, in worker threads.
+
+Whatever `Exception` a codec raises is its way of saying that it cannot, and becomes an `Err` with it as the cause.
+Running out of memory says nothing about the entry, and passes through.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO, Generic
+
+from trio_multispool.errors import CorruptData, CorruptMetadata, EncodingFailed
+from trio_multispool.model.codecs import WholeFile
+from trio_multispool.model.types import A, D, M, Q, T
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio_multispool.model.spoolable import Spoolable
+    from trio_multispool.storage.protocol import Claim
+    from trio_multispool.storage.requests import Content
+
+
+class Encoding(Generic[Q, M, D, A]):
+    """The codecs of one spool, and what it means when one fails."""
+
+    def __init__(self, spoolable: Spoolable[Q, M, D, A]) -> None:
+        """Use the codecs of what the spool holds."""
+        self._spoolable = spoolable
+
+    def encode(self, metadata: M) -> bytes:
+        """Return the bytes that stand for metadata, or raise `EncodingFailed`."""
+        return _encoded("metadata", self._spoolable.metadata.encode, metadata)
+
+    def encode_if_changed(self, metadata: M, claim: Claim) -> bytes | None:
+        """Return the bytes of a job's metadata, or `None` if they stand for what was checked out.
+
+        Then the stored bytes are kept as they are, with whatever this program's type does not know of them.
+        """
+        raw = self.encode(metadata)
+        if raw == claim.metadata or raw == self.encode(self.decode(claim.queue, claim.name, claim.metadata)):
+            return None
+        return raw
+
+    def decode(self, queue: str, name: str, raw: bytes) -> M:
+        """Return the metadata that bytes stand for, or raise `CorruptMetadata`."""
+        try:
+            return self._spoolable.metadata.decode(raw)
+        except MemoryError:  # says nothing about the entry
+            raise
+        except Exception as error:  # a codec's way of saying no
+            raise CorruptMetadata(queue, name, _told(error)) from error
+
+    def dumping(self, data: D) -> Callable[[BinaryIO], None]:
+        """Return a function that writes data to a file, or raises `EncodingFailed`."""
+
+        def dump(file: BinaryIO) -> None:
+            try:
+                self._spoolable.data.dump(data, file)
+            except MemoryError:
+                raise
+            except Exception as error:  # a codec's way of saying no
+                raise EncodingFailed("data", _told(error)) from error
+
+        return dump
+
+    def dumped(self, data: D) -> Content:
+        """Like `dumping`, but what a codec can encode as a whole is encoded now."""
+        codec = self._spoolable.data
+        return _encoded("data", codec.encode, data) if isinstance(codec, WholeFile) else self.dumping(data)
+
+    def loading(self, name: str) -> Callable[[BinaryIO], D]:
+        """Return a function that reads data from a file, or raises `CorruptData`."""
+
+        def load(file: BinaryIO) -> D:
+            try:
+                return self._spoolable.data.load(file)
+            except MemoryError:
+                raise
+            except Exception as error:  # a codec's way of saying no
+                raise CorruptData(name, _told(error)) from error
+
+        return load
+
+
+def _encoded(what: str, encode: Callable[[T], bytes], value: T) -> bytes:
+    try:
+        raw = encode(value)
+    except MemoryError:
+        raise
+    except Exception as error:  # a codec's way of saying no
+        raise EncodingFailed(what, _told(error)) from error
+    if not isinstance(raw, bytes):
+        raise EncodingFailed(what, f"encode returned {type(raw).__name__} and not bytes")
+    return raw
+
+
+def _told(error: Exception) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
