@@ -70,7 +70,7 @@ class Monitor(Generic[Q, M, D, A]):
         """Say what to look at."""
         self.spool: Spool[Q, M, D, A] = spool
         self.limits: Limits = Limits() if limits is None else limits
-        core = spool._session  # noqa: SLF001  # a part of the library, in the room above
+        session = spool._session  # noqa: SLF001  # a part of the library, in the room above
         any_will_do = isinstance(spool.spoolable.metadata, Bytes)
         judged = frozenset[str]() if any_will_do else frozenset(queue_names(spool.spoolable.queues))
 
@@ -78,14 +78,14 @@ class Monitor(Generic[Q, M, D, A]):
             if queue not in judged:
                 return None
             try:
-                _ = core.encoding.decode(queue, "", raw)
+                _ = session.encoding.decode(queue, "", raw)
             except CorruptMetadata as error:
                 return error.reason
             return None
 
-        self._session = core
+        self._session = session
         self._clock = clock
-        self._examiner = Examiner(core.storage, self.limits.ages(), judged, judge, clock)
+        self._examiner = Examiner(session.storage, self.limits.ages(), judged, judge, clock)
 
     def __repr__(self) -> str:
         """Show what is looked at."""

@@ -53,6 +53,10 @@ if TYPE_CHECKING:
 _LOG: Final = logging.getLogger("trio_multispool")
 
 _WORKER_DIED: Final = Failure("WorkerDied", "it did not come to an end: its worker died")
+_AGAIN: Final = (
+    "attempt %(attempt)d%(of)s at entry %(entry)s of queue %(queue)s failed: %(told)s; again in %(delay).1f s"
+)
+_DEAD: Final = "entry %(entry)s of queue %(queue)s is a dead letter in %(target)s, after attempt %(attempt)d: %(told)s"
 _LATEST: Final = LATEST - 1.0
 
 
@@ -192,8 +196,7 @@ class _Trial(Generic[Q, M, D]):
                 _LOG.warning,
                 Event.ATTEMPT_FAILED,
                 session.path,
-                "attempt %(attempt)d%(of)s at entry %(entry)s of queue %(queue)s failed: %(told)s; "
-                "again in %(delay).1f s",
+                _AGAIN,
                 queue=self._queue,
                 entry=name,
                 attempt=number,
@@ -207,8 +210,7 @@ class _Trial(Generic[Q, M, D]):
                 _LOG.error,
                 Event.DEAD_LETTERED,
                 session.path,
-                "entry %(entry)s of queue %(queue)s is a dead letter in %(target)s, "
-                "after attempt %(attempt)d: %(told)s",
+                _DEAD,
                 queue=self._queue,
                 entry=name,
                 attempt=number,
