@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import json
+import logging
 import os
 import select
 import signal
@@ -175,12 +177,7 @@ def _server() -> str:
 
 def serve(address: str) -> None:
     """Fork for each command, until standard input is closed. Returns in each command's process, ready to be run."""
-    import trio
-
-    import trio_multispool.cli.app
-
-    assert trio.run is not None
-    assert trio_multispool.cli.app.run is not None
+    _warm_up()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the guardians
     lifeline = os.dup(0)
     with socket.socket(socket.AF_UNIX) as listening:
@@ -197,6 +194,29 @@ def serve(address: str) -> None:
                 os.close(lifeline)
                 return _guard(connection)
             connection.close()
+
+
+def _warm_up() -> None:
+    """Run two commands into nothing, so that what they import late is there already."""
+    import trio  # noqa: F401  # for the commands that run it
+
+    from trio_multispool.cli.app import run
+
+    kept = os.dup(1), os.dup(2)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):
+        os.dup2(nothing, number)
+    for arguments in (["ls", "--help"], ["ls", "/nowhere"]):
+        _ = run(arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for number, fd in enumerate(kept, 1):
+        os.dup2(fd, number)
+        os.close(fd)
+    os.close(nothing)
+    logging.root.handlers.clear()  # each command makes its own
+    _ = gc.collect()
+    gc.freeze()  # what is here already need not be looked at in each command
 
 
 def _guard(connection: socket.socket) -> None:
