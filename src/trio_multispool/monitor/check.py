@@ -104,7 +104,7 @@ def _orphans(findings: Findings, now: float) -> list[Problem]:
 
 
 def _irregular(findings: Findings, places: list[Trace], now: float) -> Iterator[Problem]:
-    """Yield what breaks a rule: an entry is in one place, has data, is reserved, and a living owner has it if checked out."""
+    """Yield what breaks a rule: one place, data, a reservation, and a living owner if checked out."""
     name, first = findings.name, places[0]
     age = now - first.changed_at
     reserved = findings.at(REGISTRY) is not None
