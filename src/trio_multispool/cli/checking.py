@@ -50,7 +50,7 @@ JsonMetadata: TypeAlias = Annotated[
         name="--json-metadata",
         negative="",
         show_default=False,
-        help="Metadata has to be JSON: report what is not, and with --repair set it aside. Otherwise any metadata is fine.",
+        help="Metadata has to be JSON: report what is not, and with --repair set it aside. Without this, any will do.",
     ),
 ]
 AnyMonitor: TypeAlias = "Monitor[enum.Enum, bytes, Source]"

@@ -1,6 +1,6 @@
 """`multispool top`: a spool, live, on the whole screen.
 
-Why rich and not textual. rich is here already, and all that is drawn are lines of text; a picture is a pure function
+Why rich and not textual. rich is here already, and only lines of text are drawn; a picture is a pure function
 that tests call (`render`). textual is maintained and would bring widgets, but runs on asyncio: the signals, the
 threads and the ends of this package's commands are on Trio, and would be needed a second time. It also costs five more
 packages and a fifth of a second at import. What remained to be written for rich is the reading of keys (`screen`).
