@@ -107,7 +107,7 @@ def run(arguments: Sequence[str]) -> int:
         return _run(arguments)
     except KeyboardInterrupt:
         return BY_SIGNAL + signal.SIGINT
-    except BrokenPipeError:  # `multispool ls | head`: whoever read has seen enough
+    except BrokenPipeError:  # `multispool ls | head`: the reader has closed the pipe
         return BY_SIGNAL + signal.SIGPIPE
     finally:
         _ = signal.signal(signal.SIGTERM, previous)

@@ -24,7 +24,7 @@ _BLOCK: Final = tarfile.BLOCKSIZE
 _RECORD: Final = tarfile.RECORDSIZE
 _CHUNK: Final = 1 << 20
 _LARGEST_EXTENSION: Final = 64 * 1024
-"""Bytes of an extended header: a name has 200, so whatever needs more is none of ours."""
+"""Bytes of an extended header: a name has 200, so a longer header is not one of ours."""
 
 _LONGEST_SIZE: Final = 20
 """Digits of 2**64."""

@@ -31,7 +31,7 @@ MaxCheckedOutAge: TypeAlias = Annotated[
     str, Parameter(name="--max-checked-out-age", help="How long an entry may be checked out; `none` for any time.")
 ]
 MaxTmpFileAge: TypeAlias = Annotated[
-    str, Parameter(name="--max-tmp-file-age", help="How long ago a temporary file may have been written to last.")
+    str, Parameter(name="--max-tmp-file-age", help="How long a temporary file may go without a write.")
 ]
 MaxAge: TypeAlias = Annotated[
     list[str] | None,
@@ -42,7 +42,7 @@ MaxAge: TypeAlias = Annotated[
     ),
 ]
 QueueAges: TypeAlias = Annotated[str, Parameter(show=False)]
-"""Any further option, `--max-QUEUE-age` for a queue that is found on disk: which those are, only the disk knows."""
+"""Any further option: `--max-QUEUE-age`, for a queue that is found on disk."""
 
 JsonMetadata: TypeAlias = Annotated[
     bool,
@@ -50,7 +50,7 @@ JsonMetadata: TypeAlias = Annotated[
         name="--json-metadata",
         negative="",
         show_default=False,
-        help="Metadata has to be JSON: report what is not, and with --repair set it aside. Any will do without this.",
+        help="Metadata has to be JSON: report what is not, and with --repair set it aside. Without this, any will do.",
     ),
 ]
 AnyMonitor: TypeAlias = "Monitor[enum.Enum, bytes, Source]"
@@ -82,7 +82,7 @@ def limits(
     pairs: Sequence[str],
     options: Mapping[str, str],
 ) -> Limits:
-    """Return the limits that the options ask for; ends the command at nonsense, and at a queue that does not exist."""
+    """Return the limits that the options ask for; ends the command if one is invalid, or a queue does not exist."""
     ages: dict[str, str] = {}
     for pair in pairs:
         queue, equals, age = pair.rpartition("=")
@@ -112,7 +112,7 @@ def _limit(age: str) -> float | None:
 async def monitoring(
     path: str | os.PathLike[str], limits: Limits, *, json_metadata: bool
 ) -> AsyncGenerator[AnyMonitor]:
-    """Open a spool to look it over: nothing is recovered and nothing written."""
+    """Open a spool to check it: nothing is recovered and nothing written."""
     with looking(path) as storage:
         queues = storage.queues()
     of = spoolable(queues or [_NO_QUEUE])

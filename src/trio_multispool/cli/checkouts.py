@@ -44,7 +44,7 @@ _AT_A_TIME: Final = 64
 """How many selected entries are settled at once. Beyond some dozens, sharing syncs gains little."""
 
 _TRIES: Final = 10
-"""How often an entry is looked for again that was elsewhere by the time it should be checked out."""
+"""How often to look again for an entry that has moved before it could be checked out."""
 
 
 def settle_each(
@@ -209,7 +209,7 @@ class _Settler:
         raise EntryBusy(name)
 
     async def settle_if(self, spool: AnySpool, queue: str, name: str, criteria: Criteria) -> bool:
-        """Settle an entry that was selected, if it can be had and still fits now that nobody else can change it."""
+        """Settle a selected entry, if it can be checked out and, once it is locked, still fits."""
         answer = (await spool.entry(member(spool, queue), name).unwrap().try_checkout()).unwrap()
         if isinstance(answer, Unavailable):
             return False

@@ -24,7 +24,7 @@ ECHO: Final = 0.5
 
 _PREFIX: Final = "MULTISPOOL_"
 _LONGEST: Final = 128 * 1024
-"""MAX_ARG_STRLEN of Linux: a longer variable, its name and its NUL included, and no command could be started at all."""
+"""MAX_ARG_STRLEN of Linux: with a longer variable (name and NUL included), no command starts."""
 
 _STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

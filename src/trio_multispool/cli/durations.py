@@ -16,7 +16,7 @@ _PARTS: Final = re.compile("".join(f"(?:({_NUMBER}){unit})?" for unit in _UNITS)
 
 
 def parse(text: str) -> float:
-    """Return a duration in seconds; ends the command, quoting `text`, if it is none.
+    """Return a duration in seconds; ends the command, quoting `text`, if it is not one.
 
     Units are `w`, `d`, `h`, `m` and `s`, the larger first, each once; a number may have a fraction (`1.5h`).
     """

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def find(storage: DirectoryStorage, name: str) -> Item:
-    """Return what an onlooker sees of an entry; ends the command if there is none of that name."""
+    """Return what an onlooker sees of an entry; ends the command if no entry has that name."""
     if (fault := invalid_name(name)) is not None:
         raise fault
-    for _ in range(2):  # it may have moved, from where was not yet looked to where was looked already
+    for _ in range(2):  # it may have moved to a place already searched
         for queue in storage.queues():
             if storage.contains(queue, name):
                 found = storage.stat(queue, name)

@@ -1,4 +1,4 @@
-"""How many entries of a queue are how old, in buckets each twice as wide as the one before, as `qshape` draws them.
+"""Count a queue's entries by age, in buckets each twice as wide as the one before, as `qshape` draws them.
 
 A queue that keeps up has its entries on the left; one that is stuck has them on the right, and how far to the right
 tells since when.
@@ -17,7 +17,7 @@ FIRST: Final = 300.0
 
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 _MANY: Final = 20
-"""Of so many of a unit, a part of one makes no difference."""
+"""From this many units on, a fraction of one makes no difference."""
 _THOUSAND: Final = 1000
 _TEN: Final = 10
 

@@ -62,7 +62,7 @@ def remark(text: str) -> None:
 def writing() -> Generator[TextIO]:
     """Give standard output, flushed before and after; what keeps it from being written ends the command.
 
-    A `BrokenPipeError` passes through: whoever read has seen enough.
+    A `BrokenPipeError` passes through: the reader has closed the pipe.
     """
     out: TextIO | None = sys.stdout
     if out is None or out.closed:

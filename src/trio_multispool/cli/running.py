@@ -29,7 +29,7 @@ class Ending:
         self.signal: signal.Signals | None = None
         """The signal that ends it."""
         self.hurry: trio.Event = trio.Event()
-        """Set when a second signal comes: whoever sent it will not wait."""
+        """Set when a second signal comes: its sender will not wait."""
 
 
 @contextlib.contextmanager

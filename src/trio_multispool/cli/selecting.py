@@ -51,9 +51,7 @@ class Selection:
             help="Only entries whose name fits this pattern (`order-*`); may be repeated: one of them has to fit.",
         ),
     ] = None
-    everything: Annotated[
-        bool, Parameter(name="--all", negative="", show_default=False, help="Every entry, whatever it is.")
-    ] = False
+    everything: Annotated[bool, Parameter(name="--all", negative="", show_default=False, help="Every entry.")] = False
 
 
 DryRun = Annotated[

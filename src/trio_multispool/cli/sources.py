@@ -59,7 +59,7 @@ class Pipe:
         self._stop = stop
 
     def read(self, size: int) -> bytes:
-        """Return so many bytes, or fewer at the end; raises `Interrupted` when the command is to end."""
+        """Return that many bytes, or fewer at the end; raises `Interrupted` when the command is to end."""
         pieces: list[bytes] = []
         while size and (piece := self._piece(size)):
             pieces.append(piece)

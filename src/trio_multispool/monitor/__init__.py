@@ -1,9 +1,4 @@
-"""Looking a spool over: what is stuck, lost, doubled or left over, when it starts and ends, and putting it right.
-
-- `problems` what can be wrong; `limits` how old what may be; `check` what is wrong, as a pure function
-- `confirming` each suspect looked at again; `repairs` what is done about a problem; `watching` problems over time
-- `monitor` all of it together, for users
-"""
+"""Check a spool: find what is stuck, lost, doubled or left over, tell when it starts and ends, and repair it."""
 
 from __future__ import annotations
 

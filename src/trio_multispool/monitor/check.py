@@ -1,14 +1,14 @@
 """What is wrong, as a pure function of a snapshot, the limits and the time: no file, no clock, no lock.
 
-The same function is used twice. Of a snapshot of a spool in use it says what is *suspected*: each of the traces is as
-it was at some moment, but not all at the same. Of the traces of one name, looked up under its lock, it says what is so
-(see `confirming`). Who has the lock decides what can be concluded:
+The same function is used twice. Given a snapshot of a spool in use, it returns what is *suspected*: each trace was
+seen at some moment, but not all at the same one. Given the traces of one name, read under its lock, it returns what is
+certain (see `examiner`). What can be concluded depends on who holds the lock:
 
-- *somebody*: he may be in the middle of a change, so nothing is wrong but what is so at any single moment, its age;
-- *nobody*: then the files do not move, and every rule of a spool at rest must hold;
-- *no reservation*, where there should be one: nobody can be working on that name by the rules;
-- *untold*: users of this spool need not take locks, and nobody is known to be dead. What has not been touched for as
-  long as a temporary file may be old is taken for at rest.
+- *somebody*: the holder may be in the middle of a change. Only the age can be judged, because it holds at any moment;
+- *nobody*: the files do not move, and every rule of a spool at rest must hold;
+- *no reservation*, where there should be one: by the rules, nobody can be working on that name;
+- *untold*: users of this spool need not take locks, and nobody is known to be dead. A name counts as at rest when it
+  has not been touched for longer than the limit for temporary files.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 RESERVING: Final = 0.5
 """How long a process may take between making a reservation and locking it, in seconds.
 
-The two are two system calls, between which it can be kept waiting for a processor.
+These are two system calls, and the process may have to wait for a processor between them.
 """
 
 
 def check(snapshot: Iterable[Finding], limits: Ages, now: float) -> Iterator[Problem]:
-    """Yield what is wrong, if everything was at rest; each problem once."""
+    """Yield what would be wrong if nothing was moving; each problem once."""
     for finding in snapshot:
         yield from problems_of(finding, limits, now)
 
@@ -60,7 +60,7 @@ def problems_of(finding: Finding, limits: Ages, now: float) -> list[Problem]:
 
 
 def may_be_newborn(findings: Findings, now: float) -> bool:
-    """Tell whether these may be those of a name that somebody is reserving, and has not come to lock."""
+    """Tell whether somebody may be reserving this name just now, and has not locked it yet."""
     return [file.dir for file in findings.files] == [REGISTRY] and now - findings.files[0].changed_at < RESERVING
 
 
@@ -99,18 +99,18 @@ def _at_rest(findings: Findings, limits: Ages, now: float) -> bool:
 
 def _orphans(findings: Findings, now: float) -> list[Problem]:
     if findings.holder is Holder.NO_RESERVATION and findings.at(REGISTRY) is not None:
-        return []  # it has come meanwhile, and somebody with it
+        return []  # somebody has reserved the name meanwhile
     return [Orphaned(findings.name, file.dir, age=now - file.changed_at) for file in findings.files]
 
 
 def _irregular(findings: Findings, places: list[Trace], now: float) -> Iterator[Problem]:
-    """Yield what contradicts: each entry once, whole, reserved, and checked out only by the living."""
+    """Yield what breaks a rule: one place, data, a reservation, and a living owner if checked out."""
     name, first = findings.name, places[0]
     age = now - first.changed_at
     reserved = findings.at(REGISTRY) is not None
     if len(places) > 1:
         yield Duplicated(name, first.dir, tuple(file.dir for file in places), age=age)
-    if not reserved and findings.holder is not Holder.NOBODY:  # his lock would be on a file that has gone
+    if not reserved and findings.holder is not Holder.NOBODY:  # a holder's lock would be on a file that has gone
         yield MissingReservation(name, first.dir, age=age)
     attached = [file for file in places if file.dir.kind is not Kind.QUARANTINE]
     if attached and findings.at(DATA) is None:

@@ -1,8 +1,8 @@
-"""Problems over time: a problem starts when it was there in several checks running, and ends when it is gone.
+"""Problems over time: a problem starts when several checks in a row have found it, and ends when it is gone.
 
-`Alerts` is a pure state machine; `Watching` drives it by AnyIO's clock. Nothing runs in the background: a check is made
-when the next event is asked for and none is waiting. So there is nothing to be stopped, and whoever is cancelled while
-he waits loses no event: a check that was cut short counts as none.
+`Alerts` is a pure state machine; `Watching` drives it by AnyIO's clock. Nothing runs in the background: asking for an
+event makes a check if no event is waiting. So there is nothing to stop. Cancelling the wait loses no event: a check
+that was cut short does not count.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @final
 class Start(msgspec.Struct, frozen=True):
-    """A problem was there in as many checks running as it takes."""
+    """Enough checks in a row have found a problem."""
 
     problem: Problem
 
@@ -36,15 +36,15 @@ class End(msgspec.Struct, frozen=True):
 
 
 Event: TypeAlias = Start | End
-"""What a watch tells."""
+"""What a watch yields."""
 
 
 @final
 class Alerts:
-    """Which problems have started, and which may."""
+    """Which problems have started, and which may start soon."""
 
     def __init__(self, alert_after_cycles: int) -> None:
-        """Begin with none."""
+        """Begin without problems."""
         self._after = alert_after_cycles
         self._cycles: dict[Problem, int] = {}
 
@@ -54,7 +54,7 @@ class Alerts:
         return [problem for problem, cycles in self._cycles.items() if cycles >= self._after]
 
     def see(self, problems: Iterable[Problem]) -> list[Event]:
-        """Take the outcome of one check into account, and return what it means: what has ended, then what starts."""
+        """Take in the outcome of one check. Return the problems that have ended, then those that start."""
         current = dict.fromkeys(problems)
         ended: list[Event] = [End(problem) for problem in self.started if problem not in current]
         self._cycles = {problem: self._cycles.get(problem, 0) + 1 for problem in current}
@@ -92,7 +92,7 @@ class Watching:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End; whoever asks for another event learns that there is none."""
+        """End: no further event is yielded."""
         self._closed = True
 
     def __aiter__(self) -> Watching:
@@ -100,7 +100,7 @@ class Watching:
         return self
 
     async def __anext__(self) -> Event:
-        """Wait for the next event; raises the `SpoolError` of a check that fails, after which it may be asked again."""
+        """Wait for the next event. Raises the `SpoolError` of a check that fails; asking again is fine."""
         await anyio.lowlevel.checkpoint()
         while not self._events:
             if self._closed:
@@ -116,6 +116,6 @@ class Watching:
             problems = await self._check()
         finally:
             ended = anyio.current_time()
-            # A spool that takes long to look over is not looked at for more than half of the time.
+            # However long a check takes, checks take at most half of the time.
             self._next = max(began + self._check_every, ended + (ended - began))
         self._events.extend(self._alerts.see(problems))

@@ -1,6 +1,6 @@
-"""From suspects to problems: each is looked at again, under its lock where it has one, before anything is said of it.
+"""From suspects to problems: look at each suspect again, under its lock if it has one, before reporting it.
 
-Blocking; runs in a worker thread. What is remembered is the problems and nothing else: suspects come one at a time.
+Blocking; runs in a worker thread. Only problems are kept in memory: suspects come one at a time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     AnyStorage: TypeAlias = Storage[Any, Any]
 
 _FRESH: Final = 2.0
-"""How much older than the last examination a file may say it is and still be new: clocks of file systems are coarse."""
+"""A file dated up to this many seconds before the last examination may still be new: file system clocks are coarse."""
 
 
 class Past(NamedTuple):
@@ -37,17 +37,17 @@ class Found(NamedTuple):
 
     problems: list[Problem]
     perhaps_newborn: list[str]
-    """Names that are either orphans, or being reserved right now: to be looked at again after `check.RESERVING`."""
+    """Names that are orphans or just being reserved. Look at them again after `check.RESERVING`."""
 
 
 @final
 class Examiner:
-    """Looks at a store by certain rules."""
+    """Examines a store by given limits."""
 
     def __init__(
         self, storage: AnyStorage, ages: Ages, judged: frozenset[str], judge: Judge, clock: Callable[[], float]
     ) -> None:
-        """Say by which; `judge` knows how to decode the metadata of the queues `judged`."""
+        """Take the limits. `judge` can decode the metadata of the queues `judged`."""
         self.storage: AnyStorage = storage
         self.ages: Ages = ages
         self.judge: Judge = judge
@@ -55,7 +55,7 @@ class Examiner:
         self._clock = clock
 
     def examine(self, keep_on: Callable[[], None], past: Past | None = None) -> Found:
-        """Return what is wrong. `keep_on` is called again and again, and may raise to end it."""
+        """Return what is wrong. Calls `keep_on` once per finding; it may raise to end the examination."""
         now = self._clock()
         found = Found([], [])
         for finding in self.storage.examine(self._wanted(now, past), self.judge):
@@ -76,7 +76,7 @@ class Examiner:
         return [problem for name in names for problem in self._problems(self.storage.look_closely(name, self.judge))]
 
     def still(self, problem: Problem) -> bool:
-        """Tell whether there is still that problem."""
+        """Tell whether that problem is still there."""
         if isinstance(problem, ForeignFile):
             finding: Finding = Foreign(problem.dir, problem.name, 0.0, problem.what)
         elif isinstance(problem, TooOld) and problem.dir.kind is Kind.TEMPORARY:

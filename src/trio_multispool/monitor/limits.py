@@ -1,4 +1,4 @@
-"""How old what may be before it is a problem."""
+"""How old each kind of file may be before that is a problem."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEN_MINUTES: Final = 600.0
 
 @final
 class Ages(msgspec.Struct, frozen=True):
-    """The limits in seconds; `None` where there is none."""
+    """The limits in seconds; `None` means no limit."""
 
     checked_out: float | None
     tmp_file: float | None
@@ -25,18 +25,18 @@ class Ages(msgspec.Struct, frozen=True):
 
 @final
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How old what may be: seconds, or `timedelta`s; `None` for as old as you like.
+    """How old each kind of file may be: seconds, or `timedelta`s; `None` means no limit.
 
     - `max_checked_out_age`: how long an entry may be checked out.
-    - `max_tmp_file_age`: how long ago a temporary file may have been written to last.
-    - `max_queue_ages`: by queue (a member of the enum, or a name), how long ago the metadata of an available entry may
-      have been written, and one that waits may have been due. Queues that are not named have no limit.
+    - `max_tmp_file_age`: how long a temporary file may go without being written to.
+    - `max_queue_ages`: a limit for each queue (a member of the enum, or a name). It counts from the last write of an
+      available entry's metadata, and from the due time of a waiting entry. Queues that are not named have no limit.
 
     ```python
     limits = Limits(max_checked_out_age=3600, max_queue_ages={Mail.SEND: datetime.timedelta(minutes=5)})
     ```
 
-    Raises `TypeError` for what is no duration, and `ValueError` for one that is negative.
+    Raises `TypeError` if a value is not a duration, and `ValueError` if one is negative.
     """
 
     max_checked_out_age: float | datetime.timedelta | None = TEN_MINUTES
@@ -44,7 +44,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_queue_ages: Mapping[enum.Enum | str, float | datetime.timedelta] = {}
 
     def __post_init__(self) -> None:
-        """Refuse what is no duration, now and not in the first run."""
+        """Refuse a value that is not a duration now, not in the first run."""
         _ = self.ages()
 
     def ages(self) -> Ages:

@@ -1,4 +1,4 @@
-"""`Monitor`: looks a spool over for what is wrong, once or all the time, and puts right what can be."""
+"""`Monitor`: checks a spool for problems, once or continuously, and repairs what can be repaired."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ ALERT_AFTER_CYCLES = 2
 
 @final
 class Monitor(Generic[Q, M, D, A]):
-    """Looks a spool over: entries that are stuck, lost their data, lie twice, or belong to nobody.
+    """Checks a spool: finds entries that are stuck, have lost their data, lie twice, or belong to nobody.
 
-    It works beside producers and workers, in any process: what it suspects, it looks at again under the entry's lock,
-    so that an entry in motion is never reported. Looking writes nothing. Metadata is judged by the spool's codec, in
-    the queues that the spool knows; queues that it does not know are looked at like any other. In a spool that is not
-    adopted nobody is known to be dead, so that nothing is `Abandoned`, and names of which a file has moved or changed
-    within `max_tmp_file_age` are passed over, unless they are `TooOld`.
+    It works beside producers and workers, in any process. It looks at each suspect again under the entry's lock, so it
+    never reports an entry in motion. Checking writes nothing. The spool's codec judges the metadata in the queues that
+    the spool knows; other queues are checked too, but their metadata is not decoded. In a spool that is not adopted,
+    nobody is known to be dead: nothing is `Abandoned`, and a name is skipped if one of its files has moved or changed
+    within `max_tmp_file_age`, unless it is `TooOld`.
 
-    `limits` says how old what may be; `clock` returns the time of day in seconds since 1970, for tests.
+    `limits` says how old each kind of file may be; `clock` returns the time of day in seconds since 1970, for tests.
 
     ```python
     monitor = Monitor(spool, Limits(max_queue_ages={Mail.SEND: 300}))
@@ -67,7 +67,7 @@ class Monitor(Generic[Q, M, D, A]):
         *,
         clock: Callable[[], float] = wall_clock,
     ) -> None:
-        """Say what to look at."""
+        """Take the spool to check, and the limits."""
         self.spool: Spool[Q, M, D, A] = spool
         self.limits: Limits = Limits() if limits is None else limits
         session = spool._session  # noqa: SLF001  # a part of the library, in the room above
@@ -88,18 +88,18 @@ class Monitor(Generic[Q, M, D, A]):
         self._examiner = Examiner(session.storage, self.limits.ages(), judged, judge, clock)
 
     def __repr__(self) -> str:
-        """Show what is looked at."""
+        """Show which spool is checked."""
         return f"<Monitor of {self._session.path}>"
 
     async def run_once(self) -> Result[list[Problem], Trouble]:
-        """Look the whole spool over once, and return what is wrong.
+        """Check the whole spool once, and return what is wrong.
 
-        All metadata is read. A name that may just be being reserved is looked at twice, half a second apart. Takes
-        locks for moments, of what looks wrong and of nothing else, in which the entry is busy for others.
+        Reads all metadata. A name that somebody may be reserving is checked twice, half a second apart. Briefly locks
+        only what looks wrong; meanwhile that entry is busy for others.
 
-        `Err(AccessDenied)`, `Err(StorageFailure)`, …: it could not be looked at.
+        `Err(AccessDenied)`, `Err(StorageFailure)`, …: the spool could not be checked.
 
-        **Cancellation**: it is given up within a thousand names. Nothing is changed in any case.
+        **Cancellation**: the check stops within a thousand names. Nothing is changed in any case.
         **Durability**: nothing to sync.
 
         ```python
@@ -133,18 +133,18 @@ class Monitor(Generic[Q, M, D, A]):
         check_every: float | datetime.timedelta = CHECK_EVERY,
         alert_after_cycles: int = ALERT_AFTER_CYCLES,
     ) -> Watching:
-        """Look the spool over again and again, and tell when a problem starts and when it ends.
+        """Check the spool repeatedly, and tell when a problem starts and when it ends.
 
-        The events are an asynchronous iterator: `Start(problem)` once the problem was there in `alert_after_cycles`
-        checks running, `End(problem)` when it is gone. The first check is made at once, the others `check_every`
-        (seconds or a `timedelta`) after the one before began, or later if checks take long. The checks are made when
-        the next event is asked for: whoever deals with one for long delays the next. After the first check, only
-        metadata that is new is read.
+        The events are an asynchronous iterator: `Start(problem)` once `alert_after_cycles` checks in a row have found
+        the problem, `End(problem)` when it is gone. The first check is made at once, each other one `check_every`
+        (seconds or a `timedelta`) after the one before began, or later if checks take long. Asking for the next event
+        makes the check: handling an event for long delays the next check. After the first check, only new metadata is
+        read.
 
-        Asking for an event raises the `SpoolError` of a check that fails. Raises `TypeError` and `ValueError` for what
-        is no duration, and for fewer cycles than one.
+        Asking for an event raises the `SpoolError` of a check that fails. Raises `TypeError` or `ValueError` if
+        `check_every` is not a valid duration, or if `alert_after_cycles` is less than one.
 
-        **Cancellation**: whoever is cancelled while he waits for an event misses none, and may ask again.
+        **Cancellation**: cancelling the wait for an event loses none; ask again.
         **Durability**: nothing to sync.
 
         ```python
@@ -165,20 +165,21 @@ class Monitor(Generic[Q, M, D, A]):
         return Watching(check, seconds(check_every), whole(alert_after_cycles, "alert_after_cycles", least=1))
 
     async def repair(self, problems: Iterable[Problem], *, dry_run: bool = True) -> Result[list[Repair], Trouble]:
-        """Put right what can be without losing data; by default, only say what would be done.
+        """Repair what can be repaired without losing data; by default, only say what would be done.
 
-        Abandoned entries go back to their queues, orphans are collected, reservations are made again; entries whose
+        Abandoned entries go back to their queues, orphans are collected, reservations are made again. Entries whose
         metadata cannot be decoded or whose data is missing are set aside in quarantine, with the reason. Stale copies
-        of an entry, checked out by nobody, are dropped, and so is what dead processes were writing. All else is left,
-        and said so: what is too old, copies of which none can be proved stale, foreign files. In a spool that is not
-        adopted, everything is left.
+        of an entry that nobody has checked out are deleted, and so are temporary files of dead processes. Everything
+        else is left, and the answer says so: entries that are too old, copies that cannot be proved stale, foreign
+        files. In a spool that is not adopted, everything is left.
 
-        Each problem is looked at again under its lock first, so this is safe beside running programs, and can be
-        repeated. Each is logged as `multispool.repaired`, and the spool's hooks are told what it was to the entry.
-        Returns, in order, what is to be done about each problem, or was (`Repair.done`), or why it was left.
+        Each problem is first looked at again under its lock, so this is safe beside running programs, and can be
+        repeated. Each repair is logged as `multispool.repaired`, and reported to the spool's hooks as a recovery or a
+        quarantine. Returns one `Repair` per problem, in order: what is to be done, what was done (`Repair.done`), or
+        why it was left.
 
-        **Cancellation**: what was done stays done; the problem in hand is put right or not touched.
-        **Durability**: what power loss undoes is found again by the next check.
+        **Cancellation**: finished repairs stay; the current problem is either repaired or untouched.
+        **Durability**: the next check finds again what power loss has undone.
 
         ```python
         problems = (await monitor.run_once()).unwrap()
@@ -211,7 +212,7 @@ class Monitor(Generic[Q, M, D, A]):
         return work
 
     def _note(self, repaired: Repair) -> None:
-        """Log a repair, and have it told as what it was to the entry: a recovery, or a setting aside."""
+        """Log a repair, and report it to the hooks as a recovery or a quarantine."""
         problem, hooks = repaired.problem, self._session.hooks
         queue, name, what, path = problem.queue, problem.name, problem.message, self._session.path
         message, done = "%(error)s: %(done)s", repaired.action.value

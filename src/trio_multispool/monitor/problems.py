@@ -1,7 +1,7 @@
 """What can be wrong with a spool: one frozen struct each.
 
-A problem is the same from one run to the next if its kind, its name and where it is are the same: `==` and `hash` leave
-out the age, and the reason why metadata cannot be decoded.
+Two runs report the same problem if its kind, its name and its place are the same: `==` and `hash` ignore the age, and
+the reason why metadata cannot be decoded.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ _NOT_OF_THE_IDENTITY: Final = {"age", "reason"}
 
 
 class _Aged(msgspec.Struct, frozen=True, eq=False, kw_only=True):
-    """What is given by its name, and comes last, in all of them."""
+    """The field of all problems that is passed by keyword, and comes last."""
 
     age: float = 0.0
-    """Seconds since the file in question was written or moved (see the problem), when this was found."""
+    """Seconds from when the file was written or moved (see the problem) to when the problem was found."""
 
 
 class _Problem(_Aged, frozen=True, eq=False):
     """What all problems have in common."""
 
     name: str
-    """Of the entry, or of the file where it belongs to none."""
+    """The name of the entry, or of the file if it belongs to no entry."""
     dir: Dir
-    """Where it is. (Of `Duplicated`: one of the places.)"""
+    """Where it is. (`Duplicated` gives one of the places.)"""
 
     @property
     def queue(self) -> str | None:
-        """The queue that it concerns, if it concerns one."""
+        """The queue that it concerns, or None."""
         return self.dir.queue or None
 
     def _identity(self) -> tuple[object, ...]:
@@ -52,8 +52,8 @@ class _Problem(_Aged, frozen=True, eq=False):
 class TooOld(_Problem, frozen=True, eq=False):
     """A file has been where it is for longer than the limit of that directory.
 
-    The age is counted, of an available entry and of a temporary file, from when it was last written (which `ls` shows);
-    of an entry that waits, from when it was due; of one that is checked out, from the check-out.
+    The age counts from the last write of an available entry (which `ls` shows) or of a temporary file, from the due
+    time of a waiting entry, and from the check-out of an entry that is checked out.
     """
 
     @property
@@ -113,13 +113,13 @@ class Duplicated(_Problem, frozen=True, eq=False):
 
     @property
     def is_provable(self) -> bool:
-        """Whether it is known which copy is the entry: any other place comes later than a check-out that nobody has."""
+        """Whether it is known which copy is the entry: any other place is later than a check-out without an owner."""
         return sum(each.kind is not Kind.CHECKOUT for each in self.dirs) <= 1
 
 
 @final
 class MissingData(_Problem, frozen=True, eq=False):
-    """An entry has no data, which every entry has, though it may be empty."""
+    """An entry has no data file. Every entry has one, though it may be empty."""
 
     @property
     def message(self) -> str:
@@ -134,7 +134,7 @@ class MissingData(_Problem, frozen=True, eq=False):
 
 @final
 class MissingReservation(_Problem, frozen=True, eq=False):
-    """An entry has no file in `.registry`, so that its name is not reserved and there is nothing to lock."""
+    """An entry has no file in `.registry`: its name is not reserved, and there is nothing to lock."""
 
     @property
     def message(self) -> str:
@@ -149,7 +149,7 @@ class MissingReservation(_Problem, frozen=True, eq=False):
 
 @final
 class Undecodable(_Problem, frozen=True, eq=False):
-    """The metadata of an available entry cannot be decoded, for that `reason`."""
+    """The metadata of an available entry cannot be decoded; `reason` says why."""
 
     reason: str = ""
 
@@ -181,7 +181,7 @@ class Abandoned(_Problem, frozen=True, eq=False):
 
 @final
 class ForeignFile(_Problem, frozen=True, eq=False):
-    """Something lies in the spool that is no part of one; `what` says what it is."""
+    """A file in the spool does not belong there; `what` says what it is."""
 
     what: str = ""
 
@@ -199,4 +199,4 @@ class ForeignFile(_Problem, frozen=True, eq=False):
 Problem: TypeAlias = (
     TooOld | Orphaned | Duplicated | MissingData | MissingReservation | Undecodable | Abandoned | ForeignFile
 )
-"""Whatever can be wrong."""
+"""Everything that can be wrong."""

@@ -1,8 +1,8 @@
-"""What is done about each problem: first a plan, as values, and then, if it is to be, the deed.
+"""What to do about each problem: plan it, as values, and then do it if asked to.
 
-A problem is put right only if it is still there when it is looked at under its lock, by an operation that takes that
-lock itself, gives way to whoever has it, and may be killed and done again. What cannot be put right without a guess
-is left for a person, and said so.
+A problem is repaired only if it is still there when looked at under its lock. The repairing operation takes that lock
+itself, gives way if another process holds it, and can be killed and repeated. What needs a guess is left to a person,
+and the answer says so.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Repair(msgspec.Struct, frozen=True):
     action: Action
     done: bool
     why: str
-    """In a sentence: what the action is or was, or why nothing was done."""
+    """A sentence: what the action is or was, or why nothing was done."""
 
 
 def plan(problem: Problem) -> Repair:
@@ -83,7 +83,7 @@ def repair(
 ) -> Repair:
     """Do what can be done about a problem, and say what came of it.
 
-    Of the names `collected`, all that belonged to no entry was deleted just now, for another problem.
+    `collected` are names of which an earlier repair has just deleted everything that belonged to no entry.
     """
     planned = plan(problem)
     if planned.action is Action.LEAVE:
@@ -108,7 +108,7 @@ def _left(problem: Problem, why: str) -> Repair:
 
 
 def _act(examiner: Examiner, problem: Problem) -> bool:
-    """Put a problem right, and tell whether that was done here."""
+    """Repair a problem. Return whether this call did it."""
     storage, name = examiner.storage, problem.name
     match problem:
         case MissingReservation():
@@ -129,7 +129,7 @@ def _act(examiner: Examiner, problem: Problem) -> bool:
 
 
 def _set_aside(examiner: Examiner, problem: Problem, is_faulty: Callable[[bytes], bool]) -> bool:
-    """Check the entry out, and set it aside if it is faulty; killed in between, recovery puts it back."""
+    """Check the entry out, and set it aside if it is faulty. If killed in between, recovery puts it back."""
     storage, queue, name = examiner.storage, problem.dir.queue, problem.name
     if problem.dir.kind is Kind.WAITING:
         claim = storage.claim_waiting(queue, name, due_by=math.inf, before_commit=lambda: None)

@@ -10,9 +10,9 @@ from trio_multispool.cli.spools import load, looking
 def adopt(spool: SpoolPath, /, *, as_json: AsJson = False, trust_file_system: TrustFileSystem = False) -> int:
     """Declare that every program that uses a spool takes locks.
 
-    A spool without `.spool.json` may be shared with programs that take none; there, nothing that was checked out is
-    ever brought back. Adopt it when the last of those programs has stopped: from then on, what nobody has locked is
-    taken for abandoned, and goes back to its queue.
+    A spool without `.spool.json` may be shared with programs that take no locks, so checked-out entries never go back
+    by themselves. Adopt the spool when the last of those programs has stopped. From then on, a checked-out entry that
+    nobody has locked counts as abandoned, and goes back to its queue.
 
     ```console
     $ multispool adopt var/mail

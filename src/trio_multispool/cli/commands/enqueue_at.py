@@ -1,4 +1,4 @@
-"""`multispool enqueue-at`: enqueue what is to wait until a time."""
+"""`multispool enqueue-at`: enqueue entries that wait until a time."""
 
 from typing import Annotated
 
@@ -15,7 +15,7 @@ def enqueue_at(  # noqa: PLR0913  # what a person can say on the command line
         str,
         Parameter(
             name="TIME",
-            help="Until when they wait: `2027-01-31T08:00`, in this machine's time zone, or with one: `…Z`.",
+            help="The time they wait for: `2027-01-31T08:00`, in this machine's time zone, or with one: `…Z`.",
         ),
     ],
     /,
@@ -28,7 +28,7 @@ def enqueue_at(  # noqa: PLR0913  # what a person can say on the command line
 ) -> int:
     """Enqueue files, or standard input, to wait until a time.
 
-    The same as `put --at TIME`. A time that has come is none: the entry is available at once.
+    The same as `put --at TIME`. A time in the past means no delay: the entry is available at once.
 
     ```console
     $ multispool enqueue-at var/mail send 2027-01-31T08:00 reminder.txt --meta to=anne@example.org

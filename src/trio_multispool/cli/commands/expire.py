@@ -1,4 +1,4 @@
-"""`multispool expire`: let go of what a queue is not to keep."""
+"""`multispool expire`: remove what a queue need not keep."""
 
 from typing import Annotated, Any
 
@@ -26,25 +26,25 @@ def expire(  # noqa: PLR0913  # what a person can say on the command line
     *command: Annotated[
         str,
         Parameter(
-            name="COMMAND", help="Run for each entry before it goes, after `--`; if it fails, the entry is kept."
+            name="COMMAND", help="After `--`: run for each entry before it is removed; if it fails, the entry is kept."
         ),
     ],
     max_age: Annotated[
         str | None,
-        Parameter(name="--max-age", help="Entries go whose metadata was written longer ago: `12h`, `30d`."),
+        Parameter(name="--max-age", help="Remove entries whose metadata was written longer ago: `12h`, `30d`."),
     ] = None,
     max_count: Annotated[
-        int | None, Parameter(name="--max-count", help="Of more entries than so many, the oldest go.")
+        int | None, Parameter(name="--max-count", help="Keep at most this many entries; remove the oldest first.")
     ] = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     trust_file_system: TrustFileSystem = False,
 ) -> int:
-    """Let go of entries that are too old, and of the oldest of too many.
+    """Remove entries that are too old, and the oldest if there are too many.
 
-    For queues that have no reader, such as those of dead letters; from a timer, say. Only what is available goes. A
-    command gets what that of `work` gets: the data on its standard input, and `MULTISPOOL_NAME` and the others in its
-    environment. How many entries went is printed.
+    Use it, from a timer for example, for queues that have no reader, such as dead letters. It removes only available
+    entries, and prints how many. A command gets the same as that of `work`: the data on its standard input, and
+    `MULTISPOOL_NAME` and the others in its environment.
 
     ```console
     $ multispool expire var/mail failed --max-age 30d --max-count 100000

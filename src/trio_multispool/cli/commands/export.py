@@ -23,11 +23,11 @@ def export(spool: SpoolPath, queue: QueueName, /, *, as_json: AsJson = False) ->
     """Write the entries of a queue to standard output, as a tar archive.
 
     Each entry is two members, `NAME/metadata` and `NAME/data`, in the order of names. It is locked while it is read, so
-    that no worker can take it, and it is not moved: nothing in the spool changes, and nothing has to be put back if the
-    command is killed. What is checked out is left out, and so is, with a word and exit code 4, what somebody has
-    locked.
+    that no worker can take it. It is not moved: nothing in the spool changes, and nothing has to be put back if the
+    command is killed. Entries that are checked out are left out. So are entries that somebody has locked; the command
+    then says so, and exits with code 4.
 
-    With `--json`, what was exported is told on standard error.
+    With `--json`, standard error tells what was exported.
 
     ```console
     $ multispool export var/mail failed > failed.tar

@@ -1,4 +1,4 @@
-"""`multispool fsck`: look a spool over for what is wrong, and put right what can be."""
+"""`multispool fsck`: check a spool for problems, and repair what can be repaired."""
 
 import itertools
 from typing import Annotated, Final, final
@@ -15,7 +15,7 @@ from trio_multispool.monitor import Action, Problem, Repair
 from trio_multispool.storage.directory.store import DirectoryStorage
 
 _PASSES: Final = 5
-"""How often at most the spool is looked over again: beside running programs, something may always be new."""
+"""Check the spool again at most this often: beside running programs, something may always be new."""
 
 
 def fsck(  # noqa: PLR0913  # the options of the command
@@ -24,7 +24,7 @@ def fsck(  # noqa: PLR0913  # the options of the command
     *,
     repair: Annotated[
         bool,
-        Parameter(name="--repair", negative="", show_default=False, help="Put right what can be without losing data."),
+        Parameter(name="--repair", negative="", show_default=False, help="Repair what can be without losing data."),
     ] = False,
     dry_run: Annotated[
         bool,
@@ -43,18 +43,18 @@ def fsck(  # noqa: PLR0913  # the options of the command
     trust_file_system: TrustFileSystem = False,
     **queue_ages: QueueAges,
 ) -> int:
-    """Look a spool over for what is wrong, and put right what can be.
+    """Check a spool for problems, and repair what can be repaired.
 
     Finds entries whose owner is dead, that wait or are checked out for too long, that have lost their data or their
-    reservation, that lie in several places, whose metadata is not JSON (with `--json-metadata`); reservations and data
-    of no entry, old temporary files, and whatever else does not belong in a spool.
+    reservation, that lie in several places, or whose metadata is not JSON (with `--json-metadata`). Also finds
+    reservations and data that belong to no entry, old temporary files, and anything else that is no part of a spool.
 
-    It is safe beside running programs: what looks wrong is looked at again under its lock, so that an entry in motion
-    is never reported. Without `--repair`, nothing is changed. With it, abandoned entries go back to their queues,
-    leftovers are deleted, and what cannot be read or has lost its data is set aside in quarantine; what needs a person
-    is left, and said so.
+    It is safe beside running programs: it looks at each suspect again under its lock, and never reports an entry in
+    motion. Without `--repair`, nothing is changed. With it, abandoned entries go back to their queues, leftovers are
+    deleted, and entries that cannot be read or have lost their data are set aside in quarantine. What needs a person
+    is left, and the output says so.
 
-    Exit code: 0 if nothing is wrong, or everything was put right; 7 if something is.
+    Exit code: 0 if nothing is wrong, or everything was repaired; 7 if something is still wrong.
 
     ```console
     $ multispool fsck var/mail --max-send-age 1h
@@ -94,10 +94,10 @@ def fsck(  # noqa: PLR0913  # the options of the command
 
 @final
 class _Seen:
-    """What is wrong, and what became of it; said as it happens, so that a run that is interrupted has said what it did.
+    """The problems, and what became of them; printed at once, so that an interrupted run has said what it did.
 
-    One repair may bring up the next (an entry that is put back turns out to have no data), so the spool is looked over
-    again until nothing more is done, and what the last look finds is what is left.
+    One repair may reveal the next problem (an entry that is put back turns out to have no data). So the spool is
+    checked again until nothing more is done. What the last check finds is what is left.
     """
 
     def __init__(self, *, tells: bool) -> None:

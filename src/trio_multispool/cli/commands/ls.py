@@ -70,13 +70,14 @@ def ls(  # noqa: PLR0913  # what a person can say on the command line
             name=["--ages", "-a"],
             negative="",
             show_default=False,
-            help="Show how many available entries are how old: up to 5 minutes, 10, 20 and so on.",
+            help="Count available entries by age: up to 5 minutes, 10, 20 and so on.",
         ),
     ] = False,
     ages_from: Annotated[
         str | None,
         Parameter(
-            name="--ages-from", help="The same, with another first age, `30s` or `1h` for example; each next is double."
+            name="--ages-from",
+            help="The same, with another first age, for example `30s` or `1h`; each next age is double.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -89,10 +90,10 @@ def ls(  # noqa: PLR0913  # what a person can say on the command line
     if the kernel does not show it: `/proc/locks` leaves out other containers, and files on btrfs and overlayfs.
 
     With `--ages`, a histogram of ages instead: a column for entries younger than 5 minutes, one for those younger than
-    10, and so on. A queue that keeps up has its entries on the left; how far to the right they are tells since when one
-    is stuck.
+    10, and so on. A queue that keeps up has its entries on the left. The further to the right they are, the longer the
+    queue has been stuck.
 
-    It only looks: nothing is locked, recovered or written. A queue of a million entries is counted in seconds, and in
+    It only looks: nothing is locked, recovered or written. Counting a queue of a million entries takes seconds, and
     little memory (`--long` holds and sorts them).
 
     ```console
@@ -133,7 +134,7 @@ def ls(  # noqa: PLR0913  # what a person can say on the command line
 
 
 def _limits(first: str | None, *, wanted: bool, long: bool) -> list[float] | None:
-    """Return the ages that part the buckets, or `None` if no histogram is wanted."""
+    """Return the ages between the buckets, or `None` if no histogram is wanted."""
     if first is None and not wanted:
         return None
     if long:
@@ -229,7 +230,7 @@ def _print_tallies(tallies: list[Tally], now: float) -> None:
 
 
 def _told_due(due_at: datetime.datetime | None, now: float) -> str:
-    """Say in how long an entry that waits is due."""
+    """Say how long a waiting entry has until it is due."""
     if due_at is None:
         return "-"
     seconds = due_at.timestamp() - now

@@ -1,4 +1,4 @@
-"""`multispool monitor`: look a spool over all the time, and tell when a problem starts and when it ends."""
+"""`multispool monitor`: check a spool continuously, and tell when a problem starts and when it ends."""
 
 import datetime
 import signal
@@ -29,18 +29,18 @@ def monitor(  # noqa: PLR0913  # the options of the command
     spool: SpoolPath,
     /,
     *,
-    check_every: Annotated[str, Parameter(name="--check-every", help="How often to look.")] = "15s",
+    check_every: Annotated[str, Parameter(name="--check-every", help="How often to check.")] = "15s",
     alert_after: Annotated[
         int,
         Parameter(
             name=["--alert-after-cycles", "--alert-after"],
-            help="In how many checks running a problem has to be there before it is told.",
+            help="Report a problem after this many checks in a row have found it.",
         ),
     ] = 2,
     once: Annotated[
         bool,
         Parameter(
-            name="--once", negative="", show_default=False, help="Look once, tell what is wrong, and end: for cron."
+            name="--once", negative="", show_default=False, help="Check once, tell what is wrong, and end: for cron."
         ),
     ] = False,
     max_checked_out_age: MaxCheckedOutAge = TEN_MINUTES,
@@ -50,13 +50,13 @@ def monitor(  # noqa: PLR0913  # the options of the command
     as_json: AsJson = False,
     **queue_ages: QueueAges,
 ) -> int:
-    """Look a spool over all the time, and tell when a problem starts and when it ends.
+    """Check a spool continuously, and tell when a problem starts and when it ends.
 
     The problems are those of `multispool fsck`. Each event is a line on standard output, written at once: the time,
     `start` or `end`, and the problem; with `--json`, an object. It only looks: nothing is changed or recovered.
 
-    It runs until a signal ends it. Exit codes: 0 after SIGTERM, which is how systemd stops it; 130 after Ctrl-C; that
-    of the trouble if the spool cannot be looked at any more, so that `Restart=on-failure` starts it again. With
+    It runs until a signal ends it. Exit codes: 0 after SIGTERM, which is how systemd stops it; 130 after Ctrl-C; the
+    code of the error if the spool cannot be checked any more, so that `Restart=on-failure` starts it again. With
     `--once`: 0 if nothing is wrong, 7 if something is.
 
     ```console
@@ -84,7 +84,7 @@ def monitor(  # noqa: PLR0913  # the options of the command
         async with checking.monitoring(spool, limits, json_metadata=json_metadata) as watched:
             try:
                 return await look(watched)
-            except BrokenPipeError:  # whoever read has seen enough
+            except BrokenPipeError:  # the reader has closed the pipe
                 return BY_SIGNAL + signal.SIGPIPE
 
     code = run(work)

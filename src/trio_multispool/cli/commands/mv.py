@@ -19,13 +19,13 @@ def mv(  # noqa: PLR0913  # what a person can say on the command line
         Parameter(
             name="NAME... QUEUE",
             required=True,
-            help="The entries, unless they are selected, and last the queue to move them to.",
+            help="The entries (unless you select them), and last the queue to move them to.",
             completer=names_or_queues,
         ),
     ],
     source: Annotated[
         str | None,
-        Parameter(name="--from", help="Select entries of this queue alone, and not of all.", completer=queue_names),
+        Parameter(name="--from", help="Select entries of this queue only, not of all.", completer=queue_names),
     ] = None,
     selection: Selection | None = None,
     dry_run: DryRun = False,
@@ -34,9 +34,9 @@ def mv(  # noqa: PLR0913  # what a person can say on the command line
 ) -> int:
     """Move entries to another queue.
 
-    Each is checked out and saved to the queue, metadata and data unchanged, so that no worker has it meanwhile. One
-    that is being worked on is left alone. Of those that are named, all are tried; the exit code is that of the first
-    that failed. A selection takes what is available and fits, and the number of entries that were moved is printed.
+    Each is checked out and saved to the queue, metadata and data unchanged, so that no worker has it meanwhile. An
+    entry that is being worked on is left alone. If you name entries, all are tried; the exit code is that of the first
+    that failed. If you select them, it moves the available entries that fit, and prints how many.
 
     ```console
     $ multispool mv var/mail 20261124T013810.123456789Z-8f31c2aa retry

@@ -27,7 +27,7 @@ _META_HELP = """`key=value` of the metadata, a JSON object; may be repeated. A v
 (`n=1`, `ok=true`, `to='["anne"]'`), any other is a string."""
 
 _LARGE = 64 << 20
-"""From how many bytes on a single file is worth a bar."""
+"""A single file of at least this many bytes gets a progress bar."""
 
 
 Files = Annotated[
@@ -67,7 +67,7 @@ def put(  # noqa: PLR0913  # what a person can say on the command line
     name: Name = None,
     delay: Annotated[
         str | None,
-        Parameter(name="--delay", help="Let the entries wait so long before anybody gets them: `90`, `10m`, `2d`."),
+        Parameter(name="--delay", help="Let the entries wait this long before anybody gets them: `90`, `10m`, `2d`."),
     ] = None,
     at: Annotated[
         str | None,
@@ -80,7 +80,7 @@ def put(  # noqa: PLR0913  # what a person can say on the command line
         str | None,
         Parameter(
             name="--remember",
-            help="With --name: refuse that name for so long after the entry has been removed: `1h`, `7d`.",
+            help="With --name: refuse that name for this long after the entry has been removed: `1h`, `7d`.",
         ),
     ] = None,
     if_absent: Annotated[
@@ -89,7 +89,7 @@ def put(  # noqa: PLR0913  # what a person can say on the command line
             name="--if-absent",
             negative="",
             show_default=False,
-            help="With --name: if there is such an entry, or its name is remembered, do nothing, and succeed.",
+            help="With --name: if the entry exists, or its name is remembered, do nothing, and succeed.",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -97,8 +97,8 @@ def put(  # noqa: PLR0913  # what a person can say on the command line
 ) -> int:
     """Enqueue files, or standard input.
 
-    Each file becomes an entry, whose name is printed once the entry is on disk and synced. Files are copied piece by
-    piece, so that they may be large. The first that fails ends the command; what was enqueued before stays.
+    Each file becomes an entry. Its name is printed once the entry is on disk and synced. Files are copied piece by
+    piece, so they may be large. The first that fails ends the command; what was enqueued before stays.
 
     ```console
     $ multispool put var/mail send letter.txt --meta to=anne@example.org

@@ -25,9 +25,9 @@ from trio_multispool.storage.requests import Item
 
 _HELP = """Look at what was set aside, put it back, or drop it.
 
-An entry whose metadata cannot be read is set aside by the reader that meets it, with the reason, so that the others go
-on. It keeps its name and its data. Once the program has been mended, `retry` puts it back into its queue; what is
-garbage is dropped.
+A reader that cannot read an entry's metadata sets the entry aside, with the reason, and goes on with the others. The
+entry keeps its name and its data. Once the program has been fixed, `retry` puts it back into its queue; `drop` deletes
+it.
 
 ```console
 $ multispool quarantine ls var/mail
@@ -64,7 +64,7 @@ def ls(
 ) -> int:
     """List what was set aside, with the reasons.
 
-    The age is counted from when the metadata was written. It only looks: nothing is locked or written.
+    The age counts from when the metadata was written. It only looks: nothing is locked or written.
 
     ```console
     $ multispool quarantine ls var/mail
@@ -124,10 +124,10 @@ def retry(  # noqa: PLR0913  # what a person can say on the command line
     as_json: AsJson = False,
     trust_file_system: TrustFileSystem = False,
 ) -> int:
-    """Put back into its queue what was set aside.
+    """Put entries that were set aside back into their queues.
 
-    Metadata and data are unchanged: do it once the program that could not read them has been mended, or the reader sets
-    the entry aside again. All are tried; the exit code is that of the first that failed.
+    Metadata and data are unchanged. First fix the program that could not read them, or the reader sets the entry aside
+    again. All are tried; the exit code is that of the first that failed.
 
     ```console
     $ multispool quarantine retry var/mail --all --dry-run
@@ -157,7 +157,7 @@ def drop(  # noqa: PLR0913  # what a person can say on the command line
     as_json: AsJson = False,
     trust_file_system: TrustFileSystem = False,
 ) -> int:
-    """Drop what was set aside, with its data: it is gone.
+    """Drop what was set aside, with its data, for good.
 
     All are tried; the exit code is that of the first that failed.
 
@@ -175,12 +175,12 @@ def drop(  # noqa: PLR0913  # what a person can say on the command line
 
 
 def _nothing() -> None:
-    """Withdraw nothing: whoever interrupts the command kills it, which is safe at any time."""
+    """Withdraw nothing: an interrupt kills the command, which is safe at any time."""
 
 
 @final
 class _Step:
-    """What is done to an entry in quarantine, and in which words it is told."""
+    """What is done to an entry in quarantine, and the words that report it."""
 
     def __init__(  # the words of one step
         self,

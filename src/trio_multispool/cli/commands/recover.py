@@ -27,10 +27,10 @@ def recover(
 ) -> int:
     """Put back what dead processes had, and collect what belongs to no entry.
 
-    Programs that load or read the spool put entries back by themselves; this does so now, in all queues, and also
-    collects what enqueues left behind when they were killed, and what power loss left. It acts only on what nobody has
-    locked, so it is safe beside running programs, and it may be interrupted at any time. The exit code is 1 if
-    something could not be recovered, as standard error tells.
+    Programs that load or read the spool put entries back by themselves. This command does so now, in all queues. It
+    also deletes what killed enqueues and power loss have left behind. It acts only on what nobody has locked, so it is
+    safe beside running programs. It may be interrupted at any time. If something could not be recovered, standard error
+    says what, and the exit code is 1.
 
     ```console
     $ multispool recover var/mail --dry-run

@@ -22,11 +22,11 @@ def retry(  # noqa: PLR0913  # what a person can say on the command line
     as_json: AsJson = False,
     trust_file_system: TrustFileSystem = False,
 ) -> int:
-    """Give entries of one queue back to another, to be tried again: dead letters, say.
+    """Give entries of one queue back to another, to be tried again.
 
-    Each is checked out and saved to the other queue, metadata and data unchanged. What a reader with `retry=` has given
-    up has all its attempts again, and keeps the history of those it had. What workers have is passed over. The number
-    of entries that were moved is printed.
+    Use it for dead letters, for example. Each is checked out and saved to the other queue, metadata and data unchanged.
+    An entry that a reader with `retry=` has given up gets all its attempts again, and keeps the history of earlier
+    ones. Entries that workers have are skipped. Prints how many entries were moved.
 
     ```console
     $ multispool retry var/mail failed send --older-than 1h --meta status=75

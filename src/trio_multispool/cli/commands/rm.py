@@ -16,7 +16,7 @@ def rm(  # noqa: PLR0913  # what a person can say on the command line
     *names: Annotated[str, Parameter(name="NAME", help="The entries to remove.", completer=entry_names)],
     source: Annotated[
         str | None,
-        Parameter(name="--from", help="Select entries of this queue alone, and not of all.", completer=queue_names),
+        Parameter(name="--from", help="Select entries of this queue only, not of all.", completer=queue_names),
     ] = None,
     selection: Selection | None = None,
     dry_run: DryRun = False,
@@ -25,9 +25,9 @@ def rm(  # noqa: PLR0913  # what a person can say on the command line
 ) -> int:
     """Remove entries, with their data.
 
-    Each is checked out and removed, so that none goes from under a worker's hands. Of those that are named, all are
-    tried; the exit code is that of the first that failed. A selection takes what is available and fits, and passes over
-    what workers have; how many were removed is printed.
+    Each is checked out and removed, so that no worker loses an entry it works on. If you name entries, all are tried;
+    the exit code is that of the first that failed. If you select them, it removes the available entries that fit, skips
+    those that workers have, and prints how many were removed.
 
     ```console
     $ multispool rm var/mail 20261124T013810.123456789Z-8f31c2aa

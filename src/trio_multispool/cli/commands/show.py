@@ -22,10 +22,10 @@ _TRIES = 10
 def show(spool: SpoolPath, name: EntryName, /, *, as_json: AsJson = False) -> int:
     """Show everything that is known about an entry.
 
-    Where it is, who has it and how far its owner says that it is, how old it is, its metadata as it is (over several
-    lines if it is JSON), and the size and path of its data. Of an entry in quarantine, why it was set aside. Of one
-    that failed in a reader with `retry=`, each attempt and why it failed, with the last traceback. It only looks:
-    nothing is locked or written.
+    Where it is, who has it, the progress that its owner reports, its age, its metadata unchanged (over several lines
+    if it is JSON), and the size and path of its data. For an entry in quarantine, why it was set aside. For one that
+    failed in a reader with `retry=`, each attempt and why it failed, with the last traceback. It only looks: nothing is
+    locked or written.
 
     ```console
     $ multispool show var/mail 20261124T013810.123456789Z-8f31c2aa

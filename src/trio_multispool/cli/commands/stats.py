@@ -87,7 +87,8 @@ def stats(
     since: Annotated[
         Path | None,
         Parameter(
-            name="--since", help="What an earlier look wrote with `--json`; how each queue has changed is shown too."
+            name="--since",
+            help="A file that an earlier look wrote with `--json`; also shows how each queue has changed.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -95,8 +96,8 @@ def stats(
     """Show how much a spool holds.
 
     For each queue: its entries, available, waiting, checked out and set aside, the bytes of their metadata and data,
-    and the age of the oldest of them. With `--since`, also by how many entries the queue has grown or shrunk since an
-    earlier look, and how many that is a minute; what came and went in between is not seen.
+    and the age of the oldest of them. With `--since`, also how many entries the queue has gained or lost since an
+    earlier look, in all and per minute. Entries that came and went in between are not seen.
 
     It only looks: nothing is locked, recovered or written.
 

@@ -26,7 +26,7 @@ Job = CheckedOutEntry[Any, bytes, Source]
 
 
 class Orders(msgspec.Struct, frozen=True):
-    """What is to be done with entries."""
+    """What to do with entries."""
 
     queue: str
     command: tuple[str, ...]
@@ -68,7 +68,7 @@ def work(  # noqa: PLR0913  # what a person can say on the command line
             name="--once",
             negative="",
             show_default=False,
-            help="End when nothing is left, each entry tried once. Exit code 6 if some failed.",
+            help="Try each entry once, and end when nothing is left. Exit code 6 if some failed.",
         ),
     ] = False,
     retry_delay: Annotated[
@@ -144,7 +144,7 @@ Outcome = Literal["done", "failed", "returned"]
 
 @final
 class _Report:
-    """Counts what became of the entries, and tells."""
+    """Counts what became of the entries, and prints it."""
 
     def __init__(self, *, quiet: bool, as_json: bool) -> None:
         self.bar = Bar(None, None)
@@ -156,7 +156,7 @@ class _Report:
         self._as_json = as_json
 
     def begin(self) -> None:
-        """Note that there was work to do or to wait for, so that there is something to sum up."""
+        """Note that there was work to do or to wait for, so that a summary is printed."""
         self._begun = True
 
     def succeeded(self, name: str, queue: str | None) -> None:

@@ -1,7 +1,7 @@
-"""What `top` changes in a spool, when a person has said yes: it runs the command that does it.
+"""What `top` changes in a spool, once a person has said yes: it runs the command that does it.
 
-`multispool quarantine retry` and `quarantine drop` know how that is done; whatever they say is shown. They run as
-processes of their own, so that nothing they do can disturb the picture, and `top` itself never writes.
+`multispool quarantine retry` and `quarantine drop` do the work, and their output is shown. They run in their own
+processes, so that they cannot disturb the picture, and `top` itself never writes.
 """
 
 from __future__ import annotations

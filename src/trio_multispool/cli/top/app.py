@@ -1,12 +1,12 @@
 """`multispool top`: a spool, live, on the whole screen.
 
-Why rich and not textual. rich is here already, and all that is drawn are lines of text; a picture is a pure function
-that tests call (`toprender`). textual is maintained and would bring widgets, but runs on asyncio: the signals, the
+Why rich and not textual. rich is here already, and only lines of text are drawn; a picture is a pure function
+that tests call (`render`). textual is maintained and would bring widgets, but runs on asyncio: the signals, the
 threads and the ends of this package's commands are on Trio, and would be needed a second time. It also costs five more
-packages and a fifth of a second at import. What remained to be written for rich is the reading of keys (`topscreen`).
+packages and a fifth of a second at import. What remained to be written for rich is the reading of keys (`screen`).
 
-How it works. Four tasks: one looks at the spool in a thread and waits (`toplook`), one lets the monitor look, more
-rarely (`topmonitor`), one reads keys and changes the view (`topview`), one draws what has changed (`toprender`). All
+How it works. Four tasks: one looks at the spool in a thread and waits (`look`), one lets the monitor look, more
+rarely (`checks`), one reads keys and changes the view (`view`), one draws what has changed (`render`). All
 they share is one `Scene`.
 """
 
@@ -113,7 +113,7 @@ class _Top:
         self._looked = trio.Event()
         """Set once something has been seen."""
         self._wanted = trio.Event()
-        """Set when the next look is not to wait."""
+        """Set when the next look should not wait."""
         self.gone = False
         """Whether the terminal has gone."""
 
@@ -162,7 +162,7 @@ class _Top:
             scene = msgspec.structs.replace(self._scene, now=wall_clock())
             try:
                 self._screen.draw(picture(scene, *size), size)
-            except OSError:  # the terminal has gone; whoever reads keys finds out too
+            except OSError:  # the terminal has gone; the task that reads keys notices too
                 await trio.sleep_forever()
             with trio.move_on_after(_TICK):
                 await self._changed.wait()
@@ -217,7 +217,7 @@ class _Top:
         self._change(view=settle(self._scene.model, self._scene.view))
 
     async def _obey(self) -> None:
-        """Do what the keys say, until one says that it is enough or the terminal has gone."""
+        """Do what the keys say, until one ends the command or the terminal has gone."""
         while (keys := await self._screen.keys()) is not None:
             for key in keys:
                 if key == "redraw":

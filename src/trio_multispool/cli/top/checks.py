@@ -1,8 +1,8 @@
-"""What the monitor finds, for `top`: it looks the whole spool over now and then, and each suspect again under its lock.
+"""What the monitor finds, for `top`: it checks the whole spool now and then, and each suspect again under its lock.
 
-This costs more than the look of `toplook`: the names of all directories are compared, and nobody can have what is
-suspected while it is looked at. So it is done rarely, and not at all in a spool of very many entries, where it could
-also not be interrupted for long: `multispool fsck` is for those.
+This costs more than a look by `look`: it compares the names of all directories, and a suspect is busy for others while
+it is examined. So it runs rarely, and not at all in a very large spool, where it could not be interrupted for long.
+Use `multispool fsck` for those.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trio_multispool.monitor import Problem as Found
 
 MOST_ENTRIES: Final = 20_000
-"""In a larger spool the monitor is left out, and what it found before stays."""
+"""In a larger spool the monitor does not run, and what it found before stays."""
 
 
 async def check_again_and_again(
@@ -36,7 +36,7 @@ async def check_again_and_again(
     while True:
         elapsed = stopwatch()
         if entries() <= MOST_ENTRIES:  # or what was found last stays: that it is not looked for is not that it is well
-            with contextlib.suppress(SpoolError):  # whoever looks says it too
+            with contextlib.suppress(SpoolError):  # the look reports it too
                 async with checking.monitoring(path, Limits(), json_metadata=False) as monitor:
                     found = (await monitor.run_once()).unwrap()
                 tell({problem.key: problem for problem in map(as_problem, found)})
@@ -44,7 +44,7 @@ async def check_again_and_again(
 
 
 def as_problem(found: Found) -> Problem:
-    """Return a problem in the words of `top`. That an owner is dead is the same problem as that none is to be seen."""
+    """Return a problem in the words of `top`. A dead owner is the same problem as an owner that cannot be seen."""
     queue = found.queue or ""
     if isinstance(found, Abandoned):
         return ownerless(queue, found.name, "checked out, and whoever had it is dead")

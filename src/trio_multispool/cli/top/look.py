@@ -1,8 +1,8 @@
-"""Looking at a spool for `top`: names counted as they are read, nothing locked, nothing written, and never for long.
+"""Look at a spool for `top`: count names as they are read, lock nothing, write nothing, and never take long.
 
-A queue may hold a million entries. Their names are read in one stream and not kept (but for the sample, see
-`topmodel`); of a long queue, only the entries that come first by name are looked at one by one for the oldest. A look
-can be stopped from outside: it runs in a thread, and nobody wants to wait for it when the command ends.
+A queue may hold a million entries. Their names are read in one stream and not kept (except for the sample, see
+`state`). In a long queue, only the first entries by name are examined to find the oldest. A look runs in a thread and
+can be stopped from outside, so that the command can end at once.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.store import DirectoryStorage
 
 _EACH: Final = 10_000
-"""So many available entries of a queue are looked at one by one; of a longer one, the `_FIRST`."""
+"""Up to this many available entries of a queue are examined one by one; in a longer queue, the `_FIRST`."""
 
 _FIRST: Final = 200
-"""How many entries, the first by name, stand for those of a long queue: they are what readers take next."""
+"""How many entries, the first by name, represent a long queue: readers take them next."""
 
 _MOST: Final = 1_000
-"""So many check-outs and quarantined entries are looked at one by one; the others are only counted."""
+"""Up to this many check-outs and quarantined entries are examined one by one; the others are only counted."""
 
 _STEP: Final = 1_000
-"""How many names are read before it is asked again whether to go on."""
+"""How many names are read between two checks whether to go on."""
 
 _HIDDEN: Final = frozenset({"btrfs", "overlayfs"})
 """Where `/proc/locks` shows another device than `stat` does, so that no owner is ever found."""

@@ -1,8 +1,8 @@
-"""What is wrong with a spool, as `top` tells it: the one seam between `top` and whoever finds problems.
+"""What is wrong with a spool, as `top` shows it: the one seam between `top` and the code that finds problems.
 
 `problems_of` is the cheap look that `top` can afford once a second: it draws conclusions from names alone, takes no
-lock and reads no file. The monitor knows more, because it confirms each suspect under its lock (`topmonitor`). A
-`Problem` has an identity, by which `topmodel` tells those that start from those that go on and those that end.
+lock and reads no file. The monitor knows more, because it confirms each suspect under its lock (`checks`). By the
+identity of a `Problem`, `state` knows which problems start, go on and end.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def problems_of(look: Look) -> dict[str, Problem]:
 
 
 def ownerless(queue: str, name: str, told: str) -> Problem:
-    """Return the problem that nobody has an entry that is checked out."""
+    """Return the problem that a checked-out entry has no owner."""
     return Problem(f"{OWNERLESS}{queue}/{name}", f"{queue}/{name}: {told}", queue, name)
 
 

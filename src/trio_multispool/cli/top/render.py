@@ -1,4 +1,4 @@
-"""The picture that `top` shows: from what is known, what is wanted and how large the screen is, its lines. Pure."""
+"""Turn what is known, what is wanted and the size of the screen into the lines that `top` shows. Pure."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _FRAME: Final = 3
 """Lines that are always there: the title, the state of looking, and the keys."""
 
 _LEAST_PATH: Final = 12
-"""So many cells of the spool's path are shown in any case."""
+"""At least this many cells of the spool's path are shown."""
 
 _NOTEWORTHY: Final = 2
-"""So much rarer than wanted, looks are said to be rare."""
+"""If looks are rarer than wanted by this factor, the picture says so."""
 
 _SMALLEST: Final = (20, 6)
-"""Columns and lines without which nothing can be shown."""
+"""The fewest columns and lines that can show anything."""
 
 
 @final

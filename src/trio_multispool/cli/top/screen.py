@@ -1,8 +1,7 @@
 """The terminal of `top`: taken over and given back as it was found, keys read from it, pictures drawn on it.
 
-Nothing but the changed lines of a picture is written, so that it neither flickers nor fills a slow line. What was done
-to the terminal is undone in the reverse order when the block is left, however that happens; a terminal that has gone
-meanwhile (EIO) is no error then.
+Only the changed lines of a picture are written, so it neither flickers nor fills a slow line. Leaving the block, in
+any way, undoes all changes to the terminal in reverse order. A terminal that has gone meanwhile (EIO) is no error then.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
 """What `top` knows: successive looks at a spool, and what follows from them. No clock, no files, no terminal.
 
-Theory. A look is a list of names. What came in and what went out of a queue between two looks are the names that
-appeared and those that went; what did both meanwhile is not seen, so a rate is a lower bound. An entry belongs to its
-queue while it is checked out of it: it has gone *out* when it is settled, not when a worker takes it, and a worker that
-gives it back brings nothing in.
+Theory. A look is a list of names. Names that appear between two looks came in; names that vanish went out. An entry
+that did both in between is not seen, so a rate is a lower bound. An entry belongs to its queue while it is checked out
+of it: it goes *out* when it is settled, not when a worker takes it. A worker that gives it back brings nothing in.
 
-Keeping a million names from one look to the next would take a hundred megabytes. So of a long queue a *sample* is kept:
-the names whose checksum ends in so many zero bits. It is the same choice in each look, so that the two samples can be
-compared, and one can be made coarser after the fact. How much a queue has grown is known exactly, from its length; only
-what went in and out again is estimated.
+Keeping a million names from one look to the next would take a hundred megabytes. So only a *sample* of a long queue is
+kept: the names whose checksum ends in a given number of zero bits. Each look makes the same choice, so two samples can
+be compared, and one can be made coarser later. The growth of a queue is known exactly, from its length; only what went
+in and out again is estimated.
 """
 
 from __future__ import annotations
@@ -191,5 +190,5 @@ def _advance_line(line: Line | None, seen: QueueLook, seconds: float) -> Line:
 
 
 def pause_after(took: float, every: float, share: float = 0.1) -> float:
-    """Return how long to wait after a look that took so long: it may use one tenth of the time, and no more."""
+    """Return how long to wait after a look that took this long: looks use at most one tenth of the time."""
     return max(every - took, took * (1 / share - 1), 0.0)

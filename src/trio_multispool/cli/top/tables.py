@@ -1,6 +1,6 @@
 """The tables of `top`: queues, check-outs, quarantine, problems, and the entries of one queue. Pure.
 
-A table is drawn by a function of its room: so many lines in all, its header among them, each as wide as the screen.
+Each table is drawn by a function that is given the number of lines, header included; each is as wide as the screen.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _MARK: Final = 2
 _WIDEST_SPARKLINE: Final = 90
 _SPARKLINE: Final = "DEPTH LATELY"
 _LEAST_PROGRESS: Final = 4
-"""`40 %`: with less room, how far an owner is cannot be said."""
+"""`40 %`: with less room, the progress of an owner is not shown."""
 
 _QUEUE: Final = (8, 14, 40)
-"""A queue's name has so many cells at least, in 80 columns, and at most."""
+"""The cells of a queue's name: at least, in 80 columns, and at most."""
 
 _FIGURES: Final = (9, 6, 6, 7, 5, 6)
 """The widths of `COLUMNS` after the first."""

@@ -1,4 +1,4 @@
-"""Text that fits: what `top` writes into a column of so many cells. Pure."""
+"""Text that fits: what `top` writes into a column of a given width. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TEN: Final = 10
 
 
 def fit(text: str, width: int, *, right: bool = False) -> str:
-    """Return text that takes so many cells exactly; too long, it loses its end."""
+    """Return text that takes exactly that many cells. If it is too long, its end is cut."""
     missing = width - cell_len(text)
     if missing < 0:
         return set_cell_size(text, width - 1) + "…" if width > 0 else ""
@@ -29,7 +29,7 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
 
 
 def fit_name(name: str, width: int) -> str:
-    """Return a name that takes so many cells at most; too long, it loses its middle: generated ones differ at the end.
+    """Return a name of at most that many cells. If too long, its middle is cut: generated names differ at the end.
 
     What a terminal would obey is escaped.
     """
@@ -41,7 +41,7 @@ def fit_name(name: str, width: int) -> str:
 
 
 def fit_end(text: str, width: int) -> str:
-    """Return text that takes so many cells at most; too long, it loses its beginning."""
+    """Return text of at most that many cells. If it is too long, its beginning is cut."""
     if cell_len(text) <= width:
         return text
     return "…" + set_cell_size(text[::-1], width - 1)[::-1] if width > 0 else ""
@@ -116,7 +116,7 @@ def row(columns: Sequence[Column], cells: Sequence[Text | str]) -> Text:
 
 
 def share(room: int, wants: Sequence[int]) -> list[int]:
-    """Divide so many lines among those who want some: in turn, one each, until all have enough or none is left."""
+    """Divide lines among tables: one each in turn, until all have enough or no line is left."""
     given = [0] * len(wants)
     while room > 0 and any(have < want for have, want in zip(given, wants, strict=True)):
         for number, want in enumerate(wants):
@@ -133,7 +133,7 @@ def window(length: int, size: int, position: int | None) -> range:
 
 
 def fold(text: str, width: int) -> list[str]:
-    """Break text into lines of so many cells at most, at any place."""
+    """Break text into lines of at most that many cells, at any place."""
     lines = [""]
     for character in text:
         if cell_len(lines[-1]) + cell_len(character) > width:
