@@ -177,9 +177,11 @@ async def test_trouble_in_the_middle_of_a_hop_leaves_what_was_had(tmp_path: Path
                 answer = await reader.iter_available(handler, concurrency=4)
         assert isinstance(answer, Err)
         assert isinstance(answer.error, TooManyOpenFiles)
-        assert sorted(handler.begun) == NAMES[:2]
+        assert sorted(handler.begun)[:2] == NAMES[:2]
+        # While one hop is in trouble with 02, another may have 03: which is begun first is for the machine to say.
+        assert set(handler.begun) <= {*NAMES[:2], "03"}
         state = state_of(spool.path)
-        assert set(state.names("send")) >= set(NAMES[2:4])
+        assert set(state.names("send")) >= set(NAMES[2:4]) - set(handler.begun)
         assert not any(state.checked_out.values())
 
 

@@ -87,9 +87,18 @@ class Disk:
                 path = os.path.join(directory, name)
                 inodes[path] = entries[inodes[directory], name] = len(inodes)
                 if name in files:
-                    with open(path, "rb") as file:
-                        contents[inodes[path]] = file.read()
+                    contents[inodes[path]] = _content_of(path)
         return cls(entries, contents)
+
+
+def _content_of(path: str) -> bytes:
+    """Return what is in a real file; in `KEYS`, with what stands for its time as well."""
+    with open(path, "rb") as file:
+        content = file.read()
+        if KEYS not in path:
+            return content
+        dated = b"1" if os.fstat(file.fileno()).st_mtime else b"0"
+    return content.ljust(DATED_AT, b"\0") + dated
 
 
 def tree_of(entries: Mapping[Entry, int], content: Callable[[int], bytes | None]) -> Tree:
