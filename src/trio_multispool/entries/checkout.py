@@ -1,4 +1,4 @@
-"""What a check-out comes to: an entry with its metadata decoded, or one that is passed over and said so in the log."""
+"""Check an entry out and decode its metadata, or pass it over and say so in the log."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class KeyFull(enum.Enum):
 
 
 KEY_FULL: Final = KeyFull.KEY_FULL
-"""An entry is there, and as many of its key as may be are at work."""
+"""The entry is there, and its key has no free slot."""
 
 
 class Checkouts(Generic[M]):
@@ -76,16 +76,16 @@ class Checkouts(Generic[M]):
         self._left_alone: set[str] = set()
 
     def leaves_alone(self, name: str) -> bool:
-        """Tell whether an entry could neither be decoded nor set aside: it is back, and would come round for ever."""
+        """Tell whether an entry could neither be decoded nor set aside: it is back, and would come again for ever."""
         return name in self._left_alone
 
     def made_of(
         self, name: str, claim: Callable[[], Claim | Unavailable | NotDue], read: Callable[[], bytes]
     ) -> Claimed[M] | Unavailable | NotDue | KeyFull | None:
-        """Check an entry out, by a call of the store; `None`: it cannot be read, or not be decoded, and has gone back.
+        """Check an entry out by `claim`, a call of the store. `None`: it cannot be read or decoded, and has gone back.
 
-        Another call reads its metadata before that, if there is a limit. Of what cannot be read, the log speaks once.
-        Trouble of the whole store is raised.
+        If there is a limit, `read` gets its metadata first. The log tells once of an entry that cannot be read. Trouble
+        of the whole store is raised.
         """
         if self._key_limiter is None:
             return self._made_of(name, claim)

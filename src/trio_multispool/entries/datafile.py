@@ -48,7 +48,7 @@ class DataFile(Generic[D]):
         claim: Claim | None,
         mutex: AbstractContextManager[object] = _NO_MUTEX,
     ) -> None:
-        """Refer to the data of an entry, owned through a claim or not; `mutex` keeps off whoever would settle it."""
+        """Refer to the data of an entry, owned through a claim or not; `mutex` keeps others from settling it."""
         self._mutex = mutex
         self._session = session
         self._name = name
@@ -129,7 +129,7 @@ class DataFile(Generic[D]):
         return await self._session.run(f"saving the data of {self._name}", work)
 
     async def progress(self, done: float, message: str = "") -> Result[None, OwnershipLost | Trouble]:
-        """Tell how far the work on the entry is, for whoever looks: `multispool ls`, `show` and `top` show it.
+        """Tell how far the work on the entry is. `multispool ls`, `show` and `top` show it.
 
         `done` is from 0 to 1, `message` one short line. What is told is gone when the entry is settled, and when its
         owner dies. It is cheap, and may be told often: what comes within a fifth of a second of the last is passed

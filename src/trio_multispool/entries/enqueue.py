@@ -1,8 +1,8 @@
 """Enqueueing: one entry, in a batch with those of other tasks or by itself, and many entries of one caller.
 
-What is small and encoded by one of the library's own codecs goes in a batch (see `batching`): all that happens to it
-there is quick. Data that is streamed by a codec of the caller's, or is large, is written in a hop of its own, so that
-nobody waits for it but its caller; that hop still shares its syncs, with whatever other threads sync at the same time.
+Small data that one of the library's own codecs encodes goes in a batch (see `threads/batches.py`): that is quick. Data
+that is large, or that a caller's codec streams, is written in a hop of its own, so that only its caller waits for it.
+That hop still shares its syncs with other threads that sync at the same time.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class Item(msgspec.Struct, Generic[M, D, A], frozen=True, eq=False):
     name: Reserve[A] | Use | None
 
     def __post_init__(self) -> None:
-        """Raise `TypeError` for a name that is none of the ways to say one."""
+        """Raise `TypeError` if the name is not a `Reserve`, a `Use` or `None`."""
         if self.name is not None and not isinstance(self.name, (Reserve, Use)):
             message = f"a name is Reserve(…) or Use(…), not {self.name!r}"
             raise TypeError(message)
 
     @property
     def remember(self) -> float | None:
-        """For how long its name is to be remembered once it has gone, in seconds."""
+        """How long its name is remembered after the entry has gone, in seconds."""
         return seconds(self.name.remember) if isinstance(self.name, Use) else None
 
     @property
@@ -230,7 +230,7 @@ class Enqueuer(Generic[Q, M, D, A]):
 
 
 def _apart(items: Sequence[Item[M, D, A]], at_most: int) -> Iterator[list[Item[M, D, A]]]:
-    """Yield the items in order, so many at a time, those with the same key in different batches."""
+    """Yield the items in order in batches of limited size; no batch has two with the same key."""
     batch: dict[object, Item[M, D, A]] = {}
     for item in items:
         key = item.key if isinstance(item.name, Use) else len(batch)

@@ -51,14 +51,14 @@ async def handle(
     A verdict that cannot be stored returns the entry and is an `Err`. A handler that raises, is cancelled, or answers
     something that is no verdict (`TypeError`) returns the entry. A handler that takes longer than `time_limit`, in
     seconds, raises `TimeoutError`. `on_error` may turn what a handler raises into a verdict. `on_failure` is called
-    before an entry goes back that was not settled as its handler said: whoever drew it from a queue can stop drawing
-    before it is there again.
+    before an entry goes back that was not settled as its handler said, so that a pool can stop taking entries before
+    this one is there again.
     """
     async with job:
         try:
             try:
                 verdict = await called(job, handler, time_limit)
-            except Exception as error:  # whatever user code raises; a cancellation is none
+            except Exception as error:  # whatever user code raises; a cancellation is no `Exception`
                 if on_error is None:
                     raise
                 verdict = _at_once(on_error(job.metadata, error))
@@ -84,7 +84,7 @@ async def called(
             return await _awaited(handler(job.metadata, job.data))
         with anyio.fail_after(time_limit):
             return await _awaited(handler(job.metadata, job.data))
-    except Exception as error:  # whatever user code raises; a cancellation is none
+    except Exception as error:  # whatever user code raises; a cancellation is no `Exception`
         error.add_note(f"while entry {job.name!r} of queue {job.queue.value!r} was handled")
         raise
 
@@ -105,7 +105,7 @@ def _at_once(verdict: T) -> T:
 
 
 async def apply(job: CheckedOutEntry[Q, M, D], verdict: Verdict[Q, M]) -> Result[None, Any]:
-    """Settle a job as a verdict says; raises `TypeError` for what is none here, and what `job.save` raises."""
+    """Settle a job as a verdict says; raises `TypeError` if it is not a verdict, and what `job.save` raises."""
     match verdict:
         case Save(queue, metadata, not_before):
             return await job.save(queue, metadata, not_before=not_before)

@@ -1,4 +1,4 @@
-"""`CheckedOutEntry`: an entry that is in somebody's hands - a job - and must be settled or returned."""
+"""`CheckedOutEntry`, a job: an entry that is checked out and must be settled or returned."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
         there. `Err(NotAdopted)`: it was to wait, in a spool whose other programs need not know that.
         `Err(SyncsRefused)`, and the troubles of the operating system: the job is still yours. `Err(DurabilityUnknown)`:
         the entry has moved, and power loss might undo it. Raises `RuntimeError` if the job was settled before,
-        `TypeError` if `queue` is none of the spool's, and what `enqueue` raises for a `not_before` that is none.
+        `TypeError` if `queue` is none of the spool's, and what `enqueue` raises for a wrong `not_before`.
 
         **Cancellation**: cancelled means that the job is still yours, unchanged. (asyncio's own cancellation may come
         after the commit: then the `CancelledError` has a note that says so.)
@@ -184,7 +184,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
             self.metadata = stored
         return answer
 
-    async def _save_as_it_was(self, queue: str, due_at: float | None, notes: Notes) -> Result[None, SaveError]:  # pyright: ignore[reportUnusedFunction]  # `retrying` does
+    async def _save_as_it_was(self, queue: str, due_at: float | None, notes: Notes) -> Result[None, SaveError]:  # pyright: ignore[reportUnusedFunction]  # `reader.retries` does
         """Settle: move the entry to a queue with the metadata that it was checked out with, and with notes."""
 
         def settlement(before_commit: BeforeCommit) -> Settlement[Claim]:
@@ -235,7 +235,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
         return await self._settle(Operation.RELEASE, How.RELEASED, settlement, self._claim.queue)
 
     async def progress(self, done: float, message: str = "") -> Result[None, OwnershipLost | Trouble]:
-        """Tell how far the work on the entry is, for whoever looks: `multispool ls`, `show` and `top` show it.
+        """Tell how far the work on the entry is. `multispool ls`, `show` and `top` show it.
 
         The same as `job.data.progress`, which handlers have. `Err(OwnershipLost)`: somebody took the entry away by an
         `…_unsafe` operation. `Err(OutOfSpace)` and the other troubles of the operating system: it is not shown. Raises
@@ -283,7 +283,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
         """Have the thread that settles this call what `prepare` returns then, when it is settled."""
         self._prepare_next = prepare
 
-    def _retried(self, attempt: int, history: bytes | None) -> None:  # pyright: ignore[reportUnusedFunction]  # `retrying` does
+    def _retried(self, attempt: int, history: bytes | None) -> None:  # pyright: ignore[reportUnusedFunction]  # `reader.retries` does
         """Have a return strike out an attempt that is begun, leaving the history before, and a save the history."""
         self.data._attempt = attempt  # noqa: SLF001  # a job and its data
         self._notes_when_saved = {ATTEMPTS: None}
@@ -316,7 +316,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
 
     # For the instrumentation
 
-    def _tell_checked_out(self, began: float) -> None:  # pyright: ignore[reportUnusedFunction]  # `entry`, `intake` do
+    def _tell_checked_out(self, began: float) -> None:  # pyright: ignore[reportUnusedFunction]  # `entries.checkout`, `reader.dequeue` do
         hooks = self._session.hooks
         self._since = hooks.now()
         hooks.checked_out(self._claim.queue, self.name, began)

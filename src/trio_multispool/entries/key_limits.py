@@ -1,14 +1,13 @@
-"""Fair limits: of the entries of one key, so many at most are at work at once, in all processes together.
+"""Fair limits: at most `limit` entries of one key are at work at once, in all processes together.
 
-Theory. A key has so many slots, each a lock that all processes of the spool see, and an entry is checked out with one
-of them in hand. Which slots a key has, its hash says: two keys that have the same (one chance in many thousand million
-million) share a limit, and nothing worse. An entry whose key has no free slot is passed over, and the ones behind it
-are not: so nobody starves because of another's limit.
+Theory. A key has `limit` slots. Each slot is a lock that all processes of the spool see, and an entry is checked out
+with one of them held. The key's hash says which slots it has: two keys with the same hash (one chance in many thousand
+million million) share a limit, and nothing worse happens. An entry whose key has no free slot is passed over, the ones
+behind it are not: no key starves because of another's limit.
 
-To know an entry's key, its metadata is read before it is checked out. What was read once is remembered by the entry's
-name, and a key that was found full is taken for full until the queue is listed again, or for a moment: so a thousand
-entries of such a key cost a thousand looks into a table, and not as many check-outs. Metadata that changed since is
-noticed at the check-out.
+To know an entry's key, its metadata is read before the check-out, and remembered by the entry's name. A key that was
+found full counts as full until the queue is listed again, or for a moment: a thousand entries of such a key cost a
+thousand looks into a table, and not a thousand check-outs. The check-out notices metadata that changed meanwhile.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ FULL_FOR: Final = 0.05
 """How long a key that was full is taken to be so, in seconds: a slot that another process frees is noticed later."""
 
 FEW_NAMES: Final = 4096
-"""So many names may be remembered beside those of the last listing."""
+"""At most this many names are remembered beside those of the last listing."""
 
 
 UNKNOWN: Final = b"\0unknown"
@@ -81,7 +80,7 @@ class KeyLimiter(Generic[M]):
     def __init__(
         self, session: Session[Any, M, Any, Any], queue: str, by: Callable[[M], Key | None], limit: int
     ) -> None:
-        """Begin with nothing known. Raises `ValueError` or `TypeError` for a limit that is none."""
+        """Begin with nothing known. Raises `ValueError` or `TypeError` for a limit not from 1 to `MOST`."""
         self._limit = whole(limit, "limit", least=1)
         if self._limit > MOST:
             message = f"limit is {MOST} at the most, not {limit}"

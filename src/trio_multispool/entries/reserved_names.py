@@ -121,11 +121,11 @@ class Use(msgspec.Struct, frozen=True):
     With a string, the name is reserved first, and `enqueue` answers `Err(NameTaken)` if an entry has it: a way to
     enqueue a thing once. If the first `enqueue` of a name was killed half-way, the name is free again.
 
-    `remember`: for how long, in seconds or as a `timedelta`, the name is not to be had once the entry has been removed,
-    by whomever (but for who drops it from quarantine). So what is enqueued a second time after the first was done is
-    `Err(NameTaken(name, finished=True))`. Each remembered name is a small file in `.keys/`.
+    `remember`: how long the name stays taken after the entry was removed, in seconds or as a `timedelta`. Enqueueing it
+    again in that time answers `Err(NameTaken(name, finished=True))`. Any removal counts, by any process, except
+    dropping the entry from quarantine. Each remembered name is a small file in `.keys/`.
 
-    Raises `ValueError` if `remember` is negative, and `TypeError` if it is no duration.
+    Raises `ValueError` if `remember` is negative, and `TypeError` if it is not a duration.
 
     ```python
     await spool.enqueue(Mail.SEND, envelope, message, name=Use(f"order-{order.id}", remember=timedelta(days=7)))

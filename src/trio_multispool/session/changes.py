@@ -1,21 +1,20 @@
-"""Waiting for a queue to change: told by the store where it can tell, and by looking again after a while everywhere.
+"""Wait for a queue to change: the store tells where it can, and everywhere a reader looks again after a while.
 
-Theory. Looking again is the base: a reader lists, works the listing off, and lists again. Being told only makes it do
-so earlier, so nothing is lost if a hint is. Two things must not happen all the same, or an entry would wait for the
-next look:
+Theory. Looking again is the base: a reader lists, works the listing off, and lists again. Being told only makes it look
+earlier, so a lost hint loses nothing. Two changes must not be missed, or an entry would wait for the next look:
 
-- A change between the listing and the wait. The queue is watched *before* it is listed, and a change that nobody has
+- A change between the listing and the wait. The queue is watched *before* it is listed. A change that nobody has
   fetched makes the descriptor readable, so the wait ends at once.
-- A change that another reader fetched before this one began to wait. Each queue has a count of changes; whoever waits
-  says which count it had seen before it listed, and does not wait if there have been more.
+- A change that another reader fetched before this one began to wait. Each queue has a count of changes. A reader notes
+  the count before it lists, and does not wait if the count has grown since.
 
-One watch serves all readers of a spool and belongs to none: only one task may wait for a descriptor, and that is
-whichever waiting reader holds the baton. It tells the others what it fetched, and passes the baton on when it stops
-waiting. The watch is opened for the first reader that has to wait, and closed when the last has gone.
+One watch serves all readers of a spool and belongs to none. Only one task may wait for a descriptor: the waiting reader
+that holds the baton. It tells the others what it fetched, and passes the baton on when it stops waiting. The watch is
+opened for the first reader that has to wait, and closed when the last has gone.
 
-A look costs a listing, and a directory that once was long stays slow to list, so an idle reader's waits double up to
-its poll interval, and grow with what a listing takes. Where the store tells of changes, looking again is only for
-what no change announces: a lock that was dropped moves no file.
+A look costs a listing, and a directory that once was long stays slow to list. So an idle reader's waits double up to
+its poll interval, and grow with the time that a listing takes. Where the store tells of changes, looking again is only
+for what no change announces: dropping a lock moves no file.
 """
 
 from __future__ import annotations
@@ -44,16 +43,16 @@ FIRST_BUSY_WAIT: Final = 0.0005
 """The first wait for a lock, in seconds: a producer drops it a few system calls after the rename that woke a reader."""
 
 BUSY_LISTING_SHARE: Final = 10
-"""A wait for a lock is at least so many times what a listing takes; it doubles, so it is soon longer anyway."""
+"""A wait for a lock is at least this many times as long as a listing; it doubles, so it soon is longer."""
 
 LISTING_SHARE: Final = 1000
-"""A wait is at least so many times what a listing takes: polling costs at most a thousandth of a CPU."""
+"""A wait is at least this many times as long as a listing: polling costs at most a thousandth of a CPU."""
 
 LONGEST_WAIT: Final = 10.0
-"""How far the share of listing may stretch a wait, in seconds: latency matters more than the last per mille."""
+"""A slow listing stretches a wait at most to this, in seconds: latency matters more than the last per mille."""
 
 LISTINGS_REMEMBERED: Final = 3
-"""The quickest of so many listings counts: one that was slow because the disk or the machine was busy says nothing."""
+"""The quickest of this many listings counts: one may be slow only because the machine was busy."""
 
 
 class Polling:
@@ -67,11 +66,11 @@ class Polling:
         self._listings: collections.deque[float] = collections.deque(maxlen=LISTINGS_REMEMBERED)
 
     def next_wait(self, listing_took: float, *, told: bool = False, held: bool = True, busy: bool = False) -> float:
-        """Return how long to wait now, in seconds, after a listing that took so many; the next wait is longer.
+        """Return how long to wait now, after a listing that took `listing_took`, both in seconds; waits grow.
 
-        If the store tells of changes (`told`), there is no need for short waits; and if nothing is checked out of the
-        queue (`held`) either, nothing can come to be without a change: then looking again is for hints that got lost.
-        But a lock that is dropped moves no file: where an entry was locked (`busy`), waits are short and grow.
+        If the store tells of changes (`told`), short waits are not needed. If nothing is checked out of the queue
+        (`held` is false) either, nothing comes without a change, and looking again is for lost hints only. But
+        dropping a lock moves no file: where an entry was locked (`busy`), waits are short and grow.
         """
         self._listings.append(listing_took)
         stretched = min(min(self._listings) * LISTING_SHARE, LONGEST_WAIT)
@@ -121,7 +120,7 @@ class Changes:
         self._readers += 1
 
     def leave(self) -> None:
-        """Count a reader that has gone, and nothing of which is under way; with the last, the watch is closed."""
+        """Count a reader that has gone and has nothing under way; with the last, close the watch."""
         self._readers -= 1
         self._close_if_unused()
 
@@ -149,7 +148,7 @@ class Changes:
         return self._changes[queue]
 
     def tell(self, queue: str) -> None:
-        """Say that something may be to be had in a queue that no change of the store tells of."""
+        """Say that a queue may have something new that the store does not tell of."""
         self._changes[queue] += 1
         self._wake(queue)
 
@@ -159,7 +158,7 @@ class Changes:
                 waiter.scope.cancel()
 
     async def wait(self, queue: str, seen: int, timeout: float) -> None:  # noqa: ASYNC109  # the wait itself
-        """Wait until the queue may have changed since `seen`, or `timeout` seconds are over."""
+        """Wait until the queue may have changed since `seen`, or `timeout` seconds have passed."""
         waiter = _Waiter(queue, anyio.current_time() + timeout)
         self._waiters[waiter] = None
         try:
@@ -205,7 +204,7 @@ class Changes:
     def _close_if_unused(self) -> None:
         if self._readers or self._waiters:
             return
-        # No lock: a thread that holds it may be waiting for the disk, and there is none, for want of readers.
+        # No lock is needed: without readers no thread uses it; taking it here could wait for the disk.
         watch, self._watch = self._watch, None
         self._told.clear()
         self._storage.forget_arrivals()

@@ -1,7 +1,7 @@
 """Values to bytes and back, by the codecs of one spool, in worker threads.
 
-Whatever `Exception` a codec raises is its way of saying that it cannot, and becomes an `Err` with it as the cause.
-Running out of memory says nothing about the entry, and passes through.
+Any `Exception` that a codec raises means that it cannot encode or decode; it becomes the cause of an `Err`. Only
+`MemoryError` passes through: it says nothing about the entry.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Encoding(Generic[Q, M, D, A]):
     def encode_if_changed(self, metadata: M, claim: Claim) -> bytes | None:
         """Return the bytes of a job's metadata, or `None` if they stand for what was checked out.
 
-        Then the stored bytes are kept as they are, with whatever this program's type does not know of them.
+        In that case the stored bytes stay, with any fields that this program's type does not know.
         """
         raw = self.encode(metadata)
         if raw == claim.metadata or raw == self.encode(self.decode(claim.queue, claim.name, claim.metadata)):

@@ -1,7 +1,7 @@
-"""Calling the caller's instrumentation, so that nothing it raises makes an operation look as if it had failed.
+"""Call the caller's instrumentation. Nothing that it raises makes an operation look as if it had failed.
 
-What a worker thread does beside its task's errand (putting back the entries of dead owners, setting aside what cannot
-be decoded) is noted by the thread and told in the event loop, when the hop has ended.
+A worker thread may do more than its task asked for: put back the entries of dead owners, set aside what cannot be
+decoded. It notes that, and the event loop tells it when the hop has ended.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ _UNTOLD: Final = contextlib.nullcontext()
 
 
 class Hooks:
-    """What a spool tells its instrumentation; by default there is none: nothing is told, and no clock is read."""
+    """What a spool tells its instrumentation. This class is for a spool without one: it tells nothing."""
 
     listening: bool = False
-    """Whether there is an instrumentation. Ask it only where telling would cost work that nobody needs."""
+    """Whether there is an instrumentation. Ask only where preparing what to tell would cost work."""
     carries: bool = False
     """Whether it sends something along with entries, from producers to workers."""
 
@@ -80,10 +80,10 @@ class Hooks:
         return _UNTOLD
 
     def note_recovered(self, entry: str, queue: str | None) -> None:
-        """Have it told what recovery did; in a worker thread."""
+        """Note what recovery did, to be told later; in any thread."""
 
     def note_quarantined(self, queue: str, entry: str, reason: str) -> None:
-        """Have it told of an entry that was set aside; in a worker thread."""
+        """Note an entry that was set aside, to be told later; in any thread."""
 
     def tell_noted(self) -> None:
         """Tell what threads have noted."""
@@ -113,7 +113,7 @@ NO_HOOKS: Final = Hooks()
 
 @final
 class InstrumentedHooks(Hooks):
-    """One spool's instrumentation; all but what begins with `note_` is called in the event loop."""
+    """One spool's instrumentation. Call methods that begin with `note_` in any thread, all others in the event loop."""
 
     def __init__(self, instrumentation: Instrumentation, spool: str) -> None:
         """Begin with nothing noted."""
@@ -182,11 +182,11 @@ class InstrumentedHooks(Hooks):
     # In worker threads
 
     def note_recovered(self, entry: str, queue: str | None) -> None:
-        """Have it told of what recovery did."""
+        """Note what recovery did, to be told later."""
         self._noted.append(functools.partial(self.recovered, entry, queue))
 
     def note_quarantined(self, queue: str, entry: str, reason: str) -> None:
-        """Have it told of an entry that was set aside."""
+        """Note an entry that was set aside, to be told later."""
         quarantined = Quarantined(self._spool, queue, entry, reason)
         self._noted.append(lambda: self._call(self._to.on_quarantine, quarantined))
 
@@ -217,7 +217,7 @@ class InstrumentedHooks(Hooks):
                 self.failed(Operation.ENQUEUE, queue, name, answer.error, began)
 
     def begin_working(self, queue: str, entry: str, carrier: Mapping[str, str]) -> AbstractContextManager[object]:
-        """Enter what surrounds a job's block; whoever calls this leaves it."""
+        """Enter what surrounds a job's block; the caller leaves it."""
         around = self._call(self._to.working, Working(self._spool, queue, entry, carrier or _NOTHING))
         entered: AbstractContextManager[object] = (
             contextlib.nullcontext() if around is None else self._surrounding("working", around)

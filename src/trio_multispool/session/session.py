@@ -1,4 +1,4 @@
-"""What a spool and its handles (entries, jobs, readers) share: the store, the thread hop, and the codecs."""
+"""One open spool, as its handles (entries, jobs, readers) share it: the store, the way into threads, the codecs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 Settling: TypeAlias = "Callable[[BeforeCommit], Generator[Settlement[Any], None, None]]"
-"""A transaction that settles a claim: it yields how, and is told there if that failed."""
+"""A transaction that settles a claim: it yields how, and a failure is raised at the `yield`."""
 
 _LOG: Final = logging.getLogger("trio_multispool")
 
@@ -77,7 +77,7 @@ class Session(Generic[Q, M, D, A]):
 
     @property
     def limiter(self) -> anyio.CapacityLimiter:
-        """What the operations queue on."""
+        """The limiter that operations queue on."""
         return self._offload.limiter
 
     @property
@@ -86,7 +86,7 @@ class Session(Generic[Q, M, D, A]):
         return self._closed
 
     def close(self) -> None:
-        """Take no more operations; the store is closed when the last running one has ended. Idempotent."""
+        """Take no more operations, and close the store when the last running one has ended. Idempotent."""
         with self._mutex:
             self._closed = True
             idle = not self._running
@@ -121,7 +121,7 @@ class Session(Generic[Q, M, D, A]):
             self._end()
 
     async def finish(self, operation: str, work: Callable[[], T]) -> Answer[T]:
-        """Run to its end what releases something; see `Offload.finish`."""
+        """Run something that releases to its end; see `Offload.finish`."""
         self._begin()
         try:
             return await self._offload.finish(operation, work)
@@ -148,7 +148,7 @@ class Session(Generic[Q, M, D, A]):
     async def enqueue(
         self, operation: str, work: Callable[[BeforeCommit], Generator[NewEntry[Any], None, T]], *, of: object
     ) -> Answer[T]:
-        """Enqueue together with others; see `Batches.run`. `of` is what two in one batch must not share."""
+        """Enqueue together with others; see `Batches.run`. No two in one batch have the same `of`."""
         self._begin()
         try:
             return await self._enqueuings.run(operation, work, of=of)
@@ -168,11 +168,11 @@ class Session(Generic[Q, M, D, A]):
             self._let_go()
 
     def hold(self, held: Claim | Reservation) -> None:
-        """Let go of a claim or reservation when the spool is closed, if that has not been done by then."""
+        """Let go of a claim or reservation when the spool is closed, if it is still held then."""
         self._held.add(held)
 
     def waiting(self, queue: str) -> WaitingEntries:
-        """Return what waits for a queue, as far as this process knows."""
+        """Return the waiting entries of a queue, as far as this process knows them."""
         return self._waiting.setdefault(queue, WaitingEntries(self.storage, queue, self.now))
 
     def _let_go(self) -> None:
@@ -181,14 +181,14 @@ class Session(Generic[Q, M, D, A]):
         _ = self._close_storage()
 
     def check_queue(self, queue: Q) -> str:
-        """Return the queue's name; raises `TypeError` for what is no queue of this spool."""
+        """Return the queue's name; raises `TypeError` if it is not a queue of this spool."""
         if not isinstance(queue, self.spoolable.queues):
             message = f"{queue!r} is no member of {self.spoolable.queues.__name__}, the queues of this spool"
             raise TypeError(message)
         return cast("str", queue.value)
 
     def decode_or_set_aside(self, claim: Claim) -> M:
-        """Return a claim's metadata; if there is none to be had, quarantine the entry and raise `CorruptMetadata`."""
+        """Return a claim's metadata; if it cannot be decoded, quarantine the entry and raise `CorruptMetadata`."""
         try:
             return self.encoding.decode(claim.queue, claim.name, claim.metadata)
         except CorruptMetadata as error:
@@ -224,11 +224,11 @@ class Session(Generic[Q, M, D, A]):
         self.hooks.note_quarantined(queue, name, error.reason)
 
     def carried(self, claim: Claim) -> Mapping[str, str] | None:
-        """Return what went along with an entry, if the instrumentation asks for it; in the worker thread."""
+        """Return what the producer sent along with an entry, if the instrumentation asks for it; in a worker thread."""
         return self.storage.carrier(claim.name) if self.hooks.carries else None
 
     def note_recovered(self, recovered: Iterable[Recovered]) -> None:
-        """Log what recovery did, and have it told; in any thread, followed by a `tell_noted` in the event loop."""
+        """Log what recovery did, and note it for the hooks; in any thread, with `tell_noted` in the loop after it."""
         for one in recovered:
             if one.queue is None:
                 message = "what was left of %(entry)s, which is no entry, was collected"

@@ -1,14 +1,13 @@
-"""The entries of one queue that wait, in the order in which they are due, as far as this process knows of them.
+"""The waiting entries of one queue, the first to be due first, as far as this process knows them.
 
-Theory. What waits is listed, and looked at one by one, once. From then on the store tells the names of what comes in,
-and only those are looked at; where it cannot tell, all is looked at again after a while, which takes at most a
-thousandth of a CPU. The waiting is a hint, as a listing is: the time of an entry is looked at again when it is checked
-out, under its lock, and one that is not due goes back into the waiting. So an entry that was saved anew, or that
-others took, needs no bookkeeping here.
+Theory. All waiting entries are listed and read once. From then on the store tells the names of new ones, and only those
+are read. Where the store cannot tell, all are read again after a while, which takes at most a thousandth of a CPU. What
+is kept here is a hint, as a listing is: a check-out reads the entry's time again, under its lock, and puts it back here
+if it is not due. So an entry that was saved anew, or that another process took, needs no bookkeeping.
 
-Of very many, only those that are due first are kept. When those are used up, all are looked at again.
+Of very many, only the first to be due are kept. When those are used up, all are read again.
 
-Times are those of the wall clock, which may jump: nothing here is remembered as "so long from now".
+Times are times of the wall clock, which may jump. Nothing here is kept as a duration from now.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ if TYPE_CHECKING:
     from trio_multispool.storage.protocol import Storage
 
 MOST_KEPT: Final = 100_000
-"""So many entries are kept, those that are due first."""
+"""Keep at most this many entries, the first to be due."""
 
 LOOK_INTERVAL: Final = 0.02
-"""While a reader finds work, it asks at most so often, in seconds, what came in."""
+"""A reader that finds work asks for new waiting entries at most this often, in seconds."""
 
 UNREADABLE_INTERVAL: Final = 10.0
-"""After so many seconds an entry is tried again that could not be read."""
+"""Try an entry that could not be read again after this time, in seconds."""
 
 
 @final
 class Due(msgspec.Struct, frozen=True):
-    """An entry that is due, taken from the waiting to be checked out."""
+    """An entry that is due and about to be checked out."""
 
     at: float
     """In seconds since 1970."""
@@ -57,16 +56,16 @@ class WaitingEntries:
         self._now = now
         self._mutex = threading.Lock()
         self._heap: list[tuple[float, str]] = []
-        self._times: dict[str, float] = {}  # of the names in the heap, what is true; the heap may have outdated pairs
-        self._horizon = math.inf  # what is due after this is not kept
+        self._times: dict[str, float] = {}  # the true time of each name; the heap may have outdated pairs
+        self._horizon = math.inf  # later ones are not kept
         self._busy: list[Due] = []
-        self._in_question = 0  # taken, and it is not yet known whether they are to be had
+        self._in_question = 0  # taken, and nobody knows yet whether they can be checked out
         self._elapsed: Callable[[], float] | None = None  # since the last look
         self._since_all_looked_at: Callable[[], float] | None = None
         self._looking_took = 0.0
 
     def look(self, *, wanted: bool) -> None:
-        """Learn what has come in; in a worker thread. Unless it is `wanted`, at most every so often."""
+        """Learn what has come in; in a worker thread. Unless it is `wanted`, at most every `LOOK_INTERVAL`."""
         with self._mutex:
             if not wanted and self._elapsed is not None and self._elapsed() < LOOK_INTERVAL:
                 return
@@ -76,7 +75,7 @@ class WaitingEntries:
                 self._push(due.at, due.name)
             try:
                 self._learn()
-            except BaseException:  # passed on: what was told is not told again, so all is to be looked at
+            except BaseException:  # passed on: the store does not tell twice, so read all next time
                 self._since_all_looked_at = None
                 raise
 
@@ -93,7 +92,7 @@ class WaitingEntries:
                 self._push(due_at, name)
 
     def _is_time(self, *, told: bool) -> bool:
-        """Tell whether all is to be looked at again, where the store does not tell what came in."""
+        """Tell whether it is time to read all again, where the store does not tell what came in."""
         since = self._since_all_looked_at
         return since is None or (not told and since() >= min(self._looking_took * LISTING_SHARE, LONGEST_WAIT))
 
@@ -128,7 +127,7 @@ class WaitingEntries:
         return None
 
     def take(self) -> Due | None:
-        """Take the first entry that is due from the waiting, if one is; to be followed by `decide`."""
+        """Take the first entry if it is due; call `decide` when it is known what became of it."""
         if not self._heap:  # without the mutex: most queues have none
             return None
         with self._mutex:
@@ -141,12 +140,12 @@ class WaitingEntries:
             return first
 
     def decide(self) -> None:
-        """Say that it is known what has become of an entry that was taken."""
+        """Say that it is known what became of an entry that was taken."""
         with self._mutex:
             self._in_question -= 1
 
     def put_back(self, due: Due) -> None:
-        """Keep an entry in the waiting that was taken, and not checked out."""
+        """Keep an entry that was taken and not checked out."""
         with self._mutex:
             self._push(due.at, due.name)
 
@@ -161,7 +160,7 @@ class WaitingEntries:
 
     @property
     def busy(self) -> bool:
-        """Whether an entry was due and could not be had, or that is being found out: it may end with a cancellation."""
+        """Whether a due entry was locked, or a thread is finding out: that may end with a cancellation."""
         return bool(self._busy or self._in_question)
 
     def next_at(self) -> float | None:

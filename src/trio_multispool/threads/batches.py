@@ -1,22 +1,22 @@
-"""Batches: what several tasks enqueue, or settle, at about the same time goes through one thread hop, and shares syncs.
+"""Batches: tasks that enqueue or settle at about the same time go through one hop together, and share syncs.
 
-Theory. Whoever comes while nobody is served leads: it takes what is pending, with itself first, through one hop, and
-then hands over to the first of those who came meanwhile. So a lone task waits for nobody, and the more tasks settle,
-the larger the batches become. Three things must hold:
+Theory. A task that comes while no batch is under way leads. It takes all pending transactions, its own first, through
+one hop, and then hands over to the first task that came meanwhile. So a lone task waits for nobody, and the more tasks
+come, the larger the batches become. Three things must hold:
 
-- Whoever is *pending* and is cancelled is taken off the list, and nothing has happened. If it was its turn to lead, it
-  hands over instead: nobody is left waiting for a leader who has gone.
-- Whoever was *taken* waits until its batch is done, whatever is cancelled, because its effect cannot be stopped by
-  then; it asks for its transaction to be withdrawn, and if that came too late, the outcome is what counts.
-- From the moment that a leader hands over until the next one leads, newcomers wait like all others: they must not
-  lead beside the one who has been woken for it.
+- A *pending* transaction whose task is cancelled leaves the list, and nothing has happened. If its task was about to
+  lead, it hands over: nobody waits for a leader that has gone.
+- A *taken* transaction's task waits until the batch is done, whatever is cancelled, because nothing can stop the effect
+  any more. It asks for a withdrawal; if that comes too late, the outcome counts.
+- From the moment that a leader hands over until the next one leads, new tasks wait: they must not lead beside the one
+  that was woken to lead.
 
-A leader that had company the last time lets those run who are about to come, and only then takes its batch: else it
-would be alone in every other one, and all of them would wait for its syncs and then for their own.
+After a shared batch, the leader yields twice first, so that the same tasks can come again; otherwise every second batch
+would hold only itself, and the others would wait for its syncs and then for their own.
 
-A leader that has to queue for a thread takes its batch only when it has one, and hands over if it is cancelled before.
+A leader that has to queue for a thread takes its batch when it has one, and hands over if it is cancelled before.
 
-A batch holds nothing twice: a transaction may hold a lock of its job, and the next one on the same job waits for it.
+No two transactions of a batch are about the same job: one may hold the job's lock while the other waits for it.
 """
 
 from __future__ import annotations
@@ -40,13 +40,14 @@ if TYPE_CHECKING:
 S = TypeVar("S")
 
 LARGEST_BATCH: Final = 64
-"""How many transactions share a hop at most: all of them wait for the last."""
+"""How many transactions may share a hop: all of them wait for the last."""
 
 
 class Part(Transaction[T], Generic[S, T]):
-    """One transaction of a batch: `work` yields what the store is to do, or nothing, and is told there how it failed.
+    """One transaction of a batch: `work` yields what the store is to do, or nothing.
 
-    What `work` returns in the end is what came of it. It runs with the context variables of the task that asked for it.
+    A failure is raised at the `yield`. What `work` returns is the outcome. It runs with the context variables of the
+    task that asked for it.
     """
 
     def __init__(self, work: Callable[[BeforeCommit], Generator[S, None, T]], of: object) -> None:
@@ -124,7 +125,7 @@ class Batches(Generic[S]):
     ) -> Answer[T]:
         """Run a transaction in one hop with those that come at the same time; `of` is what it is about.
 
-        `work` yields what the store is to do, is told there how it failed, and returns the answer.
+        `work` yields what the store is to do; a failure is raised at the `yield`. What it returns is the answer.
 
         **Cancellation**: as `Offload.run` says. (A scope's that comes too late is not raised here: it comes again.)
         """
@@ -165,8 +166,8 @@ class Batches(Generic[S]):
 
         A cancellation that comes earlier is raised: nothing has happened. With `insist`, there is no earlier.
 
-        However this ends, whoever was to lead does not stay the leader. An interrupt is raised where this waits, and
-        nowhere else.
+        However this ends, a task that was to lead is no longer the leader. An interrupt is raised where this waits,
+        and nowhere else.
         """
         cancellation: BaseException | None = None
         try:
@@ -217,8 +218,8 @@ class Batches(Generic[S]):
         batch: list[Part[S, Any]] = []
         hop = Hop[None](lambda _before_commit: work_off(batch, self._perform))
         async with self._token_for(hop):
-            if self._in_company and not insist:  # those who came with it the last time are about to come again
-                for _ in range(2):  # they have been woken, but Trio runs the tasks of one turn in any order
+            if self._in_company and not insist:  # the tasks of the last batch are about to come again
+                for _ in range(2):  # they are awake, but Trio runs the tasks of one step in any order
                     await cancel_shielded_checkpoint()
             self._taken = batch
             batch += self._take(part)
@@ -229,7 +230,7 @@ class Batches(Generic[S]):
 
     @contextlib.asynccontextmanager
     async def _token_for(self, hop: Hop[None]) -> AsyncGenerator[None]:
-        """Queue for a thread, on behalf of the hop: the task may hold a token of its own."""
+        """Queue for a thread on behalf of the hop: the task itself may hold a token already."""
         if self._limiter is None:
             yield
             return

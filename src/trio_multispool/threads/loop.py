@@ -27,7 +27,7 @@ class Loop(msgspec.Struct, frozen=True):
     Trio. Once the loop has ended there is nobody to wake, and the call does nothing.
     """
     time: Callable[[], float]
-    """The loop's clock, to be read in what it calls: `anyio.current_time` asks for a task, and there is none."""
+    """The loop's clock, for callbacks: `anyio.current_time` needs a task, and a callback has none."""
 
 
 def running_loop() -> Loop:
@@ -56,7 +56,7 @@ def running_loop() -> Loop:
 
 @contextlib.asynccontextmanager
 async def background() -> AsyncGenerator[TaskGroup]:
-    """Run tasks in the background of the block; it ends when they have ended, so it has to see to that.
+    """Run tasks in the background of a block. The block ends when they have ended, so it must end them.
 
     What the block raises leaves as the same object. If a task fails, the block is cancelled, and what the task raised
     is raised: bare if it is alone, and several in an `ExceptionGroup`.

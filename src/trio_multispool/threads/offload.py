@@ -1,4 +1,4 @@
-"""The one thread hop: a blocking transaction, run to its end in a worker thread, safe under every kind of cancellation.
+"""A hop: run a blocking transaction to its end in a worker thread, safe under every kind of cancellation.
 
 Theory. Cancellation must mean "it did not happen". Under Trio's and AnyIO's scopes that is so by construction: the task
 checks for cancellation before its thread starts, and cannot be cancelled until the thread has returned.
@@ -10,9 +10,8 @@ return either. Therefore:
 - the cancelled task marks the transaction, which reads the mark right before its commit and then withdraws, without
   effect;
 - the task waits until the thread has finished, in a loop, because more cancellations may come while it waits;
-- if the commit was already past, the effect is undone where that is possible (a check-out is given back, a
-  reservation is
-  given up); otherwise it stands, and the outcome is told in a note on the `CancelledError`.
+- if the commit was already past, the effect is undone where that is possible: a check-out is given back, a reservation
+  is given up. Otherwise it stands, and a note on the `CancelledError` tells the outcome.
 
 What releases something (`finish`) is never withdrawn: it is started again until it has run, and only then does the
 cancellation go on its way.

@@ -1,4 +1,4 @@
-"""Worker threads that wait for their next job for a while: to give one a job is quicker than an event loop's own pool.
+"""Worker threads that wait a while for their next job. Giving one a job is quicker than using an event loop's pool.
 
 Theory. A hop through an event loop's pool asks a limiter, copies a context, names the thread, and goes through several
 layers on its way there and back. Batches have a limiter of their own, and run each piece of a user's code in that
@@ -50,7 +50,7 @@ class _Worker:
                 work()
             finally:
                 del work  # what it refers to must not live until the next job comes
-                _idle.add(self)  # before it is told: whoever is told may have the next job for it
+                _idle.add(self)  # before it is told: the caller may have the next job for it at once
                 tell()
             del tell
 

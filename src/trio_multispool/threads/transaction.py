@@ -1,4 +1,4 @@
-"""One transaction on its way through a worker thread, as the task sees it that waits for it."""
+"""One transaction on its way through a worker thread, as the waiting task sees it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def keep_interrupts_out_of(function: Callable[..., object]) -> None:
 
 
 class Transaction(Generic[T]):
-    """What is known of a transaction while a thread runs it: how far it is, what came of it, who withdrew it."""
+    """What is known of a transaction while a thread runs it: how far it is, its outcome, whether it was withdrawn."""
 
     def __init__(self) -> None:
         """Begin as pending."""
@@ -70,7 +70,7 @@ class Transaction(Generic[T]):
             return True
 
     def end(self) -> None:
-        """Note that the work is done, and tell whoever waits for that."""
+        """Note that the work is done, and wake the thread or task that waits for it."""
         with self._mutex:
             self._stage = _Stage.DONE
             when_done = self._when_done
