@@ -380,10 +380,10 @@ Trouble: TypeAlias = (
 LoadError: TypeAlias = NotASpool | DirectoryNotEmpty | UnsupportedFormat | WorldWritable | SharedFileSystem | Trouble
 """What `Spool.create` and `Spool.load` can answer."""
 
-ReserveError: TypeAlias = InvalidName | NameTaken | EntryBusy | SyncsRefused | Trouble
+ReserveError: TypeAlias = InvalidName | NameTaken | SyncsRefused | Trouble
 """What `reserve_name` can answer."""
 
-EnqueueError: TypeAlias = ReserveError | EncodingFailed | NotAdopted | DurabilityUnknown
+EnqueueError: TypeAlias = ReserveError | EntryBusy | EncodingFailed | NotAdopted | DurabilityUnknown
 """What `enqueue` can answer."""
 
 TryCheckoutError: TypeAlias = CorruptMetadata | UnreadableEntry | Trouble
@@ -399,7 +399,7 @@ RemoveError: TypeAlias = OwnershipLost | DurabilityUnknown | SyncsRefused | Trou
 """What `remove` can answer."""
 
 SaveError: TypeAlias = RemoveError | NameTaken | EncodingFailed | NotAdopted
-"""What `save` can answer."""
+"""What `save` can answer. (A job of `checkouts_unsafe`, which has no lock, can also answer `EntryBusy`.)"""
 
 DirectRemoveError: TypeAlias = EntryNotFound | DurabilityUnknown | SyncsRefused | Trouble
 """What `entry.direct.remove` can answer."""

@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from helpers.children import quick_directory
+from helpers.inside import threads_of
 from helpers.lives import LIVES, World, begin, prepare
 from helpers.loops import CountingLoop, run_plainly
 from helpers.proofs import every
@@ -58,7 +59,7 @@ class _CancelAt(trio.abc.Instrument):
 
 
 def _rests(world: World) -> bool:
-    return not world.spool._session._running and world.rests()
+    return not threads_of(world.spool) and world.rests()
 
 
 async def test_a_reader_cancelled_at_any_step_of_trio_loses_nothing(life: str, directory: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from helpers.calls import FailingCalls
 from helpers.children import Child, Parent, quick_directory
+from helpers.inside import storage_of
 from helpers.processes import run_python
 from helpers.spools import ANNE, START, Mail, load_spool, quick_spool, state_of
 from trio_multispool import (
@@ -159,7 +160,7 @@ async def test_what_is_dropped_from_quarantine_was_not_done(path, wall):
     await remove_all(spool)
     assert set(state_of(path).quarantined["send"]) == {"order"}
     assert await enqueue(spool) == Err(NameTaken("order"))
-    storage = spool._session.storage  # no operation of the spool does it, but the command line
+    storage = storage_of(spool)  # no operation of the spool does it, but the command line
     storage.discard("send", "order", durability=None, before_commit=lambda: None)
     assert keys(path) == set()
     (await enqueue(spool)).unwrap()
@@ -193,10 +194,10 @@ async def test_enqueue_if_absent_answers_none_for_what_is_there_or_was(path, wal
 async def test_enqueue_if_absent_tells_of_who_is_at_it(path, wall):
     """Nobody knows whether they will succeed."""
     spool = await quick_spool(path, now=wall)
-    reserved = spool._session.storage.reserve("order")  # as another process would hold it
+    reserved = storage_of(spool).reserve("order")  # as another process would hold it
     answer = await spool.enqueue_if_absent(Mail.SEND, ANNE, b"", name=ORDER)
     assert answer == Err(EntryBusy("order"))
-    spool._session.storage.give_up(reserved)
+    storage_of(spool).give_up(reserved)
 
 
 async def test_of_many_who_enqueue_one_thing_one_does(path, wall):

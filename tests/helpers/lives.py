@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 
+from helpers.inside import dequeuer_of
 from helpers.spools import ANNE, Mail, load_spool, state_of
 from helpers.stores import enqueue, make_store
 from trio_multispool import Durability, Exponential, GiveUp, Release, Remove, Retry, Save
@@ -152,7 +153,7 @@ async def by_a_pool_that_waits(world: World) -> None:
 
     async with world.spool.reader(Mail.RETRY, poll_interval=3600) as reader:
         session = world.spool._session
-        world.rests = lambda: bool(handled == 3 and not len(reader._dequeuer) and session.changes._waiters)
+        world.rests = lambda: bool(handled == 3 and not len(dequeuer_of(reader)) and session.changes._waiters)
         await reader.iter(handler, concurrency=2, prefetch=1)
 
 

@@ -13,6 +13,7 @@ import pytest
 from helpers.calls import FailingCalls
 from helpers.company import company
 from helpers.damage import DAMAGE, LONG_AGO, OUT, QUEUE
+from helpers.inside import storage_of
 from helpers.spools import Mail, load_spool, make_spool, put, quick_spool, snapshot
 from helpers.stores import claim, enqueue, make_store
 from trio_multispool import AccessDenied, Err, Ok, Spool, Spoolable, StorageFailure
@@ -215,7 +216,7 @@ async def test_a_check_of_very_many_sound_entries_can_be_cancelled_before_its_en
             for directory in ("failed", ".registry", ".data"):
                 (path / directory / f"{number:05}").touch()
         read: list[str] = []
-        storage = spool._session.storage
+        storage = storage_of(spool)
         examine = storage.examine
         with anyio.CancelScope() as scope:
 
@@ -255,7 +256,7 @@ async def test_a_reservation_that_is_being_made_is_looked_at_again(path, autojum
         store, locks = make_store(path), []
         (path / ".registry" / "newborn").touch()
         (path / ".registry" / "stray").touch()
-        real = spool._session.storage.look_closely
+        real = storage_of(spool).look_closely
 
         def and_then_lock_it(name: str, judge: Any) -> Any:
             traces = real(name, judge)
@@ -263,7 +264,7 @@ async def test_a_reservation_that_is_being_made_is_looked_at_again(path, autojum
                 locks.append(store.reserve("newborn"))
             return traces
 
-        spool._session.storage.look_closely = and_then_lock_it
+        storage_of(spool).look_closely = and_then_lock_it
         assert await found(spool) == [Orphaned("stray", Dir(Kind.REGISTRY))]
         assert locks
         locks[0].abandon()
@@ -348,7 +349,7 @@ def test_fifty_checks_beside_producers_and_workers_report_nothing_and_then_each_
 
 
 def _counting(spool: Any) -> list[str]:
-    storage, names = spool._session.storage, []
+    storage, names = storage_of(spool), []
     closely = storage.look_closely
 
     def look_closely(name: str, judge: Any) -> Any:

@@ -11,6 +11,7 @@ from helpers.calls import FailingCalls
 from helpers.children import Child
 from helpers.company import company
 from helpers.damage import DAMAGE, OUT, QUEUE, TEMPORARY
+from helpers.inside import storage_of
 from helpers.listening import Listening
 from helpers.proofs import thinned
 from helpers.spools import Mail, State, contents, load_spool, names_in, put, quick_spool, snapshot, state_of
@@ -196,7 +197,7 @@ async def test_an_entry_that_is_taken_between_the_look_and_the_deed_is_left(path
     async with await quick_spool(path) as spool:
         await put(spool, Mail.FAILED, "a")
         (path / ".data" / "a").unlink()
-        storage, other = spool._session.storage, make_store(path)
+        storage, other = storage_of(spool), make_store(path)
         real, taken = storage.claim, []
 
         def too_late(queue: str, name: str, **rest: Any) -> Any:
@@ -216,7 +217,7 @@ async def test_an_entry_that_is_mended_between_the_look_and_the_deed_is_put_back
     async with await quick_spool(path) as spool:
         await put(spool, Mail.FAILED, "a")
         (path / ".data" / "a").unlink()
-        storage = spool._session.storage
+        storage = storage_of(spool)
         real = storage.claim
 
         def in_time(queue: str, name: str, **rest: Any) -> Any:
@@ -277,7 +278,7 @@ async def test_a_repair_that_is_cancelled_before_it_starts_does_nothing(path):
             await repaired(spool, problems)
         assert scope.cancelled_caught
         assert snapshot(path) == before
-        storage = spool._session.storage
+        storage = storage_of(spool)
         real = storage.recover_name
 
         def and_cancel(name: str) -> Any:

@@ -11,6 +11,7 @@ import anyio
 import anyio.from_thread
 import pytest
 
+from helpers.inside import candidates_of
 from helpers.spools import Mail, load_spool, put, quick_spool, state_of
 from helpers.stores import nothing
 from trio_multispool import Ok
@@ -66,7 +67,7 @@ class Tries:
     def __init__(self, reader: Any, at: int = 0, act: Any = None) -> None:
         """Count from here; at one of them, in its thread, something is done."""
         self.hops: list[int] = []
-        working = reader._dequeuer._candidates
+        working = candidates_of(reader)
         claim, try_ = working.claim, working._try
 
         def counting_hops(*arguments: Any, **options: Any) -> Any:
@@ -89,7 +90,7 @@ class Tries:
 async def test_a_long_run_of_names_that_others_had_ends_when_its_scope_does(what: str, tmp_path: Path) -> None:
     """A hop cannot be cancelled; so it ends after so many names, and the cancellation that came in it counts."""
     async with await quick_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
-        reader._dequeuer._candidates._names.extend(GONE)
+        candidates_of(reader)._names.extend(GONE)
         with anyio.CancelScope() as scope:
             tries = Tries(reader, 5, lambda: anyio.from_thread.run_sync(scope.cancel))
             await (reader.iter(nothing) if what == "iter" else getattr(reader, what)())
@@ -101,7 +102,7 @@ async def test_a_long_run_of_names_that_others_had_ends_when_its_scope_does(what
 async def test_a_long_run_of_names_that_others_had_ends_when_the_reader_is_stopped(what: str, tmp_path: Path) -> None:
     """At once: no further name is tried."""
     async with await quick_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
-        reader._dequeuer._candidates._names.extend(GONE)
+        candidates_of(reader)._names.extend(GONE)
         tries = Tries(reader, 5, reader.stop)
         assert await (reader.iter(nothing) if what == "iter" else getattr(reader, what)()) == Ok(None)
         assert tries.hops == [5]
@@ -115,7 +116,7 @@ async def test_a_long_run_of_names_that_others_had_is_passed_over(
     gone = GONE[:3000]
     async with await quick_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
         await put(spool, Mail.SEND, "real")
-        reader._dequeuer._candidates._names.extend(gone)
+        candidates_of(reader)._names.extend(gone)
         tries = Tries(reader)
         job = (await reader.dequeue_available()).unwrap()
         assert job is not None

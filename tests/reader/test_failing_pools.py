@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from helpers.gates import Gates, Hold, breathe, let_go_at_last
+from helpers.inside import dequeuer_of
 from helpers.spools import Envelope, Mail, names_in, put, quick_spool, state_of
 from trio_multispool import EncodingFailed, Err, Release, Retry, Save
 from trio_multispool.storage.requests import Releasing
@@ -97,7 +98,7 @@ async def test_an_entry_that_failed_does_not_come_round_though_a_hop_is_under_wa
                 handler.fail.set()
                 await returned.reached()  # the entry is back, and free; the pool has not been told yet
                 second.go()
-                while len(reader._dequeuer) < 2:  # the hop has had the entry
+                while len(dequeuer_of(reader)) < 2:  # the hop has had the entry
                     await breathe()
                 for _ in range(5):
                     await breathe()

@@ -35,11 +35,12 @@ def consume(parent, path, process, backend) -> None:
     import anyio.to_thread
 
     from helpers.gates import breathe
+    from helpers.inside import waiters_of
     from helpers.spools import Mail, load_spool
     from trio_multispool import Durability, Ok, Save
 
     async def both_wait(spool) -> None:
-        while len(spool._session.changes._waiters) < 2:
+        while len(waiters_of(spool)) < 2:
             await breathe()
 
     async def main() -> None:

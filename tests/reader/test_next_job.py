@@ -13,6 +13,7 @@ import pytest
 
 from helpers.calls import FailingCalls
 from helpers.gates import Gates, breathe
+from helpers.inside import dequeuer_of, sizes_of_looks
 from helpers.spools import Envelope, Mail, names_in, put, quick_spool, state_of
 from trio_multispool import (
     CheckedOutEntry,
@@ -46,20 +47,6 @@ def _no_recovery_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dequeue, "RECOVERY_INTERVAL", 3600.0)
 
 
-def looks(reader: Any) -> list[int]:
-    """Return a list to which each ordinary look adds how many entries it checked out."""
-    found: list[int] = []
-    claim = reader._dequeuer._candidates.claim
-
-    def counting(*arguments: Any, **options: Any) -> Any:
-        claimed = claim(*arguments, **options)
-        found.append(len(claimed) if isinstance(claimed, list) else 0)
-        return claimed
-
-    reader._dequeuer._candidates.claim = counting
-    return found
-
-
 def checked_out(path: Path) -> list[str]:
     """Return what is checked out, as it is on disk."""
     return sorted(state_of(path).checked_out["send"])
@@ -86,7 +73,7 @@ async def test_one_look_is_enough_for_a_whole_listing(verdict: Any, tmp_path: Pa
         await put(spool, Mail.SEND, *NAMES)
         handled = Handled(lambda _name: verdict)
         async with spool.reader(Mail.SEND) as reader:
-            found = looks(reader)
+            found = sizes_of_looks(reader)
             assert await reader.iter_available(handled) == Ok(None)
         assert handled.names == NAMES
         assert found == [1, 0]
@@ -155,7 +142,7 @@ async def test_recovery_is_not_put_off_by_a_long_listing(monkeypatch: pytest.Mon
             return Remove()
 
         async with spool.reader(Mail.SEND) as reader:
-            found = looks(reader)
+            found = sizes_of_looks(reader)
             assert await reader.iter_available(Handled(due_from_the_third)) == Ok(None)
         assert found == [1, 1, 1, 0]
         assert recovered == ["send"] * 4, "at each look but none between"
@@ -180,7 +167,7 @@ async def test_what_was_busy_or_gone_is_passed_over(tmp_path: Path) -> None:
 
             handled: list[str] = []
             async with spool.reader(Mail.SEND) as reader:
-                found = looks(reader)
+                found = sizes_of_looks(reader)
                 assert await reader.iter_available(handle) == Ok(None)
             assert handled == ["0", "3", "4"]
             assert found == [1, 0]
@@ -226,7 +213,7 @@ async def test_what_has_ended_prepares_nothing(tmp_path: Path) -> None:
         for ending in ("failure", "stop"):
             async with spool.reader(Mail.SEND) as reader:
                 given = Given()
-                succession: NextJobs[Any, Any, Any] = NextJobs(reader._dequeuer, given)
+                succession: NextJobs[Any, Any, Any] = NextJobs(dequeuer_of(reader), given)
                 async with (await reader.dequeue_available()).unwrap():
                     claim_next = succession.prepare()
                     assert claim_next is not None

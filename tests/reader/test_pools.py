@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from helpers.gates import breathe
+from helpers.inside import waiters_of, wrap_looks
 from helpers.spools import Mail, make_spool, put, state_of
 from trio_multispool import Ok, Release, Remove, Save
 
@@ -101,13 +102,12 @@ async def test_a_pool_that_found_nothing_to_fetch_ahead_does_not_look_again_and_
             return Remove()
 
         async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
-            claim = reader._dequeuer._candidates.claim
 
-            def counting(*arguments: Any, **options: Any) -> Any:
+            def counting(look: Any) -> Any:
                 hops.append(go.is_set())
-                return claim(*arguments, **options)
+                return look()
 
-            reader._dequeuer._candidates.claim = counting  # type: ignore[method-assign]
+            wrap_looks(reader, counting)
 
             async def read() -> None:
                 (await reader.iter_available(handler, prefetch=4)).unwrap()
@@ -264,7 +264,7 @@ async def test_a_drained_reader_that_was_idle_ends_at_once(tmp_path: Path) -> No
 
         started: list[Any] = []
         tasks.start_soon(read)
-        while not spool._session.changes._waiters:
+        while not waiters_of(spool):
             await breathe()
         await anyio.to_thread.run_sync(started[0].drain, 3600)
 

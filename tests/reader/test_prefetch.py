@@ -8,7 +8,7 @@ import gc
 import resource
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -17,32 +17,16 @@ import pytest
 
 from helpers.calls import FailingCalls
 from helpers.gates import Gate, breathe
+from helpers.inside import dequeuer_of, sizes_of_looks, waiters_of
 from helpers.processes import run_python
 from helpers.spools import MAIL, Envelope, Mail, make_spool, names_in, put, quick_spool, state_of
 from trio_multispool import Err, Json, Ok, Release, Remove, Save, Spoolable, TooManyOpenFiles
 from trio_multispool.reader.prefetch import Prefetcher
 from trio_multispool.storage.directory.disk.locks import MOST_LOCKS_AT_A_TIME, locks_at_a_time
 
-if TYPE_CHECKING:
-    from trio_multispool import QueueReader
-
 pytestmark = pytest.mark.anyio
 
 NAMES = [f"{number:02}" for number in range(12)]
-
-
-def batches_of(reader: QueueReader[Any, Any, Any]) -> list[int]:
-    """Return a list to which each hop that checks out adds how many entries it had."""
-    sizes: list[int] = []
-    claim = reader._dequeuer._candidates.claim
-
-    def counting(*arguments: Any, **options: Any) -> Any:
-        claimed = claim(*arguments, **options)
-        sizes.append(len(claimed) if isinstance(claimed, list) else 0)
-        return claimed
-
-    reader._dequeuer._candidates.claim = counting  # type: ignore[method-assign]
-    return sizes
 
 
 def checked_out(spool: Any) -> list[str]:
@@ -98,7 +82,7 @@ async def test_those_who_ask_at_the_same_time_have_their_entries_from_one_hop(tm
         await put(spool, Mail.SEND, *NAMES)
         handler = Handler()
         async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
-            sizes = batches_of(reader)
+            sizes = sizes_of_looks(reader)
             gate.arm("lock")
 
             async def read() -> None:
@@ -127,14 +111,15 @@ def test_no_more_is_taken_in_one_go_than_the_process_can_spare_descriptors(anyio
         import anyio
         from helpers.spools import Mail, put, quick_spool
         sys.path.append(sys.argv[3])
-        from test_prefetch import NAMES, Handler, batches_of
+        from helpers.inside import sizes_of_looks
+        from test_prefetch import NAMES, Handler
 
         async def work_twelve(path):
             async with await quick_spool(path) as spool:
                 await put(spool, Mail.SEND, *NAMES)
                 handler = Handler()
                 async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
-                    sizes = batches_of(reader)
+                    sizes = sizes_of_looks(reader)
                     resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
                     async def read():
@@ -232,7 +217,7 @@ async def test_so_many_more_are_checked_out_ahead(concurrency: int, tmp_path: Pa
             tasks.start_soon(read)
             await handler.has_begun(*NAMES[:concurrency])
             await until_checked_out(spool, NAMES[: concurrency + 4])
-            sizes = batches_of(reader)
+            sizes = sizes_of_looks(reader)
             handler.let_go("00")
             await handler.has_begun(*NAMES[: concurrency + 1])
             await until_checked_out(spool, NAMES[1 : concurrency + 4])
@@ -354,7 +339,7 @@ async def test_a_pool_that_waits_has_what_comes_later(tmp_path: Path) -> None:
                 assert await reader.iter(handler, concurrency=2, prefetch=2) == Ok(None)
 
             tasks.start_soon(read)
-            while not spool._session.changes._waiters:
+            while not waiters_of(spool):
                 await breathe()
             await put(spool, Mail.SEND, *NAMES[:6])
             await handler.has_begun(*NAMES[:2])
@@ -382,7 +367,7 @@ async def test_an_iteration_whose_reader_another_task_leaves_is_told_so(tmp_path
             async with spool.reader(Mail.SEND) as reader:
                 tasks.start_soon(read, reader)
                 await handler.has_begun("00")
-                while not spool._session.changes._waiters:
+                while not waiters_of(spool):
                     await breathe()
             assert checked_out(spool) == []
             handler.let_go("00")
@@ -452,7 +437,7 @@ async def test_closing_the_spool_ends_the_waits_of_its_readers(how: str, tmp_pat
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(read)
-            while not spool._session.changes._waiters:
+            while not waiters_of(spool):
                 await breathe()
             spool.close()
         assert len(told) == 1
@@ -519,7 +504,7 @@ async def test_what_was_given_to_a_task_that_is_cancelled_in_the_same_turn_is_fo
     """It comes to the next one that asks, or is back when the iteration is over, though the reader is still open."""
     async with await quick_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
         await put(spool, Mail.SEND, "1")
-        async with Prefetcher(reader._dequeuer, 0, wait=False) as supply:
+        async with Prefetcher(dequeuer_of(reader), 0, wait=False) as supply:
             hand_out = supply._hand_out
             asking = asyncio.ensure_future(supply.next())
 

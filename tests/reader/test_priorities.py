@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.inside import storage_of
 from helpers.naming import made_by_threads
 from helpers.spools import ANNE, Envelope, Mail, names_in, quick_spool, state_of
 from trio_multispool import Prioritized, Release, Remove, Reserve, Spoolable, TimeOrdered, Use, prioritized_names
@@ -266,13 +267,13 @@ async def test_a_chosen_name_that_sorts_first_is_next_too_if_a_generator_of_the_
 def counted_listings(spool: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note each time when a queue of the spool is listed."""
     listed: list[str] = []
-    names = spool._session.storage.names
+    names = storage_of(spool).names
 
     def counting(queue: str) -> list[str]:
         listed.append(queue)
         return names(queue)
 
-    monkeypatch.setattr(spool._session.storage, "names", counting)
+    monkeypatch.setattr(storage_of(spool), "names", counting)
     return listed
 
 

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from helpers.gates import breathe
+from helpers.inside import waiters_of
 from helpers.spools import ANNE, Mail, put, quick_spool, state_of
 from trio_multispool import Remove
 
@@ -72,9 +73,9 @@ async def test_an_interval_is_a_number_of_seconds_or_a_timedelta(interval: Any, 
             (await reader.dequeue()).unwrap()
             began = anyio.current_time()
             tasks.start_soon(reader.dequeue)
-            while not spool._session.changes._waiters:
+            while not waiters_of(spool):
                 await breathe()
-            (waiter,) = spool._session.changes._waiters
+            (waiter,) = waiters_of(spool)
             assert began + 3600 <= waiter.scope.deadline <= anyio.current_time() + 3600
             tasks.cancel_scope.cancel()
 

@@ -22,6 +22,7 @@ import pytest
 
 import trio_multispool
 from helpers.gates import Gate, breathe
+from helpers.inside import waiters_of
 from helpers.proofs import every
 from helpers.spools import ANNE, Mail, make_spool, put, quick_spool, state_of
 from trio_multispool import Durability, Ok, QueueReader, Release
@@ -107,7 +108,7 @@ def locked(path: Path) -> list[str]:
 
 async def waiting(spool: Any, count: int = 1) -> None:
     """Wait until so many tasks wait for a queue to change."""
-    while len(spool._session.changes._waiters) < count:
+    while len(waiters_of(spool)) < count:
         await breathe()
 
 
@@ -575,7 +576,7 @@ async def test_nothing_is_left_of_a_reader_that_was_cancelled_at_any_moment(
             async with cancelled(live, spool):
                 for _ in range(steps):
                     await pause()
-                waited = Mail.RETRY.value in (waiter.queue for waiter in spool._session.changes._waiters)
+                waited = Mail.RETRY.value in (waiter.queue for waiter in waiters_of(spool))
             now = await counted_at_rest()
             assert left_over(now, before) == {}
             assert locked(spool.path) == []

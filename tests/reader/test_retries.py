@@ -16,6 +16,7 @@ import pytest
 from helpers.calls import FailingCalls
 from helpers.children import Child, Parent, quick_directory
 from helpers.gates import Hold, let_go_at_last
+from helpers.inside import storage_of
 from helpers.listening import Listening
 from helpers.spools import ANNE, Envelope, Mail, Wall, load_spool, quick_spool, state_of
 from trio_multispool import (
@@ -405,7 +406,7 @@ async def test_an_attempt_whose_task_is_cancelled_before_it_is_written_down_is_n
 ):
     """Cancelled by asyncio while the thread is at work: a worker that dies then has made no attempt."""
     spool = await spool_with_one(path, wall)
-    storage, hold = spool._session.storage, Hold()
+    storage, hold = storage_of(spool), Hold()
     notes, annotate = storage.notes, storage.annotate
     written: list[str] = []
     handler = Handler(Remove())

@@ -15,6 +15,7 @@ import anyio
 import pytest
 
 from helpers.gates import Gates, Hold, breathe, let_go_at_last
+from helpers.inside import candidates_of, dequeuer_of, waiters_of, wrap_looks
 from helpers.spools import Mail, load_spool, make_spool, names_in, put, quick_spool, state_of
 from trio_multispool import Ok, Remove, StorageFailure
 
@@ -51,7 +52,7 @@ async def until(true: Any) -> None:
 async def let_go_once_closed(reader: Any, *holds: Hold) -> None:
     """Let held calls go on when the reader's block is being left, and has had every chance to end without them."""
     with let_go_at_last(*holds), anyio.CancelScope(shield=True):
-        await until(lambda: reader._dequeuer.closed)
+        await until(lambda: dequeuer_of(reader).closed)
         for _ in range(5):
             await breathe()
 
@@ -211,13 +212,12 @@ async def test_a_stop_in_the_middle_of_a_hop_leaves_everything_where_it_is(
                 async with (await reader.dequeue()).unwrap() as job:
                     (await job.remove()).unwrap()
                 hold = Hold()
-                claim = reader._dequeuer._candidates.claim
 
-                def held(*arguments: Any, **options: Any) -> Any:
+                def held(look: Any) -> Any:
                     hold.wait()
-                    return claim(*arguments, **options)
+                    return look()
 
-                reader._dequeuer._candidates.claim = held  # type: ignore[method-assign]
+                wrap_looks(reader, held)
             else:
                 hold = gates.hold("regular_files", "send", after=True)
             before = state_of(spool.path)
@@ -256,7 +256,7 @@ async def test_a_lock_that_a_cancelled_task_met_is_looked_for_again_by_the_other
         spool.reader(Mail.SEND, poll_interval=HOUR) as reader,
         anyio.create_task_group() as tasks,
     ):
-        listing, listed, outcome, scope = reader._dequeuer._candidates, Hold(), Outcome(), anyio.CancelScope()
+        listing, listed, outcome, scope = candidates_of(reader), Hold(), Outcome(), anyio.CancelScope()
         (await reader.dequeue_available()).unwrap()  # looks for the dead owners' entries, so that the next do not
         enqueuing = producing.hold("move", after=True)
         tasks.start_soon(put, other, Mail.SEND, "one")
@@ -291,8 +291,8 @@ async def test_a_lock_that_a_cancelled_task_met_is_looked_for_again_by_the_other
                 await again.reached()  # it has met the lock, and would list anew
             listing._list = list_names  # type: ignore[method-assign]
             listed.go()
-            await until(lambda: spool._session.changes._waiters)
-            (waiter,) = spool._session.changes._waiters
+            await until(lambda: waiters_of(spool))
+            (waiter,) = waiters_of(spool)
             assert waiter.scope.deadline - anyio.current_time() < HOUR / 2
             scope.cancel()
             again.go()

@@ -15,6 +15,7 @@ import trio
 
 from helpers.calls import WithoutSyncs
 from helpers.children import quick_directory
+from helpers.inside import storage_of
 from helpers.proofs import WHOLE
 from helpers.spools import ANNE, BERT, START, Mail, load_spool, make_spool, quick_spool, state_of
 from trio_multispool import (
@@ -254,7 +255,7 @@ async def test_an_entry_can_be_taken_early_by_its_name(path, wall):
     entry = (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=60)).unwrap()
     async with (await entry.checkout(early=True)).unwrap() as job:
         assert job.name == "a"
-    assert spool._session.storage.due_at("send", "a") == START + 60
+    assert storage_of(spool).due_at("send", "a") == START + 60
     assert await entry.try_checkout() == Ok(Unavailable.GONE)
     async with (await entry.checkout(early=True)).unwrap() as job:
         (await job.save(Mail.SEND)).unwrap()
@@ -375,7 +376,7 @@ async def test_an_entry_that_is_due_and_locked_is_tried_again(path, wall):
     spool = await quick_spool(path, now=wall)
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=1)).unwrap()
     wall.time += 1
-    lock = lock_existing(spool._session.storage._context.layout, "a")
+    lock = lock_existing(storage_of(spool)._context.layout, "a")
     async with spool.reader(Mail.SEND, poll_interval=QUICK) as reader, trio.open_nursery() as nursery:
         assert (await reader.dequeue_available()).unwrap() is None
 
@@ -393,7 +394,7 @@ async def test_what_is_not_taken_after_all_stays_where_it_is_and_comes_the_next_
     spool = await quick_spool(path, now=wall)
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=1)).unwrap()
     wall.time += 1
-    claim_waiting = spool._session.storage.claim_waiting
+    claim_waiting = storage_of(spool).claim_waiting
 
     def withdraw() -> None:
         raise WithdrawnError
@@ -401,7 +402,7 @@ async def test_what_is_not_taken_after_all_stays_where_it_is_and_comes_the_next_
     async with spool.reader(Mail.SEND) as reader:
         with monkeypatch.context() as patch:
             patch.setattr(
-                spool._session.storage,
+                storage_of(spool),
                 "claim_waiting",
                 lambda *arguments, **named: claim_waiting(*arguments, **{**named, "before_commit": withdraw}),
             )
@@ -436,7 +437,7 @@ async def test_ages_stay_true(path):
     before = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=2)
     spool = await quick_spool(path)
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=3600)).unwrap()
-    [item] = spool._session.storage.inventory()
+    [item] = storage_of(spool).inventory()
     assert before < item.modified_at < before + datetime.timedelta(minutes=10)
     assert before + datetime.timedelta(minutes=50) < item.due_at < before + datetime.timedelta(minutes=70)
     assert isinstance(await spool.entries(Mail.SEND), Ok)
@@ -448,13 +449,13 @@ async def test_while_it_is_found_out_whether_an_entry_is_to_be_had_nobody_waits_
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=1)).unwrap()
     wall.time += 1
     schedule, busy = spool._session.waiting("send"), []
-    claim_waiting = spool._session.storage.claim_waiting
+    claim_waiting = storage_of(spool).claim_waiting
 
     def tell(*arguments: Any, **named: Any) -> Any:
         busy.append(schedule.busy)
         return claim_waiting(*arguments, **named)
 
-    monkeypatch.setattr(spool._session.storage, "claim_waiting", tell)
+    monkeypatch.setattr(storage_of(spool), "claim_waiting", tell)
     assert await names_available(spool) == ["a"]
     assert busy == [True]
     assert not schedule.busy
@@ -474,7 +475,7 @@ async def test_what_could_not_be_looked_at_is_looked_at_the_next_time(path, wall
             raise trouble
 
         with monkeypatch.context() as patch:
-            patch.setattr(spool._session.storage, "due_at", fail)
+            patch.setattr(storage_of(spool), "due_at", fail)
             assert await reader.dequeue_available() == Err(trouble)
         job = (await reader.dequeue_available()).unwrap()
         assert job is not None
@@ -491,7 +492,7 @@ async def test_what_can_neither_be_decoded_nor_set_aside_does_not_come_round_for
     os.utime(file, (wall.time, wall.time))
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("b"))).unwrap()
     tries = []
-    claim_waiting = spool._session.storage.claim_waiting
+    claim_waiting = storage_of(spool).claim_waiting
 
     def count(*arguments: Any, **named: Any) -> Any:
         tries.append(arguments)
@@ -501,8 +502,8 @@ async def test_what_can_neither_be_decoded_nor_set_aside_does_not_come_round_for
     def fail(*_arguments: Any) -> None:
         raise OutOfSpace("move", str(path), "full")
 
-    monkeypatch.setattr(spool._session.storage, "claim_waiting", count)
-    monkeypatch.setattr(spool._session.storage, "quarantine", fail)
+    monkeypatch.setattr(storage_of(spool), "claim_waiting", count)
+    monkeypatch.setattr(storage_of(spool), "quarantine", fail)
     async with spool.reader(Mail.SEND, poll_interval=QUICK) as reader:
         assert await take_one(reader) == "b"
         for _ in range(3):

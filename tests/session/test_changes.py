@@ -21,6 +21,7 @@ import trio
 import trio.testing
 
 from helpers.gates import Gate, breathe
+from helpers.inside import threads_of, waiters_of
 from helpers.spools import ANNE, Mail, Wall, load_spool, make_spool, put, state_of
 from trio_multispool import Use
 from trio_multispool.session import changes
@@ -45,7 +46,7 @@ async def _soon(reader: Any) -> str:
 
 
 async def _waiting(spool: Any, count: int = 1) -> None:
-    while len(spool._session.changes._waiters) < count:
+    while len(waiters_of(spool)) < count:
         await breathe()
 
 
@@ -478,7 +479,7 @@ async def test_an_idle_reader_looks_again_only_now_and_then(tmp_path: Path, mock
             await _waiting(spool)
             mock_clock.jump(1)
             await breathe()
-            while spool._session._running:
+            while threads_of(spool):
                 await breathe()
         assert calls.looks == 11
         reader.stop()
@@ -493,7 +494,7 @@ async def test_nothing_is_waited_for_when_a_scope_was_cancelled(tmp_path: Path) 
                 tasks.start_soon(reader.dequeue)
                 await _waiting(spool)
                 tasks.cancel_scope.cancel()
-            assert not spool._session.changes._waiters
+            assert not waiters_of(spool)
         assert (await spool.enqueue(Mail.SEND, ANNE, b"")).unwrap().name == await _soon(reader)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from helpers.children import Child
 from helpers.gates import Gate, breathe
+from helpers.inside import waiters_of
 from helpers.listening import Listening, kinds, listened_to
 from helpers.spools import ANNE, BERT, MAIL, Envelope, Mail, names_in, put, quick_spool
 from trio_multispool import (
@@ -333,7 +334,7 @@ async def test_a_reader_that_has_nothing_to_do_is_told_of_its_waits(tmp_path):
     async with listened_to(tmp_path) as (spool, heard):
         async with spool.reader(Mail.RETRY) as reader, anyio.create_task_group() as tasks:
             tasks.start_soon(reader.dequeue)
-            while not spool._session.changes._waiters:  # nothing else shows that it waits
+            while not waiters_of(spool):  # nothing else shows that it waits
                 await breathe()
             reader.stop()
         assert {(one.spool, one.queue) for one in heard.waits} == {(str(tmp_path / "spool"), "retry")}

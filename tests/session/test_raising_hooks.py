@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from helpers.gates import breathe
+from helpers.inside import waiters_of
 from helpers.listening import HOOKS, Raising
 from helpers.spools import ANNE, Mail, put, quick_spool, state_of
 from trio_multispool import (
@@ -56,7 +57,7 @@ async def do_everything(spool: Any, tmp_path: Path) -> None:
     (await spool.recover()).unwrap()
     async with spool.reader(Mail.RETRY) as reader, anyio.create_task_group() as tasks:
         tasks.start_soon(reader.dequeue)
-        while not spool._session.changes._waiters:
+        while not waiters_of(spool):
             await breathe()
         tasks.cancel_scope.cancel()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from helpers.gates import Gates, breathe, let_go_at_last
+from helpers.inside import threads_of
 from helpers.spools import ANNE, Mail, names_in, put, quick_spool
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ async def at_rest(spool: Any) -> None:
     quiet = 0
     while quiet < 10:
         await breathe()
-        quiet = 0 if spool._session._running else quiet + 1
+        quiet = 0 if threads_of(spool) else quiet + 1
 
 
 async def test_receiving_wakes_a_sender_that_waits_for_room(tmp_path: Path, mock_clock: Any, nursery: Any) -> None:

@@ -19,6 +19,7 @@ from trio.testing import wait_all_tasks_blocked
 from helpers.calls import FailingCalls
 from helpers.children import Child, Parent, quick_directory
 from helpers.gates import breathe
+from helpers.inside import storage_of, threads_of
 from helpers.spools import ANNE, START, Mail, load_spool, quick_spool, state_of
 from trio_multispool import Err, InvalidName, Missed, NameTaken, OutOfSpace, Use, every
 from trio_multispool.model.ticks import EPOCH, Ticks
@@ -60,7 +61,7 @@ class Times:
         while True:
             await wait_all_tasks_blocked()
             until_next = trio.lowlevel.current_statistics().seconds_to_next_deadline
-            if any(spool._session._running for spool in self._spools):  # a thread is at work
+            if any(threads_of(spool) for spool in self._spools):  # a thread is at work
                 await breathe()
             elif 0 < until_next < math.inf:
                 self._clock.jump(until_next)
@@ -275,7 +276,7 @@ async def test_no_more_ticks_are_looked_for_than_anybody_would_wait_for(path, no
     monkeypatch.setattr(interval_module, "MOST_LOOKED_AT", most)
     spool = await now.spool(path)
     looked: list[str] = []
-    storage = spool._session.storage
+    storage = storage_of(spool)
     reserve = storage.reserve
     storage.reserve = lambda name, **how: looked.append(name) or reserve(name, **how)
     with trio.move_on_after(0.5):
@@ -349,12 +350,12 @@ async def test_somebody_who_is_making_the_very_entry_is_waited_for(path, now, mo
     """They may fail: then it is made here."""
     spool = await now.spool(path)
     name = f"digest-{BEGIN + HOUR:%Y%m%dT%H%M%SZ}"
-    reserved = spool._session.storage.reserve(name)  # as another process would hold it
+    reserved = storage_of(spool).reserve(name)  # as another process would hold it
     async with trio.open_nursery() as nursery:
         nursery.start_soon(functools.partial(every, spool, Mail.SEND, HOUR, make, name="digest"))
         await trio.sleep(3600 + 60)
         assert ticks_in(path) == []
-        spool._session.storage.give_up(reserved)
+        storage_of(spool).give_up(reserved)
         await trio.sleep(60)
         nursery.cancel_scope.cancel()
     assert ticks_in(path) == [1]

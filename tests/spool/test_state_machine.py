@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from helpers.children import quick_directory
+from helpers.inside import storage_of
 from helpers.operations import DUE
 from helpers.spools import MAIL, Envelope, Mail, load_spool, make_spool, state_of
 from trio_multispool import (
@@ -229,7 +230,7 @@ class SpoolBesideModel(RuleBasedStateMachine):
     def die_with_a_reservation(self, handle, name) -> None:
         """A reservation of the dead is no entry, keeps nobody from its name, and is collected."""
         if name not in self.entries and name not in self.remembered:
-            self.spools[handle]._session.storage.reserve(name).abandon()
+            storage_of(self.spools[handle]).reserve(name).abandon()
             self.leftovers.add(name)
 
     # Checking out

@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from helpers.calls import FailingCalls
+from helpers.inside import checked_out_at, dequeuer_of, wrap_looks
 from helpers.spools import MAIL, Envelope, Mail, names_in, put, quick_spool
 from trio_multispool import Ok, Release, Remove, Spoolable, prioritized_names
 from trio_multispool.reader import candidates as listing_module
@@ -39,17 +40,17 @@ async def filled(path: Path, spoolable: Any = MAIL) -> Any:
 
 def bounded(reader: QueueReader[Any, Any, Any]) -> None:
     """Have the reader fail when it goes over the listing again and again."""
-    claim, hops = reader._dequeuer._candidates.claim, 0
+    hops = 0
 
-    def counting(*arguments: Any, **options: Any) -> Any:
+    def counting(look: Any) -> Any:
         nonlocal hops
-        found = claim(*arguments, **options)
-        hops = 0 if isinstance(found, list) and found else hops + 1
+        found = look()
+        hops = 0 if checked_out_at(found) else hops + 1
         if hops > HOPS:
             raise AssertionError(f"{hops} hops in a row had nothing")
         return found
 
-    reader._dequeuer._candidates.claim = counting  # type: ignore[method-assign]
+    wrap_looks(reader, counting)
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
@@ -92,7 +93,7 @@ async def test_a_reader_waits_that_cannot_have_any_of_many_entries(names, monkey
                 waits.set()
                 await anyio.sleep_forever()
 
-            reader._dequeuer._session.changes.wait = wait  # type: ignore[method-assign]
+            dequeuer_of(reader)._session.changes.wait = wait  # type: ignore[method-assign]
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(reader.dequeue)
                 await waits.wait()

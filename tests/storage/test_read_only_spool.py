@@ -18,6 +18,7 @@ import trio.testing
 
 from helpers import mounts
 from helpers.gates import breathe
+from helpers.inside import threads_of, waiters_of
 from helpers.processes import run_python
 from helpers.spools import ANNE, MAIL, Envelope, Mail, load_spool, names_in, put, quick_spool, snapshot, state_of
 from helpers.stores import claim, make_store
@@ -74,7 +75,7 @@ def make_writable(mount: Path) -> None:
 
 async def waiting(spool: Any) -> None:
     """Wait until a task waits for a queue to change."""
-    while not spool._session.changes._waiters:
+    while not waiters_of(spool):
         await breathe()
 
 
@@ -210,7 +211,7 @@ async def _looks(path: Path, seconds: int) -> int:
             await waiting(spool)
             clock.jump(0.25)  # exact in binary, and so are the deadlines
             await breathe()
-            while spool._session._running:
+            while threads_of(spool):
                 await breathe()
         reader.stop()
     return calls.looks

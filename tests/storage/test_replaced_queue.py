@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from helpers.gates import breathe
+from helpers.inside import waiters_of
 from helpers.spools import Mail, load_spool, make_spool, put
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ async def waits(spool: Any) -> None:
 
 def waiting_for(spool: Any) -> float:
     """Return in how many seconds the reader will look by itself; none, if it is at work."""
-    return max((each.scope.deadline - anyio.current_time() for each in spool._session.changes._waiters), default=0.0)
+    return max((each.scope.deadline - anyio.current_time() for each in waiters_of(spool)), default=0.0)
 
 
 @pytest.mark.parametrize("gone", ["removed", "moved away", "removed by hand, file by file"])
@@ -130,7 +131,7 @@ async def test_a_reader_that_finds_no_queue_goes_on_when_it_is_there_again(gone:
             else:
                 os.rename(spool.path / "send", tmp_path / f"old {number}")
             await waits(spool)
-            (waiter,) = spool._session.changes._waiters
+            (waiter,) = waiters_of(spool)
             waiter.scope.deadline = anyio.current_time() + HOUR  # as after a long while, when it has polled in vain
             make_queue(spool, tmp_path)
             await waits(spool)

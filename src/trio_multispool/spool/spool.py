@@ -500,7 +500,7 @@ class Spool(Generic[Q, M, D, A]):
 
         Put `async with` around it: if the block ends and the name was not used, the name is given up.
 
-        `Err(NameTaken)`: every name that the generator made was taken, or (`Err(EntryBusy)`) was just being used.
+        `Err(NameTaken)`: every name that the generator made was taken, or was just being used.
         `Err(InvalidName)`: it made a name that no entry can have. `Err(SyncsRefused)`: what lies under the name would
         have to be synced first. Raises what the generator raises.
 

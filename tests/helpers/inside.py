@@ -1,0 +1,61 @@
+"""Where tests reach into a spool or a reader: what they need of its inside is named here, and only here.
+
+Most of it is for waiting until something is so that nothing public shows. A test that uses one of these says why.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def storage_of(spool: Any) -> Any:
+    """Return the store of a spool, to do what another process would do, or to replace one of its methods."""
+    return spool._session.storage
+
+
+def waiters_of(spool: Any) -> Any:
+    """Return what waits for a change in a queue of this spool: a reader, for each task of it that waits."""
+    return spool._session.changes._waiters
+
+
+def threads_of(spool: Any) -> int:
+    """Return how many operations of this spool are in a thread at the moment."""
+    return spool._session._running
+
+
+def dequeuer_of(reader: Any) -> Any:
+    """Return what finds and checks out the entries of a reader; its length says how many jobs it has open."""
+    return reader._dequeuer
+
+
+def candidates_of(reader: Any) -> Any:
+    """Return the names that a reader has yet to try."""
+    return reader._dequeuer._candidates
+
+
+def wrap_looks(reader: Any, wrap: Callable[[Callable[[], Any]], Any]) -> None:
+    """Have each look of a reader made by `wrap`, in the look's thread; it is given a function that looks."""
+    candidates = candidates_of(reader)
+    claim = candidates.claim
+    candidates.claim = lambda *arguments, **options: wrap(lambda: claim(*arguments, **options))
+
+
+def checked_out_at(found: Any) -> int:
+    """Return how many entries a look has checked out, given what it answered."""
+    return len(found) if isinstance(found, list) else 0
+
+
+def sizes_of_looks(reader: Any) -> list[int]:
+    """Return a list to which each look of a reader adds how many entries it checked out."""
+    sizes: list[int] = []
+
+    def counting(look: Callable[[], Any]) -> Any:
+        found = look()
+        sizes.append(checked_out_at(found))
+        return found
+
+    wrap_looks(reader, counting)
+    return sizes
