@@ -106,7 +106,7 @@ def test_an_import_can_give_new_names(multispool, put, archive, other):
 
 
 def test_an_export_changes_nothing(multispool, spool, put, snapshot, archive):
-    """No entry is moved, and no file touched: whoever is killed while exporting leaves nothing to be put right."""
+    """No entry is moved, and no file touched: whoever is killed while exporting leaves nothing to be repaired."""
     put("a")
     before = snapshot(spool)
     archive()
@@ -298,7 +298,7 @@ BROKEN = {
     ),
     "a size of less than nothing": (
         BEFORE + member("later/metadata") + member("later/data", pax_headers={"size": "-5"}),
-        "standard input is damaged: a member has less than no bytes",
+        "standard input is damaged: a member has a negative size",
     ),
     "a header larger than memory": (
         BEFORE + member("x", kind=tarfile.XHDTYPE, size=1 << 32),

@@ -48,7 +48,7 @@ def test_what_is_wrong_is_a_line_each_and_exit_code_7(multispool, spool, stray, 
     assert told.stderr == ""
     assert _ageless(told.stdout) == [
         "'README' in . is no part of a spool (a file)",
-        "entry 'held' is checked out of 'failed', and whoever had it is dead",
+        "entry 'held' is checked out of 'failed', and its owner is dead",
         "entry 'lost' in failed has lost its data",
         "3 problems",
     ]
@@ -56,11 +56,11 @@ def test_what_is_wrong_is_a_line_each_and_exit_code_7(multispool, spool, stray, 
     planned = multispool("fsck", spool, "-n")
     assert planned.returncode == 7
     assert _ageless(planned.stdout)[1:] == [
-        "entry 'held' is checked out of 'failed', and whoever had it is dead: it goes back to 'failed'",
+        "entry 'held' is checked out of 'failed', and its owner is dead: it goes back to 'failed'",
         "entry 'lost' in failed has lost its data: its metadata is set aside in quarantine",
-        "3 problems, 2 can be put right",
+        "3 problems, 2 can be repaired",
     ]
-    assert multispool("fsck", spool, "--repair", "--dry-run").stdout.endswith("2 can be put right\n")
+    assert multispool("fsck", spool, "--repair", "--dry-run").stdout.endswith("2 can be repaired\n")
     assert snapshot(spool) == before
 
 
@@ -75,10 +75,10 @@ def test_repair_puts_right_what_can_be(multispool, spool, stray):
     done = multispool("fsck", spool, "--repair")
     assert (done.returncode, done.stderr) == (7, "")
     readme, held, lost, total = _ageless(done.stdout)
-    assert readme.endswith("it is left: whose it is, nobody here can know; move it away by hand")
+    assert readme.endswith("it is left: nobody can tell whose it is; move it away by hand")
     assert held.endswith(": put back")
     assert lost.endswith(": set aside in quarantine")
-    assert total == "3 problems, 2 were put right"
+    assert total == "3 problems, 2 were repaired"
     state = state_of(spool)
     assert state.names("failed") == ["held"]
     assert list(state.quarantined["failed"]) == ["lost"]
@@ -100,7 +100,7 @@ def test_json_tells_what_and_where_and_what_was_done(multispool, spool, stray):
         "name": "held",
         "dir": "failed/.checkout",
         "queue": "failed",
-        "message": "entry 'held' is checked out of 'failed', and whoever had it is dead",
+        "message": "entry 'held' is checked out of 'failed', and its owner is dead",
         "remedy": "it goes back to 'failed'",
     }
     assert "repairs" not in found
@@ -217,7 +217,7 @@ def test_what_a_repair_brings_up_is_put_right_too(multispool, spool, put):
     assert [line.rpartition(": ")[2] for line in shown] == [
         "reserved again",
         "put back",
-        "2 problems, 2 were put right",
+        "2 problems, 2 were repaired",
     ]
     assert state_of(spool).names("failed") == ["one"]
     assert multispool.done("fsck", spool) == "nothing is wrong\n"
@@ -231,6 +231,6 @@ def test_what_goes_together_is_put_right_together(multispool, spool, put):
     assert [line.rpartition(": ")[2] for line in shown.splitlines()] == [
         "deleted",
         "deleted",
-        "2 problems, 2 were put right",
+        "2 problems, 2 were repaired",
     ]
     assert multispool.done("fsck", spool) == "nothing is wrong\n"

@@ -149,7 +149,7 @@ def test_ls_says_that_a_spool_is_not_adopted(multispool, spool):
 
 @pytest.mark.parametrize("adopted", [True, False])
 def test_looking_changes_nothing(multispool, spool, put, dead, snapshot, adopted):  # noqa: PLR0913, PLR0917  # fixtures
-    """No file or directory of the spool is made, changed, locked or touched, also where there is much to put right."""
+    """No file or directory of the spool is made, changed, locked or touched, also where there is much to repair."""
     put("one")
     put("odd")
     set_aside(spool, "odd", "nobody knows")

@@ -29,7 +29,7 @@ def test_once_tells_what_is_wrong_and_ends(multispool, spool, put, snapshot):
     assert (told.returncode, told.stderr) == (7, "")
     assert re.fullmatch(
         r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC  start  entry 'a' is checked out of 'failed', "
-        r"and whoever had it is dead \(\d+s\)\n",
+        r"and its owner is dead \(\d+s\)\n",
         told.stdout,
     )
     found = json.loads(multispool("monitor", spool, "--once", "--json").stdout)

@@ -140,7 +140,7 @@ def test_it_writes_nothing(  # noqa: PLR0913, PLR0917  # fixtures
     put("letter")
     before = snapshot(spool)
     screen = full_screen("top", spool, *SOON, "--check-every", "0.2")
-    screen.until(has("set aside in quarantine", "whoever had it is dead"))
+    screen.until(has("set aside in quarantine", "its owner is dead"))
     screen.press(ENTER)
     screen.until(has("→  failed"))
     screen.press(ESCAPE + "\t")

@@ -182,7 +182,7 @@ def test_what_the_monitor_finds_starts_at_once_and_ends_when_it_finds_it_no_more
 
 def test_an_owner_that_is_dead_is_one_problem_whoever_finds_it_first_and_ends_with_the_check_out():
     """The monitor's word replaces the guess, and an entry that is back is no problem until the monitor looks again."""
-    dead = ownerless("send", "a", "checked out, and whoever had it is dead")
+    dead = ownerless("send", "a", "checked out, and its owner is dead")
     stuck = [look(step, queue("", held="a"), held=(held(),)) for step in range(4)]
     model = checked(after(*stuck[:3]), {dead.key: dead}, 1002.5)
     model = advance(model, stuck[3])

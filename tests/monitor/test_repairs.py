@@ -1,4 +1,4 @@
-"""Repairs put right what can be without losing data: planned first, killed anywhere, beside the living."""
+"""Repairs mend what can be mended without losing data: planned first, killed anywhere, beside the living."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ MENDED: dict[str, tuple[Action, Callable[[State], None]]] = {
     "old temporary data": (Action.COLLECT, _back),
     "old temporary notes": (Action.COLLECT, _back),
 }
-"""What can be put right, how, and what there is afterwards."""
+"""What can be repaired, how, and what there is afterwards."""
 
 
 async def repaired(spool: Any, problems: Any, *, dry_run: bool = False) -> list[Any]:
@@ -247,7 +247,7 @@ async def test_nothing_is_repaired_in_a_spool_that_is_not_adopted(path):
 
 
 async def test_a_repair_that_fails_is_left_with_the_reason_and_others_go_on(path):
-    """A disk that refuses one entry does not keep the next from being put right."""
+    """A disk that refuses one entry does not keep the next from being repaired."""
     import errno
 
     calls = FailingCalls()
@@ -364,7 +364,7 @@ async def test_a_repair_may_be_killed_at_any_call_and_done_again(tmp_path, kind)
 
 
 def test_repairs_beside_producers_and_workers_disturb_nobody(path):
-    """While four producers and four workers are at it, each damage is put right, and nothing else is touched."""
+    """While four producers and four workers are at it, each damage is repaired, and nothing else is touched."""
     import trio
 
     counts: list[int] = []

@@ -125,7 +125,7 @@ class Reader:
                 if info.type != tarfile.XGLTYPE:
                     path, size, sparse = _extended(found, path, size, sparse=sparse)
                     if size is not None and size < 0:
-                        raise Damaged("standard input is damaged: a member has less than no bytes")
+                        raise Damaged("standard input is damaged: a member has a negative size")
                 continue
             if info.type in _LONG:
                 found = self._extension(info)
@@ -185,7 +185,7 @@ class Reader:
             told = "is damaged" if self._began else "is not a tar archive"
             raise Damaged(f"standard input {told}: {error}") from error
         if info.size < 0:
-            raise Damaged("standard input is damaged: a member has less than no bytes")
+            raise Damaged("standard input is damaged: a member has a negative size")
         self._began = True
         return info
 

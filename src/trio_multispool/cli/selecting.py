@@ -82,7 +82,7 @@ class Criteria:
         return self._older_than is None or age_of(modified_at, now) > self._older_than
 
     def fit_metadata(self, raw: bytes) -> bool:
-        """Tell whether the metadata does; what is no JSON object fits nothing that is asked of it."""
+        """Tell whether the metadata fits. Metadata that is not a JSON object fits no condition."""
         if not self._meta:
             return True
         try:

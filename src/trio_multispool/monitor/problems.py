@@ -90,7 +90,7 @@ class Orphaned(_Problem, frozen=True, eq=False):
     @property
     def remedy(self) -> str:
         """What `repair` does about it, in a sentence."""
-        return "what there is under that name is deleted"
+        return "everything under that name is deleted"
 
 
 @final
@@ -108,7 +108,7 @@ class Duplicated(_Problem, frozen=True, eq=False):
     def remedy(self) -> str:
         """What `repair` does about it, in a sentence."""
         if self.is_provable:
-            return "of the copies that are checked out, by nobody, the stale ones are deleted"
+            return "stale copies that nobody has checked out are deleted"
         return "it is left: which of them is the later cannot be proved; move one away by hand"
 
     @property
@@ -171,7 +171,7 @@ class Abandoned(_Problem, frozen=True, eq=False):
     @property
     def message(self) -> str:
         """What is wrong, in a sentence."""
-        return f"entry {self.name!r} is checked out of {self.dir.queue!r}, and whoever had it is dead"
+        return f"entry {self.name!r} is checked out of {self.dir.queue!r}, and its owner is dead"
 
     @property
     def remedy(self) -> str:
@@ -193,7 +193,7 @@ class ForeignFile(_Problem, frozen=True, eq=False):
     @property
     def remedy(self) -> str:
         """What `repair` does about it, in a sentence."""
-        return "it is left: whose it is, nobody here can know; move it away by hand"
+        return "it is left: nobody can tell whose it is; move it away by hand"
 
 
 Problem: TypeAlias = (

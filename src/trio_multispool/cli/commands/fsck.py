@@ -134,9 +134,9 @@ class _Seen:
             return "nothing is wrong"
         told = _number(len(self.problems), "problem")
         if dry_run:
-            return f"{told}, {sum(each.action is not Action.LEAVE for each in self.repairs)} can be put right"
+            return f"{told}, {sum(each.action is not Action.LEAVE for each in self.repairs)} can be repaired"
         if repair:
-            return f"{told}, {len(self.problems) - len(self.left)} were put right"
+            return f"{told}, {len(self.problems) - len(self.left)} were repaired"
         return told
 
     def _note(self, repair: Repair) -> None:

@@ -47,6 +47,6 @@ def as_problem(found: Found) -> Problem:
     """Return a problem in the words of `top`. A dead owner is the same problem as an owner that cannot be seen."""
     queue = found.queue or ""
     if isinstance(found, Abandoned):
-        return ownerless(queue, found.name, "checked out, and whoever had it is dead")
+        return ownerless(queue, found.name, "checked out, and its owner is dead")
     key = f"monitor/{type(found).__name__}/{found.dir.path}/{found.name}"
     return Problem(key, found.message, queue, found.name)
