@@ -13,6 +13,7 @@ import pytest
 from helpers.calls import FailingCalls
 from helpers.company import company
 from helpers.damage import DAMAGE, LONG_AGO, OUT, QUEUE
+from helpers.gates import breathe
 from helpers.inside import storage_of
 from helpers.spools import Mail, load_spool, make_spool, put, quick_spool, snapshot
 from helpers.stores import claim, enqueue, make_store
@@ -218,13 +219,19 @@ async def test_a_check_of_very_many_sound_entries_can_be_cancelled_before_its_en
         read: list[str] = []
         storage = storage_of(spool)
         examine = storage.examine
+        token = anyio.lowlevel.current_token()
         with anyio.CancelScope() as scope:
+
+            async def cancel_and_breathe() -> None:
+                scope.cancel()
+                for _ in range(5):  # its task is told
+                    await breathe()
 
             def and_cancel(*arguments: Any) -> Iterator[Any]:
                 for finding in examine(*arguments):
                     read.append("more")
                     if finding is None and len(read) == 1:
-                        anyio.from_thread.run_sync(scope.cancel)
+                        anyio.from_thread.run(cancel_and_breathe, token=token)
                     yield finding
 
             storage.examine = and_cancel

@@ -279,10 +279,10 @@ async def test_a_repair_that_is_cancelled_before_it_starts_does_nothing(path):
         assert scope.cancelled_caught
         assert snapshot(path) == before
         storage = storage_of(spool)
-        real = storage.recover_name
+        real, token = storage.recover_name, anyio.lowlevel.current_token()
 
         def and_cancel(name: str) -> Any:
-            anyio.from_thread.run_sync(scope.cancel)
+            anyio.from_thread.run_sync(scope.cancel, token=token)
             return real(name)
 
         storage.recover_name = and_cancel

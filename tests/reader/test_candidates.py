@@ -91,8 +91,9 @@ async def test_a_long_run_of_names_that_others_had_ends_when_its_scope_does(what
     """A hop cannot be cancelled; so it ends after so many names, and the cancellation that came in it counts."""
     async with await quick_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
         candidates_of(reader)._names.extend(GONE)
+        token = anyio.lowlevel.current_token()
         with anyio.CancelScope() as scope:
-            tries = Tries(reader, 5, lambda: anyio.from_thread.run_sync(scope.cancel))
+            tries = Tries(reader, 5, lambda: anyio.from_thread.run_sync(scope.cancel, token=token))
             await (reader.iter(nothing) if what == "iter" else getattr(reader, what)())
         assert scope.cancelled_caught
         assert tries.hops == [TRIES_AT_A_TIME]

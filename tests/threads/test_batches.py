@@ -21,6 +21,7 @@ from trio_multispool.threads import batches as batching
 from trio_multispool.threads import pool as threads
 from trio_multispool.threads import transaction as hop
 from trio_multispool.threads.batches import LARGEST_BATCH, Batches
+from trio_multispool.threads.loop import new_wait
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -487,32 +488,54 @@ async def test_what_must_be_done_is_done_before_a_cancellation_of_asyncio_is_rai
 
 
 class _Interrupted:
-    """An event whose waiting Ctrl-C ends."""
+    """A wait into which Ctrl-C comes once."""
 
-    def is_set(self) -> bool:
-        return False
+    def __init__(self) -> None:
+        self.cancelled, self._wait, self._interrupted = False, new_wait(), False
 
-    async def wait(self) -> None:
-        raise KeyboardInterrupt
+    @property
+    def woken(self) -> bool:
+        return self._wait.woken
+
+    def wake(self) -> None:
+        self._wait.wake()
+
+    async def until_woken(self) -> None:
+        if not self._interrupted:
+            self._interrupted = True
+            raise KeyboardInterrupt
+        await self._wait.until_woken()
 
 
 @pytest.mark.parametrize("insist", [False, True])
 async def test_an_interrupt_of_one_that_is_pending_keeps_nobody(
     insist: bool, settling: Settling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trio raises `KeyboardInterrupt` in whatever its main task awaits: that is not done, and all others are."""
+    """Trio raises `KeyboardInterrupt` in whatever its main task awaits: all others are done.
+
+    What is interrupted is not, unless it insists: then it is done first, and the interrupt raised after that.
+    """
     settling.store.hold()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(settling.settle, "first")
         await settling.begun()
-        with monkeypatch.context() as patched:
-            patched.setattr("trio_multispool.threads.batches.anyio.Event", _Interrupted)
+
+        async def settle_interrupted() -> None:
             with pytest.raises(KeyboardInterrupt):
                 await settling.settle("interrupted", insist=insist)
+
+        waits = iter([_Interrupted()])
+        monkeypatch.setattr("trio_multispool.threads.batches.new_wait", lambda: next(waits, None) or new_wait())
+
+        if insist:
+            nursery.start_soon(settle_interrupted)
+            await settling.waiting(1)
+        else:
+            await settle_interrupted()
         nursery.start_soon(settling.settle, "other")
-        await settling.waiting(1)
+        await settling.waiting(2 if insist else 1)
         settling.store.go()
-    assert settling.store.batches == [["first"], ["other"]]
+    assert settling.store.batches == [["first"], ["interrupted", "other"] if insist else ["other"]]
     settling.check_idle()
 
 

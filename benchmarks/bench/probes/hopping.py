@@ -11,7 +11,7 @@ import anyio.to_thread
 import trio
 
 from bench.probes import run
-from trio_multispool.threads.transaction import Hop
+from trio_multispool.threads.offload import Offload
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,11 +23,11 @@ def measure(_folder: str, *, hops: int) -> dict[str, float]:
 
 
 async def _measure(hops: int) -> dict[str, float]:
-    limiter = anyio.CapacityLimiter(1)
-    ways: dict[str, Callable[[], Awaitable[None]]] = {
+    offload = Offload(anyio.CapacityLimiter(1))
+    ways: dict[str, Callable[[], Awaitable[object]]] = {
         "AnyIO": lambda: anyio.to_thread.run_sync(_nothing, None),
         "Trio": lambda: trio.to_thread.run_sync(_nothing, None),
-        "trio-multispool": lambda: Hop(_nothing).run_in_thread(limiter),
+        "trio-multispool": lambda: offload.run("a hop", _nothing),
     }
     took: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(hops):

@@ -109,14 +109,10 @@ class Monitor(Generic[Q, M, D, A]):
         return await self._look(None)
 
     async def _look(self, past: Past | None) -> Result[list[Problem], Trouble]:
-        def check(withdrawn: BeforeCommit) -> Found:
-            def keep_on() -> None:
-                withdrawn()  # by asyncio's own cancellation
-                anyio.from_thread.check_cancelled()
+        def check(before_commit: BeforeCommit) -> Found:
+            return self._examiner.examine(before_commit, past)
 
-            return self._examiner.examine(keep_on, past)
-
-        answer = await self._session.run("check", check)
+        answer = await self._session.run("check", check, interruptible=True)
         if isinstance(answer, Err):
             return answer
         problems, newborn = answer.value.problems, answer.value.perhaps_newborn

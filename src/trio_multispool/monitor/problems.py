@@ -90,7 +90,7 @@ class Orphaned(_Problem, frozen=True, eq=False):
     @property
     def remedy(self) -> str:
         """What `repair` does about it, in a sentence."""
-        return "everything under that name is deleted"
+        return "the files under that name are deleted"
 
 
 @final
@@ -108,7 +108,7 @@ class Duplicated(_Problem, frozen=True, eq=False):
     def remedy(self) -> str:
         """What `repair` does about it, in a sentence."""
         if self.is_provable:
-            return "stale copies that nobody has checked out are deleted"
+            return "the stale copies that nobody has checked out are deleted"
         return "it is left: which of them is the later cannot be proved; move one away by hand"
 
     @property

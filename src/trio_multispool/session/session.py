@@ -106,11 +106,12 @@ class Session(Generic[Q, M, D, A]):
         work: Callable[[BeforeCommit], T],
         *,
         undo: Callable[[T], None] | None = None,
+        interruptible: bool = False,
     ) -> Answer[T]:
         """Run a transaction on the store; see `Offload.run`. Raises `anyio.ClosedResourceError` on a closed spool."""
         self._begin()
         try:
-            answer = await self._offload.run(operation, work, undo=undo)
+            answer = await self._offload.run(operation, work, undo=undo, interruptible=interruptible)
             if self._closed and undo is not None and isinstance(answer, Ok):
                 value = answer.value
                 _ = await self._offload.finish(operation, lambda: undo(value))

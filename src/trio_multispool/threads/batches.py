@@ -6,8 +6,8 @@ come, the larger the batches become. Three things must hold:
 
 - A *pending* transaction whose task is cancelled leaves the list, and nothing has happened. If its task was about to
   lead, it hands over: nobody waits for a leader that has gone.
-- A *taken* transaction's task waits until the batch is done, whatever is cancelled, because nothing can stop the effect
-  any more. It asks for a withdrawal; if that comes too late, the outcome counts.
+- A *taken* transaction's task waits until the batch is done, in a shield, as for any hop (see `offload`). The leader
+  raises the shield. It takes no transaction whose task a cancellation is already on its way to: that leaves the list.
 - From the moment that a leader hands over until the next one leads, new tasks wait: they must not lead beside the one
   that was woken to lead.
 
@@ -22,19 +22,19 @@ No two transactions of a batch are about the same job: one may hold the job's lo
 from __future__ import annotations
 
 import contextlib
-import contextvars
-import math
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from trio_multispool.model.types import T
+from trio_multispool.threads.loop import context_for_a_thread, new_wait
 from trio_multispool.threads.transaction import Hop, Transaction, Withdrawn, keep_interrupts_out_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 
+    from trio_multispool.threads.loop import Wait
     from trio_multispool.threads.transaction import Answer, BeforeCommit
 
 S = TypeVar("S")
@@ -54,13 +54,33 @@ class Part(Transaction[T], Generic[S, T]):
         """Prepare to do some work `of` a job."""
         super().__init__()
         self.of = of
-        self.to_lead: anyio.Event = anyio.Event()
+        self.turn: Wait | None = None
+        """How its task waits, if it does."""
+        self.scope: anyio.CancelScope | None = None
         self._steps = work(self.before_commit)
-        self._context = contextvars.copy_context()
+        self._context = context_for_a_thread()
+
+    def take(self) -> bool:
+        """Have nothing cancel its task from now on, as it is in a batch; `False`: something has."""
+        if self.turn is not None and self.turn.cancelled:
+            return False
+        if self.scope is not None:
+            self.scope.shield = True
+        return True
+
+    def put_back(self) -> None:
+        """Let its task be cancelled again: the batch did not begin."""
+        if self.scope is not None:
+            self.scope.shield = False
+
+    def wake(self) -> None:
+        """Wake its task: it is to lead, or all is done."""
+        if self.turn is not None:
+            self.turn.wake()
 
     def prepare(self) -> S | None:
         """Return what the store is to do; `None` if the transaction is over without it."""
-        _ = self.begin()
+        self.started = True
         request: S | None = None
 
         def first() -> T:
@@ -74,7 +94,7 @@ class Part(Transaction[T], Generic[S, T]):
 
         self.keep(lambda: self._context.run(first))
         if request is None:
-            self.end()
+            self.done = True
         return request
 
     def conclude(self, failure: BaseException | None) -> None:
@@ -89,12 +109,7 @@ class Part(Transaction[T], Generic[S, T]):
             raise RuntimeError(message)
 
         self.keep(lambda: self._context.run(rest))
-        self.end()
-
-
-async def _shielded(event: anyio.Event) -> None:
-    with anyio.CancelScope(shield=True):
-        await event.wait()
+        self.done = True
 
 
 class Batches(Generic[S]):
@@ -127,7 +142,7 @@ class Batches(Generic[S]):
 
         `work` yields what the store is to do; a failure is raised at the `yield`. What it returns is the answer.
 
-        **Cancellation**: as `Offload.run` says. (A scope's that comes too late is not raised here: it comes again.)
+        **Cancellation**: as `Offload.run` says.
         """
         part = Part(work, of)
         await checkpoint_if_cancelled()
@@ -136,8 +151,6 @@ class Batches(Generic[S]):
             if cancelled is None:
                 return part.result()
             if not isinstance(part.exception, Withdrawn):
-                if anyio.current_effective_deadline() == -math.inf:
-                    return part.result()
                 part.note(operation, cancelled)
             raise cancelled
         finally:
@@ -162,12 +175,10 @@ class Batches(Generic[S]):
             del cancellation
 
     async def _see_through(self, part: Part[S, Any], *, insist: bool) -> BaseException | None:
-        """Return when the transaction is done; the value is a cancellation that came while it was under way.
+        """Return when the transaction is done; the value is a native cancellation, or an interrupt, that came then.
 
-        A cancellation that comes earlier is raised: nothing has happened. With `insist`, there is no earlier.
-
-        However this ends, a task that was to lead is no longer the leader. An interrupt is raised where this waits,
-        and nowhere else.
+        A cancellation that comes before it is taken is raised: nothing has happened. With `insist`, there is no such.
+        However this ends, a task that was to lead is no longer the leader.
         """
         cancellation: BaseException | None = None
         try:
@@ -186,22 +197,18 @@ class Batches(Generic[S]):
 
     async def _wait_for_turn(self, part: Part[S, Any], *, insist: bool) -> BaseException | None:
         cancellation: BaseException | None = None
-        shielded = insist  # else not before something is cancelled: a scope takes as long as all the rest
+        part.turn = turn = new_wait()
         try:
-            while not part.to_lead.is_set():
-                try:
-                    await (_shielded(part.to_lead) if shielded else part.to_lead.wait())
-                except anyio.get_cancelled_exc_class() as cancelled:
-                    cancellation = cancellation or cancelled
-                    if insist:
-                        continue
-                    if self._leave(part):
-                        raise
-                    part.withdraw()
-                    shielded = True
-                except BaseException:  # an interrupt: nobody will want what comes of it
-                    part.withdraw()
-                    raise
+            with anyio.CancelScope(shield=insist) as part.scope:
+                while not turn.woken:
+                    try:
+                        await turn.until_woken()
+                    except BaseException as cancelled:
+                        if not insist and self._leave(part):
+                            raise
+                        cancellation = cancellation or cancelled
+                        if not insist:
+                            part.withdraw()
             return cancellation
         finally:
             del cancellation
@@ -224,7 +231,7 @@ class Batches(Generic[S]):
             self._taken = batch
             batch += self._take(part)
             self._in_company = len(batch) > 1
-            cancellation = await hop.run_in_own_thread((lambda: None) if insist else part.withdraw)
+            cancellation = await hop.run_in_thread((lambda: None) if insist else part.withdraw)
             _ = hop.result()
             return cancellation
 
@@ -245,7 +252,8 @@ class Batches(Generic[S]):
         for part in self._pending:
             if len(batch) >= at_most:
                 break
-            _ = batch.setdefault(part.of, part)
+            if part.of not in batch and part.take():
+                batch[part.of] = part
         for part in batch.values():
             del self._pending[part]
         return list(batch.values())
@@ -254,13 +262,15 @@ class Batches(Generic[S]):
         """End a batch, if one was taken, and wake the next to lead, if anybody is waiting."""
         taken, self._taken = self._taken, []
         left = [part for part in taken if not part.started and part is not self._leader]  # no thread could be started
+        for part in left:
+            part.put_back()
         self._pending = dict.fromkeys([*left, *self._pending])
         for part in taken:
             if part.done:
-                part.to_lead.set()
+                part.wake()
         self._leader = next(iter(self._pending), None)
         if self._leader is not None:
-            self._leader.to_lead.set()
+            self._leader.wake()
 
 
 def work_off(batch: Sequence[Part[S, Any]], perform: Callable[[Sequence[S]], Sequence[BaseException | None]]) -> None:

@@ -6,14 +6,16 @@ import contextlib
 import contextvars
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 import msgspec
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncGenerator, Awaitable
 
+    import trio
     from anyio.abc import TaskGroup
 
 
@@ -52,6 +54,93 @@ def running_loop() -> Loop:
             _ = loop.call_soon_threadsafe(function, context=context)
 
     return Loop(call_on_asyncio, loop.time)
+
+
+class Wait(Protocol):
+    """A wait of one task, for others of its event loop to end."""
+
+    woken: bool
+    """Whether the wait is over."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether a cancellation (or an interrupt) is on its way to the task, which may not have run since."""
+        ...
+
+    def wake(self) -> None:
+        """End the wait; idempotent."""
+        ...
+
+    async def until_woken(self) -> None:
+        """Wait. Raises a cancellation; then it may be called again. No checkpoint if the wait is over."""
+        ...
+
+
+class _TrioWait:
+    def __init__(self) -> None:
+        self.cancelled: bool = False
+        self.woken: bool = False
+        self._task: trio.lowlevel.Task | None = None
+
+    def wake(self) -> None:
+        self.woken = True
+        task, self._task = self._task, None
+        if task is not None:
+            sys.modules["trio"].lowlevel.reschedule(task)
+
+    async def until_woken(self) -> None:
+        if self.woken:
+            return
+        lowlevel = sys.modules["trio"].lowlevel
+
+        def abort(_raise_cancel: object) -> object:
+            self._task = None
+            self.cancelled = True
+            return lowlevel.Abort.SUCCEEDED
+
+        self._task = lowlevel.current_task()
+        _ = await lowlevel.wait_task_rescheduled(abort)
+
+
+class _AsyncioWait:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.woken: bool = False
+        self._loop = loop
+        self._future: asyncio.Future[None] | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        return self._future is not None and self._future.cancelled()
+
+    def wake(self) -> None:
+        self.woken = True
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    async def until_woken(self) -> None:
+        if not self.woken:
+            self._future = self._loop.create_future()
+            await self._future
+
+
+def new_wait() -> Wait:
+    """Return a wait for the task that calls this."""
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_run():
+        return _TrioWait()
+
+    import asyncio  # noqa: PLC0415  # only where asyncio runs
+
+    return _AsyncioWait(asyncio.get_running_loop())
+
+
+def context_for_a_thread() -> contextvars.Context:
+    """Copy the context variables of the caller, for work in a thread, where no event loop runs."""
+    context = contextvars.copy_context()
+    sniffio = sys.modules.get("sniffio")  # by which AnyIO tells what runs; in a thread it may run a loop of its own
+    if sniffio is not None:
+        _ = context.run(sniffio.current_async_library_cvar.set, None)
+    return context
 
 
 @contextlib.asynccontextmanager

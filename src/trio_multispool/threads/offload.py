@@ -1,32 +1,32 @@
 """A hop: run a blocking transaction to its end in a worker thread, safe under every kind of cancellation.
 
-Theory. Cancellation must mean "it did not happen". Under Trio's and AnyIO's scopes that is so by construction: the task
-checks for cancellation before its thread starts, and cannot be cancelled until the thread has returned.
+Theory. Cancellation must mean "it did not happen". There are two kinds.
 
-asyncio's own `Task.cancel()`, and what is built on it (`asyncio.timeout`, `wait_for`), do not ask: `CancelledError` is
-raised in the task at once, while the thread goes on. It must not be swallowed, so it cannot be delayed into an ordinary
-return either. Therefore:
+- A *scope's* (Trio's, AnyIO's) is told at checkpoints, and a shield puts that off. The task checks for it before its
+  thread starts, and waits for the thread in a shield. So the operation happens, returns its value, and the cancellation
+  takes effect at the next checkpoint.
+- A *native* one, by `Task.cancel()` and what is built on it (`asyncio.timeout`, `wait_for`), does not ask:
+  `CancelledError` is raised in the task at once, while the thread goes on. An interrupt is like it. It must not be
+  swallowed, so the operation cannot return. The transaction is marked as withdrawn; it reads that mark right before its
+  commit. The task waits until the thread has finished, in a loop, because more may come. If the commit was already
+  past, the effect is undone where that is possible: a check-out is given back, a reservation is given up. Otherwise it
+  stands, and a note on the exception tells the outcome.
 
-- the cancelled task marks the transaction, which reads the mark right before its commit and then withdraws, without
-  effect;
-- the task waits until the thread has finished, in a loop, because more cancellations may come while it waits;
-- if the commit was already past, the effect is undone where that is possible: a check-out is given back, a reservation
-  is given up. Otherwise it stands, and a note on the `CancelledError` tells the outcome.
+Because of the shield, what arrives while the thread is at work is native, even if a scope is cancelled as well: neither
+can be taken for the other. It is raised outside every `except`, so that no scope finds its own in the context.
 
-What releases something (`finish`) is never withdrawn: it is started again until it has run, and only then does the
-cancellation go on its way.
+What releases something (`finish`) is never withdrawn. The cancellation goes on its way when it has run.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from trio_multispool.model.results import Err
 from trio_multispool.model.types import T
-from trio_multispool.threads.transaction import Hop, Withdrawn
+from trio_multispool.threads.transaction import Hop, Withdrawn, keep_interrupts_out_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,8 @@ class Offload:
     def __init__(self, limiter: anyio.CapacityLimiter | None) -> None:
         """Use the caller's limiter, or one of its own: sharing the process's default could deadlock with its users."""
         self.limiter: anyio.CapacityLimiter = anyio.CapacityLimiter(DEFAULT_THREADS) if limiter is None else limiter
-        self._unlimited = anyio.CapacityLimiter(math.inf)  # tokens are taken from the other
+        keep_interrupts_out_of(self.run)
+        keep_interrupts_out_of(self.finish)
 
     async def run(
         self,
@@ -52,11 +53,13 @@ class Offload:
         work: Callable[[BeforeCommit], T],
         *,
         undo: Callable[[T], None] | None = None,
+        interruptible: bool = False,
     ) -> Answer[T]:
         """Run `work` and return what it returns, or the `SpoolError` that it raises, as an `Err`.
 
         `work` is given the function to call right before its commit. What it raises otherwise passes through, as the
-        same object. `undo` takes back an effect whose caller was cancelled after the commit.
+        same object. `undo` takes back an effect whose caller was cancelled after the commit. `interruptible`, for work
+        without an effect that may be long: a scope's cancellation ends it too, when it calls that function.
 
         **Cancellation**: cancelled means that it did not happen. The only exception is asyncio's own, when it comes
         after the commit and there is no `undo`: then the `CancelledError` has a note.
@@ -64,17 +67,16 @@ class Offload:
         hop = Hop(work)
         # On behalf of the hop and not of the task: the task may hold a token of its own.
         await self.limiter.acquire_on_behalf_of(hop)
+        cancelled: BaseException | None = None
         try:
-            await hop.run_in_thread(self._unlimited)
-        except anyio.get_cancelled_exc_class() as cancelled:
-            if hop.withdraw_or_prevent():
-                with anyio.CancelScope(shield=True):
-                    await hop.wait_done()
-                await self._after_cancellation(operation, hop, undo, cancelled)
-            raise
+            cancelled = await hop.run_in_thread(hop.withdraw, interruptible=interruptible)
+            if cancelled is None:
+                return hop.result()
+            await self._after_cancellation(operation, hop, undo, cancelled)
+            raise cancelled
         finally:
             self.limiter.release_on_behalf_of(hop)
-        return hop.result()
+            del cancelled
 
     async def _after_cancellation(
         self, operation: str, hop: Hop[T], undo: Callable[[T], None] | None, cancelled: BaseException
@@ -85,10 +87,9 @@ class Offload:
             hop.note(operation, cancelled)
             return
         value = hop.result().unwrap()
-        try:
-            undone = await self.finish(operation, lambda: undo(value))
-        except anyio.get_cancelled_exc_class():
-            return  # undone, and cancelled once more; the caller raises the first cancellation
+        undoing = Hop[None](lambda _before_commit: undo(value))
+        _ = await undoing.run_in_thread(lambda: None)  # a second cancellation: the caller raises the first
+        undone = undoing.result()
         if isinstance(undone, Err):
             cancelled.add_note(f"{operation} was cancelled, and could not be undone: {undone.error}")
 
@@ -98,4 +99,4 @@ class Offload:
         For releasing: it never queues on the caller's limiter.
         """
         hop = Hop[T](lambda _before_commit: work())
-        return hop.finished(operation, await hop.run_to_the_end(self._unlimited))
+        return hop.finished(operation, await hop.run_in_thread(lambda: None))
