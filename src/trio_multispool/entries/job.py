@@ -23,6 +23,7 @@ from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import UNCHANGED, Unchanged
 from trio_multispool.session.waiting import Due
 from trio_multispool.storage.requests import Releasing, Removing, Saving
+from trio_multispool.threads.loop import take_over_notes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
@@ -380,12 +381,10 @@ class CheckedOutEntry(Generic[Q, M, D]):
         traceback: TracebackType | None,
     ) -> None:
         """Return the entry to its queue if it has not been settled."""
-        if self._around is None:
-            await self._leave(exception)
-            return
         try:
             await self._leave(exception)
         except BaseException as raised:  # a cancellation too ends the work, and goes on
+            take_over_notes(raised, exception)
             self._end_work(raised)
             raise
         self._end_work(exception)

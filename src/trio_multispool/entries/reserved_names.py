@@ -18,6 +18,7 @@ from trio_multispool.model.names import MAX_ATTEMPTS, invalid_name, makes_none_t
 from trio_multispool.model.results import Err
 from trio_multispool.model.times import seconds
 from trio_multispool.model.types import A
+from trio_multispool.threads.loop import keeping_notes_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -99,14 +100,16 @@ class ReservedName:
             self._reservation.abandon()
         if self._reservation.state is not State.NOTHING or self._session.closed:
             _ = self._finalizer.detach()
-            await cancel_shielded_checkpoint()
+            with keeping_notes_of(exception):
+                await cancel_shielded_checkpoint()
             return
 
         def give_up() -> None:
             with self._mutex:  # an enqueue may be using it in another thread; then it has been used
                 self._session.storage.give_up(self._reservation)
 
-        answer = await self._session.finish(f"giving up of name {self.name}", give_up)
+        with keeping_notes_of(exception):
+            answer = await self._session.finish(f"giving up of name {self.name}", give_up)
         _ = self._finalizer.detach()
         if isinstance(answer, Err):
             if exception is None:

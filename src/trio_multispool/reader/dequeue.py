@@ -21,7 +21,7 @@ from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.reader.candidates import Candidates, Given, NothingLeft, Question
 from trio_multispool.session.changes import Polling
-from trio_multispool.threads.loop import whatever_is_cancelled
+from trio_multispool.threads.loop import take_over_notes, whatever_is_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -332,7 +332,8 @@ class Dequeuer(Generic[Q, M, D]):
                     cancelled = cancelled or error
             self._session.changes.leave()
             self._tell_unreturned(exception or cancelled)
-            if exception is None and cancelled is not None:
+            if cancelled is not None:
+                take_over_notes(cancelled, exception)
                 raise cancelled
         finally:
             del cancelled

@@ -15,6 +15,7 @@ from trio_multispool.reader.candidates import Given
 from trio_multispool.reader.next_job import NextJobs
 from trio_multispool.reader.prefetch import Prefetcher
 from trio_multispool.reader.retries import attempt
+from trio_multispool.threads.loop import keeping_notes_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -86,8 +87,11 @@ class Jobs(Generic[Q, M, D]):
         self.next_jobs = NextJobs(self._dequeuer, self._given)
         try:
             yield self
-        finally:
-            await self.next_jobs.close()
+        except BaseException as raised:
+            with keeping_notes_of(raised):
+                await self.next_jobs.close()
+            raise
+        await self.next_jobs.close()
 
 
 class _Source(Protocol[Q, M, D]):

@@ -22,7 +22,7 @@ from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.reader.candidates import Given
 from trio_multispool.reader.next_job import NextJobs
-from trio_multispool.threads.loop import whatever_is_cancelled
+from trio_multispool.threads.loop import keeping_notes_of, whatever_is_cancelled
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -83,7 +83,8 @@ class Prefetcher(Generic[Q, M, D]):
         traceback: TracebackType | None,
     ) -> None:
         """Return what was fetched and not begun."""
-        await self.close()
+        with keeping_notes_of(exception):
+            await self.close()
         bug, self._bug = self._bug, None
         if bug is not None:  # no task has asked since and raised it
             if exception is None:

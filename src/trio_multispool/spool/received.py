@@ -8,6 +8,7 @@ import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from trio_multispool.model.types import D, M
+from trio_multispool.threads.loop import keeping_notes_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -86,7 +87,8 @@ class Received(Generic[M, D]):
         """Acknowledge if the block ended normally; otherwise return the entry."""
         if self._in_hand.pop(self, None) is None:  # once popped, closing the end leaves the entry to this block
             self._job._end_work(exception)  # noqa: SLF001  # one thing in several files
-            await cancel_shielded_checkpoint()
+            with keeping_notes_of(exception):
+                await cancel_shielded_checkpoint()
             if exception is None:
                 raise self._returned()
             return

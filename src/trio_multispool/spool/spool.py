@@ -33,6 +33,7 @@ from trio_multispool.session.session import Session
 from trio_multispool.spool.channel import open_channel
 from trio_multispool.spool.retention import Expiry, RetentionTask
 from trio_multispool.storage.directory.store import DirectoryStorage
+from trio_multispool.threads.loop import keeping_notes_of
 from trio_multispool.threads.offload import Offload
 
 if TYPE_CHECKING:
@@ -298,7 +299,8 @@ class Spool(Generic[Q, M, D, A]):
     ) -> None:
         """Close the spool."""
         self.close()
-        await cancel_shielded_checkpoint()
+        with keeping_notes_of(exception):
+            await cancel_shielded_checkpoint()
 
     # Entries
 

@@ -13,7 +13,7 @@ import msgspec
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncGenerator, Awaitable
+    from collections.abc import AsyncGenerator, Awaitable, Generator
 
     import trio
     from anyio.abc import TaskGroup
@@ -143,6 +143,27 @@ def context_for_a_thread() -> contextvars.Context:
     return context
 
 
+def take_over_notes(late: BaseException, leaving: BaseException | None) -> None:
+    """Give a cancellation that comes while a block is left the notes of the cancellation that is `leaving` the block.
+
+    They may say that an effect stands. The late one takes the other's place: it may be native, and that a scope's.
+    """
+    cancelled = anyio.get_cancelled_exc_class()
+    if isinstance(leaving, cancelled) and isinstance(late, cancelled) and late is not leaving:
+        for note in getattr(leaving, "__notes__", ()):
+            late.add_note(note)
+
+
+@contextlib.contextmanager
+def keeping_notes_of(leaving: BaseException | None) -> Generator[None]:
+    """Surround what is awaited while `leaving` leaves a block; see `take_over_notes`."""
+    try:
+        yield
+    except BaseException as late:
+        take_over_notes(late, leaving)
+        raise
+
+
 @contextlib.asynccontextmanager
 async def background() -> AsyncGenerator[TaskGroup]:
     """Run tasks in the background of a block. The block ends when they have ended, so it must end them.
@@ -158,15 +179,16 @@ async def background() -> AsyncGenerator[TaskGroup]:
                     yield tasks
                 except BaseException as error:  # noqa: BLE001  # raised again below, outside the group
                     raised = error
+                tasks.cancel_scope.shield = True  # its tasks end at once; what comes now is native
         except BaseExceptionGroup as failures:  # raised again below, or the block's own error is
             if raised is None or isinstance(raised, anyio.get_cancelled_exc_class()):
                 if len(failures.exceptions) == 1:
                     raise failures.exceptions[0] from None
                 raise
             raised.add_note(f"in the background: {failures!r}")
-        except anyio.get_cancelled_exc_class():
-            if raised is None:
-                raise
+        except anyio.get_cancelled_exc_class() as late:
+            take_over_notes(late, raised)
+            raise
         if raised is not None:
             raise raised
     finally:
