@@ -98,7 +98,7 @@ async def test_recovery_wipes_what_a_dead_owner_told_and_keeps_other_notes(tmp_p
         notes = msgspec.json.decode((spool.path / ".notes/a").read_bytes())
         (spool.path / ".notes/a").write_bytes(msgspec.json.encode(notes | {"later": [1]}))
         (spool.path / ".tmp/.notes.a").write_bytes(b"half")
-        job._claim.abandon()
+        job._checkout.claim.abandon()
         other = await load_spool(spool.path)
         assert state_of(spool.path).notes == {"a": b'{"later":[1]}\n'}
         assert state_of(spool.path).temporary == {}

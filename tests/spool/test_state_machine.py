@@ -100,7 +100,7 @@ class SpoolBesideModel(RuleBasedStateMachine):
         """Let go of everything; nothing is checked here, where a failure would hide the one before."""
         with self.cleanup:
             for held in self.jobs:
-                held.job._claim.abandon()
+                held.job._checkout.claim.abandon()
             for spool in self.spools:
                 spool.close()
 
@@ -333,7 +333,7 @@ class SpoolBesideModel(RuleBasedStateMachine):
                 job.update(lambda envelope: msgspec.structs.replace(envelope, attempts=8))
                 answer = self.run(lambda: job.save(queue, UNCHANGED))
         if held.lost:
-            assert answer == Err(OwnershipLost(job._claim.queue, job.name))
+            assert answer == Err(OwnershipLost(job._checkout.claim.queue, job.name))
             return
         assert answer == Ok(None)
         modelled = self.entries[job.name]
@@ -372,7 +372,7 @@ class SpoolBesideModel(RuleBasedStateMachine):
 
     def abandon(self, held: InHand) -> None:
         """Let go as a process that dies does."""
-        held.job._claim.abandon()
+        held.job._checkout.claim.abandon()
         held.lost = True
         self.entries[held.job.name].job = None
 
@@ -383,7 +383,7 @@ class SpoolBesideModel(RuleBasedStateMachine):
         held = self.jobs[which % len(self.jobs)]
         answer = self.run(lambda: held.job.data.save(data))
         if held.lost:
-            assert answer == Err(OwnershipLost(held.job._claim.queue, held.job.name))
+            assert answer == Err(OwnershipLost(held.job._checkout.claim.queue, held.job.name))
         else:
             assert answer == Ok(None)
             self.entries[held.job.name].data = data
@@ -481,7 +481,7 @@ class SpoolBesideModel(RuleBasedStateMachine):
         self.spools[handle].close()
         for held in self.jobs:
             if held.handle == handle and not held.lost:
-                assert not held.job._claim.held
+                assert not held.job._checkout.claim.held
                 self.abandon(held)
         self.jobs = [held for held in self.jobs if held.handle != handle]
         self.spools[handle] = self.run(lambda: load_spool(self.path, self.spoolable))

@@ -11,7 +11,7 @@ import pytest
 from helpers.gates import Gate
 from helpers.operations import CHANGING, OPERATIONS, Operation, ordered, states
 from helpers.spools import ANNE, Mail, make_spool, put, state_of
-from trio_multispool import Ok, Remove, Save, Spool
+from trio_multispool import Ok, Save, Spool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -229,22 +229,6 @@ async def test_a_handler_cancelled_by_its_own_scope_returns_only_its_entry(tmp_p
 
         assert await spool.with_entry(entry, handler) == Ok(Save(Mail.FAILED))
         assert state_of(spool.path).names("failed") == ["one"]
-
-
-async def test_a_verdict_reached_in_a_cancelled_scope_is_not_stored(tmp_path: Path) -> None:
-    """Settling checks for cancellation before its effect: the entry goes back, and will be worked on again."""
-    async with await make_spool(tmp_path / "spool") as spool:
-        entry = (await put(spool, Mail.SEND, "one"))[0]
-        before = state_of(spool.path)
-        with anyio.CancelScope() as scope:
-
-            async def handler(_metadata: Any, _data: Any) -> Any:
-                scope.cancel()
-                return Remove()
-
-            await spool.with_entry(entry, handler)
-        assert scope.cancelled_caught
-        assert state_of(spool.path) == before
 
 
 async def test_an_exception_from_a_block_is_the_same_object(tmp_path: Path) -> None:

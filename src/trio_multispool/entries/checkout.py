@@ -1,146 +1,401 @@
-"""Check an entry out and decode its metadata, or pass it over and say so in the log."""
+"""`Checkout`: an entry in hand, as readers, handlers and retries use it; and the check-out of one entry by its name."""
 
 from __future__ import annotations
 
-import enum
 import logging
 import math
-from collections.abc import Mapping
+import sys
+import threading
+import warnings
 from typing import TYPE_CHECKING, Any, Final, Generic, final
 
-import msgspec
+from anyio.lowlevel import cancel_shielded_checkpoint
 
-from trio_multispool.entries.job import CheckedOutEntry
-from trio_multispool.entries.key_limits import UNLIMITED, KeySlot
-from trio_multispool.errors import (
-    CorruptMetadata,
-    EntryNotFound,
-    UnreadableEntry,
-)
+from trio_multispool.entries.claimer import Claimed
+from trio_multispool.entries.datafile import DataFile
+from trio_multispool.entries.key_limits import UNLIMITED
+from trio_multispool.errors import DurabilityUnknown
 from trio_multispool.events import Event, log
-from trio_multispool.instrumentation import Operation
+from trio_multispool.instrumentation import How, Operation
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.times import due_at
 from trio_multispool.model.types import D, M, Q
-from trio_multispool.model.verdicts import Unavailable
-from trio_multispool.storage.protocol import Claim
-from trio_multispool.storage.requests import NotDue
+from trio_multispool.model.verdicts import UNCHANGED, Unavailable, Unchanged
+from trio_multispool.session.waiting import Due
+from trio_multispool.storage.requests import NotDue, Releasing, Removing, Saving
+from trio_multispool.threads.loop import take_over_notes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+    from typing import Literal
 
-    from trio_multispool.entries.key_limits import KeyLimiter
-    from trio_multispool.errors import TryCheckoutError
+    from trio_multispool.entries.key_limits import KeySlot
+    from trio_multispool.errors import SpoolError, TryCheckoutError
+    from trio_multispool.model.policies import Durability
     from trio_multispool.model.results import Result
+    from trio_multispool.model.times import NotBefore
     from trio_multispool.session.session import Session
-    from trio_multispool.threads.transaction import BeforeCommit
+    from trio_multispool.storage.protocol import Claim
+    from trio_multispool.storage.requests import Notes, Settlement
+    from trio_multispool.threads.transaction import Answer, BeforeCommit
 
 
 _LOG: Final = logging.getLogger("trio_multispool")
+_LET_GO: Final = "entry %(entry)s of queue %(queue)s was let go: %(error)s"
 
 
 @final
-class Claimed(msgspec.Struct, Generic[M], frozen=True):
-    """An entry that was checked out."""
+class Checkout(Generic[Q, M, D]):
+    """An entry that nobody else has, until it is settled. `CheckedOutEntry`, its public face, says what that means.
 
-    claim: Claim
-    metadata: M
-    carried: Mapping[str, str] | None
-    """What its producer sent along, if the instrumentation asks for it."""
-    slot: KeySlot = UNLIMITED
-    """Of the limit that it counts for."""
+    Settling takes `insist`: then it is never withdrawn, as for work that is finished. A scope's cancellation is not
+    raised. A native one is raised afterwards, with a note of what came of it.
+    """
+
+    def __init__(  # noqa: PLR0913  # all that is known of it
+        self,
+        session: Session[Q, M, D, Any],
+        queue: Q,
+        claim: Claim,
+        metadata: M,
+        *,
+        on_settled: Callable[[Checkout[Q, M, D], str | None], None] | None = None,
+        carried: Mapping[str, str] | None = None,
+        slot: KeySlot = UNLIMITED,
+    ) -> None:
+        """Take over a claim. `on_settled` is told the queue that the entry went to, `None` if it was removed.
+
+        `carried` is what the producer sent along for the instrumentation; `slot` ends when the entry is settled.
+        """
+        self.session: Session[Q, M, D, Any] = session
+        self.queue: Q = queue
+        self.claim: Claim = claim
+        session.hold(claim)
+        self.mutex: threading.Lock = threading.Lock()
+        """Held in a worker thread by what writes the entry, its data or its notes."""
+        self.metadata: M = metadata
+        self.data: DataFile[D] = DataFile(session, claim.name, claim, self.mutex)
+        self.prepare_next: Callable[[], Callable[[], None] | None] | None = None
+        """Returns what the thread that settles this calls when it is settled: to check out the next one."""
+        self.notes_when_saved: Notes | None = None
+        self.notes_when_returned: Notes | None = None
+        self._on_settled = on_settled
+        self._failure: SpoolError | None = None
+        self._let_go = False
+        self._attempt: tuple[How, str | None] = (How.LET_GO, None)  # the last that began under the mutex
+        self._since: float | None = None
+        self._carried = carried
+        self._slot = slot
+        self._slot_ended = False
+        self._around: AbstractContextManager[object] | None = None
+        self._over = False
+
+    def __del__(self) -> None:
+        """Let go of an entry that nobody has settled; at the end of the interpreter the kernel does."""
+        if not self._over and not sys.is_finalizing():
+            _warn_and_let_go(self.claim, self.session.path)
+
+    @property
+    def name(self) -> str:
+        """The entry's name."""
+        return self.claim.name
+
+    @property
+    def settled(self) -> bool:
+        """Whether the entry has been saved, removed or released."""
+        return self.claim.state is not State.CHECKED_OUT
+
+    # Settling
+
+    async def save(
+        self,
+        queue: Q,
+        metadata: M | Literal[Unchanged.UNCHANGED] = UNCHANGED,
+        *,
+        not_before: NotBefore | None = None,
+        durability: Durability | None = None,
+        insist: bool = False,
+    ) -> Answer[None]:
+        """Move the entry to a queue, with new metadata."""
+        target = self.session.check_queue(queue)
+        self._check()
+        stored = self.metadata if metadata is UNCHANGED else metadata
+        waits_until = due_at(not_before, self.session.now)
+
+        def settlement(before_commit: BeforeCommit) -> Settlement[Claim]:
+            raw = self.session.encoding.encode_if_changed(stored, self.claim)
+            return Saving(self.claim, target, raw, durability, before_commit, waits_until, self.notes_when_saved)
+
+        answer = await self._settle(Operation.SAVE, How.SAVED, settlement, target, insist=insist)
+        if self.settled:
+            self.metadata = stored
+        return answer
+
+    async def save_as_it_was(self, queue: str, due_at: float | None, notes: Notes) -> Answer[None]:
+        """Move the entry to a queue with the metadata that it was checked out with, and with notes; insists."""
+
+        def settlement(before_commit: BeforeCommit) -> Settlement[Claim]:
+            return Saving(self.claim, queue, None, None, before_commit, due_at, notes)
+
+        return await self._settle(Operation.SAVE, How.SAVED, settlement, queue, insist=True)
+
+    async def remove(self, *, durability: Durability | None = None, insist: bool = False) -> Answer[None]:
+        """Delete the entry and its data."""
+        self._check()
+
+        def settlement(before_commit: BeforeCommit) -> Settlement[Claim]:
+            return Removing(self.claim, durability, before_commit)
+
+        return await self._settle(Operation.REMOVE, How.REMOVED, settlement, None, insist=insist)
+
+    async def release(self, *, insist: bool = False) -> Answer[None]:
+        """Put the entry back in its queue, with the metadata that it was checked out with."""
+        self._check()
+
+        def settlement(_before_commit: BeforeCommit) -> Settlement[Claim]:
+            return Releasing(self.claim, self.notes_when_returned)
+
+        return await self._settle(Operation.RELEASE, How.RELEASED, settlement, self.claim.queue, insist=insist)
+
+    async def _settle(
+        self,
+        operation: Operation,
+        how: How,
+        settlement: Callable[[BeforeCommit], Settlement[Claim]],
+        destination: str | None,
+        *,
+        insist: bool,
+    ) -> Answer[None]:
+        claim_next = None if self.prepare_next is None else self.prepare_next()
+        step = _Settling(self, (how, destination), settlement, claim_next)
+        began = self.session.hooks.now()
+        try:
+            told = f"{operation.value} of entry {self.name}"
+            answer = await self.session.settle(told, step, of=self.claim, insist=insist)
+        except BaseException:  # passed on
+            self._tell_if_settled(destination, None, began)
+            raise
+        self._tell_if_settled(destination, answer, began)
+        self._failure = answer.error if isinstance(answer, Err) else None
+        self._tell_if_failed(operation, answer, began)
+        return answer
+
+    def begin_settling(self, attempt: tuple[How, str | None]) -> None:
+        """Note what is tried; in the worker thread, under the mutex. Raises `RuntimeError` if it is over."""
+        self._check()
+        self._attempt = attempt
+
+    def end_slot(self) -> None:
+        """Let the next entry of the same key have the slot; in the worker thread."""
+        self._slot_ended |= self._slot.end()
+
+    def _check(self) -> None:
+        if self.settled or self._let_go:
+            how = "settled" if self.settled else "let go"
+            message = f"entry {self.name!r} was {how} before; a job is settled once"
+            raise RuntimeError(message)
+
+    def _tell_if_settled(self, destination: str | None, answer: Answer[None] | None, began: float) -> None:
+        if self._over or not (self.settled or self._let_go):
+            return
+        self._over = True
+        if self._slot.end() or self._slot_ended:
+            self.session.changes.tell(self.claim.queue)
+        if self._on_settled is not None:
+            self._on_settled(self, destination)
+        how, _ = self._attempt
+        if how is How.RELEASED and self.claim.due_at is not None:  # for stores that do not tell
+            self.session.waiting(self.claim.queue).put_back(Due(self.claim.due_at, self.name))
+        hooks = self.session.hooks
+        if hooks.listening:
+            how, destination = self._attempt
+            lost = isinstance(answer, Err) and not isinstance(answer.error, DurabilityUnknown)
+            if self._let_go or lost:  # over, and yet not as it was tried: another program was quicker
+                how, destination = How.LET_GO, None
+            hooks.settled(self.claim.queue, self.name, how, destination, began, self._since)
+
+    # For the instrumentation
+
+    def tell_checked_out(self, began: float) -> None:
+        """Tell the hooks that it is in hand; `began` is when its check-out began, by their clock."""
+        hooks = self.session.hooks
+        self._since = hooks.now()
+        hooks.checked_out(self.claim.queue, self.name, began)
+
+    def _tell_if_failed(self, operation: Operation, answer: Answer[None], began: float) -> None:
+        if isinstance(answer, Err):
+            self.session.hooks.failed(operation, self.claim.queue, self.name, answer.error, began)
+
+    def begin_work(self) -> None:
+        """Enter what the instrumentation puts around the work on the entry, unless that has been done."""
+        if self._around is None:
+            self._around = self.session.hooks.begin_working(self.claim.queue, self.name, self._carried or {})
+
+    def end_work(self, raised: BaseException | None) -> None:
+        """Leave it, if it was entered."""
+        around, self._around = self._around, None
+        if around is not None:
+            _ = around.__exit__(type(raised) if raised else None, raised, raised.__traceback__ if raised else None)
+
+    # Giving back
+
+    async def give_back(self) -> Answer[None]:
+        """Release it if it is unsettled; see the function `give_back`."""
+        failures = await give_back(self.session, [self])
+        return Err(failures[0]) if failures else Ok(None)
+
+    def begin_giving_back(self) -> bool:
+        """Forget that settling failed, and tell whether there is anything to give back."""
+        self._failure = None
+        if self.settled or self._let_go:
+            return False
+        if self.session.closed:
+            reason, path, queue = "the spool was closed before", self.session.path, self.claim.queue
+            log(_LOG.warning, Event.LET_GO, path, _LET_GO, queue=queue, entry=self.name, error=reason)
+            self.end_giving_back(None, self.session.hooks.now())
+            return False
+        return True
+
+    def end_giving_back(self, answer: Answer[None] | None, began: float) -> None:
+        """Let go of what could not be released, so that recovery can do it."""
+        if not self.settled:
+            self._let_go = True
+            self.claim.abandon()
+        self._tell_if_settled(self.claim.queue, answer, began)
+        if answer is not None:
+            self._tell_if_failed(Operation.RELEASE, answer, began)
+
+    async def __aenter__(self) -> Checkout[Q, M, D]:
+        """Begin the work. No checkpoint: were it cancelled here, the block's end would never come."""
+        self.begin_work()
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Return the entry to its queue if it has not been settled."""
+        try:
+            await self._leave(exception)
+        except BaseException as raised:  # a cancellation too ends the work, and goes on
+            take_over_notes(raised, exception)
+            self.end_work(raised)
+            raise
+        self.end_work(exception)
+
+    async def _leave(self, exception: BaseException | None) -> None:
+        if self.settled or self._let_go:
+            if self.prepare_next is None:  # else settling it was a checkpoint a moment ago
+                await cancel_shielded_checkpoint()
+            return
+        failure = self._failure
+        answer = await self.give_back()
+        if isinstance(answer, Err):
+            failure = answer.error
+        if failure is not None:
+            if exception is None:
+                raise failure
+            exception.add_note(f"entry {self.name!r}: {failure}")
 
 
-@final
-class KeyFull(enum.Enum):
-    """The type of `KEY_FULL`."""
-
-    KEY_FULL = "limited"
-
-
-KEY_FULL: Final = KeyFull.KEY_FULL
-"""The entry is there, and its key has no free slot."""
-
-
-class Checkouts(Generic[M]):
-    """The check-outs from one queue by one reader; used by any number of threads."""
+class _Settling:
+    """The step of a batch that settles one entry. Others that write it wait from `prepare` to `conclude`."""
 
     def __init__(
-        self, session: Session[Any, M, Any, Any], queue: str, key_limiter: KeyLimiter[M] | None = None
+        self,
+        checkout: Checkout[Any, Any, Any],
+        attempt: tuple[How, str | None],
+        settlement: Callable[[BeforeCommit], Settlement[Claim]],
+        claim_next: Callable[[], None] | None,
     ) -> None:
-        """Begin with nothing passed over."""
-        self._key_limiter = key_limiter
-        self._session = session
-        self._queue = queue
-        self._complained: set[str] = set()
-        self._left_alone: set[str] = set()
+        self._checkout = checkout
+        self._settled_as = attempt
+        self._settlement = settlement
+        self._claim_next = claim_next
 
-    def leaves_alone(self, name: str) -> bool:
-        """Tell whether an entry could neither be decoded nor set aside: it is back, and would come again for ever."""
-        return name in self._left_alone
-
-    def made_of(
-        self, name: str, claim: Callable[[], Claim | Unavailable | NotDue], read: Callable[[], bytes]
-    ) -> Claimed[M] | Unavailable | NotDue | KeyFull | None:
-        """Check an entry out by `claim`, a call of the store. `None`: it cannot be read or decoded, and has gone back.
-
-        If there is a limit, `read` gets its metadata first. The log tells once of an entry that cannot be read. Trouble
-        of the whole store is raised.
-        """
-        if self._key_limiter is None:
-            return self._made_of(name, claim)
+    def prepare(self, before_commit: BeforeCommit) -> Settlement[Claim]:
+        _ = self._checkout.mutex.acquire()
         try:
-            slot = self._key_limiter.slot_of(name, read)
-        except EntryNotFound:
-            return Unavailable.GONE
-        if slot is None:
-            return KEY_FULL
-        made: Claimed[M] | Unavailable | NotDue | None = None
-        try:
-            made = self._made_of(name, claim)
-            return self._confirmed(self._key_limiter, name, slot, made) if isinstance(made, Claimed) else made
-        finally:
-            if not isinstance(made, Claimed):
-                _ = slot.end()
-
-    def _confirmed(
-        self, key_limiter: KeyLimiter[M], name: str, slot: KeySlot, made: Claimed[M]
-    ) -> Claimed[M] | KeyFull:
-        try:
-            confirmed = key_limiter.confirmed(name, slot, made.metadata)
-        except BaseException:  # passed on: nobody will get it, whatever it was
-            _ = slot.end()
-            self._session.release_or_let_go(made.claim)
+            self._checkout.begin_settling(self._settled_as)
+            return self._settlement(before_commit)
+        except BaseException:  # passed on
+            self._checkout.mutex.release()
             raise
-        if confirmed is None:
-            self._session.release_or_let_go(made.claim)
-            return KEY_FULL
-        return msgspec.structs.replace(made, slot=confirmed)
 
-    def _made_of(
-        self, name: str, claim: Callable[[], Claim | Unavailable | NotDue]
-    ) -> Claimed[M] | Unavailable | NotDue | None:
-        try:
-            found = claim()
-        except UnreadableEntry as error:
-            if name not in self._complained:
-                self._complained.add(name)
-                path, message = self._session.path, "passed over: %(error)s"
-                log(_LOG.warning, Event.PASSED_OVER, path, message, queue=self._queue, entry=name, error=error)
+    def conclude(self, failure: BaseException | None) -> None:
+        self._checkout.mutex.release()
+        if failure is not None:
+            raise failure
+        self._checkout.end_slot()  # before the claim of the next one, which may be of the same key
+        if self._claim_next is not None:
+            self._claim_next()
+
+
+class _GivingBack:
+    """The step of a batch that releases one entry, if nothing else has settled it meanwhile."""
+
+    def __init__(self, checkout: Checkout[Any, Any, Any]) -> None:
+        self._checkout = checkout
+
+    def prepare(self, _before_commit: BeforeCommit) -> Settlement[Claim] | None:
+        checkout = self._checkout
+        _ = checkout.mutex.acquire()
+        if checkout.settled:
+            checkout.mutex.release()
             return None
-        if isinstance(found, (Unavailable, NotDue)):
-            return found
-        try:
-            return Claimed(found, self._session.decode_or_set_aside(found), self._session.carried(found))
-        except CorruptMetadata:
-            if found.state is not State.QUARANTINED:  # it could not be set aside, as the log says
-                self._left_alone.add(name)
-            return None
+        checkout.begin_settling((How.RELEASED, checkout.claim.queue))
+        return Releasing(checkout.claim, checkout.notes_when_returned)
+
+    def conclude(self, failure: BaseException | None) -> None:
+        self._checkout.mutex.release()
+        if failure is not None:
+            raise failure
+
+
+async def give_back(session: Session[Q, M, D, Any], checkouts: Iterable[Checkout[Q, M, D]]) -> list[SpoolError]:
+    """Release what is unsettled, all together, whatever is cancelled; forget that settling it failed.
+
+    For readers and blocks. What cannot be put back is let go, so that recovery can do it; returns why.
+    """
+    ours = [checkout for checkout in checkouts if checkout.begin_giving_back()]
+    if not ours:
+        return []
+    began = session.hooks.now()
+    answers: list[Answer[None] | None] = [None] * len(ours)  # they stay so if asyncio cancels it
+    try:
+        steps = [(f"return of entry {one.name}", _GivingBack(one), one.claim) for one in ours]
+        answers[:] = await session.settle_all(steps)
+    finally:
+        for checkout, answer in zip(ours, answers, strict=True):
+            checkout.end_giving_back(answer, began)
+    failures: list[SpoolError] = []
+    for checkout, answer in zip(ours, answers, strict=True):
+        if isinstance(answer, Err):
+            queue, name, error = checkout.claim.queue, checkout.name, answer.error
+            log(_LOG.error, Event.LET_GO, session.path, _LET_GO, queue=queue, entry=name, error=error)
+            failures.append(answer.error)
+    return failures
+
+
+def _warn_and_let_go(claim: Claim, path: str) -> None:
+    if claim.state is State.CHECKED_OUT and claim.held:
+        warnings.warn(
+            f"entry {claim.name!r} of spool {path} was never settled; put `async with job:` around the work",
+            ResourceWarning,
+            stacklevel=2,
+            source=claim,
+        )
+        claim.abandon()
 
 
 async def check_out(
     session: Session[Q, M, D, Any], queue: Q, name: str, *, early: bool = False
-) -> Result[CheckedOutEntry[Q, M, D] | Unavailable, TryCheckoutError]:
+) -> Result[Checkout[Q, M, D] | Unavailable, TryCheckoutError]:
     """Check out one entry by its name; `Entry.try_checkout` says what that means."""
     hooks = session.hooks
     began = hooks.now()
@@ -165,6 +420,6 @@ async def check_out(
     claimed = answer.value
     if isinstance(claimed, Unavailable):
         return Ok(claimed)
-    job = CheckedOutEntry(session, queue, claimed.claim, claimed.metadata, carried=claimed.carried)
-    job._tell_checked_out(began)  # noqa: SLF001  # one thing in several files
-    return Ok(job)
+    checkout = Checkout(session, queue, claimed.claim, claimed.metadata, carried=claimed.carried)
+    checkout.tell_checked_out(began)
+    return Ok(checkout)

@@ -53,7 +53,8 @@ class DataFile(Generic[D]):
         self._session = session
         self._name = name
         self._claim = claim
-        self._attempt = 1
+        self.attempt: int = 1
+        """Which attempt at the entry this is, from 1, of those that count: see `Retry`. Without `retry=`, always 1."""
         self._told_at: float = -math.inf
         self._told: str = ""
 
@@ -73,11 +74,6 @@ class DataFile(Generic[D]):
         Read it only while the entry is yours. To change it, use `save`.
         """
         return self._session.storage.data_path(self._name)
-
-    @property
-    def attempt(self) -> int:
-        """Which attempt at the entry this is, from 1, of those that count: see `Retry`. Without `retry=`, always 1."""
-        return self._attempt
 
     async def load(self) -> Result[D, DataLoadError]:
         """Return the data, decoded by the data codec.

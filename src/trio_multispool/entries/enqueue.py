@@ -26,7 +26,6 @@ from trio_multispool.threads.batches import Part, work_off
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Sized
-    from contextlib import AbstractContextManager
 
     from trio_multispool.entries.reserved_names import Naming
     from trio_multispool.session.hooks import Hooks
@@ -86,21 +85,57 @@ class _Order(msgspec.Struct, frozen=True, eq=False):
         """What goes along with them."""
         return None if self.told is None else self.told.carrier
 
-    def noting(self, reservation: Reservation, data: object) -> AbstractContextManager[object]:
-        """Surround the enqueue of one entry, to note it if it was committed."""
-        return _UNHEARD if self.told is None else _noted(self.told, reservation, data)
+    def note(self, reservation: Reservation, data: object) -> None:
+        """Note an entry that was committed, also if the sync after that failed."""
+        if self.told is not None and reservation.state in (State.AVAILABLE, State.WAITING):
+            self.told.made[reservation.name] = len(data) if isinstance(data, (bytes, bytearray)) else None
 
 
-_UNHEARD: Final = contextlib.nullcontext()
+class _EnqueueStep(Generic[M, D, A]):
+    """The step of a batch that makes one entry. Its name is held from `prepare` to `conclude`."""
 
+    def __init__(
+        self,
+        session: Session[Any, M, D, A],
+        naming: Naming[A],
+        order: _Order,
+        item: Item[M, D, A],
+        before_commit: BeforeCommit | None = None,
+    ) -> None:
+        """Make `item`; `before_commit` is called instead of the batch's, for several that count as one."""
+        self._session = session
+        self._naming = naming
+        self._order = order
+        self._item = item
+        self._before_commit = before_commit
+        self._held = contextlib.ExitStack()
+        self._reservation: Reservation | None = None
 
-@contextlib.contextmanager
-def _noted(told: _Told, reservation: Reservation, data: object) -> Generator[None]:
-    try:
-        yield
-    finally:  # also if the sync after the commit failed
-        if reservation.state in (State.AVAILABLE, State.WAITING):
-            told.made[reservation.name] = len(data) if isinstance(data, (bytes, bytearray)) else None
+    def prepare(self, before_commit: BeforeCommit) -> NewEntry[Any]:
+        """Encode, and hold a name."""
+        order, item, encoding = self._order, self._item, self._session.encoding
+        raw, content = encoding.encode(item.metadata), encoding.dumped(item.data)
+        self._reservation = self._held.enter_context(self._naming.for_one_enqueue(item.name))
+        return NewEntry(
+            self._reservation,
+            order.queue,
+            raw,
+            content,
+            order.durability,
+            self._before_commit or before_commit,
+            order.carrier,
+            order.due_at,
+            item.remember,
+        )
+
+    def conclude(self, failure: BaseException | None) -> str:
+        """Return the entry's name, or give it up."""
+        assert self._reservation is not None, "it was prepared"  # noqa: S101  # for the type checkers
+        self._order.note(self._reservation, self._item.data)
+        with self._held:
+            if failure is not None:
+                raise failure
+        return self._reservation.name
 
 
 class Enqueuer(Generic[Q, M, D, A]):
@@ -126,8 +161,8 @@ class Enqueuer(Generic[Q, M, D, A]):
     async def _one(self, order: _Order, item: Item[M, D, A]) -> Answer[str]:
         operation = f"enqueue into {order.queue}"
         if self._fits_a_batch(item.data):
-            steps = functools.partial(self._steps, order=order, item=item)
-            return await self._session.enqueue(operation, steps, of=item.key)
+            step = _EnqueueStep(self._session, self._naming, order, item)
+            return await self._session.enqueue(operation, step, of=item.key)
         return await self._session.run(operation, functools.partial(self._alone, order=order, item=item))
 
     @contextlib.contextmanager
@@ -152,37 +187,21 @@ class Enqueuer(Generic[Q, M, D, A]):
     def _alone(self, before_commit: BeforeCommit, order: _Order, item: Item[M, D, A]) -> str:
         session = self._session
         raw = session.encoding.encode(item.metadata)
-        with self._naming.for_one_enqueue(item.name) as reservation, order.noting(reservation, item.data):
-            session.storage.enqueue(
-                reservation,
-                order.queue,
-                raw,
-                session.encoding.dumping(item.data),
-                durability=order.durability,
-                before_commit=before_commit,
-                carrier=order.carrier,
-                due_at=order.due_at,
-                remember=item.remember,
-            )
-            return reservation.name
-
-    def _steps(
-        self, before_commit: BeforeCommit, order: _Order, item: Item[M, D, A]
-    ) -> Generator[NewEntry[Any], None, str]:
-        session, queue, durability = self._session, order.queue, order.durability
-        raw, content = session.encoding.encode(item.metadata), session.encoding.dumped(item.data)
-        with self._naming.for_one_enqueue(item.name) as reservation, order.noting(reservation, item.data):
-            yield NewEntry(
-                reservation,
-                queue,
-                raw,
-                content,
-                durability,
-                before_commit,
-                order.carrier,
-                order.due_at,
-                item.remember,
-            )
+        with self._naming.for_one_enqueue(item.name) as reservation:
+            try:
+                session.storage.enqueue(
+                    reservation,
+                    order.queue,
+                    raw,
+                    session.encoding.dumping(item.data),
+                    durability=order.durability,
+                    before_commit=before_commit,
+                    carrier=order.carrier,
+                    due_at=order.due_at,
+                    remember=item.remember,
+                )
+            finally:
+                order.note(reservation, item.data)
             return reservation.name
 
     async def many(
@@ -208,7 +227,8 @@ class Enqueuer(Generic[Q, M, D, A]):
         storage, once = self._session.storage, _once(before_commit)
         answers: list[Answer[str]] = []
         for several in _apart(items, storage.enqueues_at_a_time()):
-            parts = [Part(functools.partial(self._together, once, order, item), of=item.key) for item in several]
+            steps = [_EnqueueStep(self._session, self._naming, order, item, once) for item in several]
+            parts = [Part(step, of=None) for step in steps]
             work_off(parts, storage.enqueue_together)
             values = [part.value for part in parts]
             try:
@@ -218,15 +238,6 @@ class Enqueuer(Generic[Q, M, D, A]):
                 error.add_note(f"{len(made)} of {len(items)} entries have been enqueued: {', '.join(made)}")
                 raise
         return answers
-
-    def _together(
-        self,
-        once: BeforeCommit,
-        order: _Order,
-        item: Item[M, D, A],
-        _own: BeforeCommit,
-    ) -> Generator[NewEntry[Any], None, str]:
-        return self._steps(once, order, item)
 
 
 def _apart(items: Sequence[Item[M, D, A]], at_most: int) -> Iterator[list[Item[M, D, A]]]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, final
 
 from trio_multispool.entries.checkout import check_out
 from trio_multispool.entries.datafile import DataFile
+from trio_multispool.entries.job import CheckedOutEntry
 from trio_multispool.errors import EntryBusy, EntryNotFound
 from trio_multispool.instrumentation import Operation
 from trio_multispool.model.results import Err, Ok
@@ -13,7 +14,6 @@ from trio_multispool.model.types import D, M, Q, TypeVarWithDefault
 from trio_multispool.model.verdicts import Unavailable
 
 if TYPE_CHECKING:
-    from trio_multispool.entries.job import CheckedOutEntry
     from trio_multispool.errors import (
         CheckoutError,
         CorruptMetadata,
@@ -149,7 +149,10 @@ class Entry(Generic[Q, M, D, S_co]):
                     (await job.remove()).unwrap()
         ```
         """
-        return await check_out(self._session, self._queue, self._name, early=early)
+        answer = await check_out(self._session, self._queue, self._name, early=early)
+        if isinstance(answer, Err):
+            return answer
+        return Ok(answer.value if isinstance(answer.value, Unavailable) else CheckedOutEntry(answer.value))
 
 
 @final

@@ -15,8 +15,8 @@ from trio_multispool.model.verdicts import GiveUp, Release, Remove, RetryLater, 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from trio_multispool.entries.checkout import Checkout
     from trio_multispool.entries.datafile import DataFile
-    from trio_multispool.entries.job import CheckedOutEntry
     from trio_multispool.errors import ReleaseError, SaveError
     from trio_multispool.model.policies import Retry
     from trio_multispool.model.results import Result
@@ -39,7 +39,7 @@ class Work(Generic[Q, M, D]):
 
 
 async def handle(
-    job: CheckedOutEntry[Q, M, D],
+    job: Checkout[Q, M, D],
     handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]],
     *,
     time_limit: float | None = None,
@@ -68,13 +68,13 @@ async def handle(
             raise
         if isinstance(answer, Err):
             on_failure()
-            _ = await job._give_back()  # noqa: SLF001  # quietly: the error is told to the caller as a value
+            _ = await job.give_back()  # quietly: the error is told to the caller as a value
             return answer
     return Ok(verdict)
 
 
 async def called(
-    job: CheckedOutEntry[Q, M, D],
+    job: Checkout[Q, M, D],
     handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]],
     time_limit: float | None,
 ) -> Verdict[Q, M]:
@@ -104,15 +104,18 @@ def _at_once(verdict: T) -> T:
     return verdict
 
 
-async def apply(job: CheckedOutEntry[Q, M, D], verdict: Verdict[Q, M]) -> Result[None, Any]:
-    """Settle a job as a verdict says; raises `TypeError` if it is not a verdict, and what `job.save` raises."""
+async def apply(job: Checkout[Q, M, D], verdict: Verdict[Q, M]) -> Result[None, Any]:
+    """Settle a job as a verdict says; raises `TypeError` if it is not a verdict, and what `job.save` raises.
+
+    The work is finished, so this insists: a scope's cancellation is not raised here, and a native one afterwards.
+    """
     match verdict:
         case Save(queue, metadata, not_before):
-            return await job.save(queue, metadata, not_before=not_before)
+            return await job.save(queue, metadata, not_before=not_before, insist=True)
         case Remove():
-            return await job.remove()
+            return await job.remove(insist=True)
         case Release():
-            return await job.release()
+            return await job.release(insist=True)
         case RetryLater() | GiveUp():
             message = f"{verdict!r} needs reader.iter(…, retry=Retry(…)); entry {job.name!r} goes back"
             raise TypeError(message)

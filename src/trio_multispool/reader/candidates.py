@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, final
 import msgspec
 
 from trio_multispool.clock import random_below, stopwatch
-from trio_multispool.entries.checkout import KEY_FULL, Checkouts, Claimed
+from trio_multispool.entries.claimer import KEY_FULL, Claimed, Claimer
 from trio_multispool.errors import SpoolError, StorageFailure
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import sorts_last
@@ -29,7 +29,7 @@ from trio_multispool.storage.requests import NotDue
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from trio_multispool.entries.checkout import KeyFull
+    from trio_multispool.entries.claimer import KeyFull
     from trio_multispool.entries.key_limits import KeyLimiter
     from trio_multispool.session.session import Session
     from trio_multispool.threads.transaction import BeforeCommit
@@ -122,7 +122,7 @@ class Candidates(Generic[M]):
         self._mutex = threading.Lock()
         self._names: collections.deque[str] = collections.deque()
         self._waiting = session.waiting(queue)
-        self._checkouts: Checkouts[M] = Checkouts(session, queue, key_limiter)
+        self._claimer: Claimer[M] = Claimer(session, queue, key_limiter)
         self._misses = 0  # in a row
         self._gone = 0  # listed entries that others took
         self._in_question: set[str] = set()  # taken from the names; whether they can be had is not known yet
@@ -304,12 +304,12 @@ class Candidates(Generic[M]):
         """Check out an entry that waited; `None` if it cannot be had."""
         storage, waiting = self._session.storage, self._waiting
         try:
-            if self._checkouts.leaves_alone(due.name):
+            if self._claimer.leaves_alone(due.name):
                 return None
             if given is not None and due.name in given:
                 waiting.put_aside(due)
                 return None
-            made = self._checkouts.made_of(
+            made = self._claimer.made_of(
                 due.name,
                 lambda: storage.claim_waiting(
                     self._queue, due.name, due_by=self._session.now(), before_commit=before_commit
@@ -338,7 +338,7 @@ class Candidates(Generic[M]):
         """Check a listed entry out; `None` if it cannot be had."""
         busy = again = False
         try:
-            if self._checkouts.leaves_alone(name) or (given is not None and name in given):
+            if self._claimer.leaves_alone(name) or (given is not None and name in given):
                 return None
             claimed = self._claim(name, before_commit)
             if not isinstance(claimed, Claimed):
@@ -363,7 +363,7 @@ class Candidates(Generic[M]):
 
     def _claim(self, name: str, before_commit: BeforeCommit) -> Claimed[M] | Unavailable | NotDue | KeyFull | None:
         storage = self._session.storage
-        made = self._checkouts.made_of(
+        made = self._claimer.made_of(
             name,
             lambda: storage.claim(self._queue, name, before_commit=before_commit),
             lambda: storage.read_metadata(self._queue, name),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, final
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
-from trio_multispool.entries.job import CheckedOutEntry, give_back
+from trio_multispool.entries.checkout import Checkout, give_back
 from trio_multispool.instrumentation import Operation
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from trio_multispool.entries.checkout import Claimed
+    from trio_multispool.entries.claimer import Claimed
     from trio_multispool.entries.key_limits import KeyLimiter
     from trio_multispool.errors import SpoolError, Trouble
     from trio_multispool.model.results import Result
@@ -83,7 +83,7 @@ class Dequeuer(Generic[Q, M, D]):
         self._session = session
         self._poll_interval = poll_interval
         self._candidates: Candidates[M] = Candidates(session, queue.value, key_limiter)
-        self._jobs: dict[CheckedOutEntry[Q, M, D], None] = {}
+        self._jobs: dict[Checkout[Q, M, D], None] = {}
         self._unreturned: list[SpoolError] = []
         self._passes: list[weakref.ref[Given]] = []
         self._fetchers: weakref.WeakSet[Fetcher] = weakref.WeakSet()
@@ -144,7 +144,7 @@ class Dequeuer(Generic[Q, M, D]):
 
     # Taking
 
-    async def dequeue(self, given: Given | None, *, wait: bool) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
+    async def dequeue(self, given: Given | None, *, wait: bool) -> Result[Checkout[Q, M, D] | None, Trouble]:
         """Check out one entry; see `take`."""
         taken = await self.take(given, _one, wait=wait)
         if isinstance(taken, Err):
@@ -153,13 +153,13 @@ class Dequeuer(Generic[Q, M, D]):
 
     async def take(
         self, given: Given | None, wanted: Callable[[], int], *, wait: bool
-    ) -> Result[list[CheckedOutEntry[Q, M, D]], Trouble]:
+    ) -> Result[list[Checkout[Q, M, D]], Trouble]:
         """Check out up to `wanted()` entries, and at least one. An empty list: the reader was stopped.
 
         Without `wait`, an empty list may also mean that nothing was there. Names `given` in this pass are passed over.
         """
         self.check_open()
-        answer: Result[list[CheckedOutEntry[Q, M, D]], Trouble] | None = None
+        answer: Result[list[Checkout[Q, M, D]], Trouble] | None = None
         if not self.stopped:
             with anyio.CancelScope() as scope, self._under_way(scope):
                 answer = await self._take(given, wanted, wait=wait)
@@ -182,7 +182,7 @@ class Dequeuer(Generic[Q, M, D]):
 
     async def _take(
         self, given: Given | None, wanted: Callable[[], int], *, wait: bool
-    ) -> Result[list[CheckedOutEntry[Q, M, D]], Trouble]:
+    ) -> Result[list[Checkout[Q, M, D]], Trouble]:
         changes, queue, polling = self._session.changes, self.queue.value, Polling(self._poll_interval)
         hooks = self._session.hooks
         question, seen = Question(), changes.seen(queue)
@@ -232,9 +232,9 @@ class Dequeuer(Generic[Q, M, D]):
             if changes.seen(queue) != seen or self.stopped or self.closed or self._session.closed:
                 return
 
-    def in_hand(self, claimed: Claimed[M], began: float) -> CheckedOutEntry[Q, M, D]:
+    def in_hand(self, claimed: Claimed[M], began: float) -> Checkout[Q, M, D]:
         """Make a job of a checked-out entry; `began` is when its check-out began, by the clock of the hooks."""
-        job = CheckedOutEntry(
+        job = Checkout(
             self._session,
             self.queue,
             claimed.claim,
@@ -243,7 +243,7 @@ class Dequeuer(Generic[Q, M, D]):
             carried=claimed.carried,
             slot=claimed.slot,
         )
-        job._tell_checked_out(began)  # noqa: SLF001  # one thing in several files
+        job.tell_checked_out(began)
         if not self.closed:  # else it goes back at once
             self._jobs[job] = None
         return job
@@ -299,7 +299,7 @@ class Dequeuer(Generic[Q, M, D]):
             self._recovered_at = anyio.current_time()
         return due
 
-    def _on_settled(self, job: CheckedOutEntry[Q, M, D], destination: str | None) -> None:
+    def _on_settled(self, job: Checkout[Q, M, D], destination: str | None) -> None:
         self._jobs.pop(job, None)
         if destination != self.queue.value:
             for each in self._passes:
@@ -309,7 +309,7 @@ class Dequeuer(Generic[Q, M, D]):
 
     # Giving back
 
-    async def give_back(self, jobs: Iterable[CheckedOutEntry[Q, M, D]]) -> None:
+    async def give_back(self, jobs: Iterable[Checkout[Q, M, D]]) -> None:
         """Return unsettled jobs, all together, whatever is cancelled; `close` reports those that fail."""
         self._unreturned += await give_back(self._session, list(jobs))
 

@@ -25,8 +25,8 @@ from trio_multispool.model.types import D, M, Q
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trio_multispool.entries.checkout import Claimed
-    from trio_multispool.entries.job import CheckedOutEntry
+    from trio_multispool.entries.checkout import Checkout
+    from trio_multispool.entries.claimer import Claimed
     from trio_multispool.reader.candidates import Given
     from trio_multispool.reader.dequeue import Dequeuer
 
@@ -76,7 +76,7 @@ class NextJobs(Generic[Q, M, D]):
                 return
         self._dequeuer.take_back(claimed, self._given)
 
-    def take(self) -> list[CheckedOutEntry[Q, M, D]]:
+    def take(self) -> list[Checkout[Q, M, D]]:
         """Return what was checked out since the last call; in the event loop.
 
         Raises an exception of the thread that is no `SpoolError`, such as a codec's bug. Raises
@@ -91,7 +91,7 @@ class NextJobs(Generic[Q, M, D]):
                 del bug
         return self._jobs()
 
-    def _jobs(self) -> list[CheckedOutEntry[Q, M, D]]:
+    def _jobs(self) -> list[Checkout[Q, M, D]]:
         with self._mutex:
             claimed = list(self._claimed)
             self._claimed.clear()

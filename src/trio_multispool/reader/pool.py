@@ -5,23 +5,25 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Generic, Protocol, final
 
-import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from trio_multispool.entries.handlers import handle
+from trio_multispool.entries.job import CheckedOutEntry
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.reader.candidates import Given
 from trio_multispool.reader.next_job import NextJobs
 from trio_multispool.reader.prefetch import Prefetcher
 from trio_multispool.reader.retries import attempt
-from trio_multispool.threads.loop import keeping_notes_of
+from trio_multispool.threads.loop import in_several_tasks, keeping_notes_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    import anyio
+
+    from trio_multispool.entries.checkout import Checkout
     from trio_multispool.entries.handlers import Work
-    from trio_multispool.entries.job import CheckedOutEntry
     from trio_multispool.errors import Trouble
     from trio_multispool.model.results import Result
     from trio_multispool.reader.dequeue import Dequeuer
@@ -55,9 +57,9 @@ class Jobs(Generic[Q, M, D]):
         job = (await self.next()).unwrap()
         if job is None:
             raise StopAsyncIteration
-        return job
+        return CheckedOutEntry(job)
 
-    async def next(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
+    async def next(self) -> Result[Checkout[Q, M, D] | None, Trouble]:
         """Return the next job, or `Ok(None)` at the end, as `dequeue` and `dequeue_available` do.
 
         **Cancellation**: cancelled means that nothing is checked out.
@@ -71,7 +73,7 @@ class Jobs(Generic[Q, M, D]):
             return Ok(job)
         answer = await self._dequeuer.dequeue(self._given, wait=self._wait)
         if self._ended and isinstance(answer, Ok) and answer.value is not None:
-            _ = await answer.value._give_back()  # noqa: SLF001  # one thing in several files
+            _ = await answer.value.give_back()
             return Ok(None)
         return answer
 
@@ -99,7 +101,7 @@ class _Source(Protocol[Q, M, D]):
 
     next_jobs: NextJobs[Q, M, D] | None
 
-    async def next(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]: ...
+    async def next(self) -> Result[Checkout[Q, M, D] | None, Trouble]: ...
 
     def end(self) -> None: ...
 
@@ -116,17 +118,17 @@ async def work_off(
             return await _work_off(prefetcher, work)
         failures: list[Err[Any]] = []
 
-        async def work_off_some() -> None:
+        async def work_off_some(all_of_them: anyio.CancelScope) -> None:
             answer = await _work_off(prefetcher, work)
             if isinstance(answer, Err):
                 failures.append(answer)
-                workers.cancel_scope.cancel()
+                all_of_them.cancel()
 
-        async with anyio.create_task_group() as workers:
-            for _ in range(concurrency):
-                _ = workers.start_soon(work_off_some)
+        all_done = await in_several_tasks(concurrency, work_off_some)
         if failures:
             return failures[0]
+        if not all_done:
+            await checkpoint_if_cancelled()
         if prefetcher.failed:  # on asyncio, a child that cancels itself leaves its group silently
             message = "a handler ended with a cancellation of its own: it awaited something that somebody cancelled"
             raise ExceptionGroup("unhandled errors in a pool", [RuntimeError(message)])
@@ -142,7 +144,7 @@ async def _work_off(source: _Source[Q, M, D], work: Work[Q, M, D]) -> Result[Non
             return Ok(None)
         job = answer.value
         if source.next_jobs is not None:
-            job._claim_next_with(source.next_jobs.prepare)  # noqa: SLF001  # one thing in several files
+            job.prepare_next = source.next_jobs.prepare
         handled: Result[Any, Any]
         if work.retry is not None:
             handled = await attempt(job, work, work.retry, on_failure=source.end)

@@ -27,7 +27,7 @@ from trio_multispool.threads.loop import keeping_notes_of, whatever_is_cancelled
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from trio_multispool.entries.job import CheckedOutEntry
+    from trio_multispool.entries.checkout import Checkout
     from trio_multispool.errors import Trouble
     from trio_multispool.model.results import Result
     from trio_multispool.reader.dequeue import Dequeuer
@@ -38,9 +38,9 @@ class _Request(Generic[Q, M, D]):
 
     def __init__(self) -> None:
         self.answered = anyio.Event()
-        self.answer: Result[CheckedOutEntry[Q, M, D] | None, Trouble] = Ok(None)
+        self.answer: Result[Checkout[Q, M, D] | None, Trouble] = Ok(None)
 
-    def reply(self, answer: Result[CheckedOutEntry[Q, M, D] | None, Trouble]) -> None:
+    def reply(self, answer: Result[Checkout[Q, M, D] | None, Trouble]) -> None:
         self.answer = answer
         self.answered.set()
 
@@ -58,7 +58,7 @@ class Prefetcher(Generic[Q, M, D]):
         self.next_jobs: NextJobs[Q, M, D] | None = None if prefetch else NextJobs(dequeuer, self._given)
         """What the settlements of this iteration check out; `None` if entries are kept ready instead."""
         self._asking: collections.deque[_Request[Q, M, D]] = collections.deque()
-        self._ready: collections.deque[CheckedOutEntry[Q, M, D]] = collections.deque()
+        self._ready: collections.deque[Checkout[Q, M, D]] = collections.deque()
         self._dry = False
         self._begun = False
         self._ended = False
@@ -106,7 +106,7 @@ class Prefetcher(Generic[Q, M, D]):
 
     # For the tasks that ask
 
-    async def next(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
+    async def next(self) -> Result[Checkout[Q, M, D] | None, Trouble]:
         """Return the next job. `Ok(None)`: the reader was stopped or, without waiting, nothing is there.
 
         **Cancellation**: cancelled means that nothing was taken.
@@ -120,7 +120,7 @@ class Prefetcher(Generic[Q, M, D]):
             job = self._ready.popleft()
             self.poke()
             return Ok(job)
-        answer: Result[CheckedOutEntry[Q, M, D] | None, Trouble] = Ok(None)
+        answer: Result[Checkout[Q, M, D] | None, Trouble] = Ok(None)
         if not self._over:
             answer = await self._ask()
         if self._bug is not None:
@@ -132,7 +132,7 @@ class Prefetcher(Generic[Q, M, D]):
         self._dequeuer.check_open()
         return answer
 
-    async def _ask(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
+    async def _ask(self) -> Result[Checkout[Q, M, D] | None, Trouble]:
         request = _Request[Q, M, D]()
         self._asking.append(request)
         self._dry = False
@@ -200,7 +200,7 @@ class Prefetcher(Generic[Q, M, D]):
             wanted = room if room * 2 >= self._prefetch and not self._dry else 0
         return min(wanted, self._dequeuer.most_at_a_time())
 
-    def _hand_out(self, answer: Result[list[CheckedOutEntry[Q, M, D]], Trouble]) -> None:
+    def _hand_out(self, answer: Result[list[Checkout[Q, M, D]], Trouble]) -> None:
         if isinstance(answer, Ok) and answer.value:
             self._ready.extend(answer.value)
             while self._asking and self._ready and not self._over:  # else one that has just failed comes round at once

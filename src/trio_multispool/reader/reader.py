@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, final
 import anyio
 
 from trio_multispool.entries.handlers import Work
+from trio_multispool.entries.job import CheckedOutEntry
 from trio_multispool.errors import NotAdopted
 from trio_multispool.model.policies import Retry
 from trio_multispool.model.results import Err, Ok
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
 
+    from trio_multispool.entries.checkout import Checkout
     from trio_multispool.entries.datafile import DataFile
-    from trio_multispool.entries.job import CheckedOutEntry
     from trio_multispool.entries.key_limits import KeyLimiter
     from trio_multispool.errors import ReleaseError, SaveError, Trouble
     from trio_multispool.model.results import Result
@@ -192,7 +193,7 @@ class QueueReader(Generic[Q, M, D]):
                 ...
         ```
         """
-        return await self._dequeuer.dequeue(None, wait=True)
+        return _shown(await self._dequeuer.dequeue(None, wait=True))
 
     async def dequeue_available(self) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
         """Check out an entry if one can be had now. `Ok(None)`: there is none, or the reader was stopped.
@@ -206,7 +207,7 @@ class QueueReader(Generic[Q, M, D]):
         job = (await reader.dequeue_available()).unwrap()
         ```
         """
-        return await self._dequeuer.dequeue(None, wait=False)
+        return _shown(await self._dequeuer.dequeue(None, wait=False))
 
     # One after the other
 
@@ -335,3 +336,9 @@ class QueueReader(Generic[Q, M, D]):
         if self._session.check_queue(work.retry.dead_letter) == self.queue.value:
             message = f"dead letters of queue {self.queue.value!r} must go to another queue"
             raise ValueError(message)
+
+
+def _shown(answer: Result[Checkout[Q, M, D] | None, Trouble]) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:
+    if isinstance(answer, Err):
+        return answer
+    return Ok(None if answer.value is None else CheckedOutEntry(answer.value))

@@ -41,8 +41,8 @@ from trio_multispool.model.verdicts import GiveUp, Release, Remove, RetryLater, 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from trio_multispool.entries.checkout import Checkout
     from trio_multispool.entries.handlers import Work
-    from trio_multispool.entries.job import CheckedOutEntry
     from trio_multispool.model.attempts import History
     from trio_multispool.model.policies import Retry
     from trio_multispool.model.results import Result
@@ -61,7 +61,7 @@ _LATEST: Final = LATEST - 1.0
 
 
 async def attempt(
-    job: CheckedOutEntry[Q, M, D], work: Work[Q, M, D], retry: Retry[Q], *, on_failure: Callable[[], None]
+    job: Checkout[Q, M, D], work: Work[Q, M, D], retry: Retry[Q], *, on_failure: Callable[[], None]
 ) -> Result[None, Any]:
     """Give the job to a handler once, and settle it by its verdict, or as `retry` says for its failure.
 
@@ -77,7 +77,7 @@ async def attempt(
             raise
         if isinstance(answer, Err):
             on_failure()
-            _ = await job._give_back()  # noqa: SLF001  # quietly: the error is told to the caller as a value
+            _ = await job.give_back()  # quietly: the error is told to the caller as a value
     return answer
 
 
@@ -85,10 +85,10 @@ async def attempt(
 class _Trial(Generic[Q, M, D]):
     """One attempt."""
 
-    def __init__(self, job: CheckedOutEntry[Q, M, D], retry: Retry[Q]) -> None:
+    def __init__(self, job: Checkout[Q, M, D], retry: Retry[Q]) -> None:
         self._job = job
         self._retry = retry
-        self._session = job._session  # noqa: SLF001  # one thing in several files
+        self._session = job.session
         self._queue: str = job.queue.value
         self._history: History | None = None
         self._number = 1
@@ -127,7 +127,7 @@ class _Trial(Generic[Q, M, D]):
         at = session.now()
 
         def work(before_commit: BeforeCommit) -> bool:
-            with job._mutex:  # noqa: SLF001  # as above
+            with job.mutex:
                 notes = session.storage.notes(job.name)
                 history = history_in(notes)
                 spent = spent_before(history, self._queue)
@@ -135,9 +135,12 @@ class _Trial(Generic[Q, M, D]):
                     self._history, self._number = history, spent
                     return False
                 self._history, self._number = begun(history, self._queue, at=at, host=host, pid=pid), spent + 1
-                job._retried(self._number, notes.get(ATTEMPTS))  # noqa: SLF001
+                before = notes.get(ATTEMPTS)
+                job.data.attempt = self._number
+                job.notes_when_saved = {ATTEMPTS: None}
+                job.notes_when_returned = {ATTEMPTS: None if before is None else bytes(before)}
                 before_commit()
-                session.storage.annotate(job._claim, ATTEMPTS, encode_history(self._history))  # noqa: SLF001
+                session.storage.annotate(job.claim, ATTEMPTS, encode_history(self._history))
                 return True
 
         answer = await session.run(f"record of an attempt at {job.name}", work)
@@ -154,8 +157,8 @@ class _Trial(Generic[Q, M, D]):
 
     async def _later(self, delay: float, reason: str, *, counts: bool) -> Result[None, Any]:
         if not counts:
-            notes = self._job._notes_when_returned  # noqa: SLF001
-            return await self._job._save_as_it_was(self._queue, self._due_at(delay), notes or {})  # noqa: SLF001
+            notes = self._job.notes_when_returned
+            return await self._job.save_as_it_was(self._queue, self._due_at(delay), notes or {})
         exhausted = self._retry.is_exhausted(self._number)
         return await self._failed_with(answered("RetryLater", reason), None if exhausted else delay)
 
@@ -177,9 +180,9 @@ class _Trial(Generic[Q, M, D]):
     ) -> Result[None, Any]:
         """Store the outcome of the attempt, and move the entry where it belongs now."""
         job, notes = self._job, {ATTEMPTS: encode_history(history)}
-        job._notes_when_returned = notes  # noqa: SLF001  # the attempt has failed, even if the move fails too
+        job.notes_when_returned = notes  # the attempt has failed, even if the move fails too
         target = self._session.check_queue(self._retry.dead_letter) if due_at is None else self._queue
-        answer = await job._save_as_it_was(target, due_at, notes)  # noqa: SLF001
+        answer = await job.save_as_it_was(target, due_at, notes)
         if job.settled:
             self._tell(failure, delay, None if due_at is not None else target, error)
         return answer

@@ -23,17 +23,18 @@ from trio_multispool.threads.batches import Batches
 from trio_multispool.threads.offload import Offload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from trio_multispool.instrumentation import Instrumentation
     from trio_multispool.model.spoolable import Spoolable
     from trio_multispool.storage.protocol import Claim, Reservation, Storage
     from trio_multispool.storage.requests import NewEntry, Recovered, Settlement
+    from trio_multispool.threads.batches import Step
     from trio_multispool.threads.transaction import Answer, BeforeCommit
 
 
-Settling: TypeAlias = "Callable[[BeforeCommit], Generator[Settlement[Any], None, None]]"
-"""A transaction that settles a claim: it yields how, and a failure is raised at the `yield`."""
+SettlingStep: TypeAlias = "Step[Settlement[Any], None]"
+"""A step of a batch that settles one claim."""
 
 _LOG: Final = logging.getLogger("trio_multispool")
 
@@ -129,30 +130,28 @@ class Session(Generic[Q, M, D, A]):
         finally:
             self._end()
 
-    async def settle(self, operation: str, work: Settling, *, of: object) -> Answer[None]:
-        """Settle the job `of`, together with others; see `Batches.run`."""
+    async def settle(self, operation: str, step: SettlingStep, *, of: Claim, insist: bool) -> Answer[None]:
+        """Settle a claim, together with others; see `Batches.run`."""
         self._begin()
         try:
-            return await self._settlements.run(operation, work, of=of)
+            return await self._settlements.run(operation, step, of=of, insist=insist)
         finally:
             self.hooks.tell_noted()  # of what was checked out in the same hop
             self._end()
 
-    async def settle_all(self, works: Sequence[tuple[str, Settling, object]]) -> list[Answer[None]]:
-        """Settle several jobs, whatever is cancelled; see `Batches.finish`."""
+    async def settle_all(self, works: Sequence[tuple[str, SettlingStep, Claim]]) -> list[Answer[None]]:
+        """Settle several claims, whatever is cancelled; see `Batches.finish`."""
         self._begin()
         try:
             return await self._settlements.finish(works)
         finally:
             self._end()
 
-    async def enqueue(
-        self, operation: str, work: Callable[[BeforeCommit], Generator[NewEntry[Any], None, T]], *, of: object
-    ) -> Answer[T]:
+    async def enqueue(self, operation: str, step: Step[NewEntry[Any], T], *, of: object) -> Answer[T]:
         """Enqueue together with others; see `Batches.run`. No two in one batch have the same `of`."""
         self._begin()
         try:
-            return await self._enqueuings.run(operation, work, of=of)
+            return await self._enqueuings.run(operation, step, of=of)
         finally:
             self._end()
 

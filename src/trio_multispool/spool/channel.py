@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, final
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
+from trio_multispool.entries.job import checkout_of
 from trio_multispool.model.times import whole
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.spool.channel_ends import End, Shared
@@ -170,7 +171,7 @@ class ReceiveChannel(ObjectReceiveStream[Received[M, D]], Generic[M, D]):
                 async with job:  # goes back
                     pass
             raise self._end.closed_error()
-        received = Received(job, self._end.in_hand)
+        received = Received(checkout_of(job), self._end.in_hand)
         self._shared.took_one()
         return received
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import enum
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 
-    from trio_multispool.entries.job import CheckedOutEntry
+    from trio_multispool.entries.checkout import Checkout
     from trio_multispool.errors import SpoolError
     from trio_multispool.model.results import Result
     from trio_multispool.reader.reader import QueueReader
@@ -138,7 +138,7 @@ class End:
         self._siblings = siblings
         self._scopes: set[anyio.CancelScope] = set()
         self.closed: bool = False
-        self.in_hand: dict[Received[Any, Any], CheckedOutEntry[Any, Any, Any]] = {}
+        self.in_hand: dict[Received[Any, Any], Checkout[Any, Any, Any]] = {}
         siblings[self] = None
 
     def __repr__(self) -> str:
@@ -149,7 +149,7 @@ class End:
         """How many tasks are using it."""
         return len(self._scopes)
 
-    def close(self) -> list[CheckedOutEntry[Any, Any, Any]]:
+    def close(self) -> list[Checkout[Any, Any, Any]]:
         """Cancel the tasks using it; return the jobs that were in hand, which can no longer be acknowledged."""
         self.closed = True
         _ = self._siblings.pop(self, None)

@@ -13,8 +13,8 @@ from trio_multispool.threads.loop import keeping_notes_of
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from trio_multispool.entries.checkout import Checkout
     from trio_multispool.entries.datafile import DataFile
-    from trio_multispool.entries.job import CheckedOutEntry
 
 
 @final
@@ -28,7 +28,7 @@ class Received(Generic[M, D]):
     ```
 
     **A block that ends normally** acknowledges: the entry is removed, whatever is cancelled meanwhile. (asyncio's own
-    cancellation may still prevent it.) `return`, `break` and `continue` are normal ends.
+    cancellation is raised when that is done, with a note.) `return`, `break` and `continue` are normal ends.
 
     **A block that raises or is cancelled** returns the entry to its queue, unchanged, and somebody receives it again.
     Closing the receive end and leaving the channel's block do the same; a block that ends normally after that raises
@@ -39,9 +39,7 @@ class Received(Generic[M, D]):
     A block can be entered once; after that it raises `RuntimeError`.
     """
 
-    def __init__(
-        self, job: CheckedOutEntry[Any, M, D], in_hand: dict[Received[Any, Any], CheckedOutEntry[Any, Any, Any]]
-    ) -> None:
+    def __init__(self, job: Checkout[Any, M, D], in_hand: dict[Received[Any, Any], Checkout[Any, Any, Any]]) -> None:
         """Take over a job, and join what a receive end has in hand until it is closed. Not made by users."""
         self._job = job
         self._in_hand = in_hand
@@ -75,7 +73,7 @@ class Received(Generic[M, D]):
         if self not in self._in_hand:
             raise self._returned()
         self._entered = True
-        self._job._begin_work()  # noqa: SLF001  # one thing in several files
+        self._job.begin_work()
         return self
 
     async def __aexit__(
@@ -86,7 +84,7 @@ class Received(Generic[M, D]):
     ) -> None:
         """Acknowledge if the block ended normally; otherwise return the entry."""
         if self._in_hand.pop(self, None) is None:  # once popped, closing the end leaves the entry to this block
-            self._job._end_work(exception)  # noqa: SLF001  # one thing in several files
+            self._job.end_work(exception)
             with keeping_notes_of(exception):
                 await cancel_shielded_checkpoint()
             if exception is None:
@@ -95,10 +93,9 @@ class Received(Generic[M, D]):
         if exception is not None:
             await self._job.__aexit__(exception_type, exception, traceback)
             return
-        with anyio.CancelScope(shield=True):
-            async with self._job:  # an entry that cannot be removed is returned here; then its error is raised
-                answer = await self._job.remove()
-            answer.unwrap()
+        async with self._job:  # an entry that cannot be removed is returned here; then its error is raised
+            answer = await self._job.remove(insist=True)
+        answer.unwrap()
 
     def _returned(self) -> anyio.ClosedResourceError:
         return anyio.ClosedResourceError(f"entry {self.name!r} was returned: the end that received it was closed")

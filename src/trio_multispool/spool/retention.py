@@ -13,6 +13,7 @@ import math
 from typing import TYPE_CHECKING, Any, Final, Generic, final
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from trio_multispool.clock import stopwatch
 from trio_multispool.entries.checkout import check_out
@@ -24,7 +25,7 @@ from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.times import seconds
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import Release, Remove, Unavailable
-from trio_multispool.threads.loop import whatever_is_cancelled
+from trio_multispool.threads.loop import in_several_tasks, whatever_is_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -93,15 +94,18 @@ class Expiry(Generic[Q, M, D]):
         if isinstance(found, Err):
             return found
         self._found = iter(found.value)
+        all_done = True
         if len(found.value) == 1:  # an exception of the hook passes through bare
             await self._work_off()
         elif found.value:
-            async with anyio.create_task_group() as tasks:
-                for _ in range(min(AT_A_TIME, len(found.value))):
-                    _ = tasks.start_soon(self._work_off)
-        return Ok(self._gone) if self._failure is None else self._failure
+            all_done = await in_several_tasks(min(AT_A_TIME, len(found.value)), self._work_off)
+        if self._failure is not None:
+            return self._failure
+        if not all_done:
+            await checkpoint_if_cancelled()
+        return Ok(self._gone)
 
-    async def _work_off(self) -> None:
+    async def _work_off(self, _all_of_them: anyio.CancelScope | None = None) -> None:
         for written_at, name in self._found:
             answer = await self._expire(name, written_at)
             if isinstance(answer, Err):

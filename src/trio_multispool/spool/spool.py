@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from trio_multispool.clock import time_ordered_names, wall_clock
+from trio_multispool.entries.checkout import Checkout
 from trio_multispool.entries.enqueue import Enqueuer, Item
 from trio_multispool.entries.entry import Entry
 from trio_multispool.entries.handlers import handle
-from trio_multispool.entries.job import CheckedOutEntry
+from trio_multispool.entries.job import CheckedOutEntry, checkout_of
 from trio_multispool.entries.key_limits import KeyLimiter
 from trio_multispool.entries.reserved_names import Naming, ReservedName, Use
 from trio_multispool.errors import CorruptMetadata, InvalidName, NameTaken, SpoolError
@@ -543,7 +544,7 @@ class Spool(Generic[Q, M, D, A]):
         """
         self._check_own(entry)
         answer = await entry.checkout()
-        return answer if isinstance(answer, Err) else await handle(answer.value, handler)
+        return answer if isinstance(answer, Err) else await handle(checkout_of(answer.value), handler)
 
     async def try_with_entry(
         self, entry: Entry[Q, M, D, Spool[Q, M, D, A]], handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]
@@ -564,7 +565,7 @@ class Spool(Generic[Q, M, D, A]):
         if isinstance(answer, Err):
             return answer
         job = answer.value
-        return Ok(job) if isinstance(job, Unavailable) else await handle(job, handler)
+        return Ok(job) if isinstance(job, Unavailable) else await handle(checkout_of(job), handler)
 
     def _check_own(self, entry: Entry[Q, M, D, Spool[Q, M, D, A]]) -> None:
         if entry.spool._session is not self._session:  # noqa: SLF001  # another of this class
@@ -709,7 +710,7 @@ class Spool(Generic[Q, M, D, A]):
         answer = await session.run("listing of check-outs", work)
         if isinstance(answer, Err):
             return answer
-        return Ok([CheckedOutEntry(session, queue, claim, metadata) for claim, metadata in answer.value])
+        return Ok([CheckedOutEntry(Checkout(session, queue, claim, metadata)) for claim, metadata in answer.value])
 
     # Upkeep
 

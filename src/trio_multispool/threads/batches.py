@@ -22,7 +22,7 @@ No two transactions of a batch are about the same job: one may hold the job's lo
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
@@ -32,32 +32,44 @@ from trio_multispool.threads.loop import context_for_a_thread, new_wait
 from trio_multispool.threads.transaction import Hop, Transaction, Withdrawn, keep_interrupts_out_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from trio_multispool.threads.loop import Wait
     from trio_multispool.threads.transaction import Answer, BeforeCommit
 
 S = TypeVar("S")
 
+S_co = TypeVar("S_co", covariant=True)
+
+T_co = TypeVar("T_co", covariant=True)
+
 LARGEST_BATCH: Final = 64
 """How many transactions may share a hop: all of them wait for the last."""
 
 
+class Step(Protocol[S_co, T_co]):
+    """One transaction, cut in two, so that the store may do several together; both run in a worker thread."""
+
+    def prepare(self, before_commit: BeforeCommit, /) -> S_co | None:
+        """Return what the store is to do; `None` if there is nothing to do, and it is over."""
+        ...
+
+    def conclude(self, failure: BaseException | None, /) -> T_co:
+        """Take what the store raised, if it did, and return the outcome. Always called after `prepare`."""
+        ...
+
+
 class Part(Transaction[T], Generic[S, T]):
-    """One transaction of a batch: `work` yields what the store is to do, or nothing.
+    """One transaction of a batch. It runs with the context variables of the task that asked for it."""
 
-    A failure is raised at the `yield`. What `work` returns is the outcome. It runs with the context variables of the
-    task that asked for it.
-    """
-
-    def __init__(self, work: Callable[[BeforeCommit], Generator[S, None, T]], of: object) -> None:
+    def __init__(self, step: Step[S, T], of: object) -> None:
         """Prepare to do some work `of` a job."""
         super().__init__()
         self.of = of
         self.turn: Wait | None = None
         """How its task waits, if it does."""
         self.scope: anyio.CancelScope | None = None
-        self._steps = work(self.before_commit)
+        self._step = step
         self._context = context_for_a_thread()
 
     def take(self) -> bool:
@@ -86,11 +98,8 @@ class Part(Transaction[T], Generic[S, T]):
         def first() -> T:
             nonlocal request
             self.before_commit()  # it may have been withdrawn while it was pending
-            try:
-                request = next(self._steps)
-            except StopIteration as end:
-                return cast("T", end.value)
-            return cast("T", None)  # not yet; nobody looks before it is done
+            request = self._step.prepare(self.before_commit)
+            return cast("T", None)  # nobody looks before it is done
 
         self.keep(lambda: self._context.run(first))
         if request is None:
@@ -99,16 +108,7 @@ class Part(Transaction[T], Generic[S, T]):
 
     def conclude(self, failure: BaseException | None) -> None:
         """Take what the store raised, or `None`."""
-
-        def rest() -> T:
-            try:
-                _ = next(self._steps) if failure is None else self._steps.throw(failure)
-            except StopIteration as end:
-                return cast("T", end.value)
-            message = "a transaction asks the store for one thing"
-            raise RuntimeError(message)
-
-        self.keep(lambda: self._context.run(rest))
+        self.keep(lambda: self._context.run(self._step.conclude, failure))
         self.done = True
 
 
@@ -133,20 +133,20 @@ class Batches(Generic[S]):
         self._leader: Part[S, Any] | None = None
         self._taken: list[Part[S, Any]] = []
         self._in_company = False
-        keep_interrupts_out_of(self._see_through)
+        keep_interrupts_out_of(self.run)
+        keep_interrupts_out_of(self.finish)
 
-    async def run(
-        self, operation: str, work: Callable[[BeforeCommit], Generator[S, None, T]], *, of: object
-    ) -> Answer[T]:
+    async def run(self, operation: str, step: Step[S, T], *, of: object, insist: bool = False) -> Answer[T]:
         """Run a transaction in one hop with those that come at the same time; `of` is what it is about.
 
-        `work` yields what the store is to do; a failure is raised at the `yield`. What it returns is the answer.
-
-        **Cancellation**: as `Offload.run` says.
+        **Cancellation**: as `Offload.run` says. With `insist`, it is never withdrawn: a native cancellation is raised
+        afterwards, with a note of what came of it.
         """
-        part = Part(work, of)
-        await checkpoint_if_cancelled()
-        cancelled = await self._see_through(part, insist=False)
+        part = Part(step, of)
+        if not insist:
+            await checkpoint_if_cancelled()
+        self._pending[part] = None
+        cancelled = await self._see_through(part, insist=insist)
         try:
             if cancelled is None:
                 return part.result()
@@ -156,15 +156,13 @@ class Batches(Generic[S]):
         finally:
             del cancelled
 
-    async def finish(
-        self, works: Sequence[tuple[str, Callable[[BeforeCommit], Generator[S, None, T]], object]]
-    ) -> list[Answer[T]]:
+    async def finish(self, works: Sequence[tuple[str, Step[S, T], object]]) -> list[Answer[T]]:
         """Run several transactions, whatever is cancelled; a cancellation that came meanwhile is raised afterwards.
 
-        Each is an operation, its `work` and what it is `of`, as for `run`. Needs no other task: the tasks of an event
+        Each is an operation, its step and what it is `of`, as for `run`. Needs no other task: the tasks of an event
         loop that is ending may be cancelled before they have begun.
         """
-        parts = [(operation, Part(work, of)) for operation, work, of in works]
+        parts = [(operation, Part(step, of)) for operation, step, of in works]
         cancellation: BaseException | None = None
         try:
             self._pending.update(dict.fromkeys(part for _, part in parts))
@@ -182,8 +180,6 @@ class Batches(Generic[S]):
         """
         cancellation: BaseException | None = None
         try:
-            if not insist:
-                self._pending[part] = None
             if self._leader is None:
                 self._leader = part
             if self._leader is not part and not part.done:

@@ -195,6 +195,33 @@ async def background() -> AsyncGenerator[TaskGroup]:
         del raised
 
 
+async def in_several_tasks(count: int, work: Callable[[anyio.CancelScope], Awaitable[None]]) -> bool:
+    """Run `work` in several tasks at once; it is given the scope that ends them all. Tell if none was cancelled.
+
+    What they raise is in an `ExceptionGroup`. A scope's cancellation ends them, and is not raised here: they may have
+    brought something that the caller must return. Else the caller makes a checkpoint.
+    """
+    left, ended, done = count, anyio.Event(), 0
+
+    async def one(tasks: TaskGroup) -> None:
+        nonlocal left, done
+        try:
+            with contextlib.suppress(anyio.get_cancelled_exc_class()):
+                await work(tasks.cancel_scope)
+                done += 1
+        finally:
+            left -= 1
+            if not left:
+                ended.set()
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(count):
+            _ = tasks.start_soon(one, tasks)
+        with anyio.CancelScope(shield=True):  # what comes here is native, and ends them too
+            await ended.wait()
+    return done == count
+
+
 async def whatever_is_cancelled(wait: Callable[[], Awaitable[object]]) -> None:
     """Wait for what is sure to come soon, and only then raise a cancellation that came meanwhile.
 

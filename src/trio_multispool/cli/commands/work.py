@@ -221,7 +221,7 @@ class _Worker:
 
     async def _work_off(self, coming: Jobs[Any, bytes, Source], scope: trio.CancelScope) -> None:
         try:
-            while (job := (await coming.next()).unwrap()) is not None:
+            async for job in coming:
                 async with job:
                     await self._attempt(job)
         except (Failure, SpoolError) as error:  # not through the nursery, which would wrap it
