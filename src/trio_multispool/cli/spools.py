@@ -11,7 +11,7 @@ from trio_multispool.cli.output import printable
 from trio_multispool.cli.sources import Source, SourceCodec
 from trio_multispool.model.codecs import Bytes
 from trio_multispool.model.spoolable import Spoolable
-from trio_multispool.spool.spool import Spool
+from trio_multispool.spool.spool import Spool, open_spool
 from trio_multispool.storage.directory.store import DirectoryStorage
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ async def load(
     def opening() -> DirectoryStorage:
         return DirectoryStorage.open(path, queues, trust_file_system=trust_file_system, recover=False)
 
-    return (await Spool._open(spoolable(queues), None, opening)).unwrap()  # noqa: SLF001  # a part of the library
+    return (await open_spool(spoolable(queues), None, opening)).unwrap()
 
 
 def require_queues(storage: DirectoryStorage, queues: Sequence[str]) -> None:

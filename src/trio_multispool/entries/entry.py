@@ -82,7 +82,7 @@ class Entry(Generic[Q, M, D, S_co]):
     @property
     def direct(self) -> DirectEntry[Q, M, D]:
         """Operations on the entry where it is, without checking it out."""
-        return DirectEntry(self)
+        return DirectEntry(self._session, self._queue.value, self._name)
 
     async def stat(self) -> Result[Stat, EntryNotFound | Trouble]:
         """Return the size of the metadata, in bytes as stored, and when it was last written.
@@ -163,11 +163,11 @@ class DirectEntry(Generic[Q, M, D]):
     else has the lock; it never makes an entry that has gone. Between two calls anybody may take the entry.
     """
 
-    def __init__(self, entry: Entry[Q, M, D]) -> None:
+    def __init__(self, session: Session[Q, M, D, Any], queue: str, name: str) -> None:
         """Refer to an entry."""
-        self._session = entry._session  # noqa: SLF001  # one thing in two classes
-        self._queue: str = entry.queue.value
-        self._name = entry.name
+        self._session = session
+        self._queue = queue
+        self._name = name
 
     def __repr__(self) -> str:
         """Show queue and name."""

@@ -21,6 +21,7 @@ from trio_multispool.monitor.examiner import Examiner, Past
 from trio_multispool.monitor.limits import Limits
 from trio_multispool.monitor.problems import Orphaned
 from trio_multispool.monitor.repairs import Action, plan, repair
+from trio_multispool.spool.spool import session_of
 
 if TYPE_CHECKING:
     import datetime
@@ -70,7 +71,7 @@ class Monitor(Generic[Q, M, D, A]):
         """Take the spool to check, and the limits."""
         self.spool: Spool[Q, M, D, A] = spool
         self.limits: Limits = Limits() if limits is None else limits
-        session = spool._session  # noqa: SLF001  # a part of the library, in the room above
+        session = session_of(spool)
         any_will_do = isinstance(spool.spoolable.metadata, Bytes)
         judged = frozenset[str]() if any_will_do else frozenset(queue_names(spool.spoolable.queues))
 

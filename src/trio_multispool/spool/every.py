@@ -24,6 +24,7 @@ from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.ticks import EPOCH, SHORTEST, Missed, Ticks
 from trio_multispool.model.times import seconds
 from trio_multispool.model.types import D, M, Q
+from trio_multispool.spool.spool import session_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -91,7 +92,7 @@ async def every(  # noqa: PLR0913  # keyword arguments, each with a default
         (await reader.iter(deliver)).unwrap()
     ```
     """
-    _ = spool._session.check_queue(queue)  # noqa: SLF001  # one thing in several files
+    _ = session_of(spool).check_queue(queue)
     ticks = _checked(name, interval, start)
     if isinstance(ticks, Err):
         return ticks
@@ -128,7 +129,7 @@ class _Series(Generic[Q, M, D]):
         durability: Durability | None,
     ) -> None:
         self._spool = spool
-        self._session = spool._session  # noqa: SLF001  # one thing in several files
+        self._session = session_of(spool)
         self._queue = queue
         self._ticks = ticks
         self._make = make

@@ -153,7 +153,7 @@ class Spool(Generic[Q, M, D, A]):
         spool = (await Spool.create("var/mail", MAIL)).unwrap()
         ```
         """
-        return await cls._open(
+        return await open_spool(
             spoolable,
             limiter,
             lambda: DirectoryStorage.open(
@@ -216,7 +216,7 @@ class Spool(Generic[Q, M, D, A]):
                 ...
         ```
         """
-        return await cls._open(
+        return await open_spool(
             spoolable,
             limiter,
             lambda: DirectoryStorage.open(
@@ -256,29 +256,9 @@ class Spool(Generic[Q, M, D, A]):
         spool = (await Spool.load_unsafe("/mnt/rescued/mail", MAIL)).unwrap()
         ```
         """
-        return await cls._open(
+        return await open_spool(
             spoolable, limiter, lambda: DirectoryStorage.open_unsafe(path, durability=durability, calls=system_calls)
         )
-
-    @staticmethod
-    async def _open(
-        spoolable: Spoolable[Q2, M2, D2, A2],
-        limiter: anyio.CapacityLimiter | None,
-        opening: Callable[[], DirectoryStorage],
-        instrumentation: Instrumentation | None = None,
-        now: Callable[[], float] = wall_clock,
-    ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
-        answer = await Offload(limiter).run(
-            "opening of the spool", lambda _before_commit: opening(), undo=lambda storage: storage.close()
-        )
-        if isinstance(answer, Err):
-            return answer
-        storage = answer.value
-        names: NameGenerator[Any] = time_ordered_names() if spoolable.names is None else spoolable.names
-        session = Session(storage, storage.path, spoolable, limiter, instrumentation, now=now)
-        session.note_recovered(storage.recovered_at_first)
-        session.hooks.tell_noted()
-        return Ok(Spool(session, names))
 
     def close(self) -> None:
         """Close the spool's files, once operations that are running have ended. Idempotent.
@@ -568,7 +548,7 @@ class Spool(Generic[Q, M, D, A]):
         return Ok(job) if isinstance(job, Unavailable) else await handle(checkout_of(job), handler)
 
     def _check_own(self, entry: Entry[Q, M, D, Spool[Q, M, D, A]]) -> None:
-        if entry.spool._session is not self._session:  # noqa: SLF001  # another of this class
+        if session_of(entry.spool) is not self._session:
             message = f"{entry!r} belongs to another spool than {self!r}"
             raise ValueError(message)
 
@@ -764,3 +744,29 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         return await self._session.run("adoption", lambda _before_commit: self._session.storage.adopt())
+
+
+async def open_spool(
+    spoolable: Spoolable[Q2, M2, D2, A2],
+    limiter: anyio.CapacityLimiter | None,
+    opening: Callable[[], DirectoryStorage],
+    instrumentation: Instrumentation | None = None,
+    now: Callable[[], float] = wall_clock,
+) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
+    """Open a spool on the store that `opening` opens, in a worker thread. For the library itself."""
+    answer = await Offload(limiter).run(
+        "opening of the spool", lambda _before_commit: opening(), undo=lambda storage: storage.close()
+    )
+    if isinstance(answer, Err):
+        return answer
+    storage = answer.value
+    names: NameGenerator[Any] = time_ordered_names() if spoolable.names is None else spoolable.names
+    session = Session(storage, storage.path, spoolable, limiter, instrumentation, now=now)
+    session.note_recovered(storage.recovered_at_first)
+    session.hooks.tell_noted()
+    return Ok(Spool(session, names))
+
+
+def session_of(spool: Spool[Q, M, D, A]) -> Session[Q, M, D, A]:
+    """Return what the handles of a spool share, for the library itself."""
+    return spool._session  # noqa: SLF001  # the one way behind the face
