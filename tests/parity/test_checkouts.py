@@ -9,7 +9,19 @@ import os
 import pytest
 
 from helpers.calls import FailingCalls
-from helpers.spools import ANNE, BERT, Envelope, Mail, contents, load_spool, names_in, put, quick_spool, state_of
+from helpers.spools import (
+    ANNE,
+    BERT,
+    Envelope,
+    Mail,
+    contents,
+    load_spool,
+    make_spool,
+    names_in,
+    put,
+    quick_spool,
+    state_of,
+)
 from trio_multispool import (
     UNCHANGED,
     AccessDenied,
@@ -578,3 +590,55 @@ async def test_checkouts_that_cannot_be_listed_are_an_err(tmp_path):
         for call, on in (("regular_files", "/send/.checkout"), ("read", "/send/.checkout/a")):
             with calls.failing(call, errno.EIO, on):
                 assert isinstance((await spool.checkouts_unsafe(Mail.SEND)).error, StorageFailure)
+
+
+@pytest.mark.parametrize("operation", ["with_entry", "try_with_entry"])
+async def test_a_handler_may_answer_a_value_beside_its_verdict(operation, tmp_path):
+    """The verdict is stored, and the value returned, whatever it is; a verdict alone is returned itself."""
+    async with await quick_spool(tmp_path / "spool") as spool:
+        for verdict, where in ((Remove(), []), (Save(Mail.FAILED), ["failed"]), (Release(), ["send"])):
+            for value in (None, 42, ("two", "things"), Release()):
+                name = f"{type(verdict).__name__}-{type(value).__name__}"
+                [entry] = await put(spool, Mail.SEND, name)
+
+                async def handler(_metadata, _data, answer=(verdict, value)):
+                    return answer
+
+                assert await getattr(spool, operation)(entry, handler) == Ok(value)
+                assert state_of(spool.path).places(name) == where
+
+
+async def test_a_value_is_not_returned_if_its_verdict_cannot_be_stored(tmp_path):
+    """The error is, and the entry is back."""
+    calls = FailingCalls()
+    async with await make_spool(tmp_path / "spool", system_calls=calls) as spool:
+        [entry] = await put(spool, Mail.SEND, "a")
+        calls.fail("move", errno.ENOSPC, "failed")
+
+        async def handler(_metadata, _data):
+            return Save(Mail.FAILED), "receipt"
+
+        answer = await spool.with_entry(entry, handler)
+        assert isinstance(answer.error, OutOfSpace)
+        assert state_of(spool.path).places("a") == ["send"]
+
+
+@pytest.mark.parametrize("answer", [(Remove(),), (), (Remove(), 1, 2), ("receipt", Remove()), [Remove(), 1]])
+async def test_other_pairs_are_no_verdict(answer, tmp_path):
+    """The entry goes back, and the message says what is wanted. In an iteration, which returns no value, no pair is."""
+    async with await quick_spool(tmp_path / "spool") as spool:
+        [entry] = await put(spool, Mail.SEND, "a")
+
+        async def handler(_metadata, _data):
+            return answer
+
+        with pytest.raises(TypeError, match=r"a handler answers Save\(…\), Remove\(\) or Release\(\)"):
+            await spool.with_entry(entry, handler)
+
+        async def pair(_metadata, _data):
+            return Remove(), 1
+
+        async with spool.reader(Mail.SEND) as reader:
+            with pytest.raises(TypeError, match=r"not \(Remove\(\), 1\)"):
+                await reader.iter_available(pair)
+        assert state_of(spool.path).places("a") == ["send"]

@@ -103,6 +103,11 @@ UNION = Spoolable(queues=Mail, metadata=POST, data=str)
 UNION_TYPE = assert_type(UNION, Spoolable[Mail, Parcel | Letter, str, None])
 
 
+async def deliver_and_count(_envelope: Envelope, data: DataFile[bytes]) -> tuple[Verdict[Mail, Envelope], int]:
+    """Handle an entry, and answer a value as well."""
+    return Remove(), (await data.stat()).unwrap().size
+
+
 async def deliver(envelope: Envelope, data: DataFile[bytes]) -> Verdict[Mail, Envelope]:
     """Handle an entry."""
     message = (await data.load()).unwrap()
@@ -133,6 +138,14 @@ async def make(tick: datetime.datetime) -> tuple[Envelope, bytes]:
 def name_of(entry: Entry[Mail, Envelope, bytes]) -> str:
     """Take any entry of these types, whatever `entry.spool` is."""
     return entry.name
+
+
+async def use_values(
+    spool: Spool[Mail, Envelope, bytes], entry: Entry[Mail, Envelope, bytes, Spool[Mail, Envelope, bytes]]
+) -> None:
+    """Have handlers answer a value beside their verdict."""
+    assert_type((await spool.with_entry(entry, deliver_and_count)).unwrap(), int)
+    assert_type((await spool.try_with_entry(entry, deliver_and_count)).unwrap(), int | Unavailable)
 
 
 async def use() -> None:

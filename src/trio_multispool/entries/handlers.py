@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, cast, final
 
 import anyio
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Handler: TypeAlias = "Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]"
 """`async def handler(metadata, data) -> Verdict`. What it raises returns the entry, and passes through."""
+
+
+_VERDICT_AND_VALUE: Final = 2
 
 
 @final
@@ -71,6 +74,23 @@ async def handle(
             _ = await job.give_back()  # quietly: the error is told to the caller as a value
             return answer
     return Ok(verdict)
+
+
+async def handle_for_value(
+    job: Checkout[Q, M, D], handler: Callable[[M, DataFile[D]], Awaitable[Any]]
+) -> Result[Any, SaveError | ReleaseError]:
+    """Like `handle`, with a handler that may answer `(verdict, value)`: then the value is returned."""
+    answer: Any = None
+
+    async def verdict_alone(metadata: M, data: DataFile[D]) -> Verdict[Q, M]:
+        nonlocal answer
+        verdict = answer = await _awaited(handler(metadata, data))
+        if isinstance(answer, tuple) and len(cast("tuple[Any, ...]", answer)) == _VERDICT_AND_VALUE:
+            verdict, answer = cast("tuple[Any, Any]", answer)
+        return cast("Verdict[Q, M]", verdict)
+
+    stored = await handle(job, verdict_alone)
+    return stored if isinstance(stored, Err) else Ok(answer)
 
 
 async def called(

@@ -7,7 +7,7 @@ import functools
 import itertools
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final, overload
 
 from anyio.lowlevel import cancel_shielded_checkpoint
 
@@ -15,7 +15,7 @@ from trio_multispool.clock import time_ordered_names, wall_clock
 from trio_multispool.entries.checkout import Checkout
 from trio_multispool.entries.enqueue import Enqueuer, Item
 from trio_multispool.entries.entry import Entry
-from trio_multispool.entries.handlers import handle
+from trio_multispool.entries.handlers import handle_for_value
 from trio_multispool.entries.job import CheckedOutEntry, checkout_of
 from trio_multispool.entries.key_limits import KeyLimiter
 from trio_multispool.entries.reserved_names import Naming, ReservedName, Use
@@ -27,7 +27,7 @@ from trio_multispool.model.policies import Durability
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.spoolable import queue_names
 from trio_multispool.model.times import aware, due_at
-from trio_multispool.model.types import A, D, M, Q, TypeVarWithDefault
+from trio_multispool.model.types import A, D, M, Q, T, TypeVarWithDefault
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.reader.reader import QueueReader
 from trio_multispool.session.session import Session
@@ -504,10 +504,24 @@ class Spool(Generic[Q, M, D, A]):
 
     # Working on entries
 
+    @overload
+    async def with_entry(
+        self,
+        entry: Entry[Q, M, D, Spool[Q, M, D, A]],
+        handler: Callable[[M, DataFile[D]], Awaitable[tuple[Verdict[Q, M], T]]],
+    ) -> Result[T, CheckoutError | SaveError | ReleaseError]: ...
+
+    @overload
     async def with_entry(
         self, entry: Entry[Q, M, D, Spool[Q, M, D, A]], handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]
-    ) -> Result[Verdict[Q, M], CheckoutError | SaveError | ReleaseError]:
-        """Check an entry out, give it to `handler`, and do what its verdict says. Returns the stored verdict.
+    ) -> Result[Verdict[Q, M], CheckoutError | SaveError | ReleaseError]: ...
+
+    async def with_entry(
+        self, entry: Entry[Q, M, D, Spool[Q, M, D, A]], handler: Callable[[M, DataFile[D]], Awaitable[Any]]
+    ) -> Result[Any, CheckoutError | SaveError | ReleaseError]:
+        """Check an entry out, give it to `handler`, and do what its verdict says.
+
+        `handler` answers a verdict, which is returned once it is stored; or `(verdict, value)`: then the value is.
 
         `Err(EntryNotFound)`: it is not available in its queue. `Err(EntryBusy)`: another owner has it. The other errors
         are those of `entry.checkout` and of `job.save`, `remove` and `release`; then the entry is back in its queue.
@@ -515,23 +529,44 @@ class Spool(Generic[Q, M, D, A]):
         If the handler raises, is cancelled, or answers no verdict (`TypeError`), the entry is returned; the handler's
         exception passes through as the same object. Raises `ValueError` for an entry of another spool.
 
-        **Cancellation**: cancelled means that the entry is in its queue, unchanged.
+        **Cancellation**: cancelled means that the entry is in its queue, unchanged. Once the handler has answered, its
+        verdict is stored, and a scope's cancellation takes effect at the next checkpoint. (asyncio's own is raised when
+        the verdict is stored, with a note that says so.)
         **Durability**: as `job.save` and `job.remove` say.
 
         ```python
-        (await spool.with_entry(entry, deliver)).unwrap()
+        async def deliver(envelope, message):
+            receipt = await send(envelope, (await message.load()).unwrap())
+            return Remove(), receipt
+
+
+        receipt = (await spool.with_entry(entry, deliver)).unwrap()
         ```
         """
         self._check_own(entry)
         answer = await entry.checkout()
-        return answer if isinstance(answer, Err) else await handle(checkout_of(answer.value), handler)
+        return answer if isinstance(answer, Err) else await handle_for_value(checkout_of(answer.value), handler)
 
+    @overload
+    async def try_with_entry(
+        self,
+        entry: Entry[Q, M, D, Spool[Q, M, D, A]],
+        handler: Callable[[M, DataFile[D]], Awaitable[tuple[Verdict[Q, M], T]]],
+    ) -> Result[T | Unavailable, TryCheckoutError | SaveError | ReleaseError]: ...
+
+    @overload
     async def try_with_entry(
         self, entry: Entry[Q, M, D, Spool[Q, M, D, A]], handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]
-    ) -> Result[Verdict[Q, M] | Unavailable, TryCheckoutError | SaveError | ReleaseError]:
+    ) -> Result[Verdict[Q, M] | Unavailable, TryCheckoutError | SaveError | ReleaseError]: ...
+
+    async def try_with_entry(
+        self, entry: Entry[Q, M, D, Spool[Q, M, D, A]], handler: Callable[[M, DataFile[D]], Awaitable[Any]]
+    ) -> Result[Any, TryCheckoutError | SaveError | ReleaseError]:
         """Like `with_entry`, but an entry that is gone or busy is an ordinary answer, `Ok(Unavailable)`.
 
-        **Cancellation**: cancelled means that the entry is in its queue, unchanged.
+        `Err`: the errors of `entry.try_checkout`, and of `job.save`, `remove` and `release`.
+
+        **Cancellation**: as `with_entry` says.
         **Durability**: as `job.save` and `job.remove` say.
 
         ```python
@@ -545,7 +580,7 @@ class Spool(Generic[Q, M, D, A]):
         if isinstance(answer, Err):
             return answer
         job = answer.value
-        return Ok(job) if isinstance(job, Unavailable) else await handle(checkout_of(job), handler)
+        return Ok(job) if isinstance(job, Unavailable) else await handle_for_value(checkout_of(job), handler)
 
     def _check_own(self, entry: Entry[Q, M, D, Spool[Q, M, D, A]]) -> None:
         if session_of(entry.spool) is not self._session:
