@@ -85,12 +85,16 @@ async def handle_for_value(
     async def verdict_alone(metadata: M, data: DataFile[D]) -> Verdict[Q, M]:
         nonlocal answer
         verdict = answer = await _awaited(handler(metadata, data))
-        if isinstance(answer, tuple) and len(cast("tuple[Any, ...]", answer)) == _VERDICT_AND_VALUE:
-            verdict, answer = cast("tuple[Any, Any]", answer)
+        if len(pair := _as_tuple(answer)) == _VERDICT_AND_VALUE:
+            verdict, answer = pair
         return cast("Verdict[Q, M]", verdict)
 
     stored = await handle(job, verdict_alone)
     return stored if isinstance(stored, Err) else Ok(answer)
+
+
+def _as_tuple(answer: object) -> tuple[object, ...]:
+    return answer if isinstance(answer, tuple) else ()
 
 
 async def called(

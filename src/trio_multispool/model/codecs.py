@@ -4,7 +4,10 @@ Metadata is small and rewritten often, so its codec works on `bytes`. Data is la
 so its codec reads from and writes to a binary file and can stream. `Json`, `MessagePack`, `Bytes` and
 `Text` are both kinds at once. Files hold exactly what the codec wrote, so that `cat` shows it.
 
-Codecs run in a worker thread, in the context (`contextvars`) of the task that called. An `Exception` from a codec is
+Codecs run in a worker thread of the library, in the context (`contextvars`) of the task that called. There is no event
+loop in that thread, so a codec may block, and even run a loop of its own (`anyio.run`). To call into the program's
+loop, it needs that loop's token: `anyio.from_thread.run(…, token=…)`. While it does, its task waits, and cannot be
+cancelled by a scope. All this is the same for every operation. An `Exception` from a codec is
 answered as `Err(EncodingFailed)`, `Err(CorruptMetadata)` or `Err(CorruptData)`, with the exception as its `__cause__`.
 """
 

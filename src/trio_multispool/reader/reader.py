@@ -135,7 +135,8 @@ class QueueReader(Generic[Q, M, D]):
         This cancels the reader's block, with all that runs in it. The program goes on after the block, as if the block
         had come to its end; code between a cancelled `iter` and the end of the block does not run. An `iter` in a task
         from outside the block is cancelled too, and returns `Ok(None)`. Every entry in hand goes back to the queue,
-        unchanged. A block that is left in time is not cancelled.
+        unchanged, unless its handler returns a verdict: that is stored. A handler that waits for a thread goes on until
+        the thread has ended. A block that is left in time is not cancelled.
 
         Of several calls, the earliest deadline counts. May be called from any task, thread or signal handler while the
         reader's block is open; before that it is like `stop`. Raises `TypeError` or `ValueError` if `timeout` is not a
@@ -275,7 +276,8 @@ class QueueReader(Generic[Q, M, D]):
         is not a whole number. Raises `TypeError` for `retry` with `on_error`, or if the spool does not have its
         dead-letter queue, and `ValueError` if that is the queue being read.
 
-        **Cancellation**: every entry in hand goes back to the queue, unchanged.
+        **Cancellation**: every entry in hand goes back to the queue, unchanged, unless its handler has returned a verdict:
+        that is stored.
         **Durability**: as `job.save` and `job.remove` say. A failure is synced with the entry's move. The record
         that an attempt was begun is not, so power loss gives that attempt back.
 
@@ -300,7 +302,7 @@ class QueueReader(Generic[Q, M, D]):
 
         An entry that comes back to the queue meanwhile is not given a second time.
 
-        **Cancellation**: every entry in hand goes back to the queue, unchanged.
+        **Cancellation**: as for `iter`.
         **Durability**: as `job.save` and `job.remove` say.
 
         ```python

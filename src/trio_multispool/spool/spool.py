@@ -656,7 +656,8 @@ class Spool(Generic[Q, M, D, A]):
         Entries that went before the error stay gone. Raises `TypeError` if the spool does not have `queue`, and what
         the hook raises: bare if there was one entry to go, and in an `ExceptionGroup` if there were more.
 
-        **Cancellation**: entries that are being handled go back, and those that have gone stay gone.
+        **Cancellation**: entries that are being handled go back, unless the hook has answered, and those that have gone
+        stay gone.
         **Durability**: as for `job.remove` and `job.save`.
 
         ```python
