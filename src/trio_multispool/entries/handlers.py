@@ -13,7 +13,7 @@ from trio_multispool.model.types import D, M, Q, T
 from trio_multispool.model.verdicts import GiveUp, Release, Remove, RetryLater, Save
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from trio_multispool.entries.checkout import Checkout
     from trio_multispool.entries.datafile import DataFile
@@ -93,8 +93,8 @@ async def handle_for_value(
     return stored if isinstance(stored, Err) else Ok(answer)
 
 
-def _as_tuple(answer: object) -> tuple[object, ...]:
-    return answer if isinstance(answer, tuple) else ()
+def _as_tuple(answer: object) -> Sequence[object]:
+    return cast("Sequence[object]", answer) if isinstance(answer, tuple) else ()
 
 
 async def called(

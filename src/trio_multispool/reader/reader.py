@@ -276,8 +276,8 @@ class QueueReader(Generic[Q, M, D]):
         is not a whole number. Raises `TypeError` for `retry` with `on_error`, or if the spool does not have its
         dead-letter queue, and `ValueError` if that is the queue being read.
 
-        **Cancellation**: every entry in hand goes back to the queue, unchanged, unless its handler has returned a verdict:
-        that is stored.
+        **Cancellation**: every entry in hand goes back to the queue, unchanged, unless its handler has returned a
+        verdict: that is stored.
         **Durability**: as `job.save` and `job.remove` say. A failure is synced with the entry's move. The record
         that an attempt was begun is not, so power loss gives that attempt back.
 
