@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from trio_multispool.cli.completing import entry_names, queue_names
 
-SpoolPath = Annotated[Path, Parameter(name="SPOOL", help="The spool's directory.")]
+SpoolPath = Annotated[str | Path, Parameter(name="SPOOL", help="The spool's directory.")]
 QueueName = Annotated[str, Parameter(name="QUEUE", help="A queue of the spool.", completer=queue_names)]
 EntryName = Annotated[str, Parameter(name="NAME", help="The name of an entry.", completer=entry_names)]
 AsJson = Annotated[bool, Parameter(name="--json", negative="", show_default=False, help="Write JSON, for scripts.")]

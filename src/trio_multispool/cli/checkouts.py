@@ -34,10 +34,9 @@ if TYPE_CHECKING:
 
     from trio_multispool.cli.selecting import Criteria
     from trio_multispool.cli.sources import Source
-    from trio_multispool.cli.spools import AnySpool
+    from trio_multispool.cli.spools import AnySpool, AnyStorage
     from trio_multispool.entries.job import CheckedOutEntry
     from trio_multispool.model.results import Result
-    from trio_multispool.storage.directory.store import DirectoryStorage
     from trio_multispool.storage.requests import Item
 
 _AT_A_TIME: Final = 64
@@ -176,7 +175,7 @@ class _Settler:
 
     def __init__(
         self,
-        storage: DirectoryStorage,
+        storage: AnyStorage,
         destination: str | None,
         stack: contextlib.AsyncExitStack,
         *,
@@ -225,7 +224,7 @@ class _Settler:
         if queue not in self._spools:
             queues = [queue] if self._destination is None else [queue, self._destination]
             loaded = await load(
-                self._storage.path, queues, trust_file_system=self._trust_file_system, recover=self._recovers
+                self._storage.location, queues, trust_file_system=self._trust_file_system, recover=self._recovers
             )
             self._spools[queue] = await self._stack.enter_async_context(loaded)
         return self._spools[queue]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from cyclopts.completion import CompletionContext
 
-    from trio_multispool.storage.directory.store import DirectoryStorage
+    from trio_multispool.cli.spools import AnyStorage
 
 _MANY: Final = 1000
 """How many entries are offered at most: more are no help."""
@@ -54,7 +54,7 @@ def names_or_queues(context: CompletionContext) -> list[str]:
     return [*queue_names(context), *entry_names(context)]
 
 
-def _beginning(storage: DirectoryStorage, prefix: str) -> Iterator[str]:
+def _beginning(storage: AnyStorage, prefix: str) -> Iterator[str]:
     for queue in storage.queues():
         yield from (name for name in storage.names(queue) if name.startswith(prefix))
 

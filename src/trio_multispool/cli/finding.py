@@ -11,10 +11,10 @@ from trio_multispool.model.names import invalid_name
 from trio_multispool.storage.requests import Item
 
 if TYPE_CHECKING:
-    from trio_multispool.storage.directory.store import DirectoryStorage
+    from trio_multispool.cli.spools import AnyStorage
 
 
-def find(storage: DirectoryStorage, name: str) -> Item:
+def find(storage: AnyStorage, name: str) -> Item:
     """Return what an onlooker sees of an entry; ends the command if no entry has that name."""
     if (fault := invalid_name(name)) is not None:
         raise fault
@@ -27,10 +27,10 @@ def find(storage: DirectoryStorage, name: str) -> Item:
             for item in storage.inventory(None, state):
                 if item.name == name:
                     return item
-    raise Failure(f"there is no entry {name!r} in {storage.path!r}", Exit.NOT_FOUND)
+    raise Failure(f"there is no entry {name!r} in {storage.location!r}", Exit.NOT_FOUND)
 
 
-def find_available(storage: DirectoryStorage, name: str, source: str | None = None) -> str:
+def find_available(storage: AnyStorage, name: str, source: str | None = None) -> str:
     """Return the queue in which an entry can be had, also early; ends the command, saying why, if it cannot.
 
     With `source`, it is to be of that queue.

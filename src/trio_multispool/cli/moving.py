@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 import msgspec
@@ -16,6 +15,7 @@ from trio_multispool.cli.spools import looking, require_queues
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.lifecycle import State
+from trio_multispool.model.types import StrPath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Task(msgspec.Struct, frozen=True):
     """What is to be done."""
 
-    spool: Path
+    spool: StrPath
     source: str | None
     """The queue that entries are taken from, or any."""
     destination: str | None

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import datetime
     from collections.abc import Iterator, Sequence
 
+    from trio_multispool.cli.spools import AnyStorage
     from trio_multispool.model.lifecycle import State
-    from trio_multispool.storage.directory.store import DirectoryStorage
     from trio_multispool.storage.requests import Item
 
 
@@ -132,9 +132,7 @@ def is_given(selection: Selection | None) -> bool:
     return selection is not None and selection != Selection()
 
 
-def selected(
-    storage: DirectoryStorage, queue: str | None, state: State, criteria: Criteria, now: float
-) -> Iterator[Item]:
+def selected(storage: AnyStorage, queue: str | None, state: State, criteria: Criteria, now: float) -> Iterator[Item]:
     """Yield the entries that fit, in no order, holding none; the cheap questions are asked first."""
     for item in storage.inventory(queue, state):
         if not criteria.fit_name(item.name) or not criteria.fit_age(item.modified_at, now):

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import enum
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.output import printable
 from trio_multispool.cli.sources import Source, SourceCodec
 from trio_multispool.model.codecs import Bytes
 from trio_multispool.model.spoolable import Spoolable
+from trio_multispool.session.stores import look_at_store, open_store
 from trio_multispool.spool.spool import Spool, open_spool
-from trio_multispool.storage.directory.store import DirectoryStorage
+from trio_multispool.storage.protocol import Storage
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Generator, Sequence
 
+    from trio_multispool.session.stores import Opened
+
 AnySpool: TypeAlias = Spool[enum.Enum, bytes, Source]
 """A spool whose metadata is taken as it is, and whose data is streamed."""
 
+AnyStorage: TypeAlias = Storage[Any, Any]
+"""A store of any kind."""
+
 
 @contextlib.contextmanager
-def looking(path: str | os.PathLike[str]) -> Generator[DirectoryStorage]:
+def looking(path: str | os.PathLike[str]) -> Generator[AnyStorage]:
     """Open a spool to look at it: nothing is written, recovered or locked."""
-    storage = DirectoryStorage.look(path)
+    storage = look_at_store(path)
     try:
         yield storage
     finally:
@@ -54,16 +60,16 @@ async def load(
     if recover:
         return (await Spool.load(path, spoolable(queues), trust_file_system=trust_file_system)).unwrap()
 
-    def opening() -> DirectoryStorage:
-        return DirectoryStorage.open(path, queues, trust_file_system=trust_file_system, recover=False)
+    def opening() -> Opened:
+        return open_store(path, queues, trust_file_system=trust_file_system, recover=False)
 
     return (await open_spool(spoolable(queues), None, opening)).unwrap()
 
 
-def require_queues(storage: DirectoryStorage, queues: Sequence[str]) -> None:
+def require_queues(storage: AnyStorage, queues: Sequence[str]) -> None:
     """End the command if a queue does not exist, and name those that do."""
     found = storage.queues()
     for queue in queues:
         if queue not in found:
             known = ", ".join(map(printable, found)) or "no queues"
-            raise Failure(f"there is no queue {queue!r} in {storage.path!r}; it has: {known}", Exit.NOT_FOUND)
+            raise Failure(f"there is no queue {queue!r} in {storage.location!r}; it has: {known}", Exit.NOT_FOUND)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, final
 import msgspec
 
 from trio_multispool.errors import SpoolError
-from trio_multispool.storage.directory.store import DirectoryStorage
+from trio_multispool.session.stores import look_at_store
 
 if TYPE_CHECKING:
     from trio_multispool.model.types import StrPath
@@ -30,10 +30,10 @@ def depths(path: StrPath) -> list[Depth] | None:
     It costs as much as a listing: some milliseconds for ten thousand entries.
     """
     try:
-        storage = DirectoryStorage.look(path)
+        storage = look_at_store(path)
         try:
             return [
-                Depth(storage.path, place.queue, place.state.value, entries)
+                Depth(storage.location, place.queue, place.state.value, entries)
                 for place, entries in sorted(
                     storage.depths().items(), key=lambda item: (item[0].queue, item[0].state.value)
                 )

@@ -5,7 +5,7 @@ Blocking; runs in a worker thread. Only problems are kept in memory: suspects co
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from trio_multispool.monitor.check import may_be_newborn, problems_of
 from trio_multispool.monitor.problems import ForeignFile, TooOld, Undecodable
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from trio_multispool.monitor.limits import Ages
     from trio_multispool.monitor.problems import Problem
     from trio_multispool.storage.findings import Finding, Judge
-    from trio_multispool.storage.protocol import Storage
-
-    AnyStorage: TypeAlias = Storage[Any, Any]
+    from trio_multispool.storage.upkeep import StorageWithUpkeep
 
 _FRESH: Final = 2.0
 """A file dated up to this many seconds before the last examination may still be new: file system clocks are coarse."""
@@ -45,10 +43,10 @@ class Examiner:
     """Examines a store by given limits."""
 
     def __init__(
-        self, storage: AnyStorage, ages: Ages, judged: frozenset[str], judge: Judge, clock: Callable[[], float]
+        self, storage: StorageWithUpkeep, ages: Ages, judged: frozenset[str], judge: Judge, clock: Callable[[], float]
     ) -> None:
         """Take the limits. `judge` can decode the metadata of the queues `judged`."""
-        self.storage: AnyStorage = storage
+        self.storage: StorageWithUpkeep = storage
         self.ages: Ages = ages
         self.judge: Judge = judge
         self._judged = judged

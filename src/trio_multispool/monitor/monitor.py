@@ -22,6 +22,7 @@ from trio_multispool.monitor.limits import Limits
 from trio_multispool.monitor.problems import Orphaned
 from trio_multispool.monitor.repairs import Action, plan, repair
 from trio_multispool.spool.spool import session_of
+from trio_multispool.storage.upkeep import with_upkeep
 
 if TYPE_CHECKING:
     import datetime
@@ -68,7 +69,7 @@ class Monitor(Generic[Q, M, D, A]):
         *,
         clock: Callable[[], float] = wall_clock,
     ) -> None:
-        """Take the spool to check, and the limits."""
+        """Take the spool to check, and the limits. Raises `NotASpool` if its store needs no upkeep."""
         self.spool: Spool[Q, M, D, A] = spool
         self.limits: Limits = Limits() if limits is None else limits
         session = session_of(spool)
@@ -86,7 +87,7 @@ class Monitor(Generic[Q, M, D, A]):
 
         self._session = session
         self._clock = clock
-        self._examiner = Examiner(session.storage, self.limits.ages(), judged, judge, clock)
+        self._examiner = Examiner(with_upkeep(session.storage, "the monitor"), self.limits.ages(), judged, judge, clock)
 
     def __repr__(self) -> str:
         """Show which spool is checked."""

@@ -19,6 +19,7 @@ from trio_multispool.model.times import seconds, whole
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.reader.dequeue import Dequeuer
 from trio_multispool.reader.pool import Jobs, work_off
+from trio_multispool.storage.upkeep import is_adopted
 from trio_multispool.threads.loop import Loop, background, running_loop
 
 if TYPE_CHECKING:
@@ -317,7 +318,7 @@ class QueueReader(Generic[Q, M, D]):
         self._check_retry(work)
         self._dequeuer.check_open()
         if work.retry is not None:
-            adopted = await self._session.run("look for .spool.json", lambda _: self._session.storage.is_adopted())
+            adopted = await self._session.run("look for .spool.json", lambda _: is_adopted(self._session.storage))
             if isinstance(adopted, Err):
                 return adopted
             if not adopted.value:

@@ -11,6 +11,7 @@ import msgspec
 from anyio import TypedAttributeSet, typed_attribute
 
 from trio_multispool.model.types import D, M
+from trio_multispool.session.stores import is_directory
 
 if TYPE_CHECKING:
     import enum
@@ -34,7 +35,7 @@ class ChannelAttribute(TypedAttributeSet):
     """What both ends of a channel tell about themselves: `send.extra(ChannelAttribute.path)`."""
 
     path: Path = typed_attribute()
-    """The spool's directory, absolute."""
+    """The spool's directory, absolute; not there if it is not kept in one."""
     queue: enum.Enum = typed_attribute()
     """The queue."""
 
@@ -67,7 +68,7 @@ class Shared(Generic[M, D]):
         max_entries: int | None,
     ) -> None:
         self._session = session
-        self.path: Path = Path(session.path)
+        self.path: str = session.path
         self.queue: enum.Enum = queue
         self.enqueue: Callable[[M, D], Awaitable[Result[object, SpoolError]]] = enqueue
         self.reader: QueueReader[Any, M, D] = reader
@@ -85,7 +86,10 @@ class Shared(Generic[M, D]):
 
     def attributes(self) -> Mapping[Any, Callable[[], Any]]:
         """Return what both ends tell about themselves."""
-        return {ChannelAttribute.path: lambda: self.path, ChannelAttribute.queue: lambda: self.queue}
+        told: dict[Any, Callable[[], Any]] = {ChannelAttribute.queue: lambda: self.queue}
+        if is_directory(self.path):
+            told[ChannelAttribute.path] = lambda: Path(self.path)
+        return told
 
     def statistics(self) -> ChannelStatistics:
         """Count the open ends, the waiting tasks and the entries in hand."""

@@ -31,9 +31,10 @@ from trio_multispool.model.types import A, D, M, Q, T, TypeVarWithDefault
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.reader.reader import QueueReader
 from trio_multispool.session.session import Session
+from trio_multispool.session.stores import is_directory, open_store, open_store_unsafe
 from trio_multispool.spool.channel import open_channel
 from trio_multispool.spool.retention import Expiry, RetentionTask
-from trio_multispool.storage.directory.store import DirectoryStorage
+from trio_multispool.storage.upkeep import adopt
 from trio_multispool.threads.loop import keeping_notes_of
 from trio_multispool.threads.offload import Offload
 
@@ -65,8 +66,8 @@ if TYPE_CHECKING:
     from trio_multispool.model.times import NotBefore
     from trio_multispool.model.types import StrPath
     from trio_multispool.model.verdicts import Verdict
+    from trio_multispool.session.stores import Opened, SystemCalls
     from trio_multispool.spool.channel import ReceiveChannel, SendChannel
-    from trio_multispool.storage.directory.disk.syscalls import SystemCalls
     from trio_multispool.storage.protocol import Claim
     from trio_multispool.storage.requests import Recovered
     from trio_multispool.threads.transaction import BeforeCommit
@@ -113,9 +114,17 @@ class Spool(Generic[Q, M, D, A]):
         return f"<Spool {self._session.path}, {self._session.spoolable!r}{', closed' if self._session.closed else ''}>"
 
     @property
+    def location(self) -> str:
+        """Where the spool is: the absolute path of its directory. Other processes load it from there."""
+        return self._session.path
+
+    @property
     def path(self) -> Path:
-        """The spool's directory, absolute."""
-        return Path(self._session.path)
+        """The spool's directory, absolute. Raises `RuntimeError` if it is not kept in one; see `location`."""
+        if not is_directory(self.location):
+            message = f"the spool at {self.location} is not kept in a directory, and has no path; use spool.location"
+            raise RuntimeError(message)
+        return Path(self.location)
 
     @property
     def spoolable(self) -> Spoolable[Q, M, D, A]:
@@ -140,6 +149,8 @@ class Spool(Generic[Q, M, D, A]):
     ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
         """Load a spool, and make what is missing: the directory, its parents, and directories of new queues.
 
+        `path` is a directory's; a URL (`SCHEME://…`) is refused with `Err(NotASpool)`.
+
         For everything else see `load`. `directory_mode` is the permission of a new spool's directories; its files get
         the same without the right to execute. An existing empty directory gets it too. Use `0o770` for a spool that a
         group shares.
@@ -156,14 +167,14 @@ class Spool(Generic[Q, M, D, A]):
         return await open_spool(
             spoolable,
             limiter,
-            lambda: DirectoryStorage.open(
+            lambda: open_store(
                 path,
                 queue_names(spoolable.queues),
                 create=True,
                 mode=directory_mode,
                 durability=durability,
                 trust_file_system=trust_file_system,
-                calls=system_calls,
+                system_calls=system_calls,
                 now=now,
             ),
             instrumentation,
@@ -219,14 +230,14 @@ class Spool(Generic[Q, M, D, A]):
         return await open_spool(
             spoolable,
             limiter,
-            lambda: DirectoryStorage.open(
+            lambda: open_store(
                 path,
                 queue_names(spoolable.queues),
                 create=create_if_missing,
                 mode=directory_mode,
                 durability=durability,
                 trust_file_system=trust_file_system,
-                calls=system_calls,
+                system_calls=system_calls,
                 now=now,
             ),
             instrumentation,
@@ -257,7 +268,7 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         return await open_spool(
-            spoolable, limiter, lambda: DirectoryStorage.open_unsafe(path, durability=durability, calls=system_calls)
+            spoolable, limiter, lambda: open_store_unsafe(path, durability=durability, system_calls=system_calls)
         )
 
     def close(self) -> None:
@@ -779,26 +790,27 @@ class Spool(Generic[Q, M, D, A]):
         (await spool.adopt()).unwrap()
         ```
         """
-        return await self._session.run("adoption", lambda _before_commit: self._session.storage.adopt())
+        storage = self._session.storage
+        return await self._session.run("adoption", lambda _before_commit: adopt(storage))
 
 
 async def open_spool(
     spoolable: Spoolable[Q2, M2, D2, A2],
     limiter: anyio.CapacityLimiter | None,
-    opening: Callable[[], DirectoryStorage],
+    opening: Callable[[], Opened],
     instrumentation: Instrumentation | None = None,
     now: Callable[[], float] = wall_clock,
 ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
     """Open a spool on the store that `opening` opens, in a worker thread. For the library itself."""
     answer = await Offload(limiter).run(
-        "opening of the spool", lambda _before_commit: opening(), undo=lambda storage: storage.close()
+        "opening of the spool", lambda _before_commit: opening(), undo=lambda opened: opened.storage.close()
     )
     if isinstance(answer, Err):
         return answer
-    storage = answer.value
+    storage, recovered = answer.value
     names: NameGenerator[Any] = time_ordered_names() if spoolable.names is None else spoolable.names
-    session = Session(storage, storage.path, spoolable, limiter, instrumentation, now=now)
-    session.note_recovered(storage.recovered_at_first)
+    session = Session(storage, storage.location, spoolable, limiter, instrumentation, now=now)
+    session.note_recovered(recovered)
     session.hooks.tell_noted()
     return Ok(Spool(session, names))
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.types import T
     from trio_multispool.model.verdicts import Unavailable
-    from trio_multispool.storage.findings import Finding, Findings, Foreign, Judge, Temporary, Wanted
     from trio_multispool.storage.requests import (
         Arrivals,
         Content,
@@ -127,6 +126,11 @@ class Watch(Protocol):
 
 class Storage(Protocol[C, R]):
     """A durable store of entries in queues, shared by processes; `C` is its claim, `R` its reservation."""
+
+    @property
+    def location(self) -> str:
+        """Where the store is, for messages and to open it again elsewhere. Contains no password."""
+        ...
 
     def reserve(self, name: str, *, unique: bool = False) -> R:
         """Hold a name that no entry has and that is not remembered. Raises `NameTaken` or `EntryBusy`.
@@ -397,10 +401,6 @@ class Storage(Protocol[C, R]):
         """
         ...
 
-    def adopt(self) -> None:
-        """Declare that from now on every user of this store takes locks. Then recovery may act."""
-        ...
-
     def watch(self) -> Watch | None:
         """Begin to watch for changes; `None` if this kind of store cannot. Raises if it cannot at the moment."""
         ...
@@ -420,35 +420,8 @@ class Storage(Protocol[C, R]):
         """Return how many entries `inventory` would yield. It takes a fraction of the time."""
         ...
 
-    def is_adopted(self) -> bool:
-        """Tell whether every user of this store takes locks. Then an owner without a lock is known to be dead."""
-        ...
-
-    def examine(self, wanted: Wanted, judge: Judge) -> Iterator[Finding | None]:
-        """Yield everything that may be wrong. Writes nothing. What it yields may just have been moving.
-
-        Yields `None` now and then while it finds nothing, so that the caller can give up.
-        """
-        ...
-
-    def look_closely(self, name: str, judge: Judge) -> Findings:
-        """Return all files under a name, looked up while no owner can change them; or `holder` says that one can."""
-        ...
-
-    def look_again(self, finding: Temporary | Foreign) -> Temporary | Foreign | None:
-        """Look once more at a file that belongs to no name; `None` if it is gone."""
-        ...
-
     def recover_name(self, name: str) -> Recovered | None:
         """Do for one name what `recover` and `sweep` do for all; `None`: there was nothing to put back or collect."""
-        ...
-
-    def reserve_again(self, name: str) -> bool:
-        """Make the reservation of an entry that has lost it; tell whether that was done."""
-        ...
-
-    def clear_temporary(self, name: str) -> bool:
-        """Delete a temporary file if its writer is dead; tell whether the file is gone."""
         ...
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.running import Ending, run
 from trio_multispool.cli.spools import load, looking
+from trio_multispool.storage.upkeep import is_adopted
 
 
 def adopt(spool: SpoolPath, /, *, as_json: AsJson = False, trust_file_system: TrustFileSystem = False) -> int:
@@ -19,7 +20,7 @@ def adopt(spool: SpoolPath, /, *, as_json: AsJson = False, trust_file_system: Tr
     ```
     """
     with looking(spool) as storage:
-        queues, path, before = storage.queues(), storage.path, storage.adopted
+        queues, path, before = storage.queues(), storage.location, is_adopted(storage)
     if not queues:
         raise Failure(f"{path!r} has no queues; make one with `multispool create`", Exit.REFUSED)
 

@@ -27,5 +27,5 @@ def cat(spool: SpoolPath, name: EntryName, /) -> int:
         try:
             storage.read_data(name, lambda file: shutil.copyfileobj(file, out.buffer, _CHUNK))
         except DataNotFound:
-            raise Failure(f"there is no entry {name!r} in {storage.path!r}", Exit.NOT_FOUND) from None
+            raise Failure(f"there is no entry {name!r} in {storage.location!r}", Exit.NOT_FOUND) from None
     return Exit.SUCCESS

@@ -1,6 +1,7 @@
 """`multispool create`: make a spool, or add queues to one."""
 
 import stat
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -44,9 +45,9 @@ def create(
     wanted = None if mode is None else _parsed(mode)
     before = _queues_of(spool)
     if before is not None and wanted is not None:
-        found = stat.S_IMODE(spool.stat().st_mode)
+        found = stat.S_IMODE(Path(spool).stat().st_mode)
         if found != wanted:
-            raise Failure(f"{str(spool)!r} exists with mode {found:o}; change it with chmod", Exit.REFUSED)
+            raise Failure(f"{spool!r} exists with mode {found:o}; change it with chmod", Exit.REFUSED)
 
     async def work(_ending: Ending) -> int:
         opened = await Spool.create(
@@ -62,7 +63,7 @@ def create(
         return code
     made = [queue for queue in dict.fromkeys(queues) if queue not in (before or [])]
     with looking(spool) as storage:
-        everything, path = storage.queues(), storage.path
+        everything, path = storage.queues(), storage.location
     if as_json:
         output.document({"spool": output.as_text(path), "queues": everything, "created": made})
     elif before is None:

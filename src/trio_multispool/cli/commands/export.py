@@ -11,11 +11,10 @@ from trio_multispool.cli.archive import DATA, METADATA, Writer
 from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
 from trio_multispool.cli.progress import bar
-from trio_multispool.cli.spools import looking, require_queues
+from trio_multispool.cli.spools import AnyStorage, looking, require_queues
 from trio_multispool.errors import AccessDenied, DataNotFound, EntryBusy, NotARegularFile, SpoolError
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.verdicts import Unavailable
-from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.requests import Stat
 
 
@@ -68,7 +67,7 @@ def _entries_are(number: int) -> str:
     return "1 entry is" if number == 1 else f"{number} entries are"
 
 
-def _export(storage: DirectoryStorage, queue: str, name: str, writer: Writer) -> bool:
+def _export(storage: AnyStorage, queue: str, name: str, writer: Writer) -> bool:
     """Write one entry; `False` if it has moved on since it was listed."""
 
     def write(metadata: bytes, found: Stat, file: BinaryIO) -> None:

@@ -12,7 +12,8 @@ from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.running import Ending, run
 from trio_multispool.cli.spools import looking
 from trio_multispool.monitor import Action, Problem, Repair
-from trio_multispool.storage.directory.store import DirectoryStorage
+from trio_multispool.session.stores import open_store
+from trio_multispool.storage.upkeep import is_adopted
 
 _PASSES: Final = 5
 """Check the spool again at most this often: beside running programs, something may always be new."""
@@ -64,7 +65,7 @@ def fsck(  # noqa: PLR0913  # the options of the command
     """
     limits = checking.limits(spool, max_checked_out_age, max_tmp_file_age, max_age or [], queue_ages)
     with looking(spool) as storage:
-        path, adopted = storage.path, storage.adopted
+        path, adopted = storage.location, is_adopted(storage)
     if repair and not dry_run:
         _refuse_unless_safe(path, trust_file_system=trust_file_system)
     seen = _Seen(tells=not as_json)
@@ -150,9 +151,9 @@ class _Seen:
 
 
 def _refuse_unless_safe(path: str, *, trust_file_system: bool) -> None:
-    storage = DirectoryStorage.open(path, [], trust_file_system=trust_file_system, recover=False)
+    storage = open_store(path, [], trust_file_system=trust_file_system, recover=False).storage
     try:
-        if not storage.adopted:
+        if not is_adopted(storage):
             reason = "is not adopted, so nobody can be taken for dead; see multispool adopt --help"
             raise Failure(f"{path!r} {reason}", Exit.REFUSED)
     finally:

@@ -17,12 +17,12 @@ from trio_multispool.cli.exits import Exit, Failure, code_of, said
 from trio_multispool.cli.progress import counting
 from trio_multispool.cli.running import BY_SIGNAL, stopped_by_signals
 from trio_multispool.cli.sources import Interrupted, Pipe, Stop
-from trio_multispool.cli.spools import looking, require_queues
+from trio_multispool.cli.spools import AnyStorage, looking, require_queues
 from trio_multispool.clock import time_ordered_names
 from trio_multispool.errors import EntryBusy, NameTaken, SpoolError
 from trio_multispool.model.names import MAX_ATTEMPTS
-from trio_multispool.storage.directory.claims import DirectoryReservation
-from trio_multispool.storage.directory.store import DirectoryStorage
+from trio_multispool.session.stores import open_store
+from trio_multispool.storage.protocol import Reservation
 from trio_multispool.storage.requests import NewEntry
 
 _LARGEST_METADATA: Final = 16 << 20
@@ -64,7 +64,7 @@ def import_(
     """
     with looking(spool) as storage:
         require_queues(storage, [queue])
-    storage = DirectoryStorage.open(spool, [queue], trust_file_system=trust_file_system)
+    storage = open_store(spool, [queue], trust_file_system=trust_file_system).storage
     with (
         contextlib.closing(storage),
         contextlib.closing(Stop()) as stop,
@@ -90,7 +90,7 @@ class _Importing:
 
     def __init__(  # noqa: PLR0913  # what the entries have in common
         self,
-        storage: DirectoryStorage,
+        storage: AnyStorage,
         queue: str,
         archive: Reader,
         count: Callable[[], None],
@@ -107,7 +107,7 @@ class _Importing:
         self._as_json = as_json
         self._names = time_ordered_names()
         self._imported = 0
-        self._together: list[tuple[str, NewEntry[DirectoryReservation]]] = []
+        self._together: list[tuple[str, NewEntry[Reservation]]] = []
         self._most = min(_TOGETHER, storage.enqueues_at_a_time())
 
     def told(self) -> str:
@@ -169,19 +169,21 @@ class _Importing:
         if len(self._together) >= self._most:
             self._enqueue_together()
 
-    def _reserve(self, name: str) -> DirectoryReservation:
+    def _reserve(self, name: str) -> Reservation:
         if not self._new_names:
-            return self._storage.reserve(name)
+            own: Reservation = self._storage.reserve(name)
+            return own
         made = name
         for attempt in range(MAX_ATTEMPTS):
             made = self._names.next(None, attempt)
             with contextlib.suppress(NameTaken, EntryBusy):
-                return self._storage.reserve(made)
+                new: Reservation = self._storage.reserve(made)
+                return new
         raise NameTaken(made)
 
     def _enqueueing(
-        self, reservation: DirectoryReservation, metadata: bytes, write: Callable[[BinaryIO], None]
-    ) -> NewEntry[DirectoryReservation]:
+        self, reservation: Reservation, metadata: bytes, write: Callable[[BinaryIO], None]
+    ) -> NewEntry[Reservation]:
         return NewEntry(reservation, self._queue, metadata, write, None, _nothing)
 
     def _enqueue_together(self) -> None:
@@ -198,7 +200,7 @@ class _Importing:
         if failure is not None:
             raise failure
 
-    def _note(self, name: str, wanted: NewEntry[DirectoryReservation], answer: BaseException | None) -> None:
+    def _note(self, name: str, wanted: NewEntry[Reservation], answer: BaseException | None) -> None:
         if answer is not None:
             self._storage.give_up(wanted.reservation)
             raise answer

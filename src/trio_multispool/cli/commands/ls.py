@@ -16,11 +16,11 @@ from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.histogram import FIRST, Histogram, edges, headers, short_count
 from trio_multispool.cli.progress import counting
 from trio_multispool.cli.render import table
-from trio_multispool.cli.spools import looking, require_queues
+from trio_multispool.cli.spools import AnyStorage, looking, require_queues
 from trio_multispool.clock import wall_clock
 from trio_multispool.model.lifecycle import State
-from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.requests import Item
+from trio_multispool.storage.upkeep import is_adopted
 
 
 class Tally(msgspec.Struct):
@@ -110,7 +110,7 @@ def ls(  # noqa: PLR0913  # what a person can say on the command line
         items: list[Item] = []
         ordered = count_all(storage, queue, now, limits=limits, keep=items.append if long else None)
         items.sort(key=lambda item: (item.place.queue, item.name))
-        path, adopted = storage.path, storage.adopted
+        path, adopted = storage.location, is_adopted(storage)
     if as_json:
         found: dict[str, object] = {
             "spool": output.as_text(path),
@@ -146,7 +146,7 @@ def _limits(first: str | None, *, wanted: bool, long: bool) -> list[float] | Non
 
 
 def count_all(
-    storage: DirectoryStorage,
+    storage: AnyStorage,
     queue: str | None,
     now: float,
     *,

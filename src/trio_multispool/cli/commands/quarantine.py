@@ -1,7 +1,6 @@
 """`multispool quarantine`: look at what was set aside, put it back, or drop it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Annotated, final
 
 from cyclopts import App, Parameter
@@ -16,11 +15,12 @@ from trio_multispool.cli.exits import Exit, Failure, code_of, said
 from trio_multispool.cli.finding import find
 from trio_multispool.cli.render import table
 from trio_multispool.cli.selecting import DryRun, Selection, criteria_of, selected
-from trio_multispool.cli.spools import looking, require_queues
+from trio_multispool.cli.spools import AnyStorage, looking, require_queues
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.lifecycle import State
-from trio_multispool.storage.directory.store import DirectoryStorage
+from trio_multispool.model.types import StrPath
+from trio_multispool.session.stores import open_store
 from trio_multispool.storage.requests import Item
 
 _HELP = """Look at what was set aside, put it back, or drop it.
@@ -135,10 +135,10 @@ def retry(  # noqa: PLR0913  # what a person can say on the command line
     ```
     """
 
-    def restore(storage: DirectoryStorage, item: Item) -> None:
+    def restore(storage: AnyStorage, item: Item) -> None:
         storage.restore(item.place.queue, item.name, to=to, durability=None, before_commit=_nothing)
 
-    def check(storage: DirectoryStorage, item: Item) -> str:
+    def check(storage: AnyStorage, item: Item) -> str:
         target = item.place.queue if to is None else to
         require_queues(storage, [target])
         return target
@@ -167,7 +167,7 @@ def drop(  # noqa: PLR0913  # what a person can say on the command line
     ```
     """
 
-    def discard(storage: DirectoryStorage, item: Item) -> None:
+    def discard(storage: AnyStorage, item: Item) -> None:
         storage.discard(item.place.queue, item.name, durability=None, before_commit=_nothing)
 
     step = _Step(discard, None, "was dropped", "would be dropped", "nothing to drop")
@@ -184,8 +184,8 @@ class _Step:
 
     def __init__(  # the words of one step
         self,
-        do: Callable[[DirectoryStorage, Item], None],
-        target: Callable[[DirectoryStorage, Item], str] | None,
+        do: Callable[[AnyStorage, Item], None],
+        target: Callable[[AnyStorage, Item], str] | None,
         done: str,
         would: str,
         nothing: str,
@@ -198,7 +198,7 @@ class _Step:
 
 
 def _do(  # noqa: PLR0913  # what the two commands are given
-    spool: Path,
+    spool: StrPath,
     names: Sequence[str],
     source: str | None,
     selection: Selection | None,
@@ -211,7 +211,7 @@ def _do(  # noqa: PLR0913  # what the two commands are given
     criteria = criteria_of(selection, names, more=source is not None)
     told: list[dict[str, str]] = []
     codes: list[int] = []
-    storage = DirectoryStorage.open(spool, [], trust_file_system=trust, recover=False)
+    storage = open_store(spool, [], trust_file_system=trust, recover=False).storage
     try:
         if criteria is None:
             items = _named(storage, names, codes)
@@ -243,7 +243,7 @@ def _complain(error: Failure | SpoolError, codes: list[int]) -> None:
     output.complain(str(error) if isinstance(error, Failure) else said(error))
 
 
-def _named(storage: DirectoryStorage, names: Sequence[str], codes: list[int]) -> Iterator[Item]:
+def _named(storage: AnyStorage, names: Sequence[str], codes: list[int]) -> Iterator[Item]:
     for name in dict.fromkeys(names):
         try:
             yield _find(storage, name)
@@ -251,7 +251,7 @@ def _named(storage: DirectoryStorage, names: Sequence[str], codes: list[int]) ->
             _complain(error, codes)
 
 
-def _find(storage: DirectoryStorage, name: str) -> Item:
+def _find(storage: AnyStorage, name: str) -> Item:
     item = find(storage, name)
     if item.place.state is not State.QUARANTINED:
         where = f"is {item.place.state.value}, in {item.place.queue!r}"

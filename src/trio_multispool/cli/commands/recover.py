@@ -8,8 +8,9 @@ from trio_multispool.cli import output
 from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.errors import SpoolError
-from trio_multispool.storage.directory.store import DirectoryStorage
+from trio_multispool.session.stores import open_store
 from trio_multispool.storage.requests import Recovered
+from trio_multispool.storage.upkeep import is_adopted
 
 
 def recover(
@@ -37,11 +38,11 @@ def recover(
     $ multispool recover var/mail
     ```
     """
-    storage = DirectoryStorage.open(spool, [], trust_file_system=trust_file_system, recover=False)
+    storage = open_store(spool, [], trust_file_system=trust_file_system, recover=False).storage
     try:
-        if not storage.adopted:
+        if not is_adopted(storage):
             reason = "is not adopted, so nothing can be taken for abandoned; see multispool adopt --help"
-            raise Failure(f"{storage.path!r} {reason}", Exit.REFUSED)
+            raise Failure(f"{storage.location!r} {reason}", Exit.REFUSED)
         recovered: list[Recovered] = []
         failed = 0
         for each in storage.recover_all(dry_run=dry_run):
@@ -51,7 +52,7 @@ def recover(
             recovered.append(each)
             if not as_json:
                 output.line(_line(each, dry_run=dry_run))
-        path = storage.path
+        path = storage.location
     finally:
         storage.close()
     if as_json:

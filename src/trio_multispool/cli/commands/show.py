@@ -8,12 +8,11 @@ from trio_multispool.cli.arguments import AsJson, EntryName, SpoolPath
 from trio_multispool.cli.commands.ls import item_document
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.finding import find
-from trio_multispool.cli.spools import looking
+from trio_multispool.cli.spools import AnyStorage, looking
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import DataNotFound, EntryNotFound
 from trio_multispool.model.attempts import history_in
 from trio_multispool.model.lifecycle import State
-from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.requests import Item, Stat
 
 _TRIES = 10
@@ -54,7 +53,7 @@ def show(spool: SpoolPath, name: EntryName, /, *, as_json: AsJson = False) -> in
     return Exit.SUCCESS
 
 
-def _read(storage: DirectoryStorage, name: str) -> tuple[Item, bytes]:
+def _read(storage: AnyStorage, name: str) -> tuple[Item, bytes]:
     """Find an entry and read its metadata, again if it was moved between the two."""
     for _ in range(_TRIES):
         item = find(storage, name)
@@ -65,7 +64,7 @@ def _read(storage: DirectoryStorage, name: str) -> tuple[Item, bytes]:
     raise Failure(f"entry {name!r} is moving too fast to be read", Exit.BUSY)
 
 
-def _data(storage: DirectoryStorage, name: str) -> Stat | None:
+def _data(storage: AnyStorage, name: str) -> Stat | None:
     try:
         return storage.stat_data(name)
     except DataNotFound:

@@ -14,11 +14,10 @@ from trio_multispool.cli.completing import queue_names
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.progress import counting
 from trio_multispool.cli.render import table
-from trio_multispool.cli.spools import looking, require_queues
+from trio_multispool.cli.spools import AnyStorage, looking, require_queues
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import DataNotFound
 from trio_multispool.model.lifecycle import State
-from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.requests import Item
 
 _MINUTE: Final = 60
@@ -121,7 +120,7 @@ def stats(
     return Exit.SUCCESS
 
 
-def _look(storage: DirectoryStorage, queue: str | None, now: float) -> Look:
+def _look(storage: AnyStorage, queue: str | None, now: float) -> Look:
     amounts = {name: Amount(name) for name in (storage.queues() if queue is None else [queue])}
     with counting("entries", lambda: storage.count(queue)) as count:
         for item in storage.inventory(queue):
@@ -129,10 +128,10 @@ def _look(storage: DirectoryStorage, queue: str | None, now: float) -> Look:
             amounts.setdefault(name, Amount(name)).add(item, _data_bytes(storage, item.name))
             count()
     at = datetime.datetime.fromtimestamp(now, datetime.UTC)
-    return Look(output.as_text(storage.path), at, [amounts[name] for name in sorted(amounts)])
+    return Look(output.as_text(storage.location), at, [amounts[name] for name in sorted(amounts)])
 
 
-def _data_bytes(storage: DirectoryStorage, name: str) -> int:
+def _data_bytes(storage: AnyStorage, name: str) -> int:
     try:
         return storage.stat_data(name).size
     except DataNotFound:  # the entry has gone since it was listed, or has lost its data, which `fsck` tells

@@ -87,7 +87,7 @@ def top(
         raise Failure(f"--every must be at least {_FASTEST} seconds, not {every}", Exit.USAGE)
     check_interval = durations.parse(check_every)
     with looking(spool) as storage:
-        path = Path(storage.path)
+        path = Path(storage.location)
 
     async def watching(_ending: Ending) -> int:
         with screen.taken_over() as terminal:

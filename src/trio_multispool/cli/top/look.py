@@ -7,6 +7,7 @@ can be stopped from outside, so that the command can end at once.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import os
 from operator import attrgetter
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING, Final, final
 
 from trio_multispool.cli import metadata, output, owners
 from trio_multispool.cli.ages import age_of, human_age, human_size, human_time, told_progress
-from trio_multispool.cli.spools import looking
 from trio_multispool.cli.top.seen import Aside, Details, Held, Listed, Listing, Look, QueueLook
 from trio_multispool.cli.top.state import Sampling
 from trio_multispool.clock import stopwatch, wall_clock
@@ -27,12 +27,12 @@ from trio_multispool.storage.directory.disk.filesystems import file_system_name
 from trio_multispool.storage.directory.disk.layout import REGISTRY, directory_of
 from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 from trio_multispool.storage.directory.inventory import lock_owners
+from trio_multispool.storage.directory.store import DirectoryStorage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from trio_multispool.storage.directory.store import DirectoryStorage
 
 _EACH: Final = 10_000
 """Up to this many available entries of a queue are examined one by one; in a longer queue, the `_FIRST`."""
@@ -79,7 +79,7 @@ class Looker:
         seen: list[QueueLook] = []
         held: list[Held] = []
         aside: list[Aside] = []
-        with looking(self.path) as storage:
+        with contextlib.closing(DirectoryStorage.look(self.path)) as storage:
             adopted = storage.adopted
             for queue in storage.queues():
                 try:
@@ -192,7 +192,7 @@ class Looker:
 
         first = heapq.nsmallest(_FIRST, available(), key=attrgetter("name"))
         held = [*self._files(Place(queue, State.CHECKED_OUT))][:_MOST]
-        with looking(self.path) as storage:
+        with contextlib.closing(DirectoryStorage.look(self.path)) as storage:
             by = {it.name: it.by for it in self._held(storage, queue, held)}
         aside = [*self._files(Place(queue, State.QUARANTINED))][:_MOST]
         waiting = heapq.nsmallest(_FIRST, self._files(Place(queue, State.WAITING)), key=attrgetter("name"))
@@ -208,7 +208,7 @@ class Looker:
 
     def details(self, queue: str, name: str) -> Details | None:
         """Return what is known about an entry that was seen in this queue, or `None` if it is no more."""
-        with looking(self.path) as storage:
+        with contextlib.closing(DirectoryStorage.look(self.path)) as storage:
             for place in self._places(storage, queue):
                 try:
                     raw = storage.read_metadata_at(place, name)

@@ -128,7 +128,7 @@ class DirectoryStorage:
         return cls(Context(layout, Durability.PROCESS, adopted=adopted))
 
     @property
-    def path(self) -> str:
+    def location(self) -> str:
         """The spool's directory, absolute."""
         return self._layout.path
 
@@ -405,7 +405,7 @@ class DirectoryStorage:
             if insist:
                 raise
             message = "recovery of spool %(spool)s was put off: %(error)s"
-            log(self._context.log.warning, Event.RECOVERY_PUT_OFF, self.path, message, error=error)
+            log(self._context.log.warning, Event.RECOVERY_PUT_OFF, self.location, message, error=error)
             return []
 
     def sweep(self) -> Iterator[Recovered]:

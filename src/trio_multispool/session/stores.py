@@ -1,0 +1,90 @@
+"""Open a store by its location. Here, and nowhere else, a location becomes a kind of store.
+
+A location is the path of a spool's directory. One that looks like a URL (`SCHEME://…`) belongs to a kind of store that
+this library does not have, and is refused: as a path, it would make a directory called `SCHEME:`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from trio_multispool.clock import wall_clock
+from trio_multispool.errors import NotASpool
+from trio_multispool.model.policies import Durability
+from trio_multispool.storage.directory.disk.syscalls import SystemCalls
+from trio_multispool.storage.directory.store import DirectoryStorage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from trio_multispool.model.types import StrPath
+    from trio_multispool.storage.protocol import Storage
+    from trio_multispool.storage.requests import Recovered
+
+__all__ = ["Opened", "SystemCalls", "is_directory", "look_at_store", "open_store", "open_store_unsafe"]
+
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_PASSWORD: Final = re.compile(r"((?<=://)[^/@:]*:).*(?=@)|(\bpassword=)[^&]*")
+
+
+class Opened(NamedTuple):
+    """A store that was opened, and what recovery did then."""
+
+    storage: Storage[Any, Any]
+    recovered: list[Recovered]
+
+
+def open_store(  # noqa: PLR0913  # what the caller of `Spool.load` can say
+    location: StrPath,
+    queues: Sequence[str],
+    *,
+    create: bool = False,
+    mode: int = 0o700,
+    durability: Durability = Durability.POWER,
+    trust_file_system: bool = False,
+    recover: bool = True,
+    system_calls: SystemCalls | None = None,
+    now: Callable[[], float] = wall_clock,
+) -> Opened:
+    """Open a store with these queues, and `recover` what dead processes held; with `create`, make what is missing."""
+    storage = DirectoryStorage.open(
+        _directory(location),
+        queues,
+        create=create,
+        mode=mode,
+        durability=durability,
+        trust_file_system=trust_file_system,
+        recover=recover,
+        calls=system_calls,
+        now=now,
+    )
+    return Opened(storage, storage.recovered_at_first)
+
+
+def open_store_unsafe(
+    location: StrPath, *, durability: Durability = Durability.POWER, system_calls: SystemCalls | None = None
+) -> Opened:
+    """Open a store without checking that it is one, and without recovering anything."""
+    return Opened(DirectoryStorage.open_unsafe(_directory(location), durability=durability, calls=system_calls), [])
+
+
+def look_at_store(location: StrPath) -> Storage[Any, Any]:
+    """Open a store to look at it: recovers nothing, and writes nothing."""
+    return DirectoryStorage.look(_directory(location))
+
+
+def is_directory(location: str) -> bool:
+    """Tell whether a location is the path of a directory, and not a URL."""
+    return _URL.match(location) is None
+
+
+def _directory(location: StrPath) -> str:
+    """Return the path of a directory; raises `NotASpool` for a URL."""
+    path = location if isinstance(location, str) else location.__fspath__()
+    scheme = _URL.match(path)
+    if scheme is None:
+        return path
+    told = _PASSWORD.sub(r"\1\2…", path)
+    reason = f"no store answers to {scheme[1]}: locations; give the path of a directory"
+    raise NotASpool(told, reason)

@@ -1,0 +1,63 @@
+"""Opening a store by its location: the path of a directory, and nothing that only looks like one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from helpers.spools import MAIL
+from trio_multispool import Err, NotASpool, Spool
+from trio_multispool.integrations.depths import depths
+from trio_multispool.session.stores import look_at_store, open_store, open_store_unsafe
+
+URLS = ["postgresql://mail@host/db?spool=mail", "redis://localhost", "file:///var/mail", "s3+x.y-z://bucket/mail"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """Work where relative paths lead to a directory that stays empty, if nothing is made."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("url", URLS)
+@pytest.mark.parametrize("operation", [Spool.create, Spool.load, Spool.load_unsafe], ids=lambda each: each.__name__)
+async def test_a_url_is_refused_and_nothing_is_made(operation, url):
+    """The message names it, and says what to give instead."""
+    answer = await operation(url, MAIL)
+    assert isinstance(answer, Err)
+    assert isinstance(answer.error, NotASpool)
+    assert str(answer.error) == (
+        f"{url!r} is not a spool that can be used: no store answers to {url.split(':', maxsplit=1)[0]}: locations; "
+        "give the path of a directory"
+    )
+
+
+@pytest.mark.parametrize("way", [look_at_store, lambda url: open_store(url, ["send"], create=True), open_store_unsafe])
+def test_every_way_to_open_a_store_refuses_a_url(way):
+    """Also those of the command and of gauges."""
+    with pytest.raises(NotASpool):
+        way(URLS[0])
+    assert depths(URLS[0]) is None
+
+
+def test_a_password_is_not_told():
+    """Neither in the message nor in the error's fields; the rest is."""
+    with pytest.raises(NotASpool) as refused:
+        look_at_store("postgresql://mail:s3cr/et@host/db?password=s3cret&x=1")
+    told = f"{refused.value} {refused.value!r} {refused.value.path}"
+    assert "s3cr" not in told
+    assert "mail:…@host/db?password=…&x=1" in told
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", ["a:b", "c:/d", "e:", Path("f:/g"), ":// h"])
+async def test_a_directory_may_have_a_colon_in_its_name(path, tmp_path):
+    """Only `SCHEME://` makes a URL."""
+    async with (await Spool.create(tmp_path.parent / f"{tmp_path.name}-colons" / path, MAIL)).unwrap() as spool:
+        assert spool.location == str(spool.path)
+        assert spool.path.is_dir()
