@@ -12,7 +12,7 @@ import tarfile
 import pytest
 
 from helpers.spools import contents, state_of
-from helpers.stores import claim, make_store, try_claim
+from helpers.stores import claim, make_store, release, try_claim
 from trio_multispool import Unavailable
 
 
@@ -124,10 +124,10 @@ def test_an_entry_cannot_be_taken_while_it_is_exported(multispool, spool, put):
     store = make_store(spool)
     assert try_claim(store, "send", "a") is Unavailable.BUSY
     assert state_of(spool).places("a") == ["send"]
-    store.release(claim(store, "send", "b"))
+    release(store, claim(store, "send", "b"))
     exporting.kill()
     exporting.wait()
-    store.release(claim(store, "send", "a"))
+    release(store, claim(store, "send", "a"))
     store.close()
     assert begun.startswith(b"a/metadata")
     assert state_of(spool).faults() == []
@@ -147,7 +147,7 @@ def test_what_somebody_has_is_left_out_and_said(multispool, spool, put, archive)
         durability=None,
         before_commit=lambda: found.append(multispool("export", spool, "send", text=False)),
     )
-    store.release(claimed)
+    release(store, claimed)
     store.close()
     assert found[0].returncode == 4
     with tarfile.open(fileobj=io.BytesIO(found[0].stdout)) as members:

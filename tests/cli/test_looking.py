@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from helpers.stores import claim, make_store
+from helpers.stores import claim, make_store, release
 from trio_multispool.clock import wall_clock
 from trio_multispool.model.notes import PROGRESS, encode_progress
 
@@ -340,6 +340,6 @@ def test_how_far_an_owner_is_can_be_seen(multispool, spool, put):
     assert "progress  40 %, converting\n" in multispool.done("show", spool, "one")
     found = json.loads(multispool.done("show", spool, "one", "--json"))
     assert found["progress"] == {"done": 0.4, "message": "converting"}
-    store.release(claimed)
+    release(store, claimed)
     assert "progress" not in multispool.done("show", spool, "one")
     store.close()

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from helpers.spools import state_of
-from helpers.stores import claim, make_store
+from helpers.stores import claim, make_store, release
 from trio_multispool.cli.exits import Failure
 from trio_multispool.cli.selecting import Selection, criteria_of
 
@@ -130,7 +130,7 @@ def test_what_workers_have_is_passed_over(multispool, filled, command):
     done = multispool.done(*command, "--name", "order-*")
     assert done.startswith("1 entry ")
     assert state_of(filled).places("order-1") == ["failed/.checkout"]
-    store.release(claimed)
+    release(store, claimed)
     store.close()
 
 

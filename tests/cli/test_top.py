@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from helpers.stores import claim, enqueue, make_store
+from helpers.stores import claim, enqueue, make_store, release
 from helpers.terminals import ALTERNATE, CURSOR_SHOWN, WRAPPING
 from trio_multispool.cli.top.actions import command
 from trio_multispool.cli.top.look import Looker
@@ -392,7 +392,7 @@ def test_how_far_an_owner_says_that_it_is_is_seen_and_goes_with_the_check_out(sp
     looker = Looker(spool)
     assert [held.progress for held in looker.look().held] == ["40 %, converting"]
     assert ("progress", "40 %, converting") in looker.details("send", "letter").facts
-    store.release(claimed)
+    release(store, claimed)
     assert looker.look().held == ()
     assert "progress" not in dict(looker.details("send", "letter").facts)
     store.close()

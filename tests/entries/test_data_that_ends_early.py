@@ -11,7 +11,7 @@ import pytest
 
 from helpers.children import quick_directory
 from helpers.spools import state_of
-from helpers.stores import DATA, enqueue, make_store, nothing, writing
+from helpers.stores import DATA, enqueue, enqueue_reserved, make_store, nothing, writing
 from helpers.syscalls import HookedCalls
 from trio_multispool import StorageFailure
 
@@ -52,7 +52,9 @@ def test_what_a_failed_writer_left_unflushed_is_not_written_into_a_file_that_is_
 
     def perform() -> None:
         if operation == "enqueue":
-            storage.enqueue(storage.reserve("a"), "send", b"{}", write, durability=None, before_commit=nothing)
+            enqueue_reserved(
+                storage, storage.reserve("a"), "send", b"{}", write, durability=None, before_commit=nothing
+            )
         else:
             storage.replace_data("a", None, write, durability=None, before_commit=nothing)
 
@@ -99,7 +101,7 @@ def test_a_file_whose_closing_failed_is_not_closed_again(path):
     reservation = storage.reserve("a")
     calls.armed = True
     with pytest.raises(StorageFailure):
-        storage.enqueue(reservation, "send", b"{}", writing(b""), durability=None, before_commit=nothing)
+        enqueue_reserved(storage, reservation, "send", b"{}", writing(b""), durability=None, before_commit=nothing)
     calls.armed = False
     assert calls.failed is not None
     assert calls.failed not in calls.closed

@@ -15,6 +15,7 @@ from helpers.calls import FailingCalls
 from helpers.gates import Gate
 from helpers.inside import storage_of
 from helpers.spools import ANNE, MAIL, Envelope, Mail, load_spool, make_spool, put, state_of
+from helpers.stores import available
 from trio_multispool import (
     DataNotFound,
     Durability,
@@ -271,7 +272,7 @@ async def test_a_full_disk_can_be_read_and_made_room_on(tmp_path: Path) -> None:
     """Loading and reading go on although an abandoned entry cannot be put back for want of room."""
     spool = await make_spool(tmp_path / "spool")
     await put(spool, Mail.SEND, "1", "2")
-    abandoned = storage_of(spool).claim("send", "1", before_commit=lambda: None)
+    abandoned = storage_of(spool).claim(available("send"), "1", before_commit=lambda: None)
     abandoned.abandon()
     spool.close()
     calls = FailingCalls()
@@ -296,7 +297,7 @@ async def test_a_process_learns_that_another_has_adopted_the_spool(tmp_path: Pat
     (spool.path / ".spool.json").unlink()
     spool.close()
     async with await load_spool(spool.path) as one, await load_spool(spool.path) as other:
-        abandoned = storage_of(one).claim("send", "1", before_commit=lambda: None)
+        abandoned = storage_of(one).claim(available("send"), "1", before_commit=lambda: None)
         abandoned.abandon()
         assert await one.recover() == Ok([])
         assert await other.adopt() == Ok(None)
@@ -404,7 +405,7 @@ async def test_a_spool_adopted_by_rules_that_are_not_known_is_left_alone(tmp_pat
     (spool.path / ".spool.json").unlink()
     spool.close()
     async with await load_spool(spool.path) as old:
-        abandoned = storage_of(old).claim("send", "1", before_commit=lambda: None)
+        abandoned = storage_of(old).claim(available("send"), "1", before_commit=lambda: None)
         abandoned.abandon()
         (old.path / ".spool.json").write_text('{"format": 99}')
         assert await old.recover() == Ok([])

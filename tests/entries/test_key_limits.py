@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from trio_multispool.model.lifecycle import Place
+
 pytestmark = pytest.mark.anyio
 
 
@@ -260,10 +262,10 @@ async def test_metadata_that_changed_since_it_was_looked_at_counts(path, monkeyp
     storage = storage_of(spool)
     claim = storage.claim
 
-    def changed_before(queue: str, name: str, **how: Any) -> Any:
+    def changed_before(place: Place, name: str, **how: Any) -> Any:
         if name == "a1":
             (path / "send" / "a1").write_bytes(b'{"recipient":"b"}')
-        return claim(queue, name, **how)
+        return claim(place, name, **how)
 
     monkeypatch.setattr(storage, "claim", changed_before)
     async with spool.reader(Mail.SEND, limit_by=recipient, limit=1) as reader:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from helpers.calls import FailingCalls
-from helpers.stores import DATA, NEW, OLD, QUEUES, claim, enqueue, nothing, read_data
+from helpers.stores import DATA, NEW, OLD, QUEUES, available, claim, enqueue, nothing, read_data, release, remove
 from trio_multispool import Durability, DurabilityUnknown, OutOfSpace, OwnershipLost, StorageFailure, SyncsRefused
 from trio_multispool.model.lifecycle import State
 from trio_multispool.storage.directory.store import DirectoryStorage
@@ -63,7 +63,7 @@ def test_each_is_settled_as_if_it_were_alone(store: Any) -> None:
     outcomes = store.settle([saving(one, "retry"), removing(two), Releasing(three), saving(four, "send", None)])
     assert outcomes == [None, None, None, None]
     assert (store.names("send"), store.names("retry")) == (["3", "4"], ["1"])
-    assert [store.read_metadata("retry", "1"), store.read_metadata("send", "4")] == [NEW, OLD]
+    assert [store.read_metadata(available("retry"), "1"), store.read_metadata(available("send"), "4")] == [NEW, OLD]
     assert [held.state for held in (one, two, three, four)] == [
         State.AVAILABLE,
         State.NOTHING,
@@ -105,7 +105,7 @@ def test_one_that_fails_does_not_keep_the_others(store: Any) -> None:
     """Taken away, refused at the last moment, settled before: each answers for itself."""
     one, two, three, four = claimed(store, "1", "2", "3", "4")
     [taken] = [held for held in store.claims_unsafe("send") if held.name == "1"]
-    store.remove(taken, durability=None, before_commit=nothing)
+    remove(store, taken, durability=None, before_commit=nothing)
 
     class WithdrawnError(BaseException):
         pass
@@ -118,9 +118,9 @@ def test_one_that_fails_does_not_keep_the_others(store: Any) -> None:
     )
     assert [type(outcome) for outcome in outcomes] == [OwnershipLost, WithdrawnError, type(None), type(None)]
     assert two.state is State.CHECKED_OUT
-    store.release(two)
+    release(store, two)
     assert (store.names("send"), store.names("retry")) == (["2"], ["4"])
-    assert store.read_metadata("send", "2") == OLD
+    assert store.read_metadata(available("send"), "2") == OLD
 
 
 def test_a_sync_that_fails_before_the_commits_leaves_all_that_needed_it_as_they_were(
@@ -137,9 +137,9 @@ def test_a_sync_that_fails_before_the_commits_leaves_all_that_needed_it_as_they_
     assert one.held
     assert two.held
     for held in (one, two):
-        store.release(held)
+        release(store, held)
     assert store.names("send") == ["1", "2", "3"]
-    assert store.read_metadata("send", "2") == OLD
+    assert store.read_metadata(available("send"), "2") == OLD
 
 
 def test_a_sync_that_fails_after_the_commits_leaves_them_standing_with_unknown_durability(
@@ -162,9 +162,9 @@ def test_a_file_that_cannot_be_synced_fails_its_own_save_only(store: Any, calls:
         outcomes = store.settle([saving(one, "retry"), saving(two, "retry")])
     assert [type(outcome) for outcome in outcomes] == [OutOfSpace, type(None)]
     assert one.state is State.CHECKED_OUT
-    store.release(one)
+    release(store, one)
     assert (store.names("send"), store.names("retry")) == (["1"], ["2"])
-    assert (store.read_metadata("send", "1"), store.read_metadata("retry", "2")) == (OLD, NEW)
+    assert (store.read_metadata(available("send"), "1"), store.read_metadata(available("retry"), "2")) == (OLD, NEW)
 
 
 def test_after_a_failed_sync_nothing_that_is_under_way_syncs_again(store: Any, calls: FailingCalls) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from helpers.calls import FailingCalls
 from helpers.spools import ANNE, Mail, quick_spool, state_of
-from helpers.stores import NEW, NEW_DATA, claim, enqueue, make_store, nothing, read_data
+from helpers.stores import NEW, NEW_DATA, claim, enqueue, enqueue_reserved, make_store, nothing, read_data
 from trio_multispool import NameTaken, StorageFailure, Use
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def begin(storage: DirectoryStorage, queue: str, reservation: Reservation, content=NEW_DATA) -> None:
     """Enqueue under a reservation."""
-    storage.enqueue(reservation, queue, NEW, content, durability=None, before_commit=nothing)
+    enqueue_reserved(storage, reservation, queue, NEW, content, durability=None, before_commit=nothing)
 
 
 @pytest.fixture(params=["available", "checked out", "quarantined"])

@@ -16,9 +16,12 @@ from helpers.spools import Mail, contents, load_spool, state_of
 from helpers.stores import (
     DATA,
     QUEUES,
+    available,
     enqueue,
+    is_available,
     nothing,
     read_data,
+    release,
     remove,
     replace_data,
     save,
@@ -114,7 +117,7 @@ def _remove(at: Aftermath) -> Entry | None:
 
 
 def _release(at: Aftermath) -> Entry | None:
-    return at.claimed_and(at.storage.release, at.whole)
+    return at.claimed_and(lambda claim: release(at.storage, claim), at.whole)
 
 
 def _quarantine(at: Aftermath) -> Entry | None:
@@ -277,11 +280,11 @@ def _look(at: Aftermath) -> Entry | None:
         for queue in QUEUES:
             assert storage.names(queue) == at.state.names(queue)
             assert storage.held(queue) == bool(at.state.checked_out[queue])
-            assert storage.contains(queue, "a") == ("a" in at.state.available[queue])
+            assert is_available(storage, queue, "a") == ("a" in at.state.available[queue])
             with _found_if_available(at, queue):
-                assert storage.read_metadata(queue, "a") == at.state.available[queue]["a"]
+                assert storage.read_metadata(available(queue), "a") == at.state.available[queue]["a"]
             with _found_if_available(at, queue):
-                storage.stat(queue, "a")
+                storage.stat(available(queue), "a")
         try:
             assert read_data(storage, "a") == at.state.data.get("a")
             assert storage.stat_data("a").size == len(at.state.data["a"])
@@ -352,7 +355,7 @@ FOLLOW_UPS: dict[str, Callable[[Aftermath], Entry | None]] = {
     "unsafe save": _unsafe(
         lambda at, it: save(at.storage, it, "failed", LATER), lambda at: at.changed("failed", LATER)
     ),
-    "unsafe release": _unsafe(lambda at, it: at.storage.release(it), lambda at: at.whole),
+    "unsafe release": _unsafe(lambda at, it: release(at.storage, it), lambda at: at.whole),
     "unsafe remove": _unsafe(lambda at, it: remove(at.storage, it), lambda at: None),
     "look": _look,
     "recover": _recover,

@@ -6,8 +6,10 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from trio_multispool import EntryNotFound
+from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.storage.directory.store import DirectoryStorage
-from trio_multispool.storage.requests import NewEntry, Saving
+from trio_multispool.storage.requests import NewEntry, Releasing, Removing, Saving
+from trio_multispool.storage.singly import enqueue_one, settle_one
 
 if TYPE_CHECKING:
     import os
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from trio_multispool import Durability, Unavailable
     from trio_multispool.storage.protocol import Claim, Reservation, Storage
+    from trio_multispool.storage.requests import Content
 
 QUEUES = ("send", "retry", "failed")
 """Those of `helpers.spools.Mail`."""
@@ -55,15 +58,49 @@ def enqueue(  # noqa: PLR0913  # the operation's words
     due_at: float | None = None,
 ) -> None:
     """Reserve the name, and enqueue."""
-    reservation = storage.reserve(name)
-    storage.enqueue(
-        reservation, queue, metadata, writing(data), durability=durability, before_commit=nothing, due_at=due_at
+    enqueue_reserved(
+        storage, storage.reserve(name), queue, metadata, writing(data), durability=durability, due_at=due_at
     )
+
+
+def enqueue_reserved(  # noqa: PLR0913  # as above
+    storage: Storage,
+    reservation: Reservation,
+    queue: str,
+    metadata: bytes,
+    content: Content,
+    *,
+    durability: Durability | None = None,
+    before_commit: Callable[[], None] = nothing,
+    **options: Any,
+) -> None:
+    """Enqueue under a name that was reserved."""
+    entry = NewEntry(reservation, queue, metadata, content, durability, before_commit, alone=True, **options)
+    enqueue_one(storage, entry)
+
+
+def available(queue: str) -> Place:
+    """Return the place of what is available in a queue."""
+    return Place(queue, State.AVAILABLE)
+
+
+def waiting(queue: str) -> Place:
+    """Return the place of what waits for a queue."""
+    return Place(queue, State.WAITING)
+
+
+def is_available(storage: Storage, queue: str, name: str) -> bool:
+    """Tell whether an entry is available in that queue."""
+    try:
+        storage.stat(available(queue), name)
+    except EntryNotFound:
+        return False
+    return True
 
 
 def try_claim(storage: Storage, queue: str, name: str) -> Claim | Unavailable:
     """Check an entry out, if it is to be had."""
-    return storage.claim(queue, name, before_commit=nothing)
+    return storage.claim(available(queue), name, before_commit=nothing)
 
 
 def claim(storage: Storage, queue: str, name: str) -> Claim:
@@ -75,26 +112,39 @@ def claim(storage: Storage, queue: str, name: str) -> Claim:
 
 def claim_waiting(storage: Storage, queue: str, name: str, due_by: float = math.inf) -> Claim:
     """Check out an entry that waits."""
-    claimed = storage.claim_waiting(queue, name, due_by=due_by, before_commit=nothing)
+    claimed = storage.claim(waiting(queue), name, due_by=due_by, before_commit=nothing)
     assert hasattr(claimed, "metadata"), f"{name}, waiting for {queue}, is {claimed}"
     return claimed
 
 
-def save(storage: Storage, claimed: Claim, queue: str, metadata: bytes | None = NEW, **options: Any) -> None:
+def save(  # noqa: PLR0913  # as above
+    storage: Storage,
+    claimed: Claim,
+    queue: str,
+    metadata: bytes | None = NEW,
+    *,
+    durability: Durability | None = None,
+    before_commit: Callable[[], None] = nothing,
+    due_at: float | None = None,
+) -> None:
     """Settle by saving."""
-    storage.save(
-        claimed,
-        queue,
-        metadata,
-        durability=options.get("durability"),
-        before_commit=nothing,
-        due_at=options.get("due_at"),
-    )
+    settle_one(storage, Saving(claimed, queue, metadata, durability, before_commit, due_at))
 
 
-def remove(storage: Storage, claimed: Claim, **options: Any) -> None:
+def remove(
+    storage: Storage,
+    claimed: Claim,
+    *,
+    durability: Durability | None = None,
+    before_commit: Callable[[], None] = nothing,
+) -> None:
     """Settle by removing."""
-    storage.remove(claimed, durability=options.get("durability"), before_commit=nothing)
+    settle_one(storage, Removing(claimed, durability, before_commit))
+
+
+def release(storage: Storage, claimed: Claim) -> None:
+    """Settle by releasing."""
+    settle_one(storage, Releasing(claimed))
 
 
 def replace_data(storage: Storage, name: str, claimed: Claim | None, data: bytes = NEW_DATA, **options: Any) -> None:
@@ -208,8 +258,8 @@ OPERATIONS: dict[str, tuple[Callable[[Storage, str], Any], Callable[[Storage, st
     "save in place": (_claim, lambda s, _, claimed: save(s, claimed, "send")),
     "save to wait": (_claim, lambda s, _, claimed: save(s, claimed, "retry", due_at=DUE)),
     "save together": (_Two, _save_together),
-    "release what waited": (_claim_of_waiting, lambda s, _, claimed: s.release(claimed)),
-    "release": (_claim, lambda s, _, claimed: s.release(claimed)),
+    "release what waited": (_claim_of_waiting, lambda s, _, claimed: release(s, claimed)),
+    "release": (_claim, lambda s, _, claimed: release(s, claimed)),
     "remove": (_claim, lambda s, _, claimed: remove(s, claimed)),
     "quarantine": (_claim, lambda s, _, claimed: s.quarantine(claimed, "not to be read")),
     "restore": (_set_aside, lambda s, n, _: s.restore("send", n, durability=None, before_commit=nothing)),
@@ -223,7 +273,7 @@ OPERATIONS: dict[str, tuple[Callable[[Storage, str], Any], Callable[[Storage, st
     "direct data save": (_entry, lambda s, n, _: replace_data(s, n, None)),
     "unsafe save": (_claim, lambda s, n, _: save(s, _unsafe_claim(s, n), "retry")),
     "unsafe save from the dead": (_dead_owner, lambda s, n, _: save(s, _unsafe_claim(s, n), "retry")),
-    "unsafe release": (_claim, lambda s, n, _: s.release(_unsafe_claim(s, n))),
+    "unsafe release": (_claim, lambda s, n, _: release(s, _unsafe_claim(s, n))),
     "unsafe remove": (_claim, lambda s, n, _: remove(s, _unsafe_claim(s, n))),
     "unsafe remove from the dead": (_dead_owner, lambda s, n, _: remove(s, _unsafe_claim(s, n))),
     "unsafe data save": (_claim, lambda s, n, _: replace_data(s, n, _unsafe_claim(s, n))),

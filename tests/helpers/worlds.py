@@ -25,7 +25,18 @@ from helpers.ledger import (
     version_of,
 )
 from helpers.spools import state_of
-from helpers.stores import claim, enqueue, make_store, nothing, read_data, remove, replace_data, save, try_claim
+from helpers.stores import (
+    claim,
+    enqueue,
+    make_store,
+    nothing,
+    read_data,
+    release,
+    remove,
+    replace_data,
+    save,
+    try_claim,
+)
 from trio_multispool import DataNotFound, EntryBusy, NameTaken, Unavailable
 from trio_multispool.model.lifecycle import State
 from trio_multispool.storage.requests import Releasing, Removing, Saving
@@ -157,7 +168,7 @@ class Turn:
                     remove(self.storage, self.claim)
             case "release":
                 with self.telling("release"):
-                    self.storage.release(self.claim)
+                    release(self.storage, self.claim)
 
     def settling(self, how: str, queue: str) -> Any:
         """Say how it is to be settled together with others."""

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from trio_multispool.model.lifecycle import Place
+
 LIMITS = Limits(max_queue_ages={Mail.FAILED: 3600})
 
 
@@ -200,9 +202,9 @@ async def test_an_entry_that_is_taken_between_the_look_and_the_deed_is_left(path
         storage, other = storage_of(spool), make_store(path)
         real, taken = storage.claim, []
 
-        def too_late(queue: str, name: str, **rest: Any) -> Any:
-            taken.append(claim(other, queue, name))
-            return real(queue, name, **rest)
+        def too_late(place: Place, name: str, **rest: Any) -> Any:
+            taken.append(claim(other, place.queue, name))
+            return real(place, name, **rest)
 
         storage.claim = too_late
         [repair] = await repaired(spool, [MissingData("a", QUEUE)])
@@ -220,9 +222,9 @@ async def test_an_entry_that_is_mended_between_the_look_and_the_deed_is_put_back
         storage = storage_of(spool)
         real = storage.claim
 
-        def in_time(queue: str, name: str, **rest: Any) -> Any:
+        def in_time(place: Place, name: str, **rest: Any) -> Any:
             (path / ".data" / name).touch()
-            return real(queue, name, **rest)
+            return real(place, name, **rest)
 
         storage.claim = in_time
         [repair] = await repaired(spool, [MissingData("a", QUEUE)])

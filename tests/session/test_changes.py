@@ -421,9 +421,11 @@ async def test_a_queue_that_is_removed_and_made_again_is_watched_again(tmp_path:
 
 _HOLDER = """
 import os, sys
+from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.storage.directory.store import DirectoryStorage
 storage = DirectoryStorage.open(sys.argv[1], ["send"])
-claim = storage.claim("send", "one", before_commit=lambda: None)
+place = Place("send", State.AVAILABLE)
+claim = storage.claim(place, "one", before_commit=lambda: None)
 print("held", flush=True)
 sys.stdin.read()
 """

@@ -95,7 +95,7 @@ def test_a_program_that_an_owner_starts_has_none_of_its_locks(path, how):
         import subprocess
         import sys
 
-        from helpers.stores import claim
+        from helpers.stores import claim, release
         from trio_multispool.storage.directory.store import DirectoryStorage
 
         storage = DirectoryStorage.open_unsafe(path)
@@ -110,7 +110,7 @@ def test_a_program_that_an_owner_starts_has_none_of_its_locks(path, how):
             if process == 0:
                 os.execv(program[0], program)
         os.read(ready, 1)
-        storage.release(claims["released"])
+        release(storage, claims["released"])
         parent.say(process)
         signal.pause()
 
@@ -236,7 +236,7 @@ def test_workers_of_multiprocessing_that_are_forked_while_threads_take_locks_wor
         import threading
         import warnings
 
-        from helpers.stores import claim, save
+        from helpers.stores import claim, release, save
         from trio_multispool.storage.directory.disk.locks import _table
         from trio_multispool.storage.directory.store import DirectoryStorage
 
@@ -246,7 +246,7 @@ def test_workers_of_multiprocessing_that_are_forked_while_threads_take_locks_wor
         def churn(name: str) -> None:
             storage = DirectoryStorage.open_unsafe(path)
             while not stop.is_set():
-                storage.release(claim(storage, "send", name))
+                release(storage, claim(storage, "send", name))
 
         def work(number: int) -> None:
             assert not _table.locks

@@ -51,7 +51,7 @@ def claim_with_threads(parent, path, reports, worker) -> None:
     """Work a queue off with two threads on one store; each writes down what it claimed, before it settles it."""
     import threading
 
-    from helpers.stores import nothing
+    from helpers.stores import available, nothing, save
     from trio_multispool import Durability, Unavailable
     from trio_multispool.storage.directory.store import DirectoryStorage
 
@@ -59,11 +59,11 @@ def claim_with_threads(parent, path, reports, worker) -> None:
         with open(f"{reports}/{worker}-{number}", "w") as report:
             while names := storage.names("send"):
                 for name in names:
-                    claim = storage.claim("send", name, before_commit=nothing)
+                    claim = storage.claim(available("send"), name, before_commit=nothing)
                     if isinstance(claim, Unavailable):
                         continue
                     print(name, file=report)
-                    storage.save(claim, "retry", None, durability=None, before_commit=nothing)
+                    save(storage, claim, "retry", None, durability=None, before_commit=nothing)
 
     storage = DirectoryStorage.open(path, ["send", "retry"], durability=Durability.PROCESS)
     parent.say("ready")
@@ -125,6 +125,7 @@ def test_entries_that_killed_workers_held_are_claimed_once_more_and_no_others(pa
     reports.mkdir()
 
     def work_until_killed(parent, path, report) -> None:
+        from helpers.stores import available, save
         from trio_multispool import Durability
         from trio_multispool.storage.directory.store import DirectoryStorage
 
@@ -133,10 +134,10 @@ def test_entries_that_killed_workers_held_are_claimed_once_more_and_no_others(pa
         parent.hear()
         with open(report, "w", buffering=1) as settled:
             for name in storage.names("send"):
-                claimed = storage.claim("send", name, before_commit=lambda: None)
+                claimed = storage.claim(available("send"), name, before_commit=lambda: None)
                 if not hasattr(claimed, "metadata"):
                     continue
-                storage.save(claimed, "retry", None, durability=None, before_commit=lambda: None)
+                save(storage, claimed, "retry", None, durability=None, before_commit=lambda: None)
                 print(name, file=settled)
                 if name.endswith("50"):
                     parent.say("kill me")

@@ -20,7 +20,20 @@ from helpers.children import quick_directory
 from helpers.errnos import CHANGING, ERRNOS, LATE, class_of
 from helpers.proofs import thinned
 from helpers.spools import state_of
-from helpers.stores import DATA, OLD, OPERATIONS, QUEUES, enqueue, make_store, nothing, read_data, writing
+from helpers.stores import (
+    DATA,
+    OLD,
+    OPERATIONS,
+    QUEUES,
+    available,
+    enqueue,
+    enqueue_reserved,
+    is_available,
+    make_store,
+    nothing,
+    read_data,
+    writing,
+)
 from helpers.syscalls import METHODS, NEVER_FAIL, FailingAt, Recorder
 from trio_multispool import (
     AccessDenied,
@@ -74,7 +87,7 @@ def _enqueue(storage: DirectoryStorage, name: str, _prepared: Any) -> None:
 
     reservation = storage.reserve(name)
     try:
-        storage.enqueue(reservation, "send", OLD, write, durability=None, before_commit=nothing)
+        enqueue_reserved(storage, reservation, "send", OLD, write, durability=None, before_commit=nothing)
     except SpoolError:
         storage.give_up(reservation)
         raise
@@ -82,7 +95,7 @@ def _enqueue(storage: DirectoryStorage, name: str, _prepared: Any) -> None:
 
 def _enqueue_reserved(storage: DirectoryStorage, _name: str, reservation: Any) -> None:
     """Enqueue under a name that stays reserved if this fails."""
-    storage.enqueue(reservation, "send", OLD, writing(DATA), durability=None, before_commit=nothing)
+    enqueue_reserved(storage, reservation, "send", OLD, writing(DATA), durability=None, before_commit=nothing)
 
 
 def _entry(storage: DirectoryStorage, name: str) -> None:
@@ -98,7 +111,7 @@ def _seek_and_read(storage: DirectoryStorage, name: str, _prepared: Any) -> None
 
 
 def _open_with(storage: DirectoryStorage, *, create: bool = False) -> None:
-    DirectoryStorage.open(storage.path, QUEUES, create=create, calls=storage._layout.calls).close()
+    DirectoryStorage.open(storage.location, QUEUES, create=create, calls=storage._layout.calls).close()
 
 
 UNIONS = {
@@ -139,7 +152,11 @@ CASES = {name: Case(union, *OPERATIONS[name], name not in ("recover", "sweep")) 
     "look at the metadata": Case(
         errors.EntryNotFound | errors.Trouble,
         _entry,
-        lambda s, n, _: (s.contains("send", n), s.stat("send", n), s.read_metadata("send", n)),
+        lambda s, n, _: (
+            is_available(s, "send", n),
+            s.stat(available("send"), n),
+            s.read_metadata(available("send"), n),
+        ),
     ),
     "look at the data": Case(errors.DataLoadError, _entry, lambda s, n, _: (s.stat_data(n), read_data(s, n))),
     "read the data": Case(errors.DataLoadError, _entry, _seek_and_read),

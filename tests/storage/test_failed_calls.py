@@ -320,7 +320,7 @@ def test_a_process_that_runs_out_of_descriptors_keeps_what_it_has(path):
     def take_all(parent, path) -> None:
         import resource
 
-        from helpers.stores import claim
+        from helpers.stores import claim, release
         from trio_multispool import TooManyOpenFiles
         from trio_multispool.storage.directory.store import DirectoryStorage
 
@@ -337,10 +337,10 @@ def test_a_process_that_runs_out_of_descriptors_keeps_what_it_has(path):
         except TooManyOpenFiles:
             parent.say("refused")
         for claimed in claims[:3]:
-            storage.release(claimed)
+            release(storage, claimed)
         again = claim(storage, "send", names[len(claims)])
         for claimed in [*claims[3:], again]:
-            storage.release(claimed)
+            release(storage, claimed)
         parent.say("released")
 
     with Child(take_all, path) as child:
@@ -364,7 +364,7 @@ def test_data_that_is_larger_than_files_may_be_is_refused_and_undone(path):
     def write_too_much(parent, path) -> None:
         import resource
 
-        from helpers.stores import claim, enqueue, replace_data
+        from helpers.stores import claim, enqueue, release, replace_data
         from trio_multispool import OutOfSpace
         from trio_multispool.storage.directory.store import DirectoryStorage
 
@@ -380,7 +380,7 @@ def test_data_that_is_larger_than_files_may_be_is_refused_and_undone(path):
             except OutOfSpace as error:
                 parent.say(error.operation)
         enqueue(storage, "send", "c", data=bytes(100_000))
-        storage.release(claimed)
+        release(storage, claimed)
 
     with Child(write_too_much, path) as child:
         assert list(child) == [["write"], ["write"]]

@@ -18,9 +18,11 @@ from helpers.stores import (
     QUEUES,
     claim,
     enqueue,
+    enqueue_reserved,
     make_store,
     nothing,
     read_data,
+    release,
     remove,
     save,
     try_claim,
@@ -53,14 +55,14 @@ def storage(path: Path) -> Iterator[DirectoryStorage]:
 
 def owner(parent, path, queue, name) -> None:
     """Check an entry out and keep it; release it when told to."""
-    from helpers.stores import claim
+    from helpers.stores import claim, release
     from trio_multispool.storage.directory.store import DirectoryStorage
 
     storage = DirectoryStorage.open_unsafe(path)
     claimed = claim(storage, queue, name)
     parent.say("mine")
     parent.hear()
-    storage.release(claimed)
+    release(storage, claimed)
     parent.say("released")
     parent.hear()
 
@@ -110,7 +112,7 @@ def test_an_entry_of_an_owner_in_the_same_process_is_busy_too(path, storage):
     assert_is_held(path, storage)
     other = DirectoryStorage.open(path, QUEUES)
     assert_is_held(path, other)
-    storage.release(claimed)
+    release(storage, claimed)
     remove(other, claim(other, "send", "a"))
     assert state_of(path).faults() == []
     other.close()
@@ -217,7 +219,7 @@ def test_a_program_that_has_not_heard_of_a_queue_collects_nothing_of_it(path, ne
     assert state.places("aside") == [".quarantine/later"]
     assert state.faults() == []
     assert {read_data(older, name) for name in state.entries()} == {DATA}
-    newer.release(live)
+    release(newer, live)
     older.close()
 
 
@@ -292,7 +294,7 @@ def test_a_lock_is_held_on_the_file_that_the_registry_has(path, storage):
     claimed = claim(slow, "send", "a")
     assert os.fstat(claimed.lock.fd).st_ino == os.stat(path / ".registry" / "a").st_ino
     assert_is_held(path, storage)
-    slow.release(claimed)
+    release(slow, claimed)
     slow.close()
 
 
@@ -331,7 +333,7 @@ def test_of_two_who_race_for_a_name_whose_registry_file_is_replaced_one_gets_it(
     calls.before("lock", collect_and_reserve)
     with pytest.raises(EntryBusy):
         slow.reserve("b")
-    storage.enqueue(taken[0], "send", OLD, writing(DATA), durability=None, before_commit=nothing)
+    enqueue_reserved(storage, taken[0], "send", OLD, writing(DATA), durability=None, before_commit=nothing)
     assert state_of(path).faults() == []
     slow.close()
 
@@ -345,7 +347,7 @@ def test_a_newborn_reservation_that_a_collector_took_is_made_again(path, storage
     reservation = slow.reserve("b")
     assert collected == [Recovered("b", None)]
     assert os.fstat(reservation.lock.fd).st_ino == os.stat(path / ".registry" / "b").st_ino
-    slow.enqueue(reservation, "send", NEW, writing(DATA), durability=None, before_commit=nothing)
+    enqueue_reserved(slow, reservation, "send", NEW, writing(DATA), durability=None, before_commit=nothing)
     assert state_of(path).faults() == []
     slow.close()
 
@@ -358,7 +360,7 @@ def test_a_newborn_reservation_that_somebody_else_locked_first_is_theirs(path, s
     calls.before("lock", lambda: taken.append(storage.reserve("b")))
     with pytest.raises(EntryBusy):
         slow.reserve("b")
-    storage.enqueue(taken[0], "send", OLD, writing(DATA), durability=None, before_commit=nothing)
+    enqueue_reserved(storage, taken[0], "send", OLD, writing(DATA), durability=None, before_commit=nothing)
     with pytest.raises(NameTaken):
         slow.reserve("b")
     assert state_of(path).faults() == []

@@ -20,10 +20,13 @@ from helpers.stores import (
     OPERATIONS,
     QUEUES,
     TOGETHER,
+    available,
     claim,
     enqueue,
     make_store,
     nothing,
+    release,
+    remove,
 )
 from helpers.syscalls import Interleaved
 from trio_multispool import Durability, EntryBusy, EntryNotFound, NameTaken, StorageFailure, SyncsRefused
@@ -136,7 +139,7 @@ def test_a_half_made_enqueue_is_collected(path):
     enqueue(storage, "send", "kept")
 
     def hold(parent, path) -> None:
-        from helpers.stores import OLD, writing
+        from helpers.stores import OLD, enqueue_reserved, writing
         from trio_multispool.storage.directory.store import DirectoryStorage
 
         def wait() -> None:
@@ -145,7 +148,7 @@ def test_a_half_made_enqueue_is_collected(path):
 
         storage = DirectoryStorage.open_unsafe(path)
         reservation = storage.reserve("half-made")
-        storage.enqueue(reservation, "send", OLD, writing(b"Hello"), durability=None, before_commit=wait)
+        enqueue_reserved(storage, reservation, "send", OLD, writing(b"Hello"), durability=None, before_commit=wait)
 
     with Child(hold, path) as child:
         child.hear()
@@ -167,7 +170,7 @@ def test_recovery_does_not_touch_what_a_live_process_is_writing(path):
     enqueue(storage, "send", "a")
 
     def write(parent, path) -> None:
-        from helpers.stores import NEW, nothing, writing
+        from helpers.stores import NEW, available, nothing, save, writing
         from trio_multispool.storage.directory.store import DirectoryStorage
 
         def wait() -> None:
@@ -177,9 +180,9 @@ def test_recovery_does_not_touch_what_a_live_process_is_writing(path):
         storage = DirectoryStorage.open_unsafe(path)
         storage.replace_metadata("send", "a", NEW, durability=None, before_commit=wait)
         storage.replace_data("a", None, writing(b"Hello again"), durability=None, before_commit=wait)
-        claim = storage.claim("send", "a", before_commit=nothing)
+        claim = storage.claim(available("send"), "a", before_commit=nothing)
         storage.replace_data("a", claim, writing(b"Hello"), durability=None, before_commit=wait)
-        storage.save(claim, "retry", NEW, durability=None, before_commit=wait)
+        save(storage, claim, "retry", NEW, durability=None, before_commit=wait)
 
     with Child(write, path) as child:
         for prefix in (".unsafe.", ".unsafe.", ".data.a", "a"):
@@ -290,7 +293,7 @@ def test_another_file_of_that_name_in_quarantine_is_left(path, how):
             storage.recover_name(name)
     elif how == "take":
         for name in "ab":
-            storage.release(claim(storage, "send", name))
+            release(storage, claim(storage, "send", name))
     else:
         with pytest.raises(NameTaken):
             storage.restore("send", "a", durability=None, before_commit=nothing)
@@ -391,7 +394,7 @@ def test_a_copy_that_blocks_a_check_out_is_no_strange_error(path):
     enqueue(storage, "send", "a")
     (path / "send" / ".checkout" / "a").write_bytes(OLD)
     try:
-        storage.claim("send", "a", before_commit=lambda: None)
+        storage.claim(available("send"), "a", before_commit=lambda: None)
     except NameTaken as error:
         pytest.fail(f"a check-out answered {error!r}, which is none of its errors")
     storage.close()
@@ -416,6 +419,7 @@ def test_what_belongs_to_no_entry_is_collected_wherever_it_is(path, where):
 def test_whoever_takes_an_entry_that_no_recovery_has_looked_into_drops_its_stale_copy(path, put_off):
     """Power loss may leave it in another queue's `.checkout` too; removed before a recovery, it must not come back."""
     from helpers.calls import FailingCalls
+    from helpers.stores import remove
 
     make_store(path).close()
     calls = FailingCalls()
@@ -434,7 +438,7 @@ def test_whoever_takes_an_entry_that_no_recovery_has_looked_into_drops_its_stale
     assert set(state_of(path).places("a")) == {"retry/.checkout", "send"}
     claimed = claim(storage, "send", "a")
     assert state_of(path).places("a") == ["send/.checkout"]
-    storage.remove(claimed, durability=None, before_commit=lambda: None)
+    remove(storage, claimed, durability=None, before_commit=lambda: None)
     assert storage.recover() == []
     assert state_of(path).entries() == set()
     assert state_of(path).faults() == []
@@ -525,7 +529,7 @@ def test_a_killed_recovery_is_finished_by_the_next(path):
             assert state.faults() == []
             for name in made:
                 claimed = claim(storage, "send", name)
-                storage.remove(claimed, durability=None, before_commit=lambda: None)
+                remove(storage, claimed, durability=None, before_commit=lambda: None)
             made.clear()
             storage.close()
             child.tell("go on")

@@ -16,7 +16,7 @@ from helpers.children import Child, quick_directory
 from helpers.outcomes import DONE, SEND, found
 from helpers.proofs import every
 from helpers.spools import state_of
-from helpers.stores import DATA, OLD, OPERATIONS, QUEUES, enqueue, try_claim
+from helpers.stores import DATA, OLD, OPERATIONS, QUEUES, enqueue, release, try_claim
 from trio_multispool import EntryBusy, NameTaken, Unavailable
 from trio_multispool.storage.directory.store import DirectoryStorage
 
@@ -137,7 +137,7 @@ def use_and_give_back(path: Path) -> None:
         claimed = try_claim(storage, queue, "a")
         if claimed is not Unavailable.GONE:
             assert not isinstance(claimed, Unavailable)
-            storage.release(claimed)
+            release(storage, claimed)
     storage.close()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from helpers.children import Child
 from helpers.spools import ANNE, BERT, Mail, load_spool, make_spool, names_in, put, state_of
-from helpers.stores import QUEUES, claim, enqueue, make_store, try_claim
+from helpers.stores import QUEUES, claim, enqueue, make_store, release, try_claim
 from trio_multispool import Err, Ok, Remove, Unavailable, Use
 from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.requests import Recovered
@@ -40,7 +40,7 @@ def test_a_forked_child_does_not_drop_the_locks_of_its_parent(path):
         import gc
         import os
 
-        from helpers.stores import claim
+        from helpers.stores import claim, release
         from trio_multispool.storage.directory.store import DirectoryStorage
 
         storage = DirectoryStorage.open_unsafe(path)
@@ -58,7 +58,7 @@ def test_a_forked_child_does_not_drop_the_locks_of_its_parent(path):
         os.waitpid(process, 0)
         parent.say("the child has gone", claimed.held)
         parent.hear()
-        storage.release(claimed)
+        release(storage, claimed)
         storage.give_up(reservation)
         parent.say("released")
         parent.hear()
@@ -87,7 +87,7 @@ def test_a_forked_child_does_not_keep_the_locks_of_its_parent(path):
     def fork_and_go_on(parent, path) -> None:
         import os
 
-        from helpers.stores import claim
+        from helpers.stores import claim, release
         from trio_multispool.storage.directory.store import DirectoryStorage
 
         storage = DirectoryStorage.open_unsafe(path)
@@ -102,7 +102,7 @@ def test_a_forked_child_does_not_keep_the_locks_of_its_parent(path):
             parent.hear()  # ends when the test closes the pipe
             os._exit(0)
         os.read(ready, 1)
-        storage.release(claims["released"])
+        release(storage, claims["released"])
         claims["abandoned"].abandon()
         parent.say(process)
         os.kill(os.getpid(), 9)
@@ -128,7 +128,7 @@ def test_a_lock_is_dropped_even_while_a_copy_of_it_is_open_elsewhere(path):
         import ctypes
         import os
 
-        from helpers.stores import claim
+        from helpers.stores import claim, release
         from trio_multispool.storage.directory.store import DirectoryStorage
 
         storage = DirectoryStorage.open_unsafe(path)
@@ -139,7 +139,7 @@ def test_a_lock_is_dropped_even_while_a_copy_of_it_is_open_elsewhere(path):
             os.close(keep)
             os.read(end, 1)  # until its parent has ended
             os._exit(0)
-        storage.release(claimed)
+        release(storage, claimed)
         parent.say("released")
         parent.hear()
         os.close(keep)
@@ -270,7 +270,7 @@ def test_forking_while_threads_take_and_drop_locks_harms_neither_side(path):
         import threading
         import warnings
 
-        from helpers.stores import claim
+        from helpers.stores import claim, release
         from trio_multispool.storage.directory.disk.locks import _table
         from trio_multispool.storage.directory.store import DirectoryStorage
 
@@ -281,7 +281,7 @@ def test_forking_while_threads_take_and_drop_locks_harms_neither_side(path):
         def work(name: str) -> None:
             storage = DirectoryStorage.open_unsafe(path)
             while not stop.is_set():
-                storage.release(claim(storage, "send", name))
+                release(storage, claim(storage, "send", name))
                 rounds[name] += 1
 
         threads = [threading.Thread(target=work, args=name) for name in "abcd"]
@@ -333,7 +333,7 @@ def test_of_many_threads_one_gets_an_entry(path):
             thread.join()
         [claimed] = [each for each in got if not isinstance(each, Unavailable)]
         assert len(got) == 8
-        storage.release(claimed)
+        release(storage, claimed)
     assert len(state_of(path).names("send")) == 30
     assert state_of(path).faults() == []
     storage.close()

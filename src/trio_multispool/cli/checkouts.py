@@ -213,7 +213,7 @@ class _Settler:
         if isinstance(answer, Unavailable):
             return False
         async with answer as job:
-            found = self._storage.stat_at(Place(queue, State.CHECKED_OUT), name)
+            found = self._storage.stat(Place(queue, State.CHECKED_OUT), name)
             if not criteria.fit_age(found.modified_at, wall_clock()) or not criteria.fit_metadata(job.metadata):
                 return False
             await self._settle_job(spool, job)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.owners import told
+from trio_multispool.errors import EntryNotFound
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.storage.requests import Item
@@ -20,9 +22,10 @@ def find(storage: AnyStorage, name: str) -> Item:
         raise fault
     for _ in range(2):  # it may have moved to a place already searched
         for queue in storage.queues():
-            if storage.contains(queue, name):
-                found = storage.stat(queue, name)
-                return Item(name, Place(queue, State.AVAILABLE), found.size, found.modified_at, None)
+            place = Place(queue, State.AVAILABLE)
+            with contextlib.suppress(EntryNotFound):
+                found = storage.stat(place, name)
+                return Item(name, place, found.size, found.modified_at, None)
         for state in (State.CHECKED_OUT, State.WAITING, State.QUARANTINED):
             for item in storage.inventory(None, state):
                 if item.name == name:

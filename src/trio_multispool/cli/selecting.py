@@ -139,7 +139,7 @@ def selected(storage: AnyStorage, queue: str | None, state: State, criteria: Cri
             continue
         if criteria.reads_metadata:
             try:
-                raw = storage.read_metadata_at(item.place, item.name)
+                raw = storage.read_metadata(item.place, item.name)
             except EntryNotFound:  # it has moved on
                 continue
             if not criteria.fit_metadata(raw):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import threading
 import warnings
@@ -17,7 +16,7 @@ from trio_multispool.entries.key_limits import UNLIMITED
 from trio_multispool.errors import DurabilityUnknown
 from trio_multispool.events import Event, log
 from trio_multispool.instrumentation import How, Operation
-from trio_multispool.model.lifecycle import State
+from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.times import due_at
 from trio_multispool.model.types import D, M, Q
@@ -401,16 +400,15 @@ async def check_out(
     began = hooks.now()
 
     def work(before_commit: BeforeCommit) -> Claimed[M] | Unavailable:
-        claim = session.storage.claim(queue.value, name, before_commit=before_commit)
+        claim = session.storage.claim(Place(queue.value, State.AVAILABLE), name, before_commit=before_commit)
         if early and claim is Unavailable.GONE:
-            due = session.storage.claim_waiting(queue.value, name, due_by=math.inf, before_commit=before_commit)
-            claim = claim if isinstance(due, NotDue) else due
-        if isinstance(claim, Unavailable):
-            return claim
+            claim = session.storage.claim(Place(queue.value, State.WAITING), name, before_commit=before_commit)
+        if isinstance(claim, (Unavailable, NotDue)):  # never not due: it was asked for at any time
+            return Unavailable.GONE if isinstance(claim, NotDue) else claim
         return Claimed(claim, session.decode_or_set_aside(claim), session.carried(claim))
 
     def undo(checked_out: Claimed[M] | Unavailable) -> None:
-        if not isinstance(checked_out, Unavailable):
+        if isinstance(checked_out, Claimed):
             session.release_or_let_go(checked_out.claim)
 
     answer = await session.run(f"check-out of entry {name}", work, undo=undo)

@@ -22,6 +22,7 @@ from trio_multispool.model.results import Ok
 from trio_multispool.model.times import seconds
 from trio_multispool.model.types import A, D, M, Q
 from trio_multispool.storage.requests import NewEntry
+from trio_multispool.storage.singly import enqueue_one
 from trio_multispool.threads.batches import Part, work_off
 
 if TYPE_CHECKING:
@@ -189,17 +190,19 @@ class Enqueuer(Generic[Q, M, D, A]):
         raw = session.encoding.encode(item.metadata)
         with self._naming.for_one_enqueue(item.name) as reservation:
             try:
-                session.storage.enqueue(
+                entry = NewEntry(
                     reservation,
                     order.queue,
                     raw,
                     session.encoding.dumping(item.data),
-                    durability=order.durability,
-                    before_commit=before_commit,
-                    carrier=order.carrier,
-                    due_at=order.due_at,
-                    remember=item.remember,
+                    order.durability,
+                    before_commit,
+                    order.carrier,
+                    order.due_at,
+                    item.remember,
+                    alone=True,
                 )
+                enqueue_one(session.storage, entry)
             finally:
                 order.note(reservation, item.data)
             return reservation.name

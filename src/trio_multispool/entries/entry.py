@@ -9,6 +9,7 @@ from trio_multispool.entries.datafile import DataFile
 from trio_multispool.entries.job import CheckedOutEntry
 from trio_multispool.errors import EntryBusy, EntryNotFound
 from trio_multispool.instrumentation import Operation
+from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q, TypeVarWithDefault
 from trio_multispool.model.verdicts import Unavailable
@@ -97,7 +98,7 @@ class Entry(Generic[Q, M, D, S_co]):
         """
         return await self._session.run(
             f"looking at entry {self._name}",
-            lambda _before_commit: self._session.storage.stat(self._queue.value, self._name),
+            lambda _before_commit: self._session.storage.stat(Place(self._queue.value, State.AVAILABLE), self._name),
         )
 
     async def checkout(self, *, early: bool = False) -> Result[CheckedOutEntry[Q, M, D], CheckoutError]:
@@ -194,7 +195,7 @@ class DirectEntry(Generic[Q, M, D]):
 
         def work(_before_commit: BeforeCommit) -> M:
             return session.encoding.decode(
-                self._queue, self._name, session.storage.read_metadata(self._queue, self._name)
+                self._queue, self._name, session.storage.read_metadata(Place(self._queue, State.AVAILABLE), self._name)
             )
 
         return await session.run(f"reading entry {self._name}", work)

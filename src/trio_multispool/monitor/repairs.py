@@ -8,12 +8,12 @@ and the answer says so.
 from __future__ import annotations
 
 import enum
-import math
 from typing import TYPE_CHECKING, final
 
 import msgspec
 
 from trio_multispool.errors import DataNotFound, SpoolError
+from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.monitor.problems import (
     Abandoned,
@@ -26,7 +26,8 @@ from trio_multispool.monitor.problems import (
     Undecodable,
 )
 from trio_multispool.storage.findings import Kind
-from trio_multispool.storage.requests import NotDue
+from trio_multispool.storage.requests import NotDue, Releasing
+from trio_multispool.storage.singly import settle_one
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -130,18 +131,16 @@ def _act(examiner: Examiner, problem: Problem) -> bool:
 
 def _set_aside(examiner: Examiner, problem: Problem, is_faulty: Callable[[bytes], bool]) -> bool:
     """Check the entry out, and set it aside if it is faulty. If killed in between, recovery puts it back."""
-    storage, queue, name = examiner.storage, problem.dir.queue, problem.name
-    if problem.dir.kind is Kind.WAITING:
-        claim = storage.claim_waiting(queue, name, due_by=math.inf, before_commit=lambda: None)
-    else:
-        claim = storage.claim(queue, name, before_commit=lambda: None)
+    storage = examiner.storage
+    place = Place(problem.dir.queue, State.WAITING if problem.dir.kind is Kind.WAITING else State.AVAILABLE)
+    claim = storage.claim(place, problem.name, before_commit=lambda: None)
     if isinstance(claim, (Unavailable, NotDue)):
         return False
     try:
         if is_faulty(claim.metadata):
             storage.quarantine(claim, f"{problem.message}; found by the monitor")
             return True
-        storage.release(claim)
+        settle_one(storage, Releasing(claim))
         return False
     finally:
         claim.abandon()

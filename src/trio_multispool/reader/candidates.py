@@ -119,6 +119,8 @@ class Candidates(Generic[M]):
         self._key_limiter = key_limiter
         self._limited = False  # an entry of this listing was passed over, its key being full
         self._queue = queue
+        self._place = Place(queue, State.AVAILABLE)
+        self._waiting_place = Place(queue, State.WAITING)
         self._mutex = threading.Lock()
         self._names: collections.deque[str] = collections.deque()
         self._waiting = session.waiting(queue)
@@ -311,10 +313,10 @@ class Candidates(Generic[M]):
                 return None
             made = self._claimer.made_of(
                 due.name,
-                lambda: storage.claim_waiting(
-                    self._queue, due.name, due_by=self._session.now(), before_commit=before_commit
+                lambda: storage.claim(
+                    self._waiting_place, due.name, due_by=self._session.now(), before_commit=before_commit
                 ),
-                lambda: storage.read_metadata_at(Place(self._queue, State.WAITING), due.name),
+                lambda: storage.read_metadata(self._waiting_place, due.name),
             )
             if isinstance(made, Claimed):
                 if given is None or given.add(due.name):
@@ -365,8 +367,8 @@ class Candidates(Generic[M]):
         storage = self._session.storage
         made = self._claimer.made_of(
             name,
-            lambda: storage.claim(self._queue, name, before_commit=before_commit),
-            lambda: storage.read_metadata(self._queue, name),
+            lambda: storage.claim(self._place, name, before_commit=before_commit),
+            lambda: storage.read_metadata(self._place, name),
         )
         if made is KEY_FULL:
             self._limited = True

@@ -19,6 +19,8 @@ from trio_multispool.session.changes import Changes
 from trio_multispool.session.encoding import Encoding
 from trio_multispool.session.hooks import NO_HOOKS, Hooks, InstrumentedHooks
 from trio_multispool.session.waiting import WaitingEntries
+from trio_multispool.storage.requests import Releasing
+from trio_multispool.storage.singly import settle_one
 from trio_multispool.threads.batches import Batches
 from trio_multispool.threads.offload import Offload
 
@@ -242,7 +244,7 @@ class Session(Generic[Q, M, D, A]):
         """Put back an entry that nobody will get; if that fails, recovery does it."""
         try:
             if claim.state is State.CHECKED_OUT:
-                self.storage.release(claim)
+                settle_one(self.storage, Releasing(claim))
         except SpoolError as failure:
             message = "entry %(entry)s of queue %(queue)s was let go: %(error)s"
             log(_LOG.warning, Event.LET_GO, self.path, message, queue=claim.queue, entry=claim.name, error=failure)

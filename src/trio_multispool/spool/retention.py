@@ -124,7 +124,7 @@ class Expiry(Generic[Q, M, D]):
 
         async def unless_changed(metadata: M, data: DataFile[D]) -> Verdict[Q, M]:
             stat = await self._session.run(
-                f"look at entry {name}", lambda _before_commit: self._session.storage.stat_at(place, name)
+                f"look at entry {name}", lambda _before_commit: self._session.storage.stat(place, name)
             )
             if isinstance(stat, Err) or stat.value.modified_at.timestamp() != written_at:
                 return Release()

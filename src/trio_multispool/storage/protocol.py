@@ -11,10 +11,11 @@ far and passes the exception on. That is how a caller withdraws at the last mome
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import msgspec
@@ -136,7 +137,7 @@ class Storage(Protocol[C, R]):
         """Hold a name that no entry has and that is not remembered. Raises `NameTaken` or `EntryBusy`.
 
         `unique`: the generator of the name makes no name twice. Then the store need not search everywhere for an entry
-        with this name. If there is one all the same, the store must notice it, in `enqueue` at the latest.
+        with this name. If there is one all the same, the store must notice it when it makes the entry, at the latest.
         """
         ...
 
@@ -151,37 +152,15 @@ class Storage(Protocol[C, R]):
         """Give an unused name back, and delete what was written under it."""
         ...
 
-    def enqueue(  # noqa: PLR0913  # each is a word of the operation
-        self,
-        reservation: R,
-        queue: str,
-        metadata: bytes,
-        content: Content,
-        *,
-        durability: Durability | None,
-        before_commit: Callable[[], None],
-        carrier: Mapping[str, str] | None = None,
-        due_at: float | None = None,
-        remember: float | None = None,
-    ) -> None:
-        """Make the entry with its data, all or nothing. If that fails, the reservation is kept.
-
-        With `due_at`, in seconds since 1970, it waits until then. Raises `NotAdopted` where entries cannot wait. With
-        `remember`, its name stays taken for that many seconds after its removal. Raises `NotAdopted` where names are
-        not remembered.
-
-        `carrier` is kept with the entry while the entry exists, if that is cheap. It is a hint.
-        """
-        ...
-
     def carrier(self, name: str) -> dict[str, str]:
         """Return the carrier with which an entry was enqueued; empty if it had none, or if it was lost."""
         ...
 
     def enqueue_together(self, enqueuings: Sequence[NewEntry[R]]) -> list[BaseException | None]:
-        """Make several entries, each as `enqueue` would, and share work among them.
+        """Make several entries with their data, each all or nothing, and share work among them.
 
-        Returns for each, in order, what `enqueue` would have raised, or `None`. A failure does not stop the others.
+        Returns for each, in order, why it was not made, or `None`. A failure does not stop the others, and its
+        reservation is kept. `NotAdopted`: entries cannot wait, or names cannot be remembered, in this store.
         """
         ...
 
@@ -193,38 +172,25 @@ class Storage(Protocol[C, R]):
         """Return the names of the available entries of a queue, sorted. A hint: entries move during the listing."""
         ...
 
-    def contains(self, queue: str, name: str) -> bool:
-        """Tell whether the entry is available in that queue."""
-        ...
-
-    def read_metadata(self, queue: str, name: str) -> bytes:
-        """Return the metadata of an available entry, or raise `EntryNotFound`."""
-        ...
-
-    def read_metadata_at(self, place: Place, name: str) -> bytes:
-        """Return an entry's metadata from the place where it was last seen, or raise `EntryNotFound`; locks nothing."""
-        ...
-
-    def stat_at(self, place: Place, name: str) -> Stat:
-        """Return size and age of an entry's metadata in the place where it was last seen, or raise `EntryNotFound`."""
+    def read_metadata(self, place: Place, name: str) -> bytes:
+        """Return the metadata of an entry that was last seen in that place, or raise `EntryNotFound`; locks nothing."""
         ...
 
     def quarantine_reason(self, name: str) -> str | None:
         """Return the reason for which the entry was set aside; `None` if there is no reason."""
         ...
 
-    def stat(self, queue: str, name: str) -> Stat:
-        """Return size and age of an available entry's metadata, or raise `EntryNotFound`."""
+    def stat(self, place: Place, name: str) -> Stat:
+        """Return size and age of the metadata of an entry that was last seen there, or raise `EntryNotFound`."""
         ...
 
-    def claim(self, queue: str, name: str, *, before_commit: Callable[[], None]) -> C | Unavailable:
-        """Check the entry out, so that no other owner has it."""
-        ...
-
-    def claim_waiting(
-        self, queue: str, name: str, *, due_by: float, before_commit: Callable[[], None]
+    def claim(
+        self, place: Place, name: str, *, due_by: float = math.inf, before_commit: Callable[[], None]
     ) -> C | Unavailable | NotDue:
-        """Check out an entry that waits for the queue, unless it is due later than `due_by`, in seconds since 1970."""
+        """Check out an entry that is available in that place or waits there, so that no other owner has it.
+
+        `NotDue`: it waits, and is due later than `due_by`, in seconds since 1970.
+        """
         ...
 
     def waiting(self, queue: str) -> Iterator[tuple[float, str]]:
@@ -250,34 +216,12 @@ class Storage(Protocol[C, R]):
         """Return how many entries may be claimed at once without using up the open files that this process may have."""
         ...
 
-    def save(  # noqa: PLR0913  # each is a word of the operation
-        self,
-        claim: C,
-        queue: str,
-        metadata: bytes | None,
-        *,
-        due_at: float | None = None,
-        durability: Durability | None,
-        before_commit: Callable[[], None],
-    ) -> None:
-        """Settle: move the entry to a queue, with new metadata unless it is `None`. Raises `OwnershipLost`.
-
-        With `due_at`, in seconds since 1970, it waits there until then. Raises `NotAdopted` where entries cannot wait.
-        """
-        ...
-
-    def remove(self, claim: C, *, durability: Durability | None, before_commit: Callable[[], None]) -> None:
-        """Settle: delete the entry and its data. Raises `OwnershipLost`."""
-        ...
-
-    def release(self, claim: C) -> None:
-        """Settle: put the entry back where it came from. Raises `OwnershipLost`. Never refused and never withdrawn."""
-        ...
-
     def settle(self, settlements: Sequence[Settlement[C]]) -> list[BaseException | None]:
-        """Settle several different claims, each as `save`, `remove` or `release` would, and share work among them.
+        """Settle several different claims, and share work among them.
 
-        Returns for each, in order, what that method would have raised, or `None`. A failure does not stop the others.
+        `Saving` moves the entry to a queue, `Removing` deletes it with its data, and `Releasing` puts it back where it
+        came from: that is never refused and never withdrawn. Returns for each, in order, why it was not settled, or
+        `None`: `OwnershipLost` if somebody has taken the entry away. A failure does not stop the others.
         """
         ...
 

@@ -27,7 +27,7 @@ class Recovered(msgspec.Struct, frozen=True):
 
 @final
 class NotDue(msgspec.Struct, frozen=True):
-    """The answer of `Storage.claim_waiting` if the entry is due later than the caller asked for."""
+    """The answer of `Storage.claim` if the entry is due later than the caller asked for."""
 
     due_at: float
     """In seconds since 1970."""
@@ -64,7 +64,7 @@ class Item(msgspec.Struct, frozen=True):
 
 @final
 class NewEntry(msgspec.Struct, Generic[T], frozen=True):
-    """The arguments of one `Storage.enqueue`."""
+    """A new entry. It is made with its data, all or nothing."""
 
     reservation: T
     queue: str
@@ -74,6 +74,7 @@ class NewEntry(msgspec.Struct, Generic[T], frozen=True):
     durability: Durability | None
     before_commit: Callable[[], None]
     carrier: Mapping[str, str] | None = None
+    """Kept with the entry while it exists, if that is cheap. It is a hint."""
     due_at: float | None = None
     """If the entry waits: until when, in seconds since 1970."""
     remember: float | None = None
@@ -88,7 +89,7 @@ Notes: TypeAlias = Mapping[str, bytes | None]
 
 @final
 class Saving(msgspec.Struct, Generic[T], frozen=True):
-    """The arguments of one `Storage.save`."""
+    """Settle a claim: move the entry to a queue, with new metadata unless it is `None`."""
 
     claim: T
     queue: str
@@ -103,7 +104,7 @@ class Saving(msgspec.Struct, Generic[T], frozen=True):
 
 @final
 class Removing(msgspec.Struct, Generic[T], frozen=True):
-    """The arguments of one `Storage.remove`."""
+    """Settle a claim: delete the entry and its data."""
 
     claim: T
     durability: Durability | None
@@ -112,7 +113,7 @@ class Removing(msgspec.Struct, Generic[T], frozen=True):
 
 @final
 class Releasing(msgspec.Struct, Generic[T], frozen=True):
-    """The arguments of one `Storage.release`."""
+    """Settle a claim: put the entry back where it came from. Never refused and never withdrawn."""
 
     claim: T
     notes: Notes | None = None

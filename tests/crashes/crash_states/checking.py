@@ -18,7 +18,7 @@ from crash_states.disk import KEYS, build
 from crash_states.scene import ANY, KEY_OF, LOADS, MADE_AGAIN, NOTES_OF, QUEUES, SPOOL, WHERE
 from helpers.calls import WithoutSyncs
 from helpers.spools import state_of
-from helpers.stores import nothing
+from helpers.stores import available, nothing, release, remove, waiting
 from trio_multispool import NameTaken, NotASpool, SpoolError
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory.claims import DirectoryClaim
@@ -167,7 +167,7 @@ def _use(store: DirectoryStorage, path: Path, state: SpoolState, gone: Iterable[
         (queue, name) for places in (state.available, state.waiting) for queue in places for name in places[queue]
     ]
     for queue, name in held_in:
-        yield from _failure(f"{name} is stuck in {queue}", lambda q=queue, n=name: store.release(_claim(store, q, n)))
+        yield from _failure(f"{name} is stuck in {queue}", lambda q=queue, n=name: release(store, _claim(store, q, n)))
     for name in sorted(state.entries()):
         if not any(_failure(name, lambda n=name: store.reserve(n))):
             yield f"{name} can be reserved, and is in {state.places(name)}"
@@ -185,7 +185,7 @@ def _use(store: DirectoryStorage, path: Path, state: SpoolState, gone: Iterable[
 def _will_be(store: DirectoryStorage, name: str) -> bool:
     """Tell whether an entry is to be remembered, by what lies there, and not by who looks."""
     try:
-        return b"remember" in (Path(store.path) / KEYS / name).read_bytes()
+        return b"remember" in (Path(store.location) / KEYS / name).read_bytes()
     except FileNotFoundError:
         return False
 
@@ -206,15 +206,15 @@ def _failure(words: str, act: Callable[[], object]) -> Iterator[str]:
 
 
 def _claim(store: DirectoryStorage, queue: str, name: str) -> DirectoryClaim:
-    claim = store.claim(queue, name, before_commit=nothing)
+    claim = store.claim(available(queue), name, before_commit=nothing)
     if claim is Unavailable.GONE:
-        claim = store.claim_waiting(queue, name, due_by=math.inf, before_commit=nothing)
+        claim = store.claim(waiting(queue), name, due_by=math.inf, before_commit=nothing)
     assert isinstance(claim, DirectoryClaim), claim
     return claim
 
 
 def _remove(store: DirectoryStorage, queue: str, name: str) -> None:
-    store.remove(_claim(store, queue, name), durability=None, before_commit=nothing)
+    remove(store, _claim(store, queue, name), durability=None, before_commit=nothing)
 
 
 def _beside(outcome: Outcome, wanted: str, legal: frozenset[object]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from crash_states.cases import OPERATIONS
 from crash_states.scene import QUEUES
-from helpers.stores import NEW, NEW_DATA
+from helpers.stores import NEW, NEW_DATA, available
 from trio_multispool import NameTaken, NotASpool
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _taken_early(stage: Stage) -> Iterator[Scene]:
         two = scene.process()
 
         def take() -> None:
-            claim = two.store.claim("send", "n", before_commit=lambda: None)
+            claim = two.store.claim(available("send"), "n", before_commit=lambda: None)
             if hasattr(claim, "metadata"):
                 two.save(claim, "retry")
 

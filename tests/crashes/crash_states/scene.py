@@ -18,7 +18,20 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from crash_states.disk import FAR, Sync
 from crash_states.recording import KilledError, Recording, RecordingCalls
 from helpers.calls import WithoutSyncs
-from helpers.stores import DATA, DUE, NEW, NEW_DATA, OLD, make_store, nothing, writing
+from helpers.stores import (
+    DATA,
+    DUE,
+    NEW,
+    NEW_DATA,
+    OLD,
+    available,
+    enqueue_reserved,
+    make_store,
+    nothing,
+    release,
+    waiting,
+    writing,
+)
 from trio_multispool import Durability
 from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.requests import NewEntry, Releasing, Removing, Saving
@@ -215,8 +228,15 @@ class Process:
         """Reserve and enqueue what is to be remembered; from when that has returned, it is there or remembered."""
         with self.scene.changing(self, name, None, ("send", OLD, DATA)):
             reservation = self.store.reserve(name)
-            self.store.enqueue(
-                reservation, "send", OLD, writing(DATA), durability=None, before_commit=nothing, remember=FAR
+            enqueue_reserved(
+                self.store,
+                reservation,
+                "send",
+                OLD,
+                writing(DATA),
+                durability=None,
+                before_commit=nothing,
+                remember=FAR,
             )
         self.scene.recording.expect(f"{KEY_OF}{name}", frozenset())
 
@@ -227,7 +247,8 @@ class Process:
     def _enqueue(self, name: str, found: Found, level: Durability | None, due_at: float | None = None) -> None:
         queue, metadata, data = found
         with self.scene.changing(self, name, level, (_place(queue, due_at), metadata, data)):
-            self.store.enqueue(
+            enqueue_reserved(
+                self.store,
                 self.store.reserve(name),
                 queue,
                 metadata,
@@ -251,7 +272,7 @@ class Process:
 
     def claim(self, name: str, queue: str = "send") -> Claim:
         """Check out, which changes nothing that would survive its owner."""
-        claim = self.store.claim(queue, name, before_commit=nothing)
+        claim = self.store.claim(available(queue), name, before_commit=nothing)
         assert hasattr(claim, "metadata"), f"{name} of {queue} is {claim}"
         return claim
 
@@ -260,7 +281,7 @@ class Process:
         known = self.scene.known(name)
         known.allow((queue, *self._now(name)[1:]))
         self.scene.tell(name)
-        claim = self.store.claim_waiting(queue, name, due_by=DUE, before_commit=nothing)
+        claim = self.store.claim(waiting(queue), name, due_by=DUE, before_commit=nothing)
         assert hasattr(claim, "metadata"), f"{name}, waiting for {queue}, is {claim}"
         known.now = (queue, *self._now(name)[1:])
         return claim
@@ -286,7 +307,7 @@ class Process:
 
     def release(self, claim: Claim) -> None:
         """Put back, which is not promised to be durable and need not be."""
-        self.store.release(claim)
+        release(self.store, claim)
 
     def settle(self, *settlements: Settlement[Claim]) -> None:
         """Settle together."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from filesystems.devices import mounted
 from filesystems.ledger import Entry
 from helpers.spools import state_of
-from helpers.stores import QUEUES, claim, read_data
+from helpers.stores import QUEUES, claim, read_data, release
 from trio_multispool import SpoolError
 from trio_multispool.storage.directory.store import DirectoryStorage
 
@@ -94,7 +94,7 @@ def _not_handed_out(storage: DirectoryStorage, path: Path) -> list[str]:
             claimed = claim(storage, queue, name)
             if (claimed.metadata, read_data(storage, name)) != (metadata, state.data.get(name)):
                 faults.append(f"{name} was handed out as another entry than lies there")
-            storage.release(claimed)
+            release(storage, claimed)
     return faults
 
 

@@ -58,7 +58,7 @@ def _read(storage: AnyStorage, name: str) -> tuple[Item, bytes]:
     for _ in range(_TRIES):
         item = find(storage, name)
         try:
-            return item, storage.read_metadata_at(item.place, name)
+            return item, storage.read_metadata(item.place, name)
         except EntryNotFound:
             continue
     raise Failure(f"entry {name!r} is moving too fast to be read", Exit.BUSY)

@@ -211,7 +211,7 @@ class Looker:
         with contextlib.closing(DirectoryStorage.look(self.path)) as storage:
             for place in self._places(storage, queue):
                 try:
-                    raw = storage.read_metadata_at(place, name)
+                    raw = storage.read_metadata(place, name)
                     found = (self.path / directory_of(place) / name).lstat()
                 except (EntryNotFound, OSError):
                     continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,12 +34,10 @@ from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 from trio_multispool.storage.directory.inotify import ArrivalsWatch, DirectoryWatch, watch
 from trio_multispool.storage.directory.notes import carrier_of
 from trio_multispool.storage.directory.slots import ByteSlot, ByteSlots
-from trio_multispool.storage.directory.syncs.together import raise_failure
-from trio_multispool.storage.requests import NewEntry, NotDue, Releasing, Removing, Saving
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import BinaryIO
 
     import msgspec
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.claims import DirectoryClaim, DirectoryReservation
     from trio_multispool.storage.directory.disk.layout import Layout
     from trio_multispool.storage.findings import Finding, Findings, Foreign, Judge, Temporary, Wanted
-    from trio_multispool.storage.requests import Arrivals, Content, Item, Recovered, Settlement, Stat
+    from trio_multispool.storage.requests import Arrivals, Content, Item, NewEntry, NotDue, Recovered, Settlement, Stat
 
 
 class DirectoryStorage:
@@ -149,34 +148,6 @@ class DirectoryStorage:
         """Give an unused name back."""
         enqueue.give_up(self._context, reservation)
 
-    def enqueue(  # noqa: PLR0913  # the protocol's parameters
-        self,
-        reservation: DirectoryReservation,
-        queue: str,
-        metadata: bytes,
-        content: Content,
-        *,
-        durability: Durability | None,
-        before_commit: Callable[[], None],
-        carrier: Mapping[str, str] | None = None,
-        due_at: float | None = None,
-        remember: float | None = None,
-    ) -> None:
-        """Make the entry, all or nothing."""
-        wanted = NewEntry(
-            reservation,
-            queue,
-            metadata,
-            content,
-            durability,
-            before_commit,
-            carrier=carrier,
-            due_at=due_at,
-            remember=remember,
-            alone=True,
-        )
-        raise_failure(self.enqueue_together([wanted]))
-
     def carrier(self, name: str) -> dict[str, str]:
         """Read the carrier of an entry."""
         return carrier_of(self._context, name)
@@ -194,30 +165,22 @@ class DirectoryStorage:
         _ = self._layout.refresh(queue)
         return self._layout.entry_names(queue)
 
-    def contains(self, queue: str, name: str) -> bool:
-        """Tell whether the entry is available."""
-        return self._layout.holds(queue, name)
-
-    def read_metadata(self, queue: str, name: str) -> bytes:
-        """Read an available entry's metadata."""
-        try:
-            return self._layout.again_if_replaced(queue, lambda: read_file(self._layout, queue, name))
-        except FileNotFoundError as error:
-            raise EntryNotFound(queue, name) from error
-
-    def read_metadata_at(self, place: Place, name: str) -> bytes:
+    def read_metadata(self, place: Place, name: str) -> bytes:
         """Read an entry's metadata wherever it is."""
         try:
-            return read_file(self._layout, directory_of(place), name)
+            directory = directory_of(place)
+            return self._layout.again_if_replaced(directory, lambda: read_file(self._layout, directory, name))
         except FileNotFoundError as error:
             raise EntryNotFound(place.queue, name) from error
 
-    def stat_at(self, place: Place, name: str) -> Stat:
+    def stat(self, place: Place, name: str) -> Stat:
         """Look at an entry's metadata file wherever it is."""
         directory = directory_of(place)
         with self._layout.doing("look at", directory, name):
             try:
-                found = self._layout.calls.stat(name, self._layout.fd(directory))
+                found = self._layout.again_if_replaced(
+                    directory, lambda: self._layout.calls.stat(name, self._layout.fd(directory))
+                )
             except FileNotFoundError as error:
                 raise EntryNotFound(place.queue, name) from error
         return data.as_stat(found, self._layout.full(directory, name))
@@ -229,30 +192,15 @@ class DirectoryStorage:
         except FileNotFoundError:
             return None
 
-    def stat(self, queue: str, name: str) -> Stat:
-        """Look at an available entry's metadata file."""
-        with self._layout.doing("look at", queue, name):
-            try:
-                found = self._layout.again_if_replaced(
-                    queue, lambda: self._layout.calls.stat(name, self._layout.fd(queue))
-                )
-                return data.as_stat(found, self._layout.full(queue, name))
-            except FileNotFoundError as error:
-                raise EntryNotFound(queue, name) from error
-
-    def claim(self, queue: str, name: str, *, before_commit: Callable[[], None]) -> DirectoryClaim | Unavailable:
-        """Check the entry out."""
-        claimed = checkout.claim(self._context, queue, name, before_commit=before_commit)
-        assert not isinstance(claimed, NotDue), "it was not asked when"  # noqa: S101  # for the type checkers
-        return claimed
-
-    def claim_waiting(
-        self, queue: str, name: str, *, due_by: float, before_commit: Callable[[], None]
+    def claim(
+        self, place: Place, name: str, *, due_by: float = math.inf, before_commit: Callable[[], None]
     ) -> DirectoryClaim | Unavailable | NotDue:
-        """Check out an entry that waits."""
-        if self._layout.optional_fd(waiting_of(queue)) is None:
+        """Check the entry out."""
+        if place.state is State.AVAILABLE:
+            return checkout.claim(self._context, place.queue, name, before_commit=before_commit)
+        if self._layout.optional_fd(waiting_of(place.queue)) is None:
             return Unavailable.GONE
-        return checkout.claim(self._context, queue, name, due_by=due_by, before_commit=before_commit)
+        return checkout.claim(self._context, place.queue, name, due_by=due_by, before_commit=before_commit)
 
     def waiting(self, queue: str) -> Iterator[tuple[float, str]]:
         """Yield the entries that wait for a queue."""
@@ -275,29 +223,6 @@ class DirectoryStorage:
     def claims_at_a_time(self) -> int:
         """Count locks: each holds a descriptor."""
         return locks_at_a_time()
-
-    def save(  # noqa: PLR0913  # the protocol's parameters
-        self,
-        claim: DirectoryClaim,
-        queue: str,
-        metadata: bytes | None,
-        *,
-        due_at: float | None = None,
-        durability: Durability | None,
-        before_commit: Callable[[], None],
-    ) -> None:
-        """Move the entry to a queue."""
-        raise_failure(self.settle([Saving(claim, queue, metadata, durability, before_commit, due_at)]))
-
-    def remove(
-        self, claim: DirectoryClaim, *, durability: Durability | None, before_commit: Callable[[], None]
-    ) -> None:
-        """Delete the entry."""
-        raise_failure(self.settle([Removing(claim, durability, before_commit)]))
-
-    def release(self, claim: DirectoryClaim) -> None:
-        """Put the entry back."""
-        raise_failure(self.settle([Releasing(claim)]))
 
     def settle(self, settlements: Sequence[Settlement[DirectoryClaim]]) -> list[BaseException | None]:
         """Settle several claims with shared syncs."""
