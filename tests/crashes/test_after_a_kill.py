@@ -11,7 +11,7 @@ from helpers.children import quick_directory
 from helpers.killing import copied, kill_at_every_call
 from helpers.proofs import every
 from helpers.spools import state_of
-from helpers.stores import OPERATIONS, QUEUES
+from helpers.stores import OPERATIONS, QUEUES, sweep
 from trio_multispool.storage.directory.store import DirectoryStorage
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def base(tmp_path: Path) -> Iterator[Path]:
 def recovered(path: Path) -> dict[str, Entry | None]:
     """Recover a spool; insist that nothing is left over, and return what the entries are."""
     storage = DirectoryStorage.open(path, QUEUES)
-    list(storage.sweep())
+    sweep(storage)
     storage.close()
     assert state_of(path).faults() == []
     return {name: entry_of(path, name) for name in ("a", "a.two")}

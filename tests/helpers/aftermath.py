@@ -25,6 +25,7 @@ from helpers.stores import (
     remove,
     replace_data,
     save,
+    sweep,
     try_claim,
 )
 from trio_multispool import DataNotFound, EntryNotFound, NameTaken, OwnershipLost, Unavailable
@@ -303,7 +304,7 @@ def _recover(at: Aftermath) -> Entry | None:
 
 
 def _sweep(at: Aftermath) -> Entry | None:
-    collected = [(each.name, each.queue) for each in at.storage.sweep()]
+    collected = [(each.name, each.queue) for each in sweep(at.storage)]
     assert set(collected) <= {("a", None), ("a.two", None)}
     assert not (("a", None) in collected and at.whole), "what was collected is an entry"
     return at.whole

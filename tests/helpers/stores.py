@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trio_multispool import EntryNotFound
 from trio_multispool.model.lifecycle import Place, State
+from trio_multispool.storage.directory.recovery import sweep as collect_all
 from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.requests import NewEntry, Releasing, Removing, Saving
 from trio_multispool.storage.singly import enqueue_one, settle_one
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from trio_multispool import Durability, Unavailable
     from trio_multispool.storage.protocol import Claim, Reservation, Storage
-    from trio_multispool.storage.requests import Content
+    from trio_multispool.storage.requests import Content, Recovered
 
 QUEUES = ("send", "retry", "failed")
 """Those of `helpers.spools.Mail`."""
@@ -145,6 +146,11 @@ def remove(
 def release(storage: Storage, claimed: Claim) -> None:
     """Settle by releasing."""
     settle_one(storage, Releasing(claimed))
+
+
+def sweep(storage: DirectoryStorage) -> list[Recovered]:
+    """Collect all files that belong to no entry, as a recovery of everything does at its end."""
+    return list(collect_all(storage._context))
 
 
 def replace_data(storage: Storage, name: str, claimed: Claim | None, data: bytes = NEW_DATA, **options: Any) -> None:
@@ -278,6 +284,6 @@ OPERATIONS: dict[str, tuple[Callable[[Storage, str], Any], Callable[[Storage, st
     "unsafe remove from the dead": (_dead_owner, lambda s, n, _: remove(s, _unsafe_claim(s, n))),
     "unsafe data save": (_claim, lambda s, n, _: replace_data(s, n, _unsafe_claim(s, n))),
     "recover": (_dead_owner, lambda s, _n, _: s.recover()),
-    "sweep": (_dead_reservation, lambda s, _n, _: list(s.sweep())),
+    "sweep": (_dead_reservation, lambda s, _n, _: sweep(s)),
 }
 """By name: a function of the store and the entry's name that prepares, and one that gets what was prepared."""

@@ -35,6 +35,7 @@ from helpers.stores import (
     remove,
     replace_data,
     save,
+    sweep,
     try_claim,
 )
 from trio_multispool import DataNotFound, EntryBusy, NameTaken, Unavailable
@@ -113,7 +114,7 @@ class World:
     def judge(self) -> list[Fault]:
         """Recover, and say what is wrong; then take everything out, and look again."""
         list(self.storage.recover())
-        list(self.storage.sweep())
+        sweep(self.storage)
         found, faults = found_in(state_of(self.path))
         faults += check([self.ledger], found).faults
         with contextlib.suppress(AssertionError) if faults else contextlib.nullcontext():
@@ -238,7 +239,7 @@ def _recover(deed: Deed, world: World, owner: Owner) -> None:
 
 
 def _sweep(deed: Deed, world: World, owner: Owner) -> None:
-    list(owner.storage.sweep())
+    sweep(owner.storage)
 
 
 def _settle_both(deed: Deed, world: World, owner: Owner) -> None:

@@ -16,7 +16,7 @@ from helpers.damage import DAMAGE, LONG_AGO, OUT, QUEUE
 from helpers.gates import breathe
 from helpers.inside import storage_of
 from helpers.spools import Mail, load_spool, make_spool, put, quick_spool, snapshot
-from helpers.stores import claim, enqueue, make_store
+from helpers.stores import claim, enqueue, make_store, sweep
 from trio_multispool import AccessDenied, Err, Ok, Spool, Spoolable, StorageFailure
 from trio_multispool.monitor import (
     Abandoned,
@@ -138,7 +138,7 @@ async def test_what_the_store_has_forgotten_on_purpose_is_no_problem(path):
             if hasattr(held, "abandon"):
                 held.abandon()
         store.recover()
-        list(store.sweep())
+        sweep(store)
         store.close()
     async with await load_spool(path) as spool:
         assert await found(spool, Limits()) == [], "only what was recovered above had nobody"

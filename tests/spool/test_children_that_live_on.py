@@ -12,7 +12,7 @@ import pytest
 
 from helpers.children import Child
 from helpers.spools import state_of
-from helpers.stores import QUEUES, claim, enqueue, make_store, try_claim
+from helpers.stores import QUEUES, claim, enqueue, make_store, sweep, try_claim
 from trio_multispool import Unavailable
 from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.requests import Recovered
@@ -65,11 +65,11 @@ def test_a_child_forked_at_any_call_keeps_nothing_of_its_parent(path, operation)
         if operation in ("check out", "data save", "reserve"):
             before = state_of(path)
             assert try_claim(storage, "send", "a") is Unavailable.BUSY
-            assert [*storage.recover(), *storage.sweep()] == []
+            assert [*storage.recover(), *sweep(storage)] == []
             assert state_of(path) == before
         child.kill()
         assert are_alive(children)
-        recovered = [*storage.recover(), *storage.sweep()]
+        recovered = [*storage.recover(), *sweep(storage)]
         queue = "retry" if operation == "save" else "send"
         if operation == "reserve":
             assert recovered == [Recovered("a", None)]
@@ -215,7 +215,7 @@ def test_a_child_that_ends_as_programs_do_leaves_its_parents_entries_alone(path)
         status, name = child.hear()
         assert status == 0
         storage = DirectoryStorage.open(path, QUEUES)
-        assert list(storage.sweep()) == []
+        assert sweep(storage) == []
         assert state_of(path).places("a") == ["send/.checkout"]
         assert state_of(path).registry == {"a", name}
         child.tell("go on")
@@ -271,7 +271,7 @@ def test_workers_of_multiprocessing_that_are_forked_while_threads_take_locks_wor
     with Child(start_workers, path) as child:
         assert child.hear() == [[0] * 10]
         child.end()
-    assert [*storage.recover(), *storage.sweep()] == []
+    assert [*storage.recover(), *sweep(storage)] == []
     state = state_of(path)
     assert len(state.names("failed")) == 20
     assert state.names("send") == ["a", "b"]

@@ -12,7 +12,7 @@ import pytest
 
 from helpers.children import Child, quick_directory
 from helpers.spools import Mail, load_spool, state_of
-from helpers.stores import enqueue, make_store
+from helpers.stores import enqueue, make_store, sweep
 from trio_multispool import Durability, Remove, Save
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def test_entries_that_killed_workers_held_are_claimed_once_more_and_no_others(pa
     settled = [name for report in gather(reports).values() for name in report]
     assert len(settled) == len(set(settled))
     storage = make_store(path)
-    list(storage.sweep())
+    sweep(storage)
     state = state_of(path)
     assert set(settled) <= set(state.names("retry"))
     assert sorted(state.names("send") + state.names("retry")) == NAMES

@@ -32,6 +32,7 @@ from helpers.stores import (
     make_store,
     nothing,
     read_data,
+    sweep,
     writing,
 )
 from helpers.syscalls import METHODS, NEVER_FAIL, FailingAt, Recorder
@@ -221,11 +222,11 @@ def spool_for_one(path: Path, case: Case, calls: Any) -> Iterator[tuple[Director
         abandon(prepared)
         tidier.close()
     with contextlib.closing(DirectoryStorage.open(path, QUEUES)) as tidier:
-        list(tidier.sweep())
+        sweep(tidier)
         assert state_of(path).faults() == [], f"and after recovery {state_of(path).faults()}"
         for place in state_of(path).places("a"):
             (path / place / "a").unlink()
-        list(tidier.sweep())
+        sweep(tidier)
     shutil.rmtree(path / ".quarantine", ignore_errors=True)  # made when it is wanted
     left = [os.readlink(f"/proc/self/fd/{fd}") for fd in range(256) if os.path.exists(f"/proc/self/fd/{fd}")]
     assert len(os.listdir("/proc/self/fd")) == open_before, f"and left open {left}"

@@ -30,6 +30,7 @@ from helpers.stores import (
     remove,
     replace_data,
     save,
+    sweep,
 )
 from helpers.syscalls import METHODS, FailingAt, Recorder, Unplugged
 from trio_multispool import (
@@ -350,7 +351,7 @@ def test_a_process_that_runs_out_of_descriptors_keeps_what_it_has(path):
         assert child.hear() == ["refused"]
         assert child.hear() == ["released"]
         child.end()
-    assert [*storage.recover(), *storage.sweep()] == []
+    assert [*storage.recover(), *sweep(storage)] == []
     assert len(state_of(path).names("send")) == 60
     assert state_of(path).faults() == []
     storage.close()
@@ -386,7 +387,7 @@ def test_data_that_is_larger_than_files_may_be_is_refused_and_undone(path):
         assert list(child) == [["write"], ["write"]]
         child.end()
     storage.recover()
-    list(storage.sweep())
+    sweep(storage)
     state = state_of(path)
     assert state.data == {"a": DATA, "c": bytes(100_000)}
     assert state.names("send") == ["a", "c"]
@@ -602,7 +603,7 @@ def test_nothing_changes_on_disk_but_through_the_system_calls(path):
         if hasattr(prepared, "abandon"):
             prepared.abandon()
         storage.recover()
-        list(storage.sweep())
+        sweep(storage)
         storage.close()
     assert state_of(path).faults() == []
 

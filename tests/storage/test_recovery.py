@@ -27,6 +27,7 @@ from helpers.stores import (
     nothing,
     release,
     remove,
+    sweep,
 )
 from helpers.syscalls import Interleaved
 from trio_multispool import Durability, EntryBusy, EntryNotFound, NameTaken, StorageFailure, SyncsRefused
@@ -99,7 +100,7 @@ def test_an_operation_that_is_killed_at_any_call_leaves_its_entry_whole_and_in_o
             for left in all_left:
                 assert left in LEGAL[operation], f"killed before call {name.rpartition('-')[2]}"
                 seen.add(left)
-            list(storage.sweep())
+            sweep(storage)
             assert [found(path, each) for each in names] == all_left
             assert state_of(path).faults() == []
             storage.close()
@@ -155,10 +156,10 @@ def test_a_half_made_enqueue_is_collected(path):
         before = state_of(path)
         assert (set(before.temporary), set(before.data)) == ({"half-made"}, {"half-made", "kept"})
         assert storage.recover() == []
-        assert list(storage.sweep()) == []
+        assert sweep(storage) == []
         assert state_of(path) == before, "while it lives, nothing of it is touched"
         child.kill()
-    assert [*storage.recover(), *storage.sweep()] == [Recovered("half-made", None)]
+    assert [*storage.recover(), *sweep(storage)] == [Recovered("half-made", None)]
     assert state_of(path).entries() == {"kept"}
     assert state_of(path).faults() == []
     storage.close()
@@ -191,7 +192,7 @@ def test_recovery_does_not_touch_what_a_live_process_is_writing(path):
             assert name.startswith(prefix)
             assert name.endswith("a")
             before = state_of(path)
-            assert [*storage.recover(), *storage.sweep()] == []
+            assert [*storage.recover(), *sweep(storage)] == []
             assert state_of(path) == before
             child.tell("go on")
         child.end()
@@ -210,7 +211,7 @@ def test_temporary_files_of_the_dead_are_collected_whatever_they_were_for(path):
     DirectoryStorage.open(path, QUEUES).close()
     assert state_of(path).temporary == {}
     assert found(path, "a") == (SEND, OLD, DATA)
-    assert [*storage.recover(), *storage.sweep()] == []
+    assert [*storage.recover(), *sweep(storage)] == []
     assert state_of(path).faults() == []
     storage.close()
 
@@ -223,9 +224,9 @@ def test_recovery_is_idempotent(path):
         claim(storage, "send", name).abandon()
     storage.reserve("c").abandon()
     assert storage.recover() == [Recovered("a", "send"), Recovered("b", "send")]
-    assert list(storage.sweep()) == [Recovered("c", None)]
+    assert sweep(storage) == [Recovered("c", None)]
     before = state_of(path)
-    assert [*storage.recover(), *storage.sweep()] == []
+    assert [*storage.recover(), *sweep(storage)] == []
     assert state_of(path) == before
     assert before.faults() == []
     storage.close()
@@ -233,12 +234,13 @@ def test_recovery_is_idempotent(path):
 
 def recoverer(parent, path) -> None:
     """Recover and sweep when told to, and tell what was done."""
+    from helpers.stores import sweep
     from trio_multispool.storage.directory.store import DirectoryStorage
 
     storage = DirectoryStorage.open_unsafe(path)
     parent.say("ready")
     parent.hear()
-    recovered = [*storage.recover(), *storage.sweep()]
+    recovered = [*storage.recover(), *sweep(storage)]
     parent.say(*([each.name, each.queue] for each in recovered))
 
 
@@ -328,7 +330,7 @@ def test_of_two_checked_out_copies_one_comes_back(path):
         (path / queue / name).rename(path / queue / ".checkout" / name)
     assert list(storage.recover_all(dry_run=True))[:2] == [Recovered("a", "send"), Recovered("b", "retry")]
     assert storage.recover() == [Recovered("a", "send"), Recovered("b", "retry")]
-    list(storage.sweep())
+    sweep(storage)
     assert found(path, "a") == (SEND, OLD, DATA)
     assert found(path, "b") == (RETRY, OLD, DATA)
     assert state_of(path).faults() == []
@@ -408,7 +410,7 @@ def test_what_belongs_to_no_entry_is_collected_wherever_it_is(path, where):
     (path / ".notes").mkdir(exist_ok=True)
     (path / ".notes" / "a").write_bytes(b"{}")
     (path / where / "orphan").write_bytes(b"")
-    assert [each.name for each in storage.sweep()] == ["orphan"]
+    assert [each.name for each in sweep(storage)] == ["orphan"]
     assert "orphan" not in {child.name for child in (path / where).iterdir()}
     assert state_of(path).notes == {"a": b"{}"}
     assert found(path, "a") == (SEND, OLD, DATA)
@@ -462,6 +464,7 @@ def test_an_entry_costs_no_second_look_once_a_recovery_has_looked_into_it(path):
 def test_nothing_is_collected_while_a_place_cannot_be_read(path):
     """An entry that may be in a directory that cannot be looked into is not taken for absent."""
     from helpers.calls import FailingCalls
+    from helpers.stores import sweep
     from trio_multispool import SpoolError
 
     calls = FailingCalls()
@@ -471,7 +474,7 @@ def test_nothing_is_collected_while_a_place_cannot_be_read(path):
     claim(storage, "failed", "b").abandon()
     for call, on in (("directories", "/spool"), ("stat", "/send/a"), ("stat", "/failed/.checkout/b")):
         fault = calls.fail(call, 5, on)
-        for act in (storage.recover, lambda: list(storage.sweep())):
+        for act in (storage.recover, lambda: sweep(storage)):
             try:
                 act()
             except SpoolError:
@@ -492,7 +495,7 @@ def test_a_killed_recovery_is_finished_by_the_next(path):
     def sweep_and_die(parent, path) -> None:
         import os
 
-        from helpers.stores import claim, enqueue
+        from helpers.stores import claim, enqueue, sweep
         from helpers.syscalls import KillingCalls
         from trio_multispool.storage.directory.store import DirectoryStorage
 
@@ -511,7 +514,7 @@ def test_a_killed_recovery_is_finished_by_the_next(path):
                 storage = DirectoryStorage.open_unsafe(path, calls=calls)
                 calls.arm(n)
                 storage.recover()
-                list(storage.sweep())
+                sweep(storage)
                 os._exit(0)
             _, status = os.waitpid(process, 0)
             killed = status != 0
@@ -523,7 +526,7 @@ def test_a_killed_recovery_is_finished_by_the_next(path):
         for n, _ in child:
             made |= {f"one-{n:03}", f"two-{n:03}"}
             storage = make_store(path)
-            list(storage.sweep())
+            sweep(storage)
             state = state_of(path)
             assert set(state.names("send")) == made
             assert state.faults() == []
@@ -541,6 +544,7 @@ def test_a_killed_recovery_is_finished_by_the_next(path):
 def test_what_a_killed_removal_left_is_not_collected_before_the_removal_is_safe(path, level):
     """Where the sync fails, and ever after, it is left alone: power loss might bring it back, without its data."""
     from helpers.calls import FailingCalls
+    from helpers.stores import sweep
 
     store = make_store(path)
     for name in ("a", "b"):
@@ -552,14 +556,14 @@ def test_what_a_killed_removal_left_is_not_collected_before_the_removal_is_safe(
     with calls.failing("sync", errno.EIO, "/send"):
         answers = list(storage.recover_all())
     assert [type(answer) for answer in answers] == [StorageFailure, SyncsRefused, SyncsRefused, SyncsRefused]
-    assert list(storage.sweep()) == []
+    assert sweep(storage) == []
     with pytest.raises(SyncsRefused):
         storage.reserve("a")
     assert set(state_of(path).data) == {"a", "b"}
     storage.close()
     again = make_store(path, calls=calls, durability=level)
     calls.made.clear()
-    assert list(again.sweep()) == [Recovered("a", None), Recovered("b", None)]
+    assert sweep(again) == [Recovered("a", None), Recovered("b", None)]
     made = [call for call, where in calls.made if call == "sync" or ("/.data/" in where and call == "unlink")]
     assert made.index("unlink") == len(again._layout.places())
     again.close()

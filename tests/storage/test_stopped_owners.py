@@ -16,7 +16,7 @@ from helpers.children import Child, quick_directory
 from helpers.outcomes import DONE, SEND, found
 from helpers.proofs import every
 from helpers.spools import state_of
-from helpers.stores import DATA, OLD, OPERATIONS, QUEUES, enqueue, release, try_claim
+from helpers.stores import DATA, OLD, OPERATIONS, QUEUES, enqueue, release, sweep, try_claim
 from trio_multispool import EntryBusy, NameTaken, Unavailable
 from trio_multispool.storage.directory.store import DirectoryStorage
 
@@ -122,7 +122,7 @@ def leave_alone(path: Path) -> None:
     for use in (storage.reserve, lambda name: enqueue(storage, "send", name)):
         with pytest.raises(NameTaken if before.places("a") else EntryBusy):
             use("a")
-    for recover in (storage.recover, lambda: list(storage.sweep())):
+    for recover in (storage.recover, lambda: sweep(storage)):
         assert recover() == []
     DirectoryStorage.open(path, QUEUES).close()
     assert at_rest(path) == before
@@ -132,7 +132,7 @@ def leave_alone(path: Path) -> None:
 def use_and_give_back(path: Path) -> None:
     """Recover and sweep, and check out and return what there is: nothing answers that it is busy."""
     storage = DirectoryStorage.open(path, QUEUES)
-    list(storage.sweep())
+    sweep(storage)
     for queue in QUEUES:
         claimed = try_claim(storage, queue, "a")
         if claimed is not Unavailable.GONE:
@@ -159,7 +159,7 @@ def test_a_process_that_is_stopped_at_any_call_keeps_its_entry_and_finishes_when
             taken = not mine and operation.endswith("from the dead")
             assert outcome == "done" or (taken and outcome.startswith(("OwnershipLost", "EntryNotFound"))), before
             storage = DirectoryStorage.open(path, QUEUES)
-            list(storage.sweep())
+            sweep(storage)
             expected = DONE.get(operation, (SEND, OLD, DATA)) if outcome == "done" else (SEND, OLD, DATA)
             assert found(path, "a") == expected, f"stopped before {before}"
             assert state_of(path).faults() == [], f"stopped before {before}"

@@ -27,6 +27,7 @@ from helpers.stores import (
     remove,
     replace_data,
     save,
+    sweep,
     try_claim,
     waiting,
     writing,
@@ -185,7 +186,7 @@ def test_a_name_that_was_given_up_is_free(store, other):
     reservation = store.reserve("a")
     store.give_up(reservation)
     store.give_up(reservation)
-    assert [*other.recover(), *other.sweep()] == []
+    assert [*other.recover(), *sweep(other)] == []
     enqueue(other, "send", "a")
     store.give_up(reservation)
     assert look(store) == {"a": AVAILABLE}
@@ -249,7 +250,7 @@ def test_what_the_writer_of_the_data_raises_undoes_the_enqueue(store, other, wri
         assert name not in look(other)
         with pytest.raises(EntryBusy):
             other.reserve(name)
-        assert [*other.recover(), *other.sweep()] == []
+        assert [*other.recover(), *sweep(other)] == []
         if name == "a":
             enqueue_reserved(store, reservation, "send", OLD, writing(DATA), durability=None, before_commit=nothing)
         else:
@@ -266,7 +267,7 @@ def test_a_failed_enqueue_whose_reservation_is_lost_leaves_nothing(store, other)
             store, reservation, "send", OLD, writing(DATA), durability=None, before_commit=Commit(withdraw=True)
         )
     reservation.abandon()
-    assert list(other.sweep()) == [Recovered("a", None)]
+    assert sweep(other) == [Recovered("a", None)]
     assert look(other) == {}
     enqueue(other, "send", "a", NEW, NEW_DATA)
     assert read_data(store, "a") == NEW_DATA
@@ -367,7 +368,7 @@ def test_settling_takes_the_entry_where_it_is_to_go(store, other, settle):
     for place, *_ in SETTLED[settle].values():
         if place.state is State.AVAILABLE:
             assert other.read_metadata(available(place.queue), "a") == claim(other, place.queue, "a").metadata
-    assert [*other.sweep()] == []
+    assert [*sweep(other)] == []
 
 
 @pytest.mark.parametrize("again", SETTLED, ids=lambda settle: settle.__name__.strip("_"))
@@ -501,7 +502,7 @@ def test_what_is_set_aside_has_its_reason(store, other):
     assert other.read_metadata(item.place, "a") == OLD
     assert "cannot be decoded" in str(other.quarantine_reason("a"))
     assert try_claim(other, "send", "a") is Unavailable.GONE
-    assert [*other.recover(), *other.sweep()] == []
+    assert [*other.recover(), *sweep(other)] == []
     with pytest.raises(EntryNotFound):
         other.read_metadata(Place("send", State.AVAILABLE), "a")
 
@@ -530,7 +531,7 @@ def test_what_cannot_be_read_whole_is_told(store, other):
     assert other.read_entry("send", "nobody", lambda *_: 1) is Unavailable.GONE
     with pytest.raises(ZeroDivisionError):
         other.read_entry("send", "a", lambda *_: 1 // 0)
-    assert [*other.recover(), *other.sweep()] == []
+    assert [*other.recover(), *sweep(other)] == []
     release(store, claim(store, "send", "a"))
 
 
@@ -565,7 +566,7 @@ def test_what_was_set_aside_can_be_put_back(store, other, to):
     assert look(store) == {"a": (Place(to or "send", State.AVAILABLE), OLD, DATA)}
     assert store.quarantine_reason("a") is None
     remove(other, claim(other, to or "send", "a"))
-    assert [*other.recover(), *other.sweep()] == []
+    assert [*other.recover(), *sweep(other)] == []
 
 
 def test_what_was_set_aside_can_be_dropped(store, other):
@@ -574,7 +575,7 @@ def test_what_was_set_aside_can_be_dropped(store, other):
     other.discard("send", "a", durability=None, before_commit=nothing)
     assert look(store) == {}
     assert store.quarantine_reason("a") is None
-    assert [*other.recover(), *other.sweep()] == []
+    assert [*other.recover(), *sweep(other)] == []
     enqueue(store, "send", "a")
     assert look(other) == {"a": AVAILABLE}
 
@@ -722,7 +723,7 @@ def test_whoever_withdraws_before_the_commit_has_changed_nothing(store, other, o
         operation(store, claimed, withdrawing)
     assert withdrawing.calls == 1
     assert look(other) == before
-    assert [*other.recover(), *other.sweep()] == []
+    assert [*other.recover(), *sweep(other)] == []
     assert look(other) == before
     operation(store, claimed, staying)
     assert staying.calls == 1
@@ -765,7 +766,7 @@ def test_an_entry_is_deleted_in_place(store, other):
     assert list(store.inventory()) == []
     with pytest.raises(DataNotFound):
         read_data(store, "a")
-    assert [*store.recover(), *store.sweep()] == []
+    assert [*store.recover(), *sweep(store)] == []
     enqueue(store, "send", "a")
 
 
@@ -822,7 +823,7 @@ def test_a_writer_that_raises_leaves_the_old_data(store, other):
         assert raised.value is error
         assert read_data(other, "a") == DATA
     release(store, claimed)
-    assert [*store.recover(), *store.sweep()] == []
+    assert [*store.recover(), *sweep(store)] == []
 
 
 def test_a_reader_that_raises_passes_on_what_it_raised(store):
@@ -868,7 +869,7 @@ def test_data_of_nobody_is_not_found(store):
         with pytest.raises(DataNotFound) as raised:
             act()
         assert raised.value == DataNotFound("nobody")
-    assert [*store.recover(), *store.sweep()] == []
+    assert [*store.recover(), *sweep(store)] == []
 
 
 def test_data_is_its_owners_as_long_as_it_owns_the_entry(store, other):
@@ -905,7 +906,7 @@ def test_recovery_brings_back_what_the_dead_held(store, other):
         claimed.abandon()
     assert other.recover("retry") == [Recovered("c", "retry")]
     assert sorted(other.recover(), key=lambda each: each.name) == [Recovered("a", "send"), Recovered("b", "send")]
-    assert [*other.recover(), *other.sweep()] == []
+    assert [*other.recover(), *sweep(other)] == []
     assert look(other)["live"] == HELD
     release(store, live)
     assert other.names("send") == ["a", "b", "live"]
@@ -934,8 +935,8 @@ def test_the_sweep_collects_what_belongs_to_no_entry(store, other):
     enqueue(store, "send", "a")
     live = store.reserve("live")
     store.reserve("dead").abandon()
-    assert list(other.sweep()) == [Recovered("dead", None)]
-    assert list(other.sweep()) == []
+    assert sweep(other) == [Recovered("dead", None)]
+    assert sweep(other) == []
     enqueue_reserved(store, live, "send", OLD, writing(DATA), durability=None, before_commit=nothing)
     assert other.names("send") == ["a", "live"]
 

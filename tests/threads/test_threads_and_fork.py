@@ -13,7 +13,7 @@ import pytest
 
 from helpers.children import Child
 from helpers.spools import ANNE, BERT, Mail, load_spool, make_spool, names_in, put, state_of
-from helpers.stores import QUEUES, claim, enqueue, make_store, release, try_claim
+from helpers.stores import QUEUES, claim, enqueue, make_store, release, sweep, try_claim
 from trio_multispool import Err, Ok, Remove, Unavailable, Use
 from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.requests import Recovered
@@ -68,7 +68,7 @@ def test_a_forked_child_does_not_drop_the_locks_of_its_parent(path):
         before = state_of(path)
         assert before.registry == {"a", "b"}
         assert try_claim(storage, "send", "a") is Unavailable.BUSY
-        assert [*storage.recover(), *storage.sweep()] == []
+        assert [*storage.recover(), *sweep(storage)] == []
         assert state_of(path) == before
         child.tell("release")
         child.hear()
@@ -304,7 +304,7 @@ def test_forking_while_threads_take_and_drop_locks_harms_neither_side(path):
     with Child(churn, path) as child:
         assert child.hear() == [0, True]
         child.end()
-    assert [*storage.recover(), *storage.sweep()] == []
+    assert [*storage.recover(), *sweep(storage)] == []
     assert state_of(path).names("send") == list("abcd")
     assert state_of(path).faults() == []
     storage.close()

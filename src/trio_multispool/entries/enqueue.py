@@ -229,7 +229,7 @@ class Enqueuer(Generic[Q, M, D, A]):
     def _all(self, before_commit: BeforeCommit, order: _Order, items: Sequence[Item[M, D, A]]) -> list[Answer[str]]:
         storage, once = self._session.storage, _once(before_commit)
         answers: list[Answer[str]] = []
-        for several in _apart(items, storage.enqueues_at_a_time()):
+        for several in _apart(items, storage.at_a_time()):
             steps = [_EnqueueStep(self._session, self._naming, order, item, once) for item in several]
             parts = [Part(step, of=None) for step in steps]
             work_off(parts, storage.enqueue_together)

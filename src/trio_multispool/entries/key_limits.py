@@ -137,10 +137,9 @@ class KeyLimiter(Generic[M]):
         if key is None:
             return UNLIMITED
         first = self._first_slot(key)
-        for number in range(first, first + self._limit):
-            slot = self._session.storage.slot(number)
-            if slot is not None:
-                return KeySlot(self, key, slot)
+        slot = self._session.storage.slot(range(first, first + self._limit))
+        if slot is not None:
+            return KeySlot(self, key, slot)
         self._full[key] = stopwatch()
         return None
 

@@ -140,7 +140,7 @@ class Dequeuer(Generic[Q, M, D]):
 
     def most_at_a_time(self) -> int:
         """Return how many entries may be taken in one go."""
-        return self._session.storage.claims_at_a_time()
+        return self._session.storage.at_a_time()
 
     # Taking
 

@@ -63,7 +63,7 @@ class Session(Generic[Q, M, D, A]):
         self._offload = Offload(limiter)
         self._settlements: Batches[Settlement[Any]] = Batches(storage.settle)
         self._enqueuings: Batches[NewEntry[Any]] = Batches(
-            storage.enqueue_together, limiter=self._offload.limiter, at_most=storage.enqueues_at_a_time
+            storage.enqueue_together, limiter=self._offload.limiter, at_most=storage.at_a_time
         )
         self.changes: Changes = Changes(storage, path)
         self.now: Callable[[], float] = now

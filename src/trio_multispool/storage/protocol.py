@@ -164,8 +164,8 @@ class Storage(Protocol[C, R]):
         """
         ...
 
-    def enqueues_at_a_time(self) -> int:
-        """Return how many entries may be made at once without using up the open files that this process may have."""
+    def at_a_time(self) -> int:
+        """Return how many entries may be made, or claimed, at once without using up what this process may have open."""
         ...
 
     def names(self, queue: str) -> list[str]:
@@ -210,10 +210,6 @@ class Storage(Protocol[C, R]):
 
     def due_at(self, queue: str, name: str) -> float | None:
         """Return when an entry that waits for a queue is due, in seconds since 1970; `None` if it does not wait."""
-        ...
-
-    def claims_at_a_time(self) -> int:
-        """Return how many entries may be claimed at once without using up the open files that this process may have."""
         ...
 
     def settle(self, settlements: Sequence[Settlement[C]]) -> list[BaseException | None]:
@@ -314,8 +310,11 @@ class Storage(Protocol[C, R]):
         """Return the notes on an entry, each value in JSON; locks nothing."""
         ...
 
-    def slot(self, number: int) -> Slot | None:
-        """Hold a slot, from 0 to 2**63 - 1, until it is released or this process ends; `None`: it is taken."""
+    def slot(self, numbers: range) -> Slot | None:
+        """Hold any free slot of these, until it is released or this process ends; `None`: all are taken.
+
+        Slots are numbered from 0 to 2**63 - 1.
+        """
         ...
 
     def held(self, queue: str) -> bool:
@@ -334,12 +333,8 @@ class Storage(Protocol[C, R]):
         """
         ...
 
-    def sweep(self) -> Iterator[Recovered]:
-        """Collect all files that belong to no entry; yields each when it is collected."""
-        ...
-
     def recover_all(self, *, dry_run: bool = False) -> Iterator[Recovered | SpoolError]:
-        """Do all that `recover` and `sweep` do. Yields each name once, when it is (or would be) recovered.
+        """Do all that `recover` does, and collect what belongs to no entry. Yields each name once, when that is done.
 
         Also yields the error for each name that it could not recover. The other names are recovered all the same.
         """

@@ -18,7 +18,7 @@ from crash_states.disk import KEYS, build
 from crash_states.scene import ANY, KEY_OF, LOADS, MADE_AGAIN, NOTES_OF, QUEUES, SPOOL, WHERE
 from helpers.calls import WithoutSyncs
 from helpers.spools import state_of
-from helpers.stores import available, nothing, release, remove, waiting
+from helpers.stores import available, nothing, release, remove, sweep, waiting
 from trio_multispool import NameTaken, NotASpool, SpoolError
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory.claims import DirectoryClaim
@@ -119,7 +119,7 @@ def examine(path: Path, queues: tuple[str, ...], names: Iterable[str]) -> Outcom
         spool = LOADS if loads(path, queues) else MADE_AGAIN
         store = DirectoryStorage.open(path, queues, create=spool == MADE_AGAIN, calls=WithoutSyncs())
         _ = store.recover()
-        _ = list(store.sweep())
+        _ = sweep(store)
         state = state_of(path)
         entries = _entries(state)
         # A reservation that power loss took is made again when somebody wants the entry.

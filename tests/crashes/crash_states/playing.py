@@ -14,6 +14,7 @@ from crash_states.enumeration import MODELS, crash_states
 from crash_states.recording import Recording, RecordingCalls
 from crash_states.scene import QUEUES, WHERE, Scene
 from helpers.children import quick_directory
+from helpers.stores import sweep
 from trio_multispool.storage.directory.store import DirectoryStorage
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Theatre:
         create, calls = not loads(directory / WHERE, queues), RecordingCalls(recording)
         store = DirectoryStorage.open(directory / WHERE, queues, create=create, calls=calls)
         _ = store.recover()
-        _ = list(store.sweep())
+        _ = sweep(store)
         store.close()
         shutil.rmtree(directory)
         return crash_states(recording.initial, recording.records, model)

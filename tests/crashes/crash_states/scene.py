@@ -29,6 +29,7 @@ from helpers.stores import (
     make_store,
     nothing,
     release,
+    sweep,
     waiting,
     writing,
 )
@@ -356,7 +357,7 @@ class Process:
     def recover(self) -> None:
         """Recover and sweep: whatever is legal stays legal."""
         _ = self.store.recover()
-        _ = list(self.store.sweep())
+        _ = sweep(self.store)
 
     def killed_at(self, n: int, act: Callable[[], object]) -> bool:
         """Do something, and die before the n-th call that a disk would notice; tell whether there were so many."""

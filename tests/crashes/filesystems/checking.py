@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from filesystems.devices import mounted
 from filesystems.ledger import Entry
 from helpers.spools import state_of
-from helpers.stores import QUEUES, claim, read_data, release
+from helpers.stores import QUEUES, claim, read_data, release, sweep
 from trio_multispool import SpoolError
 from trio_multispool.storage.directory.store import DirectoryStorage
 
@@ -68,8 +68,8 @@ def recovered(path: Path, *, created: bool = True) -> Found:
     storage = DirectoryStorage.open(path, QUEUES, create=not created)
     try:
         storage.recover()
-        list(storage.sweep())
-        faults = [f"{done} was left to a second recovery" for done in (*storage.recover(), *storage.sweep())]
+        sweep(storage)
+        faults = [f"{done} was left to a second recovery" for done in (*storage.recover(), *sweep(storage))]
         faults += _not_handed_out(storage, path)  # first: power loss may take a reservation, and this makes it again
         state = state_of(path)
         faults += state.faults()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from helpers.ledger import Fault, check, found_in
 from helpers.spools import state_of
-from helpers.stores import claim, make_store, remove
+from helpers.stores import claim, make_store, remove, sweep
 from storm.worker import read_ledger, work
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Storm:
         """Recover once, compare the spool with the ledgers, and take everything out of it."""
         storage = make_store(self.path)
         with contextlib.closing(storage):
-            list(storage.sweep())
+            sweep(storage)
             found, faults = found_in(state_of(self.path))
             ledgers = [read_ledger(path) for path in sorted((self._records / "ledgers").iterdir())]
             verdict = check(ledgers, found)

@@ -108,7 +108,7 @@ class _Importing:
         self._names = time_ordered_names()
         self._imported = 0
         self._together: list[tuple[str, NewEntry[Reservation]]] = []
-        self._most = min(_TOGETHER, storage.enqueues_at_a_time())
+        self._most = min(_TOGETHER, storage.at_a_time())
 
     def told(self) -> str:
         """Say how far it got."""

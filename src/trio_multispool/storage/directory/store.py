@@ -156,9 +156,13 @@ class DirectoryStorage:
         """Make several entries with shared syncs."""
         return enqueue.enqueue_together(self._context, enqueuings)
 
-    def enqueues_at_a_time(self) -> int:
-        """Count descriptors: each entry needs one for its lock, its data and its metadata."""
-        return locks_at_a_time(descriptors_each=3)
+    def at_a_time(self) -> int:
+        """Count descriptors."""
+        return locks_at_a_time()
+
+    def slot(self, numbers: range) -> ByteSlot | None:
+        """Hold a free slot."""
+        return next(filter(None, map(self._slots.take, numbers)), None)
 
     def names(self, queue: str) -> list[str]:
         """List what is available in a queue."""
@@ -219,10 +223,6 @@ class DirectoryStorage:
         if self._layout.optional_fd(waiting_of(queue)) is None:
             return None
         return waiting.due_at(self._layout, queue, name)
-
-    def claims_at_a_time(self) -> int:
-        """Count locks: each holds a descriptor."""
-        return locks_at_a_time()
 
     def settle(self, settlements: Sequence[Settlement[DirectoryClaim]]) -> list[BaseException | None]:
         """Settle several claims with shared syncs."""
@@ -302,10 +302,6 @@ class DirectoryStorage:
         """Return the path of the data."""
         return Path(self._layout.full(DATA, name))
 
-    def slot(self, number: int) -> ByteSlot | None:
-        """Lock a byte of `.limits`."""
-        return self._slots.take(number)
-
     def annotate(self, claim: DirectoryClaim, key: str, value: bytes | None) -> None:
         """Set a key of an entry's notes."""
         notes.annotate(self._context, claim, key, value)
@@ -332,10 +328,6 @@ class DirectoryStorage:
             message = "recovery of spool %(spool)s was put off: %(error)s"
             log(self._context.log.warning, Event.RECOVERY_PUT_OFF, self.location, message, error=error)
             return []
-
-    def sweep(self) -> Iterator[Recovered]:
-        """Collect files that belong to no entry."""
-        return recovery.sweep(self._context)
 
     def recover_all(self, *, dry_run: bool = False) -> Iterator[Recovered | SpoolError]:
         """Recover and sweep."""

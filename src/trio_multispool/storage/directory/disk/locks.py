@@ -34,24 +34,18 @@ MOST_LOCKS_AT_A_TIME: Final = 256
 """More at once would keep entries from other workers that could begin them now."""
 
 SHARE_OF_DESCRIPTORS: Final = 8
-"""One batch of locks keeps at most one in this many of the descriptors that the process may have."""
+"""One batch of locks keeps at most one in this many of the descriptors that the process may have.
 
-SHARE_OF_DESCRIPTORS_FOR_A_WHILE: Final = 3
-"""The same for files that are open only until the end of one hop.
-
-With the usual limit of 1,024, a hundred entries are enqueued at once, with one round of syncs."""
+An entry that is being made has three, but only until the end of its hop. With the usual limit of 1,024, more than a
+hundred entries are enqueued at once, with one round of syncs."""
 
 
-def locks_at_a_time(descriptors_each: int = 1) -> int:
-    """Return how many locks this process may take at once, under its present limits.
-
-    Each lock has one descriptor. More descriptors, for files of the entry, are open only for the length of a hop.
-    """
+def locks_at_a_time() -> int:
+    """Return how many locks this process may take at once, under its present limits. Each has one descriptor."""
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return MOST_LOCKS_AT_A_TIME
-    share = SHARE_OF_DESCRIPTORS if descriptors_each == 1 else SHARE_OF_DESCRIPTORS_FOR_A_WHILE * descriptors_each
-    return max(1, min(MOST_LOCKS_AT_A_TIME, soft // share))
+    return max(1, min(MOST_LOCKS_AT_A_TIME, soft // SHARE_OF_DESCRIPTORS))
 
 
 class Lock:
