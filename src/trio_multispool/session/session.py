@@ -18,9 +18,8 @@ from trio_multispool.model.types import A, D, M, Q, T
 from trio_multispool.session.changes import Changes
 from trio_multispool.session.encoding import Encoding
 from trio_multispool.session.hooks import NO_HOOKS, Hooks, InstrumentedHooks
-from trio_multispool.session.waiting import WaitingEntries
 from trio_multispool.storage.requests import Releasing
-from trio_multispool.storage.singly import settle_one
+from trio_multispool.storage.singly import release_or_let_go
 from trio_multispool.threads.batches import Batches
 from trio_multispool.threads.offload import Offload
 
@@ -70,7 +69,6 @@ class Session(Generic[Q, M, D, A]):
         """The wall clock, in seconds since 1970."""
         self.chance: Callable[[], float] = random_fraction
         """A random number from 0 to 1, for jitter."""
-        self._waiting: dict[str, WaitingEntries] = {}
         self._mutex = threading.Lock()
         self._running = 0
         self._closed = False
@@ -173,10 +171,6 @@ class Session(Generic[Q, M, D, A]):
         """Let go of a claim or reservation when the spool is closed, if it is still held then."""
         self._held.add(held)
 
-    def waiting(self, queue: str) -> WaitingEntries:
-        """Return the waiting entries of a queue, as far as this process knows them."""
-        return self._waiting.setdefault(queue, WaitingEntries(self.storage, queue, self.now))
-
     def _let_go(self) -> None:
         for held in list(self._held):
             held.abandon()
@@ -242,11 +236,4 @@ class Session(Generic[Q, M, D, A]):
 
     def release_or_let_go(self, claim: Claim) -> None:
         """Put back an entry that nobody will get; if that fails, recovery does it."""
-        try:
-            if claim.state is State.CHECKED_OUT:
-                settle_one(self.storage, Releasing(claim))
-        except SpoolError as failure:
-            message = "entry %(entry)s of queue %(queue)s was let go: %(error)s"
-            log(_LOG.warning, Event.LET_GO, self.path, message, queue=claim.queue, entry=claim.name, error=failure)
-        finally:
-            claim.abandon()
+        release_or_let_go(self.storage, claim)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from trio_multispool.errors import SpoolError
+from trio_multispool.events import Event, log
+from trio_multispool.model.lifecycle import State
+from trio_multispool.storage.requests import Releasing
 
 if TYPE_CHECKING:
-    from trio_multispool.storage.protocol import Storage
+    from trio_multispool.storage.protocol import Claim, Storage
     from trio_multispool.storage.requests import NewEntry, Settlement
+
+
+_LOG: Final = logging.getLogger("trio_multispool")
 
 
 def enqueue_one(storage: Storage[Any, Any], entry: NewEntry[Any]) -> None:
@@ -17,6 +26,18 @@ def enqueue_one(storage: Storage[Any, Any], entry: NewEntry[Any]) -> None:
 def settle_one(storage: Storage[Any, Any], settlement: Settlement[Any]) -> None:
     """Settle one claim. Raises what `Storage.settle` answers for it."""
     _raise(storage.settle([settlement])[0])
+
+
+def release_or_let_go(storage: Storage[Any, Any], claim: Claim) -> None:
+    """Put back an entry that nobody will get; if that fails, recovery does it."""
+    try:
+        if claim.state is State.CHECKED_OUT:
+            settle_one(storage, Releasing(claim))
+    except SpoolError as failure:
+        message = "entry %(entry)s of queue %(queue)s was let go: %(error)s"
+        log(_LOG.warning, Event.LET_GO, storage.location, message, queue=claim.queue, entry=claim.name, error=failure)
+    finally:
+        claim.abandon()
 
 
 def _raise(failure: BaseException | None) -> None:

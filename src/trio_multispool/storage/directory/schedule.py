@@ -1,4 +1,4 @@
-"""The waiting entries of one queue, the first to be due first, as far as this process knows them.
+"""What waits for one queue, the first to be due first, as far as this process knows it.
 
 Theory. All waiting entries are listed and read once. From then on the store tells the names of new ones, and only those
 are read. Where the store cannot tell, all are read again after a while, which takes at most a thousandth of a CPU. What
@@ -20,15 +20,20 @@ from typing import TYPE_CHECKING, Any, Final, final
 import msgspec
 
 from trio_multispool.clock import stopwatch
-from trio_multispool.session.changes import LISTING_SHARE, LONGEST_WAIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trio_multispool.storage.protocol import Storage
+    from trio_multispool.storage.requests import Arrivals
 
 MOST_KEPT: Final = 100_000
 """Keep at most this many entries, the first to be due."""
+
+LOOKING_SHARE: Final = 1000
+"""Where the store does not tell what came in, all is read again after this many times as long as that takes..."""
+
+LONGEST_PAUSE: Final = 10.0
+"""... and at the latest after this time, in seconds."""
 
 LOOK_INTERVAL: Final = 0.02
 """A reader that finds work asks for new waiting entries at most this often, in seconds."""
@@ -94,7 +99,7 @@ class WaitingEntries:
     def _is_time(self, *, told: bool) -> bool:
         """Tell whether it is time to read all again, where the store does not tell what came in."""
         since = self._since_all_looked_at
-        return since is None or (not told and since() >= min(self._looking_took * LISTING_SHARE, LONGEST_WAIT))
+        return since is None or (not told and since() >= min(self._looking_took * LOOKING_SHARE, LONGEST_PAUSE))
 
     def _look_at_all(self) -> None:
         self._since_all_looked_at = elapsed = stopwatch()

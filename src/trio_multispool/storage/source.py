@@ -1,0 +1,154 @@
+"""`Source`: where one reader finds the next entries of a queue. How they are found is the store's own affair.
+
+What a store promises: a lone reader gets the entries in the order of their names, and those that sort earlier are
+found. Entries that waited and are due come before those that have not waited. A pass gives no entry twice, and ends.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
+
+import msgspec
+
+from trio_multispool.errors import UnreadableEntry
+from trio_multispool.storage.protocol import Claim
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+A = TypeVar("A")
+
+
+@final
+class Given:
+    """The names of entries given in one pass over a queue: they may come back to it while the pass goes on."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._mutex = threading.Lock()
+        self._names: set[str] = set()
+
+    def add(self, name: str) -> bool:
+        """Remember the name of an entry in hand; tell whether it is new."""
+        with self._mutex:
+            new = name not in self._names
+            self._names.add(name)
+            return new
+
+    def discard(self, name: str) -> None:
+        """Forget a name whose entry has left the queue: a long pass need not remember it."""
+        with self._mutex:
+            self._names.discard(name)
+
+    def __contains__(self, name: str) -> bool:
+        """Tell whether the entry of that name was given."""
+        return name in self._names
+
+
+@final
+class Look:
+    """One question for entries. It may take several calls, and ends when all names of its own listing were tried."""
+
+    def __init__(self, given: Given | None, *, waits: bool) -> None:
+        """Begin, before the queue is listed for it. With `waits`, a queue that is missing is an empty one."""
+        self.given: Given | None = given
+        """What was given in the pass that this is part of."""
+        self.waits: bool = waits
+        self.listing_took: float | None = None
+        """How long its listing took, in seconds; `None` before that. The store sets it."""
+
+
+class Gate(Protocol[A]):
+    """Decides which entries one reader takes, and which not now. Used by any number of threads, outside every mutex."""
+
+    def ignores(self, name: str) -> bool:
+        """Tell whether an entry is never to be tried."""
+        ...
+
+    def is_full(self, name: str) -> bool:
+        """Tell, without looking at the entry, whether it has just been refused, and would be again."""
+        ...
+
+    def admit(self, name: str, read: Callable[[], bytes]) -> A | None:
+        """Admit an entry, whose metadata `read` returns, or refuse it for now. Raises what `read` raises.
+
+        What was admitted ends by `leave`, unless the entry is claimed.
+        """
+        ...
+
+    def leave(self, admission: A) -> None:
+        """Let another one in."""
+        ...
+
+    def listed(self, names: Iterable[str]) -> None:
+        """Take note of a whole listing."""
+        ...
+
+
+@final
+class NothingLeft(msgspec.Struct, frozen=True):
+    """No entry could be had from a listing that was made after the question was asked."""
+
+    listing_took: float
+    """How long that listing took, in seconds."""
+    held: bool
+    """Whether anything is checked out of the queue: its owner may die, and nothing announces that."""
+    busy: bool
+    """Whether an entry was there and locked, because somebody is enqueueing it or checking it out: look again soon.
+
+    Also if another task of this reader found it locked, or is still trying it: that task may be cancelled. And if an
+    entry was refused.
+    """
+    next_due: float | None = None
+    """When the next waiting entry is due, in seconds since 1970; `None` if none waits."""
+
+
+@final
+class Next(msgspec.Struct, Generic[A], frozen=True):
+    """What a call of `Source.claim` found."""
+
+    claims: list[tuple[Claim, A]] = msgspec.field(default_factory=list)
+    """The claimed entries, each with its admission."""
+    unreadable: list[UnreadableEntry] = msgspec.field(default_factory=list)
+    """Entries that were passed over, because they cannot be read."""
+    finished: NothingLeft | None = None
+    """Set if there are no claims, and none are to be had. Otherwise, and without claims, ask again with that look."""
+
+
+class Source(Protocol):
+    """The entries of one queue, as one reader finds them; any number of threads take from it."""
+
+    def claim(  # noqa: PLR0913  # what a reader knows and the store does not
+        self,
+        look: Look,
+        most: Callable[[], int],
+        *,
+        gate: Gate[A],
+        stopped: Callable[[], bool],
+        before_commit: Callable[[], None],
+        before_listing: Callable[[], None] = lambda: None,
+        listed_only: bool = False,
+    ) -> Next[A]:
+        """Claim the first entries that can be had, were not given before in this pass, and are admitted.
+
+        Takes up to `most()` entries, and asks again before each. Takes fewer if there are no more, or if there is
+        trouble: trouble that lasts comes up again with the next call, and is raised then. A call that raises has
+        claimed nothing. `before_commit` is called before each claim.
+
+        Without claims and not `finished`, the reader was `stopped`, or enough was tried for one call: its caller may be
+        cancelled between two. Ask again with the same `look`: a new one would begin again and again.
+
+        `before_listing` is called before a listing that counts for the look. With `listed_only`, there is no listing,
+        and never an end.
+        """
+        ...
+
+    def take_back(self, claims: list[tuple[Claim, Any]], look: Look, gate: Gate[Any]) -> None:
+        """Release entries that nobody will get, as if they had never been claimed: they come first again."""
+        ...
+
+    def close(self) -> None:
+        """Free what was kept for this reader. Idempotent."""
+        ...
