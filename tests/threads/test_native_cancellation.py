@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from helpers.gates import Gate, Gates
+from helpers.gates import Gate, Gates, breathe
 from helpers.operations import CHANGING, OPERATIONS, Operation, ordered, states
-from helpers.spools import ANNE, Mail, make_spool, put, state_of
+from helpers.spools import ANNE, Mail, make_spool, put, quick_spool, state_of
 from trio_multispool import Ok, Spool
 from trio_multispool.reader.prefetch import Prefetcher
 
@@ -402,3 +404,30 @@ async def test_a_task_that_is_cancelled_in_the_turn_in_which_its_reader_is_stopp
             await task
         assert state_of(spool.path).checked_out["send"] == {}
         assert state_of(spool.path).names("send") == ["1"]
+
+
+async def test_a_name_that_is_given_up_by_a_cancelled_task_is_not_reported_as_never_used(tmp_path: Path) -> None:
+    """It was given up as it should be: there is nothing to warn of when it is garbage collected."""
+    gates = Gates()
+    async with await quick_spool(tmp_path / "spool", system_calls=gates) as spool:
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+
+            async def reserve() -> None:
+                async with (await spool.reserve_name()).unwrap():
+                    held.append(gates.hold("unlink"))
+
+            held = list[Any]()
+            task = asyncio.ensure_future(reserve())
+            while not held:
+                await breathe()
+            await held[0].reached()
+            task.cancel()
+            await _let_everything_run()
+            held[0].go()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            del task
+            gc.collect()
+        assert [str(each.message) for each in warned] == []
+        assert state_of(spool.path).registry == set()
