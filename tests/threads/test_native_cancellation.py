@@ -8,12 +8,13 @@ import gc
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from helpers.gates import Gate, Gates, breathe
 from helpers.operations import CHANGING, OPERATIONS, Operation, ordered, states
 from helpers.spools import ANNE, Mail, make_spool, put, quick_spool, state_of
-from trio_multispool import Ok, Spool
+from trio_multispool import Ok, Release, Spool
 from trio_multispool.reader.prefetch import Prefetcher
 
 if TYPE_CHECKING:
@@ -404,6 +405,40 @@ async def test_a_task_that_is_cancelled_in_the_turn_in_which_its_reader_is_stopp
             await task
         assert state_of(spool.path).checked_out["send"] == {}
         assert state_of(spool.path).names("send") == ["1"]
+
+
+async def test_a_timeout_and_a_scope_that_strike_while_a_pool_ends_are_both_heeded(tmp_path: Path) -> None:
+    """The scope comes while the pool, cancelled by the timeout, waits for a handler: each takes its own for its own."""
+    gates = Gates()
+    async with await quick_spool(tmp_path / "spool", system_calls=gates) as spool:
+        await put(spool, Mail.SEND, "one")
+        [held] = [gates.hold("move", "send/one")]
+
+        async def handler(_metadata: Any, _data: Any) -> Any:
+            return Release()
+
+        expiring, expired = asyncio.timeout(None), False
+
+        async def strike() -> None:
+            await held.reached()
+            expiring.reschedule(asyncio.get_running_loop().time())
+            await _let_everything_run()
+            scope.cancel()
+            await _let_everything_run()
+            held.go()
+
+        other = asyncio.ensure_future(strike())
+        with anyio.CancelScope() as scope:
+            try:
+                async with expiring, spool.reader(Mail.SEND) as reader:
+                    await reader.iter(handler, concurrency=2)
+            except TimeoutError:
+                expired = True
+            await anyio.lowlevel.checkpoint()
+        await other
+        assert expired
+        assert scope.cancelled_caught
+        assert state_of(spool.path).names("send") == ["one"]
 
 
 async def test_a_name_that_is_given_up_by_a_cancelled_task_is_not_reported_as_never_used(tmp_path: Path) -> None:

@@ -217,8 +217,11 @@ async def in_several_tasks(count: int, work: Callable[[anyio.CancelScope], Await
     async with anyio.create_task_group() as tasks:
         for _ in range(count):
             _ = tasks.start_soon(one, tasks)
-        with anyio.CancelScope(shield=True):  # what comes here is native, and ends them too
-            await ended.wait()
+        try:
+            with anyio.CancelScope(shield=True):  # what comes here is native, and ends them too
+                await ended.wait()
+        finally:
+            tasks.cancel_scope.shield = True  # they end at once; what comes now is native too
     return done == count
 
 
