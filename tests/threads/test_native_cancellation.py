@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import anyio
 import pytest
 
 from helpers.gates import Gate, Gates, breathe
+from helpers.inside import waiters_of
 from helpers.operations import CHANGING, OPERATIONS, Operation, ordered, states
 from helpers.spools import ANNE, Mail, make_spool, put, quick_spool, state_of
 from trio_multispool import Ok, Release, Spool
@@ -405,6 +407,36 @@ async def test_a_task_that_is_cancelled_in_the_turn_in_which_its_reader_is_stopp
             await task
         assert state_of(spool.path).checked_out["send"] == {}
         assert state_of(spool.path).names("send") == ["1"]
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(["stop", "scope", "native"])], ids=", ".join)
+@pytest.mark.parametrize("options", [{}, {"prefetch": 1}, {"concurrency": 2}], ids=str)
+async def test_a_cancellation_is_not_lost_in_the_turn_in_which_a_reader_is_stopped_and_a_scope_cancelled(
+    options: dict[str, int], order: tuple[str, ...], tmp_path: Path
+) -> None:
+    """A scope that ends in a task of the reader does not count as one of the task that is cancelled."""
+    loop, readers, scope = asyncio.get_running_loop(), list[Any](), anyio.CancelScope()
+
+    async def work() -> None:
+        with scope:
+            async with spool.reader(Mail.SEND) as reader:
+                readers.append(reader)
+                await reader.iter(pytest.fail, **options)
+
+    async with await quick_spool(tmp_path / "spool") as spool:
+        task = asyncio.ensure_future(work())
+        while not waiters_of(spool):
+            await breathe()
+        for what in order:
+            match what:
+                case "stop":
+                    readers[0].stop()  # has the loop wake the reader in its next turn
+                case "scope":
+                    loop.call_soon(scope.cancel)
+                case _:
+                    loop.call_soon(task.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
 
 async def test_a_timeout_and_a_scope_that_strike_while_a_pool_ends_are_both_heeded(tmp_path: Path) -> None:
