@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from cancelling.rounds import Round
 
-MOMENT: Final = 0.002
-"""How long until a blow strikes, in seconds, on average, if it is not counted in turns of the event loop."""
+MOMENTS: Final = (0.001, 0.003, 0.01)
+"""How long until a blow strikes, in seconds, on average, for one client or another."""
 
 
 class Thunder(Exception):
@@ -86,6 +86,7 @@ class Blows:
         """The notes of operations whose cancellation is on its way out."""
         self._round = of
         self._chance = chance
+        self._mean = chance.choice(MOMENTS)
         self._kinds = [self._deadline, self._failing_deadline, self._scope, self._two_scopes, self._shield, self._group]
         self._native = [self._timeout, self._own_task, self._task_group, self._wait_for]
         if of.native:
@@ -176,7 +177,7 @@ class Blows:
             raise
 
     def _moment(self) -> float:
-        return self._chance.choice([0.0, self._chance.expovariate(1 / MOMENT), self._chance.expovariate(1 / MOMENT)])
+        return self._chance.choice([0, 1, 1]) * self._chance.expovariate(1 / self._mean)
 
     def _at_a_moment(self, strike: Callable[[], object]) -> None:
         if self._chance.random() < 0.5:
