@@ -114,7 +114,7 @@ class Blows:
             else:
                 await kind(deed)
         del self.noted[mark:]  # absorbed
-        if self._cancelling() != before and not self._is_struck():
+        if self._cancelling() != before and not self.is_struck():
             self._fault("left cancelled", f"{kind.__name__}: {self._cancelling()} instead of {before}")
 
     # What blows share
@@ -129,7 +129,7 @@ class Blows:
         assert task is not None
         return task.cancelling()
 
-    def _is_struck(self, *, natively: bool = False) -> bool:
+    def is_struck(self, *, natively: bool = False) -> bool:
         """Tell whether a blow around this place has struck, or the round is being interrupted."""
         return self._round.interrupted or any(
             struck() for struck, is_native in PLACE.get().struck if is_native or not natively
@@ -172,7 +172,7 @@ class Blows:
             if self._chance.random() < 0.2:
                 (await self._round.spool.entries(self._round.queues[0])).unwrap()
         except BaseException as error:
-            if not self._is_struck():
+            if not self.is_struck():
                 self._fault("doubled", f"{error!r} came after a cancellation that was caught")
             raise
 
@@ -286,10 +286,11 @@ class Blows:
         comes when what it waits for has just ended.
         """
         mark = len(self.noted)
-        with at(in_scopes=False):
+        hits: list[bool] = []
+        with at(in_scopes=False), self.striking(lambda: bool(hits), natively=True):
             task = asyncio.ensure_future(deed())
             try:
-                await self._end_of(task, again=False)
+                await self._end_of(task, hits, again=False)
             finally:
                 del self.noted[mark:]
         await task
@@ -302,7 +303,7 @@ class Blows:
         except TimeoutError:
             caught = True
         finally:
-            await self._end_of(task)  # until 3.12, it does not wait if it is cancelled when the time is just over
+            await self._end_of(task, [])  # until 3.12, it does not wait if it is cancelled when the time is just over
             _ = task.cancelled() or task.exception()
         if caught:
             await self._undisturbed()
@@ -314,7 +315,7 @@ class Blows:
             failing = tasks.create_task(self._thunder(self._moment(), self._chance.randrange(20)))
             if self._chance.random() < 0.5:
                 await self._watched(deed, lambda: self._cancelling() > before, natively=True)
-                if self._cancelling() > before and not self._is_struck():
+                if self._cancelling() > before and not self.is_struck():
                     self._fault("swallowed", f"the cancellation by asyncio.TaskGroup around {words_of(deed)}")
             else:
                 with self.striking(lambda: True):
@@ -333,8 +334,7 @@ class Blows:
             if is_open:
                 hits.append(task.cancel())
 
-        for _ in range(self._chance.choice([1, 1, 2, 3])):
-            self._at_a_moment(strike)
+        self._several_times(strike)
         try:
             try:
                 await self._watched(deed, lambda: bool(hits), natively=True)
@@ -345,7 +345,7 @@ class Blows:
             if hits:
                 self._fault("swallowed", f"a cancellation of the task itself around {words_of(deed)}")
         except asyncio.CancelledError:
-            if self._is_struck(natively=True) or not hits:
+            if self.is_struck(natively=True) or not hits:
                 raise  # it may be that of another; what a scope sent comes again
         if hits:
             await self._undisturbed()
@@ -354,25 +354,25 @@ class Blows:
         """Cancel another task, once or several times; in half of the cases a scope in it too, at about that time."""
         mark = len(self.noted)
         hits: list[bool] = []
+        passed_on: list[bool] = []
         scope = anyio.CancelScope()
         both = self._chance.random() < 0.5
 
         async def work() -> None:
             with scope:
-                await self._watched(deed, lambda: bool(hits) or scope.cancel_called, natively=True)
+                await self._watched(deed, lambda: scope.cancel_called)
             if scope.cancelled_caught:
                 await self._undisturbed()
 
-        with self.striking(lambda: bool(hits), natively=True), at(in_scopes=True):
+        with self.striking(lambda: bool(hits or passed_on), natively=True), at(in_scopes=True):
             task = asyncio.ensure_future(work())
-
             self._strike_at_a_moment(task, hits, scope if both else None)
             try:
-                await self._end_of(task)
+                await self._end_of(task, passed_on)
             finally:
                 del self.noted[mark:]
         if task.cancelled():
-            if not hits:
+            if not hits and not passed_on:
                 self._fault("doubled", "a task that nobody cancelled ended as cancelled")
             return
         if (error := task.exception()) is not None:
@@ -390,23 +390,38 @@ class Blows:
             if task.cancel():
                 hits.append(True)
 
-        strikes: list[Callable[[], object]] = [strike for _ in range(self._chance.choice([1, 1, 2, 3]))]
-        if scope is not None:
-            strikes.append(scope.cancel)
-            self._chance.shuffle(strikes)
+        if scope is None:
+            self._several_times(strike)
+            return
+        strikes: list[Callable[[], object]] = [*[strike] * self._chance.choice([1, 1, 2, 3]), scope.cancel]
+        self._chance.shuffle(strikes)
         if self._chance.random() < 0.5:
             self._at_a_moment(lambda: [each() for each in strikes])
         else:
             for each in strikes:
                 self._at_a_moment(each)
 
-    async def _end_of(self, task: asyncio.Task[None], *, again: bool = True) -> None:
-        """Wait for a task; what cancels this one cancels that one too (`again`, if so), and is raised at its end."""
+    def _several_times(self, strike: Callable[[], object]) -> None:
+        """Strike once or several times, at moments of any kind, or turn after turn: each step on a way out is met."""
+        if self._chance.random() < 0.4:
+            moment = self._moment()
+            for turn in range(20):
+                self._round.later(strike, seconds=moment, turns=turn)
+            return
+        for _ in range(self._chance.choice([1, 1, 2, 3])):
+            self._at_a_moment(strike)
+
+    async def _end_of(self, task: asyncio.Task[None], hits: list[bool], *, again: bool = True) -> None:
+        """Wait for a task; what cancels this one cancels that one too (`again`, if so), and is raised at its end.
+
+        Each time that it was cancelled, this is added to `hits`.
+        """
         cancelled: BaseException | None = None
         try:
             await asyncio.wait([task])
         except asyncio.CancelledError as error:
             cancelled = error
+            hits.append(True)
             task.cancel()
         with anyio.CancelScope(shield=True):
             while not task.done():

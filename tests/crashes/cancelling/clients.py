@@ -187,6 +187,8 @@ class Client:
         except BaseException as error:
             happened = self.records.happened(line.operation, error)
             self.records.close(line, What.DONE if happened else What.REFUSED, why=f"{error!r} {notes_of(error)}")
+            if happened and not (self.blows if blows is None else blows).is_struck(natively=True):
+                self.records.fault("not undone", line.operation, f"a scope cancelled what happened: {notes_of(error)}")
             if blows is not None:
                 blows.noted += notes_of(error)
             if isinstance(error, Exception):
