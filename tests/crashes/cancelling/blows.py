@@ -290,7 +290,7 @@ class Blows:
         with at(in_scopes=False), self.striking(lambda: bool(hits), natively=True):
             task = asyncio.ensure_future(deed())
             try:
-                await self._end_of(task, hits, again=False)
+                await self.end_of(task, hits, again=False)
             finally:
                 del self.noted[mark:]
         await task
@@ -303,7 +303,7 @@ class Blows:
         except TimeoutError:
             caught = True
         finally:
-            await self._end_of(task, [])  # until 3.12, it does not wait if it is cancelled when the time is just over
+            await self.end_of(task, [])  # until 3.12, it does not wait if it is cancelled when the time is just over
             _ = task.cancelled() or task.exception()
         if caught:
             await self._undisturbed()
@@ -368,7 +368,7 @@ class Blows:
             task = asyncio.ensure_future(work())
             self._strike_at_a_moment(task, hits, scope if both else None)
             try:
-                await self._end_of(task, passed_on)
+                await self.end_of(task, passed_on)
             finally:
                 del self.noted[mark:]
         if task.cancelled():
@@ -411,7 +411,7 @@ class Blows:
         for _ in range(self._chance.choice([1, 1, 2, 3])):
             self._at_a_moment(strike)
 
-    async def _end_of(self, task: asyncio.Task[None], hits: list[bool], *, again: bool = True) -> None:
+    async def end_of(self, task: asyncio.Task[None], hits: list[bool], *, again: bool = True) -> None:
         """Wait for a task; what cancels this one cancels that one too (`again`, if so), and is raised at its end.
 
         Each time that it was cancelled, this is added to `hits`.

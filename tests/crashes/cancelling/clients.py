@@ -5,10 +5,12 @@ What a client does is chosen by a seeded generator. Around each deed, and around
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import contextlib
 import datetime
 import functools
+import threading
 import traceback
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,6 +57,8 @@ SHARED: Final = [Mail.SEND, Mail.RETRY]
 LATER: Final = [None, None, None, 0, 0.002, datetime.timedelta(days=1)]
 """Until when an entry waits."""
 LEVELS: Final = [None, None, Durability.PROCESS, Durability.POWER]
+TURNS: Final = 5
+"""In how many turns of its loop a task that is cancelled has told its thread so."""
 PATIENCE: Final = 0.01
 """How long a client waits for an entry, in seconds."""
 
@@ -156,6 +160,7 @@ class Client:
             self.change_alone: 3,
             self.look: 2,
             self.open_another: 1,
+            **({self.withdraw: 2} if self.round.native else {}),
         }
         for deed in self.chance.choices(list(choices), list(choices.values()), k=deeds):
             try:
@@ -266,6 +271,37 @@ class Client:
             await self.blows.befall(enqueue, 2)
             if reserved._usable:
                 await enqueue()
+
+    async def withdraw(self) -> None:
+        """Cancel an enqueue natively when its thread is about to write: it is withdrawn, for it has not committed."""
+        loop, told = asyncio.get_running_loop(), threading.Event()
+        line, metadata, data = self._new(self.chance.choice(SHARED))
+        content, struck = f'"life":"{line.life}"'.encode(), list[bool]()
+
+        def strike() -> None:
+            struck.append(task.cancel())
+            wait(TURNS)
+
+        def wait(turns: int) -> None:
+            if turns:
+                loop.call_soon(wait, turns - 1)
+            else:
+                told.set()
+
+        def hold() -> None:
+            loop.call_soon_threadsafe(strike)
+            told.wait(timeout=10)
+
+        self.round.calls.before_writing[content] = hold
+        with self.blows.striking(lambda: True, natively=True):
+            enqueue = functools.partial(self.spool.enqueue, Mail(line.queue), metadata, data)
+            task = asyncio.ensure_future(self.do(line, enqueue, None))
+            try:
+                await self.blows.end_of(task, [])
+            finally:
+                self.round.calls.before_writing.pop(content, None)
+        if struck == [True] and self.records.has_happened(line.life):
+            self.records.fault("not withdrawn", line.life, "an enqueue that was cancelled before it wrote anything")
 
     # Taking one entry
 

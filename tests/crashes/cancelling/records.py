@@ -80,6 +80,10 @@ class Records:
         """Write what came of an attempt."""
         self.write(msgspec.structs.replace(line, what=what, **words))
 
+    def has_happened(self, life: str) -> bool:
+        """Tell whether the last operation on an entry has been done."""
+        return next(line.what is What.DONE for line in reversed(self._lines) if line.life == life)
+
     def fault(self, kind: str, about: str, why: object) -> None:
         """Write down something that must not be."""
         self.faults.append(Fault(kind, about, str(why)))

@@ -59,9 +59,16 @@ class Dawdling(HookedCalls, WithoutSyncs):
         self._chance = chance
         self._share = chance.choice(DAWDLES)
         self._mutex = threading.Lock()
+        self.before_writing: dict[bytes, Callable[[], None]] = {}
+        """What to do, once and in the thread, before something is written that contains these bytes."""
 
     def around(self, call: str, arguments: tuple[Any, ...], perform: Callable[[], Any]) -> Any:
         """Make a call."""
+        if call == "write" and self.before_writing:
+            written = bytes(arguments[1][:200])
+            for content in list(self.before_writing):
+                if content in written and (act := self.before_writing.pop(content, None)) is not None:
+                    act()
         with self._mutex:
             pause = self._chance.uniform(0, PAUSE) if self._chance.random() < self._share else 0
         if pause and call not in NEVER_FAIL:
@@ -100,12 +107,12 @@ class Round:
         self.attempts = self._chance.choice([1, 3, None])
         """How many attempts there are at an entry, under `retry=`."""
         self._level = self._chance.choice(list(Durability))
-        self._calls = Dawdling(random.Random(self._chance.random()))
+        self.calls = Dawdling(random.Random(self._chance.random()))
         self._tasks: Any = None
 
     async def open(self) -> Any:
         """Open the spool once more."""
-        return await load_spool(self._path, STORMY, system_calls=self._calls, durability=self._level)
+        return await load_spool(self._path, STORMY, system_calls=self.calls, durability=self._level)
 
     def later(self, act: Callable[[], object], *, seconds: float = 0, turns: int = 0) -> None:
         """Do something after a while, in another task."""
@@ -132,7 +139,7 @@ class Round:
     @trio.lowlevel.enable_ki_protection  # so it is raised where the main task waits, and the records are kept whole
     async def run(self) -> None:
         """Have the clients do what they do, in the program's main task and in others."""
-        options = {"system_calls": self._calls, "durability": self._level}
+        options = {"system_calls": self.calls, "durability": self._level}
         async with await make_spool(self._path, STORMY, **options) as self.spool:
             try:
                 if self.native:
