@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import functools
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.lowlevel
 
+from cancelling.places import PLACE, Thunder, at, words_of
 from cancelling.records import notes_of
 from trio_multispool.threads.loop import apart
 
@@ -29,52 +29,6 @@ if TYPE_CHECKING:
 
 MOMENTS: Final = (0.001, 0.003, 0.01)
 """How long until a blow strikes, in seconds, on average, for one client or another."""
-
-
-class Thunder(Exception):
-    """What fails on purpose."""
-
-
-def words_of(deed: Any) -> str:
-    """Return the names of a deed, and of the blows around it, from the outermost on."""
-    if not isinstance(deed, functools.partial):
-        return getattr(deed, "__qualname__", repr(deed)).rpartition(".")[2]
-    inner = [words_of(each) for each in deed.args if callable(each)]
-    name = deed.func.__name__.strip("_")
-    return " > ".join([*([] if name == "under" else [name]), *inner])
-
-
-def is_thunder(error: BaseException) -> bool:
-    """Tell whether an exception is nothing but that."""
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(Thunder)[1] is None
-    return isinstance(error, Thunder)
-
-
-class Place(NamedTuple):
-    """What is around a place in the program; each task has its own."""
-
-    struck: tuple[tuple[Callable[[], bool], bool], ...] = ()
-    """For each blow, a function that tells whether it has struck, and whether it strikes natively."""
-    mark: int | None = None
-    """How many notes there were at the beginning of the innermost blow."""
-    in_scopes: bool = False
-    """Whether there are, or may be, scopes around it in the same task."""
-
-
-OUTSIDE: Final = Place()
-PLACE: Final = contextvars.ContextVar("PLACE", default=OUTSIDE)
-
-
-@contextlib.contextmanager
-def at(**words: Any) -> Iterator[None]:
-    """Surround what is at another place."""
-    before = PLACE.get()
-    PLACE.set(before._replace(**words))
-    try:
-        yield
-    finally:
-        PLACE.set(before)
 
 
 class Blows:

@@ -5,31 +5,25 @@ What a client does is chosen by a seeded generator. Around each deed, and around
 
 from __future__ import annotations
 
-import asyncio
-import collections
 import contextlib
-import datetime
 import functools
-import threading
-import traceback
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
 
-from cancelling.blows import Blows, Thunder, is_thunder
-from cancelling.records import content, notes_of, version_in
-from helpers.ledger import FIRST, Line, What, stamp, version_of
+from cancelling.making import Maker
+from cancelling.places import Thunder, is_thunder
+from cancelling.records import notes_of
+from cancelling.workers import PATIENCE, SHARED, Turn, told
+from helpers.ledger import Line, What
 from helpers.spools import Mail
 from trio_multispool import (
-    UNCHANGED,
-    Durability,
     EntryBusy,
     EntryNotFound,
     Err,
     Exponential,
     GiveUp,
-    NameTaken,
     Ok,
     Release,
     Remove,
@@ -38,111 +32,16 @@ from trio_multispool import (
     RetryLater,
     Save,
     Unavailable,
-    Use,
 )
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Awaitable, Callable
 
-    from cancelling.rounds import Round
     from helpers.ledger import Stamp
 
-KEYS: Final = [f"key-{number}" for number in range(6)]
-"""Names that all clients use."""
-ALONE: Final = Mail.FAILED
-"""The queue of entries that nobody else takes, changed where they are."""
-SHARED: Final = [Mail.SEND, Mail.RETRY]
-"""The queues that all clients read."""
-LATER: Final = [None, None, None, 0, 0.002, datetime.timedelta(days=1)]
-"""Until when an entry waits."""
-LEVELS: Final = [None, None, Durability.PROCESS, Durability.POWER]
-TURNS: Final = 5
-"""In how many turns of its loop a task that is cancelled has told its thread so."""
-PATIENCE: Final = 0.01
-"""How long a client waits for an entry, in seconds."""
 
-
-def told(error: BaseException) -> str:
-    """Return an exception with its traceback."""
-    return "".join(traceback.format_exception(error))
-
-
-class Turn:
-    """One owner's time with one entry."""
-
-    def __init__(self, client: Client, queue: Mail, name: str, metadata: Stamp) -> None:
-        """Begin it."""
-        self.life = metadata.life
-        self.number = client.records.begin_turn(self.life, name)
-        self._client = client
-        self._queue, self._name, self._metadata = queue, name, metadata
-
-    def line(self, operation: str, **words: str) -> Line:
-        """Return a line of this turn."""
-        return Line(What.ATTEMPT, operation, self.life, self.number, **words)
-
-    def end(self) -> None:
-        """Stop working on the entry. Idempotent."""
-        self._client.records.end_turn(self._name, self.number)
-
-    async def work(self, data: Any, blows: Blows | None) -> None:
-        """Look at the entry, and change its data, now and then; each step may be cut short."""
-        chance = self._client.chance
-        if chance.random() < 0.6:
-            found = (await data.load()).unwrap()
-            words = {"metadata": version_of(self.life, self._metadata), "data": version_in(self.life, found)}
-            place = {"name": self._name, "queue": self._queue.value}
-            self._client.records.write(Line(What.TAKEN, "", self.life, self.number, **place, **words))
-        for step in range(chance.choice([0, 0, 1, 2])):
-            if chance.random() < 0.3:
-                (await data.progress(chance.random(), "at work")).unwrap()
-                continue
-            version = f"{self.number}.{step}"
-            new = content(self.life, version, large=self._client.is_large())
-            line = self.line("data save", data=version)
-            await self._client.do(line, functools.partial(data.save, new, durability=self._client.level()), blows)
-
-    def verdict(self) -> tuple[Line, Any]:
-        """Choose how to settle the entry; return the line that says so, too."""
-        chance, new = self._client.chance, str(self.number)
-        queue = chance.choice(SHARED)
-        match chance.choice(["save", "save", "save unchanged", "remove", "release"]):
-            case "remove":
-                return self.line("remove"), Remove()
-            case "release":
-                return self.line("release"), Release()
-            case "save unchanged":
-                return self.line("save", queue=queue.value), Save(queue, UNCHANGED, chance.choice(LATER))
-            case _:
-                line = self.line("save", queue=queue.value, metadata=new)
-                return line, Save(queue, stamp(self.life, new), chance.choice(LATER))
-
-
-class Client:
+class Client(Maker):
     """One task: what it does it chooses at random."""
-
-    def __init__(self, of: Round, number: int, chance: random.Random, *, in_main_task: bool) -> None:
-        """Begin with nothing done."""
-        self.round, self.records, self.chance = of, of.records, chance
-        self.blows = Blows(of, chance, in_main_task=in_main_task)
-        self._is_main = in_main_task
-        self._number = number
-        self._lives = 0
-        self._alone: collections.Counter[str] = collections.Counter()
-
-    @property
-    def spool(self) -> Any:
-        """The spool."""
-        return self.round.spool
-
-    def level(self) -> Durability | None:
-        """Choose a level."""
-        return self.chance.choice(LEVELS)
-
-    def is_large(self) -> bool:
-        """Choose how much data it is to be."""
-        return self.chance.random() < 0.1
 
     async def run(self, deeds: int) -> None:
         """Do so many things."""
@@ -176,132 +75,6 @@ class Client:
                     self.records.fault("doubled", deed.__name__, f"{error!r} came through all blows\n{told(error)}")
                 raise
             await anyio.lowlevel.checkpoint()
-
-    async def do(
-        self,
-        line: Line,
-        call: Callable[[], Awaitable[Any]],
-        blows: Blows | None,
-        *,
-        expected: tuple[type[Exception], ...] = (),
-    ) -> Any:
-        """Do something between two lines; return its answer. What comes through is noted for the blows around it."""
-        self.records.write(line)
-        try:
-            answer = await call()
-        except BaseException as error:
-            happened = self.records.happened(line.operation, error)
-            self.records.close(line, What.DONE if happened else What.REFUSED, why=f"{error!r} {notes_of(error)}")
-            if happened and not (self.blows if blows is None else blows).is_struck(natively=True):
-                self.records.fault("not undone", line.operation, f"a scope cancelled what happened: {notes_of(error)}")
-            if blows is not None:
-                blows.noted += notes_of(error)
-            if isinstance(error, Exception):
-                self.records.fault("raised", line.operation, repr(error))
-            raise
-        if isinstance(answer, Err) and not isinstance(answer.error, expected):
-            self.records.close(line, What.FAILED, why=repr(answer.error))
-        elif isinstance(answer, Err) or (line.operation == "enqueue" and answer.value is None):
-            self.records.close(line, What.REFUSED, why="taken")
-        elif line.operation == "enqueue":
-            self.records.close(line, What.DONE, name=answer.value.name)
-        else:
-            self.records.close(line, What.DONE)
-        return answer
-
-    # Enqueueing
-
-    def _new(self, queue: Mail, name: str = "") -> tuple[Line, Stamp, bytes]:
-        self._lives += 1
-        life = f"{self._number}.{self._lives}"
-        line = Line(What.ATTEMPT, "enqueue", life, name=name, queue=queue.value)
-        return line, stamp(life, FIRST), content(life, FIRST, large=self.is_large())
-
-    async def enqueue(self) -> None:
-        """Enqueue one entry, under a name of some kind."""
-        queue, kind = self.chance.choice(SHARED), self.chance.choice(["make", "use", "remember", "key", "absent"])
-        own = f"own-{self._number}-{self._lives}"
-        name: Any = None
-        match kind:
-            case "use":
-                name = Use(own)
-            case "remember":
-                name = Use(own, remember=60)
-            case "key" | "absent":
-                name = Use(self.chance.choice(KEYS))
-        line, metadata, data = self._new(queue, "" if name is None else name.name)
-        method = self.spool.enqueue_if_absent if kind == "absent" else self.spool.enqueue
-        options = {"name": name, "not_before": self.chance.choice(LATER), "durability": self.level()}
-        expected = (NameTaken, EntryBusy) if kind in ("key", "absent") else ()
-        await self.do(line, lambda: method(queue, metadata, data, **options), self.blows, expected=expected)
-
-    async def enqueue_many(self) -> None:
-        """Enqueue several entries: all of them, or none if it was cancelled."""
-        queue = self.chance.choice(SHARED)
-        several = [self._new(queue) for _ in range(self.chance.randint(1, 6))]
-        for line, _, _ in several:
-            self.records.write(line)
-        items = [(metadata, data) for _, metadata, data in several]
-        names = [Use(f"many-{line.life}") for line, _, _ in several] if self.chance.random() < 0.5 else None
-        try:
-            answers = await self.spool.enqueue_many(queue, items, names=names, durability=self.level())
-        except BaseException as error:
-            what = What.DONE if self.records.happened("enqueue", error) else What.REFUSED
-            self.blows.noted += notes_of(error)
-            for line, _, _ in several:
-                self.records.close(line, what)
-            raise
-        for (line, _, _), answer in zip(several, answers, strict=True):
-            done = isinstance(answer, Ok)
-            self.records.close(line, What.DONE if done else What.FAILED, why="" if done else repr(answer))
-
-    async def enqueue_reserved(self) -> None:
-        """Reserve a name, and use it, or not; what was cut short, and did not happen, can be done again."""
-        reserved = (await self.spool.reserve_name()).unwrap()
-        async with reserved:
-            if self.chance.random() < 0.3:
-                return
-            queue, told = self.chance.choice(SHARED), list[str]()
-
-            async def enqueue() -> None:
-                line, metadata, data = self._new(queue, reserved.name)
-                told.append(line.life)
-                await self.do(line, lambda: self.spool.enqueue(queue, metadata, data, name=Use(reserved)), self.blows)
-
-            await self.blows.befall(enqueue, 2)
-            if reserved._usable:
-                await enqueue()
-
-    async def withdraw(self) -> None:
-        """Cancel an enqueue natively when its thread is about to write: it is withdrawn, for it has not committed."""
-        loop, told = asyncio.get_running_loop(), threading.Event()
-        line, metadata, data = self._new(self.chance.choice(SHARED))
-        content, struck = f'"life":"{line.life}"'.encode(), list[bool]()
-
-        def strike() -> None:
-            struck.append(task.cancel())
-            wait(TURNS)
-
-        def wait(turns: int) -> None:
-            if turns:
-                loop.call_soon(wait, turns - 1)
-            else:
-                told.set()
-
-        def hold() -> None:
-            loop.call_soon_threadsafe(strike)
-            told.wait(timeout=10)
-
-        self.round.calls.before_writing[content] = hold
-        with self.blows.striking(lambda: True, natively=True):
-            enqueue = functools.partial(self.spool.enqueue, Mail(line.queue), metadata, data)
-            task = asyncio.ensure_future(self.do(line, enqueue, None))
-            try:
-                await self.blows.end_of(task, [])
-            finally:
-                self.round.calls.before_writing.pop(content, None)
-        if struck == [True] and self.records.has_happened(line.life):
-            self.records.fault("not withdrawn", line.life, "an enqueue that was cancelled before it wrote anything")
 
     # Taking one entry
 
@@ -530,32 +303,6 @@ class Client:
             line = turn.line("remove")
             self.records.write(line)
             self.records.close(line, What.DONE)  # the block ends normally
-
-    # Without owning
-
-    async def change_alone(self) -> None:
-        """Make an entry that nobody takes, and change it where it is."""
-        name = f"alone-{self._number}-{self._lives}"
-        line, metadata, data = self._new(ALONE, name)
-        answer = await self.do(line, lambda: self.spool.enqueue(ALONE, metadata, data, name=Use(name)), self.blows)
-        entry = answer.unwrap()
-        for number in range(1, self.chance.randint(1, 4)):
-            await self.blows.befall(functools.partial(self._change, entry, line.life, number), 2)
-            (await entry.direct.contents()).unwrap()
-            (await entry.stat()).unwrap()
-        if self.chance.random() < 0.5:
-            remove = Line(What.ATTEMPT, "remove", line.life, 9)
-            await self.do(remove, lambda: entry.direct.remove(durability=self.level()), self.blows)
-
-    async def _change(self, entry: Any, life: str, number: int) -> None:
-        version = f"direct {number}"
-        if self.chance.random() < 0.5:
-            line = Line(What.ATTEMPT, "data save", life, number, data=version)
-            new = content(life, version, large=self.is_large())
-            await self.do(line, lambda: entry.direct.data_file.save(new, durability=self.level()), self.blows)
-        else:
-            line = Line(What.ATTEMPT, "save", life, number, queue=ALONE.value, metadata=version)
-            await self.do(line, lambda: entry.direct.save(stamp(life, version), durability=self.level()), self.blows)
 
     async def look(self) -> None:
         """Look at this and that, and recover beside the others."""

@@ -21,10 +21,11 @@ import anyio
 import anyio.lowlevel
 import trio
 
-from cancelling.blows import Thunder
-from cancelling.clients import SHARED, Client
+from cancelling.clients import Client
+from cancelling.places import Thunder
 from cancelling.records import Records
 from cancelling.watchdog import Watchdog, asyncio_tasks, format_stack, trio_tasks
+from cancelling.workers import SHARED
 from helpers.calls import WithoutSyncs
 from helpers.inside import rest_of, threads_of, waiters_of
 from helpers.ledger import Stamp
