@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -195,6 +196,21 @@ async def background() -> AsyncGenerator[TaskGroup]:
         del raised
 
 
+async def apart(work: Callable[[], Awaitable[None]]) -> None:
+    """Do the work of a task of a group, so that no cancellation in it counts as one of the task that the group is in.
+
+    AnyIO (4.16) counts for each scope how often it has cancelled its task. If a scope is left while another around it
+    is cancelled too, it hands its count to the next one outside; which, in a task of a group, is another task's. There,
+    a native cancellation would be taken back in its place, and be lost.
+    """
+    with anyio.CancelScope() as scope:
+        try:
+            await work()
+        finally:  # one that is cancelled, in no other, keeps its count
+            scope.shield = True
+            scope.cancel()
+
+
 async def in_several_tasks(count: int, work: Callable[[anyio.CancelScope], Awaitable[None]]) -> bool:
     """Run `work` in several tasks at once; it is given the scope that ends them all. Tell if none was cancelled.
 
@@ -216,9 +232,12 @@ async def in_several_tasks(count: int, work: Callable[[anyio.CancelScope], Await
 
     async with anyio.create_task_group() as tasks:
         for _ in range(count):
-            _ = tasks.start_soon(one, tasks)
-        with anyio.CancelScope(shield=True):  # what comes here is native, and ends them too
-            await ended.wait()
+            _ = tasks.start_soon(apart, functools.partial(one, tasks))
+        try:
+            with anyio.CancelScope(shield=True):  # what comes here is native, and ends them too
+                await ended.wait()
+        finally:
+            tasks.cancel_scope.shield = True  # they end at once; what comes now is native too
     return done == count
 
 
