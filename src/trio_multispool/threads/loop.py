@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import math
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -180,7 +181,9 @@ async def background() -> AsyncGenerator[TaskGroup]:
                     yield tasks
                 except BaseException as error:  # noqa: BLE001  # raised again below, outside the group
                     raised = error
-                tasks.cancel_scope.shield = True  # its tasks end at once; what comes now is native
+                if anyio.current_effective_deadline() == -math.inf:  # the tasks may not have been told yet
+                    tasks.cancel_scope.cancel()
+                tasks.cancel_scope.shield = True  # they end at once; what comes now is native
         except BaseExceptionGroup as failures:  # raised again below, or the block's own error is
             if raised is None or isinstance(raised, anyio.get_cancelled_exc_class()):
                 if len(failures.exceptions) == 1:

@@ -30,7 +30,7 @@ from helpers.calls import WithoutSyncs
 from helpers.inside import rest_of, threads_of, waiters_of
 from helpers.ledger import Stamp
 from helpers.spools import Mail, load_spool, make_spool
-from helpers.stores import make_store
+from helpers.stores import make_store, sweep
 from helpers.syscalls import NEVER_FAIL, HookedCalls
 from trio_multispool import Durability, Spoolable
 from trio_multispool.threads.loop import apart
@@ -218,7 +218,7 @@ class Storm:
             this.records.fault("left open", "descriptors", f"{before} before, {_descriptors()} after")
         if this.interrupted:
             store = make_store(path)
-            list(store.sweep())
+            sweep(store)
             store.close()
         this.records.judge(path)
         shutil.rmtree(path)
