@@ -24,7 +24,7 @@ LAST_LINE = re.compile(r"demo: enqueued (\d+), done (\d+), lost (\d+), twice (\d
 
 def run(script: Path, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a script with the warnings that Python leaves out by default, of descriptors left open for example."""
-    command = [sys.executable, "-X", "dev", str(script), *map(str, arguments)]
+    command = [sys.executable, "-W", "default", str(script), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -151,7 +151,7 @@ def test_a_handler_that_runs_twice_takes_effect_once(tmp_path):
 
 def test_a_worker_on_asyncio_ends_after_the_entries_in_hand(tmp_path):
     """After SIGTERM it finishes, ends with status 0, and leaves no entry checked out."""
-    command = [sys.executable, "-X", "dev", str(EXAMPLES / "asyncio_worker.py"), "spool"]
+    command = [sys.executable, "-W", "default", str(EXAMPLES / "asyncio_worker.py"), "spool"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as worker:
         try:
             assert worker.stdout is not None

@@ -61,7 +61,7 @@ def named(block: Block) -> str:
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.complete], ids=named)
 def test_a_program_in_the_documentation_prints_what_it_says(block, tmp_path):
     """It runs in an empty directory, without complaint."""
-    command = [sys.executable, "-X", "dev", "-c", block.text]
+    command = [sys.executable, "-W", "default", "-c", block.text]
     finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert (finished.returncode, finished.stderr) == (0, "")
     assert block.output in (None, finished.stdout)
@@ -86,7 +86,7 @@ def test_the_example_runs_on_asyncio_as_the_readme_says(tmp_path):
     (block,) = (block for block in BLOCKS if block.page == "README.md")
     text = block.text.replace("import trio\n", "import asyncio\n").replace("trio.run(main)", "asyncio.run(main())")
     assert text.count("asyncio") == 2
-    command = [sys.executable, "-X", "dev", "-c", text]
+    command = [sys.executable, "-W", "default", "-c", text]
     finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert (finished.stdout, finished.stderr) == (block.output, "")
 

@@ -59,3 +59,15 @@ def sizes_of_looks(reader: Any) -> list[int]:
 
     wrap_looks(reader, counting)
     return sizes
+
+
+def rest_of(spool: Any) -> list[str]:
+    """Return what of a spool is not at rest, in words: its batches, and the tokens of its limiter."""
+    session = spool._session
+    found = []
+    for kind, batches in (("settlements", session._settlements), ("enqueues", session._enqueuings)):
+        if batches._pending or batches._leader is not None or batches._taken:
+            found.append(f"the batches of {kind}: {len(batches._pending)} pending, led by {batches._leader}")
+    if session.limiter.borrowed_tokens:
+        found.append(f"{session.limiter.borrowed_tokens} tokens of the limiter are borrowed")
+    return found

@@ -328,6 +328,12 @@ def test_an_event_is_sent_once_and_signed(path, receiver, tmp_path):
     assert request["Content-Type"] == "application/json"
 
 
+def metrics_at(port):
+    """Read what the program shows to Prometheus."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        return answer.read().decode()
+
+
 def test_metrics_tell_of_deliveries_failures_and_what_is_left(path, receiver):
     """As Prometheus reads them."""
     answers = itertools.chain([500], itertools.repeat(200))
@@ -338,10 +344,10 @@ def test_metrics_tell_of_deliveries_failures_and_what_is_left(path, receiver):
         port = free.getsockname()[1]
     with running(path, *QUICK, "--metrics-port", port):
         wait_until(lambda: is_empty(path), "it was delivered")
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-            metrics = answer.read().decode()
-    of = f'queue="outgoing",spool="{path}"'
-    assert f'multispool_settled_total{{destination="",how="removed",{of}}} 1.0' in metrics
+        of = f'queue="outgoing",spool="{path}"'
+        settled = f'multispool_settled_total{{destination="",how="removed",{of}}} 1.0'
+        wait_until(lambda: settled in metrics_at(port), "its removal was counted")
+        metrics = metrics_at(port)
     assert f'multispool_failed_attempts_total{{error="NotAccepted",outcome="retry",{of}}} 1.0' in metrics
     assert f'multispool_entries{{queue="failed",spool="{path}",state="available"}} 0.0' in metrics
 

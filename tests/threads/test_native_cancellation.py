@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import itertools
+import warnings
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
-from helpers.gates import Gate, Gates
+from helpers.gates import Gate, Gates, breathe
+from helpers.inside import waiters_of
 from helpers.operations import CHANGING, OPERATIONS, Operation, ordered, states
-from helpers.spools import ANNE, Mail, make_spool, put, state_of
-from trio_multispool import Ok, Spool
+from helpers.spools import ANNE, Mail, make_spool, put, quick_spool, state_of
+from trio_multispool import Ok, Release, Spool
 from trio_multispool.reader.prefetch import Prefetcher
 
 if TYPE_CHECKING:
@@ -402,3 +407,94 @@ async def test_a_task_that_is_cancelled_in_the_turn_in_which_its_reader_is_stopp
             await task
         assert state_of(spool.path).checked_out["send"] == {}
         assert state_of(spool.path).names("send") == ["1"]
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(["stop", "scope", "native"])], ids=", ".join)
+@pytest.mark.parametrize("options", [{}, {"prefetch": 1}, {"concurrency": 2}], ids=str)
+async def test_a_cancellation_is_not_lost_in_the_turn_in_which_a_reader_is_stopped_and_a_scope_cancelled(
+    options: dict[str, int], order: tuple[str, ...], tmp_path: Path
+) -> None:
+    """A scope that ends in a task of the reader does not count as one of the task that is cancelled."""
+    loop, readers, scope = asyncio.get_running_loop(), list[Any](), anyio.CancelScope()
+
+    async def work() -> None:
+        with scope:
+            async with spool.reader(Mail.SEND) as reader:
+                readers.append(reader)
+                await reader.iter(pytest.fail, **options)
+
+    async with await quick_spool(tmp_path / "spool") as spool:
+        task = asyncio.ensure_future(work())
+        while not waiters_of(spool):
+            await breathe()
+        for what in order:
+            match what:
+                case "stop":
+                    readers[0].stop()  # has the loop wake the reader in its next turn
+                case "scope":
+                    loop.call_soon(scope.cancel)
+                case _:
+                    loop.call_soon(task.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_a_timeout_and_a_scope_that_strike_while_a_pool_ends_are_both_heeded(tmp_path: Path) -> None:
+    """The scope comes while the pool, cancelled by the timeout, waits for a handler: each takes its own for its own."""
+    gates = Gates()
+    async with await quick_spool(tmp_path / "spool", system_calls=gates) as spool:
+        await put(spool, Mail.SEND, "one")
+        [held] = [gates.hold("move", "send/one")]
+
+        async def handler(_metadata: Any, _data: Any) -> Any:
+            return Release()
+
+        expiring, expired = asyncio.timeout(None), False
+
+        async def strike() -> None:
+            await held.reached()
+            expiring.reschedule(asyncio.get_running_loop().time())
+            await _let_everything_run()
+            scope.cancel()
+            await _let_everything_run()
+            held.go()
+
+        other = asyncio.ensure_future(strike())
+        with anyio.CancelScope() as scope:
+            try:
+                async with expiring, spool.reader(Mail.SEND) as reader:
+                    await reader.iter(handler, concurrency=2)
+            except TimeoutError:
+                expired = True
+            await anyio.lowlevel.checkpoint()
+        await other
+        assert expired
+        assert scope.cancelled_caught
+        assert state_of(spool.path).names("send") == ["one"]
+
+
+async def test_a_name_that_is_given_up_by_a_cancelled_task_is_not_reported_as_never_used(tmp_path: Path) -> None:
+    """It was given up as it should be: there is nothing to warn of when it is garbage collected."""
+    gates = Gates()
+    async with await quick_spool(tmp_path / "spool", system_calls=gates) as spool:
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+
+            async def reserve() -> None:
+                async with (await spool.reserve_name()).unwrap():
+                    held.append(gates.hold("unlink"))
+
+            held = list[Any]()
+            task = asyncio.ensure_future(reserve())
+            while not held:
+                await breathe()
+            await held[0].reached()
+            task.cancel()
+            await _let_everything_run()
+            held[0].go()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            del task
+            gc.collect()
+        assert [str(each.message) for each in warned] == []
+        assert state_of(spool.path).registry == set()

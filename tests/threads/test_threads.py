@@ -79,7 +79,7 @@ def test_one_that_is_taken_as_it_is_about_to_end_does_its_job(monkeypatch: pytes
     """It looks once more whether it is still idle, and then waits for what it is being given."""
     monkeypatch.setattr(threads, "IDLE_SECONDS", 0.01)
     drop = threads._idle.drop
-    about_to_end, taken, waits_again = threading.Event(), threading.Event(), threading.Event()
+    about_to_end, taken, waits_again, done = (threading.Event() for _ in range(4))
 
     class Telling:
         """Its lock, telling that it waits again."""
@@ -90,7 +90,7 @@ def test_one_that_is_taken_as_it_is_about_to_end_does_its_job(monkeypatch: pytes
 
         def acquire(self, timeout: float) -> bool:
             waits_again.set()
-            return bool(self._lock.acquire(timeout=60 if timeout else 0))
+            return bool(self._lock.acquire(timeout=60 if timeout and not done.is_set() else 0))  # it ends after that
 
     def drop_slowly(worker: Any) -> bool:
         monkeypatch.setattr(threads._idle, "drop", drop)
@@ -106,7 +106,6 @@ def test_one_that_is_taken_as_it_is_about_to_end_does_its_job(monkeypatch: pytes
     assert worker is not None
     taken.set()
     assert waits_again.wait(60)
-    done = threading.Event()
     worker.give(done.set, lambda: None)
     assert done.wait(60)
 

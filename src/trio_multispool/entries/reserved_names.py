@@ -105,12 +105,14 @@ class ReservedName:
             return
 
         def give_up() -> None:
-            with self._mutex:  # an enqueue may be using it in another thread; then it has been used
-                self._session.storage.give_up(self._reservation)
+            try:
+                with self._mutex:  # an enqueue may be using it in another thread; then it has been used
+                    self._session.storage.give_up(self._reservation)
+            finally:  # here, because the caller may be cancelled meanwhile
+                _ = self._finalizer.detach()
 
         with keeping_notes_of(exception):
             answer = await self._session.finish(f"giving up of name {self.name}", give_up)
-        _ = self._finalizer.detach()
         if isinstance(answer, Err):
             if exception is None:
                 raise answer.error

@@ -21,7 +21,7 @@ from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.reader.candidates import Candidates, Given, NothingLeft, Question
 from trio_multispool.session.changes import Polling
-from trio_multispool.threads.loop import take_over_notes, whatever_is_cancelled
+from trio_multispool.threads.loop import apart, take_over_notes, whatever_is_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -132,7 +132,7 @@ class Dequeuer(Generic[Q, M, D]):
         self.check_open()
         assert self._tasks is not None, "checked above"  # noqa: S101  # for the type checkers
         self._fetchers.add(fetcher)
-        _ = self._tasks.start_soon(fetcher.fetch)
+        _ = self._tasks.start_soon(apart, fetcher.fetch)
 
     def close_at_the_end(self, closing: Closing) -> None:
         """Close a holder of check-outs when the block is left, if it has not been closed by then."""

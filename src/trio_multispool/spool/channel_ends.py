@@ -114,7 +114,7 @@ class Shared(Generic[M, D]):
         async with self.looking:
             while True:
                 taken, under_way = self.taken, self.under_way
-                depth = len((await self._session.run("listing", self._names)).unwrap())
+                depth = len((await self._session.run("listing", self._names, interruptible=True)).unwrap())
                 if depth + under_way < self.max_entries:
                     break
                 with anyio.move_on_after(ROOM_INTERVAL):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
+import math
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -179,7 +181,9 @@ async def background() -> AsyncGenerator[TaskGroup]:
                     yield tasks
                 except BaseException as error:  # noqa: BLE001  # raised again below, outside the group
                     raised = error
-                tasks.cancel_scope.shield = True  # its tasks end at once; what comes now is native
+                if anyio.current_effective_deadline() == -math.inf:  # the tasks may not have been told yet
+                    tasks.cancel_scope.cancel()
+                tasks.cancel_scope.shield = True  # they end at once; what comes now is native
         except BaseExceptionGroup as failures:  # raised again below, or the block's own error is
             if raised is None or isinstance(raised, anyio.get_cancelled_exc_class()):
                 if len(failures.exceptions) == 1:
@@ -193,6 +197,21 @@ async def background() -> AsyncGenerator[TaskGroup]:
             raise raised
     finally:
         del raised
+
+
+async def apart(work: Callable[[], Awaitable[None]]) -> None:
+    """Do the work of a task of a group, so that no cancellation in it counts as one of the task that the group is in.
+
+    AnyIO (4.16) counts for each scope how often it has cancelled its task. If a scope is left while another around it
+    is cancelled too, it hands its count to the next one outside; which, in a task of a group, is another task's. There,
+    a native cancellation would be taken back in its place, and be lost.
+    """
+    with anyio.CancelScope() as scope:
+        try:
+            await work()
+        finally:  # one that is cancelled, in no other, keeps its count
+            scope.shield = True
+            scope.cancel()
 
 
 async def in_several_tasks(count: int, work: Callable[[anyio.CancelScope], Awaitable[None]]) -> bool:
@@ -216,9 +235,12 @@ async def in_several_tasks(count: int, work: Callable[[anyio.CancelScope], Await
 
     async with anyio.create_task_group() as tasks:
         for _ in range(count):
-            _ = tasks.start_soon(one, tasks)
-        with anyio.CancelScope(shield=True):  # what comes here is native, and ends them too
-            await ended.wait()
+            _ = tasks.start_soon(apart, functools.partial(one, tasks))
+        try:
+            with anyio.CancelScope(shield=True):  # what comes here is native, and ends them too
+                await ended.wait()
+        finally:
+            tasks.cancel_scope.shield = True  # they end at once; what comes now is native too
     return done == count
 
 

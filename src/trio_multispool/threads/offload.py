@@ -72,7 +72,8 @@ class Offload:
             cancelled = await hop.run_in_thread(hop.withdraw, interruptible=interruptible)
             if cancelled is None:
                 return hop.result()
-            await self._after_cancellation(operation, hop, undo, cancelled)
+            if not interruptible:  # else there is no effect
+                await self._after_cancellation(operation, hop, undo, cancelled)
             raise cancelled
         finally:
             self.limiter.release_on_behalf_of(hop)
