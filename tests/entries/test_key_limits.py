@@ -17,7 +17,7 @@ from helpers.calls import FailingCalls
 from helpers.children import Child, Parent, quick_directory
 from helpers.forks import are_alive
 from helpers.gates import breathe
-from helpers.inside import candidates_of, storage_of, waiters_of
+from helpers.inside import claimer_of, storage_of, waiters_of
 from helpers.spools import Envelope, Mail, Wall, load_spool, quick_spool, state_of
 from trio_multispool import Err, Release, Remove, Save, Use
 from trio_multispool.entries import key_limits as limiting_module
@@ -290,7 +290,7 @@ async def test_names_are_remembered_only_as_long_as_they_are_listed(path, monkey
             await put(spool, f"a{number}")
             job = (await reader.dequeue_available()).unwrap()
             (await job.remove()).unwrap()
-        assert len(candidates_of(reader)._key_limiter._keys) <= 6
+        assert len(claimer_of(reader)._key_limiter._keys) <= 6
 
 
 # What ends without being settled

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from helpers.spools import State
     from trio_multispool.storage.directory.store import DirectoryStorage
-    from trio_multispool.storage.protocol import Reservation
+    from trio_multispool.storage.handles import Reservation
 
 
 def begin(storage: DirectoryStorage, queue: str, reservation: Reservation, content=NEW_DATA) -> None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from helpers.spools import State
-    from trio_multispool.storage.protocol import Claim
+    from trio_multispool.storage.handles import Claim
 
 LATER, LATER_DATA = b'{"recipient":"bert@example.org","attempts":7}', b"Much later"
 
@@ -280,7 +280,6 @@ def _look(at: Aftermath) -> Entry | None:
         }
         for queue in QUEUES:
             assert storage.names(queue) == at.state.names(queue)
-            assert storage.held(queue) == bool(at.state.checked_out[queue])
             assert is_available(storage, queue, "a") == ("a" in at.state.available[queue])
             with _found_if_available(at, queue):
                 assert storage.read_metadata(available(queue), "a") == at.state.available[queue]["a"]

@@ -31,21 +31,38 @@ def dequeuer_of(reader: Any) -> Any:
     return reader._dequeuer
 
 
-def candidates_of(reader: Any) -> Any:
-    """Return the names that a reader has yet to try."""
-    return reader._dequeuer._candidates
+def source_of(reader: Any) -> Any:
+    """Return where a reader, whose block was entered, finds its entries."""
+    return reader._dequeuer.source
+
+
+def schedule_of(spool: Any, queue: str) -> Any:
+    """Return what a spool in a directory knows of what waits for a queue."""
+    return storage_of(spool).source(queue, sorts_last=True)._waiting
+
+
+def claimer_of(reader: Any) -> Any:
+    """Return what admits and decodes the entries of a reader."""
+    return reader._dequeuer._claimer
 
 
 def wrap_looks(reader: Any, wrap: Callable[[Callable[[], Any]], Any]) -> None:
-    """Have each look of a reader made by `wrap`, in the look's thread; it is given a function that looks."""
-    candidates = candidates_of(reader)
-    claim = candidates.claim
-    candidates.claim = lambda *arguments, **options: wrap(lambda: claim(*arguments, **options))
+    """Have each look of a reader made by `wrap`, in the look's thread; it is given a function that looks.
+
+    What a settlement checks out beside it is no look.
+    """
+    source = source_of(reader)
+    claim = source.claim
+
+    def look(*arguments: Any, **options: Any) -> Any:
+        return claim(*arguments, **options) if options["listed_only"] else wrap(lambda: claim(*arguments, **options))
+
+    source.claim = look
 
 
 def checked_out_at(found: Any) -> int:
     """Return how many entries a look has checked out, given what it answered."""
-    return len(found) if isinstance(found, list) else 0
+    return len(found.claims)
 
 
 def sizes_of_looks(reader: Any) -> list[int]:

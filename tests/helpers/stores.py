@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from trio_multispool import Durability, Unavailable
-    from trio_multispool.storage.protocol import Claim, Reservation, Storage
+    from trio_multispool.storage.handles import Claim, Reservation
+    from trio_multispool.storage.protocol import Storage
     from trio_multispool.storage.requests import Content, Recovered
 
 QUEUES = ("send", "retry", "failed")

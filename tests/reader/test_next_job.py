@@ -28,9 +28,9 @@ from trio_multispool import (
     TooManyOpenFiles,
 )
 from trio_multispool.reader import dequeue
-from trio_multispool.reader.candidates import Given
 from trio_multispool.reader.next_job import NextJobs
 from trio_multispool.storage.directory.store import DirectoryStorage
+from trio_multispool.storage.source import Given
 
 if TYPE_CHECKING:
     from collections.abc import Callable

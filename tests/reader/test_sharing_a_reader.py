@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from helpers.gates import Gates, Hold, breathe, let_go_at_last
-from helpers.inside import candidates_of, dequeuer_of, waiters_of, wrap_looks
+from helpers.inside import dequeuer_of, source_of, waiters_of, wrap_looks
 from helpers.spools import Mail, load_spool, make_spool, names_in, put, quick_spool, state_of
 from trio_multispool import Ok, Remove, StorageFailure
 
@@ -256,7 +256,7 @@ async def test_a_lock_that_a_cancelled_task_met_is_looked_for_again_by_the_other
         spool.reader(Mail.SEND, poll_interval=HOUR) as reader,
         anyio.create_task_group() as tasks,
     ):
-        listing, listed, outcome, scope = candidates_of(reader), Hold(), Outcome(), anyio.CancelScope()
+        listing, listed, outcome, scope = source_of(reader), Hold(), Outcome(), anyio.CancelScope()
         (await reader.dequeue_available()).unwrap()  # looks for the dead owners' entries, so that the next do not
         enqueuing = producing.hold("move", after=True)
         tasks.start_soon(put, other, Mail.SEND, "one")
@@ -264,14 +264,14 @@ async def test_a_lock_that_a_cancelled_task_met_is_looked_for_again_by_the_other
 
         list_names = listing._list
 
-        def list_and_hold(*, wait: bool) -> float | None:
-            took = list_names(wait=wait)
+        def list_and_hold(*arguments: Any) -> float | None:
+            took = list_names(*arguments)
             listed.wait()
             return took
 
-        def hold_and_list(*, wait: bool) -> float | None:
+        def hold_and_list(*arguments: Any) -> float | None:
             again.wait()
-            return list_names(wait=wait)
+            return list_names(*arguments)
 
         listing._list = list_and_hold  # type: ignore[method-assign]
         tasks.start_soon(outcome.of, reader.dequeue)

@@ -15,7 +15,7 @@ import trio
 
 from helpers.calls import WithoutSyncs
 from helpers.children import quick_directory
-from helpers.inside import storage_of
+from helpers.inside import schedule_of, storage_of
 from helpers.proofs import WHOLE
 from helpers.spools import ANNE, BERT, START, Mail, load_spool, make_spool, quick_spool, state_of
 from trio_multispool import (
@@ -33,7 +33,7 @@ from trio_multispool import (
     Use,
 )
 from trio_multispool.model.lifecycle import State
-from trio_multispool.session import waiting as schedule_module
+from trio_multispool.storage.directory import schedule as schedule_module
 from trio_multispool.storage.directory.disk.locks import lock_existing
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ async def test_an_entry_can_be_taken_early_by_its_name(path, wall):
     entry = (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=60)).unwrap()
     async with (await entry.checkout(early=True)).unwrap() as job:
         assert job.name == "a"
-    assert storage_of(spool).due_at("send", "a") == START + 60
+    assert list(storage_of(spool).waiting("send")) == [(START + 60, "a")]
     assert await entry.try_checkout() == Ok(Unavailable.GONE)
     async with (await entry.checkout(early=True)).unwrap() as job:
         (await job.save(Mail.SEND)).unwrap()
@@ -367,7 +367,7 @@ async def test_of_very_many_those_that_are_due_first_are_kept(path, wall, monkey
         for number in range(35, 0, -1):
             (await other.enqueue(Mail.SEND, ANNE, b"", name=Use(f"{number:02}"), not_before=number)).unwrap()
             assert (await reader.dequeue_available()).unwrap() is None
-    assert len(spool._session.waiting("send")._times) <= 20
+    assert len(schedule_of(spool, "send")._times) <= 20
     wall.time += 35
     assert await names_available(spool) == [f"{number:02}" for number in range(1, 36)]
 
@@ -449,7 +449,7 @@ async def test_while_it_is_found_out_whether_an_entry_is_to_be_had_nobody_waits_
     spool = await quick_spool(path, now=wall)
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=1)).unwrap()
     wall.time += 1
-    schedule, busy = spool._session.waiting("send"), []
+    schedule, busy = schedule_of(spool, "send"), []
     claim = storage_of(spool).claim
 
     def tell(*arguments: Any, **named: Any) -> Any:
@@ -476,7 +476,7 @@ async def test_what_could_not_be_looked_at_is_looked_at_the_next_time(path, wall
             raise trouble
 
         with monkeypatch.context() as patch:
-            patch.setattr(storage_of(spool), "due_at", fail)
+            patch.setattr(schedule_module, "due_at_of", fail)
             assert await reader.dequeue_available() == Err(trouble)
         job = (await reader.dequeue_available()).unwrap()
         assert job is not None
@@ -520,7 +520,7 @@ async def test_when_those_that_were_kept_are_used_up_the_next_look_is_due(path, 
     spool = await quick_spool(path, now=wall)
     for number in (1, 2, 3):
         (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(f"{number}"), not_before=number)).unwrap()
-    schedule = spool._session.waiting("send")
+    schedule = schedule_of(spool, "send")
     schedule.look(wanted=True)
     wall.time += 3
     for name in ("1", "2"):

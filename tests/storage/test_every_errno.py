@@ -167,9 +167,7 @@ CASES = {name: Case(union, *OPERATIONS[name], name not in ("recover", "sweep")) 
         lambda s, n, _: s.read_entry("send", n, lambda metadata, _found, file: (metadata, file.read())),
     ),
     "count": Case(errors.Trouble, OPERATIONS["save"][0], lambda s, _n, _: s.count()),
-    "look at what others have": Case(
-        errors.Trouble, OPERATIONS["save"][0], lambda s, _n, _: (s.held("send"), s.claims_unsafe("send"))
-    ),
+    "look at what others have": Case(errors.Trouble, OPERATIONS["save"][0], lambda s, _n, _: s.claims_unsafe("send")),
 }
 
 

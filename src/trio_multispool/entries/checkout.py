@@ -21,7 +21,6 @@ from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.times import due_at
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import UNCHANGED, Unavailable, Unchanged
-from trio_multispool.session.waiting import Due
 from trio_multispool.storage.requests import NotDue, Releasing, Removing, Saving
 from trio_multispool.threads.loop import take_over_notes
 
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.results import Result
     from trio_multispool.model.times import NotBefore
     from trio_multispool.session.session import Session
-    from trio_multispool.storage.protocol import Claim
+    from trio_multispool.storage.handles import Claim
     from trio_multispool.storage.requests import Notes, Settlement
     from trio_multispool.threads.transaction import Answer, BeforeCommit
 
@@ -205,9 +204,6 @@ class Checkout(Generic[Q, M, D]):
             self.session.changes.tell(self.claim.queue)
         if self._on_settled is not None:
             self._on_settled(self, destination)
-        how, _ = self._attempt
-        if how is How.RELEASED and self.claim.due_at is not None:  # for stores that do not tell
-            self.session.waiting(self.claim.queue).put_back(Due(self.claim.due_at, self.name))
         hooks = self.session.hooks
         if hooks.listening:
             how, destination = self._attempt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import enum
 import logging
 from collections.abc import Mapping
@@ -10,23 +11,20 @@ from typing import TYPE_CHECKING, Any, Final, Generic, final
 import msgspec
 
 from trio_multispool.entries.key_limits import UNLIMITED, KeySlot
-from trio_multispool.errors import (
-    CorruptMetadata,
-    EntryNotFound,
-    UnreadableEntry,
-)
+from trio_multispool.errors import CorruptMetadata, SpoolError
 from trio_multispool.events import Event, log
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.types import M
-from trio_multispool.model.verdicts import Unavailable
-from trio_multispool.storage.protocol import Claim
-from trio_multispool.storage.requests import NotDue
+from trio_multispool.storage.handles import Claim
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from trio_multispool.entries.key_limits import KeyLimiter
+    from trio_multispool.errors import UnreadableEntry
     from trio_multispool.session.session import Session
+    from trio_multispool.storage.source import Look, NothingLeft, Source
+    from trio_multispool.threads.transaction import BeforeCommit
 
 
 _LOG: Final = logging.getLogger("trio_multispool")
@@ -55,8 +53,12 @@ KEY_FULL: Final = KeyFull.KEY_FULL
 """The entry is there, and its key has no free slot."""
 
 
+@final
 class Claimer(Generic[M]):
-    """Checks entries out of one queue, by name, for one reader; used by any number of threads."""
+    """Checks entries out of one queue for one reader: what the store claims, this admits, decodes and confirms.
+
+    It is the store's gate (`storage.source.Gate`). Used by any number of threads.
+    """
 
     def __init__(
         self, session: Session[Any, M, Any, Any], queue: str, key_limiter: KeyLimiter[M] | None = None
@@ -66,66 +68,104 @@ class Claimer(Generic[M]):
         self._session = session
         self._queue = queue
         self._complained: set[str] = set()
-        self._left_alone: set[str] = set()
+        self._ignored: set[str] = set()
 
-    def leaves_alone(self, name: str) -> bool:
+    # The gate
+
+    def ignores(self, name: str) -> bool:
         """Tell whether an entry could neither be decoded nor set aside: it is back, and would come again for ever."""
-        return name in self._left_alone
+        return name in self._ignored
 
-    def made_of(
-        self, name: str, claim: Callable[[], Claim | Unavailable | NotDue], read: Callable[[], bytes]
-    ) -> Claimed[M] | Unavailable | NotDue | KeyFull | None:
-        """Check an entry out by `claim`, a call of the store. `None`: it cannot be read or decoded, and has gone back.
+    def is_full(self, name: str) -> bool:
+        """Tell whether the entry's key has just been full."""
+        return self._key_limiter is not None and self._key_limiter.is_known_full(name)
 
-        If there is a limit, `read` gets its metadata first. The log tells once of an entry that cannot be read. Trouble
-        of the whole store is raised.
+    def admit(self, name: str, read: Callable[[], bytes]) -> KeySlot | None:
+        """Take a slot of the entry's key; `None`: it has none that is free."""
+        return UNLIMITED if self._key_limiter is None else self._key_limiter.slot_of(name, read)
+
+    def leave(self, admission: KeySlot) -> None:
+        """Free the slot."""
+        _ = admission.end()
+
+    def listed(self, names: Iterable[str]) -> None:
+        """Ask again which keys are full."""
+        if self._key_limiter is not None:
+            self._key_limiter.listed(names)
+
+    # Checking out
+
+    def claim(  # noqa: PLR0913  # what a reader knows and the thread does not
+        self,
+        source: Source,
+        look: Look,
+        most: Callable[[], int],
+        *,
+        stopped: Callable[[], bool],
+        before_commit: BeforeCommit,
+        before_listing: Callable[[], None] = lambda: None,
+        listed_only: bool = False,
+    ) -> list[Claimed[M]] | NothingLeft:
+        """Check out what the source claims; in a worker thread.
+
+        An empty list means that the reader was stopped, or that nothing of what was tried could be had: the caller may
+        be cancelled before it asks again, with the same look. A call that raises has checked nothing out.
         """
-        if self._key_limiter is None:
-            return self._made_of(name, claim)
+        found = source.claim(
+            look,
+            most,
+            gate=self,
+            stopped=stopped,
+            before_commit=before_commit,
+            before_listing=before_listing,
+            listed_only=listed_only,
+        )
+        self._complain(found.unreadable)
+        if found.finished is not None:
+            return found.finished
+        claimed: list[Claimed[M]] = []
+        left = collections.deque(found.claims)
         try:
-            slot = self._key_limiter.slot_of(name, read)
-        except EntryNotFound:
-            return Unavailable.GONE
-        if slot is None:
-            return KEY_FULL
-        made: Claimed[M] | Unavailable | NotDue | None = None
-        try:
-            made = self._made_of(name, claim)
-            return self._confirmed(self._key_limiter, name, slot, made) if isinstance(made, Claimed) else made
-        finally:
-            if not isinstance(made, Claimed):
-                _ = slot.end()
+            while left:
+                claim, slot = left.popleft()
+                made = self._finished(claim, slot)
+                if isinstance(made, Claimed):
+                    claimed.append(made)
+                elif made is KEY_FULL:
+                    source.take_back([(claim, UNLIMITED)], look, self)
+        except SpoolError:
+            source.take_back(list(left), look, self)
+            if not claimed:
+                raise
+        except BaseException:  # of any kind: nobody will get these entries
+            source.take_back([*((one.claim, one.slot) for one in claimed), *left], look, self)
+            raise
+        return claimed
 
-    def _confirmed(
-        self, key_limiter: KeyLimiter[M], name: str, slot: KeySlot, made: Claimed[M]
-    ) -> Claimed[M] | KeyFull:
+    def take_back(self, source: Source, claimed: Iterable[Claimed[M]], look: Look) -> None:
+        """Release entries that nobody will get, as if they had never been checked out; in a worker thread."""
+        source.take_back([(one.claim, one.slot) for one in claimed], look, self)
+
+    def _complain(self, unreadable: Iterable[UnreadableEntry]) -> None:
+        for error in unreadable:
+            if error.name not in self._complained:
+                self._complained.add(error.name)
+                path, message = self._session.path, "passed over: %(error)s"
+                log(_LOG.warning, Event.PASSED_OVER, path, message, queue=self._queue, entry=error.name, error=error)
+
+    def _finished(self, claim: Claim, slot: KeySlot) -> Claimed[M] | KeyFull | None:
+        """Decode the metadata, and check its key's slot. `None`: the entry has been set aside, or released."""
         try:
-            confirmed = key_limiter.confirmed(name, slot, made.metadata)
+            metadata = self._session.decode_or_set_aside(claim)
+            carried = self._session.carried(claim)
+            confirmed = slot if self._key_limiter is None else self._key_limiter.confirmed(claim.name, slot, metadata)
+        except CorruptMetadata:
+            _ = slot.end()
+            if claim.state is not State.QUARANTINED:  # it could not be set aside, as the log says
+                self._ignored.add(claim.name)
+            return None
         except BaseException:  # passed on: nobody will get it, whatever it was
             _ = slot.end()
-            self._session.release_or_let_go(made.claim)
+            self._session.release_or_let_go(claim)
             raise
-        if confirmed is None:
-            self._session.release_or_let_go(made.claim)
-            return KEY_FULL
-        return msgspec.structs.replace(made, slot=confirmed)
-
-    def _made_of(
-        self, name: str, claim: Callable[[], Claim | Unavailable | NotDue]
-    ) -> Claimed[M] | Unavailable | NotDue | None:
-        try:
-            found = claim()
-        except UnreadableEntry as error:
-            if name not in self._complained:
-                self._complained.add(name)
-                path, message = self._session.path, "passed over: %(error)s"
-                log(_LOG.warning, Event.PASSED_OVER, path, message, queue=self._queue, entry=name, error=error)
-            return None
-        if isinstance(found, (Unavailable, NotDue)):
-            return found
-        try:
-            return Claimed(found, self._session.decode_or_set_aside(found), self._session.carried(found))
-        except CorruptMetadata:
-            if found.state is not State.QUARANTINED:  # it could not be set aside, as the log says
-                self._left_alone.add(name)
-            return None
+        return KEY_FULL if confirmed is None else Claimed(claim, metadata, carried, confirmed)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.results import Result
     from trio_multispool.session.session import Session
-    from trio_multispool.storage.protocol import Claim
+    from trio_multispool.storage.handles import Claim
     from trio_multispool.storage.requests import Stat
     from trio_multispool.threads.transaction import BeforeCommit
 

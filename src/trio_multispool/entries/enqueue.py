@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from trio_multispool.entries.reserved_names import Naming
     from trio_multispool.session.hooks import Hooks
     from trio_multispool.session.session import Session
-    from trio_multispool.storage.protocol import Reservation
+    from trio_multispool.storage.handles import Reservation
     from trio_multispool.threads.transaction import Answer, BeforeCommit
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from trio_multispool.session.session import Session
-    from trio_multispool.storage.protocol import Slot
+    from trio_multispool.storage.handles import Slot
 
 
 Key: TypeAlias = str | int | bytes

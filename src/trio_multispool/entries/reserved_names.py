@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from trio_multispool.model.names import NameGenerator, Reserve
     from trio_multispool.session.session import Session
-    from trio_multispool.storage.protocol import Reservation, Storage
+    from trio_multispool.storage.handles import Reservation
+    from trio_multispool.storage.protocol import Storage
 
 
 @final

@@ -16,11 +16,13 @@ import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from trio_multispool.entries.checkout import Checkout, give_back
+from trio_multispool.entries.claimer import Claimer
 from trio_multispool.instrumentation import Operation
+from trio_multispool.model.names import sorts_last
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q
-from trio_multispool.reader.candidates import Candidates, Given, NothingLeft, Question
 from trio_multispool.session.changes import Polling
+from trio_multispool.storage.source import Given, Look, NothingLeft
 from trio_multispool.threads.loop import apart, take_over_notes, whatever_is_cancelled
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from trio_multispool.errors import SpoolError, Trouble
     from trio_multispool.model.results import Result
     from trio_multispool.session.session import Session
+    from trio_multispool.storage.source import Source
     from trio_multispool.threads.transaction import BeforeCommit
 
 
@@ -82,7 +85,8 @@ class Dequeuer(Generic[Q, M, D]):
         self.closed: bool = False
         self._session = session
         self._poll_interval = poll_interval
-        self._candidates: Candidates[M] = Candidates(session, queue.value, key_limiter)
+        self._claimer: Claimer[M] = Claimer(session, queue.value, key_limiter)
+        self._source: Source | None = None
         self._jobs: dict[Checkout[Q, M, D], None] = {}
         self._unreturned: list[SpoolError] = []
         self._passes: list[weakref.ref[Given]] = []
@@ -100,6 +104,9 @@ class Dequeuer(Generic[Q, M, D]):
     def open(self, tasks: TaskGroup) -> None:
         """Begin, with a nursery for the fetchers."""
         self._session.changes.join()
+        names = self._session.spoolable.names
+        new_ones_last = names is None or sorts_last(names)
+        self._source = self._session.storage.source(self.queue.value, sorts_last=new_ones_last)
         self._tasks = tasks
 
     def check_open(self) -> None:
@@ -185,16 +192,14 @@ class Dequeuer(Generic[Q, M, D]):
     ) -> Result[list[Checkout[Q, M, D]], Trouble]:
         changes, queue, polling = self._session.changes, self.queue.value, Polling(self._poll_interval)
         hooks = self._session.hooks
-        question, seen = Question(), changes.seen(queue)
+        look, seen = Look(given, waits=wait), changes.seen(queue)
         while True:
-            recovering = question.listing_took is None and self._is_time_to_recover()  # what comes back is listed
+            recovering = look.listing_took is None and self._is_time_to_recover()  # what comes back is listed
             began = hooks.now()
             answer = await self._session.run(
                 f"check-out from {queue}",
-                functools.partial(
-                    self._claim, given=given, wanted=wanted, question=question, recovering=recovering, wait=wait
-                ),
-                undo=functools.partial(self._undo, given=given),
+                functools.partial(self._claim, look=look, wanted=wanted, recovering=recovering),
+                undo=functools.partial(self._undo, look=look),
             )
             if isinstance(answer, Err):
                 hooks.failed(Operation.CHECK_OUT, queue, None, answer.error, began)
@@ -214,8 +219,8 @@ class Dequeuer(Generic[Q, M, D]):
                     found.listing_took, told=changes.told(queue), held=found.held, busy=found.busy
                 )
                 with hooks.waiting(queue):
-                    await self._wait(seen, timeout, found.next_at)
-                question, seen = Question(), changes.seen(queue)
+                    await self._wait(seen, timeout, found.next_due)
+                look, seen = Look(given, waits=wait), changes.seen(queue)
 
     async def _wait(self, seen: int, timeout: float, next_at: float | None) -> None:  # noqa: ASYNC109  # the wait itself
         """Wait until the queue may have changed since `seen`, an entry is due, or `timeout` seconds have passed.
@@ -252,41 +257,43 @@ class Dequeuer(Generic[Q, M, D]):
         """Return the time by the clock of the hooks, if there are any."""
         return self._session.hooks.now()
 
+    @property
+    def source(self) -> Source:
+        """Where the entries are found; from `open` to `close`."""
+        assert self._source is not None, "the reader was entered"  # noqa: S101  # for the type checkers
+        return self._source
+
     def claim_listed(self, given: Given | None) -> Claimed[M] | None:
-        """Check out the next entry of those listed already, if one can be had; in a worker thread."""
-        return self._candidates.claim_listed(given, stopped=lambda: self.stopped)
+        """Check out the next entry of those known already, if one can be had; in a worker thread."""
+        look = Look(given, waits=True)
+        found = self._claimer.claim(
+            self.source, look, _one, stopped=lambda: self.stopped, before_commit=_nothing, listed_only=True
+        )
+        return found[0] if isinstance(found, list) and found else None
 
     def take_back(self, claimed: Claimed[M], given: Given | None) -> None:
         """Release an entry that nobody will get; in a worker thread."""
-        self._candidates.take_back([claimed], given)
+        self._claimer.take_back(self.source, [claimed], Look(given, waits=True))
 
-    def _claim(  # noqa: PLR0913  # what the loop knows and the thread does not
-        self,
-        before_commit: BeforeCommit,
-        given: Given | None,
-        wanted: Callable[[], int],
-        question: Question,
-        *,
-        recovering: bool,
-        wait: bool,
+    def _claim(
+        self, before_commit: BeforeCommit, look: Look, wanted: Callable[[], int], *, recovering: bool
     ) -> list[Claimed[M]] | NothingLeft:
         """Check out the next entries, in a worker thread."""
         changes, queue = self._session.changes, self.queue.value
         if recovering and not self.stopped:
             self._session.note_recovered(self._session.storage.recover(queue, insist=False))
-        return self._candidates.claim(
-            before_commit,
-            given,
+        return self._claimer.claim(
+            self.source,
+            look,
             wanted,
-            question,
             stopped=lambda: self.stopped,
-            before_listing=(lambda: changes.watch(queue)) if wait else lambda: None,
-            wait=wait,
+            before_commit=before_commit,
+            before_listing=(lambda: changes.watch(queue)) if look.waits else _nothing,
         )
 
-    def _undo(self, claimed: list[Claimed[M]] | NothingLeft, given: Given | None) -> None:
+    def _undo(self, claimed: list[Claimed[M]] | NothingLeft, look: Look) -> None:
         if isinstance(claimed, list):
-            self._candidates.take_back(claimed, given)
+            self._claimer.take_back(self.source, claimed, look)
 
     @property
     def recovery_is_due(self) -> bool:
@@ -330,6 +337,7 @@ class Dequeuer(Generic[Q, M, D]):
                     await closing()
                 except anyio.get_cancelled_exc_class() as error:  # asyncio's own: the rest is closed all the same
                     cancelled = cancelled or error
+            self.source.close()
             self._session.changes.leave()
             self._tell_unreturned(exception or cancelled)
             if cancelled is not None:
@@ -362,3 +370,7 @@ class Dequeuer(Generic[Q, M, D]):
 
 def _one() -> int:
     return 1
+
+
+def _nothing() -> None:
+    """Do nothing."""

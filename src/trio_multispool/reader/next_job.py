@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from trio_multispool.entries.checkout import Checkout
     from trio_multispool.entries.claimer import Claimed
-    from trio_multispool.reader.candidates import Given
     from trio_multispool.reader.dequeue import Dequeuer
+    from trio_multispool.storage.source import Given
 
 
 @final

@@ -11,10 +11,10 @@ from trio_multispool.entries.handlers import handle
 from trio_multispool.entries.job import CheckedOutEntry
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q
-from trio_multispool.reader.candidates import Given
 from trio_multispool.reader.next_job import NextJobs
 from trio_multispool.reader.prefetch import Prefetcher
 from trio_multispool.reader.retries import attempt
+from trio_multispool.storage.source import Given
 from trio_multispool.threads.loop import in_several_tasks, keeping_notes_of
 
 if TYPE_CHECKING:

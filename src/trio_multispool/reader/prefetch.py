@@ -20,8 +20,8 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q
-from trio_multispool.reader.candidates import Given
 from trio_multispool.reader.next_job import NextJobs
+from trio_multispool.storage.source import Given
 from trio_multispool.threads.loop import keeping_notes_of, whatever_is_cancelled
 
 if TYPE_CHECKING:

@@ -32,7 +32,8 @@ from trio_multispool.errors import SpoolError
 from trio_multispool.events import Event, log
 
 if TYPE_CHECKING:
-    from trio_multispool.storage.protocol import Storage, Watch
+    from trio_multispool.storage.handles import Watch
+    from trio_multispool.storage.protocol import Storage
 
 _LOG: Final = logging.getLogger("trio_multispool")
 
@@ -207,6 +208,5 @@ class Changes:
         # No lock is needed: without readers no thread uses it; taking it here could wait for the disk.
         watch, self._watch = self._watch, None
         self._told.clear()
-        self._storage.forget_arrivals()
         if watch is not None:
             watch.close()

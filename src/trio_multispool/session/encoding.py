@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trio_multispool.model.spoolable import Spoolable
-    from trio_multispool.storage.protocol import Claim
+    from trio_multispool.storage.handles import Claim
     from trio_multispool.storage.requests import Content
 
 

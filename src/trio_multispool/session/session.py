@@ -12,13 +12,11 @@ import anyio
 from trio_multispool.clock import random_fraction, wall_clock
 from trio_multispool.errors import CorruptMetadata, SpoolError
 from trio_multispool.events import Event, log
-from trio_multispool.model.lifecycle import State
 from trio_multispool.model.results import Ok
 from trio_multispool.model.types import A, D, M, Q, T
 from trio_multispool.session.changes import Changes
 from trio_multispool.session.encoding import Encoding
 from trio_multispool.session.hooks import NO_HOOKS, Hooks, InstrumentedHooks
-from trio_multispool.storage.requests import Releasing
 from trio_multispool.storage.singly import release_or_let_go
 from trio_multispool.threads.batches import Batches
 from trio_multispool.threads.offload import Offload
@@ -28,7 +26,8 @@ if TYPE_CHECKING:
 
     from trio_multispool.instrumentation import Instrumentation
     from trio_multispool.model.spoolable import Spoolable
-    from trio_multispool.storage.protocol import Claim, Reservation, Storage
+    from trio_multispool.storage.handles import Claim, Reservation
+    from trio_multispool.storage.protocol import Storage
     from trio_multispool.storage.requests import NewEntry, Recovered, Settlement
     from trio_multispool.threads.batches import Step
     from trio_multispool.threads.transaction import Answer, BeforeCommit

@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.verdicts import Verdict
     from trio_multispool.session.stores import Opened, SystemCalls
     from trio_multispool.spool.channel import ReceiveChannel, SendChannel
-    from trio_multispool.storage.protocol import Claim
+    from trio_multispool.storage.handles import Claim
     from trio_multispool.storage.requests import Recovered
     from trio_multispool.threads.transaction import BeforeCommit
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
+from trio_multispool.storage.handles import Claim, Reservation
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.types import T
     from trio_multispool.model.verdicts import Unavailable
+    from trio_multispool.storage.handles import Slot, Watch
     from trio_multispool.storage.requests import (
-        Arrivals,
         Content,
         Item,
         NewEntry,
@@ -35,94 +37,11 @@ if TYPE_CHECKING:
         Settlement,
         Stat,
     )
+    from trio_multispool.storage.source import Source
 
-C = TypeVar("C", bound="Claim")
+C = TypeVar("C", bound=Claim)
 
-R = TypeVar("R", bound="Reservation")
-
-
-class Claim(Protocol):
-    """The right to settle one entry once: the entry is checked out."""
-
-    @property
-    def queue(self) -> str:
-        """The queue from which it was checked out."""
-        ...
-
-    @property
-    def name(self) -> str:
-        """The entry's name."""
-        ...
-
-    @property
-    def metadata(self) -> bytes:
-        """The metadata as it was read when the entry was checked out."""
-        ...
-
-    @property
-    def due_at(self) -> float | None:
-        """Until when it waited, in seconds since 1970, if it waited when it was checked out."""
-        ...
-
-    @property
-    def state(self) -> State:
-        """`CHECKED_OUT` until the store has settled it. The store itself changes it, at the commit."""
-        ...
-
-    @property
-    def held(self) -> bool:
-        """Whether the store keeps other owners away from the entry for as long as this claim lives."""
-        ...
-
-    def abandon(self) -> None:
-        """Let go without settling, like a process that dies. Recovery brings the entry back. Idempotent."""
-        ...
-
-
-class Reservation(Protocol):
-    """A name that is held for a new entry."""
-
-    @property
-    def name(self) -> str:
-        """The reserved name."""
-        ...
-
-    @property
-    def state(self) -> State:
-        """`NOTHING` until the entry is enqueued."""
-        ...
-
-    def abandon(self) -> None:
-        """Let go of the name without tidying up, like a process that dies. Idempotent."""
-        ...
-
-
-class Slot(Protocol):
-    """A held slot: one of the numbered slots that all processes share."""
-
-    def release(self) -> None:
-        """Free it for others. Idempotent, in any thread."""
-        ...
-
-
-class Watch(Protocol):
-    """Tells which queues may have new entries. A hint: it may name too many."""
-
-    def fileno(self) -> int:
-        """Return a descriptor that is readable when there is something to `drain`."""
-        ...
-
-    def add(self, queue: str) -> None:
-        """Watch a queue from now on; raises a `SpoolError` if that is impossible. Call it before each listing."""
-        ...
-
-    def drain(self) -> set[str]:
-        """Return the queues that may have new entries, without waiting."""
-        ...
-
-    def close(self) -> None:
-        """Stop watching. Idempotent."""
-        ...
+R = TypeVar("R", bound=Reservation)
 
 
 class Storage(Protocol[C, R]):
@@ -168,6 +87,10 @@ class Storage(Protocol[C, R]):
         """Return how many entries may be made, or claimed, at once without using up what this process may have open."""
         ...
 
+    def source(self, queue: str, *, sorts_last: bool) -> Source:
+        """Begin to find the entries of a queue, for one reader. `sorts_last`: new names sort after all older ones."""
+        ...
+
     def names(self, queue: str) -> list[str]:
         """Return the names of the available entries of a queue, sorted. A hint: entries move during the listing."""
         ...
@@ -195,21 +118,6 @@ class Storage(Protocol[C, R]):
 
     def waiting(self, queue: str) -> Iterator[tuple[float, str]]:
         """Yield each entry that waits for a queue, in no order: when it is due, in seconds since 1970, and its name."""
-        ...
-
-    def arrivals(self, queue: str) -> Arrivals | None:
-        """Return the entries that began to wait for a queue since the last call; `None`: nothing waits for it.
-
-        The next call reports what comes in after this one. So look at the entries that wait after the first call.
-        """
-        ...
-
-    def forget_arrivals(self) -> None:
-        """Free the resources for `arrivals` until it is called again. Its next answer then has `all` set."""
-        ...
-
-    def due_at(self, queue: str, name: str) -> float | None:
-        """Return when an entry that waits for a queue is due, in seconds since 1970; `None` if it does not wait."""
         ...
 
     def settle(self, settlements: Sequence[Settlement[C]]) -> list[BaseException | None]:
@@ -315,10 +223,6 @@ class Storage(Protocol[C, R]):
 
         Slots are numbered from 0 to 2**63 - 1.
         """
-        ...
-
-    def held(self, queue: str) -> bool:
-        """Tell whether anything is checked out of a queue, by any process."""
         ...
 
     def depths(self) -> dict[Place, int]:

@@ -34,17 +34,6 @@ class NotDue(msgspec.Struct, frozen=True):
 
 
 @final
-class Arrivals(msgspec.Struct, frozen=True):
-    """The entries that began to wait for a queue since the last such question."""
-
-    names: frozenset[str] = frozenset()
-    all: bool = False
-    """Whether `names` may be incomplete: then look at every entry that waits."""
-    told: bool = True
-    """Whether the store can tell. If not, `names` says nothing."""
-
-
-@final
 class Item(msgspec.Struct, frozen=True):
     """One entry, as a process that only looks sees it."""
 

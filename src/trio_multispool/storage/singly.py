@@ -11,7 +11,8 @@ from trio_multispool.model.lifecycle import State
 from trio_multispool.storage.requests import Releasing
 
 if TYPE_CHECKING:
-    from trio_multispool.storage.protocol import Claim, Storage
+    from trio_multispool.storage.handles import Claim
+    from trio_multispool.storage.protocol import Storage
     from trio_multispool.storage.requests import NewEntry, Settlement
 
 

@@ -7,16 +7,15 @@ found. Entries that waited and are due come before those that have not waited. A
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
 
 import msgspec
 
 from trio_multispool.errors import UnreadableEntry
-from trio_multispool.storage.protocol import Claim
+from trio_multispool.storage.handles import Claim
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 A = TypeVar("A")
 

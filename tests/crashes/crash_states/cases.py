@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from crash_states.scene import Process, Scene
-    from trio_multispool.storage.protocol import Claim
+    from trio_multispool.storage.handles import Claim
 from trio_multispool.storage.requests import Settlement
 
 Stage: TypeAlias = "Callable[..., Scene]"

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from trio_multispool.storage.protocol import Claim
+    from trio_multispool.storage.handles import Claim
     from trio_multispool.storage.requests import Settlement
 
 WHERE = "var/spool"

@@ -22,7 +22,7 @@ from trio_multispool.clock import time_ordered_names
 from trio_multispool.errors import EntryBusy, NameTaken, SpoolError
 from trio_multispool.model.names import MAX_ATTEMPTS
 from trio_multispool.session.stores import open_store
-from trio_multispool.storage.protocol import Reservation
+from trio_multispool.storage.handles import Reservation
 from trio_multispool.storage.requests import NewEntry
 
 _LARGEST_METADATA: Final = 16 << 20

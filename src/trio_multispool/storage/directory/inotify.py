@@ -12,11 +12,12 @@ import contextlib
 import errno
 import sys
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, final
+
+import msgspec
 
 from trio_multispool.errors import OutOfSpace
 from trio_multispool.storage.directory.disk.layout import waiting_of
-from trio_multispool.storage.requests import Arrivals
 
 if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.layout import Layout
@@ -118,6 +119,17 @@ class DirectoryWatch:
     def close(self) -> None:
         """Close the instance, with all its watches. Idempotent."""
         self._notify.close()
+
+
+@final
+class Arrivals(msgspec.Struct, frozen=True):
+    """The entries that began to wait for a queue since the last such question."""
+
+    names: frozenset[str] = frozenset()
+    all: bool = False
+    """Whether `names` may be incomplete: then look at every entry that waits."""
+    told: bool = True
+    """Whether the store can tell. If not, `names` says nothing."""
 
 
 class ArrivalsWatch:

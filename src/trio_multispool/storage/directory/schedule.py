@@ -15,16 +15,19 @@ from __future__ import annotations
 import heapq
 import math
 import threading
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 
 from trio_multispool.clock import stopwatch
+from trio_multispool.storage.directory.waiting import due_at as due_at_of
+from trio_multispool.storage.directory.waiting import waiting as each_waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trio_multispool.storage.requests import Arrivals
+    from trio_multispool.storage.directory.disk.layout import Layout
+    from trio_multispool.storage.directory.inotify import ArrivalsWatch
 
 MOST_KEPT: Final = 100_000
 """Keep at most this many entries, the first to be due."""
@@ -54,9 +57,10 @@ class Due(msgspec.Struct, frozen=True):
 class WaitingEntries:
     """What waits for one queue, shared by the readers of one spool and used by any number of threads."""
 
-    def __init__(self, storage: Storage[Any, Any], queue: str, now: Callable[[], float]) -> None:
+    def __init__(self, layout: Layout, arrivals: ArrivalsWatch, queue: str, now: Callable[[], float]) -> None:
         """Begin with nothing known. `now` is the wall clock, in seconds since 1970."""
-        self._storage = storage
+        self._layout = layout
+        self._arrivals = arrivals
         self._queue = queue
         self._now = now
         self._mutex = threading.Lock()
@@ -85,14 +89,14 @@ class WaitingEntries:
                 raise
 
     def _learn(self) -> None:
-        arrivals = self._storage.arrivals(self._queue)
+        arrivals = self._arrivals.of(self._queue)
         if arrivals is None:
             return
         if arrivals.all or (not self._times and self._horizon < math.inf) or self._is_time(told=arrivals.told):
             self._look_at_all()
             return
         for name in arrivals.names:
-            due_at = self._storage.due_at(self._queue, name)
+            due_at = due_at_of(self._layout, self._queue, name)
             if due_at is not None:
                 self._push(due_at, name)
 
@@ -103,7 +107,9 @@ class WaitingEntries:
 
     def _look_at_all(self) -> None:
         self._since_all_looked_at = elapsed = stopwatch()
-        self._heap = heapq.nsmallest(MOST_KEPT, self._storage.waiting(self._queue))  # which is sorted, and so a heap
+        self._heap = heapq.nsmallest(
+            MOST_KEPT, each_waiting(self._layout, self._queue)
+        )  # which is sorted, and so a heap
         self._horizon = self._heap[-1][0] if len(self._heap) == MOST_KEPT else math.inf
         self._times = {name: at for at, name in self._heap}
         self._looking_took = elapsed()

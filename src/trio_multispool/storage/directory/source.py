@@ -18,6 +18,7 @@ from trio_multispool.clock import random_below, stopwatch
 from trio_multispool.errors import EntryNotFound, SpoolError, StorageFailure, UnreadableEntry
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.verdicts import Unavailable
+from trio_multispool.storage.directory.disk.layout import directory_of
 from trio_multispool.storage.directory.schedule import Due
 from trio_multispool.storage.requests import NotDue
 from trio_multispool.storage.singly import release_or_let_go
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from trio_multispool.storage.directory.claims import DirectoryClaim
+    from trio_multispool.storage.directory.disk.layout import Layout
     from trio_multispool.storage.directory.schedule import WaitingEntries
-    from trio_multispool.storage.directory.store import DirectoryStorage
-    from trio_multispool.storage.protocol import Claim
+    from trio_multispool.storage.handles import Claim
+    from trio_multispool.storage.protocol import Storage
     from trio_multispool.storage.source import A, Gate, Given, Look
 
 
@@ -53,7 +55,6 @@ MOST_DOUBLINGS: Final = 10
 """The range doubles at most this often: no skip is longer than about a thousand names."""
 
 
-
 class _Call(NamedTuple):
     """What one call of `claim` is given for each of its tries."""
 
@@ -66,21 +67,24 @@ class _Call(NamedTuple):
 class DirectorySource:
     """The names of one queue that are still to be tried, for one reader; any number of threads take from them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # made by the store alone
         self,
-        storage: DirectoryStorage,
+        storage: Storage[Any, Any],
+        layout: Layout,
         queue: str,
+        *,
         waiting: WaitingEntries,
         now: Callable[[], float],
         closed: Callable[[], None],
-        *,
         sorts_last: bool,
     ) -> None:
         """Begin with no names: the first look lists the queue. `sorts_last`: new names sort after all older ones."""
         self._storage = storage
+        self._layout = layout
         self._queue = queue
         self._place = Place(queue, State.AVAILABLE)
         self._waiting_place = Place(queue, State.WAITING)
+        self._checkout_place = Place(queue, State.CHECKED_OUT)
         self._waiting = waiting
         self._now = now
         self._closed: Callable[[], None] | None = closed
@@ -220,7 +224,7 @@ class DirectorySource:
 
     def _is_any_held(self, look: Look) -> bool:
         with _no_directory_is_empty(wait=look.waits):
-            return self._storage.held(self._queue)
+            return bool(self._layout.entry_names(directory_of(self._checkout_place)))
         return True
 
     def _is_any_left(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,10 @@ from trio_multispool.storage.directory.disk.locks import locks_at_a_time
 from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 from trio_multispool.storage.directory.inotify import ArrivalsWatch, DirectoryWatch, watch
 from trio_multispool.storage.directory.notes import carrier_of
+from trio_multispool.storage.directory.schedule import Due, WaitingEntries
 from trio_multispool.storage.directory.slots import ByteSlot, ByteSlots
+from trio_multispool.storage.directory.source import DirectorySource
+from trio_multispool.storage.requests import Releasing
 
 if TYPE_CHECKING:
     import os
@@ -47,7 +51,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.claims import DirectoryClaim, DirectoryReservation
     from trio_multispool.storage.directory.disk.layout import Layout
     from trio_multispool.storage.findings import Finding, Findings, Foreign, Judge, Temporary, Wanted
-    from trio_multispool.storage.requests import Arrivals, Content, Item, NewEntry, NotDue, Recovered, Settlement, Stat
+    from trio_multispool.storage.requests import Content, Item, NewEntry, NotDue, Recovered, Settlement, Stat
 
 
 class DirectoryStorage:
@@ -58,6 +62,9 @@ class DirectoryStorage:
         self._context = context
         self._layout: Layout = context.layout
         self._arrivals: ArrivalsWatch = ArrivalsWatch(context.layout)
+        self._waiting: dict[str, WaitingEntries] = {}
+        self._sources = 0
+        self._mutex = threading.Lock()
         self.recovered_at_first: list[Recovered] = []
         """What recovery did when the spool was opened."""
         self._slots: ByteSlots = ByteSlots(context.layout)
@@ -156,6 +163,29 @@ class DirectoryStorage:
         """Make several entries with shared syncs."""
         return enqueue.enqueue_together(self._context, enqueuings)
 
+    def source(self, queue: str, *, sorts_last: bool) -> DirectorySource:
+        """Begin to find the entries of a queue."""
+        with self._mutex:
+            self._sources += 1
+            waiting = self._waiting.setdefault(
+                queue, WaitingEntries(self._layout, self._arrivals, queue, self._context.now)
+            )
+        return DirectorySource(
+            self,
+            self._layout,
+            queue,
+            waiting=waiting,
+            now=self._context.now,
+            closed=self._close_source,
+            sorts_last=sorts_last,
+        )
+
+    def _close_source(self) -> None:
+        with self._mutex:
+            self._sources -= 1
+            if not self._sources:
+                self._arrivals.stop()
+
     def at_a_time(self) -> int:
         """Count descriptors."""
         return locks_at_a_time()
@@ -210,23 +240,16 @@ class DirectoryStorage:
         """Yield the entries that wait for a queue."""
         return waiting.waiting(self._layout, queue)
 
-    def arrivals(self, queue: str) -> Arrivals | None:
-        """Tell which entries began to wait."""
-        return self._arrivals.of(queue)
-
-    def forget_arrivals(self) -> None:
-        """Stop watching for them."""
-        self._arrivals.stop()
-
-    def due_at(self, queue: str, name: str) -> float | None:
-        """Look up when a waiting entry is due."""
-        if self._layout.optional_fd(waiting_of(queue)) is None:
-            return None
-        return waiting.due_at(self._layout, queue, name)
-
     def settle(self, settlements: Sequence[Settlement[DirectoryClaim]]) -> list[BaseException | None]:
         """Settle several claims with shared syncs."""
-        return settle.settle(self._context, settlements)
+        failures = settle.settle(self._context, settlements)
+        for settlement, failure in zip(settlements, failures, strict=True):
+            claim = settlement.claim
+            if failure is None and isinstance(settlement, Releasing) and claim.due_at is not None:
+                waiting = self._waiting.get(claim.queue)
+                if waiting is not None:  # where the kernel does not tell
+                    waiting.put_back(Due(claim.due_at, claim.name))
+        return failures
 
     def quarantine(self, claim: DirectoryClaim, reason: str) -> None:
         """Set the entry aside."""
@@ -309,10 +332,6 @@ class DirectoryStorage:
     def notes(self, name: str) -> dict[str, msgspec.Raw]:
         """Read an entry's notes."""
         return notes.read_notes(self._layout, name)
-
-    def held(self, queue: str) -> bool:
-        """Tell whether anything is checked out."""
-        return bool(self._layout.entry_names(directory_of(Place(queue, State.CHECKED_OUT))))
 
     def depths(self) -> dict[Place, int]:
         """Count the names in every place."""

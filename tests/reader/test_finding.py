@@ -11,12 +11,14 @@ import anyio
 import anyio.from_thread
 import pytest
 
-from helpers.inside import candidates_of
+from helpers.inside import source_of, storage_of
 from helpers.spools import Mail, load_spool, put, quick_spool, state_of
 from helpers.stores import nothing
 from trio_multispool import Ok
-from trio_multispool.reader import candidates as listing
-from trio_multispool.reader.candidates import MOST_DOUBLINGS, TRIES_AT_A_TIME, Candidates, Given, NothingLeft, Question
+from trio_multispool.entries.claimer import Claimer
+from trio_multispool.storage.directory import source as listing
+from trio_multispool.storage.directory.source import MOST_DOUBLINGS, TRIES_AT_A_TIME, DirectorySource
+from trio_multispool.storage.source import Given, Look, NothingLeft
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,24 +43,25 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return asked
 
 
-def listing_of(spool: Any) -> Candidates[Any]:
-    """Return a listing of a queue, as a reader has one."""
-    return Candidates(spool._session, "send")
+class Working:
+    """A listing of a queue, as a reader has one."""
 
+    def __init__(self, spool: Any) -> None:
+        """Begin with none."""
+        self.source: DirectorySource = storage_of(spool).source("send", sorts_last=True)
+        self.claimer: Claimer[Any] = Claimer(spool._session, "send")
 
-def claim(working: Candidates[Any], wanted: int = 1, given: Given | None = None) -> Any:
-    """Check entries out, as the thread of a reader does that is not stopped."""
-    return working.claim(
-        nothing, given, lambda: wanted, Question(), stopped=lambda: False, before_listing=nothing, wait=False
-    )
+    def claim(self, wanted: int = 1, given: Given | None = None) -> Any:
+        """Check entries out, as the thread of a reader does that is not stopped."""
+        look = Look(given, waits=False)
+        return self.claimer.claim(self.source, look, lambda: wanted, stopped=lambda: False, before_commit=nothing)
 
-
-def claim_all(working: Candidates[Any]) -> list[str]:
-    """Check out whatever is to be had, one after the other, and return the names."""
-    names: list[str] = []
-    while not isinstance(claimed := claim(working), NothingLeft):
-        names += [one.claim.name for one in claimed]
-    return names
+    def claim_all(self) -> list[str]:
+        """Check out whatever is to be had, one after the other, and return the names."""
+        names: list[str] = []
+        while not isinstance(claimed := self.claim(), NothingLeft):
+            names += [one.claim.name for one in claimed]
+        return names
 
 
 class Tries:
@@ -67,7 +70,7 @@ class Tries:
     def __init__(self, reader: Any, at: int = 0, act: Any = None) -> None:
         """Count from here; at one of them, in its thread, something is done."""
         self.hops: list[int] = []
-        working = candidates_of(reader)
+        working = source_of(reader)
         claim, try_ = working.claim, working._try
 
         def counting_hops(*arguments: Any, **options: Any) -> Any:
@@ -90,7 +93,7 @@ class Tries:
 async def test_a_long_run_of_names_that_others_had_ends_when_its_scope_does(what: str, tmp_path: Path) -> None:
     """A hop cannot be cancelled; so it ends after so many names, and the cancellation that came in it counts."""
     async with await quick_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
-        candidates_of(reader)._names.extend(GONE)
+        source_of(reader)._names.extend(GONE)
         token = anyio.lowlevel.current_token()
         with anyio.CancelScope() as scope:
             tries = Tries(reader, 5, lambda: anyio.from_thread.run_sync(scope.cancel, token=token))
@@ -103,7 +106,7 @@ async def test_a_long_run_of_names_that_others_had_ends_when_its_scope_does(what
 async def test_a_long_run_of_names_that_others_had_ends_when_the_reader_is_stopped(what: str, tmp_path: Path) -> None:
     """At once: no further name is tried."""
     async with await quick_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
-        candidates_of(reader)._names.extend(GONE)
+        source_of(reader)._names.extend(GONE)
         tries = Tries(reader, 5, reader.stop)
         assert await (reader.iter(nothing) if what == "iter" else getattr(reader, what)()) == Ok(None)
         assert tries.hops == [5]
@@ -117,7 +120,7 @@ async def test_a_long_run_of_names_that_others_had_is_passed_over(
     gone = GONE[:3000]
     async with await quick_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
         await put(spool, Mail.SEND, "real")
-        candidates_of(reader)._names.extend(gone)
+        source_of(reader)._names.extend(gone)
         tries = Tries(reader)
         job = (await reader.dequeue_available()).unwrap()
         assert job is not None
@@ -154,24 +157,24 @@ async def test_who_meets_others_goes_on_at_a_distance_and_gets_every_name(limits
     """After some misses in a row, farther with each; what was skipped comes last."""
     async with await quick_spool(tmp_path / "spool") as spool:
         await put(spool, Mail.SEND, *NAMES)
-        first, second = listing_of(spool), listing_of(spool)
-        first._list(wait=False)
-        second._list(wait=False)
-        assert [one.claim.name for one in claim(first, 6)] == NAMES[:6]
+        first, second = Working(spool), Working(spool)
+        for working in (first, second):
+            working.source._list(Look(None, waits=False), working.claimer)
+        assert [one.claim.name for one in first.claim(6)] == NAMES[:6]
         # 00 to 02 are missed in order; then one is skipped (03), and after the miss of 04 three (05 to 07).
-        rest = claim_all(second)
+        rest = second.claim_all()
         assert rest == [*NAMES[8:], *NAMES[6:8]]
         assert limits == [2, 4]
-        assert isinstance(claim(first), NothingLeft)
+        assert isinstance(first.claim(), NothingLeft)
 
 
 async def test_who_meets_nobody_any_more_goes_on_in_order(limits: list[int], tmp_path: Path) -> None:
     """An entry that is had ends the run of misses: the next miss skips nothing."""
     async with await quick_spool(tmp_path / "spool") as spool:
         await put(spool, Mail.SEND, "a", "b", "c")
-        working = listing_of(spool)
-        working._names.extend(["gone 1", "gone 2", "gone 3", "skipped", "a", "gone 4", "b", "c"])
-        assert [claim(working)[0].claim.name for _ in range(3)] == ["a", "b", "c"]
+        working = Working(spool)
+        working.source._names.extend(["gone 1", "gone 2", "gone 3", "skipped", "a", "gone 4", "b", "c"])
+        assert [working.claim()[0].claim.name for _ in range(3)] == ["a", "b", "c"]
         assert limits == [2]
 
 
@@ -184,13 +187,13 @@ async def test_what_is_taken_back_comes_first_again(in_a_pass: bool, tmp_path: P
     given = Given() if in_a_pass else None
     async with await quick_spool(tmp_path / "spool") as spool:
         await put(spool, Mail.SEND, *NAMES[:6])
-        working = listing_of(spool)
-        claimed = claim(working, 3, given)
+        working = Working(spool)
+        claimed = working.claim(3, given)
         assert [one.claim.name for one in claimed] == NAMES[:3]
-        working.take_back(claimed, given)
+        working.claimer.take_back(working.source, claimed, Look(given, waits=False))
         state = state_of(spool.path)
         assert (state.names("send"), state.checked_out["send"]) == (NAMES[:6], {})
-        assert [one.claim.name for one in claim(working, 6, given)] == NAMES[:6]
+        assert [one.claim.name for one in working.claim(6, given)] == NAMES[:6]
 
 
 # What another thread is about to find out
@@ -199,13 +202,13 @@ async def test_what_is_taken_back_comes_first_again(in_a_pass: bool, tmp_path: P
 async def test_a_listing_that_another_thread_is_working_off_may_hold_a_lock(tmp_path: Path) -> None:
     """Who finds nothing left while another tries the last name is told to look again soon; not once it is known."""
     async with await quick_spool(tmp_path / "spool") as spool:
-        working = listing_of(spool)
-        working._names.append("last")
-        assert working._next_name(wait=True) == "last"
-        found = claim(working)
+        working = Working(spool)
+        working.source._names.append("last")
+        assert working.source._next_name(Look(None, waits=True), working.claimer) == "last"
+        found = working.claim()
         assert isinstance(found, NothingLeft)
         assert found.busy
-        assert working._try("last", nothing, None) is None
-        found = claim(working)
+        assert working.source._try("last", listing._Call(working.claimer, None, nothing, [])) is None
+        found = working.claim()
         assert isinstance(found, NothingLeft)
         assert not found.busy

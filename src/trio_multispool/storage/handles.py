@@ -1,0 +1,92 @@
+"""What a store hands out: claims of entries, reserved names, slots, and watches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from trio_multispool.model.lifecycle import State
+
+
+class Claim(Protocol):
+    """The right to settle one entry once: the entry is checked out."""
+
+    @property
+    def queue(self) -> str:
+        """The queue from which it was checked out."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The entry's name."""
+        ...
+
+    @property
+    def metadata(self) -> bytes:
+        """The metadata as it was read when the entry was checked out."""
+        ...
+
+    @property
+    def due_at(self) -> float | None:
+        """Until when it waited, in seconds since 1970, if it waited when it was checked out."""
+        ...
+
+    @property
+    def state(self) -> State:
+        """`CHECKED_OUT` until the store has settled it. The store itself changes it, at the commit."""
+        ...
+
+    @property
+    def held(self) -> bool:
+        """Whether the store keeps other owners away from the entry for as long as this claim lives."""
+        ...
+
+    def abandon(self) -> None:
+        """Let go without settling, like a process that dies. Recovery brings the entry back. Idempotent."""
+        ...
+
+
+class Reservation(Protocol):
+    """A name that is held for a new entry."""
+
+    @property
+    def name(self) -> str:
+        """The reserved name."""
+        ...
+
+    @property
+    def state(self) -> State:
+        """`NOTHING` until the entry is enqueued."""
+        ...
+
+    def abandon(self) -> None:
+        """Let go of the name without tidying up, like a process that dies. Idempotent."""
+        ...
+
+
+class Slot(Protocol):
+    """A held slot: one of the numbered slots that all processes share."""
+
+    def release(self) -> None:
+        """Free it for others. Idempotent, in any thread."""
+        ...
+
+
+class Watch(Protocol):
+    """Tells which queues may have new entries. A hint: it may name too many."""
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when there is something to `drain`."""
+        ...
+
+    def add(self, queue: str) -> None:
+        """Watch a queue from now on; raises a `SpoolError` if that is impossible. Call it before each listing."""
+        ...
+
+    def drain(self) -> set[str]:
+        """Return the queues that may have new entries, without waiting."""
+        ...
+
+    def close(self) -> None:
+        """Stop watching. Idempotent."""
+        ...
