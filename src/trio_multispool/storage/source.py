@@ -60,7 +60,10 @@ class Look:
 
 
 class Gate(Protocol[A]):
-    """Decides which entries one reader takes, and which not now. Used by any number of threads, outside every mutex."""
+    """Decides which entries one reader takes, and which not now. Used by any number of threads.
+
+    `admit` may take long, and is called outside every mutex of the store; the others must be quick.
+    """
 
     def ignores(self, name: str) -> bool:
         """Tell whether an entry is never to be tried."""

@@ -297,10 +297,11 @@ class DirectorySource:
             return Unavailable.GONE
         if admission is None:
             return None
-        claimed: DirectoryClaim | Unavailable | NotDue | None = None
         kept = False
         try:
-            claimed = self._storage.claim(place, name, due_by=self._now(), before_commit=call.before_commit)
+            claimed: DirectoryClaim | Unavailable | NotDue = self._storage.claim(
+                place, name, due_by=self._now(), before_commit=call.before_commit
+            )
             if isinstance(claimed, (Unavailable, NotDue)):
                 return claimed
             if call.given is not None and not call.given.add(name):
