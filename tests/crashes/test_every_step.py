@@ -135,7 +135,7 @@ def test_a_program_that_ends_at_any_turn_of_asyncio_loses_nothing(life: str, dir
     turns, over = 1 - STRIDE, False
     with warnings.catch_warnings():
         # Of AnyIO's tasks that had not begun; what anything else never awaited fails the test.
-        warnings.filterwarnings("ignore", r"coroutine '.*(work_off_some|fetch|send_two)' was never", RuntimeWarning)
+        warnings.filterwarnings("ignore", r"coroutine '.*(apart|fetch|send_two)' was never", RuntimeWarning)
         while not over:
             turns += STRIDE
             world, over = run_plainly(functools.partial(main, turns), "counting")

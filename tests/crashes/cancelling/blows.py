@@ -31,6 +31,10 @@ MOMENTS: Final = (0.001, 0.003, 0.01)
 """How long until a blow strikes, in seconds, on average, for one client or another."""
 
 
+MOST: Final = 3
+"""How many blows befall a deed at once, at the most; inside of it, there are fewer."""
+
+
 class Blows:
     """The blows that befall one client."""
 
@@ -48,11 +52,12 @@ class Blows:
         if in_main_task:  # it is the runner that cancels it, when an interrupt comes, as for any program
             self._kinds = [kind for kind in self._kinds if kind != self._own_task]
 
-    async def befall(self, deed: Callable[[], Awaitable[None]], most: int = 3) -> None:
+    async def befall(self, deed: Callable[[], Awaitable[None]], most: int = MOST) -> None:
         """Do something under several blows, or none; what they do not absorb passes."""
         for _ in range(min(most, self._chance.choice([0, 0, 0, 1, 1, 1, 1, 2, 2, 3]))):
             deed = functools.partial(self._under, self._chance.choice(self._kinds), deed)
-        with at(in_scopes=PLACE.get().mark is not None):  # the blocks of a deed around have scopes too
+        inner = most < MOST  # then the blocks of a deed are around it, which have scopes too
+        with at(in_scopes=inner or PLACE.get().mark is not None):
             await deed()
 
     async def _under(self, kind: Callable[[Any], Awaitable[None]], deed: Callable[[], Awaitable[None]]) -> None:
