@@ -301,3 +301,28 @@ async def test_a_lock_that_a_cancelled_task_met_is_looked_for_again_by_the_other
         await until(lambda: outcome.answers)
         job = outcome.answers[0].unwrap()
         assert job.name == "one"
+
+
+# Interrupts
+
+
+async def test_an_interrupt_that_comes_while_a_reader_is_left_leaves_nothing_open(tmp_path: Path) -> None:
+    """What it hit is raised when the rest has been closed, the watch among it."""
+    async with await quick_spool(tmp_path / "spool") as spool:
+        before = instances()
+
+        async def read() -> None:
+            async with spool.reader(Mail.SEND, poll_interval=HOUR) as reader, anyio.create_task_group() as tasks:
+                tasks.start_soon(reader.dequeue)
+                await until(lambda: waiters_of(spool))
+                assert instances() == before + 1
+                tasks.cancel_scope.cancel()
+
+                def interrupt(_jobs: object) -> Any:
+                    raise KeyboardInterrupt
+
+                dequeuer_of(reader).give_back = interrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            await read()
+        assert instances() == before

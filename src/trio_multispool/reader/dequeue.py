@@ -335,7 +335,7 @@ class Dequeuer(Generic[Q, M, D]):
             for closing in (*fetchers, *held, self._end_takes, self._return_all):
                 try:
                     await closing()
-                except anyio.get_cancelled_exc_class() as error:  # asyncio's own: the rest is closed all the same
+                except BaseException as error:  # noqa: BLE001  # raised below: the rest is closed all the same
                     cancelled = cancelled or error
             self.source.close()
             self._session.changes.leave()
