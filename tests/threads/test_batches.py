@@ -512,7 +512,7 @@ class _Interrupted:
     """A wait into which Ctrl-C comes once."""
 
     def __init__(self) -> None:
-        self.cancelled, self._wait, self._interrupted = False, new_wait(), False
+        self.cancelled, self.shielded, self._wait, self._interrupted = False, False, new_wait(), False
 
     @property
     def woken(self) -> bool:
@@ -546,7 +546,9 @@ async def test_an_interrupt_of_one_that_is_pending_keeps_nobody(
                 await settling.settle("interrupted", insist=insist)
 
         waits = iter([_Interrupted()])
-        monkeypatch.setattr("trio_multispool.threads.batches.new_wait", lambda: next(waits, None) or new_wait())
+        monkeypatch.setattr(
+            "trio_multispool.threads.batches.new_wait", lambda **how: next(waits, None) or new_wait(**how)
+        )
 
         if insist:
             nursery.start_soon(settle_interrupted)

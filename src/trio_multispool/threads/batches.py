@@ -24,7 +24,6 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
-import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from trio_multispool.model.types import T
@@ -33,6 +32,8 @@ from trio_multispool.threads.transaction import Hop, Transaction, Withdrawn, kee
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
+
+    import anyio
 
     from trio_multispool.threads.loop import Wait
     from trio_multispool.threads.transaction import Answer, BeforeCommit
@@ -68,22 +69,22 @@ class Part(Transaction[T], Generic[S, T]):
         self.of = of
         self.turn: Wait | None = None
         """How its task waits, if it does."""
-        self.scope: anyio.CancelScope | None = None
         self._step = step
         self._context = context_for_a_thread()
 
     def take(self) -> bool:
-        """Have nothing cancel its task from now on, as it is in a batch; `False`: something has."""
-        if self.turn is not None and self.turn.cancelled:
+        """Have no scope cancel its task from now on, as it is in a batch; `False`: something has."""
+        if self.turn is None:
+            return True
+        if self.turn.cancelled:
             return False
-        if self.scope is not None:
-            self.scope.shield = True
+        self.turn.shielded = True
         return True
 
     def put_back(self) -> None:
         """Let its task be cancelled again: the batch did not begin."""
-        if self.scope is not None:
-            self.scope.shield = False
+        if self.turn is not None:
+            self.turn.shielded = False
 
     def wake(self) -> None:
         """Wake its task: it is to lead, or all is done."""
@@ -193,18 +194,17 @@ class Batches(Generic[S]):
 
     async def _wait_for_turn(self, part: Part[S, Any], *, insist: bool) -> BaseException | None:
         cancellation: BaseException | None = None
-        part.turn = turn = new_wait()
+        part.turn = turn = new_wait(shielded=insist)
         try:
-            with anyio.CancelScope(shield=insist) as part.scope:
-                while not turn.woken:
-                    try:
-                        await turn.until_woken()
-                    except BaseException as cancelled:
-                        if not insist and self._leave(part):
-                            raise
-                        cancellation = cancellation or cancelled
-                        if not insist:
-                            part.withdraw()
+            while not turn.woken:
+                try:
+                    await turn.until_woken()
+                except BaseException as cancelled:
+                    if not insist and self._leave(part):
+                        raise
+                    cancellation = cancellation or cancelled
+                    if not insist:
+                        part.withdraw()
             return cancellation
         finally:
             del cancellation
@@ -219,7 +219,7 @@ class Batches(Generic[S]):
 
     async def _lead(self, part: Part[S, Any], *, insist: bool) -> BaseException | None:
         batch: list[Part[S, Any]] = []
-        hop = Hop[None](lambda _before_commit: work_off(batch, self._perform))
+        hop = Hop[None](lambda _before_commit: work_off(batch, self._perform), of_caller=False)
         async with self._token_for(hop):
             if self._in_company and not insist:  # the tasks of the last batch are about to come again
                 for _ in range(2):  # they are awake, but Trio runs the tasks of one step in any order

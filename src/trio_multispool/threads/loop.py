@@ -8,7 +8,7 @@ import functools
 import math
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 import msgspec
@@ -59,10 +59,18 @@ def running_loop() -> Loop:
 
 
 class Wait(Protocol):
-    """A wait of one task, for others of its event loop to end."""
+    """A wait of one task, for others to end."""
 
     woken: bool
     """Whether the wait is over."""
+
+    @property
+    def shielded(self) -> bool:
+        """Whether no scope can cancel the task in it. May be changed while it waits."""
+        ...
+
+    @shielded.setter
+    def shielded(self, shielded: bool) -> None: ...
 
     @property
     def cancelled(self) -> bool:
@@ -70,7 +78,11 @@ class Wait(Protocol):
         ...
 
     def wake(self) -> None:
-        """End the wait; idempotent."""
+        """End the wait, in the event loop. Idempotent."""
+        ...
+
+    def wake_soon(self) -> None:
+        """End the wait, from any thread. Once the loop has ended there is nobody to wake, and this does nothing."""
         ...
 
     async def until_woken(self) -> None:
@@ -79,36 +91,62 @@ class Wait(Protocol):
 
 
 class _TrioWait:
-    def __init__(self) -> None:
+    def __init__(self, *, shielded: bool) -> None:
+        self.shielded: bool = shielded
         self.cancelled: bool = False
         self.woken: bool = False
+        self._lowlevel: Any = sys.modules["trio"].lowlevel
+        self._token: trio.lowlevel.TrioToken = self._lowlevel.current_trio_token()
         self._task: trio.lowlevel.Task | None = None
 
     def wake(self) -> None:
         self.woken = True
         task, self._task = self._task, None
         if task is not None:
-            sys.modules["trio"].lowlevel.reschedule(task)
+            self._lowlevel.reschedule(task)
+
+    def wake_soon(self) -> None:
+        with contextlib.suppress(sys.modules["trio"].RunFinishedError):
+            self._token.run_sync_soon(self.wake)
 
     async def until_woken(self) -> None:
-        if self.woken:
-            return
-        lowlevel = sys.modules["trio"].lowlevel
+        if not self.woken:
+            self._task = self._lowlevel.current_task()
+            _ = await self._lowlevel.wait_task_rescheduled(self._abort)
 
-        def abort(_raise_cancel: object) -> object:
-            self._task = None
-            self.cancelled = True
-            return lowlevel.Abort.SUCCEEDED
+    def _abort(self, raise_cancel: Callable[[], None]) -> object:
+        """End the wait for a cancellation, or not. A shield keeps only what a scope sends: not an interrupt."""
+        if self.shielded and not _is_interrupt(raise_cancel):
+            return self._lowlevel.Abort.FAILED  # told again at the next checkpoint
+        self._task = None
+        self.cancelled = True
+        return self._lowlevel.Abort.SUCCEEDED
 
-        self._task = lowlevel.current_task()
-        _ = await lowlevel.wait_task_rescheduled(abort)
+
+def _is_interrupt(raise_cancel: Callable[[], None]) -> bool:
+    try:
+        raise_cancel()
+    except KeyboardInterrupt:
+        return True
+    except BaseException:  # noqa: BLE001  # looked at only: Trio raises it where it is due
+        return False
+    return False
 
 
 class _AsyncioWait:
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, shielded: bool) -> None:
         self.woken: bool = False
         self._loop = loop
+        self._scope = anyio.CancelScope(shield=shielded)
         self._future: asyncio.Future[None] | None = None
+
+    @property
+    def shielded(self) -> bool:
+        return self._scope.shield
+
+    @shielded.setter
+    def shielded(self, shielded: bool) -> None:
+        self._scope.shield = shielded
 
     @property
     def cancelled(self) -> bool:
@@ -119,28 +157,34 @@ class _AsyncioWait:
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
 
+    def wake_soon(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            _ = self._loop.call_soon_threadsafe(self.wake)
+
     async def until_woken(self) -> None:
         if not self.woken:
-            self._future = self._loop.create_future()
-            await self._future
+            self._scope = anyio.CancelScope(shield=self._scope.shield)  # one may be entered once
+            with self._scope:
+                self._future = self._loop.create_future()
+                await self._future
 
 
-def new_wait() -> Wait:
+def new_wait(*, shielded: bool = False) -> Wait:
     """Return a wait for the task that calls this."""
     trio = sys.modules.get("trio")
     if trio is not None and trio.lowlevel.in_trio_run():
-        return _TrioWait()
+        return _TrioWait(shielded=shielded)
 
     import asyncio  # noqa: PLC0415  # only where asyncio runs
 
-    return _AsyncioWait(asyncio.get_running_loop())
+    return _AsyncioWait(asyncio.get_running_loop(), shielded=shielded)
 
 
 def context_for_a_thread() -> contextvars.Context:
     """Copy the context variables of the caller, for work in a thread, where no event loop runs."""
     context = contextvars.copy_context()
     sniffio = sys.modules.get("sniffio")  # by which AnyIO tells what runs; in a thread it may run a loop of its own
-    if sniffio is not None:
+    if sniffio is not None and sniffio.current_async_library_cvar.get(None) is not None:
         _ = context.run(sniffio.current_async_library_cvar.set, None)
     return context
 

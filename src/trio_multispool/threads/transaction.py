@@ -5,13 +5,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
-import anyio
-
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import T
 from trio_multispool.threads import pool
-from trio_multispool.threads.loop import context_for_a_thread, new_wait, running_loop
+from trio_multispool.threads.loop import context_for_a_thread, new_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,15 +98,16 @@ class Transaction(Generic[T]):
 class Hop(Transaction[T]):
     """A transaction with a thread of its own."""
 
-    def __init__(self, work: Callable[[BeforeCommit], T]) -> None:
-        """Prepare to do some work, with the context variables of the caller."""
+    def __init__(self, work: Callable[[BeforeCommit], T], *, of_caller: bool = True) -> None:
+        """Prepare to do some work, with the context variables of the caller if it is code `of_caller`."""
         super().__init__()
         self._work = work
-        self._context = context_for_a_thread()
+        self._context = context_for_a_thread() if of_caller else None
 
     def _run(self) -> None:
         self.started = True
-        self.keep(lambda: self._context.run(self._work, self.before_commit))
+        context, work = self._context, self._work
+        self.keep(lambda: work(self.before_commit) if context is None else context.run(work, self.before_commit))
         self.done = True
 
     async def run_in_thread(
@@ -120,18 +119,17 @@ class Hop(Transaction[T]):
         `interruptible`, a scope's counts too: for work without an effect. `on_cancelled` is called each time. Raises
         `RuntimeError` if no thread could be started.
         """
-        ended, loop = new_wait(), running_loop()
-        pool.start(self._run, lambda: loop.call(ended.wake))
+        ended = new_wait(shielded=not interruptible)
+        pool.start(self._run, ended.wake_soon)
         cancellation: BaseException | None = None
         try:
-            with anyio.CancelScope(shield=not interruptible) as scope:
-                while not ended.woken:
-                    try:
-                        await ended.until_woken()
-                    except BaseException as cancelled:  # noqa: BLE001  # raised by the caller
-                        cancellation = cancellation or cancelled
-                        on_cancelled()
-                        scope.shield = True
+            while not ended.woken:
+                try:
+                    await ended.until_woken()
+                except BaseException as cancelled:  # noqa: BLE001  # raised by the caller
+                    cancellation = cancellation or cancelled
+                    on_cancelled()
+                    ended.shielded = True
             return cancellation
         finally:
             del cancellation

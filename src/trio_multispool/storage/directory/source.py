@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
+import math
 import threading
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -244,7 +245,7 @@ class DirectorySource:
             if call.given is not None and due.name in call.given:
                 waiting.put_aside(due)
                 return None
-            made = self._claim(self._waiting_place, due.name, call)
+            made = self._claim(self._waiting_place, due.name, call, self._now())
             if isinstance(made, tuple):
                 return made
             if isinstance(made, NotDue):  # it has been saved anew, or the clock went back
@@ -288,7 +289,7 @@ class DirectorySource:
         return None
 
     def _claim(
-        self, place: Place, name: str, call: _Call
+        self, place: Place, name: str, call: _Call, due_by: float = math.inf
     ) -> tuple[DirectoryClaim, Any] | Unavailable | NotDue | UnreadableEntry | None:
         """Claim an entry that is admitted. `None`: it is refused, or another thread has given it meanwhile."""
         try:
@@ -300,7 +301,7 @@ class DirectorySource:
         kept = False
         try:
             claimed: DirectoryClaim | Unavailable | NotDue = self._storage.claim(
-                place, name, due_by=self._now(), before_commit=call.before_commit
+                place, name, due_by=due_by, before_commit=call.before_commit
             )
             if isinstance(claimed, (Unavailable, NotDue)):
                 return claimed
