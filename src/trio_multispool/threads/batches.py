@@ -104,13 +104,13 @@ class Part(Transaction[T], Generic[S, T]):
 
         self.keep(lambda: self._context.run(first))
         if request is None:
-            self.done = True
+            self.end()
         return request
 
     def conclude(self, failure: BaseException | None) -> None:
         """Take what the store raised, or `None`."""
         self.keep(lambda: self._context.run(self._step.conclude, failure))
-        self.done = True
+        self.end()
 
 
 class Batches(Generic[S]):

@@ -48,6 +48,10 @@ class Transaction(Generic[T]):
         self.exception: BaseException | None = None
         self._withdrawn = False
 
+    def end(self) -> None:
+        """Note that the work is done."""
+        self.done = True
+
     def keep(self, work: Callable[[], T]) -> None:
         """Do the work, and keep what comes of it."""
         try:
@@ -108,7 +112,7 @@ class Hop(Transaction[T]):
         self.started = True
         context, work = self._context, self._work
         self.keep(lambda: work(self.before_commit) if context is None else context.run(work, self.before_commit))
-        self.done = True
+        self.end()
 
     async def run_in_thread(
         self, on_cancelled: Callable[[], None], *, interruptible: bool = False
