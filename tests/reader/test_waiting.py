@@ -534,3 +534,18 @@ async def test_when_those_that_were_kept_are_used_up_the_next_look_is_due(path, 
     schedule.look(wanted=True)
     assert schedule.next_at() == START + 3
     spool.close()  # no reader has left, which gives back what tells of arrivals
+
+
+async def test_what_waited_and_is_due_comes_before_what_has_not_waited(path, wall):
+    """Whatever the names are, also when it becomes due while a listing is worked off: else it might never come."""
+    spool = await quick_spool(path, now=wall)
+    for name in "abc":
+        (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(name))).unwrap()
+    for name, after in (("x", 1), ("y", 2)):
+        (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(name), not_before=after)).unwrap()
+    wall.time += 1
+    async with spool.reader(Mail.SEND) as reader:
+        names = [await take_one(reader) for _ in range(2)]
+        wall.time += 1
+        names += [await take_one(reader) for _ in range(3)]
+    assert names == ["x", "a", "y", "b", "c"]
