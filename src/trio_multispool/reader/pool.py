@@ -89,7 +89,7 @@ class Jobs(Generic[Q, M, D]):
         self.next_jobs = NextJobs(self._dequeuer, self._given)
         try:
             yield self
-        except BaseException as raised:
+        except BaseException as raised:  # passed on, with its notes
             with keeping_notes_of(raised):
                 await self.next_jobs.close()
             raise

@@ -199,7 +199,7 @@ class Batches(Generic[S]):
             while not turn.woken:
                 try:
                     await turn.until_woken()
-                except BaseException as cancelled:
+                except BaseException as cancelled:  # passed on, or returned to be raised later
                     if not insist and self._leave(part):
                         raise
                     cancellation = cancellation or cancelled

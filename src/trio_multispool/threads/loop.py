@@ -205,7 +205,7 @@ def keeping_notes_of(leaving: BaseException | None) -> Generator[None]:
     """Surround what is awaited while `leaving` leaves a block; see `take_over_notes`."""
     try:
         yield
-    except BaseException as late:
+    except BaseException as late:  # passed on, with the notes of the other
         take_over_notes(late, leaving)
         raise
 
