@@ -1,22 +1,63 @@
-"""For tests of programs that use spools."""
+"""For tests of programs that use spools: a spool in memory, its clock and its faults, and orderly names.
+
+```python
+async def test_a_greeting_is_sent_again_after_half_a_minute(autojump_clock):
+    clock = Clock()
+    spool = memory_spool(MAIL, clock=clock)
+    await spool.enqueue(Mail.SEND, Envelope("anne@example.org"), b"Hello", not_before=30)
+    async with spool.reader(Mail.SEND) as reader:
+        assert (await work_off(reader, deliver)).unwrap() == 0
+        clock.advance(30)
+        assert (await work_off(reader, deliver)).unwrap() == 1
+```
+"""
 
 from __future__ import annotations
 
+import collections
+import itertools
 import threading
-from typing import TYPE_CHECKING, final
+import weakref
+from typing import TYPE_CHECKING, Final, Protocol, cast, final
 
-from trio_multispool.model.names import time_ordered_name
-from trio_multispool.model.spoolable import Spoolable
+import anyio
+
+from trio_multispool.instrumentation import Operation
+from trio_multispool.model.names import NameGenerator, TimeOrdered, time_ordered_name
+from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.spoolable import Spoolable, queue_names
+from trio_multispool.model.times import seconds
+from trio_multispool.session.session import Session
+from trio_multispool.spool.spool import Spool, session_of
+from trio_multispool.storage.memory.contents import Contents
+from trio_multispool.storage.memory.store import MemoryStorage
 
 if TYPE_CHECKING:
+    import datetime
+    from collections.abc import Awaitable, Callable
     from typing import Any
 
-    from trio_multispool.model.types import D, M, Q
+    from trio_multispool.entries.datafile import DataFile
+    from trio_multispool.errors import ReleaseError, SaveError, SpoolError
+    from trio_multispool.instrumentation import Instrumentation
+    from trio_multispool.model.policies import Retry
+    from trio_multispool.model.results import Result
+    from trio_multispool.model.types import A, D, M, Q
+    from trio_multispool.model.verdicts import Verdict
+    from trio_multispool.reader.reader import QueueReader
 
 
-__all__ = ["LexicographicTimeOrder", "strict_order"]
+__all__ = ["Clock", "Faults", "LexicographicTimeOrder", "Operation", "memory_spool", "strict_order", "work_off"]
 
-_TICK = 1_000_000_000
+_TICK: Final = 1_000_000_000
+
+_START: Final = 946_684_800.0
+"""The beginning of the year 2000 in UTC, in seconds since 1970."""
+
+_MOST_TRIES: Final = 100
+"""An entry that has been worked on this many times, and comes back, will always do so."""
+
+_numbers: Final = itertools.count(1)
 
 
 @final
@@ -51,3 +92,195 @@ def strict_order(spoolable: Spoolable[Q, M, D, Any]) -> Spoolable[Q, M, D, None]
     ```
     """
     return Spoolable(spoolable.queues, spoolable.metadata, spoolable.data, LexicographicTimeOrder())
+
+
+class _Waking(Protocol):
+    """What is to look again when the clock was put forward."""
+
+    def tell_all(self) -> None: ...
+
+    def next_due(self) -> float | None: ...
+
+
+@final
+class Clock:
+    """The wall clock of a spool in memory. It goes with the event loop's clock, and can be put forward.
+
+    So under Trio's autojump clock nothing waits in real time: neither what waits in a queue, nor the delays of a retry.
+    Call it for the time, in seconds since 1970. It begins at the start of the year 2000 in UTC.
+
+    ```python
+    clock = Clock()
+    spool = memory_spool(MAIL, clock=clock)
+    clock.advance(30)
+    ```
+    """
+
+    def __init__(self) -> None:
+        """Begin in the year 2000."""
+        self._now = _START
+        self._loop_was_at: float | None = None
+        self._waking: weakref.WeakSet[_Waking] = weakref.WeakSet()
+
+    def __call__(self) -> float:
+        """Return the time, in seconds since 1970."""
+        try:
+            at = anyio.current_time()
+        except anyio.NoEventLoopError:
+            return self._now
+        before, self._loop_was_at = self._loop_was_at, at
+        if before is not None and at > before:  # an earlier time is another loop's
+            self._now += at - before
+        return self._now
+
+    def advance(self, duration: float | datetime.timedelta) -> None:
+        """Put the clock forward, by seconds or a `timedelta`. Readers that wait look again.
+
+        Raises `TypeError` or `ValueError` if that is not a duration.
+        """
+        forward = seconds(duration)
+        if forward is None:  # type checkers refuse it
+            message = "advance needs a duration, in seconds or as a timedelta"
+            raise TypeError(message)
+        self._now = self() + forward
+        for each in self._waking:
+            each.tell_all()
+
+    def advance_to_next(self) -> bool:
+        """Put the clock forward to when the next waiting entry of its spools becomes due; `False`: none will."""
+        due = [at for each in self._waking if (at := each.next_due()) is not None]
+        if due:
+            self.advance(max(0.0, min(due) - self()))
+        return bool(due)
+
+    def wake(self, waking: _Waking) -> None:
+        """Have something look again whenever the clock is put forward; for the library itself."""
+        self._waking.add(waking)
+
+
+@final
+class Faults:
+    """What is to go wrong in a spool in memory.
+
+    ```python
+    faults = Faults()
+    spool = memory_spool(MAIL, faults=faults)
+    faults.add(Operation.SAVE, OutOfSpace("write", "data", "no space left on device"))
+    ```
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing that goes wrong."""
+        self._mutex = threading.Lock()
+        self._faults: list[tuple[Operation, SpoolError, str | None]] = []
+
+    def add(self, operation: Operation, error: SpoolError, *, times: int = 1, entry: str | None = None) -> None:
+        """Have the next such operations fail with `error`, this many `times`; with `entry`, only those on that name.
+
+        A check-out that fails with `UnreadableEntry` is passed over by readers, like an entry on a bad sector.
+        """
+        with self._mutex:
+            self._faults += [(operation, error, entry)] * times
+
+    def clear(self) -> None:
+        """Have nothing go wrong any more."""
+        with self._mutex:
+            self._faults.clear()
+
+    def strike(self, operation: Operation, entry: str) -> None:
+        """Raise the next error for an operation, if there is one; for the library itself."""
+        with self._mutex:
+            for fault in self._faults:
+                at, error, name = fault
+                if at is operation and name in (None, entry):
+                    self._faults.remove(fault)
+                    raise error
+
+
+def memory_spool(
+    spoolable: Spoolable[Q, M, D, A],
+    *,
+    clock: Clock | None = None,
+    faults: Faults | None = None,
+    beside: Spool[Q, M, D, A] | None = None,
+    instrumentation: Instrumentation | None = None,
+) -> Spool[Q, M, D, A]:
+    """Make a spool that is kept in memory: for tests, where it behaves as one in a directory does, without files.
+
+    - `clock`: says when waiting entries are due; by default one of its own.
+    - `faults`: what is to go wrong.
+    - `beside`: another spool in memory. The new one has the same entries, as if another process had loaded it: entries
+      that the other's jobs still hold are busy, and those of a closed spool are put back. It has the same clock.
+    - `instrumentation`: as for `Spool.load`.
+
+    Names sort in the order in which they are made, unless the spoolable has a generator. Operations need no threads:
+    they run in the event loop, and codecs too. So Trio's autojump clock works. Closing the spool with jobs in hand is
+    what a process that is killed does to them.
+
+    It has no `path`, and nothing to monitor, check or adopt: those answer `Err(NotASpool)` or raise it. Entries end
+    with the last spool of them. Raises `ValueError` if `beside` is not in memory, or if there is a `clock` as well.
+
+    ```python
+    spool = memory_spool(MAIL)
+    entry = (await spool.enqueue(Mail.SEND, Envelope("anne@example.org"), b"Hello")).unwrap()
+    ```
+    """
+    number = next(_numbers)
+    if beside is None:
+        now = Clock() if clock is None else clock
+        contents, location = Contents(now), f"memory://{number}"
+        now.wake(contents)
+    else:
+        storage = session_of(beside).storage
+        if not isinstance(storage, MemoryStorage) or clock is not None:
+            message = f"beside needs a spool in memory, whose clock counts, not {beside!r} with clock={clock!r}"
+            raise ValueError(message)
+        contents, location = storage.contents, storage.location
+    names = TimeOrdered(lambda: int(contents.now() * _TICK), lambda: f"{number:08x}")
+    strike = Faults().strike if faults is None else faults.strike
+    opened = MemoryStorage(contents, queue_names(spoolable.queues), location, fault=strike)
+    session = Session(opened, location, spoolable, None, instrumentation, now=contents.now)
+    session.note_recovered(opened.recovered_at_first)
+    session.hooks.tell_noted()
+    return Spool(session, cast("NameGenerator[A]", names) if spoolable.names is None else spoolable.names)
+
+
+async def work_off(
+    reader: QueueReader[Q, M, D],
+    handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]],
+    *,
+    retry: Retry[Q] | None = None,
+    clock: Clock | None = None,
+) -> Result[int, SaveError | ReleaseError]:
+    """Give all entries that can be had to a handler, one after the other, until none is left; return how many it had.
+
+    Entries that come meanwhile are among them, also those that the handler saves into this queue. Those that wait are
+    not, unless there is a `clock`: it is then put forward until nothing waits any more. So with `retry`, each entry
+    comes to its end. Works with any reader; `retry` is as for `reader.iter`.
+
+    `Err`: as `reader.iter_available` answers it. What the handler raises passes through, and its entry goes back.
+    Raises `RuntimeError` for an entry that was given a hundred times and comes back each time.
+
+    **Cancellation**: the entry in hand goes back to the queue.
+
+    ```python
+    async with spool.reader(Mail.SEND) as reader:
+        assert (await work_off(reader, deliver, retry=Retry(attempts=3, dead_letter=Mail.FAILED))).unwrap() == 1
+    ```
+    """
+    given: collections.Counter[str] = collections.Counter()
+
+    async def counted(metadata: M, data: DataFile[D]) -> Verdict[Q, M]:
+        given[data.name] += 1
+        if given[data.name] > _MOST_TRIES:
+            message = f"{data.name} was given to the handler {_MOST_TRIES} times, and comes back each time"
+            raise RuntimeError(message)
+        return await handler(metadata, data)
+
+    while True:
+        before = given.total()
+        answer = await reader.iter_available(counted, retry=retry)
+        if isinstance(answer, Err):
+            return answer
+        if given.total() == before and not (clock is not None and clock.advance_to_next()):
+            return Ok(before)

@@ -151,6 +151,8 @@ def release(storage: Storage, claimed: Claim) -> None:
 
 def sweep(storage: DirectoryStorage) -> list[Recovered]:
     """Collect all files that belong to no entry, as a recovery of everything does at its end."""
+    if not isinstance(storage, DirectoryStorage):
+        return [each for each in storage.recover_all() if each.queue is None]
     return list(collect_all(storage._context))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import weakref
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, final
 
@@ -215,17 +216,24 @@ class Dequeuer(Generic[Q, M, D]):
             elif not wait:
                 return Ok([])
             else:
-                timeout = polling.next_wait(
-                    found.listing_took, told=changes.told(queue), held=found.held, busy=found.busy
-                )
+                told, every = changes.told(queue), self._poll_interval
+                timeout = polling.next_wait(found.listing_took, told=told, held=found.held, busy=found.busy)
+                if told and found.announced:
+                    timeout = every = math.inf
                 with hooks.waiting(queue):
-                    await self._wait(seen, timeout, found.next_due)
+                    await self._wait(seen, timeout, found.next_due, every)
                 look, seen = Look(given, waits=wait), changes.seen(queue)
 
-    async def _wait(self, seen: int, timeout: float, next_at: float | None) -> None:  # noqa: ASYNC109  # the wait itself
+    async def _wait(
+        self,
+        seen: int,
+        timeout: float,  # noqa: ASYNC109  # the wait itself
+        next_at: float | None,
+        every: float,
+    ) -> None:
         """Wait until the queue may have changed since `seen`, an entry is due, or `timeout` seconds have passed.
 
-        The wall clock says when an entry is due, and it may jump: it is read again at least every poll interval.
+        The wall clock says when an entry is due, and it may jump: it is read again `every` few seconds.
         """
         changes, queue = self._session.changes, self.queue.value
         if next_at is None:
@@ -233,7 +241,7 @@ class Dequeuer(Generic[Q, M, D]):
             return
         ends_at = anyio.current_time() + timeout
         while (left := ends_at - anyio.current_time()) > 0 and (until_due := next_at - self._session.now()) > 0:
-            await changes.wait(queue, seen, max(min(left, until_due, self._poll_interval), SHORTEST_WAIT))
+            await changes.wait(queue, seen, max(min(left, until_due, every), SHORTEST_WAIT))
             if changes.seen(queue) != seen or self.stopped or self.closed or self._session.closed:
                 return
 

@@ -58,10 +58,13 @@ class Session(Generic[Q, M, D, A]):
         self.spoolable: Spoolable[Q, M, D, A] = spoolable
         self.encoding: Encoding[Q, M, D, A] = Encoding(spoolable)
         self.hooks: Hooks = NO_HOOKS if instrumentation is None else InstrumentedHooks(instrumentation, path)
-        self._offload = Offload(limiter)
-        self._settlements: Batches[Settlement[Any]] = Batches(storage.settle)
+        self._offload = Offload(limiter, in_threads=storage.blocks)
+        self._settlements: Batches[Settlement[Any]] = Batches(storage.settle, in_threads=storage.blocks)
         self._enqueuings: Batches[NewEntry[Any]] = Batches(
-            storage.enqueue_together, limiter=self._offload.limiter, at_most=storage.at_a_time
+            storage.enqueue_together,
+            in_threads=storage.blocks,
+            limiter=self._offload.limiter,
+            at_most=storage.at_a_time,
         )
         self.changes: Changes = Changes(storage, path)
         self.now: Callable[[], float] = now

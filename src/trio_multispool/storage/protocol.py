@@ -52,6 +52,11 @@ class Storage(Protocol[C, R]):
         """Where the store is, for messages and to open it again elsewhere. Contains no password."""
         ...
 
+    @property
+    def blocks(self) -> bool:
+        """Whether its methods may wait, for a disk or a server; then they are called in worker threads only."""
+        ...
+
     def reserve(self, name: str, *, unique: bool = False) -> R:
         """Hold a name that no entry has and that is not remembered. Raises `NameTaken` or `EntryBusy`.
 

@@ -103,6 +103,8 @@ class NothingLeft(msgspec.Struct, frozen=True):
     Also if another task of this reader found it locked, or is still trying it: that task may be cancelled. And if an
     entry was refused.
     """
+    announced: bool = False
+    """Whether a watch tells of everything that would change this, the clock too; then nobody need look again."""
     next_due: float | None = None
     """When the next waiting entry is due, in seconds since 1970; `None` if none waits."""
 

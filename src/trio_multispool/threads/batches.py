@@ -120,14 +120,17 @@ class Batches(Generic[S]):
         self,
         perform: Callable[[Sequence[S]], Sequence[BaseException | None]],
         *,
+        in_threads: bool = True,
         limiter: anyio.CapacityLimiter | None = None,
         at_most: Callable[[], int] = lambda: LARGEST_BATCH,
     ) -> None:
         """Begin with nothing pending; `perform` does a batch, in a worker thread, and returns what each raised.
 
-        `limiter`: what a leader queues on for its thread, if on anything. `at_most`: how large a batch may be now.
+        `in_threads`: as for `Offload`. `limiter`: what a leader queues on for its thread, if on anything.
+        `at_most`: how large a batch may be now.
         """
         self._perform = perform
+        self._in_threads = in_threads
         self._limiter = limiter
         self._at_most = at_most
         self._pending: dict[Part[S, Any], None] = {}
@@ -219,7 +222,9 @@ class Batches(Generic[S]):
 
     async def _lead(self, part: Part[S, Any], *, insist: bool) -> BaseException | None:
         batch: list[Part[S, Any]] = []
-        hop = Hop[None](lambda _before_commit: work_off(batch, self._perform), of_caller=False)
+        hop = Hop[None](
+            lambda _before_commit: work_off(batch, self._perform), of_caller=False, in_thread=self._in_threads
+        )
         async with self._token_for(hop):
             if self._in_company and not insist:  # the tasks of the last batch are about to come again
                 for _ in range(2):  # they are awake, but Trio runs the tasks of one step in any order

@@ -41,8 +41,12 @@ DEFAULT_THREADS: Final = 40
 class Offload:
     """Runs the transactions of one spool in worker threads."""
 
-    def __init__(self, limiter: anyio.CapacityLimiter | None) -> None:
-        """Use the caller's limiter, or one of its own: sharing the process's default could deadlock with its users."""
+    def __init__(self, limiter: anyio.CapacityLimiter | None, *, in_threads: bool = True) -> None:
+        """Use the caller's limiter, or one of its own: sharing the process's default could deadlock with its users.
+
+        Without `in_threads`, transactions run in the event loop's own thread: for a store that does not block.
+        """
+        self._in_threads = in_threads
         self.limiter: anyio.CapacityLimiter = anyio.CapacityLimiter(DEFAULT_THREADS) if limiter is None else limiter
         keep_interrupts_out_of(self.run)
         keep_interrupts_out_of(self.finish)
@@ -64,7 +68,7 @@ class Offload:
         **Cancellation**: cancelled means that it did not happen. The only exception is asyncio's own, when it comes
         after the commit and there is no `undo`: then the `CancelledError` has a note.
         """
-        hop = Hop(work)
+        hop = Hop(work, in_thread=self._in_threads)
         # On behalf of the hop and not of the task: the task may hold a token of its own.
         await self.limiter.acquire_on_behalf_of(hop)
         cancelled: BaseException | None = None
@@ -88,7 +92,7 @@ class Offload:
             hop.note(operation, cancelled)
             return
         value = hop.result().unwrap()
-        undoing = Hop[None](lambda _before_commit: undo(value))
+        undoing = Hop[None](lambda _before_commit: undo(value), in_thread=self._in_threads)
         _ = await undoing.run_in_thread(lambda: None)  # a second cancellation: the caller raises the first
         undone = undoing.result()
         if isinstance(undone, Err):
@@ -99,5 +103,5 @@ class Offload:
 
         For releasing: it never queues on the caller's limiter.
         """
-        hop = Hop[T](lambda _before_commit: work())
+        hop = Hop[T](lambda _before_commit: work(), in_thread=self._in_threads)
         return hop.finished(operation, await hop.run_in_thread(lambda: None))

@@ -98,3 +98,9 @@ def start(work: Callable[[], None], tell: Callable[[], None]) -> None:
         worker = _Worker()
         worker.start()
     worker.give(work, tell)
+
+
+def start_here(work: Callable[[], None], tell: Callable[[], None]) -> None:
+    """Do as `start` does, in this thread, and return when it is done."""
+    work()
+    tell()

@@ -102,10 +102,14 @@ class Transaction(Generic[T]):
 class Hop(Transaction[T]):
     """A transaction with a thread of its own."""
 
-    def __init__(self, work: Callable[[BeforeCommit], T], *, of_caller: bool = True) -> None:
-        """Prepare to do some work, with the context variables of the caller if it is code `of_caller`."""
+    def __init__(self, work: Callable[[BeforeCommit], T], *, of_caller: bool = True, in_thread: bool = True) -> None:
+        """Prepare to do some work, with the context variables of the caller if it is code `of_caller`.
+
+        Without `in_thread`, it runs right in the caller's thread: it must be quick. The wait is the same.
+        """
         super().__init__()
         self._work = work
+        self._start = pool.start if in_thread else pool.start_here
         self._context = context_for_a_thread() if of_caller else None
 
     def _run(self) -> None:
@@ -124,7 +128,7 @@ class Hop(Transaction[T]):
         `RuntimeError` if no thread could be started.
         """
         ended = new_wait(shielded=not interruptible)
-        pool.start(self._run, ended.wake_soon)
+        self._start(self._run, ended.wake_soon)
         cancellation: BaseException | None = None
         try:
             while not ended.woken:

@@ -155,7 +155,10 @@ class DirectorySource:
 
     def _nothing_left(self, look: Look, listing_took: float) -> NothingLeft:
         return NothingLeft(
-            listing_took, self._is_any_held(look), self._is_any_left() or self._waiting.busy, self._waiting.next_at()
+            listing_took,
+            self._is_any_held(look),
+            self._is_any_left() or self._waiting.busy,
+            next_due=self._waiting.next_at(),
         )
 
     def take_back(self, claims: list[tuple[Claim, Any]], look: Look, gate: Gate[Any]) -> None:

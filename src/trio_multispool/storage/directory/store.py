@@ -139,6 +139,11 @@ class DirectoryStorage:
         return self._layout.path
 
     @property
+    def blocks(self) -> bool:
+        """Every method may wait for the disk."""
+        return True
+
+    @property
     def adopted(self) -> bool:
         """Whether every user of the spool is known to take locks."""
         return self._context.adopted

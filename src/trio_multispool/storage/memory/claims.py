@@ -1,0 +1,94 @@
+"""The claims, reservations and slots that the store in memory hands out."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, final
+
+from trio_multispool.errors import OwnershipLost
+from trio_multispool.model.lifecycle import State, next_state
+
+if TYPE_CHECKING:
+    from trio_multispool.model.lifecycle import Step
+    from trio_multispool.storage.memory.contents import Contents, Kept, NameLock
+
+
+@final
+class MemoryReservation:
+    """A reserved name: its lock, until it is used or given up."""
+
+    def __init__(self, name: str, lock: NameLock) -> None:
+        """Take over the lock."""
+        self.name: str = name
+        self.lock: NameLock = lock
+        self.state: State = State.NOTHING
+
+    def abandon(self) -> None:
+        """Let go of the name."""
+        self.lock.release()
+
+
+@final
+class MemoryClaim:
+    """An entry that is checked out, with its lock. Without a lock, it takes the entry from its owner."""
+
+    def __init__(self, kept: Kept, lock: NameLock | None) -> None:
+        """Take over an entry that is checked out by now."""
+        self.kept: Kept = kept
+        self.queue: str = kept.place.queue
+        self.name: str = kept.name
+        self.metadata: bytes = kept.metadata
+        self.due_at: float | None = kept.due_at
+        self.lock: NameLock | None = lock
+        self.state: State = State.CHECKED_OUT
+        self._checkout = kept.checkouts
+
+    @property
+    def held(self) -> bool:
+        """Whether the lock keeps other owners away."""
+        return self.lock is not None and self.lock.held
+
+    def abandon(self) -> None:
+        """Let go of the lock."""
+        if self.lock is not None:
+            self.lock.release()
+
+    def check(self, step: Step) -> State:
+        """Return the state after a step. Raises `IllegalStepError` if the claim was settled, and `OwnershipLost`."""
+        target = next_state(step, self.state)
+        self.check_owned()
+        return target
+
+    def check_owned(self) -> None:
+        """Raise `OwnershipLost` unless the entry is still this claim's; under the mutex, or to fail early."""
+        is_ours = self.kept.place.state is State.CHECKED_OUT and self.kept.checkouts == self._checkout
+        let_go = self.lock is not None and not self.lock.held
+        if self.state is not State.CHECKED_OUT or let_go or not is_ours:
+            raise OwnershipLost(self.queue, self.name)
+
+    def settle(self, state: State) -> None:
+        """Note the commit."""
+        self.state = state
+        self.abandon()
+
+
+@final
+class MemorySlot:
+    """A slot that is held, until it is released."""
+
+    def __init__(self, contents: Contents, number: int) -> None:
+        """Take over a slot that has just been taken."""
+        self._contents: Contents | None = contents
+        self._number = number
+
+    def release(self) -> None:
+        """Free it for others. Idempotent."""
+        contents, self._contents = self._contents, None
+        if contents is not None:
+            with contents.mutex:
+                contents.slots.discard(self._number)
+
+    def __del__(self) -> None:
+        """Let go."""
+        if not sys.is_finalizing():
+            self.release()

@@ -1,0 +1,197 @@
+"""What is in a store in memory: entries by name, which names are locked, and who is to be told of changes.
+
+Several handles may share it, as several processes share a directory. All access is under its mutex. It is re-entrant,
+because a garbage collection may drop a lock in any line.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from typing import TYPE_CHECKING, Protocol, final
+
+from trio_multispool.model.lifecycle import Place, State
+from trio_multispool.model.notes import PROGRESS
+from trio_multispool.model.times import aware
+from trio_multispool.storage.requests import Stat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from trio_multispool.storage.requests import Notes
+
+
+class Listener(Protocol):
+    """What is told of changes."""
+
+    def tell(self, queue: str, new: str | None) -> None:
+        """Take note that a queue may have more entries than before; `new` is the name of one that is; under the mutex."""
+        ...
+
+
+@final
+class Kept:
+    """One entry."""
+
+    def __init__(  # noqa: PLR0913  # made in `store` alone
+        self,
+        name: str,
+        place: Place,
+        metadata: bytes,
+        data: bytes,
+        *,
+        now: float,
+        due_at: float | None,
+        carrier: Mapping[str, str],
+        remember: float | None,
+    ) -> None:
+        """Keep a new entry."""
+        self.name = name
+        self.place = place
+        self.metadata = metadata
+        self.written_at = now
+        self.data = data
+        self.data_written_at = now
+        self.due_at = due_at
+        """Until when it waits, or waited when it was checked out."""
+        self.carrier = dict(carrier)
+        self.remember = remember
+        self.notes: dict[str, bytes] = {}
+        self.reason: str | None = None
+        """Why it is in quarantine."""
+        self.checkouts = 0
+        """How often it was checked out. Only the latest owner may settle it."""
+
+    def annotate(self, changes: Notes) -> None:
+        """Change some keys of its notes."""
+        for key, value in changes.items():
+            if value is None:
+                _ = self.notes.pop(key, None)
+            else:
+                self.notes[key] = value
+
+    def stat(self) -> Stat:
+        """Return size and age of its metadata."""
+        return Stat(len(self.metadata), aware(self.written_at))
+
+    def stat_data(self) -> Stat:
+        """Return size and age of its data."""
+        return Stat(len(self.data), aware(self.data_written_at))
+
+
+@final
+class NameLock:
+    """The lock on a name. One that is lost is released when Python collects it."""
+
+    def __init__(self, contents: Contents, name: str) -> None:
+        """Take over a name that has just been locked."""
+        self._contents: Contents | None = contents
+        self._name = name
+
+    @property
+    def held(self) -> bool:
+        """Whether it has not been released."""
+        return self._contents is not None
+
+    def release(self) -> None:
+        """Let others have the name. Idempotent."""
+        contents, self._contents = self._contents, None
+        if contents is not None:
+            with contents.mutex:
+                contents.locked.discard(self._name)
+
+    def __del__(self) -> None:
+        """Let go."""
+        if not sys.is_finalizing():
+            self.release()
+
+
+@final
+class Contents:
+    """All that the handles on one store in memory share."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        """Begin with nothing; `now` is the wall clock, in seconds since 1970."""
+        self.mutex = threading.RLock()
+        self.now = now
+        self.queues: set[str] = set()
+        self.entries: dict[str, Kept] = {}
+        self.reserved: set[str] = set()
+        """Names without an entry. Nobody has those that are not locked."""
+        self.locked: set[str] = set()
+        self.remembered: dict[str, float] = {}
+        """Names of removed entries, and until when they are remembered."""
+        self.slots: set[int] = set()
+        """Those that are held."""
+        self.listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
+
+    def lock(self, name: str) -> NameLock | None:
+        """Lock a name; `None` if it is locked."""
+        with self.mutex:
+            if name in self.locked:
+                return None
+            self.locked.add(name)
+            return NameLock(self, name)
+
+    def at(self, place: Place, name: str) -> Kept | None:
+        """Return the entry if it is in that place."""
+        with self.mutex:
+            kept = self.entries.get(name)
+            return kept if kept is not None and kept.place == place else None
+
+    def each(self, queue: str | None = None, state: State | None = None) -> Iterator[Kept]:
+        """Yield the entries that are there now, in one queue and state or in all."""
+        with self.mutex:
+            found = list(self.entries.values())
+        return (kept for kept in found if queue in (None, kept.place.queue) and state in (None, kept.place.state))
+
+    def names(self, queue: str) -> list[str]:
+        """Return the names of what is available in a queue, sorted."""
+        return sorted(kept.name for kept in self.each(queue, State.AVAILABLE))
+
+    def due(self, queue: str) -> list[tuple[float, str]]:
+        """Return what waits for a queue, the first to be due first."""
+        return sorted((kept.due_at or 0.0, kept.name) for kept in self.each(queue, State.WAITING))
+
+    def move(self, kept: Kept, place: Place, due_at: float | None = None, *, back: bool = False) -> None:
+        """Put an entry in a place, and tell of it. One that comes `back` waits its turn."""
+        with self.mutex:
+            kept.place, kept.due_at = place, due_at
+            self._tell(place.queue, kept.name if place.state is State.AVAILABLE and not back else None)
+
+    def next_due(self) -> float | None:
+        """Return when the next waiting entry of any queue becomes due; `None` if none will."""
+        waiting = (kept.due_at for kept in self.each(state=State.WAITING))
+        return min((due_at for due_at in waiting if due_at is not None and due_at > self.now()), default=None)
+
+    def tell_all(self) -> None:
+        """Tell that any queue may have more entries than before: the clock was put forward."""
+        with self.mutex:
+            for queue in self.queues:
+                self._tell(queue, None)
+
+    def _tell(self, queue: str, new: str | None) -> None:
+        for listener in list(self.listeners):
+            listener.tell(queue, new)
+
+    def put_back(self, kept: Kept) -> None:
+        """Make an entry available that its owner will not settle any more."""
+        with self.mutex:
+            kept.annotate({PROGRESS: None})
+            self.move(kept, Place(kept.place.queue, State.AVAILABLE))
+
+    def remove(self, kept: Kept) -> None:
+        """Remove an entry, and remember its name if that was asked for."""
+        with self.mutex:
+            del self.entries[kept.name]
+            if kept.remember is not None:
+                self.remembered[kept.name] = self.now() + kept.remember
+
+    def is_remembered(self, name: str) -> bool:
+        """Tell whether a name without an entry must not be used yet. Forgets it if its time has passed."""
+        with self.mutex:
+            if self.remembered.get(name, self.now()) > self.now():
+                return True
+            _ = self.remembered.pop(name, None)
+            return False

@@ -1,0 +1,490 @@
+"""`MemoryStorage`: the store in memory. Nothing in it waits, so its operations need no threads.
+
+It keeps the promises of `Storage` but for one: its entries end with the process. Handles on the same `Contents` stand
+for processes that share a spool.
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import math
+from typing import TYPE_CHECKING, BinaryIO, Final, final
+
+import msgspec
+
+from trio_multispool.errors import DataNotFound, EntryBusy, EntryNotFound, NameTaken
+from trio_multispool.instrumentation import Operation
+from trio_multispool.model.lifecycle import Place, State, Step, next_state
+from trio_multispool.model.notes import PROGRESS, progress_in
+from trio_multispool.model.times import aware
+from trio_multispool.model.verdicts import Unavailable
+from trio_multispool.storage.memory.claims import MemoryClaim, MemoryReservation, MemorySlot
+from trio_multispool.storage.memory.contents import Contents, Kept
+from trio_multispool.storage.memory.source import MemorySource
+from trio_multispool.storage.memory.watch import MemoryWatch
+from trio_multispool.storage.requests import Item, NotDue, Recovered, Removing, Saving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from trio_multispool.errors import SpoolError
+    from trio_multispool.model.policies import Durability
+    from trio_multispool.model.types import T
+    from trio_multispool.storage.requests import Content, NewEntry, Settlement, Stat
+
+MOST_AT_A_TIME: Final = 64
+"""How many entries a caller may make or claim at once. Any number would do."""
+
+
+def _no_fault(_operation: Operation, _name: str) -> None:
+    """Let every operation go its way."""
+
+
+def _failure(operation: Callable[[T], None], on: T) -> BaseException | None:
+    """Do one of several things, and return what it raised."""
+    try:
+        operation(on)
+    except BaseException as error:  # noqa: BLE001  # the caller's answer
+        return error
+    return None
+
+
+def _written(content: Content) -> bytes:
+    """Return the bytes, or what the function writes."""
+    if isinstance(content, bytes):
+        return content
+    file = io.BytesIO()
+    content(file)
+    return file.getvalue()
+
+
+@final
+class MemoryStorage:
+    """One handle on a store in memory."""
+
+    blocks: bool = False
+    """Nothing here waits."""
+
+    def __init__(
+        self,
+        contents: Contents,
+        queues: Iterable[str],
+        location: str,
+        *,
+        fault: Callable[[Operation, str], None] = _no_fault,
+    ) -> None:
+        """Open the store, with these queues, and recover; `fault` may raise what an operation on a name is to raise."""
+        self.contents: Contents = contents
+        """What other handles share."""
+        self._contents = contents
+        self._fault = fault
+        self.location: str = location
+        contents.queues.update(queues)
+        self.recovered_at_first: list[Recovered] = self.recover()
+        """What recovery did when the store was opened."""
+
+    # Names
+
+    def reserve(self, name: str, *, unique: bool = False) -> MemoryReservation:  # noqa: ARG002  # one look finds all
+        """Hold a name that no entry has."""
+        contents = self._contents
+        with contents.mutex:
+            if name in contents.entries:
+                raise NameTaken(name)
+            lock = contents.lock(name)
+            if lock is None:
+                raise EntryBusy(name)
+            if contents.is_remembered(name):
+                lock.release()
+                raise NameTaken(name, finished=True)
+            contents.reserved.add(name)
+            return MemoryReservation(name, lock)
+
+    def remember(self, reservation: MemoryReservation, remember: float, *, durability: Durability | None) -> None:  # noqa: ARG002
+        """Remember a name that has no entry."""
+        self._contents.remembered[reservation.name] = self._contents.now() + remember
+
+    def give_up(self, reservation: MemoryReservation) -> None:
+        """Give an unused name back."""
+        if reservation.state is State.NOTHING and reservation.lock.held:
+            self._contents.reserved.discard(reservation.name)
+            reservation.abandon()
+
+    def carrier(self, name: str) -> dict[str, str]:
+        """Return the carrier of an entry."""
+        kept = self._contents.entries.get(name)
+        return {} if kept is None else dict(kept.carrier)
+
+    def enqueue_together(self, enqueuings: Sequence[NewEntry[MemoryReservation]]) -> list[BaseException | None]:
+        """Make several entries."""
+        return [_failure(self._enqueue, each) for each in enqueuings]
+
+    def _enqueue(self, new: NewEntry[MemoryReservation]) -> None:
+        contents, reservation, name = self._contents, new.reservation, new.reservation.name
+        step, state = Step.ENQUEUE, State.AVAILABLE
+        if new.due_at is not None:
+            step, state = Step.ENQUEUE_TO_WAIT, State.WAITING
+        target = next_state(step, reservation.state)
+        if not reservation.lock.held:
+            raise EntryBusy(name)
+        self._fault(Operation.ENQUEUE, name)
+        data = _written(new.content)
+        new.before_commit()
+        with contents.mutex:
+            kept = Kept(
+                name,
+                Place(new.queue, state),
+                new.metadata,
+                data,
+                now=contents.now(),
+                due_at=new.due_at,
+                carrier=new.carrier or {},
+                remember=new.remember,
+            )
+            contents.entries[name] = kept
+            contents.reserved.discard(name)
+            reservation.state = target
+            reservation.abandon()
+            contents.move(kept, kept.place, new.due_at)
+
+    # Finding entries
+
+    def at_a_time(self) -> int:
+        """Return how many may be claimed at once."""
+        return MOST_AT_A_TIME
+
+    def source(self, queue: str, *, sorts_last: bool) -> MemorySource:  # noqa: ARG002  # it is told of new names
+        """Begin to find the entries of a queue."""
+        return MemorySource(self, self._contents, queue)
+
+    def names(self, queue: str) -> list[str]:
+        """List what is available in a queue."""
+        return self._contents.names(queue)
+
+    def waiting(self, queue: str) -> Iterator[tuple[float, str]]:
+        """Yield the entries that wait for a queue."""
+        return iter(self._contents.due(queue))
+
+    def read_metadata(self, place: Place, name: str) -> bytes:
+        """Return an entry's metadata."""
+        return self._at(place, name).metadata
+
+    def stat(self, place: Place, name: str) -> Stat:
+        """Return size and age of an entry's metadata."""
+        return self._at(place, name).stat()
+
+    def quarantine_reason(self, name: str) -> str | None:
+        """Return why an entry was set aside."""
+        kept = self._contents.entries.get(name)
+        return None if kept is None else kept.reason
+
+    def _at(self, place: Place, name: str) -> Kept:
+        kept = self._contents.at(place, name)
+        if kept is None:
+            raise EntryNotFound(place.queue, name)
+        return kept
+
+    # Checking out and settling
+
+    def claim(
+        self, place: Place, name: str, *, due_by: float = math.inf, before_commit: Callable[[], None]
+    ) -> MemoryClaim | Unavailable | NotDue:
+        """Check the entry out."""
+        self._fault(Operation.CHECK_OUT, name)
+        contents = self._contents
+        lock = contents.lock(name)
+        if lock is None:
+            return Unavailable.BUSY
+        try:
+            kept = contents.at(place, name)
+            if kept is None:
+                lock.release()
+                return Unavailable.GONE
+            if place.state is State.WAITING and kept.due_at is not None and kept.due_at > due_by:
+                lock.release()
+                return NotDue(kept.due_at)
+            before_commit()
+            with contents.mutex:
+                if contents.at(place, name) is not kept:  # deleted meanwhile, by somebody who needs no lock
+                    lock.release()
+                    return Unavailable.GONE
+                kept.place = Place(place.queue, State.CHECKED_OUT)
+                kept.checkouts += 1
+                return MemoryClaim(kept, lock)
+        except BaseException:  # passed on: whatever it was, the lock is released
+            lock.release()
+            raise
+
+    def settle(self, settlements: Sequence[Settlement[MemoryClaim]]) -> list[BaseException | None]:
+        """Settle several claims."""
+        return [_failure(self._settle, each) for each in settlements]
+
+    def _settle(self, settlement: Settlement[MemoryClaim]) -> None:
+        contents, claim = self._contents, settlement.claim
+        kept = claim.kept
+        if isinstance(settlement, Saving):
+            due_at = settlement.due_at
+            target = claim.check(Step.SAVE if due_at is None else Step.SAVE_TO_WAIT)
+            self._fault(Operation.SAVE, claim.name)
+            settlement.before_commit()
+            with contents.mutex:
+                claim.check_owned()
+                kept.annotate({**(settlement.notes or {}), PROGRESS: None})
+                if settlement.metadata is not None:
+                    kept.metadata, kept.written_at = settlement.metadata, contents.now()
+                claim.settle(target)
+                contents.move(kept, Place(settlement.queue, target), due_at)
+        elif isinstance(settlement, Removing):
+            target = claim.check(Step.REMOVE)
+            self._fault(Operation.REMOVE, claim.name)
+            settlement.before_commit()
+            with contents.mutex:
+                claim.check_owned()
+                contents.remove(kept)
+                claim.settle(target)
+        else:
+            target = claim.check(Step.RELEASE if claim.due_at is None else Step.RELEASE_TO_WAIT)
+            self._fault(Operation.RELEASE, claim.name)
+            with contents.mutex:
+                claim.check_owned()
+                kept.annotate({**(settlement.notes or {}), PROGRESS: None})
+                claim.settle(target)
+                contents.move(kept, Place(claim.queue, target), claim.due_at, back=True)
+
+    def claims_unsafe(self, queue: str) -> list[MemoryClaim]:
+        """Return claims on all that is checked out."""
+        return [MemoryClaim(kept, None) for kept in self._contents.each(queue, State.CHECKED_OUT)]
+
+    # Quarantine
+
+    def quarantine(self, claim: MemoryClaim, reason: str) -> None:
+        """Set the entry aside."""
+        with self._contents.mutex:
+            target = claim.check(Step.QUARANTINE)
+            claim.kept.reason = reason
+            claim.kept.annotate({PROGRESS: None})
+            claim.settle(target)
+            self._contents.move(claim.kept, Place(claim.queue, target))
+
+    def restore(
+        self,
+        queue: str,
+        name: str,
+        *,
+        to: str | None = None,
+        durability: Durability | None,  # noqa: ARG002  # the same for all
+        before_commit: Callable[[], None],
+    ) -> None:
+        """Put back an entry that was set aside."""
+        kept = self._aside(queue, name, before_commit)
+        with self._contents.mutex:
+            kept.reason = None
+            self._contents.move(kept, Place(queue if to is None else to, State.AVAILABLE))
+
+    def discard(
+        self,
+        queue: str,
+        name: str,
+        *,
+        durability: Durability | None,  # noqa: ARG002  # as above
+        before_commit: Callable[[], None],
+    ) -> None:
+        """Delete an entry that was set aside."""
+        self._contents.remove(self._aside(queue, name, before_commit))
+
+    def _aside(self, queue: str, name: str, before_commit: Callable[[], None]) -> Kept:
+        """Return an entry in quarantine, once the caller has not withdrawn."""
+        place = Place(queue, State.QUARANTINED)
+        kept = self._at(place, name)
+        lock = self._contents.lock(name)
+        if lock is None:
+            raise EntryBusy(name)
+        try:
+            before_commit()
+        finally:
+            lock.release()
+        return kept
+
+    # Without ownership
+
+    def replace_metadata(
+        self,
+        queue: str,
+        name: str,
+        metadata: bytes,
+        *,
+        durability: Durability | None,  # noqa: ARG002  # as above
+        before_commit: Callable[[], None],
+    ) -> None:
+        """Replace an available entry's metadata."""
+        place = Place(queue, State.AVAILABLE)
+        _ = self._at(place, name)
+        before_commit()
+        with self._contents.mutex:
+            kept = self._at(place, name)
+            kept.metadata, kept.written_at = metadata, self._contents.now()
+
+    def delete(
+        self,
+        queue: str,
+        name: str,
+        *,
+        durability: Durability | None,  # noqa: ARG002  # as above
+        before_commit: Callable[[], None],
+    ) -> None:
+        """Delete an available entry."""
+        place = Place(queue, State.AVAILABLE)
+        _ = self._at(place, name)
+        before_commit()
+        with self._contents.mutex:
+            self._contents.remove(self._at(place, name))
+
+    # Data and notes
+
+    def read_data(self, name: str, read: Callable[[BinaryIO], T]) -> T:
+        """Read the entry's data."""
+        return read(io.BytesIO(self._with_data(name).data))
+
+    def read_entry(self, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
+        """Read a whole entry under its lock."""
+        lock = self._contents.lock(name)
+        if lock is None:
+            return Unavailable.BUSY
+        try:
+            kept = self._contents.at(Place(queue, State.AVAILABLE), name)
+            return Unavailable.GONE if kept is None else read(kept.metadata, kept.stat(), io.BytesIO(kept.data))
+        finally:
+            lock.release()
+
+    def replace_data(
+        self,
+        name: str,
+        claim: MemoryClaim | None,
+        content: Content,
+        *,
+        durability: Durability | None,  # noqa: ARG002  # as above
+        before_commit: Callable[[], None],
+    ) -> None:
+        """Replace the entry's data."""
+        owner = claim if claim is not None and claim.lock is not None else None
+        if owner is not None:
+            owner.check_owned()
+        self._fault(Operation.SAVE, name)
+        data = _written(content)
+        before_commit()
+        with self._contents.mutex:
+            if owner is not None:
+                owner.check_owned()
+            kept = self._with_data(name)
+            kept.data, kept.data_written_at = data, self._contents.now()
+
+    def stat_data(self, name: str) -> Stat:
+        """Return size and age of the entry's data."""
+        return self._with_data(name).stat_data()
+
+    def data_path(self, name: str) -> Path | None:  # noqa: ARG002  # there is none for any
+        """Return nothing: no other program can read the data."""
+        return None
+
+    def _with_data(self, name: str) -> Kept:
+        kept = self._contents.entries.get(name)
+        if kept is None:
+            raise DataNotFound(name)
+        return kept
+
+    def annotate(self, claim: MemoryClaim, key: str, value: bytes | None) -> None:
+        """Set a key of an entry's notes."""
+        with self._contents.mutex:
+            claim.check_owned()
+            claim.kept.annotate({key: value})
+
+    def notes(self, name: str) -> dict[str, msgspec.Raw]:
+        """Return an entry's notes."""
+        kept = self._contents.entries.get(name)
+        return {} if kept is None else {key: msgspec.Raw(value) for key, value in kept.notes.items()}
+
+    # The whole
+
+    def slot(self, numbers: range) -> MemorySlot | None:
+        """Hold a free slot."""
+        with self._contents.mutex:
+            free = next((number for number in numbers if number not in self._contents.slots), None)
+            if free is None:
+                return None
+            self._contents.slots.add(free)
+            return MemorySlot(self._contents, free)
+
+    def depths(self) -> dict[Place, int]:
+        """Count the entries in every place."""
+        queues = self.queues()
+        empty = {Place(queue, state): 0 for queue in queues for state in (State.AVAILABLE, State.CHECKED_OUT)}
+        return {**empty, **collections.Counter(kept.place for kept in self._contents.each())}
+
+    def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:  # noqa: ARG002  # as above
+        """Put back what dead owners held."""
+        self._fault(Operation.RECOVER, "")
+        names = [kept.name for kept in self._contents.each(queue, State.CHECKED_OUT)]
+        return [found for name in names if (found := self.recover_name(name)) is not None]
+
+    def recover_all(self, *, dry_run: bool = False) -> Iterator[Recovered | SpoolError]:
+        """Recover, and forget names that nobody has."""
+        contents = self._contents
+        if dry_run:
+            with contents.mutex:
+                names = [*contents.each(state=State.CHECKED_OUT)]
+                yield from [
+                    Recovered(kept.name, kept.place.queue) for kept in names if kept.name not in contents.locked
+                ]
+                yield from [Recovered(name, None) for name in sorted(contents.reserved - contents.locked)]
+            return
+        yield from self.recover()
+        for name in sorted({*contents.reserved, *contents.remembered}):
+            found = self.recover_name(name)
+            if found is not None:
+                yield found
+
+    def recover_name(self, name: str) -> Recovered | None:
+        """Put one entry back, or forget a name."""
+        contents = self._contents
+        lock = contents.lock(name)
+        if lock is None:
+            return None
+        try:
+            with contents.mutex:
+                kept = contents.entries.get(name)
+                if kept is not None and kept.place.state is State.CHECKED_OUT:
+                    contents.put_back(kept)
+                    return Recovered(name, kept.place.queue)
+                was_there = name in contents.reserved or name in contents.remembered
+                contents.reserved.discard(name)
+                is_gone = kept is None and was_there and not contents.is_remembered(name)
+                return Recovered(name, None) if is_gone else None
+        finally:
+            lock.release()
+
+    def watch(self) -> MemoryWatch:
+        """Begin to watch the store."""
+        return MemoryWatch(self._contents)
+
+    def queues(self) -> list[str]:
+        """Return the queues, sorted."""
+        return sorted(self._contents.queues)
+
+    def inventory(self, queue: str | None = None, state: State | None = None) -> Iterator[Item]:
+        """Yield every entry."""
+        for kept in self._contents.each(queue, state):
+            stat, place = kept.stat(), kept.place
+            progress = progress_in(self.notes(kept.name)) if place.state is State.CHECKED_OUT else None
+            due_at = kept.due_at if place.state is State.WAITING else None
+            yield Item(
+                kept.name, place, stat.size, stat.modified_at, None, progress, None if due_at is None else aware(due_at)
+            )
+
+    def count(self, queue: str | None = None, state: State | None = None) -> int:
+        """Count entries."""
+        return sum(1 for _ in self._contents.each(queue, state))
+
+    def close(self) -> None:
+        """Keep everything, for the other handles."""

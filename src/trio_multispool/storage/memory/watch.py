@@ -1,0 +1,59 @@
+"""Watching a store in memory: a descriptor becomes readable when a queue may have new entries."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import TYPE_CHECKING, Final, final
+
+if TYPE_CHECKING:
+    from trio_multispool.storage.memory.contents import Contents
+
+_MANY: Final = 4096
+
+
+@final
+class MemoryWatch:
+    """Tells which queues may have new entries."""
+
+    def __init__(self, contents: Contents) -> None:
+        """Watch nothing yet."""
+        self._contents = contents
+        self._read, self._write = socket.socketpair()
+        for end in (self._read, self._write):
+            end.settimeout(0)
+        self._queues: set[str] = set()
+        self._told: set[str] = set()
+        contents.listeners.add(self)
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._read.fileno()
+
+    def add(self, queue: str) -> None:
+        """Watch a queue from now on."""
+        with self._contents.mutex:
+            self._queues.add(queue)
+
+    def tell(self, queue: str, new: str | None) -> None:  # noqa: ARG002  # the queue is enough
+        """Make the descriptor readable; under the mutex."""
+        if queue in self._queues and queue not in self._told:
+            self._told.add(queue)
+            with contextlib.suppress(BlockingIOError):  # full: readable
+                _ = self._write.send(b".")
+
+    def drain(self) -> set[str]:
+        """Return what was told since the last time."""
+        with self._contents.mutex:
+            with contextlib.suppress(BlockingIOError):
+                _ = self._read.recv(_MANY)
+            told, self._told = self._told, set()
+            return told
+
+    def close(self) -> None:
+        """Stop watching."""
+        with self._contents.mutex:
+            self._contents.listeners.discard(self)
+            self._queues.clear()
+            self._read.close()
+            self._write.close()

@@ -1,0 +1,411 @@
+"""`testing.memory_spool`: what a program's tests do with a spool that needs no files, no threads and no time."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import functools
+from typing import Any
+
+import anyio
+import pytest
+import trio
+import trio.testing
+
+from helpers.spools import ANNE, BERT, MAIL, Envelope, Mail, quick_spool
+from trio_multispool import (
+    CorruptMetadata,
+    DurabilityUnknown,
+    EntryBusy,
+    Err,
+    NotASpool,
+    Ok,
+    OutOfSpace,
+    Release,
+    Remove,
+    Reserve,
+    Retry,
+    Save,
+    Spool,
+    Spoolable,
+    StorageFailure,
+    TooManyOpenFiles,
+    UnreadableEntry,
+    Use,
+    prioritized_names,
+)
+from trio_multispool.monitor import Monitor
+from trio_multispool.testing import Clock, Faults, Operation, memory_spool, work_off
+from trio_multispool.threads import pool
+
+pytestmark = pytest.mark.anyio
+
+FULL = OutOfSpace("write", "memory", "no space left on device")
+
+
+async def remove(metadata: Any, data: Any) -> Remove:
+    """Work on an entry."""
+    return Remove()
+
+
+async def test_every_operation_works_without_a_file_and_without_a_thread(tmp_path, monkeypatch):
+    """Enqueue, list, check out, save, data, direct changes, channels, ticks: as in a directory, all in the loop."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delattr(pool, "start")
+    async with memory_spool(MAIL) as spool:
+        entry = (await spool.enqueue(Mail.SEND, ANNE, b"Hello", name=Use("a", remember=60))).unwrap()
+        assert [each.name for each in (await spool.entries(Mail.SEND)).unwrap()] == ["a"]
+        async with (await entry.checkout()).unwrap() as job:
+            assert (job.metadata, (await job.data.load()).unwrap()) == (ANNE, b"Hello")
+            assert isinstance(await entry.checkout(), Err)
+            (await job.data.save(b"Hello again")).unwrap()
+            (await job.progress(0.5, "half way")).unwrap()
+            job.update(lambda metadata: Envelope(metadata.recipient, 1))
+            (await job.save(Mail.RETRY)).unwrap()
+        moved = spool.entry(Mail.RETRY, "a").unwrap()
+        assert (await moved.direct.contents()).unwrap() == Envelope("anne@example.org", 1)
+        (await moved.direct.save(BERT)).unwrap()
+        (await moved.direct.remove()).unwrap()
+        assert (await spool.enqueue_if_absent(Mail.SEND, ANNE, b"", name=Use("a"))) == Ok(None)
+        for answer in await spool.enqueue_many(Mail.SEND, [(ANNE, b"1"), (BERT, b"2")]):
+            assert answer.unwrap().queue is Mail.SEND
+        async with spool.reader(Mail.SEND) as reader:
+            assert await work_off(reader, remove) == Ok(2)
+        assert (await spool.recover()).unwrap() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_day_passes_at_once_under_trios_autojump_clock():
+    """A reader that waits for an entry of tomorrow has it at once, and the spool's clock says tomorrow."""
+
+    async def main() -> None:
+        clock = Clock()
+        spool, began = memory_spool(MAIL, clock=clock), clock()
+        (await spool.enqueue(Mail.SEND, ANNE, b"", not_before=datetime.timedelta(days=1))).unwrap()
+        async with spool.reader(Mail.SEND) as reader:
+            job = (await reader.dequeue()).unwrap()
+            assert job is not None
+            assert clock() - began == pytest.approx(86400, abs=60)
+            assert trio.current_time() == pytest.approx(86400, abs=60)
+
+    await anyio.to_thread.run_sync(
+        functools.partial(trio.run, main, clock=trio.testing.MockClock(autojump_threshold=0))
+    )
+
+
+async def test_a_reader_that_waits_has_what_becomes_due_when_the_clock_is_put_forward():
+    """It is woken; nobody sleeps for it."""
+    clock = Clock()
+    spool = memory_spool(MAIL, clock=clock)
+    (await spool.enqueue(Mail.SEND, ANNE, b"", not_before=1_000_000)).unwrap()
+    [(due_at, _)] = (await spool.waiting(Mail.SEND)).unwrap()
+    got = []
+    async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
+
+        async def take() -> None:
+            async with (await reader.dequeue()).unwrap() as job:
+                got.append(job.metadata)
+                (await job.remove()).unwrap()
+
+        tasks.start_soon(take)
+        await anyio.wait_all_tasks_blocked()
+        assert await reader.dequeue_available() == Ok(None)
+        assert got == []
+        clock.advance(1_000_000)
+    assert got == [ANNE]
+    assert clock() >= due_at.timestamp()
+
+
+@pytest.mark.parametrize("handed", ["one", "pool"])
+async def test_a_reader_that_waits_is_told_of_an_entry_by_another_spool(handed):
+    """`beside` stands for another process: its readers need not look again and again."""
+    spool = memory_spool(MAIL)
+    other = memory_spool(MAIL, beside=spool)
+    got = []
+    async with other.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
+
+        async def work(metadata: Envelope, data: Any) -> Remove:
+            got.append(metadata)
+            if len(got) == 5:
+                reader.stop()
+            return Remove()
+
+        tasks.start_soon(functools.partial(reader.iter, work, concurrency=1 if handed == "one" else 4))
+        for _ in range(5):
+            await anyio.wait_all_tasks_blocked()
+            (await spool.enqueue(Mail.SEND, ANNE, b"")).unwrap()
+    assert got == [ANNE] * 5
+
+
+async def test_failed_work_comes_to_its_end_with_the_clock():
+    """`work_off` puts the clock forward until nothing waits: all attempts are made, and the entry is a dead letter."""
+    clock = Clock()
+    spool = memory_spool(MAIL, clock=clock)
+    (await spool.enqueue(Mail.SEND, ANNE, b"")).unwrap()
+    attempts = []
+
+    async def fail(metadata: Envelope, data: Any) -> Remove:
+        attempts.append((data.attempt, clock()))
+        raise ConnectionError
+
+    async with spool.reader(Mail.SEND) as reader:
+        retry = Retry(attempts=3, dead_letter=Mail.FAILED, on=lambda error: 10.0)
+        assert await work_off(reader, fail, retry=retry) == Ok(1)
+        assert len((await spool.waiting(Mail.SEND)).unwrap()) == 1
+        assert await work_off(reader, fail, retry=retry, clock=clock) == Ok(2)
+    assert [number for number, _ in attempts] == [1, 2, 3]
+    assert attempts[1][1] - attempts[0][1] >= 10
+    assert attempts[2][1] - attempts[1][1] >= 10
+    assert len((await spool.entries(Mail.FAILED)).unwrap()) == 1
+
+
+async def test_working_off_takes_what_the_work_makes_and_not_what_waits():
+    """Entries that a handler enqueues or saves into the queue are worked on too; the number of calls is returned."""
+    spool = memory_spool(MAIL)
+    (await spool.enqueue(Mail.SEND, ANNE, b"")).unwrap()
+    (await spool.enqueue(Mail.SEND, ANNE, b"", not_before=60)).unwrap()
+
+    async def once_more(metadata: Envelope, data: Any) -> Any:
+        if metadata.attempts < 2:
+            return Save(Mail.SEND, Envelope(metadata.recipient, metadata.attempts + 1))
+        if metadata.recipient == ANNE.recipient:
+            (await spool.enqueue(Mail.SEND, BERT, b"")).unwrap()
+        return Remove()
+
+    async with spool.reader(Mail.SEND) as reader:
+        assert await work_off(reader, once_more) == Ok(6)
+    assert (await spool.entries(Mail.SEND)).unwrap() == []
+    assert len((await spool.waiting(Mail.SEND)).unwrap()) == 1
+
+
+async def test_working_off_works_in_a_directory_too(tmp_path):
+    """Nothing in it is about memory."""
+    spool = await quick_spool(tmp_path / "spool")
+    (await spool.enqueue(Mail.SEND, ANNE, b"")).unwrap()
+    async with spool.reader(Mail.SEND) as reader:
+        assert await work_off(reader, remove) == Ok(1)
+
+
+async def test_an_entry_that_comes_back_each_time_ends_the_work_with_its_name():
+    """Otherwise a test would hang. The entry is in its queue."""
+    spool = memory_spool(MAIL)
+    (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("boomerang"))).unwrap()
+
+    async def release(metadata: Envelope, data: Any) -> Release:
+        return Release()
+
+    async with spool.reader(Mail.SEND) as reader:
+        with pytest.raises(RuntimeError, match="boomerang was given to the handler 100 times"):
+            await work_off(reader, release)
+    assert len((await spool.entries(Mail.SEND)).unwrap()) == 1
+
+
+# Faults
+
+
+async def test_each_operation_fails_on_demand_and_then_works():
+    """With the error that was asked for, as often as was asked for; the entry is where it was."""
+    faults = Faults()
+    spool = memory_spool(MAIL, faults=faults)
+
+    async def fails_once(operation: Operation, call: Any) -> Any:
+        faults.add(operation, FULL)
+        assert await call() == Err(FULL)
+        return (await call()).unwrap()
+
+    entry = await fails_once(Operation.ENQUEUE, lambda: spool.enqueue(Mail.SEND, ANNE, b"Hello"))
+    job = await fails_once(Operation.CHECK_OUT, entry.checkout)
+    async with job:
+        await fails_once(Operation.RELEASE, job.release)
+    async with (await entry.checkout()).unwrap() as job:
+        await fails_once(Operation.SAVE, lambda: job.data.save(b"Hello again"))
+        await fails_once(Operation.SAVE, lambda: job.save(Mail.RETRY))
+    async with (await spool.entry(Mail.RETRY, entry.name).unwrap().checkout()).unwrap() as job:
+        await fails_once(Operation.REMOVE, job.remove)
+    await fails_once(Operation.RECOVER, spool.recover)
+    assert (await spool.entries(Mail.SEND)).unwrap() == (await spool.entries(Mail.RETRY)).unwrap() == []
+
+
+async def test_faults_are_for_one_entry_or_for_several_times_and_can_be_cleared():
+    """The others go their way."""
+    faults = Faults()
+    spool = memory_spool(MAIL, faults=faults)
+    faults.add(Operation.ENQUEUE, FULL, entry="b")
+    faults.add(Operation.ENQUEUE, EntryBusy("c"), entry="c", times=2)
+    (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"))).unwrap()
+    for name, times in (("b", 1), ("c", 2)):
+        for _ in range(times):
+            assert isinstance(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(name)), Err)
+        (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(name))).unwrap()
+    faults.add(Operation.ENQUEUE, FULL, times=1000)
+    faults.clear()
+    (await spool.enqueue(Mail.SEND, ANNE, b"")).unwrap()
+
+
+async def test_an_unreadable_entry_is_passed_over_and_trouble_is_told():
+    """A reader tells of trouble that is not one entry's, and goes on after it."""
+    faults = Faults()
+    spool = memory_spool(MAIL, faults=faults)
+    for name in ("a", "b"):
+        (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(name))).unwrap()
+    faults.add(Operation.CHECK_OUT, UnreadableEntry(Mail.SEND.value, "a", "a bad sector"), entry="a", times=100)
+    async with spool.reader(Mail.SEND) as reader:
+        assert await work_off(reader, remove) == Ok(1)
+        faults.clear()
+        faults.add(Operation.CHECK_OUT, TooManyOpenFiles("open", "too many"))
+        assert isinstance(await work_off(reader, remove), Err)
+        assert await work_off(reader, remove) == Ok(1)
+
+
+async def test_a_verdict_that_cannot_be_stored_is_told():
+    """The entry is back in its queue, and the handler is called again."""
+    faults = Faults()
+    spool = memory_spool(MAIL, faults=faults)
+    (await spool.enqueue(Mail.SEND, ANNE, b"")).unwrap()
+    faults.add(Operation.REMOVE, StorageFailure("unlink", "memory", 5))
+    async with spool.reader(Mail.SEND) as reader:
+        assert await work_off(reader, remove) == Err(StorageFailure("unlink", "memory", 5))
+        assert await work_off(reader, remove) == Ok(1)
+
+
+# Several spools on the same entries
+
+
+async def test_spools_beside_each_other_share_their_entries_and_a_closed_one_is_recovered():
+    """What one holds is busy for the other. Closed, it is like a process that was killed."""
+    spool = memory_spool(MAIL)
+    entry = (await spool.enqueue(Mail.SEND, ANNE, b"")).unwrap()
+    job = (await entry.checkout()).unwrap()
+    other = memory_spool(MAIL, beside=spool)
+    assert other.location == spool.location
+    assert isinstance(await other.entry(Mail.SEND, entry.name).unwrap().checkout(), Err)
+    spool.close()
+    third = memory_spool(MAIL, beside=other)
+    async with third.reader(Mail.SEND) as reader:
+        assert await work_off(reader, remove) == Ok(1)
+    assert job.name == entry.name
+
+
+async def test_spools_that_are_not_beside_each_other_share_nothing():
+    """Each test begins with an empty one."""
+    one, two = memory_spool(MAIL), memory_spool(MAIL)
+    assert one.location != two.location
+    (await one.enqueue(Mail.SEND, ANNE, b"", name=Use("a"))).unwrap()
+    assert (await two.entries(Mail.SEND)).unwrap() == []
+
+
+async def test_beside_is_for_spools_in_memory_and_their_own_clock_counts(tmp_path):
+    """Anything else is refused at once, naming it."""
+    spool = await quick_spool(tmp_path / "spool")
+    with pytest.raises(ValueError, match="beside needs a spool in memory"):
+        memory_spool(MAIL, beside=spool)
+    with pytest.raises(ValueError, match="whose clock counts"):
+        memory_spool(MAIL, beside=memory_spool(MAIL), clock=Clock())
+
+
+# What is as everywhere else
+
+
+async def test_names_sort_as_they_were_made_also_of_two_spools_and_generators_are_kept():
+    """First in, first out; and a spoolable's own generator is used."""
+    clock = Clock()
+    one = memory_spool(MAIL, clock=clock)
+    two = memory_spool(MAIL, beside=one)
+    made = []
+    for spool in (one, two, two, one):
+        clock.advance(1)
+        made += [(await spool.enqueue(Mail.SEND, ANNE, b"")).unwrap().name for _ in range(3)]
+    assert [each.name for each in (await one.entries(Mail.SEND)).unwrap()] == made
+    urgent_first = Spoolable(queues=Mail, metadata=Envelope, data=bytes, names=prioritized_names())
+    spool = memory_spool(urgent_first)
+    (await spool.enqueue(Mail.SEND, ANNE, b"", name=Reserve(9))).unwrap()
+    (await spool.enqueue(Mail.SEND, BERT, b"", name=Reserve(0))).unwrap()
+    async with spool.reader(Mail.SEND) as reader:
+        assert [job.metadata async for job in reader.available()] == [BERT, ANNE]
+
+
+async def test_metadata_that_cannot_be_decoded_is_set_aside():
+    """In quarantine, with its reason, from which it can be restored."""
+    spool = memory_spool(MAIL)
+    newer = memory_spool(Spoolable(queues=Mail, metadata=int, data=bytes), beside=spool)  # type: ignore[arg-type]
+    entry = (await newer.enqueue(Mail.SEND, 5, b"")).unwrap()
+    async with spool.reader(Mail.SEND) as reader:
+        assert await work_off(reader, remove) == Ok(0)
+    answer = await spool.entry(Mail.SEND, entry.name).unwrap().checkout()
+    assert not isinstance(answer, Ok)
+    assert not isinstance(answer.error, CorruptMetadata)
+
+
+async def test_it_has_no_path_and_nothing_to_monitor():
+    """Both say so, and name the location."""
+    spool = memory_spool(MAIL)
+    with pytest.raises(RuntimeError, match="memory://"):
+        _ = spool.path
+    assert isinstance(await Spool.load(spool.location, MAIL), Err)
+    with pytest.raises(NotASpool, match="needs no upkeep"):
+        Monitor(spool)
+
+
+async def test_a_cancelled_scope_and_a_cancelled_task_have_had_no_effect_or_say_so():
+    """As everywhere: a scope's cancellation comes before the effect; asyncio's may come after it, with a note."""
+    spool = memory_spool(MAIL)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        _ = await spool.enqueue(Mail.SEND, ANNE, b"")
+    assert scope.cancelled_caught
+    assert (await spool.entries(Mail.SEND)).unwrap() == []
+
+
+async def test_a_task_cancelled_natively_at_any_step_has_the_effects_that_it_was_told_of():
+    """What returned has happened, and nothing else; or a note says what else. A job in hand goes back."""
+
+    async def main() -> None:
+        noted = 0
+        for turns in range(12):
+            spool, told = memory_spool(MAIL), []
+
+            async def work(spool: Any = spool, told: list[str] = told) -> None:
+                entry = (await spool.enqueue(Mail.SEND, ANNE, b"")).unwrap()
+                told.append("enqueued")
+                async with (await entry.checkout()).unwrap() as job:
+                    (await job.remove()).unwrap()
+                    told.append("removed")
+
+            task = asyncio.create_task(work())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            try:
+                await task
+                notes = ""
+            except asyncio.CancelledError as cancelled:
+                notes = "".join(getattr(cancelled, "__notes__", ()))
+            noted += "was already done" in notes
+            happened = len(told) + ("was already done" in notes)
+            assert len((await spool.entries(Mail.SEND)).unwrap()) == happened % 2, (turns, told, notes)
+        assert noted
+
+    await anyio.to_thread.run_sync(asyncio.run, main())
+
+
+def test_the_clock_says_what_it_refuses_and_stands_still_without_a_loop():
+    """In a fixture that is no coroutine it can be put forward all the same."""
+    clock = Clock()
+    began = clock()
+    assert clock() == began
+    clock.advance(datetime.timedelta(minutes=1))
+    assert clock() == began + 60
+    assert not clock.advance_to_next()
+    with pytest.raises(ValueError, match="not negative"):
+        clock.advance(-1)
+    with pytest.raises(TypeError, match="advance needs a duration"):
+        clock.advance(None)  # type: ignore[arg-type]
+
+
+def test_durability_unknown_can_be_had_too():
+    """Any `SpoolError` can be a fault; here the one that says that the effect may stand."""
+    faults = Faults()
+    error = DurabilityUnknown("a", Mail.SEND.value, committed=False)
+    faults.add(Operation.ENQUEUE, error)
+    with pytest.raises(DurabilityUnknown):
+        faults.strike(Operation.ENQUEUE, "a")
