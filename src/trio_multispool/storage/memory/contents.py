@@ -26,7 +26,7 @@ class Listener(Protocol):
     """What is told of changes."""
 
     def tell(self, queue: str, new: str | None) -> None:
-        """Take note that a queue may have more entries than before; `new` is the name of one that is; under the mutex."""
+        """Take note that a queue may have new entries, or has the entry `new`; under the mutex."""
         ...
 
 
