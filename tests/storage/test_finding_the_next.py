@@ -386,6 +386,21 @@ def test_what_comes_in_to_wait_is_found_by_asking_again(store, other, clock):
     assert next(filter(None, (reader.take() for _ in range(200_000)))) == ["w"]
 
 
+def test_what_comes_in_to_wait_is_found_though_the_listed_ones_suffice_for_ever(store, other, clock):
+    """What waits and is due would never come otherwise while there is more work than can be done."""
+    put(store, "a", "b")
+    put(other, "v", due_at=clock() + 100)
+    reader = Reader(store)
+    assert reader.take() == ["a"]
+    put(other, "w", due_at=clock() - 1)
+    for _ in range(100_000):
+        reader.take_back()
+        [name] = reader.take()
+        if name == "w":
+            break
+    assert name == "w"
+
+
 # The gate
 
 
