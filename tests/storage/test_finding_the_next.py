@@ -5,6 +5,7 @@ Each test is also run on a directory whose kernel does not tell what comes in: s
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -14,7 +15,7 @@ import pytest
 
 from helpers.calls import WithoutSyncs
 from helpers.conformance import STORES, Commit, WithdrawnError, look
-from helpers.finding import Door, Reader, halted, put, side_by_side
+from helpers.finding import Aside, Door, Reader, halted, put, side_by_side
 from helpers.stores import (
     DATA,
     OLD,
@@ -78,6 +79,13 @@ def claim_it(store: Storage, name: str, *, waited: bool) -> Claim:
 def remove_it(store: Storage, name: str, *, waited: bool) -> None:
     """Claim an entry by its name, and remove it."""
     remove(store, claim_it(store, name, waited=waited), durability=Durability.PROCESS)
+
+
+def readers_of_one_source(store: Storage) -> tuple[Reader, Reader]:
+    """Make two readers that are threads of one, each with a gate of its own."""
+    first, second = Reader(store), Reader(store)
+    second.source = first.source
+    return first, second
 
 
 def checked_out(store: Storage) -> int:
@@ -180,11 +188,10 @@ def test_threads_at_a_pass_get_each_entry_once_while_everything_comes_back(store
     names = put(store, *(f"{number:02}" for number in range(30)))
     names += put(store, *(f"w{number:02}" for number in range(30)), due_at=clock() - 1)
     given = Given()
-    source = Reader(store, given=given)
+    readers = readers_of_one_source(store)
 
-    def work() -> list[str]:
-        reader, got = Reader(store, given=given), []
-        reader.source = source.source
+    def work(reader: Reader) -> list[str]:
+        reader.given, got = given, []
         while True:
             found = reader.ask()
             got += [claimed.name for claimed, _ in found.claims]
@@ -192,9 +199,9 @@ def test_threads_at_a_pass_get_each_entry_once_while_everything_comes_back(store
             if found.finished is not None:
                 return got
 
-    got = side_by_side(work, work)
+    got = side_by_side(*(lambda reader=reader: work(reader) for reader in readers))
     assert sorted(got[0] + got[1]) == sorted(names)
-    assert sorted(given_name for given_name in names if given_name in given) == sorted(names)
+    assert all(name in given for name in names)
 
 
 def test_a_pass_gives_what_came_in_before_it_ended(store, other):
@@ -704,6 +711,25 @@ def test_without_a_listing_only_what_was_listed_is_given_and_there_is_no_end(sto
     assert reader.take_all() == ["d"]
 
 
+def test_a_listing_that_another_thread_made_meanwhile_will_do(store):
+    """What it has left of it is given."""
+    put(store, "a", "b", "c")
+    reader, rival = readers_of_one_source(store)
+    assert reader.take(before_listing=lambda: Aside(rival.take).result()) == ["b"]
+    assert [claimed.name for claimed, _ in rival.held] == ["a"]
+    assert reader.take_all() == ["c"]
+
+
+def test_what_is_taken_back_comes_first_again_though_another_thread_is_about_to_list(store, other):
+    """That thread has asked for a listing because nothing was known; now this is."""
+    put(store, "b")
+    reader, rival = readers_of_one_source(store)
+    assert rival.take() == ["b"]
+    put(other, "a")
+    assert reader.take(before_listing=lambda: Aside(rival.take_back).result()) == ["b"]
+    assert reader.take_all() == ["a"]
+
+
 # Coming to an end
 
 
@@ -851,21 +877,38 @@ def test_what_somebody_did_not_check_out_after_all_can_be_had(store, other, cloc
 
 
 @both
-def test_what_another_thread_of_the_reader_is_still_trying_is_busy(store, clock, waited):
-    """Though nobody has locked it yet: that thread may get it or not."""
+def test_what_another_thread_of_the_reader_is_still_trying_is_had_or_busy(store, clock, waited):
+    """Nobody has locked it yet, and that thread may get it or not: one of the two gets it."""
     put_in_order(store, clock, "a", waited=waited)
-    reader = Reader(store)
-    rival = Reader(store)
-    rival.source = reader.source
-    reader.door.refused = {"a"}
+    reader, rival = readers_of_one_source(store)
 
     def take(halt: Callable[[], None]) -> list[str]:
         rival.door.before["a"] = halt
         return rival.take()
 
     with halted(take) as go_on:
-        assert reader.nothing_left().busy
-        assert go_on() == ["a"]
+        found = reader.ask()
+        assert found.claims or (found.finished is not None and found.finished.busy)
+        assert [*(claimed.name for claimed, _ in found.claims), *go_on()] == ["a"]
+    assert not reader.nothing_left().busy
+
+
+def test_what_another_thread_took_from_the_same_listing_is_busy_until_it_has_it(store):
+    """It was listed for this look, which has not tried it: the other thread may withdraw."""
+    put(store, "a")
+    reader, rival = readers_of_one_source(store)
+    with contextlib.ExitStack() as block:
+        letting_go: list[Callable[[], Any]] = []
+
+        def stopped() -> bool:
+            if reader.door.listings and not letting_go:
+                letting_go.append(block.enter_context(halted(lambda halt: rival.take(before_commit=halt))))
+            return False
+
+        found = reader.ask(stopped=stopped)
+        assert found.claims or (found.finished is not None and found.finished.busy)
+        got = [name for let_go in letting_go for name in let_go()]
+    assert [*(claimed.name for claimed, _ in found.claims), *got] == ["a"]
     assert not reader.nothing_left().busy
 
 
