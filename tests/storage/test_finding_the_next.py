@@ -178,6 +178,7 @@ def test_a_pass_gives_nothing_twice_though_everything_comes_back(store, clock, w
         reader.given, got, commit = Given(), [], Commit()
         while names := reader.take(most, before_commit=commit):
             got += names
+            assert len(got) <= len(NAMES)
             reader.release()
         assert got == NAMES
         assert commit.calls == len(NAMES)
@@ -196,6 +197,7 @@ def test_threads_at_a_pass_get_each_entry_once_while_everything_comes_back(store
         while True:
             found = reader.ask()
             got += [claimed.name for claimed, _ in found.claims]
+            assert len(got) <= len(names)
             reader.release()
             if found.finished is not None:
                 return got
@@ -392,7 +394,17 @@ def test_what_comes_in_to_wait_is_found_by_asking_again(store, other, clock):
     reader = Reader(store)
     assert reader.nothing_left().next_due == clock() + 100
     put(other, "w", due_at=clock() - 1)
-    assert next(filter(None, (reader.take() for _ in range(200_000)))) == ["w"]
+    assert reader.take_at_last() == ["w"]
+
+
+def test_what_was_saved_to_wait_less_is_found_when_it_is_due_then(store, other, clock):
+    """It need not wait until the time that was known before."""
+    put(other, "v", "w", due_at=clock() + 100)
+    reader = Reader(store)
+    assert reader.nothing_left().next_due == clock() + 100
+    save(other, claim_waiting(other, "send", "w"), "send", None, due_at=clock() + 10)
+    clock.time += 10
+    assert reader.take_at_last() == ["w"]
 
 
 def test_what_comes_in_to_wait_is_found_though_the_listed_ones_suffice_for_ever(store, other, clock):
@@ -632,9 +644,8 @@ def test_before_each_claim_the_caller_is_asked(store, other, clock):
     put(store, "w", due_at=clock() - 1)
     seen = []
     reader = Reader(store)
-    while reader.take(2, before_commit=lambda: seen.append(checked_out(other))):
-        pass
-    assert [claimed.name for claimed, _ in reader.held] == ["w", "a", "b"]
+    got = [reader.take(2, before_commit=lambda: seen.append(checked_out(other))) for _ in range(3)]
+    assert [*itertools.chain(*got)] == ["w", "a", "b"]
     assert seen == [0, 1, 2]
     reader.nothing_left(before_commit=lambda: seen.append(-1))
     assert seen == [0, 1, 2]
@@ -1032,3 +1043,16 @@ def test_closing_a_source_disturbs_nobody(store, other, clock):
     clock.time += 10
     assert later.take_all() == ["w"]
     later.source.close()
+
+
+def test_what_came_in_to_wait_while_no_source_was_open_is_found(store, other, clock):
+    """Nobody kept an eye on it then."""
+    put(store, "v", due_at=clock() + 100)
+    for name in ("w", "x"):
+        reader = Reader(store)
+        assert reader.nothing_left().next_due == clock() + 100
+        reader.source.close()
+        put(other, name, due_at=clock() - 1)
+        reader = Reader(store)
+        assert reader.take_at_last() == [name]
+        reader.source.close()
