@@ -454,13 +454,14 @@ def test_what_is_full_is_skipped_and_stays_for_later(store):
 def test_what_is_refused_stays_for_later_and_for_others(store, other, clock, waited):
     """It is not claimed, and counts as busy. Each look asks again, and one that is refused everything ends."""
     put_in_order(store, clock, "a", "b", "c", waited=waited)
-    reader, commit = Reader(store), Commit()
+    reader, rival, commit = Reader(store), Reader(other), Commit()
     reader.door.refused = {"a", "b"}
     assert reader.take(before_commit=commit) == ["c"]
     assert reader.nothing_left(before_commit=commit).busy
     assert commit.calls == 1
     assert reader.door.inside == ["c"]
-    assert Reader(other).take() == ["a"]
+    assert rival.take() == ["a"]
+    rival.remove()
     reader.door.refused = set()
     assert reader.take_all() == ["b"]
     assert not reader.nothing_left().busy
