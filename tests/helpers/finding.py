@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 CALLS = 2000
 """No look of these tests needs as many calls."""
 
-TRIES = 20_000
-"""No call of these tests tries as many entries."""
+TRIES = 10_000
+"""No look of these tests tries as many entries."""
 
 PATIENCE = 60.0
 """For how long a thread of a test is waited for that has died or hangs, in seconds."""
@@ -123,6 +123,7 @@ class Reader:
         self.given = given
         self.door = Door() if door is None else door
         self.held: list[tuple[Claim, Any]] = []
+        self._tries = 0
         self.passed_over: list[str] | None = None
         """The names of the entries that could not be read; `None`: all can be."""
 
@@ -139,12 +140,10 @@ class Reader:
         **options: Any,
     ) -> Next[Any]:
         """Ask once."""
-        tries = 0
 
         def counting() -> bool:
-            nonlocal tries
-            tries += 1
-            assert tries < TRIES, "a call does not come to an end"
+            self._tries += 1
+            assert self._tries < TRIES, "a look does not come to an end"
             return stopped()
 
         how_many = most if callable(most) else lambda: most
@@ -160,7 +159,7 @@ class Reader:
 
     def ask(self, look: Look | None = None, most: int | Callable[[], int] = 1, **options: Any) -> Next[Any]:
         """Ask with one look until there are claims, or until it is finished."""
-        look = self.look() if look is None else look
+        look, self._tries = self.look() if look is None else look, 0
         for _ in range(CALLS):
             found = self.call(look, most, **options)
             if found.claims or found.finished is not None:
