@@ -11,8 +11,8 @@ import pytest
 
 from helpers.calls import FailingCalls
 from helpers.finding import Reader, put
-from helpers.stores import make_store
-from trio_multispool import StorageFailure
+from helpers.stores import claim_waiting, make_store, nothing, save
+from trio_multispool import Durability, StorageFailure
 from trio_multispool.storage.directory.schedule import UNREADABLE_INTERVAL
 from trio_multispool.storage.source import Look
 
@@ -114,3 +114,34 @@ def test_an_entry_that_waited_and_cannot_be_read_is_not_tried_over_and_over(stor
     assert fault.met > 0
     calls.mend()
     assert reader.take_all() == ["a"]
+
+
+@pytest.fixture
+def other(store: DirectoryStorage, tmp_path: Path) -> Iterator[DirectoryStorage]:
+    """Open the same store a second time."""
+    made = make_store(tmp_path / "spool")
+    yield made
+    made.close()
+
+
+def test_a_listing_that_others_have_worked_off_is_not_tried_to_its_end(store, other):
+    """Listing again is quicker. It is done once: the new listing is a good one."""
+    old = put(store, *(f"{number:03}" for number in range(400)))
+    reader = Reader(store)
+    assert reader.take() == old[:1]
+    for name in old[1:]:
+        other.delete("send", name, durability=Durability.PROCESS, before_commit=nothing)
+    new = put(other, *(f"new {number:03}" for number in range(100)))
+    assert reader.take_all() == new
+    assert len(reader.door.asked) < len(new) + len(old) / 4
+    assert len(reader.door.listings) <= 3, "at first, in between and at the end"
+
+
+def test_a_reader_does_not_wait_for_a_time_that_is_out_of_date(store, other, clock):
+    """It was told that the entry waits longer now: it need not wake before."""
+    early, late = clock() + 10, clock() + 100
+    put(other, "w", due_at=early)
+    reader = Reader(store)
+    assert reader.nothing_left().next_due == early
+    save(other, claim_waiting(other, "send", "w"), "send", None, due_at=late)
+    assert reader.nothing_left().next_due == late
