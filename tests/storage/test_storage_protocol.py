@@ -1,4 +1,4 @@
-"""What any store must do: the suite for `Storage`, in the protocol's words only. A new store is a line in `STORES`."""
+"""What any store must do, in the words of `Storage` only; `test_finding_the_next` has the suite for `Source`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from helpers.conformance import Commit, WithdrawnError, look
 from helpers.stores import (
     DATA,
     DUE,
@@ -43,82 +44,16 @@ from trio_multispool import (
     Unavailable,
 )
 from trio_multispool.model.lifecycle import Place, State, Step
-from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.requests import Item, NotDue, Recovered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
     from trio_multispool.storage.handles import Claim, Reservation
     from trio_multispool.storage.protocol import Storage
-
-
-def directory_store(tmp_path: Path) -> Callable[[], Storage]:
-    """Say how a handle on a store in a directory is opened."""
-    return lambda: DirectoryStorage.open(tmp_path / "spool", QUEUES, create=True)
-
-
-STORES = [pytest.param(directory_store, id="directory")]
 
 
 def due_at(store: Any, queue: str, name: str) -> float | None:
     """Return when an entry that waits for a queue is due."""
     return {waiting_name: due for due, waiting_name in store.waiting(queue)}.get(name)
-
-
-@pytest.fixture(params=STORES)
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Storage]]:
-    """Open handles on one store, which are closed at the end: each stands for a process of its own."""
-    opened: list[Storage] = []
-    how = request.param(tmp_path)
-
-    def open_another() -> Storage:
-        opened.append(how())
-        return opened[-1]
-
-    yield open_another
-    for storage in opened:
-        storage.close()
-
-
-@pytest.fixture
-def store(open_store: Callable[[], Storage]) -> Storage:
-    """Make an empty store."""
-    return open_store()
-
-
-@pytest.fixture
-def other(open_store: Callable[[], Storage], store: Storage) -> Storage:
-    """Open the same store a second time."""
-    return open_store()
-
-
-class WithdrawnError(BaseException):
-    """What a caller raises who withdraws right before the commit."""
-
-
-class Commit:
-    """A `before_commit` that counts its calls, and raises if it is told to."""
-
-    def __init__(self, *, withdraw: bool = False) -> None:
-        self.calls = 0
-        self.withdraw = withdraw
-
-    def __call__(self) -> None:
-        """Count, and raise."""
-        self.calls += 1
-        if self.withdraw:
-            raise WithdrawnError
-
-
-def look(store: Storage) -> dict[str, Any]:
-    """Return every entry by name: where it is, its metadata and its data; each is in one place."""
-    found = {}
-    for item in store.inventory():
-        assert item.name not in found
-        found[item.name] = (item.place, store.read_metadata(item.place, item.name), read_data(store, item.name))
-    return found
 
 
 AVAILABLE = (Place("send", State.AVAILABLE), OLD, DATA)
@@ -461,9 +396,9 @@ def test_an_entry_can_be_saved_to_wait(store, other):
     assert list(other.waiting("send")) == []
 
 
-def test_what_waits_is_as_old_as_it_is(store):
+def test_what_waits_is_as_old_as_it_is(store, clock):
     """When it is due is not when it was written: its age is that of the last time that it was moved, or less."""
-    before = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=2)
+    before = datetime.datetime.fromtimestamp(clock(), datetime.UTC) - datetime.timedelta(seconds=2)
     enqueue(store, "send", "a", due_at=DUE)
     [item] = store.inventory()
     assert before < item.modified_at < before + datetime.timedelta(minutes=10)

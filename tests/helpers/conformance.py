@@ -1,0 +1,61 @@
+"""What the suites share that any store must pass: the stores, a caller that can withdraw, and a look at everything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from helpers.stores import QUEUES, read_data
+from trio_multispool.storage.directory.store import DirectoryStorage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from trio_multispool.storage.protocol import Storage
+
+
+class Kind(Protocol):
+    """Says how a handle on a store of one kind is opened."""
+
+    def __call__(self, tmp_path: Path, clock: Callable[[], float]) -> Callable[[], Storage]:
+        """Return a function that opens another handle on the same store; `clock` tells the time of day."""
+        ...
+
+
+def directory_store(tmp_path: Path, clock: Callable[[], float]) -> Callable[[], Storage]:
+    """Keep the store in a directory."""
+    return lambda: DirectoryStorage.open(tmp_path / "spool", QUEUES, create=True, now=clock)
+
+
+STORES = [pytest.param(directory_store, id="directory")]
+"""Each is a `Kind`. A new store is one line here."""
+
+
+class WithdrawnError(BaseException):
+    """What a caller raises who withdraws right before the commit."""
+
+
+class Commit:
+    """A `before_commit` that counts its calls, and raises if it is told to."""
+
+    def __init__(self, *, withdraw: bool = False) -> None:
+        """Begin with no call."""
+        self.calls = 0
+        self.withdraw = withdraw
+
+    def __call__(self) -> None:
+        """Count, and raise."""
+        self.calls += 1
+        if self.withdraw:
+            raise WithdrawnError
+
+
+def look(store: Storage) -> dict[str, Any]:
+    """Return every entry by name: where it is, its metadata and its data; each is in one place."""
+    found = {}
+    for item in store.inventory():
+        assert item.name not in found
+        found[item.name] = (item.place, store.read_metadata(item.place, item.name), read_data(store, item.name))
+    return found
