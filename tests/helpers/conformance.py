@@ -8,6 +8,8 @@ import pytest
 
 from helpers.stores import QUEUES, read_data
 from trio_multispool.storage.directory.store import DirectoryStorage
+from trio_multispool.storage.memory.contents import Contents
+from trio_multispool.storage.memory.store import MemoryStorage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +31,13 @@ def directory_store(tmp_path: Path, clock: Callable[[], float]) -> Callable[[], 
     return lambda: DirectoryStorage.open(tmp_path / "spool", QUEUES, create=True, now=clock)
 
 
-STORES = [pytest.param(directory_store, id="directory")]
+def memory_store(tmp_path: Path, clock: Callable[[], float]) -> Callable[[], Storage]:  # no file
+    """Keep the store in memory."""
+    contents = Contents(clock)
+    return lambda: MemoryStorage(contents, QUEUES, "memory://tests")
+
+
+STORES = [pytest.param(directory_store, id="directory"), pytest.param(memory_store, id="memory")]
 """Each is a `Kind`. A new store is one line here."""
 
 
