@@ -6,7 +6,8 @@ Any `Exception` that a codec raises means that it cannot encode or decode; it be
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO, Generic
+import functools
+from typing import TYPE_CHECKING, BinaryIO, Generic, TypeVarTuple
 
 from trio_multispool.errors import CorruptData, CorruptMetadata, EncodingFailed
 from trio_multispool.model.codecs import WholeFile
@@ -15,9 +16,12 @@ from trio_multispool.model.types import A, D, M, Q, T
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from trio_multispool.errors import SpoolError
     from trio_multispool.model.spoolable import Spoolable
     from trio_multispool.storage.handles import Claim
     from trio_multispool.storage.requests import Content
+
+Given = TypeVarTuple("Given")
 
 
 class Encoding(Generic[Q, M, D, A]):
@@ -43,25 +47,13 @@ class Encoding(Generic[Q, M, D, A]):
 
     def decode(self, queue: str, name: str, raw: bytes) -> M:
         """Return the metadata that bytes stand for, or raise `CorruptMetadata`."""
-        try:
-            return self._spoolable.metadata.decode(raw)
-        except MemoryError:  # says nothing about the entry
-            raise
-        except Exception as error:  # a codec's way of saying no
-            raise CorruptMetadata(queue, name, _told(error)) from error
+        refusal = functools.partial(CorruptMetadata, queue, name)
+        return _by_codec(self._spoolable.metadata.decode, raw, refusal=refusal)
 
     def dumping(self, data: D) -> Callable[[BinaryIO], None]:
         """Return a function that writes data to a file, or raises `EncodingFailed`."""
-
-        def dump(file: BinaryIO) -> None:
-            try:
-                self._spoolable.data.dump(data, file)
-            except MemoryError:
-                raise
-            except Exception as error:  # a codec's way of saying no
-                raise EncodingFailed("data", _told(error)) from error
-
-        return dump
+        refusal = functools.partial(EncodingFailed, "data")
+        return lambda file: _by_codec(self._spoolable.data.dump, data, file, refusal=refusal)
 
     def dumped(self, data: D) -> Content:
         """Like `dumping`, but what a codec can encode as a whole is encoded now."""
@@ -70,30 +62,22 @@ class Encoding(Generic[Q, M, D, A]):
 
     def loading(self, name: str) -> Callable[[BinaryIO], D]:
         """Return a function that reads data from a file, or raises `CorruptData`."""
-
-        def load(file: BinaryIO) -> D:
-            try:
-                return self._spoolable.data.load(file)
-            except MemoryError:
-                raise
-            except Exception as error:  # a codec's way of saying no
-                raise CorruptData(name, _told(error)) from error
-
-        return load
+        refusal = functools.partial(CorruptData, name)
+        return lambda file: _by_codec(self._spoolable.data.load, file, refusal=refusal)
 
 
 def _encoded(what: str, encode: Callable[[T], bytes], value: T) -> bytes:
-    try:
-        raw = encode(value)
-    except MemoryError:
-        raise
-    except Exception as error:  # a codec's way of saying no
-        raise EncodingFailed(what, _told(error)) from error
+    raw = _by_codec(encode, value, refusal=functools.partial(EncodingFailed, what))
     if not isinstance(raw, bytes):
         raise EncodingFailed(what, f"encode returned {type(raw).__name__} and not bytes")
     return raw
 
 
-def _told(error: Exception) -> str:
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+def _by_codec(work: Callable[[*Given], T], *given: *Given, refusal: Callable[[str], SpoolError]) -> T:
+    try:
+        return work(*given)
+    except MemoryError:  # says nothing about the entry
+        raise
+    except Exception as error:  # a codec's way of saying no
+        text = str(error)
+        raise refusal(f"{type(error).__name__}: {text}" if text else type(error).__name__) from error
