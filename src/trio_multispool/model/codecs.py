@@ -103,7 +103,8 @@ class _Checked(WholeFile[T]):
 class Json(_Checked[T]):
     """JSON by msgspec, in UTF-8 on one line, checked against a type when it is decoded: the default for metadata.
 
-    A union is not a class, so annotate the codec:
+    Encoding raises `msgspec.ValidationError` for a value that decoding would refuse. A union is not a class, so
+    annotate the codec:
 
     ```python
     codec: Json[Parcel | Letter] = Json(Parcel | Letter)
@@ -115,7 +116,10 @@ class Json(_Checked[T]):
 
 @final
 class MessagePack(_Checked[T]):
-    """MessagePack by msgspec, checked against a type when decoded: smaller and faster than JSON, not for people."""
+    """MessagePack by msgspec, checked against a type when decoded: smaller and faster than JSON, not for people.
+
+    Encoding raises `msgspec.ValidationError` for a value that decoding would refuse.
+    """
 
     _format: ClassVar[Any] = msgspec.msgpack
 
