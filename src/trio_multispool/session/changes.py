@@ -151,9 +151,6 @@ class Changes:
     def tell(self, queue: str) -> None:
         """Say that a queue may have something new that the store does not tell of."""
         self._changes[queue] += 1
-        self._wake(queue)
-
-    def _wake(self, queue: str) -> None:
         for waiter in self._waiters:
             if waiter.queue == queue:
                 waiter.scope.cancel()

@@ -164,14 +164,12 @@ class RetentionTask:
                     elapsed = stopwatch()
                     answer = await self._apply()
                     if isinstance(answer, Err):
-                        self._complain(answer.error)
+                        path, queue, error = self._session.path, self._queue, answer.error
+                        message = "the retention of queue %(queue)s was not applied: %(error)s"
+                        log(_LOG.warning, Event.NOT_EXPIRED, path, message, queue=queue, error=error)
                     await anyio.sleep(max(INTERVAL, SHARE * elapsed()))
         finally:
             self._finished.set()
-
-    def _complain(self, error: Exception) -> None:
-        message = "the retention of queue %(queue)s was not applied: %(error)s"
-        log(_LOG.warning, Event.NOT_EXPIRED, self._session.path, message, queue=self._queue, error=error)
 
     def poke(self) -> None:
         """End: the reader was stopped."""
