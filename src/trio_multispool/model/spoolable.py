@@ -63,15 +63,12 @@ def queue_names(queues: type[enum.Enum]) -> list[str]:
 
 def _check_queues(queues: type[enum.Enum]) -> None:
     if not (isinstance(queues, type) and issubclass(queues, enum.Enum)):
-        message = f"queues must be an enum.Enum class, not {queues!r}"
-        raise TypeError(message)
+        raise TypeError(f"queues must be an enum.Enum class, not {queues!r}")
     if not list(queues):
-        message = f"{queues.__name__} has no members: a spool needs at least one queue"
-        raise ValueError(message)
+        raise ValueError(f"{queues.__name__} has no members: a spool needs at least one queue")
     for label, queue in queues.__members__.items():
         if not isinstance(queue.value, str):
-            message = f"{queues.__name__}.{label} must have a string as its value, the queue's directory name"
-            raise TypeError(message)
+            raise TypeError(f"{queues.__name__}.{label} must have a string as its value, the queue's directory name")
         if queue.name != label:
             message = f"{queues.__name__}.{label} and .{queue.name} are one queue, {queue.value!r}; values must differ"
             raise ValueError(message)

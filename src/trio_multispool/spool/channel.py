@@ -75,8 +75,7 @@ class SendChannel(ObjectSendStream[tuple[M, D]], Generic[M, D]):
         """
         await checkpoint()
         if not isinstance(item, tuple) or len(item) != 2:  # noqa: PLR2004  # a pair
-            message = f"a channel sends pairs, (metadata, data), not {item!r}"
-            raise TypeError(message)
+            raise TypeError(f"a channel sends pairs, (metadata, data), not {item!r}")
         metadata, data = item
         shared = self._shared
         with self._end.in_use():

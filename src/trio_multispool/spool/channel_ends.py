@@ -182,8 +182,7 @@ class End:
                 yield
             except anyio.ClosedResourceError as error:
                 self.check_open()
-                message = f"the spool under this {self._told} has been closed"
-                raise anyio.BrokenResourceError(message) from error
+                raise anyio.BrokenResourceError(f"the spool under this {self._told} has been closed") from error
             finally:
                 self._scopes.discard(scope)
         if scope.cancelled_caught:
