@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import logging
-from typing import TYPE_CHECKING, Final, Generic, final
+from typing import TYPE_CHECKING, Generic, final
 
 import anyio
 
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import CorruptMetadata
-from trio_multispool.events import Event, log
+from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.model.codecs import Bytes
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.spoolable import queue_names
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
     from trio_multispool.spool.spool import Spool
     from trio_multispool.threads.transaction import BeforeCommit
 
-
-_LOG: Final = logging.getLogger("trio_multispool")
 
 CHECK_EVERY = 15.0
 ALERT_AFTER_CYCLES = 2
@@ -205,7 +202,7 @@ class Monitor(Generic[Q, M, D, A]):
             return repaired
         hooks, path, done = self._session.hooks, self._session.path, repaired.action.value
         queue, name, what = problem.queue, problem.name, problem.message
-        log(_LOG.info, Event.REPAIRED, path, "%(error)s: %(done)s", queue=queue, entry=name, error=what, done=done)
+        log(LOGGER.info, Event.REPAIRED, path, "%(error)s: %(done)s", queue=queue, entry=name, error=what, done=done)
         if repaired.action is Action.QUARANTINE and queue is not None:
             hooks.note_quarantined(queue, name, what)
         elif repaired.action is Action.RETURN or isinstance(problem, Orphaned):

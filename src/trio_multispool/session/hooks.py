@@ -9,13 +9,12 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
-import logging
-from typing import TYPE_CHECKING, Any, Final, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 import anyio
 
 from trio_multispool.errors import DurabilityUnknown, SpoolError
-from trio_multispool.events import Event, log
+from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.instrumentation import (
     CheckedOut,
     Enqueued,
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
     from trio_multispool.threads.transaction import Answer
 
 E = TypeVar("E")
-
-_LOG: Final = logging.getLogger("trio_multispool")
 
 
 @final
@@ -78,7 +75,7 @@ class Hooks:
         if kind not in self._complained:
             self._complained.add(kind)
             message = "%(hook)s of the instrumentation raised, which is passed over"
-            log(_LOG.error, Event.HOOK_FAILED, self._spool, message, hook=hook, error=error, exc_info=error)
+            log(LOGGER.error, Event.HOOK_FAILED, self._spool, message, hook=hook, error=error, exc_info=error)
 
     # What happened
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import functools
 import itertools
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final, overload
 
@@ -20,7 +19,7 @@ from trio_multispool.entries.job import CheckedOutEntry, checkout_of
 from trio_multispool.entries.key_limits import KeyLimiter
 from trio_multispool.entries.reserved_names import Naming, ReservedName, Use
 from trio_multispool.errors import CorruptMetadata, InvalidName, NameTaken, SpoolError
-from trio_multispool.events import Event, log
+from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.instrumentation import Operation
 from trio_multispool.model.names import NO_ARGUMENT, Reserve, invalid_name
 from trio_multispool.model.policies import Durability
@@ -33,6 +32,7 @@ from trio_multispool.reader.reader import QueueReader
 from trio_multispool.session.session import Session
 from trio_multispool.session.stores import is_directory, open_store, open_store_unsafe
 from trio_multispool.spool.channel import open_channel
+from trio_multispool.spool.channel_ends import Shared
 from trio_multispool.spool.retention import Expiry, RetentionTask
 from trio_multispool.storage.upkeep import adopt
 from trio_multispool.threads.loop import keeping_notes_of
@@ -77,8 +77,6 @@ Q2 = TypeVar("Q2", bound=enum.Enum)
 M2 = TypeVar("M2")
 D2 = TypeVar("D2")
 A2 = TypeVarWithDefault("A2", default=None)
-
-_LOG: Final = logging.getLogger("trio_multispool")
 
 POLL_INTERVAL: Final = 1.0
 """The longest wait of an idle reader before it looks again, in seconds."""
@@ -685,7 +683,7 @@ class Spool(Generic[Q, M, D, A]):
         """
         _ = self._session.check_queue(queue)
         enqueue = functools.partial(self.enqueue, queue)
-        return open_channel(self._session, queue, self.reader(queue), enqueue, max_entries)
+        return open_channel(Shared(self._session, queue, self.reader(queue), enqueue, max_entries))
 
     async def checkouts_unsafe(self, queue: Q) -> Result[list[CheckedOutEntry[Q, M, D]], Trouble]:
         """Return everything that is checked out of a queue, by any owner, as jobs that can be settled.
@@ -713,7 +711,7 @@ class Spool(Generic[Q, M, D, A]):
                     found.append((claim, session.encoding.decode(name, claim.name, claim.metadata)))
                 except CorruptMetadata as error:
                     what, entry = "not listed: %(error)s", claim.name
-                    log(_LOG.warning, Event.NOT_LISTED, session.path, what, queue=name, entry=entry, error=error)
+                    log(LOGGER.warning, Event.NOT_LISTED, session.path, what, queue=name, entry=entry, error=error)
             return found
 
         answer = await session.run("listing of check-outs", work)
