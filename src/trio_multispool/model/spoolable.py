@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Generic, final
+from typing import Generic, final
 
-from trio_multispool.model.codecs import data_codec, metadata_codec
-from trio_multispool.model.names import invalid_name
+from trio_multispool.model.codecs import DataCodec, MetadataCodec, data_codec, metadata_codec
+from trio_multispool.model.names import NameGenerator, invalid_name
 from trio_multispool.model.types import A, D, M, Q
-
-if TYPE_CHECKING:
-    from trio_multispool.model.codecs import DataCodec, MetadataCodec
-    from trio_multispool.model.names import NameGenerator
 
 
 @final

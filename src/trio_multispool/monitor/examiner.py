@@ -9,14 +9,13 @@ import dataclasses
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from trio_multispool.monitor.check import may_be_newborn, problems_of
-from trio_multispool.monitor.problems import ForeignFile, TooOld, Undecodable
+from trio_multispool.monitor.problems import ForeignFile, Problem, TooOld, Undecodable
 from trio_multispool.storage.findings import Findings, Foreign, Holder, Kind, Temporary, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from trio_multispool.monitor.limits import Ages
-    from trio_multispool.monitor.problems import Problem
     from trio_multispool.storage.findings import Finding, Judge
     from trio_multispool.storage.upkeep import StorageWithUpkeep
 

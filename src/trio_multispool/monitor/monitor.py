@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Generic, final
 import anyio
 
 from trio_multispool.clock import wall_clock
-from trio_multispool.errors import CorruptMetadata
+from trio_multispool.errors import CorruptMetadata, Trouble
 from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.model.codecs import Bytes
-from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.results import Err, Ok, Result
 from trio_multispool.model.spoolable import queue_names
 from trio_multispool.model.times import seconds, whole
 from trio_multispool.model.types import A, D, M, Q
@@ -19,20 +19,15 @@ from trio_multispool.monitor.check import RESERVING
 from trio_multispool.monitor.episodes import Watching
 from trio_multispool.monitor.examiner import Examiner, Past
 from trio_multispool.monitor.limits import Limits
-from trio_multispool.monitor.problems import Orphaned
-from trio_multispool.monitor.repairs import Action, plan, repair
-from trio_multispool.spool.spool import session_of
+from trio_multispool.monitor.problems import Orphaned, Problem
+from trio_multispool.monitor.repairs import Action, Repair, plan, repair
+from trio_multispool.spool.spool import Spool, session_of
 from trio_multispool.storage.upkeep import with_upkeep
 
 if TYPE_CHECKING:
     import datetime
     from collections.abc import Callable, Iterable
 
-    from trio_multispool.errors import Trouble
-    from trio_multispool.model.results import Result
-    from trio_multispool.monitor.problems import Problem
-    from trio_multispool.monitor.repairs import Repair
-    from trio_multispool.spool.spool import Spool
     from trio_multispool.threads.transaction import BeforeCommit
 
 

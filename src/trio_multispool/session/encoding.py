@@ -9,14 +9,13 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, BinaryIO, Generic, TypeVarTuple
 
-from trio_multispool.errors import CorruptData, CorruptMetadata, EncodingFailed
+from trio_multispool.errors import CorruptData, CorruptMetadata, EncodingFailed, SpoolError
 from trio_multispool.model.codecs import WholeFile
 from trio_multispool.model.types import A, D, M, Q, T
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trio_multispool.errors import SpoolError
     from trio_multispool.model.spoolable import Spoolable
     from trio_multispool.storage.handles import Claim
     from trio_multispool.storage.requests import Content

@@ -14,13 +14,11 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from trio_multispool.entries.job import checkout_of
 from trio_multispool.model.types import D, M
-from trio_multispool.spool.channel_ends import End, Shared
+from trio_multispool.spool.channel_ends import ChannelStatistics, End, Shared
 from trio_multispool.spool.received import Received
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
-
-    from trio_multispool.spool.channel_ends import ChannelStatistics
 
 
 @final

@@ -19,22 +19,19 @@ from typing import TYPE_CHECKING, Any, Final, Generic, final
 import anyio
 
 from trio_multispool.entries.reserved_names import ReservedName, Use
-from trio_multispool.errors import EntryBusy, NameTaken
+from trio_multispool.errors import EnqueueError, EntryBusy, InvalidName, NameTaken
 from trio_multispool.model.names import invalid_name
-from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.results import Err, Ok, Result
 from trio_multispool.model.ticks import EPOCH, SHORTEST, Missed, Ticks
 from trio_multispool.model.times import aware, seconds
 from trio_multispool.model.types import D, M, Q
-from trio_multispool.spool.spool import session_of
+from trio_multispool.spool.spool import Spool, session_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from trio_multispool.errors import EnqueueError, InvalidName
     from trio_multispool.model.policies import Durability
-    from trio_multispool.model.results import Result
     from trio_multispool.session.session import Session
-    from trio_multispool.spool.spool import Spool
     from trio_multispool.threads.transaction import BeforeCommit
 
 

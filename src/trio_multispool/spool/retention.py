@@ -18,24 +18,21 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from trio_multispool.clock import stopwatch
 from trio_multispool.entries.checkout import check_out
-from trio_multispool.entries.handlers import handle
+from trio_multispool.entries.handlers import Handler, handle
 from trio_multispool.errors import CorruptMetadata, UnreadableEntry
 from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.model.lifecycle import Place, State
-from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.results import Err, Ok, Result
 from trio_multispool.model.times import seconds
 from trio_multispool.model.types import D, M, Q
-from trio_multispool.model.verdicts import Release, Remove, Unavailable
+from trio_multispool.model.verdicts import Release, Remove, Unavailable, Verdict
 from trio_multispool.threads.loop import in_several_tasks, whatever_is_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from trio_multispool.entries.datafile import DataFile
-    from trio_multispool.entries.handlers import Handler
     from trio_multispool.model.policies import Retention
-    from trio_multispool.model.results import Result
-    from trio_multispool.model.verdicts import Verdict
     from trio_multispool.session.session import Session
     from trio_multispool.storage.protocol import Storage
 

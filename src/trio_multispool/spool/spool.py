@@ -20,18 +20,18 @@ from trio_multispool.entries.key_limits import KeyLimiter
 from trio_multispool.entries.reserved_names import Naming, ReservedName, Use
 from trio_multispool.errors import CorruptMetadata, InvalidName, NameTaken, SpoolError
 from trio_multispool.events import LOGGER, Event, log
-from trio_multispool.instrumentation import Operation
-from trio_multispool.model.names import NO_ARGUMENT, Reserve, invalid_name
-from trio_multispool.model.policies import Durability
-from trio_multispool.model.results import Err, Ok
-from trio_multispool.model.spoolable import queue_names
-from trio_multispool.model.times import aware, due_at
-from trio_multispool.model.types import A, D, M, Q, T, TypeVarWithDefault
-from trio_multispool.model.verdicts import Unavailable
+from trio_multispool.instrumentation import Instrumentation, Operation
+from trio_multispool.model.names import NO_ARGUMENT, NameGenerator, Reserve, invalid_name
+from trio_multispool.model.policies import Durability, Retention
+from trio_multispool.model.results import Err, Ok, Result
+from trio_multispool.model.spoolable import Spoolable, queue_names
+from trio_multispool.model.times import NotBefore, aware, due_at
+from trio_multispool.model.types import A, D, M, Q, StrPath, T, TypeVarWithDefault
+from trio_multispool.model.verdicts import Unavailable, Verdict
 from trio_multispool.reader.reader import QueueReader
 from trio_multispool.session.session import Session
-from trio_multispool.session.stores import is_directory, open_store, open_store_unsafe
-from trio_multispool.spool.channel import open_channel
+from trio_multispool.session.stores import Opened, SystemCalls, is_directory, open_store, open_store_unsafe
+from trio_multispool.spool.channel import ReceiveChannel, SendChannel, open_channel
 from trio_multispool.spool.channel_ends import Shared
 from trio_multispool.spool.retention import Expiry, RetentionTask
 from trio_multispool.storage.upkeep import adopt
@@ -58,16 +58,6 @@ if TYPE_CHECKING:
         TryCheckoutError,
         UnsupportedFormat,
     )
-    from trio_multispool.instrumentation import Instrumentation
-    from trio_multispool.model.names import NameGenerator
-    from trio_multispool.model.policies import Retention
-    from trio_multispool.model.results import Result
-    from trio_multispool.model.spoolable import Spoolable
-    from trio_multispool.model.times import NotBefore
-    from trio_multispool.model.types import StrPath
-    from trio_multispool.model.verdicts import Verdict
-    from trio_multispool.session.stores import Opened, SystemCalls
-    from trio_multispool.spool.channel import ReceiveChannel, SendChannel
     from trio_multispool.storage.handles import Claim
     from trio_multispool.storage.requests import Recovered
     from trio_multispool.threads.transaction import BeforeCommit
