@@ -7,7 +7,7 @@ Any `Exception` that a codec raises means that it cannot encode or decode; it be
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, BinaryIO, Generic, TypeVarTuple
+from typing import TYPE_CHECKING, BinaryIO, Generic, TypeVar
 
 from trio_multispool.errors import CorruptData, CorruptMetadata, EncodingFailed, SpoolError
 from trio_multispool.model.codecs import WholeFile
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.handles import Claim
     from trio_multispool.storage.requests import Content
 
-Given = TypeVarTuple("Given")
+Given = TypeVar("Given")
 
 
 class Encoding(Generic[Q, M, D, A]):
@@ -46,13 +46,12 @@ class Encoding(Generic[Q, M, D, A]):
 
     def decode(self, queue: str, name: str, raw: bytes) -> M:
         """Return the metadata that bytes stand for, or raise `CorruptMetadata`."""
-        refusal = functools.partial(CorruptMetadata, queue, name)
-        return _by_codec(self._spoolable.metadata.decode, raw, refusal=refusal)
+        return _by_codec(self._spoolable.metadata.decode, raw, CorruptMetadata, queue, name)
 
     def dumping(self, data: D) -> Callable[[BinaryIO], None]:
         """Return a function that writes data to a file, or raises `EncodingFailed`."""
-        refusal = functools.partial(EncodingFailed, "data")
-        return lambda file: _by_codec(self._spoolable.data.dump, data, file, refusal=refusal)
+        dump = functools.partial(self._spoolable.data.dump, data)
+        return lambda file: _by_codec(dump, file, EncodingFailed, "data")
 
     def dumped(self, data: D) -> Content:
         """Like `dumping`, but what a codec can encode as a whole is encoded now."""
@@ -61,22 +60,22 @@ class Encoding(Generic[Q, M, D, A]):
 
     def loading(self, name: str) -> Callable[[BinaryIO], D]:
         """Return a function that reads data from a file, or raises `CorruptData`."""
-        refusal = functools.partial(CorruptData, name)
-        return lambda file: _by_codec(self._spoolable.data.load, file, refusal=refusal)
+        return lambda file: _by_codec(self._spoolable.data.load, file, CorruptData, name)
 
 
 def _encoded(what: str, encode: Callable[[T], bytes], value: T) -> bytes:
-    raw = _by_codec(encode, value, refusal=functools.partial(EncodingFailed, what))
+    raw = _by_codec(encode, value, EncodingFailed, what)
     if not isinstance(raw, bytes):
         raise EncodingFailed(what, f"encode returned {type(raw).__name__} and not bytes")
     return raw
 
 
-def _by_codec(work: Callable[[*Given], T], *given: *Given, refusal: Callable[[str], SpoolError]) -> T:
+def _by_codec(work: Callable[[Given], T], given: Given, refusal: Callable[..., SpoolError], *about: str) -> T:
+    """Return what a codec makes of `given`; what it raises becomes the cause of a refusal, and its last field."""
     try:
-        return work(*given)
+        return work(given)
     except MemoryError:  # says nothing about the entry
         raise
     except Exception as error:  # a codec's way of saying no
         text = str(error)
-        raise refusal(f"{type(error).__name__}: {text}" if text else type(error).__name__) from error
+        raise refusal(*about, f"{type(error).__name__}: {text}" if text else type(error).__name__) from error
