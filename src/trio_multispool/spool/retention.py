@@ -59,10 +59,6 @@ def not_to_be_kept(storage: Storage[Any, Any], queue: str, retention: Retention,
     return ages[: max(surplus, bisect.bisect_left(ages, (before,)))]
 
 
-async def _remove(_metadata: object, _data: object) -> Remove:
-    return Remove()
-
-
 @final
 @dataclasses.dataclass(eq=False, repr=False)
 class Expiry(Generic[Q, M, D]):
@@ -101,19 +97,18 @@ class Expiry(Generic[Q, M, D]):
         self, found: Iterator[tuple[float, str]], _all_of_them: anyio.CancelScope | None = None
     ) -> None:
         for written_at, name in found:
-            answer = await self._expire(name, written_at)
-            if isinstance(answer, Err):
-                self._failure = self._failure or answer
+            failure = await self._expire(name, written_at)
+            self._failure = self._failure or failure
             if self._failure is not None:
                 return
 
-    async def _expire(self, name: str, written_at: float) -> Result[None, Any]:
+    async def _expire(self, name: str, written_at: float) -> Err[Any] | None:
         taken = await check_out(self._session, self._queue, name)
         if isinstance(taken, Err):  # unreadable: left to its readers; not decoded: set aside
-            return Ok(None) if isinstance(taken.error, (UnreadableEntry, CorruptMetadata)) else taken
+            return None if isinstance(taken.error, (UnreadableEntry, CorruptMetadata)) else taken
         job = taken.value
         if isinstance(job, Unavailable):
-            return Ok(None)
+            return None
         place = Place(self._queue.value, State.CHECKED_OUT)
 
         async def unless_changed(metadata: M, data: DataFile[D]) -> Verdict[Q, M]:
@@ -122,7 +117,7 @@ class Expiry(Generic[Q, M, D]):
             )
             if isinstance(stat, Err) or stat.value.modified_at.timestamp() != written_at:
                 return Release()
-            return await (_remove if self._before is None else self._before)(metadata, data)
+            return Remove() if self._before is None else await self._before(metadata, data)
 
         answer = await handle(job, unless_changed)
         if isinstance(answer, Err):
@@ -131,7 +126,7 @@ class Expiry(Generic[Q, M, D]):
             self._gone.append(name)
             message = "entry %(entry)s of queue %(queue)s is not kept any longer"
             log(LOGGER.info, Event.EXPIRED, self._session.path, message, queue=self._queue.value, entry=name)
-        return Ok(None)
+        return None
 
 
 @final
