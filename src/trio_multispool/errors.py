@@ -9,15 +9,23 @@ from __future__ import annotations
 import dataclasses
 import errno as errno_codes
 import os
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias, dataclass_transform
 
 
+@dataclass_transform(eq_default=False)
 @dataclasses.dataclass(eq=False, repr=False)
 class SpoolError(Exception):
     """The base of all errors of this library. Catch it to catch any of them.
 
-    Two errors are equal when they are of one class and have equal fields.
+    Each class of them is a dataclass. Two errors are equal when they are of one class and have equal fields.
     """
+
+    _sentence: ClassVar[str] = ""
+    """What the error says, with its fields in braces."""
+
+    def __init_subclass__(cls) -> None:
+        """Make a dataclass of each error."""
+        _ = dataclasses.dataclass(eq=False, repr=False)(cls)
 
     def __post_init__(self) -> None:
         """Hand the fields to `Exception`, which pickles them and compares nothing."""
@@ -40,24 +48,17 @@ class SpoolError(Exception):
 
     def __str__(self) -> str:
         """Say it in a sentence."""
-        return self._message()
-
-    def _message(self) -> str:
-        return type(self).__name__
+        return self._sentence.format_map(vars(self)) or type(self).__name__
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class EntryNotFound(SpoolError):
     """The entry is not in that queue: it was taken, moved or removed, or it never was there."""
 
     queue: str
     name: str
-
-    def _message(self) -> str:
-        return f"there is no entry {self.name!r} in queue {self.queue!r}; it may have been taken, moved or removed"
+    _sentence = "there is no entry {name!r} in queue {queue!r}; it may have been taken, moved or removed"
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class EntryBusy(SpoolError):
     """Another owner, in this process or another, holds the entry's lock; try again when it is done.
 
@@ -66,12 +67,9 @@ class EntryBusy(SpoolError):
     """
 
     name: str
-
-    def _message(self) -> str:
-        return f"entry {self.name!r} is being worked on by another owner; try again when it is done"
+    _sentence = "entry {name!r} is being worked on by another owner; try again when it is done"
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class NameTaken(SpoolError):
     """An entry of that name exists: in some queue, checked out, or in quarantine. Nothing was enqueued.
 
@@ -82,13 +80,12 @@ class NameTaken(SpoolError):
     finished: bool = False
     """True if the entry is gone and only its name is remembered."""
 
-    def _message(self) -> str:
+    def __str__(self) -> str:
         if self.finished:
             return f"an entry named {self.name!r} was removed from this spool, and its name is remembered"
         return f"an entry named {self.name!r} already exists in this spool"
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class InvalidName(SpoolError, ValueError):  # pyright: ignore[reportUnsafeMultipleInheritance]  # both are Exception
     """The name cannot be used for an entry or a queue.
 
@@ -97,69 +94,51 @@ class InvalidName(SpoolError, ValueError):  # pyright: ignore[reportUnsafeMultip
 
     name: str
     reason: str
-
-    def _message(self) -> str:
-        return f"{self.name!r} cannot be a name: {self.reason}"
+    _sentence = "{name!r} cannot be a name: {reason}"
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class NotASpool(SpoolError):
     """The path holds no spool, or not the one you asked for: a queue's directory is missing, for example."""
 
     path: str
     reason: str
-
-    def _message(self) -> str:
-        return f"{self.path!r} is not a spool that can be used: {self.reason}"
+    _sentence = "{path!r} is not a spool that can be used: {reason}"
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class DirectoryNotEmpty(SpoolError):
     """The directory holds something else, and no spool is made there. Choose an empty or a new directory."""
 
     path: str
-
-    def _message(self) -> str:
-        return f"{self.path!r} is not empty and not a spool; choose an empty or a new directory"
+    _sentence = "{path!r} is not empty and not a spool; choose an empty or a new directory"
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class UnsupportedFormat(SpoolError):
     """`.spool.json` cannot be read, or names a format that this version does not know. Nothing was touched."""
 
     path: str
     found: str
-
-    def _message(self) -> str:
-        return f"the spool at {self.path!r} has a format that this version does not know ({self.found}); upgrade"
+    _sentence = "the spool at {path!r} has a format that this version does not know ({found}); upgrade"
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class WorldWritable(SpoolError):
     """Everybody on this machine may write into the spool. Take that permission away (`chmod o-w`)."""
 
     path: str
-
-    def _message(self) -> str:
-        return f"{self.path!r} can be written by everybody; take that away with: chmod o-w {self.path!r}"
+    _sentence = "{path!r} can be written by everybody; take that away with: chmod o-w {path!r}"
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class NotAdopted(SpoolError):
     """Programs that do not know this feature may use the spool. When the last has stopped, `adopt` the spool."""
 
     path: str
     what: str
     """The feature that they do not know."""
-
-    def _message(self) -> str:
-        return (
-            f"programs that use {self.path!r} need not know {self.what}, because it has no .spool.json; when the last "
-            "of them has stopped, adopt the spool"
-        )
+    _sentence = (
+        "programs that use {path!r} need not know {what}, because it has no .spool.json; when the last "
+        "of them has stopped, adopt the spool"
+    )
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class SharedFileSystem(SpoolError):
     """The file system is not known to be local, so its locks and renames may not hold between hosts.
 
@@ -169,84 +148,63 @@ class SharedFileSystem(SpoolError):
 
     path: str
     file_system: str
-
-    def _message(self) -> str:
-        return (
-            f"{self.path!r} lies on {self.file_system}, which is not known to be local; use a local disk, or "
-            "trust_file_system=True if no other host mounts it"
-        )
+    _sentence = (
+        "{path!r} lies on {file_system}, which is not known to be local; use a local disk, or "
+        "trust_file_system=True if no other host mounts it"
+    )
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class SeveralFileSystems(SpoolError):
     """A directory of the spool lies on another file system or mount than the rest: no rename can reach it."""
 
     path: str
     directory: str
-
-    def _message(self) -> str:
-        return (
-            f"directory {self.directory!r} of the spool {self.path!r} is on another file system or mount; "
-            "all directories of a spool must be on one"
-        )
+    _sentence = (
+        "directory {directory!r} of the spool {path!r} is on another file system or mount; "
+        "all directories of a spool must be on one"
+    )
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class AccessDenied(SpoolError):
     """Permissions of a file or directory forbid it (EACCES, EPERM). The entry is where it was; check owner and mode."""
 
     operation: str
     path: str
-
-    def _message(self) -> str:
-        return f"not permitted to {self.operation} {self.path!r}; check its owner and mode"
+    _sentence = "not permitted to {operation} {path!r}; check its owner and mode"
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class ReadOnlySpool(SpoolError):
     """The spool's file system is mounted read-only (EROFS). Nothing was changed."""
 
     operation: str
     path: str
-
-    def _message(self) -> str:
-        return f"cannot {self.operation} {self.path!r}: its file system is mounted read-only"
+    _sentence = "cannot {operation} {path!r}: its file system is mounted read-only"
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class CorruptMetadata(SpoolError):
     """The entry's metadata cannot be decoded. A check-out sets such an entry aside in `.quarantine/QUEUE/`."""
 
     queue: str
     name: str
     reason: str
-
-    def _message(self) -> str:
-        return f"the metadata of entry {self.name!r} of queue {self.queue!r} cannot be decoded: {self.reason}"
+    _sentence = "the metadata of entry {name!r} of queue {queue!r} cannot be decoded: {reason}"
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class CorruptData(SpoolError):
     """The entry's data cannot be decoded. The entry stays as it is; the handler decides what becomes of it."""
 
     name: str
     reason: str
-
-    def _message(self) -> str:
-        return f"the data of entry {self.name!r} cannot be decoded: {self.reason}"
+    _sentence = "the data of entry {name!r} cannot be decoded: {reason}"
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class DataNotFound(SpoolError):
     """The entry has no data file, though every entry should. Something outside this library took it."""
 
     name: str
-
-    def _message(self) -> str:
-        return f"the data file of entry {self.name!r} is missing"
+    _sentence = "the data file of entry {name!r} is missing"
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class EncodingFailed(SpoolError):
     """The codec cannot encode the metadata or the data (`part` says which). Nothing was changed.
 
@@ -255,24 +213,18 @@ class EncodingFailed(SpoolError):
 
     part: str
     reason: str
-
-    def _message(self) -> str:
-        return f"the {self.part} cannot be encoded: {self.reason}"
+    _sentence = "the {part} cannot be encoded: {reason}"
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class OutOfSpace(SpoolError):
     """The disk, the quota, or a directory's index is full. The entry is where it was; make room and try again."""
 
     operation: str
     path: str
     reason: str
-
-    def _message(self) -> str:
-        return f"no room to {self.operation} {self.path!r}: {self.reason}"
+    _sentence = "no room to {operation} {path!r}: {reason}"
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class TooManyOpenFiles(SpoolError):
     """The process (EMFILE) or the system (ENFILE) has run out of file descriptors. The entry is where it was.
 
@@ -281,34 +233,25 @@ class TooManyOpenFiles(SpoolError):
 
     operation: str
     reason: str
-
-    def _message(self) -> str:
-        return f"cannot {self.operation}: {self.reason}; raise `ulimit -n` or hold fewer entries at a time"
+    _sentence = "cannot {operation}: {reason}; raise `ulimit -n` or hold fewer entries at a time"
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class NotARegularFile(SpoolError):
     """A symbolic link, a FIFO or a directory lies where a file should be. It was left alone; remove it by hand."""
 
     path: str
-
-    def _message(self) -> str:
-        return f"{self.path!r} is not a regular file; it was left alone, remove it by hand"
+    _sentence = "{path!r} is not a regular file; it was left alone, remove it by hand"
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class UnreadableEntry(SpoolError):
     """The entry's metadata file cannot be read. It stays where it is; readers pass it over and log it."""
 
     queue: str
     name: str
     reason: str
-
-    def _message(self) -> str:
-        return f"entry {self.name!r} of queue {self.queue!r} cannot be read: {self.reason}"
+    _sentence = "entry {name!r} of queue {queue!r} cannot be read: {reason}"
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class StorageFailure(SpoolError):
     """The operating system reported an error without a class of its own here, such as EIO."""
 
@@ -316,23 +259,19 @@ class StorageFailure(SpoolError):
     path: str
     errno: int
 
-    def _message(self) -> str:
+    def __str__(self) -> str:
         code = errno_codes.errorcode.get(self.errno, str(self.errno))
         return f"could not {self.operation} {self.path!r}: {os.strerror(self.errno)} ({code})"
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class OwnershipLost(SpoolError):
     """The entry is not where its owner had it: an `…_unsafe` operation took it, or somebody moved it by hand."""
 
     queue: str
     name: str
-
-    def _message(self) -> str:
-        return f"entry {self.name!r}, checked out of {self.queue!r}, was taken away from its owner"
+    _sentence = "entry {name!r}, checked out of {queue!r}, was taken away from its owner"
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class DurabilityUnknown(SpoolError):
     """The change was made (`committed` is true), but the sync after it failed: power loss may undo it.
 
@@ -347,7 +286,7 @@ class DurabilityUnknown(SpoolError):
     queue: str
     committed: bool
 
-    def _message(self) -> str:
+    def __str__(self) -> str:
         if not self.committed:
             return (
                 f"the disk failed in the middle of a change of entry {self.name!r} in queue {self.queue!r}; whether it "
@@ -359,7 +298,6 @@ class DurabilityUnknown(SpoolError):
         )
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class SyncsRefused(SpoolError):
     """An earlier sync of a directory failed, so the spool accepts nothing more that must survive power loss.
 
@@ -367,9 +305,7 @@ class SyncsRefused(SpoolError):
     """
 
     path: str
-
-    def _message(self) -> str:
-        return f"an earlier sync of a directory of {self.path!r} failed; check the disk and load the spool again"
+    _sentence = "an earlier sync of a directory of {path!r} failed; check the disk and load the spool again"
 
 
 Trouble: TypeAlias = (

@@ -8,12 +8,15 @@ logs finds them.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trio_multispool.errors import SpoolError
+
+LOGGER: Final = logging.getLogger("trio_multispool")
 
 
 class Event(enum.StrEnum):
@@ -106,7 +109,7 @@ def log(  # noqa: PLR0913  # the fields that a record can have
     exc_info: BaseException | None = None,
     **told: object,
 ) -> None:
-    """Write a record with its fields, by a method of a logger such as `_LOG.warning`.
+    """Write a record with its fields, by a method of a logger such as `LOGGER.warning`.
 
     `message` shows each field, and what else is `told`, by its name: `"entry %(entry)s was let go: %(error)s"`.
     """

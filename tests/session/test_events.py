@@ -49,7 +49,7 @@ def log_calls() -> list[Call]:
 
 def is_logger(node: ast.expr) -> bool:
     """Tell whether something is called as loggers are called here."""
-    return ast.unparse(node).rpartition(".")[2] in {"log", "_LOG", "logger", "logging"}
+    return ast.unparse(node).rpartition(".")[2] in {"log", "_LOG", "LOGGER", "logger", "logging"}
 
 
 def described(where: str, call: ast.Call) -> Call:

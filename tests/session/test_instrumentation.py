@@ -36,7 +36,7 @@ from trio_multispool.instrumentation import (
     Waited,
     Working,
 )
-from trio_multispool.session.hooks import NO_HOOKS, InstrumentedHooks
+from trio_multispool.session.hooks import Hooks
 
 both_backends = pytest.mark.anyio
 
@@ -320,7 +320,7 @@ async def test_durations_are_those_of_the_event_loops_clock(tmp_path, autojump_c
 async def test_a_wait_is_told_with_its_length(autojump_clock):
     """However it ends. No reader is used: a clock that jumps does not wait for its threads."""
     heard = Listening()
-    hooks = InstrumentedHooks(heard, "spool")
+    hooks = Hooks(heard, "spool")
     with hooks.waiting("send"):
         await anyio.sleep(50)
     with anyio.move_on_after(20), hooks.waiting("send"):
@@ -379,8 +379,9 @@ async def test_a_block_whose_channel_was_closed_ends_for_the_instrumentation_too
 
 def test_without_an_instrumentation_nothing_is_told_and_no_clock_is_read():
     """There is no event loop here: a clock that was asked for the time would raise."""
-    assert NO_HOOKS.now() == 0.0
-    assert not NO_HOOKS.listening
-    with NO_HOOKS.waiting("send"), NO_HOOKS.enqueueing("send", 1) as carrier:
+    hooks = Hooks(None, "spool")
+    assert hooks.now() == 0.0
+    assert not hooks.listening
+    with hooks.waiting("send"), hooks.enqueueing("send", 1) as carrier:
         assert carrier is None
-    assert NO_HOOKS.begin_working("send", "a", {}) is None
+    assert hooks.begin_working("send", "a", {}) is None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @final
-class Depth(msgspec.Struct, frozen=True):
+class Depth(msgspec.Struct, frozen=True, order=True):
     """The entries of one queue in one state."""
 
     spool: str
@@ -32,12 +32,10 @@ def depths(path: StrPath) -> list[Depth] | None:
     try:
         storage = look_at_store(path)
         try:
-            return [
+            return sorted(
                 Depth(storage.location, place.queue, place.state.value, entries)
-                for place, entries in sorted(
-                    storage.depths().items(), key=lambda item: (item[0].queue, item[0].state.value)
-                )
-            ]
+                for place, entries in storage.depths().items()
+            )
         finally:
             storage.close()
     except SpoolError:

@@ -81,11 +81,18 @@ class OpenTelemetry(Instrumentation):
         parent: bool = False,
     ) -> None:
         """Make the instruments."""
+        meter = metrics.get_meter(_SCOPE, meter_provider=meter_provider)
+
+        def counter(name: str, what: str, unit: str = "{entry}") -> metrics.Counter:
+            return meter.create_counter(f"trio_multispool.{name}", unit, what)
+
+        def histogram(name: str, what: str) -> metrics.Histogram:
+            return meter.create_histogram(f"messaging.{name}", "s", what, explicit_bucket_boundaries_advisory=_SECONDS)
+
         self.carries = carries
         self._parent = parent
         self._propagator = propagate.get_global_textmap() if propagator is None else propagator
         self._tracer = trace.get_tracer(_SCOPE, tracer_provider=tracer_provider)
-        meter = metrics.get_meter(_SCOPE, meter_provider=meter_provider)
         self._meter = meter
         self._sent = meter.create_counter(
             "messaging.client.sent.messages", "{message}", "Entries that were to be enqueued."
@@ -93,31 +100,15 @@ class OpenTelemetry(Instrumentation):
         self._consumed = meter.create_counter(
             "messaging.client.consumed.messages", "{message}", "Entries that were checked out."
         )
-        self._operation = meter.create_histogram(
-            "messaging.client.operation.duration",
-            "s",
-            "How long enqueueing, checking out and settling took.",
-            explicit_bucket_boundaries_advisory=_SECONDS,
-        )
-        self._process = meter.create_histogram(
-            "messaging.process.duration",
-            "s",
-            "How long entries were in hand.",
-            explicit_bucket_boundaries_advisory=_SECONDS,
-        )
+        self._operation = histogram("client.operation.duration", "How long enqueueing, checking out and settling took.")
+        self._process = histogram("process.duration", "How long entries were in hand.")
         self._in_hand = meter.create_up_down_counter(
             "trio_multispool.entries.in_hand", "{entry}", "Entries in this process's hands."
         )
-        self._recovered = meter.create_counter(
-            "trio_multispool.entries.recovered", "{entry}", "Entries put back because their owner had died."
-        )
-        self._quarantined = meter.create_counter(
-            "trio_multispool.entries.quarantined", "{entry}", "Entries set aside that could not be decoded."
-        )
-        self._failed_attempts = meter.create_counter(
-            "trio_multispool.attempts.failed", "{attempt}", "Handlers that failed, and how that ended."
-        )
-        self._idle = meter.create_counter("trio_multispool.reader.idle", "s", "How long readers had nothing to do.")
+        self._recovered = counter("entries.recovered", "Entries put back because their owner had died.")
+        self._quarantined = counter("entries.quarantined", "Entries set aside that could not be decoded.")
+        self._failed_attempts = counter("attempts.failed", "Handlers that failed, and how that ended.", "{attempt}")
+        self._idle = counter("reader.idle", "How long readers had nothing to do.", "s")
 
     def observe(self, path: StrPath) -> None:
         """Report how many entries lie in a spool, by queue and state, as the gauge `trio_multispool.entries`.

@@ -14,7 +14,7 @@ answered as `Err(EncodingFailed)`, `Err(CorruptMetadata)` or `Err(CorruptData)`,
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, Generic, Protocol, cast, final, get_origin, overload, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, cast, final, get_origin, overload, runtime_checkable
 
 import msgspec
 
@@ -74,16 +74,11 @@ class WholeFile(abc.ABC, Generic[T]):
         return f"{type(self).__name__}()"
 
 
-@final
-class Json(WholeFile[T]):
-    """JSON by msgspec, checked against a type when it is decoded: the default for metadata.
+class _Checked(WholeFile[T]):
+    """A format of msgspec, checked against a type when it is decoded."""
 
-    A union is not a class, so annotate the codec:
-
-    ```python
-    codec: Json[Parcel | Letter] = Json(Parcel | Letter)
-    ```
-    """
+    _format: ClassVar[Any]
+    """The module of msgspec."""
 
     @overload
     def __init__(self, type_: type[T]) -> None: ...
@@ -91,11 +86,11 @@ class Json(WholeFile[T]):
     def __init__(self, type_: object) -> None: ...
     def __init__(self, type_: object) -> None:
         """Make a codec for the values of `type_`; raises `TypeError` for a type that msgspec cannot handle."""
-        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(cast("type[T]", type_))
+        self._decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T] = self._format.Decoder(type_)
 
     def encode(self, value: T, /) -> bytes:
-        """Return JSON in UTF-8 on one line; raises `msgspec.ValidationError` if `decode` would refuse it."""
-        raw = msgspec.json.encode(value)
+        """Return the bytes that stand for `value`; raises `msgspec.ValidationError` if `decode` would refuse it."""
+        raw: bytes = self._format.encode(value)
         _ = self.decode(raw)  # msgspec checks types only when it decodes, and the entry's next owner must be able to
         return raw
 
@@ -105,26 +100,28 @@ class Json(WholeFile[T]):
 
 
 @final
-class MessagePack(WholeFile[T]):
-    """MessagePack by msgspec, checked against a type when decoded: smaller and faster than JSON, not for people."""
+class Json(_Checked[T]):
+    """JSON by msgspec, in UTF-8 on one line, checked against a type when it is decoded: the default for metadata.
 
-    @overload
-    def __init__(self, type_: type[T]) -> None: ...
-    @overload
-    def __init__(self, type_: object) -> None: ...
-    def __init__(self, type_: object) -> None:
-        """Make a codec for the values of `type_`; raises `TypeError` for a type that msgspec cannot handle."""
-        self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(cast("type[T]", type_))
+    Encoding raises `msgspec.ValidationError` for a value that decoding would refuse. A union is not a class, so
+    annotate the codec:
 
-    def encode(self, value: T, /) -> bytes:
-        """Return MessagePack; raises `msgspec.ValidationError` if `decode` would refuse it."""
-        raw = msgspec.msgpack.encode(value)
-        _ = self.decode(raw)  # as in `Json`
-        return raw
+    ```python
+    codec: Json[Parcel | Letter] = Json(Parcel | Letter)
+    ```
+    """
 
-    def decode(self, raw: bytes, /) -> T:
-        """Decode and check; raises `msgspec.DecodeError`."""
-        return self._decoder.decode(raw)
+    _format: ClassVar[Any] = msgspec.json
+
+
+@final
+class MessagePack(_Checked[T]):
+    """MessagePack by msgspec, checked against a type when decoded: smaller and faster than JSON, not for people.
+
+    Encoding raises `msgspec.ValidationError` for a value that decoding would refuse.
+    """
+
+    _format: ClassVar[Any] = msgspec.msgpack
 
 
 @final
@@ -134,8 +131,7 @@ class Bytes(WholeFile[bytes]):
     def encode(self, value: bytes, /) -> bytes:
         """Return the value, which must be bytes."""
         if not isinstance(value, (bytes, bytearray, memoryview)):
-            message = f"bytes are wanted, not {type(value).__name__}"
-            raise TypeError(message)
+            raise TypeError(f"bytes are wanted, not {type(value).__name__}")
         return bytes(value)
 
     def decode(self, raw: bytes, /) -> bytes:
@@ -150,8 +146,7 @@ class Text(WholeFile[str]):
     def encode(self, value: str, /) -> bytes:
         """Return the text in UTF-8."""
         if not isinstance(value, str):
-            message = f"text is wanted, not {type(value).__name__}"
-            raise TypeError(message)
+            raise TypeError(f"text is wanted, not {type(value).__name__}")
         return value.encode()
 
     def decode(self, raw: bytes, /) -> str:
@@ -161,41 +156,23 @@ class Text(WholeFile[str]):
 
 def metadata_codec(of: type[T] | MetadataCodec[T]) -> MetadataCodec[T]:
     """Return `of` if it is a codec, and else the codec for the type that it is."""
-    _refuse_class(of, "encode", "decode")
-    if not _is_type(of):
-        if isinstance(of, MetadataCodec):
-            return of
-        message = f"metadata must be a type or have encode and decode, and {of!r} is neither"
-        raise TypeError(message)
-    return cast("MetadataCodec[T]", _codec_of_type(of))
+    return cast("MetadataCodec[T]", _codec(of, MetadataCodec, "metadata", "encode", "decode"))
 
 
 def data_codec(of: type[T] | DataCodec[T]) -> DataCodec[T]:
     """Return `of` if it is a codec, and else the codec for the type that it is."""
-    _refuse_class(of, "load", "dump")
-    if not _is_type(of):
-        if isinstance(of, DataCodec):
-            return of
-        message = f"data must be a type or have load and dump, and {of!r} is neither"
-        raise TypeError(message)
-    return cast("DataCodec[T]", _codec_of_type(of))
+    return cast("DataCodec[T]", _codec(of, DataCodec, "data", "load", "dump"))
 
 
-def _refuse_class(of: object, *methods: str) -> None:
+def _codec(of: object, protocol: type, part: str, *methods: str) -> object:
     if isinstance(of, type) and all(hasattr(of, method) for method in methods):
-        message = f"{of.__name__} is the class of a codec; give one, {of.__name__}(…)"
-        raise TypeError(message)
-
-
-def _is_type(of: object) -> bool:
-    """Say whether this is a type, such as `list` or `list[int]`, and not an instance of a codec."""
-    return isinstance(of, type) or get_origin(of) is not None
-
-
-def _codec_of_type(of: object) -> object:
+        raise TypeError(f"{of.__name__} is the class of a codec; give one, {of.__name__}(…)")
     if of is bytes:
         return Bytes()
     if of is str:
         return Text()
-    codec: Json[object] = Json(of)
-    return codec
+    if isinstance(of, type) or get_origin(of) is not None:  # such as `list` or `list[int]`
+        return Json[object](of)
+    if isinstance(of, protocol):
+        return of
+    raise TypeError(f"{part} must be a type or have {' and '.join(methods)}, and {of!r} is neither")

@@ -109,8 +109,7 @@ def next_state(step: Step, state: State) -> State:
     """Return the state after a step; raises `IllegalStepError` if it cannot be done from `state`."""
     row = STEPS[step]
     if state not in row.sources:
-        message = f"cannot {step.value} an entry that is {state.value}"
-        raise IllegalStepError(message)
+        raise IllegalStepError(f"cannot {step.value} an entry that is {state.value}")
     return row.target
 
 

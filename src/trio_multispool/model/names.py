@@ -28,7 +28,7 @@ MAX_NAME_BYTES = 200
 MAX_ATTEMPTS = 100
 """Ask a generator at most this often while its names are taken."""
 
-_NO_ARGUMENT: Final[Any] = None  # fits the default of the type parameter
+NO_ARGUMENT: Final[Any] = None  # fits the default of the type parameter
 
 A_co = TypeVarWithDefault("A_co", covariant=True, default=None)
 A_contra = TypeVarWithDefault("A_contra", contravariant=True, default=None)
@@ -37,8 +37,7 @@ A_contra = TypeVarWithDefault("A_contra", contravariant=True, default=None)
 def invalid_name(name: str) -> InvalidName | None:
     """Return why this cannot name an entry or a queue, or `None` if it can; raises `TypeError` if it is no string."""
     if not isinstance(name, str):
-        message = f"a name is a string, not {name!r}"
-        raise TypeError(message)
+        raise TypeError(f"a name is a string, not {name!r}")
     reason = _fault(name)
     return None if reason is None else InvalidName(name, reason)
 
@@ -70,7 +69,7 @@ class Reserve(msgspec.Struct, Generic[A_co], frozen=True):
     ```
     """
 
-    argument: A_co = _NO_ARGUMENT
+    argument: A_co = NO_ARGUMENT
 
 
 class NameGenerator(Protocol[A_contra]):
@@ -188,8 +187,7 @@ class Prioritized:
         self._digits = len(str(self._levels - 1))
         worth = seconds(ageing)
         if worth in (0, math.inf):
-            message = f"ageing must be a duration above 0, or None for strict priorities, not {ageing!r}"
-            raise ValueError(message)
+            raise ValueError(f"ageing must be a duration above 0, or None for strict priorities, not {ageing!r}")
         self._worth = None if worth is None else round(worth * 1_000_000_000)
         self._times = TimeOrdered(clock, token)
         self._token = token

@@ -45,8 +45,7 @@ def encode_notes(notes: dict[str, msgspec.Raw]) -> bytes:
 def encode_progress(done: float, message: str, at: float) -> bytes:
     """Return the value of the key; raises `ValueError` if `done` is not from 0 to 1."""
     if not 0 <= done <= 1:
-        problem = f"progress is a number from 0 to 1, not {done!r}"
-        raise ValueError(problem)
+        raise ValueError(f"progress is a number from 0 to 1, not {done!r}")
     line = " ".join(message.split())
     shown = line if len(line) <= LONGEST_MESSAGE else line[: LONGEST_MESSAGE - 1] + "…"
     return msgspec.json.encode(Progress(done, shown, at))

@@ -74,11 +74,9 @@ class Exponential(msgspec.Struct, frozen=True):
         """Check the numbers."""
         _ = seconds(self.first), seconds(self.max)
         if not self.factor >= 1:
-            message = f"factor must be at least 1, or waits would become shorter; not {self.factor!r}"
-            raise ValueError(message)
+            raise ValueError(f"factor must be at least 1, or waits would become shorter; not {self.factor!r}")
         if not 0 <= self.jitter <= 1:
-            message = f"jitter is the part of a wait that is left to chance, from 0 to 1, not {self.jitter!r}"
-            raise ValueError(message)
+            raise ValueError(f"jitter is the part of a wait that is left to chance, from 0 to 1, not {self.jitter!r}")
 
     def delay(self, attempt: int, chance: float) -> float:
         """Return how long to wait after `attempt` failed attempts, in seconds."""
@@ -130,8 +128,7 @@ class Retry(msgspec.Struct, Generic[Q_co], frozen=True, kw_only=True):
         if self.attempts is not None:
             _ = whole(self.attempts, "attempts", least=1)
         if not isinstance(self.dead_letter, enum.Enum):
-            message = f"dead_letter is a queue, not {self.dead_letter!r}"
-            raise TypeError(message)
+            raise TypeError(f"dead_letter is a queue, not {self.dead_letter!r}")
         if not callable(getattr(self.backoff, "delay", None)):
             message = f"backoff has a method delay(attempt, chance), as Exponential has; {self.backoff!r} has none"
             raise TypeError(message)
@@ -140,11 +137,9 @@ class Retry(msgspec.Struct, Generic[Q_co], frozen=True, kw_only=True):
             kinds = (self.on,)
         for kind in kinds:
             if not (isinstance(kind, type) and issubclass(kind, Exception)):
-                message = f"`on` takes types of exceptions, not {kind!r}"
-                raise TypeError(message)
+                raise TypeError(f"`on` takes types of exceptions, not {kind!r}")
         if not isinstance(self.on, tuple) and not callable(self.on):  # a class can be called
-            message = f"`on` is a type of exceptions, a tuple of such types, or a function, not {self.on!r}"
-            raise TypeError(message)
+            raise TypeError(f"`on` is a type of exceptions, a tuple of such types, or a function, not {self.on!r}")
 
     def delay_after(self, error: Exception, spent: int, chance: float) -> float | None:
         """Return how long to wait, in seconds, after `spent` failed attempts, or `None` to give the entry up.
@@ -196,5 +191,4 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
         if self.max_count is not None:
             _ = whole(self.max_count, "max_count", least=0)
         if self.max_age is None and self.max_count is None:
-            message = "a retention says a max_age, or a max_count, or both"
-            raise ValueError(message)
+            raise ValueError("a retention says a max_age, or a max_count, or both")

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Generic, final
+from typing import Generic, final
 
-from trio_multispool.model.codecs import data_codec, metadata_codec
-from trio_multispool.model.names import invalid_name
+from trio_multispool.model.codecs import DataCodec, MetadataCodec, data_codec, metadata_codec
+from trio_multispool.model.names import NameGenerator, invalid_name
 from trio_multispool.model.types import A, D, M, Q
-
-if TYPE_CHECKING:
-    from trio_multispool.model.codecs import DataCodec, MetadataCodec
-    from trio_multispool.model.names import NameGenerator
 
 
 @final
@@ -63,15 +59,12 @@ def queue_names(queues: type[enum.Enum]) -> list[str]:
 
 def _check_queues(queues: type[enum.Enum]) -> None:
     if not (isinstance(queues, type) and issubclass(queues, enum.Enum)):
-        message = f"queues must be an enum.Enum class, not {queues!r}"
-        raise TypeError(message)
+        raise TypeError(f"queues must be an enum.Enum class, not {queues!r}")
     if not list(queues):
-        message = f"{queues.__name__} has no members: a spool needs at least one queue"
-        raise ValueError(message)
+        raise ValueError(f"{queues.__name__} has no members: a spool needs at least one queue")
     for label, queue in queues.__members__.items():
         if not isinstance(queue.value, str):
-            message = f"{queues.__name__}.{label} must have a string as its value, the queue's directory name"
-            raise TypeError(message)
+            raise TypeError(f"{queues.__name__}.{label} must have a string as its value, the queue's directory name")
         if queue.name != label:
             message = f"{queues.__name__}.{label} and .{queue.name} are one queue, {queue.value!r}; values must differ"
             raise ValueError(message)

@@ -52,12 +52,8 @@ class Ticks(msgspec.Struct, frozen=True):
             return []
         if missed is not Missed.ALL:
             return [latest]
-        found: list[datetime.datetime] = []
-        tick = self.next_after(last)
-        while tick <= latest:
-            found.append(tick)
-            tick += self.interval
-        return found
+        first = self.next_after(last)
+        return [first + number * self.interval for number in range((latest - first) // self.interval + 1)]
 
     def back_from(self, now: datetime.datetime, memory: datetime.timedelta) -> Iterator[datetime.datetime]:
         """Yield the ticks from `now` back for as long as `memory`, the latest first."""

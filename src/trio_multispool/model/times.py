@@ -22,12 +22,10 @@ def seconds(duration: float | datetime.timedelta | None) -> float | None:
     if duration is None:
         return None
     if not isinstance(duration, (int, float, datetime.timedelta)):
-        message = f"a duration is a number of seconds or a timedelta, not {duration!r}"
-        raise TypeError(message)
+        raise TypeError(f"a duration is a number of seconds or a timedelta, not {duration!r}")
     found = duration.total_seconds() if isinstance(duration, datetime.timedelta) else float(duration)
     if math.isnan(found) or found < 0:
-        message = f"a duration is a number of seconds or a timedelta, and not negative, not {duration!r}"
-        raise ValueError(message)
+        raise ValueError(f"a duration is a number of seconds or a timedelta, and not negative, not {duration!r}")
     return found
 
 
@@ -36,11 +34,9 @@ def whole(number: int, what: str, *, least: int) -> int:
     try:
         found = operator.index(number)
     except TypeError:
-        message = f"{what} must be a whole number, not {number!r}"
-        raise TypeError(message) from None
+        raise TypeError(f"{what} must be a whole number, not {number!r}") from None
     if found < least:
-        message = f"{what} must be at least {least}, not {number}"
-        raise ValueError(message)
+        raise ValueError(f"{what} must be at least {least}, not {number}")
     return found
 
 
@@ -73,6 +69,5 @@ def due_at(not_before: NotBefore | None, now: Callable[[], float]) -> float | No
     else:
         at = now() + seconds(not_before)
     if not at < LATEST or math.isnan(at):
-        message = f"not_before is at the latest in the year 2445, and not {not_before!r}"
-        raise ValueError(message)
+        raise ValueError(f"not_before is at the latest in the year 2445, and not {not_before!r}")
     return at if at > now() else None

@@ -102,8 +102,7 @@ class GiveUp(msgspec.Struct, frozen=True):
 
 def _check_reason(reason: object) -> None:
     if not isinstance(reason, str):
-        message = f"a reason is text for people, not {reason!r}"
-        raise TypeError(message)
+        raise TypeError(f"a reason is text for people, not {reason!r}")
 
 
 Verdict: TypeAlias = Save[Q_co, M_co] | Remove | Release | RetryLater | GiveUp

@@ -5,17 +5,17 @@ Blocking; runs in a worker thread. Only problems are kept in memory: suspects co
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from trio_multispool.monitor.check import may_be_newborn, problems_of
-from trio_multispool.monitor.problems import ForeignFile, TooOld, Undecodable
+from trio_multispool.monitor.problems import ForeignFile, Problem, TooOld, Undecodable
 from trio_multispool.storage.findings import Findings, Foreign, Holder, Kind, Temporary, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from trio_multispool.monitor.limits import Ages
-    from trio_multispool.monitor.problems import Problem
     from trio_multispool.storage.findings import Finding, Judge
     from trio_multispool.storage.upkeep import StorageWithUpkeep
 
@@ -39,22 +39,20 @@ class Found(NamedTuple):
 
 
 @final
+@dataclasses.dataclass(eq=False, repr=False)
 class Examiner:
     """Examines a store by given limits."""
 
-    def __init__(
-        self, storage: StorageWithUpkeep, ages: Ages, judged: frozenset[str], judge: Judge, clock: Callable[[], float]
-    ) -> None:
-        """Take the limits. `judge` can decode the metadata of the queues `judged`."""
-        self.storage: StorageWithUpkeep = storage
-        self.ages: Ages = ages
-        self.judge: Judge = judge
-        self._judged = judged
-        self._clock = clock
+    storage: StorageWithUpkeep
+    ages: Ages
+    judged: frozenset[str]
+    """The queues whose metadata `judge` can decode."""
+    judge: Judge
+    clock: Callable[[], float]
 
     def examine(self, keep_on: Callable[[], None], past: Past | None = None) -> Found:
         """Return what is wrong. Calls `keep_on` once per finding; it may raise to end the examination."""
-        now = self._clock()
+        now = self.clock()
         found = Found([], [])
         for finding in self.storage.examine(self._wanted(now, past), self.judge):
             keep_on()
@@ -62,7 +60,7 @@ class Examiner:
                 continue
             if problems_of(finding, self.ages, now):
                 closely = self._look_closely(finding)
-                if isinstance(closely, Findings) and may_be_newborn(closely, self._clock()):
+                if isinstance(closely, Findings) and may_be_newborn(closely, self.clock()):
                     if self._problems(closely):
                         found.perhaps_newborn.append(closely.name)
                 else:
@@ -93,11 +91,11 @@ class Examiner:
         return self.storage.look_again(finding)
 
     def _problems(self, finding: Finding | None) -> list[Problem]:
-        return [] if finding is None else problems_of(finding, self.ages, self._clock())
+        return [] if finding is None else problems_of(finding, self.ages, self.clock())
 
     def _wanted(self, now: float, past: Past | None) -> Wanted:
         before = {queue: now - age for queue, age in self.ages.queues.items()}
         if past is None or now < past.began_at:  # or the clock was set back, and tells nothing
-            return Wanted(before, judged=self._judged)
+            return Wanted(before, judged=self.judged)
         undecodable = frozenset(problem.name for problem in past.problems if isinstance(problem, Undecodable))
-        return Wanted(before, undecodable, self._judged, past.began_at - _FRESH)
+        return Wanted(before, undecodable, self.judged, past.began_at - _FRESH)

@@ -59,6 +59,5 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 def _name(queue: enum.Enum | str) -> str:
     name: object = queue.value if isinstance(queue, enum.Enum) else queue
     if not isinstance(name, str):
-        message = f"max_queue_ages: {queue!r} is no queue"
-        raise TypeError(message)
+        raise TypeError(f"max_queue_ages: {queue!r} is no queue")
     return name

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Final, Generic, final
+import functools
+from typing import TYPE_CHECKING, Generic, final
 
 import anyio
 
 from trio_multispool.clock import wall_clock
-from trio_multispool.errors import CorruptMetadata
-from trio_multispool.events import Event, log
+from trio_multispool.errors import CorruptMetadata, Trouble
+from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.model.codecs import Bytes
-from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.results import Err, Ok, Result
 from trio_multispool.model.spoolable import queue_names
 from trio_multispool.model.times import seconds, whole
 from trio_multispool.model.types import A, D, M, Q
@@ -19,25 +19,17 @@ from trio_multispool.monitor.check import RESERVING
 from trio_multispool.monitor.episodes import Watching
 from trio_multispool.monitor.examiner import Examiner, Past
 from trio_multispool.monitor.limits import Limits
-from trio_multispool.monitor.problems import Orphaned
-from trio_multispool.monitor.repairs import Action, plan, repair
-from trio_multispool.spool.spool import session_of
+from trio_multispool.monitor.problems import Orphaned, Problem
+from trio_multispool.monitor.repairs import Action, Repair, plan, repair
+from trio_multispool.spool.spool import Spool, session_of
 from trio_multispool.storage.upkeep import with_upkeep
 
 if TYPE_CHECKING:
     import datetime
     from collections.abc import Callable, Iterable
 
-    from trio_multispool.errors import Trouble
-    from trio_multispool.model.results import Result
-    from trio_multispool.monitor.examiner import Found
-    from trio_multispool.monitor.problems import Problem
-    from trio_multispool.monitor.repairs import Repair
-    from trio_multispool.spool.spool import Spool
     from trio_multispool.threads.transaction import BeforeCommit
 
-
-_LOG: Final = logging.getLogger("trio_multispool")
 
 CHECK_EVERY = 15.0
 ALERT_AFTER_CYCLES = 2
@@ -111,10 +103,8 @@ class Monitor(Generic[Q, M, D, A]):
         return await self._look(None)
 
     async def _look(self, past: Past | None) -> Result[list[Problem], Trouble]:
-        def check(before_commit: BeforeCommit) -> Found:
-            return self._examiner.examine(before_commit, past)
-
-        answer = await self._session.run("check", check, interruptible=True)
+        examine = functools.partial(self._examiner.examine, past=past)
+        answer = await self._session.run("check", examine, interruptible=True)
         if isinstance(answer, Err):
             return answer
         problems, newborn = answer.value.problems, answer.value.perhaps_newborn
@@ -192,7 +182,7 @@ class Monitor(Generic[Q, M, D, A]):
         repairs: list[Repair] = []
         collected: set[str] = set()
         for problem in wanted:
-            answer = await self._session.run("repair", self._repairing(problem, collected))
+            answer = await self._session.run("repair", functools.partial(self._repair, problem, collected))
             if isinstance(answer, Err):
                 return answer
             repairs.append(answer.value)
@@ -200,22 +190,16 @@ class Monitor(Generic[Q, M, D, A]):
                 collected.add(problem.name)
         return Ok(repairs)
 
-    def _repairing(self, problem: Problem, collected: set[str]) -> Callable[[BeforeCommit], Repair]:
-        def work(before_commit: BeforeCommit) -> Repair:
-            repaired = repair(self._examiner, problem, collected, before_commit)
-            if repaired.done:
-                self._note(repaired)
+    def _repair(self, problem: Problem, collected: set[str], before_commit: BeforeCommit) -> Repair:
+        """Repair a problem, log that, and report it to the hooks as a recovery or a quarantine."""
+        repaired = repair(self._examiner, problem, collected, before_commit)
+        if not repaired.done:
             return repaired
-
-        return work
-
-    def _note(self, repaired: Repair) -> None:
-        """Log a repair, and report it to the hooks as a recovery or a quarantine."""
-        problem, hooks = repaired.problem, self._session.hooks
-        queue, name, what, path = problem.queue, problem.name, problem.message, self._session.path
-        message, done = "%(error)s: %(done)s", repaired.action.value
-        log(_LOG.info, Event.REPAIRED, path, message, queue=queue, entry=name, error=what, done=done)
-        if repaired.action is Action.QUARANTINE and problem.queue is not None:
-            hooks.note_quarantined(problem.queue, problem.name, problem.message)
+        hooks, path, done = self._session.hooks, self._session.path, repaired.action.value
+        queue, name, what = problem.queue, problem.name, problem.message
+        log(LOGGER.info, Event.REPAIRED, path, "%(error)s: %(done)s", queue=queue, entry=name, error=what, done=done)
+        if repaired.action is Action.QUARANTINE and queue is not None:
+            hooks.note_quarantined(queue, name, what)
         elif repaired.action is Action.RETURN or isinstance(problem, Orphaned):
-            hooks.note_recovered(problem.name, problem.queue)
+            hooks.note_recovered(name, queue)
+        return repaired

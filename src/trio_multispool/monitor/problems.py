@@ -6,7 +6,7 @@ the reason why metadata cannot be decoded.
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias, final
+from typing import ClassVar, Final, TypeAlias, final
 
 import msgspec
 
@@ -29,6 +29,19 @@ class _Problem(_Aged, frozen=True, eq=False):
     """The name of the entry, or of the file if it belongs to no entry."""
     dir: Dir
     """Where it is. (`Duplicated` gives one of the places.)"""
+
+    _message: ClassVar[str] = ""
+    _remedy: ClassVar[str] = ""
+
+    @property
+    def message(self) -> str:
+        """What is wrong, in a sentence."""
+        return self._message.format_map(msgspec.structs.asdict(self))
+
+    @property
+    def remedy(self) -> str:
+        """What `repair` does about it, in a sentence."""
+        return self._remedy.format_map(msgspec.structs.asdict(self))
 
     @property
     def queue(self) -> str | None:
@@ -81,16 +94,13 @@ class TooOld(_Problem, frozen=True, eq=False):
 class Orphaned(_Problem, frozen=True, eq=False):
     """A reservation, data or notes belong to no entry, and nobody is making one of that name."""
 
+    _remedy = "the files under that name are deleted"
+
     @property
     def message(self) -> str:
         """What is wrong, in a sentence."""
         what = {Kind.REGISTRY: "the reservation of", Kind.DATA: "data of", Kind.NOTES: "notes of"}[self.dir.kind]
         return f"{what} {self.name!r} in {self.dir} belong{'s' if self.dir.kind is Kind.REGISTRY else ''} to no entry"
-
-    @property
-    def remedy(self) -> str:
-        """What `repair` does about it, in a sentence."""
-        return "the files under that name are deleted"
 
 
 @final
@@ -121,30 +131,16 @@ class Duplicated(_Problem, frozen=True, eq=False):
 class MissingData(_Problem, frozen=True, eq=False):
     """An entry has no data file. Every entry has one, though it may be empty."""
 
-    @property
-    def message(self) -> str:
-        """What is wrong, in a sentence."""
-        return f"entry {self.name!r} in {self.dir} has lost its data"
-
-    @property
-    def remedy(self) -> str:
-        """What `repair` does about it, in a sentence."""
-        return "its metadata is set aside in quarantine"
+    _message = "entry {name!r} in {dir} has lost its data"
+    _remedy = "its metadata is set aside in quarantine"
 
 
 @final
 class MissingReservation(_Problem, frozen=True, eq=False):
     """An entry has no file in `.registry`: its name is not reserved, and there is nothing to lock."""
 
-    @property
-    def message(self) -> str:
-        """What is wrong, in a sentence."""
-        return f"entry {self.name!r} in {self.dir} has no reservation"
-
-    @property
-    def remedy(self) -> str:
-        """What `repair` does about it, in a sentence."""
-        return "the reservation is made again"
+    _message = "entry {name!r} in {dir} has no reservation"
+    _remedy = "the reservation is made again"
 
 
 @final
@@ -152,31 +148,16 @@ class Undecodable(_Problem, frozen=True, eq=False):
     """The metadata of an available entry cannot be decoded; `reason` says why."""
 
     reason: str = ""
-
-    @property
-    def message(self) -> str:
-        """What is wrong, in a sentence."""
-        return f"the metadata of entry {self.name!r} in {self.dir} cannot be decoded: {self.reason}"
-
-    @property
-    def remedy(self) -> str:
-        """What `repair` does about it, in a sentence."""
-        return "it is set aside in quarantine"
+    _message = "the metadata of entry {name!r} in {dir} cannot be decoded: {reason}"
+    _remedy = "it is set aside in quarantine"
 
 
 @final
 class Abandoned(_Problem, frozen=True, eq=False):
     """An entry is checked out, and the kernel says that nobody holds it: its owner died. The age is the check-out's."""
 
-    @property
-    def message(self) -> str:
-        """What is wrong, in a sentence."""
-        return f"entry {self.name!r} is checked out of {self.dir.queue!r}, and its owner is dead"
-
-    @property
-    def remedy(self) -> str:
-        """What `repair` does about it, in a sentence."""
-        return f"it goes back to {self.dir.queue!r}"
+    _message = "entry {name!r} is checked out of {dir.queue!r}, and its owner is dead"
+    _remedy = "it goes back to {dir.queue!r}"
 
 
 @final
@@ -184,16 +165,8 @@ class ForeignFile(_Problem, frozen=True, eq=False):
     """A file in the spool does not belong there; `what` says what it is."""
 
     what: str = ""
-
-    @property
-    def message(self) -> str:
-        """What is wrong, in a sentence."""
-        return f"{self.name!r} in {self.dir} is no part of a spool ({self.what})"
-
-    @property
-    def remedy(self) -> str:
-        """What `repair` does about it, in a sentence."""
-        return "it is left: nobody can tell whose it is; move it away by hand"
+    _message = "{name!r} in {dir} is no part of a spool ({what})"
+    _remedy = "it is left: nobody can tell whose it is; move it away by hand"
 
 
 Problem: TypeAlias = (

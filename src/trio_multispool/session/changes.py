@@ -20,7 +20,6 @@ for what no change announces: dropping a lock moves no file.
 from __future__ import annotations
 
 import collections
-import logging
 import math
 import threading
 from typing import TYPE_CHECKING, Any, Final
@@ -29,13 +28,11 @@ import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from trio_multispool.errors import SpoolError
-from trio_multispool.events import Event, log
+from trio_multispool.events import LOGGER, Event, log
 
 if TYPE_CHECKING:
     from trio_multispool.storage.handles import Watch
     from trio_multispool.storage.protocol import Storage
-
-_LOG: Final = logging.getLogger("trio_multispool")
 
 FIRST_WAIT: Final = 0.005
 """The first wait after something was there, in seconds."""
@@ -142,7 +139,7 @@ class Changes:
                 if not self._complained:
                     self._complained = True
                     message = "changes of spool %(spool)s are looked for by polling: %(error)s"
-                    log(_LOG.warning, Event.POLLING, self._path, message, error=error)
+                    log(LOGGER.warning, Event.POLLING, self._path, message, error=error)
 
     def seen(self, queue: str) -> int:
         """Return the count of changes, to be taken before the queue is listed, and given to `wait`."""
@@ -151,9 +148,6 @@ class Changes:
     def tell(self, queue: str) -> None:
         """Say that a queue may have something new that the store does not tell of."""
         self._changes[queue] += 1
-        self._wake(queue)
-
-    def _wake(self, queue: str) -> None:
         for waiter in self._waiters:
             if waiter.queue == queue:
                 waiter.scope.cancel()

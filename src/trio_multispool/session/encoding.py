@@ -6,9 +6,10 @@ Any `Exception` that a codec raises means that it cannot encode or decode; it be
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO, Generic
+import functools
+from typing import TYPE_CHECKING, BinaryIO, Generic, TypeVar
 
-from trio_multispool.errors import CorruptData, CorruptMetadata, EncodingFailed
+from trio_multispool.errors import CorruptData, CorruptMetadata, EncodingFailed, SpoolError
 from trio_multispool.model.codecs import WholeFile
 from trio_multispool.model.types import A, D, M, Q, T
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from trio_multispool.model.spoolable import Spoolable
     from trio_multispool.storage.handles import Claim
     from trio_multispool.storage.requests import Content
+
+Given = TypeVar("Given")
 
 
 class Encoding(Generic[Q, M, D, A]):
@@ -43,25 +46,12 @@ class Encoding(Generic[Q, M, D, A]):
 
     def decode(self, queue: str, name: str, raw: bytes) -> M:
         """Return the metadata that bytes stand for, or raise `CorruptMetadata`."""
-        try:
-            return self._spoolable.metadata.decode(raw)
-        except MemoryError:  # says nothing about the entry
-            raise
-        except Exception as error:  # a codec's way of saying no
-            raise CorruptMetadata(queue, name, _told(error)) from error
+        return _by_codec(self._spoolable.metadata.decode, raw, CorruptMetadata, queue, name)
 
     def dumping(self, data: D) -> Callable[[BinaryIO], None]:
         """Return a function that writes data to a file, or raises `EncodingFailed`."""
-
-        def dump(file: BinaryIO) -> None:
-            try:
-                self._spoolable.data.dump(data, file)
-            except MemoryError:
-                raise
-            except Exception as error:  # a codec's way of saying no
-                raise EncodingFailed("data", _told(error)) from error
-
-        return dump
+        dump = functools.partial(self._spoolable.data.dump, data)
+        return lambda file: _by_codec(dump, file, EncodingFailed, "data")
 
     def dumped(self, data: D) -> Content:
         """Like `dumping`, but what a codec can encode as a whole is encoded now."""
@@ -70,30 +60,22 @@ class Encoding(Generic[Q, M, D, A]):
 
     def loading(self, name: str) -> Callable[[BinaryIO], D]:
         """Return a function that reads data from a file, or raises `CorruptData`."""
-
-        def load(file: BinaryIO) -> D:
-            try:
-                return self._spoolable.data.load(file)
-            except MemoryError:
-                raise
-            except Exception as error:  # a codec's way of saying no
-                raise CorruptData(name, _told(error)) from error
-
-        return load
+        return lambda file: _by_codec(self._spoolable.data.load, file, CorruptData, name)
 
 
 def _encoded(what: str, encode: Callable[[T], bytes], value: T) -> bytes:
-    try:
-        raw = encode(value)
-    except MemoryError:
-        raise
-    except Exception as error:  # a codec's way of saying no
-        raise EncodingFailed(what, _told(error)) from error
+    raw = _by_codec(encode, value, EncodingFailed, what)
     if not isinstance(raw, bytes):
         raise EncodingFailed(what, f"encode returned {type(raw).__name__} and not bytes")
     return raw
 
 
-def _told(error: Exception) -> str:
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+def _by_codec(work: Callable[[Given], T], given: Given, refusal: Callable[..., SpoolError], *about: str) -> T:
+    """Return what a codec makes of `given`; what it raises becomes the cause of a refusal, and its last field."""
+    try:
+        return work(given)
+    except MemoryError:  # says nothing about the entry
+        raise
+    except Exception as error:  # a codec's way of saying no
+        text = str(error)
+        raise refusal(*about, f"{type(error).__name__}: {text}" if text else type(error).__name__) from error

@@ -9,18 +9,18 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
-import logging
-from typing import TYPE_CHECKING, Any, Final, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 import anyio
 
 from trio_multispool.errors import DurabilityUnknown, SpoolError
-from trio_multispool.events import Event, log
+from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.instrumentation import (
     CheckedOut,
     Enqueued,
     Enqueueing,
     Failed,
+    Instrumentation,
     Operation,
     Quarantined,
     Returned,
@@ -34,99 +34,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from contextlib import AbstractContextManager
 
-    from trio_multispool.instrumentation import AttemptFailed, How, Instrumentation
+    from trio_multispool.instrumentation import AttemptFailed, How
     from trio_multispool.model.types import T
     from trio_multispool.threads.transaction import Answer
 
 E = TypeVar("E")
 
-_LOG: Final = logging.getLogger("trio_multispool")
-_NOTHING: Final[Mapping[str, str]] = {}
-
-
-_UNTOLD: Final = contextlib.nullcontext()
-
-
-class Hooks:
-    """What a spool tells its instrumentation. This class is for a spool without one: it tells nothing."""
-
-    listening: bool = False
-    """Whether there is an instrumentation. Ask only where preparing what to tell would cost work."""
-    carries: bool = False
-    """Whether it sends something along with entries, from producers to workers."""
-
-    def now(self) -> float:
-        """Return the event loop's time, in seconds; 0 where nothing is told."""
-        return 0.0
-
-    def checked_out(self, queue: str, entry: str, began: float) -> None:
-        """Tell of a check-out."""
-
-    def settled(  # noqa: PLR0913, PLR0917  # the fields
-        self, queue: str, entry: str, how: How, destination: str | None, began: float, since: float | None
-    ) -> None:
-        """Tell of an entry that left this process's hands, in which it was `since` then."""
-
-    def failed(
-        self, operation: Operation, queue: str | None, entry: str | None, error: SpoolError, began: float
-    ) -> None:
-        """Tell of an `Err`."""
-
-    def attempt_failed(self, failed: AttemptFailed) -> None:
-        """Tell of a handler that failed."""
-
-    def waiting(self, queue: str) -> AbstractContextManager[object]:
-        """Surround a wait, and tell how long it took, however it ends."""
-        return _UNTOLD
-
-    def note_recovered(self, entry: str, queue: str | None) -> None:
-        """Note what recovery did, to be told later; in any thread."""
-
-    def note_quarantined(self, queue: str, entry: str, reason: str) -> None:
-        """Note an entry that was set aside, to be told later; in any thread."""
-
-    def tell_noted(self) -> None:
-        """Tell what threads have noted."""
-
-    def enqueueing(self, queue: str, count: int | None) -> AbstractContextManager[Mapping[str, str] | None]:
-        """Surround an enqueue; give what is to travel with the entries."""
-        return contextlib.nullcontext()
-
-    def tell_enqueued(
-        self, queue: str, made: Mapping[str, int | None], answers: list[Answer[str]], began: float
-    ) -> None:
-        """Tell of entries that were `made`, by name, with the size of their data, and of those that were not."""
-
-    def begin_working(
-        self,
-        queue: str,
-        entry: str,
-        carrier: Mapping[str, str],
-    ) -> AbstractContextManager[object] | None:
-        """Enter what surrounds a job's block, and return it for the caller to leave; `None`: nothing does."""
-        return None
-
-
-NO_HOOKS: Final = Hooks()
-"""Of a spool without instrumentation."""
-
 
 @final
-class InstrumentedHooks(Hooks):
-    """One spool's instrumentation. Call methods that begin with `note_` in any thread, all others in the event loop."""
+class Hooks:
+    """What a spool tells its instrumentation; it tells nothing if there is none.
 
-    def __init__(self, instrumentation: Instrumentation, spool: str) -> None:
+    Call methods that begin with `note_` in any thread, all others in the event loop.
+    """
+
+    def __init__(self, instrumentation: Instrumentation | None, spool: str) -> None:
         """Begin with nothing noted."""
-        self.listening: bool = True
-        self._to = instrumentation
+        self.listening: bool = instrumentation is not None
+        """Whether there is an instrumentation. Ask only where preparing what to tell would cost work."""
+        self._to = Instrumentation() if instrumentation is None else instrumentation
+        self.carries: bool = self._to.carries
+        """Whether it sends something along with entries, from producers to workers."""
         self._spool = spool
-        self.carries: bool = instrumentation.carries
         self._complained: set[tuple[str, type]] = set()
         self._noted: collections.deque[Callable[[], None]] = collections.deque()
 
     def now(self) -> float:
-        """Return the event loop's time, in seconds."""
-        return anyio.current_time()
+        """Return the event loop's time, in seconds; 0 where nothing is told."""
+        return anyio.current_time() if self.listening else 0.0
 
     def _call(self, hook: Callable[[E], T], about_what: E) -> T | None:
         try:
@@ -140,13 +75,14 @@ class InstrumentedHooks(Hooks):
         if kind not in self._complained:
             self._complained.add(kind)
             message = "%(hook)s of the instrumentation raised, which is passed over"
-            log(_LOG.error, Event.HOOK_FAILED, self._spool, message, hook=hook, error=error, exc_info=error)
+            log(LOGGER.error, Event.HOOK_FAILED, self._spool, message, hook=hook, error=error, exc_info=error)
 
     # What happened
 
     def checked_out(self, queue: str, entry: str, began: float) -> None:
         """Tell of a check-out."""
-        self._call(self._to.on_checkout, CheckedOut(self._spool, queue, entry, self.now() - began))
+        if self.listening:
+            self._call(self._to.on_checkout, CheckedOut(self._spool, queue, entry, self.now() - began))
 
     def settled(  # noqa: PLR0913, PLR0917  # the fields
         self, queue: str, entry: str, how: How, destination: str | None, began: float, since: float | None
@@ -166,13 +102,9 @@ class InstrumentedHooks(Hooks):
         """Tell of a handler that failed."""
         self._call(self._to.on_attempt_failed, failed)
 
-    def recovered(self, entry: str, queue: str | None) -> None:
-        """Tell of what recovery did."""
-        self._call(self._to.on_recover, Returned(self._spool, queue, entry))
-
     @contextlib.contextmanager
     def waiting(self, queue: str) -> Generator[None]:
-        """Tell how long the block waited, however it ends."""
+        """Surround a wait, and tell how long it took, however it ends."""
         began = self.now()
         try:
             yield
@@ -183,12 +115,15 @@ class InstrumentedHooks(Hooks):
 
     def note_recovered(self, entry: str, queue: str | None) -> None:
         """Note what recovery did, to be told later."""
-        self._noted.append(functools.partial(self.recovered, entry, queue))
+        self._note(self._to.on_recover, Returned(self._spool, queue, entry))
 
     def note_quarantined(self, queue: str, entry: str, reason: str) -> None:
         """Note an entry that was set aside, to be told later."""
-        quarantined = Quarantined(self._spool, queue, entry, reason)
-        self._noted.append(lambda: self._call(self._to.on_quarantine, quarantined))
+        self._note(self._to.on_quarantine, Quarantined(self._spool, queue, entry, reason))
+
+    def _note(self, hook: Callable[[E], None], about_what: E) -> None:
+        if self.listening:
+            self._noted.append(functools.partial(self._call, hook, about_what))
 
     def tell_noted(self) -> None:
         """Tell what threads have noted."""
@@ -201,7 +136,7 @@ class InstrumentedHooks(Hooks):
     def enqueueing(self, queue: str, count: int | None) -> Generator[Mapping[str, str] | None]:
         """Surround an enqueue; yield what is to travel with the entries."""
         around = self._call(self._to.enqueueing, Enqueueing(self._spool, queue, count))
-        with contextlib.nullcontext() if around is None else self._surrounding("enqueueing", around) as carrier:
+        with self._surrounding("enqueueing", around) as carrier:
             yield carrier if self.carries else None
 
     def tell_enqueued(
@@ -216,18 +151,23 @@ class InstrumentedHooks(Hooks):
                 name = answer.error.name if isinstance(answer.error, DurabilityUnknown) else None
                 self.failed(Operation.ENQUEUE, queue, name, answer.error, began)
 
-    def begin_working(self, queue: str, entry: str, carrier: Mapping[str, str]) -> AbstractContextManager[object]:
-        """Enter what surrounds a job's block; the caller leaves it."""
-        around = self._call(self._to.working, Working(self._spool, queue, entry, carrier or _NOTHING))
-        entered: AbstractContextManager[object] = (
-            contextlib.nullcontext() if around is None else self._surrounding("working", around)
-        )
+    def begin_working(
+        self, queue: str, entry: str, carrier: Mapping[str, str]
+    ) -> AbstractContextManager[object] | None:
+        """Enter what surrounds a job's block, and return it for the caller to leave; `None`: nothing does."""
+        if not self.listening:
+            return None
+        around = self._call(self._to.working, Working(self._spool, queue, entry, carrier))
+        entered = self._surrounding("working", around)
         _ = entered.__enter__()
         return entered
 
     @contextlib.contextmanager
-    def _surrounding(self, hook: str, around: AbstractContextManager[T]) -> Generator[T | None]:
+    def _surrounding(self, hook: str, around: AbstractContextManager[T] | None) -> Generator[T | None]:
         """Enter and leave a caller's context manager: it can neither fail nor suppress what passes through it."""
+        if around is None:
+            yield None
+            return
         try:
             value = around.__enter__()
         except Exception as error:  # noqa: BLE001  # as above

@@ -16,7 +16,7 @@ from trio_multispool.model.results import Ok
 from trio_multispool.model.types import A, D, M, Q, T
 from trio_multispool.session.changes import Changes
 from trio_multispool.session.encoding import Encoding
-from trio_multispool.session.hooks import NO_HOOKS, Hooks, InstrumentedHooks
+from trio_multispool.session.hooks import Hooks
 from trio_multispool.storage.singly import release_or_let_go
 from trio_multispool.threads.batches import Batches
 from trio_multispool.threads.offload import Offload
@@ -57,7 +57,7 @@ class Session(Generic[Q, M, D, A]):
         self.path: str = path
         self.spoolable: Spoolable[Q, M, D, A] = spoolable
         self.encoding: Encoding[Q, M, D, A] = Encoding(spoolable)
-        self.hooks: Hooks = NO_HOOKS if instrumentation is None else InstrumentedHooks(instrumentation, path)
+        self.hooks: Hooks = Hooks(instrumentation, path)
         self._offload = Offload(limiter, in_threads=storage.blocks)
         self._settlements: Batches[Settlement[Any]] = Batches(storage.settle, in_threads=storage.blocks)
         self._enqueuings: Batches[NewEntry[Any]] = Batches(

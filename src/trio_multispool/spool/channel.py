@@ -13,20 +13,12 @@ from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from trio_multispool.entries.job import checkout_of
-from trio_multispool.model.times import whole
-from trio_multispool.model.types import D, M, Q
-from trio_multispool.spool.channel_ends import End, Shared
+from trio_multispool.model.types import D, M
+from trio_multispool.spool.channel_ends import ChannelStatistics, End, Shared
 from trio_multispool.spool.received import Received
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-    from contextlib import AbstractAsyncContextManager
-
-    from trio_multispool.errors import SpoolError
-    from trio_multispool.model.results import Result
-    from trio_multispool.reader.reader import QueueReader
-    from trio_multispool.session.session import Session
-    from trio_multispool.spool.channel_ends import ChannelStatistics
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
 
 @final
@@ -75,8 +67,7 @@ class SendChannel(ObjectSendStream[tuple[M, D]], Generic[M, D]):
         """
         await checkpoint()
         if not isinstance(item, tuple) or len(item) != 2:  # noqa: PLR2004  # a pair
-            message = f"a channel sends pairs, (metadata, data), not {item!r}"
-            raise TypeError(message)
+            raise TypeError(f"a channel sends pairs, (metadata, data), not {item!r}")
         metadata, data = item
         shared = self._shared
         with self._end.in_use():
@@ -208,23 +199,10 @@ class ReceiveChannel(ObjectReceiveStream[Received[M, D]], Generic[M, D]):
         await cancel_shielded_checkpoint()
 
 
-def open_channel(
-    session: Session[Q, M, D, Any],
-    queue: Q,
-    reader: QueueReader[Q, M, D],
-    enqueue: Callable[[M, D], Awaitable[Result[object, SpoolError]]],
-    max_entries: int | None,
-) -> AbstractAsyncContextManager[tuple[SendChannel[M, D], ReceiveChannel[M, D]]]:
-    """Make a channel over a queue; it is open for the length of a block."""
-    most = None if max_entries is None else whole(max_entries, "max_entries", least=1)
-    return _open(Shared(session, queue, reader, enqueue, most), reader)
-
-
 @contextlib.asynccontextmanager
-async def _open(
-    shared: Shared[M, D], reader: QueueReader[Any, M, D]
-) -> AsyncGenerator[tuple[SendChannel[M, D], ReceiveChannel[M, D]]]:
-    async with reader:
+async def open_channel(shared: Shared[M, D]) -> AsyncGenerator[tuple[SendChannel[M, D], ReceiveChannel[M, D]]]:
+    """Make both ends of a channel, open for the length of the block."""
+    async with shared.reader:
         try:
             yield SendChannel(shared), ReceiveChannel(shared)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, final
 
@@ -10,6 +11,7 @@ import anyio
 import msgspec
 from anyio import TypedAttributeSet, typed_attribute
 
+from trio_multispool.model.times import whole
 from trio_multispool.model.types import D, M
 from trio_multispool.session.stores import is_directory
 
@@ -56,28 +58,25 @@ class ChannelStatistics(msgspec.Struct, frozen=True):
     """Entries that were received, and neither acknowledged nor returned."""
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Shared(Generic[M, D]):
     """What the ends of one channel share."""
 
-    def __init__(
-        self,
-        session: Session[Any, M, D, Any],
-        queue: enum.Enum,
-        reader: QueueReader[Any, M, D],
-        enqueue: Callable[[M, D], Awaitable[Result[object, SpoolError]]],
-        max_entries: int | None,
-    ) -> None:
-        self._session = session
-        self.path: str = session.path
-        self.queue: enum.Enum = queue
-        self.enqueue: Callable[[M, D], Awaitable[Result[object, SpoolError]]] = enqueue
-        self.reader: QueueReader[Any, M, D] = reader
-        self.max_entries: int | None = max_entries
-        self.senders: dict[End, None] = {}
-        self.receivers: dict[End, None] = {}
-        self.looking: anyio.Lock = anyio.Lock()
-        self.under_way: int = 0
-        self.taken: anyio.Event = anyio.Event()
+    session: Session[Any, M, D, Any]
+    queue: enum.Enum
+    reader: QueueReader[Any, M, D]
+    enqueue: Callable[[M, D], Awaitable[Result[object, SpoolError]]]
+    max_entries: int | None
+    senders: dict[End, None] = dataclasses.field(default_factory=dict)
+    receivers: dict[End, None] = dataclasses.field(default_factory=dict)
+    looking: anyio.Lock = dataclasses.field(default_factory=anyio.Lock)
+    under_way: int = 0
+    taken: anyio.Event = dataclasses.field(default_factory=anyio.Event)
+
+    def __post_init__(self) -> None:
+        """Check the number. Raises `TypeError` if it is not whole, and `ValueError` if it is below 1."""
+        if self.max_entries is not None:
+            self.max_entries = whole(self.max_entries, "max_entries", least=1)
 
     def close(self) -> None:
         """Close all ends; the reader returns what they have in hand."""
@@ -87,8 +86,8 @@ class Shared(Generic[M, D]):
     def attributes(self) -> Mapping[Any, Callable[[], Any]]:
         """Return what both ends tell about themselves."""
         told: dict[Any, Callable[[], Any]] = {ChannelAttribute.queue: lambda: self.queue}
-        if is_directory(self.path):
-            told[ChannelAttribute.path] = lambda: Path(self.path)
+        if is_directory(self.session.path):
+            told[ChannelAttribute.path] = lambda: Path(self.session.path)
         return told
 
     def statistics(self) -> ChannelStatistics:
@@ -114,7 +113,7 @@ class Shared(Generic[M, D]):
         async with self.looking:
             while True:
                 taken, under_way = self.taken, self.under_way
-                depth = len((await self._session.run("listing", self._names, interruptible=True)).unwrap())
+                depth = len((await self.session.run("listing", self._names, interruptible=True)).unwrap())
                 if depth + under_way < self.max_entries:
                     break
                 with anyio.move_on_after(ROOM_INTERVAL):
@@ -126,7 +125,7 @@ class Shared(Generic[M, D]):
             self.under_way -= 1
 
     def _names(self, _before_commit: BeforeCommit) -> Sequence[str]:
-        return self._session.storage.names(self.queue.value)
+        return self.session.storage.names(self.queue.value)
 
     def took_one(self) -> None:
         """Tell the tasks of this process that wait for room; other processes find it when they look again."""
@@ -138,7 +137,7 @@ class End:
     """One end: whether it is open, the tasks that are using it, and what it has in hand."""
 
     def __init__(self, shared: Shared[Any, Any], siblings: dict[End, None], kind: str) -> None:
-        self._told = f"{kind} of queue {shared.queue.value!r} of {shared.path}"
+        self._told = f"{kind} of queue {shared.queue.value!r} of {shared.session.path}"
         self._siblings = siblings
         self._scopes: set[anyio.CancelScope] = set()
         self.closed: bool = False
@@ -182,8 +181,7 @@ class End:
                 yield
             except anyio.ClosedResourceError as error:
                 self.check_open()
-                message = f"the spool under this {self._told} has been closed"
-                raise anyio.BrokenResourceError(message) from error
+                raise anyio.BrokenResourceError(f"the spool under this {self._told} has been closed") from error
             finally:
                 self._scopes.discard(scope)
         if scope.cancelled_caught:

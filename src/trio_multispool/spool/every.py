@@ -11,6 +11,7 @@ even if the leader is killed before it. No other state can be lost, or contradic
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import inspect
 from typing import TYPE_CHECKING, Any, Final, Generic, final
@@ -18,21 +19,19 @@ from typing import TYPE_CHECKING, Any, Final, Generic, final
 import anyio
 
 from trio_multispool.entries.reserved_names import ReservedName, Use
-from trio_multispool.errors import EntryBusy, NameTaken
+from trio_multispool.errors import EnqueueError, EntryBusy, InvalidName, NameTaken
 from trio_multispool.model.names import invalid_name
-from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.results import Err, Ok, Result
 from trio_multispool.model.ticks import EPOCH, SHORTEST, Missed, Ticks
-from trio_multispool.model.times import seconds
+from trio_multispool.model.times import aware, seconds
 from trio_multispool.model.types import D, M, Q
-from trio_multispool.spool.spool import session_of
+from trio_multispool.spool.spool import Spool, session_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from trio_multispool.errors import EnqueueError, InvalidName
     from trio_multispool.model.policies import Durability
-    from trio_multispool.model.results import Result
-    from trio_multispool.spool.spool import Spool
+    from trio_multispool.session.session import Session
     from trio_multispool.threads.transaction import BeforeCommit
 
 
@@ -104,39 +103,31 @@ async def every(  # noqa: PLR0913  # keyword arguments, each with a default
 def _checked(name: str, interval: float | datetime.timedelta, start: datetime.datetime) -> Result[Ticks, InvalidName]:
     every_so_often = datetime.timedelta(seconds=seconds(interval))
     if every_so_often < SHORTEST:
-        message = f"an interval is a second at least, not {interval!r}"
-        raise ValueError(message)
+        raise ValueError(f"an interval is a second at least, not {interval!r}")
     if start.utcoffset() is None:
-        message = f"start wants a datetime with a time zone, not {start!r}"
-        raise ValueError(message)
+        raise ValueError(f"start wants a datetime with a time zone, not {start!r}")
     ticks = Ticks(name, every_so_often, start.astimezone(datetime.UTC))
     fault = invalid_name(name) or invalid_name(ticks.name_of(EPOCH))
     return Ok(ticks) if fault is None else Err(fault)
 
 
 @final
+@dataclasses.dataclass(eq=False, repr=False)
 class _Series(Generic[Q, M, D]):
     """The entries of one schedule, in one process, which makes them or stands by."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  # made by `every` alone
-        self,
-        spool: Spool[Q, M, D, Any],
-        queue: Q,
-        ticks: Ticks,
-        make: Callable[[datetime.datetime], tuple[M, D] | Awaitable[tuple[M, D]]],
-        missed: Missed,
-        memory: datetime.timedelta,
-        durability: Durability | None,
-    ) -> None:
-        self._spool = spool
-        self._session = session_of(spool)
-        self._queue = queue
-        self._ticks = ticks
-        self._make = make
-        self._missed = missed
-        self._memory = memory
-        self._durability = durability
-        self._stood_by = False
+    _spool: Spool[Q, M, D, Any]
+    _queue: Q
+    _ticks: Ticks
+    _make: Callable[[datetime.datetime], tuple[M, D] | Awaitable[tuple[M, D]]]
+    _missed: Missed
+    _memory: datetime.timedelta
+    _durability: Durability | None
+    _stood_by: bool = False
+
+    @property
+    def _session(self) -> Session[Q, M, D, Any]:
+        return session_of(self._spool)
 
     async def run(self) -> Result[None, EnqueueError]:
         while True:
@@ -218,4 +209,4 @@ class _Series(Generic[Q, M, D]):
             await anyio.sleep(min(left, CLOCK_INTERVAL))
 
     def _now(self) -> datetime.datetime:
-        return datetime.datetime.fromtimestamp(self._session.now(), datetime.UTC)
+        return aware(self._session.now())

@@ -68,8 +68,7 @@ class Received(Generic[M, D]):
     async def __aenter__(self) -> Received[M, D]:
         """Return this. No checkpoint: if it were cancelled here, the block's end would never come."""
         if self._entered:
-            message = f"the block of what was received, entry {self.name!r}, can be entered once"
-            raise RuntimeError(message)
+            raise RuntimeError(f"the block of what was received, entry {self.name!r}, can be entered once")
         if self not in self._in_hand:
             raise self._returned()
         self._entered = True

@@ -8,7 +8,8 @@ retention at the same time, a hook that raises keeps the entry, and if a process
 from __future__ import annotations
 
 import bisect
-import logging
+import dataclasses
+import functools
 import math
 from typing import TYPE_CHECKING, Any, Final, Generic, final
 
@@ -17,29 +18,24 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from trio_multispool.clock import stopwatch
 from trio_multispool.entries.checkout import check_out
-from trio_multispool.entries.handlers import handle
+from trio_multispool.entries.handlers import Handler, handle
 from trio_multispool.errors import CorruptMetadata, UnreadableEntry
-from trio_multispool.events import Event, log
+from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.model.lifecycle import Place, State
-from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.results import Err, Ok, Result
 from trio_multispool.model.times import seconds
 from trio_multispool.model.types import D, M, Q
-from trio_multispool.model.verdicts import Release, Remove, Unavailable
+from trio_multispool.model.verdicts import Release, Remove, Unavailable, Verdict
 from trio_multispool.threads.loop import in_several_tasks, whatever_is_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from trio_multispool.entries.datafile import DataFile
-    from trio_multispool.entries.handlers import Handler
     from trio_multispool.model.policies import Retention
-    from trio_multispool.model.results import Result
-    from trio_multispool.model.verdicts import Verdict
     from trio_multispool.session.session import Session
     from trio_multispool.storage.protocol import Storage
 
-
-_LOG: Final = logging.getLogger("trio_multispool")
 
 INTERVAL: Final = 60.0
 """How often a reader applies its queue's retention, in seconds."""
@@ -63,25 +59,17 @@ def not_to_be_kept(storage: Storage[Any, Any], queue: str, retention: Retention,
     return ages[: max(surplus, bisect.bisect_left(ages, (before,)))]
 
 
-async def _remove(_metadata: object, _data: object) -> Remove:
-    return Remove()
-
-
 @final
+@dataclasses.dataclass(eq=False, repr=False)
 class Expiry(Generic[Q, M, D]):
     """One application of a retention to a queue."""
 
-    def __init__(
-        self, session: Session[Q, M, D, Any], queue: Q, retention: Retention, before: Handler[M, D, Q] | None
-    ) -> None:
-        """Begin with nothing found."""
-        self._session = session
-        self._queue = queue
-        self._retention = retention
-        self._before = before
-        self._found: Iterator[tuple[float, str]] = iter(())
-        self._gone: list[str] = []
-        self._failure: Err[Any] | None = None
+    _session: Session[Q, M, D, Any]
+    _queue: Q
+    _retention: Retention
+    _before: Handler[M, D, Q] | None
+    _gone: list[str] = dataclasses.field(default_factory=list)
+    _failure: Err[Any] | None = None
 
     async def run(self) -> Result[list[str], Any]:
         """Apply it; return the names of the entries that have gone."""
@@ -93,33 +81,34 @@ class Expiry(Generic[Q, M, D]):
         )
         if isinstance(found, Err):
             return found
-        self._found = iter(found.value)
+        work_off = functools.partial(self._work_off, iter(found.value))
         all_done = True
         if len(found.value) == 1:  # an exception of the hook passes through bare
-            await self._work_off()
+            await work_off()
         elif found.value:
-            all_done = await in_several_tasks(min(AT_A_TIME, len(found.value)), self._work_off)
+            all_done = await in_several_tasks(min(AT_A_TIME, len(found.value)), work_off)
         if self._failure is not None:
             return self._failure
         if not all_done:
             await checkpoint_if_cancelled()
         return Ok(self._gone)
 
-    async def _work_off(self, _all_of_them: anyio.CancelScope | None = None) -> None:
-        for written_at, name in self._found:
-            answer = await self._expire(name, written_at)
-            if isinstance(answer, Err):
-                self._failure = self._failure or answer
+    async def _work_off(
+        self, found: Iterator[tuple[float, str]], _all_of_them: anyio.CancelScope | None = None
+    ) -> None:
+        for written_at, name in found:
+            failure = await self._expire(name, written_at)
+            self._failure = self._failure or failure
             if self._failure is not None:
                 return
 
-    async def _expire(self, name: str, written_at: float) -> Result[None, Any]:
+    async def _expire(self, name: str, written_at: float) -> Err[Any] | None:
         taken = await check_out(self._session, self._queue, name)
         if isinstance(taken, Err):  # unreadable: left to its readers; not decoded: set aside
-            return Ok(None) if isinstance(taken.error, (UnreadableEntry, CorruptMetadata)) else taken
+            return None if isinstance(taken.error, (UnreadableEntry, CorruptMetadata)) else taken
         job = taken.value
         if isinstance(job, Unavailable):
-            return Ok(None)
+            return None
         place = Place(self._queue.value, State.CHECKED_OUT)
 
         async def unless_changed(metadata: M, data: DataFile[D]) -> Verdict[Q, M]:
@@ -128,7 +117,7 @@ class Expiry(Generic[Q, M, D]):
             )
             if isinstance(stat, Err) or stat.value.modified_at.timestamp() != written_at:
                 return Release()
-            return await (_remove if self._before is None else self._before)(metadata, data)
+            return Remove() if self._before is None else await self._before(metadata, data)
 
         answer = await handle(job, unless_changed)
         if isinstance(answer, Err):
@@ -136,8 +125,8 @@ class Expiry(Generic[Q, M, D]):
         if not isinstance(answer.value, Release):
             self._gone.append(name)
             message = "entry %(entry)s of queue %(queue)s is not kept any longer"
-            log(_LOG.info, Event.EXPIRED, self._session.path, message, queue=self._queue.value, entry=name)
-        return Ok(None)
+            log(LOGGER.info, Event.EXPIRED, self._session.path, message, queue=self._queue.value, entry=name)
+        return None
 
 
 @final
@@ -164,14 +153,12 @@ class RetentionTask:
                     elapsed = stopwatch()
                     answer = await self._apply()
                     if isinstance(answer, Err):
-                        self._complain(answer.error)
+                        path, queue, error = self._session.path, self._queue, answer.error
+                        message = "the retention of queue %(queue)s was not applied: %(error)s"
+                        log(LOGGER.warning, Event.NOT_EXPIRED, path, message, queue=queue, error=error)
                     await anyio.sleep(max(INTERVAL, SHARE * elapsed()))
         finally:
             self._finished.set()
-
-    def _complain(self, error: Exception) -> None:
-        message = "the retention of queue %(queue)s was not applied: %(error)s"
-        log(_LOG.warning, Event.NOT_EXPIRED, self._session.path, message, queue=self._queue, error=error)
 
     def poke(self) -> None:
         """End: the reader was stopped."""

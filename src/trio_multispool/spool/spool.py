@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import functools
 import itertools
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final, overload
 
@@ -20,19 +19,20 @@ from trio_multispool.entries.job import CheckedOutEntry, checkout_of
 from trio_multispool.entries.key_limits import KeyLimiter
 from trio_multispool.entries.reserved_names import Naming, ReservedName, Use
 from trio_multispool.errors import CorruptMetadata, InvalidName, NameTaken, SpoolError
-from trio_multispool.events import Event, log
-from trio_multispool.instrumentation import Operation
-from trio_multispool.model.names import Reserve, invalid_name
-from trio_multispool.model.policies import Durability
-from trio_multispool.model.results import Err, Ok
-from trio_multispool.model.spoolable import queue_names
-from trio_multispool.model.times import aware, due_at
-from trio_multispool.model.types import A, D, M, Q, T, TypeVarWithDefault
-from trio_multispool.model.verdicts import Unavailable
+from trio_multispool.events import LOGGER, Event, log
+from trio_multispool.instrumentation import Instrumentation, Operation
+from trio_multispool.model.names import NO_ARGUMENT, NameGenerator, Reserve, invalid_name
+from trio_multispool.model.policies import Durability, Retention
+from trio_multispool.model.results import Err, Ok, Result
+from trio_multispool.model.spoolable import Spoolable, queue_names
+from trio_multispool.model.times import NotBefore, aware, due_at
+from trio_multispool.model.types import A, D, M, Q, StrPath, T, TypeVarWithDefault
+from trio_multispool.model.verdicts import Unavailable, Verdict
 from trio_multispool.reader.reader import QueueReader
 from trio_multispool.session.session import Session
-from trio_multispool.session.stores import is_directory, open_store, open_store_unsafe
-from trio_multispool.spool.channel import open_channel
+from trio_multispool.session.stores import Opened, SystemCalls, is_directory, open_store, open_store_unsafe
+from trio_multispool.spool.channel import ReceiveChannel, SendChannel, open_channel
+from trio_multispool.spool.channel_ends import Shared
 from trio_multispool.spool.retention import Expiry, RetentionTask
 from trio_multispool.storage.upkeep import adopt
 from trio_multispool.threads.loop import keeping_notes_of
@@ -58,16 +58,6 @@ if TYPE_CHECKING:
         TryCheckoutError,
         UnsupportedFormat,
     )
-    from trio_multispool.instrumentation import Instrumentation
-    from trio_multispool.model.names import NameGenerator
-    from trio_multispool.model.policies import Retention
-    from trio_multispool.model.results import Result
-    from trio_multispool.model.spoolable import Spoolable
-    from trio_multispool.model.times import NotBefore
-    from trio_multispool.model.types import StrPath
-    from trio_multispool.model.verdicts import Verdict
-    from trio_multispool.session.stores import Opened, SystemCalls
-    from trio_multispool.spool.channel import ReceiveChannel, SendChannel
     from trio_multispool.storage.handles import Claim
     from trio_multispool.storage.requests import Recovered
     from trio_multispool.threads.transaction import BeforeCommit
@@ -77,10 +67,6 @@ Q2 = TypeVar("Q2", bound=enum.Enum)
 M2 = TypeVar("M2")
 D2 = TypeVar("D2")
 A2 = TypeVarWithDefault("A2", default=None)
-
-_NO_ARGUMENT: Final[Any] = None  # fits the default of the type parameter
-
-_LOG: Final = logging.getLogger("trio_multispool")
 
 POLL_INTERVAL: Final = 1.0
 """The longest wait of an idle reader before it looks again, in seconds."""
@@ -164,21 +150,17 @@ class Spool(Generic[Q, M, D, A]):
         spool = (await Spool.create("var/mail", MAIL)).unwrap()
         ```
         """
-        return await open_spool(
+        return await cls.load(
+            path,
             spoolable,
-            limiter,
-            lambda: open_store(
-                path,
-                queue_names(spoolable.queues),
-                create=True,
-                mode=directory_mode,
-                durability=durability,
-                trust_file_system=trust_file_system,
-                system_calls=system_calls,
-                now=now,
-            ),
-            instrumentation,
-            now,
+            create_if_missing=True,
+            durability=durability,
+            limiter=limiter,
+            directory_mode=directory_mode,
+            trust_file_system=trust_file_system,
+            system_calls=system_calls,
+            instrumentation=instrumentation,
+            now=now,
         )
 
     @classmethod
@@ -399,7 +381,8 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         directory = self._session.check_queue(queue)
-        answer = await self._enqueuer.one(directory, Item(metadata, data, name), durability, self._due_at(not_before))
+        due = due_at(not_before, self._session.now)
+        answer = await self._enqueuer.one(directory, Item(metadata, data, name), durability, due)
         return Ok(self._entry(queue, answer.value)) if isinstance(answer, Ok) else answer
 
     async def enqueue_if_absent(  # noqa: PLR0913  # keyword arguments, each with a default
@@ -433,13 +416,9 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         if not isinstance(name, Use):
-            message = f"a name is to be absent: say which, by Use(…), not {name!r}"
-            raise TypeError(message)
+            raise TypeError(f"a name is to be absent: say which, by Use(…), not {name!r}")
         answer = await self.enqueue(queue, metadata, data, name=name, not_before=not_before, durability=durability)
         return Ok(None) if isinstance(answer, Err) and isinstance(answer.error, NameTaken) else answer
-
-    def _due_at(self, not_before: NotBefore | None) -> float | None:
-        return due_at(not_before, self._session.now)
 
     async def enqueue_many(
         self,
@@ -478,18 +457,13 @@ class Spool(Generic[Q, M, D, A]):
         pairs = list(items)
         called = [None] * len(pairs) if names is None else list(itertools.islice(names, len(pairs) + 1))
         if len(called) != len(pairs):
-            message = (
-                f"{len(pairs)} items want as many names, not {'more' if len(called) > len(pairs) else len(called)}"
-            )
-            raise ValueError(message)
+            given = "more" if len(called) > len(pairs) else len(called)
+            raise ValueError(f"{len(pairs)} items want as many names, not {given}")
         wanted = [Item(metadata, data, name) for (metadata, data), name in zip(pairs, called, strict=True)]
-        answers = await self._enqueuer.many(directory, wanted, durability, self._due_at(not_before))
+        answers = await self._enqueuer.many(directory, wanted, durability, due_at(not_before, self._session.now))
         return [Ok(self._entry(queue, answer.value)) if isinstance(answer, Ok) else answer for answer in answers]
 
-    async def reserve_name(
-        self,
-        argument: A = _NO_ARGUMENT,
-    ) -> Result[ReservedName, ReserveError]:
+    async def reserve_name(self, argument: A = NO_ARGUMENT) -> Result[ReservedName, ReserveError]:
         """Hold a new name, made by the name generator from `argument`, for an `enqueue` to come.
 
         Put `async with` around it: if the block ends and the name was not used, the name is given up.
@@ -595,8 +569,7 @@ class Spool(Generic[Q, M, D, A]):
 
     def _check_own(self, entry: Entry[Q, M, D, Spool[Q, M, D, A]]) -> None:
         if session_of(entry.spool) is not self._session:
-            message = f"{entry!r} belongs to another spool than {self!r}"
-            raise ValueError(message)
+            raise ValueError(f"{entry!r} belongs to another spool than {self!r}")
 
     def reader(  # noqa: PLR0913  # keyword arguments, each with a default
         self,
@@ -637,8 +610,7 @@ class Spool(Generic[Q, M, D, A]):
         if limit_by is not None and limit is not None:
             key_limiter = KeyLimiter(self._session, name, limit_by, limit)
         elif limit_by is not None or limit is not None:
-            message = "limit_by= says of which entries, and limit= how many: one needs the other"
-            raise TypeError(message)
+            raise TypeError("limit_by= says of which entries, and limit= how many: one needs the other")
         retention_task = None
         if retention is not None:
             expiry = functools.partial(self.expire, queue, retention, before_expiry=before_expiry)
@@ -701,7 +673,7 @@ class Spool(Generic[Q, M, D, A]):
         """
         _ = self._session.check_queue(queue)
         enqueue = functools.partial(self.enqueue, queue)
-        return open_channel(self._session, queue, self.reader(queue), enqueue, max_entries)
+        return open_channel(Shared(self._session, queue, self.reader(queue), enqueue, max_entries))
 
     async def checkouts_unsafe(self, queue: Q) -> Result[list[CheckedOutEntry[Q, M, D]], Trouble]:
         """Return everything that is checked out of a queue, by any owner, as jobs that can be settled.
@@ -728,10 +700,8 @@ class Spool(Generic[Q, M, D, A]):
                 try:
                     found.append((claim, session.encoding.decode(name, claim.name, claim.metadata)))
                 except CorruptMetadata as error:
-                    message = "not listed: %(error)s"
-                    log(
-                        _LOG.warning, Event.NOT_LISTED, session.path, message, queue=name, entry=claim.name, error=error
-                    )
+                    what, entry = "not listed: %(error)s", claim.name
+                    log(LOGGER.warning, Event.NOT_LISTED, session.path, what, queue=name, entry=entry, error=error)
             return found
 
         answer = await session.run("listing of check-outs", work)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class Listener(Protocol):
     """What is told of changes."""
 
-    def tell(self, queue: str, new: str | None) -> None:
-        """Take note that a queue may have new entries, or has the entry `new`; under the mutex."""
+    def tell(self, queue: str) -> None:
+        """Take note that a queue may have new entries; under the mutex."""
         ...
 
 
@@ -154,11 +154,11 @@ class Contents:
         """Return what waits for a queue, the first to be due first."""
         return sorted((kept.due_at or 0.0, kept.name) for kept in self.each(queue, State.WAITING))
 
-    def move(self, kept: Kept, place: Place, due_at: float | None = None, *, back: bool = False) -> None:
-        """Put an entry in a place, and tell of it. One that comes `back` waits its turn."""
+    def move(self, kept: Kept, place: Place, due_at: float | None = None) -> None:
+        """Put an entry in a place, and tell of it."""
         with self.mutex:
             kept.place, kept.due_at = place, due_at
-            self._tell(place.queue, kept.name if place.state is State.AVAILABLE and not back else None)
+            self._tell(place.queue)
 
     def next_due(self) -> float | None:
         """Return when the next waiting entry of any queue becomes due; `None` if none will."""
@@ -169,11 +169,11 @@ class Contents:
         """Tell that any queue may have more entries than before: the clock was put forward."""
         with self.mutex:
             for queue in self.queues:
-                self._tell(queue, None)
+                self._tell(queue)
 
-    def _tell(self, queue: str, new: str | None) -> None:
+    def _tell(self, queue: str) -> None:
         for listener in list(self.listeners):
-            listener.tell(queue, new)
+            listener.tell(queue)
 
     def put_back(self, kept: Kept) -> None:
         """Make an entry available that its owner will not settle any more."""

@@ -1,13 +1,14 @@
-"""Where readers of a store in memory find their next entries: due ones first, then a sorted list of names.
+"""Where readers of a store in memory find their next entries: what is due, and then the names of a list.
 
-New names are put into the list in their order. An entry that was released is not: it is in the next list, so that it
-waits its turn.
+The list is made anew when it is used up. Where new names need not sort last, it is also made anew after as many claims
+as it had names. An entry that was released is in the next list, so that it waits its turn.
 """
 
 from __future__ import annotations
 
-import bisect
-from typing import TYPE_CHECKING, Any, NamedTuple, final
+import collections
+import weakref
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from trio_multispool.clock import stopwatch
 from trio_multispool.errors import EntryNotFound, SpoolError, UnreadableEntry
@@ -25,6 +26,20 @@ if TYPE_CHECKING:
     from trio_multispool.storage.protocol import Storage
     from trio_multispool.storage.source import A, Gate, Given, Look
 
+TRIES_AT_A_TIME: Final = 100
+"""After this many tries in vain, a call ends, so that its caller can be cancelled."""
+
+FEWEST_CLAIMS: Final = 100
+"""No list is made anew after fewer claims than this while it has names."""
+
+
+class _Due:
+    """What one look knows of what is due."""
+
+    def __init__(self) -> None:
+        self.tried: set[str] = set()
+        self.busy = False
+
 
 class _Call(NamedTuple):
     """What one call of `claim` is given for each of its tries."""
@@ -33,8 +48,7 @@ class _Call(NamedTuple):
     given: Given | None
     before_commit: Callable[[], None]
     unreadable: list[UnreadableEntry]
-    tried: set[str]
-    """Names of due entries: each is tried once."""
+    due: _Due
 
     def is_given(self, name: str) -> bool:
         """Tell whether an entry was given before in this pass."""
@@ -43,26 +57,22 @@ class _Call(NamedTuple):
 
 @final
 class MemorySource:
-    """The entries of one queue, for one reader."""
+    """The entries of one queue, for one reader; any number of threads take from it."""
 
-    def __init__(self, storage: Storage[Any, Any], contents: Contents, queue: str) -> None:
+    def __init__(self, storage: Storage[Any, Any], contents: Contents, queue: str, *, sorts_last: bool) -> None:
         """Begin with no names."""
         self._storage = storage
         self._contents = contents
         self._queue = queue
-        self._first: list[tuple[State, str]] = []  # what was taken back, the last of it first
-        self._names: list[str] = []  # sorted
-        self._refused: set[str] = set()  # since the last list
-        contents.listeners.add(self)
+        self._sorts_last = sorts_last
+        self._names: collections.deque[str] = collections.deque()
+        self._claims_left = 0  # until it is time to make the list anew
+        self._in_question: set[str] = set()  # taken from the names; whether they can be had is not known yet
+        self._refused: set[str] = set()  # of this list
+        self._due: weakref.WeakKeyDictionary[Look, _Due] = weakref.WeakKeyDictionary()
 
     def close(self) -> None:
-        """Forget the names."""
-        self._contents.listeners.discard(self)
-
-    def tell(self, queue: str, new: str | None) -> None:
-        """Put a new name where it sorts; under the mutex."""
-        if queue == self._queue and new is not None:
-            bisect.insort(self._names, new)
+        """Do nothing: the source holds only names."""
 
     def claim(  # noqa: PLR0913  # the protocol's parameters
         self,
@@ -77,21 +87,25 @@ class MemorySource:
     ) -> Next[A]:
         """Claim the first entries that can be had."""
         found: Next[A] = Next()
-        call = _Call(gate, look.given, before_commit, found.unreadable, set())
+        call, tries = _Call(gate, look.given, before_commit, found.unreadable, self._due.setdefault(look, _Due())), 0
         try:
+            self._look_for_earlier(look, gate)
             while not stopped() and (not found.claims or len(found.claims) < most()):
-                candidate = self._next(call)
-                if candidate is not None:
-                    claimed = self._try(*candidate, call)
+                state, name = self._next(call)
+                if name:
+                    claimed = self._try(state, name, call)
+                    tries += claimed is None
                     if claimed is not None:
                         found.claims.append(claimed)
+                    elif tries >= TRIES_AT_A_TIME:
+                        break
                 elif found.claims or listed_only:
                     break
                 elif look.listing_took is None:
                     before_listing()
-                    self._list(look, gate)
+                    look.listing_took = self._list(gate, unless_there=True)
                 else:
-                    return Next([], found.unreadable, self._nothing_left(look.listing_took))
+                    return Next([], found.unreadable, self._nothing_left(look.listing_took, call.due))
         except SpoolError:
             if not found.claims:
                 raise
@@ -107,57 +121,55 @@ class MemorySource:
                 look.given.discard(claim.name)
             release_or_let_go(self._storage, claim)
             gate.leave(admission)
-            state = State.AVAILABLE if claim.due_at is None else State.WAITING
             with self._contents.mutex:
-                self._first.append((state, claim.name))
+                if claim.due_at is None:
+                    self._names.appendleft(claim.name)
 
-    def _list(self, look: Look, gate: Gate[Any]) -> None:
+    def _look_for_earlier(self, look: Look, gate: Gate[Any]) -> None:
+        """Make the list anew if it is time to; not in a pass, which would go again over all that it has given."""
+        if self._names and self._claims_left <= 0 and look.given is None and not self._sorts_last:
+            _ = self._list(gate)
+
+    def _list(self, gate: Gate[Any], *, unless_there: bool = False) -> float | None:
+        """Make the list anew, and return how long that took; `None`: another thread has made it meanwhile."""
         elapsed = stopwatch()
         with self._contents.mutex:
-            self._names = self._contents.names(self._queue)
+            if unless_there and self._names:
+                return None
+            self._names = collections.deque(self._contents.names(self._queue))
+            self._claims_left = max(len(self._names), FEWEST_CLAIMS)
             self._refused.clear()
             gate.listed(self._names)
-        look.listing_took = elapsed()
+        return elapsed()
 
-    def _next(self, call: _Call) -> tuple[State, str] | None:
-        """Return the next entry to try, and where it is."""
-        contents = self._contents
+    def _next(self, call: _Call) -> tuple[State, str]:
+        """Return the next entry to try, and where it is; an empty name if there is none."""
+        contents, due = self._contents, call.due
         with contents.mutex:
-            while self._first:
-                state, name = self._first.pop()
-                if not call.is_given(name):
-                    return state, name
             for due_at, name in contents.due(self._queue):
                 if due_at > contents.now():
                     break
-                if name not in call.tried and not call.is_given(name):
-                    call.tried.add(name)
+                if name not in due.tried and not call.is_given(name):
+                    due.tried.add(name)
                     return State.WAITING, name
             while self._names:
-                name = self._names.pop(0)
+                name = self._names.popleft()
                 if call.is_given(name):
                     continue
                 if not call.gate.is_full(name):
+                    self._in_question.add(name)
                     return State.AVAILABLE, name
                 self._refused.add(name)
-        return None
+        return State.AVAILABLE, ""
 
     def _try(self, state: State, name: str, call: _Call) -> tuple[Claim, Any] | None:
         """Claim an entry that is admitted; `None` if it cannot be had."""
         if call.gate.ignores(name):
+            self._in_question.discard(name)
             return None
-        place = Place(self._queue, state)
+        waits, claimed = state is State.WAITING, None
         try:
-            admission = call.gate.admit(name, lambda: self._storage.read_metadata(place, name))
-            if admission is None:
-                self._refused.add(name)
-                return None
-            claim: Claim | None = None
-            try:
-                claim = self._claim(place, name, call)
-            finally:
-                if claim is None:
-                    call.gate.leave(admission)
+            claimed = self._admit(Place(self._queue, state), name, call)
         except EntryNotFound:
             return None
         except UnreadableEntry as error:
@@ -165,29 +177,52 @@ class MemorySource:
             return None
         except BaseException:  # nobody has it: it is tried again first
             with self._contents.mutex:
-                self._first.append((state, name))
+                if waits:
+                    call.due.tried.discard(name)
+                else:
+                    self._names.appendleft(name)
             raise
+        else:
+            if claimed is not None and waits:
+                call.due.tried.discard(name)  # it may be taken back
+            return claimed
+        finally:
+            self._in_question.discard(name)
+
+    def _admit(self, place: Place, name: str, call: _Call) -> tuple[Claim, Any] | None:
+        admission = call.gate.admit(name, lambda: self._storage.read_metadata(place, name))
+        if admission is None:
+            self._refuse(place, name, call)
+            return None
+        claim: Claim | Unavailable | NotDue | None = None
+        try:
+            claim = self._storage.claim(place, name, due_by=self._contents.now(), before_commit=call.before_commit)
+            if claim is Unavailable.BUSY:
+                self._refuse(place, name, call)
+            if isinstance(claim, (Unavailable, NotDue)):
+                claim = None
+            elif call.given is not None and not call.given.add(name):  # another thread has given it meanwhile
+                release_or_let_go(self._storage, claim)
+                claim = None
+        finally:
+            if claim is None:
+                call.gate.leave(admission)
+        self._claims_left -= 1
         return None if claim is None else (claim, admission)
 
-    def _claim(self, place: Place, name: str, call: _Call) -> Claim | None:
-        claim: Claim | Unavailable | NotDue = self._storage.claim(
-            place, name, due_by=self._contents.now(), before_commit=call.before_commit
-        )
-        if isinstance(claim, (Unavailable, NotDue)):
-            if claim is Unavailable.BUSY:
-                self._refused.add(name)
-            return None
-        if call.given is not None and not call.given.add(name):  # another thread has given it meanwhile
-            release_or_let_go(self._storage, claim)
-            return None
-        return claim
+    def _refuse(self, place: Place, name: str, call: _Call) -> None:
+        """Note that an entry is there, and cannot be had now."""
+        if place.state is State.WAITING:
+            call.due.busy = True
+        else:
+            self._refused.add(name)
 
-    def _nothing_left(self, listing_took: float) -> NothingLeft:
+    def _nothing_left(self, listing_took: float, due: _Due) -> NothingLeft:
         contents = self._contents
         with contents.mutex:
             held = next(contents.each(self._queue, State.CHECKED_OUT), None) is not None
             waiting = contents.due(self._queue)
             next_due = next((due_at for due_at, _ in waiting if due_at > contents.now()), None)
-            busy = bool(self._refused or self._names)
+            busy = bool(due.busy or self._refused or self._names or self._in_question)
         # The death of an owner is not announced, nor the end of a lock.
         return NothingLeft(listing_took, held, busy, announced=not held and not busy, next_due=next_due)

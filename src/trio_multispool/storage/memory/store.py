@@ -155,9 +155,9 @@ class MemoryStorage:
         """Return how many may be claimed at once."""
         return MOST_AT_A_TIME
 
-    def source(self, queue: str, *, sorts_last: bool) -> MemorySource:  # noqa: ARG002  # it is told of new names
+    def source(self, queue: str, *, sorts_last: bool) -> MemorySource:
         """Begin to find the entries of a queue."""
-        return MemorySource(self, self._contents, queue)
+        return MemorySource(self, self._contents, queue, sorts_last=sorts_last)
 
     def names(self, queue: str) -> list[str]:
         """List what is available in a queue."""
@@ -251,7 +251,7 @@ class MemoryStorage:
                 claim.check_owned()
                 kept.annotate({**(settlement.notes or {}), PROGRESS: None})
                 claim.settle(target)
-                contents.move(kept, Place(claim.queue, target), claim.due_at, back=True)
+                contents.move(kept, Place(claim.queue, target), claim.due_at)
 
     def claims_unsafe(self, queue: str) -> list[MemoryClaim]:
         """Return claims on all that is checked out."""

@@ -35,7 +35,7 @@ class MemoryWatch:
         with self._contents.mutex:
             self._queues.add(queue)
 
-    def tell(self, queue: str, new: str | None) -> None:  # noqa: ARG002  # the queue is enough
+    def tell(self, queue: str) -> None:
         """Make the descriptor readable; under the mutex."""
         if queue in self._queues and queue not in self._told:
             self._told.add(queue)
