@@ -18,17 +18,17 @@ import collections
 import itertools
 import threading
 import weakref
-from typing import TYPE_CHECKING, Final, Protocol, cast, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 import anyio
 
 from trio_multispool.instrumentation import Operation
-from trio_multispool.model.names import NameGenerator, TimeOrdered, time_ordered_name
+from trio_multispool.model.names import TimeOrdered, time_ordered_name
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.spoolable import Spoolable, queue_names
 from trio_multispool.model.times import seconds
-from trio_multispool.session.session import Session
-from trio_multispool.spool.spool import Spool, session_of
+from trio_multispool.session.stores import Opened
+from trio_multispool.spool.spool import session_of, spool_on
 from trio_multispool.storage.memory.contents import Contents
 from trio_multispool.storage.memory.store import MemoryStorage
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.types import A, D, M, Q
     from trio_multispool.model.verdicts import Verdict
     from trio_multispool.reader.reader import QueueReader
+    from trio_multispool.spool.spool import Spool
 
 
 __all__ = ["Clock", "Faults", "LexicographicTimeOrder", "Operation", "memory_spool", "strict_order", "work_off"]
@@ -236,13 +237,14 @@ def memory_spool(
             message = f"beside needs a spool in memory, whose clock counts, not {beside!r} with clock={clock!r}"
             raise ValueError(message)
         contents, location = storage.contents, storage.location
-    names = TimeOrdered(lambda: int(contents.now() * _TICK), lambda: f"{number:08x}")
     strike = Faults().strike if faults is None else faults.strike
     opened = MemoryStorage(contents, queue_names(spoolable.queues), location, fault=strike)
-    session = Session(opened, location, spoolable, None, instrumentation, now=contents.now)
-    session.note_recovered(opened.recovered_at_first)
-    session.hooks.tell_noted()
-    return Spool(session, cast("NameGenerator[A]", names) if spoolable.names is None else spoolable.names)
+    return spool_on(
+        Opened(opened, opened.recovered_at_first),
+        spoolable,
+        instrumentation=instrumentation,
+        default_names=lambda: TimeOrdered(lambda: int(contents.now() * _TICK), lambda: f"{number:08x}"),
+    )
 
 
 async def work_off(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, cast
 
 import anyio
 
-from trio_multispool.clock import random_fraction, wall_clock
+from trio_multispool.clock import random_fraction
 from trio_multispool.errors import CorruptMetadata, SpoolError
 from trio_multispool.events import Event, log
 from trio_multispool.model.results import Ok
@@ -42,22 +42,19 @@ _LOG: Final = logging.getLogger("trio_multispool")
 class Session(Generic[Q, M, D, A]):
     """One open spool, as its handles see it."""
 
-    def __init__(  # noqa: PLR0913  # made by `Spool` alone
+    def __init__(
         self,
         storage: Storage[Any, Any],
-        path: str,
         spoolable: Spoolable[Q, M, D, A],
         limiter: anyio.CapacityLimiter | None,
-        instrumentation: Instrumentation | None = None,
-        *,
-        now: Callable[[], float] = wall_clock,
+        instrumentation: Instrumentation | None,
     ) -> None:
         """Take over an open store."""
         self.storage: Storage[Any, Any] = storage
-        self.path: str = path
+        self.path: str = storage.location
         self.spoolable: Spoolable[Q, M, D, A] = spoolable
         self.encoding: Encoding[Q, M, D, A] = Encoding(spoolable)
-        self.hooks: Hooks = Hooks(instrumentation, path)
+        self.hooks: Hooks = Hooks(instrumentation, self.path)
         self._offload = Offload(limiter, in_threads=storage.blocks)
         self._settlements: Batches[Settlement[Any]] = Batches(storage.settle, in_threads=storage.blocks)
         self._enqueuings: Batches[NewEntry[Any]] = Batches(
@@ -66,8 +63,8 @@ class Session(Generic[Q, M, D, A]):
             limiter=self._offload.limiter,
             at_most=storage.at_a_time,
         )
-        self.changes: Changes = Changes(storage, path)
-        self.now: Callable[[], float] = now
+        self.changes: Changes = Changes(storage, self.path)
+        self.now: Callable[[], float] = storage.now
         """The wall clock, in seconds since 1970."""
         self.chance: Callable[[], float] = random_fraction
         """A random number from 0 to 1, for jitter."""

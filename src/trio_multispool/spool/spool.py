@@ -223,7 +223,6 @@ class Spool(Generic[Q, M, D, A]):
                 now=now,
             ),
             instrumentation,
-            now,
         )
 
     @classmethod
@@ -769,20 +768,27 @@ async def open_spool(
     limiter: anyio.CapacityLimiter | None,
     opening: Callable[[], Opened],
     instrumentation: Instrumentation | None = None,
-    now: Callable[[], float] = wall_clock,
 ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
     """Open a spool on the store that `opening` opens, in a worker thread. For the library itself."""
     answer = await Offload(limiter).run(
         "opening of the spool", lambda _before_commit: opening(), undo=lambda opened: opened.storage.close()
     )
-    if isinstance(answer, Err):
-        return answer
-    storage, recovered = answer.value
-    names: NameGenerator[Any] = time_ordered_names() if spoolable.names is None else spoolable.names
-    session = Session(storage, storage.location, spoolable, limiter, instrumentation, now=now)
-    session.note_recovered(recovered)
+    return Ok(spool_on(answer.value, spoolable, limiter, instrumentation)) if isinstance(answer, Ok) else answer
+
+
+def spool_on(
+    opened: Opened,
+    spoolable: Spoolable[Q, M, D, A],
+    limiter: anyio.CapacityLimiter | None = None,
+    instrumentation: Instrumentation | None = None,
+    default_names: Callable[[], NameGenerator[Any]] = time_ordered_names,
+) -> Spool[Q, M, D, A]:
+    """Make a spool on a store that is open. For the library itself."""
+    names: NameGenerator[Any] = default_names() if spoolable.names is None else spoolable.names
+    session = Session(opened.storage, spoolable, limiter, instrumentation)
+    session.note_recovered(opened.recovered)
     session.hooks.tell_noted()
-    return Ok(Spool(session, names))
+    return Spool(session, names)
 
 
 def session_of(spool: Spool[Q, M, D, A]) -> Session[Q, M, D, A]:

@@ -57,6 +57,10 @@ class Storage(Protocol[C, R]):
         """Whether its methods may wait, for a disk or a server; then they are called in worker threads only."""
         ...
 
+    def now(self) -> float:
+        """Return the time of day by the store's clock, in seconds since 1970: it says what is due. Does not wait."""
+        ...
+
     def reserve(self, name: str, *, unique: bool = False) -> R:
         """Hold a name that no entry has and that is not remembered. Raises `NameTaken` or `EntryBusy`.
 

@@ -143,6 +143,10 @@ class DirectoryStorage:
         """Every method may wait for the disk."""
         return True
 
+    def now(self) -> float:
+        """Return the time of day."""
+        return self._context.now()
+
     @property
     def adopted(self) -> bool:
         """Whether every user of the spool is known to take locks."""

@@ -194,21 +194,27 @@ class MemorySource:
         if admission is None:
             self._refuse(place, name, call)
             return None
-        claim: Claim | Unavailable | NotDue | None = None
+        claim: Claim | None = None
         try:
-            claim = self._storage.claim(place, name, due_by=self._contents.now(), before_commit=call.before_commit)
-            if claim is Unavailable.BUSY:
-                self._refuse(place, name, call)
-            if isinstance(claim, (Unavailable, NotDue)):
-                claim = None
-            elif call.given is not None and not call.given.add(name):  # another thread has given it meanwhile
-                release_or_let_go(self._storage, claim)
-                claim = None
+            claim = self._claim(place, name, call)
         finally:
             if claim is None:
                 call.gate.leave(admission)
-        self._claims_left -= 1
         return None if claim is None else (claim, admission)
+
+    def _claim(self, place: Place, name: str, call: _Call) -> Claim | None:
+        claim: Claim | Unavailable | NotDue = self._storage.claim(
+            place, name, due_by=self._contents.now(), before_commit=call.before_commit
+        )
+        if isinstance(claim, (Unavailable, NotDue)):
+            if claim is Unavailable.BUSY:
+                self._refuse(place, name, call)
+            return None
+        if call.given is not None and not call.given.add(name):  # another thread has given it meanwhile
+            release_or_let_go(self._storage, claim)
+            return None
+        self._claims_left -= 1
+        return claim
 
     def _refuse(self, place: Place, name: str, call: _Call) -> None:
         """Note that an entry is there, and cannot be had now."""

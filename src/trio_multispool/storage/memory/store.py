@@ -85,6 +85,10 @@ class MemoryStorage:
         self.recovered_at_first: list[Recovered] = self.recover()
         """What recovery did when the store was opened."""
 
+    def now(self) -> float:
+        """Return the time of day."""
+        return self._contents.now()
+
     # Names
 
     def reserve(self, name: str, *, unique: bool = False) -> MemoryReservation:  # noqa: ARG002  # one look finds all
