@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
+from helpers.calls import WithoutSyncs
 from helpers.stores import QUEUES, read_data
 from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.memory.contents import Contents
@@ -29,6 +32,19 @@ class Kind(Protocol):
 def directory_store(tmp_path: Path, clock: Callable[[], float]) -> Callable[[], Storage]:
     """Keep the store in a directory."""
     return lambda: DirectoryStorage.open(tmp_path / "spool", QUEUES, create=True, now=clock)
+
+
+class NotTold(WithoutSyncs):
+    """A kernel that has no inotify instance to spare."""
+
+    def notify(self) -> Any:
+        """Refuse."""
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def directory_that_is_not_told(tmp_path: Path, clock: Callable[[], float]) -> Callable[[], Storage]:
+    """Keep the store in a directory, and do not hear what comes in."""
+    return lambda: DirectoryStorage.open(tmp_path / "spool", QUEUES, create=True, now=clock, calls=NotTold())
 
 
 def memory_store(tmp_path: Path, clock: Callable[[], float]) -> Callable[[], Storage]:  # no file

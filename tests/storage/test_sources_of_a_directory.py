@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers.calls import FailingCalls
+from helpers.conformance import NotTold
 from helpers.finding import Reader, put
 from helpers.stores import claim_waiting, make_store, nothing, save
 from trio_multispool import Durability, StorageFailure
@@ -145,3 +146,51 @@ def test_a_reader_does_not_wait_for_a_time_that_is_out_of_date(store, other, clo
     assert reader.nothing_left().next_due == early
     save(other, claim_waiting(other, "send", "w"), "send", None, due_at=late)
     assert reader.nothing_left().next_due == late
+
+
+def test_an_entry_that_sorts_before_the_listed_ones_is_found_before_they_are_used_up(store, other):
+    """Where new names need not sort last: the queue is listed again, though the listed ones suffice for ever."""
+    put(store, "b", "c")
+    reader = Reader(store, sorts_last=False)
+    assert reader.take() == ["b"]
+    put(other, "a")
+    for _ in range(50_000):
+        reader.take_back()
+        [name] = reader.take()
+        if name == "a":
+            break
+    assert name == "a"
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_what_comes_in_to_wait_is_found_though_the_listed_ones_suffice_for_ever(tmp_path, clock, told):
+    """What waits and is due would never come otherwise while there is more work than can be done."""
+    more = {} if told else {"calls": NotTold()}
+    store, other = (make_store(tmp_path / "another", now=clock, **more) for _ in range(2))
+    put(store, "a", "b")
+    put(other, "v", due_at=clock() + 100)
+    reader = Reader(store)
+    assert reader.take() == ["a"]
+    put(other, "w", due_at=clock() - 1)
+    for _ in range(100_000):
+        reader.take_back()
+        [name] = reader.take()
+        if name == "w":
+            break
+    assert name == "w"
+    for each in (store, other):
+        each.close()
+
+
+def test_no_call_tries_very_many_entries(store):
+    """Its caller may be cancelled between two."""
+    names = put(store, *(f"{number:03}" for number in range(300)))
+    reader = Reader(store)
+    reader.door.refused = set(names)
+    asked, tries, finished = reader.look(), [], None
+    while finished is None:
+        finished = reader.call(asked).finished
+        tries.append(len(reader.door.asked) - sum(tries))
+        assert len(tries) < len(names)
+    assert max(tries) <= len(names) / 2
+    assert sum(tries) >= len(names)
