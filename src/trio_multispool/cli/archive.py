@@ -8,7 +8,7 @@ either a regular file of such a name or is refused.
 from __future__ import annotations
 
 import tarfile
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from trio_multispool.cli.exits import Failure
 from trio_multispool.model.names import invalid_name
@@ -79,25 +79,19 @@ class Writer:
         self._written += len(piece)
 
 
-@final
-class Member:
-    """A regular file in an archive."""
+class Member(NamedTuple):
+    """A regular file in an archive: whose it is, and which of its two."""
 
-    def __init__(self, name: str, part: str, size: int) -> None:
-        """Say whose it is, and which of its two."""
-        self.name: str = name
-        self.part: str = part
-        self.size: int = size
+    name: str
+    part: str
+    size: int
 
 
-@final
-class Refused:
+class Refused(NamedTuple):
     """A member that is not read, and why."""
 
-    def __init__(self, path: str, reason: str) -> None:
-        """Say why."""
-        self.path: str = path
-        self.reason: str = reason
+    path: str
+    reason: str
 
 
 class Reader:

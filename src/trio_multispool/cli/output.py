@@ -7,14 +7,16 @@ import io
 import os
 import sys
 import unicodedata
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, final
 
 import msgspec
 
-from trio_multispool.cli.exits import Failure
+from trio_multispool.cli.exits import Exit, Failure, code_of, said
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
+
+    from trio_multispool.errors import SpoolError
 
 
 def prepare() -> None:
@@ -51,11 +53,36 @@ def complain(message: str) -> None:
     remark(f"multispool: {printable(message)}")
 
 
+@final
+class Troubles:
+    """Tells what goes wrong with single entries, while the command goes on with the others."""
+
+    def __init__(self, write: Callable[[str], None] | None = None) -> None:
+        """Write lines by `write`, by default to standard error."""
+        self._write = remark if write is None else write
+        self._codes: list[int] = []
+
+    def tell(self, error: Failure | SpoolError, more: str = "") -> None:
+        """Write one line, in the command's name."""
+        self._codes.append(code_of(error))
+        self._write(f"multispool: {printable(said(error) + more)}")
+
+    @property
+    def code(self) -> int:
+        """The exit code: that of the first trouble."""
+        return self._codes[0] if self._codes else Exit.SUCCESS
+
+
 def remark(text: str) -> None:
     """Write a line to standard error. If nobody reads it, the work itself goes on."""
     stream: TextIO | None = sys.stderr
     with contextlib.suppress(OSError, ValueError):  # `ValueError`: it is closed
         print(text, file=stream, flush=True)
+
+
+def remark_document(value: object) -> None:
+    """Write a JSON document to standard error, on one line."""
+    remark(msgspec.json.encode(value).decode())
 
 
 @contextlib.contextmanager

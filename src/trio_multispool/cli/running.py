@@ -45,10 +45,17 @@ def stopped_by_signals(stop: Callable[[], None]) -> Generator[Ending]:
             ending.signal = signal.Signals(number)
             stop()
 
-    wanted = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    previous = {number: signal.signal(number, end) for number in wanted}
-    try:
+    with _handled(end):
         yield ending
+
+
+@contextlib.contextmanager
+def _handled(handle: Callable[[int, object], None]) -> Generator[list[signal.Signals]]:
+    """Have the signals handled that would end the command. One that is ignored (`nohup`, a background job) stays so."""
+    wanted = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, handle) for number in wanted}
+    try:
+        yield wanted
     finally:
         for number, handler in previous.items():
             _ = signal.signal(number, handler)
@@ -57,15 +64,9 @@ def stopped_by_signals(stop: Callable[[], None]) -> Generator[Ending]:
 def run(work: Callable[[Ending], Awaitable[int]]) -> int:
     """Run `work` on Trio and return its exit code, or that of the signal that ended it."""
     early: list[int] = []
-    # A signal that is ignored (`nohup`, a background job of a script) stays ignored. One that comes while Trio is
-    # starting waits; one that comes while it ends is too late.
-    wanted = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    previous = {number: signal.signal(number, lambda got, _frame: early.append(got)) for number in wanted}
-    try:
+    # A signal that comes while Trio is starting waits; one that comes while it ends is too late.
+    with _handled(lambda number, _frame: early.append(number)) as wanted:
         return trio.run(_run, work, wanted, early)
-    finally:
-        for number, handler in previous.items():
-            _ = signal.signal(number, handler)
 
 
 async def _run(work: Callable[[Ending], Awaitable[int]], wanted: list[signal.Signals], early: list[int]) -> int:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Generator, Sequence
 
+    from trio_multispool.entries.job import CheckedOutEntry
     from trio_multispool.session.stores import Opened
 
 AnySpool: TypeAlias = Spool[enum.Enum, bytes, Source]
@@ -51,6 +52,11 @@ def member(spool: AnySpool, queue: str) -> enum.Enum:
     return spool.spoolable.queues(queue)
 
 
+async def settle(spool: AnySpool, job: CheckedOutEntry[enum.Enum, bytes, Source], queue: str | None) -> None:
+    """Move a checked-out entry to a queue that the spool was loaded with, or remove it if that is `None`."""
+    (await job.remove() if queue is None else await job.save(member(spool, queue))).unwrap()
+
+
 async def load(
     path: str | os.PathLike[str], queues: Sequence[str], *, trust_file_system: bool, recover: bool = True
 ) -> AnySpool:
@@ -73,3 +79,7 @@ def require_queues(storage: AnyStorage, queues: Sequence[str]) -> None:
         if queue not in found:
             known = ", ".join(map(printable, found)) or "no queues"
             raise Failure(f"there is no queue {queue!r} in {storage.location!r}; it has: {known}", Exit.NOT_FOUND)
+
+
+def withdraw_nothing() -> None:
+    """Answer a store that asks right before its commit. Go on: to be interrupted there is safe."""

@@ -24,9 +24,7 @@ def create(
     spool: SpoolPath,
     /,
     *queues: Annotated[str, Parameter(name="QUEUE", required=True, help="The queues to make.")],
-    mode: Annotated[
-        str | None, Parameter(name="--mode", help="The permissions of a new spool, in octal; 700 unless given.")
-    ] = None,
+    mode: Annotated[str | None, Parameter(help="The permissions of a new spool, in octal; 700 unless given.")] = None,
     as_json: AsJson = False,
     trust_file_system: TrustFileSystem = False,
 ) -> int:

@@ -1,5 +1,6 @@
 """`multispool fsck`: check a spool for problems, and repair what can be repaired."""
 
+import contextlib
 import itertools
 from typing import Annotated, Final, final
 
@@ -7,7 +8,7 @@ from cyclopts import Parameter
 
 from trio_multispool.cli import checking, output
 from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
-from trio_multispool.cli.checking import TEN_MINUTES, JsonMetadata, MaxAge, MaxCheckedOutAge, MaxTmpFileAge, QueueAges
+from trio_multispool.cli.checking import AS_USUAL, Checks, QueueAges
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.running import Ending, run
 from trio_multispool.cli.spools import looking
@@ -23,23 +24,9 @@ def fsck(  # noqa: PLR0913  # the options of the command
     spool: SpoolPath,
     /,
     *,
-    repair: Annotated[
-        bool,
-        Parameter(name="--repair", negative="", show_default=False, help="Repair what can be without losing data."),
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        Parameter(
-            name=["--dry-run", "-n"],
-            negative="",
-            show_default=False,
-            help="Change nothing; say what --repair would do.",
-        ),
-    ] = False,
-    max_checked_out_age: MaxCheckedOutAge = TEN_MINUTES,
-    max_tmp_file_age: MaxTmpFileAge = TEN_MINUTES,
-    max_age: MaxAge = None,
-    json_metadata: JsonMetadata = False,
+    repair: Annotated[bool, Parameter(help="Repair what can be without losing data.")] = False,
+    dry_run: Annotated[bool, Parameter(alias="-n", help="Change nothing; say what --repair would do.")] = False,
+    checks: Checks = AS_USUAL,
     as_json: AsJson = False,
     trust_file_system: TrustFileSystem = False,
     **queue_ages: QueueAges,
@@ -63,7 +50,7 @@ def fsck(  # noqa: PLR0913  # the options of the command
     $ multispool fsck var/mail --repair
     ```
     """
-    limits = checking.limits(spool, max_checked_out_age, max_tmp_file_age, max_age or [], queue_ages)
+    limits = checking.limits(spool, checks, queue_ages)
     with looking(spool) as storage:
         path, adopted = storage.location, is_adopted(storage)
     if repair and not dry_run:
@@ -71,7 +58,7 @@ def fsck(  # noqa: PLR0913  # the options of the command
     seen = _Seen(tells=not as_json)
 
     async def work(_ending: Ending) -> int:
-        async with checking.monitoring(spool, limits, json_metadata=json_metadata) as monitor:
+        async with checking.monitoring(spool, limits, json_metadata=checks.json_metadata) as monitor:
             seen.left = (await monitor.run_once()).unwrap()
             if dry_run:
                 seen.note_planned((await monitor.repair(seen.left)).unwrap())
@@ -151,13 +138,11 @@ class _Seen:
 
 
 def _refuse_unless_safe(path: str, *, trust_file_system: bool) -> None:
-    storage = open_store(path, [], trust_file_system=trust_file_system, recover=False).storage
-    try:
+    opened = open_store(path, [], trust_file_system=trust_file_system, recover=False)
+    with contextlib.closing(opened.storage) as storage:
         if not is_adopted(storage):
             reason = "is not adopted, so nobody can be taken for dead; see multispool adopt --help"
             raise Failure(f"{path!r} {reason}", Exit.REFUSED)
-    finally:
-        storage.close()
 
 
 def _outcome(repair: Repair) -> str:

@@ -60,25 +60,13 @@ def ls(  # noqa: PLR0913  # what a person can say on the command line
     queue: Annotated[str | None, Parameter(name="QUEUE", help="Only this queue.", completer=queue_names)] = None,
     /,
     *,
-    long: Annotated[
-        bool,
-        Parameter(name=["--long", "-l"], negative="", show_default=False, help="List the entries, not only counts."),
-    ] = False,
+    long: Annotated[bool, Parameter(alias="-l", help="List the entries, not only counts.")] = False,
     ages: Annotated[
-        bool,
-        Parameter(
-            name=["--ages", "-a"],
-            negative="",
-            show_default=False,
-            help="Count available entries by age: up to 5 minutes, 10, 20 and so on.",
-        ),
+        bool, Parameter(alias="-a", help="Count available entries by age: up to 5 minutes, 10, 20 and so on.")
     ] = False,
     ages_from: Annotated[
         str | None,
-        Parameter(
-            name="--ages-from",
-            help="The same, with another first age, for example `30s` or `1h`; each next age is double.",
-        ),
+        Parameter(help="The same, with another first age, for example `30s` or `1h`; each next age is double."),
     ] = None,
     as_json: AsJson = False,
 ) -> int:

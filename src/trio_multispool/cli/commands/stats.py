@@ -85,10 +85,7 @@ def stats(
     *,
     since: Annotated[
         Path | None,
-        Parameter(
-            name="--since",
-            help="A file that an earlier look wrote with `--json`; also shows how each queue has changed.",
-        ),
+        Parameter(help="A file that an earlier look wrote with `--json`; also shows how each queue has changed."),
     ] = None,
     as_json: AsJson = False,
 ) -> int:

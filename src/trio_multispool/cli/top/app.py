@@ -59,13 +59,10 @@ def top(
     spool: SpoolPath,
     /,
     *,
-    every: Annotated[str, Parameter(name="--every", help="How often to look, at most: `0.5`, `5`, `1m`.")] = "1s",
+    every: Annotated[str, Parameter(help="How often to look, at most: `0.5`, `5`, `1m`.")] = "1s",
     check_every: Annotated[
         str,
-        Parameter(
-            name="--check-every",
-            help="How often the monitor looks, at most; `0`: never. It locks what it suspects, for a moment.",
-        ),
+        Parameter(help="How often the monitor looks, at most; `0`: never. It locks what it suspects, for a moment."),
     ] = "15s",
 ) -> int:
     """Watch a spool, live, on the whole screen.

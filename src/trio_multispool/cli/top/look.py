@@ -239,7 +239,7 @@ class Looker:
         facts = [("name", name), ("queue", place.queue), ("state", place.state.value)]
         if place.state is State.CHECKED_OUT:
             owner = self._owner(name, lock_owners())
-            facts.append(("by", f"{owners.told(owner)}, for {human_age(max(0.0, now - found.st_ctime))}"))
+            facts.append(("by", f"{owners.told(owner)}, for {human_age(now - found.st_ctime)}"))
         if place.state is State.WAITING:
             facts.append(("due", human_time(time_of(found.st_mtime))))
         modified = as_stat(found, name).modified_at

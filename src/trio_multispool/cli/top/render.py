@@ -112,7 +112,7 @@ def _looking(scene: Scene) -> tuple[str, str]:
     if scene.reading is not None:
         return f"looking: {scene.reading:,} names so far", "yellow"
     if view.paused:
-        ago = "" if look is None else f", as of {human_age(max(0.0, scene.now - look.at))} ago"
+        ago = "" if look is None else f", as of {human_age(scene.now - look.at)} ago"
         return f"PAUSED{ago}", "bold yellow"
     if scene.trouble:
         return f"cannot look: {printable(scene.trouble)}", "bold red"

@@ -116,7 +116,7 @@ def _titles(columns: Sequence[Column], view: View, *, plain: bool) -> list[Text]
 
 def _queue_cells(line: Line, now: float, columns: Sequence[Column], *, plain: bool) -> list[Text | str]:
     seen, rates = line.seen, line.rates or (None, None)
-    oldest = "-" if seen.oldest_at is None else human_age(max(0.0, now - seen.oldest_at))
+    oldest = "-" if seen.oldest_at is None else human_age(now - seen.oldest_at)
     cells: list[Text | str] = [
         fit_name(seen.queue, columns[0].width),
         count(seen.available),
@@ -155,7 +155,7 @@ def held(model: Model, view: View, now: float, lines: int, width: int) -> list[T
     def draw(number: int) -> Text:
         it = found[number]
         whose = Text(fit(fit_name(it.by, by), by), "" if it.owner is not None else "yellow")
-        age = human_age(max(0.0, now - it.since))
+        age = human_age(now - it.since)
         cells: list[Text | str] = [
             fit_name(it.name, name),
             fit_name(it.queue, queue),
@@ -181,7 +181,7 @@ def aside(model: Model, view: View, now: float, lines: int, width: int) -> list[
 
     def draw(number: int) -> Text:
         it = found[number]
-        return row(columns, [fit_name(it.name, name), fit_name(it.queue, queue), human_age(max(0.0, now - it.since))])
+        return row(columns, [fit_name(it.name, name), fit_name(it.queue, queue), human_age(now - it.since)])
 
     body = _body([Row(Kind.ASIDE, it.queue, it.name) for it in found], view, lines - 1, width, draw)
     total = sum(line.seen.aside for line in model.lines.values())
@@ -196,11 +196,11 @@ def _name_width(names: Iterable[str], width: int, *others: int) -> int:
 def problems(model: Model, now: float, lines: int, width: int, *, plain: bool = False) -> list[Text]:
     """Draw what is wrong, the first to start first, and then what was and has ended, the last to end first."""
     told = [
-        (f"{'!' if plain else '●'} for {human_age(max(0.0, now - model.since[key])):>4}  {problem.text}", "red")
+        (f"{'!' if plain else '●'} for {human_age(now - model.since[key]):>4}  {problem.text}", "red")
         for key, problem in model.problems.items()
     ]
     told += [
-        (f"{'-' if plain else '○'} ended {human_age(max(0.0, now - event.at)):>4} ago  {event.problem.text}", "dim")
+        (f"{'-' if plain else '○'} ended {human_age(now - event.at):>4} ago  {event.problem.text}", "dim")
         for event in reversed(model.events)
         if not event.started
     ]
@@ -228,9 +228,7 @@ def entries(listing: Listing, view: View, now: float, lines: int, width: int) ->
         it = found[number]
         state = Text(fit(it.state.value, 11), _STATE_STYLES[it.state])
         size = [human_size(it.size)] if sizes else []
-        return row(
-            columns, [fit_name(it.name, name), state, fit_name(it.by, by), *size, human_age(max(0.0, now - it.since))]
-        )
+        return row(columns, [fit_name(it.name, name), state, fit_name(it.by, by), *size, human_age(now - it.since)])
 
     body = _body([Row(_KINDS[it.state], it.queue, it.name) for it in found], view, lines - 1, width, draw)
     total = len(found) + listing.more
