@@ -87,16 +87,13 @@ def ls(
 
 
 def _print(found: list[tuple[Item, str | None]], now: float) -> None:
-    rows = [
-        [
-            output.printable(item.name),
-            output.printable(item.place.queue),
-            human_age(age_of(item.modified_at, now)),
-            "unknown" if reason is None else output.printable(reason),
-        ]
-        for item, reason in found
-    ]
-    table(["NAME", "QUEUE", "AGE", "REASON"], rows, numbers={"AGE"})
+    columns = {
+        "NAME": [output.printable(item.name) for item, _ in found],
+        "QUEUE": [output.printable(item.place.queue) for item, _ in found],
+        "AGE": [human_age(age_of(item.modified_at, now)) for item, _ in found],
+        "REASON": ["unknown" if reason is None else output.printable(reason) for _, reason in found],
+    }
+    table(columns, numbers={"AGE"})
 
 
 def show(spool: SpoolPath, name: _Name, /, *, as_json: AsJson = False) -> int:
