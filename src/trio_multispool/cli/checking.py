@@ -29,6 +29,14 @@ if TYPE_CHECKING:
     from trio_multispool.monitor import Problem
 
 
+_JsonMetadata: TypeAlias = Annotated[
+    bool,
+    Parameter(
+        help="Metadata has to be JSON: report what is not, and with --repair set it aside. Without this, any will do.",
+    ),
+]
+
+
 @Parameter(name="*")
 @dataclasses.dataclass(frozen=True)
 class Checks:
@@ -44,13 +52,7 @@ class Checks:
             help="`QUEUE=AGE`: how long an entry may wait there. May be repeated; `--max-QUEUE-age AGE` is the same."
         ),
     ] = None
-    json_metadata: Annotated[
-        bool,
-        Parameter(
-            help="Metadata has to be JSON: report what is not, and with --repair set it aside. "
-            "Without this, any will do."
-        ),
-    ] = False
+    json_metadata: _JsonMetadata = False
 
 
 AS_USUAL: Final = Checks()

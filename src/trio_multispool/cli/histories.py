@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct
 from msgspec.structs import asdict
@@ -63,5 +63,5 @@ def history_document(history: History) -> dict[str, object]:
 def _whole(value: object) -> object:
     """Return values with all their fields, also those that are not kept because they are the default."""
     if isinstance(value, tuple):
-        return [_whole(each) for each in value]
+        return [_whole(each) for each in cast("tuple[object, ...]", value)]
     return {key: _whole(field) for key, field in asdict(value).items()} if isinstance(value, Struct) else value

@@ -16,9 +16,9 @@ import signal
 from pathlib import Path
 from typing import Annotated, final
 
-import msgspec
 import trio
 from cyclopts import Parameter
+from msgspec.structs import replace
 
 from trio_multispool.cli import durations
 from trio_multispool.cli.arguments import SpoolPath
@@ -31,16 +31,7 @@ from trio_multispool.cli.top.problems import Problem
 from trio_multispool.cli.top.render import Scene, page, picture
 from trio_multispool.cli.top.seen import Details, Listing, Look
 from trio_multispool.cli.top.state import Model, advance, checked, pause_after
-from trio_multispool.cli.top.view import (
-    Action,
-    OpenEntry,
-    OpenQueue,
-    Quit,
-    Request,
-    View,
-    press,
-    settle,
-)
+from trio_multispool.cli.top.view import Action, Ask, Kind, Request, Row, View, press, settle
 from trio_multispool.clock import wall_clock
 from trio_multispool.model.results import Err
 from trio_multispool.threads.offload import Offload
@@ -126,11 +117,11 @@ class _Top:
             nursery.cancel_scope.cancel()
 
     def _change(self, **changed: object) -> None:
-        self._scene = msgspec.structs.replace(self._scene, **changed)
+        self._scene = replace(self._scene, **changed)
         self._changed.set()
 
     def _change_view(self, **changed: object) -> None:
-        self._change(view=msgspec.structs.replace(self._scene.view, **changed))
+        self._change(view=replace(self._scene.view, **changed))
 
     # Tasks
 
@@ -156,7 +147,7 @@ class _Top:
         while True:
             self._changed = trio.Event()
             size = self._screen.size()
-            scene = msgspec.structs.replace(self._scene, now=wall_clock())
+            scene = replace(self._scene, now=wall_clock())
             try:
                 self._screen.draw(picture(scene, *size), size)
             except OSError:  # the terminal has gone; the task that reads keys notices too
@@ -221,7 +212,7 @@ class _Top:
                     self._screen.forget()
                 view, request = press(self._scene.model, self._scene.view, key, page(self._screen.size()[1]))
                 self._change(view=view)
-                if isinstance(request, Quit):
+                if request is Ask.QUIT:
                     return
                 if request is not None:
                     await self._fulfil(request)
@@ -231,9 +222,9 @@ class _Top:
 
     async def _fulfil(self, request: Request) -> None:
         match request:
-            case OpenQueue(queue):
+            case Row(Kind.QUEUE, queue):
                 await self._list(queue, opening=True)
-            case OpenEntry(queue, name):
+            case Row(_, queue, name):
                 await self._detail(queue, name, opening=True)
             case Action(verb, _queue, name):
                 self._change_view(message=f"{name}: {verb} …")

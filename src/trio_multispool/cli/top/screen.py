@@ -37,19 +37,8 @@ _INPUT_FLAGS, _LOCAL_FLAGS, _CHARACTERS = 0, 3, 6
 
 _UNUSABLE: Final = frozenset({"dumb", "unknown", ""})
 
-_SEQUENCES: Final = {
-    "[A": "up",
-    "[B": "down",
-    "[C": "right",
-    "[D": "left",
-    "OA": "up",
-    "OB": "down",
-    "OC": "right",
-    "OD": "left",
-    "[H": "home",
-    "[F": "end",
-    "OH": "home",
-    "OF": "end",
+_ARROWS: Final = {"A": "up", "B": "down", "C": "right", "D": "left", "H": "home", "F": "end"}
+_SEQUENCES: Final = {lead + final: key for lead in "[O" for final, key in _ARROWS.items()} | {
     "[1~": "home",
     "[4~": "end",
     "[7~": "home",
