@@ -7,7 +7,7 @@ import io
 import os
 import sys
 import unicodedata
-from typing import TYPE_CHECKING, TextIO, final
+from typing import TYPE_CHECKING, Final, TextIO, final
 
 import msgspec
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from trio_multispool.errors import SpoolError
+
+
+_OBEYED: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""The categories of control characters, and of format characters (which can turn the direction of writing)."""
 
 
 def prepare() -> None:
@@ -117,17 +121,11 @@ def printable(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(
-        character if character in keep or not _is_obeyed(character) else _escaped(character) for character in text
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in _OBEYED and character not in keep
+        else character
+        for character in text
     )
-
-
-def _is_obeyed(character: str) -> bool:
-    """Tell control characters, and format characters (which can turn the direction of writing), from the rest."""
-    return unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
 
 
 def as_text(path: str) -> str:

@@ -61,15 +61,15 @@ def _handled(handle: Callable[[int, object], None]) -> Generator[list[signal.Sig
             _ = signal.signal(number, handler)
 
 
-def run(work: Callable[[Ending], Awaitable[int]]) -> int:
-    """Run `work` on Trio and return its exit code, or that of the signal that ended it."""
+def run(work: Callable[[Ending], Awaitable[int | None]]) -> int:
+    """Run `work` on Trio and return its exit code (0 if it tells none), or that of the signal that ended it."""
     early: list[int] = []
     # A signal that comes while Trio is starting waits; one that comes while it ends is too late.
     with _handled(lambda number, _frame: early.append(number)) as wanted:
         return trio.run(_run, work, wanted, early)
 
 
-async def _run(work: Callable[[Ending], Awaitable[int]], wanted: list[signal.Signals], early: list[int]) -> int:
+async def _run(work: Callable[[Ending], Awaitable[int | None]], wanted: list[signal.Signals], early: list[int]) -> int:
     ending, code, failure = Ending(), 0, None
     scope = trio.CancelScope()
 
@@ -91,7 +91,7 @@ async def _run(work: Callable[[Ending], Awaitable[int]], wanted: list[signal.Sig
             nursery.start_soon(watch, received)
             with scope:
                 try:
-                    code = await work(ending)
+                    code = await work(ending) or 0
                 except (Failure, SpoolError) as error:
                     failure = error
             nursery.cancel_scope.cancel()

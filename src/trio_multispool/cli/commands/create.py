@@ -47,7 +47,7 @@ def create(
         if found != wanted:
             raise Failure(f"{spool!r} exists with mode {found:o}; change it with chmod", Exit.REFUSED)
 
-    async def work(_ending: Ending) -> int:
+    async def work(_ending: Ending) -> None:
         opened = await Spool.create(
             spool,
             spoolable(queues),
@@ -55,7 +55,6 @@ def create(
             trust_file_system=trust_file_system,
         )
         opened.unwrap().close()
-        return Exit.SUCCESS
 
     if (code := run(work)) != Exit.SUCCESS:
         return code

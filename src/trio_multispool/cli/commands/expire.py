@@ -59,7 +59,7 @@ def expire(  # noqa: PLR0913  # what a person can say on the command line
         return _tell([name for _, name in found], dry_run=True, as_json=as_json)
     gone: list[str] = []
 
-    async def work(ending: Ending) -> int:
+    async def work(ending: Ending) -> None:
         async with await load(spool, [queue], trust_file_system=trust_file_system) as opened:
             running = trio.CapacityLimiter(1)  # one command at a time
 
@@ -78,7 +78,6 @@ def expire(  # noqa: PLR0913  # what a person can say on the command line
                 return Release() if status else Remove()
 
             gone.extend((await opened.expire(member(opened, queue), retention, before_expiry=before)).unwrap())
-        return Exit.SUCCESS
 
     code = run(work)
     return _tell(sorted(gone), dry_run=False, as_json=as_json) if code == Exit.SUCCESS else code

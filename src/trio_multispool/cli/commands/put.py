@@ -114,14 +114,13 @@ def put(  # noqa: PLR0913  # what a person can say on the command line
     total = sum(known) if len(known) == len(sizes) else None
     putting: list[_Putting] = []
 
-    async def work(_ending: Ending) -> int:
+    async def work(_ending: Ending) -> None:
         worth_it = len(paths) > 1 or total is None or total > _LARGE
         async with await load(spool, [queue], trust_file_system=trust_file_system) as opened:
             with bar(total, shown=worth_it, sizes=True) as shown:
                 use = None if name is None else Use(name, remembered)
                 putting.append(_Putting(opened, queue, raw, use, shown, not_before, if_absent, as_json))
                 await putting[0].put_all(paths)
-        return Exit.SUCCESS
 
     try:
         code = run(work)

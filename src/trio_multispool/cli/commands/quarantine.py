@@ -1,9 +1,8 @@
 """`multispool quarantine`: look at what was set aside, put it back, or drop it."""
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, final
+from typing import Annotated, NamedTuple
 
 from cyclopts import App, Parameter
 
@@ -131,16 +130,15 @@ def retry(
     ```
     """
 
-    def restore(storage: AnyStorage, item: Item) -> None:
-        storage.restore(item.place.queue, item.name, to=to, durability=None, before_commit=withdraw_nothing)
-
-    def check(storage: AnyStorage, item: Item) -> str:
+    def restore(storage: AnyStorage, item: Item) -> str:
         target = item.place.queue if to is None else to
         require_queues(storage, [target])
+        if not options.dry_run:
+            storage.restore(item.place.queue, item.name, to=to, durability=None, before_commit=withdraw_nothing)
         return target
 
-    step = _Step(restore, check, "is back in {}", "would go back to {}", "nothing to put back")
-    return _do(spool, names, source, options, step)
+    words = _Words("is back in {}", "would go back to {}", "nothing to put back")
+    return _do(spool, names, source, options, restore, words)
 
 
 def drop(
@@ -161,25 +159,30 @@ def drop(
     """
 
     def discard(storage: AnyStorage, item: Item) -> None:
-        storage.discard(item.place.queue, item.name, durability=None, before_commit=withdraw_nothing)
+        if not options.dry_run:
+            storage.discard(item.place.queue, item.name, durability=None, before_commit=withdraw_nothing)
 
-    step = _Step(discard, None, "was dropped", "would be dropped", "nothing to drop")
-    return _do(spool, names, source, options, step)
+    words = _Words("was dropped", "would be dropped", "nothing to drop")
+    return _do(spool, names, source, options, discard, words)
 
 
-@final
-@dataclasses.dataclass(frozen=True)
-class _Step:
-    """What is done to an entry in quarantine, and the words that report it."""
+class _Words(NamedTuple):
+    """What is told of an entry, with the queue that it goes to, if to any; and if there was none."""
 
-    do: Callable[[AnyStorage, Item], None]
-    target: Callable[[AnyStorage, Item], str] | None
     done: str
     would: str
     nothing: str
 
 
-def _do(spool: StrPath, names: Sequence[str], source: str | None, options: Settling, step: _Step) -> int:
+def _do(  # noqa: PLR0913, PLR0917  # what the two commands are given
+    spool: StrPath,
+    names: Sequence[str],
+    source: str | None,
+    options: Settling,
+    step: Callable[[AnyStorage, Item], str | None],
+    words: _Words,
+) -> int:
+    """Take `step` with each entry; it returns the queue that the entry goes to, and keeps to `--dry-run` itself."""
     criteria = criteria_of(options, names, more=source is not None)
     told: list[dict[str, str]] = []
     troubles = output.Troubles()
@@ -191,20 +194,18 @@ def _do(spool: StrPath, names: Sequence[str], source: str | None, options: Settl
             items = selected(storage, source, State.QUARANTINED, criteria, wall_clock())
         for item in items:
             try:
-                target = None if step.target is None else step.target(storage, item)
-                if not options.dry_run:
-                    step.do(storage, item)
+                target = step(storage, item)
             except (Failure, SpoolError) as error:
                 troubles.tell(error)
                 continue
             told.append({"name": item.name, "from": item.place.queue} | ({} if target is None else {"to": target}))
             if not options.as_json:
-                words = (step.would if options.dry_run else step.done).format(output.printable(target or ""))
-                output.line(f"{output.printable(item.name)}: {words}")
+                done = (words.would if options.dry_run else words.done).format(output.printable(target or ""))
+                output.line(f"{output.printable(item.name)}: {done}")
     if options.as_json:
         output.document(told)
     elif not told and not troubles.code:
-        output.line(step.nothing)
+        output.line(words.nothing)
     return troubles.code
 
 

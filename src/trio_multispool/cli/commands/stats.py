@@ -34,6 +34,10 @@ class Amount(msgspec.Struct):
     data_bytes: int = 0
     oldest_at: datetime.datetime | None = None
 
+    def age(self, now: float) -> float | None:
+        """Return how many seconds old the oldest is."""
+        return None if self.oldest_at is None else age_of(self.oldest_at, now)
+
     def add(self, item: Item, data_bytes: int) -> None:
         """Count an entry."""
         self.entries += 1
@@ -153,13 +157,10 @@ def _changes(earlier: Look, look: Look) -> Changes:
 
 
 def _document(look: Look, changes: Changes | None, now: float) -> dict[str, object]:
-    ages = [None if amount.oldest_at is None else age_of(amount.oldest_at, now) for amount in look.queues]
     document: dict[str, object] = {
         "spool": look.spool,
         "at": look.at,
-        "queues": [
-            msgspec.structs.asdict(amount) | {"oldest_age": age} for amount, age in zip(look.queues, ages, strict=True)
-        ],
+        "queues": [msgspec.structs.asdict(amount) | {"oldest_age": amount.age(now)} for amount in look.queues],
     }
     if changes is not None:
         document["since"] = changes
@@ -168,7 +169,7 @@ def _document(look: Look, changes: Changes | None, now: float) -> dict[str, obje
 
 def _print(look: Look, changes: Changes | None, now: float) -> None:
     amounts = [*look.queues, _sum(look.queues)] if len(look.queues) > 1 else look.queues
-    ages = [None if amount.oldest_at is None else age_of(amount.oldest_at, now) for amount in amounts]
+    ages = [amount.age(now) for amount in amounts]
     columns = {
         "QUEUE": [output.printable(amount.queue) for amount in amounts],
         "ENTRIES": [str(amount.entries) for amount in amounts],

@@ -29,7 +29,7 @@ from trio_multispool.cli.top import actions, checks, screen
 from trio_multispool.cli.top.look import Looker
 from trio_multispool.cli.top.problems import Problem
 from trio_multispool.cli.top.render import Scene, page, picture
-from trio_multispool.cli.top.seen import Details, Listing, Look
+from trio_multispool.cli.top.seen import Listing, Look
 from trio_multispool.cli.top.state import Model, advance, checked, pause_after
 from trio_multispool.cli.top.view import Action, Ask, Kind, Request, Row, View, press, settle
 from trio_multispool.clock import wall_clock
@@ -259,11 +259,7 @@ class _Top:
 
     async def _detail(self, queue: str, name: str, *, opening: bool = False) -> None:
         """Fetch what is known about an entry, and show it if it is wanted (still)."""
-
-        def fetch(_before_commit: object) -> Details | None:
-            return self._looker.details(queue, name)
-
-        answer = await self._offload.run("look at an entry", fetch)
+        answer = await self._offload.run("look at an entry", lambda _before_commit: self._looker.details(queue, name))
         view = self._scene.view
         if not opening and (view.details is None or view.details.name != name):
             return

@@ -129,6 +129,7 @@ class Looker:
         for entry in held:
             sampling.add(entry.name)
         aside = [*self._files(Place(queue, State.QUARANTINED))]
+        examined = [(entry.name, _stat(entry)) for entry in aside[:_MOST]]
         look = QueueLook(
             queue=queue,
             available=number,
@@ -138,7 +139,8 @@ class Looker:
             oldest_at=oldest,
             oldest_of_all=number <= _EACH,
         )
-        return look, self._held(storage, queue, held[:_MOST]), _aside(queue, aside[:_MOST])
+        seen = [Aside(queue, name, found.st_ctime) for name, found in examined if found is not None]
+        return look, self._held(storage, queue, held[:_MOST]), seen
 
     def _files(self, place: Place) -> Iterator[os.DirEntry[str]]:
         """Yield the entries of a place in the order of the directory, until it is time to stop."""
@@ -161,14 +163,12 @@ class Looker:
         told: dict[int | None, str] = {None: owners.UNKNOWN}
         found: list[Held] = []
         for entry in entries:
-            try:
-                since = entry.stat(follow_symlinks=False).st_ctime
-            except OSError:  # settled meanwhile
+            if (stat := _stat(entry)) is None:
                 continue
             owner = self._owner(entry.name, by_lock)
             if owner not in told:
                 told[owner] = owners.told(owner)
-            found.append(Held(queue, entry.name, since, owner, told[owner], _progress(storage, entry.name)))
+            found.append(Held(queue, entry.name, stat.st_ctime, owner, told[owner], _progress(storage, entry.name)))
         return found
 
     def _owner(self, name: str, by_lock: dict[tuple[int, int, int], int]) -> int | None:
@@ -247,28 +247,21 @@ class Looker:
         return facts
 
 
-def _earlier(oldest: float | None, entry: os.DirEntry[str]) -> float | None:
+def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
     try:
-        modified = entry.stat(follow_symlinks=False).st_mtime
-    except OSError:  # it was taken meanwhile
+        return entry.stat(follow_symlinks=False)
+    except OSError:  # it was taken, settled, retried or dropped meanwhile
+        return None
+
+
+def _earlier(oldest: float | None, entry: os.DirEntry[str]) -> float | None:
+    if (found := _stat(entry)) is None:
         return oldest
-    return modified if oldest is None else min(oldest, modified)
-
-
-def _aside(queue: str, entries: list[os.DirEntry[str]]) -> list[Aside]:
-    found: list[Aside] = []
-    for entry in entries:
-        try:
-            found.append(Aside(queue, entry.name, entry.stat(follow_symlinks=False).st_ctime))
-        except OSError:  # it was retried or dropped meanwhile
-            continue
-    return found
+    return found.st_mtime if oldest is None else min(oldest, found.st_mtime)
 
 
 def _listed(queue: str, entry: os.DirEntry[str], state: State, by: str = "") -> Listed | None:
-    try:
-        found = entry.stat(follow_symlinks=False)
-    except OSError:
+    if (found := _stat(entry)) is None:
         return None
     return Listed(queue, entry.name, state, found.st_size, min(found.st_mtime, found.st_ctime), by)
 
