@@ -12,7 +12,7 @@ from trio_multispool.cli.ages import human_age, human_time
 from trio_multispool.model.attempts import failure_told
 
 if TYPE_CHECKING:
-    from trio_multispool.model.attempts import Attempt, Failure, History
+    from trio_multispool.model.attempts import Attempt, History
 
 
 def told_history(history: History, *, at_work: bool) -> list[str]:
@@ -27,7 +27,9 @@ def told_history(history: History, *, at_work: bool) -> list[str]:
         under_way = at_work and attempt is history.attempts[-1] and attempt.ended is None
         lines.append(f"  {attempt.number:>3}  {_told_attempt(attempt, under_way=under_way)}")
     failure = history.attempts[-1].failure if history.attempts else None
-    return lines + (_told_details(failure) if failure is not None else [])
+    if failure is not None:  # a traceback has what a line did not say: the notes, and what is in a group
+        lines += [f"       {line}" for line in failure.traceback.splitlines()]
+    return lines
 
 
 def _told_attempt(attempt: Attempt, *, under_way: bool) -> str:
@@ -36,11 +38,6 @@ def _told_attempt(attempt: Attempt, *, under_way: bool) -> str:
         return f"{when}: {'under way' if under_way else 'its worker died'}"
     took = "" if attempt.ended is None else f", took {human_age(attempt.ended - attempt.began)}"
     return f"{when}{took}: {failure_told(attempt.failure)}"
-
-
-def _told_details(failure: Failure) -> list[str]:
-    """Return what a line did not say of the last failure: a traceback has the notes, and what is in a group."""
-    return [f"       {line}" for line in failure.traceback.splitlines()]
 
 
 def _time(at: float) -> str:

@@ -61,13 +61,11 @@ class Bar:
 
     def remark(self, text: str, style: str = "") -> None:
         """Write a line to standard error, above the bar."""
-        if self._progress is None:
-            if output.is_terminal(sys.stderr):
-                error_console().print(Text(text, style), soft_wrap=True)
-            else:
-                output.remark(text)
+        if self._progress is None and not output.is_terminal(sys.stderr):
+            output.remark(text)
         else:
-            self._progress.console.print(Text(text, style), soft_wrap=True)
+            console = error_console() if self._progress is None else self._progress.console
+            console.print(Text(text, style), soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -61,6 +61,14 @@ def _handled(handle: Callable[[int, object], None]) -> Generator[list[signal.Sig
             _ = signal.signal(number, handler)
 
 
+async def when_cancelled(act: Callable[[], None]) -> None:
+    """Wait to be cancelled, and act then: end what blocks in a thread, so that nobody has to wait for it."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        act()
+
+
 def run(work: Callable[[Ending], Awaitable[int | None]]) -> int:
     """Run `work` on Trio and return its exit code (0 if it tells none), or that of the signal that ended it."""
     early: list[int] = []

@@ -6,6 +6,7 @@ members that an entry has is taken from it. What is small is enqueued many at a 
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Annotated, BinaryIO, Final, final
 
@@ -149,7 +150,7 @@ class _Importing:
                 self._enqueue_together()
                 write: Callable[[BinaryIO], None] = self.archive.copy_to
             else:
-                write = _writing(self.archive.read(member.size))
+                write = functools.partial(_write, self.archive.read(member.size))
             wanted = NewEntry(reservation, self.queue, metadata, write, None, withdraw_nothing)
             self.together.append((member.name, wanted))
             if member.size > _SMALL or len(self.together) >= self.most:
@@ -175,14 +176,14 @@ class _Importing:
         if not waiting:
             return
         answers = self.storage.enqueue_together([wanted for _, wanted in waiting])
-        failure: BaseException | None = None
+        failures: list[BaseException] = []
         for (name, wanted), answer in zip(waiting, answers, strict=True):
             try:
                 self._note(name, wanted, answer)
             except BaseException as error:  # noqa: BLE001  # raised when all have been noted
-                failure = error if failure is None else failure
-        if failure is not None:
-            raise failure
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def _note(self, name: str, wanted: NewEntry[Reservation], answer: BaseException | None) -> None:
         if answer is not None:
@@ -203,8 +204,5 @@ class _Importing:
         self.troubles.tell(Failure(f"{message}; not imported", Exit.REFUSED))
 
 
-def _writing(content: bytes) -> Callable[[BinaryIO], None]:
-    def write(file: BinaryIO) -> None:
-        _ = file.write(content)
-
-    return write
+def _write(content: bytes, file: BinaryIO) -> None:
+    _ = file.write(content)

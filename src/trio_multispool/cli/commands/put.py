@@ -14,7 +14,7 @@ from trio_multispool.cli import durations, metadata, output
 from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
 from trio_multispool.cli.progress import Bar, bar
-from trio_multispool.cli.running import Ending, run
+from trio_multispool.cli.running import Ending, run, when_cancelled
 from trio_multispool.cli.sources import STANDARD_INPUT, Source, Stop, size_of, unreadable
 from trio_multispool.cli.spools import AnySpool, load, member
 from trio_multispool.clock import wall_clock
@@ -172,7 +172,7 @@ class _Putting:
         """Enqueue each, and print its name; raises a `Failure` that tells which failed."""
         with contextlib.closing(Stop()) as stop:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_set_when_cancelled, stop)
+                nursery.start_soon(when_cancelled, stop.set)
                 failure = None
                 try:
                     for path in paths:
@@ -207,10 +207,3 @@ class _Putting:
                 self.bar.result(output.printable(name))
         except BrokenPipeError:
             raise Failure("standard output was closed") from None
-
-
-async def _set_when_cancelled(stop: Stop) -> None:
-    try:
-        await trio.sleep_forever()
-    finally:
-        stop.set()

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from trio_multispool.cli import durations
 from trio_multispool.cli.arguments import SpoolPath
 from trio_multispool.cli.exits import Exit, Failure, said
-from trio_multispool.cli.running import BY_SIGNAL, Ending, run
+from trio_multispool.cli.running import BY_SIGNAL, Ending, run, when_cancelled
 from trio_multispool.cli.spools import looking
 from trio_multispool.cli.top import actions, checks, screen
 from trio_multispool.cli.top.look import Looker
@@ -108,7 +108,7 @@ class _Top:
     async def run(self) -> None:
         """Watch until a key or a signal ends it."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._stop_looking_when_cancelled)
+            nursery.start_soon(when_cancelled, self._looker.stop)
             nursery.start_soon(self._follow_the_terminal)
             nursery.start_soon(self._look_again_and_again)
             nursery.start_soon(self._draw_again_and_again)
@@ -124,13 +124,6 @@ class _Top:
         self._change(view=replace(self._scene.view, **changed))
 
     # Tasks
-
-    async def _stop_looking_when_cancelled(self) -> None:
-        """Let nobody wait for a look in its thread when all ends."""
-        try:
-            await trio.sleep_forever()
-        finally:
-            self._looker.stop()
 
     async def _follow_the_terminal(self) -> None:
         """Draw anew when the window's size changes, and give the terminal back while the process is suspended."""

@@ -83,15 +83,11 @@ class Looker:
             adopted = storage.adopted
             for queue in storage.queues():
                 try:
-                    found = self._queue(storage, queue)
+                    seen.append(self._queue(storage, queue, held, aside))
                 except FileNotFoundError:  # it went while it was looked at
                     continue
                 except OSError as error:
                     troubles.append((queue, error.strerror or str(error)))
-                    continue
-                seen.append(found[0])
-                held += found[1]
-                aside += found[2]
         ended = self._elapsed()
         return Look(
             at=wall_clock(),
@@ -105,7 +101,8 @@ class Looker:
             troubles=tuple(troubles),
         )
 
-    def _queue(self, storage: DirectoryStorage, queue: str) -> tuple[QueueLook, list[Held], list[Aside]]:
+    def _queue(self, storage: DirectoryStorage, queue: str, held: list[Held], aside: list[Aside]) -> QueueLook:
+        """Look at one queue; what is checked out and what is in quarantine go to the two lists."""
         sampling = Sampling()
         # Check-outs first and last: an entry that is taken, or given back, meanwhile must not be taken for gone.
         for entry in self._files(Place(queue, State.CHECKED_OUT)):
@@ -125,22 +122,22 @@ class Looker:
         if number > _EACH:
             for entry in first:
                 oldest = _earlier(oldest, entry)
-        held = [*self._files(Place(queue, State.CHECKED_OUT))]
-        for entry in held:
+        taken = [*self._files(Place(queue, State.CHECKED_OUT))]
+        for entry in taken:
             sampling.add(entry.name)
-        aside = [*self._files(Place(queue, State.QUARANTINED))]
-        examined = [(entry.name, _stat(entry)) for entry in aside[:_MOST]]
-        look = QueueLook(
+        set_aside = [*self._files(Place(queue, State.QUARANTINED))]
+        examined = [(entry.name, _stat(entry)) for entry in set_aside[:_MOST]]
+        held += self._held(storage, queue, taken[:_MOST])
+        aside += [Aside(queue, name, stat.st_ctime) for name, stat in examined if stat is not None]
+        return QueueLook(
             queue=queue,
             available=number,
-            held=len(held),
-            aside=len(aside),
+            held=len(taken),
+            aside=len(set_aside),
             sample=sampling.sample(),
             oldest_at=oldest,
             oldest_of_all=number <= _EACH,
         )
-        seen = [Aside(queue, name, found.st_ctime) for name, found in examined if found is not None]
-        return look, self._held(storage, queue, held[:_MOST]), seen
 
     def _files(self, place: Place) -> Iterator[os.DirEntry[str]]:
         """Yield the entries of a place in the order of the directory, until it is time to stop."""
