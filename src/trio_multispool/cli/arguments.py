@@ -17,8 +17,5 @@ FromQueue = Annotated[
 AsJson = Annotated[bool, Parameter(name="--json", help="Write JSON, for scripts.")]
 DryRun = Annotated[bool, Parameter(name=["--dry-run", "-n"], help="Change nothing; say what would be done.")]
 TrustFileSystem = Annotated[
-    bool,
-    Parameter(
-        help="Accept a file system that is not known to be local. Only if no other host mounts it.",
-    ),
+    bool, Parameter(help="Accept a file system that is not known to be local. Only if no other host mounts it.")
 ]

@@ -56,6 +56,7 @@ class Checks:
 
 
 AS_USUAL: Final = Checks()
+"""Without any of the options."""
 
 QueueAges: TypeAlias = Annotated[str, Parameter(show=False)]
 """Any further option: `--max-QUEUE-age`, for a queue that is found on disk."""

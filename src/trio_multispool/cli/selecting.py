@@ -59,6 +59,7 @@ class Settling(Selection):
 
 
 NOTHING_CHOSEN: Final = Settling()
+"""Without any of the options."""
 
 
 @final

@@ -55,6 +55,7 @@ class Described:
 
 
 NOTHING_SAID: Final = Described()
+"""Without any of the options."""
 
 
 def put(  # noqa: PLR0913  # what a person can say on the command line
