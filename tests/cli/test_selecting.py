@@ -11,7 +11,7 @@ import pytest
 from helpers.spools import state_of
 from helpers.stores import claim, make_store, release
 from trio_multispool.cli.exits import Failure
-from trio_multispool.cli.selecting import Selection, criteria_of
+from trio_multispool.cli.selecting import Selection, Settling, criteria_of
 
 DAY = 86_400
 EVERY_COMMAND = (["mv", "spool", "retry"], ["rm", "spool"], ["retry", "spool", "failed", "retry"])
@@ -220,6 +220,6 @@ def test_metadata_are_compared_as_json_values(raw, pair, fits):
 
 def test_a_selection_of_nothing_is_no_selection():
     """It is refused here already, whatever a command makes of its options."""
-    for selection in (None, Selection(), Selection(meta=[], name=[])):
+    for selection in (Selection(), Settling(), Selection(meta=[], name=[])):
         with pytest.raises(Failure, match="say which entries"):
             criteria_of(selection, [])

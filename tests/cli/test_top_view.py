@@ -11,11 +11,8 @@ from trio_multispool.cli.top.state import Model, advance
 from trio_multispool.cli.top.view import (
     COLUMNS,
     Action,
+    Ask,
     Kind,
-    LookNow,
-    OpenEntry,
-    OpenQueue,
-    Quit,
     Row,
     View,
     press,
@@ -127,16 +124,16 @@ def test_a_selection_whose_row_goes_passes_to_the_one_that_takes_its_place():
 @pytest.mark.parametrize(
     ("keys", "request_"),
     [
-        (["enter"], OpenQueue("a")),
-        (["down", "right"], OpenQueue("b")),
-        (["tab", "enter"], OpenEntry("b", "one")),
-        (["backtab", "enter"], OpenEntry("b", "bad")),
-        (["l"], LookNow()),
-        (["q"], Quit()),
-        (["h", "q"], Quit()),
+        (["enter"], QUEUES[0]),
+        (["down", "right"], QUEUES[1]),
+        (["tab", "enter"], OTHERS[0]),
+        (["backtab", "enter"], OTHERS[2]),
+        (["l"], Ask.LOOK),
+        (["q"], Ask.QUIT),
+        (["h", "q"], Ask.QUIT),
         (["p"], None),
-        (["p", "p"], LookNow()),
-        (["p", "l"], LookNow()),
+        (["p", "p"], Ask.LOOK),
+        (["p", "l"], Ask.LOOK),
     ],
 )
 def test_keys_ask_the_loop_for_what_is_not_the_views(keys, request_):
@@ -159,8 +156,8 @@ BAD = Details("b", "bad", State.QUARANTINED, (("name", "bad"),), "{}")
 def test_in_a_listing_its_entries_are_selected_and_escape_goes_back_to_the_queue():
     """Each level is left to where it was entered."""
     opened = View(listing=LISTING)
-    assert pressed("down", "down", "enter", view=opened)[1] == OpenEntry("b", "next")
-    assert pressed("tab", "enter", view=opened)[1] == OpenEntry("b", "bad")
+    assert pressed("down", "down", "enter", view=opened)[1] == Row(Kind.AVAILABLE, "b", "next")
+    assert pressed("tab", "enter", view=opened)[1] == OTHERS[2]
     view, _ = pressed("tab", "esc", view=opened)
     assert (view.listing, view.selected) == (None, QUEUES[1])
     assert pressed("2", view=opened)[0].column == 0

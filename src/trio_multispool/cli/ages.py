@@ -18,7 +18,8 @@ def age_of(moment: datetime.datetime, now: float) -> float:
 
 
 def human_age(seconds: float) -> str:
-    """Say an age in its largest whole unit: `12s`, `3m`, `2h`, `5d`."""
+    """Say an age in its largest whole unit: `12s`, `3m`, `2h`, `5d`. None is negative, though clocks may step back."""
+    seconds = max(0.0, seconds)
     for size, unit in _UNITS:
         if seconds >= size:
             return f"{int(seconds // size)}{unit}"

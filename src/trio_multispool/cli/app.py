@@ -7,7 +7,7 @@ import logging
 import signal
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from trio_multispool.cli import output
 from trio_multispool.cli.commands.adopt import adopt
@@ -63,9 +63,21 @@ def _version() -> str:
         return "unknown (not installed)"
 
 
+def _shown(default: object) -> str | None:
+    """Say an option's default for its help. That of a flag goes without saying."""
+    return None if default is None or default is False else str(default)
+
+
 def make_app() -> App:
     """Return the command line."""
-    app = App(name="multispool", help=_HELP, version=_version, help_format="markdown", result_action="return_value")
+    app = App(
+        name="multispool",
+        help=_HELP,
+        version=_version,
+        help_format="markdown",
+        result_action="return_value",
+        default_parameter=Parameter(negative="", show_default=_shown),
+    )
     completion = completion_command(lambda shell: app.generate_completion(shell=shell))
     commands: tuple[Callable[..., int], ...] = (
         create,
@@ -120,10 +132,7 @@ def _run(arguments: Sequence[str]) -> int:
     except CycloptsError as error:
         output.complain(f"{' '.join(str(error).split())} See multispool --help")
         return Exit.USAGE
-    except Failure as error:
-        output.complain(str(error))
-        return error.code
-    except SpoolError as error:
+    except (Failure, SpoolError) as error:
         output.complain(said(error))
         return code_of(error)
     return code if isinstance(code, int) else Exit.SUCCESS

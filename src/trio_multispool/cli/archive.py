@@ -7,8 +7,9 @@ either a regular file of such a name or is refused.
 
 from __future__ import annotations
 
+import dataclasses
 import tarfile
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from trio_multispool.cli.exits import Failure
 from trio_multispool.model.names import invalid_name
@@ -29,8 +30,8 @@ _LARGEST_EXTENSION: Final = 64 * 1024
 _LONGEST_SIZE: Final = 20
 """Digits of 2**64."""
 
-_EXTENDED: Final = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
-_LONG: Final = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+_OF_ONE_MEMBER: Final = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
+_EXTENSIONS: Final = (*_OF_ONE_MEMBER, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _REGULAR: Final = (tarfile.REGTYPE, tarfile.AREGTYPE)
 _KINDS: Final = {
     tarfile.LNKTYPE: "a hard link",
@@ -79,25 +80,19 @@ class Writer:
         self._written += len(piece)
 
 
-@final
-class Member:
-    """A regular file in an archive."""
+class Member(NamedTuple):
+    """A regular file in an archive: whose it is, and which of its two."""
 
-    def __init__(self, name: str, part: str, size: int) -> None:
-        """Say whose it is, and which of its two."""
-        self.name: str = name
-        self.part: str = part
-        self.size: int = size
+    name: str
+    part: str
+    size: int
 
 
-@final
-class Refused:
+class Refused(NamedTuple):
     """A member that is not read, and why."""
 
-    def __init__(self, path: str, reason: str) -> None:
-        """Say why."""
-        self.path: str = path
-        self.reason: str = reason
+    path: str
+    reason: str
 
 
 class Reader:
@@ -112,32 +107,20 @@ class Reader:
 
     def next(self) -> Member | Refused | None:
         """Return the next member, past what is left of the one before; `None` at the end."""
-        path: str | None = None
-        size: int | None = None
-        sparse = False
-        while True:
-            self.skip()
-            info = self._header()
-            if info is None:
-                return None
-            if info.type in _EXTENDED:
-                found = self._extension(info)
-                if info.type != tarfile.XGLTYPE:
-                    path, size, sparse = _extended(found, path, size, sparse=sparse)
-                    if size is not None and size < 0:
-                        raise Damaged("standard input is damaged: a member has a negative size")
-                continue
-            if info.type in _LONG:
-                found = self._extension(info)
+        said = _Said()
+        while (info := self._header()) is not None:
+            if info.type in _EXTENSIONS:
+                content = self._extension(info)
                 if info.type == tarfile.GNUTYPE_LONGNAME:
-                    path = found.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+                    said.path = content.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+                elif info.type in _OF_ONE_MEMBER:
+                    said.read(content)
                 continue
-            self._begin(info.size if size is None else size)
-            name = info.name if path is None else path
-            if info.type == tarfile.DIRTYPE:
-                path, size, sparse = None, None, False
-                continue
-            return self._member(name, info.type, sparse=sparse)
+            self._begin(info.size if said.size is None else said.size)
+            if info.type != tarfile.DIRTYPE:
+                return self._member(info.name if said.path is None else said.path, info.type, sparse=said.sparse)
+            said = _Said()
+        return None
 
     def _member(self, path: str, kind: bytes, *, sparse: bool) -> Member | Refused:
         if kind not in _REGULAR or sparse:
@@ -174,6 +157,7 @@ class Reader:
         self._left, self._padding = size, -size % _BLOCK
 
     def _header(self) -> tarfile.TarInfo | None:
+        self.skip()
         block = self._read(_BLOCK)
         if len(block) < _BLOCK:
             raise Damaged("the archive is truncated" if self._began else "standard input is not a tar archive")
@@ -196,21 +180,28 @@ class Reader:
         return self.read(info.size)
 
 
-def _extended(
-    content: bytes, path: str | None, size: int | None, *, sparse: bool
-) -> tuple[str | None, int | None, bool]:
-    """Return what the records of an extended header, `LENGTH KEY=VALUE`, say of the member that follows."""
-    while content.strip(b"\0"):
-        digits, space, _ = content.partition(b" ")
-        length = int(digits) if digits.isdigit() and len(digits) <= len(str(_LARGEST_EXTENSION)) else 0
-        record, content = content[len(digits) + len(space) : length - 1], content[length:]
-        key, equals, value = record.partition(b"=")
-        if not length or not equals:
-            raise Damaged("standard input is damaged: an extended header cannot be read")
-        if key == b"path":
-            path = value.decode("utf-8", "surrogateescape")
-        elif key == b"size":
-            size = int(value) if value.isdigit() and len(value) <= _LONGEST_SIZE else -1
-        elif key.startswith(b"GNU.sparse"):
-            sparse = True
-    return path, size, sparse
+@dataclasses.dataclass
+class _Said:
+    """What headers have said of the member that follows them."""
+
+    path: str | None = None
+    size: int | None = None
+    sparse: bool = False
+
+    def read(self, content: bytes) -> None:
+        """Take in the records of an extended header, `LENGTH KEY=VALUE`."""
+        while content.strip(b"\0"):
+            digits, space, _ = content.partition(b" ")
+            length = int(digits) if digits.isdigit() and len(digits) <= len(str(_LARGEST_EXTENSION)) else 0
+            record, content = content[len(digits) + len(space) : length - 1], content[length:]
+            key, equals, value = record.partition(b"=")
+            if not length or not equals:
+                raise Damaged("standard input is damaged: an extended header cannot be read")
+            if key == b"path":
+                self.path = value.decode("utf-8", "surrogateescape")
+            elif key == b"size":
+                self.size = int(value) if value.isdigit() and len(value) <= _LONGEST_SIZE else -1
+            elif key.startswith(b"GNU.sparse"):
+                self.sparse = True
+        if self.size is not None and self.size < 0:
+            raise Damaged("standard input is damaged: a member has a negative size")

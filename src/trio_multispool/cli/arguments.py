@@ -9,14 +9,13 @@ from trio_multispool.cli.completing import entry_names, queue_names
 
 SpoolPath = Annotated[str | Path, Parameter(name="SPOOL", help="The spool's directory.")]
 QueueName = Annotated[str, Parameter(name="QUEUE", help="A queue of the spool.", completer=queue_names)]
+OneQueue = Annotated[str | None, Parameter(name="QUEUE", help="Only this queue.", completer=queue_names)]
 EntryName = Annotated[str, Parameter(name="NAME", help="The name of an entry.", completer=entry_names)]
-AsJson = Annotated[bool, Parameter(name="--json", negative="", show_default=False, help="Write JSON, for scripts.")]
+FromQueue = Annotated[
+    str | None, Parameter(name="--from", help="Select entries of this queue only, not of all.", completer=queue_names)
+]
+AsJson = Annotated[bool, Parameter(name="--json", help="Write JSON, for scripts.")]
+DryRun = Annotated[bool, Parameter(name=["--dry-run", "-n"], help="Change nothing; say what would be done.")]
 TrustFileSystem = Annotated[
-    bool,
-    Parameter(
-        name="--trust-file-system",
-        negative="",
-        show_default=False,
-        help="Accept a file system that is not known to be local. Only if no other host mounts it.",
-    ),
+    bool, Parameter(help="Accept a file system that is not known to be local. Only if no other host mounts it.")
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, final
 
@@ -21,41 +22,47 @@ from trio_multispool.spool.spool import Spool
 
 if TYPE_CHECKING:
     import enum
-    import os
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping
 
     from trio_multispool.cli.sources import Source
+    from trio_multispool.model.types import StrPath
     from trio_multispool.monitor import Problem
 
-MaxCheckedOutAge: TypeAlias = Annotated[
-    str, Parameter(name="--max-checked-out-age", help="How long an entry may be checked out; `none` for any time.")
-]
-MaxTmpFileAge: TypeAlias = Annotated[
-    str, Parameter(name="--max-tmp-file-age", help="How long a temporary file may go without a write.")
-]
-MaxAge: TypeAlias = Annotated[
-    list[str] | None,
-    Parameter(
-        name="--max-age",
-        negative="",
-        help="`QUEUE=AGE`: how long an entry may wait there. May be repeated; `--max-QUEUE-age AGE` is the same.",
-    ),
-]
-QueueAges: TypeAlias = Annotated[str, Parameter(show=False)]
-"""Any further option: `--max-QUEUE-age`, for a queue that is found on disk."""
 
-JsonMetadata: TypeAlias = Annotated[
+_JsonMetadata: TypeAlias = Annotated[
     bool,
     Parameter(
-        name="--json-metadata",
-        negative="",
-        show_default=False,
         help="Metadata has to be JSON: report what is not, and with --repair set it aside. Without this, any will do.",
     ),
 ]
+
+
+@Parameter(name="*")
+@dataclasses.dataclass(frozen=True)
+class Checks:
+    """The options that say what counts as a problem."""
+
+    max_checked_out_age: Annotated[
+        str, Parameter(help="How long an entry may be checked out; `none` for any time.")
+    ] = "10m"
+    max_tmp_file_age: Annotated[str, Parameter(help="How long a temporary file may go without a write.")] = "10m"
+    max_age: Annotated[
+        list[str] | None,
+        Parameter(
+            help="`QUEUE=AGE`: how long an entry may wait there. May be repeated; `--max-QUEUE-age AGE` is the same."
+        ),
+    ] = None
+    json_metadata: _JsonMetadata = False
+
+
+AS_USUAL: Final = Checks()
+"""Without any of the options."""
+
+QueueAges: TypeAlias = Annotated[str, Parameter(show=False)]
+"""Any further option: `--max-QUEUE-age`, for a queue that is found on disk."""
+
 AnyMonitor: TypeAlias = "Monitor[enum.Enum, bytes, Source]"
 
-TEN_MINUTES: Final = "10m"
 _QUEUE_AGE: Final = re.compile(r"max[-_](.+)[-_]age")
 _NO_QUEUE: Final = "none"
 _NO_LIMIT: Final = "none"
@@ -75,28 +82,22 @@ class _Json:
         return raw
 
 
-def limits(
-    spool: str | os.PathLike[str],
-    max_checked_out_age: str,
-    max_tmp_file_age: str,
-    pairs: Sequence[str],
-    options: Mapping[str, str],
-) -> Limits:
+def limits(spool: StrPath, checks: Checks, queue_ages: Mapping[str, str]) -> Limits:
     """Return the limits that the options ask for; ends the command if one is invalid, or a queue does not exist."""
     ages: dict[str, str] = {}
-    for pair in pairs:
+    for pair in checks.max_age or []:
         queue, equals, age = pair.rpartition("=")
         if not equals or not queue:
             raise Failure(f"--max-age wants QUEUE=AGE, not {pair!r}", Exit.USAGE)
         ages[queue] = age
-    for option, age in options.items():
+    for option, age in queue_ages.items():
         found = _QUEUE_AGE.fullmatch(option.removeprefix("--"))
         if found is None:
             raise Failure(f'Unknown option: "--{option}". See multispool --help', Exit.USAGE)
         ages[found[1]] = age
     checked = Limits(
-        max_checked_out_age=_limit(max_checked_out_age),
-        max_tmp_file_age=_limit(max_tmp_file_age),
+        max_checked_out_age=_limit(checks.max_checked_out_age),
+        max_tmp_file_age=_limit(checks.max_tmp_file_age),
         max_queue_ages={queue: parse(age) for queue, age in ages.items() if age != _NO_LIMIT},
     )
     with looking(spool) as storage:
@@ -109,9 +110,7 @@ def _limit(age: str) -> float | None:
 
 
 @contextlib.asynccontextmanager
-async def monitoring(
-    path: str | os.PathLike[str], limits: Limits, *, json_metadata: bool
-) -> AsyncGenerator[AnyMonitor]:
+async def monitoring(path: StrPath, limits: Limits, *, json_metadata: bool = False) -> AsyncGenerator[AnyMonitor]:
     """Open a spool to check it: nothing is recovered and nothing written."""
     with looking(path) as storage:
         queues = storage.queues()
@@ -124,7 +123,7 @@ async def monitoring(
 
 def in_words(problem: Problem) -> str:
     """Say a problem, and how old it is, in a line for a terminal."""
-    return f"{output.printable(problem.message)} ({human_age(max(0.0, problem.age))})"
+    return f"{output.printable(problem.message)} ({human_age(problem.age)})"
 
 
 def document(problem: Problem) -> dict[str, object]:

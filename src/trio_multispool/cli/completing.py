@@ -10,7 +10,7 @@ from trio_multispool.errors import SpoolError
 from trio_multispool.model.lifecycle import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable
 
     from cyclopts.completion import CompletionContext
 
@@ -22,31 +22,17 @@ _MANY: Final = 1000
 
 def queue_names(context: CompletionContext) -> list[str]:
     """Offer the queues."""
-    try:
-        with looking(_spool(context)) as storage:
-            return storage.queues()
-    except SpoolError:
-        return []
+    return _offered(context, lambda storage: storage.queues())
 
 
 def entry_names(context: CompletionContext) -> list[str]:
     """Offer the available entries that begin with what was typed."""
-    try:
-        with looking(_spool(context)) as storage:
-            return list(itertools.islice(_beginning(storage, context.incomplete), _MANY))
-    except SpoolError:
-        return []
+    return _beginning(context, lambda it: (name for queue in it.queues() for name in it.names(queue)))
 
 
 def quarantined_names(context: CompletionContext) -> list[str]:
     """Offer the entries that were set aside and begin with what was typed."""
-    try:
-        with looking(_spool(context)) as storage:
-            items = storage.inventory(None, State.QUARANTINED)
-            names = (item.name for item in items if item.name.startswith(context.incomplete))
-            return list(itertools.islice(names, _MANY))
-    except SpoolError:
-        return []
+    return _beginning(context, lambda storage: (item.name for item in storage.inventory(None, State.QUARANTINED)))
 
 
 def names_or_queues(context: CompletionContext) -> list[str]:
@@ -54,10 +40,16 @@ def names_or_queues(context: CompletionContext) -> list[str]:
     return [*queue_names(context), *entry_names(context)]
 
 
-def _beginning(storage: AnyStorage, prefix: str) -> Iterator[str]:
-    for queue in storage.queues():
-        yield from (name for name in storage.names(queue) if name.startswith(prefix))
+def _beginning(context: CompletionContext, names: Callable[[AnyStorage], Iterable[str]]) -> list[str]:
+    begun = context.incomplete
+    return _offered(
+        context, lambda storage: itertools.islice((name for name in names(storage) if name.startswith(begun)), _MANY)
+    )
 
 
-def _spool(context: CompletionContext) -> str:
-    return context["SPOOL"].raw or "."
+def _offered(context: CompletionContext, names: Callable[[AnyStorage], Iterable[str]]) -> list[str]:
+    try:
+        with looking(context["SPOOL"].raw or ".") as storage:
+            return list(names(storage))
+    except SpoolError:
+        return []

@@ -3,23 +3,10 @@
 from __future__ import annotations
 
 import enum
-from typing import final
+from typing import Final, final
 
-from trio_multispool.errors import (
-    DataNotFound,
-    DirectoryNotEmpty,
-    EntryBusy,
-    EntryNotFound,
-    InvalidName,
-    NameTaken,
-    NotAdopted,
-    NotASpool,
-    SeveralFileSystems,
-    SharedFileSystem,
-    SpoolError,
-    UnsupportedFormat,
-    WorldWritable,
-)
+from trio_multispool import errors
+from trio_multispool.errors import NotASpool, SharedFileSystem, SpoolError
 
 
 class Exit(enum.IntEnum):
@@ -45,30 +32,30 @@ class Failure(Exception):
         self.code: int = int(code)
 
 
-def code_of(error: SpoolError) -> Exit:
+_CODES: Final[dict[Exit, tuple[type[SpoolError], ...]]] = {
+    Exit.USAGE: (errors.InvalidName,),
+    Exit.NOT_FOUND: (errors.EntryNotFound, errors.DataNotFound),
+    Exit.BUSY: (errors.EntryBusy, errors.NameTaken),
+    Exit.REFUSED: (
+        NotASpool,
+        SharedFileSystem,
+        errors.DirectoryNotEmpty,
+        errors.UnsupportedFormat,
+        errors.WorldWritable,
+        errors.NotAdopted,
+        errors.SeveralFileSystems,
+    ),
+}
+
+
+def code_of(error: Failure | SpoolError) -> int:
     """Return the exit code that tells a script what kind of trouble this is."""
-    match error:
-        case InvalidName():
-            return Exit.USAGE
-        case EntryNotFound() | DataNotFound():
-            return Exit.NOT_FOUND
-        case EntryBusy() | NameTaken():
-            return Exit.BUSY
-        case (
-            NotASpool()
-            | DirectoryNotEmpty()
-            | UnsupportedFormat()
-            | WorldWritable()
-            | NotAdopted()
-            | SharedFileSystem()
-            | SeveralFileSystems()
-        ):
-            return Exit.REFUSED
-        case _:
-            return Exit.FAILED
+    if isinstance(error, Failure):
+        return error.code
+    return next((code for code, kinds in _CODES.items() if isinstance(error, kinds)), Exit.FAILED)
 
 
-def said(error: SpoolError) -> str:
+def said(error: Failure | SpoolError) -> str:
     """Say an error in the words of the command line, where the library's speak of Python."""
     match error:
         case SharedFileSystem(path, file_system):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
-import msgspec
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from trio_multispool.cli.ages import human_age, human_time
 from trio_multispool.model.attempts import failure_told
 
 if TYPE_CHECKING:
-    from trio_multispool.model.attempts import Attempt, Failure, History
+    from trio_multispool.model.attempts import Attempt, History
 
 
 def told_history(history: History, *, at_work: bool) -> list[str]:
@@ -26,20 +27,17 @@ def told_history(history: History, *, at_work: bool) -> list[str]:
         under_way = at_work and attempt is history.attempts[-1] and attempt.ended is None
         lines.append(f"  {attempt.number:>3}  {_told_attempt(attempt, under_way=under_way)}")
     failure = history.attempts[-1].failure if history.attempts else None
-    return lines + (_told_details(failure) if failure is not None else [])
+    if failure is not None:  # a traceback has what a line did not say: the notes, and what is in a group
+        lines += [f"       {line}" for line in failure.traceback.splitlines()]
+    return lines
 
 
 def _told_attempt(attempt: Attempt, *, under_way: bool) -> str:
     when = f"{_time(attempt.began)}, {attempt.queue}, {attempt.host}[{attempt.pid}]"
     if attempt.failure is None:
         return f"{when}: {'under way' if under_way else 'its worker died'}"
-    took = "" if attempt.ended is None else f", took {human_age(max(0.0, attempt.ended - attempt.began))}"
+    took = "" if attempt.ended is None else f", took {human_age(attempt.ended - attempt.began)}"
     return f"{when}{took}: {failure_told(attempt.failure)}"
-
-
-def _told_details(failure: Failure) -> list[str]:
-    """Return what a line did not say of the last failure: a traceback has the notes, and what is in a group."""
-    return [f"       {line}" for line in failure.traceback.splitlines()]
 
 
 def _time(at: float) -> str:
@@ -49,23 +47,18 @@ def _time(at: float) -> str:
         return f"at {at}"
 
 
-def history_document(history: History) -> dict[str, Any]:
+def history_document(history: History) -> dict[str, object]:
     """Return the history for a script: as it is kept, with nothing left out."""
     return {
         "queue": history.queue,
         "spent": history.spent,
         "given_up": history.given_up,
-        "attempts": [_attempt_document(attempt) for attempt in history.attempts],
+        "attempts": _whole(history.attempts),
     }
 
 
-def _attempt_document(attempt: Attempt) -> dict[str, Any]:
-    document = msgspec.structs.asdict(attempt)
-    document["failure"] = None if attempt.failure is None else _failure_document(attempt.failure)
-    return document
-
-
-def _failure_document(failure: Failure) -> dict[str, Any]:
-    document = msgspec.structs.asdict(failure)
-    document["group"] = [_failure_document(each) for each in failure.group]
-    return document
+def _whole(value: object) -> object:
+    """Return values with all their fields, also those that are not kept because they are the default."""
+    if isinstance(value, tuple):
+        return [_whole(each) for each in cast("tuple[object, ...]", value)]
+    return {key: _whole(field) for key, field in asdict(value).items()} if isinstance(value, Struct) else value

@@ -30,14 +30,14 @@ def from_options(pairs: Sequence[str], text: str | None) -> bytes:
 
 def _from_pairs(pairs: Sequence[str]) -> bytes:
     found: dict[str, msgspec.Raw] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise Failure(f"--meta wants key=value, not {pair!r}", Exit.USAGE)
-        if key in found:
-            raise Failure(f"--meta gives {key!r} twice", Exit.USAGE)
-        found[key] = _value(value)
     try:
+        for pair in pairs:
+            key, equals, value = pair.partition("=")
+            if not equals or not key:
+                raise Failure(f"--meta wants key=value, not {pair!r}", Exit.USAGE)
+            if key in found:
+                raise Failure(f"--meta gives {key!r} twice", Exit.USAGE)
+            found[key] = _value(value)
         return msgspec.json.encode(found)
     except UnicodeEncodeError:
         raise Failure("--meta is not valid UTF-8", Exit.USAGE) from None
@@ -46,10 +46,7 @@ def _from_pairs(pairs: Sequence[str]) -> bytes:
 def _value(text: str) -> msgspec.Raw:
     """Return a value as it was written if it is JSON, so that `0.10` stays `0.10`, and else as a string."""
     raw = text.encode("utf-8", "surrogateescape").strip()
-    try:
-        return msgspec.Raw(raw if is_json(raw) else msgspec.json.encode(text))
-    except UnicodeEncodeError:
-        raise Failure("--meta is not valid UTF-8", Exit.USAGE) from None
+    return msgspec.Raw(raw if is_json(raw) else msgspec.json.encode(text))
 
 
 def is_json(raw: bytes) -> bool:

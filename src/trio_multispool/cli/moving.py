@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from trio_multispool.cli import output
-from trio_multispool.cli.checkouts import settle_each, settle_selected
-from trio_multispool.cli.exits import Exit, Failure, code_of, said
+from trio_multispool.cli.checkouts import Task, settle_all
+from trio_multispool.cli.exits import Failure
 from trio_multispool.cli.finding import find_available
 from trio_multispool.cli.selecting import selected
 from trio_multispool.cli.spools import looking, require_queues
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.lifecycle import State
-from trio_multispool.model.types import StrPath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,41 +20,21 @@ if TYPE_CHECKING:
     from trio_multispool.cli.selecting import Criteria
 
 
-@final
-class Task(msgspec.Struct, frozen=True):
-    """What is to be done."""
-
-    spool: StrPath
-    source: str | None
-    """The queue that entries are taken from, or any."""
-    destination: str | None
-    """The queue that they are moved to; `None`: they are removed."""
-    dry_run: bool
-    as_json: bool
-    trust_file_system: bool
-
-
 def carry_out(task: Task, names: Sequence[str], criteria: Criteria | None) -> int:
     """Settle what is named, or fits `criteria`; say what was settled, and return the exit code."""
     with looking(task.spool) as storage:
         require_queues(storage, [queue for queue in (task.source, task.destination) if queue is not None])
-    if task.dry_run:
+    if task.options.dry_run:
         found: list[tuple[str, str]] = []
-        codes: list[int] = []
-        for name, source in _would_settle(task, names, criteria, codes):
+        troubles = output.Troubles()
+        for name, source in _would_settle(task, names, criteria, troubles):
             found.append((name, source))
-            if not task.as_json:
+            if not task.options.as_json:
                 output.line(f"{output.printable(name)}: would be {_done(task, source)}")
-        code = codes[0] if codes else int(Exit.SUCCESS)
-    elif criteria is None:
-        found, code = settle_each(
-            task.spool, names, task.destination, source=task.source, trust_file_system=task.trust_file_system
-        )
+        code = troubles.code
     else:
-        found, code = settle_selected(
-            task.spool, task.source, task.destination, criteria, trust_file_system=task.trust_file_system
-        )
-    if task.as_json:
+        found, code = settle_all(task, names, criteria)
+    if task.options.as_json:
         output.document([_document(task, name, source) for name, source in found])
     elif criteria is not None:
         output.line(_sum(task, len(found)))
@@ -65,17 +42,16 @@ def carry_out(task: Task, names: Sequence[str], criteria: Criteria | None) -> in
 
 
 def _would_settle(
-    task: Task, names: Sequence[str], criteria: Criteria | None, codes: list[int]
+    task: Task, names: Sequence[str], criteria: Criteria | None, troubles: output.Troubles
 ) -> Iterator[tuple[str, str]]:
-    """Yield the entries that would be settled, and where they are; to `codes` goes what that of a failure would be."""
+    """Yield the entries that would be settled, and where they are."""
     with looking(task.spool) as storage:
         if criteria is None:
             for name in dict.fromkeys(names):
                 try:
                     yield name, find_available(storage, name, task.source)
                 except (Failure, SpoolError) as error:
-                    codes.append(error.code if isinstance(error, Failure) else code_of(error))
-                    output.complain(str(error) if isinstance(error, Failure) else said(error))
+                    troubles.tell(error)
             return
         for item in selected(storage, task.source, State.AVAILABLE, criteria, wall_clock()):
             if item.place.queue != task.destination:
@@ -97,4 +73,4 @@ def _done(task: Task, source: str) -> str:
 def _sum(task: Task, number: int) -> str:
     what = "1 entry" if number == 1 else f"{number} entries"
     done = "removed" if task.destination is None else f"moved to {output.printable(task.destination)}"
-    return f"{what} {'would be ' if task.dry_run else ''}{done}"
+    return f"{what} {'would be ' if task.options.dry_run else ''}{done}"

@@ -7,14 +7,20 @@ import io
 import os
 import sys
 import unicodedata
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO, final
 
 import msgspec
 
-from trio_multispool.cli.exits import Failure
+from trio_multispool.cli.exits import Exit, Failure, code_of, said
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
+
+    from trio_multispool.errors import SpoolError
+
+
+_OBEYED: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""The categories of control characters, and of format characters (which can turn the direction of writing)."""
 
 
 def prepare() -> None:
@@ -51,11 +57,36 @@ def complain(message: str) -> None:
     remark(f"multispool: {printable(message)}")
 
 
+@final
+class Troubles:
+    """Tells what goes wrong with single entries, while the command goes on with the others."""
+
+    def __init__(self, write: Callable[[str], None] | None = None) -> None:
+        """Write lines by `write`, by default to standard error."""
+        self._write = remark if write is None else write
+        self._codes: list[int] = []
+
+    def tell(self, error: Failure | SpoolError, more: str = "") -> None:
+        """Write one line, in the command's name."""
+        self._codes.append(code_of(error))
+        self._write(f"multispool: {printable(said(error) + more)}")
+
+    @property
+    def code(self) -> int:
+        """The exit code: that of the first trouble."""
+        return self._codes[0] if self._codes else Exit.SUCCESS
+
+
 def remark(text: str) -> None:
     """Write a line to standard error. If nobody reads it, the work itself goes on."""
     stream: TextIO | None = sys.stderr
     with contextlib.suppress(OSError, ValueError):  # `ValueError`: it is closed
         print(text, file=stream, flush=True)
+
+
+def remark_document(value: object) -> None:
+    """Write a JSON document to standard error, on one line."""
+    remark(msgspec.json.encode(value).decode())
 
 
 @contextlib.contextmanager
@@ -90,17 +121,11 @@ def printable(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(
-        character if character in keep or not _is_obeyed(character) else _escaped(character) for character in text
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in _OBEYED and character not in keep
+        else character
+        for character in text
     )
-
-
-def _is_obeyed(character: str) -> bool:
-    """Tell control characters, and format characters (which can turn the direction of writing), from the rest."""
-    return unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
 
 
 def as_text(path: str) -> str:

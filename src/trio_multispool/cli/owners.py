@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypedDict
 
 from trio_multispool.cli.output import printable
 
 UNKNOWN = "unknown"
 """Said of an owner that cannot be seen: one that died, or that the kernel does not show (see `ls --help`)."""
-
-
-class Owner(TypedDict):
-    """A process, in a JSON document."""
-
-    pid: int
-    command: str | None
 
 
 def command_of(pid: int) -> str | None:
@@ -26,9 +18,9 @@ def command_of(pid: int) -> str | None:
         return None
 
 
-def described(pid: int | None) -> Owner | None:
+def described(pid: int | None) -> dict[str, object] | None:
     """Return the owner for a JSON document."""
-    return None if pid is None else Owner(pid=pid, command=command_of(pid))
+    return None if pid is None else {"pid": pid, "command": command_of(pid)}
 
 
 def told(pid: int | None) -> str:

@@ -16,7 +16,7 @@ from trio_multispool.clock import stopwatch
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from rich.progress import ProgressColumn, TaskID
+    from rich.progress import ProgressColumn
 
 _PATIENCE: Final = 0.5
 """Seconds after which a person wants to see that something goes on."""
@@ -61,13 +61,11 @@ class Bar:
 
     def remark(self, text: str, style: str = "") -> None:
         """Write a line to standard error, above the bar."""
-        if self._progress is None:
-            if output.is_terminal(sys.stderr):
-                error_console().print(Text(text, style), soft_wrap=True)
-            else:
-                output.remark(text)
+        if self._progress is None and not output.is_terminal(sys.stderr):
+            output.remark(text)
         else:
-            self._progress.console.print(Text(text, style), soft_wrap=True)
+            console = error_console() if self._progress is None else self._progress.console
+            console.print(Text(text, style), soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -76,17 +74,21 @@ def bar(total: int | None, *, shown: bool = True, sizes: bool = False) -> Genera
     if not (shown and output.is_terminal(sys.stderr)):
         yield Bar(None, total)
         return
-    columns: list[ProgressColumn] = [BarColumn(), DownloadColumn() if sizes else MofNCompleteColumn()]
+    with _progress(DownloadColumn() if sizes else MofNCompleteColumn()) as progress:
+        yield Bar(progress, total)
+
+
+def _progress(done: ProgressColumn) -> Progress:
     # What commands and this program print to standard output is not the bar's to redirect.
-    with Progress(
-        *columns,
+    return Progress(
+        BarColumn(),
+        done,
         TimeRemainingColumn(),
         console=error_console(),
         transient=True,
         redirect_stdout=False,
         redirect_stderr=False,
-    ) as progress:
-        yield Bar(progress, total)
+    )
 
 
 @contextlib.contextmanager
@@ -98,47 +100,21 @@ def counting(what: str, total: Callable[[], int] | None = None) -> Generator[Cal
     if not output.is_terminal(sys.stderr):
         yield lambda: None
         return
+    elapsed, seen, shown = stopwatch(), 0, None
     with contextlib.ExitStack() as stack:
-        counter = _Counter(what, total, stack)
-        yield counter.count
 
+        def count() -> None:
+            nonlocal seen, shown
+            seen += 1
+            if seen % _AT_A_TIME:  # to move a bar for each of a million would take most of the time
+                return
+            if shown is not None:
+                shown.advance(_AT_A_TIME)
+            elif elapsed() > _PATIENCE:
+                number = None if total is None else total()
+                of = " of {task.total:,}" if number else ""
+                progress = _progress(TextColumn(f"{{task.completed:,}}{of} {what}"))
+                shown = Bar(stack.enter_context(progress), number)
+                shown.advance(seen)
 
-@final
-class _Counter:
-    """Counts, and moves a bar now and then: to move it for each of a million would take most of the time."""
-
-    def __init__(self, what: str, total: Callable[[], int] | None, stack: contextlib.ExitStack) -> None:
-        self._what = what
-        self._total = total
-        self._stack = stack
-        self._elapsed = stopwatch()
-        self._seen = 0
-        self._bar: tuple[Progress, TaskID] | None = None
-
-    def count(self) -> None:
-        self._seen += 1
-        if self._seen % _AT_A_TIME == 0 and (self._bar is not None or self._elapsed() > _PATIENCE):
-            self._move()
-
-    def _move(self) -> None:
-        if self._bar is None:
-            total = None if self._total is None else self._total()
-            progress = Progress(
-                BarColumn(),
-                TextColumn(f"{{task.completed:,}} of {{task.total:,}} {self._what}" if total else _counted(self._what)),
-                TimeRemainingColumn(),
-                console=error_console(),
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._bar = self._stack.enter_context(progress), progress.add_task("", total=total)
-        progress, task = self._bar
-        task_total = progress.tasks[task].total
-        if task_total is not None and task_total < self._seen:  # the queue has grown since it was counted
-            progress.update(task, total=self._seen)
-        progress.update(task, completed=self._seen)
-
-
-def _counted(what: str) -> str:
-    return f"{{task.completed:,}} {what}"
+        yield count

@@ -13,44 +13,39 @@ from rich.text import Text
 from trio_multispool.cli import output
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 _GAP = 2
 
 
-def table(
-    headers: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Collection[str] = (), gap: int = _GAP
-) -> None:
-    """Write a table to standard output, with `gap` spaces between columns; those named in `numbers` stand to the right.
+def table(columns: Mapping[str, Sequence[str]], *, numbers: Collection[str] = (), gap: int = _GAP) -> None:
+    """Write a table to standard output: its columns, by their headers, with `gap` spaces between them.
 
-    On a terminal that is too narrow text is folded, and numbers never are.
+    Those named in `numbers` stand to the right. On a terminal that is too narrow text is folded, and numbers never are.
     """
     if output.is_terminal(sys.stdout):
-        _drawn(headers, rows, numbers, gap)
+        _drawn(columns, numbers, gap)
     else:
-        _plain(headers, rows, numbers, gap)
+        _plain(columns, numbers, gap)
 
 
-def _drawn(headers: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[str], gap: int) -> None:
+def _drawn(columns: Mapping[str, Sequence[str]], numbers: Collection[str], gap: int) -> None:
     drawn = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
-    for header in headers:
+    for header in columns:
         # Folded and never cut off: a name must be there to be copied, however narrow the window.
         number = header in numbers
         drawn.add_column(header, justify="right" if number else "left", overflow="fold", no_wrap=number)
-    for row in rows:
+    for row in zip(*columns.values(), strict=True):
         drawn.add_row(*(Text(cell, overflow="fold") for cell in row))
     Console(force_terminal=True, highlight=False).print(drawn)
 
 
-def _plain(headers: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[str], gap: int) -> None:
-    lines = [list(headers), *(list(row) for row in rows)]
-    widths = [max(cell_len(cells[column]) for cells in lines) for column in range(len(headers))]
-    right = [header in numbers for header in headers]
-    text: list[str] = []
-    for cells in lines:
-        padded = [
-            " " * (width - cell_len(cell)) + cell if to_the_right else cell + " " * (width - cell_len(cell))
-            for cell, width, to_the_right in zip(cells, widths, right, strict=True)
-        ]
-        text.append((" " * gap).join(padded).rstrip())
-    output.line("\n".join(text))
+def _plain(columns: Mapping[str, Sequence[str]], numbers: Collection[str], gap: int) -> None:
+    padded: list[list[str]] = []
+    for header, column in columns.items():
+        cells = [header, *column]
+        width = max(map(cell_len, cells))
+        spaces = [" " * (width - cell_len(cell)) for cell in cells]
+        pairs = zip(cells, spaces, strict=True)
+        padded.append([space + cell if header in numbers else cell + space for cell, space in pairs])
+    output.line("\n".join((" " * gap).join(row).rstrip() for row in zip(*padded, strict=True)))

@@ -45,30 +45,39 @@ def stopped_by_signals(stop: Callable[[], None]) -> Generator[Ending]:
             ending.signal = signal.Signals(number)
             stop()
 
-    wanted = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    previous = {number: signal.signal(number, end) for number in wanted}
-    try:
+    with _handled(end):
         yield ending
-    finally:
-        for number, handler in previous.items():
-            _ = signal.signal(number, handler)
 
 
-def run(work: Callable[[Ending], Awaitable[int]]) -> int:
-    """Run `work` on Trio and return its exit code, or that of the signal that ended it."""
-    early: list[int] = []
-    # A signal that is ignored (`nohup`, a background job of a script) stays ignored. One that comes while Trio is
-    # starting waits; one that comes while it ends is too late.
+@contextlib.contextmanager
+def _handled(handle: Callable[[int, object], None]) -> Generator[list[signal.Signals]]:
+    """Have the signals handled that would end the command. One that is ignored (`nohup`, a background job) stays so."""
     wanted = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    previous = {number: signal.signal(number, lambda got, _frame: early.append(got)) for number in wanted}
+    previous = {number: signal.signal(number, handle) for number in wanted}
     try:
-        return trio.run(_run, work, wanted, early)
+        yield wanted
     finally:
         for number, handler in previous.items():
             _ = signal.signal(number, handler)
 
 
-async def _run(work: Callable[[Ending], Awaitable[int]], wanted: list[signal.Signals], early: list[int]) -> int:
+async def when_cancelled(act: Callable[[], None]) -> None:
+    """Wait to be cancelled, and act then: end what blocks in a thread, so that nobody has to wait for it."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        act()
+
+
+def run(work: Callable[[Ending], Awaitable[int | None]]) -> int:
+    """Run `work` on Trio and return its exit code (0 if it tells none), or that of the signal that ended it."""
+    early: list[int] = []
+    # A signal that comes while Trio is starting waits; one that comes while it ends is too late.
+    with _handled(lambda number, _frame: early.append(number)) as wanted:
+        return trio.run(_run, work, wanted, early)
+
+
+async def _run(work: Callable[[Ending], Awaitable[int | None]], wanted: list[signal.Signals], early: list[int]) -> int:
     ending, code, failure = Ending(), 0, None
     scope = trio.CancelScope()
 
@@ -90,7 +99,7 @@ async def _run(work: Callable[[Ending], Awaitable[int]], wanted: list[signal.Sig
             nursery.start_soon(watch, received)
             with scope:
                 try:
-                    code = await work(ending)
+                    code = await work(ending) or 0
                 except (Failure, SpoolError) as error:
                     failure = error
             nursery.cancel_scope.cancel()

@@ -1,26 +1,22 @@
 """Which entries a command acts on: those that are named, or those that fit what `--older-than` and the like ask."""
 
-from __future__ import annotations
-
 import dataclasses
+import datetime
 import fnmatch
-from typing import TYPE_CHECKING, Annotated, cast, final
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Final, cast, final
 
 import msgspec
 from cyclopts import Parameter
 
 from trio_multispool.cli import durations, metadata
 from trio_multispool.cli.ages import age_of
+from trio_multispool.cli.arguments import AsJson, DryRun, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure
+from trio_multispool.cli.spools import AnyStorage
 from trio_multispool.errors import EntryNotFound
-
-if TYPE_CHECKING:
-    import datetime
-    from collections.abc import Iterator, Sequence
-
-    from trio_multispool.cli.spools import AnyStorage
-    from trio_multispool.model.lifecycle import State
-    from trio_multispool.storage.requests import Item
+from trio_multispool.model.lifecycle import State
+from trio_multispool.storage.requests import Item
 
 
 @Parameter(name="*")
@@ -30,66 +26,68 @@ class Selection:
 
     older_than: Annotated[
         str | None,
-        Parameter(
-            name="--older-than",
-            help="Only entries whose metadata was written longer ago than this: `90`, `10m`, `1h30m`, `2d`.",
-        ),
+        Parameter(help="Only entries whose metadata was written longer ago than this: `90`, `10m`, `1h30m`, `2d`."),
     ] = None
     meta: Annotated[
         list[str] | None,
         Parameter(
-            name="--meta",
-            negative="",
-            help="Only entries whose metadata is a JSON object with this `key=value` (as for `put`); may be repeated.",
+            help="Only entries whose metadata is a JSON object with this `key=value` (as for `put`); may be repeated."
         ),
     ] = None
     name: Annotated[
         list[str] | None,
         Parameter(
-            name="--name",
-            negative="",
-            help="Only entries whose name fits this pattern (`order-*`); may be repeated: one of them has to fit.",
+            help="Only entries whose name fits this pattern (`order-*`); may be repeated: one of them has to fit."
         ),
     ] = None
-    everything: Annotated[bool, Parameter(name="--all", negative="", show_default=False, help="Every entry.")] = False
+    everything: Annotated[bool, Parameter(name="--all", help="Every entry.")] = False
+
+    @property
+    def narrow(self) -> bool:
+        """Whether some entries are selected, and not every one."""
+        return self.older_than is not None or bool(self.meta) or bool(self.name)
 
 
-DryRun = Annotated[
-    bool,
-    Parameter(
-        name=["--dry-run", "-n"], negative="", show_default=False, help="Change nothing; say what would be done."
-    ),
-]
+@Parameter(name="*")
+@dataclasses.dataclass(frozen=True)
+class Settling(Selection):
+    """The options of a command that settles what is selected, or named."""
+
+    dry_run: DryRun = False
+    as_json: AsJson = False
+    trust_file_system: TrustFileSystem = False
+
+
+NOTHING_CHOSEN: Final = Settling()
+"""Without any of the options."""
 
 
 @final
+@dataclasses.dataclass(frozen=True)
 class Criteria:
-    """What an entry has to be like."""
+    """What an entry has to be like: all have to be met, and of `names` one."""
 
-    def __init__(self, older_than: float | None, meta: dict[str, object], names: Sequence[str]) -> None:
-        """Combine them: all have to be met, and of `names` one."""
-        self.reads_metadata: bool = bool(meta)
-        self._older_than = older_than
-        self._meta = meta
-        self._names = names
+    older_than: float | None
+    meta: dict[str, object]
+    names: Sequence[str]
 
     def fit_name(self, name: str) -> bool:
         """Tell whether the name does."""
-        return not self._names or any(fnmatch.fnmatchcase(name, pattern) for pattern in self._names)
+        return not self.names or any(fnmatch.fnmatchcase(name, pattern) for pattern in self.names)
 
     def fit_age(self, modified_at: datetime.datetime, now: float) -> bool:
         """Tell whether it is old enough."""
-        return self._older_than is None or age_of(modified_at, now) > self._older_than
+        return self.older_than is None or age_of(modified_at, now) > self.older_than
 
     def fit_metadata(self, raw: bytes) -> bool:
         """Tell whether the metadata fits. Metadata that is not a JSON object fits no condition."""
-        if not self._meta:
+        if not self.meta:
             return True
         try:
             found = msgspec.json.decode(raw, type=dict[str, object])
         except (ValueError, RecursionError):  # also of JSON that is no object
             return False
-        return all(key in found and _same(found[key], value) for key, value in self._meta.items())
+        return all(key in found and _same(found[key], value) for key, value in self.meta.items())
 
 
 def _same(one: object, other: object) -> bool:
@@ -105,20 +103,18 @@ def _same(one: object, other: object) -> bool:
     return one == other
 
 
-def criteria_of(selection: Selection | None, names: Sequence[str], *, more: bool = False) -> Criteria | None:
+def criteria_of(chosen: Selection, names: Sequence[str], *, more: bool = False) -> Criteria | None:
     """Return what entries have to be like, or `None` if they are named; ends the command if it must not guess.
 
     `more` says that something else was given which only a selection can have.
     """
-    chosen = Selection() if selection is None else selection
-    narrow = chosen.older_than is not None or bool(chosen.meta) or bool(chosen.name)
     if names:
-        if narrow or chosen.everything or more:
+        if chosen.narrow or chosen.everything or more:
             raise Failure("entries are named or selected, not both", Exit.USAGE)
         return None
-    if narrow and chosen.everything:
+    if chosen.narrow and chosen.everything:
         raise Failure("--all and what selects some entries exclude each other", Exit.USAGE)
-    if not narrow and not chosen.everything:
+    if not chosen.narrow and not chosen.everything:
         raise Failure(
             "say which entries: by their names, --older-than, --meta or --name, or --all for every one", Exit.USAGE
         )
@@ -127,17 +123,12 @@ def criteria_of(selection: Selection | None, names: Sequence[str], *, more: bool
     return Criteria(older_than, meta, chosen.name or [])
 
 
-def is_given(selection: Selection | None) -> bool:
-    """Tell whether any of the options was."""
-    return selection is not None and selection != Selection()
-
-
 def selected(storage: AnyStorage, queue: str | None, state: State, criteria: Criteria, now: float) -> Iterator[Item]:
     """Yield the entries that fit, in no order, holding none; the cheap questions are asked first."""
     for item in storage.inventory(queue, state):
         if not criteria.fit_name(item.name) or not criteria.fit_age(item.modified_at, now):
             continue
-        if criteria.reads_metadata:
+        if criteria.meta:
             try:
                 raw = storage.read_metadata(item.place, item.name)
             except EntryNotFound:  # it has moved on

@@ -16,9 +16,10 @@ from trio_multispool.spool.spool import Spool, open_spool
 from trio_multispool.storage.protocol import Storage
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Sequence
 
+    from trio_multispool.entries.job import CheckedOutEntry
+    from trio_multispool.model.types import StrPath
     from trio_multispool.session.stores import Opened
 
 AnySpool: TypeAlias = Spool[enum.Enum, bytes, Source]
@@ -28,14 +29,9 @@ AnyStorage: TypeAlias = Storage[Any, Any]
 """A store of any kind."""
 
 
-@contextlib.contextmanager
-def looking(path: str | os.PathLike[str]) -> Generator[AnyStorage]:
+def looking(path: StrPath) -> contextlib.closing[AnyStorage]:
     """Open a spool to look at it: nothing is written, recovered or locked."""
-    storage = look_at_store(path)
-    try:
-        yield storage
-    finally:
-        storage.close()
+    return contextlib.closing(look_at_store(path))
 
 
 def spoolable(queues: Sequence[str]) -> Spoolable[enum.Enum, bytes, Source]:
@@ -51,17 +47,19 @@ def member(spool: AnySpool, queue: str) -> enum.Enum:
     return spool.spoolable.queues(queue)
 
 
-async def load(
-    path: str | os.PathLike[str], queues: Sequence[str], *, trust_file_system: bool, recover: bool = True
-) -> AnySpool:
+async def settle(spool: AnySpool, job: CheckedOutEntry[enum.Enum, bytes, Source], queue: str | None) -> None:
+    """Move a checked-out entry to a queue that the spool was loaded with, or remove it if that is `None`."""
+    (await job.remove() if queue is None else await job.save(member(spool, queue))).unwrap()
+
+
+async def load(path: StrPath, queues: Sequence[str], *, trust_file_system: bool, recover: bool = True) -> AnySpool:
     """Open a spool to work on some of its queues, which must be there; `recover` what the dead had."""
     with looking(path) as storage:
         require_queues(storage, queues)
-    if recover:
-        return (await Spool.load(path, spoolable(queues), trust_file_system=trust_file_system)).unwrap()
 
     def opening() -> Opened:
-        return open_store(path, queues, trust_file_system=trust_file_system, recover=False)
+        wanted = list(dict.fromkeys(queues))
+        return open_store(path, wanted, trust_file_system=trust_file_system, recover=recover)
 
     return (await open_spool(spoolable(queues), None, opening)).unwrap()
 
@@ -73,3 +71,7 @@ def require_queues(storage: AnyStorage, queues: Sequence[str]) -> None:
         if queue not in found:
             known = ", ".join(map(printable, found)) or "no queues"
             raise Failure(f"there is no queue {queue!r} in {storage.location!r}; it has: {known}", Exit.NOT_FOUND)
+
+
+def withdraw_nothing() -> None:
+    """Answer a store that asks right before its commit. Go on: to be interrupted there is safe."""

@@ -24,10 +24,9 @@ def adopt(spool: SpoolPath, /, *, as_json: AsJson = False, trust_file_system: Tr
     if not queues:
         raise Failure(f"{path!r} has no queues; make one with `multispool create`", Exit.REFUSED)
 
-    async def work(_ending: Ending) -> int:
+    async def work(_ending: Ending) -> None:
         async with await load(spool, queues[:1], trust_file_system=trust_file_system) as opened:
             (await opened.adopt()).unwrap()
-        return Exit.SUCCESS
 
     if not before and (code := run(work)) != Exit.SUCCESS:
         return code

@@ -24,9 +24,7 @@ def create(
     spool: SpoolPath,
     /,
     *queues: Annotated[str, Parameter(name="QUEUE", required=True, help="The queues to make.")],
-    mode: Annotated[
-        str | None, Parameter(name="--mode", help="The permissions of a new spool, in octal; 700 unless given.")
-    ] = None,
+    mode: Annotated[str | None, Parameter(help="The permissions of a new spool, in octal; 700 unless given.")] = None,
     as_json: AsJson = False,
     trust_file_system: TrustFileSystem = False,
 ) -> int:
@@ -49,7 +47,7 @@ def create(
         if found != wanted:
             raise Failure(f"{spool!r} exists with mode {found:o}; change it with chmod", Exit.REFUSED)
 
-    async def work(_ending: Ending) -> int:
+    async def work(_ending: Ending) -> None:
         opened = await Spool.create(
             spool,
             spoolable(queues),
@@ -57,7 +55,6 @@ def create(
             trust_file_system=trust_file_system,
         )
         opened.unwrap().close()
-        return Exit.SUCCESS
 
     if (code := run(work)) != Exit.SUCCESS:
         return code

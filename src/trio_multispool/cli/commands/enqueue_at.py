@@ -5,7 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath, TrustFileSystem
-from trio_multispool.cli.commands.put import Files, Meta, MetaJson, Name, put
+from trio_multispool.cli.commands.put import NOTHING_SAID, Described, Files, put
 
 
 def enqueue_at(  # noqa: PLR0913  # what a person can say on the command line
@@ -20,9 +20,7 @@ def enqueue_at(  # noqa: PLR0913  # what a person can say on the command line
     ],
     /,
     *files: Files,
-    meta: Meta = None,
-    meta_json: MetaJson = None,
-    name: Name = None,
+    described: Described = NOTHING_SAID,
     as_json: AsJson = False,
     trust_file_system: TrustFileSystem = False,
 ) -> int:
@@ -34,14 +32,4 @@ def enqueue_at(  # noqa: PLR0913  # what a person can say on the command line
     $ multispool enqueue-at var/mail send 2027-01-31T08:00 reminder.txt --meta to=anne@example.org
     ```
     """
-    return put(
-        spool,
-        queue,
-        *files,
-        meta=meta,
-        meta_json=meta_json,
-        name=name,
-        at=time,
-        as_json=as_json,
-        trust_file_system=trust_file_system,
-    )
+    return put(spool, queue, *files, described=described, at=time, as_json=as_json, trust_file_system=trust_file_system)

@@ -6,15 +6,13 @@ import trio
 from cyclopts import Parameter
 
 from trio_multispool.cli import child, durations, output
-from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath, TrustFileSystem
-from trio_multispool.cli.exits import Exit, Failure, code_of, said
+from trio_multispool.cli.arguments import AsJson, DryRun, QueueName, SpoolPath, TrustFileSystem
+from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.running import Ending, run
-from trio_multispool.cli.selecting import DryRun
 from trio_multispool.cli.spools import load, looking, member, require_queues
 from trio_multispool.clock import wall_clock
 from trio_multispool.entries.datafile import DataFile
 from trio_multispool.model.policies import Retention
-from trio_multispool.model.results import Err
 from trio_multispool.model.verdicts import Release, Remove
 from trio_multispool.spool.retention import not_to_be_kept
 
@@ -30,12 +28,9 @@ def expire(  # noqa: PLR0913  # what a person can say on the command line
         ),
     ],
     max_age: Annotated[
-        str | None,
-        Parameter(name="--max-age", help="Remove entries whose metadata was written longer ago: `12h`, `30d`."),
+        str | None, Parameter(help="Remove entries whose metadata was written longer ago: `12h`, `30d`.")
     ] = None,
-    max_count: Annotated[
-        int | None, Parameter(name="--max-count", help="Keep at most this many entries; remove the oldest first.")
-    ] = None,
+    max_count: Annotated[int | None, Parameter(help="Keep at most this many entries; remove the oldest first.")] = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     trust_file_system: TrustFileSystem = False,
@@ -56,14 +51,15 @@ def expire(  # noqa: PLR0913  # what a person can say on the command line
     if max_count is not None and max_count < 0:
         raise Failure(f"--max-count must not be negative, and is {max_count}", Exit.USAGE)
     age = None if max_age is None else durations.parse(max_age)
+    retention = Retention(max_age=age, max_count=max_count)
     if dry_run:
         with looking(spool) as storage:
             require_queues(storage, [queue])
-            found = not_to_be_kept(storage, queue, Retention(max_age=age, max_count=max_count), wall_clock())
+            found = not_to_be_kept(storage, queue, retention, wall_clock())
         return _tell([name for _, name in found], dry_run=True, as_json=as_json)
     gone: list[str] = []
 
-    async def work(ending: Ending) -> int:
+    async def work(ending: Ending) -> None:
         async with await load(spool, [queue], trust_file_system=trust_file_system) as opened:
             running = trio.CapacityLimiter(1)  # one command at a time
 
@@ -81,12 +77,7 @@ def expire(  # noqa: PLR0913  # what a person can say on the command line
                     output.complain(f"{data.name} is kept: {child.told(status)}")
                 return Release() if status else Remove()
 
-            retention = Retention(max_age=age, max_count=max_count)
-            answer = await opened.expire(member(opened, queue), retention, before_expiry=before)
-            if isinstance(answer, Err):
-                raise Failure(said(answer.error), code_of(answer.error))
-            gone.extend(answer.value)
-        return Exit.SUCCESS
+            gone.extend((await opened.expire(member(opened, queue), retention, before_expiry=before)).unwrap())
 
     code = run(work)
     return _tell(sorted(gone), dry_run=False, as_json=as_json) if code == Exit.SUCCESS else code

@@ -4,12 +4,10 @@ import io
 import sys
 from typing import BinaryIO
 
-import msgspec
-
 from trio_multispool.cli import output
 from trio_multispool.cli.archive import DATA, METADATA, Writer
 from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath
-from trio_multispool.cli.exits import Exit, Failure, code_of, said
+from trio_multispool.cli.exits import Exit, Failure, said
 from trio_multispool.cli.progress import bar
 from trio_multispool.cli.spools import AnyStorage, looking, require_queues
 from trio_multispool.errors import AccessDenied, DataNotFound, EntryBusy, NotARegularFile, SpoolError
@@ -36,31 +34,29 @@ def export(spool: SpoolPath, queue: QueueName, /, *, as_json: AsJson = False) ->
     if output.is_terminal(sys.stdout):
         raise Failure("an archive is not for a terminal; redirect standard output", Exit.USAGE)
     exported: list[str] = []
-    codes: list[int] = []
     with looking(spool) as storage:
         require_queues(storage, [queue])
         names = storage.names(queue)
         with output.writing() as out, bar(len(names)) as shown:
-            writer = Writer(out.buffer)
+            writer, troubles = Writer(out.buffer), output.Troubles(shown.remark)
             for name in names:
                 try:
                     if _export(storage, queue, name, writer):
                         exported.append(name)
                 except (EntryBusy, DataNotFound, NotARegularFile, AccessDenied) as error:  # of this entry alone
-                    codes.append(code_of(error))
-                    shown.remark(f"multispool: {output.printable(said(error))}; not exported")
+                    troubles.tell(error, "; not exported")
                 shown.advance()
             writer.end()
         held, waiting = (storage.count(queue, state) for state in (State.CHECKED_OUT, State.WAITING))
     if as_json:
         told = {"queue": queue, "exported": exported, "checked_out": held, "waiting": waiting}
-        output.remark(msgspec.json.encode(told).decode())
-        return codes[0] if codes else Exit.SUCCESS
+        output.remark_document(told)
+        return troubles.code
     if held:
         output.complain(f"note: {_entries_are(held)} checked out, and not exported")
     if waiting:
         output.complain(f"note: {_entries_are(waiting)} waiting, and not exported")
-    return codes[0] if codes else Exit.SUCCESS
+    return troubles.code
 
 
 def _entries_are(number: int) -> str:

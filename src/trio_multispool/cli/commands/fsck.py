@@ -1,5 +1,6 @@
 """`multispool fsck`: check a spool for problems, and repair what can be repaired."""
 
+import contextlib
 import itertools
 from typing import Annotated, Final, final
 
@@ -7,7 +8,7 @@ from cyclopts import Parameter
 
 from trio_multispool.cli import checking, output
 from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
-from trio_multispool.cli.checking import TEN_MINUTES, JsonMetadata, MaxAge, MaxCheckedOutAge, MaxTmpFileAge, QueueAges
+from trio_multispool.cli.checking import AS_USUAL, Checks, QueueAges
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.running import Ending, run
 from trio_multispool.cli.spools import looking
@@ -23,23 +24,9 @@ def fsck(  # noqa: PLR0913  # the options of the command
     spool: SpoolPath,
     /,
     *,
-    repair: Annotated[
-        bool,
-        Parameter(name="--repair", negative="", show_default=False, help="Repair what can be without losing data."),
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        Parameter(
-            name=["--dry-run", "-n"],
-            negative="",
-            show_default=False,
-            help="Change nothing; say what --repair would do.",
-        ),
-    ] = False,
-    max_checked_out_age: MaxCheckedOutAge = TEN_MINUTES,
-    max_tmp_file_age: MaxTmpFileAge = TEN_MINUTES,
-    max_age: MaxAge = None,
-    json_metadata: JsonMetadata = False,
+    repair: Annotated[bool, Parameter(help="Repair what can be without losing data.")] = False,
+    dry_run: Annotated[bool, Parameter(alias="-n", help="Change nothing; say what --repair would do.")] = False,
+    checks: Checks = AS_USUAL,
     as_json: AsJson = False,
     trust_file_system: TrustFileSystem = False,
     **queue_ages: QueueAges,
@@ -63,23 +50,23 @@ def fsck(  # noqa: PLR0913  # the options of the command
     $ multispool fsck var/mail --repair
     ```
     """
-    limits = checking.limits(spool, max_checked_out_age, max_tmp_file_age, max_age or [], queue_ages)
+    limits = checking.limits(spool, checks, queue_ages)
     with looking(spool) as storage:
         path, adopted = storage.location, is_adopted(storage)
     if repair and not dry_run:
         _refuse_unless_safe(path, trust_file_system=trust_file_system)
     seen = _Seen(tells=not as_json)
 
-    async def work(_ending: Ending) -> int:
-        async with checking.monitoring(spool, limits, json_metadata=json_metadata) as monitor:
+    async def work(_ending: Ending) -> None:
+        async with checking.monitoring(spool, limits, json_metadata=checks.json_metadata) as monitor:
             seen.left = (await monitor.run_once()).unwrap()
             if dry_run:
-                seen.note_planned((await monitor.repair(seen.left)).unwrap())
+                for planned in (await monitor.repair(seen.left)).unwrap():
+                    seen.note(planned)
             elif repair:
                 await seen.put_right(monitor)
             else:
                 seen.note_found()
-        return Exit.SUCCESS
 
     if (code := run(work)) != Exit.SUCCESS:
         return code
@@ -113,10 +100,6 @@ class _Seen:
                 self.problems[problem] = None
                 self._say(checking.in_words(problem))
 
-    def note_planned(self, repairs: list[Repair]) -> None:
-        for repair in repairs:
-            self._note(repair)
-
     async def put_right(self, monitor: checking.AnyMonitor) -> None:
         for _ in range(_PASSES):
             done = False
@@ -124,7 +107,7 @@ class _Seen:
                 for repair in (await monitor.repair(together, dry_run=False)).unwrap():
                     done = done or repair.done
                     if repair.done or repair.problem not in self.problems:
-                        self._note(repair)
+                        self.note(repair)
             self.left = (await monitor.run_once()).unwrap() if self.left else []
             if not done:
                 break
@@ -133,17 +116,18 @@ class _Seen:
     def total(self, *, dry_run: bool, repair: bool) -> str:
         if not self.problems:
             return "nothing is wrong"
-        told = _number(len(self.problems), "problem")
+        told = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
         if dry_run:
             return f"{told}, {sum(each.action is not Action.LEAVE for each in self.repairs)} can be repaired"
         if repair:
             return f"{told}, {len(self.problems) - len(self.left)} were repaired"
         return told
 
-    def _note(self, repair: Repair) -> None:
+    def note(self, repair: Repair) -> None:
         self.problems[repair.problem] = None
         self.repairs.append(repair)
-        self._say(f"{checking.in_words(repair.problem)}: {output.printable(_outcome(repair))}")
+        outcome = repair.action.value if repair.done else repair.why
+        self._say(f"{checking.in_words(repair.problem)}: {output.printable(outcome)}")
 
     def _say(self, line: str) -> None:
         if self._tells:
@@ -151,21 +135,11 @@ class _Seen:
 
 
 def _refuse_unless_safe(path: str, *, trust_file_system: bool) -> None:
-    storage = open_store(path, [], trust_file_system=trust_file_system, recover=False).storage
-    try:
+    opened = open_store(path, [], trust_file_system=trust_file_system, recover=False)
+    with contextlib.closing(opened.storage) as storage:
         if not is_adopted(storage):
             reason = "is not adopted, so nobody can be taken for dead; see multispool adopt --help"
             raise Failure(f"{path!r} {reason}", Exit.REFUSED)
-    finally:
-        storage.close()
-
-
-def _outcome(repair: Repair) -> str:
-    return repair.action.value if repair.done else repair.why
-
-
-def _number(number: int, of: str) -> str:
-    return f"{number} {of}{'' if number == 1 else 's'}"
 
 
 def _print_json(path: str, seen: _Seen, *, adopted: bool) -> None:

@@ -5,6 +5,8 @@ members that an entry has is taken from it. What is small is enqueued many at a 
 """
 
 import contextlib
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Annotated, BinaryIO, Final, final
 
@@ -17,10 +19,10 @@ from trio_multispool.cli.exits import Exit, Failure, code_of, said
 from trio_multispool.cli.progress import counting
 from trio_multispool.cli.running import BY_SIGNAL, stopped_by_signals
 from trio_multispool.cli.sources import Interrupted, Pipe, Stop
-from trio_multispool.cli.spools import AnyStorage, looking, require_queues
+from trio_multispool.cli.spools import AnyStorage, looking, require_queues, withdraw_nothing
 from trio_multispool.clock import time_ordered_names
 from trio_multispool.errors import EntryBusy, NameTaken, SpoolError
-from trio_multispool.model.names import MAX_ATTEMPTS
+from trio_multispool.model.names import MAX_ATTEMPTS, TimeOrdered
 from trio_multispool.session.stores import open_store
 from trio_multispool.storage.handles import Reservation
 from trio_multispool.storage.requests import NewEntry
@@ -40,12 +42,7 @@ def import_(
     queue: QueueName,
     /,
     *,
-    new_names: Annotated[
-        bool,
-        Parameter(
-            name="--new-names", negative="", show_default=False, help="Give each entry a new name, made from the time."
-        ),
-    ] = False,
+    new_names: Annotated[bool, Parameter(help="Give each entry a new name, made from the time.")] = False,
     as_json: AsJson = False,
     trust_file_system: TrustFileSystem = False,
 ) -> int:
@@ -71,7 +68,8 @@ def import_(
         stopped_by_signals(stop.set) as ending,
         counting("entries") as count,
     ):
-        importing = _Importing(storage, queue, Reader(Pipe(stop).read), count, new_names=new_names, as_json=as_json)
+        archive, most = Reader(Pipe(stop).read), min(_TOGETHER, storage.at_a_time())
+        importing = _Importing(storage, queue, archive, count, new_names, as_json, most)
         try:
             importing.run()
         except Interrupted:
@@ -81,38 +79,30 @@ def import_(
             raise Failure(f"{error}; {importing.told()}") from error
         except SpoolError as error:
             raise Failure(f"{said(error)}; {importing.told()}", code_of(error)) from error
-    return importing.codes[0] if importing.codes else Exit.SUCCESS
+    return importing.troubles.code
 
 
 @final
+@dataclasses.dataclass
 class _Importing:
     """Enqueues what an archive holds."""
 
-    def __init__(  # noqa: PLR0913  # what the entries have in common
-        self,
-        storage: AnyStorage,
-        queue: str,
-        archive: Reader,
-        count: Callable[[], None],
-        *,
-        new_names: bool,
-        as_json: bool,
-    ) -> None:
-        self.codes: list[int] = []
-        self._storage = storage
-        self._queue = queue
-        self._archive = archive
-        self._count = count
-        self._new_names = new_names
-        self._as_json = as_json
-        self._names = time_ordered_names()
-        self._imported = 0
-        self._together: list[tuple[str, NewEntry[Reservation]]] = []
-        self._most = min(_TOGETHER, storage.at_a_time())
+    storage: AnyStorage
+    queue: str
+    archive: Reader
+    count: Callable[[], None]
+    new_names: bool
+    as_json: bool
+    most: int
+    """How many are enqueued together."""
+    names: TimeOrdered = dataclasses.field(default_factory=time_ordered_names)
+    troubles: output.Troubles = dataclasses.field(default_factory=output.Troubles)
+    imported: int = 0
+    together: list[tuple[str, NewEntry[Reservation]]] = dataclasses.field(default_factory=list)
 
     def told(self) -> str:
         """Say how far it got."""
-        return "1 entry was imported" if self._imported == 1 else f"{self._imported} entries were imported"
+        return "1 entry was imported" if self.imported == 1 else f"{self.imported} entries were imported"
 
     def run(self) -> None:
         """Read the archive to its end."""
@@ -124,108 +114,95 @@ class _Importing:
     def _read(self) -> None:
         metadata: tuple[str, bytes] | None = None
         passed_over: str | None = None
-        while (member := self._archive.next()) is not None:
+        while (member := self.archive.next()) is not None:
             if isinstance(member, Refused):
-                self._complain(f"{member.path}: {member.reason}; not imported", Exit.REFUSED)
+                self._refuse(f"{member.path}: {member.reason}")
             elif member.part == METADATA:
                 self._expect_no_more(metadata)
                 metadata, passed_over = None, None
                 if member.size > _LARGEST_METADATA:
                     passed_over = member.name
-                    self._complain(f"{member.name}: metadata of {member.size} bytes; not imported", Exit.REFUSED)
+                    self._refuse(f"{member.name}: metadata of {member.size} bytes")
                 else:
-                    metadata = member.name, self._archive.read(member.size)
+                    metadata = member.name, self.archive.read(member.size)
             elif metadata is not None and metadata[0] == member.name:
                 self._take(member, metadata[1])
                 metadata = None
             elif passed_over != member.name:
-                self._complain(f"{member.name}: there is no metadata before its data; not imported", Exit.REFUSED)
+                self._refuse(f"{member.name}: there is no metadata before its data")
         self._expect_no_more(metadata)
 
     def _expect_no_more(self, metadata: tuple[str, bytes] | None) -> None:
         if metadata is not None:
-            self._complain(f"{metadata[0]}: there is no data after its metadata; not imported", Exit.REFUSED)
+            self._refuse(f"{metadata[0]}: there is no data after its metadata")
 
     def _take(self, member: Member, metadata: bytes) -> None:
         """Enqueue the entry whose data is next, now or with others."""
-        if any(wanted.reservation.name == member.name for _, wanted in self._together):
+        if any(wanted.reservation.name == member.name for _, wanted in self.together):
             self._enqueue_together()  # or its own name would be busy, and not taken
         try:
             reservation = self._reserve(member.name)
         except (NameTaken, EntryBusy) as error:
-            self._complain(f"{member.name}: {said(error)}; not imported", code_of(error))
+            self.troubles.tell(Failure(f"{member.name}: {said(error)}; not imported", code_of(error)))
             return
         try:
             if member.size > _SMALL:
                 self._enqueue_together()
-                wanted = self._enqueueing(reservation, metadata, self._archive.copy_to)
-                self._note(member.name, wanted, self._storage.enqueue_together([wanted])[0])
-                return
-            content = self._archive.read(member.size)
+                write: Callable[[BinaryIO], None] = self.archive.copy_to
+            else:
+                write = functools.partial(_write, self.archive.read(member.size))
+            wanted = NewEntry(reservation, self.queue, metadata, write, None, withdraw_nothing)
+            self.together.append((member.name, wanted))
+            if member.size > _SMALL or len(self.together) >= self.most:
+                self._enqueue_together()
         except BaseException:  # Ctrl-C too must leave no reservation
-            self._storage.give_up(reservation)  # unless it was used
+            self.storage.give_up(reservation)  # unless it was used
             raise
-        self._together.append((member.name, self._enqueueing(reservation, metadata, _writing(content))))
-        if len(self._together) >= self._most:
-            self._enqueue_together()
 
     def _reserve(self, name: str) -> Reservation:
-        if not self._new_names:
-            own: Reservation = self._storage.reserve(name)
+        if not self.new_names:
+            own: Reservation = self.storage.reserve(name)
             return own
         made = name
         for attempt in range(MAX_ATTEMPTS):
-            made = self._names.next(None, attempt)
+            made = self.names.next(None, attempt)
             with contextlib.suppress(NameTaken, EntryBusy):
-                new: Reservation = self._storage.reserve(made)
+                new: Reservation = self.storage.reserve(made)
                 return new
         raise NameTaken(made)
 
-    def _enqueueing(
-        self, reservation: Reservation, metadata: bytes, write: Callable[[BinaryIO], None]
-    ) -> NewEntry[Reservation]:
-        return NewEntry(reservation, self._queue, metadata, write, None, _nothing)
-
     def _enqueue_together(self) -> None:
-        waiting, self._together = self._together, []
+        waiting, self.together = self.together, []
         if not waiting:
             return
-        answers = self._storage.enqueue_together([wanted for _, wanted in waiting])
-        failure: BaseException | None = None
+        answers = self.storage.enqueue_together([wanted for _, wanted in waiting])
+        failures: list[BaseException] = []
         for (name, wanted), answer in zip(waiting, answers, strict=True):
             try:
                 self._note(name, wanted, answer)
             except BaseException as error:  # noqa: BLE001  # raised when all have been noted
-                failure = error if failure is None else failure
-        if failure is not None:
-            raise failure
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def _note(self, name: str, wanted: NewEntry[Reservation], answer: BaseException | None) -> None:
         if answer is not None:
-            self._storage.give_up(wanted.reservation)
+            self.storage.give_up(wanted.reservation)
             raise answer
-        self._imported += 1
-        self._count()
+        self.imported += 1
+        self.count()
         new_name = wanted.reservation.name
         try:
-            if self._as_json:
-                output.document({"name": new_name, "queue": self._queue, "from": output.as_text(name)})
+            if self.as_json:
+                output.document({"name": new_name, "queue": self.queue, "from": output.as_text(name)})
             else:
                 output.line(output.printable(new_name))
         except BrokenPipeError:
             raise Failure(f"standard output was closed; {self.told()}") from None
 
-    def _complain(self, message: str, code: int) -> None:
-        self.codes.append(code)
-        output.complain(message)
+    def _refuse(self, message: str) -> None:
+        self.troubles.tell(Failure(f"{message}; not imported", Exit.REFUSED))
 
 
-def _writing(content: bytes) -> Callable[[BinaryIO], None]:
-    def write(file: BinaryIO) -> None:
-        _ = file.write(content)
-
-    return write
-
-
-def _nothing() -> None:
-    """Withdraw nothing: an entry that was begun is finished, or is undone by what its writing raises."""
+def _write(content: bytes, file: BinaryIO) -> None:
+    _ = file.write(content)

@@ -10,8 +10,7 @@ from cyclopts import Parameter
 
 from trio_multispool.cli import durations, output, owners
 from trio_multispool.cli.ages import age_of, human_age, human_size, told_progress
-from trio_multispool.cli.arguments import AsJson, SpoolPath
-from trio_multispool.cli.completing import queue_names
+from trio_multispool.cli.arguments import AsJson, OneQueue, SpoolPath
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.histogram import FIRST, Histogram, edges, headers, short_count
 from trio_multispool.cli.progress import counting
@@ -57,28 +56,16 @@ class Tally(msgspec.Struct):
 
 def ls(  # noqa: PLR0913  # what a person can say on the command line
     spool: SpoolPath,
-    queue: Annotated[str | None, Parameter(name="QUEUE", help="Only this queue.", completer=queue_names)] = None,
+    queue: OneQueue = None,
     /,
     *,
-    long: Annotated[
-        bool,
-        Parameter(name=["--long", "-l"], negative="", show_default=False, help="List the entries, not only counts."),
-    ] = False,
+    long: Annotated[bool, Parameter(alias="-l", help="List the entries, not only counts.")] = False,
     ages: Annotated[
-        bool,
-        Parameter(
-            name=["--ages", "-a"],
-            negative="",
-            show_default=False,
-            help="Count available entries by age: up to 5 minutes, 10, 20 and so on.",
-        ),
+        bool, Parameter(alias="-a", help="Count available entries by age: up to 5 minutes, 10, 20 and so on.")
     ] = False,
     ages_from: Annotated[
         str | None,
-        Parameter(
-            name="--ages-from",
-            help="The same, with another first age, for example `30s` or `1h`; each next age is double.",
-        ),
+        Parameter(help="The same, with another first age, for example `30s` or `1h`; each next age is double."),
     ] = None,
     as_json: AsJson = False,
 ) -> int:
@@ -207,26 +194,19 @@ def _tally_document(tally: Tally, now: float, limits: list[float] | None) -> dic
 
 
 def _print_tallies(tallies: list[Tally], now: float) -> None:
-    headers = ["QUEUE", "AVAILABLE", "OLDEST", "CHECKED OUT", "BY"]
-    rows = [
-        [
-            output.printable(tally.queue),
-            str(tally.available),
-            "-" if tally.oldest is None else human_age(age_of(tally.oldest, now)),
-            str(tally.checked_out),
-            _told_owners(tally),
-        ]
-        for tally in tallies
-    ]
+    columns = {
+        "QUEUE": [output.printable(tally.queue) for tally in tallies],
+        "AVAILABLE": [str(tally.available) for tally in tallies],
+        "OLDEST": ["-" if tally.oldest is None else human_age(age_of(tally.oldest, now)) for tally in tallies],
+        "CHECKED OUT": [str(tally.checked_out) for tally in tallies],
+        "BY": [_told_owners(tally) for tally in tallies],
+    }
     if any(tally.waiting for tally in tallies):
-        headers += ["WAITING", "NEXT DUE"]
-        for row, tally in zip(rows, tallies, strict=True):
-            row += [str(tally.waiting), _told_due(tally.next_due, now)]
+        columns["WAITING"] = [str(tally.waiting) for tally in tallies]
+        columns["NEXT DUE"] = [_told_due(tally.next_due, now) for tally in tallies]
     if any(tally.quarantined for tally in tallies):
-        headers.append("QUARANTINED")
-        for row, tally in zip(rows, tallies, strict=True):
-            row.append(str(tally.quarantined))
-    table(headers, rows, numbers={"AVAILABLE", "OLDEST", "CHECKED OUT", "WAITING", "NEXT DUE", "QUARANTINED"})
+        columns["QUARANTINED"] = [str(tally.quarantined) for tally in tallies]
+    table(columns, numbers=columns.keys() - {"QUEUE", "BY"})
 
 
 def _told_due(due_at: datetime.datetime | None, now: float) -> str:
@@ -238,18 +218,15 @@ def _told_due(due_at: datetime.datetime | None, now: float) -> str:
 
 
 def _print_ages(tallies: list[Tally], limits: list[float]) -> None:
-    columns = headers(limits)
-    found = [(tally.queue, tally.available, tally.ages.counts) for tally in tallies if tally.ages is not None]
-    rows = [[output.printable(queue), *_cells(total, counts)] for queue, total, counts in found]
+    found = [(output.printable(tally.queue), tally.available, tally.ages.counts) for tally in tallies if tally.ages]
     if len(found) > 1:
         by_bucket = [sum(counts) for counts in zip(*(counts for *_, counts in found), strict=True)]
-        rows.append(["(all)", *_cells(sum(by_bucket), by_bucket)])
+        found.append(("(all)", sum(by_bucket), by_bucket))
+    columns = {"QUEUE": [queue for queue, *_ in found], "TOTAL": [short_count(total) for _, total, _ in found]}
+    for bucket, header in enumerate(headers(limits)):
+        columns[header] = [short_count(counts[bucket]) if counts[bucket] else "-" for *_, counts in found]
     # One space between the columns: that leaves a queue's name 23 of 80.
-    table(["QUEUE", "TOTAL", *columns], rows, numbers={"TOTAL", *columns}, gap=1)
-
-
-def _cells(total: int, counts: list[int]) -> list[str]:
-    return [short_count(total), *(short_count(number) if number else "-" for number in counts)]
+    table(columns, numbers=columns.keys() - {"QUEUE"}, gap=1)
 
 
 def _told_owners(tally: Tally) -> str:
@@ -261,24 +238,17 @@ def _told_owners(tally: Tally) -> str:
 
 
 def _print_items(items: list[Item], now: float) -> None:
-    headers = ["NAME", "QUEUE", "STATE", "BY", "METADATA", "AGE"]
-    rows = [
-        [
-            output.printable(item.name),
-            output.printable(item.place.queue),
-            item.place.state.value,
-            owners.told(item.owner) if item.place.state is State.CHECKED_OUT else "-",
-            human_size(item.size),
-            human_age(age_of(item.modified_at, now)),
-        ]
-        for item in items
-    ]
+    columns = {
+        "NAME": [output.printable(item.name) for item in items],
+        "QUEUE": [output.printable(item.place.queue) for item in items],
+        "STATE": [item.place.state.value for item in items],
+        "BY": [owners.told(item.owner) if item.place.state is State.CHECKED_OUT else "-" for item in items],
+        "METADATA": [human_size(item.size) for item in items],
+        "AGE": [human_age(age_of(item.modified_at, now)) for item in items],
+    }
     if any(item.due_at is not None for item in items):
-        headers.append("DUE")
-        for row, item in zip(rows, items, strict=True):
-            row.append(_told_due(item.due_at, now))
+        columns["DUE"] = [_told_due(item.due_at, now) for item in items]
     if any(item.progress is not None for item in items):
-        headers.append("PROGRESS")
-        for row, item in zip(rows, items, strict=True):
-            row.append("-" if item.progress is None else output.printable(told_progress(item.progress)))
-    table(headers, rows, numbers={"METADATA", "AGE", "DUE"})
+        told = ["-" if item.progress is None else told_progress(item.progress) for item in items]
+        columns["PROGRESS"] = [output.printable(each) for each in told]
+    table(columns, numbers={"METADATA", "AGE", "DUE"})

@@ -9,15 +9,7 @@ from cyclopts import Parameter
 from trio_multispool.cli import checking, output
 from trio_multispool.cli.ages import human_time
 from trio_multispool.cli.arguments import AsJson, SpoolPath
-from trio_multispool.cli.checking import (
-    TEN_MINUTES,
-    AnyMonitor,
-    JsonMetadata,
-    MaxAge,
-    MaxCheckedOutAge,
-    MaxTmpFileAge,
-    QueueAges,
-)
+from trio_multispool.cli.checking import AS_USUAL, AnyMonitor, Checks, QueueAges
 from trio_multispool.cli.durations import parse
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.running import BY_SIGNAL, Ending, run
@@ -29,7 +21,7 @@ def monitor(  # noqa: PLR0913  # the options of the command
     spool: SpoolPath,
     /,
     *,
-    check_every: Annotated[str, Parameter(name="--check-every", help="How often to check.")] = "15s",
+    check_every: Annotated[str, Parameter(help="How often to check.")] = "15s",
     alert_after: Annotated[
         int,
         Parameter(
@@ -37,16 +29,8 @@ def monitor(  # noqa: PLR0913  # the options of the command
             help="Report a problem after this many checks in a row have found it.",
         ),
     ] = 2,
-    once: Annotated[
-        bool,
-        Parameter(
-            name="--once", negative="", show_default=False, help="Check once, tell what is wrong, and end: for cron."
-        ),
-    ] = False,
-    max_checked_out_age: MaxCheckedOutAge = TEN_MINUTES,
-    max_tmp_file_age: MaxTmpFileAge = TEN_MINUTES,
-    max_age: MaxAge = None,
-    json_metadata: JsonMetadata = False,
+    once: Annotated[bool, Parameter(help="Check once, tell what is wrong, and end: for cron.")] = False,
+    checks: Checks = AS_USUAL,
     as_json: AsJson = False,
     **queue_ages: QueueAges,
 ) -> int:
@@ -64,7 +48,7 @@ def monitor(  # noqa: PLR0913  # the options of the command
     $ multispool monitor var/mail --once || mail -s "the spool needs you" anne
     ```
     """
-    limits = checking.limits(spool, max_checked_out_age, max_tmp_file_age, max_age or [], queue_ages)
+    limits = checking.limits(spool, checks, queue_ages)
     pause = parse(check_every)
     if alert_after < 1:
         raise Failure(f"--alert-after-cycles must be at least 1, not {alert_after}", Exit.USAGE)
@@ -81,7 +65,7 @@ def monitor(  # noqa: PLR0913  # the options of the command
         return Exit.SUCCESS
 
     async def work(_ending: Ending) -> int:
-        async with checking.monitoring(spool, limits, json_metadata=json_metadata) as watched:
+        async with checking.monitoring(spool, limits, json_metadata=checks.json_metadata) as watched:
             try:
                 return await look(watched)
             except BrokenPipeError:  # the reader has closed the pipe

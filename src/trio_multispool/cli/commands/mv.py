@@ -4,14 +4,15 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
-from trio_multispool.cli.completing import names_or_queues, queue_names
+from trio_multispool.cli.arguments import FromQueue, SpoolPath
+from trio_multispool.cli.checkouts import Task
+from trio_multispool.cli.completing import names_or_queues
 from trio_multispool.cli.exits import Exit, Failure
-from trio_multispool.cli.moving import Task, carry_out
-from trio_multispool.cli.selecting import DryRun, Selection, criteria_of, is_given
+from trio_multispool.cli.moving import carry_out
+from trio_multispool.cli.selecting import NOTHING_CHOSEN, Settling, criteria_of
 
 
-def mv(  # noqa: PLR0913  # what a person can say on the command line
+def mv(
     spool: SpoolPath,
     /,
     *names_and_queue: Annotated[
@@ -23,14 +24,8 @@ def mv(  # noqa: PLR0913  # what a person can say on the command line
             completer=names_or_queues,
         ),
     ],
-    source: Annotated[
-        str | None,
-        Parameter(name="--from", help="Select entries of this queue only, not of all.", completer=queue_names),
-    ] = None,
-    selection: Selection | None = None,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-    trust_file_system: TrustFileSystem = False,
+    source: FromQueue = None,
+    options: Settling = NOTHING_CHOSEN,
 ) -> int:
     """Move entries to another queue.
 
@@ -44,10 +39,8 @@ def mv(  # noqa: PLR0913  # what a person can say on the command line
     ```
     """
     *names, queue = names_and_queue
-    if not names and source is None and not is_given(selection):
+    if not names and source is None and not (options.narrow or options.everything):
         raise Failure("mv wants entries and a queue: multispool mv SPOOL NAME... QUEUE", Exit.USAGE)
     if source == queue:
         raise Failure(f"the two queues are the same: {queue!r}", Exit.USAGE)
-    criteria = criteria_of(selection, names, more=source is not None)
-    task = Task(spool, source, queue, dry_run=dry_run, as_json=as_json, trust_file_system=trust_file_system)
-    return carry_out(task, names, criteria)
+    return carry_out(Task(spool, source, queue, options), names, criteria_of(options, names, more=source is not None))

@@ -1,10 +1,11 @@
 """`multispool put`: enqueue files, or standard input."""
 
 import contextlib
+import dataclasses
 import datetime
 import os
 from pathlib import Path
-from typing import Annotated, final
+from typing import Annotated, Final, final
 
 import trio
 from cyclopts import Parameter
@@ -13,7 +14,7 @@ from trio_multispool.cli import durations, metadata, output
 from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
 from trio_multispool.cli.progress import Bar, bar
-from trio_multispool.cli.running import Ending, run
+from trio_multispool.cli.running import Ending, run, when_cancelled
 from trio_multispool.cli.sources import STANDARD_INPUT, Source, Stop, size_of, unreadable
 from trio_multispool.cli.spools import AnySpool, load, member
 from trio_multispool.clock import wall_clock
@@ -39,22 +40,22 @@ Files = Annotated[
         help="Files, each of which becomes the data of an entry; `-` is standard input.",
     ),
 ]
-Meta = Annotated[
-    list[str] | None,
-    Parameter(
-        name="--meta",
-        negative="",
-        help=_META_HELP,
-    ),
-]
-MetaJson = Annotated[
-    str | None, Parameter(name="--meta-json", help="The metadata as JSON, stored as it is; `{}` unless given.")
-]
-Name = Annotated[
-    str | None,
-    Parameter(name="--name", help="The entry's name, for a single file; made from the time unless given."),
-]
-"""What `put` and `enqueue-at` have in common."""
+
+
+@Parameter(name="*")
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """What `put` and `enqueue-at` have in common: what is said of the new entries."""
+
+    meta: Annotated[list[str] | None, Parameter(help=_META_HELP)] = None
+    meta_json: Annotated[str | None, Parameter(help="The metadata as JSON, stored as it is; `{}` unless given.")] = None
+    name: Annotated[
+        str | None, Parameter(help="The entry's name, for a single file; made from the time unless given.")
+    ] = None
+
+
+NOTHING_SAID: Final = Described()
+"""Without any of the options."""
 
 
 def put(  # noqa: PLR0913  # what a person can say on the command line
@@ -62,35 +63,22 @@ def put(  # noqa: PLR0913  # what a person can say on the command line
     queue: QueueName,
     /,
     *files: Files,
-    meta: Meta = None,
-    meta_json: MetaJson = None,
-    name: Name = None,
+    described: Described = NOTHING_SAID,
     delay: Annotated[
-        str | None,
-        Parameter(name="--delay", help="Let the entries wait this long before anybody gets them: `90`, `10m`, `2d`."),
+        str | None, Parameter(help="Let the entries wait this long before anybody gets them: `90`, `10m`, `2d`.")
     ] = None,
     at: Annotated[
         str | None,
         Parameter(
-            name="--at",
-            help="Let them wait until this time: `2027-01-31T08:00`, in this machine's time zone, or with one: `…Z`.",
+            help="Let them wait until this time: `2027-01-31T08:00`, in this machine's time zone, or with one: `…Z`."
         ),
     ] = None,
     remember: Annotated[
         str | None,
-        Parameter(
-            name="--remember",
-            help="With --name: refuse that name for this long after the entry has been removed: `1h`, `7d`.",
-        ),
+        Parameter(help="With --name: refuse that name for this long after the entry has been removed: `1h`, `7d`."),
     ] = None,
     if_absent: Annotated[
-        bool,
-        Parameter(
-            name="--if-absent",
-            negative="",
-            show_default=False,
-            help="With --name: if the entry exists, or its name is remembered, do nothing, and succeed.",
-        ),
+        bool, Parameter(help="With --name: if the entry exists, or its name is remembered, do nothing, and succeed.")
     ] = False,
     as_json: AsJson = False,
     trust_file_system: TrustFileSystem = False,
@@ -107,7 +95,7 @@ def put(  # noqa: PLR0913  # what a person can say on the command line
     $ multispool put var/shop orders order.json --name order-17 --remember 7d --if-absent
     ```
     """
-    not_before = _not_before(delay, at)
+    not_before, name = _not_before(delay, at), described.name
     if name is None and (remember is not None or if_absent):
         raise Failure("--remember and --if-absent are about a name: say which, by --name", Exit.USAGE)
     remembered = None if remember is None else durations.parse(remember)
@@ -121,30 +109,24 @@ def put(  # noqa: PLR0913  # what a person can say on the command line
         raise Failure("--name is for a single file", Exit.USAGE)
     if name is not None and (fault := invalid_name(name)) is not None:
         raise fault
-    raw = metadata.from_options(meta or [], meta_json)
+    raw = metadata.from_options(described.meta or [], described.meta_json)
     sizes = [size_of(path) for path in paths]  # before anything is enqueued: a typing error enqueues nothing
     known = [size for size in sizes if size is not None]
     total = sum(known) if len(known) == len(sizes) else None
     putting: list[_Putting] = []
 
-    async def work(_ending: Ending) -> int:
+    async def work(_ending: Ending) -> None:
         worth_it = len(paths) > 1 or total is None or total > _LARGE
         async with await load(spool, [queue], trust_file_system=trust_file_system) as opened:
             with bar(total, shown=worth_it, sizes=True) as shown:
                 use = None if name is None else Use(name, remembered)
-                putting.append(
-                    _Putting(
-                        opened, queue, raw, use, shown, not_before=not_before, if_absent=if_absent, as_json=as_json
-                    )
-                )
+                putting.append(_Putting(opened, queue, raw, use, shown, not_before, if_absent, as_json))
                 await putting[0].put_all(paths)
-        return Exit.SUCCESS
 
     try:
         code = run(work)
     except (Failure, SpoolError) as error:
-        told, code = (str(error), error.code) if isinstance(error, Failure) else (said(error), int(code_of(error)))
-        raise Failure(_with_count(told, putting, paths), code) from error
+        raise Failure(_with_count(said(error), putting, paths), code_of(error)) from error
     if code != Exit.SUCCESS:
         output.complain(_with_count("interrupted", putting, paths))
     return code
@@ -173,36 +155,25 @@ def _with_count(told: str, putting: list["_Putting"], paths: list[str]) -> str:
 
 
 @final
+@dataclasses.dataclass
 class _Putting:
     """Enqueues files one after the other."""
 
-    def __init__(  # noqa: PLR0913  # what all the entries have in common
-        self,
-        spool: AnySpool,
-        queue: str,
-        raw: bytes,
-        name: Use | None,
-        shown: Bar,
-        *,
-        not_before: NotBefore | None,
-        if_absent: bool,
-        as_json: bool,
-    ) -> None:
-        self._not_before = not_before
-        self._if_absent = if_absent
-        self.enqueued = 0
-        self._spool = spool
-        self._queue = queue
-        self._raw = raw
-        self._name = name
-        self._bar = shown
-        self._as_json = as_json
+    spool: AnySpool
+    queue: str
+    raw: bytes
+    name: Use | None
+    bar: Bar
+    not_before: NotBefore | None
+    if_absent: bool
+    as_json: bool
+    enqueued: int = 0
 
     async def put_all(self, paths: list[str]) -> None:
         """Enqueue each, and print its name; raises a `Failure` that tells which failed."""
         with contextlib.closing(Stop()) as stop:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_set_when_cancelled, stop)
+                nursery.start_soon(when_cancelled, stop.set)
                 failure = None
                 try:
                     for path in paths:
@@ -214,13 +185,13 @@ class _Putting:
             raise failure
 
     async def _put(self, path: str, stop: Stop) -> None:
-        with contextlib.closing(Source(path, stop, self._bar.advance)) as source:
-            queue = member(self._spool, self._queue)
-            match await self._spool.enqueue(queue, self._raw, source, name=self._name, not_before=self._not_before):
+        with contextlib.closing(Source(path, stop, self.bar.advance)) as source:
+            queue = member(self.spool, self.queue)
+            match await self.spool.enqueue(queue, self.raw, source, name=self.name, not_before=self.not_before):
                 case Ok(entry):
                     self.enqueued += 1
                     self._print(path, entry.name)
-                case Err(NameTaken()) if self._if_absent:
+                case Err(NameTaken()) if self.if_absent:
                     return
                 case Err(EncodingFailed()) if source.failure is not None:
                     raise unreadable(path, source.failure)
@@ -231,16 +202,9 @@ class _Putting:
 
     def _print(self, path: str, name: str) -> None:
         try:
-            if self._as_json:
-                output.document({"name": name, "queue": self._queue, "file": output.as_text(path)})
+            if self.as_json:
+                output.document({"name": name, "queue": self.queue, "file": output.as_text(path)})
             else:
-                self._bar.result(output.printable(name))
+                self.bar.result(output.printable(name))
         except BrokenPipeError:
             raise Failure("standard output was closed") from None
-
-
-async def _set_when_cancelled(stop: Stop) -> None:
-    try:
-        await trio.sleep_forever()
-    finally:
-        stop.set()

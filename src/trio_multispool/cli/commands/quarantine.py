@@ -1,21 +1,22 @@
 """`multispool quarantine`: look at what was set aside, put it back, or drop it."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, final
+from typing import Annotated, NamedTuple
 
 from cyclopts import App, Parameter
 
 from trio_multispool.cli import output
 from trio_multispool.cli.ages import age_of, human_age
-from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
+from trio_multispool.cli.arguments import AsJson, SpoolPath
 from trio_multispool.cli.commands.ls import item_document
 from trio_multispool.cli.commands.show import show as show_entry
 from trio_multispool.cli.completing import quarantined_names, queue_names
-from trio_multispool.cli.exits import Exit, Failure, code_of, said
+from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.finding import find
 from trio_multispool.cli.render import table
-from trio_multispool.cli.selecting import DryRun, Selection, criteria_of, selected
-from trio_multispool.cli.spools import AnyStorage, looking, require_queues
+from trio_multispool.cli.selecting import NOTHING_CHOSEN, Settling, criteria_of, selected
+from trio_multispool.cli.spools import AnyStorage, looking, require_queues, withdraw_nothing
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.lifecycle import State
@@ -48,7 +49,8 @@ _From = Annotated[
 def quarantine_app(sort_key: int) -> App:
     """Return the command, which has commands of its own."""
     app = App(name="quarantine", help=_HELP, help_format="markdown", result_action="return_value", sort_key=sort_key)
-    for position, command in enumerate((ls, show, retry, drop)):
+    commands: tuple[Callable[..., int], ...] = (ls, show, retry, drop)
+    for position, command in enumerate(commands):
         _ = app.command(command, sort_key=position)
     return app
 
@@ -84,16 +86,13 @@ def ls(
 
 
 def _print(found: list[tuple[Item, str | None]], now: float) -> None:
-    rows = [
-        [
-            output.printable(item.name),
-            output.printable(item.place.queue),
-            human_age(age_of(item.modified_at, now)),
-            "unknown" if reason is None else output.printable(reason),
-        ]
-        for item, reason in found
-    ]
-    table(["NAME", "QUEUE", "AGE", "REASON"], rows, numbers={"AGE"})
+    columns = {
+        "NAME": [output.printable(item.name) for item, _ in found],
+        "QUEUE": [output.printable(item.place.queue) for item, _ in found],
+        "AGE": [human_age(age_of(item.modified_at, now)) for item, _ in found],
+        "REASON": ["unknown" if reason is None else output.printable(reason) for _, reason in found],
+    }
+    table(columns, numbers={"AGE"})
 
 
 def show(spool: SpoolPath, name: _Name, /, *, as_json: AsJson = False) -> int:
@@ -110,19 +109,15 @@ def show(spool: SpoolPath, name: _Name, /, *, as_json: AsJson = False) -> int:
     return show_entry(spool, name, as_json=as_json)
 
 
-def retry(  # noqa: PLR0913  # what a person can say on the command line
+def retry(
     spool: SpoolPath,
     /,
     *names: _Name,
     to: Annotated[
-        str | None,
-        Parameter(name="--to", help="The queue to put them into, instead of their own.", completer=queue_names),
+        str | None, Parameter(help="The queue to put them into, instead of their own.", completer=queue_names)
     ] = None,
     source: _From = None,
-    selection: Selection | None = None,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-    trust_file_system: TrustFileSystem = False,
+    options: Settling = NOTHING_CHOSEN,
 ) -> int:
     """Put entries that were set aside back into their queues.
 
@@ -135,27 +130,23 @@ def retry(  # noqa: PLR0913  # what a person can say on the command line
     ```
     """
 
-    def restore(storage: AnyStorage, item: Item) -> None:
-        storage.restore(item.place.queue, item.name, to=to, durability=None, before_commit=_nothing)
-
-    def check(storage: AnyStorage, item: Item) -> str:
+    def restore(storage: AnyStorage, item: Item) -> str:
         target = item.place.queue if to is None else to
         require_queues(storage, [target])
+        if not options.dry_run:
+            storage.restore(item.place.queue, item.name, to=to, durability=None, before_commit=withdraw_nothing)
         return target
 
-    step = _Step(restore, check, "is back in {}", "would go back to {}", "nothing to put back")
-    return _do(spool, names, source, selection, step, dry_run=dry_run, as_json=as_json, trust=trust_file_system)
+    words = _Words("is back in {}", "would go back to {}", "nothing to put back")
+    return _do(spool, names, source, options, restore, words)
 
 
-def drop(  # noqa: PLR0913  # what a person can say on the command line
+def drop(
     spool: SpoolPath,
     /,
     *names: _Name,
     source: _From = None,
-    selection: Selection | None = None,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-    trust_file_system: TrustFileSystem = False,
+    options: Settling = NOTHING_CHOSEN,
 ) -> int:
     """Drop what was set aside, with its data, for good.
 
@@ -168,87 +159,62 @@ def drop(  # noqa: PLR0913  # what a person can say on the command line
     """
 
     def discard(storage: AnyStorage, item: Item) -> None:
-        storage.discard(item.place.queue, item.name, durability=None, before_commit=_nothing)
+        if not options.dry_run:
+            storage.discard(item.place.queue, item.name, durability=None, before_commit=withdraw_nothing)
 
-    step = _Step(discard, None, "was dropped", "would be dropped", "nothing to drop")
-    return _do(spool, names, source, selection, step, dry_run=dry_run, as_json=as_json, trust=trust_file_system)
-
-
-def _nothing() -> None:
-    """Withdraw nothing: an interrupt kills the command, which is safe at any time."""
+    words = _Words("was dropped", "would be dropped", "nothing to drop")
+    return _do(spool, names, source, options, discard, words)
 
 
-@final
-class _Step:
-    """What is done to an entry in quarantine, and the words that report it."""
+class _Words(NamedTuple):
+    """What is told of an entry, with the queue that it goes to, if to any; and if there was none."""
 
-    def __init__(  # the words of one step
-        self,
-        do: Callable[[AnyStorage, Item], None],
-        target: Callable[[AnyStorage, Item], str] | None,
-        done: str,
-        would: str,
-        nothing: str,
-    ) -> None:
-        self.do = do
-        self.target = target
-        self.done = done
-        self.would = would
-        self.nothing = nothing
+    done: str
+    would: str
+    nothing: str
 
 
-def _do(  # noqa: PLR0913  # what the two commands are given
+def _do(  # noqa: PLR0913, PLR0917  # what the two commands are given
     spool: StrPath,
     names: Sequence[str],
     source: str | None,
-    selection: Selection | None,
-    step: _Step,
-    *,
-    dry_run: bool,
-    as_json: bool,
-    trust: bool,
+    options: Settling,
+    step: Callable[[AnyStorage, Item], str | None],
+    words: _Words,
 ) -> int:
-    criteria = criteria_of(selection, names, more=source is not None)
+    """Take `step` with each entry; it returns the queue that the entry goes to, and keeps to `--dry-run` itself."""
+    criteria = criteria_of(options, names, more=source is not None)
     told: list[dict[str, str]] = []
-    codes: list[int] = []
-    storage = open_store(spool, [], trust_file_system=trust, recover=False).storage
-    try:
+    troubles = output.Troubles()
+    opened = open_store(spool, [], trust_file_system=options.trust_file_system, recover=False)
+    with contextlib.closing(opened.storage) as storage:
         if criteria is None:
-            items = _named(storage, names, codes)
+            items = _named(storage, names, troubles)
         else:
             items = selected(storage, source, State.QUARANTINED, criteria, wall_clock())
         for item in items:
             try:
-                target = None if step.target is None else step.target(storage, item)
-                if not dry_run:
-                    step.do(storage, item)
+                target = step(storage, item)
             except (Failure, SpoolError) as error:
-                _complain(error, codes)
+                troubles.tell(error)
                 continue
             told.append({"name": item.name, "from": item.place.queue} | ({} if target is None else {"to": target}))
-            if not as_json:
-                words = (step.would if dry_run else step.done).format(output.printable(target or ""))
-                output.line(f"{output.printable(item.name)}: {words}")
-    finally:
-        storage.close()
-    if as_json:
+            if not options.as_json:
+                done = (words.would if options.dry_run else words.done).format(output.printable(target or ""))
+                output.line(f"{output.printable(item.name)}: {done}")
+    if options.as_json:
         output.document(told)
-    elif not told and not codes:
-        output.line(step.nothing)
-    return codes[0] if codes else Exit.SUCCESS
+    elif not told and not troubles.code:
+        output.line(words.nothing)
+    return troubles.code
 
 
-def _complain(error: Failure | SpoolError, codes: list[int]) -> None:
-    codes.append(error.code if isinstance(error, Failure) else code_of(error))
-    output.complain(str(error) if isinstance(error, Failure) else said(error))
-
-
-def _named(storage: AnyStorage, names: Sequence[str], codes: list[int]) -> Iterator[Item]:
+def _named(storage: AnyStorage, names: Sequence[str], troubles: output.Troubles) -> Iterator[Item]:
     for name in dict.fromkeys(names):
         try:
             yield _find(storage, name)
         except (Failure, SpoolError) as error:
-            _complain(error, codes)
+            troubles.tell(error)
 
 
 def _find(storage: AnyStorage, name: str) -> Item:

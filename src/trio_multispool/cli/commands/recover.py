@@ -1,11 +1,9 @@
 """`multispool recover`: put back what dead processes had checked out, and collect what belongs to no entry."""
 
-from typing import Annotated
-
-from cyclopts import Parameter
+import contextlib
 
 from trio_multispool.cli import output
-from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
+from trio_multispool.cli.arguments import AsJson, DryRun, SpoolPath, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.errors import SpoolError
 from trio_multispool.session.stores import open_store
@@ -17,12 +15,7 @@ def recover(
     spool: SpoolPath,
     /,
     *,
-    dry_run: Annotated[
-        bool,
-        Parameter(
-            name=["--dry-run", "-n"], negative="", show_default=False, help="Change nothing; say what would be done."
-        ),
-    ] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
     trust_file_system: TrustFileSystem = False,
 ) -> int:
@@ -38,8 +31,8 @@ def recover(
     $ multispool recover var/mail
     ```
     """
-    storage = open_store(spool, [], trust_file_system=trust_file_system, recover=False).storage
-    try:
+    opened = open_store(spool, [], trust_file_system=trust_file_system, recover=False)
+    with contextlib.closing(opened.storage) as storage:
         if not is_adopted(storage):
             reason = "is not adopted, so nothing can be taken for abandoned; see multispool adopt --help"
             raise Failure(f"{storage.location!r} {reason}", Exit.REFUSED)
@@ -53,8 +46,6 @@ def recover(
             if not as_json:
                 output.line(_line(each, dry_run=dry_run))
         path = storage.location
-    finally:
-        storage.close()
     if as_json:
         found = [{"name": output.as_text(each.name), "queue": _text(each.queue)} for each in recovered]
         output.document({"spool": output.as_text(path), "dry_run": dry_run, "recovered": found, "failed": failed})

@@ -4,23 +4,21 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
+from trio_multispool.cli.arguments import SpoolPath
+from trio_multispool.cli.checkouts import Task
 from trio_multispool.cli.completing import entry_names, queue_names
 from trio_multispool.cli.exits import Exit, Failure
-from trio_multispool.cli.moving import Task, carry_out
-from trio_multispool.cli.selecting import DryRun, Selection, criteria_of
+from trio_multispool.cli.moving import carry_out
+from trio_multispool.cli.selecting import NOTHING_CHOSEN, Settling, criteria_of
 
 
-def retry(  # noqa: PLR0913  # what a person can say on the command line
+def retry(
     spool: SpoolPath,
     source: Annotated[str, Parameter(name="FROM", help="The queue in which they are.", completer=queue_names)],
     to: Annotated[str, Parameter(name="TO", help="The queue to move them to.", completer=queue_names)],
     /,
     *names: Annotated[str, Parameter(name="NAME", help="The entries; or select them.", completer=entry_names)],
-    selection: Selection | None = None,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-    trust_file_system: TrustFileSystem = False,
+    options: Settling = NOTHING_CHOSEN,
 ) -> int:
     """Give entries of one queue back to another, to be tried again.
 
@@ -35,6 +33,4 @@ def retry(  # noqa: PLR0913  # what a person can say on the command line
     """
     if source == to:
         raise Failure(f"the two queues are the same: {source!r}", Exit.USAGE)
-    criteria = criteria_of(selection, names)
-    task = Task(spool, source, to, dry_run=dry_run, as_json=as_json, trust_file_system=trust_file_system)
-    return carry_out(task, names, criteria)
+    return carry_out(Task(spool, source, to, options), names, criteria_of(options, names))

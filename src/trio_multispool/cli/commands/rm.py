@@ -4,24 +4,19 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
-from trio_multispool.cli.completing import entry_names, queue_names
-from trio_multispool.cli.moving import Task, carry_out
-from trio_multispool.cli.selecting import DryRun, Selection, criteria_of
+from trio_multispool.cli.arguments import FromQueue, SpoolPath
+from trio_multispool.cli.checkouts import Task
+from trio_multispool.cli.completing import entry_names
+from trio_multispool.cli.moving import carry_out
+from trio_multispool.cli.selecting import NOTHING_CHOSEN, Settling, criteria_of
 
 
-def rm(  # noqa: PLR0913  # what a person can say on the command line
+def rm(
     spool: SpoolPath,
     /,
     *names: Annotated[str, Parameter(name="NAME", help="The entries to remove.", completer=entry_names)],
-    source: Annotated[
-        str | None,
-        Parameter(name="--from", help="Select entries of this queue only, not of all.", completer=queue_names),
-    ] = None,
-    selection: Selection | None = None,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-    trust_file_system: TrustFileSystem = False,
+    source: FromQueue = None,
+    options: Settling = NOTHING_CHOSEN,
 ) -> int:
     """Remove entries, with their data.
 
@@ -34,6 +29,4 @@ def rm(  # noqa: PLR0913  # what a person can say on the command line
     $ multispool rm var/mail --from failed --older-than 30d --dry-run
     ```
     """
-    criteria = criteria_of(selection, names, more=source is not None)
-    task = Task(spool, source, None, dry_run=dry_run, as_json=as_json, trust_file_system=trust_file_system)
-    return carry_out(task, names, criteria)
+    return carry_out(Task(spool, source, None, options), names, criteria_of(options, names, more=source is not None))

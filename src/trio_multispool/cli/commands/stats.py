@@ -9,15 +9,13 @@ from cyclopts import Parameter
 
 from trio_multispool.cli import output
 from trio_multispool.cli.ages import age_of, human_age, human_size
-from trio_multispool.cli.arguments import AsJson, SpoolPath
-from trio_multispool.cli.completing import queue_names
+from trio_multispool.cli.arguments import AsJson, OneQueue, SpoolPath
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.progress import counting
 from trio_multispool.cli.render import table
 from trio_multispool.cli.spools import AnyStorage, looking, require_queues
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import DataNotFound
-from trio_multispool.model.lifecycle import State
 from trio_multispool.storage.requests import Item
 
 _MINUTE: Final = 60
@@ -36,17 +34,15 @@ class Amount(msgspec.Struct):
     data_bytes: int = 0
     oldest_at: datetime.datetime | None = None
 
+    def age(self, now: float) -> float | None:
+        """Return how many seconds old the oldest is."""
+        return None if self.oldest_at is None else age_of(self.oldest_at, now)
+
     def add(self, item: Item, data_bytes: int) -> None:
         """Count an entry."""
         self.entries += 1
-        if item.place.state is State.AVAILABLE:
-            self.available += 1
-        elif item.place.state is State.WAITING:
-            self.waiting += 1
-        elif item.place.state is State.CHECKED_OUT:
-            self.checked_out += 1
-        else:
-            self.quarantined += 1
+        state = item.place.state.name.lower()  # as the fields above are called
+        setattr(self, state, getattr(self, state) + 1)
         self.metadata_bytes += item.size
         self.data_bytes += data_bytes
         if self.oldest_at is None or item.modified_at < self.oldest_at:
@@ -80,15 +76,12 @@ class Changes(msgspec.Struct):
 
 def stats(
     spool: SpoolPath,
-    queue: Annotated[str | None, Parameter(name="QUEUE", help="Only this queue.", completer=queue_names)] = None,
+    queue: OneQueue = None,
     /,
     *,
     since: Annotated[
         Path | None,
-        Parameter(
-            name="--since",
-            help="A file that an earlier look wrote with `--json`; also shows how each queue has changed.",
-        ),
+        Parameter(help="A file that an earlier look wrote with `--json`; also shows how each queue has changed."),
     ] = None,
     as_json: AsJson = False,
 ) -> int:
@@ -164,13 +157,10 @@ def _changes(earlier: Look, look: Look) -> Changes:
 
 
 def _document(look: Look, changes: Changes | None, now: float) -> dict[str, object]:
-    ages = [None if amount.oldest_at is None else age_of(amount.oldest_at, now) for amount in look.queues]
     document: dict[str, object] = {
         "spool": look.spool,
         "at": look.at,
-        "queues": [
-            msgspec.structs.asdict(amount) | {"oldest_age": age} for amount, age in zip(look.queues, ages, strict=True)
-        ],
+        "queues": [msgspec.structs.asdict(amount) | {"oldest_age": amount.age(now)} for amount in look.queues],
     }
     if changes is not None:
         document["since"] = changes
@@ -178,39 +168,32 @@ def _document(look: Look, changes: Changes | None, now: float) -> dict[str, obje
 
 
 def _print(look: Look, changes: Changes | None, now: float) -> None:
-    numbers = ["ENTRIES", "AVAILABLE", "METADATA", "DATA", "OLDEST"]
     amounts = [*look.queues, _sum(look.queues)] if len(look.queues) > 1 else look.queues
-    rows = [
-        [
-            output.printable(amount.queue),
-            str(amount.entries),
-            str(amount.available),
-            human_size(amount.metadata_bytes),
-            human_size(amount.data_bytes),
-            "-" if amount.oldest_at is None else human_age(age_of(amount.oldest_at, now)),
-        ]
-        for amount in amounts
-    ]
+    ages = [amount.age(now) for amount in amounts]
+    columns = {
+        "QUEUE": [output.printable(amount.queue) for amount in amounts],
+        "ENTRIES": [str(amount.entries) for amount in amounts],
+        "AVAILABLE": [str(amount.available) for amount in amounts],
+        "METADATA": [human_size(amount.metadata_bytes) for amount in amounts],
+        "DATA": [human_size(amount.data_bytes) for amount in amounts],
+        "OLDEST": ["-" if age is None else human_age(age) for age in ages],
+    }
     if changes is not None:
-        numbers += ["CHANGE", "A MINUTE"]
         found = [(change.entries, change.entries_per_minute) for change in changes.queues]
         if len(found) > 1:
             found.append((sum(entries for entries, _ in found), sum(rate for _, rate in found)))
-        for row, (entries, rate) in zip(rows, found, strict=True):
-            row += [f"{entries:+}" if entries else "0", f"{rate:+.1f}" if entries else "0"]
-    table(["QUEUE", *numbers], rows, numbers=numbers)
+        columns["CHANGE"] = [f"{entries:+}" if entries else "0" for entries, _ in found]
+        columns["A MINUTE"] = [f"{rate:+.1f}" if entries else "0" for entries, rate in found]
+    table(columns, numbers=columns.keys() - {"QUEUE"})
 
 
 def _sum(amounts: list[Amount]) -> Amount:
-    oldest = [amount.oldest_at for amount in amounts if amount.oldest_at is not None]
+    """Return what is told of all queues together."""
     return Amount(
         "(all)",
-        sum(amount.entries for amount in amounts),
-        sum(amount.available for amount in amounts),
-        sum(amount.waiting for amount in amounts),
-        sum(amount.checked_out for amount in amounts),
-        sum(amount.quarantined for amount in amounts),
-        sum(amount.metadata_bytes for amount in amounts),
-        sum(amount.data_bytes for amount in amounts),
-        min(oldest, default=None),
+        entries=sum(amount.entries for amount in amounts),
+        available=sum(amount.available for amount in amounts),
+        metadata_bytes=sum(amount.metadata_bytes for amount in amounts),
+        data_bytes=sum(amount.data_bytes for amount in amounts),
+        oldest_at=min((amount.oldest_at for amount in amounts if amount.oldest_at is not None), default=None),
     )

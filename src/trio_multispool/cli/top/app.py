@@ -16,31 +16,22 @@ import signal
 from pathlib import Path
 from typing import Annotated, final
 
-import msgspec
 import trio
 from cyclopts import Parameter
+from msgspec.structs import replace
 
 from trio_multispool.cli import durations
 from trio_multispool.cli.arguments import SpoolPath
 from trio_multispool.cli.exits import Exit, Failure, said
-from trio_multispool.cli.running import BY_SIGNAL, Ending, run
+from trio_multispool.cli.running import BY_SIGNAL, Ending, run, when_cancelled
 from trio_multispool.cli.spools import looking
 from trio_multispool.cli.top import actions, checks, screen
 from trio_multispool.cli.top.look import Looker
 from trio_multispool.cli.top.problems import Problem
 from trio_multispool.cli.top.render import Scene, page, picture
-from trio_multispool.cli.top.seen import Details, Listing, Look
+from trio_multispool.cli.top.seen import Listing, Look
 from trio_multispool.cli.top.state import Model, advance, checked, pause_after
-from trio_multispool.cli.top.view import (
-    Action,
-    OpenEntry,
-    OpenQueue,
-    Quit,
-    Request,
-    View,
-    press,
-    settle,
-)
+from trio_multispool.cli.top.view import Action, Ask, Kind, Request, Row, View, press, settle
 from trio_multispool.clock import wall_clock
 from trio_multispool.model.results import Err
 from trio_multispool.threads.offload import Offload
@@ -59,13 +50,10 @@ def top(
     spool: SpoolPath,
     /,
     *,
-    every: Annotated[str, Parameter(name="--every", help="How often to look, at most: `0.5`, `5`, `1m`.")] = "1s",
+    every: Annotated[str, Parameter(help="How often to look, at most: `0.5`, `5`, `1m`.")] = "1s",
     check_every: Annotated[
         str,
-        Parameter(
-            name="--check-every",
-            help="How often the monitor looks, at most; `0`: never. It locks what it suspects, for a moment.",
-        ),
+        Parameter(help="How often the monitor looks, at most; `0`: never. It locks what it suspects, for a moment."),
     ] = "15s",
 ) -> int:
     """Watch a spool, live, on the whole screen.
@@ -120,7 +108,7 @@ class _Top:
     async def run(self) -> None:
         """Watch until a key or a signal ends it."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._stop_looking_when_cancelled)
+            nursery.start_soon(when_cancelled, self._looker.stop)
             nursery.start_soon(self._follow_the_terminal)
             nursery.start_soon(self._look_again_and_again)
             nursery.start_soon(self._draw_again_and_again)
@@ -129,20 +117,13 @@ class _Top:
             nursery.cancel_scope.cancel()
 
     def _change(self, **changed: object) -> None:
-        self._scene = msgspec.structs.replace(self._scene, **changed)
+        self._scene = replace(self._scene, **changed)
         self._changed.set()
 
     def _change_view(self, **changed: object) -> None:
-        self._change(view=msgspec.structs.replace(self._scene.view, **changed))
+        self._change(view=replace(self._scene.view, **changed))
 
     # Tasks
-
-    async def _stop_looking_when_cancelled(self) -> None:
-        """Let nobody wait for a look in its thread when all ends."""
-        try:
-            await trio.sleep_forever()
-        finally:
-            self._looker.stop()
 
     async def _follow_the_terminal(self) -> None:
         """Draw anew when the window's size changes, and give the terminal back while the process is suspended."""
@@ -159,7 +140,7 @@ class _Top:
         while True:
             self._changed = trio.Event()
             size = self._screen.size()
-            scene = msgspec.structs.replace(self._scene, now=wall_clock())
+            scene = replace(self._scene, now=wall_clock())
             try:
                 self._screen.draw(picture(scene, *size), size)
             except OSError:  # the terminal has gone; the task that reads keys notices too
@@ -224,7 +205,7 @@ class _Top:
                     self._screen.forget()
                 view, request = press(self._scene.model, self._scene.view, key, page(self._screen.size()[1]))
                 self._change(view=view)
-                if isinstance(request, Quit):
+                if request is Ask.QUIT:
                     return
                 if request is not None:
                     await self._fulfil(request)
@@ -234,9 +215,9 @@ class _Top:
 
     async def _fulfil(self, request: Request) -> None:
         match request:
-            case OpenQueue(queue):
+            case Row(Kind.QUEUE, queue):
                 await self._list(queue, opening=True)
-            case OpenEntry(queue, name):
+            case Row(_, queue, name):
                 await self._detail(queue, name, opening=True)
             case Action(verb, _queue, name):
                 self._change_view(message=f"{name}: {verb} …")
@@ -271,11 +252,7 @@ class _Top:
 
     async def _detail(self, queue: str, name: str, *, opening: bool = False) -> None:
         """Fetch what is known about an entry, and show it if it is wanted (still)."""
-
-        def fetch(_before_commit: object) -> Details | None:
-            return self._looker.details(queue, name)
-
-        answer = await self._offload.run("look at an entry", fetch)
+        answer = await self._offload.run("look at an entry", lambda _before_commit: self._looker.details(queue, name))
         view = self._scene.view
         if not opening and (view.details is None or view.details.name != name):
             return

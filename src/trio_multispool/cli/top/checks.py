@@ -37,7 +37,7 @@ async def check_again_and_again(
         elapsed = stopwatch()
         if entries() <= MOST_ENTRIES:  # or what was found last stays: that it is not looked for is not that it is well
             with contextlib.suppress(SpoolError):  # the look reports it too
-                async with checking.monitoring(path, Limits(), json_metadata=False) as monitor:
+                async with checking.monitoring(path, Limits()) as monitor:
                     found = (await monitor.run_once()).unwrap()
                 tell({problem.key: problem for problem in map(as_problem, found)})
         await trio.sleep(pause_after(elapsed(), every))

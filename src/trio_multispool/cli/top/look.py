@@ -83,15 +83,11 @@ class Looker:
             adopted = storage.adopted
             for queue in storage.queues():
                 try:
-                    found = self._queue(storage, queue)
+                    seen.append(self._queue(storage, queue, held, aside))
                 except FileNotFoundError:  # it went while it was looked at
                     continue
                 except OSError as error:
                     troubles.append((queue, error.strerror or str(error)))
-                    continue
-                seen.append(found[0])
-                held += found[1]
-                aside += found[2]
         ended = self._elapsed()
         return Look(
             at=wall_clock(),
@@ -105,7 +101,8 @@ class Looker:
             troubles=tuple(troubles),
         )
 
-    def _queue(self, storage: DirectoryStorage, queue: str) -> tuple[QueueLook, list[Held], list[Aside]]:
+    def _queue(self, storage: DirectoryStorage, queue: str, held: list[Held], aside: list[Aside]) -> QueueLook:
+        """Look at one queue; what is checked out and what is in quarantine go to the two lists."""
         sampling = Sampling()
         # Check-outs first and last: an entry that is taken, or given back, meanwhile must not be taken for gone.
         for entry in self._files(Place(queue, State.CHECKED_OUT)):
@@ -125,20 +122,22 @@ class Looker:
         if number > _EACH:
             for entry in first:
                 oldest = _earlier(oldest, entry)
-        held = [*self._files(Place(queue, State.CHECKED_OUT))]
-        for entry in held:
+        taken = [*self._files(Place(queue, State.CHECKED_OUT))]
+        for entry in taken:
             sampling.add(entry.name)
-        aside = [*self._files(Place(queue, State.QUARANTINED))]
-        look = QueueLook(
+        set_aside = [*self._files(Place(queue, State.QUARANTINED))]
+        examined = [(entry.name, _stat(entry)) for entry in set_aside[:_MOST]]
+        held += self._held(storage, queue, taken[:_MOST])
+        aside += [Aside(queue, name, stat.st_ctime) for name, stat in examined if stat is not None]
+        return QueueLook(
             queue=queue,
             available=number,
-            held=len(held),
-            aside=len(aside),
+            held=len(taken),
+            aside=len(set_aside),
             sample=sampling.sample(),
             oldest_at=oldest,
             oldest_of_all=number <= _EACH,
         )
-        return look, self._held(storage, queue, held[:_MOST]), _aside(queue, aside[:_MOST])
 
     def _files(self, place: Place) -> Iterator[os.DirEntry[str]]:
         """Yield the entries of a place in the order of the directory, until it is time to stop."""
@@ -161,14 +160,12 @@ class Looker:
         told: dict[int | None, str] = {None: owners.UNKNOWN}
         found: list[Held] = []
         for entry in entries:
-            try:
-                since = entry.stat(follow_symlinks=False).st_ctime
-            except OSError:  # settled meanwhile
+            if (stat := _stat(entry)) is None:
                 continue
             owner = self._owner(entry.name, by_lock)
             if owner not in told:
                 told[owner] = owners.told(owner)
-            found.append(Held(queue, entry.name, since, owner, told[owner], _progress(storage, entry.name)))
+            found.append(Held(queue, entry.name, stat.st_ctime, owner, told[owner], _progress(storage, entry.name)))
         return found
 
     def _owner(self, name: str, by_lock: dict[tuple[int, int, int], int]) -> int | None:
@@ -239,7 +236,7 @@ class Looker:
         facts = [("name", name), ("queue", place.queue), ("state", place.state.value)]
         if place.state is State.CHECKED_OUT:
             owner = self._owner(name, lock_owners())
-            facts.append(("by", f"{owners.told(owner)}, for {human_age(max(0.0, now - found.st_ctime))}"))
+            facts.append(("by", f"{owners.told(owner)}, for {human_age(now - found.st_ctime)}"))
         if place.state is State.WAITING:
             facts.append(("due", human_time(time_of(found.st_mtime))))
         modified = as_stat(found, name).modified_at
@@ -247,28 +244,21 @@ class Looker:
         return facts
 
 
-def _earlier(oldest: float | None, entry: os.DirEntry[str]) -> float | None:
+def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
     try:
-        modified = entry.stat(follow_symlinks=False).st_mtime
-    except OSError:  # it was taken meanwhile
+        return entry.stat(follow_symlinks=False)
+    except OSError:  # it was taken, settled, retried or dropped meanwhile
+        return None
+
+
+def _earlier(oldest: float | None, entry: os.DirEntry[str]) -> float | None:
+    if (found := _stat(entry)) is None:
         return oldest
-    return modified if oldest is None else min(oldest, modified)
-
-
-def _aside(queue: str, entries: list[os.DirEntry[str]]) -> list[Aside]:
-    found: list[Aside] = []
-    for entry in entries:
-        try:
-            found.append(Aside(queue, entry.name, entry.stat(follow_symlinks=False).st_ctime))
-        except OSError:  # it was retried or dropped meanwhile
-            continue
-    return found
+    return found.st_mtime if oldest is None else min(oldest, found.st_mtime)
 
 
 def _listed(queue: str, entry: os.DirEntry[str], state: State, by: str = "") -> Listed | None:
-    try:
-        found = entry.stat(follow_symlinks=False)
-    except OSError:
+    if (found := _stat(entry)) is None:
         return None
     return Listed(queue, entry.name, state, found.st_size, min(found.st_mtime, found.st_ctime), by)
 

@@ -112,7 +112,7 @@ def _looking(scene: Scene) -> tuple[str, str]:
     if scene.reading is not None:
         return f"looking: {scene.reading:,} names so far", "yellow"
     if view.paused:
-        ago = "" if look is None else f", as of {human_age(max(0.0, scene.now - look.at))} ago"
+        ago = "" if look is None else f", as of {human_age(scene.now - look.at)} ago"
         return f"PAUSED{ago}", "bold yellow"
     if scene.trouble:
         return f"cannot look: {printable(scene.trouble)}", "bold red"
@@ -153,7 +153,7 @@ def _body(scene: Scene, room: int, width: int) -> list[Text]:
     if view.details is not None:
         return _details(view.details, view.scroll, room, width)
     if view.listing is not None:
-        return tables.entries(view.listing, view, scene.now, room, width)
+        return tables.entries(view.listing, tables.Frame(view, scene.now, room, width))
     if scene.model.look is None:
         return [_blank(width), Text(fit("  looking for the first time", width))]
     return _overview(scene, scene.model.look, room, width)
@@ -161,7 +161,7 @@ def _body(scene: Scene, room: int, width: int) -> list[Text]:
 
 def _overview(scene: Scene, look: Look, room: int, width: int) -> list[Text]:
     """Put the tables below each other, with a free line between two if there is room for that."""
-    model, view, now = scene.model, scene.view, scene.now
+    model = scene.model
     wants = [
         1 + len(model.lines),
         1 + len(look.held),
@@ -169,15 +169,10 @@ def _overview(scene: Scene, look: Look, room: int, width: int) -> list[Text]:
         max(2, tables.problem_lines(model)),
     ]
     gaps = sum(want > 0 for want in wants) - 1
-    given = share(room - gaps, wants)
-    parts = [
-        tables.queues(model, view, now, given[0], width, plain=scene.plain) if given[0] else [],
-        tables.held(model, view, now, given[1], width) if given[1] else [],
-        tables.aside(model, view, now, given[2], width) if given[2] else [],
-        tables.problems(model, now, given[3], width, plain=scene.plain) if given[3] else [],
-    ]
     body: list[Text] = []
-    for table in parts:
+    drawers = (tables.queues, tables.held, tables.aside, tables.problems)
+    for draw, lines in zip(drawers, share(room - gaps, wants), strict=True):
+        table = draw(model, tables.Frame(scene.view, scene.now, lines, width, scene.plain)) if lines else []
         body += [_blank(width), *table] if body and table else table
     return body
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 import termios
 from typing import TYPE_CHECKING, Final, final
@@ -37,19 +38,8 @@ _INPUT_FLAGS, _LOCAL_FLAGS, _CHARACTERS = 0, 3, 6
 
 _UNUSABLE: Final = frozenset({"dumb", "unknown", ""})
 
-_SEQUENCES: Final = {
-    "[A": "up",
-    "[B": "down",
-    "[C": "right",
-    "[D": "left",
-    "OA": "up",
-    "OB": "down",
-    "OC": "right",
-    "OD": "left",
-    "[H": "home",
-    "[F": "end",
-    "OH": "home",
-    "OF": "end",
+_ARROWS: Final = {"A": "up", "B": "down", "C": "right", "D": "left", "H": "home", "F": "end"}
+_SEQUENCES: Final = {lead + final: key for lead in "[O" for final, key in _ARROWS.items()} | {
     "[1~": "home",
     "[4~": "end",
     "[7~": "home",
@@ -61,6 +51,7 @@ _SEQUENCES: Final = {
 """What follows the escape character; of keys that are not here, nothing is known but that they were pressed."""
 
 _CONTROLS: Final = {
+    "\x1b": "esc",
     "\r": "enter",
     "\n": "enter",
     "\t": "tab",
@@ -72,30 +63,14 @@ _CONTROLS: Final = {
 }
 
 
+_KEY: Final = re.compile(r"\x1b(?:O.|\[[^@-~]*[@-~]?)|.", re.DOTALL)
+"""An escape sequence (`ESC O x` or `ESC [ … x`), or one character."""
+
+
 def keys_of(text: str) -> list[str]:
     """Return the keys that were pressed, by their names; a character is its own."""
-    keys: list[str] = []
-    while text:
-        if text[0] != "\x1b":
-            keys.append(_CONTROLS.get(text[0], text[0]))
-            text = text[1:]
-            continue
-        length = _length_of_sequence(text)
-        keys.append("esc" if length == 1 else _SEQUENCES.get(text[1:length], "unknown"))
-        text = text[length:]
-    return keys
-
-
-def _length_of_sequence(text: str) -> int:
-    """Return how long the escape sequence at the beginning is: `ESC O x`, `ESC [ … x`, or the key itself."""
-    if text[1:2] == "O" and len(text) > 2:  # noqa: PLR2004  # ESC, O and one more
-        return 3
-    if text[1:2] != "[":
-        return 1
-    for number, character in enumerate(text[2:], start=3):
-        if "@" <= character <= "~":
-            return number
-    return len(text)
+    found: list[str] = _KEY.findall(text)
+    return [_SEQUENCES.get(key[1:], "unknown") if len(key) > 1 else _CONTROLS.get(key, key) for key in found]
 
 
 @final

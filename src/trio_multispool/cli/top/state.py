@@ -16,6 +16,7 @@ import zlib
 from typing import Final, final
 
 import msgspec
+from msgspec.structs import replace
 
 from trio_multispool.cli.top.problems import OWNERLESS, Problem, problems_of
 from trio_multispool.cli.top.seen import Look, QueueLook, Sample
@@ -141,7 +142,7 @@ def advance(model: Model, look: Look) -> Model:
     lines = {seen.queue: _advance_line(model.lines.get(seen.queue), seen, seconds) for seen in look.queues}
     found = problems_of(look)
     lasting = {key: problem for key, problem in found.items() if key in model.suspects or key in model.lasting}
-    advanced = msgspec.structs.replace(
+    advanced = replace(
         model,
         look=look,
         lines=lines,
@@ -154,7 +155,7 @@ def advance(model: Model, look: Look) -> Model:
 
 def checked(model: Model, found: dict[str, Problem], at: float) -> Model:
     """Return what is known after the monitor has looked the spool over."""
-    return _told(msgspec.structs.replace(model, monitored=found), at)
+    return _told(replace(model, monitored=found), at)
 
 
 def _is_over(problem: Problem, look: Look) -> bool:
@@ -170,7 +171,7 @@ def _told(model: Model, at: float) -> Model:
     now = model.lasting | model.monitored
     ended = [Event(at, started=False, problem=it) for key, it in model.problems.items() if key not in now]
     started = [Event(at, started=True, problem=it) for key, it in now.items() if key not in model.problems]
-    return msgspec.structs.replace(
+    return replace(
         model,
         problems={key: now[key] for key in [*(key for key in model.problems if key in now), *now]},
         since={key: model.since.get(key, at) for key in now},

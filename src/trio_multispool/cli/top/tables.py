@@ -5,15 +5,16 @@ Each table is drawn by a function that is given the number of lines, header incl
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, final
 
+import msgspec
 from rich.cells import cell_len
 from rich.text import Text
 
 from trio_multispool.cli.ages import human_age, human_size
 from trio_multispool.cli.output import printable
-from trio_multispool.cli.top.text import GAP, Column, count, few, fit, fit_name, rate, row, sparkline, window
-from trio_multispool.cli.top.view import COLUMNS, Kind, Row, sorted_lines
+from trio_multispool.cli.top.text import GAP, Cell, Column, count, few, fit, fit_name, rate, row, sparkline, window
+from trio_multispool.cli.top.view import COLUMNS, KINDS, Kind, Row, View, sorted_lines
 from trio_multispool.model.lifecycle import State
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from trio_multispool.cli.top.seen import Listing
     from trio_multispool.cli.top.state import Line, Model
-    from trio_multispool.cli.top.view import View
 
 HEADER: Final = "bold cyan"
 SELECTED: Final = "reverse"
@@ -44,17 +44,43 @@ def _longest(texts: Iterable[str], most: int, least: int) -> int:
     return max(least, min(most, max((cell_len(printable(text)) for text in texts), default=0)))
 
 
-def _body(rows: Sequence[Row], view: View, lines: int, width: int, draw: Callable[[int], Text]) -> list[Text]:
-    """Draw as many rows as there is room for, the selected one among them."""
-    position = rows.index(view.selected) if view.selected in rows else None
+@final
+class Frame(msgspec.Struct, frozen=True):
+    """Where a table is drawn, and what its look depends on beside what is known."""
+
+    view: View
+    now: float
+    lines: int
+    """How many there are for it, header included."""
+    width: int
+    plain: bool = False
+    """Whether the terminal shows ASCII only."""
+
+    def age(self, since: float) -> str:
+        """Say how long ago that was."""
+        return human_age(self.now - since)
+
+
+def _table(  # noqa: PLR0913  # what a table consists of
+    frame: Frame,
+    columns: Sequence[Column],
+    rows: Sequence[Row],
+    cells: Callable[[int], list[Cell]],
+    *,
+    total: int,
+    titles: Sequence[Cell] | None = None,
+) -> list[Text]:
+    """Draw the header, and as many rows as there is room for, the selected one among them."""
+    position = rows.index(frame.view.selected) if frame.view.selected in rows else None
     drawn: list[Text] = []
-    for number in window(len(rows), lines, position):
+    for number in window(len(rows), frame.lines - 1, position):
         selected = number == position
         line = Text("> " if selected else "  ", SELECTED if selected else "", no_wrap=True, end="")
-        _ = line.append_text(draw(number))
-        line.truncate(width, pad=True)
+        _ = line.append_text(row(columns, cells(number)))
+        line.truncate(frame.width, pad=True)
         drawn.append(line)
-    return drawn
+    header = row(columns, [column.title for column in columns] if titles is None else titles)
+    return [_header(header, frame.width, len(drawn), total), *drawn]
 
 
 def _header(text: Text | str, width: int, shown: int, length: int) -> Text:
@@ -69,25 +95,21 @@ def _header(text: Text | str, width: int, shown: int, length: int) -> Text:
     return line
 
 
-# ---------------------------------------------------------------------------------------------------------- queues
-
-
-def queues(  # noqa: PLR0913  # what a picture depends on
-    model: Model, view: View, now: float, lines: int, width: int, *, plain: bool = False
-) -> list[Text]:
+def queues(model: Model, frame: Frame) -> list[Text]:
     """Draw the table of queues."""
-    found = sorted_lines(list(model.lines.values()), view)
-    columns, spark = _queue_columns([line.seen.queue for line in found], width)
-    shown = columns if not spark else [*columns, Column(_SPARKLINE if spark >= len(_SPARKLINE) else "LATELY", spark)]
-    rows = [Row(Kind.QUEUE, line.seen.queue) for line in found]
-    body = _body(
-        rows, view, lines - 1, width, lambda number: row(shown, _queue_cells(found[number], now, shown, plain=plain))
-    )
-    return [_header(row(shown, _titles(shown, view, plain=plain)), width, len(body), len(found)), *body]
+    found = sorted_lines(list(model.lines.values()), frame.view)
+    names = [line.seen.queue for line in found]
+    columns = _queue_columns(names, frame.width)
+    rows = [Row(Kind.QUEUE, name) for name in names]
+
+    def cells(number: int) -> list[Cell]:
+        return _queue_cells(found[number], columns, frame)
+
+    return _table(frame, columns, rows, cells, total=len(found), titles=_titles(columns, frame))
 
 
-def _queue_columns(names: list[str], width: int) -> tuple[list[Column], int]:
-    """Return the columns for which there is room, and what is left for the sparkline."""
+def _queue_columns(names: list[str], width: int) -> list[Column]:
+    """Return the columns for which there is room; the sparkline gets what is left, if that is enough."""
     least, usual, most = _QUEUE
     figures = [Column(title, size, right=True) for title, size in zip(COLUMNS[1:], _FIGURES, strict=True)]
     while figures and _MARK + least + sum(GAP + it.width for it in figures) > width:
@@ -96,51 +118,40 @@ def _queue_columns(names: list[str], width: int) -> tuple[list[Column], int]:
     longest = _longest(names, most, least)
     name = max(least, min(longest, usual if width - taken - longest < 2 * usual else most, width - taken))
     spark = min(_WIDEST_SPARKLINE, width - taken - name - GAP)
-    return [Column(COLUMNS[0], name), *figures], spark if spark >= least else 0
+    lately = [Column(_SPARKLINE if spark >= len(_SPARKLINE) else "LATELY", spark)] if spark >= least else []
+    return [Column(COLUMNS[0], name), *figures, *lately]
 
 
-def _titles(columns: Sequence[Column], view: View, *, plain: bool) -> list[Text]:
+def _titles(columns: Sequence[Column], frame: Frame) -> list[Cell]:
     """Write the columns' titles; the one that is sorted by has an arrow, down if the largest is first."""
-    titles: list[Text] = []
-    for number, column in enumerate(columns):
-        falling = view.backwards if number == 0 else not view.backwards
-        arrow = ("v" if falling else "^") if plain else ("▼" if falling else "▲")
-        sorted_by = number == view.column
-        text = column.title
-        if sorted_by:
-            text = arrow + text if column.right else text + arrow
-        text = fit(text, column.width, right=column.right)
-        titles.append(Text(text, "bold underline cyan" if sorted_by else ""))
+    titles: list[Cell] = [column.title for column in columns]
+    at, up = frame.view.column, frame.view.backwards != (frame.view.column == 0)
+    if at < len(columns):
+        arrow = ("^" if up else "v") if frame.plain else ("▲" if up else "▼")
+        title = columns[at].title
+        titles[at] = arrow + title if columns[at].right else title + arrow, "bold underline cyan"
     return titles
 
 
-def _queue_cells(line: Line, now: float, columns: Sequence[Column], *, plain: bool) -> list[Text | str]:
+def _queue_cells(line: Line, columns: Sequence[Column], frame: Frame) -> list[Cell]:
     seen, rates = line.seen, line.rates or (None, None)
-    oldest = "-" if seen.oldest_at is None else human_age(max(0.0, now - seen.oldest_at))
-    cells: list[Text | str] = [
+    oldest = "-" if seen.oldest_at is None else frame.age(seen.oldest_at)
+    cells: list[Cell] = [
         fit_name(seen.queue, columns[0].width),
         count(seen.available),
         rate(rates[0], estimated=line.estimated),
         rate(rates[1], estimated=line.estimated),
         oldest if seen.oldest_of_all or oldest == "-" else f"~{oldest}",
         few(seen.held) if seen.held else "-",
-        _coloured(few(seen.aside), _FIGURES[-1], "bold red") if seen.aside else "-",
+        (few(seen.aside), "bold red") if seen.aside else "-",
+        (sparkline(line.depths, columns[-1].width, plain=frame.plain), "not reverse green"),
     ]
-    if len(columns) > len(COLUMNS):
-        cells.append(Text(sparkline(line.depths, columns[-1].width, plain=plain), "not reverse green"))
     return cells[: len(columns)]
 
 
-def _coloured(text: str, width: int, style: str) -> Text:
-    return Text(fit(text, width, right=True), style)
-
-
-# ----------------------------------------------------------------------------------------------- entries, problems
-
-
-def held(model: Model, view: View, now: float, lines: int, width: int) -> list[Text]:
+def held(model: Model, frame: Frame) -> list[Text]:
     """Draw the table of check-outs, the longest held first."""
-    found = () if model.look is None else model.look.held
+    found, width = () if model.look is None else model.look.held, frame.width
     if not found:
         return [_header("CHECKED OUT: nothing", width, 0, 0)]
     queue = _longest((it.queue for it in found), max(5, width // 6), 5)
@@ -152,40 +163,31 @@ def held(model: Model, view: View, now: float, lines: int, width: int) -> list[T
     if progress >= _LEAST_PROGRESS:
         columns.append(Column(fit("PROGRESS", progress).rstrip(), progress))
 
-    def draw(number: int) -> Text:
+    def cells(number: int) -> list[Cell]:
         it = found[number]
-        whose = Text(fit(fit_name(it.by, by), by), "" if it.owner is not None else "yellow")
-        age = human_age(max(0.0, now - it.since))
-        cells: list[Text | str] = [
-            fit_name(it.name, name),
-            fit_name(it.queue, queue),
-            whose,
-            age,
-            printable(it.progress),
-        ]
-        return row(columns, cells[: len(columns)])
+        whose = fit_name(it.by, by), "" if it.owner is not None else "yellow"
+        shown: list[Cell] = [fit_name(it.name, name), fit_name(it.queue, queue), whose, frame.age(it.since)]
+        return [*shown, printable(it.progress)][: len(columns)]
 
-    body = _body([Row(Kind.HELD, it.queue, it.name) for it in found], view, lines - 1, width, draw)
-    total = sum(line.seen.held for line in model.lines.values())
-    return [_header(row(columns, [it.title for it in columns]), width, len(body), total), *body]
+    rows = [Row(Kind.HELD, it.queue, it.name) for it in found]
+    return _table(frame, columns, rows, cells, total=sum(line.seen.held for line in model.lines.values()))
 
 
-def aside(model: Model, view: View, now: float, lines: int, width: int) -> list[Text]:
+def aside(model: Model, frame: Frame) -> list[Text]:
     """Draw the table of what is in quarantine; nothing if nothing is."""
-    found = () if model.look is None else model.look.aside
+    found, width = () if model.look is None else model.look.aside, frame.width
     if not found:
         return []
     queue = _longest((it.queue for it in found), max(5, width // 4), 5)
     name = _name_width((it.name for it in found), width, queue, 5)
     columns = [Column("IN QUARANTINE", name), Column("QUEUE", queue), Column("FOR", 5, right=True)]
 
-    def draw(number: int) -> Text:
+    def cells(number: int) -> list[Cell]:
         it = found[number]
-        return row(columns, [fit_name(it.name, name), fit_name(it.queue, queue), human_age(max(0.0, now - it.since))])
+        return [fit_name(it.name, name), fit_name(it.queue, queue), frame.age(it.since)]
 
-    body = _body([Row(Kind.ASIDE, it.queue, it.name) for it in found], view, lines - 1, width, draw)
-    total = sum(line.seen.aside for line in model.lines.values())
-    return [_header(row(columns, [it.title for it in columns]), width, len(body), total), *body]
+    rows = [Row(Kind.ASIDE, it.queue, it.name) for it in found]
+    return _table(frame, columns, rows, cells, total=sum(line.seen.aside for line in model.lines.values()))
 
 
 def _name_width(names: Iterable[str], width: int, *others: int) -> int:
@@ -193,21 +195,25 @@ def _name_width(names: Iterable[str], width: int, *others: int) -> int:
     return max(1, min(room, _longest(names, 200, 13)))
 
 
-def problems(model: Model, now: float, lines: int, width: int, *, plain: bool = False) -> list[Text]:
+def problems(model: Model, frame: Frame) -> list[Text]:
     """Draw what is wrong, the first to start first, and then what was and has ended, the last to end first."""
+    lasts, ended = ("!", "-") if frame.plain else ("●", "○")
     told = [
-        (f"{'!' if plain else '●'} for {human_age(max(0.0, now - model.since[key])):>4}  {problem.text}", "red")
+        (f"{lasts} for {frame.age(model.since[key]):>4}  {problem.text}", "red")
         for key, problem in model.problems.items()
     ]
     told += [
-        (f"{'-' if plain else '○'} ended {human_age(max(0.0, now - event.at)):>4} ago  {event.problem.text}", "dim")
+        (f"{ended} ended {frame.age(event.at):>4} ago  {event.problem.text}", "dim")
         for event in reversed(model.events)
         if not event.started
     ]
     if not told:
-        return [_header("PROBLEMS: none", width, 0, 0)]
-    body = [Text(fit("  " + printable(text), width), style, no_wrap=True, end="") for text, style in told[: lines - 1]]
-    return [_header("PROBLEMS", width, len(body), len(told)), *body]
+        return [_header("PROBLEMS: none", frame.width, 0, 0)]
+    body = [
+        Text(fit("  " + printable(text), frame.width), style, no_wrap=True, end="")
+        for text, style in told[: frame.lines - 1]
+    ]
+    return [_header("PROBLEMS", frame.width, len(body), len(told)), *body]
 
 
 def problem_lines(model: Model) -> int:
@@ -215,26 +221,21 @@ def problem_lines(model: Model) -> int:
     return 1 + len(model.problems) + sum(not event.started for event in model.events)
 
 
-def entries(listing: Listing, view: View, now: float, lines: int, width: int) -> list[Text]:
+def entries(listing: Listing, frame: Frame) -> list[Text]:
     """Draw the entries of one queue: what is checked out, what is in quarantine, and what comes next by name."""
     found = listing.entries
-    by = _longest((it.by for it in found), max(5, width // 4), 2)
-    sizes = [Column("METADATA", 9, right=True)] if width >= _ROOM_FOR_SIZES else []
+    by = _longest((it.by for it in found), max(5, frame.width // 4), 2)
+    sizes = [Column("METADATA", 9, right=True)] if frame.width >= _ROOM_FOR_SIZES else []
     fixed = [Column("STATE", 11), Column("BY", by), *sizes, Column("AGE", 5, right=True)]
-    name = _name_width((it.name for it in found), width, *(column.width for column in fixed))
-    columns = [Column("NAME", name), *fixed]
+    name = _name_width((it.name for it in found), frame.width, *(column.width for column in fixed))
 
-    def draw(number: int) -> Text:
+    def cells(number: int) -> list[Cell]:
         it = found[number]
-        state = Text(fit(it.state.value, 11), _STATE_STYLES[it.state])
-        size = [human_size(it.size)] if sizes else []
-        return row(
-            columns, [fit_name(it.name, name), state, fit_name(it.by, by), *size, human_age(max(0.0, now - it.since))]
-        )
+        state, size = (it.state.value, _STATE_STYLES[it.state]), [human_size(it.size)] if sizes else []
+        return [fit_name(it.name, name), state, fit_name(it.by, by), *size, frame.age(it.since)]
 
-    body = _body([Row(_KINDS[it.state], it.queue, it.name) for it in found], view, lines - 1, width, draw)
-    total = len(found) + listing.more
-    return [_header(row(columns, [it.title for it in columns]), width, len(body), total), *body]
+    rows = [Row(KINDS[it.state], it.queue, it.name) for it in found]
+    return _table(frame, [Column("NAME", name), *fixed], rows, cells, total=len(found) + listing.more)
 
 
 _ROOM_FOR_SIZES: Final = 90
@@ -243,10 +244,4 @@ _STATE_STYLES: Final = {
     State.WAITING: "dim",
     State.CHECKED_OUT: "yellow",
     State.QUARANTINED: "red",
-}
-_KINDS: Final = {
-    State.AVAILABLE: Kind.AVAILABLE,
-    State.WAITING: Kind.AVAILABLE,
-    State.CHECKED_OUT: Kind.HELD,
-    State.QUARANTINED: Kind.ASIDE,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import msgspec
 from rich.cells import cell_len, set_cell_size
@@ -99,19 +99,20 @@ class Column(msgspec.Struct, frozen=True):
     title: str
     width: int
     right: bool = False
-    style: str = ""
 
 
-def row(columns: Sequence[Column], cells: Sequence[Text | str]) -> Text:
+Cell: TypeAlias = str | tuple[str, str]
+"""A text, or a text and its style."""
+
+
+def row(columns: Sequence[Column], cells: Sequence[Cell]) -> Text:
     """Put cells side by side, each as wide as its column."""
     line = Text(no_wrap=True, end="")
     for number, (column, cell) in enumerate(zip(columns, cells, strict=True)):
         if number:
             _ = line.append(" " * GAP)
-        if isinstance(cell, Text):
-            _ = line.append_text(cell)
-        else:
-            _ = line.append(fit(cell, column.width, right=column.right), column.style)
+        text, style = (cell, "") if isinstance(cell, str) else cell
+        _ = line.append(fit(text, column.width, right=column.right), style)
     return line
 
 

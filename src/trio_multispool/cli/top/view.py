@@ -10,6 +10,7 @@ import enum
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import msgspec
+from msgspec.structs import replace
 
 from trio_multispool.cli.top.seen import Details, Listing
 from trio_multispool.model.lifecycle import State
@@ -30,7 +31,6 @@ class Kind(enum.Enum):
     HELD = "checked out"
     ASIDE = "quarantined"
     AVAILABLE = "available"
-    PROBLEM = "problem"
 
 
 @final
@@ -64,7 +64,6 @@ class View(msgspec.Struct, frozen=True):
     """Where the selected row was seen last: if it goes, the one that comes to be there is selected."""
     listing: Listing | None = None
     """The queue that is looked into, shown over the overview."""
-    listing_position: int = 0
     details: Details | None = None
     """The entry that is looked into, shown over the listing."""
     scroll: int = 0
@@ -76,32 +75,15 @@ class View(msgspec.Struct, frozen=True):
     """The outcome of the last request, until the next key."""
 
 
-@final
-class Quit(msgspec.Struct, frozen=True):
-    """End."""
+class Ask(enum.Enum):
+    """What a key asks of the loop, if it names no row and no action."""
+
+    QUIT = "quit"
+    LOOK = "look without waiting"
 
 
-@final
-class LookNow(msgspec.Struct, frozen=True):
-    """Look without waiting."""
-
-
-@final
-class OpenQueue(msgspec.Struct, frozen=True):
-    """Fetch the listing of a queue."""
-
-    queue: str
-
-
-@final
-class OpenEntry(msgspec.Struct, frozen=True):
-    """Fetch the details of an entry."""
-
-    queue: str
-    name: str
-
-
-Request: TypeAlias = Quit | LookNow | OpenQueue | OpenEntry | Action
+Request: TypeAlias = Ask | Row | Action
+"""What a key asks for: of a row, that what it stands for is fetched, to be looked into."""
 
 
 def sorted_lines(lines: Sequence[Line], view: View) -> list[Line]:
@@ -127,8 +109,18 @@ _FIGURES: Final[tuple[Callable[[Line], float | None] | None, ...]] = (
 """What each of `COLUMNS` is sorted by, the largest first; the first by name, as it is written."""
 
 
-def overview_rows(model: Model, view: View) -> list[Row]:
-    """Return what can be selected in the overview, in the order in which it is shown."""
+KINDS: Final = {
+    State.AVAILABLE: Kind.AVAILABLE,
+    State.WAITING: Kind.AVAILABLE,
+    State.CHECKED_OUT: Kind.HELD,
+    State.QUARANTINED: Kind.ASIDE,
+}
+
+
+def rows(model: Model, view: View) -> list[Row]:
+    """Return what can be selected in what is shown, in its order: the overview, or the queue that is looked into."""
+    if view.listing is not None:
+        return [Row(KINDS[entry.state], entry.queue, entry.name) for entry in view.listing.entries]
     if model.look is None:
         return []
     return [
@@ -138,50 +130,35 @@ def overview_rows(model: Model, view: View) -> list[Row]:
     ]
 
 
-_KINDS: Final = {
-    State.AVAILABLE: Kind.AVAILABLE,
-    State.WAITING: Kind.AVAILABLE,
-    State.CHECKED_OUT: Kind.HELD,
-    State.QUARANTINED: Kind.ASIDE,
-}
-
-
-def rows(model: Model, view: View) -> list[Row]:
-    """Return what can be selected in what is shown: the overview, or the queue that is looked into."""
-    if view.listing is not None:
-        return [Row(_KINDS[entry.state], entry.queue, entry.name) for entry in view.listing.entries]
-    return overview_rows(model, view)
-
-
 def settle(model: Model, view: View) -> View:
     """Return the view with a row selected that is there, if any is: what was selected may have gone."""
     found = rows(model, view)
     if not found:
-        return msgspec.structs.replace(view, selected=None, position=0)
+        return replace(view, selected=None, position=0)
     if view.selected in found:
-        return msgspec.structs.replace(view, position=found.index(view.selected))
+        return replace(view, position=found.index(view.selected))
     position = max(0, min(view.position, len(found) - 1))
-    return msgspec.structs.replace(view, selected=found[position], position=position)
+    return replace(view, selected=found[position], position=position)
 
 
 def press(model: Model, view: View, key: str, page: int = 10) -> tuple[View, Request | None]:
     """Return what becomes of the view when a key is pressed, and what else is to be done."""
-    view = msgspec.structs.replace(view, message="")
+    view = replace(view, message="")
     if view.asking is not None:
-        answered = msgspec.structs.replace(view, asking=None)
+        answered = replace(view, asking=None)
         if key == "y":
             return answered, view.asking
-        return msgspec.structs.replace(answered, message="nothing was changed"), None
+        return replace(answered, message="nothing was changed"), None
     if key == "q":
-        return view, Quit()
+        return view, Ask.QUIT
     if view.help:
-        return msgspec.structs.replace(view, help=False), None
+        return replace(view, help=False), None
     if key in {"h", "?"}:
-        return msgspec.structs.replace(view, help=True), None
+        return replace(view, help=True), None
     if key in {"p", "space"}:
-        return msgspec.structs.replace(view, paused=not view.paused), LookNow() if view.paused else None
+        return replace(view, paused=not view.paused), Ask.LOOK if view.paused else None
     if key == "l":
-        return view, LookNow()
+        return view, Ask.LOOK
     if view.details is not None:
         return _press_in_details(view, view.details, key, page)
     return _press_in_rows(model, view, key, page)
@@ -189,33 +166,28 @@ def press(model: Model, view: View, key: str, page: int = 10) -> tuple[View, Req
 
 def _press_in_details(view: View, details: Details, key: str, page: int) -> tuple[View, Request | None]:
     if key in _BACK:
-        return msgspec.structs.replace(view, details=None, scroll=0), None
+        return replace(view, details=None, scroll=0), None
     if key in _ACTIONS:
-        return _ask(view, _ACTIONS[key], details.state, details.queue, details.name), None
+        return _ask(view, _ACTIONS[key], Row(KINDS[details.state], details.queue, details.name)), None
     scroll = view.scroll + _moves(page).get(key, 0)
-    return msgspec.structs.replace(view, scroll=max(0, scroll)), None
+    return replace(view, scroll=max(0, scroll)), None
 
 
 def _press_in_rows(model: Model, view: View, key: str, page: int) -> tuple[View, Request | None]:
     found = rows(model, view)
     if key in _BACK and view.listing is not None:
         queue = Row(Kind.QUEUE, view.listing.queue)
-        closed = msgspec.structs.replace(view, listing=None, selected=queue)
+        closed = replace(view, listing=None, selected=queue)
         return settle(model, closed), None
     if (by := _moves(page).get(key)) is not None and found:
         position = max(0, min(view.position + by, len(found) - 1))
-        return msgspec.structs.replace(view, selected=found[position], position=position), None
+        return replace(view, selected=found[position], position=position), None
     if key in {"tab", "backtab"}:
         return _to_next_kind(view, found, forwards=key == "tab"), None
     if key in {"enter", "right"} and view.selected is not None:
-        row = view.selected
-        return view, OpenQueue(row.queue) if row.kind is Kind.QUEUE else OpenEntry(row.queue, row.name)
-    if key in _ACTIONS and view.selected is not None and view.selected.kind is not Kind.QUEUE:
-        row = view.selected
-        state = State.QUARANTINED if row.kind is Kind.ASIDE else None
-        return _ask(view, _ACTIONS[key], state, row.queue, row.name), None
+        return view, view.selected
     if key in _ACTIONS:
-        return msgspec.structs.replace(view, message=_ONLY_QUARANTINED), None
+        return _ask(view, _ACTIONS[key], view.selected), None
     if view.listing is None:
         return settle(model, _sort(view, key)), None
     return view, None
@@ -232,10 +204,10 @@ def _moves(page: int) -> dict[str, int]:
     return up | {"down": 1, "j": 1, "pagedown": page, "end": _FAR, "G": _FAR}
 
 
-def _ask(view: View, verb: str, state: State | None, queue: str, name: str) -> View:
-    if state is not State.QUARANTINED:
-        return msgspec.structs.replace(view, message=_ONLY_QUARANTINED)
-    return msgspec.structs.replace(view, asking=Action(verb, queue, name))
+def _ask(view: View, verb: str, row: Row | None) -> View:
+    if row is None or row.kind is not Kind.ASIDE:
+        return replace(view, message=_ONLY_QUARANTINED)
+    return replace(view, asking=Action(verb, row.queue, row.name))
 
 
 def _to_next_kind(view: View, found: list[Row], *, forwards: bool) -> View:
@@ -245,17 +217,16 @@ def _to_next_kind(view: View, found: list[Row], *, forwards: bool) -> View:
     kinds = list(dict.fromkeys(row.kind for row in found))
     kind = kinds[(kinds.index(view.selected.kind) + (1 if forwards else -1)) % len(kinds)]
     position = next(place for place, row in enumerate(found) if row.kind is kind)
-    return msgspec.structs.replace(view, selected=found[position], position=position)
+    return replace(view, selected=found[position], position=position)
 
 
 def _sort(view: View, key: str) -> View:
-    if key in {"s", ">"}:
-        return msgspec.structs.replace(view, column=(view.column + 1) % len(COLUMNS), backwards=False)
-    if key == "<":
-        return msgspec.structs.replace(view, column=(view.column - 1) % len(COLUMNS), backwards=False)
+    if key in {"s", ">", "<"}:
+        step = -1 if key == "<" else 1
+        return replace(view, column=(view.column + step) % len(COLUMNS), backwards=False)
     if key == "S":
-        return msgspec.structs.replace(view, backwards=not view.backwards)
+        return replace(view, backwards=not view.backwards)
     if key.isdecimal() and 0 < int(key) <= len(COLUMNS):
         column = int(key) - 1
-        return msgspec.structs.replace(view, column=column, backwards=column == view.column and not view.backwards)
+        return replace(view, column=column, backwards=column == view.column and not view.backwards)
     return view
