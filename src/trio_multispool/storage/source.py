@@ -1,7 +1,8 @@
 """`Source`: where one reader finds the next entries of a queue. How they are found is the store's own affair.
 
 What a store promises: a lone reader gets the entries in the order of their names, and those that sort earlier are
-found. Entries that waited and are due come before those that have not waited. A pass gives no entry twice, and ends.
+found. Entries that waited and are due come before those that have not waited, however many those are. An entry that was
+released waits its turn: those that were listed before come first. A pass gives no entry twice, and ends.
 """
 
 from __future__ import annotations
@@ -66,15 +67,20 @@ class Gate(Protocol[A]):
     """
 
     def ignores(self, name: str) -> bool:
-        """Tell whether an entry is never to be tried."""
+        """Tell whether an entry is never to be tried. It keeps nobody busy."""
         ...
 
     def is_full(self, name: str) -> bool:
-        """Tell, without looking at the entry, whether it has just been refused, and would be again."""
+        """Tell, without looking at the entry, whether it has just been refused, and would be again.
+
+        A hint: a store need not ask, least of all for what waited.
+        """
         ...
 
     def admit(self, name: str, read: Callable[[], bytes]) -> A | None:
         """Admit an entry, whose metadata `read` returns, or refuse it for now. Raises what `read` raises.
+
+        If that is `EntryNotFound`, the entry is gone, and the store goes on to the next.
 
         What was admitted ends by `leave`, unless the entry is claimed.
         """
@@ -137,20 +143,25 @@ class Source(Protocol):
     ) -> Next[A]:
         """Claim the first entries that can be had, were not given before in this pass, and are admitted.
 
-        Takes up to `most()` entries, and asks again before each. Takes fewer if there are no more, or if there is
-        trouble: trouble that lasts comes up again with the next call, and is raised then. A call that raises has
-        claimed nothing. `before_commit` is called before each claim.
+        Takes up to `most()` entries, at least one, and asks again before each. Takes fewer if it would have to list for
+        more, or if there is trouble: trouble that lasts comes up again with the next call, and is raised then. A call
+        that raises has claimed nothing. `before_commit` is called before each claim.
 
-        Without claims and not `finished`, the reader was `stopped`, or enough was tried for one call: its caller may be
-        cancelled between two. Ask again with the same `look`: a new one would begin again and again.
+        Without claims and not `finished`, the reader was `stopped`, or enough was tried for one call: a call tries a
+        bounded number of entries in vain, because its caller may be cancelled between two. Ask again with the same
+        `look`: a new one would begin again and again.
 
-        `before_listing` is called before a listing that counts for the look. With `listed_only`, there is no listing,
-        and never an end.
+        `before_listing` is called before a listing that counts for the look. With `listed_only`, none is made for the
+        look, and there is never an end: it takes what is at hand.
         """
         ...
 
     def take_back(self, claims: list[tuple[Claim, Any]], look: Look, gate: Gate[Any]) -> None:
-        """Release entries that nobody will get, as if they had never been claimed: they come first again."""
+        """Release entries that nobody will get, as if they had never been claimed.
+
+        They come first again: before all that were listed and have not waited. Never raises: of an entry that cannot be
+        released, the log tells, and recovery returns it. All admissions end.
+        """
         ...
 
     def close(self) -> None:
