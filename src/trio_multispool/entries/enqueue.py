@@ -91,8 +91,11 @@ class Enqueuer(Generic[Q, M, D, A]):
         self, queue: str, item: Item[M, D, A], durability: Durability | None, due_at: float | None
     ) -> Answer[str]:
         """Enqueue; return the entry's name. See `Spool.enqueue`."""
+        order = _Order(queue, durability, due_at)
+        if not self._session.hooks.listening:
+            return await self._one(order, item)
         answers: list[Answer[str]] = []
-        with self._told(_Order(queue, durability, due_at), None, answers) as order:
+        with self._told(order, None, answers):
             answers.append(await self._one(order, item))
         return answers[0]
 
@@ -101,19 +104,20 @@ class Enqueuer(Generic[Q, M, D, A]):
     ) -> list[Answer[str]]:
         """Enqueue all of them in one hop; see `Spool.enqueue_many`."""
         answers: list[Answer[str]] = []
-        with self._told(_Order(queue, durability, due_at), len(items), answers) as order:
+        order = _Order(queue, durability, due_at)
+        with self._told(order, len(items), answers):
             operation = f"enqueue of {len(items)} entries into {queue}"
             answers += (await self._session.run(operation, functools.partial(self._all, order, items))).unwrap()
         return answers
 
     @contextlib.contextmanager
-    def _told(self, order: _Order, count: int | None, answers: list[Answer[str]]) -> Generator[_Order]:
+    def _told(self, order: _Order, count: int | None, answers: list[Answer[str]]) -> Generator[None]:
         """Tell the instrumentation what came of the enqueue in the block, however that ends."""
         hooks = self._session.hooks
         with hooks.enqueueing(order.queue, count) as order.carrier:
             began = hooks.now()
             try:
-                yield order
+                yield
             finally:
                 hooks.tell_enqueued(order.queue, order.made, answers, began)
 

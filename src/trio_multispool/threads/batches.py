@@ -91,10 +91,10 @@ class Part(Transaction[T], Generic[S, T]):
 
     def conclude(self, failure: BaseException | None) -> None:
         """Take what the store raised, or `None`."""
-        with contextlib.suppress(StopIteration):
-            if failure is None:
-                _ = self._context.run(next, self._steps)
-            else:
+        if failure is None:
+            _ = self._context.run(next, self._steps, None)
+        else:
+            with contextlib.suppress(StopIteration):
                 _ = self._context.run(self._steps.throw, failure)
 
     def _run(self) -> Generator[S, None, None]:
