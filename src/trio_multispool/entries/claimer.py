@@ -61,9 +61,14 @@ class Claimer(Generic[M]):
     """
 
     def __init__(
-        self, session: Session[Any, M, Any, Any], queue: str, key_limiter: KeyLimiter[M] | None = None
+        self,
+        session: Session[Any, M, Any, Any],
+        queue: str,
+        source: Source,
+        key_limiter: KeyLimiter[M] | None = None,
     ) -> None:
         """Begin with nothing passed over."""
+        self.source: Source = source
         self._key_limiter = key_limiter
         self._session = session
         self._queue = queue
@@ -97,7 +102,6 @@ class Claimer(Generic[M]):
 
     def claim(  # noqa: PLR0913  # what a reader knows and the thread does not
         self,
-        source: Source,
         look: Look,
         most: Callable[[], int],
         *,
@@ -111,7 +115,7 @@ class Claimer(Generic[M]):
         An empty list means that the reader was stopped, or that nothing of what was tried could be had: the caller may
         be cancelled before it asks again, with the same look. A call that raises has checked nothing out.
         """
-        found = source.claim(
+        found = self.source.claim(
             look,
             most,
             gate=self,
@@ -132,19 +136,19 @@ class Claimer(Generic[M]):
                 if isinstance(made, Claimed):
                     claimed.append(made)
                 elif made is KEY_FULL:
-                    source.take_back([(claim, UNLIMITED)], look, self)
+                    self.source.take_back([(claim, UNLIMITED)], look, self)
         except SpoolError:
-            source.take_back(list(left), look, self)
+            self.source.take_back(list(left), look, self)
             if not claimed:
                 raise
         except BaseException:  # of any kind: nobody will get these entries
-            source.take_back([*((one.claim, one.slot) for one in claimed), *left], look, self)
+            self.source.take_back([*((one.claim, one.slot) for one in claimed), *left], look, self)
             raise
         return claimed
 
-    def take_back(self, source: Source, claimed: Iterable[Claimed[M]], look: Look) -> None:
+    def take_back(self, claimed: Iterable[Claimed[M]], look: Look) -> None:
         """Release entries that nobody will get, as if they had never been checked out; in a worker thread."""
-        source.take_back([(one.claim, one.slot) for one in claimed], look, self)
+        self.source.take_back([(one.claim, one.slot) for one in claimed], look, self)
 
     def _complain(self, unreadable: Iterable[UnreadableEntry]) -> None:
         for error in unreadable:
