@@ -27,7 +27,6 @@ from trio_multispool.threads.loop import take_over_notes
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
     from contextlib import AbstractContextManager
-    from types import TracebackType
     from typing import Literal
 
     from trio_multispool.entries.key_limits import KeySlot
@@ -93,8 +92,13 @@ class Checkout(Generic[Q, M, D]):
 
     def __del__(self) -> None:
         """Let go of an entry that nobody has settled; at the end of the interpreter the kernel does."""
-        if not self._over and not sys.is_finalizing():
-            _warn_and_let_go(self.claim, self.session.path)
+        claim = self.claim
+        if self._over or sys.is_finalizing() or claim.state is not State.CHECKED_OUT or not claim.held:
+            return
+        told = f"entry {claim.name!r} of spool {self.session.path} was never settled"
+        message = f"{told}; put `async with job:` around the work"
+        warnings.warn(message, ResourceWarning, stacklevel=1, source=claim)
+        claim.abandon()
 
     @property
     def name(self) -> str:
@@ -274,12 +278,7 @@ class Checkout(Generic[Q, M, D]):
         self.begin_work()
         return self
 
-    async def __aexit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, exception_type: object, exception: BaseException | None, traceback: object) -> None:
         """Return the entry to its queue if it has not been settled."""
         try:
             await self._leave(exception)
@@ -327,17 +326,6 @@ async def give_back(session: Session[Q, M, D, Any], checkouts: Iterable[Checkout
             log(_LOG.error, Event.LET_GO, session.path, _LET_GO, queue=queue, entry=name, error=error)
             failures.append(answer.error)
     return failures
-
-
-def _warn_and_let_go(claim: Claim, path: str) -> None:
-    if claim.state is State.CHECKED_OUT and claim.held:
-        warnings.warn(
-            f"entry {claim.name!r} of spool {path} was never settled; put `async with job:` around the work",
-            ResourceWarning,
-            stacklevel=2,
-            source=claim,
-        )
-        claim.abandon()
 
 
 async def check_out(

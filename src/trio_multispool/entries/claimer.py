@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import enum
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, final
@@ -40,17 +39,6 @@ class Claimed(msgspec.Struct, Generic[M], frozen=True):
     """What its producer sent along, if the instrumentation asks for it."""
     slot: KeySlot = UNLIMITED
     """Of the limit that it counts for."""
-
-
-@final
-class KeyFull(enum.Enum):
-    """The type of `KEY_FULL`."""
-
-    KEY_FULL = "limited"
-
-
-KEY_FULL: Final = KeyFull.KEY_FULL
-"""The entry is there, and its key has no free slot."""
 
 
 @final
@@ -132,11 +120,9 @@ class Claimer(Generic[M]):
         try:
             while left:
                 claim, slot = left.popleft()
-                made = self._finished(claim, slot)
-                if isinstance(made, Claimed):
+                made = self._finished(claim, slot, look)
+                if made is not None:
                     claimed.append(made)
-                elif made is KEY_FULL:
-                    self.source.take_back([(claim, UNLIMITED)], look, self)
         except SpoolError:
             self.source.take_back(list(left), look, self)
             if not claimed:
@@ -157,8 +143,8 @@ class Claimer(Generic[M]):
                 path, message = self._session.path, "passed over: %(error)s"
                 log(_LOG.warning, Event.PASSED_OVER, path, message, queue=self._queue, entry=error.name, error=error)
 
-    def _finished(self, claim: Claim, slot: KeySlot) -> Claimed[M] | KeyFull | None:
-        """Decode the metadata, and check its key's slot. `None`: the entry has been set aside, or released."""
+    def _finished(self, claim: Claim, slot: KeySlot, look: Look) -> Claimed[M] | None:
+        """Decode the metadata, and check its key's slot. `None`: it was set aside, or goes back as its key is full."""
         try:
             metadata = self._session.decode_or_set_aside(claim)
             carried = self._session.carried(claim)
@@ -172,4 +158,7 @@ class Claimer(Generic[M]):
             _ = slot.end()
             self._session.release_or_let_go(claim)
             raise
-        return KEY_FULL if confirmed is None else Claimed(claim, metadata, carried, confirmed)
+        if confirmed is None:
+            self.source.take_back([(claim, UNLIMITED)], look, self)
+            return None
+        return Claimed(claim, metadata, carried, confirmed)

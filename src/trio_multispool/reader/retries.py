@@ -12,11 +12,12 @@ put back by any means, and nobody need know of its history to do so.
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import TYPE_CHECKING, Any, Final, Generic, final
 
 from trio_multispool.clock import this_process
-from trio_multispool.entries.handlers import apply, called
+from trio_multispool.entries.handlers import apply, called, work_on
 from trio_multispool.errors import EncodingFailed, OutOfSpace
 from trio_multispool.events import Event, log
 from trio_multispool.instrumentation import AttemptFailed
@@ -69,16 +70,7 @@ async def attempt(
     `handle`. A handler does not end the iteration if it raises, answers no verdict, or answers one that cannot be
     stored.
     """
-    async with job:
-        try:
-            answer = await _Trial(job, retry).run(work)
-        except BaseException:  # passed on; cancellations too return the entry
-            on_failure()
-            raise
-        if isinstance(answer, Err):
-            on_failure()
-            _ = await job.give_back()  # quietly: the error is told to the caller as a value
-    return answer
+    return await work_on(job, functools.partial(_Trial(job, retry).run, work), on_failure)
 
 
 @final
@@ -193,34 +185,23 @@ class _Trial(Generic[Q, M, D]):
     def _tell(self, failure: Failure, delay: float | None, dead_letter: str | None, error: Exception | None) -> None:
         session, name, number = self._session, self._job.name, self._number
         told = failure_told(failure)
-        if dead_letter is None:
-            of = "" if self._retry.attempts is None else f" of {self._retry.attempts}"
-            log(
-                _LOG.warning,
-                Event.ATTEMPT_FAILED,
-                session.path,
-                _AGAIN,
-                queue=self._queue,
-                entry=name,
-                attempt=number,
-                error=error or told,
-                of=of,
-                told=told,
-                delay=delay,
-            )
-        else:
-            log(
-                _LOG.error,
-                Event.DEAD_LETTERED,
-                session.path,
-                _DEAD,
-                queue=self._queue,
-                entry=name,
-                attempt=number,
-                error=error or told,
-                target=dead_letter,
-                told=told,
-            )
+        of = "" if self._retry.attempts is None else f" of {self._retry.attempts}"
+        again = (_LOG.warning, Event.ATTEMPT_FAILED, _AGAIN)
+        write, event, message = again if dead_letter is None else (_LOG.error, Event.DEAD_LETTERED, _DEAD)
+        log(
+            write,
+            event,
+            session.path,
+            message,
+            queue=self._queue,
+            entry=name,
+            attempt=number,
+            error=error or told,
+            of=of,
+            told=told,
+            delay=delay,
+            target=dead_letter,
+        )
         again_in = delay if dead_letter is None else None
         session.hooks.attempt_failed(
             AttemptFailed(session.path, self._queue, name, number, failure.type, error, again_in, dead_letter)
