@@ -251,8 +251,7 @@ class Checkout(Generic[Q, M, D]):
         if self.settled or self._let_go:
             return False
         if self.session.closed:
-            reason, path, queue = "the spool was closed before", self.session.path, self.claim.queue
-            log(_LOG.warning, Event.LET_GO, path, _LET_GO, queue=queue, entry=self.name, error=reason)
+            self._log_let_go(_LOG.warning, "the spool was closed before")
             self.end_giving_back(None, self.session.hooks.now())
             return False
         return True
@@ -270,8 +269,12 @@ class Checkout(Generic[Q, M, D]):
             self._let_go = True
             self.claim.abandon()
         self._tell_if_settled(self.claim.queue, answer, began)
-        if answer is not None:
+        if isinstance(answer, Err):
             self._tell_if_failed(Operation.RELEASE, answer, began)
+            self._log_let_go(_LOG.error, answer.error)
+
+    def _log_let_go(self, write: Callable[..., None], error: SpoolError | str) -> None:
+        log(write, Event.LET_GO, self.session.path, _LET_GO, queue=self.claim.queue, entry=self.name, error=error)
 
     async def __aenter__(self) -> Checkout[Q, M, D]:
         """Begin the work. No checkpoint: were it cancelled here, the block's end would never come."""
@@ -319,13 +322,7 @@ async def give_back(session: Session[Q, M, D, Any], checkouts: Iterable[Checkout
     finally:
         for checkout, answer in zip(ours, answers, strict=True):
             checkout.end_giving_back(answer, began)
-    failures: list[SpoolError] = []
-    for checkout, answer in zip(ours, answers, strict=True):
-        if isinstance(answer, Err):
-            queue, name, error = checkout.claim.queue, checkout.name, answer.error
-            log(_LOG.error, Event.LET_GO, session.path, _LET_GO, queue=queue, entry=name, error=error)
-            failures.append(answer.error)
-    return failures
+    return [answer.error for answer in answers if isinstance(answer, Err)]
 
 
 async def check_out(

@@ -246,16 +246,10 @@ class Dequeuer(Generic[Q, M, D]):
         assert self._claimer is not None, "the reader was entered"  # noqa: S101  # for the type checkers
         return self._claimer
 
-    def claim_listed(self, given: Given | None) -> Claimed[M] | None:
+    def claim_listed(self, look: Look) -> Claimed[M] | None:
         """Check out the next entry of those known already, if one can be had; in a worker thread."""
-        found = self.claimer.claim(
-            Look(given, waits=True), _one, stopped=lambda: self.stopped, before_commit=_nothing, listed_only=True
-        )
+        found = self.claimer.claim(look, _one, stopped=lambda: self.stopped, before_commit=_nothing, listed_only=True)
         return found[0] if isinstance(found, list) and found else None
-
-    def take_back(self, claimed: Claimed[M], given: Given | None) -> None:
-        """Release an entry that nobody will get; in a worker thread."""
-        self.claimer.take_back([claimed], Look(given, waits=True))
 
     def _claim(
         self, before_commit: BeforeCommit, look: Look, wanted: Callable[[], int], *, recovering: bool

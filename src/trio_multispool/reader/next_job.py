@@ -25,7 +25,7 @@ from trio_multispool.clock import stopwatch
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.results import Ok
 from trio_multispool.model.types import D, M, Q
-from trio_multispool.storage.source import Given
+from trio_multispool.storage.source import Given, Look
 from trio_multispool.threads.loop import keeping_notes_of
 
 if TYPE_CHECKING:
@@ -152,9 +152,9 @@ class Supply(abc.ABC, Generic[Q, M, D]):
     def _claim_next(self) -> None:
         if self._over:
             return
-        elapsed = stopwatch()
+        elapsed, look = stopwatch(), Look(self._given, waits=True)
         try:
-            claimed = self._dequeuer.claim_listed(self._given)
+            claimed = self._dequeuer.claim_listed(look)
         except SpoolError:
             return  # the next ordinary check-out meets it again
         except BaseException as error:  # noqa: BLE001  # raised in a task of the iteration: the settlement went well
@@ -166,4 +166,4 @@ class Supply(abc.ABC, Generic[Q, M, D]):
             if not self._ended:
                 self._claimed.append((claimed, elapsed()))
                 return
-        self._dequeuer.take_back(claimed, self._given)
+        self._dequeuer.claimer.take_back([claimed], look)
