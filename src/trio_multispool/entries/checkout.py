@@ -251,7 +251,8 @@ class Checkout(Generic[Q, M, D]):
         if self.settled or self._let_go:
             return False
         if self.session.closed:
-            self._log_let_go(_LOG.warning, "the spool was closed before")
+            reason, path, queue = "the spool was closed before", self.session.path, self.claim.queue
+            log(_LOG.warning, Event.LET_GO, path, _LET_GO, queue=queue, entry=self.name, error=reason)
             self.end_giving_back(None, self.session.hooks.now())
             return False
         return True
@@ -271,10 +272,8 @@ class Checkout(Generic[Q, M, D]):
         self._tell_if_settled(self.claim.queue, answer, began)
         if isinstance(answer, Err):
             self._tell_if_failed(Operation.RELEASE, answer, began)
-            self._log_let_go(_LOG.error, answer.error)
-
-    def _log_let_go(self, write: Callable[..., None], error: SpoolError | str) -> None:
-        log(write, Event.LET_GO, self.session.path, _LET_GO, queue=self.claim.queue, entry=self.name, error=error)
+            error, path, queue = answer.error, self.session.path, self.claim.queue
+            log(_LOG.error, Event.LET_GO, path, _LET_GO, queue=queue, entry=self.name, error=error)
 
     async def __aenter__(self) -> Checkout[Q, M, D]:
         """Begin the work. No checkpoint: were it cancelled here, the block's end would never come."""

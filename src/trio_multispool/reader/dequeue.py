@@ -246,11 +246,6 @@ class Dequeuer(Generic[Q, M, D]):
         assert self._claimer is not None, "the reader was entered"  # noqa: S101  # for the type checkers
         return self._claimer
 
-    def claim_listed(self, look: Look) -> Claimed[M] | None:
-        """Check out the next entry of those known already, if one can be had; in a worker thread."""
-        found = self.claimer.claim(look, _one, stopped=lambda: self.stopped, before_commit=_nothing, listed_only=True)
-        return found[0] if isinstance(found, list) and found else None
-
     def _claim(
         self, before_commit: BeforeCommit, look: Look, wanted: Callable[[], int], *, recovering: bool
     ) -> list[Claimed[M]] | NothingLeft:

@@ -25,7 +25,7 @@ from trio_multispool.clock import stopwatch
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.results import Ok
 from trio_multispool.model.types import D, M, Q
-from trio_multispool.storage.source import Given, Look
+from trio_multispool.storage.source import Given, Look, NothingLeft
 from trio_multispool.threads.loop import keeping_notes_of
 
 if TYPE_CHECKING:
@@ -154,16 +154,18 @@ class Supply(abc.ABC, Generic[Q, M, D]):
             return
         elapsed, look = stopwatch(), Look(self._given, waits=True)
         try:
-            claimed = self._dequeuer.claim_listed(look)
+            claimed = self._dequeuer.claimer.claim(
+                look, lambda: 1, stopped=lambda: self._over, before_commit=lambda: None, listed_only=True
+            )
         except SpoolError:
             return  # the next ordinary check-out meets it again
         except BaseException as error:  # noqa: BLE001  # raised in a task of the iteration: the settlement went well
             self._bug = error
             return
-        if claimed is None:
+        if isinstance(claimed, NothingLeft) or not claimed:
             return
         with self._mutex:
             if not self._ended:
-                self._claimed.append((claimed, elapsed()))
+                self._claimed.append((claimed[0], elapsed()))
                 return
-        self._dequeuer.claimer.take_back([claimed], look)
+        self._dequeuer.claimer.take_back(claimed, look)

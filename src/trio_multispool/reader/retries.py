@@ -185,23 +185,34 @@ class _Trial(Generic[Q, M, D]):
     def _tell(self, failure: Failure, delay: float | None, dead_letter: str | None, error: Exception | None) -> None:
         session, name, number = self._session, self._job.name, self._number
         told = failure_told(failure)
-        of = "" if self._retry.attempts is None else f" of {self._retry.attempts}"
-        again = (_LOG.warning, Event.ATTEMPT_FAILED, _AGAIN)
-        write, event, message = again if dead_letter is None else (_LOG.error, Event.DEAD_LETTERED, _DEAD)
-        log(
-            write,
-            event,
-            session.path,
-            message,
-            queue=self._queue,
-            entry=name,
-            attempt=number,
-            error=error or told,
-            of=of,
-            told=told,
-            delay=delay,
-            target=dead_letter,
-        )
+        if dead_letter is None:
+            of = "" if self._retry.attempts is None else f" of {self._retry.attempts}"
+            log(
+                _LOG.warning,
+                Event.ATTEMPT_FAILED,
+                session.path,
+                _AGAIN,
+                queue=self._queue,
+                entry=name,
+                attempt=number,
+                error=error or told,
+                of=of,
+                told=told,
+                delay=delay,
+            )
+        else:
+            log(
+                _LOG.error,
+                Event.DEAD_LETTERED,
+                session.path,
+                _DEAD,
+                queue=self._queue,
+                entry=name,
+                attempt=number,
+                error=error or told,
+                target=dead_letter,
+                told=told,
+            )
         again_in = delay if dead_letter is None else None
         session.hooks.attempt_failed(
             AttemptFailed(session.path, self._queue, name, number, failure.type, error, again_in, dead_letter)
