@@ -33,7 +33,7 @@ def dequeuer_of(reader: Any) -> Any:
 
 def source_of(reader: Any) -> Any:
     """Return where a reader, whose block was entered, finds its entries."""
-    return reader._dequeuer.source
+    return reader._dequeuer.claimer.source
 
 
 def schedule_of(spool: Any, queue: str) -> Any:
@@ -43,7 +43,7 @@ def schedule_of(spool: Any, queue: str) -> Any:
 
 def claimer_of(reader: Any) -> Any:
     """Return what admits and decodes the entries of a reader."""
-    return reader._dequeuer._claimer
+    return reader._dequeuer.claimer
 
 
 def wrap_looks(reader: Any, wrap: Callable[[Callable[[], Any]], Any]) -> None:

@@ -49,12 +49,12 @@ class Working:
     def __init__(self, spool: Any) -> None:
         """Begin with none."""
         self.source: DirectorySource = storage_of(spool).source("send", sorts_last=True)
-        self.claimer: Claimer[Any] = Claimer(spool._session, "send")
+        self.claimer: Claimer[Any] = Claimer(spool._session, "send", self.source)
 
     def claim(self, wanted: int = 1, given: Given | None = None) -> Any:
         """Check entries out, as the thread of a reader does that is not stopped."""
         look = Look(given, waits=False)
-        return self.claimer.claim(self.source, look, lambda: wanted, stopped=lambda: False, before_commit=nothing)
+        return self.claimer.claim(look, lambda: wanted, stopped=lambda: False, before_commit=nothing)
 
     def claim_all(self) -> list[str]:
         """Check out whatever is to be had, one after the other, and return the names."""
@@ -190,7 +190,7 @@ async def test_what_is_taken_back_comes_first_again(in_a_pass: bool, tmp_path: P
         working = Working(spool)
         claimed = working.claim(3, given)
         assert [one.claim.name for one in claimed] == NAMES[:3]
-        working.claimer.take_back(working.source, claimed, Look(given, waits=False))
+        working.claimer.take_back(claimed, Look(given, waits=False))
         state = state_of(spool.path)
         assert (state.names("send"), state.checked_out["send"]) == (NAMES[:6], {})
         assert [one.claim.name for one in working.claim(6, given)] == NAMES[:6]

@@ -28,9 +28,8 @@ from trio_multispool import (
     TooManyOpenFiles,
 )
 from trio_multispool.reader import dequeue
-from trio_multispool.reader.next_job import NextJobs
+from trio_multispool.reader.pool import Jobs
 from trio_multispool.storage.directory.store import DirectoryStorage
-from trio_multispool.storage.source import Given
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -212,16 +211,15 @@ async def test_what_has_ended_prepares_nothing(tmp_path: Path) -> None:
         await put(spool, Mail.SEND, *NAMES)
         for ending in ("failure", "stop"):
             async with spool.reader(Mail.SEND) as reader:
-                given = Given()
-                succession: NextJobs[Any, Any, Any] = NextJobs(dequeuer_of(reader), given)
+                jobs: Jobs[Any, Any, Any] = Jobs(dequeuer_of(reader), wait=False)
                 async with (await reader.dequeue_available()).unwrap():
-                    claim_next = succession.prepare()
+                    claim_next = jobs.prepare()
                     assert claim_next is not None
-                    _ = succession.end() if ending == "failure" else reader.stop()
-                    assert succession.prepare() is None
+                    _ = jobs.end() if ending == "failure" else reader.stop()
+                    assert jobs.prepare() is None
                     claim_next()
                     assert checked_out(spool.path) == ["0"]
-                    assert not succession
+                    assert not jobs._claimed
 
 
 class _OutOfMemory(Json[Envelope]):

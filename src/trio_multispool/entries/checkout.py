@@ -25,9 +25,8 @@ from trio_multispool.storage.requests import NotDue, Releasing, Removing, Saving
 from trio_multispool.threads.loop import take_over_notes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
     from contextlib import AbstractContextManager
-    from types import TracebackType
     from typing import Literal
 
     from trio_multispool.entries.key_limits import KeySlot
@@ -93,8 +92,13 @@ class Checkout(Generic[Q, M, D]):
 
     def __del__(self) -> None:
         """Let go of an entry that nobody has settled; at the end of the interpreter the kernel does."""
-        if not self._over and not sys.is_finalizing():
-            _warn_and_let_go(self.claim, self.session.path)
+        claim = self.claim
+        if self._over or sys.is_finalizing() or claim.state is not State.CHECKED_OUT or not claim.held:
+            return
+        told = f"entry {claim.name!r} of spool {self.session.path} was never settled"
+        message = f"{told}; put `async with job:` around the work"
+        warnings.warn(message, ResourceWarning, stacklevel=1, source=claim)
+        claim.abandon()
 
     @property
     def name(self) -> str:
@@ -152,11 +156,10 @@ class Checkout(Generic[Q, M, D]):
     async def release(self, *, insist: bool = False) -> Answer[None]:
         """Put the entry back in its queue, with the metadata that it was checked out with."""
         self._check()
+        return await self._settle(Operation.RELEASE, How.RELEASED, self._releasing, self.claim.queue, insist=insist)
 
-        def settlement(_before_commit: BeforeCommit) -> Settlement[Claim]:
-            return Releasing(self.claim, self.notes_when_returned)
-
-        return await self._settle(Operation.RELEASE, How.RELEASED, settlement, self.claim.queue, insist=insist)
+    def _releasing(self, _before_commit: BeforeCommit) -> Settlement[Claim]:
+        return Releasing(self.claim, self.notes_when_returned)
 
     async def _settle(
         self,
@@ -168,11 +171,20 @@ class Checkout(Generic[Q, M, D]):
         insist: bool,
     ) -> Answer[None]:
         claim_next = None if self.prepare_next is None else self.prepare_next()
-        step = _Settling(self, (how, destination), settlement, claim_next)
+
+        def steps(before_commit: BeforeCommit) -> Generator[Settlement[Claim]]:
+            with self.mutex:  # others that write the entry wait until it is settled
+                self._check()
+                self._attempt = how, destination
+                yield settlement(before_commit)
+            self._slot_ended |= self._slot.end()  # before the claim of the next one, which may be of the same key
+            if claim_next is not None:
+                claim_next()
+
         began = self.session.hooks.now()
         try:
             told = f"{operation.value} of entry {self.name}"
-            answer = await self.session.settle(told, step, of=self.claim, insist=insist)
+            answer = await self.session.settle(told, steps, of=self.claim, insist=insist)
         except BaseException:  # passed on
             self._tell_if_settled(destination, None, began)
             raise
@@ -180,15 +192,6 @@ class Checkout(Generic[Q, M, D]):
         self._failure = answer.error if isinstance(answer, Err) else None
         self._tell_if_failed(operation, answer, began)
         return answer
-
-    def begin_settling(self, attempt: tuple[How, str | None]) -> None:
-        """Note what is tried; in the worker thread, under the mutex. Raises `RuntimeError` if it is over."""
-        self._check()
-        self._attempt = attempt
-
-    def end_slot(self) -> None:
-        """Let the next entry of the same key have the slot; in the worker thread."""
-        self._slot_ended |= self._slot.end()
 
     def _check(self) -> None:
         if self.settled or self._let_go:
@@ -254,26 +257,30 @@ class Checkout(Generic[Q, M, D]):
             return False
         return True
 
+    def giving_back(self, before_commit: BeforeCommit) -> Generator[Settlement[Claim]]:
+        """Release it, if nothing else has settled it meanwhile: the step of a batch."""
+        with self.mutex:
+            if not (self.settled or self._let_go):
+                self._attempt = How.RELEASED, self.claim.queue
+                yield self._releasing(before_commit)
+
     def end_giving_back(self, answer: Answer[None] | None, began: float) -> None:
         """Let go of what could not be released, so that recovery can do it."""
         if not self.settled:
             self._let_go = True
             self.claim.abandon()
         self._tell_if_settled(self.claim.queue, answer, began)
-        if answer is not None:
+        if isinstance(answer, Err):
             self._tell_if_failed(Operation.RELEASE, answer, began)
+            error, path, queue = answer.error, self.session.path, self.claim.queue
+            log(_LOG.error, Event.LET_GO, path, _LET_GO, queue=queue, entry=self.name, error=error)
 
     async def __aenter__(self) -> Checkout[Q, M, D]:
         """Begin the work. No checkpoint: were it cancelled here, the block's end would never come."""
         self.begin_work()
         return self
 
-    async def __aexit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, exception_type: object, exception: BaseException | None, traceback: object) -> None:
         """Return the entry to its queue if it has not been settled."""
         try:
             await self._leave(exception)
@@ -298,60 +305,6 @@ class Checkout(Generic[Q, M, D]):
             exception.add_note(f"entry {self.name!r}: {failure}")
 
 
-class _Settling:
-    """The step of a batch that settles one entry. Others that write it wait from `prepare` to `conclude`."""
-
-    def __init__(
-        self,
-        checkout: Checkout[Any, Any, Any],
-        attempt: tuple[How, str | None],
-        settlement: Callable[[BeforeCommit], Settlement[Claim]],
-        claim_next: Callable[[], None] | None,
-    ) -> None:
-        self._checkout = checkout
-        self._settled_as = attempt
-        self._settlement = settlement
-        self._claim_next = claim_next
-
-    def prepare(self, before_commit: BeforeCommit) -> Settlement[Claim]:
-        _ = self._checkout.mutex.acquire()
-        try:
-            self._checkout.begin_settling(self._settled_as)
-            return self._settlement(before_commit)
-        except BaseException:  # passed on
-            self._checkout.mutex.release()
-            raise
-
-    def conclude(self, failure: BaseException | None) -> None:
-        self._checkout.mutex.release()
-        if failure is not None:
-            raise failure
-        self._checkout.end_slot()  # before the claim of the next one, which may be of the same key
-        if self._claim_next is not None:
-            self._claim_next()
-
-
-class _GivingBack:
-    """The step of a batch that releases one entry, if nothing else has settled it meanwhile."""
-
-    def __init__(self, checkout: Checkout[Any, Any, Any]) -> None:
-        self._checkout = checkout
-
-    def prepare(self, _before_commit: BeforeCommit) -> Settlement[Claim] | None:
-        checkout = self._checkout
-        _ = checkout.mutex.acquire()
-        if checkout.settled:
-            checkout.mutex.release()
-            return None
-        checkout.begin_settling((How.RELEASED, checkout.claim.queue))
-        return Releasing(checkout.claim, checkout.notes_when_returned)
-
-    def conclude(self, failure: BaseException | None) -> None:
-        self._checkout.mutex.release()
-        if failure is not None:
-            raise failure
-
-
 async def give_back(session: Session[Q, M, D, Any], checkouts: Iterable[Checkout[Q, M, D]]) -> list[SpoolError]:
     """Release what is unsettled, all together, whatever is cancelled; forget that settling it failed.
 
@@ -363,29 +316,12 @@ async def give_back(session: Session[Q, M, D, Any], checkouts: Iterable[Checkout
     began = session.hooks.now()
     answers: list[Answer[None] | None] = [None] * len(ours)  # they stay so if asyncio cancels it
     try:
-        steps = [(f"return of entry {one.name}", _GivingBack(one), one.claim) for one in ours]
+        steps = [(f"return of entry {one.name}", one.giving_back, one.claim) for one in ours]
         answers[:] = await session.settle_all(steps)
     finally:
         for checkout, answer in zip(ours, answers, strict=True):
             checkout.end_giving_back(answer, began)
-    failures: list[SpoolError] = []
-    for checkout, answer in zip(ours, answers, strict=True):
-        if isinstance(answer, Err):
-            queue, name, error = checkout.claim.queue, checkout.name, answer.error
-            log(_LOG.error, Event.LET_GO, session.path, _LET_GO, queue=queue, entry=name, error=error)
-            failures.append(answer.error)
-    return failures
-
-
-def _warn_and_let_go(claim: Claim, path: str) -> None:
-    if claim.state is State.CHECKED_OUT and claim.held:
-        warnings.warn(
-            f"entry {claim.name!r} of spool {path} was never settled; put `async with job:` around the work",
-            ResourceWarning,
-            stacklevel=2,
-            source=claim,
-        )
-        claim.abandon()
+    return [answer.error for answer in answers if isinstance(answer, Err)]
 
 
 async def check_out(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import enum
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, final
@@ -43,17 +42,6 @@ class Claimed(msgspec.Struct, Generic[M], frozen=True):
 
 
 @final
-class KeyFull(enum.Enum):
-    """The type of `KEY_FULL`."""
-
-    KEY_FULL = "limited"
-
-
-KEY_FULL: Final = KeyFull.KEY_FULL
-"""The entry is there, and its key has no free slot."""
-
-
-@final
 class Claimer(Generic[M]):
     """Checks entries out of one queue for one reader: what the store claims, this admits, decodes and confirms.
 
@@ -61,9 +49,14 @@ class Claimer(Generic[M]):
     """
 
     def __init__(
-        self, session: Session[Any, M, Any, Any], queue: str, key_limiter: KeyLimiter[M] | None = None
+        self,
+        session: Session[Any, M, Any, Any],
+        queue: str,
+        source: Source,
+        key_limiter: KeyLimiter[M] | None = None,
     ) -> None:
         """Begin with nothing passed over."""
+        self.source: Source = source
         self._key_limiter = key_limiter
         self._session = session
         self._queue = queue
@@ -97,7 +90,6 @@ class Claimer(Generic[M]):
 
     def claim(  # noqa: PLR0913  # what a reader knows and the thread does not
         self,
-        source: Source,
         look: Look,
         most: Callable[[], int],
         *,
@@ -111,7 +103,7 @@ class Claimer(Generic[M]):
         An empty list means that the reader was stopped, or that nothing of what was tried could be had: the caller may
         be cancelled before it asks again, with the same look. A call that raises has checked nothing out.
         """
-        found = source.claim(
+        found = self.source.claim(
             look,
             most,
             gate=self,
@@ -128,23 +120,21 @@ class Claimer(Generic[M]):
         try:
             while left:
                 claim, slot = left.popleft()
-                made = self._finished(claim, slot)
-                if isinstance(made, Claimed):
+                made = self._finished(claim, slot, look)
+                if made is not None:
                     claimed.append(made)
-                elif made is KEY_FULL:
-                    source.take_back([(claim, UNLIMITED)], look, self)
         except SpoolError:
-            source.take_back(list(left), look, self)
+            self.source.take_back(list(left), look, self)
             if not claimed:
                 raise
         except BaseException:  # of any kind: nobody will get these entries
-            source.take_back([*((one.claim, one.slot) for one in claimed), *left], look, self)
+            self.source.take_back([*((one.claim, one.slot) for one in claimed), *left], look, self)
             raise
         return claimed
 
-    def take_back(self, source: Source, claimed: Iterable[Claimed[M]], look: Look) -> None:
+    def take_back(self, claimed: Iterable[Claimed[M]], look: Look) -> None:
         """Release entries that nobody will get, as if they had never been checked out; in a worker thread."""
-        source.take_back([(one.claim, one.slot) for one in claimed], look, self)
+        self.source.take_back([(one.claim, one.slot) for one in claimed], look, self)
 
     def _complain(self, unreadable: Iterable[UnreadableEntry]) -> None:
         for error in unreadable:
@@ -153,8 +143,8 @@ class Claimer(Generic[M]):
                 path, message = self._session.path, "passed over: %(error)s"
                 log(_LOG.warning, Event.PASSED_OVER, path, message, queue=self._queue, entry=error.name, error=error)
 
-    def _finished(self, claim: Claim, slot: KeySlot) -> Claimed[M] | KeyFull | None:
-        """Decode the metadata, and check its key's slot. `None`: the entry has been set aside, or released."""
+    def _finished(self, claim: Claim, slot: KeySlot, look: Look) -> Claimed[M] | None:
+        """Decode the metadata, and check its key's slot. `None`: it was set aside, or goes back as its key is full."""
         try:
             metadata = self._session.decode_or_set_aside(claim)
             carried = self._session.carried(claim)
@@ -168,4 +158,7 @@ class Claimer(Generic[M]):
             _ = slot.end()
             self._session.release_or_let_go(claim)
             raise
-        return KEY_FULL if confirmed is None else Claimed(claim, metadata, carried, confirmed)
+        if confirmed is None:
+            self.source.take_back([(claim, UNLIMITED)], look, self)
+            return None
+        return Claimed(claim, metadata, carried, confirmed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, cast
 
 import msgspec
@@ -22,14 +23,12 @@ from trio_multispool.model.results import Ok
 from trio_multispool.model.times import seconds
 from trio_multispool.model.types import A, D, M, Q
 from trio_multispool.storage.requests import NewEntry
-from trio_multispool.storage.singly import enqueue_one
 from trio_multispool.threads.batches import Part, work_off
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Sized
+    from collections.abc import Callable, Generator, Iterator, Sequence, Sized
 
     from trio_multispool.entries.reserved_names import Naming
-    from trio_multispool.session.hooks import Hooks
     from trio_multispool.session.session import Session
     from trio_multispool.storage.handles import Reservation
     from trio_multispool.threads.transaction import Answer, BeforeCommit
@@ -63,80 +62,21 @@ class Item(msgspec.Struct, Generic[M, D, A], frozen=True, eq=False):
         return self.name.name if isinstance(self.name, Use) else self
 
 
-class _Told:
-    """What the instrumentation sends along with the entries of one call, and what it is to be told of."""
-
-    def __init__(self, carrier: Mapping[str, str] | None) -> None:
-        """Begin with nothing made."""
-        self.carrier = carrier
-        self.made: dict[str, int | None] = {}
-        """What has been committed: by the entries' names, how large their data is. Filled by the worker thread."""
-
-
-class _Order(msgspec.Struct, frozen=True, eq=False):
-    """How the entries of one call are to be made."""
+class _Order(msgspec.Struct, eq=False):
+    """How the entries of one call are to be made, and what the instrumentation is to be told of them."""
 
     queue: str
     durability: Durability | None
     due_at: float | None
-    told: _Told | None = None
-
-    @property
-    def carrier(self) -> Mapping[str, str] | None:
-        """What goes along with them."""
-        return None if self.told is None else self.told.carrier
+    carrier: Mapping[str, str] | None = None
+    """What the instrumentation sends along with them."""
+    made: dict[str, int | None] = msgspec.field(default_factory=dict)
+    """What has been committed: by the entries' names, how large their data is. Filled by the worker thread."""
 
     def note(self, reservation: Reservation, data: object) -> None:
         """Note an entry that was committed, also if the sync after that failed."""
-        if self.told is not None and reservation.state in (State.AVAILABLE, State.WAITING):
-            self.told.made[reservation.name] = len(data) if isinstance(data, (bytes, bytearray)) else None
-
-
-class _EnqueueStep(Generic[M, D, A]):
-    """The step of a batch that makes one entry. Its name is held from `prepare` to `conclude`."""
-
-    def __init__(
-        self,
-        session: Session[Any, M, D, A],
-        naming: Naming[A],
-        order: _Order,
-        item: Item[M, D, A],
-        before_commit: BeforeCommit | None = None,
-    ) -> None:
-        """Make `item`; `before_commit` is called instead of the batch's, for several that count as one."""
-        self._session = session
-        self._naming = naming
-        self._order = order
-        self._item = item
-        self._before_commit = before_commit
-        self._held = contextlib.ExitStack()
-        self._reservation: Reservation | None = None
-
-    def prepare(self, before_commit: BeforeCommit) -> NewEntry[Any]:
-        """Encode, and hold a name."""
-        order, item, encoding = self._order, self._item, self._session.encoding
-        raw, content = encoding.encode(item.metadata), encoding.dumped(item.data)
-        self._reservation = self._held.enter_context(self._naming.for_one_enqueue(item.name))
-        return NewEntry(
-            self._reservation,
-            order.queue,
-            raw,
-            content,
-            order.durability,
-            self._before_commit or before_commit,
-            order.carrier,
-            order.due_at,
-            item.remember,
-        )
-
-    def conclude(self, failure: BaseException | None) -> str:
-        """Return the entry's name, or give it up."""
-        assert self._reservation is not None, "it was prepared"  # noqa: S101  # for the type checkers
-        self._order.note(self._reservation, self._item.data)
-        with self._held:
-            if failure is not None:
-                raise failure
-        return self._reservation.name
+        if reservation.state in (State.AVAILABLE, State.WAITING):
+            self.made[reservation.name] = len(data) if isinstance(data, (bytes, bytearray)) else None
 
 
 class Enqueuer(Generic[Q, M, D, A]):
@@ -151,30 +91,41 @@ class Enqueuer(Generic[Q, M, D, A]):
         self, queue: str, item: Item[M, D, A], durability: Durability | None, due_at: float | None
     ) -> Answer[str]:
         """Enqueue; return the entry's name. See `Spool.enqueue`."""
-        hooks = self._session.hooks
-        if not hooks.listening:
-            return await self._one(_Order(queue, durability, due_at), item)
+        order = _Order(queue, durability, due_at)
+        if not self._session.hooks.listening:
+            return await self._one(order, item)
         answers: list[Answer[str]] = []
-        with self._told(hooks, queue, None, answers) as told:
-            answers.append(await self._one(_Order(queue, durability, due_at, told), item))
+        with self._told(order, None, answers):
+            answers.append(await self._one(order, item))
         return answers[0]
+
+    async def many(
+        self, queue: str, items: Sequence[Item[M, D, A]], durability: Durability | None, due_at: float | None
+    ) -> list[Answer[str]]:
+        """Enqueue all of them in one hop; see `Spool.enqueue_many`."""
+        answers: list[Answer[str]] = []
+        order = _Order(queue, durability, due_at)
+        with self._told(order, len(items), answers):
+            operation = f"enqueue of {len(items)} entries into {queue}"
+            answers += (await self._session.run(operation, functools.partial(self._all, order, items))).unwrap()
+        return answers
+
+    @contextlib.contextmanager
+    def _told(self, order: _Order, count: int | None, answers: list[Answer[str]]) -> Generator[None]:
+        """Tell the instrumentation what came of the enqueue in the block, however that ends."""
+        hooks = self._session.hooks
+        with hooks.enqueueing(order.queue, count) as order.carrier:
+            began = hooks.now()
+            try:
+                yield
+            finally:
+                hooks.tell_enqueued(order.queue, order.made, answers, began)
 
     async def _one(self, order: _Order, item: Item[M, D, A]) -> Answer[str]:
         operation = f"enqueue into {order.queue}"
         if self._fits_a_batch(item.data):
-            step = _EnqueueStep(self._session, self._naming, order, item)
-            return await self._session.enqueue(operation, step, of=item.key)
-        return await self._session.run(operation, functools.partial(self._alone, order=order, item=item))
-
-    @contextlib.contextmanager
-    def _told(self, hooks: Hooks, queue: str, count: int | None, answers: list[Answer[str]]) -> Generator[_Told]:
-        """Tell the instrumentation what came of the enqueue in the block, however that ends."""
-        with hooks.enqueueing(queue, count) as carrier:
-            began, told = hooks.now(), _Told(carrier)
-            try:
-                yield told
-            finally:
-                hooks.tell_enqueued(queue, told.made, answers, began)
+            return await self._session.enqueue(operation, functools.partial(self._steps, order, item), of=item.key)
+        return await self._session.run(operation, functools.partial(self._alone, order, item))
 
     def _fits_a_batch(self, data: D) -> bool:
         if not isinstance(self._session.spoolable.data, WholeFile):
@@ -185,54 +136,54 @@ class Enqueuer(Generic[Q, M, D, A]):
             return len(cast("Sized", data)) <= LARGEST_IN_BATCH
         return True
 
-    def _alone(self, before_commit: BeforeCommit, order: _Order, item: Item[M, D, A]) -> str:
-        session = self._session
-        raw = session.encoding.encode(item.metadata)
+    # In worker threads
+
+    def _steps(
+        self, order: _Order, item: Item[M, D, A], before_commit: BeforeCommit, *, alone: bool = False
+    ) -> Generator[NewEntry[Any], None, str]:
+        """Make one entry, whose name is held meanwhile; return the name."""
+        encoding = self._session.encoding
+        raw = encoding.encode(item.metadata)
+        content = encoding.dumping(item.data) if alone else encoding.dumped(item.data)
         with self._naming.for_one_enqueue(item.name) as reservation:
             try:
-                entry = NewEntry(
+                yield NewEntry(
                     reservation,
                     order.queue,
                     raw,
-                    session.encoding.dumping(item.data),
+                    content,
                     order.durability,
                     before_commit,
                     order.carrier,
                     order.due_at,
                     item.remember,
-                    alone=True,
+                    alone,
                 )
-                enqueue_one(session.storage, entry)
             finally:
                 order.note(reservation, item.data)
             return reservation.name
 
-    async def many(
-        self, queue: str, items: Sequence[Item[M, D, A]], durability: Durability | None, due_at: float | None
-    ) -> list[Answer[str]]:
-        """Enqueue all of them in one hop; see `Spool.enqueue_many`."""
-        hooks = self._session.hooks
-        if not hooks.listening:
-            return await self._many(_Order(queue, durability, due_at), items)
-        answers: list[Answer[str]] = []
-        with self._told(hooks, queue, len(items), answers) as told:
-            answers += await self._many(_Order(queue, durability, due_at, told), items)
-        return answers
+    def _make(
+        self, order: _Order, items: Sequence[Item[M, D, A]], before_commit: BeforeCommit, *, alone: bool = False
+    ) -> list[Part[NewEntry[Any], str]]:
+        """Make entries together, no two of one name; return what came of each."""
 
-    async def _many(self, order: _Order, items: Sequence[Item[M, D, A]]) -> list[Answer[str]]:
-        answer = await self._session.run(
-            f"enqueue of {len(items)} entries into {order.queue}",
-            functools.partial(self._all, order=order, items=items),
-        )
-        return answer.unwrap()
+        def part_for(item: Item[M, D, A]) -> Part[NewEntry[Any], str]:
+            return Part(lambda _own: self._steps(order, item, before_commit, alone=alone), of=None)
 
-    def _all(self, before_commit: BeforeCommit, order: _Order, items: Sequence[Item[M, D, A]]) -> list[Answer[str]]:
-        storage, once = self._session.storage, _once(before_commit)
+        parts = [part_for(item) for item in items]
+        work_off(parts, self._session.storage.enqueue_together)
+        return parts
+
+    def _alone(self, order: _Order, item: Item[M, D, A], before_commit: BeforeCommit) -> str:
+        [part] = self._make(order, [item], before_commit, alone=True)
+        return part.result().unwrap()
+
+    def _all(self, order: _Order, items: Sequence[Item[M, D, A]], before_commit: BeforeCommit) -> list[Answer[str]]:
+        once = _once(before_commit)
         answers: list[Answer[str]] = []
-        for several in _apart(items, storage.at_a_time()):
-            steps = [_EnqueueStep(self._session, self._naming, order, item, once) for item in several]
-            parts = [Part(step, of=None) for step in steps]
-            work_off(parts, storage.enqueue_together)
+        for several in _apart(items, self._session.storage.at_a_time()):
+            parts = self._make(order, several, once)
             values = [part.value for part in parts]
             try:
                 answers += [part.result() for part in parts]

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 Handler: TypeAlias = "Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]"
 """`async def handler(metadata, data) -> Verdict`. What it raises returns the entry, and passes through."""
 
-
 _VERDICT_AND_VALUE: Final = 2
 
 
@@ -57,23 +56,34 @@ async def handle(
     before an entry goes back that was not settled as its handler said, so that a pool can stop taking entries before
     this one is there again.
     """
+
+    async def settle() -> Result[Verdict[Q, M], Any]:
+        try:
+            verdict = await called(job, handler, time_limit)
+        except Exception as error:  # whatever user code raises; a cancellation is no `Exception`
+            if on_error is None:
+                raise
+            verdict = _at_once(on_error(job.metadata, error))
+        answer = await apply(job, verdict)
+        return answer if isinstance(answer, Err) else Ok(verdict)
+
+    return await work_on(job, settle, on_failure)
+
+
+async def work_on(
+    job: Checkout[Q, M, D], settle: Callable[[], Awaitable[Result[T, Any]]], on_failure: Callable[[], None]
+) -> Result[T, Any]:
+    """Settle a job in its block. If that raises or is an `Err`, call `on_failure` before the entry goes back."""
     async with job:
         try:
-            try:
-                verdict = await called(job, handler, time_limit)
-            except Exception as error:  # whatever user code raises; a cancellation is no `Exception`
-                if on_error is None:
-                    raise
-                verdict = _at_once(on_error(job.metadata, error))
-            answer = await apply(job, verdict)
+            answer = await settle()
         except BaseException:  # passed on; cancellations too return the entry
             on_failure()
             raise
         if isinstance(answer, Err):
             on_failure()
             _ = await job.give_back()  # quietly: the error is told to the caller as a value
-            return answer
-    return Ok(verdict)
+    return answer
 
 
 async def handle_for_value(

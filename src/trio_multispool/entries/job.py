@@ -9,7 +9,6 @@ from trio_multispool.model.verdicts import UNCHANGED, Unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
     from typing import Literal
 
     from trio_multispool.entries.checkout import Checkout
@@ -175,12 +174,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
         self._checkout.begin_work()
         return self
 
-    async def __aexit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, exception_type: object, exception: BaseException | None, traceback: object) -> None:
         """Return the entry to its queue if it has not been settled."""
         await self._checkout.__aexit__(exception_type, exception, traceback)
 

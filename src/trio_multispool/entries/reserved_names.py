@@ -22,7 +22,6 @@ from trio_multispool.threads.loop import keeping_notes_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from types import TracebackType
 
     from trio_multispool.model.names import NameGenerator, Reserve
     from trio_multispool.session.session import Session
@@ -89,12 +88,7 @@ class ReservedName:
         """Return the name. No checkpoint: were it cancelled here, the block's end would never come."""
         return self
 
-    async def __aexit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, exception_type: object, exception: BaseException | None, traceback: object) -> None:
         """Give the name up if it has not been used, whatever is cancelled meanwhile."""
         self._given_up = True
         if self._session.closed:

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from trio_multispool.errors import SpoolError, Trouble
     from trio_multispool.model.results import Result
     from trio_multispool.session.session import Session
-    from trio_multispool.storage.source import Source
     from trio_multispool.threads.transaction import BeforeCommit
 
 
@@ -49,26 +48,22 @@ SHORTEST_WAIT: Final = 0.001
 
 
 class Closing(Protocol):
-    """Holds entries that an iteration has checked out and not begun."""
-
-    async def close(self) -> None:
-        """Return them, whatever is cancelled. Idempotent."""
-        ...
-
-
-class Fetcher(Protocol):
-    """Runs in a task of the reader's nursery: fetches for an iteration, for example."""
-
-    async def fetch(self) -> None:
-        """Fetch until the end."""
-        ...
+    """Holds entries that an iteration has checked out and not begun, for example."""
 
     def poke(self) -> None:
         """Look again for something to do: the reader was stopped."""
         ...
 
     async def close(self) -> None:
-        """Fetch no more, and return what was fetched and not begun, whatever is cancelled. Idempotent."""
+        """Check out no more, and return what was not begun, whatever is cancelled. Idempotent."""
+        ...
+
+
+class Fetcher(Closing, Protocol):
+    """Runs in a task of the reader's nursery: fetches for an iteration, for example."""
+
+    async def fetch(self) -> None:
+        """Fetch until the end."""
         ...
 
 
@@ -84,14 +79,13 @@ class Dequeuer(Generic[Q, M, D]):
         self.stopped: bool = False
         """Whether the reader takes no more entries."""
         self.closed: bool = False
-        self._session = session
+        self.session: Session[Q, M, D, Any] = session
         self._poll_interval = poll_interval
-        self._claimer: Claimer[M] = Claimer(session, queue.value, key_limiter)
-        self._source: Source | None = None
+        self._key_limiter = key_limiter
+        self._claimer: Claimer[M] | None = None
         self._jobs: dict[Checkout[Q, M, D], None] = {}
         self._unreturned: list[SpoolError] = []
         self._passes: list[weakref.ref[Given]] = []
-        self._fetchers: weakref.WeakSet[Fetcher] = weakref.WeakSet()
         self._closing: weakref.WeakSet[Closing] = weakref.WeakSet()
         self._recovered_at = float("-inf")
         self._tasks: TaskGroup | None = None
@@ -104,10 +98,11 @@ class Dequeuer(Generic[Q, M, D]):
 
     def open(self, tasks: TaskGroup) -> None:
         """Begin, with a nursery for the fetchers."""
-        self._session.changes.join()
-        names = self._session.spoolable.names
+        self.session.changes.join()
+        names = self.session.spoolable.names
         new_ones_last = names is None or sorts_last(names)
-        self._source = self._session.storage.source(self.queue.value, sorts_last=new_ones_last)
+        source = self.session.storage.source(self.queue.value, sorts_last=new_ones_last)
+        self._claimer = Claimer(self.session, self.queue.value, source, self._key_limiter)
         self._tasks = tasks
 
     def check_open(self) -> None:
@@ -119,16 +114,12 @@ class Dequeuer(Generic[Q, M, D]):
             message = f"the block of the reader of queue {self.queue.value!r} has been left"
             raise anyio.ClosedResourceError(message)
 
-    def check_spool_open(self) -> None:
-        """Raise unless the spool is open."""
-        self._session.check_open()
-
     def wake(self) -> None:
         """End every wait, for a change or for a thread: the reader was stopped."""
         for scope in self._takes:
             scope.cancel()
-        for fetcher in self._fetchers:
-            fetcher.poke()
+        for closing in self._closing:
+            closing.poke()
 
     def begin_pass(self, given: Given) -> None:
         """Begin a pass: a name that was given is kept for as long as its entry may come back to the queue."""
@@ -139,16 +130,12 @@ class Dequeuer(Generic[Q, M, D]):
         """Run a fetcher, in a task of the reader's nursery."""
         self.check_open()
         assert self._tasks is not None, "checked above"  # noqa: S101  # for the type checkers
-        self._fetchers.add(fetcher)
+        self.close_at_the_end(fetcher)
         _ = self._tasks.start_soon(apart, fetcher.fetch)
 
     def close_at_the_end(self, closing: Closing) -> None:
-        """Close a holder of check-outs when the block is left, if it has not been closed by then."""
+        """Poke a holder of check-outs when the reader is stopped, and close it when the block is left."""
         self._closing.add(closing)
-
-    def most_at_a_time(self) -> int:
-        """Return how many entries may be taken in one go."""
-        return self._session.storage.at_a_time()
 
     # Taking
 
@@ -191,13 +178,13 @@ class Dequeuer(Generic[Q, M, D]):
     async def _take(
         self, given: Given | None, wanted: Callable[[], int], *, wait: bool
     ) -> Result[list[Checkout[Q, M, D]], Trouble]:
-        changes, queue, polling = self._session.changes, self.queue.value, Polling(self._poll_interval)
-        hooks = self._session.hooks
+        changes, queue, polling = self.session.changes, self.queue.value, Polling(self._poll_interval)
+        hooks = self.session.hooks
         look, seen = Look(given, waits=wait), changes.seen(queue)
         while True:
             recovering = look.listing_took is None and self._is_time_to_recover()  # what comes back is listed
             began = hooks.now()
-            answer = await self._session.run(
+            answer = await self.session.run(
                 f"check-out from {queue}",
                 functools.partial(self._claim, look=look, wanted=wanted, recovering=recovering),
                 undo=functools.partial(self._undo, look=look),
@@ -235,20 +222,20 @@ class Dequeuer(Generic[Q, M, D]):
 
         The wall clock says when an entry is due, and it may jump: it is read again `every` few seconds.
         """
-        changes, queue = self._session.changes, self.queue.value
+        changes, queue = self.session.changes, self.queue.value
         if next_at is None:
             await changes.wait(queue, seen, timeout)
             return
         ends_at = anyio.current_time() + timeout
-        while (left := ends_at - anyio.current_time()) > 0 and (until_due := next_at - self._session.now()) > 0:
+        while (left := ends_at - anyio.current_time()) > 0 and (until_due := next_at - self.session.now()) > 0:
             await changes.wait(queue, seen, max(min(left, until_due, every), SHORTEST_WAIT))
-            if changes.seen(queue) != seen or self.stopped or self.closed or self._session.closed:
+            if changes.seen(queue) != seen or self.stopped or self.closed or self.session.closed:
                 return
 
     def in_hand(self, claimed: Claimed[M], began: float) -> Checkout[Q, M, D]:
         """Make a job of a checked-out entry; `began` is when its check-out began, by the clock of the hooks."""
         job = Checkout(
-            self._session,
+            self.session,
             self.queue,
             claimed.claim,
             claimed.metadata,
@@ -261,37 +248,20 @@ class Dequeuer(Generic[Q, M, D]):
             self._jobs[job] = None
         return job
 
-    def now(self) -> float:
-        """Return the time by the clock of the hooks, if there are any."""
-        return self._session.hooks.now()
-
     @property
-    def source(self) -> Source:
-        """Where the entries are found; from `open` to `close`."""
-        assert self._source is not None, "the reader was entered"  # noqa: S101  # for the type checkers
-        return self._source
-
-    def claim_listed(self, given: Given | None) -> Claimed[M] | None:
-        """Check out the next entry of those known already, if one can be had; in a worker thread."""
-        look = Look(given, waits=True)
-        found = self._claimer.claim(
-            self.source, look, _one, stopped=lambda: self.stopped, before_commit=_nothing, listed_only=True
-        )
-        return found[0] if isinstance(found, list) and found else None
-
-    def take_back(self, claimed: Claimed[M], given: Given | None) -> None:
-        """Release an entry that nobody will get; in a worker thread."""
-        self._claimer.take_back(self.source, [claimed], Look(given, waits=True))
+    def claimer(self) -> Claimer[M]:
+        """What checks the entries out; from `open` on."""
+        assert self._claimer is not None, "the reader was entered"  # noqa: S101  # for the type checkers
+        return self._claimer
 
     def _claim(
         self, before_commit: BeforeCommit, look: Look, wanted: Callable[[], int], *, recovering: bool
     ) -> list[Claimed[M]] | NothingLeft:
         """Check out the next entries, in a worker thread."""
-        changes, queue = self._session.changes, self.queue.value
+        changes, queue = self.session.changes, self.queue.value
         if recovering and not self.stopped:
-            self._session.note_recovered(self._session.storage.recover(queue, insist=False))
-        return self._claimer.claim(
-            self.source,
+            self.session.note_recovered(self.session.storage.recover(queue, insist=False))
+        return self.claimer.claim(
             look,
             wanted,
             stopped=lambda: self.stopped,
@@ -301,7 +271,7 @@ class Dequeuer(Generic[Q, M, D]):
 
     def _undo(self, claimed: list[Claimed[M]] | NothingLeft, look: Look) -> None:
         if isinstance(claimed, list):
-            self._claimer.take_back(self.source, claimed, look)
+            self.claimer.take_back(claimed, look)
 
     @property
     def recovery_is_due(self) -> bool:
@@ -326,7 +296,7 @@ class Dequeuer(Generic[Q, M, D]):
 
     async def give_back(self, jobs: Iterable[Checkout[Q, M, D]]) -> None:
         """Return unsettled jobs, all together, whatever is cancelled; `close` reports those that fail."""
-        self._unreturned += await give_back(self._session, list(jobs))
+        self._unreturned += await give_back(self.session, list(jobs))
 
     async def close(self, exception: BaseException | None) -> None:
         """End the reader's tasks, and return what it has in hand, while `exception` is leaving its block.
@@ -338,15 +308,13 @@ class Dequeuer(Generic[Q, M, D]):
         self.wake()
         cancelled: BaseException | None = None
         try:
-            fetchers = [fetcher.close for fetcher in list(self._fetchers)]
-            held = [holder.close for holder in list(self._closing)]
-            for closing in (*fetchers, *held, self._end_takes, self._return_all):
+            for close in (*[each.close for each in self._closing], self._end_takes, self._return_all):
                 try:
-                    await closing()
+                    await close()
                 except BaseException as error:  # noqa: BLE001  # raised below: the rest is closed all the same
                     cancelled = cancelled or error
-            self.source.close()
-            self._session.changes.leave()
+            self.claimer.source.close()
+            self.session.changes.leave()
             self._tell_unreturned(exception or cancelled)
             if cancelled is not None:
                 take_over_notes(cancelled, exception)

@@ -1,4 +1,4 @@
-"""Checks out the next entry of an iteration, in the thread hop that settles the one before.
+"""`Supply`: the jobs of one iteration. It checks out the next entry in the thread hop that settles the one before.
 
 Theory. A handler's task waits for its settlement, and then would wait again for its next entry. Both are file-system
 calls, so the thread that settles an entry also checks out the next one before it returns. The task waits once, and the
@@ -14,95 +14,158 @@ the entry is where it was, and the next ordinary check-out meets the same error.
 
 from __future__ import annotations
 
+import abc
 import collections
 import threading
-from typing import TYPE_CHECKING, Generic, final
+from typing import TYPE_CHECKING, Generic
+
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from trio_multispool.clock import stopwatch
 from trio_multispool.errors import SpoolError
+from trio_multispool.model.results import Ok
 from trio_multispool.model.types import D, M, Q
+from trio_multispool.storage.source import Given, Look, NothingLeft
+from trio_multispool.threads.loop import keeping_notes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Self
 
     from trio_multispool.entries.checkout import Checkout
     from trio_multispool.entries.claimer import Claimed
+    from trio_multispool.errors import Trouble
+    from trio_multispool.model.results import Result
     from trio_multispool.reader.dequeue import Dequeuer
-    from trio_multispool.storage.source import Given
 
 
-@final
-class NextJobs(Generic[Q, M, D]):
-    """The entries that the settlements of one iteration have checked out, until its tasks take them."""
+class Supply(abc.ABC, Generic[Q, M, D]):
+    """The jobs of one iteration of a reader; an async context manager around the tasks that work on them."""
 
-    def __init__(self, dequeuer: Dequeuer[Q, M, D], given: Given | None) -> None:
-        """Begin with nothing; names `given` in this pass are passed over."""
+    def __init__(self, dequeuer: Dequeuer[Q, M, D], *, wait: bool, claims_next: bool = True) -> None:
+        """Begin an iteration. One that does not wait gives no entry twice."""
+        self.claims_next: bool = claims_next
+        """Whether each settlement is to check out the next entry, by what `prepare` returns."""
+        self.failed: bool = False
+        """Whether a job was not settled as its handler said."""
         self._dequeuer = dequeuer
-        self._given = given
+        self._wait = wait
+        self._given = None if wait else Given()
         self._mutex = threading.Lock()
         self._claimed: collections.deque[tuple[Claimed[M], float]] = collections.deque()
+        self._ready: collections.deque[Checkout[Q, M, D]] = collections.deque()
         self._ended = False
         self._bug: BaseException | None = None
-        dequeuer.close_at_the_end(self)
+        if self._given is not None:
+            dequeuer.begin_pass(self._given)
 
-    def __bool__(self) -> bool:
-        """Tell whether there is anything to take."""
-        return bool(self._claimed) or self._bug is not None
+    async def __aenter__(self) -> Self:
+        """Begin. No checkpoint."""
+        self._dequeuer.close_at_the_end(self)
+        return self
 
-    def prepare(self) -> Callable[[], None] | None:
-        """Return what a settlement calls in its thread at the end; `None` if all is over or an ordinary look is due."""
-        return None if self._over or self._dequeuer.recovery_is_due else self._claim_next
+    async def __aexit__(self, exception_type: object, exception: BaseException | None, traceback: object) -> None:
+        """Return what was checked out and not begun."""
+        with keeping_notes_of(exception):
+            await self.close()
+        if exception is None:
+            self._raise_bug()
+        elif self._bug is not None:  # no task has asked since and raised it
+            exception.add_note(f"while fetching: {self._bug!r}")
+
+    # For the tasks that ask
+
+    async def next(self) -> Result[Checkout[Q, M, D] | None, Trouble]:
+        """Return the next job. `Ok(None)`: the reader was stopped or, without waiting, nothing is there.
+
+        Raises what a thread or task that checks out has raised and is no `SpoolError`, such as a codec's bug.
+
+        **Cancellation**: cancelled means that nothing was taken.
+        """
+        if self._over:
+            await checkpoint()
+        elif self._claimed or self._bug is not None:
+            await checkpoint_if_cancelled()  # the settlement before was a checkpoint
+            self._raise_bug()
+            self._dequeuer.session.check_open()  # else what was checked out is let go at the end
+            self._ready.extend(self._taken())
+        elif self._ready:  # else it waits anyway
+            await checkpoint()
+        if self._ready and not self._over:
+            job = self._ready.popleft()
+            self.poke()
+            return Ok(job)
+        answer: Result[Checkout[Q, M, D] | None, Trouble] = Ok(None) if self._over else await self._ask()
+        self._raise_bug()
+        self._dequeuer.check_open()
+        return answer
+
+    @abc.abstractmethod
+    async def _ask(self) -> Result[Checkout[Q, M, D] | None, Trouble]:
+        """Wait for a job; nothing is ready."""
+
+    def _raise_bug(self) -> None:
+        bug, self._bug = self._bug, None
+        if bug is not None:
+            try:
+                raise bug
+            finally:
+                del bug
+
+    def _taken(self) -> list[Checkout[Q, M, D]]:
+        with self._mutex:
+            claimed = list(self._claimed)
+            self._claimed.clear()
+        now = self._dequeuer.session.hooks.now()
+        return [self._dequeuer.in_hand(one, now - took) for one, took in claimed]
+
+    # The end
 
     @property
     def _over(self) -> bool:
         return self._ended or self._dequeuer.stopped
 
+    def poke(self) -> None:
+        """Look again for something to do: a job was taken, or the reader was stopped."""
+
+    def fail(self) -> None:
+        """Give no more jobs: one has failed, and must not come round at once."""
+        self.failed = True
+        self.end()
+
+    def end(self) -> None:
+        """Give no more jobs, and check out no more."""
+        with self._mutex:
+            self._ended = True
+
+    async def close(self) -> None:
+        """End, and return what no task has begun, whatever is cancelled. Idempotent."""
+        self.end()
+        await self._dequeuer.give_back([*self._ready, *self._taken()])
+
+    # For the settlements
+
+    def prepare(self) -> Callable[[], None] | None:
+        """Return what a settlement calls in its thread at the end; `None` if all is over or an ordinary look is due."""
+        return None if self._over or self._dequeuer.recovery_is_due else self._claim_next
+
     def _claim_next(self) -> None:
         if self._over:
             return
-        elapsed = stopwatch()
+        elapsed, look = stopwatch(), Look(self._given, waits=True)
         try:
-            claimed = self._dequeuer.claim_listed(self._given)
+            claimed = self._dequeuer.claimer.claim(
+                look, lambda: 1, stopped=lambda: self._over, before_commit=lambda: None, listed_only=True
+            )
         except SpoolError:
             return  # the next ordinary check-out meets it again
         except BaseException as error:  # noqa: BLE001  # raised in a task of the iteration: the settlement went well
             self._bug = error
             return
-        if claimed is None:
+        if isinstance(claimed, NothingLeft) or not claimed:
             return
         with self._mutex:
             if not self._ended:
-                self._claimed.append((claimed, elapsed()))
+                self._claimed.append((claimed[0], elapsed()))
                 return
-        self._dequeuer.take_back(claimed, self._given)
-
-    def take(self) -> list[Checkout[Q, M, D]]:
-        """Return what was checked out since the last call; in the event loop.
-
-        Raises an exception of the thread that is no `SpoolError`, such as a codec's bug. Raises
-        `anyio.ClosedResourceError` if the spool was closed meanwhile; what was checked out is let go at the end.
-        """
-        self._dequeuer.check_spool_open()
-        if self._bug is not None:
-            bug, self._bug = self._bug, None
-            try:
-                raise bug
-            finally:
-                del bug
-        return self._jobs()
-
-    def _jobs(self) -> list[Checkout[Q, M, D]]:
-        with self._mutex:
-            claimed = list(self._claimed)
-            self._claimed.clear()
-        return [self._dequeuer.in_hand(one, self._dequeuer.now() - took) for one, took in claimed]
-
-    def end(self) -> None:
-        """Check out no more."""
-        with self._mutex:
-            self._ended = True
-
-    async def close(self) -> None:
-        """Check out no more, and return what no task has taken, whatever is cancelled. Idempotent."""
-        self.end()
-        await self._dequeuer.give_back(self._jobs())
+        self._dequeuer.claimer.take_back(claimed, look)

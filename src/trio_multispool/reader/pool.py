@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING, Any, Generic, Protocol, final
+from typing import TYPE_CHECKING, Any, final
 
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from trio_multispool.entries.handlers import handle
 from trio_multispool.entries.job import CheckedOutEntry
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q
-from trio_multispool.reader.next_job import NextJobs
+from trio_multispool.reader.next_job import Supply
 from trio_multispool.reader.prefetch import Prefetcher
 from trio_multispool.reader.retries import attempt
-from trio_multispool.storage.source import Given
-from trio_multispool.threads.loop import in_several_tasks, keeping_notes_of
+from trio_multispool.threads.loop import in_several_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     import anyio
 
     from trio_multispool.entries.checkout import Checkout
@@ -30,23 +26,12 @@ if TYPE_CHECKING:
 
 
 @final
-class Jobs(Generic[Q, M, D]):
+class Jobs(Supply[Q, M, D]):
     """The jobs of a reader, one after the other, for `async for`.
 
     It is a class and not an async generator: a loop that is left early leaves nothing behind to be closed. Several
     tasks may share it.
     """
-
-    def __init__(self, dequeuer: Dequeuer[Q, M, D], *, wait: bool) -> None:
-        """Begin an iteration. One that does not wait gives no entry twice."""
-        self._dequeuer = dequeuer
-        self._wait = wait
-        self._ended = False
-        self._given = None if wait else Given()
-        self.next_jobs: NextJobs[Q, M, D] | None = None
-        """What the settlements of this iteration check out; `None` if they check out nothing."""
-        if self._given is not None:
-            dequeuer.begin_pass(self._given)
 
     def __aiter__(self) -> Jobs[Q, M, D]:
         """Return itself."""
@@ -59,51 +44,9 @@ class Jobs(Generic[Q, M, D]):
             raise StopAsyncIteration
         return CheckedOutEntry(job)
 
-    async def next(self) -> Result[Checkout[Q, M, D] | None, Trouble]:
-        """Return the next job, or `Ok(None)` at the end, as `dequeue` and `dequeue_available` do.
-
-        **Cancellation**: cancelled means that nothing is checked out.
-        """
-        if self._ended:
-            await checkpoint()
-            return Ok(None)
-        if self.next_jobs and not self._dequeuer.stopped:
-            await checkpoint_if_cancelled()  # the settlement before was a checkpoint
-            [job] = self.next_jobs.take()
-            return Ok(job)
-        answer = await self._dequeuer.dequeue(self._given, wait=self._wait)
-        if self._ended and isinstance(answer, Ok) and answer.value is not None:
-            _ = await answer.value.give_back()
-            return Ok(None)
-        return answer
-
-    def end(self) -> None:
-        """Give no more jobs: one has failed, and must not come round at once."""
-        self._ended = True
-        if self.next_jobs is not None:
-            self.next_jobs.end()
-
-    @contextlib.asynccontextmanager
-    async def with_next_jobs(self) -> AsyncGenerator[Jobs[Q, M, D]]:
-        """Let each job's settlement check out the next one, in a block in which one task takes the jobs."""
-        self.next_jobs = NextJobs(self._dequeuer, self._given)
-        try:
-            yield self
-        except BaseException as raised:  # passed on, with its notes
-            with keeping_notes_of(raised):
-                await self.next_jobs.close()
-            raise
-        await self.next_jobs.close()
-
-
-class _Source(Protocol[Q, M, D]):
-    """Where the tasks of an iteration get their jobs: `Jobs` or a `Prefetcher`."""
-
-    next_jobs: NextJobs[Q, M, D] | None
-
-    async def next(self) -> Result[Checkout[Q, M, D] | None, Trouble]: ...
-
-    def end(self) -> None: ...
+    async def _ask(self) -> Result[Checkout[Q, M, D] | None, Trouble]:
+        """Check out an entry, as `dequeue` and `dequeue_available` do."""
+        return await self._dequeuer.dequeue(self._given, wait=self._wait)
 
 
 async def work_off(
@@ -111,7 +54,7 @@ async def work_off(
 ) -> Result[None, Any]:
     """Do the work on one entry after the other, in `concurrency` tasks; see `QueueReader.iter`."""
     if concurrency == 1 and not prefetch:  # nobody to share a hop with
-        async with Jobs(dequeuer, wait=wait).with_next_jobs() as jobs:
+        async with Jobs(dequeuer, wait=wait) as jobs:
             return await _work_off(jobs, work)
     async with Prefetcher(dequeuer, prefetch, wait=wait) as prefetcher:
         if concurrency == 1:
@@ -135,22 +78,22 @@ async def work_off(
         return Ok(None)
 
 
-async def _work_off(source: _Source[Q, M, D], work: Work[Q, M, D]) -> Result[None, Any]:
+async def _work_off(supply: Supply[Q, M, D], work: Work[Q, M, D]) -> Result[None, Any]:
     while True:
-        answer = await source.next()
+        answer = await supply.next()
         if isinstance(answer, Err):
             return answer
         if answer.value is None:
             return Ok(None)
         job = answer.value
-        if source.next_jobs is not None:
-            job.prepare_next = source.next_jobs.prepare
+        if supply.claims_next:
+            job.prepare_next = supply.prepare
         handled: Result[Any, Any]
         if work.retry is not None:
-            handled = await attempt(job, work, work.retry, on_failure=source.end)
+            handled = await attempt(job, work, work.retry, on_failure=supply.fail)
         else:
             handled = await handle(
-                job, work.handler, time_limit=work.time_limit, on_error=work.on_error, on_failure=source.end
+                job, work.handler, time_limit=work.time_limit, on_error=work.on_error, on_failure=supply.fail
             )
         if isinstance(handled, Err):
             return handled

@@ -16,16 +16,14 @@ import contextlib
 from typing import TYPE_CHECKING, Generic, final
 
 import anyio
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q
-from trio_multispool.reader.next_job import NextJobs
-from trio_multispool.storage.source import Given
-from trio_multispool.threads.loop import keeping_notes_of, whatever_is_cancelled
+from trio_multispool.reader.next_job import Supply
+from trio_multispool.threads.loop import whatever_is_cancelled
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from typing import Self
 
     from trio_multispool.entries.checkout import Checkout
     from trio_multispool.errors import Trouble
@@ -46,91 +44,33 @@ class _Request(Generic[Q, M, D]):
 
 
 @final
-class Prefetcher(Generic[Q, M, D]):
-    """The jobs of one iteration of a reader, shared by several tasks; an async context manager around them."""
+class Prefetcher(Supply[Q, M, D]):
+    """The jobs of one iteration of a reader, fetched for several tasks, or ahead of need."""
 
     def __init__(self, dequeuer: Dequeuer[Q, M, D], prefetch: int, *, wait: bool) -> None:
-        """Begin an iteration. One that does not wait gives no entry twice."""
-        self._dequeuer = dequeuer
+        """Begin an iteration. Settlements check out nothing if entries are kept ready instead."""
+        super().__init__(dequeuer, wait=wait, claims_next=not prefetch)
         self._prefetch = prefetch
-        self._wait = wait
-        self._given = None if wait else Given()
-        self.next_jobs: NextJobs[Q, M, D] | None = None if prefetch else NextJobs(dequeuer, self._given)
-        """What the settlements of this iteration check out; `None` if entries are kept ready instead."""
         self._asking: collections.deque[_Request[Q, M, D]] = collections.deque()
-        self._ready: collections.deque[Checkout[Q, M, D]] = collections.deque()
         self._dry = False
         self._begun = False
-        self._ended = False
-        self.failed: bool = False
-        """Whether a job was not settled as its handler said."""
-        self._bug: BaseException | None = None
         self._demand = anyio.Event()
         self._scope = anyio.CancelScope()
         self._finished = anyio.Event()
 
-    async def __aenter__(self) -> Prefetcher[Q, M, D]:
+    async def __aenter__(self) -> Self:
         """Begin to fetch. No checkpoint."""
-        if self._given is not None:
-            self._dequeuer.begin_pass(self._given)
         self._dequeuer.begin_fetching(self)
         return self
 
-    async def __aexit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Return what was fetched and not begun."""
-        with keeping_notes_of(exception):
-            await self.close()
-        bug, self._bug = self._bug, None
-        if bug is not None:  # no task has asked since and raised it
-            if exception is None:
-                raise bug
-            exception.add_note(f"while fetching: {bug!r}")
-
     async def close(self) -> None:
         """Fetch no more, and return what was fetched and not begun, whatever is cancelled. Idempotent."""
-        self._end()
+        self.end()
         try:
             if self._begun:  # asyncio may have cancelled the task before its first step; if not, it ends at once
                 await whatever_is_cancelled(self._finished.wait)
         finally:  # a cancelled task puts its answer back, maybe after fetching has ended
-            try:
-                await self._dequeuer.give_back(self._ready)
-            finally:
-                if self.next_jobs is not None:
-                    await self.next_jobs.close()
-
-    # For the tasks that ask
-
-    async def next(self) -> Result[Checkout[Q, M, D] | None, Trouble]:
-        """Return the next job. `Ok(None)`: the reader was stopped or, without waiting, nothing is there.
-
-        **Cancellation**: cancelled means that nothing was taken.
-        """
-        if self.next_jobs:
-            await checkpoint_if_cancelled()  # the settlement before was a checkpoint
-            self._ready.extend(self.next_jobs.take())
-        elif self._over or self._ready:  # else it waits anyway
-            await checkpoint()
-        if not self._over and self._ready:
-            job = self._ready.popleft()
-            self.poke()
-            return Ok(job)
-        answer: Result[Checkout[Q, M, D] | None, Trouble] = Ok(None)
-        if not self._over:
-            answer = await self._ask()
-        if self._bug is not None:
-            bug, self._bug = self._bug, None
-            try:
-                raise bug
-            finally:
-                del bug
-        self._dequeuer.check_open()
-        return answer
+            await super().close()
 
     async def _ask(self) -> Result[Checkout[Q, M, D] | None, Trouble]:
         request = _Request[Q, M, D]()
@@ -148,23 +88,13 @@ class Prefetcher(Generic[Q, M, D]):
         return request.answer
 
     def end(self) -> None:
-        """Give no more jobs: one has failed, and must not come round at once."""
-        self.failed = True
-        self._end()
-
-    def _end(self) -> None:
-        self._ended = True
-        if self.next_jobs is not None:
-            self.next_jobs.end()
+        """Give no more jobs, and fetch no more."""
+        super().end()
         self._scope.cancel()
 
     def poke(self) -> None:
         """Make the fetching task look again for something to do."""
         self._demand.set()
-
-    @property
-    def _over(self) -> bool:
-        return self._ended or self._dequeuer.stopped
 
     # The fetching task
 
@@ -198,7 +128,7 @@ class Prefetcher(Generic[Q, M, D]):
             wanted = len(self._asking) + room
         else:
             wanted = room if room * 2 >= self._prefetch and not self._dry else 0
-        return min(wanted, self._dequeuer.most_at_a_time())
+        return min(wanted, self._dequeuer.session.storage.at_a_time())
 
     def _hand_out(self, answer: Result[list[Checkout[Q, M, D]], Trouble]) -> None:
         if isinstance(answer, Ok) and answer.value:

@@ -113,12 +113,7 @@ class QueueReader(Generic[Q, M, D]):
         """Return unsettled entries; a cancellation by `drain` ends here."""
         return bool(await self._block.__aexit__(exception_type, exception, traceback))
 
-    async def _close(
-        self,
-        _exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    async def _close(self, _type: object, exception: BaseException | None, _traceback: object) -> None:
         await self._dequeuer.close(exception)
 
     def stop(self) -> None:

@@ -12,11 +12,12 @@ put back by any means, and nobody need know of its history to do so.
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import TYPE_CHECKING, Any, Final, Generic, final
 
 from trio_multispool.clock import this_process
-from trio_multispool.entries.handlers import apply, called
+from trio_multispool.entries.handlers import apply, called, work_on
 from trio_multispool.errors import EncodingFailed, OutOfSpace
 from trio_multispool.events import Event, log
 from trio_multispool.instrumentation import AttemptFailed
@@ -69,16 +70,7 @@ async def attempt(
     `handle`. A handler does not end the iteration if it raises, answers no verdict, or answers one that cannot be
     stored.
     """
-    async with job:
-        try:
-            answer = await _Trial(job, retry).run(work)
-        except BaseException:  # passed on; cancellations too return the entry
-            on_failure()
-            raise
-        if isinstance(answer, Err):
-            on_failure()
-            _ = await job.give_back()  # quietly: the error is told to the caller as a value
-    return answer
+    return await work_on(job, functools.partial(_Trial(job, retry).run, work), on_failure)
 
 
 @final

@@ -22,16 +22,17 @@ No two transactions of a batch are about the same job: one may hold the job's lo
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
+from trio_multispool.model.results import Ok
 from trio_multispool.model.types import T
 from trio_multispool.threads.loop import context_for_a_thread, new_wait
 from trio_multispool.threads.transaction import Hop, Transaction, Withdrawn, keep_interrupts_out_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 
     import anyio
 
@@ -40,24 +41,16 @@ if TYPE_CHECKING:
 
 S = TypeVar("S")
 
-S_co = TypeVar("S_co", covariant=True)
-
-T_co = TypeVar("T_co", covariant=True)
-
 LARGEST_BATCH: Final = 64
 """How many transactions may share a hop: all of them wait for the last."""
 
 
-class Step(Protocol[S_co, T_co]):
-    """One transaction, cut in two, so that the store may do several together; both run in a worker thread."""
+Step: TypeAlias = "Callable[[BeforeCommit], Generator[S, None, T]]"
+"""One transaction, cut in two, so that the store may do several together; both parts run in a worker thread.
 
-    def prepare(self, before_commit: BeforeCommit, /) -> S_co | None:
-        """Return what the store is to do; `None` if there is nothing to do, and it is over."""
-        ...
-
-    def conclude(self, failure: BaseException | None, /) -> T_co:
-        """Take what the store raised, if it did, and return the outcome. Always called after `prepare`."""
-        ...
+It yields once what the store is to do; what the store raises for it is raised there. If there is nothing to do, it
+returns without.
+"""
 
 
 class Part(Transaction[T], Generic[S, T]):
@@ -93,24 +86,21 @@ class Part(Transaction[T], Generic[S, T]):
 
     def prepare(self) -> S | None:
         """Return what the store is to do; `None` if the transaction is over without it."""
-        self.started = True
-        request: S | None = None
-
-        def first() -> T:
-            nonlocal request
-            self.before_commit()  # it may have been withdrawn while it was pending
-            request = self._step.prepare(self.before_commit)
-            return cast("T", None)  # nobody looks before it is done
-
-        self.keep(lambda: self._context.run(first))
-        if request is None:
-            self.end()
-        return request
+        self._steps = self._run()
+        return self._context.run(next, self._steps, None)
 
     def conclude(self, failure: BaseException | None) -> None:
         """Take what the store raised, or `None`."""
-        self.keep(lambda: self._context.run(self._step.conclude, failure))
-        self.end()
+        if failure is None:
+            _ = self._context.run(next, self._steps, None)
+        else:
+            with contextlib.suppress(StopIteration):
+                _ = self._context.run(self._steps.throw, failure)
+
+    def _run(self) -> Generator[S, None, None]:
+        with self:
+            self.before_commit()  # it may have been withdrawn while it was pending
+            self.value = Ok((yield from self._step(self.before_commit)))
 
 
 class Batches(Generic[S]):

@@ -8,7 +8,7 @@ import functools
 import math
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 import msgspec
@@ -16,6 +16,7 @@ import msgspec
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncGenerator, Awaitable, Generator
+    from types import ModuleType
 
     import trio
     from anyio.abc import TaskGroup
@@ -34,10 +35,15 @@ class Loop(msgspec.Struct, frozen=True):
     """The loop's clock, for callbacks: `anyio.current_time` needs a task, and a callback has none."""
 
 
+def _trio_if_it_runs() -> ModuleType | None:
+    trio = sys.modules.get("trio")  # not imported where it cannot be running
+    return trio if trio is not None and trio.lowlevel.in_trio_run() else None
+
+
 def running_loop() -> Loop:
     """Return the loop that runs this."""
-    trio = sys.modules.get("trio")  # not imported where it cannot be running
-    if trio is not None and trio.lowlevel.in_trio_run():
+    trio = _trio_if_it_runs()
+    if trio is not None:
         token = trio.lowlevel.current_trio_token()
 
         def call_on_trio(function: Callable[[], object]) -> None:
@@ -58,58 +64,34 @@ def running_loop() -> Loop:
     return Loop(call_on_asyncio, loop.time)
 
 
-class Wait(Protocol):
-    """A wait of one task, for others to end."""
-
-    woken: bool
-    """Whether the wait is over."""
-
-    @property
-    def shielded(self) -> bool:
-        """Whether no scope can cancel the task in it. May be changed while it waits."""
-        ...
-
-    @shielded.setter
-    def shielded(self, shielded: bool) -> None: ...
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether a cancellation (or an interrupt) is on its way to the task, which may not have run since."""
-        ...
-
-    def wake(self) -> None:
-        """End the wait, in the event loop. Idempotent."""
-        ...
-
-    def wake_soon(self) -> None:
-        """End the wait, from any thread. Once the loop has ended there is nobody to wake, and this does nothing."""
-        ...
-
-    async def until_woken(self) -> None:
-        """Wait. Raises a cancellation; then it may be called again. No checkpoint if the wait is over."""
-        ...
-
-
 class _TrioWait:
+    """A wait of one task on Trio."""
+
     def __init__(self, *, shielded: bool) -> None:
-        self.shielded: bool = shielded
-        self.cancelled: bool = False
         self.woken: bool = False
+        """Whether the wait is over."""
+        self.shielded: bool = shielded
+        """Whether no scope can cancel the task in it. May be changed while it waits."""
+        self.cancelled: bool = False
+        """Whether a cancellation (or an interrupt) is on its way to the task, which may not have run since."""
         self._lowlevel: Any = sys.modules["trio"].lowlevel
         self._token: trio.lowlevel.TrioToken = self._lowlevel.current_trio_token()
         self._task: trio.lowlevel.Task | None = None
 
     def wake(self) -> None:
+        """End the wait, in the event loop. Idempotent."""
         self.woken = True
         task, self._task = self._task, None
         if task is not None:
             self._lowlevel.reschedule(task)
 
     def wake_soon(self) -> None:
+        """End the wait, from any thread. Once the loop has ended there is nobody to wake, and this does nothing."""
         with contextlib.suppress(sys.modules["trio"].RunFinishedError):
             self._token.run_sync_soon(self.wake)
 
     async def until_woken(self) -> None:
+        """Wait. Raises a cancellation; then it may be called again. No checkpoint if the wait is over."""
         if not self.woken:
             self._task = self._lowlevel.current_task()
             _ = await self._lowlevel.wait_task_rescheduled(self._abort)
@@ -134,6 +116,8 @@ def _is_interrupt(raise_cancel: Callable[[], None]) -> bool:
 
 
 class _AsyncioWait:
+    """The same on asyncio."""
+
     def __init__(self, loop: asyncio.AbstractEventLoop, *, shielded: bool) -> None:
         self.woken: bool = False
         self._loop = loop
@@ -169,10 +153,13 @@ class _AsyncioWait:
                 await self._future
 
 
+Wait: TypeAlias = _TrioWait | _AsyncioWait
+"""A wait of one task, for others to end."""
+
+
 def new_wait(*, shielded: bool = False) -> Wait:
     """Return a wait for the task that calls this."""
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_run():
+    if _trio_if_it_runs() is not None:
         return _TrioWait(shielded=shielded)
 
     import asyncio  # noqa: PLC0415  # only where asyncio runs

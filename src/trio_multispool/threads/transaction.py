@@ -36,7 +36,10 @@ def keep_interrupts_out_of(function: Callable[..., object]) -> None:
 
 
 class Transaction(Generic[T]):
-    """What is known of a transaction while a thread runs it: how far it is, its outcome, whether it was withdrawn."""
+    """What is known of a transaction while a thread runs it: how far it is, its outcome, whether it was withdrawn.
+
+    The thread works inside `with`, which keeps what is raised there.
+    """
 
     def __init__(self) -> None:
         """Begin as pending."""
@@ -48,18 +51,18 @@ class Transaction(Generic[T]):
         self.exception: BaseException | None = None
         self._withdrawn = False
 
-    def end(self) -> None:
-        """Note that the work is done."""
-        self.done = True
+    def __enter__(self) -> None:
+        """Note that the work begins."""
+        self.started = True
 
-    def keep(self, work: Callable[[], T]) -> None:
-        """Do the work, and keep what comes of it."""
-        try:
-            self.value = Ok(work())
-        except SpoolError as error:
-            self.value = Err(error)
-        except BaseException as error:  # noqa: BLE001  # raised again in the task that waits
-            self.value, self.exception = None, error
+    def __exit__(self, _type: object, raised: BaseException | None, _traceback: object) -> bool:
+        """Note that the work is done, and keep what it raised, to be raised again in the task that waits."""
+        if isinstance(raised, SpoolError):
+            self.value = Err(raised)
+        else:
+            self.exception = raised
+        self.done = True
+        return True
 
     def before_commit(self) -> None:
         """Raise `Withdrawn` if nobody wants the effect any more."""
@@ -113,10 +116,9 @@ class Hop(Transaction[T]):
         self._context = context_for_a_thread() if of_caller else None
 
     def _run(self) -> None:
-        self.started = True
         context, work = self._context, self._work
-        self.keep(lambda: work(self.before_commit) if context is None else context.run(work, self.before_commit))
-        self.end()
+        with self:
+            self.value = Ok(work(self.before_commit) if context is None else context.run(work, self.before_commit))
 
     async def run_in_thread(
         self, on_cancelled: Callable[[], None], *, interruptible: bool = False
