@@ -73,6 +73,27 @@ class Store:
         self.committed.append(name)
 
 
+class Steps:
+    """A step of a batch that is written as a generator: it yields what the store is to do."""
+
+    def __init__(self, work: Any) -> None:
+        """Begin when it is prepared."""
+        self._work = work
+
+    def prepare(self, before_commit: Any) -> Any:
+        """Run up to the `yield`; there need not be one."""
+        self._steps = self._work(before_commit)
+        return next(self._steps, None)
+
+    def conclude(self, failure: BaseException | None) -> Any:
+        """Run on from there."""
+        try:
+            next(self._steps) if failure is None else self._steps.throw(failure)
+        except StopIteration as end:
+            return end.value
+        raise AssertionError("one thing is yielded")
+
+
 class Settling:
     """Tasks that settle jobs through one `Batches`."""
 
@@ -91,9 +112,9 @@ class Settling:
         of = name if of is None else of
         with anyio.fail_after(PATIENCE):  # whoever is not served must not wait for ever
             if insist:
-                [self.answers[name]] = await self.batches.finish([(name, work, of)])
+                [self.answers[name]] = await self.batches.finish([(name, Steps(work), of)])
             else:
-                self.answers[name] = await self.batches.run(name, work, of=of)
+                self.answers[name] = await self.batches.run(name, Steps(work), of=of)
 
     async def settle_in(self, scope: anyio.CancelScope, name: str) -> None:
         """Settle one job in a scope."""
@@ -219,7 +240,7 @@ async def test_a_transaction_runs_with_the_context_variables_of_its_task(settlin
             yield name, before_commit
             seen.append((name, variable.get()))
 
-        assert await settling.batches.run(name, work, of=name) == Ok(None)
+        assert await settling.batches.run(name, Steps(work), of=name) == Ok(None)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(settle, "first")
@@ -588,19 +609,19 @@ def yielding(name: str) -> Any:
         yield name, before_commit
         return f"{name} is done"
 
-    return work
+    return Steps(work)
 
 
 @pytest.mark.anyio
 async def test_what_a_transaction_returns_is_its_answer(settling: Settling) -> None:
-    """Also if it never asks the store for anything."""
+    """None if it never asks the store for anything."""
 
     def nothing_to_do(_before_commit: Any) -> Generator[Any, None, str]:
         yield from ()
-        return "nothing to do"
+        return "nothing asks for this"
 
     assert await settling.batches.run("a", yielding("a"), of="a") == Ok("a is done")
-    assert await settling.batches.run("b", nothing_to_do, of="b") == Ok("nothing to do")
+    assert await settling.batches.run("b", Steps(nothing_to_do), of="b") == Ok(None)
     assert settling.store.batches == [["a"], []]
 
 

@@ -25,7 +25,7 @@ from trio_multispool.storage.requests import NotDue, Releasing, Removing, Saving
 from trio_multispool.threads.loop import take_over_notes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
     from typing import Literal
 
@@ -161,6 +161,10 @@ class Checkout(Generic[Q, M, D]):
     def _releasing(self, _before_commit: BeforeCommit) -> Settlement[Claim]:
         return Releasing(self.claim, self.notes_when_returned)
 
+    def giving_back(self) -> _Settling:
+        """Return the step of a batch that releases the entry, if nothing else has settled it meanwhile."""
+        return _Settling(self, (How.RELEASED, self.claim.queue), self._releasing, unless_settled=True)
+
     async def _settle(
         self,
         operation: Operation,
@@ -171,20 +175,11 @@ class Checkout(Generic[Q, M, D]):
         insist: bool,
     ) -> Answer[None]:
         claim_next = None if self.prepare_next is None else self.prepare_next()
-
-        def steps(before_commit: BeforeCommit) -> Generator[Settlement[Claim]]:
-            with self.mutex:  # others that write the entry wait until it is settled
-                self._check()
-                self._attempt = how, destination
-                yield settlement(before_commit)
-            self._slot_ended |= self._slot.end()  # before the claim of the next one, which may be of the same key
-            if claim_next is not None:
-                claim_next()
-
+        step = _Settling(self, (how, destination), settlement, claim_next)
         began = self.session.hooks.now()
         try:
             told = f"{operation.value} of entry {self.name}"
-            answer = await self.session.settle(told, steps, of=self.claim, insist=insist)
+            answer = await self.session.settle(told, step, of=self.claim, insist=insist)
         except BaseException:  # passed on
             self._tell_if_settled(destination, None, began)
             raise
@@ -192,6 +187,15 @@ class Checkout(Generic[Q, M, D]):
         self._failure = answer.error if isinstance(answer, Err) else None
         self._tell_if_failed(operation, answer, began)
         return answer
+
+    def begin_settling(self, attempt: tuple[How, str | None]) -> None:
+        """Note what is tried; in the worker thread, under the mutex. Raises `RuntimeError` if it is over."""
+        self._check()
+        self._attempt = attempt
+
+    def end_slot(self) -> None:
+        """Let the next entry of the same key have the slot; in the worker thread."""
+        self._slot_ended |= self._slot.end()
 
     def _check(self) -> None:
         if self.settled or self._let_go:
@@ -257,13 +261,6 @@ class Checkout(Generic[Q, M, D]):
             return False
         return True
 
-    def giving_back(self, before_commit: BeforeCommit) -> Generator[Settlement[Claim]]:
-        """Release it, if nothing else has settled it meanwhile: the step of a batch."""
-        with self.mutex:
-            if not (self.settled or self._let_go):
-                self._attempt = How.RELEASED, self.claim.queue
-                yield self._releasing(before_commit)
-
     def end_giving_back(self, answer: Answer[None] | None, began: float) -> None:
         """Let go of what could not be released, so that recovery can do it."""
         if not self.settled:
@@ -305,6 +302,45 @@ class Checkout(Generic[Q, M, D]):
             exception.add_note(f"entry {self.name!r}: {failure}")
 
 
+class _Settling:
+    """The step of a batch that settles one entry. Others that write it wait from `prepare` to `conclude`."""
+
+    def __init__(
+        self,
+        checkout: Checkout[Any, Any, Any],
+        attempt: tuple[How, str | None],
+        settlement: Callable[[BeforeCommit], Settlement[Claim]],
+        claim_next: Callable[[], None] | None = None,
+        *,
+        unless_settled: bool = False,
+    ) -> None:
+        self._checkout = checkout
+        self._settled_as = attempt
+        self._settlement = settlement
+        self._claim_next = claim_next
+        self._unless_settled = unless_settled
+
+    def prepare(self, before_commit: BeforeCommit) -> Settlement[Claim] | None:
+        checkout, request = self._checkout, None
+        _ = checkout.mutex.acquire()
+        try:
+            if not (self._unless_settled and checkout.settled):
+                checkout.begin_settling(self._settled_as)
+                request = self._settlement(before_commit)
+            return request
+        finally:
+            if request is None:
+                checkout.mutex.release()
+
+    def conclude(self, failure: BaseException | None) -> None:
+        self._checkout.mutex.release()
+        if failure is not None:
+            raise failure
+        self._checkout.end_slot()  # before the claim of the next one, which may be of the same key
+        if self._claim_next is not None:
+            self._claim_next()
+
+
 async def give_back(session: Session[Q, M, D, Any], checkouts: Iterable[Checkout[Q, M, D]]) -> list[SpoolError]:
     """Release what is unsettled, all together, whatever is cancelled; forget that settling it failed.
 
@@ -316,7 +352,7 @@ async def give_back(session: Session[Q, M, D, Any], checkouts: Iterable[Checkout
     began = session.hooks.now()
     answers: list[Answer[None] | None] = [None] * len(ours)  # they stay so if asyncio cancels it
     try:
-        steps = [(f"return of entry {one.name}", one.giving_back, one.claim) for one in ours]
+        steps = [(f"return of entry {one.name}", one.giving_back(), one.claim) for one in ours]
         answers[:] = await session.settle_all(steps)
     finally:
         for checkout, answer in zip(ours, answers, strict=True):

@@ -24,6 +24,7 @@ from trio_multispool.model.times import seconds
 from trio_multispool.model.types import A, D, M, Q
 from trio_multispool.storage.requests import NewEntry
 from trio_multispool.threads.batches import Part, work_off
+from trio_multispool.threads.transaction import BeforeCommit  # a field's type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence, Sized
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from trio_multispool.entries.reserved_names import Naming
     from trio_multispool.session.session import Session
     from trio_multispool.storage.handles import Reservation
-    from trio_multispool.threads.transaction import Answer, BeforeCommit
+    from trio_multispool.threads.transaction import Answer
 
 
 LARGEST_IN_BATCH: Final = 256 * 1024
@@ -70,6 +71,8 @@ class _Order(msgspec.Struct, eq=False):
     due_at: float | None
     carrier: Mapping[str, str] | None = None
     """What the instrumentation sends along with them."""
+    before_commit: BeforeCommit | None = None
+    """What is called before each commit, if they count as one."""
     made: dict[str, int | None] = msgspec.field(default_factory=dict)
     """What has been committed: by the entries' names, how large their data is. Filled by the worker thread."""
 
@@ -79,20 +82,61 @@ class _Order(msgspec.Struct, eq=False):
             self.made[reservation.name] = len(data) if isinstance(data, (bytes, bytearray)) else None
 
 
+class _Enqueueing(Generic[M, D, A]):
+    """The step of a batch that makes one entry. Its name is held from `prepare` to `conclude`."""
+
+    def __init__(self, enqueuer: Enqueuer[Any, M, D, A], order: _Order, item: Item[M, D, A], *, alone: bool) -> None:
+        """Make `item` as ordered. The data of one that is made `alone` may be written piece by piece."""
+        self._enqueuer = enqueuer
+        self._order = order
+        self._item = item
+        self._alone = alone
+        self._held = contextlib.ExitStack()
+        self._reservation: Reservation | None = None
+
+    def prepare(self, before_commit: BeforeCommit) -> NewEntry[Any]:
+        """Encode, and hold a name."""
+        order, item, encoding = self._order, self._item, self._enqueuer.session.encoding
+        raw = encoding.encode(item.metadata)
+        content = encoding.dumping(item.data) if self._alone else encoding.dumped(item.data)
+        self._reservation = self._held.enter_context(self._enqueuer.naming.for_one_enqueue(item.name))
+        return NewEntry(
+            self._reservation,
+            order.queue,
+            raw,
+            content,
+            order.durability,
+            order.before_commit or before_commit,
+            order.carrier,
+            order.due_at,
+            item.remember,
+            self._alone,
+        )
+
+    def conclude(self, failure: BaseException | None) -> str:
+        """Return the entry's name, or give it up."""
+        assert self._reservation is not None, "it was prepared"  # noqa: S101  # for the type checkers
+        self._order.note(self._reservation, self._item.data)
+        with self._held:
+            if failure is not None:
+                raise failure
+        return self._reservation.name
+
+
 class Enqueuer(Generic[Q, M, D, A]):
     """Enqueues into one spool."""
 
     def __init__(self, session: Session[Q, M, D, A], naming: Naming[A]) -> None:
         """Use an open spool and its names."""
-        self._session = session
-        self._naming = naming
+        self.session: Session[Q, M, D, A] = session
+        self.naming: Naming[A] = naming
 
     async def one(
         self, queue: str, item: Item[M, D, A], durability: Durability | None, due_at: float | None
     ) -> Answer[str]:
         """Enqueue; return the entry's name. See `Spool.enqueue`."""
         order = _Order(queue, durability, due_at)
-        if not self._session.hooks.listening:
+        if not self.session.hooks.listening:
             return await self._one(order, item)
         answers: list[Answer[str]] = []
         with self._told(order, None, answers):
@@ -107,13 +151,13 @@ class Enqueuer(Generic[Q, M, D, A]):
         order = _Order(queue, durability, due_at)
         with self._told(order, len(items), answers):
             operation = f"enqueue of {len(items)} entries into {queue}"
-            answers += (await self._session.run(operation, functools.partial(self._all, order, items))).unwrap()
+            answers += (await self.session.run(operation, functools.partial(self._all, order, items))).unwrap()
         return answers
 
     @contextlib.contextmanager
     def _told(self, order: _Order, count: int | None, answers: list[Answer[str]]) -> Generator[None]:
         """Tell the instrumentation what came of the enqueue in the block, however that ends."""
-        hooks = self._session.hooks
+        hooks = self.session.hooks
         with hooks.enqueueing(order.queue, count) as order.carrier:
             began = hooks.now()
             try:
@@ -124,11 +168,11 @@ class Enqueuer(Generic[Q, M, D, A]):
     async def _one(self, order: _Order, item: Item[M, D, A]) -> Answer[str]:
         operation = f"enqueue into {order.queue}"
         if self._fits_a_batch(item.data):
-            return await self._session.enqueue(operation, functools.partial(self._steps, order, item), of=item.key)
-        return await self._session.run(operation, functools.partial(self._alone, order, item))
+            return await self.session.enqueue(operation, _Enqueueing(self, order, item, alone=False), of=item.key)
+        return await self.session.run(operation, functools.partial(self._alone, order, item))
 
     def _fits_a_batch(self, data: D) -> bool:
-        if not isinstance(self._session.spoolable.data, WholeFile):
+        if not isinstance(self.session.spoolable.data, WholeFile):
             return False
         if isinstance(data, memoryview):
             return data.nbytes <= LARGEST_IN_BATCH
@@ -138,52 +182,22 @@ class Enqueuer(Generic[Q, M, D, A]):
 
     # In worker threads
 
-    def _steps(
-        self, order: _Order, item: Item[M, D, A], before_commit: BeforeCommit, *, alone: bool = False
-    ) -> Generator[NewEntry[Any], None, str]:
-        """Make one entry, whose name is held meanwhile; return the name."""
-        encoding = self._session.encoding
-        raw = encoding.encode(item.metadata)
-        content = encoding.dumping(item.data) if alone else encoding.dumped(item.data)
-        with self._naming.for_one_enqueue(item.name) as reservation:
-            try:
-                yield NewEntry(
-                    reservation,
-                    order.queue,
-                    raw,
-                    content,
-                    order.durability,
-                    before_commit,
-                    order.carrier,
-                    order.due_at,
-                    item.remember,
-                    alone,
-                )
-            finally:
-                order.note(reservation, item.data)
-            return reservation.name
-
-    def _make(
-        self, order: _Order, items: Sequence[Item[M, D, A]], before_commit: BeforeCommit, *, alone: bool = False
-    ) -> list[Part[NewEntry[Any], str]]:
+    def _make(self, order: _Order, items: Sequence[Item[M, D, A]], *, alone: bool = False) -> list[Part[Any, str]]:
         """Make entries together, no two of one name; return what came of each."""
-
-        def part_for(item: Item[M, D, A]) -> Part[NewEntry[Any], str]:
-            return Part(lambda _own: self._steps(order, item, before_commit, alone=alone), of=None)
-
-        parts = [part_for(item) for item in items]
-        work_off(parts, self._session.storage.enqueue_together)
+        parts: list[Part[Any, str]] = [Part(_Enqueueing(self, order, item, alone=alone), of=None) for item in items]
+        work_off(parts, self.session.storage.enqueue_together)
         return parts
 
     def _alone(self, order: _Order, item: Item[M, D, A], before_commit: BeforeCommit) -> str:
-        [part] = self._make(order, [item], before_commit, alone=True)
+        order.before_commit = before_commit
+        [part] = self._make(order, [item], alone=True)
         return part.result().unwrap()
 
     def _all(self, order: _Order, items: Sequence[Item[M, D, A]], before_commit: BeforeCommit) -> list[Answer[str]]:
-        once = _once(before_commit)
+        order.before_commit = _once(before_commit)
         answers: list[Answer[str]] = []
-        for several in _apart(items, self._session.storage.at_a_time()):
-            parts = self._make(order, several, once)
+        for several in _apart(items, self.session.storage.at_a_time()):
+            parts = self._make(order, several)
             values = [part.value for part in parts]
             try:
                 answers += [part.result() for part in parts]

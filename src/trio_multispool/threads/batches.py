@@ -22,7 +22,7 @@ No two transactions of a batch are about the same job: one may hold the job's lo
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
@@ -32,7 +32,7 @@ from trio_multispool.threads.loop import context_for_a_thread, new_wait
 from trio_multispool.threads.transaction import Hop, Transaction, Withdrawn, keep_interrupts_out_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     import anyio
 
@@ -41,16 +41,24 @@ if TYPE_CHECKING:
 
 S = TypeVar("S")
 
+S_co = TypeVar("S_co", covariant=True)
+
+T_co = TypeVar("T_co", covariant=True)
+
 LARGEST_BATCH: Final = 64
 """How many transactions may share a hop: all of them wait for the last."""
 
 
-Step: TypeAlias = "Callable[[BeforeCommit], Generator[S, None, T]]"
-"""One transaction, cut in two, so that the store may do several together; both parts run in a worker thread.
+class Step(Protocol[S_co, T_co]):
+    """One transaction, cut in two, so that the store may do several together; both run in a worker thread."""
 
-It yields once what the store is to do; what the store raises for it is raised there. If there is nothing to do, it
-returns without.
-"""
+    def prepare(self, before_commit: BeforeCommit, /) -> S_co | None:
+        """Return what the store is to do; `None` if there is nothing to do, and it is over."""
+        ...
+
+    def conclude(self, failure: BaseException | None, /) -> T_co:
+        """Take what the store raised, if it did, and return the outcome. Called after a `prepare` that asked for it."""
+        ...
 
 
 class Part(Transaction[T], Generic[S, T]):
@@ -86,21 +94,18 @@ class Part(Transaction[T], Generic[S, T]):
 
     def prepare(self) -> S | None:
         """Return what the store is to do; `None` if the transaction is over without it."""
-        self._steps = self._run()
-        return self._context.run(next, self._steps, None)
+        request: S | None = None
+        with self:
+            self.before_commit()  # it may have been withdrawn while it was pending
+            request = self._context.run(self._step.prepare, self.before_commit)
+            self.value = Ok(cast("T", None))  # nobody looks before it is done
+        self.done = request is None
+        return request
 
     def conclude(self, failure: BaseException | None) -> None:
         """Take what the store raised, or `None`."""
-        if failure is None:
-            _ = self._context.run(next, self._steps, None)
-        else:
-            with contextlib.suppress(StopIteration):
-                _ = self._context.run(self._steps.throw, failure)
-
-    def _run(self) -> Generator[S, None, None]:
         with self:
-            self.before_commit()  # it may have been withdrawn while it was pending
-            self.value = Ok((yield from self._step(self.before_commit)))
+            self.value = Ok(self._context.run(self._step.conclude, failure))
 
 
 class Batches(Generic[S]):

@@ -59,8 +59,8 @@ class Transaction(Generic[T]):
         """Note that the work is done, and keep what it raised, to be raised again in the task that waits."""
         if isinstance(raised, SpoolError):
             self.value = Err(raised)
-        else:
-            self.exception = raised
+        elif raised is not None:
+            self.value, self.exception = None, raised
         self.done = True
         return True
 
