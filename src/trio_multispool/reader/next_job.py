@@ -68,10 +68,10 @@ class Supply(abc.ABC, Generic[Q, M, D]):
         """Return what was checked out and not begun."""
         with keeping_notes_of(exception):
             await self.close()
-        if exception is None:
-            self._raise_bug()
-        elif self._bug is not None:  # no task has asked since and raised it
+        if exception is not None and self._bug is not None:  # no task has asked since and raised it
             exception.add_note(f"while fetching: {self._bug!r}")
+            self._bug = None
+        self._raise_bug()
 
     # For the tasks that ask
 
