@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from trio_multispool import EntryNotFound
 from trio_multispool.model.lifecycle import Place, State
-from trio_multispool.storage.directory.recovery import sweep as collect_all
+from trio_multispool.storage.directory import recovery
 from trio_multispool.storage.directory.store import DirectoryStorage
-from trio_multispool.storage.requests import NewEntry, Releasing, Removing, Saving
+from trio_multispool.storage.requests import NewEntry, Recovered, Releasing, Removing, Saving
 from trio_multispool.storage.singly import enqueue_one, settle_one
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trio_multispool import Durability, Unavailable
     from trio_multispool.storage.handles import Claim, Reservation
     from trio_multispool.storage.protocol import Storage
-    from trio_multispool.storage.requests import Content, Recovered
+    from trio_multispool.storage.requests import Content
 
 QUEUES = ("send", "retry", "failed")
 """Those of `helpers.spools.Mail`."""
@@ -151,7 +151,7 @@ def release(storage: Storage, claimed: Claim) -> None:
 
 def sweep(storage: DirectoryStorage) -> list[Recovered]:
     """Collect all files that belong to no entry, as a recovery of everything does at its end."""
-    return list(collect_all(storage._context))
+    return [found for found in recovery._sweep(storage, recovery.recover_name) if isinstance(found, Recovered)]
 
 
 def replace_data(storage: Storage, name: str, claimed: Claim | None, data: bytes = NEW_DATA, **options: Any) -> None:

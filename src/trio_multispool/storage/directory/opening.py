@@ -29,11 +29,10 @@ from trio_multispool.storage.directory.disk.filesystems import file_system_name,
 from trio_multispool.storage.directory.disk.format import describe_format, read_format
 from trio_multispool.storage.directory.disk.layout import CHECKOUT, DATA, FORMAT_FILE, REGISTRY, TEMPORARY, Layout
 from trio_multispool.storage.directory.disk.oserrors import as_spool_error
+from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from trio_multispool.storage.directory.disk.syscalls import SystemCalls
+    from collections.abc import Generator, Sequence
 
 _MARK: Final = FORMAT_FILE + ".new"
 _OURS: Final = (REGISTRY, TEMPORARY, DATA)
@@ -58,6 +57,17 @@ def open_layout(path: str | os.PathLike[str], calls: SystemCalls) -> Layout:
     except OSError as error:
         raise as_spool_error(error, "open", path) from error
     return Layout(path, root, mode, calls)
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str], calls: SystemCalls | None = None) -> Generator[Layout]:
+    """Open a directory as `open_layout` does; close it if the block raises."""
+    layout = open_layout(path, SystemCalls() if calls is None else calls)
+    try:
+        yield layout
+    except BaseException:  # passed on: whatever it was, nobody will close it
+        layout.close()
+        raise
 
 
 def check(layout: Layout, queues: Sequence[str], *, trust_file_system: bool) -> bool:
@@ -126,9 +136,15 @@ def _is_directory(layout: Layout, directory: str) -> bool:
 
 
 def create(
-    path: str | os.PathLike[str], queues: Sequence[str], calls: SystemCalls, *, mode: int, trust_file_system: bool
+    path: str | os.PathLike[str],
+    queues: Sequence[str],
+    calls: SystemCalls | None,
+    *,
+    mode: int,
+    trust_file_system: bool,
 ) -> None:
     """Make the missing parts of a spool; never in a directory that holds other things."""
+    calls = SystemCalls() if calls is None else calls
     path = os.path.abspath(path)  # one call, and no symlink is resolved
     if mode & _WORLD_WRITABLE:
         raise WorldWritable(path)

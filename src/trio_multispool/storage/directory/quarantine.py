@@ -67,7 +67,7 @@ def restore(  # noqa: PLR0913  # each is a word of the operation
     queue: str,
     name: str,
     *,
-    to: str | None,
+    to: str | None = None,
     durability: Durability | None,
     before_commit: Callable[[], None],
 ) -> None:

@@ -20,9 +20,12 @@ from trio_multispool.errors import (
     AccessDenied,
     NameTaken,
     NotARegularFile,
+    OutOfSpace,
+    ReadOnlySpool,
     SpoolError,
     StorageFailure,
     SyncsRefused,
+    TooManyOpenFiles,
 )
 from trio_multispool.events import Event, log
 from trio_multispool.model.lifecycle import Place, State
@@ -57,12 +60,22 @@ _Act: TypeAlias = "Callable[[Context, str], Recovered | None]"
 """`recover_name`, or a function that only tells what it would do."""
 
 
-def recover(context: Context, queue: str | None) -> list[Recovered]:
-    """Put back what dead owners had checked out of `queue` (or of any), and clear what dead processes were writing."""
-    return [found for found in _recover(context, queue, recover_name) if isinstance(found, Recovered)]
+def recover(context: Context, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:
+    """Put back what dead owners had checked out of `queue` (or of any), and clear what dead processes were writing.
+
+    Without `insist`, log that no write is possible at the moment, and go on.
+    """
+    try:
+        return [found for found in _recover(context, queue, recover_name) if isinstance(found, Recovered)]
+    except (OutOfSpace, ReadOnlySpool, TooManyOpenFiles) as error:
+        if insist:
+            raise
+        message = "recovery of spool %(spool)s was put off: %(error)s"
+        log(context.log.warning, Event.RECOVERY_PUT_OFF, context.layout.path, message, error=error)
+        return []
 
 
-def recover_all(context: Context, *, dry_run: bool) -> Iterator[Recovered | SpoolError]:
+def recover_all(context: Context, *, dry_run: bool = False) -> Iterator[Recovered | SpoolError]:
     """Recover, then sweep. Yield what was (or would be) done, each name once, and the errors."""
     act = _would_recover if dry_run else recover_name
     told: set[str] = set()
@@ -273,12 +286,8 @@ def forget_reason(context: Context, name: str) -> None:
         unlink_if_there(context.layout, REASONS, name)
 
 
-def sweep(context: Context) -> Iterator[Recovered]:
-    """Collect all reservations, data files and notes that belong to no entry and to no living process."""
-    return (found for found in _sweep(context, recover_name) if isinstance(found, Recovered))
-
-
 def _sweep(context: Context, act: _Act) -> Iterator[Recovered | SpoolError]:
+    """Collect all reservations, data files and notes that belong to no entry and to no living process."""
     if not context.is_adopted():
         return
     layout = context.layout

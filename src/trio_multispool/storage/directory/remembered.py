@@ -37,6 +37,8 @@ from trio_multispool.storage.directory.disk.locks import lock_or_reserve
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+    from trio_multispool.model.policies import Durability
+    from trio_multispool.storage.directory.claims import DirectoryReservation
     from trio_multispool.storage.directory.context import Context
     from trio_multispool.storage.directory.syncs.plan import SyncPlan
     from trio_multispool.storage.directory.syncs.together import Need
@@ -74,9 +76,12 @@ def begin(context: Context, name: str, remember: float, plan: SyncPlan) -> OpenF
     return file
 
 
-def remember(context: Context, name: str, remember: float, plan: SyncPlan) -> None:
-    """Remember a name that has no entry, as if its entry had been removed; under its lock."""
-    file = begin(context, name, remember, plan)
+def remember(
+    context: Context, reservation: DirectoryReservation, remember: float, *, durability: Durability | None
+) -> None:
+    """Remember a reserved name that has no entry, as if its entry had been removed."""
+    plan = context.syncs.plan(durability)
+    file = begin(context, reservation.name, remember, plan)
     try:
         file.set_modified(min(context.now() + remember, _LATEST))
         if plan.before:
