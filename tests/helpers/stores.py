@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trio_multispool import EntryNotFound
 from trio_multispool.model.lifecycle import Place, State
-from trio_multispool.storage.directory import recovery
+from trio_multispool.storage.directory.recovery import sweep as collect_all
 from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.requests import NewEntry, Recovered, Releasing, Removing, Saving
 from trio_multispool.storage.singly import enqueue_one, settle_one
@@ -151,7 +151,7 @@ def release(storage: Storage, claimed: Claim) -> None:
 
 def sweep(storage: DirectoryStorage) -> list[Recovered]:
     """Collect all files that belong to no entry, as a recovery of everything does at its end."""
-    return [found for found in recovery._sweep(storage, recovery.recover_name) if isinstance(found, Recovered)]
+    return [found for found in collect_all(storage) if isinstance(found, Recovered)]
 
 
 def replace_data(storage: Storage, name: str, claimed: Claim | None, data: bytes = NEW_DATA, **options: Any) -> None:

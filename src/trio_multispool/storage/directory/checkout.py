@@ -7,14 +7,7 @@ import errno
 import math
 from typing import TYPE_CHECKING, Final
 
-from trio_multispool.errors import (
-    AccessDenied,
-    NameTaken,
-    NotARegularFile,
-    SpoolError,
-    StorageFailure,
-    UnreadableEntry,
-)
+from trio_multispool.errors import AccessDenied, NameTaken, NotARegularFile, SpoolError, StorageFailure, UnreadableEntry
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits

@@ -93,6 +93,11 @@ class DirectoryClaim:
             raise OwnershipLost(self.queue, self.name)
         return target
 
+    def check_owned(self) -> None:
+        """Raise `OwnershipLost` unless the entry is checked out, and the lock held."""
+        if self.state is not State.CHECKED_OUT or not self.held:
+            raise OwnershipLost(self.queue, self.name)
+
     def settle(self, state: State) -> None:
         """Note the commit, before anything that can fail or be interrupted: a settled entry is never released."""
         self.state = state

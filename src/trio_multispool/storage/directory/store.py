@@ -26,8 +26,9 @@ from trio_multispool.storage.directory import waiting as waited
 from trio_multispool.storage.directory.context import Context
 from trio_multispool.storage.directory.disk.files import read_file
 from trio_multispool.storage.directory.disk.format import read_format
-from trio_multispool.storage.directory.disk.layout import DATA, REASONS, directory_of
+from trio_multispool.storage.directory.disk.layout import DATA, directory_of
 from trio_multispool.storage.directory.disk.locks import locks_at_a_time
+from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 from trio_multispool.storage.directory.inotify import ArrivalsWatch, DirectoryWatch, watch
 from trio_multispool.storage.directory.schedule import Due, WaitingEntries
 from trio_multispool.storage.directory.slots import ByteSlot, ByteSlots
@@ -43,9 +44,8 @@ if TYPE_CHECKING:
     from trio_multispool.model.lifecycle import Place, State
     from trio_multispool.storage.directory.claims import DirectoryClaim
     from trio_multispool.storage.directory.disk.layout import Layout
-    from trio_multispool.storage.directory.disk.syscalls import SystemCalls
     from trio_multispool.storage.findings import Finding, Findings, Foreign, Judge, Temporary, Wanted
-    from trio_multispool.storage.requests import Item, Recovered, Settlement, Stat
+    from trio_multispool.storage.requests import Item, Recovered, Settlement
 
 
 class DirectoryStorage(Context):
@@ -80,7 +80,7 @@ class DirectoryStorage(Context):
     ) -> DirectoryStorage:
         """Open a spool with these queues, and recover what dead processes held; with `create`, make missing parts."""
         if create:
-            opening.create(path, queues, calls, mode=mode, trust_file_system=trust_file_system)
+            opening.create(path, queues, calls or SystemCalls(), mode=mode, trust_file_system=trust_file_system)
         with opening.opened(path, calls) as layout:
             adopted = opening.check(layout, queues, trust_file_system=trust_file_system)
             storage = cls(layout, durability, adopted=adopted, now=now)
@@ -122,6 +122,7 @@ class DirectoryStorage(Context):
     enqueue_together = enqueue.enqueue_together
     claim = checkout.claim
     claims_unsafe = checkout.claims_unsafe
+    stat = direct.stat
     replace_metadata = direct.replace_metadata
     delete = direct.delete
     read_data = data.read_data
@@ -131,12 +132,15 @@ class DirectoryStorage(Context):
     annotate = notes.annotate
     carrier = notes.carrier_of
     quarantine = aside.quarantine
+    quarantine_reason = aside.reason_of
     restore = aside.restore
     discard = aside.discard
     recover = recovery.recover
     recover_all = recovery.recover_all
     reserve_again = recovery.reserve_again
     clear_temporary = recovery.clear_temporary
+
+    at_a_time = staticmethod(locks_at_a_time)
 
     @property
     def location(self) -> str:
@@ -158,10 +162,6 @@ class DirectoryStorage(Context):
             if not self._sources:
                 self._arrivals.stop()
 
-    def at_a_time(self) -> int:
-        """Count descriptors."""
-        return locks_at_a_time()
-
     def slot(self, numbers: range) -> ByteSlot | None:
         """Hold a free slot."""
         return next(filter(None, map(self._slots.take, numbers)), None)
@@ -178,25 +178,6 @@ class DirectoryStorage(Context):
             return self.layout.again_if_replaced(directory, lambda: read_file(self.layout, directory, name))
         except FileNotFoundError as error:
             raise EntryNotFound(place.queue, name) from error
-
-    def stat(self, place: Place, name: str) -> Stat:
-        """Look at an entry's metadata file wherever it is."""
-        directory = directory_of(place)
-        with self.layout.doing("look at", directory, name):
-            try:
-                found = self.layout.again_if_replaced(
-                    directory, lambda: self.layout.calls.stat(name, self.layout.fd(directory))
-                )
-            except FileNotFoundError as error:
-                raise EntryNotFound(place.queue, name) from error
-        return data.as_stat(found, self.layout.full(directory, name))
-
-    def quarantine_reason(self, name: str) -> str | None:
-        """Return why an entry was set aside."""
-        try:
-            return read_file(self.layout, REASONS, name).decode(errors="replace").rstrip("\n")
-        except FileNotFoundError:
-            return None
 
     def waiting(self, queue: str) -> Iterator[tuple[float, str]]:
         """Yield the entries that wait for a queue."""

@@ -49,10 +49,5 @@ def waiting(layout: Layout, queue: str) -> Iterator[tuple[float, str]]:
 
 def due_at(layout: Layout, queue: str, name: str) -> float | None:
     """Return when an entry that waits for a queue is due, in seconds since 1970; `None` if it does not wait there."""
-    directory = waiting_of(queue)
-    with layout.doing("look at", directory, name):
-        try:
-            found = layout.calls.stat(name, layout.fd(directory))
-        except FileNotFoundError:
-            return None
-    return found.st_mtime if stat.S_ISREG(found.st_mode) else None
+    found = layout.look_at(waiting_of(queue), name)
+    return found.st_mtime if found is not None and stat.S_ISREG(found.st_mode) else None
