@@ -27,7 +27,7 @@ from trio_multispool.errors import (
 )
 from trio_multispool.storage.directory.disk.filesystems import file_system_name, is_known_local
 from trio_multispool.storage.directory.disk.format import describe_format, read_format
-from trio_multispool.storage.directory.disk.layout import CHECKOUT, DATA, FORMAT_FILE, REGISTRY, TEMPORARY, Layout
+from trio_multispool.storage.directory.disk.layout import DATA, FORMAT_FILE, REGISTRY, TEMPORARY, Layout, checkout_of
 from trio_multispool.storage.directory.disk.oserrors import as_spool_error
 from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
@@ -78,12 +78,15 @@ def check(layout: Layout, queues: Sequence[str], *, trust_file_system: bool) -> 
     if missing:
         reason = f"it has no directory {missing[0]}" + ("" if adopted or len(missing) < len(_OURS) else ", nor others")
         raise NotASpool(layout.path, reason)
-    for queue in queues:
-        for directory in (queue, f"{queue}/{CHECKOUT}"):
-            if not _is_directory(layout, directory):
-                raise NotASpool(layout.path, _fault_of(layout, directory))
-    _check_directories(layout, [*_OURS, *(d for queue in queues for d in (queue, f"{queue}/{CHECKOUT}"))])
+    for directory in _directories_of(queues):
+        if not _is_directory(layout, directory):
+            raise NotASpool(layout.path, _fault_of(layout, directory))
+    _check_directories(layout, [*_OURS, *_directories_of(queues)])
     return adopted
+
+
+def _directories_of(queues: Sequence[str]) -> list[str]:
+    return [directory for queue in queues for directory in (queue, checkout_of(queue))]
 
 
 def _fault_of(layout: Layout, directory: str) -> str:
@@ -136,15 +139,9 @@ def _is_directory(layout: Layout, directory: str) -> bool:
 
 
 def create(
-    path: str | os.PathLike[str],
-    queues: Sequence[str],
-    calls: SystemCalls | None,
-    *,
-    mode: int,
-    trust_file_system: bool,
+    path: str | os.PathLike[str], queues: Sequence[str], calls: SystemCalls, *, mode: int, trust_file_system: bool
 ) -> None:
     """Make the missing parts of a spool; never in a directory that holds other things."""
-    calls = SystemCalls() if calls is None else calls
     path = os.path.abspath(path)  # one call, and no symlink is resolved
     if mode & _WORLD_WRITABLE:
         raise WorldWritable(path)
@@ -156,11 +153,8 @@ def create(
         if not ours:
             _sync_ancestors(path, calls)
             layout = _begin(layout, mode)
-        for directory in _OURS:
+        for directory in (*_OURS, *_directories_of(queues)):
             _make(layout, directory)
-        for queue in queues:
-            _make(layout, queue)
-            _make(layout, f"{queue}/{CHECKOUT}")
         sync_queues(layout, queues)
         if not ours and layout.holds("", _MARK):
             adopt(layout)
@@ -195,9 +189,8 @@ def sync_queues(layout: Layout, queues: Sequence[str]) -> None:
 
 def _is_begun(layout: Layout) -> bool:
     """Tell whether this is a spool, ours or the original's, or one whose creation has begun."""
-    if layout.holds("", FORMAT_FILE) or layout.holds("", _MARK):
-        return True
-    return all(_is_directory(layout, directory) for directory in _OURS)
+    begun = layout.holds("", FORMAT_FILE) or layout.holds("", _MARK)
+    return begun or all(_is_directory(layout, directory) for directory in _OURS)
 
 
 def is_unfinished(layout: Layout) -> bool:
@@ -267,8 +260,10 @@ def _make_root(path: str, calls: SystemCalls, mode: int) -> None:
         try:
             calls.make_directory(directory, None, mode if directory == path else 0o777)
             if directory == path:
-                _set_mode(directory, calls, mode)
-            _sync_path(posixpath.dirname(directory), calls)
+                with _at(directory, calls) as fd:
+                    calls.change_mode(fd, mode)
+            with _at(posixpath.dirname(directory), calls) as fd:
+                calls.sync(fd)
         except FileExistsError:  # another creator was faster
             continue
         except OSError as error:
@@ -283,7 +278,8 @@ def _sync_ancestors(path: str, calls: SystemCalls) -> None:
     while (above := posixpath.dirname(path)) != path:
         path = above
         try:
-            _sync_path(path, calls)
+            with _at(path, calls) as fd:
+                calls.sync(fd)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EINVAL):
                 raise as_spool_error(error, "sync", path) from error
@@ -291,27 +287,21 @@ def _sync_ancestors(path: str, calls: SystemCalls) -> None:
 
 def _exists(path: str, calls: SystemCalls) -> bool:
     try:
-        calls.close(calls.open_root(path))
+        with _at(path, calls):
+            return True
     except FileNotFoundError:
         return False
     except NotADirectoryError as error:
         raise NotASpool(path, "it is not a directory") from error
     except OSError as error:
         raise as_spool_error(error, "open", path) from error
-    return True
 
 
-def _set_mode(path: str, calls: SystemCalls, mode: int) -> None:
+@contextlib.contextmanager
+def _at(path: str, calls: SystemCalls) -> Generator[int]:
+    """Open a directory by its path, for a block."""
     fd = calls.open_root(path)
     try:
-        calls.change_mode(fd, mode)
-    finally:
-        calls.close(fd)
-
-
-def _sync_path(path: str, calls: SystemCalls) -> None:
-    fd = calls.open_root(path)
-    try:
-        calls.sync(fd)
+        yield fd
     finally:
         calls.close(fd)
