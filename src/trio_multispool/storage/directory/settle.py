@@ -50,11 +50,11 @@ def settle(context: Context, settlements: Sequence[Settlement[DirectoryClaim]]) 
 def _settling(context: Context, settlement: Settlement[DirectoryClaim], leftovers: Leftovers) -> Steps:
     match settlement:
         case Saving():
-            yield from save(context, settlement)
+            return save(context, settlement)
         case Removing():
-            yield from remove(context, settlement, leftovers)
+            return remove(context, settlement, leftovers)
         case _:
-            yield from release(context, settlement)
+            return release(context, settlement)
 
 
 def save(context: Context, wanted: Saving[DirectoryClaim]) -> Steps:

@@ -166,16 +166,17 @@ def begin_new(layout: Layout, directory: str, name: str, content: Content, *, fd
     except OSError as error:
         raise as_spool_error(error, "create", layout.full(directory, name)) from error
     with OpenFile(layout, directory, name, mine, owned=fd is None) as file:
-        if fd is None:
-            with layout.doing("set the mode of", directory, name):
+        operation = "set the mode of"
+        try:
+            if fd is None:
                 layout.calls.change_mode(mine, layout.file_mode)
-        if not isinstance(content, bytes):
-            _fill(layout, directory, name, mine, content)
-            return file
-        left = memoryview(content)
-        with layout.doing("write", directory, name):
+            operation, left = "write", memoryview(content if isinstance(content, bytes) else b"")
             while left:
                 left = left[layout.calls.write(mine, left) :]
+        except OSError as error:
+            raise as_spool_error(error, operation, layout.full(directory, name)) from error
+        if not isinstance(content, bytes):
+            _fill(layout, directory, name, mine, content)
         return file
 
 
