@@ -13,6 +13,7 @@ from trio_multispool.storage.directory.disk.files import begin_new, read_file, r
 from trio_multispool.storage.directory.disk.layout import DATA, DATA_PREFIX, TEMPORARY
 from trio_multispool.storage.directory.disk.locks import lock_existing, lock_or_reserve
 from trio_multispool.storage.directory.recovery import collect_if_nowhere, locked_if_possible
+from trio_multispool.storage.directory.syncs.plan import telling_outcome
 from trio_multispool.storage.directory.temporaries import unsafe_temporary
 from trio_multispool.storage.requests import Stat
 
@@ -78,8 +79,9 @@ def replace_data(  # noqa: PLR0913  # each is a word of the operation
     if claim is None or claim.lock is None:
         with locked_if_possible(context, name), unsafe_temporary(context, name, content, sync=plan.before) as new:
             before_commit()
-            if not commits.exchange(context.layout, (TEMPORARY, new.name), DATA, name):
-                raise DataNotFound(name)
+            with telling_outcome(name, "" if claim is None else claim.queue):
+                if not commits.exchange(context.layout, (TEMPORARY, new.name), DATA, name):
+                    raise DataNotFound(name)
     else:
         _replace_own(context, claim, content, sync=plan.before, before_commit=before_commit)
     if plan.after:
@@ -98,9 +100,10 @@ def _replace_own(
         file.close()
         before_commit()
         claim.check_owned()  # it may have been settled while the codec was writing
-        if not commits.exchange(layout, (TEMPORARY, new), DATA, claim.name):
-            _ = commits.move(layout, new, TEMPORARY, DATA, claim.name)
-            return
+        with telling_outcome(claim.name, claim.queue):
+            if not commits.exchange(layout, (TEMPORARY, new), DATA, claim.name):
+                _ = commits.move(layout, new, TEMPORARY, DATA, claim.name)
+                return
     with context.tidying(claim.name):
         unlink_if_there(layout, TEMPORARY, new)
 

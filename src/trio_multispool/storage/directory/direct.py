@@ -17,6 +17,7 @@ from trio_multispool.storage.directory.disk.files import unlink_if_there
 from trio_multispool.storage.directory.disk.layout import REGISTRY, TEMPORARY, directory_of
 from trio_multispool.storage.directory.enqueue import clear_leftovers
 from trio_multispool.storage.directory.recovery import locked_if_possible
+from trio_multispool.storage.directory.syncs.plan import telling_outcome
 from trio_multispool.storage.directory.temporaries import unsafe_temporary
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ def replace_metadata(  # noqa: PLR0913  # each is a word of the operation
     with locked_if_possible(context, name), unsafe_temporary(context, name, metadata, sync=plan.before) as new:
         context.syncs.catch_up(name, plan)
         before_commit()
-        if not commits.exchange(layout, (TEMPORARY, new.name), queue, name):
-            raise EntryNotFound(queue, name)
+        with telling_outcome(name, queue):
+            if not commits.exchange(layout, (TEMPORARY, new.name), queue, name):
+                raise EntryNotFound(queue, name)
     if plan.after:
         syncs.committed(queue, name, queue)
 
@@ -75,8 +77,9 @@ def delete(
             for failure in syncs.together(needed).values():
                 raise failure
         before_commit()
-        if not commits.unlink(layout, queue, name):
-            raise EntryNotFound(queue, name)
+        with telling_outcome(name, queue):
+            if not commits.unlink(layout, queue, name):
+                raise EntryNotFound(queue, name)
         if plan.before:
             syncs.committed(queue, name, queue)
         if locked:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from trio_multispool.errors import DurabilityUnknown, EntryBusy, EntryNotFound, NameTaken, OwnershipLost
+from trio_multispool.errors import EntryBusy, EntryNotFound, NameTaken, OwnershipLost
 from trio_multispool.model.lifecycle import Place, State, Step
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits
@@ -21,6 +21,7 @@ from trio_multispool.storage.directory.disk.layout import (
 from trio_multispool.storage.directory.disk.locks import lock_or_reserve
 from trio_multispool.storage.directory.enqueue import clear_leftovers
 from trio_multispool.storage.directory.recovery import collect_if_nowhere, drop_stale_copies, locked_for_the_call
+from trio_multispool.storage.directory.syncs.plan import telling_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -63,11 +64,9 @@ def restore(  # noqa: PLR0913  # each is a word of the operation
     plan = context.syncs.plan(durability)
     with _locked(context, queue, name, plan) as aside:
         before_commit()
-        try:
+        with telling_outcome(name, target):
             if not commits.move(context.layout, name, aside, target):
                 raise EntryNotFound(queue, name)
-        except commits.CommitUnknown as error:
-            raise DurabilityUnknown(name, target, committed=False) from error
         with context.tidying(name):
             unlink_if_there(context.layout, REASONS, name)
     if plan.after:
@@ -82,11 +81,9 @@ def discard(
     plan = context.syncs.plan(durability)
     with _locked(context, queue, name, plan) as aside:
         before_commit()
-        try:
+        with telling_outcome(name, queue):
             if not commits.unlink(layout, aside, name):
                 raise EntryNotFound(queue, name)
-        except commits.CommitUnknown as error:
-            raise DurabilityUnknown(name, queue, committed=False) from error
         if plan.before:  # before the data is deleted: power loss must not bring back an entry without its data
             context.syncs.committed(aside, name, queue)
         with context.tidying(name):

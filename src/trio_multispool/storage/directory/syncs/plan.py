@@ -20,6 +20,7 @@ import msgspec
 
 from trio_multispool.errors import DurabilityUnknown, SyncsRefused
 from trio_multispool.model.policies import Durability
+from trio_multispool.storage.directory.commits import CommitUnknown
 from trio_multispool.storage.directory.disk.files import Opened, OpenFile
 from trio_multispool.storage.directory.disk.layout import DATA, directory_of
 from trio_multispool.storage.directory.syncs.queue import SyncQueue
@@ -65,6 +66,15 @@ def check_durability(durability: Durability | None) -> None:
 def catch_up(layout: Layout) -> list[str]:
     """Return the directories in which earlier operations on an entry may have left something unsynced."""
     return [DATA, *(directory_of(place) for place in layout.places())]
+
+
+@contextlib.contextmanager
+def telling_outcome(name: str, queue: str) -> Generator[None]:
+    """Wrap the commit of an operation. If nobody can see whether it took place, the answer says so."""
+    try:
+        yield
+    except CommitUnknown as error:
+        raise DurabilityUnknown(name, queue, committed=False) from error
 
 
 @contextlib.contextmanager
