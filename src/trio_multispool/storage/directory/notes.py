@@ -78,9 +78,7 @@ def left(context: Context, claim: DirectoryClaim, notes: Notes | None, plan: Syn
         yield ()
         return
     with contextlib.closing(file):
-        if plan.before and NOTES not in context.kept:  # another process may have made it and died before its sync
-            context.syncs.directory("")
-            context.kept.add(NOTES)
+        context.keep(NOTES, plan)
         yield file, NOTES
 
 

@@ -58,9 +58,7 @@ def begin(context: Context, name: str, remember: float, plan: SyncPlan) -> OpenF
         raise NotAdopted(layout.path, "keys that are remembered")
     if layout.optional_fd(REMEMBERED) is None and layout.ensure_directory(REMEMBERED):
         context.kept.discard(REMEMBERED)
-    if plan.before and REMEMBERED not in context.kept:  # another process may have made it, and died before its sync
-        context.syncs.directory("")
-        context.kept.add(REMEMBERED)
+    context.keep(REMEMBERED, plan)
     # Left by an enqueue of this name that was killed, or by one that did not look the name up.
     unlink_if_there(layout, REMEMBERED, name)
     content = msgspec.json.encode(_Remembered(min(remember, LATEST))) + b"\n"

@@ -30,9 +30,7 @@ def where_to_wait(context: Context, queue: str, plan: SyncPlan) -> str:
     directory = waiting_of(queue)
     if context.layout.ensure_directory(directory):
         context.kept.discard(directory)
-    if plan.before and directory not in context.kept:  # another process may have made it and died before its sync
-        context.syncs.directory(queue)
-        context.kept.add(directory)
+    context.keep(directory, plan)
     return directory
 
 
