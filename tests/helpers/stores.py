@@ -9,7 +9,7 @@ from trio_multispool import EntryNotFound
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.storage.directory.recovery import sweep as collect_all
 from trio_multispool.storage.directory.store import DirectoryStorage
-from trio_multispool.storage.requests import NewEntry, Releasing, Removing, Saving
+from trio_multispool.storage.requests import NewEntry, Recovered, Releasing, Removing, Saving
 from trio_multispool.storage.singly import enqueue_one, settle_one
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trio_multispool import Durability, Unavailable
     from trio_multispool.storage.handles import Claim, Reservation
     from trio_multispool.storage.protocol import Storage
-    from trio_multispool.storage.requests import Content, Recovered
+    from trio_multispool.storage.requests import Content
 
 QUEUES = ("send", "retry", "failed")
 """Those of `helpers.spools.Mail`."""
@@ -151,9 +151,8 @@ def release(storage: Storage, claimed: Claim) -> None:
 
 def sweep(storage: DirectoryStorage) -> list[Recovered]:
     """Collect all files that belong to no entry, as a recovery of everything does at its end."""
-    if not isinstance(storage, DirectoryStorage):
-        return [each for each in storage.recover_all() if each.queue is None]
-    return list(collect_all(storage._context))
+    found = collect_all(storage) if isinstance(storage, DirectoryStorage) else storage.recover_all()
+    return [each for each in found if isinstance(each, Recovered) and each.queue is None]
 
 
 def replace_data(storage: Storage, name: str, claimed: Claim | None, data: bytes = NEW_DATA, **options: Any) -> None:

@@ -377,7 +377,7 @@ async def test_an_entry_that_is_due_and_locked_is_tried_again(path, wall):
     spool = await quick_spool(path, now=wall)
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=1)).unwrap()
     wall.time += 1
-    lock = lock_existing(storage_of(spool)._context.layout, "a")
+    lock = lock_existing(storage_of(spool).layout, "a")
     async with spool.reader(Mail.SEND, poll_interval=QUICK) as reader, trio.open_nursery() as nursery:
         assert (await reader.dequeue_available()).unwrap() is None
 

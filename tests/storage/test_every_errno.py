@@ -112,7 +112,7 @@ def _seek_and_read(storage: DirectoryStorage, name: str, _prepared: Any) -> None
 
 
 def _open_with(storage: DirectoryStorage, *, create: bool = False) -> None:
-    DirectoryStorage.open(storage.location, QUEUES, create=create, calls=storage._layout.calls).close()
+    DirectoryStorage.open(storage.location, QUEUES, create=create, calls=storage.layout.calls).close()
 
 
 UNIONS = {

@@ -273,6 +273,44 @@ async def test_an_enqueue_that_cannot_tell_whether_it_was_committed_does_not_tea
     assert state_of(path).faults() == []
 
 
+class _Blinding(FailingCalls):
+    """The first call of a kind takes effect and reports EIO; from then on, no `stat` succeeds."""
+
+    blinded_by = ""
+
+    def _do(self, call: str, *arguments: Any) -> Any:
+        if call == self.blinded_by and not self.faults:
+            self.fail(call, errno.EIO, after_effect=True, times=1)
+            self.fail("stat", errno.EIO)
+        return super()._do(call, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "commit"),
+    [
+        ("remove", "unlink"),
+        ("data save", "exchange"),
+        ("direct save", "exchange"),
+        ("direct remove", "unlink"),
+        ("direct data save", "exchange"),
+    ],
+)
+async def test_an_operation_that_cannot_tell_whether_it_was_committed_says_so(path, name, commit):
+    """`StorageFailure` means that nothing happened: that is not said where nobody can see whether it did."""
+    operation, calls = OPERATION[name], _Blinding()
+    async with await make_spool(path, system_calls=calls) as spool:
+        prepared = await operation.prepare(spool, "a")
+        calls.blinded_by = commit
+        answer = await operation.act(spool, "a", prepared)
+        calls.blinded_by = ""
+        calls.mend()
+        queue = "" if name == "direct data save" else "send"
+        assert answer == Err(DurabilityUnknown("a", queue, committed=False))
+        await settle(spool, answer, prepared)
+        (await spool.recover()).unwrap()
+    assert state_of(path).faults() == []
+
+
 @pytest.mark.parametrize("code", ANSWERS, ids=errno.errorcode.get)
 async def test_whichever_call_of_loading_and_of_creating_fails_the_answer_is_an_error(path, code):
     """`create` and `load` raise nothing and leave nothing open; the next `create` finishes what was begun."""

@@ -565,7 +565,7 @@ def test_what_a_killed_removal_left_is_not_collected_before_the_removal_is_safe(
     calls.made.clear()
     assert sweep(again) == [Recovered("a", None), Recovered("b", None)]
     made = [call for call, where in calls.made if call == "sync" or ("/.data/" in where and call == "unlink")]
-    assert made.index("unlink") == len(again._layout.places())
+    assert made.index("unlink") == len(again.layout.places())
     again.close()
     store.close()
 

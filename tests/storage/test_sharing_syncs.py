@@ -352,7 +352,7 @@ def test_after_a_directory_failed_nothing_is_served_by_a_sync_of_the_whole(tmp_p
 
     def fail_meanwhile(file: Any) -> None:
         with calls.failing("sync", errno.EIO, "/retry"), pytest.raises(StorageFailure):
-            store._context.syncs.directory("retry")
+            store.syncs.directory("retry")
 
     first = NewEntry(reservations[0], "send", OLD, fail_meanwhile, None, nothing)
     second = NewEntry(reservations[1], "send", OLD, writing(b""), None, nothing)

@@ -212,7 +212,7 @@ class Process:
     def __init__(self, scene: Scene, store: DirectoryStorage, calls: RecordingCalls) -> None:
         """Take the store."""
         self.scene, self.store, self.calls = scene, store, calls
-        self.level = store._context.level
+        self.level = store.level
 
     def _now(self, name: str) -> Found:
         now = self.scene.known(name).now

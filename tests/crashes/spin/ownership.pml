@@ -125,9 +125,9 @@ enqueuing: /* enqueue.reserve, enqueue._newborn_or_taken_over */
     :: goto clearing_away /* enqueue.give_up */
     fi;
 #ifndef MUTANT_ENQUEUE_WRITES_DATA_LAST
-    WRITE(data, entry); /* files.new_file, in `.data` */
+    WRITE(data, entry); /* files.begin_new, in `.data` */
 #endif
-    WRITE(file[TMP], METADATA(entry, 0)); /* files.new_file, in `.tmp` */
+    WRITE(file[TMP], METADATA(entry, 0)); /* files.begin_new, in `.tmp` */
 #ifdef MUTANT_ENQUEUE_UNLOCKS_EARLY
     STEP drop_lock(); END;
 #endif
@@ -210,7 +210,7 @@ saving: /* settle.save, settle._new_metadata */
 #ifndef MUTANT_SAVE_KEEPS_LEFTOVERS
     STEP file[TMP] = NONE; END; /* left by an owner who died */
 #endif
-    WRITE(file[TMP], METADATA(ENTRY_OF(read), version)); /* files.new_file */
+    WRITE(file[TMP], METADATA(ENTRY_OF(read), version)); /* files.begin_new */
     if
     :: STEP file[TMP] = NONE; target = queue; version = 0; END; goto moving /* cancelled before its commit */
     :: STEP /* commits.exchange */

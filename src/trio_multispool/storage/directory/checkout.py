@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 from typing import TYPE_CHECKING, Final
 
-from trio_multispool.errors import (
-    AccessDenied,
-    NameTaken,
-    NotARegularFile,
-    SpoolError,
-    StorageFailure,
-    UnreadableEntry,
-)
+from trio_multispool.errors import AccessDenied, NameTaken, NotARegularFile, SpoolError, StorageFailure, UnreadableEntry
+from trio_multispool.model.lifecycle import State
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits
 from trio_multispool.storage.directory.claims import DirectoryClaim
-from trio_multispool.storage.directory.disk.files import (
-    read_file,
-    read_file_and_stat,
-)
-from trio_multispool.storage.directory.disk.layout import (
-    checkout_of,
-    waiting_of,
-)
+from trio_multispool.storage.directory.disk.files import read_file, read_file_and_stat
+from trio_multispool.storage.directory.disk.layout import checkout_of, directory_of, waiting_of
 from trio_multispool.storage.directory.disk.locks import lock_existing, lock_or_reserve
 from trio_multispool.storage.directory.recovery import collect_if_nowhere, drop_stale_copies, may_have_copies
 from trio_multispool.storage.requests import NotDue
@@ -32,6 +21,7 @@ from trio_multispool.storage.requests import NotDue
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from trio_multispool.model.lifecycle import Place
     from trio_multispool.storage.directory.context import Context
     from trio_multispool.storage.directory.disk.locks import Lock
 
@@ -43,13 +33,15 @@ _OF_ONE_ENTRY: Final = (NotARegularFile, AccessDenied, StorageFailure)
 
 
 def claim(
-    context: Context, queue: str, name: str, *, due_by: float | None = None, before_commit: Callable[[], None]
+    context: Context, place: Place, name: str, *, due_by: float = math.inf, before_commit: Callable[[], None]
 ) -> DirectoryClaim | Unavailable | NotDue:
-    """Check an available entry out. `GONE` if it is not in the queue, `BUSY` if another owner has its lock.
+    """Check out an entry that is available, or waits. `GONE` if it is not there, `BUSY` if another owner has its lock.
 
-    With `due_by`, check out an entry that waits; `NotDue` if it is due later than that.
+    `NotDue` if it waits, and is due later than `due_by`.
     """
-    source = queue if due_by is None else waiting_of(queue)
+    queue, source, waits = place.queue, directory_of(place), place.state is State.WAITING
+    if waits and context.layout.optional_fd(source) is None:
+        return Unavailable.GONE
     lock = _lock_to_claim(context, queue, source, name)
     if isinstance(lock, Unavailable):
         return lock
@@ -57,7 +49,7 @@ def claim(
     try:
         # Read first: running out of descriptors, or a bad sector, must strand nothing in .checkout.
         metadata, due_at = _read_to_claim(context, queue, source, name)
-        if due_by is not None and due_at > due_by:
+        if waits and due_at > due_by:
             lock.release()
             return NotDue(due_at)
         before_commit()
@@ -71,7 +63,7 @@ def claim(
         lock.release()
         raise
     if moved:
-        return DirectoryClaim(queue, name, metadata, lock, sources=(source,), due_at=None if due_by is None else due_at)
+        return DirectoryClaim(queue, name, metadata, lock, sources=(source,), due_at=due_at if waits else None)
     try:
         if lock.newborn:  # this call made the reservation, and the entry is gone meanwhile
             with context.tidying(name):

@@ -6,6 +6,7 @@ it. Otherwise the entry would be busy for as long as the process lives.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import TYPE_CHECKING
 
@@ -16,18 +17,15 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.locks import Lock
 
 
+@dataclasses.dataclass(eq=False, repr=False, slots=True, weakref_slot=True)
 class DirectoryReservation:
     """A reserved name: its registry lock, until it is used or given up."""
 
-    __slots__ = ("__weakref__", "lock", "looked_up", "name", "state")
-
-    def __init__(self, name: str, lock: Lock) -> None:
-        """Take over the lock."""
-        self.name: str = name
-        self.lock: Lock = lock
-        self.state: State = State.NOTHING
-        self.looked_up: bool = False
-        """Whether every place was searched for the name, under the lock."""
+    name: str
+    lock: Lock
+    state: State = State.NOTHING
+    looked_up: bool = False
+    """Whether every place was searched for the name, under the lock."""
 
     def abandon(self) -> None:
         """Close the lock and leave the rest to recovery."""
@@ -39,33 +37,21 @@ class DirectoryReservation:
             self.abandon()
 
 
+@dataclasses.dataclass(eq=False, repr=False, slots=True, weakref_slot=True)
 class DirectoryClaim:
     """An entry that is checked out, with its lock. Without a lock, another owner may have checked it out."""
 
-    __slots__ = ("__weakref__", "due_at", "lock", "metadata", "name", "queue", "sources", "state", "told")
-
-    def __init__(  # noqa: PLR0913  # made in `checkout` alone
-        self,
-        queue: str,
-        name: str,
-        metadata: bytes,
-        lock: Lock | None,
-        *,
-        sources: tuple[str, ...],
-        due_at: float | None = None,
-    ) -> None:
-        """Take over the lock."""
-        self.queue: str = queue
-        self.sources: tuple[str, ...] = sources
-        """The directory from which it was checked out: the queue's, or its `.waiting`; both, if this is not known."""
-        self.due_at: float | None = due_at
-        """When it was due, in seconds since 1970, if it waited."""
-        self.name: str = name
-        self.metadata: bytes = metadata
-        self.lock: Lock | None = lock
-        self.state: State = State.CHECKED_OUT
-        self.told: bool = False
-        """Whether the owner has reported progress."""
+    queue: str
+    name: str
+    metadata: bytes
+    lock: Lock | None
+    sources: tuple[str, ...]
+    """The directory from which it was checked out: the queue's, or its `.waiting`; both, if this is not known."""
+    due_at: float | None = None
+    """When it was due, in seconds since 1970, if it waited."""
+    state: State = State.CHECKED_OUT
+    told: bool = False
+    """Whether the owner has reported progress."""
 
     @property
     def held(self) -> bool:
@@ -92,6 +78,11 @@ class DirectoryClaim:
         if self.lock is not None and not self.lock.held:
             raise OwnershipLost(self.queue, self.name)
         return target
+
+    def check_owned(self) -> None:
+        """Raise `OwnershipLost` unless the entry is checked out, and the lock held."""
+        if self.state is not State.CHECKED_OUT or not self.held:
+            raise OwnershipLost(self.queue, self.name)
 
     def settle(self, state: State) -> None:
         """Note the commit, before anything that can fail or be interrupted: a settled entry is never released."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from trio_multispool.model.policies import Durability
     from trio_multispool.storage.directory.disk.layout import Layout
+    from trio_multispool.storage.directory.syncs.plan import SyncPlan
 
 _LOG: Final = logging.getLogger("trio_multispool.storage")
 
@@ -54,6 +55,15 @@ class Context:
             with contextlib.suppress(UnsupportedFormat):
                 self.adopted = read_format(self.layout)
         return self.adopted
+
+    def keep(self, directory: str, plan: SyncPlan) -> None:
+        """Make sure once that power loss spares a directory made on demand, as the plan says.
+
+        Another process may have made it, and died before its sync.
+        """
+        if plan.before and directory not in self.kept:
+            self.syncs.directory(directory.rpartition("/")[0])
+            self.kept.add(directory)
 
     @contextlib.contextmanager
     def tidying(self, name: str) -> Generator[None]:

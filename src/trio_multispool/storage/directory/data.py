@@ -6,16 +6,14 @@ import datetime
 import stat
 from typing import TYPE_CHECKING
 
-from trio_multispool.errors import DataNotFound, NotARegularFile, OwnershipLost
-from trio_multispool.model.lifecycle import State
+from trio_multispool.errors import DataNotFound, NotARegularFile
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits
-from trio_multispool.storage.directory.direct import locked_if_possible
-from trio_multispool.storage.directory.disk.files import discard, read_file, read_through, unlink_if_there, write_new
+from trio_multispool.storage.directory.disk.files import begin_new, read_file, read_through, unlink_if_there
 from trio_multispool.storage.directory.disk.layout import DATA, DATA_PREFIX, TEMPORARY
 from trio_multispool.storage.directory.disk.locks import lock_existing, lock_or_reserve
-from trio_multispool.storage.directory.disk.oserrors import as_spool_error
-from trio_multispool.storage.directory.recovery import collect_if_nowhere
+from trio_multispool.storage.directory.recovery import collect_if_nowhere, locked_if_possible
+from trio_multispool.storage.directory.syncs.plan import telling_outcome
 from trio_multispool.storage.directory.temporaries import unsafe_temporary
 from trio_multispool.storage.requests import Stat
 
@@ -60,11 +58,10 @@ def read_data(context: Context, name: str, read: Callable[[BinaryIO], T]) -> T:
 def stat_data(context: Context, name: str) -> Stat:
     """Return size and age of the entry's data."""
     layout = context.layout
-    with layout.doing("look at", DATA, name):
-        try:
-            return as_stat(layout.calls.stat(name, layout.fd(DATA)), layout.full(DATA, name))
-        except FileNotFoundError as error:
-            raise DataNotFound(name) from error
+    found = layout.look_at(DATA, name)
+    if found is None:
+        raise DataNotFound(name)
+    return as_stat(found, layout.full(DATA, name))
 
 
 def replace_data(  # noqa: PLR0913  # each is a word of the operation
@@ -80,45 +77,33 @@ def replace_data(  # noqa: PLR0913  # each is a word of the operation
     syncs = context.syncs
     plan = syncs.plan(durability)
     if claim is None or claim.lock is None:
-        with (
-            locked_if_possible(context, name),
-            unsafe_temporary(context, name, content, sync=plan.before) as new,
-        ):
+        with locked_if_possible(context, name), unsafe_temporary(context, name, content, sync=plan.before) as new:
             before_commit()
-            if not commits.exchange(context.layout, (TEMPORARY, new.name), DATA, name):
-                raise DataNotFound(name)
+            with telling_outcome(name, "" if claim is None else claim.queue):
+                if not commits.exchange(context.layout, (TEMPORARY, new.name), DATA, name):
+                    raise DataNotFound(name)
     else:
         _replace_own(context, claim, content, sync=plan.before, before_commit=before_commit)
     if plan.after:
         syncs.committed(DATA, name, "" if claim is None else claim.queue)
 
 
-def _check_owned(claim: DirectoryClaim) -> None:
-    if claim.state is not State.CHECKED_OUT or not claim.held:
-        raise OwnershipLost(claim.queue, claim.name)
-
-
 def _replace_own(
-    context: Context,
-    claim: DirectoryClaim,
-    content: Content,
-    *,
-    sync: bool,
-    before_commit: Callable[[], None],
+    context: Context, claim: DirectoryClaim, content: Content, *, sync: bool, before_commit: Callable[[], None]
 ) -> None:
     layout, new = context.layout, DATA_PREFIX + claim.name
-    _check_owned(claim)
+    claim.check_owned()
     unlink_if_there(layout, TEMPORARY, new)  # left by a dead owner of this name
-    write_new(layout, TEMPORARY, new, content, sync=sync)
-    try:
+    with begin_new(layout, TEMPORARY, new, content) as file:
+        if sync:
+            file.sync()
+        file.close()
         before_commit()
-        _check_owned(claim)  # it may have been settled while the codec was writing
-        if not commits.exchange(layout, (TEMPORARY, new), DATA, claim.name):
-            _ = commits.move(layout, new, TEMPORARY, DATA, claim.name)
-            return
-    except BaseException as error:  # passed on: whatever it was, what was begun is undone
-        _ = discard(layout, TEMPORARY, new, because=error)
-        raise
+        claim.check_owned()  # it may have been settled while the codec was writing
+        with telling_outcome(claim.name, claim.queue):
+            if not commits.exchange(layout, (TEMPORARY, new), DATA, claim.name):
+                _ = commits.move(layout, new, TEMPORARY, DATA, claim.name)
+                return
     with context.tidying(claim.name):
         unlink_if_there(layout, TEMPORARY, new)
 
@@ -136,22 +121,14 @@ def read_entry(context: Context, queue: str, name: str, read: Callable[[bytes, S
     try:
         try:
             metadata = layout.again_if_replaced(queue, lambda: read_file(layout, queue, name))
-            found = _looked_at(context, queue, name)
+            found = layout.look_at(queue, name)  # `None` if a program without locks has moved it
         except FileNotFoundError:
+            metadata, found = b"", None
+        if found is None:
             if lock.newborn:  # this call made the reservation, and the entry is gone meanwhile
                 _ = collect_if_nowhere(context, name)
             return Unavailable.GONE
-        return read_data(context, name, lambda file: read(metadata, found, file))
+        seen = as_stat(found, layout.full(queue, name))
+        return read_data(context, name, lambda file: read(metadata, seen, file))
     finally:
         lock.release()
-
-
-def _looked_at(context: Context, queue: str, name: str) -> Stat:
-    """Look at the metadata file; raises `FileNotFoundError` if a program without locks has moved it."""
-    layout = context.layout
-    try:
-        return as_stat(layout.calls.stat(name, layout.fd(queue)), layout.full(queue, name))
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise as_spool_error(error, "look at", layout.full(queue, name)) from error

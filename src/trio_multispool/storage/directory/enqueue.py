@@ -16,13 +16,11 @@ from trio_multispool.model.lifecycle import State, Step, next_state
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits, remembered
 from trio_multispool.storage.directory.claims import DirectoryReservation
-from trio_multispool.storage.directory.commits import CommitUnknown
-from trio_multispool.storage.directory.disk.files import begin_new, discard, undo, unlink_if_there
+from trio_multispool.storage.directory.disk.files import begin_new, discard, unlink_if_there
 from trio_multispool.storage.directory.disk.layout import (
     DATA,
-    DATA_PREFIX,
     NOTES,
-    NOTES_PREFIX,
+    OWNERS_PREFIXES,
     REGISTRY,
     REMEMBERED,
     TEMPORARY,
@@ -64,7 +62,7 @@ def reserve(context: Context, name: str, *, unique: bool = False) -> DirectoryRe
     except BaseException as error:  # passed on: whatever it was, the name is given back
         # If an entry is there, this call has given it its reservation back.
         if lock.newborn and not (isinstance(error, NameTaken) and not error.finished):
-            _ = discard(context.layout, REGISTRY, name, because=error)
+            discard(context.layout, REGISTRY, name, because=error)
         lock.release()
         raise
     return reservation
@@ -125,7 +123,7 @@ def collect_leftovers(context: Context, name: str) -> None:
 def clear_leftovers(context: Context, name: str, leftovers: Leftovers | None = None) -> None:
     """Unlink all files under a name that is in no place, except the reservation; under its lock."""
     layout = context.layout
-    for prefix in ("", DATA_PREFIX, NOTES_PREFIX):
+    for prefix in OWNERS_PREFIXES:
         if leftovers is None or leftovers.may_have(prefix + name):
             unlink_if_there(layout, TEMPORARY, prefix + name)
     unlink_if_there(layout, DATA, name)
@@ -174,7 +172,7 @@ def _enqueue(context: Context, wanted: NewEntry[DirectoryReservation]) -> Steps:
         try:
             if not commits.move(layout, name, TEMPORARY, destination):
                 raise StorageFailure("move", layout.full(TEMPORARY, name), errno.ENOENT)  # undone too
-        except CommitUnknown as error:  # the entry may be in its queue: its files must stay
+        except commits.CommitUnknown as error:  # the entry may be in its queue: its files must stay
             unknown = error
     except BaseException as error:  # passed on: whatever it was, what was begun is undone
         _undo(context, wanted, files, because=error)
@@ -212,7 +210,7 @@ def _write_files(
         if error.errno != errno.EEXIST or wanted.reservation.looked_up:
             raise
         while files:  # the search for the name clears all that lies under it
-            undo(context.layout, files.pop(), because=error)
+            files.pop().undo(because=error)
         _look_up(context, wanted.reservation)  # raises if an entry has it
         _write_each(context, wanted, files)
     if wanted.remember is not None:
@@ -234,11 +232,11 @@ def _undo(
     """Unlink what a failed enqueue made, even by a call that reported failure: the name may be used again."""
     layout, name = context.layout, wanted.reservation.name
     for file in files:
-        undo(layout, file, because=because)
+        file.undo(because=because)
     leave_behind(context, name, wanted.carrier, because=because)
     if context.adopted and _is_free(context, wanted.reservation, because=because):
         for directory in (TEMPORARY, DATA):  # if not adopted, these may belong to a program without locks
-            _ = discard(layout, directory, name, because=because)
+            discard(layout, directory, name, because=because)
 
 
 def _is_free(context: Context, reservation: DirectoryReservation, *, because: BaseException) -> bool:

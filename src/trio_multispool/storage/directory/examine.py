@@ -18,6 +18,7 @@ reservation: metadata that is the same file in both looks was there in between, 
 from __future__ import annotations
 
 import errno
+import posixpath
 import stat
 from array import array
 from collections import defaultdict
@@ -151,19 +152,17 @@ class _Survey:
             yield from self._read_names(Dir.of(place))
         for directory in (DATA, NOTES, REGISTRY):
             yield from self._read_names(directory)
-        for name, is_file, _ in _listed(self._layout, TEMPORARY.path):
-            found = _looked_at(self._layout, TEMPORARY.path, name)
-            if found is not None and is_file:
-                yield Temporary(name, found.st_mtime)
-            elif found is not None:
-                yield _foreign(TEMPORARY, name, found)
+        for name, is_file, _ in _listed(self._layout, TEMPORARY):
+            found = _looked_at(self._layout, TEMPORARY, name)
+            if found is not None:
+                yield Temporary(name, found.st_mtime) if is_file else _foreign(TEMPORARY, name, found)
 
     def suspects(self, places: Sequence[Place]) -> Iterator[Finding | None]:
         """Yield the findings on each name that is irregular or otherwise of interest, and `None` now and then."""
         hashes = self._join.irregular() - {hash(name) for name in self._names}
         if hashes:
             for directory in (*map(Dir.of, places), DATA, NOTES, REGISTRY):
-                for number, (name, _, _) in enumerate(_listed(self._layout, directory.path), 1):
+                for number, (name, _, _) in enumerate(_listed(self._layout, directory), 1):
                     if number % _BREATH == 0:
                         yield None
                     if hash(name) in hashes and invalid_name(name) is None:
@@ -173,25 +172,25 @@ class _Survey:
 
     def _foreign_at_the_top(self) -> Iterator[Foreign]:
         for directory in (Dir(Kind.SPOOL), Dir(Kind.QUARANTINE)):
-            for name, is_file, is_directory in _listed(self._layout, directory.path):
-                if is_directory and (invalid_name(name) is None or _is_ours(directory, name)):
+            for name, is_file, is_directory in _listed(self._layout, directory):
+                if is_directory and (invalid_name(name) is None or posixpath.join(_path(directory), name) in _OURS):
                     continue  # a queue, its quarantine, or one of the spool's own directories
                 if not (is_file and directory.kind is Kind.SPOOL and name in (FORMAT_FILE, _MAKING, LIMITS)):
                     yield from self._if_foreign(directory, name)
-        for kind in (Kind.REASONS, Kind.REMEMBERED):
-            for name, is_file, _ in _listed(self._layout, kind.value):
+        for directory in (Dir(Kind.REASONS), Dir(Kind.REMEMBERED)):
+            for name, is_file, _ in _listed(self._layout, directory):
                 if not is_file or invalid_name(name) is not None:
-                    yield from self._if_foreign(Dir(kind), name)
+                    yield from self._if_foreign(directory, name)
 
     def _if_foreign(self, directory: Dir, name: str) -> Iterator[Foreign]:
-        found = _looked_at(self._layout, directory.path, name)
+        found = _looked_at(self._layout, directory, name)
         if found is not None:
             yield _foreign(directory, name, found)
 
     def _read_names(self, directory: Dir) -> Iterator[Foreign | None]:
         buckets = self._join.of(directory)
         before = self._wanted.modified_before.get(directory.queue)
-        for number, (name, is_file, is_directory) in enumerate(_listed(self._layout, directory.path), 1):
+        for number, (name, is_file, is_directory) in enumerate(_listed(self._layout, directory), 1):
             if number % _BREATH == 0:
                 yield None
             if not is_file or invalid_name(name) is not None:
@@ -216,40 +215,33 @@ class _Survey:
 
         An entry that waits is not judged before it is due: then a reader takes it, and sets it aside.
         """
-        if directory.kind is Kind.WAITING:
-            found = None if before is None else _looked_at(self._layout, directory.path, name)
-            return found is not None and before is not None and found.st_mtime < before
-        since, is_judged = self._wanted.judged_since, directory.queue in self._wanted.judged
-        if before is None and not since:
-            return is_judged and _fault(self._context, directory, name, self._judge) is not None
-        found = _looked_at(self._layout, directory.path, name)
-        if found is None:
-            return False
-        if before is not None and found.st_mtime < before:
-            return True
-        return is_judged and found.st_ctime >= since and _fault(self._context, directory, name, self._judge) is not None
+        since = self._wanted.judged_since
+        is_judged = directory.kind is Kind.QUEUE and directory.queue in self._wanted.judged
+        if before is not None or (since and directory.kind is Kind.QUEUE):
+            found = _looked_at(self._layout, directory, name)
+            if found is None:
+                return False
+            if before is not None and found.st_mtime < before:
+                return True
+            is_judged = is_judged and found.st_ctime >= since
+        return is_judged and _fault(self._context, directory, name, self._judge) is not None
 
 
-def _is_ours(parent: Dir, name: str) -> bool:
-    return (name if parent.kind is Kind.SPOOL else f"{parent.path}/{name}") in _OURS
+def _path(directory: Dir) -> str:
+    return "" if directory.kind is Kind.SPOOL else directory.path
 
 
-def _listed(layout: Layout, directory: str) -> Iterator[tuple[str, bool, bool]]:
+def _listed(layout: Layout, directory: Dir) -> Iterator[tuple[str, bool, bool]]:
     """Stream the names in a directory; none if it is missing."""
-    directory = "" if directory == Kind.SPOOL.value else directory
-    if layout.optional_fd(directory) is None:
+    path = _path(directory)
+    if layout.optional_fd(path) is None:
         return
-    with layout.doing("list", directory), layout.fresh_fd(directory) as fd:
+    with layout.doing("list", path), layout.fresh_fd(path) as fd:
         yield from layout.calls.scan(fd)
 
 
-def _looked_at(layout: Layout, directory: str, name: str) -> os.stat_result | None:
-    directory = "" if directory == Kind.SPOOL.value else directory
-    with layout.doing("look at", directory, name):
-        try:
-            return layout.calls.stat(name, layout.fd(directory))
-        except FileNotFoundError:
-            return None
+def _looked_at(layout: Layout, directory: Dir, name: str) -> os.stat_result | None:
+    return layout.look_at(_path(directory), name)
 
 
 def _foreign(directory: Dir, name: str, found: os.stat_result) -> Foreign:
@@ -280,9 +272,7 @@ def _findings(
     """Look a name up in all directories, the reservation last."""
     found: list[Trace] = []
     for directory in (*map(Dir.of, places), DATA, NOTES, REGISTRY):
-        if directory.place is None and context.layout.optional_fd(directory.path) is None:
-            continue
-        looked_at = _looked_at(context.layout, directory.path, name)
+        looked_at = _looked_at(context.layout, directory, name)
         if looked_at is None or not stat.S_ISREG(looked_at.st_mode):
             continue
         fault = _fault(context, directory, name, judge) if directory.kind is Kind.QUEUE else None
@@ -318,7 +308,7 @@ def _twice(context: Context, name: str, judge: Judge, holder: Holder) -> Finding
 def look_again(context: Context, finding: Temporary | Foreign) -> Temporary | Foreign | None:
     """Look once more at a file that belongs to no name; `None` if it is gone."""
     directory = TEMPORARY if isinstance(finding, Temporary) else finding.dir
-    found = _looked_at(context.layout, directory.path, finding.name)
+    found = _looked_at(context.layout, directory, finding.name)
     if found is None:
         return None
     if isinstance(finding, Temporary):

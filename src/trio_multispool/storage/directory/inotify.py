@@ -154,30 +154,22 @@ class ArrivalsWatch:
         if fd is None:
             return None
         with self._mutex:
-            if self._refused or not self._begin():
+            if self._refused:
                 return Arrivals(told=False)
-            with self._layout.doing("watch", directory):
-                try:
-                    number = _begin_to_watch(self._notify, fd, _MOVED_TO | _CREATE)
-                except OSError:  # no watch is left: the caller looks again after a while
-                    return Arrivals(told=False)
+            try:
+                if self._notify is None:
+                    self._notify = self._layout.calls.notify()
+                number = _begin_to_watch(self._notify, fd, _MOVED_TO | _CREATE)
+            except OSError:  # no instance (`DirectoryWatch` logs this) or watch is left: the caller looks again later
+                return Arrivals(told=False)
             new = self._queues.get(number) != queue
             self._queues[number] = queue
-            self._read()
+            self._read(self._notify)
             names = self._names.pop(queue, set())
             return Arrivals(frozenset(names - {_ANY}), all=new or _ANY in names)
 
-    def _begin(self) -> bool:
-        if self._notify is None:
-            try:
-                self._notify = self._layout.calls.notify()
-            except OSError:  # no instance is left; `DirectoryWatch` logs this
-                return False
-        return True
-
-    def _read(self) -> None:
-        assert self._notify is not None, "begun before"  # noqa: S101  # for the type checkers
-        for event in self._notify.read(timeout=0):
+    def _read(self, notify: Notifier) -> None:
+        for event in notify.read(timeout=0):
             if event.mask & _OVERFLOW:
                 for queue in self._queues.values():
                     self._names.setdefault(queue, set()).add(_ANY)
@@ -201,9 +193,8 @@ class ArrivalsWatch:
         self.stop()
 
 
-def _begin_to_watch(notify: Notifier | None, fd: int, mask: int) -> int:
+def _begin_to_watch(notify: Notifier, fd: int, mask: int) -> int:
     # By the held descriptor, so that the watched directory is the listed one.
-    assert notify is not None, "begun before"  # noqa: S101  # for the type checkers
     return notify.add_watch(f"/proc/self/fd/{fd}", mask | _ONLY_DIRECTORY)
 
 

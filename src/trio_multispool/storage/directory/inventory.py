@@ -12,7 +12,6 @@ from trio_multispool.model.lifecycle import State
 from trio_multispool.model.notes import progress_in
 from trio_multispool.storage.directory.data import as_stat, time_of
 from trio_multispool.storage.directory.disk.layout import REGISTRY, directory_of
-from trio_multispool.storage.directory.disk.oserrors import as_spool_error
 from trio_multispool.storage.directory.notes import read_notes
 from trio_multispool.storage.requests import Item
 
@@ -39,8 +38,8 @@ def inventory(layout: Layout, queue: str | None, state: State | None = None) -> 
         directory = directory_of(place)
         owners = lock_owners() if place.state is State.CHECKED_OUT else {}
         for name in layout.each_entry_name(directory):
-            found = _looked_at(layout, directory, name)
-            if found is not None:
+            found = layout.look_at(directory, name)
+            if found is not None and stat.S_ISREG(found.st_mode):  # not gone, and a regular file as before
                 seen = as_stat(found, directory)
                 owner = _owner(layout, name, owners) if owners else None
                 progress = _progress(layout, name, found.st_ctime) if place.state is State.CHECKED_OUT else None
@@ -55,17 +54,6 @@ def _progress(layout: Layout, name: str, checked_out_at: float) -> Progress | No
     except SpoolError:  # optional here: an inventory must not fail for want of it
         return None
     return progress if progress is None or progress.at >= checked_out_at - _COARSE else None
-
-
-def _looked_at(layout: Layout, directory: str, name: str) -> os.stat_result | None:
-    """Look at one of perhaps a million files; `None` if it is gone, or is no regular file any more."""
-    try:
-        found = layout.calls.stat(name, layout.fd(directory))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise as_spool_error(error, "look at", layout.full(directory, name)) from error
-    return found if stat.S_ISREG(found.st_mode) else None
 
 
 def count(layout: Layout, queue: str | None, state: State | None = None) -> int:

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from trio_multispool.errors import OwnershipLost, SpoolError
+from trio_multispool.errors import SpoolError
 from trio_multispool.events import Event, log
-from trio_multispool.model.lifecycle import State
 from trio_multispool.model.notes import PROGRESS, decode_notes, encode_notes
 from trio_multispool.storage.directory import commits
-from trio_multispool.storage.directory.disk.files import begin_new, discard, read_file, undo, unlink_if_there, write_new
+from trio_multispool.storage.directory.disk.files import begin_new, discard, read_file, unlink_if_there, write_new
 from trio_multispool.storage.directory.disk.layout import NOTES, NOTES_PREFIX, TEMPORARY
 
 if TYPE_CHECKING:
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 
 def read_notes(layout: Layout, name: str) -> dict[str, msgspec.Raw]:
     """Return the notes on an entry; empty if it has none."""
-    if layout.optional_fd(NOTES) is None:
-        return {}
     try:
         return decode_notes(read_file(layout, NOTES, name))
     except FileNotFoundError:
@@ -44,7 +41,7 @@ def read_notes(layout: Layout, name: str) -> dict[str, msgspec.Raw]:
 
 def annotate(context: Context, claim: DirectoryClaim, key: str, value: bytes | None) -> None:
     """Set a key of the notes on an entry that is checked out, or delete it; raises `OwnershipLost`."""
-    _check(claim)
+    claim.check_owned()
     if key == PROGRESS and value is not None:
         claim.told = True  # before the write: even a write that failed in its last step is then deleted
     _set(context, claim.name, {key: value})
@@ -60,7 +57,7 @@ def leave(context: Context, claim: DirectoryClaim, notes: Notes | None) -> None:
     changes = _at_the_end(claim, notes)
     if changes:
         with context.tidying(claim.name):
-            _check(claim)
+            claim.check_owned()
             _set(context, claim.name, changes)
 
 
@@ -75,18 +72,14 @@ def left(context: Context, claim: DirectoryClaim, notes: Notes | None, plan: Syn
         leave(context, claim, None)
         yield ()
         return
-    _check(claim)
+    claim.check_owned()
     file = _begin(context, claim.name, _at_the_end(claim, notes))
     if file is None:
         yield ()
         return
-    try:
-        if plan.before and NOTES not in context.kept:  # another process may have made it and died before its sync
-            context.syncs.directory("")
-            context.kept.add(NOTES)
+    with contextlib.closing(file):
+        context.keep(NOTES, plan)
         yield file, NOTES
-    finally:
-        file.close()
 
 
 def forget_progress_of_the_dead(context: Context, name: str) -> None:
@@ -97,11 +90,6 @@ def forget_progress_of_the_dead(context: Context, name: str) -> None:
 
 def _at_the_end(claim: DirectoryClaim, notes: Notes | None) -> Notes:
     return {**(notes or {}), PROGRESS: None} if claim.told else notes or {}
-
-
-def _check(claim: DirectoryClaim) -> None:
-    if claim.state is not State.CHECKED_OUT or not claim.held:
-        raise OwnershipLost(claim.queue, claim.name)
 
 
 def _set(context: Context, name: str, changes: Notes) -> None:
@@ -133,15 +121,10 @@ def _write(context: Context, name: str, content: bytes) -> OpenFile:
     if layout.optional_fd(NOTES) is None and layout.ensure_directory(NOTES):
         context.kept.discard(NOTES)
     unlink_if_there(layout, TEMPORARY, new)  # left by a dead owner of this name
-    file = begin_new(layout, TEMPORARY, new, content)
-    exchanged = False
-    try:
+    with begin_new(layout, TEMPORARY, new, content) as file:
         exchanged = commits.exchange(layout, (TEMPORARY, new), NOTES, name)
         if not exchanged:
             _ = commits.move(layout, new, TEMPORARY, NOTES, name)
-    except BaseException as error:  # passed on: whatever it was, what was begun is undone
-        undo(layout, file, because=error)
-        raise
     if exchanged:
         with context.tidying(name):
             unlink_if_there(layout, TEMPORARY, new)
@@ -169,7 +152,7 @@ def send_along(context: Context, name: str, carrier: Mapping[str, str] | None) -
         if layout.optional_fd(NOTES) is None:
             _ = layout.ensure_directory(NOTES)
         unlink_if_there(layout, NOTES, name)  # left by a failed enqueue under this reservation
-        write_new(layout, NOTES, name, msgspec.json.encode(_Note(dict(carrier))), sync=False)
+        write_new(layout, NOTES, name, msgspec.json.encode(_Note(dict(carrier))))
     except SpoolError as error:
         message = "the trace of entry %(entry)s of spool %(spool)s ends here: %(error)s"
         log(context.log.warning, Event.NOT_CARRIED, layout.path, message, entry=name, error=error)
@@ -178,14 +161,12 @@ def send_along(context: Context, name: str, carrier: Mapping[str, str] | None) -
 def leave_behind(context: Context, name: str, carrier: Mapping[str, str] | None, *, because: BaseException) -> None:
     """Unlink the carrier of an entry that was not made, while `because` is being raised."""
     if carrier and context.adopted:
-        _ = discard(context.layout, NOTES, name, because=because)
+        discard(context.layout, NOTES, name, because=because)
 
 
 def carrier_of(context: Context, name: str) -> dict[str, str]:
     """Return the carrier of an entry; empty if it has none, or if it cannot be read."""
     try:
-        if context.layout.optional_fd(NOTES) is None:
-            return {}
         return _DECODER.decode(read_file(context.layout, NOTES, name)).trace
     except (FileNotFoundError, SpoolError, msgspec.DecodeError):
         return {}

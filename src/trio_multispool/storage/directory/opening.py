@@ -27,13 +27,12 @@ from trio_multispool.errors import (
 )
 from trio_multispool.storage.directory.disk.filesystems import file_system_name, is_known_local
 from trio_multispool.storage.directory.disk.format import describe_format, read_format
-from trio_multispool.storage.directory.disk.layout import CHECKOUT, DATA, FORMAT_FILE, REGISTRY, TEMPORARY, Layout
+from trio_multispool.storage.directory.disk.layout import DATA, FORMAT_FILE, REGISTRY, TEMPORARY, Layout, checkout_of
 from trio_multispool.storage.directory.disk.oserrors import as_spool_error
+from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from trio_multispool.storage.directory.disk.syscalls import SystemCalls
+    from collections.abc import Generator, Sequence
 
 _MARK: Final = FORMAT_FILE + ".new"
 _OURS: Final = (REGISTRY, TEMPORARY, DATA)
@@ -60,6 +59,17 @@ def open_layout(path: str | os.PathLike[str], calls: SystemCalls) -> Layout:
     return Layout(path, root, mode, calls)
 
 
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str], calls: SystemCalls | None = None) -> Generator[Layout]:
+    """Open a directory as `open_layout` does; close it if the block raises."""
+    layout = open_layout(path, SystemCalls() if calls is None else calls)
+    try:
+        yield layout
+    except BaseException:  # passed on: whatever it was, nobody will close it
+        layout.close()
+        raise
+
+
 def check(layout: Layout, queues: Sequence[str], *, trust_file_system: bool) -> bool:
     """Refuse a directory that is not a spool with these queues, or is unsafe; tell whether it is adopted."""
     _check_safety(layout, trust_file_system=trust_file_system)
@@ -68,12 +78,15 @@ def check(layout: Layout, queues: Sequence[str], *, trust_file_system: bool) -> 
     if missing:
         reason = f"it has no directory {missing[0]}" + ("" if adopted or len(missing) < len(_OURS) else ", nor others")
         raise NotASpool(layout.path, reason)
-    for queue in queues:
-        for directory in (queue, f"{queue}/{CHECKOUT}"):
-            if not _is_directory(layout, directory):
-                raise NotASpool(layout.path, _fault_of(layout, directory))
-    _check_directories(layout, [*_OURS, *(d for queue in queues for d in (queue, f"{queue}/{CHECKOUT}"))])
+    for directory in _directories_of(queues):
+        if not _is_directory(layout, directory):
+            raise NotASpool(layout.path, _fault_of(layout, directory))
+    _check_directories(layout, [*_OURS, *_directories_of(queues)])
     return adopted
+
+
+def _directories_of(queues: Sequence[str]) -> list[str]:
+    return [directory for queue in queues for directory in (queue, checkout_of(queue))]
 
 
 def _fault_of(layout: Layout, directory: str) -> str:
@@ -140,11 +153,8 @@ def create(
         if not ours:
             _sync_ancestors(path, calls)
             layout = _begin(layout, mode)
-        for directory in _OURS:
+        for directory in (*_OURS, *_directories_of(queues)):
             _make(layout, directory)
-        for queue in queues:
-            _make(layout, queue)
-            _make(layout, f"{queue}/{CHECKOUT}")
         sync_queues(layout, queues)
         if not ours and layout.holds("", _MARK):
             adopt(layout)
@@ -179,9 +189,8 @@ def sync_queues(layout: Layout, queues: Sequence[str]) -> None:
 
 def _is_begun(layout: Layout) -> bool:
     """Tell whether this is a spool, ours or the original's, or one whose creation has begun."""
-    if layout.holds("", FORMAT_FILE) or layout.holds("", _MARK):
-        return True
-    return all(_is_directory(layout, directory) for directory in _OURS)
+    begun = layout.holds("", FORMAT_FILE) or layout.holds("", _MARK)
+    return begun or all(_is_directory(layout, directory) for directory in _OURS)
 
 
 def is_unfinished(layout: Layout) -> bool:
@@ -251,8 +260,10 @@ def _make_root(path: str, calls: SystemCalls, mode: int) -> None:
         try:
             calls.make_directory(directory, None, mode if directory == path else 0o777)
             if directory == path:
-                _set_mode(directory, calls, mode)
-            _sync_path(posixpath.dirname(directory), calls)
+                with _at(directory, calls) as fd:
+                    calls.change_mode(fd, mode)
+            with _at(posixpath.dirname(directory), calls) as fd:
+                calls.sync(fd)
         except FileExistsError:  # another creator was faster
             continue
         except OSError as error:
@@ -267,7 +278,8 @@ def _sync_ancestors(path: str, calls: SystemCalls) -> None:
     while (above := posixpath.dirname(path)) != path:
         path = above
         try:
-            _sync_path(path, calls)
+            with _at(path, calls) as fd:
+                calls.sync(fd)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EINVAL):
                 raise as_spool_error(error, "sync", path) from error
@@ -275,27 +287,21 @@ def _sync_ancestors(path: str, calls: SystemCalls) -> None:
 
 def _exists(path: str, calls: SystemCalls) -> bool:
     try:
-        calls.close(calls.open_root(path))
+        with _at(path, calls):
+            return True
     except FileNotFoundError:
         return False
     except NotADirectoryError as error:
         raise NotASpool(path, "it is not a directory") from error
     except OSError as error:
         raise as_spool_error(error, "open", path) from error
-    return True
 
 
-def _set_mode(path: str, calls: SystemCalls, mode: int) -> None:
+@contextlib.contextmanager
+def _at(path: str, calls: SystemCalls) -> Generator[int]:
+    """Open a directory by its path, for a block."""
     fd = calls.open_root(path)
     try:
-        calls.change_mode(fd, mode)
-    finally:
-        calls.close(fd)
-
-
-def _sync_path(path: str, calls: SystemCalls) -> None:
-    fd = calls.open_root(path)
-    try:
-        calls.sync(fd)
+        yield fd
     finally:
         calls.close(fd)

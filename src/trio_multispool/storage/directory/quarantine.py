@@ -5,35 +5,23 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from trio_multispool.errors import (
-    DurabilityUnknown,
-    EntryBusy,
-    EntryNotFound,
-    NameTaken,
-    OwnershipLost,
-)
+from trio_multispool.errors import EntryBusy, EntryNotFound, NameTaken, OwnershipLost
 from trio_multispool.model.lifecycle import Place, State, Step
 from trio_multispool.model.verdicts import Unavailable
-from trio_multispool.storage.directory import commits, remembered
-from trio_multispool.storage.directory.direct import catch_up_with, locked_for_the_call
-from trio_multispool.storage.directory.disk.files import (
-    unlink_if_there,
-    write_new,
-)
+from trio_multispool.storage.directory import commits
+from trio_multispool.storage.directory.disk.files import read_file, unlink_if_there, write_new
 from trio_multispool.storage.directory.disk.layout import (
     QUARANTINE,
     REASONS,
     REGISTRY,
+    REMEMBERED,
     checkout_of,
     directory_of,
 )
 from trio_multispool.storage.directory.disk.locks import lock_or_reserve
 from trio_multispool.storage.directory.enqueue import clear_leftovers
-from trio_multispool.storage.directory.recovery import (
-    collect_if_nowhere,
-    drop_stale_copies,
-    forget_reason,
-)
+from trio_multispool.storage.directory.recovery import collect_if_nowhere, drop_stale_copies, locked_for_the_call
+from trio_multispool.storage.directory.syncs.plan import telling_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -56,7 +44,7 @@ def quarantine(context: Context, claim: DirectoryClaim, reason: str) -> None:
             context.syncs.directory(directory)
     with locked_for_the_call(context, claim):
         unlink_if_there(layout, REASONS, name)
-        write_new(layout, REASONS, name, reason.encode(errors="backslashreplace") + b"\n", sync=False)
+        write_new(layout, REASONS, name, reason.encode(errors="backslashreplace") + b"\n")
         if not commits.move(layout, name, checkout_of(claim.queue), aside):
             raise OwnershipLost(claim.queue, name)
         claim.settle(target)
@@ -67,24 +55,20 @@ def restore(  # noqa: PLR0913  # each is a word of the operation
     queue: str,
     name: str,
     *,
-    to: str | None,
+    to: str | None = None,
     durability: Durability | None,
     before_commit: Callable[[], None],
 ) -> None:
     """Put the entry into its queue, or the queue `to`, and forget the reason."""
     target = queue if to is None else to
-    aside = directory_of(Place(queue, State.QUARANTINED))
     plan = context.syncs.plan(durability)
-    with _locked(context, queue, name):
-        _sync_before(context, queue, name, plan)
+    with _locked(context, queue, name, plan) as aside:
         before_commit()
-        try:
+        with telling_outcome(name, target):
             if not commits.move(context.layout, name, aside, target):
                 raise EntryNotFound(queue, name)
-        except commits.CommitUnknown as error:
-            raise DurabilityUnknown(name, target, committed=False) from error
         with context.tidying(name):
-            forget_reason(context, name)
+            unlink_if_there(context.layout, REASONS, name)
     if plan.after:
         context.syncs.committed(target, name, target)
 
@@ -94,31 +78,30 @@ def discard(
 ) -> None:
     """Delete the entry: the metadata first, which is the commit, and the reservation last."""
     layout = context.layout
-    aside = directory_of(Place(queue, State.QUARANTINED))
     plan = context.syncs.plan(durability)
-    with _locked(context, queue, name):
-        _sync_before(context, queue, name, plan)
+    with _locked(context, queue, name, plan) as aside:
         before_commit()
-        try:
+        with telling_outcome(name, queue):
             if not commits.unlink(layout, aside, name):
                 raise EntryNotFound(queue, name)
-        except commits.CommitUnknown as error:
-            raise DurabilityUnknown(name, queue, committed=False) from error
         if plan.before:  # before the data is deleted: power loss must not bring back an entry without its data
             context.syncs.committed(aside, name, queue)
         with context.tidying(name):
-            forget_reason(context, name)
-            remembered.forget(context, name)  # its work was not done: it may be sent again
+            unlink_if_there(layout, REASONS, name)
+            unlink_if_there(layout, REMEMBERED, name)  # its work was not done: it may be sent again
             clear_leftovers(context, name)
             unlink_if_there(layout, REGISTRY, name)
 
 
 @contextlib.contextmanager
-def _locked(context: Context, queue: str, name: str) -> Generator[None]:
-    """Hold the lock of an entry that is in quarantine and nowhere else; raises `EntryNotFound` or `EntryBusy`."""
+def _locked(context: Context, queue: str, name: str, plan: SyncPlan) -> Generator[str]:
+    """Hold the lock of an entry in quarantine alone; yield its directory. Raises `EntryNotFound` or `EntryBusy`.
+
+    Sync first that the entry left its check-out. Otherwise power loss could bring that back beside the next step.
+    """
     layout = context.layout
     aside = directory_of(Place(queue, State.QUARANTINED))
-    if layout.optional_fd(aside) is None or not layout.holds(aside, name):
+    if not layout.holds(aside, name):
         raise EntryNotFound(queue, name)
     lock = lock_or_reserve(layout, name)  # power loss (or a person) may have removed the reservation
     if isinstance(lock, Unavailable):
@@ -132,16 +115,19 @@ def _locked(context: Context, queue: str, name: str) -> Generator[None]:
         others = [place for place in layout.places_of(name) if place.state in (State.AVAILABLE, State.WAITING)]
         if others:  # put there by a program without locks: the data may belong to that one
             raise NameTaken(name)
-        yield
+        context.syncs.catch_up(name, plan)
+        if plan.before and not plan.catch_up:
+            if layout.optional_fd(checkout_of(queue)) is not None:  # its queue may be gone meanwhile
+                context.syncs.directory(checkout_of(queue))
+            context.syncs.directory(aside)
+        yield aside
     finally:
         lock.release()
 
 
-def _sync_before(context: Context, queue: str, name: str, plan: SyncPlan) -> None:
-    """Sync that the entry left its check-out. Otherwise power loss could bring that back beside the next step."""
-    catch_up_with(context, name, plan)
-    if plan.before and not plan.catch_up:
-        checkout = directory_of(Place(queue, State.CHECKED_OUT))
-        if context.layout.optional_fd(checkout) is not None:  # its queue may be gone meanwhile
-            context.syncs.directory(checkout)
-        context.syncs.directory(directory_of(Place(queue, State.QUARANTINED)))
+def reason_of(context: Context, name: str) -> str | None:
+    """Return why an entry was set aside; `None` if no reason is kept."""
+    try:
+        return read_file(context.layout, REASONS, name).decode(errors="replace").rstrip("\n")
+    except FileNotFoundError:
+        return None

@@ -13,16 +13,20 @@ two: the copy in quarantine is dropped. If it is another file, a person put it t
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trio_multispool.errors import (
     AccessDenied,
     NameTaken,
     NotARegularFile,
+    OutOfSpace,
+    ReadOnlySpool,
     SpoolError,
     StorageFailure,
     SyncsRefused,
+    TooManyOpenFiles,
 )
 from trio_multispool.events import Event, log
 from trio_multispool.model.lifecycle import Place, State
@@ -35,6 +39,7 @@ from trio_multispool.storage.directory.disk.layout import (
     DATA_PREFIX,
     NOTES,
     NOTES_PREFIX,
+    OWNERS_PREFIXES,
     REASONS,
     REGISTRY,
     TEMPORARY,
@@ -49,24 +54,37 @@ from trio_multispool.storage.directory.temporaries import clear_dead_temporary
 from trio_multispool.storage.requests import Recovered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import os
+    from collections.abc import Callable, Generator, Iterator
+    from contextlib import AbstractContextManager
 
+    from trio_multispool.storage.directory.claims import DirectoryClaim
     from trio_multispool.storage.directory.context import Context
 
 _Act: TypeAlias = "Callable[[Context, str], Recovered | None]"
 """`recover_name`, or a function that only tells what it would do."""
 
 
-def recover(context: Context, queue: str | None) -> list[Recovered]:
-    """Put back what dead owners had checked out of `queue` (or of any), and clear what dead processes were writing."""
-    return [found for found in _recover(context, queue, recover_name) if isinstance(found, Recovered)]
+def recover(context: Context, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:
+    """Put back what dead owners had checked out of `queue` (or of any), and clear what dead processes were writing.
+
+    Without `insist`, log that no write is possible at the moment, and go on.
+    """
+    try:
+        return [found for found in _recover(context, queue, recover_name) if isinstance(found, Recovered)]
+    except (OutOfSpace, ReadOnlySpool, TooManyOpenFiles) as error:
+        if insist:
+            raise
+        message = "recovery of spool %(spool)s was put off: %(error)s"
+        log(context.log.warning, Event.RECOVERY_PUT_OFF, context.layout.path, message, error=error)
+        return []
 
 
-def recover_all(context: Context, *, dry_run: bool) -> Iterator[Recovered | SpoolError]:
+def recover_all(context: Context, *, dry_run: bool = False) -> Iterator[Recovered | SpoolError]:
     """Recover, then sweep. Yield what was (or would be) done, each name once, and the errors."""
     act = _would_recover if dry_run else recover_name
     told: set[str] = set()
-    for found in itertools.chain(_recover(context, None, act), _sweep(context, act)):
+    for found in itertools.chain(_recover(context, None, act), sweep(context, act)):
         if isinstance(found, SpoolError):
             yield found
         elif found.name not in told:
@@ -85,24 +103,26 @@ def _recover(context: Context, queue: str | None, act: _Act) -> Iterator[Recover
     doubtful = set(suspects)
     suspects.update(dict.fromkeys(_writers(context, clearing=act is recover_name)))
     for name in suspects:
-        found = _act_or_pass_over(context, name, act)
-        if isinstance(found, Recovered):
-            doubtful.discard(name)
-        if found is not None:
+        for found in _act_or_pass_over(context, name, act):
+            if isinstance(found, Recovered):
+                doubtful.discard(name)
             yield found
     if queue is None and act is recover_name:
         context.doubtful = doubtful
 
 
-def _act_or_pass_over(context: Context, name: str, act: _Act) -> Recovered | SpoolError | None:
-    """Recover one name. Log and return its error, so that the other names are still recovered."""
+def _act_or_pass_over(context: Context, name: str, act: _Act) -> Iterator[Recovered | SpoolError]:
+    """Recover one name; yield what was done. Log and yield its error, so that the other names are still recovered."""
     try:
-        return act(context, name)
+        found = act(context, name)
     except (NotARegularFile, AccessDenied, StorageFailure, SyncsRefused) as error:
         spool = context.layout.path
         message = "not recovered: entry %(entry)s of spool %(spool)s: %(error)s"
         log(context.log.warning, Event.NOT_RECOVERED, spool, message, entry=name, error=error)
-        return error
+        yield error
+    else:
+        if found is not None:
+            yield found
 
 
 def _writers(context: Context, *, clearing: bool) -> Iterator[str]:
@@ -131,14 +151,13 @@ def recover_name(context: Context, name: str) -> Recovered | None:
         for place in _latest_first(context, name, layout.places_of(name, State.CHECKED_OUT)):
             if _is_elsewhere(context, name):
                 _drop_copy(context, place, name)
-            elif _put_back_unannotated(context, place, name):
+            elif _put_back(context, place, name):
                 put_back = Recovered(name, place.queue)
         for place in _stale(context, name):
             _drop_copy(context, place, name)
         if collect_if_nowhere(context, name):
             return Recovered(name, None)
-        unlink_if_there(layout, TEMPORARY, name)
-        for prefix in (DATA_PREFIX, NOTES_PREFIX):
+        for prefix in OWNERS_PREFIXES:
             unlink_if_there(layout, TEMPORARY, prefix + name)
         return put_back
     finally:
@@ -167,14 +186,7 @@ def _latest_first(context: Context, name: str, places: list[Place]) -> list[Plac
     """Sort the places of several copies by when each was last moved. The lock keeps them from moving."""
     if len(places) < 2:  # noqa: PLR2004  # several
         return places
-    layout = context.layout
-
-    def moved(place: Place) -> int:
-        directory = directory_of(place)
-        with layout.doing("look at", directory, name):
-            return layout.calls.stat(name, layout.fd(directory)).st_ctime_ns
-
-    return sorted(places, key=moved, reverse=True)
+    return sorted(places, key=lambda place: _file_at(context, place, name).st_ctime_ns, reverse=True)
 
 
 def _is_elsewhere(context: Context, name: str) -> bool:
@@ -191,16 +203,16 @@ def _stale(context: Context, name: str) -> list[Place]:
         return []
     stale = [place for place in places if place.state is State.CHECKED_OUT]
     if available and aside:
-        files = {_file_at(context, place, name) for place in available}
-        stale += [place for place in aside if _file_at(context, place, name) in files]
+        files = {_file_at(context, place, name).st_ino for place in available}
+        stale += [place for place in aside if _file_at(context, place, name).st_ino in files]
     return stale
 
 
-def _file_at(context: Context, place: Place, name: str) -> int:
-    """Return the inode of the file under that name in a place. The lock keeps it from moving."""
+def _file_at(context: Context, place: Place, name: str) -> os.stat_result:
+    """Look at the file under that name in a place. The lock keeps it from moving."""
     directory = directory_of(place)
     with context.layout.doing("look at", directory, name):
-        return context.layout.calls.stat(name, context.layout.fd(directory)).st_ino
+        return context.layout.calls.stat(name, context.layout.fd(directory))
 
 
 def _drop_copy(context: Context, place: Place, name: str) -> None:
@@ -233,12 +245,30 @@ def drop_stale_copies(context: Context, name: str) -> None:
         context.doubtful.discard(name)
 
 
-def _put_back_unannotated(context: Context, place: Place, name: str) -> bool:
-    forget_progress_of_the_dead(context, name)
-    return _put_back(context, place, name)
+@contextlib.contextmanager
+def locked_if_possible(context: Context, name: str) -> Generator[bool]:
+    """Hold an entry's lock for the length of a block if no other owner has it; yield whether it is held."""
+    lock = lock_existing(context.layout, name)
+    if isinstance(lock, Unavailable):
+        yield False
+        return
+    try:
+        drop_stale_copies(context, name)
+        yield True
+    finally:
+        lock.release()
+
+
+_HELD: Final = contextlib.nullcontext(enter_result=True)
+
+
+def locked_for_the_call(context: Context, claim: DirectoryClaim) -> AbstractContextManager[bool]:
+    """Hold the lock of a claim that was made without one, if no other owner has it; yield whether it is held."""
+    return _HELD if claim.lock is not None else locked_if_possible(context, claim.name)
 
 
 def _put_back(context: Context, place: Place, name: str) -> bool:
+    forget_progress_of_the_dead(context, name)
     waiting = waiting_of(place.queue)
     if context.syncs.guarding and context.layout.optional_fd(waiting) is not None:
         context.syncs.directory(waiting)  # if it came from there, power loss must not leave a copy there
@@ -250,10 +280,12 @@ def _put_back(context: Context, place: Place, name: str) -> bool:
 
 def _left_something(context: Context, name: str) -> bool:
     layout = context.layout
-    if any(layout.holds(TEMPORARY, prefix + name) for prefix in ("", DATA_PREFIX, NOTES_PREFIX)):
-        return True
-    kept = layout.holds(DATA, name) or (layout.optional_fd(NOTES) is not None and layout.holds(NOTES, name))
-    return kept or bool(layout.places_of(name, State.CHECKED_OUT))
+    return (
+        any(layout.holds(TEMPORARY, prefix + name) for prefix in OWNERS_PREFIXES)
+        or layout.holds(DATA, name)
+        or layout.holds(NOTES, name)
+        or bool(layout.places_of(name, State.CHECKED_OUT))
+    )
 
 
 def collect_if_nowhere(context: Context, name: str) -> bool:
@@ -262,23 +294,13 @@ def collect_if_nowhere(context: Context, name: str) -> bool:
         return False
     if context.adopted:
         collect_leftovers(context, name)
-        forget_reason(context, name)
+        unlink_if_there(context.layout, REASONS, name)
     unlink_if_there(context.layout, REGISTRY, name)
     return True
 
 
-def forget_reason(context: Context, name: str) -> None:
-    """Unlink the reason for which an entry was set aside, if there is one."""
-    if context.layout.optional_fd(REASONS) is not None:
-        unlink_if_there(context.layout, REASONS, name)
-
-
-def sweep(context: Context) -> Iterator[Recovered]:
+def sweep(context: Context, act: _Act = recover_name) -> Iterator[Recovered | SpoolError]:
     """Collect all reservations, data files and notes that belong to no entry and to no living process."""
-    return (found for found in _sweep(context, recover_name) if isinstance(found, Recovered))
-
-
-def _sweep(context: Context, act: _Act) -> Iterator[Recovered | SpoolError]:
     if not context.is_adopted():
         return
     layout = context.layout
@@ -288,16 +310,12 @@ def _sweep(context: Context, act: _Act) -> Iterator[Recovered | SpoolError]:
         places = layout.places()  # for looks without the lock; with it, they are listed again
         for name in layout.entry_names(directory):
             # Look twice: the entry may have moved during the first look.
-            if layout.in_how_many(places, name) == 1 or layout.in_how_many(places, name) == 1:
-                continue
-            found = _act_or_pass_over(context, name, act)
-            if found is not None:
-                yield found
+            if layout.in_how_many(places, name) != 1 and layout.in_how_many(places, name) != 1:
+                yield from _act_or_pass_over(context, name, act)
     act_on_memory = _would_forget if act is _would_recover else _forget
     for name in remembered.forgettable(context):
-        found = None if layout.in_how_many(layout.places(), name) else _act_or_pass_over(context, name, act_on_memory)
-        if found is not None:
-            yield found
+        if not layout.places_of(name):
+            yield from _act_or_pass_over(context, name, act_on_memory)
 
 
 def _forget(context: Context, name: str) -> Recovered | None:

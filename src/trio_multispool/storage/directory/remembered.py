@@ -18,25 +18,19 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from trio_multispool.errors import AccessDenied, NotAdopted, SpoolError
+from trio_multispool.errors import AccessDenied, NotAdopted
 from trio_multispool.model.times import LATEST
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits
-from trio_multispool.storage.directory.disk.files import (
-    OpenFile,
-    begin_new,
-    new_file,
-    opened,
-    read_file,
-    undo,
-    unlink_if_there,
-)
+from trio_multispool.storage.directory.disk.files import Opened, OpenFile, begin_new, read_file, unlink_if_there
 from trio_multispool.storage.directory.disk.layout import REGISTRY, REMEMBERED, TEMPORARY
 from trio_multispool.storage.directory.disk.locks import lock_or_reserve
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+    from trio_multispool.model.policies import Durability
+    from trio_multispool.storage.directory.claims import DirectoryReservation
     from trio_multispool.storage.directory.context import Context
     from trio_multispool.storage.directory.syncs.plan import SyncPlan
     from trio_multispool.storage.directory.syncs.together import Need
@@ -64,36 +58,26 @@ def begin(context: Context, name: str, remember: float, plan: SyncPlan) -> OpenF
         raise NotAdopted(layout.path, "keys that are remembered")
     if layout.optional_fd(REMEMBERED) is None and layout.ensure_directory(REMEMBERED):
         context.kept.discard(REMEMBERED)
-    if plan.before and REMEMBERED not in context.kept:  # another process may have made it, and died before its sync
-        context.syncs.directory("")
-        context.kept.add(REMEMBERED)
+    context.keep(REMEMBERED, plan)
     # Left by an enqueue of this name that was killed, or by one that did not look the name up.
     unlink_if_there(layout, REMEMBERED, name)
-    file = begin_new(layout, REMEMBERED, name, msgspec.json.encode(_Remembered(min(remember, LATEST))) + b"\n")
-    _date(context, file, 0)
-    return file
+    content = msgspec.json.encode(_Remembered(min(remember, LATEST))) + b"\n"
+    with begin_new(layout, REMEMBERED, name, content) as file:
+        file.set_modified(0)
+        return file
 
 
-def remember(context: Context, name: str, remember: float, plan: SyncPlan) -> None:
-    """Remember a name that has no entry, as if its entry had been removed; under its lock."""
-    file = begin(context, name, remember, plan)
-    try:
+def remember(
+    context: Context, reservation: DirectoryReservation, remember: float, *, durability: Durability | None
+) -> None:
+    """Remember a reserved name that has no entry, as if its entry had been removed."""
+    plan = context.syncs.plan(durability)
+    with begin(context, reservation.name, remember, plan) as file:
         file.set_modified(min(context.now() + remember, _LATEST))
         if plan.before:
             for failure in context.syncs.together((file, REMEMBERED)).values():
-                raise failure  # noqa: TRY301  # undone like all others
-    except BaseException as error:  # passed on: whatever it was, what was begun is undone
-        undo(context.layout, file, because=error)
-        raise
+                raise failure
     file.close()
-
-
-def _date(context: Context, file: OpenFile, until: float) -> None:
-    try:
-        file.set_modified(until)
-    except BaseException as error:  # passed on: whatever it was, what was begun is undone
-        undo(context.layout, file, because=error)
-        raise
 
 
 @contextlib.contextmanager
@@ -120,7 +104,7 @@ def _dated(context: Context, name: str, until: float, *, locked: bool) -> Genera
     layout = context.layout
     with contextlib.ExitStack() as stack:
         try:
-            fd, found = stack.enter_context(opened(layout, REMEMBERED, name))
+            fd, found = stack.enter_context(Opened(layout, REMEMBERED, name))
         except FileNotFoundError:  # a person has just had it forgotten
             yield ()
             return
@@ -135,7 +119,7 @@ def _dated(context: Context, name: str, until: float, *, locked: bool) -> Genera
             return
         content = layout.calls.read(fd, found.st_size)
     unlink_if_there(layout, TEMPORARY, name)  # left by a dead owner of this name
-    with new_file(layout, TEMPORARY, name, content) as new:
+    with begin_new(layout, TEMPORARY, name, content) as new:
         new.set_modified(until)
         _ = commits.exchange(layout, (TEMPORARY, name), REMEMBERED, name)
         with context.tidying(name):
@@ -164,19 +148,9 @@ def is_remembered(context: Context, name: str) -> bool:
     return False
 
 
-def forget(context: Context, name: str) -> None:
-    """Forget a name, remembered or not; under its lock."""
-    if context.layout.optional_fd(REMEMBERED) is not None:
-        unlink_if_there(context.layout, REMEMBERED, name)
-
-
 def _until(context: Context, name: str) -> float | None:
-    layout = context.layout
-    with layout.doing("look at", REMEMBERED, name):
-        try:
-            return layout.calls.stat(name, layout.fd(REMEMBERED)).st_mtime
-        except FileNotFoundError:
-            return None
+    found = context.layout.look_at(REMEMBERED, name)
+    return None if found is None else found.st_mtime
 
 
 def forgettable(context: Context) -> Iterator[str]:
@@ -223,16 +197,13 @@ def collect_some(context: Context) -> None:
 
 def _look_at_next(context: Context) -> bool:
     """Look at one file; tell whether there was one. Under the mutex."""
-    if context.still_to_look_at is None:
-        context.still_to_look_at = context.layout.each_entry_name(REMEMBERED)
-    try:
-        name = next(context.still_to_look_at, None)
-    except (OSError, SpoolError):
-        context.still_to_look_at = None
-        raise
+    names, context.still_to_look_at = context.still_to_look_at, None  # `None` if the directory cannot be read further
+    if names is None:
+        names = context.layout.each_entry_name(REMEMBERED)
+    name = next(names, None)
     if name is None:
-        context.still_to_look_at = None
         return False
+    context.still_to_look_at = names
     until = _until(context, name)
     if until is not None and 0 < until <= context.now():  # 0: it belongs to an entry, or to an enqueue under way
         _ = collect(context, name)

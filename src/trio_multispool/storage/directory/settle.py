@@ -15,28 +15,14 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from trio_multispool.errors import (
-    DurabilityUnknown,
-    NameTaken,
-    OwnershipLost,
-    SpoolError,
-)
+from trio_multispool.errors import DurabilityUnknown, NameTaken, OwnershipLost, SpoolError
 from trio_multispool.model.lifecycle import Step
 from trio_multispool.storage.directory import commits, remembered
-from trio_multispool.storage.directory.direct import locked_for_the_call
-from trio_multispool.storage.directory.disk.files import (
-    new_file,
-    unlink_if_there,
-)
-from trio_multispool.storage.directory.disk.layout import (
-    DATA,
-    REGISTRY,
-    TEMPORARY,
-    checkout_of,
-    waiting_of,
-)
+from trio_multispool.storage.directory.disk.files import begin_new, unlink_if_there
+from trio_multispool.storage.directory.disk.layout import DATA, REGISTRY, TEMPORARY, checkout_of, waiting_of
 from trio_multispool.storage.directory.enqueue import clear_leftovers
 from trio_multispool.storage.directory.notes import leave, left
+from trio_multispool.storage.directory.recovery import locked_for_the_call
 from trio_multispool.storage.directory.syncs.plan import catch_up, committing
 from trio_multispool.storage.directory.syncs.together import run_together
 from trio_multispool.storage.directory.temporaries import Leftovers, unsafe_temporary
@@ -44,15 +30,14 @@ from trio_multispool.storage.directory.waiting import where_to_wait
 from trio_multispool.storage.requests import Removing, Saving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Generator, Sequence
 
-    from trio_multispool.model.policies import Durability
     from trio_multispool.storage.directory.claims import DirectoryClaim
     from trio_multispool.storage.directory.context import Context
     from trio_multispool.storage.directory.disk.files import OpenFile
     from trio_multispool.storage.directory.syncs.plan import SyncPlan
     from trio_multispool.storage.directory.syncs.together import Need, Steps
-    from trio_multispool.storage.requests import Notes, Settlement
+    from trio_multispool.storage.requests import Releasing, Settlement
 
 
 def settle(context: Context, settlements: Sequence[Settlement[DirectoryClaim]]) -> list[BaseException | None]:
@@ -65,11 +50,11 @@ def settle(context: Context, settlements: Sequence[Settlement[DirectoryClaim]]) 
 def _settling(context: Context, settlement: Settlement[DirectoryClaim], leftovers: Leftovers) -> Steps:
     match settlement:
         case Saving():
-            yield from save(context, settlement)
-        case Removing(claim, durability, before_commit):
-            yield from remove(context, claim, leftovers, durability=durability, before_commit=before_commit)
+            return save(context, settlement)
+        case Removing():
+            return remove(context, settlement, leftovers)
         case _:
-            yield from release(context, settlement.claim, settlement.notes)
+            return release(context, settlement)
 
 
 def save(context: Context, wanted: Saving[DirectoryClaim]) -> Steps:
@@ -147,32 +132,25 @@ def _new_metadata(context: Context, claim: DirectoryClaim, metadata: bytes | Non
         return
     layout, name = context.layout, claim.name
     unlink_if_there(layout, TEMPORARY, name)  # left by a dead owner of this name
-    with new_file(layout, TEMPORARY, name, metadata) as new:
+    with begin_new(layout, TEMPORARY, name, metadata) as new:
         yield new
     with context.tidying(name):
         unlink_if_there(layout, TEMPORARY, name)
 
 
-def remove(
-    context: Context,
-    claim: DirectoryClaim,
-    leftovers: Leftovers,
-    *,
-    durability: Durability | None,
-    before_commit: Callable[[], None],
-) -> Steps:
+def remove(context: Context, wanted: Removing[DirectoryClaim], leftovers: Leftovers) -> Steps:
     """Delete the entry: the metadata first, which is the commit, and the reservation last."""
-    syncs, name = context.syncs, claim.name
+    claim, name = wanted.claim, wanted.claim.name
     target = claim.check(Step.REMOVE)
     source = checkout_of(claim.queue)
-    plan = syncs.plan(durability)
+    plan = context.syncs.plan(wanted.durability)
     with (
         locked_for_the_call(context, claim) as locked,
         remembered.finishing(context, name, locked=claim.lock is not None) as kept,
     ):
         if plan.before:
             yield (*kept, *(catch_up(context.layout) if plan.catch_up else claim.sources))
-        before_commit()
+        wanted.before_commit()
         try:
             if not commits.unlink(context.layout, source, name):
                 raise OwnershipLost(claim.queue, name)
@@ -192,11 +170,12 @@ def remove(
             claim.abandon()
 
 
-def release(context: Context, claim: DirectoryClaim, notes: Notes | None) -> Steps:
+def release(context: Context, wanted: Releasing[DirectoryClaim]) -> Steps:
     """Put the entry back where it was."""
+    claim = wanted.claim
     target = claim.check(Step.RELEASE if claim.due_at is None else Step.RELEASE_TO_WAIT)
     back = claim.queue if claim.due_at is None else waiting_of(claim.queue)
-    leave(context, claim, notes)
+    leave(context, claim, wanted.notes)
     source = checkout_of(claim.queue)
     unsynced = [directory for directory in claim.sources if directory != back]
     with locked_for_the_call(context, claim):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from trio_multispool.clock import process_token
 from trio_multispool.errors import EntryBusy, SpoolError
 from trio_multispool.model.verdicts import Unavailable
-from trio_multispool.storage.directory.disk.files import begin_new, undo, unlink_if_there
+from trio_multispool.storage.directory.disk.files import begin_new, unlink_if_there
 from trio_multispool.storage.directory.disk.layout import NOTES, TEMPORARY, UNSAFE_PREFIX
 from trio_multispool.storage.directory.disk.locks import lock_temporary
 
@@ -41,13 +41,9 @@ def unsafe_temporary(context: Context, entry: str, content: Content, *, sync: bo
     """Yield a new locked file with that content, synced if `sync`; at the end, unlink the file under its name."""
     name, lock = _make(context, entry)
     try:
-        file = begin_new(context.layout, TEMPORARY, name, content, fd=lock.fd)
-        if sync:
-            try:
+        with begin_new(context.layout, TEMPORARY, name, content, fd=lock.fd) as file:
+            if sync:
                 file.sync()
-            except BaseException as error:  # passed on: whatever it was, what was begun is undone
-                undo(context.layout, file, because=error)
-                raise
         try:
             yield file
         finally:
@@ -100,20 +96,14 @@ class Leftovers:
 
     def may_have(self, name: str) -> bool:
         """Tell whether a file of this name may be in `.tmp`."""
-        if not self._most:
-            return True
-        if self._listed is None:
+        if self._most:
             self._list()
         return self._listed is None or name in self._listed
 
     def _list(self) -> None:
-        try:
+        most, self._most = self._most, 0  # tried once
+        with contextlib.suppress(SpoolError):  # the list is not needed: unlinking one by one does the same
             with self._layout.doing("list", TEMPORARY), self._layout.fresh_fd(TEMPORARY) as fd:
-                listed = frozenset(name for name, _, _ in itertools.islice(self._layout.calls.scan(fd), self._most + 1))
-        except SpoolError:  # the list is not needed: unlinking one by one does the same
-            self._most = 0
-            return
-        if len(listed) > self._most:
-            self._most = 0
-        else:
-            self._listed = listed
+                listed = frozenset(name for name, _, _ in itertools.islice(self._layout.calls.scan(fd), most + 1))
+            if len(listed) <= most:
+                self._listed = listed

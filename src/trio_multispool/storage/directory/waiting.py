@@ -30,9 +30,7 @@ def where_to_wait(context: Context, queue: str, plan: SyncPlan) -> str:
     directory = waiting_of(queue)
     if context.layout.ensure_directory(directory):
         context.kept.discard(directory)
-    if plan.before and directory not in context.kept:  # another process may have made it and died before its sync
-        context.syncs.directory(queue)
-        context.kept.add(directory)
+    context.keep(directory, plan)
     return directory
 
 
@@ -49,10 +47,5 @@ def waiting(layout: Layout, queue: str) -> Iterator[tuple[float, str]]:
 
 def due_at(layout: Layout, queue: str, name: str) -> float | None:
     """Return when an entry that waits for a queue is due, in seconds since 1970; `None` if it does not wait there."""
-    directory = waiting_of(queue)
-    with layout.doing("look at", directory, name):
-        try:
-            found = layout.calls.stat(name, layout.fd(directory))
-        except FileNotFoundError:
-            return None
-    return found.st_mtime if stat.S_ISREG(found.st_mode) else None
+    found = layout.look_at(waiting_of(queue), name)
+    return found.st_mtime if found is not None and stat.S_ISREG(found.st_mode) else None

@@ -14,7 +14,7 @@ from trio_multispool.storage.directory.disk.oserrors import as_spool_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from typing import BinaryIO
+    from typing import BinaryIO, Self
 
     from typing_extensions import Buffer
 
@@ -36,7 +36,7 @@ def read_file(layout: Layout, directory: str, name: str) -> bytes:
 
 def read_file_and_stat(layout: Layout, directory: str, name: str) -> tuple[bytes, os.stat_result]:
     """Return the whole of a regular file, and its `fstat`; raises what `read_file` raises."""
-    with opened(layout, directory, name) as (fd, found):
+    with Opened(layout, directory, name) as (fd, found):
         try:
             return _read_all(fd, found.st_size, layout.calls), found
         except OSError as error:
@@ -54,20 +54,16 @@ def _read_all(fd: int, size: int, calls: SystemCalls) -> bytes:
     return b"".join(chunks)
 
 
-def opened(layout: Layout, directory: str, name: str) -> _Opened:
-    """Open a regular file for reading, around a block; gives the block its descriptor and its `fstat`.
+class Opened:
+    """A regular file, open for reading in a block, which gets its descriptor and its `fstat`.
 
-    Raises `FileNotFoundError` if it is gone, and a `SpoolError` otherwise.
+    Raises `FileNotFoundError` if it is gone, and a `SpoolError` otherwise. A class for speed, like `Doing`.
     """
-    return _Opened(layout, directory, name)
-
-
-class _Opened:
-    """A file that is open for the length of a block. A class for speed, like `Doing`."""
 
     __slots__ = ("_directory", "_fd", "_layout", "_name")
 
     def __init__(self, layout: Layout, directory: str, name: str) -> None:
+        """Keep where it is."""
         self._layout = layout
         self._directory = directory
         self._name = name
@@ -97,7 +93,7 @@ class _Opened:
 
 def read_through(layout: Layout, directory: str, name: str, read: Callable[[BinaryIO], T]) -> T:
     """Call `read` with a file; return its result. Raises `FileNotFoundError`, a `SpoolError`, or what it raises."""
-    with opened(layout, directory, name) as (fd, _):
+    with Opened(layout, directory, name) as (fd, _):
         raw = _File(fd, layout.calls, writable=False)
         try:
             return read(io.BufferedReader(raw, CHUNK))
@@ -106,7 +102,10 @@ def read_through(layout: Layout, directory: str, name: str, read: Callable[[Bina
 
 
 class OpenFile:
-    """A file that was just written, and is open for its sync."""
+    """A file that was just written, and is open for its sync.
+
+    It is undone if a `with` block on it raises. Otherwise it stays open.
+    """
 
     def __init__(self, layout: Layout, directory: str, name: str, fd: int, *, owned: bool) -> None:
         """Take over the descriptor if it is `owned`."""
@@ -115,6 +114,13 @@ class OpenFile:
         self.fd: int = fd
         self._layout = layout
         self._owned = owned
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if error is not None:
+            self.undo(because=error)
 
     def sync(self) -> None:
         """Sync it, down to the disk."""
@@ -140,6 +146,14 @@ class OpenFile:
             except OSError as error:
                 raise as_spool_error(error, "close", self._layout.full(self.directory, self.name)) from error
 
+    def undo(self, *, because: BaseException) -> None:
+        """Close and unlink it, while `because` is being raised."""
+        try:
+            self.close()
+        except SpoolError as error:
+            because.add_note(f"it could not be closed either: {error}")
+        discard(self._layout, self.directory, self.name, because=because)
+
 
 def begin_new(layout: Layout, directory: str, name: str, content: Content, *, fd: int | None = None) -> OpenFile:
     """Make a file with that content, and return it open. On failure, unlink it again.
@@ -151,77 +165,38 @@ def begin_new(layout: Layout, directory: str, name: str, content: Content, *, fd
         mine = layout.calls.open(name, NEW_FILE, layout.fd(directory), layout.file_mode) if fd is None else fd
     except OSError as error:
         raise as_spool_error(error, "create", layout.full(directory, name)) from error
-    file = OpenFile(layout, directory, name, mine, owned=fd is None)
-    try:
-        if fd is None:
-            _set_mode(layout, file)
-        if isinstance(content, bytes):
-            _write_all(layout, file, content)
-        else:
+    with OpenFile(layout, directory, name, mine, owned=fd is None) as file:
+        operation = "set the mode of"
+        try:
+            if fd is None:
+                layout.calls.change_mode(mine, layout.file_mode)
+            operation, left = "write", memoryview(content if isinstance(content, bytes) else b"")
+            while left:
+                left = left[layout.calls.write(mine, left) :]
+        except OSError as error:
+            raise as_spool_error(error, operation, layout.full(directory, name)) from error
+        if not isinstance(content, bytes):
             _fill(layout, directory, name, mine, content)
-    except BaseException as error:  # passed on: whatever it was, what was begun is undone
-        undo(layout, file, because=error)
-        raise
-    return file
+        return file
 
 
-def _set_mode(layout: Layout, file: OpenFile) -> None:
-    try:
-        layout.calls.change_mode(file.fd, layout.file_mode)
-    except OSError as error:
-        raise as_spool_error(error, "set the mode of", layout.full(file.directory, file.name)) from error
-
-
-def _write_all(layout: Layout, file: OpenFile, content: bytes) -> None:
-    left = memoryview(content)
-    try:
-        while left:
-            left = left[layout.calls.write(file.fd, left) :]
-    except OSError as error:
-        raise as_spool_error(error, "write", layout.full(file.directory, file.name)) from error
-
-
-def undo(layout: Layout, file: OpenFile, *, because: BaseException) -> None:
-    """Close and unlink a new file, while `because` is being raised."""
-    try:
-        file.close()
-    except SpoolError as error:
-        because.add_note(f"it could not be closed either: {error}")
-    _ = discard(layout, file.directory, file.name, because=because)
-
-
-@contextlib.contextmanager
-def new_file(layout: Layout, directory: str, name: str, content: Content) -> Generator[OpenFile]:
-    """Make a file as `begin_new` does; the block syncs and closes it. Unlink it if the block raises."""
-    file = begin_new(layout, directory, name, content)
-    try:
-        yield file
-    except BaseException as error:  # passed on: whatever it was, what was begun is undone
-        undo(layout, file, because=error)
-        raise
-
-
-def write_new(layout: Layout, directory: str, name: str, content: Content, *, sync: bool) -> None:
-    """Make a file as `begin_new` does, sync it if `sync`, and close it."""
-    with new_file(layout, directory, name, content) as file:
-        if sync:
-            file.sync()
+def write_new(layout: Layout, directory: str, name: str, content: Content) -> None:
+    """Make a file as `begin_new` does, and close it."""
+    with begin_new(layout, directory, name, content) as file:
         file.close()
 
 
-def discard(layout: Layout, directory: str, name: str, *, because: BaseException) -> bool:
-    """Unlink a file that this operation made, while `because` is being raised; tell whether the file is gone.
+def discard(layout: Layout, directory: str, name: str, *, because: BaseException) -> None:
+    """Unlink a file that this operation made, while `because` is being raised.
 
     On failure, add a note to that exception: the file belongs to no entry, and recovery will collect it.
     """
     try:
         layout.calls.unlink(name, layout.fd(directory))
     except FileNotFoundError:
-        return True
+        return
     except OSError as error:
         because.add_note(f"{layout.full(directory, name)} could not be removed ({error}); recovery will collect it")
-        return False
-    return True
 
 
 def unlink_if_there(layout: Layout, directory: str, name: str) -> None:
@@ -293,9 +268,6 @@ class _File(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         with self._remembering():
             return self._calls.seek(self._fd, offset, whence)
-
-    def tell(self) -> int:
-        return self.seek(0, os.SEEK_CUR)
 
     def truncate(self, size: int | None = None) -> int:
         with self._remembering():

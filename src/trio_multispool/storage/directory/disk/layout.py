@@ -35,7 +35,6 @@ from trio_multispool.storage.directory.disk.oserrors import as_spool_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
-    from types import TracebackType
 
     from trio_multispool.model.types import T
     from trio_multispool.storage.directory.disk.syscalls import SystemCalls
@@ -55,6 +54,8 @@ WAITING: Final = ".waiting"
 DATA_PREFIX: Final = ".data."
 NOTES_PREFIX: Final = ".notes."
 UNSAFE_PREFIX: Final = ".unsafe."
+OWNERS_PREFIXES: Final = ("", DATA_PREFIX, NOTES_PREFIX)
+"""Of the temporary files of an entry's owner."""
 
 READ_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY
 READ_FILE: Final = os.O_RDONLY | os.O_NONBLOCK  # a FIFO planted in a queue must not block us
@@ -97,17 +98,10 @@ class Doing:
     def __enter__(self) -> None:
         """Begin."""
 
-    def __exit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         """Turn an `OSError` into a `SpoolError`."""
-        if isinstance(exception, OSError):
-            raise as_spool_error(
-                exception, self._operation, self._layout.full(self._directory, self._name)
-            ) from exception
+        if isinstance(error, OSError):
+            raise as_spool_error(error, self._operation, self._layout.full(self._directory, self._name)) from error
 
 
 class Layout:
@@ -179,34 +173,22 @@ class Layout:
         """Forget a held directory if another one (or none) is in its place on disk; tell whether that was so."""
         parent, _, _ = directory.rpartition("/")
         replaced = self.refresh(parent) if parent else False
-        return self._forget_unless(directory, self._inode(directory)) or replaced
+        return self._look_below(directory)[1] or replaced
 
     def is_there(self, directory: str) -> bool:
         """Tell whether a directory is on disk. First forget a held one that was replaced."""
         parent, _, _ = directory.rpartition("/")
-        return (not parent or self.is_there(parent)) and self._is_below(directory)
+        return (not parent or self.is_there(parent)) and self._look_below(directory)[0]
 
-    def _is_below(self, directory: str) -> bool:
-        """Tell the same as `is_there`, if the directory above was just looked at."""
-        inode = self._inode(directory)
-        _ = self._forget_unless(directory, inode)
-        return inode >= 0
-
-    def _inode(self, directory: str) -> int:
-        """Return the inode of the directory on disk; -1 if there is none."""
+    def _look_below(self, directory: str) -> tuple[bool, bool]:
+        """Tell whether a directory is on disk, and whether a held one was replaced, if the one above was looked at."""
         parent, _, name = directory.rpartition("/")
-        with self.doing("look at", directory):
-            try:
-                return self.calls.stat(name, self.fd(parent)).st_ino
-            except FileNotFoundError:
-                return -1
-
-    def _forget_unless(self, directory: str, inode: int) -> bool:
+        found = self.look_at(parent, name)
         with self._mutex:
-            if directory not in self._open or self._inodes[directory] == inode:
-                return False
-            self._outdated.append(self._open.pop(directory))
-            return True
+            replaced = directory in self._open and (found is None or self._inodes[directory] != found.st_ino)
+            if replaced:
+                self._outdated.append(self._open.pop(directory))
+        return found is not None, replaced
 
     @contextlib.contextmanager
     def fresh_fd(self, directory: str) -> Generator[int]:
@@ -258,7 +240,7 @@ class Layout:
         for state in (State.CHECKED_OUT, State.WAITING):
             for place in (Place(name, state) for name in queues):
                 directory = directory_of(place)
-                if self._is_below(directory) and self.optional_fd(directory) is not None:
+                if self._look_below(directory)[0] and self.optional_fd(directory) is not None:
                     found.append(place)
         found += [Place(name, State.AVAILABLE) for name in queues]
         if self.optional_fd(QUARANTINE) is not None:
@@ -274,14 +256,18 @@ class Layout:
                 raise
             return look()
 
+    def look_at(self, directory: str, name: str, operation: str = "look at") -> os.stat_result | None:
+        """Return what `stat` tells about a file; `None` if it is gone, or its directory is missing."""
+        try:
+            return self.calls.stat(name, self.fd(directory))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise as_spool_error(error, operation, self.full(directory, name)) from error
+
     def holds(self, directory: str, name: str) -> bool:
         """Tell whether a directory has a file with that name."""
-        with self.doing("look for", directory, name):
-            try:
-                _ = self.calls.stat(name, self.fd(directory))
-            except FileNotFoundError:
-                return False
-            return True
+        return self.look_at(directory, name, "look for") is not None
 
     def places_of(self, name: str, state: State | None = None) -> list[Place]:
         """Return all places on disk that have the entry (of one state, if given). Call it under the entry's lock.

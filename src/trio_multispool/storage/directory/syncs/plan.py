@@ -20,7 +20,8 @@ import msgspec
 
 from trio_multispool.errors import DurabilityUnknown, SyncsRefused
 from trio_multispool.model.policies import Durability
-from trio_multispool.storage.directory.disk.files import OpenFile, opened
+from trio_multispool.storage.directory.commits import CommitUnknown
+from trio_multispool.storage.directory.disk.files import Opened, OpenFile
 from trio_multispool.storage.directory.disk.layout import DATA, directory_of
 from trio_multispool.storage.directory.syncs.queue import SyncQueue
 from trio_multispool.storage.directory.syncs.whole import WholeSync
@@ -65,6 +66,15 @@ def check_durability(durability: Durability | None) -> None:
 def catch_up(layout: Layout) -> list[str]:
     """Return the directories in which earlier operations on an entry may have left something unsynced."""
     return [DATA, *(directory_of(place) for place in layout.places())]
+
+
+@contextlib.contextmanager
+def telling_outcome(name: str, queue: str) -> Generator[None]:
+    """Wrap the commit of an operation. If nobody can see whether it took place, the answer says so."""
+    try:
+        yield
+    except CommitUnknown as error:
+        raise DurabilityUnknown(name, queue, committed=False) from error
 
 
 @contextlib.contextmanager
@@ -156,10 +166,17 @@ class Syncs:
             for failure in self.together((directory,)).values():
                 raise failure
 
+    def catch_up(self, name: str, plan: SyncPlan) -> None:
+        """Sync what earlier operations on an entry may have left unsynced, if the plan asks for it."""
+        if plan.catch_up:
+            self.file(DATA, name)
+            for directory in catch_up(self._layout):
+                self.directory(directory)
+
     def file(self, directory: str, name: str) -> None:
         """Sync a file that was written earlier; do nothing if it is gone."""
         try:
-            with opened(self._layout, directory, name) as (fd, _), self._layout.doing("sync", directory, name):
+            with Opened(self._layout, directory, name) as (fd, _), self._layout.doing("sync", directory, name):
                 self._layout.calls.sync(fd)
         except FileNotFoundError:
             return
