@@ -10,7 +10,7 @@ from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.storage.directory.recovery import sweep as collect_all
 from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.requests import NewEntry, Recovered, Releasing, Removing, Saving
-from trio_multispool.storage.singly import enqueue_one, settle_one
+from trio_multispool.storage.singly import settle_one
 
 if TYPE_CHECKING:
     import os
@@ -78,7 +78,9 @@ def enqueue_reserved(  # noqa: PLR0913  # as above
 ) -> None:
     """Enqueue under a name that was reserved."""
     entry = NewEntry(reservation, queue, metadata, content, durability, before_commit, alone=True, **options)
-    enqueue_one(storage, entry)
+    [failure] = storage.enqueue_together([entry])
+    if failure is not None:
+        raise failure
 
 
 def available(queue: str) -> Place:

@@ -13,15 +13,10 @@ from trio_multispool.storage.requests import Releasing
 if TYPE_CHECKING:
     from trio_multispool.storage.handles import Claim
     from trio_multispool.storage.protocol import Storage
-    from trio_multispool.storage.requests import NewEntry, Settlement
+    from trio_multispool.storage.requests import Settlement
 
 
 _LOG: Final = logging.getLogger("trio_multispool")
-
-
-def enqueue_one(storage: Storage[Any, Any], entry: NewEntry[Any]) -> None:
-    """Make one entry. Raises what `Storage.enqueue_together` answers for it."""
-    _raise(storage.enqueue_together([entry])[0])
 
 
 def settle_one(storage: Storage[Any, Any], settlement: Settlement[Any]) -> None:
