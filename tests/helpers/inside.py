@@ -55,7 +55,9 @@ def wrap_looks(reader: Any, wrap: Callable[[Callable[[], Any]], Any]) -> None:
     claim = source.claim
 
     def look(*arguments: Any, **options: Any) -> Any:
-        return claim(*arguments, **options) if options["listed_only"] else wrap(lambda: claim(*arguments, **options))
+        return (
+            claim(*arguments, **options) if options.get("listed_only") else wrap(lambda: claim(*arguments, **options))
+        )
 
     source.claim = look
 

@@ -338,6 +338,35 @@ async def test_a_listing_is_sorted_by_name_and_holds_what_is_available(tmp_path)
     assert await names_in(spool, Mail.FAILED) == []
 
 
+async def test_a_long_queue_is_listed_page_by_page(tmp_path):
+    """At most so many, after the last one of the page before; a page is a whole number of entries, and not empty."""
+    spool = await quick_spool(tmp_path / "spool")
+    await put(spool, Mail.SEND, "a", "b", "c")
+    pages, after = [], ""
+    while page := (await spool.entries(Mail.SEND, after=after, at_most=2)).unwrap():
+        pages.append([entry.name for entry in page])
+        after = page[-1].name
+    assert pages == [["a", "b"], ["c"]]
+    with pytest.raises(ValueError, match="at_most must be at least 1"):
+        await spool.entries(Mail.SEND, at_most=0)
+    with pytest.raises(TypeError, match="at_most must be a whole number"):
+        await spool.entries(Mail.SEND, at_most=1.5)
+
+
+async def test_data_can_be_given_to_other_programs_as_a_file(tmp_path):
+    """Its own file, which stays; data that is missing is told before the block."""
+    spool = await quick_spool(tmp_path / "spool")
+    [entry] = await put(spool, Mail.SEND, "a")
+    async with (await entry.checkout()).unwrap() as job:
+        async with job.data.as_file() as path:
+            assert path == job.data.path
+        assert path.read_bytes() == b"Hello"
+        path.unlink()
+        with pytest.raises(DataNotFound):
+            async with job.data.as_file():
+                pass
+
+
 async def test_a_queue_that_cannot_be_listed_is_an_err(tmp_path):
     """An error is never an empty list."""
     calls = FailingCalls()

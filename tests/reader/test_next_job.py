@@ -213,11 +213,13 @@ async def test_what_has_ended_prepares_nothing(tmp_path: Path) -> None:
             async with spool.reader(Mail.SEND) as reader:
                 jobs: Jobs[Any, Any, Any] = Jobs(dequeuer_of(reader), wait=False)
                 async with (await reader.dequeue_available()).unwrap():
-                    claim_next = jobs.prepare()
-                    assert claim_next is not None
+                    freed: list[str] = []
+                    claiming = jobs.prepare(lambda freed=freed: freed.append("slot"))
+                    assert claiming is not None
                     _ = jobs.end() if ending == "failure" else reader.stop()
-                    assert jobs.prepare() is None
-                    claim_next()
+                    assert jobs.prepare(lambda: None) is None
+                    claiming.carry_out()
+                    assert freed == ["slot"]
                     assert checked_out(spool.path) == ["0"]
                     assert not jobs._claimed
 

@@ -200,6 +200,20 @@ async def test_an_entry_that_comes_back_each_time_ends_the_work_with_its_name():
     assert len((await spool.entries(Mail.SEND)).unwrap()) == 1
 
 
+async def test_data_is_a_file_for_other_programs_while_they_work():
+    """A copy, gone afterwards; a job that is settled has none any more."""
+    spool = memory_spool(MAIL)
+    entry = (await spool.enqueue(Mail.SEND, ANNE, b"Hello")).unwrap()
+    async with (await entry.checkout()).unwrap() as job:
+        async with job.data.as_file() as path:
+            assert path.read_bytes() == b"Hello"
+        assert not path.exists()
+        (await job.remove()).unwrap()
+        with pytest.raises(RuntimeError):
+            async with job.data.as_file():
+                pass
+
+
 # Faults
 
 

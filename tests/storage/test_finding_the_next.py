@@ -6,6 +6,7 @@ Each test is also run on a directory whose kernel does not tell what comes in: s
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import errno
 import itertools
 from typing import TYPE_CHECKING, Any, cast
@@ -25,7 +26,8 @@ from helpers.stores import (
 )
 from trio_multispool import Durability, StorageFailure
 from trio_multispool.model.lifecycle import Place, State
-from trio_multispool.storage.source import Given
+from trio_multispool.storage.requests import Removing
+from trio_multispool.storage.source import Claiming, Given
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from helpers.conformance import Kind
     from trio_multispool.storage.handles import Claim
     from trio_multispool.storage.protocol import Storage
+    from trio_multispool.storage.source import Next
 
 
 @pytest.fixture(params=[*STORES, pytest.param(directory_that_is_not_told, id="directory, not told")])
@@ -1000,3 +1003,54 @@ def test_what_came_in_to_wait_while_no_source_was_open_is_found(store, other, cl
         reader = Reader(store)
         assert reader.take_at_last() == [name]
         reader.source.close()
+
+
+# The next one, with the settlement of the one before
+
+
+def settled_and_next(reader: Reader, *, fails: bool = False) -> tuple[list[BaseException | None], list[Any]]:
+    """Remove what a reader has in hand, and have the next one claimed; return the failures, and what happened."""
+    happened: list[Any] = []
+    (claimed, admission) = reader.held.pop()
+
+    def ready() -> None:
+        happened.append(("ready", claimed.state, secret.get()))
+        reader.door.leave(admission)
+
+    def take(claim: Callable[[], Next[Any]]) -> None:
+        found = claim()
+        happened.append(("taken", [each.name for each, _ in found.claims], secret.get()))
+        reader.held += found.claims
+
+    context = contextvars.copy_context()
+    context.run(secret.set, "of the task")
+    claiming = Claiming(reader.source, reader.look(), reader.door, lambda: False, ready, take, context)
+    commit = Commit(withdraw=fails)
+    return reader.store.settle([Removing(claimed, None, commit, claiming)]), happened
+
+
+secret: contextvars.ContextVar[str] = contextvars.ContextVar("secret", default="of somebody else")
+
+
+def test_a_settlement_claims_the_next_one_when_it_is_done(store):
+    """In the same call, once what the settled one held is free, with the context of who asked; of what is at hand."""
+    put(store, "a", "b")
+    reader = Reader(store)
+    assert reader.take() == ["a"]
+    failures, happened = settled_and_next(reader)
+    assert failures == [None]
+    assert happened == [("ready", State.NOTHING, "of the task"), ("taken", ["b"], "of the task")]
+    assert [claimed.name for claimed, _ in reader.held] == ["b"]
+    assert reader.door.inside == ["b"]
+    assert settled_and_next(reader)[1][1] == ("taken", [], "of the task")
+
+
+def test_a_settlement_that_fails_claims_nothing(store):
+    """Its owner still has the entry."""
+    put(store, "a", "b")
+    reader = Reader(store)
+    assert reader.take() == ["a"]
+    failures, happened = settled_and_next(reader, fails=True)
+    assert [type(failure) for failure in failures] == [WithdrawnError]
+    assert happened == []
+    assert store.names("send") == ["b"]

@@ -833,6 +833,43 @@ def test_a_path_to_the_data_leads_to_the_data(store):
     assert path is None or path.read_bytes() == DATA
 
 
+def test_the_data_can_be_read_as_a_file_by_other_programs(store, other):
+    """As long as the block is not left; also where no files are kept. What has no data says so."""
+    enqueue(store, "send", "a")
+    with other.data_file("a") as path:
+        assert path.read_bytes() == DATA
+    assert store.data_path("a") is not None or not path.exists()
+    with pytest.raises(DataNotFound), store.data_file("nobody"):
+        pass
+
+
+def test_names_come_in_pages(store):
+    """Those that sort after a name, and at most so many; together they are the whole."""
+    for name in ("e", "a", "d", "b", "c"):
+        enqueue(store, "send", name)
+    pages, after = [], ""
+    while page := store.names("send", after=after, most=2):
+        pages.append(page)
+        after = page[-1]
+    assert pages == [["a", "b"], ["c", "d"], ["e"]]
+    assert store.names("send", after="b") == ["c", "d", "e"]
+    assert store.names("send", most=1) == ["a"]
+    assert store.names("retry", after="a", most=2) == []
+
+
+def test_a_name_that_is_used_at_once_is_no_less_reserved(store, other):
+    """`briefly` allows a store to look later; the entry is made, or refused, all the same."""
+    reservation = store.reserve("a", briefly=True)
+    with pytest.raises(EntryBusy):
+        other.reserve("a")
+    enqueue_reserved(store, reservation, "send", OLD, writing(DATA), durability=None, before_commit=nothing)
+    with pytest.raises(NameTaken):
+        enqueue_reserved(
+            other, other.reserve("a", briefly=True), "send", OLD, writing(DATA), durability=None, before_commit=nothing
+        )
+    assert look(store) == {"a": AVAILABLE}
+
+
 # Recovery
 
 

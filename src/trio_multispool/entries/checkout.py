@@ -8,6 +8,7 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Any, Final, Generic, final
 
+import msgspec
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from trio_multispool.entries.claimer import Claimed
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from trio_multispool.session.session import Session
     from trio_multispool.storage.handles import Claim
     from trio_multispool.storage.requests import Notes, Settlement
+    from trio_multispool.storage.source import Claiming
     from trio_multispool.threads.transaction import Answer, BeforeCommit
 
 
@@ -75,8 +77,8 @@ class Checkout(Generic[Q, M, D]):
         """Held in a worker thread by what writes the entry, its data or its notes."""
         self.metadata: M = metadata
         self.data: DataFile[D] = DataFile(session, claim.name, claim, self.mutex)
-        self.prepare_next: Callable[[], Callable[[], None] | None] | None = None
-        """Returns what the thread that settles this calls when it is settled: to check out the next one."""
+        self.prepare_next: Callable[[Callable[[], None]], Claiming[Any] | None] | None = None
+        """Returns what the store is to claim when this is settled; given what frees this one's slot."""
         self.notes_when_saved: Notes | None = None
         self.notes_when_returned: Notes | None = None
         self._on_settled = on_settled
@@ -174,8 +176,8 @@ class Checkout(Generic[Q, M, D]):
         *,
         insist: bool,
     ) -> Answer[None]:
-        claim_next = None if self.prepare_next is None else self.prepare_next()
-        step = _Settling(self, (how, destination), settlement, claim_next)
+        then = None if self.prepare_next is None else self.prepare_next(self.end_slot)
+        step = _Settling(self, (how, destination), settlement, then)
         began = self.session.hooks.now()
         try:
             told = f"{operation.value} of entry {self.name}"
@@ -310,14 +312,14 @@ class _Settling:
         checkout: Checkout[Any, Any, Any],
         attempt: tuple[How, str | None],
         settlement: Callable[[BeforeCommit], Settlement[Claim]],
-        claim_next: Callable[[], None] | None = None,
+        then: Claiming[Any] | None = None,
         *,
         unless_settled: bool = False,
     ) -> None:
         self._checkout = checkout
         self._settled_as = attempt
         self._settlement = settlement
-        self._claim_next = claim_next
+        self._then = then
         self._unless_settled = unless_settled
 
     def prepare(self, before_commit: BeforeCommit) -> Settlement[Claim] | None:
@@ -327,6 +329,8 @@ class _Settling:
             if not (self._unless_settled and checkout.settled):
                 checkout.begin_settling(self._settled_as)
                 request = self._settlement(before_commit)
+                if self._then is not None:
+                    request = msgspec.structs.replace(request, then=self._then)
             return request
         finally:
             if request is None:
@@ -336,9 +340,7 @@ class _Settling:
         self._checkout.mutex.release()
         if failure is not None:
             raise failure
-        self._checkout.end_slot()  # before the claim of the next one, which may be of the same key
-        if self._claim_next is not None:
-            self._claim_next()
+        self._checkout.end_slot()
 
 
 async def give_back(session: Session[Q, M, D, Any], checkouts: Iterable[Checkout[Q, M, D]]) -> list[SpoolError]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trio_multispool.entries.key_limits import KeyLimiter
     from trio_multispool.errors import UnreadableEntry
     from trio_multispool.session.session import Session
-    from trio_multispool.storage.source import Look, NothingLeft, Source
+    from trio_multispool.storage.source import Look, Next, NothingLeft, Source
     from trio_multispool.threads.transaction import BeforeCommit
 
 
@@ -88,15 +88,14 @@ class Claimer(Generic[M]):
 
     # Checking out
 
-    def claim(  # noqa: PLR0913  # what a reader knows and the thread does not
+    def claim(  # what a reader knows and the thread does not
         self,
         look: Look,
         most: Callable[[], int],
         *,
         stopped: Callable[[], bool],
         before_commit: BeforeCommit,
-        before_listing: Callable[[], None] = lambda: None,
-        listed_only: bool = False,
+        before_listing: Callable[[], None],
     ) -> list[Claimed[M]] | NothingLeft:
         """Check out what the source claims; in a worker thread.
 
@@ -104,14 +103,12 @@ class Claimer(Generic[M]):
         be cancelled before it asks again, with the same look. A call that raises has checked nothing out.
         """
         found = self.source.claim(
-            look,
-            most,
-            gate=self,
-            stopped=stopped,
-            before_commit=before_commit,
-            before_listing=before_listing,
-            listed_only=listed_only,
+            look, most, gate=self, stopped=stopped, before_commit=before_commit, before_listing=before_listing
         )
+        return self.finish(found, look)
+
+    def finish(self, found: Next[KeySlot], look: Look) -> list[Claimed[M]] | NothingLeft:
+        """Decode and confirm what the source has claimed; in a worker thread. Answers and raises what `claim` does."""
         self._complain(found.unreadable)
         if found.finished is not None:
             return found.finished

@@ -16,6 +16,7 @@ from trio_multispool.model.results import Ok
 from trio_multispool.model.types import D
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -71,9 +72,34 @@ class DataFile(Generic[D]):
     def path(self) -> Path | None:
         """Where the data can be read as a file by other programs; `None` if the store keeps no files.
 
-        Read it only while the entry is yours. To change it, use `save`.
+        Read it only while the entry is yours. To change it, use `save`. Where there may be none, use `as_file`.
         """
         return self._session.storage.data_path(self._name)
+
+    @contextlib.asynccontextmanager
+    async def as_file(self) -> AsyncGenerator[Path]:
+        """Surround the work of another program with a file that it can read the data from.
+
+        It is the entry's own file, or a copy where the store keeps no files, which is deleted at the end of the block.
+        Only read it: what is written there may be lost, or seen half-written by others. To change the data, use `save`.
+
+        Raises `DataNotFound`, and other trouble that `load` answers with; `RuntimeError` if the job has been settled.
+
+        ```python
+        async with job.data.as_file() as path:
+            await anyio.run_process(["sendmail", "-t"], stdin=path.open("rb"))
+        ```
+        """
+        self._check()
+        file, told = self._session.storage.data_file(self._name), f"the data of {self._name} as a file"
+        entered = await self._session.run(
+            told, lambda _before_commit: file.__enter__(), undo=lambda _path: _leave(file)
+        )
+        try:
+            yield entered.unwrap()
+        finally:
+            if isinstance(entered, Ok):
+                _ = await self._session.finish(told, lambda: _leave(file))
 
     async def load(self) -> Result[D, DataLoadError]:
         """Return the data, decoded by the data codec.
@@ -180,3 +206,7 @@ class DataFile(Generic[D]):
         if self._claim is not None and self._claim.state is not State.CHECKED_OUT:
             message = f"entry {self._name!r} was settled; its data is no longer this job's"
             raise RuntimeError(message)
+
+
+def _leave(file: AbstractContextManager[object]) -> None:
+    _ = file.__exit__(None, None, None)

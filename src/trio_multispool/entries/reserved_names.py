@@ -168,29 +168,32 @@ class Naming(Generic[A]):
             with name.name._use(self._session) as reservation:  # noqa: SLF001  # one thing in several files
                 yield reservation
             return
-        reservation = self._chosen(cast("str", name.name)) if isinstance(name, Use) else self.made(name)
+        if isinstance(name, Use):
+            reservation = self._chosen(cast("str", name.name), briefly=True)
+        else:
+            reservation = self.made(name, briefly=True)
         try:
             yield reservation
         except BaseException as error:  # passed on; withdrawn or failed, the name is not needed
             self._give_up(reservation, because=error)
             raise
 
-    def made(self, name: Reserve[A] | None) -> Reservation:
+    def made(self, name: Reserve[A] | None, *, briefly: bool = False) -> Reservation:
         """Reserve a name that the generator makes, asked again while names are taken; raises `NameTaken` at last."""
         argument: Any = None if name is None else name.argument
         made = ""
         for attempt in range(MAX_ATTEMPTS):
             made = self._generator.next(argument, attempt)
             try:
-                return self._chosen(made, unique=self._unique)
+                return self._chosen(made, unique=self._unique, briefly=briefly)
             except (NameTaken, EntryBusy):
                 continue
         raise NameTaken(made)
 
-    def _chosen(self, name: str, *, unique: bool = False) -> Reservation:
+    def _chosen(self, name: str, *, unique: bool = False, briefly: bool) -> Reservation:
         if (fault := invalid_name(name)) is not None:
             raise fault
-        return self._storage.reserve(name, unique=unique)
+        return self._storage.reserve(name, unique=unique, briefly=briefly)
 
     def _give_up(self, reservation: Reservation, *, because: BaseException) -> None:
         """Let a name go whose enqueue has failed, while `because` is on its way out."""

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import abc
 import collections
+import functools
 import threading
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
@@ -25,8 +26,8 @@ from trio_multispool.clock import stopwatch
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.results import Ok
 from trio_multispool.model.types import D, M, Q
-from trio_multispool.storage.source import Given, Look, NothingLeft
-from trio_multispool.threads.loop import keeping_notes_of
+from trio_multispool.storage.source import Claiming, Given, Look, NothingLeft
+from trio_multispool.threads.loop import context_for_a_thread, keeping_notes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from trio_multispool.errors import Trouble
     from trio_multispool.model.results import Result
     from trio_multispool.reader.dequeue import Dequeuer
+    from trio_multispool.storage.source import Next
 
 
 class Supply(abc.ABC, Generic[Q, M, D]):
@@ -145,18 +147,18 @@ class Supply(abc.ABC, Generic[Q, M, D]):
 
     # For the settlements
 
-    def prepare(self) -> Callable[[], None] | None:
-        """Return what a settlement calls in its thread at the end; `None` if all is over or an ordinary look is due."""
-        return None if self._over or self._dequeuer.recovery_is_due else self._claim_next
+    def prepare(self, ready: Callable[[], None]) -> Claiming[Any] | None:
+        """Return what a store is to claim after a settlement; `None` if all is over or an ordinary look is due."""
+        if self._over or self._dequeuer.recovery_is_due:
+            return None
+        claimer, look = self._dequeuer.claimer, Look(self._given, waits=True)
+        take = functools.partial(self._take, look)
+        return Claiming(claimer.source, look, claimer, lambda: self._over, ready, take, context_for_a_thread())
 
-    def _claim_next(self) -> None:
-        if self._over:
-            return
-        elapsed, look = stopwatch(), Look(self._given, waits=True)
+    def _take(self, look: Look, claim: Callable[[], Next[Any]]) -> None:
+        elapsed, claimer = stopwatch(), self._dequeuer.claimer
         try:
-            claimed = self._dequeuer.claimer.claim(
-                look, lambda: 1, stopped=lambda: self._over, before_commit=lambda: None, listed_only=True
-            )
+            claimed = claimer.finish(claim(), look)
         except SpoolError:
             return  # the next ordinary check-out meets it again
         except BaseException as error:  # noqa: BLE001  # raised in a task of the iteration: the settlement went well
@@ -168,4 +170,4 @@ class Supply(abc.ABC, Generic[Q, M, D]):
             if not self._ended:
                 self._claimed.append((claimed[0], elapsed()))
                 return
-        self._dequeuer.claimer.take_back(claimed, look)
+        claimer.take_back(claimed, look)

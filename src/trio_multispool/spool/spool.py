@@ -25,7 +25,7 @@ from trio_multispool.model.names import NO_ARGUMENT, NameGenerator, Reserve, inv
 from trio_multispool.model.policies import Durability, Retention
 from trio_multispool.model.results import Err, Ok, Result
 from trio_multispool.model.spoolable import Spoolable, queue_names
-from trio_multispool.model.times import NotBefore, aware, due_at
+from trio_multispool.model.times import NotBefore, aware, due_at, whole
 from trio_multispool.model.types import A, D, M, Q, StrPath, T, TypeVarWithDefault
 from trio_multispool.model.verdicts import Unavailable, Verdict
 from trio_multispool.reader.reader import QueueReader
@@ -293,11 +293,17 @@ class Spool(Generic[Q, M, D, A]):
     def _entry(self, queue: Q, name: str) -> Entry[Q, M, D, Spool[Q, M, D, A]]:
         return Entry(self, self._session, queue, name)
 
-    async def entries(self, queue: Q) -> Result[list[Entry[Q, M, D, Spool[Q, M, D, A]]], Trouble]:
+    async def entries(
+        self, queue: Q, *, after: str = "", at_most: int | None = None
+    ) -> Result[list[Entry[Q, M, D, Spool[Q, M, D, A]]], Trouble]:
         """List the entries available in a queue, sorted by name, which with generated names is by age.
 
+        A long queue can be listed page by page, in little memory: `at_most` so many entries, whose names sort `after`
+        that of the last one.
+
         A hint: entries come and go while the list is made and after. Files without a valid name, and anything that is
-        not a regular file, are not listed. Raises `TypeError` if the spool does not have `queue`.
+        not a regular file, are not listed. Raises `TypeError` if the spool does not have `queue`, and `TypeError` or
+        `ValueError` if `at_most` is not a positive whole number.
 
         **Cancellation**: reads only; nothing changes.
 
@@ -307,7 +313,9 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         name = self._session.check_queue(queue)
-        answer = await self._session.run("listing", lambda _before_commit: self._session.storage.names(name))
+        most = None if at_most is None else whole(at_most, "at_most", least=1)
+        storage = self._session.storage
+        answer = await self._session.run("listing", lambda _before_commit: storage.names(name, after=after, most=most))
         return Ok([self._entry(queue, found) for found in answer.value]) if isinstance(answer, Ok) else answer
 
     async def waiting(

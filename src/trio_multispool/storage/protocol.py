@@ -18,6 +18,7 @@ from trio_multispool.storage.handles import Claim, Reservation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import msgspec
@@ -61,9 +62,10 @@ class Storage(Protocol[C, R]):
         """Return the time of day by the store's clock, in seconds since 1970: it says what is due. Does not wait."""
         ...
 
-    def reserve(self, name: str, *, unique: bool = False) -> R:
+    def reserve(self, name: str, *, unique: bool = False, briefly: bool = False) -> R:
         """Hold a name that no entry has and that is not remembered. Raises `NameTaken` or `EntryBusy`.
 
+        `briefly`: it is used or given up at once, in the same hop. Then the store may leave the search to the enqueue.
         `unique`: the generator of the name makes no name twice. Then the store need not search everywhere for an entry
         with this name. If there is one all the same, the store must notice it when it makes the entry, at the latest.
         """
@@ -100,8 +102,11 @@ class Storage(Protocol[C, R]):
         """Begin to find the entries of a queue, for one reader. `sorts_last`: new names sort after all older ones."""
         ...
 
-    def names(self, queue: str) -> list[str]:
-        """Return the names of the available entries of a queue, sorted. A hint: entries move during the listing."""
+    def names(self, queue: str, *, after: str = "", most: int | None = None) -> list[str]:
+        """Return the names of the available entries of a queue, sorted. A hint: entries move during the listing.
+
+        With `after` and `most`, return a page: the first names that sort after that one, at most this many.
+        """
         ...
 
     def read_metadata(self, place: Place, name: str) -> bytes:
@@ -130,7 +135,7 @@ class Storage(Protocol[C, R]):
         ...
 
     def settle(self, settlements: Sequence[Settlement[C]]) -> list[BaseException | None]:
-        """Settle several different claims, and share work among them.
+        """Settle several different claims, and share work among them. Then make the claims that they ask for.
 
         `Saving` moves the entry to a queue, `Removing` deletes it with its data, and `Releasing` puts it back where it
         came from: that is never refused and never withdrawn. Returns for each, in order, why it was not settled, or
@@ -214,6 +219,13 @@ class Storage(Protocol[C, R]):
 
     def data_path(self, name: str) -> Path | None:
         """Return the path at which other programs can read the data as a file; `None` if there is none."""
+        ...
+
+    def data_file(self, name: str) -> AbstractContextManager[Path]:
+        """Yield the path of a file with the data, for other programs; a copy where the store keeps no files.
+
+        Entering it raises `DataNotFound`. Leaving it deletes the copy.
+        """
         ...
 
     def annotate(self, claim: C, key: str, value: bytes | None) -> None:

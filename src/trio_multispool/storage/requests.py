@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping
-from typing import BinaryIO, Generic, TypeAlias, final
+from typing import Any, BinaryIO, Generic, TypeAlias, final
 
 import msgspec
 
@@ -12,6 +12,7 @@ from trio_multispool.model.lifecycle import Place
 from trio_multispool.model.notes import Progress
 from trio_multispool.model.policies import Durability
 from trio_multispool.model.types import T
+from trio_multispool.storage.source import Claiming
 
 Content: TypeAlias = bytes | Callable[[BinaryIO], None]
 """The content of a file: the bytes, or a function that writes them. What the function raises is passed on."""
@@ -89,6 +90,8 @@ class Saving(msgspec.Struct, Generic[T], frozen=True):
     """If the entry waits there: until when, in seconds since 1970."""
     notes: Notes | None = None
     """Changes to the notes on the entry, as durable as the save itself."""
+    then: Claiming[Any] | None = None
+    """What to claim when this is done."""
 
 
 @final
@@ -98,6 +101,8 @@ class Removing(msgspec.Struct, Generic[T], frozen=True):
     claim: T
     durability: Durability | None
     before_commit: Callable[[], None]
+    then: Claiming[Any] | None = None
+    """What to claim when this is done."""
 
 
 @final
@@ -107,6 +112,8 @@ class Releasing(msgspec.Struct, Generic[T], frozen=True):
     claim: T
     notes: Notes | None = None
     """Changes to the notes on the entry. If they fail, the release goes on: it is never refused."""
+    then: Claiming[Any] | None = None
+    """What to claim when this is done."""
 
 
 Settlement: TypeAlias = Saving[T] | Removing[T] | Releasing[T]

@@ -11,12 +11,21 @@ from trio_multispool.model.lifecycle import State
 from trio_multispool.storage.requests import Releasing
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trio_multispool.storage.handles import Claim
     from trio_multispool.storage.protocol import Storage
     from trio_multispool.storage.requests import Settlement
 
 
 _LOG: Final = logging.getLogger("trio_multispool")
+
+
+def claim_next(settlements: Sequence[Settlement[Any]], failures: Sequence[BaseException | None]) -> None:
+    """Make the claims that were to follow the settlements that went well, one after the other."""
+    for settlement, failure in zip(settlements, failures, strict=True):
+        if failure is None and settlement.then is not None:
+            settlement.then.carry_out()
 
 
 def settle_one(storage: Storage[Any, Any], settlement: Settlement[Any]) -> None:

@@ -8,7 +8,7 @@ released waits its turn: those that were listed before come first. A pass gives 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, final
 
 import msgspec
 
@@ -16,6 +16,7 @@ from trio_multispool.errors import UnreadableEntry
 from trio_multispool.storage.handles import Claim
 
 if TYPE_CHECKING:
+    import contextvars
     from collections.abc import Callable, Iterable
 
 A = TypeVar("A")
@@ -125,6 +126,36 @@ class Next(msgspec.Struct, Generic[A], frozen=True):
     """Entries that were passed over, because they cannot be read."""
     finished: NothingLeft | None = None
     """Set if there are no claims, and none are to be had. Otherwise, and without claims, ask again with that look."""
+
+
+class Claiming(NamedTuple, Generic[A]):
+    """A claim of one entry that is at hand: a store makes it when another is settled, in the same call."""
+
+    source: Source
+    look: Look
+    gate: Gate[A]
+    stopped: Callable[[], bool]
+    ready: Callable[[], None]
+    """Called first: frees what the settled entry held, such as its key's slot."""
+    take: Callable[[Callable[[], Next[A]]], None]
+    """Given a function that claims, or raises why it cannot. Raises nothing itself."""
+    context: contextvars.Context
+    """In which all of it is called."""
+
+    def carry_out(self) -> None:
+        """Make the claim, as a store does that makes one after the other."""
+        self.context.run(self.ready)
+        self.context.run(self.take, self._claim)
+
+    def _claim(self) -> Next[A]:
+        return self.source.claim(
+            self.look,
+            lambda: 1,
+            gate=self.gate,
+            stopped=self.stopped,
+            before_commit=lambda: None,
+            listed_only=True,
+        )
 
 
 class Source(Protocol):

@@ -47,7 +47,13 @@ _TRIES: Final = 64
 """How often to try again if a reservation vanished between two looks. Each time, another process made progress."""
 
 
-def reserve(context: Context, name: str, *, unique: bool = False) -> DirectoryReservation:
+def reserve(
+    context: Context,
+    name: str,
+    *,
+    unique: bool = False,
+    briefly: bool = False,  # noqa: ARG001  # the search is needed now: a name may be remembered
+) -> DirectoryReservation:
     """Hold a name that no entry has. Raises `NameTaken`, or `EntryBusy` if another owner holds it without an entry.
 
     With `unique` and a new reservation, no place is searched: no entry can have the name. (If an entry has it all the

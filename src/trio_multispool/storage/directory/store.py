@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import heapq
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,10 +36,11 @@ from trio_multispool.storage.directory.schedule import Due, WaitingEntries
 from trio_multispool.storage.directory.slots import ByteSlot, ByteSlots
 from trio_multispool.storage.directory.source import DirectorySource
 from trio_multispool.storage.requests import Releasing
+from trio_multispool.storage.singly import claim_next
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     import msgspec
 
@@ -169,10 +172,13 @@ class DirectoryStorage(Context):
         """Hold a free slot."""
         return next(filter(None, map(self._slots.take, numbers)), None)
 
-    def names(self, queue: str) -> list[str]:
+    def names(self, queue: str, *, after: str = "", most: int | None = None) -> list[str]:
         """List what is available in a queue."""
         _ = self.layout.refresh(queue)
-        return self.layout.entry_names(queue)
+        if most is None and not after:
+            return self.layout.entry_names(queue)
+        later = (name for name in self.layout.each_entry_name(queue) if name > after)
+        return sorted(later) if most is None else heapq.nsmallest(most, later)
 
     def read_metadata(self, place: Place, name: str) -> bytes:
         """Read an entry's metadata wherever it is."""
@@ -195,11 +201,18 @@ class DirectoryStorage(Context):
                 waiting = self._waiting.get(claim.queue)
                 if waiting is not None:  # where the kernel does not tell
                     waiting.put_back(Due(claim.due_at, claim.name))
+        claim_next(settlements, failures)
         return failures
 
     def data_path(self, name: str) -> Path | None:
         """Return the path of the data."""
         return Path(self.layout.full(DATA, name))
+
+    @contextlib.contextmanager
+    def data_file(self, name: str) -> Generator[Path]:
+        """Yield the path of the data, if it is there."""
+        _ = self.stat_data(name)
+        yield Path(self.layout.full(DATA, name))
 
     def notes(self, name: str) -> dict[str, msgspec.Raw]:
         """Read an entry's notes."""

@@ -7,8 +7,11 @@ for processes that share a spool.
 from __future__ import annotations
 
 import collections
+import contextlib
 import io
 import math
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, final
 
 import msgspec
@@ -24,10 +27,10 @@ from trio_multispool.storage.memory.contents import Contents, Kept
 from trio_multispool.storage.memory.source import MemorySource
 from trio_multispool.storage.memory.watch import MemoryWatch
 from trio_multispool.storage.requests import Item, NotDue, Recovered, Removing, Saving
+from trio_multispool.storage.singly import claim_next
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from trio_multispool.errors import SpoolError
     from trio_multispool.model.policies import Durability
@@ -91,7 +94,7 @@ class MemoryStorage:
 
     # Names
 
-    def reserve(self, name: str, *, unique: bool = False) -> MemoryReservation:  # noqa: ARG002  # one look finds all
+    def reserve(self, name: str, *, unique: bool = False, briefly: bool = False) -> MemoryReservation:  # noqa: ARG002
         """Hold a name that no entry has."""
         contents = self._contents
         with contents.mutex:
@@ -163,9 +166,9 @@ class MemoryStorage:
         """Begin to find the entries of a queue."""
         return MemorySource(self, self._contents, queue, sorts_last=sorts_last)
 
-    def names(self, queue: str) -> list[str]:
+    def names(self, queue: str, *, after: str = "", most: int | None = None) -> list[str]:
         """List what is available in a queue."""
-        return self._contents.names(queue)
+        return [name for name in self._contents.names(queue) if name > after][:most]
 
     def waiting(self, queue: str) -> Iterator[tuple[float, str]]:
         """Yield the entries that wait for a queue."""
@@ -223,7 +226,9 @@ class MemoryStorage:
 
     def settle(self, settlements: Sequence[Settlement[MemoryClaim]]) -> list[BaseException | None]:
         """Settle several claims."""
-        return [_failure(self._settle, each) for each in settlements]
+        failures = [_failure(self._settle, each) for each in settlements]
+        claim_next(settlements, failures)
+        return failures
 
     def _settle(self, settlement: Settlement[MemoryClaim]) -> None:
         contents, claim = self._contents, settlement.claim
@@ -391,6 +396,15 @@ class MemoryStorage:
     def data_path(self, name: str) -> Path | None:  # noqa: ARG002  # there is none for any
         """Return nothing: no other program can read the data."""
         return None
+
+    @contextlib.contextmanager
+    def data_file(self, name: str) -> Generator[Path]:
+        """Yield the path of a copy of the data."""
+        data = self._with_data(name).data
+        with tempfile.NamedTemporaryFile(prefix="multispool-") as file:
+            _ = file.write(data)
+            file.flush()
+            yield Path(file.name)
 
     def _with_data(self, name: str) -> Kept:
         kept = self._contents.entries.get(name)
