@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
-from trio_multispool.model.results import Ok
 from trio_multispool.model.types import T
 from trio_multispool.threads.loop import context_for_a_thread, new_wait
 from trio_multispool.threads.transaction import Hop, Transaction, Withdrawn, keep_interrupts_out_of
@@ -98,14 +97,15 @@ class Part(Transaction[T], Generic[S, T]):
         with self:
             self.before_commit()  # it may have been withdrawn while it was pending
             request = self._context.run(self._step.prepare, self.before_commit)
-            self.value = Ok(cast("T", None))  # nobody looks before it is done
-        self.done = request is None
+            self.answer(cast("T", None))  # nobody looks before it is done
+        if request is not None:
+            self.go_on()
         return request
 
     def conclude(self, failure: BaseException | None) -> None:
         """Take what the store raised, or `None`."""
         with self:
-            self.value = Ok(self._context.run(self._step.conclude, failure))
+            self.answer(self._context.run(self._step.conclude, failure))
 
 
 class Batches(Generic[S]):

@@ -64,6 +64,14 @@ class Transaction(Generic[T]):
         self.done = True
         return True
 
+    def answer(self, value: T) -> None:
+        """Note what the work has returned."""
+        self.value = Ok(value)
+
+    def go_on(self) -> None:
+        """Note that the work is not done: there is more to come."""
+        self.done = False
+
     def before_commit(self) -> None:
         """Raise `Withdrawn` if nobody wants the effect any more."""
         if self._withdrawn:
@@ -118,7 +126,7 @@ class Hop(Transaction[T]):
     def _run(self) -> None:
         context, work = self._context, self._work
         with self:
-            self.value = Ok(work(self.before_commit) if context is None else context.run(work, self.before_commit))
+            self.answer(work(self.before_commit) if context is None else context.run(work, self.before_commit))
 
     async def run_in_thread(
         self, on_cancelled: Callable[[], None], *, interruptible: bool = False

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import math
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import EntryNotFound
@@ -44,11 +45,14 @@ if TYPE_CHECKING:
 
     import msgspec
 
+    from trio_multispool.errors import SpoolError
     from trio_multispool.model.lifecycle import Place, State
-    from trio_multispool.storage.directory.claims import DirectoryClaim
+    from trio_multispool.model.types import T
+    from trio_multispool.model.verdicts import Unavailable
+    from trio_multispool.storage.directory.claims import DirectoryClaim, DirectoryReservation
     from trio_multispool.storage.directory.disk.layout import Layout
     from trio_multispool.storage.findings import Finding, Findings, Foreign, Judge, Temporary, Wanted
-    from trio_multispool.storage.requests import Item, Recovered, Settlement
+    from trio_multispool.storage.requests import Content, Item, NewEntry, NotDue, Recovered, Settlement, Stat
 
 
 class DirectoryStorage(Context):
@@ -118,32 +122,133 @@ class DirectoryStorage(Context):
             adopted = opening.check(layout, (), trust_file_system=True)
         return cls(layout, Durability.PROCESS, adopted=adopted)
 
-    # Functions that take this store as their context.
-    reserve = enqueue.reserve
-    give_up = enqueue.give_up
-    remember = remembered.remember
-    enqueue_together = enqueue.enqueue_together
-    claim = checkout.claim
-    claims_unsafe = checkout.claims_unsafe
-    stat = direct.stat
-    replace_metadata = direct.replace_metadata
-    delete = direct.delete
-    read_data = data.read_data
-    read_entry = data.read_entry
-    replace_data = data.replace_data
-    stat_data = data.stat_data
-    annotate = notes.annotate
-    carrier = notes.carrier_of
-    quarantine = aside.quarantine
-    quarantine_reason = aside.reason_of
-    restore = aside.restore
-    discard = aside.discard
-    recover = recovery.recover
-    recover_all = recovery.recover_all
-    reserve_again = recovery.reserve_again
-    clear_temporary = recovery.clear_temporary
+    # Operations that are functions of the parts, which take this store as their context.
 
-    at_a_time = staticmethod(locks_at_a_time)
+    def reserve(self, name: str, *, unique: bool = False, briefly: bool = False) -> DirectoryReservation:
+        """Hold a name that no entry has."""
+        return enqueue.reserve(self, name, unique=unique, briefly=briefly)
+
+    def give_up(self, reservation: DirectoryReservation) -> None:
+        """Give an unused name back."""
+        enqueue.give_up(self, reservation)
+
+    def remember(self, reservation: DirectoryReservation, remember: float, *, durability: Durability | None) -> None:
+        """Remember a name that has no entry."""
+        remembered.remember(self, reservation, remember, durability=durability)
+
+    def enqueue_together(self, enqueuings: Sequence[NewEntry[DirectoryReservation]]) -> list[BaseException | None]:
+        """Make several entries with shared syncs."""
+        return enqueue.enqueue_together(self, enqueuings)
+
+    def claim(
+        self, place: Place, name: str, *, due_by: float = math.inf, before_commit: Callable[[], None]
+    ) -> DirectoryClaim | Unavailable | NotDue:
+        """Check the entry out."""
+        return checkout.claim(self, place, name, due_by=due_by, before_commit=before_commit)
+
+    def claims_unsafe(self, queue: str) -> list[DirectoryClaim]:
+        """Return claims on all that is checked out."""
+        return checkout.claims_unsafe(self, queue)
+
+    def stat(self, place: Place, name: str) -> Stat:
+        """Look at an entry's metadata file, wherever it is."""
+        return direct.stat(self, place, name)
+
+    def replace_metadata(
+        self,
+        queue: str,
+        name: str,
+        metadata: bytes,
+        *,
+        durability: Durability | None,
+        before_commit: Callable[[], None],
+    ) -> None:
+        """Rewrite an available entry's metadata."""
+        direct.replace_metadata(self, queue, name, metadata, durability=durability, before_commit=before_commit)
+
+    def delete(
+        self, queue: str, name: str, *, durability: Durability | None, before_commit: Callable[[], None]
+    ) -> None:
+        """Delete an available entry."""
+        direct.delete(self, queue, name, durability=durability, before_commit=before_commit)
+
+    def read_data(self, name: str, read: Callable[[BinaryIO], T]) -> T:
+        """Read the entry's data."""
+        return data.read_data(self, name, read)
+
+    def read_entry(self, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
+        """Read a whole entry under its lock."""
+        return data.read_entry(self, queue, name, read)
+
+    def replace_data(
+        self,
+        name: str,
+        claim: DirectoryClaim | None,
+        content: Content,
+        *,
+        durability: Durability | None,
+        before_commit: Callable[[], None],
+    ) -> None:
+        """Replace the entry's data."""
+        data.replace_data(self, name, claim, content, durability=durability, before_commit=before_commit)
+
+    def stat_data(self, name: str) -> Stat:
+        """Look at the entry's data file."""
+        return data.stat_data(self, name)
+
+    def annotate(self, claim: DirectoryClaim, key: str, value: bytes | None) -> None:
+        """Set a key of an entry's notes."""
+        notes.annotate(self, claim, key, value)
+
+    def carrier(self, name: str) -> dict[str, str]:
+        """Read the carrier of an entry."""
+        return notes.carrier_of(self, name)
+
+    def quarantine(self, claim: DirectoryClaim, reason: str) -> None:
+        """Set the entry aside."""
+        aside.quarantine(self, claim, reason)
+
+    def quarantine_reason(self, name: str) -> str | None:
+        """Return why an entry was set aside."""
+        return aside.reason_of(self, name)
+
+    def restore(
+        self,
+        queue: str,
+        name: str,
+        *,
+        to: str | None = None,
+        durability: Durability | None,
+        before_commit: Callable[[], None],
+    ) -> None:
+        """Put back an entry that was set aside."""
+        aside.restore(self, queue, name, to=to, durability=durability, before_commit=before_commit)
+
+    def discard(
+        self, queue: str, name: str, *, durability: Durability | None, before_commit: Callable[[], None]
+    ) -> None:
+        """Delete an entry that was set aside."""
+        aside.discard(self, queue, name, durability=durability, before_commit=before_commit)
+
+    def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:
+        """Put back what dead owners held."""
+        return recovery.recover(self, queue, insist=insist)
+
+    def recover_all(self, *, dry_run: bool = False) -> Iterator[Recovered | SpoolError]:
+        """Recover and sweep."""
+        return recovery.recover_all(self, dry_run=dry_run)
+
+    def reserve_again(self, name: str) -> bool:
+        """Make a file in `.registry` again."""
+        return recovery.reserve_again(self, name)
+
+    def clear_temporary(self, name: str) -> bool:
+        """Unlink a file in `.tmp`, if its writer is dead."""
+        return recovery.clear_temporary(self, name)
+
+    def at_a_time(self) -> int:
+        """Count descriptors."""
+        return locks_at_a_time()
 
     blocks: bool = True
     """Every method may wait for the disk."""

@@ -18,6 +18,7 @@ from trio_multispool.storage.requests import Stat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from trio_multispool.storage.requests import Notes
 
@@ -47,20 +48,20 @@ class Kept:
         remember: float | None,
     ) -> None:
         """Keep a new entry."""
-        self.name = name
-        self.place = place
-        self.metadata = metadata
-        self.written_at = now
-        self.data = data
-        self.data_written_at = now
-        self.due_at = due_at
+        self.name: str = name
+        self.place: Place = place
+        self.metadata: bytes = metadata
+        self.written_at: float = now
+        self.data: bytes = data
+        self.data_written_at: float = now
+        self.due_at: float | None = due_at
         """Until when it waits, or waited when it was checked out."""
-        self.carrier = dict(carrier)
-        self.remember = remember
+        self.carrier: dict[str, str] = dict(carrier)
+        self.remember: float | None = remember
         self.notes: dict[str, bytes] = {}
         self.reason: str | None = None
         """Why it is in quarantine."""
-        self.checkouts = 0
+        self.checkouts: int = 0
         """How often it was checked out. Only the latest owner may settle it."""
 
     def annotate(self, changes: Notes) -> None:
@@ -113,8 +114,8 @@ class Contents:
 
     def __init__(self, now: Callable[[], float]) -> None:
         """Begin with nothing; `now` is the wall clock, in seconds since 1970."""
-        self.mutex = threading.RLock()
-        self.now = now
+        self.mutex: AbstractContextManager[bool] = threading.RLock()
+        self.now: Callable[[], float] = now
         self.queues: set[str] = set()
         self.entries: dict[str, Kept] = {}
         self.reserved: set[str] = set()
