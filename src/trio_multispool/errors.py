@@ -105,6 +105,33 @@ class NotASpool(SpoolError):
     _sentence = "{path!r} is not a spool that can be used: {reason}"
 
 
+class SpoolGone(SpoolError):
+    """The spool's directory is not at its path any more: it was moved or removed, or its file system was unmounted.
+
+    Jobs in hand can still be settled, where the directory is now. Everything else answers this, for as long as the
+    spool is open: end, and open the spool anew where it is.
+    """
+
+    path: str
+    _sentence = (
+        "the spool's directory is not at {path!r} any more: it was moved, removed or unmounted; put it back, "
+        "and start this program anew"
+    )
+
+
+class SpoolReplaced(SpoolError):
+    """Another directory is at the spool's path: a new one, one from a backup, or one mounted over it.
+
+    It is never followed: what this process has in hand would be done twice against a restored copy. Jobs in hand can
+    still be settled, in the directory that they are from. Everything else answers this: end, and open the spool anew.
+    """
+
+    path: str
+    _sentence = (
+        "another directory has taken the place of the spool at {path!r}; start this program anew to use that one"
+    )
+
+
 class DirectoryNotEmpty(SpoolError):
     """The directory holds something else, and no spool is made there. Choose an empty or a new directory."""
 
@@ -309,7 +336,15 @@ class SyncsRefused(SpoolError):
 
 
 Trouble: TypeAlias = (
-    AccessDenied | ReadOnlySpool | OutOfSpace | TooManyOpenFiles | NotARegularFile | SeveralFileSystems | StorageFailure
+    AccessDenied
+    | ReadOnlySpool
+    | OutOfSpace
+    | TooManyOpenFiles
+    | NotARegularFile
+    | SeveralFileSystems
+    | SpoolGone
+    | SpoolReplaced
+    | StorageFailure
 )
 """What the operating system can answer to any operation; the entry is where it was. `dequeue` answers nothing else."""
 

@@ -260,14 +260,14 @@ async def test_metadata_that_changed_since_it_was_looked_at_counts(path, monkeyp
     """The entry is looked at again when nobody else can change it, and keeps no place of the key that it had."""
     spool = await quick_spool(path)
     storage = storage_of(spool)
-    claim = storage.claim
+    claim = storage.claim_listed
 
     def changed_before(place: Place, name: str, **how: Any) -> Any:
         if name == "a1":
             (path / "send" / "a1").write_bytes(b'{"recipient":"b"}')
         return claim(place, name, **how)
 
-    monkeypatch.setattr(storage, "claim", changed_before)
+    monkeypatch.setattr(storage, "claim_listed", changed_before)
     async with spool.reader(Mail.SEND, limit_by=recipient, limit=1) as reader:
         await put(spool, "b1")
         b1 = (await reader.dequeue_available()).unwrap()

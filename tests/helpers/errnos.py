@@ -50,6 +50,7 @@ ERRNOS = {
     "sync_file_system": Row("syncfs(2)", (e.EDQUOT, e.EIO, e.ENOSPC)),
     "write_out": Row("sync_file_range(2)", (e.EIO, e.ENOMEM, e.ENOSPC)),
     "stat": Row("fstatat(2)", (e.EACCES, e.EIO, e.ELOOP, e.ENAMETOOLONG, e.ENOMEM, e.ENOTDIR)),
+    "stat_path": Row("stat(2)", (e.EACCES, e.EIO, e.ELOOP, e.ENAMETOOLONG, e.ENOMEM)),  # ENOTDIR: the spool is gone
     "stat_fd": Row("fstat(2)", (e.EIO, e.ENOMEM)),
     "change_mode": Row("fchmod(2)", (e.EIO, e.ENOMEM, e.EPERM, e.EROFS)),
     "set_modified": Row("utimensat(2)", (e.EACCES, e.EIO, e.ENOMEM, e.EPERM, e.EROFS)),

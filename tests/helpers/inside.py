@@ -90,3 +90,8 @@ def rest_of(spool: Any) -> list[str]:
     if session.limiter.borrowed_tokens:
         found.append(f"{session.limiter.borrowed_tokens} tokens of the limiter are borrowed")
     return found
+
+
+def look_again(spool: Any, queue: Any) -> None:
+    """Have the readers of a queue that wait look again, as they do by themselves after a while."""
+    spool._session.changes.tell(queue.value)

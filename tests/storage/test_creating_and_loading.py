@@ -539,16 +539,6 @@ async def test_a_spool_can_be_reached_through_a_symlink(tmp_path: Path):
     assert state_of(tmp_path / "spool").names("send") == ["a"]
 
 
-async def test_a_spool_that_is_moved_while_it_is_open_stays_the_same_spool(tmp_path: Path):
-    """Everything is reached from the directory that was opened, not by its path again."""
-    spool = await quick_spool(tmp_path / "spool")
-    (tmp_path / "spool").rename(tmp_path / "moved")
-    (tmp_path / "spool").mkdir()
-    await put(spool, Mail.SEND, "a")
-    assert state_of(tmp_path / "moved").names("send") == ["a"]
-    assert list((tmp_path / "spool").iterdir()) == []
-
-
 # Modes
 
 

@@ -40,6 +40,8 @@ _CODES: Final[dict[Exit, tuple[type[SpoolError], ...]]] = {
         NotASpool,
         SharedFileSystem,
         errors.DirectoryNotEmpty,
+        errors.SpoolGone,
+        errors.SpoolReplaced,
         errors.UnsupportedFormat,
         errors.WorldWritable,
         errors.NotAdopted,

@@ -9,6 +9,7 @@ killed can simply be tried again.
 from __future__ import annotations
 
 import errno
+import functools
 from typing import TYPE_CHECKING, Final
 
 from trio_multispool.errors import DurabilityUnknown, EntryBusy, NameTaken, SpoolError, StorageFailure
@@ -33,7 +34,7 @@ from trio_multispool.storage.directory.syncs.together import run_together
 from trio_multispool.storage.directory.waiting import where_to_wait
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from trio_multispool.storage.directory.context import Context
     from trio_multispool.storage.directory.disk.files import OpenFile
@@ -47,13 +48,7 @@ _TRIES: Final = 64
 """How often to try again if a reservation vanished between two looks. Each time, another process made progress."""
 
 
-def reserve(
-    context: Context,
-    name: str,
-    *,
-    unique: bool = False,
-    briefly: bool = False,  # noqa: ARG001  # the search is needed now: a name may be remembered
-) -> DirectoryReservation:
+def reserve(context: Context, name: str, *, unique: bool = False) -> DirectoryReservation:
     """Hold a name that no entry has. Raises `NameTaken`, or `EntryBusy` if another owner holds it without an entry.
 
     With `unique` and a new reservation, no place is searched: no entry can have the name. (If an entry has it all the
@@ -157,10 +152,11 @@ def enqueue_together(
     context: Context, enqueuings: Sequence[NewEntry[DirectoryReservation]]
 ) -> list[BaseException | None]:
     """Make several entries with shared syncs; return what each raised, or `None`."""
-    return run_together(context.syncs.together, [_enqueue(context, enqueueing) for enqueueing in enqueuings])
+    check_named = functools.cache(context.layout.check_named)  # once a batch
+    return run_together(context.syncs.together, [_enqueue(context, each, check_named) for each in enqueuings])
 
 
-def _enqueue(context: Context, wanted: NewEntry[DirectoryReservation]) -> Steps:
+def _enqueue(context: Context, wanted: NewEntry[DirectoryReservation], check_named: Callable[[], None]) -> Steps:
     """Make the entry: write data and metadata, sync, then commit by the rename. On failure keep the reservation."""
     layout, name, queue = context.layout, wanted.reservation.name, wanted.queue
     waits = wanted.due_at is not None
@@ -174,6 +170,7 @@ def _enqueue(context: Context, wanted: NewEntry[DirectoryReservation]) -> Steps:
     try:
         _write_files(context, wanted, files, plan)
         yield from _on_disk(wanted, files, plan)
+        check_named()
         wanted.before_commit()
         try:
             if not commits.move(layout, name, TEMPORARY, destination):

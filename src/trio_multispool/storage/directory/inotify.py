@@ -3,7 +3,7 @@
 A notice is a hint: listing the queue again is worth it. If the kernel's queue of events overflows, every queue may have
 changed. If the directory of a queue was moved away or removed, its watch is forgotten, and made anew with the next
 `add`. The kernel sends no notice for a removed directory while a descriptor of it is held. So the spool's own directory
-is watched too: that tells when a queue goes and when it comes again.
+is watched too: that tells when a queue goes and when it comes again, and when the whole spool is moved away.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class DirectoryWatch:
             waiting = self._layout.optional_fd(directory) if self._layout.is_there(directory) else None
             with self._mutex:
                 if self._root < 0:
-                    self._root = self._add(fds[0], _QUEUES_CHANGE)
+                    self._root = self._add(fds[0], _QUEUES_CHANGE | _MOVE_SELF)
                 self._watch(queue, fds[1])
                 if waiting is not None:
                     self._watch(directory, waiting)
@@ -106,7 +106,7 @@ class DirectoryWatch:
                     changed.update(self._wanted)
                     continue
                 if event.wd == self._root:
-                    changed.update({event.name} & self._wanted)
+                    changed.update(self._wanted if event.mask & _MOVE_SELF else {event.name} & self._wanted)
                     continue
                 directory = self._directories.get(event.wd)
                 if directory is None:

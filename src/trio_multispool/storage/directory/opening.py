@@ -46,7 +46,7 @@ def open_layout(path: str | os.PathLike[str], calls: SystemCalls) -> Layout:
     try:
         root = calls.open_root(path)
         try:
-            mode = stat.S_IMODE(calls.stat_fd(root).st_mode)
+            found = calls.stat_fd(root)
         except OSError:
             calls.close(root)
             raise
@@ -56,7 +56,7 @@ def open_layout(path: str | os.PathLike[str], calls: SystemCalls) -> Layout:
         raise NotASpool(path, "it is not a directory") from error
     except OSError as error:
         raise as_spool_error(error, "open", path) from error
-    return Layout(path, root, mode, calls)
+    return Layout(path, root, found, calls)
 
 
 @contextlib.contextmanager

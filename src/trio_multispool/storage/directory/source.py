@@ -13,7 +13,7 @@ import contextlib
 import errno
 import math
 import threading
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from trio_multispool.clock import random_below, stopwatch
 from trio_multispool.errors import EntryNotFound, SpoolError, StorageFailure, UnreadableEntry
@@ -21,6 +21,7 @@ from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory.disk.layout import directory_of
 from trio_multispool.storage.directory.schedule import Due
+from trio_multispool.storage.protocol import Storage
 from trio_multispool.storage.requests import NotDue
 from trio_multispool.storage.singly import release_or_let_go
 from trio_multispool.storage.source import Next, NothingLeft
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.layout import Layout
     from trio_multispool.storage.directory.schedule import WaitingEntries
     from trio_multispool.storage.handles import Claim
-    from trio_multispool.storage.protocol import Storage
     from trio_multispool.storage.source import A, Gate, Given, Look
 
 
@@ -56,6 +56,16 @@ MOST_DOUBLINGS: Final = 10
 """The range doubles at most this often: no skip is longer than about a thousand names."""
 
 
+class _Store(Storage[Any, Any], Protocol):
+    """The store, as a source uses it."""
+
+    def claim_listed(
+        self, place: Place, name: str, *, due_by: float = math.inf, before_commit: Callable[[], None]
+    ) -> DirectoryClaim | Unavailable | NotDue:
+        """Do as `claim` does, without looking whether the spool is where it was."""
+        ...
+
+
 class _Call(NamedTuple):
     """What one call of `claim` is given for each of its tries."""
 
@@ -70,7 +80,7 @@ class DirectorySource:
 
     def __init__(  # noqa: PLR0913  # made by the store alone
         self,
-        storage: Storage[Any, Any],
+        storage: _Store,
         layout: Layout,
         queue: str,
         *,
@@ -126,6 +136,7 @@ class DirectorySource:
         found: Next[A] = Next()
         call, tries = _Call(gate, look.given, before_commit, found.unreadable), 0
         try:
+            self._layout.check_named()
             self._waiting.look(wanted=False)
             self._look_for_earlier(look, gate)
             while not stopped() and (not found.claims or len(found.claims) < most()):
@@ -303,9 +314,7 @@ class DirectorySource:
             return None
         kept = False
         try:
-            claimed: DirectoryClaim | Unavailable | NotDue = self._storage.claim(
-                place, name, due_by=due_by, before_commit=call.before_commit
-            )
+            claimed = self._storage.claim_listed(place, name, due_by=due_by, before_commit=call.before_commit)
             if isinstance(claimed, (Unavailable, NotDue)):
                 return claimed
             if call.given is not None and not call.given.add(name):

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from trio_multispool.clock import wall_clock
-from trio_multispool.errors import EntryNotFound
+from trio_multispool.errors import (
+    DataNotFound,
+    EntryBusy,
+    EntryNotFound,
+    NameTaken,
+    OwnershipLost,
+    SpoolError,
+    StorageFailure,
+)
 from trio_multispool.events import Event, log
 from trio_multispool.model.policies import Durability
 from trio_multispool.storage.directory import (
@@ -45,7 +53,6 @@ if TYPE_CHECKING:
 
     import msgspec
 
-    from trio_multispool.errors import SpoolError
     from trio_multispool.model.lifecycle import Place, State
     from trio_multispool.model.types import T
     from trio_multispool.model.verdicts import Unavailable
@@ -126,7 +133,13 @@ class DirectoryStorage(Context):
 
     def reserve(self, name: str, *, unique: bool = False, briefly: bool = False) -> DirectoryReservation:
         """Hold a name that no entry has."""
-        return enqueue.reserve(self, name, unique=unique, briefly=briefly)
+        if not briefly:  # else the enqueue does it
+            self.layout.check_named()
+        try:
+            return enqueue.reserve(self, name, unique=unique)
+        except (NameTaken, EntryBusy, StorageFailure):  # perhaps only because the spool has gone
+            self.layout.check_named()
+            raise
 
     def give_up(self, reservation: DirectoryReservation) -> None:
         """Give an unused name back."""
@@ -134,6 +147,7 @@ class DirectoryStorage(Context):
 
     def remember(self, reservation: DirectoryReservation, remember: float, *, durability: Durability | None) -> None:
         """Remember a name that has no entry."""
+        self.layout.check_named()
         remembered.remember(self, reservation, remember, durability=durability)
 
     def enqueue_together(self, enqueuings: Sequence[NewEntry[DirectoryReservation]]) -> list[BaseException | None]:
@@ -144,15 +158,24 @@ class DirectoryStorage(Context):
         self, place: Place, name: str, *, due_by: float = math.inf, before_commit: Callable[[], None]
     ) -> DirectoryClaim | Unavailable | NotDue:
         """Check the entry out."""
+        self.layout.check_named()
+        return self.claim_listed(place, name, due_by=due_by, before_commit=before_commit)
+
+    def claim_listed(
+        self, place: Place, name: str, *, due_by: float = math.inf, before_commit: Callable[[], None]
+    ) -> DirectoryClaim | Unavailable | NotDue:
+        """Check an entry out that a source has found; the source has looked that the spool is where it was."""
         return checkout.claim(self, place, name, due_by=due_by, before_commit=before_commit)
 
     def claims_unsafe(self, queue: str) -> list[DirectoryClaim]:
         """Return claims on all that is checked out."""
+        self.layout.check_named()
         return checkout.claims_unsafe(self, queue)
 
     def stat(self, place: Place, name: str) -> Stat:
         """Look at an entry's metadata file, wherever it is."""
-        return direct.stat(self, place, name)
+        with self._if_not_gone():
+            return direct.stat(self, place, name)
 
     def replace_metadata(
         self,
@@ -164,20 +187,24 @@ class DirectoryStorage(Context):
         before_commit: Callable[[], None],
     ) -> None:
         """Rewrite an available entry's metadata."""
+        self.layout.check_named()
         direct.replace_metadata(self, queue, name, metadata, durability=durability, before_commit=before_commit)
 
     def delete(
         self, queue: str, name: str, *, durability: Durability | None, before_commit: Callable[[], None]
     ) -> None:
         """Delete an available entry."""
+        self.layout.check_named()
         direct.delete(self, queue, name, durability=durability, before_commit=before_commit)
 
     def read_data(self, name: str, read: Callable[[BinaryIO], T]) -> T:
         """Read the entry's data."""
-        return data.read_data(self, name, read)
+        with self._if_not_gone():
+            return data.read_data(self, name, read)
 
     def read_entry(self, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
         """Read a whole entry under its lock."""
+        self.layout.check_named()
         return data.read_entry(self, queue, name, read)
 
     def replace_data(
@@ -190,11 +217,14 @@ class DirectoryStorage(Context):
         before_commit: Callable[[], None],
     ) -> None:
         """Replace the entry's data."""
+        if claim is None:
+            self.layout.check_named()
         data.replace_data(self, name, claim, content, durability=durability, before_commit=before_commit)
 
     def stat_data(self, name: str) -> Stat:
         """Look at the entry's data file."""
-        return data.stat_data(self, name)
+        with self._if_not_gone():
+            return data.stat_data(self, name)
 
     def annotate(self, claim: DirectoryClaim, key: str, value: bytes | None) -> None:
         """Set a key of an entry's notes."""
@@ -222,20 +252,24 @@ class DirectoryStorage(Context):
         before_commit: Callable[[], None],
     ) -> None:
         """Put back an entry that was set aside."""
+        self.layout.check_named()
         aside.restore(self, queue, name, to=to, durability=durability, before_commit=before_commit)
 
     def discard(
         self, queue: str, name: str, *, durability: Durability | None, before_commit: Callable[[], None]
     ) -> None:
         """Delete an entry that was set aside."""
+        self.layout.check_named()
         aside.discard(self, queue, name, durability=durability, before_commit=before_commit)
 
     def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:
         """Put back what dead owners held."""
+        self.layout.check_named()
         return recovery.recover(self, queue, insist=insist)
 
     def recover_all(self, *, dry_run: bool = False) -> Iterator[Recovered | SpoolError]:
         """Recover and sweep."""
+        self.layout.check_named()
         return recovery.recover_all(self, dry_run=dry_run)
 
     def reserve_again(self, name: str) -> bool:
@@ -245,6 +279,25 @@ class DirectoryStorage(Context):
     def clear_temporary(self, name: str) -> bool:
         """Unlink a file in `.tmp`, if its writer is dead."""
         return recovery.clear_temporary(self, name)
+
+    def _told_gone(self, failure: BaseException | None) -> BaseException | None:
+        """Return why a claim was not settled: an entry may be lost because all of the spool is."""
+        if isinstance(failure, OwnershipLost):
+            try:
+                self.layout.check_named()
+            except SpoolError as gone:
+                gone.__cause__ = failure
+                return gone
+        return failure
+
+    @contextlib.contextmanager
+    def _if_not_gone(self) -> Generator[None]:
+        """Look for the spool if something of it is not found: perhaps all of it has gone."""
+        try:
+            yield
+        except (EntryNotFound, DataNotFound):
+            self.layout.check_named()
+            raise
 
     def at_a_time(self) -> int:
         """Count descriptors."""
@@ -264,7 +317,13 @@ class DirectoryStorage(Context):
             self._sources += 1
             waiting = self._waiting.setdefault(queue, WaitingEntries(self.layout, self._arrivals, queue, self.now))
         return DirectorySource(
-            self, self.layout, queue, waiting=waiting, now=self.now, closed=self._close_source, sorts_last=sorts_last
+            self,
+            self.layout,
+            queue,
+            waiting=waiting,
+            now=self.now,
+            closed=self._close_source,
+            sorts_last=sorts_last,
         )
 
     def _close_source(self) -> None:
@@ -279,6 +338,7 @@ class DirectoryStorage(Context):
 
     def names(self, queue: str, *, after: str = "", most: int | None = None) -> list[str]:
         """List what is available in a queue."""
+        self.layout.check_named()
         _ = self.layout.refresh(queue)
         if most is None and not after:
             return self.layout.entry_names(queue)
@@ -291,15 +351,17 @@ class DirectoryStorage(Context):
             directory = directory_of(place)
             return self.layout.again_if_replaced(directory, lambda: read_file(self.layout, directory, name))
         except FileNotFoundError as error:
+            self.layout.check_named()
             raise EntryNotFound(place.queue, name) from error
 
     def waiting(self, queue: str) -> Iterator[tuple[float, str]]:
         """Yield the entries that wait for a queue."""
+        self.layout.check_named()
         return waited.waiting(self.layout, queue)
 
     def settle(self, settlements: Sequence[Settlement[DirectoryClaim]]) -> list[BaseException | None]:
         """Settle several claims with shared syncs."""
-        failures = settle.settle(self, settlements)
+        failures = [self._told_gone(failure) for failure in settle.settle(self, settlements)]
         for settlement, failure in zip(settlements, failures, strict=True):
             claim = settlement.claim
             if failure is None and isinstance(settlement, Releasing) and claim.due_at is not None:
@@ -325,6 +387,7 @@ class DirectoryStorage(Context):
 
     def depths(self) -> dict[Place, int]:
         """Count the names in every place."""
+        self.layout.check_named()
         return {place: len(self.layout.entry_names(directory_of(place))) for place in self.layout.places()}
 
     def adopt(self) -> None:
@@ -338,28 +401,33 @@ class DirectoryStorage(Context):
 
     def queues(self) -> list[str]:
         """Return the queues on disk."""
+        self.layout.check_named()
         return self.layout.queues()
 
     def inventory(self, queue: str | None = None, state: State | None = None) -> Iterator[Item]:
         """Yield every entry."""
+        self.layout.check_named()
         from trio_multispool.storage.directory.inventory import inventory  # noqa: PLC0415  # as in `examine`
 
         return inventory(self.layout, queue, state)
 
     def count(self, queue: str | None = None, state: State | None = None) -> int:
         """Count entries."""
+        self.layout.check_named()
         from trio_multispool.storage.directory.inventory import count  # noqa: PLC0415  # as in `examine`
 
         return count(self.layout, queue, state)
 
     def examine(self, wanted: Wanted, judge: Judge) -> Iterator[Finding | None]:
         """Join the listings of all directories."""
+        self.layout.check_named()
         from trio_multispool.storage.directory import examine  # noqa: PLC0415  # most programs never examine
 
         return examine.examine(self, wanted, judge)
 
     def look_closely(self, name: str, judge: Judge) -> Findings:
         """Look a name up under its lock."""
+        self.layout.check_named()
         from trio_multispool.storage.directory import examine  # noqa: PLC0415  # most programs never examine
 
         return examine.look_closely(self, name, judge)
@@ -372,6 +440,7 @@ class DirectoryStorage(Context):
 
     def recover_name(self, name: str) -> Recovered | None:
         """Put one entry back, or collect a name."""
+        self.layout.check_named()
         return recovery.recover_name(self, name) if self.is_adopted() else None
 
     def close(self) -> None:

@@ -26,9 +26,11 @@ import contextlib
 import errno
 import os
 import posixpath
+import stat
 import threading
 from typing import TYPE_CHECKING, Final
 
+from trio_multispool.errors import SpoolGone, SpoolReplaced
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.storage.directory.disk.oserrors import as_spool_error
@@ -112,16 +114,32 @@ class Layout:
     does a listing of the places. The old descriptor stays open until `close`: another thread may be using it.
     """
 
-    def __init__(self, path: str, root: int, mode: int, calls: SystemCalls) -> None:
-        """Take over `root`, a descriptor of the directory `path` with these permissions."""
+    def __init__(self, path: str, root: int, found: os.stat_result, calls: SystemCalls) -> None:
+        """Take over `root`, a descriptor of the directory `path`, which was `found` to be this."""
+        mode = stat.S_IMODE(found.st_mode)
         self.path: str = path
         self.calls: SystemCalls = calls
         self.directory_mode: int = mode
         self.file_mode: int = mode & 0o666
         self._mutex = threading.Lock()
         self._open = {"": root}
+        self._identity = found.st_dev, found.st_ino
         self._inodes: dict[str, int] = {}
         self._outdated: list[int] = []
+
+    def check_named(self) -> None:
+        """Raise `SpoolGone` or `SpoolReplaced` if the spool's path does not lead to the directory that is held.
+
+        A path that cannot be looked at, for want of a permission say, proves nothing.
+        """
+        try:
+            found = self.calls.stat_path(self.path)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise SpoolGone(self.path) from error
+        except OSError:
+            return
+        if (found.st_dev, found.st_ino) != self._identity:
+            raise SpoolReplaced(self.path)
 
     def full(self, directory: str, name: str = "") -> str:
         """Return the full path, for messages."""

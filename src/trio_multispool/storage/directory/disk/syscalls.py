@@ -143,6 +143,10 @@ class SystemCalls:
         """`fstatat` of the name itself; does not follow a symlink."""
         return os.stat(name, dir_fd=directory, follow_symlinks=False)
 
+    def stat_path(self, path: str) -> os.stat_result:
+        """`stat` of the spool's own directory, by its path, which may be a symlink."""
+        return os.stat(path)
+
     def stat_fd(self, fd: int) -> os.stat_result:
         """`fstat`."""
         return os.fstat(fd)

@@ -1,0 +1,325 @@
+"""A spool's directory that is exchanged under running programs: it is noticed, never followed, and ends them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+import trio
+
+from helpers.calls import FailingCalls
+from helpers.inside import look_again, waiters_of
+from helpers.mounts import why_not
+from helpers.processes import run_python
+from helpers.spools import ANNE, MAIL, Mail, make_spool, put, quick_spool, state_of
+from trio_multispool import Err, Ok, Remove, Spool, SpoolGone, SpoolReplaced, Use
+from trio_multispool.monitor import Monitor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+
+def moved_aside(path: Path) -> None:
+    """Another program moves it."""
+    path.rename(path.with_name("aside"))
+
+
+def removed(path: Path) -> None:
+    """`rm -rf`."""
+    shutil.rmtree(path)
+
+
+def made_anew(path: Path) -> None:
+    """Removed, and an empty directory is there."""
+    shutil.rmtree(path)
+    path.mkdir()
+
+
+def restored(path: Path) -> None:
+    """Moved aside, and a copy is in its place."""
+    moved_aside(path)
+    shutil.copytree(path.with_name("aside"), path)
+
+
+def linked_elsewhere(path: Path) -> None:
+    """Moved aside, and its path is a symlink to a copy."""
+    moved_aside(path)
+    shutil.copytree(path.with_name("aside"), path.with_name("copy"))
+    path.symlink_to("copy")
+
+
+def parent_moved(path: Path) -> None:
+    """The directory above it is moved."""
+    path.parent.rename(path.parent.with_name("elsewhere"))
+
+
+EXCHANGES = {
+    moved_aside: SpoolGone,
+    removed: SpoolGone,
+    made_anew: SpoolReplaced,
+    restored: SpoolReplaced,
+    linked_elsewhere: SpoolReplaced,
+    parent_moved: SpoolGone,
+}
+
+exchanges = pytest.mark.parametrize("exchange", EXCHANGES, ids=lambda exchange: exchange.__name__)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Say where the spool is: in a directory of its own, which may be moved."""
+    (tmp_path / "var").mkdir()
+    return tmp_path / "var" / "spool"
+
+
+CALLS: dict[str, Callable[[Any, Any], Any]] = {
+    "enqueue": lambda spool, _: spool.enqueue(Mail.SEND, ANNE, b""),
+    "enqueue under a name": lambda spool, _: spool.enqueue(Mail.SEND, ANNE, b"", name=Use("k1")),
+    "enqueue under a name that is taken": lambda spool, _: spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a")),
+    "enqueue if absent": lambda spool, _: spool.enqueue_if_absent(Mail.SEND, ANNE, b"", name=Use("k2")),
+    "enqueue if absent, remembered": lambda spool, _: spool.enqueue_if_absent(
+        Mail.SEND, ANNE, b"", name=Use("k3", remember=60)
+    ),
+    "enqueue to wait": lambda spool, _: spool.enqueue(Mail.SEND, ANNE, b"", not_before=60),
+    "reserve a name": lambda spool, _: spool.reserve_name(),
+    "list": lambda spool, _: spool.entries(Mail.SEND),
+    "list what waits": lambda spool, _: spool.waiting(Mail.SEND),
+    "check out": lambda _, entry: entry.checkout(),
+    "try to check out": lambda _, entry: entry.try_checkout(),
+    "save directly": lambda _, entry: entry.direct.save(ANNE),
+    "remove directly": lambda _, entry: entry.direct.remove(),
+    "save data directly": lambda _, entry: entry.direct.data_file.save(b""),
+    "recover": lambda spool, _: spool.recover(),
+    "check": lambda spool, _: Monitor(spool).run_once(),
+}
+
+
+@exchanges
+@pytest.mark.parametrize("call", CALLS)
+async def test_every_operation_tells_that_the_directory_is_not_the_one_that_is_named(path, exchange, call):
+    """Never `Ok` into a directory that nobody sees, nor an answer about a name. Nothing is written in either."""
+    spool = await quick_spool(path)
+    [entry, *_] = await put(spool, Mail.SEND, "a", "b")
+    exchange(path)
+    error = EXCHANGES[exchange](str(path))
+    assert await CALLS[call](spool, entry) == Err(error)
+    assert str(path) in str(error)
+    for each in (path, path.with_name("aside")):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            assert set(os.listdir(each / "send")) <= {"a", "b", ".checkout", ".waiting"}
+            assert os.listdir(each / ".tmp") == []
+
+
+@exchanges
+async def test_several_that_are_enqueued_together_are_all_refused(path, exchange):
+    """Each of them is told."""
+    spool = await quick_spool(path)
+    exchange(path)
+    answers = await spool.enqueue_many(Mail.SEND, [(ANNE, b"")] * 3)
+    assert answers == [Err(EXCHANGES[exchange](str(path)))] * 3
+
+
+@exchanges
+async def test_what_is_in_hand_is_settled_where_it_is(path, exchange):
+    """The job goes on; its data can be read and its verdict is stored, in the directory that it was checked out of."""
+    spool = await quick_spool(path)
+    [entry] = await put(spool, Mail.SEND, "a")
+    lost = pytest.raises(EXCHANGES[exchange]) if exchange in (removed, made_anew) else contextlib.nullcontext()
+    with lost:  # what was removed cannot go back when its block ends
+        async with (await entry.checkout()).unwrap() as job:
+            exchange(path)
+            if exchange in (removed, made_anew):
+                assert await job.save(Mail.RETRY) == Err(EXCHANGES[exchange](str(path)))
+            else:
+                assert await job.data.load() == Ok(b"Hello")
+                assert await job.save(Mail.RETRY) == Ok(None)
+    if exchange in (moved_aside, restored, linked_elsewhere):
+        assert state_of(path.with_name("aside")).names("retry") == ["a"]
+    if exchange is restored:
+        assert state_of(path).names("retry") == []
+
+
+@exchanges
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_a_reader_that_waits_ends_when_it_looks_again(path, exchange, concurrency):
+    """Where the kernel tells, that is at once. It takes nothing of what it finds in the other directory."""
+    spool = await quick_spool(path)
+    seen = []
+
+    async def remove(metadata: Any, data: Any) -> Remove:
+        seen.append(data.name)
+        return Remove()
+
+    async with spool.reader(Mail.SEND, poll_interval=0.01) as reader, anyio.create_task_group() as tasks:
+        answers: list[Any] = []
+
+        async def iterate() -> None:
+            answers.append(await reader.iter(remove, concurrency=concurrency))
+
+        tasks.start_soon(iterate)
+        await put(spool, Mail.SEND, "a")
+        while (path / ".registry" / "a").exists():
+            await anyio.sleep(0.001)
+        exchange(path)
+        while not answers:
+            look_again(spool, Mail.SEND)
+            await anyio.sleep(0.001)
+    assert answers == [Err(EXCHANGES[exchange](str(path)))]
+    assert seen == ["a"]
+
+
+async def test_the_kernel_tells_of_a_spool_that_is_moved(path):
+    """A reader that waits need not look again for that."""
+    spool = await quick_spool(path)
+    async with spool.reader(Mail.SEND, poll_interval=1000) as reader, anyio.create_task_group() as tasks:
+        answers: list[Any] = []
+
+        async def wait() -> None:
+            answers.append(await reader.dequeue())
+
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        while not waiters_of(spool):
+            await anyio.lowlevel.checkpoint()
+        moved_aside(path)
+    assert answers == [Err(SpoolGone(str(path)))]
+
+
+@exchanges
+async def test_a_reader_that_is_busy_takes_no_more_of_its_listing(path, exchange):
+    """It had listed a hundred; the ones that it has not begun stay where they are."""
+    spool = await quick_spool(path)
+    await put(spool, Mail.SEND, *(f"{number:03}" for number in range(100)))
+    seen = []
+
+    async def count(metadata: Any, data: Any) -> Remove:
+        seen.append(data.name)
+        if len(seen) == 3:
+            exchange(path)
+        return Remove()
+
+    with contextlib.suppress(Exception):  # of a removed directory, the entry in hand cannot be settled
+        async with spool.reader(Mail.SEND) as reader:
+            answer = await reader.iter(count)
+            if exchange not in (removed, made_anew):
+                assert answer == Err(EXCHANGES[exchange](str(path)))
+    assert len(seen) <= 4
+
+
+@exchanges
+async def test_a_reader_that_waits_for_what_is_due_ends(path, exchange):
+    """It does not sleep until then."""
+    spool = await quick_spool(path)
+    (await spool.enqueue(Mail.SEND, ANNE, b"", not_before=3600)).unwrap()
+    async with spool.reader(Mail.SEND, poll_interval=0.01) as reader, anyio.create_task_group() as tasks:
+        answers: list[Any] = []
+
+        async def wait() -> None:
+            answers.append(await reader.dequeue())
+
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        exchange(path)
+        while not answers:
+            look_again(spool, Mail.SEND)
+            await anyio.sleep(0.001)
+    assert answers == [Err(EXCHANGES[exchange](str(path)))]
+
+
+@exchanges
+async def test_both_ends_of_a_channel_end(path, exchange):
+    """Sending and receiving raise it."""
+    spool = await quick_spool(path)
+    async with spool.channel(Mail.SEND) as (send, receive):
+        exchange(path)
+        with pytest.raises(EXCHANGES[exchange]):
+            await send.send((ANNE, b""))
+        with pytest.raises(EXCHANGES[exchange]):
+            await receive.receive()
+
+
+async def test_a_path_that_cannot_be_looked_at_proves_nothing(path):
+    """A directory above that lost its permissions is no reason to end."""
+    calls = FailingCalls()
+    spool = await make_spool(path, system_calls=calls)
+    with calls.failing("stat_path", errno.EACCES):
+        [entry] = await put(spool, Mail.SEND, "a")
+        assert (await spool.entries(Mail.SEND)).unwrap() == [entry]
+
+
+async def test_a_queue_that_is_exchanged_is_followed(path):
+    """Only the spool's own directory is not: a queue may be moved, and made anew, by hand."""
+    spool = await quick_spool(path)
+    (path / "send").rename(path / "was-send")
+    shutil.copytree(path / "was-send", path / "send")
+    [entry] = await put(spool, Mail.SEND, "a")
+    assert (await spool.entries(Mail.SEND)).unwrap() == [entry]
+
+
+@pytest.mark.skipif(bool(why_not()), reason=why_not() or "may mount")
+async def test_a_spool_that_is_mounted_over_is_replaced(path):
+    """The other file system has an empty spool, as when a disk was not mounted at first."""
+    await make_spool(path)
+    code = f"""
+import trio
+import helpers.mounts as mounts
+from helpers.spools import ANNE, MAIL, Mail
+from trio_multispool import Err, Spool, SpoolReplaced
+
+async def main():
+    spool = (await Spool.load({str(path)!r}, MAIL)).unwrap()
+    mounts.tmpfs({str(path)!r})
+    assert await spool.enqueue(Mail.SEND, ANNE, b"") == Err(SpoolReplaced({str(path)!r}))
+    assert await spool.entries(Mail.SEND) == Err(SpoolReplaced({str(path)!r}))
+
+mounts.enter_private()
+trio.run(main)
+"""
+    run_python(code)
+
+
+@pytest.mark.parametrize("command", [["work", "--queue", "send", "--", "true"], ["monitor", "--every", "0.05"]])
+def test_a_command_that_runs_on_and_on_ends_with_it(path, command):
+    """With the exit code for a spool that is refused, and the path on standard error, so that a supervisor acts."""
+    trio.run(make_spool, path)
+    program = [sys.executable, "-m", "trio_multispool.cli", command[0], str(path), *command[1:]]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            while not _has_open(running.pid, path):
+                time.sleep(0.01)
+            moved_aside(path)
+            _, told = running.communicate(timeout=60)
+        finally:
+            running.kill()
+    assert (running.returncode, "is not at" in told) == (5, True), told
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """Tell whether a process has a directory open."""
+    found = set()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return str(path) in found
+
+
+async def test_a_spool_is_opened_anew_where_it_is(path):
+    """After that, all is as before."""
+    spool = await quick_spool(path)
+    await put(spool, Mail.SEND, "a")
+    moved_aside(path)
+    assert isinstance(await spool.entries(Mail.SEND), Err)
+    again = (await Spool.load(path.with_name("aside"), MAIL)).unwrap()
+    assert len((await again.entries(Mail.SEND)).unwrap()) == 1
