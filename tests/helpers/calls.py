@@ -128,6 +128,10 @@ class FailingCalls(WithoutSyncs):
         """Look."""
         return self._do("stat", name, directory)
 
+    def stat_path(self, path: str) -> os.stat_result:
+        """Look at the spool."""
+        return self._do("stat_path", path)
+
     def change_mode(self, fd: int, mode: int) -> None:
         """Change the mode."""
         self._do("change_mode", fd, mode)
