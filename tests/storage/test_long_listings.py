@@ -93,7 +93,7 @@ async def test_a_reader_waits_that_cannot_have_any_of_many_entries(names, monkey
                 waits.set()
                 await anyio.sleep_forever()
 
-            dequeuer_of(reader)._session.changes.wait = wait  # type: ignore[method-assign]
+            dequeuer_of(reader).session.changes.wait = wait  # type: ignore[method-assign]
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(reader.dequeue)
                 await waits.wait()
