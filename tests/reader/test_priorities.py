@@ -269,9 +269,9 @@ def counted_listings(spool: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     listed: list[str] = []
     names = storage_of(spool).names
 
-    def counting(queue: str) -> list[str]:
+    def counting(queue: str, **page: Any) -> list[str]:
         listed.append(queue)
-        return names(queue)
+        return names(queue, **page)
 
     monkeypatch.setattr(storage_of(spool), "names", counting)
     return listed

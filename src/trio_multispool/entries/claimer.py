@@ -95,7 +95,7 @@ class Claimer(Generic[M]):
         *,
         stopped: Callable[[], bool],
         before_commit: BeforeCommit,
-        before_listing: Callable[[], None],
+        before_listing: Callable[[], None] = lambda: None,
     ) -> list[Claimed[M]] | NothingLeft:
         """Check out what the source claims; in a worker thread.
 
