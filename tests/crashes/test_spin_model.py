@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-import trio_multispool.storage
+import trio_multispool.storage.directory
 
 MODEL = Path(__file__).parent / "spin"
-STORAGE = Path(trio_multispool.storage.__file__).parent
+STORAGE = Path(trio_multispool.storage.directory.__file__).parent
 SOURCES = sorted(MODEL.glob("*.pml"))
 TEXT = "".join(source.read_text() for source in SOURCES)
 
