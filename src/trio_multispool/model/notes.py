@@ -1,14 +1,57 @@
 """Notes about an entry, beside its metadata: one small JSON object, with a key for each purpose.
 
-No rule of an entry's life depends on notes, and notes that cannot be read are ignored. To change a key, keep the others
-as they are, also those that a later version added.
+No rule of an entry's life depends on notes. Notes that cannot be read count as none, and so does a key of them. To
+change a key, keep the others as they are, also those that a later version added.
+
+Any program, or a bad disk, may have written what lies beside entries. `decode_beside` is the one way to read it.
 """
 
 from __future__ import annotations
 
-from typing import Final, final
+import re
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, final
 
 import msgspec
+
+from trio_multispool.model.times import LATEST
+
+if TYPE_CHECKING:
+    from trio_multispool.model.types import T
+
+LARGEST: Final = 4 * 1024 * 1024
+"""In bytes. Nothing larger is read. What is written here stays below it."""
+
+DEEPEST: Final = 32
+"""How deep arrays and objects may lie in each other. The notes of this version go to eight."""
+
+Time: TypeAlias = Annotated[float, msgspec.Meta(ge=0, lt=LATEST)]
+"""A time in seconds since 1970, such as can be shown."""
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+"""A number that can be counted up, and written as JSON."""
+
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_ALL_BUT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def decode_beside(raw: bytes | msgspec.Raw, kind: type[T]) -> T:
+    """Decode JSON that lies beside entries. Raises a `ValueError`, and nothing else, if it cannot be read."""
+    raw = bytes(raw)
+    if len(raw) > LARGEST:
+        raise ValueError(f"it is larger than {LARGEST} bytes")
+    if raw.count(b"[") + raw.count(b"{") > DEEPEST and _depth(raw) > DEEPEST:
+        raise ValueError(f"it is nested deeper than {DEEPEST} levels")
+    return msgspec.json.decode(raw, type=kind)
+
+
+def _depth(raw: bytes) -> int:
+    """Return how deep it is nested, or would be if it were JSON."""
+    depth = deepest = 0
+    for bracket in _STRING.sub(b"", raw).translate(None, _ALL_BUT_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
 
 PROGRESS: Final = "progress"
 """The key under which an owner reports its progress. Settling the entry deletes it."""
@@ -21,20 +64,25 @@ LONGEST_MESSAGE: Final = 200
 class Progress(msgspec.Struct, frozen=True):
     """An owner's progress with an entry, as it reported it."""
 
-    done: float
+    done: Annotated[float, msgspec.Meta(ge=0, le=1)]
     """From 0 to 1."""
     message: str
     """What the owner is doing, on one line; may be empty."""
-    at: float
+    at: Time
     """When it reported this, in seconds since 1970."""
 
 
 def decode_notes(raw: bytes) -> dict[str, msgspec.Raw]:
-    """Return the notes by key, with undecoded values; empty if they cannot be read."""
+    """Return the notes by key, with undecoded values. Raises a `ValueError` if they cannot be read."""
+    return decode_beside(raw, dict[str, msgspec.Raw])
+
+
+def decode_key(notes: dict[str, msgspec.Raw], key: str, kind: type[T]) -> T | None:
+    """Return the value of a key, or `None` if it is missing or cannot be read."""
     try:
-        return msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-    except msgspec.DecodeError:
-        return {}
+        return decode_beside(notes[key], kind) if key in notes else None
+    except ValueError:
+        return None
 
 
 def encode_notes(notes: dict[str, msgspec.Raw]) -> bytes:
@@ -53,7 +101,4 @@ def encode_progress(done: float, message: str, at: float) -> bytes:
 
 def progress_in(notes: dict[str, msgspec.Raw]) -> Progress | None:
     """Return the progress in the notes, or `None` if it is missing or cannot be read."""
-    try:
-        return msgspec.json.decode(notes[PROGRESS], type=Progress) if PROGRESS in notes else None
-    except msgspec.DecodeError:
-        return None
+    return decode_key(notes, PROGRESS, Progress)

@@ -9,20 +9,33 @@ are left, and the entry counts.)
 A process reads the file only under the entry's lock, when it reserves the name. No separate task forgets names: each
 removal of an entry whose name is remembered also looks at some other files of the directory, and unlinks those whose
 time has passed. So the directory holds little more than the remembered names, and no process lists it all at once.
+
+A file that cannot be read counts as remembered, for good: otherwise a thing could be done twice. Only a blank one whose
+time is not in the future can go: an enqueue that was killed, or cut short by power loss, leaves such a file.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Final
+import math
+import stat
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
-from trio_multispool.errors import AccessDenied, NotAdopted
+from trio_multispool.errors import AccessDenied, NotAdopted, NotARegularFile
+from trio_multispool.model.notes import decode_beside
 from trio_multispool.model.times import LATEST
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits
-from trio_multispool.storage.directory.disk.files import Opened, OpenFile, begin_new, read_file, unlink_if_there
+from trio_multispool.storage.directory.disk.files import (
+    UNREADABLE,
+    Opened,
+    OpenFile,
+    begin_new,
+    read_beside,
+    unlink_if_there,
+)
 from trio_multispool.storage.directory.disk.layout import REGISTRY, REMEMBERED, TEMPORARY
 from trio_multispool.storage.directory.disk.locks import lock_or_reserve
 
@@ -32,6 +45,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.policies import Durability
     from trio_multispool.storage.directory.claims import DirectoryReservation
     from trio_multispool.storage.directory.context import Context
+    from trio_multispool.storage.directory.disk.layout import Layout
     from trio_multispool.storage.directory.syncs.plan import SyncPlan
     from trio_multispool.storage.directory.syncs.together import Need
 
@@ -44,11 +58,8 @@ _LATEST: Final = LATEST - 1.0
 class _Remembered(msgspec.Struct):
     """The content of a file."""
 
-    remember: float
+    remember: Annotated[float, msgspec.Meta(ge=0)]
     """In seconds."""
-
-
-_DECODER: Final = msgspec.json.Decoder(_Remembered)
 
 
 def begin(context: Context, name: str, remember: float, plan: SyncPlan) -> OpenFile:
@@ -105,7 +116,7 @@ def _dated(context: Context, name: str, until: float, *, locked: bool) -> Genera
     with contextlib.ExitStack() as stack:
         try:
             fd, found = stack.enter_context(Opened(layout, REMEMBERED, name))
-        except FileNotFoundError:  # a person has just had it forgotten
+        except (FileNotFoundError, NotARegularFile):  # a person has just had it forgotten; or it is remembered anyhow
             yield ()
             return
         file = OpenFile(layout, REMEMBERED, name, fd, owned=False)
@@ -129,10 +140,36 @@ def _dated(context: Context, name: str, until: float, *, locked: bool) -> Genera
 
 
 def _how_long(context: Context, name: str) -> float | None:
+    """Return for how many seconds to remember the name of an entry; `None` if that was not asked for."""
     try:
-        return _DECODER.decode(read_file(context.layout, REMEMBERED, name)).remember
-    except (FileNotFoundError, msgspec.DecodeError):  # torn by power loss before the commit: nothing was promised
+        return _decode(read_beside(context.layout, REMEMBERED, name))
+    except FileNotFoundError:
         return None
+    except UNREADABLE as error:
+        _say_unreadable(context, name, str(error))
+        return LATEST
+
+
+def _decode(content: bytes) -> float:
+    return decode_beside(content, _Remembered).remember
+
+
+def _say_unreadable(context: Context, name: str, why: str) -> None:
+    what = f"its file in {REMEMBERED} cannot be read, so its name is remembered until that is deleted"
+    context.say_unreadable(REMEMBERED, name, what, why)
+
+
+def fault_of(layout: Layout, name: str) -> str | None:
+    """Return why the file of a name that is, or may be, remembered cannot be read; `None` if it can be, or is blank."""
+    try:
+        content = read_beside(layout, REMEMBERED, name)
+        if content.strip(b"\0"):
+            _ = _decode(content)
+    except FileNotFoundError:
+        return None
+    except UNREADABLE as error:
+        return str(error)
+    return None
 
 
 def is_remembered(context: Context, name: str) -> bool:
@@ -149,8 +186,18 @@ def is_remembered(context: Context, name: str) -> bool:
 
 
 def _until(context: Context, name: str) -> float | None:
+    """Return until when a name is remembered, in seconds since 1970; `None` if there is no file."""
     found = context.layout.look_at(REMEMBERED, name)
-    return None if found is None else found.st_mtime
+    if found is None:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return math.inf
+    if found.st_mtime != 0 and found.st_mtime <= context.now():  # before it is forgotten: is it what was written?
+        fault = fault_of(context.layout, name)
+        if fault is not None:
+            _say_unreadable(context, name, fault)
+            return math.inf
+    return found.st_mtime
 
 
 def forgettable(context: Context) -> Iterator[str]:

@@ -203,7 +203,7 @@ class DirectoryStorage(Context):
 
     def notes(self, name: str) -> dict[str, msgspec.Raw]:
         """Read an entry's notes."""
-        return notes.read_notes(self.layout, name)
+        return notes.read_notes(self, name)
 
     def depths(self) -> dict[Place, int]:
         """Count the names in every place."""
