@@ -374,6 +374,7 @@ async def test_a_file_that_cannot_be_read_when_the_entry_is_removed_counts_as_re
     spool = await quick_spool(path, now=wall)
     (await enqueue(spool)).unwrap()
     (path / ".keys" / "order").write_bytes(content)
+    os.utime(path / ".keys" / "order", (0, 0))  # as it was
     await remove_all(spool)
     wall.time += 100 * 365 * 86_400
     assert await enqueue(spool) == Err(NameTaken("order", finished=True))
