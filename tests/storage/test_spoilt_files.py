@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -41,7 +42,6 @@ from trio_multispool.monitor import Monitor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 FAILED = {"type": "ValueError", "message": "it failed", "notes": ["a note"], "group": [{"type": "OSError"}]}
 ATTEMPT = {"number": 1, "queue": "send", "began": 1.7e9, "host": "h", "pid": 7, "ended": 1.7e9, "failure": FAILED}
@@ -239,6 +239,28 @@ def test_the_command_goes_on_whatever_lies_beside_an_entry(tmp_path, bomb):
     assert sorted(os.listdir(path / "send")) == [".checkout", "a-sound", "out", "z-sound"]
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")], ids=["directory", "FIFO", "link"]
+)
+async def test_what_is_no_file_beside_an_entry_stops_nobody(tmp_path, make):
+    """An attempt goes unrecorded, a verdict is stored, a quarantine has no reason; and all others go on."""
+    path = tmp_path / "spool"
+    async with await quick_spool(path, now=Wall()) as spool:
+        await put(spool, Mail.SEND, "a-sound", "bad", "m", "z-sound")
+        for directory in (".notes", ".keys", ".quarantine/.reasons"):
+            (path / directory).mkdir(parents=True)
+            make(path / directory / "m")
+            make(path / directory / "bad")
+        (path / "send" / "bad").write_bytes(b"{")
+        assert await work_off(spool) == {"a-sound", "m", "z-sound"}
+        state = state_of(path)
+        assert (state.entries(), list(state.quarantined["send"])) == ({"bad"}, ["bad"])
+        for name in ("m", "bad"):
+            answer = await spool.enqueue_if_absent(Mail.SEND, Envelope(name), b"", name=Use(name))
+            assert answer.unwrap() is None, "it is there, or remembered"
+
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from([-1, 2**63, 1e300, "send"]),
     lambda inner: (
@@ -285,6 +307,8 @@ def test_anything_may_lie_beside_an_entry(tmp_path_factory, note):
         assert progress is None or 0 <= progress.done <= 1
         history = history_in(notes)
         if history is not None:
+            assert 0 <= history.spent < 2**53
+            assert all(0 <= attempt.number < 2**53 for attempt in history.attempts)
             assert "\n".join(told_history(history, at_work=True))
             assert json.dumps(history_document(history))
         now = begun(history, "send", at=START, host="h", pid=1)
