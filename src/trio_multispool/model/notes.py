@@ -8,7 +8,6 @@ Any program, or a bad disk, may have written what lies beside entries. `decode_b
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, final
 
 import msgspec
@@ -30,8 +29,8 @@ Time: TypeAlias = Annotated[float, msgspec.Meta(ge=0, lt=LATEST)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 """A number that can be counted up, and written as JSON."""
 
-_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-_ALL_BUT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_ALL_BUT_STRUCTURE: Final = bytes(set(range(256)) - set(b'[]{}"'))
+_AS_ONE_KIND: Final = bytes.maketrans(b"[]", b"{}")
 
 
 def decode_beside(raw: bytes | msgspec.Raw, kind: type[T]) -> T:
@@ -39,18 +38,18 @@ def decode_beside(raw: bytes | msgspec.Raw, kind: type[T]) -> T:
     raw = bytes(raw)
     if len(raw) > LARGEST:
         raise ValueError(f"it is larger than {LARGEST} bytes")
-    if raw.count(b"[") + raw.count(b"{") > DEEPEST and _depth(raw) > DEEPEST:
-        raise ValueError(f"it is nested deeper than {DEEPEST} levels")
+    if raw.count(b"[") + raw.count(b"{") > DEEPEST and _is_deep(raw):
+        raise ValueError(f"it is malformed, or nested deeper than {DEEPEST} levels")
     return msgspec.json.decode(raw, type=kind)
 
 
-def _depth(raw: bytes) -> int:
-    """Return how deep it is nested, or would be if it were JSON."""
-    depth = deepest = 0
-    for bracket in _STRING.sub(b"", raw).translate(None, _ALL_BUT_BRACKETS):
-        depth += 1 if bracket in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
+def _is_deep(raw: bytes) -> bool:
+    """Tell whether it is nested too deep, without recursion: take the innermost brackets away, again and again."""
+    quotes_and_brackets = raw.replace(rb"\\", b"").replace(rb"\"", b"").translate(_AS_ONE_KIND, _ALL_BUT_STRUCTURE)
+    brackets = b"".join(quotes_and_brackets.replace(b'""', b"").split(b'"')[::2])
+    for _ in range(DEEPEST):
+        brackets = brackets.replace(b"{}", b"")
+    return bool(brackets)
 
 
 PROGRESS: Final = "progress"
