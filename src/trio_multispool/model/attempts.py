@@ -15,7 +15,7 @@ from typing import Final, cast, final
 
 import msgspec
 
-from trio_multispool.model.notes import Count, Time, decode_key
+from trio_multispool.model.notes import Count, decode_key
 
 ATTEMPTS: Final = "attempts"
 """The key."""
@@ -61,15 +61,15 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     number: Count
     """From 1, over the entry's whole life."""
     queue: str
-    began: Time
+    began: float
     """In seconds since 1970, as all times."""
     host: str
     pid: Count
     """Of the worker."""
-    ended: Time | None = None
+    ended: float | None = None
     """`None` if it is under way, or its worker died."""
     failure: Failure | None = None
-    next_at: Time | None = None
+    next_at: float | None = None
     """When the entry was to be tried again. `None` if it is not tried again by itself."""
 
 

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, final
 
 import msgspec
 
-from trio_multispool.model.times import LATEST
-
 if TYPE_CHECKING:
     from trio_multispool.model.types import T
 
@@ -22,9 +20,6 @@ LARGEST: Final = 4 * 1024 * 1024
 
 DEEPEST: Final = 32
 """How deep arrays and objects may lie in each other. The notes of this version go to eight."""
-
-Time: TypeAlias = Annotated[float, msgspec.Meta(ge=0, lt=LATEST)]
-"""A time in seconds since 1970, such as can be shown."""
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 """A number that can be counted up, and written as JSON."""
@@ -67,7 +62,7 @@ class Progress(msgspec.Struct, frozen=True):
     """From 0 to 1."""
     message: str
     """What the owner is doing, on one line; may be empty."""
-    at: Time
+    at: float
     """When it reported this, in seconds since 1970."""
 
 
