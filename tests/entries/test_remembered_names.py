@@ -385,6 +385,18 @@ async def test_a_file_that_cannot_be_read_when_the_entry_is_removed_counts_as_re
     assert isinstance(await enqueue(spool), Ok)
 
 
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES])
+async def test_a_file_that_cannot_be_opened_is_replaced_and_the_entry_can_be_removed(path, wall, code):
+    """The removal does not fail for it: then the work would be done again."""
+    calls = FailingCalls()
+    spool = await quick_spool(path, now=wall, system_calls=calls)
+    (await enqueue(spool)).unwrap()
+    with calls.failing("open", code, on=".keys/order"):
+        await remove_all(spool)
+    wall.time += 365 * 86_400
+    assert await enqueue(spool) == FINISHED
+
+
 @pytest.mark.parametrize("content", UNREADABLE, ids=lambda content: repr(content[:9]))
 async def test_a_file_that_was_spoilt_later_counts_as_remembered(path, wall, content):
     """Whatever its time says now: it was written over."""

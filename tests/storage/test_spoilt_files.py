@@ -239,6 +239,19 @@ def test_the_command_goes_on_whatever_lies_beside_an_entry(tmp_path, bomb):
     assert sorted(os.listdir(path / "send")) == [".checkout", "a-sound", "out", "z-sound"]
 
 
+def test_notes_stay_readable_beside_what_others_wrote_there(tmp_path):
+    """What this version does not know goes, if the notes would otherwise become too large to be read."""
+    with contextlib.closing(make_store(tmp_path / "spool")) as store:
+        enqueue(store, "send", "a")
+        place(tmp_path / "spool" / ".notes" / "a", b'{"later": "' + b"x" * 4_000_000 + b'"}')
+        claim = store.claim(Place("send", State.AVAILABLE), "a", before_commit=lambda: None)
+        store.annotate(claim, "small", b"1")
+        assert set(store.notes("a")) == {"later", "small"}
+        store.annotate(claim, "large", b'"' + b"x" * 1_000_000 + b'"')
+        assert set(store.notes("a")) == {"large"}
+        claim.abandon()
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize(
     "make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")], ids=["directory", "FIFO", "link"]

@@ -15,6 +15,12 @@ import msgspec
 if TYPE_CHECKING:
     from trio_multispool.model.types import T
 
+PROGRESS: Final = "progress"
+"""The key under which an owner reports its progress. Settling the entry deletes it."""
+
+LONGEST_MESSAGE: Final = 200
+"""In characters. A longer one is cut, because it is shown on one line."""
+
 LARGEST: Final = 4 * 1024 * 1024
 """In bytes. Nothing larger is read. What is written here stays below it."""
 
@@ -45,13 +51,6 @@ def _is_deep(raw: bytes) -> bool:
     for _ in range(DEEPEST):
         brackets = brackets.replace(b"{}", b"")
     return bool(brackets)
-
-
-PROGRESS: Final = "progress"
-"""The key under which an owner reports its progress. Settling the entry deletes it."""
-
-LONGEST_MESSAGE: Final = 200
-"""In characters. A longer one is cut, because it is shown on one line."""
 
 
 @final

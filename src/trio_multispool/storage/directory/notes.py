@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 
 _TRACE: Final = "trace"
-_KINDS: Final[dict[str, type]] = {_TRACE: dict[str, str], PROGRESS: Progress, ATTEMPTS: History}
+_KINDS: Final[dict[str, type[object]]] = {_TRACE: dict[str, str], PROGRESS: Progress, ATTEMPTS: History}
 """The keys that this version knows."""
 
 _LARGEST_CARRIER: Final = LARGEST // 8
@@ -163,7 +163,10 @@ def _begin(context: Context, name: str, changes: Notes) -> OpenFile | None:
     if notes == before:
         return None
     if notes:
-        return _write(context, name, encode_notes(notes))
+        content = encode_notes(notes)
+        if len(content) > LARGEST:  # with what others wrote there; nobody could read it
+            content = encode_notes({key: notes[key] for key in changes if key in notes})
+        return _write(context, name, content)
     unlink_if_there(layout, NOTES, name)
     return None
 

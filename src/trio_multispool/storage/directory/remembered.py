@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
-from trio_multispool.errors import AccessDenied, NotAdopted, NotARegularFile
+from trio_multispool.errors import AccessDenied, NotAdopted, NotARegularFile, StorageFailure
 from trio_multispool.model.notes import decode_beside
 from trio_multispool.model.times import LATEST
 from trio_multispool.model.verdicts import Unavailable
@@ -72,8 +72,7 @@ def begin(context: Context, name: str, remember: float, plan: SyncPlan) -> OpenF
     context.keep(REMEMBERED, plan)
     # Left by an enqueue of this name that was killed, or by one that did not look the name up.
     unlink_if_there(layout, REMEMBERED, name)
-    content = msgspec.json.encode(_Remembered(min(remember, LATEST))) + b"\n"
-    with begin_new(layout, REMEMBERED, name, content) as file:
+    with begin_new(layout, REMEMBERED, name, _encode(remember)) as file:
         file.set_modified(0)
         return file
 
@@ -102,35 +101,37 @@ def finishing(context: Context, name: str, *, locked: bool) -> Generator[tuple[N
     if remember is None:
         yield ()
         return
-    until = min(context.now() + remember, _LATEST)
-    with _dated(context, name, until, locked=locked) as needs:
+    with _dated(context, name, remember, locked=locked) as needs:
         yield needs
     with context.tidying(name):
         collect_some(context)
 
 
 @contextlib.contextmanager
-def _dated(context: Context, name: str, until: float, *, locked: bool) -> Generator[tuple[Need, ...]]:
-    """Set the time until which a name is remembered. If another user made the file, replace it by a new one."""
-    layout = context.layout
+def _dated(context: Context, name: str, remember: float, *, locked: bool) -> Generator[tuple[Need, ...]]:
+    """Set the time until which a name is remembered. Replace a file that is another user's, or cannot be opened."""
+    layout, until = context.layout, min(context.now() + remember, _LATEST)
     with contextlib.ExitStack() as stack:
         try:
-            fd, found = stack.enter_context(Opened(layout, REMEMBERED, name))
+            fd, _ = stack.enter_context(Opened(layout, REMEMBERED, name))
         except (FileNotFoundError, NotARegularFile):  # a person has just had it forgotten; or it is remembered anyhow
             yield ()
             return
-        file = OpenFile(layout, REMEMBERED, name, fd, owned=False)
-        try:
-            file.set_modified(until)
-        except AccessDenied:
+        except (AccessDenied, StorageFailure):
             if not locked:  # `.tmp/NAME` may belong to the entry's owner
                 raise
         else:
-            yield (file,)
-            return
-        content = layout.calls.read(fd, found.st_size)
+            file = OpenFile(layout, REMEMBERED, name, fd, owned=False)
+            try:
+                file.set_modified(until)
+            except AccessDenied:
+                if not locked:
+                    raise
+            else:
+                yield (file,)
+                return
     unlink_if_there(layout, TEMPORARY, name)  # left by a dead owner of this name
-    with begin_new(layout, TEMPORARY, name, content) as new:
+    with begin_new(layout, TEMPORARY, name, _encode(remember)) as new:
         new.set_modified(until)
         _ = commits.exchange(layout, (TEMPORARY, name), REMEMBERED, name)
         with context.tidying(name):
@@ -148,6 +149,10 @@ def _how_long(context: Context, name: str) -> float | None:
     except UNREADABLE as error:
         _say_unreadable(context, name, str(error))
         return LATEST
+
+
+def _encode(remember: float) -> bytes:
+    return msgspec.json.encode(_Remembered(min(remember, LATEST))) + b"\n"
 
 
 def _decode(content: bytes) -> float:
