@@ -54,6 +54,8 @@ class Event(enum.StrEnum):
     """An operation succeeded, but could not delete all its files. Recovery will collect them."""
     NOT_CARRIED = "multispool.not_carried"
     """What the instrumentation sends along with an entry could not be written. The entry is enqueued without it."""
+    UNREADABLE_NOTES = "multispool.unreadable_notes"
+    """What lies beside an entry cannot be read: notes and reasons count as none, a key as remembered. Logged once."""
     POLLING = "multispool.polling"
     """The kernel reports no changes, so readers look at their queues now and then. Logged once for a spool."""
     UNFINISHED = "multispool.unfinished"

@@ -7,6 +7,7 @@ import datetime
 import errno
 import math
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -34,7 +35,6 @@ from trio_multispool.storage.directory.remembered import LOOKED_AT_EACH_TIME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.anyio
 
@@ -365,14 +365,70 @@ async def test_a_name_may_be_had_forgotten_at_any_moment(path, wall, monkeypatch
     assert isinstance(await enqueue(spool), Ok)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"remember":"long"}'])
-async def test_a_file_that_cannot_be_read_remembers_nothing(path, wall, content):
-    """Power loss tears what was not acknowledged."""
+UNREADABLE = [b"{", b'{"remember":"long"}', b'{"remember":-1}', b"\xff", b"[" * 100_000, b"x" * 5_000_000]
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0\0", *UNREADABLE], ids=lambda content: repr(content[:9]))
+async def test_a_file_that_cannot_be_read_when_the_entry_is_removed_counts_as_remembered(path, wall, content, caplog):
+    """Somebody asked for it. How long is not known any more, so it is for good, until a person deletes the file."""
     spool = await quick_spool(path, now=wall)
     (await enqueue(spool)).unwrap()
     (path / ".keys" / "order").write_bytes(content)
+    os.utime(path / ".keys" / "order", (0, 0))  # as it was
     await remove_all(spool)
+    wall.time += 100 * 365 * 86_400
+    assert await enqueue(spool) == Err(NameTaken("order", finished=True))
+    assert (await spool.recover()).unwrap() == []
+    assert await enqueue(spool) == Err(NameTaken("order", finished=True))
+    assert [record.__dict__["event"] for record in caplog.records] == ["multispool.unreadable_notes"]
+    (path / ".keys" / "order").unlink()
     assert isinstance(await enqueue(spool), Ok)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES])
+async def test_a_file_that_cannot_be_opened_is_replaced_and_the_entry_can_be_removed(path, wall, code):
+    """The removal does not fail for it: then the work would be done again."""
+    calls = FailingCalls()
+    spool = await quick_spool(path, now=wall, system_calls=calls)
+    (await enqueue(spool)).unwrap()
+    with calls.failing("open", code, on=".keys/order"):
+        await remove_all(spool)
+    wall.time += 365 * 86_400
+    assert await enqueue(spool) == FINISHED
+
+
+@pytest.mark.parametrize("content", UNREADABLE, ids=lambda content: repr(content[:9]))
+async def test_a_file_that_was_spoilt_later_counts_as_remembered(path, wall, content):
+    """Whatever its time says now: it was written over."""
+    spool = await quick_spool(path, now=wall)
+    (await enqueue(spool)).unwrap()
+    await remove_all(spool)
+    (path / ".keys" / "order").write_bytes(content)  # dated now, by a clock that is behind the spool's
+    assert (await spool.recover(dry_run=True)).unwrap() == []
+    assert (await spool.recover()).unwrap() == []
+    assert await enqueue(spool) == Err(NameTaken("order", finished=True))
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0\0"])
+async def test_a_blank_file_without_an_entry_is_what_an_enqueue_left_that_was_killed(path, wall, content):
+    """Nothing was acknowledged, so the name is free."""
+    spool = await quick_spool(path, now=wall)
+    (path / ".keys").mkdir()
+    (path / ".keys" / "order").write_bytes(content)
+    assert isinstance(await enqueue(spool), Ok)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda key: key.symlink_to("elsewhere")])
+async def test_what_is_no_file_counts_as_remembered_and_the_entry_can_be_removed(path, wall, make):
+    """The removal does not fail for it: then the work would be done again."""
+    spool = await quick_spool(path, now=wall)
+    (await enqueue(spool)).unwrap()
+    (path / ".keys" / "order").unlink()
+    make(path / ".keys" / "order")
+    await remove_all(spool)
+    assert state_of(path).entries() == set()
+    assert await enqueue(spool) == Err(NameTaken("order", finished=True))
+    assert await enqueue(spool) == Err(NameTaken("order", finished=True))
 
 
 async def test_keys_want_a_spool_whose_programs_know_of_them(path, wall):

@@ -16,6 +16,7 @@ from trio_multispool.monitor import (
     Orphaned,
     TooOld,
     Undecodable,
+    UnreadableNotes,
 )
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ QUEUE, OTHER, OUT, ASIDE = (
     Dir(Kind.CHECKOUT, "failed"),
     Dir(Kind.QUARANTINE, "failed"),
 )
-DATA, NOTES, REGISTRY, TEMPORARY = Dir(Kind.DATA), Dir(Kind.NOTES), Dir(Kind.REGISTRY), Dir(Kind.TEMPORARY)
+DATA, NOTES, REMEMBERED, REGISTRY, TEMPORARY = map(
+    Dir, (Kind.DATA, Kind.NOTES, Kind.REMEMBERED, Kind.REGISTRY, Kind.TEMPORARY)
+)
 LONG_AGO = 1_000_000_000
 
 
@@ -42,6 +45,11 @@ def _old(file: Path) -> None:
 def _note(path: Path) -> None:
     (path / ".notes").mkdir(exist_ok=True)
     (path / ".notes" / "stray").touch()
+
+
+def _beside(file: Path, content: bytes) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(content)
 
 
 def _move(path: Path, name: str, to: str) -> None:
@@ -68,6 +76,18 @@ DAMAGE: dict[str, tuple[Callable[[Path, str], object], Callable[[str], list[Prob
     "in quarantine as well": (
         lambda p, n: _copy(p, n, ".quarantine/failed"),
         lambda n: [Duplicated(n, QUEUE, (QUEUE, ASIDE))],
+    ),
+    "notes are garbage": (
+        lambda p, n: _beside(p / ".notes" / n, b'{"attempts": "\xff"}'),
+        lambda n: [UnreadableNotes(n, NOTES)],
+    ),
+    "a remembered name is garbage": (
+        lambda p, _: _beside(p / ".keys" / "gone", b'{"remember": "long"}'),
+        lambda _: [UnreadableNotes("gone", REMEMBERED)],
+    ),
+    "a name that is to be remembered is garbage": (
+        lambda p, n: _beside(p / ".keys" / n, b"["),
+        lambda n: [UnreadableNotes(n, REMEMBERED)],
     ),
     "stray data": (lambda p, _: (p / ".data" / "stray").touch(), lambda _: [Orphaned("stray", DATA)]),
     "stray reservation": (lambda p, _: (p / ".registry" / "stray").touch(), lambda _: [Orphaned("stray", REGISTRY)]),

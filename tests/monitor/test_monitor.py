@@ -28,6 +28,7 @@ from trio_multispool.monitor import (
     Orphaned,
     TooOld,
     Undecodable,
+    UnreadableNotes,
 )
 
 if TYPE_CHECKING:
@@ -94,6 +95,27 @@ async def test_what_the_living_have_is_no_problem(path):
             assert await found(spool) == []
             (path / ".data" / "checked-out").touch()
         assert await found(spool, Limits(max_tmp_file_age=None)) == []
+
+
+async def test_what_lies_beside_an_entry_in_somebodys_hands_is_read(path):
+    """It was written before the entry appeared, so it is not just being written."""
+    async with await quick_spool(path) as spool:
+        await put(spool, Mail.SEND, "a")
+        for directory in (".notes", ".keys"):
+            (path / directory).mkdir()
+            (path / directory / "a").write_bytes(b"{")
+        async with (await spool.entry(Mail.SEND, "a").unwrap().checkout()).unwrap():
+            wanted = [UnreadableNotes("a", Dir(Kind.NOTES)), UnreadableNotes("a", Dir(Kind.REMEMBERED))]
+            assert await found(spool) == wanted
+
+
+async def test_what_an_enqueue_is_writing_beside_its_entry_is_no_problem(path):
+    """Half of a note, and half of a key, are not reported while the name is reserved and has no entry."""
+    async with await quick_spool(path) as spool, (await spool.reserve_name()).unwrap() as reserved:
+        for directory in (".notes", ".keys"):
+            (path / directory).mkdir()
+            (path / directory / reserved.name).write_bytes(b"{")
+        assert await found(spool) == []
 
 
 async def test_a_check_out_of_the_living_grows_too_old(path):
@@ -320,6 +342,28 @@ async def test_later_checks_of_a_watch_read_only_metadata_that_is_new(path):
         assert {os.path.basename(made[1]) for made in calls.made if made[0] == "read"} == {"a"}
         calls.made.clear()
         assert (await monitor._look(Past(late + 60, ()))).unwrap() == first, "the clock was set back: all is read"
+
+
+async def test_later_checks_of_a_watch_read_beside_entries_only_what_is_new(path):
+    """And what could not be read the last time: it is still a problem, and ends when it can be."""
+    calls = FailingCalls()
+    async with await quick_spool(path, system_calls=calls) as spool:
+        await put(spool, Mail.SEND, "a", "b")
+        (path / ".notes").mkdir()
+        (path / ".notes" / "a").write_bytes(b"{")
+        (path / ".notes" / "b").write_bytes(b"{}")
+        late = os.stat(path / ".notes" / "b").st_ctime + 60
+        monitor = Monitor(spool, clock=lambda: late)
+        first = (await monitor._look(None)).unwrap()
+        assert first == [UnreadableNotes("a", Dir(Kind.NOTES))]
+        from trio_multispool.monitor.examiner import Past
+
+        calls.made.clear()
+        assert (await monitor._look(Past(late, tuple(first)))).unwrap() == first
+        read = {made[1] for made in calls.made if made[0] == "read" and ".notes" in made[1]}
+        assert read == {os.fspath(path / ".notes" / "a")}
+        (path / ".notes" / "a").write_bytes(b"{}")
+        assert (await monitor._look(Past(late, tuple(first)))).unwrap() == []
 
 
 # Beside the living

@@ -10,7 +10,7 @@ import pytest
 from helpers.calls import FailingCalls
 from helpers.children import Child
 from helpers.company import company
-from helpers.damage import DAMAGE, OUT, QUEUE, TEMPORARY
+from helpers.damage import DAMAGE, OUT, QUEUE, REGISTRY, TEMPORARY
 from helpers.inside import storage_of
 from helpers.listening import Listening
 from helpers.proofs import thinned
@@ -20,10 +20,12 @@ from trio_multispool.instrumentation import Quarantined, Returned
 from trio_multispool.monitor import (
     Abandoned,
     Action,
+    ForeignFile,
     Limits,
     MissingData,
     MissingReservation,
     Monitor,
+    Orphaned,
     TooOld,
     Undecodable,
 )
@@ -182,6 +184,22 @@ async def test_what_the_living_have_is_left(path):
             for repair in await repaired(spool, problems):
                 assert (repair.action, repair.done) == (Action.LEAVE, False)
             assert snapshot(path) == before
+
+
+async def test_a_reservation_of_what_is_no_entry_is_left_and_nobody_is_blamed(path):
+    """Nobody is at work on it: the answer says what is in the way, and when that is gone it is repaired."""
+    async with await quick_spool(path) as spool:
+        (path / "failed" / "a").mkdir()
+        (path / ".registry" / "a").touch()
+        foreign, orphaned = await found(spool)
+        assert (foreign, orphaned) == (ForeignFile("a", QUEUE, "a directory"), Orphaned("a", REGISTRY))
+        [repair] = await repaired(spool, [orphaned])
+        assert (repair.action, repair.done) == (Action.LEAVE, False)
+        assert repair.why.startswith("it is left: something that is no file has its name in a queue")
+        (path / "failed" / "a").rmdir()
+        [repair] = await repaired(spool, [orphaned])
+        assert repair.done
+        assert await found(spool) == []
 
 
 async def test_what_was_mended_meanwhile_is_left(path):

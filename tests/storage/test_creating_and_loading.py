@@ -20,7 +20,6 @@ from trio_multispool import (
     DirectoryNotEmpty,
     Durability,
     Err,
-    NotARegularFile,
     NotASpool,
     Ok,
     OutOfSpace,
@@ -701,19 +700,33 @@ async def test_a_name_generator_for_tests_makes_readers_see_strict_order(tmp_pat
 
 
 @every_opener
-async def test_a_format_file_that_is_no_file_is_refused(tmp_path: Path, open_spool):
-    """A symlink, a FIFO or a directory in the format file's place is `Err(NotARegularFile)`, and nothing blocks."""
-    await quick_spool(tmp_path / "spool")
-    described = tmp_path / "spool" / ".spool.json"
+@pytest.mark.parametrize("what", ["a symlink", "a FIFO", "a directory", "huge", "deep", "not UTF-8", "a long number"])
+async def test_a_format_file_that_cannot_be_read_is_refused(tmp_path: Path, open_spool, what):
+    """It may say anything: `Err(UnsupportedFormat)`, nothing blocks, and nothing is touched."""
+    spool = await quick_spool(tmp_path / "spool")
+    described = spool.path / ".spool.json"
     described.rename(tmp_path / "elsewhere.json")
-    described.symlink_to(tmp_path / "elsewhere.json")
-    assert await open_spool(tmp_path / "spool", MAIL) == Err(NotARegularFile(os.fspath(described)))
-    described.unlink()
-    os.mkfifo(described)
-    assert await open_spool(tmp_path / "spool", MAIL) == Err(NotARegularFile(os.fspath(described)))
-    described.unlink()
-    described.mkdir()
-    assert await open_spool(tmp_path / "spool", MAIL) == Err(NotARegularFile(os.fspath(described)))
+    match what:
+        case "a symlink":
+            described.symlink_to(tmp_path / "elsewhere.json")
+        case "a FIFO":
+            os.mkfifo(described)
+        case "a directory":
+            described.mkdir()
+        case "huge":
+            described.write_bytes(b'{"format": 1}')
+            os.truncate(described, 1 << 40)  # sparse
+        case "deep":
+            described.write_bytes(b'{"format": 1, "later": ' + b"[" * 100_000 + b"]" * 100_000 + b"}")
+        case "not UTF-8":
+            described.write_bytes(b'{"format": 1, "later": 1}\xff')
+        case _:
+            described.write_bytes(b'{"format": ' + b"1" * 100_000 + b"}")
+    answer = await open_spool(spool.path, MAIL)
+    assert isinstance(answer, Err)
+    assert isinstance(answer.error, UnsupportedFormat)
+    assert answer.error.path == os.fspath(spool.path)
+    assert set(os.listdir(spool.path)) == {*OURS, *QUEUES, ".spool.json"}
 
 
 class Overtaken(FailingCalls):

@@ -159,6 +159,7 @@ async def test_what_is_no_file_in_a_queue_is_left_alone_and_the_others_are_worke
         assert isinstance(answer, Err)
         assert isinstance(answer.error, UnreadableEntry)
         assert (answer.error.queue, answer.error.name) == ("send", "m")
+        assert state_of(spool.path).registry == {"a", "z"}, "what is no entry is not reserved"
     assert isinstance((await entry.direct.contents()).error, NotARegularFile)
     assert await spool.enqueue(Mail.RETRY, ANNE, b"", name=Use("m")) == Err(NameTaken("m"))
     (await spool.recover()).unwrap()

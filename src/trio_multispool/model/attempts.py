@@ -15,11 +15,16 @@ from typing import Final, cast, final
 
 import msgspec
 
+from trio_multispool.model.notes import Count, decode_key
+
 ATTEMPTS: Final = "attempts"
 """The key."""
 
 KEPT: Final = 20
 """Keep at most this many attempts, the last ones: notes are read at each attempt."""
+
+LARGEST_HISTORY: Final = 3 * 1024 * 1024
+"""In bytes. A larger one loses its first attempts; one attempt alone is smaller."""
 
 LONGEST_TRACEBACK: Final = 8192
 """In characters. A longer one is cut in the middle. Only the last attempt keeps its traceback."""
@@ -53,13 +58,13 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
 class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     """One call of a handler."""
 
-    number: int
+    number: Count
     """From 1, over the entry's whole life."""
     queue: str
     began: float
     """In seconds since 1970, as all times."""
     host: str
-    pid: int
+    pid: Count
     """Of the worker."""
     ended: float | None = None
     """`None` if it is under way, or its worker died."""
@@ -74,7 +79,7 @@ class History(msgspec.Struct, frozen=True, omit_defaults=True):
 
     queue: str
     """The queue in which the attempts were counted."""
-    spent: int
+    spent: Count
     """How many attempts count, the last one included."""
     attempts: tuple[Attempt, ...]
     """The last ones, in order."""
@@ -82,21 +87,17 @@ class History(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether it was put into the dead-letter queue."""
 
 
-_DECODER: Final = msgspec.json.Decoder(History)
-
-
 def history_in(notes: dict[str, msgspec.Raw]) -> History | None:
     """Return the history in the notes, or `None` if it is missing, cannot be read, or has no attempt."""
-    try:
-        history = _DECODER.decode(notes[ATTEMPTS]) if ATTEMPTS in notes else None
-    except msgspec.DecodeError:
-        return None
+    history = decode_key(notes, ATTEMPTS, History)
     return history if history is not None and history.attempts else None
 
 
 def encode_history(history: History) -> bytes:
     """Return the value of the key."""
-    return msgspec.json.encode(history)
+    while len(raw := msgspec.json.encode(history)) > LARGEST_HISTORY and len(history.attempts) > 1:
+        history = msgspec.structs.replace(history, attempts=history.attempts[1:])
+    return raw
 
 
 def spent_before(history: History | None, queue: str) -> int:

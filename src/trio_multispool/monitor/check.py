@@ -24,8 +24,19 @@ from trio_multispool.monitor.problems import (
     Orphaned,
     TooOld,
     Undecodable,
+    UnreadableNotes,
 )
-from trio_multispool.storage.findings import DATA, REGISTRY, TEMPORARY, Findings, Foreign, Holder, Kind, Temporary
+from trio_multispool.storage.findings import (
+    DATA,
+    REGISTRY,
+    TEMPORARY,
+    Findings,
+    Foreign,
+    Holder,
+    Kind,
+    Spoilt,
+    Temporary,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -55,6 +66,8 @@ def problems_of(finding: Finding, limits: Ages, now: float) -> list[Problem]:
         case Temporary(name, modified_at):
             age = now - modified_at
             return [TooOld(name, TEMPORARY, age=age)] if _exceeds(age, limits.tmp_file) else []
+        case Spoilt(directory, name, changed_at, fault):
+            return [UnreadableNotes(name, directory, fault, age=now - changed_at)]
         case _:
             return _problems_of_a_name(finding, limits, now)
 

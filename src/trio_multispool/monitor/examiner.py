@@ -9,8 +9,8 @@ import dataclasses
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from trio_multispool.monitor.check import may_be_newborn, problems_of
-from trio_multispool.monitor.problems import ForeignFile, Problem, TooOld, Undecodable
-from trio_multispool.storage.findings import Findings, Foreign, Holder, Kind, Temporary, Wanted
+from trio_multispool.monitor.problems import ForeignFile, Problem, TooOld, Undecodable, UnreadableNotes
+from trio_multispool.storage.findings import Findings, Foreign, Holder, Kind, Spoilt, Temporary, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -75,6 +75,8 @@ class Examiner:
         """Tell whether that problem is still there."""
         if isinstance(problem, ForeignFile):
             finding: Finding = Foreign(problem.dir, problem.name, 0.0, problem.what)
+        elif isinstance(problem, UnreadableNotes):
+            finding = Spoilt(problem.dir, problem.name, 0.0, problem.reason)
         elif isinstance(problem, TooOld) and problem.dir.kind is Kind.TEMPORARY:
             finding = Temporary(problem.name, 0.0)
         else:
@@ -97,5 +99,7 @@ class Examiner:
         before = {queue: now - age for queue, age in self.ages.queues.items()}
         if past is None or now < past.began_at:  # or the clock was set back, and tells nothing
             return Wanted(before, judged=self.judged)
-        undecodable = frozenset(problem.name for problem in past.problems if isinstance(problem, Undecodable))
-        return Wanted(before, undecodable, self.judged, past.began_at - _FRESH)
+        spoilt = frozenset(
+            problem.name for problem in past.problems if isinstance(problem, (Undecodable, UnreadableNotes))
+        )
+        return Wanted(before, spoilt, self.judged, past.began_at - _FRESH)

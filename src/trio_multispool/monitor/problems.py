@@ -169,7 +169,36 @@ class ForeignFile(_Problem, frozen=True, eq=False):
     _remedy = "it is left: nobody can tell whose it is; move it away by hand"
 
 
+@final
+class UnreadableNotes(_Problem, frozen=True, eq=False):
+    """The notes of an entry, or the file of a remembered name, cannot be read; `reason` says why."""
+
+    reason: str = ""
+
+    @property
+    def message(self) -> str:
+        """What is wrong, in a sentence."""
+        if self.dir.kind is Kind.NOTES:
+            return f"the notes of entry {self.name!r} in {self.dir} cannot be read, and count as none: {self.reason}"
+        return f"the file of {self.name!r} in {self.dir} cannot be read, so that name is refused: {self.reason}"
+
+    @property
+    def remedy(self) -> str:
+        """What `repair` does about it, in a sentence."""
+        if self.dir.kind is Kind.NOTES:
+            return "it is left: a person may want to read it; it goes with the entry"
+        return "it is left: nobody can tell until when to remember the name; delete the file when that is over"
+
+
 Problem: TypeAlias = (
-    TooOld | Orphaned | Duplicated | MissingData | MissingReservation | Undecodable | Abandoned | ForeignFile
+    TooOld
+    | Orphaned
+    | Duplicated
+    | MissingData
+    | MissingReservation
+    | Undecodable
+    | UnreadableNotes
+    | Abandoned
+    | ForeignFile
 )
 """Everything that can be wrong."""

@@ -98,10 +98,17 @@ def repair(
             return _left(problem, "it is no longer so, or somebody is at work on it")
         before_commit()
         if not _act(examiner, problem):
-            return _left(problem, "somebody is at work on it")
+            return _left(problem, _why_not(examiner, problem))
     except SpoolError as error:
         return _left(problem, str(error))
     return msgspec.structs.replace(planned, done=True)
+
+
+def _why_not(examiner: Examiner, problem: Problem) -> str:
+    """Say why a repair did nothing about a problem that was there."""
+    if isinstance(problem, Orphaned) and examiner.is_at_rest(problem.name):
+        return "something that is no file has its name in a queue; move that away by hand, and repair again"
+    return "somebody is at work on it"
 
 
 def _left(problem: Problem, why: str) -> Repair:

@@ -85,6 +85,7 @@ class Dir(msgspec.Struct, frozen=True):
 REGISTRY: Final = Dir(Kind.REGISTRY)
 DATA: Final = Dir(Kind.DATA)
 NOTES: Final = Dir(Kind.NOTES)
+REMEMBERED: Final = Dir(Kind.REMEMBERED)
 TEMPORARY: Final = Dir(Kind.TEMPORARY)
 
 
@@ -145,7 +146,21 @@ class Foreign(msgspec.Struct, frozen=True):
     """What it is, in words: `a symbolic link`."""
 
 
-Finding: TypeAlias = Findings | Temporary | Foreign
+@final
+class Spoilt(msgspec.Struct, frozen=True):
+    """A file beside an entry, or of a remembered name, that cannot be read."""
+
+    dir: Dir
+    name: str
+    changed_at: float
+    fault: str
+    """Why not."""
+
+
+Loose: TypeAlias = Temporary | Foreign | Spoilt
+"""What is judged by itself, and not together with all else under its name."""
+
+Finding: TypeAlias = Findings | Loose
 """One part of a snapshot."""
 
 
@@ -160,4 +175,4 @@ class Wanted(msgspec.Struct, frozen=True):
     judged: frozenset[str] = frozenset()
     """The queues whose metadata is all read and judged."""
     judged_since: float = 0.0
-    """Metadata is judged only if the file was written or moved since this time."""
+    """Metadata is judged, and what lies beside it read, only if the file was written or moved since this time."""

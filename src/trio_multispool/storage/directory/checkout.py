@@ -12,8 +12,8 @@ from trio_multispool.model.lifecycle import State
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits
 from trio_multispool.storage.directory.claims import DirectoryClaim
-from trio_multispool.storage.directory.disk.files import read_file, read_file_and_stat
-from trio_multispool.storage.directory.disk.layout import checkout_of, directory_of, waiting_of
+from trio_multispool.storage.directory.disk.files import discard, read_file, read_file_and_stat
+from trio_multispool.storage.directory.disk.layout import REGISTRY, checkout_of, directory_of, waiting_of
 from trio_multispool.storage.directory.disk.locks import lock_existing, lock_or_reserve
 from trio_multispool.storage.directory.recovery import collect_if_nowhere, drop_stale_copies, may_have_copies
 from trio_multispool.storage.requests import NotDue
@@ -59,7 +59,9 @@ def claim(
     except NameTaken:
         lock.release()
         return Unavailable.BUSY  # without locks, the copy in .checkout may have an owner
-    except BaseException:  # passed on: whatever it was, the lock is released
+    except BaseException as error:  # passed on: whatever it was, the lock is released
+        if lock.newborn and isinstance(error.__cause__, NotARegularFile):  # it is no entry, and needs no reservation
+            discard(context.layout, REGISTRY, name, because=error)
         lock.release()
         raise
     if moved:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _LOG: Final = logging.getLogger("trio_multispool.storage")
 
+_MOST_TOLD: Final = 1000
+"""Remember of so many files that they cannot be read; then begin again."""
+
 
 class Context:
     """An open spool directory, its level of durability, and whether its users are all known to take locks."""
@@ -45,6 +48,17 @@ class Context:
         """Held while one thread looks for remembered names whose time has passed (`remembered.collect_some`)."""
         self.still_to_look_at: Iterator[str] | None = None
         """The names that it has not looked at in this round; `None`: the next call begins a round."""
+        self._told_unreadable: set[tuple[str, str]] = set()
+
+    def say_unreadable(self, directory: str, name: str, what: str, why: str) -> None:
+        """Log, once, that a file beside an entry cannot be read, and what that means."""
+        if (directory, name) in self._told_unreadable:
+            return
+        if len(self._told_unreadable) >= _MOST_TOLD:
+            self._told_unreadable.clear()
+        self._told_unreadable.add((directory, name))
+        message = "entry %(entry)s of spool %(spool)s: %(what)s: %(error)s"
+        log(self.log.warning, Event.UNREADABLE_NOTES, self.layout.path, message, entry=name, error=why, what=what)
 
     def is_adopted(self) -> bool:
         """Tell whether the spool is adopted. Look again if it was not: another process may have adopted it since.

@@ -32,6 +32,7 @@ from trio_multispool.model.lifecycle import State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage import findings
+from trio_multispool.storage.directory import remembered
 from trio_multispool.storage.directory.disk.files import read_file
 from trio_multispool.storage.directory.disk.layout import (
     CHECKOUT,
@@ -39,11 +40,23 @@ from trio_multispool.storage.directory.disk.layout import (
     LIMITS,
     QUARANTINE,
     REASONS,
-    REMEMBERED,
     WAITING,
 )
 from trio_multispool.storage.directory.disk.locks import lock_existing
-from trio_multispool.storage.findings import DATA, NOTES, REGISTRY, TEMPORARY, Dir, Foreign, Holder, Kind, Temporary
+from trio_multispool.storage.directory.notes import notes_and_fault
+from trio_multispool.storage.findings import (
+    DATA,
+    NOTES,
+    REGISTRY,
+    REMEMBERED,
+    TEMPORARY,
+    Dir,
+    Foreign,
+    Holder,
+    Kind,
+    Spoilt,
+    Temporary,
+)
 
 if TYPE_CHECKING:
     import os
@@ -52,12 +65,12 @@ if TYPE_CHECKING:
     from trio_multispool.model.lifecycle import Place
     from trio_multispool.storage.directory.context import Context
     from trio_multispool.storage.directory.disk.layout import Layout
-    from trio_multispool.storage.findings import Finding, Findings, Judge, Trace, Wanted
+    from trio_multispool.storage.findings import Finding, Findings, Judge, Loose, Trace, Wanted
 
 _BUCKETS: Final = 256
 _BREATH: Final = 1024
 """The number of names after which the caller may give up: reading them takes some milliseconds."""
-_OURS: Final = {REGISTRY.path, TEMPORARY.path, DATA.path, NOTES.path, REMEMBERED, QUARANTINE, REASONS}
+_OURS: Final = {REGISTRY.path, TEMPORARY.path, DATA.path, NOTES.path, REMEMBERED.path, QUARANTINE, REASONS}
 _MAKING: Final = FORMAT_FILE + ".new"
 _KINDS_OF_FILE: Final = {
     stat.S_IFLNK: "a symbolic link",
@@ -152,6 +165,8 @@ class _Survey:
             yield from self._read_names(Dir.of(place))
         for directory in (DATA, NOTES, REGISTRY):
             yield from self._read_names(directory)
+        for directory in (NOTES, REMEMBERED):
+            yield from self._read_beside(directory)
         for name, is_file, _ in _listed(self._layout, TEMPORARY):
             found = _looked_at(self._layout, TEMPORARY, name)
             if found is not None:
@@ -177,7 +192,7 @@ class _Survey:
                     continue  # a queue, its quarantine, or one of the spool's own directories
                 if not (is_file and directory.kind is Kind.SPOOL and name in (FORMAT_FILE, _MAKING, LIMITS)):
                     yield from self._if_foreign(directory, name)
-        for directory in (Dir(Kind.REASONS), Dir(Kind.REMEMBERED)):
+        for directory in (Dir(Kind.REASONS), REMEMBERED):
             for name, is_file, _ in _listed(self._layout, directory):
                 if not is_file or invalid_name(name) is not None:
                     yield from self._if_foreign(directory, name)
@@ -203,6 +218,22 @@ class _Survey:
                 directory.kind in (Kind.QUEUE, Kind.WAITING) and self._is_of_interest(directory, name, before)
             ):
                 self._names.add(name)
+
+    def _read_beside(self, directory: Dir) -> Iterator[Spoilt | None]:
+        """Yield what lies beside entries and cannot be read, and `None` now and then."""
+        since = self._wanted.judged_since
+        for number, (name, is_file, _) in enumerate(_listed(self._layout, directory), 1):
+            if number % _BREATH == 0:
+                yield None
+            if not is_file or invalid_name(name) is not None:
+                continue
+            if since and name not in self._wanted.names:
+                found = _looked_at(self._layout, directory, name)
+                if found is None or found.st_ctime < since:
+                    continue
+            spoilt = _spoilt(self._layout, directory, name)
+            if spoilt is not None:
+                yield spoilt
 
     @staticmethod
     def _is_known(directory: Dir, name: str, *, is_file: bool, is_directory: bool) -> bool:
@@ -305,8 +336,40 @@ def _twice(context: Context, name: str, judge: Judge, holder: Holder) -> Finding
     return second if first == second else msgspec.structs.replace(second, holder=Holder.SOMEBODY)
 
 
-def look_again(context: Context, finding: Temporary | Foreign) -> Temporary | Foreign | None:
-    """Look once more at a file that belongs to no name; `None` if it is gone."""
+def _spoilt(layout: Layout, directory: Dir, name: str) -> Spoilt | None:
+    """Read what lies beside an entry; return why it cannot be read."""
+    found = _looked_at(layout, directory, name)
+    if found is None:
+        return None
+    fault = notes_and_fault(layout, name)[1] if directory == NOTES else remembered.fault_of(layout, name)
+    return None if fault is None else Spoilt(directory, name, found.st_ctime, fault)
+
+
+def _spoilt_for_sure(context: Context, spoilt: Spoilt) -> Spoilt | None:
+    """Read a file again when nobody can be in the middle of writing it: its entry is in a place, or has no owner.
+
+    Notes without an entry are orphans, whatever is in them.
+    """
+    layout, name = context.layout, spoilt.name
+    try:
+        lock = lock_existing(layout, name)
+    except NotARegularFile:
+        lock = Unavailable.GONE
+    try:
+        if not layout.places_of(name) and (spoilt.dir == NOTES or lock is Unavailable.BUSY):
+            return None
+        found = _spoilt(layout, spoilt.dir, name)
+        is_new = lock is Unavailable.GONE and layout.holds(REGISTRY.path, name)
+        return None if is_new else found
+    finally:
+        if not isinstance(lock, Unavailable):
+            lock.release()
+
+
+def look_again(context: Context, finding: Loose) -> Loose | None:
+    """Look once more at a file that is judged by itself; `None` if it is gone, or if nothing is wrong with it."""
+    if isinstance(finding, Spoilt):
+        return _spoilt_for_sure(context, finding)
     directory = TEMPORARY if isinstance(finding, Temporary) else finding.dir
     found = _looked_at(context.layout, directory, finding.name)
     if found is None:

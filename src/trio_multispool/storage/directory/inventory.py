@@ -12,7 +12,7 @@ from trio_multispool.model.lifecycle import State
 from trio_multispool.model.notes import progress_in
 from trio_multispool.storage.directory.data import as_stat, time_of
 from trio_multispool.storage.directory.disk.layout import REGISTRY, directory_of
-from trio_multispool.storage.directory.notes import read_notes
+from trio_multispool.storage.directory.notes import notes_and_fault
 from trio_multispool.storage.requests import Item
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def inventory(layout: Layout, queue: str | None, state: State | None = None) -> 
 def _progress(layout: Layout, name: str, checked_out_at: float) -> Progress | None:
     """Return the progress that the owner reported since the check-out; ignores any older report."""
     try:
-        progress = progress_in(read_notes(layout, name))
+        progress = progress_in(notes_and_fault(layout, name)[0])
     except SpoolError:  # optional here: an inventory must not fail for want of it
         return None
     return progress if progress is None or progress.at >= checked_out_at - _COARSE else None

@@ -3,20 +3,39 @@
 Notes that change with a save are synced with it, before its commit: then the entry has them wherever it is found. Other
 notes are not synced, and no acknowledgement depends on them. The progress that an owner reports belongs to its
 check-out. So it is deleted when the claim is settled, and recovery deletes the progress of a dead owner.
+
+Notes that cannot be read count as none. A directory in their place is left: then the entry has no notes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import stat
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from trio_multispool.errors import SpoolError
+from trio_multispool.errors import NotARegularFile, SpoolError
 from trio_multispool.events import Event, log
-from trio_multispool.model.notes import PROGRESS, decode_notes, encode_notes
+from trio_multispool.model.attempts import ATTEMPTS, History
+from trio_multispool.model.notes import (
+    LARGEST,
+    PROGRESS,
+    Progress,
+    decode_beside,
+    decode_key,
+    decode_notes,
+    encode_notes,
+)
 from trio_multispool.storage.directory import commits
-from trio_multispool.storage.directory.disk.files import begin_new, discard, read_file, unlink_if_there, write_new
+from trio_multispool.storage.directory.disk.files import (
+    UNREADABLE,
+    begin_new,
+    discard,
+    read_beside,
+    unlink_if_there,
+    write_new,
+)
 from trio_multispool.storage.directory.disk.layout import NOTES, NOTES_PREFIX, TEMPORARY
 
 if TYPE_CHECKING:
@@ -31,16 +50,45 @@ if TYPE_CHECKING:
     from trio_multispool.storage.requests import Notes
 
 
-def read_notes(layout: Layout, name: str) -> dict[str, msgspec.Raw]:
-    """Return the notes on an entry; empty if it has none."""
+_TRACE: Final = "trace"
+_KINDS: Final[dict[str, type[object]]] = {_TRACE: dict[str, str], PROGRESS: Progress, ATTEMPTS: History}
+"""The keys that this version knows."""
+
+_LARGEST_CARRIER: Final = LARGEST // 8
+"""In bytes. With it and the largest history, notes can still be read."""
+
+
+def read_notes(context: Context, name: str) -> dict[str, msgspec.Raw]:
+    """Return the notes on an entry, without what cannot be read; that is logged once."""
+    notes, fault = notes_and_fault(context.layout, name)
+    if fault is not None:
+        context.say_unreadable(NOTES, name, "its notes cannot be read, and count as none", fault)
+    return notes
+
+
+def notes_and_fault(layout: Layout, name: str) -> tuple[dict[str, msgspec.Raw], str | None]:
+    """Return the notes on an entry that can be read, and why the others cannot be."""
     try:
-        return decode_notes(read_file(layout, NOTES, name))
+        notes = decode_notes(read_beside(layout, NOTES, name))
     except FileNotFoundError:
-        return {}
+        return {}, None
+    except UNREADABLE as error:
+        return {}, str(error)
+    faults: list[str] = []
+    for key in _KINDS.keys() & notes.keys():
+        try:
+            _ = decode_beside(notes[key], _KINDS[key])
+        except ValueError as error:
+            del notes[key]
+            faults.append(f"{key}: {error}")
+    return notes, "; ".join(sorted(faults)) or None
 
 
 def annotate(context: Context, claim: DirectoryClaim, key: str, value: bytes | None) -> None:
-    """Set a key of the notes on an entry that is checked out, or delete it; raises `OwnershipLost`."""
+    """Set a key of the notes on an entry that is checked out, or delete it.
+
+    Raises `OwnershipLost`, and `NotARegularFile` if a directory is in the place of the notes.
+    """
     claim.check_owned()
     if key == PROGRESS and value is not None:
         claim.told = True  # before the write: even a write that failed in its last step is then deleted
@@ -66,14 +114,18 @@ def left(context: Context, claim: DirectoryClaim, notes: Notes | None, plan: Syn
     """Change the notes as `leave` does, for a save; yield what to sync before its commit. Raises a `SpoolError`.
 
     If only the progress is deleted, a failure is logged, and nothing needs a sync. The same holds if no notes are left:
-    if power loss brings them back, they are merely old.
+    if power loss brings them back, they are merely old. A save goes on without notes if a directory is in their place.
     """
     if not notes:
         leave(context, claim, None)
         yield ()
         return
     claim.check_owned()
-    file = _begin(context, claim.name, _at_the_end(claim, notes))
+    try:
+        file = _begin(context, claim.name, _at_the_end(claim, notes))
+    except NotARegularFile as error:
+        context.say_unreadable(NOTES, claim.name, "its notes cannot be written", str(error))
+        file = None
     if file is None:
         yield ()
         return
@@ -101,7 +153,7 @@ def _set(context: Context, name: str, changes: Notes) -> None:
 def _begin(context: Context, name: str, changes: Notes) -> OpenFile | None:
     """Change some keys; return the new file, open, if one was written."""
     layout = context.layout
-    notes = read_notes(layout, name)
+    notes = read_notes(context, name)
     before = dict(notes)
     for key, value in changes.items():
         if value is None:
@@ -111,7 +163,10 @@ def _begin(context: Context, name: str, changes: Notes) -> OpenFile | None:
     if notes == before:
         return None
     if notes:
-        return _write(context, name, encode_notes(notes))
+        content = encode_notes(notes)
+        if len(content) > LARGEST:  # with what others wrote there; nobody could read it
+            content = encode_notes({key: notes[key] for key in changes if key in notes})
+        return _write(context, name, content)
     unlink_if_there(layout, NOTES, name)
     return None
 
@@ -120,6 +175,9 @@ def _write(context: Context, name: str, content: bytes) -> OpenFile:
     layout, new = context.layout, NOTES_PREFIX + name
     if layout.optional_fd(NOTES) is None and layout.ensure_directory(NOTES):
         context.kept.discard(NOTES)
+    found = layout.look_at(NOTES, name)
+    if found is not None and stat.S_ISDIR(found.st_mode):  # it could be exchanged, and then not be unlinked
+        raise NotARegularFile(layout.full(NOTES, name))
     unlink_if_there(layout, TEMPORARY, new)  # left by a dead owner of this name
     with begin_new(layout, TEMPORARY, new, content) as file:
         exchanged = commits.exchange(layout, (TEMPORARY, new), NOTES, name)
@@ -131,15 +189,6 @@ def _write(context: Context, name: str, content: bytes) -> OpenFile:
     return file
 
 
-class _Note(msgspec.Struct):
-    """The key of the notes that is used here; the other keys belong to other code."""
-
-    trace: dict[str, str] = {}
-
-
-_DECODER: Final = msgspec.json.Decoder(_Note)
-
-
 def send_along(context: Context, name: str, carrier: Mapping[str, str] | None) -> None:
     """Write the carrier of a new entry, whose lock is held.
 
@@ -147,15 +196,22 @@ def send_along(context: Context, name: str, carrier: Mapping[str, str] | None) -
     """
     if not carrier or not context.adopted:
         return
-    layout = context.layout
+    layout, content = context.layout, msgspec.json.encode({_TRACE: dict(carrier)})
+    if len(content) > _LARGEST_CARRIER:
+        _say_not_carried(context, name, f"it is larger than {_LARGEST_CARRIER} bytes")
+        return
     try:
         if layout.optional_fd(NOTES) is None:
             _ = layout.ensure_directory(NOTES)
         unlink_if_there(layout, NOTES, name)  # left by a failed enqueue under this reservation
-        write_new(layout, NOTES, name, msgspec.json.encode(_Note(dict(carrier))))
+        write_new(layout, NOTES, name, content)
     except SpoolError as error:
-        message = "the trace of entry %(entry)s of spool %(spool)s ends here: %(error)s"
-        log(context.log.warning, Event.NOT_CARRIED, layout.path, message, entry=name, error=error)
+        _say_not_carried(context, name, error)
+
+
+def _say_not_carried(context: Context, name: str, error: SpoolError | str) -> None:
+    message = "the trace of entry %(entry)s of spool %(spool)s ends here: %(error)s"
+    log(context.log.warning, Event.NOT_CARRIED, context.layout.path, message, entry=name, error=error)
 
 
 def leave_behind(context: Context, name: str, carrier: Mapping[str, str] | None, *, because: BaseException) -> None:
@@ -167,6 +223,6 @@ def leave_behind(context: Context, name: str, carrier: Mapping[str, str] | None,
 def carrier_of(context: Context, name: str) -> dict[str, str]:
     """Return the carrier of an entry; empty if it has none, or if it cannot be read."""
     try:
-        return _DECODER.decode(read_file(context.layout, NOTES, name)).trace
-    except (FileNotFoundError, SpoolError, msgspec.DecodeError):
+        return decode_key(read_notes(context, name), _TRACE, dict[str, str]) or {}
+    except SpoolError:
         return {}

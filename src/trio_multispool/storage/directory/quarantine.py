@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from trio_multispool.errors import EntryBusy, EntryNotFound, NameTaken, OwnershipLost
+from trio_multispool.errors import EntryBusy, EntryNotFound, NameTaken, NotARegularFile, OwnershipLost
 from trio_multispool.model.lifecycle import Place, State, Step
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits
-from trio_multispool.storage.directory.disk.files import read_file, unlink_if_there, write_new
+from trio_multispool.storage.directory.disk.files import UNREADABLE, read_beside, unlink_if_there, write_new
 from trio_multispool.storage.directory.disk.layout import (
     QUARANTINE,
     REASONS,
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.syncs.plan import SyncPlan
 
 
+_LONGEST_REASON: Final = 64 * 1024
+"""In bytes. Of a longer one, the beginning is shown."""
+
+
 def quarantine(context: Context, claim: DirectoryClaim, reason: str) -> None:
     """Set the entry aside, and write down why."""
     layout, name = context.layout, claim.name
@@ -43,8 +47,11 @@ def quarantine(context: Context, claim: DirectoryClaim, reason: str) -> None:
         for directory in ("", QUARANTINE, *claim.sources):
             context.syncs.directory(directory)
     with locked_for_the_call(context, claim):
-        unlink_if_there(layout, REASONS, name)
-        write_new(layout, REASONS, name, reason.encode(errors="backslashreplace") + b"\n")
+        try:
+            unlink_if_there(layout, REASONS, name)
+            write_new(layout, REASONS, name, reason.encode(errors="backslashreplace") + b"\n")
+        except NotARegularFile as error:  # a directory lies there: the entry is set aside without a reason
+            context.say_unreadable(REASONS, name, "why it was set aside cannot be written", str(error))
         if not commits.move(layout, name, checkout_of(claim.queue), aside):
             raise OwnershipLost(claim.queue, name)
         claim.settle(target)
@@ -126,8 +133,12 @@ def _locked(context: Context, queue: str, name: str, plan: SyncPlan) -> Generato
 
 
 def reason_of(context: Context, name: str) -> str | None:
-    """Return why an entry was set aside; `None` if no reason is kept."""
+    """Return why an entry was set aside; `None` if no reason is kept, or if it cannot be read."""
     try:
-        return read_file(context.layout, REASONS, name).decode(errors="replace").rstrip("\n")
+        reason = read_beside(context.layout, REASONS, name)
     except FileNotFoundError:
         return None
+    except UNREADABLE as error:
+        context.say_unreadable(REASONS, name, "why it was set aside cannot be read", str(error))
+        return None
+    return reason[:_LONGEST_REASON].decode(errors="replace").rstrip("\n")

@@ -9,20 +9,33 @@ are left, and the entry counts.)
 A process reads the file only under the entry's lock, when it reserves the name. No separate task forgets names: each
 removal of an entry whose name is remembered also looks at some other files of the directory, and unlinks those whose
 time has passed. So the directory holds little more than the remembered names, and no process lists it all at once.
+
+A file that cannot be read counts as remembered, for good: otherwise a thing could be done twice. Only a blank one whose
+time is not in the future can go: an enqueue that was killed, or cut short by power loss, leaves such a file.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Final
+import math
+import stat
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
-from trio_multispool.errors import AccessDenied, NotAdopted
+from trio_multispool.errors import AccessDenied, NotAdopted, NotARegularFile, StorageFailure
+from trio_multispool.model.notes import decode_beside
 from trio_multispool.model.times import LATEST
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits
-from trio_multispool.storage.directory.disk.files import Opened, OpenFile, begin_new, read_file, unlink_if_there
+from trio_multispool.storage.directory.disk.files import (
+    UNREADABLE,
+    Opened,
+    OpenFile,
+    begin_new,
+    read_beside,
+    unlink_if_there,
+)
 from trio_multispool.storage.directory.disk.layout import REGISTRY, REMEMBERED, TEMPORARY
 from trio_multispool.storage.directory.disk.locks import lock_or_reserve
 
@@ -32,6 +45,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.policies import Durability
     from trio_multispool.storage.directory.claims import DirectoryReservation
     from trio_multispool.storage.directory.context import Context
+    from trio_multispool.storage.directory.disk.layout import Layout
     from trio_multispool.storage.directory.syncs.plan import SyncPlan
     from trio_multispool.storage.directory.syncs.together import Need
 
@@ -44,11 +58,8 @@ _LATEST: Final = LATEST - 1.0
 class _Remembered(msgspec.Struct):
     """The content of a file."""
 
-    remember: float
+    remember: Annotated[float, msgspec.Meta(ge=0)]
     """In seconds."""
-
-
-_DECODER: Final = msgspec.json.Decoder(_Remembered)
 
 
 def begin(context: Context, name: str, remember: float, plan: SyncPlan) -> OpenFile:
@@ -61,8 +72,7 @@ def begin(context: Context, name: str, remember: float, plan: SyncPlan) -> OpenF
     context.keep(REMEMBERED, plan)
     # Left by an enqueue of this name that was killed, or by one that did not look the name up.
     unlink_if_there(layout, REMEMBERED, name)
-    content = msgspec.json.encode(_Remembered(min(remember, LATEST))) + b"\n"
-    with begin_new(layout, REMEMBERED, name, content) as file:
+    with begin_new(layout, REMEMBERED, name, _encode(remember)) as file:
         file.set_modified(0)
         return file
 
@@ -91,35 +101,37 @@ def finishing(context: Context, name: str, *, locked: bool) -> Generator[tuple[N
     if remember is None:
         yield ()
         return
-    until = min(context.now() + remember, _LATEST)
-    with _dated(context, name, until, locked=locked) as needs:
+    with _dated(context, name, remember, locked=locked) as needs:
         yield needs
     with context.tidying(name):
         collect_some(context)
 
 
 @contextlib.contextmanager
-def _dated(context: Context, name: str, until: float, *, locked: bool) -> Generator[tuple[Need, ...]]:
-    """Set the time until which a name is remembered. If another user made the file, replace it by a new one."""
-    layout = context.layout
+def _dated(context: Context, name: str, remember: float, *, locked: bool) -> Generator[tuple[Need, ...]]:
+    """Set the time until which a name is remembered. Replace a file that is another user's, or cannot be opened."""
+    layout, until = context.layout, min(context.now() + remember, _LATEST)
     with contextlib.ExitStack() as stack:
         try:
-            fd, found = stack.enter_context(Opened(layout, REMEMBERED, name))
-        except FileNotFoundError:  # a person has just had it forgotten
+            fd, _ = stack.enter_context(Opened(layout, REMEMBERED, name))
+        except (FileNotFoundError, NotARegularFile):  # a person has just had it forgotten; or it is remembered anyhow
             yield ()
             return
-        file = OpenFile(layout, REMEMBERED, name, fd, owned=False)
-        try:
-            file.set_modified(until)
-        except AccessDenied:
+        except (AccessDenied, StorageFailure):
             if not locked:  # `.tmp/NAME` may belong to the entry's owner
                 raise
         else:
-            yield (file,)
-            return
-        content = layout.calls.read(fd, found.st_size)
+            file = OpenFile(layout, REMEMBERED, name, fd, owned=False)
+            try:
+                file.set_modified(until)
+            except AccessDenied:
+                if not locked:
+                    raise
+            else:
+                yield (file,)
+                return
     unlink_if_there(layout, TEMPORARY, name)  # left by a dead owner of this name
-    with begin_new(layout, TEMPORARY, name, content) as new:
+    with begin_new(layout, TEMPORARY, name, _encode(remember)) as new:
         new.set_modified(until)
         _ = commits.exchange(layout, (TEMPORARY, name), REMEMBERED, name)
         with context.tidying(name):
@@ -129,10 +141,40 @@ def _dated(context: Context, name: str, until: float, *, locked: bool) -> Genera
 
 
 def _how_long(context: Context, name: str) -> float | None:
+    """Return for how many seconds to remember the name of an entry; `None` if that was not asked for."""
     try:
-        return _DECODER.decode(read_file(context.layout, REMEMBERED, name)).remember
-    except (FileNotFoundError, msgspec.DecodeError):  # torn by power loss before the commit: nothing was promised
+        return _decode(read_beside(context.layout, REMEMBERED, name))
+    except FileNotFoundError:
         return None
+    except UNREADABLE as error:
+        _say_unreadable(context, name, str(error))
+        return LATEST
+
+
+def _encode(remember: float) -> bytes:
+    return msgspec.json.encode(_Remembered(min(remember, LATEST))) + b"\n"
+
+
+def _decode(content: bytes) -> float:
+    return decode_beside(content, _Remembered).remember
+
+
+def _say_unreadable(context: Context, name: str, why: str) -> None:
+    what = f"its file in {REMEMBERED} cannot be read, so its name is remembered until that is deleted"
+    context.say_unreadable(REMEMBERED, name, what, why)
+
+
+def fault_of(layout: Layout, name: str) -> str | None:
+    """Return why the file of a name that is, or may be, remembered cannot be read; `None` if it can be, or is blank."""
+    try:
+        content = read_beside(layout, REMEMBERED, name)
+        if content.strip(b"\0"):
+            _ = _decode(content)
+    except FileNotFoundError:
+        return None
+    except UNREADABLE as error:
+        return str(error)
+    return None
 
 
 def is_remembered(context: Context, name: str) -> bool:
@@ -149,8 +191,18 @@ def is_remembered(context: Context, name: str) -> bool:
 
 
 def _until(context: Context, name: str) -> float | None:
+    """Return until when a name is remembered, in seconds since 1970; `None` if there is no file."""
     found = context.layout.look_at(REMEMBERED, name)
-    return None if found is None else found.st_mtime
+    if found is None:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return math.inf
+    if found.st_mtime != 0 and found.st_mtime <= context.now():  # before it is forgotten: is it what was written?
+        fault = fault_of(context.layout, name)
+        if fault is not None:
+            _say_unreadable(context, name, fault)
+            return math.inf
+    return found.st_mtime
 
 
 def forgettable(context: Context) -> Iterator[str]:

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.verdicts import Unavailable
     from trio_multispool.storage.directory.claims import DirectoryClaim, DirectoryReservation
     from trio_multispool.storage.directory.disk.layout import Layout
-    from trio_multispool.storage.findings import Finding, Findings, Foreign, Judge, Temporary, Wanted
+    from trio_multispool.storage.findings import Finding, Findings, Judge, Loose, Wanted
     from trio_multispool.storage.requests import Content, Item, NewEntry, NotDue, Recovered, Settlement, Stat
 
 
@@ -383,7 +383,7 @@ class DirectoryStorage(Context):
 
     def notes(self, name: str) -> dict[str, msgspec.Raw]:
         """Read an entry's notes."""
-        return notes.read_notes(self.layout, name)
+        return notes.read_notes(self, name)
 
     def depths(self) -> dict[Place, int]:
         """Count the names in every place."""
@@ -432,7 +432,7 @@ class DirectoryStorage(Context):
 
         return examine.look_closely(self, name, judge)
 
-    def look_again(self, finding: Temporary | Foreign) -> Temporary | Foreign | None:
+    def look_again(self, finding: Loose) -> Loose | None:
         """Look at a file once more."""
         from trio_multispool.storage.directory import examine  # noqa: PLC0415  # most programs never examine
 

@@ -6,9 +6,10 @@ import contextlib
 import io
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from trio_multispool.errors import NotARegularFile, SpoolError
+from trio_multispool.errors import AccessDenied, NotARegularFile, SpoolError, StorageFailure
+from trio_multispool.model.notes import LARGEST
 from trio_multispool.storage.directory.disk.layout import NEW_FILE, READ_FILE
 from trio_multispool.storage.directory.disk.oserrors import as_spool_error
 
@@ -41,6 +42,23 @@ def read_file_and_stat(layout: Layout, directory: str, name: str) -> tuple[bytes
             return _read_all(fd, found.st_size, layout.calls), found
         except OSError as error:
             raise as_spool_error(error, "read", layout.full(directory, name)) from error
+
+
+UNREADABLE: Final = (ValueError, NotARegularFile, AccessDenied, StorageFailure)
+"""What reading and decoding a file beside entries raises about that file, and not about the whole store."""
+
+
+def read_beside(layout: Layout, directory: str, name: str) -> bytes:
+    """Return a file that lies beside entries; of one that is too large to be decoded, only the beginning.
+
+    Raises what `read_file` raises.
+    """
+    content = b""
+    with Opened(layout, directory, name) as (fd, found), layout.doing("read", directory, name):
+        size = min(found.st_size, LARGEST + 1)
+        while len(content) < size and (chunk := layout.calls.read(fd, min(size - len(content), CHUNK))):
+            content += chunk
+    return content
 
 
 def _read_all(fd: int, size: int, calls: SystemCalls) -> bytes:

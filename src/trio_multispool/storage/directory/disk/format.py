@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 
-from trio_multispool.errors import UnsupportedFormat
-from trio_multispool.storage.directory.disk.files import read_file
+from trio_multispool.errors import NotARegularFile, UnsupportedFormat
+from trio_multispool.model.notes import Count, decode_beside
+from trio_multispool.storage.directory.disk.files import read_beside
 from trio_multispool.storage.directory.disk.layout import FORMAT_FILE
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ FORMAT: Final = 1
 class _Description(msgspec.Struct):
     """The content of `.spool.json`; keys that a later version adds are ignored."""
 
-    format: int
+    format: Count
 
 
 def describe_format() -> bytes:
@@ -29,14 +30,15 @@ def describe_format() -> bytes:
 
 
 def read_format(layout: Layout) -> bool:
-    """Tell whether there is a `.spool.json`; raises `UnsupportedFormat` if this version does not know its format."""
+    """Tell whether there is a `.spool.json`.
+
+    Raises `UnsupportedFormat` if this version does not know its format, or if it is no such description at all.
+    """
     try:
-        raw = read_file(layout, "", FORMAT_FILE)
+        found = decode_beside(read_beside(layout, "", FORMAT_FILE), _Description).format
     except FileNotFoundError:
         return False
-    try:
-        found = msgspec.json.decode(raw, type=_Description).format
-    except msgspec.DecodeError as error:
+    except (ValueError, NotARegularFile) as error:
         raise UnsupportedFormat(layout.path, f"{FORMAT_FILE}: {error}") from error
     if found != FORMAT:
         raise UnsupportedFormat(layout.path, f"format {found}")
