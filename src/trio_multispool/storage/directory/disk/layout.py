@@ -26,17 +26,22 @@ import contextlib
 import errno
 import os
 import posixpath
+import stat
 import threading
 from typing import TYPE_CHECKING, Final
 
+from trio_multispool.clock import this_user
+from trio_multispool.errors import AccessDenied, SpoolError
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.storage.directory.disk.oserrors import as_spool_error
+from trio_multispool.storage.directory.disk.owners import owner_of_new
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from trio_multispool.model.types import T
+    from trio_multispool.storage.directory.disk.owners import Owner
     from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
 
@@ -112,16 +117,22 @@ class Layout:
     does a listing of the places. The old descriptor stays open until `close`: another thread may be using it.
     """
 
-    def __init__(self, path: str, root: int, mode: int, calls: SystemCalls) -> None:
-        """Take over `root`, a descriptor of the directory `path` with these permissions."""
+    def __init__(self, path: str, root: int, found: os.stat_result, calls: SystemCalls) -> None:
+        """Take over `root`, a descriptor of the directory `path`, and its `fstat`."""
         self.path: str = path
         self.calls: SystemCalls = calls
-        self.directory_mode: int = mode
-        self.file_mode: int = mode & 0o666
+        self.measure(found)
         self._mutex = threading.Lock()
         self._open = {"": root}
         self._inodes: dict[str, int] = {}
         self._outdated: list[int] = []
+
+    def measure(self, found: os.stat_result) -> None:
+        """Note the root's mode and owner: files and directories will be made accordingly."""
+        self.directory_mode: int = stat.S_IMODE(found.st_mode)
+        self.file_mode: int = self.directory_mode & 0o666
+        self.owner: Owner | None = owner_of_new(found, *this_user())
+        """Whom new files and directories must be given; `None` if they are right as this process makes them."""
 
     def full(self, directory: str, name: str = "") -> str:
         """Return the full path, for messages."""
@@ -298,7 +309,10 @@ class Layout:
                     yield name
 
     def ensure_directory(self, directory: str) -> bool:
-        """Make a directory of the spool if it is missing, with the spool's mode; tell whether it was missing."""
+        """Make a directory of the spool if it is missing, with the spool's owner and mode; tell whether it was missing.
+
+        One that cannot be given to the owner is removed again: it would shut others out.
+        """
         parent, _, name = directory.rpartition("/")
         with self.doing("make", directory):
             try:
@@ -306,5 +320,22 @@ class Layout:
             except FileExistsError:
                 return False
             _ = self.refresh(directory)  # an earlier one of this name may be held
-            self.calls.change_mode(self.fd(directory), self.directory_mode)
+            try:
+                self.hand_over(self.fd(directory), self.directory_mode, directory)
+            except (OSError, SpoolError):
+                with contextlib.suppress(OSError):  # another process may have put something into it
+                    self.calls.remove_directory(name, self.fd(parent))
+                raise
             return True
+
+    def hand_over(self, fd: int, mode: int, directory: str, name: str = "") -> None:
+        """Give a new file or directory the spool's owner and group, and its mode; call this before its sync.
+
+        Raises `AccessDenied`, with the cure, if this process may not give it away; and `OSError`.
+        """
+        if self.owner is not None:
+            try:
+                self.calls.change_owner(fd, *self.owner)
+            except PermissionError as error:
+                raise AccessDenied("set the owner of", self.full(directory, name), self.owner.cure) from error
+        self.calls.change_mode(fd, mode)
