@@ -15,6 +15,7 @@ from trio_multispool.monitor.problems import (
     Problem,
     TooOld,
     Undecodable,
+    Unreadable,
 )
 from trio_multispool.monitor.repairs import Action, Repair
 from trio_multispool.storage.findings import Dir, Kind
@@ -38,5 +39,6 @@ __all__ = [
     "Start",
     "TooOld",
     "Undecodable",
+    "Unreadable",
     "Watching",
 ]

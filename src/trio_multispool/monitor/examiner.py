@@ -9,7 +9,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from trio_multispool.monitor.check import may_be_newborn, problems_of
-from trio_multispool.monitor.problems import ForeignFile, Problem, TooOld, Undecodable
+from trio_multispool.monitor.problems import ForeignFile, Problem, TooOld, Undecodable, Unreadable
 from trio_multispool.storage.findings import Findings, Foreign, Holder, Kind, Temporary, Wanted
 
 if TYPE_CHECKING:
@@ -97,5 +97,5 @@ class Examiner:
         before = {queue: now - age for queue, age in self.ages.queues.items()}
         if past is None or now < past.began_at:  # or the clock was set back, and tells nothing
             return Wanted(before, judged=self.judged)
-        undecodable = frozenset(problem.name for problem in past.problems if isinstance(problem, Undecodable))
-        return Wanted(before, undecodable, self.judged, past.began_at - _FRESH)
+        again = frozenset(each.name for each in past.problems if isinstance(each, (Undecodable, Unreadable)))
+        return Wanted(before, again, self.judged, past.began_at - _FRESH)

@@ -111,6 +111,8 @@ class Trace(msgspec.Struct, frozen=True):
     """Its inode: equal for as long as it is the same file."""
     fault: str | None = None
     """Why the metadata cannot be decoded, if the entry is available and they cannot."""
+    shut_by: str | None = None
+    """Whose file it is, and its mode, if this process may not read it."""
 
 
 @final
@@ -145,7 +147,19 @@ class Foreign(msgspec.Struct, frozen=True):
     """What it is, in words: `a symbolic link`."""
 
 
-Finding: TypeAlias = Findings | Temporary | Foreign
+@final
+class Shut(msgspec.Struct, frozen=True):
+    """A directory of entries that this process may not read."""
+
+    dir: Dir
+    """The directory that it is in."""
+    name: str
+    changed_at: float
+    shut_by: str
+    """Whose it is, and its mode."""
+
+
+Finding: TypeAlias = Findings | Temporary | Foreign | Shut
 """One part of a snapshot."""
 
 

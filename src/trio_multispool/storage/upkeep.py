@@ -14,7 +14,7 @@ from trio_multispool.storage.protocol import Storage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trio_multispool.storage.findings import Finding, Findings, Foreign, Judge, Temporary, Wanted
+    from trio_multispool.storage.findings import Finding, Findings, Foreign, Judge, Shut, Temporary, Wanted
 
 
 @runtime_checkable
@@ -40,7 +40,7 @@ class Upkeep(Protocol):
         """Return all files under a name, looked up while no owner can change them; or `holder` says that one can."""
         ...
 
-    def look_again(self, finding: Temporary | Foreign) -> Temporary | Foreign | None:
+    def look_again(self, finding: Temporary | Foreign | Shut) -> Temporary | Foreign | Shut | None:
         """Look once more at a file that belongs to no name; `None` if it is gone."""
         ...
 

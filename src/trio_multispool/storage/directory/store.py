@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.lifecycle import Place, State
     from trio_multispool.storage.directory.claims import DirectoryClaim
     from trio_multispool.storage.directory.disk.layout import Layout
-    from trio_multispool.storage.findings import Finding, Findings, Foreign, Judge, Temporary, Wanted
+    from trio_multispool.storage.findings import Finding, Findings, Foreign, Judge, Shut, Temporary, Wanted
     from trio_multispool.storage.requests import Item, Recovered, Settlement
 
 
@@ -246,7 +246,7 @@ class DirectoryStorage(Context):
 
         return examine.look_closely(self, name, judge)
 
-    def look_again(self, finding: Temporary | Foreign) -> Temporary | Foreign | None:
+    def look_again(self, finding: Temporary | Foreign | Shut) -> Temporary | Foreign | Shut | None:
         """Look at a file once more."""
         from trio_multispool.storage.directory import examine  # noqa: PLC0415  # most programs never examine
 

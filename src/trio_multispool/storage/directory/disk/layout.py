@@ -35,7 +35,7 @@ from trio_multispool.errors import AccessDenied, SpoolError
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.storage.directory.disk.oserrors import as_spool_error
-from trio_multispool.storage.directory.disk.owners import owner_of_new
+from trio_multispool.storage.directory.disk.owners import ROOT, owner_of_new, serves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -133,6 +133,7 @@ class Layout:
         self.file_mode: int = self.directory_mode & 0o666
         self.owner: Owner | None = owner_of_new(found, *this_user())
         """Whom new files and directories must be given; `None` if they are right as this process makes them."""
+        self._found: os.stat_result = found
 
     def full(self, directory: str, name: str = "") -> str:
         """Return the full path, for messages."""
@@ -241,22 +242,38 @@ class Layout:
                 _ = self.refresh(child)
         return names
 
-    def places(self, queue: str | None = None) -> list[Place]:
-        """Return all places found on disk, or those of one queue."""
+    def places(self, queue: str | None = None, *, shut: set[str] | None = None) -> list[Place]:
+        """Return all places found on disk, or those of one queue.
+
+        Raises `AccessDenied` if this process may not read one. With `shut`, put the directory there instead, and go on.
+        """
         if queue is not None:
             _ = self.refresh(queue)
         queues = self._children("") if queue is None else [queue]
+        if shut is not None:
+            queues = [name for name in queues if not self._is_shut(name, shut)]
         found: list[Place] = []
         # The check-outs first: an entry that an `…_unsafe` operation moves meanwhile must not be missed.
         for state in (State.CHECKED_OUT, State.WAITING):
             for place in (Place(name, state) for name in queues):
                 directory = directory_of(place)
-                if self._look_below(directory)[0] and self.optional_fd(directory) is not None:
-                    found.append(place)
+                if self._look_below(directory)[0] and not self._is_shut(directory, shut):
+                    found += [place] if self.optional_fd(directory) is not None else []
         found += [Place(name, State.AVAILABLE) for name in queues]
-        if self.optional_fd(QUARANTINE) is not None:
-            found += [Place(name, State.QUARANTINED) for name in self._children(QUARANTINE) if queue in (None, name)]
+        if not self._is_shut(QUARANTINE, shut) and self.optional_fd(QUARANTINE) is not None:
+            aside = [Place(name, State.QUARANTINED) for name in self._children(QUARANTINE) if queue in (None, name)]
+            found += [place for place in aside if not self._is_shut(directory_of(place), shut)]
         return found
+
+    def _is_shut(self, directory: str, shut: set[str] | None) -> bool:
+        """Tell whether this process may not read a directory, and note it; without `shut`, do not look."""
+        if shut is not None:
+            try:
+                _ = self.optional_fd(directory)
+            except AccessDenied:
+                shut.add(directory)
+                return True
+        return False
 
     def again_if_replaced(self, directory: str, look: Callable[[], T]) -> T:
         """Return what `look` returns. If it finds no file because the directory was replaced on disk, look again."""
@@ -275,6 +292,21 @@ class Layout:
             return None
         except OSError as error:
             raise as_spool_error(error, operation, self.full(directory, name)) from error
+
+    def may_read(self, directory: str, name: str) -> bool:
+        """Tell whether this process may read a file or a directory; for root, whether the spool's owner may."""
+        if this_user()[0] == ROOT:
+            if self._found.st_uid == ROOT:
+                return True
+            found = self.look_at(directory, name)
+            return found is None or serves(found, self._found)
+        try:
+            self.close_fd(self.calls.open(name, READ_FILE, self.fd(directory)))
+        except PermissionError:
+            return False
+        except OSError:  # it is gone, or is no file: others tell
+            return True
+        return True
 
     def holds(self, directory: str, name: str) -> bool:
         """Tell whether a directory has a file with that name."""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     import os
 
-_ROOT: Final = 0
+ROOT: Final = 0
+"""Who may read and give away everything."""
 _AS_MADE: Final = -1
 """What `fchown` leaves as it is."""
 
@@ -40,12 +41,21 @@ def owner_of_new(spool: os.stat_result, user: int, group: int) -> Owner | None:
 
     Only root can give files away. The group matters if it may do what others may not; root gives it in any case.
     """
-    is_root, group_counts = user == _ROOT, bool(spool.st_mode >> 3 & ~spool.st_mode & 0o7)
+    is_root, group_counts = user == ROOT, bool(spool.st_mode >> 3 & ~spool.st_mode & 0o7)
     found = Owner(
         spool.st_uid if is_root and spool.st_uid != user else _AS_MADE,
         spool.st_gid if (is_root or group_counts) and spool.st_gid != group else _AS_MADE,
     )
     return None if found == (_AS_MADE, _AS_MADE) else found
+
+
+def serves(found: os.stat_result, spool: os.stat_result) -> bool:
+    """Tell whether the owner of a spool may read a file, or that owner's group, by its mode alone."""
+    if found.st_uid == spool.st_uid:
+        return bool(found.st_mode & stat.S_IRUSR)
+    if found.st_gid == spool.st_gid:
+        return bool(found.st_mode & stat.S_IRGRP)
+    return bool(found.st_mode & stat.S_IROTH)
 
 
 def _user_name(number: int) -> str:
