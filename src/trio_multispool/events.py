@@ -33,7 +33,7 @@ class Event(enum.StrEnum):
     RECOVERY_PUT_OFF = "multispool.recovery_put_off"
     """The disk takes no writes, or no file can be opened. Entries of dead owners stay checked out for now."""
     NOT_RECOVERED = "multispool.not_recovered"
-    """Recovery could not examine one name; the others were recovered."""
+    """Recovery could not examine one name, or one directory; the others were recovered."""
     COPY_DROPPED = "multispool.copy_dropped"
     """An entry was found twice, after power loss or where moves are not atomic; the older copy was deleted."""
     REPAIRED = "multispool.repaired"

@@ -35,8 +35,8 @@ def fsck(  # noqa: PLR0913  # the options of the command
 
     Finds entries whose owner is dead, that wait or are checked out for too long, that have lost their data or their
     reservation, that lie in several places, or whose metadata is not JSON (with `--json-metadata`). Also finds what
-    cannot be read, reservations and data that belong to no entry, old temporary files, and anything else that is no part
-    of a spool.
+    cannot be read, reservations and data that belong to no entry, old temporary files, and what else is no part of a
+    spool.
 
     It is safe beside running programs: it looks at each suspect again under its lock, and never reports an entry in
     motion. Without `--repair`, nothing is changed. With it, abandoned entries go back to their queues, leftovers are

@@ -86,7 +86,7 @@ _KINDS_OF_FILE: Final = {
 def examine(context: Context, wanted: Wanted, judge: Judge) -> Iterator[Finding | None]:
     """Yield everything that may be wrong, each at most once, and `None` after every `_BREATH` names."""
     _check_still_there(context.layout)
-    survey, shut = _Survey(context, wanted, judge), set[str]()
+    survey, shut = _Survey(context, wanted, judge), dict[str, AccessDenied]()
     places = context.layout.places(shut=shut)
     for directory in sorted({*shut, *map(directory_of, places), *_MAY_BE_SHUT}):
         found = _shut(context.layout, directory)
@@ -321,7 +321,7 @@ def look_closely(context: Context, name: str, judge: Judge) -> Findings:
     Where this process may not read the reservation, or a directory in which the entry may lie, it counts as held:
     what cannot be seen is not missing.
     """
-    layout, shut = context.layout, set[str]()
+    layout, shut = context.layout, dict[str, AccessDenied]()
     if not context.is_adopted():
         return _twice(context, name, judge, Holder.UNTOLD)
     try:
@@ -341,7 +341,7 @@ def look_closely(context: Context, name: str, judge: Judge) -> Findings:
 
 
 def _twice(context: Context, name: str, judge: Judge, holder: Holder) -> Findings:
-    layout, shut = context.layout, set[str]()
+    layout, shut = context.layout, dict[str, AccessDenied]()
     first, second = (_findings(context, name, layout.places(shut=shut), judge, holder) for _ in range(2))
     is_seen = not shut or any(file.dir.place is not None for file in second.files)
     return second if is_seen and first == second else msgspec.structs.replace(second, holder=Holder.SOMEBODY)

@@ -28,7 +28,7 @@ import os
 import posixpath
 import stat
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trio_multispool.clock import this_user
 from trio_multispool.errors import AccessDenied, SpoolError
@@ -86,6 +86,10 @@ def checkout_of(queue: str) -> str:
 def waiting_of(queue: str) -> str:
     """Return the directory of the entries that wait for a queue, relative to the spool; it may be missing."""
     return f"{queue}/{WAITING}"
+
+
+Shut: TypeAlias = dict[str, AccessDenied]
+"""Directories that this process may not read, with the error of each."""
 
 
 class Doing:
@@ -242,10 +246,11 @@ class Layout:
                 _ = self.refresh(child)
         return names
 
-    def places(self, queue: str | None = None, *, shut: set[str] | None = None) -> list[Place]:
+    def places(self, queue: str | None = None, *, shut: Shut | None = None) -> list[Place]:
         """Return all places found on disk, or those of one queue.
 
-        Raises `AccessDenied` if this process may not read one. With `shut`, put the directory there instead, and go on.
+        Raises `AccessDenied` if this process may not read one. With `shut`, put the error there instead, by
+        the directory, and go on.
         """
         if queue is not None:
             _ = self.refresh(queue)
@@ -265,13 +270,13 @@ class Layout:
             found += [place for place in aside if not self._is_shut(directory_of(place), shut)]
         return found
 
-    def _is_shut(self, directory: str, shut: set[str] | None) -> bool:
+    def _is_shut(self, directory: str, shut: Shut | None) -> bool:
         """Tell whether this process may not read a directory, and note it; without `shut`, do not look."""
         if shut is not None:
             try:
                 _ = self.optional_fd(directory)
-            except AccessDenied:
-                shut.add(directory)
+            except AccessDenied as error:
+                shut[directory] = error
                 return True
         return False
 
@@ -315,13 +320,17 @@ class Layout:
     def places_of(self, name: str, state: State | None = None) -> list[Place]:
         """Return all places on disk that have the entry (of one state, if given). Call it under the entry's lock.
 
-        Raises if any place cannot be read: an entry that cannot be seen must not count as absent.
+        Raises if there is none and a place cannot be read: an entry that cannot be seen must not count as absent.
         """
-        return [
+        shut: Shut = {}
+        found = [
             place
-            for place in self.places()
+            for place in self.places(shut=shut)
             if (state is None or place.state is state) and self.holds(directory_of(place), name)
         ]
+        if shut and not found:
+            raise next(iter(shut.values()))
+        return found
 
     def in_how_many(self, places: list[Place], name: str) -> int:
         """Return how many of these places have the entry."""
