@@ -28,6 +28,7 @@ import os
 import posixpath
 import stat
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trio_multispool.clock import this_user
@@ -92,6 +93,10 @@ Shut: TypeAlias = dict[str, AccessDenied]
 """Directories that this process may not read, with the error of each."""
 
 
+_FEW_OUTDATED: Final = 16
+"""How many descriptors of replaced directories stay open. A thread has one in use for a few calls only."""
+
+
 class Doing:
     """Names the operation of a block, for its errors. A class, because a generator would take four times as long."""
 
@@ -118,7 +123,8 @@ class Layout:
 
     A directory's descriptor is opened when first needed, and held until `close`. So no process can put another
     directory under a running operation. If a directory was deleted or replaced on disk, `refresh` opens it anew, and so
-    does a listing of the places. The old descriptor stays open until `close`: another thread may be using it.
+    does a listing of the places. The old descriptor stays open until some more directories were replaced: another
+    thread may be using it.
     """
 
     def __init__(self, path: str, root: int, found: os.stat_result, calls: SystemCalls) -> None:
@@ -129,7 +135,7 @@ class Layout:
         self._mutex = threading.Lock()
         self._open = {"": root}
         self._inodes: dict[str, int] = {}
-        self._outdated: list[int] = []
+        self._outdated: deque[int] = deque()
 
     def measure(self, found: os.stat_result) -> None:
         """Note the root's mode and owner: files and directories will be made accordingly."""
@@ -149,7 +155,7 @@ class Layout:
 
     def fd(self, directory: str) -> int:
         """Return the held descriptor of a directory; raises `OSError`, ENOENT if there is none."""
-        held = self._open.get(directory)  # needs no mutex: a held descriptor stays open until `close`
+        held = self._open.get(directory)  # needs no mutex: a held descriptor stays open
         if held is not None:
             return held
         with self._mutex:
@@ -204,6 +210,8 @@ class Layout:
             replaced = directory in self._open and (found is None or self._inodes[directory] != found.st_ino)
             if replaced:
                 self._outdated.append(self._open.pop(directory))
+                if len(self._outdated) > _FEW_OUTDATED:
+                    self.close_fd(self._outdated.popleft())
         return found is not None, replaced
 
     @contextlib.contextmanager
