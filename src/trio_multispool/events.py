@@ -45,7 +45,7 @@ class Event(enum.StrEnum):
     NOT_QUARANTINED = "multispool.not_quarantined"
     """An entry's metadata cannot be decoded, and the entry could not be set aside: it stays in its queue."""
     PASSED_OVER = "multispool.passed_over"
-    """A reader cannot read an entry, and leaves it where it is. Each reader logs this once for an entry."""
+    """A reader cannot read an entry, or a listing a directory. Logged once for an entry and reader, or a directory."""
     NOT_LISTED = "multispool.not_listed"
     """`checkouts_unsafe` leaves an entry out, because its metadata cannot be decoded."""
     LET_GO = "multispool.let_go"

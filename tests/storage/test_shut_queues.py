@@ -75,6 +75,17 @@ def test_a_queue_that_cannot_be_read_keeps_no_named_entry_out_of_another(path):
     assert "new" in names(path / "send")
 
 
+def test_a_queue_that_cannot_be_read_keeps_no_entry_of_another_from_being_looked_at_and_moved(path):
+    """`ls`, `show` and `mv` do their work, and say what they passed over."""
+    listed = multispool_as(ANNE, "ls", path, "--long")
+    assert (listed.returncode, "mine" in listed.stdout, "theirs" in listed.stdout) == (0, True, False), listed
+    assert "passed over" in listed.stderr
+    assert "mine" in multispool_as(ANNE, "show", path, "mine").stdout
+    moved = multispool_as(ANNE, "mv", path, "mine", "retry")
+    assert (moved.returncode, names(path / "retry")) == (0, ["mine"]), moved
+    assert multispool_as(ANNE, "show", path, "theirs").returncode != 0
+
+
 def test_data_under_a_name_that_cannot_be_looked_for_is_left_alone(path):
     """An entry that has lost its reservation, and lies where it cannot be seen, keeps its data."""
     (path / ".registry/theirs").unlink()
