@@ -107,6 +107,15 @@ def test_create_by_root_gives_back_the_directories_that_root_had_made(path):
     everything(path, ANNE, "anne")
 
 
+def test_what_root_adopts_stays_the_owners(path):
+    """The file that says that the spool is adopted can be read by its owner, who could not load it otherwise."""
+    make(path, ANNE, ANNE.number, 0o700)
+    (path / ".spool.json").unlink()
+    assert multispool_as(ROOT, "adopt", path).returncode == 0
+    assert whose(path) == {(ANNE.number, ANNE.number)}
+    everything(path, ANNE, "anne")
+
+
 SPOOL = (1000, 2000)
 
 
