@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from trio_multispool.model.lifecycle import Place
     from trio_multispool.model.policies import Durability
-    from trio_multispool.storage.directory.disk.layout import Layout, Shut
+    from trio_multispool.storage.directory.disk.layout import Denied, Layout
     from trio_multispool.storage.directory.syncs.plan import SyncPlan
 
 _LOG: Final = logging.getLogger("trio_multispool.storage")
@@ -64,7 +64,7 @@ class Context:
 
         Raises `AccessDenied` if that queue cannot be read.
         """
-        shut: Shut = {}
+        shut: Denied = {}
         found = self.layout.places(queue, shut=shut)
         if queue in shut:
             raise shut[queue]

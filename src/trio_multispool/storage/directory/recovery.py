@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
     from trio_multispool.storage.directory.claims import DirectoryClaim
     from trio_multispool.storage.directory.context import Context
-    from trio_multispool.storage.directory.disk.layout import Shut
+    from trio_multispool.storage.directory.disk.layout import Denied
 
 _Act: TypeAlias = "Callable[[Context, str], Recovered | None]"
 """`recover_name`, or a function that only tells what it would do."""
@@ -98,7 +98,7 @@ def _recover(context: Context, queue: str | None, act: _Act) -> Iterator[Recover
         return
     layout = context.layout
     suspects: dict[str, None] = {}
-    shut: Shut = {}
+    shut: Denied = {}
     for place in layout.places(queue, shut=shut):
         if place.state is State.CHECKED_OUT:
             suspects.update(dict.fromkeys(layout.entry_names(directory_of(place))))
@@ -115,7 +115,7 @@ def _recover(context: Context, queue: str | None, act: _Act) -> Iterator[Recover
         context.doubtful = doubtful
 
 
-def _passed_over(context: Context, shut: Shut) -> Iterator[SpoolError]:
+def _passed_over(context: Context, shut: Denied) -> Iterator[SpoolError]:
     """Log and yield that directories were passed over, because this process may not read them."""
     for directory, error in shut.items():
         message = "not recovered: what is in %(where)s of spool %(spool)s: %(error)s"
@@ -319,7 +319,7 @@ def sweep(context: Context, act: _Act = recover_name) -> Iterator[Recovered | Sp
     for directory in (REGISTRY, DATA, NOTES, REASONS):
         if layout.optional_fd(directory) is None:
             continue
-        shut: Shut = {}
+        shut: Denied = {}
         places = layout.places(shut=shut)  # for looks without the lock; with it, they are listed again
         if shut:  # nothing is known to be nowhere
             return

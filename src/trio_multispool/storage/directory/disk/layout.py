@@ -89,7 +89,7 @@ def waiting_of(queue: str) -> str:
     return f"{queue}/{WAITING}"
 
 
-Shut: TypeAlias = dict[str, AccessDenied]
+Denied: TypeAlias = dict[str, AccessDenied]
 """Directories that this process may not read, with the error of each."""
 
 
@@ -254,7 +254,7 @@ class Layout:
                 _ = self.refresh(child)
         return names
 
-    def places(self, queue: str | None = None, *, shut: Shut | None = None) -> list[Place]:
+    def places(self, queue: str | None = None, *, shut: Denied | None = None) -> list[Place]:
         """Return all places found on disk, or those of one queue.
 
         Raises `AccessDenied` if this process may not read one. With `shut`, put the error there instead, by
@@ -278,7 +278,7 @@ class Layout:
             found += [place for place in aside if not self._is_shut(directory_of(place), shut)]
         return found
 
-    def _is_shut(self, directory: str, shut: Shut | None) -> bool:
+    def _is_shut(self, directory: str, shut: Denied | None) -> bool:
         """Tell whether this process may not read a directory, and note it; without `shut`, do not look."""
         if shut is not None:
             try:
@@ -330,7 +330,7 @@ class Layout:
 
         Raises if there is none and a place cannot be read: an entry that cannot be seen must not count as absent.
         """
-        shut: Shut = {}
+        shut: Denied = {}
         found = [
             place
             for place in self.places(shut=shut)
