@@ -72,6 +72,11 @@ def this_process() -> tuple[str, int]:
     return os.uname().nodename, os.getpid()
 
 
+def this_user() -> tuple[int, int]:
+    """Return the effective user and group of this process: those that its new files get."""
+    return os.geteuid(), os.getegid()
+
+
 def stopwatch() -> Callable[[], float]:
     """Return a function that gives the seconds since this call."""
     began = time.perf_counter()

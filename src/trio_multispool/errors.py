@@ -193,11 +193,16 @@ class SeveralFileSystems(SpoolError):
 
 
 class AccessDenied(SpoolError):
-    """Permissions of a file or directory forbid it (EACCES, EPERM). The entry is where it was; check owner and mode."""
+    """Permissions of a file or directory forbid it (EACCES, EPERM). The entry is where it was; check owner and mode.
+
+    Also: this process may not give a new file to the spool's owner or group. Nothing was committed; `cure` says more.
+    """
 
     operation: str
     path: str
-    _sentence = "not permitted to {operation} {path!r}; check its owner and mode"
+    cure: str = "check its owner and mode"
+    """What to do."""
+    _sentence = "not permitted to {operation} {path!r}; {cure}"
 
 
 class ReadOnlySpool(SpoolError):

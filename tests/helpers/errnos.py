@@ -53,11 +53,13 @@ ERRNOS = {
     "stat_path": Row("stat(2)", (e.EACCES, e.EIO, e.ELOOP, e.ENAMETOOLONG, e.ENOMEM)),  # ENOTDIR: the spool is gone
     "stat_fd": Row("fstat(2)", (e.EIO, e.ENOMEM)),
     "change_mode": Row("fchmod(2)", (e.EIO, e.ENOMEM, e.EPERM, e.EROFS)),
+    "change_owner": Row("fchown(2)", (e.EDQUOT, e.EIO, e.ENOMEM, e.EPERM, e.EROFS)),
     "set_modified": Row("utimensat(2)", (e.EACCES, e.EIO, e.ENOMEM, e.EPERM, e.EROFS)),
     "make_directory": Row(
         "mkdir(2)",
         (e.EACCES, e.EDQUOT, e.EIO, e.EMLINK, e.ENAMETOOLONG, e.ENOMEM, e.ENOSPC, e.ENOTDIR, e.EPERM, e.EROFS),
     ),
+    "remove_directory": Row("rmdir(2)", (e.EACCES, e.EBUSY, e.EIO, e.ENOMEM, e.ENOTEMPTY, e.EPERM, e.EROFS)),
     "unlink": Row(
         "unlink(2)",
         (e.EACCES, e.EBUSY, e.EIO, e.EISDIR, e.ELOOP, e.ENAMETOOLONG, e.ENOMEM, e.ENOTDIR, e.EPERM, e.EROFS),
@@ -80,8 +82,8 @@ ERRNOS["exchange"] = ERRNOS["move"]
 ERRNOS["regular_files"] = ERRNOS["scan"] = ERRNOS["directories"] = ERRNOS["names"]
 
 CHANGING = (
-    *("create", "write", "sync", "write_out", "change_mode", "set_modified", "make_directory", "unlink", "move"),
-    "exchange",
+    *("create", "write", "sync", "write_out", "change_mode", "change_owner", "set_modified", "make_directory"),
+    *("unlink", "remove_directory", "move", "exchange"),
 )
 """Calls that can have had their effect, or part of it, when they report an error."""
 

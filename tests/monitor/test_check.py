@@ -16,6 +16,7 @@ from trio_multispool.monitor import (
     Orphaned,
     TooOld,
     Undecodable,
+    Unreadable,
 )
 from trio_multispool.monitor.check import RESERVING, check, may_be_newborn, problems_of
 from trio_multispool.storage.directory.disk.layout import (
@@ -28,7 +29,7 @@ from trio_multispool.storage.directory.disk.layout import (
     TEMPORARY,
     directory_of,
 )
-from trio_multispool.storage.findings import Dir, Findings, Foreign, Holder, Kind, Temporary, Trace
+from trio_multispool.storage.findings import Dir, Findings, Foreign, Holder, Kind, Shut, Temporary, Trace
 
 NOW = 1_000_000.0
 SEND, RETRY, OUT, ASIDE = (
@@ -122,6 +123,16 @@ def test_a_spool_without_locks_is_believed_when_it_has_come_to_rest():
         assert (
             found(traces(where, Holder.UNTOLD, age=1e6), Limits(max_tmp_file_age=None, max_checked_out_age=None)) == []
         )
+
+
+@pytest.mark.parametrize("holder", Holder)
+def test_a_file_that_cannot_be_read_is_told_once_whoever_has_the_entry(holder):
+    """The first of its files, and whose that is; the owner is not part of what makes two problems the same."""
+    files = tuple(Trace(DIRS[word], NOW, NOW, 7, None, shut_by="root:root") for word in ("send", "data", "reserved"))
+    [problem] = found(Findings("a", files, holder))
+    assert (problem, problem.owner) == (Unreadable("a", SEND, "the metadata of entry"), "root:root")
+    assert found(Findings("a", files[1:2], Holder.SOMEBODY)) == [Unreadable("a", DIRS["data"], "the data of", "anne")]
+    assert found(Shut(SEND, ".checkout", NOW, "root:root")) == [Unreadable(".checkout", SEND, "the directory", "anne")]
 
 
 def test_undecodable_metadata_is_told_with_its_reason():

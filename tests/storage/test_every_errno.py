@@ -116,6 +116,17 @@ def _open_with(storage: DirectoryStorage, *, create: bool = False) -> None:
     DirectoryStorage.open(storage.location, QUEUES, create=create, calls=storage.layout.calls).close()
 
 
+def _without(storage: DirectoryStorage, queue: str) -> None:
+    shutil.rmtree(storage.layout.full(queue), ignore_errors=True)
+
+
+def _make_directory(storage: DirectoryStorage, _name: str, _prepared: Any) -> None:
+    _ = storage.layout.ensure_directory("extra")
+
+
+SOMEBODY = (61_001, 61_001)
+"""A user and a group; they need not exist."""
+
 UNIONS = {
     "reserve": errors.ReserveError,
     "give up": errors.Trouble,
@@ -318,6 +329,12 @@ def test_whatever_a_call_fails_with_the_answer_says_so_and_nothing_is_lost(path,
     _ = gc.collect()  # what earlier tests left to the collector has files open
     make_store(path).close()
     made, after = calls_of(path, case)
+    fail_at_each(path, case, made, after, name)
+
+
+def fail_at_each(path: Path, case: Case, made: list[str], after: list[Any], name: str) -> None:
+    """Do it with each failure; whatever was wrong is told at the end."""
+    owner = path.stat()
     tried, wrong = 0, {}
     for n, code, late in failures(made):
         tried += 1
@@ -328,9 +345,33 @@ def test_whatever_a_call_fails_with_the_answer_says_so_and_nothing_is_lost(path,
             wrong[what] = str(error).partition("\n")[0]
             shutil.rmtree(path)
             make_store(path).close()
+            os.chown(path, owner.st_uid, owner.st_gid)
     print(f"{name}: {len(made)} calls, {tried} failures, {len(wrong)} bad")
     assert not wrong, "\n".join(f"{what}: {how}" for what, how in wrong.items())
     assert tried > 3
+
+
+OF_ANOTHER = {
+    "enqueue": CASES["enqueue"],
+    "save": CASES["save"],
+    "quarantine": CASES["quarantine"],
+    "make a directory": Case(errors.Trouble, lambda s, _n: _without(s, "extra"), _make_directory, insists=False),
+}
+"""Operations that make files or directories."""
+
+
+@pytest.mark.proof
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who may give files away")
+@pytest.mark.parametrize("name", OF_ANOTHER)
+def test_whatever_fails_in_the_spool_of_another_user_the_answer_says_so_and_nothing_is_lost(path, name):
+    """Where what is made must be given away, the calls for that are like all others."""
+    case = OF_ANOTHER[name]
+    _ = gc.collect()
+    make_store(path).close()
+    os.chown(path, *SOMEBODY)
+    made, after = calls_of(path, case)
+    assert any(words.startswith("change_owner") for words in made)
+    fail_at_each(path, case, made, after, name)
 
 
 def test_the_table_of_errors_has_every_call():

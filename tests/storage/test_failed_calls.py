@@ -665,6 +665,8 @@ def test_a_recorder_sees_all_kinds_of_calls(path):
         "unlock_byte",
         "sync_file_system",  # for batches, on some file systems
         "scan",  # for the monitor
+        "change_owner",  # in the spool of another user, or of a group
+        "remove_directory",  # where a new directory cannot be given to them
     }
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.owners import told
-from trio_multispool.errors import EntryNotFound
+from trio_multispool.errors import AccessDenied, EntryNotFound
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.storage.requests import Item
@@ -20,16 +19,24 @@ def find(storage: AnyStorage, name: str) -> Item:
     """Return what an onlooker sees of an entry; ends the command if no entry has that name."""
     if (fault := invalid_name(name)) is not None:
         raise fault
+    shut = None
     for _ in range(2):  # it may have moved to a place already searched
         for queue in storage.queues():
             place = Place(queue, State.AVAILABLE)
-            with contextlib.suppress(EntryNotFound):
+            try:
                 found = storage.stat(place, name)
-                return Item(name, place, found.size, found.modified_at, None)
+            except EntryNotFound:
+                continue
+            except AccessDenied as error:  # it may be in another
+                shut = error
+                continue
+            return Item(name, place, found.size, found.modified_at, None)
         for state in (State.CHECKED_OUT, State.WAITING, State.QUARANTINED):
             for item in storage.inventory(None, state):
                 if item.name == name:
                     return item
+    if shut is not None:
+        raise shut
     raise Failure(f"there is no entry {name!r} in {storage.location!r}", Exit.NOT_FOUND)
 
 

@@ -15,6 +15,7 @@ from trio_multispool.monitor.problems import (
     Problem,
     TooOld,
     Undecodable,
+    Unreadable,
     UnreadableNotes,
 )
 from trio_multispool.monitor.repairs import Action, Repair
@@ -39,6 +40,7 @@ __all__ = [
     "Start",
     "TooOld",
     "Undecodable",
+    "Unreadable",
     "UnreadableNotes",
     "Watching",
 ]

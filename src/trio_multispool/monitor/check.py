@@ -24,16 +24,19 @@ from trio_multispool.monitor.problems import (
     Orphaned,
     TooOld,
     Undecodable,
+    Unreadable,
     UnreadableNotes,
 )
 from trio_multispool.storage.findings import (
     DATA,
+    NOTES,
     REGISTRY,
     TEMPORARY,
     Findings,
     Foreign,
     Holder,
     Kind,
+    Shut,
     Spoilt,
     Temporary,
 )
@@ -52,6 +55,10 @@ These are two system calls, and the process may have to wait for a processor bet
 """
 
 
+_WHAT: Final = {REGISTRY: "the reservation of", DATA: "the data of", NOTES: "the notes of"}
+"""What the files of a name are, where they are not its metadata."""
+
+
 def check(snapshot: Iterable[Finding], limits: Ages, now: float) -> Iterator[Problem]:
     """Yield what would be wrong if nothing was moving; each problem once."""
     for finding in snapshot:
@@ -63,13 +70,15 @@ def problems_of(finding: Finding, limits: Ages, now: float) -> list[Problem]:
     match finding:
         case Foreign(directory, name, changed_at, what):
             return [ForeignFile(name, directory, what, age=now - changed_at)]
+        case Shut(directory, name, changed_at, owner):
+            return [Unreadable(name, directory, "the directory", owner, age=now - changed_at)]
         case Temporary(name, modified_at):
             age = now - modified_at
             return [TooOld(name, TEMPORARY, age=age)] if _exceeds(age, limits.tmp_file) else []
         case Spoilt(directory, name, changed_at, fault):
             return [UnreadableNotes(name, directory, fault, age=now - changed_at)]
         case _:
-            return _problems_of_a_name(finding, limits, now)
+            return [*_problems_of_a_name(finding, limits, now), *_unreadable(finding, now)]
 
 
 def may_be_newborn(findings: Findings, now: float) -> bool:
@@ -131,6 +140,15 @@ def _irregular(findings: Findings, places: list[Trace], now: float) -> Iterator[
     alone = len(places) == 1 and first.dir.kind is Kind.CHECKOUT
     if alone and reserved and findings.holder in (Holder.NOT_ASKED, Holder.NOBODY):
         yield Abandoned(name, first.dir, age=age)
+
+
+def _unreadable(findings: Findings, now: float) -> Iterator[Problem]:
+    """Yield the first file of a name that cannot be read: mostly, all of them are of one owner."""
+    for file in findings.files:
+        if file.shut_by is not None:
+            what = _WHAT.get(file.dir, "the metadata of entry")
+            yield Unreadable(findings.name, file.dir, what, file.shut_by, age=now - file.changed_at)
+            return
 
 
 def _undecodable(findings: Findings, places: list[Trace], now: float) -> Iterator[Problem]:

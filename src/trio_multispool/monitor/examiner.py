@@ -9,7 +9,14 @@ import dataclasses
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from trio_multispool.monitor.check import may_be_newborn, problems_of
-from trio_multispool.monitor.problems import ForeignFile, Problem, TooOld, Undecodable, UnreadableNotes
+from trio_multispool.monitor.problems import (
+    ForeignFile,
+    Problem,
+    TooOld,
+    Undecodable,
+    Unreadable,
+    UnreadableNotes,
+)
 from trio_multispool.storage.findings import Findings, Foreign, Holder, Kind, Spoilt, Temporary, Wanted
 
 if TYPE_CHECKING:
@@ -99,7 +106,6 @@ class Examiner:
         before = {queue: now - age for queue, age in self.ages.queues.items()}
         if past is None or now < past.began_at:  # or the clock was set back, and tells nothing
             return Wanted(before, judged=self.judged)
-        spoilt = frozenset(
-            problem.name for problem in past.problems if isinstance(problem, (Undecodable, UnreadableNotes))
-        )
-        return Wanted(before, spoilt, self.judged, past.began_at - _FRESH)
+        kinds = (Undecodable, Unreadable, UnreadableNotes)
+        again = frozenset(each.name for each in past.problems if isinstance(each, kinds))
+        return Wanted(before, again, self.judged, past.began_at - _FRESH)

@@ -1,7 +1,7 @@
 """What can be wrong with a spool: one frozen struct each.
 
-Two runs report the same problem if its kind, its name and its place are the same: `==` and `hash` ignore the age, and
-the reason why metadata cannot be decoded.
+Two runs report the same problem if its kind, its name and its place are the same: `==` and `hash` ignore the age, the
+reason why metadata cannot be decoded, and whose an unreadable file is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import msgspec
 
 from trio_multispool.storage.findings import Dir, Kind
 
-_NOT_OF_THE_IDENTITY: Final = {"age", "reason"}
+_NOT_OF_THE_IDENTITY: Final = {"age", "reason", "owner"}
 
 
 class _Aged(msgspec.Struct, frozen=True, eq=False, kw_only=True):
@@ -161,6 +161,20 @@ class Abandoned(_Problem, frozen=True, eq=False):
 
 
 @final
+class Unreadable(_Problem, frozen=True, eq=False):
+    """This process may not read a file of an entry, or a directory of entries; `what` says which, `owner` whose it is.
+
+    If root looks, it is what the spool's owner may not read.
+    """
+
+    what: str = ""
+    owner: str = ""
+    """The user, the group and the mode: `root:root, mode 600`."""
+    _message = "{what} {name!r} in {dir} cannot be read: it belongs to {owner}"
+    _remedy = "it is left: only its owner and root can change that; give it to the spool's owner, by chown"
+
+
+@final
 class ForeignFile(_Problem, frozen=True, eq=False):
     """A file in the spool does not belong there; `what` says what it is."""
 
@@ -199,6 +213,7 @@ Problem: TypeAlias = (
     | Undecodable
     | UnreadableNotes
     | Abandoned
+    | Unreadable
     | ForeignFile
 )
 """Everything that can be wrong."""

@@ -112,6 +112,8 @@ class Trace(msgspec.Struct, frozen=True):
     """Its inode: equal for as long as it is the same file."""
     fault: str | None = None
     """Why the metadata cannot be decoded, if the entry is available and they cannot."""
+    shut_by: str | None = None
+    """Whose file it is, and its mode, if this process may not read it."""
 
 
 @final
@@ -157,7 +159,19 @@ class Spoilt(msgspec.Struct, frozen=True):
     """Why not."""
 
 
-Loose: TypeAlias = Temporary | Foreign | Spoilt
+@final
+class Shut(msgspec.Struct, frozen=True):
+    """A directory of entries that this process may not read."""
+
+    dir: Dir
+    """The directory that it is in."""
+    name: str
+    changed_at: float
+    shut_by: str
+    """Whose it is, and its mode."""
+
+
+Loose: TypeAlias = Temporary | Foreign | Spoilt | Shut
 """What is judged by itself, and not together with all else under its name."""
 
 Finding: TypeAlias = Findings | Loose

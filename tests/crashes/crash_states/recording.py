@@ -1,9 +1,9 @@
 """System calls that write down what they ask of the disk, as the records of `disk`.
 
 Several stores may share one recording, as several processes share one disk. Calls really are made, in a real
-directory; only those that succeeded and that a disk would notice are written down. `write_out` promises nothing, and a
-mode is nothing that a spool depends on, so neither is. The recording keeps a tree of its own beside the real one, from
-which it knows what a descriptor or a name leads to.
+directory; only those that succeeded and that a disk would notice are written down. `write_out` promises nothing, and no
+spool loses anything with a mode or an owner, so these are not. The recording keeps a tree of its own beside the real
+one, from which it knows what a descriptor or a name leads to.
 """
 
 from __future__ import annotations
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crash_states.disk import Entry, Record
+
+
+_NOTICED = (
+    *("make_directory", "write", "truncate", "sync", "sync_file_system", "unlink", "remove_directory"),
+    *("move", "exchange"),
+)
+"""Calls that a disk would notice, besides those that make files."""
 
 
 class KilledError(BaseException):
@@ -126,6 +133,8 @@ class Recording:
         entry, path = self._find(name, directory)
         self._change(f"unlink {path}", (entry, None))
 
+    _note_remove_directory = _note_unlink
+
     def _note_move(self, _answer: None, name: str, directory: int, new_name: str, new_directory: int) -> None:
         (old, path), (new, new_path) = self._find(name, directory), self._find(new_name, new_directory)
         self._change(f"move {path} -> {new_path}", (old, None), (new, self._entries[old]))
@@ -187,4 +196,14 @@ class RecordingCalls(HookedCalls):
     def _is_noticed(self, call: str, arguments: tuple[Any, ...]) -> bool:
         if call == "open":
             return bool(arguments[1] & os.O_CREAT)
-        return call in ("make_directory", "write", "truncate", "sync", "sync_file_system", "unlink", "move", "exchange")
+        return call in (
+            "make_directory",
+            "write",
+            "truncate",
+            "sync",
+            "sync_file_system",
+            "unlink",
+            "remove_directory",
+            "move",
+            "exchange",
+        )

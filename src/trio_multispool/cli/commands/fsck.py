@@ -34,9 +34,9 @@ def fsck(  # noqa: PLR0913  # the options of the command
     """Check a spool for problems, and repair what can be repaired.
 
     Finds entries whose owner is dead, that wait or are checked out for too long, that have lost their data or their
-    reservation, that lie in several places, or whose metadata is not JSON (with `--json-metadata`). Also finds
-    reservations and data that belong to no entry, notes and remembered names that cannot be read, old temporary files,
-    and anything else that is no part of a spool.
+    reservation, that lie in several places, or whose metadata is not JSON (with `--json-metadata`). Also finds what
+    cannot be read (also notes and remembered names), reservations and data that belong to no entry, old temporary
+    files, and what else is no part of a spool.
 
     It is safe beside running programs: it looks at each suspect again under its lock, and never reports an entry in
     motion. Without `--repair`, nothing is changed. With it, abandoned entries go back to their queues, leftovers are

@@ -16,8 +16,9 @@ from trio_multispool.storage.directory.syncs.plan import Syncs
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
+    from trio_multispool.model.lifecycle import Place
     from trio_multispool.model.policies import Durability
-    from trio_multispool.storage.directory.disk.layout import Layout
+    from trio_multispool.storage.directory.disk.layout import Denied, Layout
     from trio_multispool.storage.directory.syncs.plan import SyncPlan
 
 _LOG: Final = logging.getLogger("trio_multispool.storage")
@@ -43,6 +44,8 @@ class Context:
         """The names that the last recovery of everything could not examine; `None`: there was none yet."""
         self.kept: set[str] = set()
         """The directories that were made on demand and are synced: they survive power loss."""
+        self.told_of: set[str] = set()
+        """The directories of which the log says already that they cannot be read."""
         self.now: Callable[[], float] = now
         self.collecting: threading.Lock = threading.Lock()
         """Held while one thread looks for remembered names whose time has passed (`remembered.collect_some`)."""
@@ -69,6 +72,21 @@ class Context:
             with contextlib.suppress(UnsupportedFormat):
                 self.adopted = read_format(self.layout)
         return self.adopted
+
+    def places(self, queue: str | None = None) -> list[Place]:
+        """Return the places that can be read, of one queue if given. Log once which directory cannot be read.
+
+        Raises `AccessDenied` if that queue cannot be read.
+        """
+        shut: Denied = {}
+        found = self.layout.places(queue, shut=shut)
+        if queue in shut:
+            raise shut[queue]
+        for directory in shut.keys() - self.told_of:
+            self.told_of.add(directory)
+            message = "passed over: %(where)s of spool %(spool)s: %(error)s"
+            log(self.log.warning, Event.PASSED_OVER, self.layout.path, message, where=directory, error=shut[directory])
+        return found
 
     def keep(self, directory: str, plan: SyncPlan) -> None:
         """Make sure once that power loss spares a directory made on demand, as the plan says.

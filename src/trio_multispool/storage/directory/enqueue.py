@@ -12,7 +12,7 @@ import errno
 import functools
 from typing import TYPE_CHECKING, Final
 
-from trio_multispool.errors import DurabilityUnknown, EntryBusy, NameTaken, SpoolError, StorageFailure
+from trio_multispool.errors import AccessDenied, DurabilityUnknown, EntryBusy, NameTaken, SpoolError, StorageFailure
 from trio_multispool.model.lifecycle import State, Step, next_state
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits, remembered
@@ -59,7 +59,7 @@ def reserve(context: Context, name: str, *, unique: bool = False) -> DirectoryRe
     if unique and lock.newborn and context.adopted:
         return reservation
     try:
-        _look_up(context, reservation)
+        _look_up_if_possible(context, reservation)
     except BaseException as error:  # passed on: whatever it was, the name is given back
         # If an entry is there, this call has given it its reservation back.
         if lock.newborn and not (isinstance(error, NameTaken) and not error.finished):
@@ -72,11 +72,23 @@ def reserve(context: Context, name: str, *, unique: bool = False) -> DirectoryRe
 def _look_up(context: Context, reservation: DirectoryReservation) -> None:
     """Search every place for the name, and clear what a dead process left under it."""
     _refuse_if_taken(context, reservation.name)
-    if remembered.is_remembered(context, reservation.name):
-        raise NameTaken(reservation.name, finished=True)
+    _refuse_if_remembered(context, reservation.name)
     if context.adopted:
         collect_leftovers(context, reservation.name)
     reservation.looked_up = True
+
+
+def _look_up_if_possible(context: Context, reservation: DirectoryReservation) -> None:
+    """Look a name up; but where a queue cannot be read, a new reservation alone keeps the name, as if it were unique.
+
+    So a queue that this process may not read stops no other.
+    """
+    try:
+        _look_up(context, reservation)
+    except AccessDenied:
+        if not (reservation.lock.newborn and context.adopted):
+            raise
+        _refuse_if_remembered(context, reservation.name)
 
 
 def _refuse_if_taken(context: Context, name: str) -> None:
@@ -85,6 +97,11 @@ def _refuse_if_taken(context: Context, name: str) -> None:
         if context.syncs.guarding:
             context.syncs.directory(directory_of(place))
         raise NameTaken(name)
+
+
+def _refuse_if_remembered(context: Context, name: str) -> None:
+    if remembered.is_remembered(context, name):
+        raise NameTaken(name, finished=True)
 
 
 def _newborn_or_taken_over(context: Context, name: str) -> Lock:
@@ -138,8 +155,8 @@ def give_up(context: Context, reservation: DirectoryReservation) -> None:
         return
     try:
         if not reservation.looked_up:
-            _look_up(context, reservation)
-        if context.adopted:
+            _look_up_if_possible(context, reservation)
+        if context.adopted and reservation.looked_up:
             clear_leftovers(context, reservation.name)
         unlink_if_there(context.layout, REGISTRY, reservation.name)
     except NameTaken:  # by an entry that had lost its reservation, and has it again
@@ -206,7 +223,7 @@ def _write_files(
 ) -> None:
     """Write the files of the entry into `files`: its data, its metadata, and its file in `.keys` if it has one."""
     if not wanted.reservation.looked_up and not isinstance(wanted.content, bytes):  # usable perhaps only once
-        _look_up(context, wanted.reservation)
+        _look_up_if_possible(context, wanted.reservation)
     try:
         _write_each(context, wanted, files)
     except StorageFailure as error:

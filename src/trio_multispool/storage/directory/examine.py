@@ -41,8 +41,10 @@ from trio_multispool.storage.directory.disk.layout import (
     QUARANTINE,
     REASONS,
     WAITING,
+    directory_of,
 )
 from trio_multispool.storage.directory.disk.locks import lock_existing
+from trio_multispool.storage.directory.disk.owners import in_words
 from trio_multispool.storage.directory.notes import notes_and_fault
 from trio_multispool.storage.findings import (
     DATA,
@@ -54,6 +56,7 @@ from trio_multispool.storage.findings import (
     Foreign,
     Holder,
     Kind,
+    Shut,
     Spoilt,
     Temporary,
 )
@@ -71,6 +74,8 @@ _BUCKETS: Final = 256
 _BREATH: Final = 1024
 """The number of names after which the caller may give up: reading them takes some milliseconds."""
 _OURS: Final = {REGISTRY.path, TEMPORARY.path, DATA.path, NOTES.path, REMEMBERED.path, QUARANTINE, REASONS}
+_MAY_BE_SHUT: Final = (NOTES.path, REMEMBERED.path, QUARANTINE, REASONS)
+"""Directories beside the places that hide nothing if they cannot be read."""
 _MAKING: Final = FORMAT_FILE + ".new"
 _KINDS_OF_FILE: Final = {
     stat.S_IFLNK: "a symbolic link",
@@ -84,8 +89,12 @@ _KINDS_OF_FILE: Final = {
 def examine(context: Context, wanted: Wanted, judge: Judge) -> Iterator[Finding | None]:
     """Yield everything that may be wrong, each at most once, and `None` after every `_BREATH` names."""
     _check_still_there(context.layout)
-    survey = _Survey(context, wanted, judge)
-    places = context.layout.places()
+    survey, shut = _Survey(context, wanted, judge), dict[str, AccessDenied]()
+    places = context.layout.places(shut=shut)
+    for directory in sorted({*shut, *map(directory_of, places), *_MAY_BE_SHUT}):
+        found = _shut(context.layout, directory)
+        if found is not None:
+            yield found
     yield from survey.read(places)
     yield from survey.suspects(places)
 
@@ -214,8 +223,10 @@ class _Survey:
                 continue
             hashed = hash(name)
             buckets[hashed % _BUCKETS].append(hashed)
-            if directory.kind is Kind.CHECKOUT or (
-                directory.kind in (Kind.QUEUE, Kind.WAITING) and self._is_of_interest(directory, name, before)
+            if (
+                directory.kind is Kind.CHECKOUT
+                or (directory.kind in (Kind.QUEUE, Kind.WAITING) and self._is_of_interest(directory, name, before))
+                or not (self._wanted.judged_since or self._layout.may_read(directory.path, name))
             ):
                 self._names.add(name)
 
@@ -254,6 +265,8 @@ class _Survey:
                 return False
             if before is not None and found.st_mtime < before:
                 return True
+            if since and found.st_ctime >= since and not self._layout.may_read(directory.path, name):
+                return True
             is_judged = is_judged and found.st_ctime >= since
         return is_judged and _fault(self._context, directory, name, self._judge) is not None
 
@@ -263,12 +276,21 @@ def _path(directory: Dir) -> str:
 
 
 def _listed(layout: Layout, directory: Dir) -> Iterator[tuple[str, bool, bool]]:
-    """Stream the names in a directory; none if it is missing."""
+    """Stream the names in a directory; none if it is missing, or is told as `Shut`."""
     path = _path(directory)
-    if layout.optional_fd(path) is None:
+    if not _is_there(layout, path):
         return
     with layout.doing("list", path), layout.fresh_fd(path) as fd:
         yield from layout.calls.scan(fd)
+
+
+def _is_there(layout: Layout, path: str) -> bool:
+    try:
+        return layout.optional_fd(path) is not None
+    except AccessDenied:
+        if path not in _MAY_BE_SHUT:
+            raise
+        return False
 
 
 def _looked_at(layout: Layout, directory: Dir, name: str) -> os.stat_result | None:
@@ -303,25 +325,34 @@ def _findings(
     """Look a name up in all directories, the reservation last."""
     found: list[Trace] = []
     for directory in (*map(Dir.of, places), DATA, NOTES, REGISTRY):
-        looked_at = _looked_at(context.layout, directory, name)
+        looked_at = _looked_at(context.layout, directory, name) if _is_there(context.layout, directory.path) else None
         if looked_at is None or not stat.S_ISREG(looked_at.st_mode):
             continue
         fault = _fault(context, directory, name, judge) if directory.kind is Kind.QUEUE else None
-        found.append(findings.Trace(directory, looked_at.st_mtime, looked_at.st_ctime, looked_at.st_ino, fault))
+        shut_by = None if context.layout.may_read(directory.path, name) else in_words(looked_at)
+        found.append(
+            findings.Trace(directory, looked_at.st_mtime, looked_at.st_ctime, looked_at.st_ino, fault, shut_by)
+        )
     return findings.Findings(name, tuple(found), holder)
 
 
 def look_closely(context: Context, name: str, judge: Judge) -> Findings:
-    """Look a name up under its lock, if it has one. Look twice, to see whether its files are moving all the same."""
-    layout = context.layout
+    """Look a name up under its lock, if it has one. Look twice, to see whether its files are moving all the same.
+
+    Where this process may not read the reservation, or a directory in which the entry may lie, it counts as held:
+    what cannot be seen is not missing.
+    """
+    layout, shut = context.layout, dict[str, AccessDenied]()
     if not context.is_adopted():
         return _twice(context, name, judge, Holder.UNTOLD)
     try:
         lock = lock_existing(layout, name)
     except NotARegularFile:
         lock = Unavailable.GONE
+    except AccessDenied:
+        lock = Unavailable.BUSY
     if lock is Unavailable.BUSY:
-        return _findings(context, name, layout.places(), judge, Holder.SOMEBODY)
+        return _findings(context, name, layout.places(shut=shut), judge, Holder.SOMEBODY)
     if isinstance(lock, Unavailable):
         return _twice(context, name, judge, Holder.NO_RESERVATION)
     try:
@@ -331,9 +362,10 @@ def look_closely(context: Context, name: str, judge: Judge) -> Findings:
 
 
 def _twice(context: Context, name: str, judge: Judge, holder: Holder) -> Findings:
-    layout = context.layout
-    first, second = (_findings(context, name, layout.places(), judge, holder) for _ in range(2))
-    return second if first == second else msgspec.structs.replace(second, holder=Holder.SOMEBODY)
+    layout, shut = context.layout, dict[str, AccessDenied]()
+    first, second = (_findings(context, name, layout.places(shut=shut), judge, holder) for _ in range(2))
+    is_seen = not shut or any(file.dir.place is not None for file in second.files)
+    return second if is_seen and first == second else msgspec.structs.replace(second, holder=Holder.SOMEBODY)
 
 
 def _spoilt(layout: Layout, directory: Dir, name: str) -> Spoilt | None:
@@ -366,10 +398,25 @@ def _spoilt_for_sure(context: Context, spoilt: Spoilt) -> Spoilt | None:
             lock.release()
 
 
+def _shut(layout: Layout, path: str) -> Shut | None:
+    """Look at a directory that this process may not read; `None` if it is gone, or may be read by now."""
+    above, _, name = path.rpartition("/")
+    try:
+        found = layout.look_at(above, name)
+    except AccessDenied:  # then the one above is told
+        return None
+    if found is None or layout.may_read(above, name):
+        return None
+    parent = Dir(Kind.QUARANTINE) if above == QUARANTINE else Dir(Kind.QUEUE, above) if above else Dir(Kind.SPOOL)
+    return Shut(parent, name, found.st_ctime, in_words(found))
+
+
 def look_again(context: Context, finding: Loose) -> Loose | None:
     """Look once more at a file that is judged by itself; `None` if it is gone, or if nothing is wrong with it."""
     if isinstance(finding, Spoilt):
         return _spoilt_for_sure(context, finding)
+    if isinstance(finding, Shut):
+        return _shut(context.layout, posixpath.join(_path(finding.dir), finding.name))
     directory = TEMPORARY if isinstance(finding, Temporary) else finding.dir
     found = _looked_at(context.layout, directory, finding.name)
     if found is None:

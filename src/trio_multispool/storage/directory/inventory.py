@@ -16,8 +16,9 @@ from trio_multispool.storage.directory.notes import notes_and_fault
 from trio_multispool.storage.requests import Item
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from trio_multispool.model.lifecycle import Place
     from trio_multispool.model.notes import Progress
     from trio_multispool.storage.directory.disk.layout import Layout
 
@@ -27,12 +28,12 @@ _COARSE: Final = 1.0
 """How many seconds later a move may seem than the clock that its owner read: file systems keep coarse time."""
 
 
-def inventory(layout: Layout, queue: str | None, state: State | None = None) -> Iterator[Item]:
-    """Yield every entry in every place, or of one queue or state, in no order.
+def inventory(layout: Layout, places: Sequence[Place], state: State | None = None) -> Iterator[Item]:
+    """Yield every entry in these places, or of one state, in no order.
 
     An entry that moves meanwhile may be missed or seen twice. No list is kept: a queue may be larger than memory.
     """
-    for place in layout.places(queue):
+    for place in places:
         if state not in (None, place.state):
             continue
         directory = directory_of(place)
@@ -56,10 +57,10 @@ def _progress(layout: Layout, name: str, checked_out_at: float) -> Progress | No
     return progress if progress is None or progress.at >= checked_out_at - _COARSE else None
 
 
-def count(layout: Layout, queue: str | None, state: State | None = None) -> int:
+def count(layout: Layout, places: Sequence[Place], state: State | None = None) -> int:
     """Return how many entries `inventory` would yield. Much faster: it does not look at the files."""
-    places = [place for place in layout.places(queue) if state in (None, place.state)]
-    return sum(1 for place in places for _ in layout.each_entry_name(directory_of(place)))
+    counted = [place for place in places if state in (None, place.state)]
+    return sum(1 for place in counted for _ in layout.each_entry_name(directory_of(place)))
 
 
 def _owner(layout: Layout, name: str, owners: dict[tuple[int, int, int], int]) -> int | None:

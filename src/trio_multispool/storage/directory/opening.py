@@ -27,7 +27,15 @@ from trio_multispool.errors import (
 )
 from trio_multispool.storage.directory.disk.filesystems import file_system_name, is_known_local
 from trio_multispool.storage.directory.disk.format import describe_format, read_format
-from trio_multispool.storage.directory.disk.layout import DATA, FORMAT_FILE, REGISTRY, TEMPORARY, Layout, checkout_of
+from trio_multispool.storage.directory.disk.layout import (
+    DATA,
+    FORMAT_FILE,
+    READ_DIRECTORY,
+    REGISTRY,
+    TEMPORARY,
+    Layout,
+    checkout_of,
+)
 from trio_multispool.storage.directory.disk.oserrors import as_spool_error
 from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
@@ -42,21 +50,33 @@ _NO_SUCH_NAME: Final = ".no-such-file"
 
 def open_layout(path: str | os.PathLike[str], calls: SystemCalls) -> Layout:
     """Open a directory that should be a spool; check nothing else."""
-    path = os.path.abspath(path)  # one call, and no symlink is resolved
+    path = _absolute(path)
     try:
-        root = calls.open_root(path)
-        try:
-            found = calls.stat_fd(root)
-        except OSError:
-            calls.close(root)
-            raise
+        return _layout_of(path, calls.open_root(path), calls)
     except FileNotFoundError as error:
         raise NotASpool(path, "there is no such directory; make it with Spool.create or `multispool create`") from error
     except NotADirectoryError as error:
         raise NotASpool(path, "it is not a directory") from error
     except OSError as error:
         raise as_spool_error(error, "open", path) from error
-    return Layout(path, root, found, calls)
+
+
+def _layout_of(path: str, root: int, calls: SystemCalls) -> Layout:
+    """Return the layout of a directory that was just opened, or close it."""
+    try:
+        return Layout(path, root, calls.stat_fd(root), calls)
+    except OSError:
+        calls.close(root)
+        raise
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    """Return the path from the root directory; symlinks are not resolved."""
+    try:
+        return os.path.abspath(path)
+    except OSError as error:
+        told = "it is relative to the working directory, which has been deleted; give an absolute path"
+        raise NotASpool(os.fspath(path), told) from error
 
 
 @contextlib.contextmanager
@@ -142,17 +162,16 @@ def create(
     path: str | os.PathLike[str], queues: Sequence[str], calls: SystemCalls, *, mode: int, trust_file_system: bool
 ) -> None:
     """Make the missing parts of a spool; never in a directory that holds other things."""
-    path = os.path.abspath(path)  # one call, and no symlink is resolved
+    path = _absolute(path)
     if mode & _WORLD_WRITABLE:
         raise WorldWritable(path)
-    _make_root(path, calls, mode)
-    layout = open_layout(path, calls)
+    layout = _make_root(path, calls, mode)
     try:
         _check_safety(layout, trust_file_system=trust_file_system)
         ours = read_format(layout)
         if not ours:
             _sync_ancestors(path, calls)
-            layout = _begin(layout, mode)
+            _begin(layout, mode)
         for directory in (*_OURS, *_directories_of(queues)):
             _make(layout, directory)
         sync_queues(layout, queues)
@@ -162,12 +181,12 @@ def create(
         layout.close()
 
 
-def _begin(layout: Layout, mode: int) -> Layout:
-    """Write the mark of an unfinished spool into an otherwise empty directory; return the directory opened anew."""
+def _begin(layout: Layout, mode: int) -> None:
+    """Write the mark of an unfinished spool into an otherwise empty directory, and set its mode."""
     calls = layout.calls
     if _is_begun(layout):
         _sync(layout, "")  # another creator's mark must be on disk before its directories
-        return layout
+        return
     with layout.doing("list", ""), layout.fresh_fd("") as fd:
         empty = not calls.names(fd)
     if not empty and not _is_begun(layout):  # another creator may have begun since
@@ -175,10 +194,8 @@ def _begin(layout: Layout, mode: int) -> Layout:
     if layout.directory_mode != mode:  # the directory existed; it must not allow more than the caller asked for
         with layout.doing("set the mode of", ""):
             calls.change_mode(layout.fd(""), mode)
-        layout.close()
-        layout = open_layout(layout.path, calls)
+            layout.measure(calls.stat_fd(layout.fd("")))
     _write_mark(layout)
-    return layout
 
 
 def sync_queues(layout: Layout, queues: Sequence[str]) -> None:
@@ -224,7 +241,7 @@ def _write_mark(layout: Layout) -> None:
         try:
             if not stat.S_ISREG(calls.stat_fd(fd).st_mode):
                 raise NotARegularFile(layout.full("", _MARK))
-            calls.change_mode(fd, layout.file_mode)
+            layout.hand_over(fd, layout.file_mode, "", _MARK)
             content = rest = memoryview(describe_format())
             while rest:
                 rest = rest[calls.write(fd, rest) :]
@@ -241,33 +258,56 @@ def _sync(layout: Layout, directory: str) -> None:
 
 
 def _make(layout: Layout, directory: str) -> None:
-    """Make a directory of the spool, if it is missing."""
+    """Make a directory of the spool, if it is missing. Root also gives one that root made to the spool's owner."""
     if _is_directory(layout, directory):
+        if layout.owner is not None and layout.owner.user >= 0:
+            with layout.doing("look at", directory):
+                if layout.calls.stat_fd(layout.fd(directory)).st_uid != layout.owner.user:
+                    layout.hand_over(layout.fd(directory), layout.directory_mode, directory)
         return
     _ = layout.ensure_directory(directory)
     if not _is_directory(layout, directory):
         raise NotASpool(layout.path, f"{directory!r} is not a directory")
 
 
-def _make_root(path: str, calls: SystemCalls, mode: int) -> None:
-    """Make the spool's own directory and its parents, and sync each directory that has a new name in it."""
+def _make_root(path: str, calls: SystemCalls, mode: int) -> Layout:
+    """Open the spool's own directory. Make it and its parents if they are missing; sync each that has a new name in it.
+
+    What is made here is opened below its parent, and must not be a symlink: others may be able to write into the
+    parent, and put a symlink in its place. (A directory that was there before may be reached by symlinks.)
+    """
     missing: list[str] = []
     current = path
-    while not _exists(current, calls):
-        missing.append(current)
-        current = posixpath.dirname(current)
-    for directory in reversed(missing):
-        try:
-            calls.make_directory(directory, None, mode if directory == path else 0o777)
-            if directory == path:
-                with _at(directory, calls) as fd:
-                    calls.change_mode(fd, mode)
-            with _at(posixpath.dirname(directory), calls) as fd:
-                calls.sync(fd)
-        except FileExistsError:  # another creator was faster
-            continue
-        except OSError as error:
-            raise as_spool_error(error, "make", directory) from error
+    while (fd := _opened_if_there(current, calls)) is None:
+        current, _, name = current.rpartition("/")
+        current = current or "/"
+        missing.append(name)
+    made = bool(missing)
+    try:
+        while missing:
+            name = missing.pop()
+            below = _make_below(fd, name, calls, 0o777 if missing else mode)
+            parent, fd = fd, below
+            calls.close(parent)
+    except OSError as error:
+        calls.close(fd)
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise NotASpool(path, "something else was put into its place while it was being made") from error
+        raise as_spool_error(error, "make", path) from error
+    try:
+        return _layout_of(path, fd, calls)
+    except OSError as error:
+        raise as_spool_error(error, "make" if made else "open", path) from error
+
+
+def _make_below(parent: int, name: str, calls: SystemCalls, mode: int) -> int:
+    """Make a directory, unless another creator is faster, and open it; the umask applies to its mode for now."""
+    try:
+        calls.make_directory(name, parent, mode)
+    except FileExistsError:  # another creator was faster
+        return calls.open(name, READ_DIRECTORY, parent)
+    calls.sync(parent)
+    return calls.open(name, READ_DIRECTORY, parent)
 
 
 def _sync_ancestors(path: str, calls: SystemCalls) -> None:
@@ -285,12 +325,12 @@ def _sync_ancestors(path: str, calls: SystemCalls) -> None:
                 raise as_spool_error(error, "sync", path) from error
 
 
-def _exists(path: str, calls: SystemCalls) -> bool:
+def _opened_if_there(path: str, calls: SystemCalls) -> int | None:
+    """Open a directory by its path; `None` if it is missing."""
     try:
-        with _at(path, calls):
-            return True
+        return calls.open_root(path)
     except FileNotFoundError:
-        return False
+        return None
     except NotADirectoryError as error:
         raise NotASpool(path, "it is not a directory") from error
     except OSError as error:

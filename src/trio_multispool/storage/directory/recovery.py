@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
     from trio_multispool.storage.directory.claims import DirectoryClaim
     from trio_multispool.storage.directory.context import Context
+    from trio_multispool.storage.directory.disk.layout import Denied
 
 _Act: TypeAlias = "Callable[[Context, str], Recovered | None]"
 """`recover_name`, or a function that only tells what it would do."""
@@ -97,7 +98,8 @@ def _recover(context: Context, queue: str | None, act: _Act) -> Iterator[Recover
         return
     layout = context.layout
     suspects: dict[str, None] = {}
-    for place in layout.places(queue):
+    shut: Denied = {}
+    for place in layout.places(queue, shut=shut):
         if place.state is State.CHECKED_OUT:
             suspects.update(dict.fromkeys(layout.entry_names(directory_of(place))))
     doubtful = set(suspects)
@@ -107,8 +109,18 @@ def _recover(context: Context, queue: str | None, act: _Act) -> Iterator[Recover
             if isinstance(found, Recovered):
                 doubtful.discard(name)
             yield found
+    if queue is None:  # the readers of a queue have their own errors
+        yield from _passed_over(context, shut)
     if queue is None and act is recover_name:
         context.doubtful = doubtful
+
+
+def _passed_over(context: Context, shut: Denied) -> Iterator[SpoolError]:
+    """Log and yield that directories were passed over, because this process may not read them."""
+    for directory, error in shut.items():
+        message = "not recovered: what is in %(where)s of spool %(spool)s: %(error)s"
+        log(context.log.warning, Event.NOT_RECOVERED, context.layout.path, message, where=directory, error=error)
+        yield error
 
 
 def _act_or_pass_over(context: Context, name: str, act: _Act) -> Iterator[Recovered | SpoolError]:
@@ -155,7 +167,7 @@ def recover_name(context: Context, name: str) -> Recovered | None:
                 put_back = Recovered(name, place.queue)
         for place in _stale(context, name):
             _drop_copy(context, place, name)
-        if collect_if_nowhere(context, name):
+        if put_back is None and collect_if_nowhere(context, name):
             return Recovered(name, None)
         for prefix in OWNERS_PREFIXES:
             unlink_if_there(layout, TEMPORARY, prefix + name)
@@ -307,7 +319,10 @@ def sweep(context: Context, act: _Act = recover_name) -> Iterator[Recovered | Sp
     for directory in (REGISTRY, DATA, NOTES, REASONS):
         if layout.optional_fd(directory) is None:
             continue
-        places = layout.places()  # for looks without the lock; with it, they are listed again
+        shut: Denied = {}
+        places = layout.places(shut=shut)  # for looks without the lock; with it, they are listed again
+        if shut:  # nothing is known to be nowhere
+            return
         for name in layout.entry_names(directory):
             # Look twice: the entry may have moved during the first look.
             if layout.in_how_many(places, name) != 1 and layout.in_how_many(places, name) != 1:

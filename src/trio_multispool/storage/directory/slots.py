@@ -13,6 +13,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
+from trio_multispool.errors import SpoolError
 from trio_multispool.storage.directory.disk.layout import LIMITS
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ class ByteSlots:
         except FileExistsError:
             return layout.calls.open(LIMITS, os.O_RDWR, layout.fd(""))
         try:
-            layout.calls.change_mode(fd, layout.file_mode)  # the umask may have removed permissions
-        except OSError:
+            layout.hand_over(fd, layout.file_mode, "", LIMITS)
+        except (OSError, SpoolError):
             layout.close_fd(fd)
             raise
         return fd

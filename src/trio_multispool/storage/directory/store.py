@@ -388,7 +388,7 @@ class DirectoryStorage(Context):
     def depths(self) -> dict[Place, int]:
         """Count the names in every place."""
         self.layout.check_named()
-        return {place: len(self.layout.entry_names(directory_of(place))) for place in self.layout.places()}
+        return {place: len(self.layout.entry_names(directory_of(place))) for place in self.places()}
 
     def adopt(self) -> None:
         """Write `.spool.json`."""
@@ -409,14 +409,14 @@ class DirectoryStorage(Context):
         self.layout.check_named()
         from trio_multispool.storage.directory.inventory import inventory  # noqa: PLC0415  # as in `examine`
 
-        return inventory(self.layout, queue, state)
+        return inventory(self.layout, self.places(queue), state)
 
     def count(self, queue: str | None = None, state: State | None = None) -> int:
         """Count entries."""
         self.layout.check_named()
         from trio_multispool.storage.directory.inventory import count  # noqa: PLC0415  # as in `examine`
 
-        return count(self.layout, queue, state)
+        return count(self.layout, self.places(queue), state)
 
     def examine(self, wanted: Wanted, judge: Judge) -> Iterator[Finding | None]:
         """Join the listings of all directories."""

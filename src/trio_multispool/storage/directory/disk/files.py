@@ -187,7 +187,7 @@ def begin_new(layout: Layout, directory: str, name: str, content: Content, *, fd
         operation = "set the mode of"
         try:
             if fd is None:
-                layout.calls.change_mode(mine, layout.file_mode)
+                layout.hand_over(mine, layout.file_mode, directory, name)
             operation, left = "write", memoryview(content if isinstance(content, bytes) else b"")
             while left:
                 left = left[layout.calls.write(mine, left) :]

@@ -28,17 +28,21 @@ import os
 import posixpath
 import stat
 import threading
-from typing import TYPE_CHECKING, Final
+from collections import deque
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from trio_multispool.errors import SpoolGone, SpoolReplaced
+from trio_multispool.clock import this_user
+from trio_multispool.errors import AccessDenied, SpoolError, SpoolGone, SpoolReplaced
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.storage.directory.disk.oserrors import as_spool_error
+from trio_multispool.storage.directory.disk.owners import ROOT, owner_of_new, serves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from trio_multispool.model.types import T
+    from trio_multispool.storage.directory.disk.owners import Owner
     from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
 
@@ -85,6 +89,14 @@ def waiting_of(queue: str) -> str:
     return f"{queue}/{WAITING}"
 
 
+Denied: TypeAlias = dict[str, AccessDenied]
+"""Directories that this process may not read, with the error of each."""
+
+
+_FEW_OUTDATED: Final = 16
+"""How many descriptors of replaced directories stay open. A thread has one in use for a few calls only."""
+
+
 class Doing:
     """Names the operation of a block, for its errors. A class, because a generator would take four times as long."""
 
@@ -111,21 +123,28 @@ class Layout:
 
     A directory's descriptor is opened when first needed, and held until `close`. So no process can put another
     directory under a running operation. If a directory was deleted or replaced on disk, `refresh` opens it anew, and so
-    does a listing of the places. The old descriptor stays open until `close`: another thread may be using it.
+    does a listing of the places. The old descriptor stays open until some more directories were replaced: another
+    thread may be using it.
     """
 
     def __init__(self, path: str, root: int, found: os.stat_result, calls: SystemCalls) -> None:
-        """Take over `root`, a descriptor of the directory `path`, which was `found` to be this."""
-        mode = stat.S_IMODE(found.st_mode)
+        """Take over `root`, a descriptor of the directory `path`, and its `fstat`."""
         self.path: str = path
         self.calls: SystemCalls = calls
-        self.directory_mode: int = mode
-        self.file_mode: int = mode & 0o666
+        self.measure(found)
         self._mutex = threading.Lock()
         self._open = {"": root}
         self._identity = found.st_dev, found.st_ino
         self._inodes: dict[str, int] = {}
-        self._outdated: list[int] = []
+        self._outdated: deque[int] = deque()
+
+    def measure(self, found: os.stat_result) -> None:
+        """Note the root's mode and owner: files and directories will be made accordingly."""
+        self.directory_mode: int = stat.S_IMODE(found.st_mode)
+        self.file_mode: int = self.directory_mode & 0o666
+        self.owner: Owner | None = owner_of_new(found, *this_user())
+        """Whom new files and directories must be given; `None` if they are right as this process makes them."""
+        self._found: os.stat_result = found
 
     def check_named(self) -> None:
         """Raise `SpoolGone` or `SpoolReplaced` if the spool's path does not lead to the directory that is held.
@@ -151,7 +170,7 @@ class Layout:
 
     def fd(self, directory: str) -> int:
         """Return the held descriptor of a directory; raises `OSError`, ENOENT if there is none."""
-        held = self._open.get(directory)  # needs no mutex: a held descriptor stays open until `close`
+        held = self._open.get(directory)  # needs no mutex: a held descriptor stays open
         if held is not None:
             return held
         with self._mutex:
@@ -206,6 +225,8 @@ class Layout:
             replaced = directory in self._open and (found is None or self._inodes[directory] != found.st_ino)
             if replaced:
                 self._outdated.append(self._open.pop(directory))
+                if len(self._outdated) > _FEW_OUTDATED:
+                    self.close_fd(self._outdated.popleft())
         return found is not None, replaced
 
     @contextlib.contextmanager
@@ -248,22 +269,39 @@ class Layout:
                 _ = self.refresh(child)
         return names
 
-    def places(self, queue: str | None = None) -> list[Place]:
-        """Return all places found on disk, or those of one queue."""
+    def places(self, queue: str | None = None, *, shut: Denied | None = None) -> list[Place]:
+        """Return all places found on disk, or those of one queue.
+
+        Raises `AccessDenied` if this process may not read one. With `shut`, put the error there instead, by
+        the directory, and go on.
+        """
         if queue is not None:
             _ = self.refresh(queue)
         queues = self._children("") if queue is None else [queue]
+        if shut is not None:
+            queues = [name for name in queues if not self._is_shut(name, shut)]
         found: list[Place] = []
         # The check-outs first: an entry that an `…_unsafe` operation moves meanwhile must not be missed.
         for state in (State.CHECKED_OUT, State.WAITING):
             for place in (Place(name, state) for name in queues):
                 directory = directory_of(place)
-                if self._look_below(directory)[0] and self.optional_fd(directory) is not None:
-                    found.append(place)
+                if self._look_below(directory)[0] and not self._is_shut(directory, shut):
+                    found += [place] if self.optional_fd(directory) is not None else []
         found += [Place(name, State.AVAILABLE) for name in queues]
-        if self.optional_fd(QUARANTINE) is not None:
-            found += [Place(name, State.QUARANTINED) for name in self._children(QUARANTINE) if queue in (None, name)]
+        if not self._is_shut(QUARANTINE, shut) and self.optional_fd(QUARANTINE) is not None:
+            aside = [Place(name, State.QUARANTINED) for name in self._children(QUARANTINE) if queue in (None, name)]
+            found += [place for place in aside if not self._is_shut(directory_of(place), shut)]
         return found
+
+    def _is_shut(self, directory: str, shut: Denied | None) -> bool:
+        """Tell whether this process may not read a directory, and note it; without `shut`, do not look."""
+        if shut is not None:
+            try:
+                _ = self.optional_fd(directory)
+            except AccessDenied as error:
+                shut[directory] = error
+                return True
+        return False
 
     def again_if_replaced(self, directory: str, look: Callable[[], T]) -> T:
         """Return what `look` returns. If it finds no file because the directory was replaced on disk, look again."""
@@ -283,6 +321,21 @@ class Layout:
         except OSError as error:
             raise as_spool_error(error, operation, self.full(directory, name)) from error
 
+    def may_read(self, directory: str, name: str) -> bool:
+        """Tell whether this process may read a file or a directory; for root, whether the spool's owner may."""
+        if this_user()[0] == ROOT:
+            if self._found.st_uid == ROOT:
+                return True
+            found = self.look_at(directory, name)
+            return found is None or serves(found, self._found)
+        try:
+            self.close_fd(self.calls.open(name, READ_FILE, self.fd(directory)))
+        except PermissionError:
+            return False
+        except OSError:  # it is gone, or is no file: others tell
+            return True
+        return True
+
     def holds(self, directory: str, name: str) -> bool:
         """Tell whether a directory has a file with that name."""
         return self.look_at(directory, name, "look for") is not None
@@ -290,13 +343,17 @@ class Layout:
     def places_of(self, name: str, state: State | None = None) -> list[Place]:
         """Return all places on disk that have the entry (of one state, if given). Call it under the entry's lock.
 
-        Raises if any place cannot be read: an entry that cannot be seen must not count as absent.
+        Raises if there is none and a place cannot be read: an entry that cannot be seen must not count as absent.
         """
-        return [
+        shut: Denied = {}
+        found = [
             place
-            for place in self.places()
+            for place in self.places(shut=shut)
             if (state is None or place.state is state) and self.holds(directory_of(place), name)
         ]
+        if shut and not found:
+            raise next(iter(shut.values()))
+        return found
 
     def in_how_many(self, places: list[Place], name: str) -> int:
         """Return how many of these places have the entry."""
@@ -316,7 +373,10 @@ class Layout:
                     yield name
 
     def ensure_directory(self, directory: str) -> bool:
-        """Make a directory of the spool if it is missing, with the spool's mode; tell whether it was missing."""
+        """Make a directory of the spool if it is missing, with the spool's owner and mode; tell whether it was missing.
+
+        One that cannot be given to the owner is removed again: it would shut others out.
+        """
         parent, _, name = directory.rpartition("/")
         with self.doing("make", directory):
             try:
@@ -324,5 +384,22 @@ class Layout:
             except FileExistsError:
                 return False
             _ = self.refresh(directory)  # an earlier one of this name may be held
-            self.calls.change_mode(self.fd(directory), self.directory_mode)
+            try:
+                self.hand_over(self.fd(directory), self.directory_mode, directory)
+            except (OSError, SpoolError):
+                with contextlib.suppress(OSError):  # another process may have put something into it
+                    self.calls.remove_directory(name, self.fd(parent))
+                raise
             return True
+
+    def hand_over(self, fd: int, mode: int, directory: str, name: str = "") -> None:
+        """Give a new file or directory the spool's owner and group, and its mode; call this before its sync.
+
+        Raises `AccessDenied`, with the cure, if this process may not give it away; and `OSError`.
+        """
+        if self.owner is not None:
+            try:
+                self.calls.change_owner(fd, *self.owner)
+            except PermissionError as error:
+                raise AccessDenied("set the owner of", self.full(directory, name), self.owner.cure) from error
+        self.calls.change_mode(fd, mode)

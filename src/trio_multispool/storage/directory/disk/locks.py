@@ -22,6 +22,7 @@ import stat
 import threading
 from typing import TYPE_CHECKING, Final
 
+from trio_multispool.errors import SpoolError
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory.disk.layout import NEW_FILE, READ_FILE, REGISTRY
 from trio_multispool.storage.directory.disk.oserrors import as_spool_error
@@ -146,7 +147,7 @@ def _lock(layout: Layout, name: str, flags: int, directory: str = REGISTRY) -> L
     except OSError as error:
         raise as_spool_error(error, "open", layout.full(directory, name)) from error
     try:
-        owned = _take(layout, lock.fd, name, directory_fd, new=lock.newborn)
+        owned = _take(layout, lock.fd, directory, name, new=lock.newborn)
     except BaseException as error:  # passed on, or answered: whatever it was, the lock is released
         lock.release()
         if isinstance(error, BlockingIOError):  # a collector has locked our new file, and will remove it
@@ -160,21 +161,22 @@ def _lock(layout: Layout, name: str, flags: int, directory: str = REGISTRY) -> L
     return lock
 
 
-def _take(layout: Layout, fd: int, name: str, directory_fd: int, *, new: bool) -> bool:
-    """Lock an open file; tell whether the name still leads to it. Raises `OSError`."""
-    calls = layout.calls
+def _take(layout: Layout, fd: int, directory: str, name: str, *, new: bool) -> bool:
+    """Lock an open file; tell whether the name still leads to it. Raises `OSError`, or what `hand_over` raises."""
+    calls, directory_fd = layout.calls, layout.fd(directory)
     calls.lock(fd)
     try:
         mine = calls.stat_fd(fd)
-        if new and stat.S_IMODE(mine.st_mode) != layout.file_mode:  # the umask removed permissions
-            calls.change_mode(fd, layout.file_mode)
+        # The umask may have removed permissions.
+        if new and (layout.owner is not None or stat.S_IMODE(mine.st_mode) != layout.file_mode):
+            layout.hand_over(fd, layout.file_mode, directory, name)
         if not stat.S_ISREG(mine.st_mode):
             raise IsADirectoryError(errno.EISDIR, "not a regular file")
         try:
             current = calls.stat(name, directory_fd)
         except FileNotFoundError:
             return False
-    except OSError:
+    except (OSError, SpoolError):
         if new:  # useless to all, and ours, because we have its lock
             with contextlib.suppress(OSError):
                 calls.unlink(name, directory_fd)

@@ -155,6 +155,10 @@ class SystemCalls:
         """`fchmod`: unlike with `open`, the umask does not apply."""
         os.fchmod(fd, mode)
 
+    def change_owner(self, fd: int, user: int, group: int) -> None:
+        """`fchown`; -1 leaves the user or the group as it is."""
+        os.fchown(fd, user, group)
+
     def set_modified(self, fd: int, when: float) -> None:
         """`futimens`: sets the modification time, in seconds since 1970; keeps the access time."""
         os.utime(fd, ns=(os.fstat(fd).st_atime_ns, int(when * 1_000_000_000)))
@@ -162,6 +166,10 @@ class SystemCalls:
     def make_directory(self, name: str, directory: int | None, mode: int) -> None:
         """`mkdirat`."""
         os.mkdir(name, mode, dir_fd=directory)
+
+    def remove_directory(self, name: str, directory: int) -> None:
+        """`unlinkat` with `AT_REMOVEDIR`: ENOTEMPTY unless it is empty."""
+        os.rmdir(name, dir_fd=directory)
 
     def unlink(self, name: str, directory: int) -> None:
         """`unlinkat`."""

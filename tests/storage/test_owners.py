@@ -1,0 +1,153 @@
+"""Whose files are: real processes of root and of other users, at work in one spool."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from helpers import users
+from helpers.stores import OPERATIONS, make_store
+from helpers.syscalls import Recorder
+from helpers.users import ANNE, BOB, ROOT, SHARED, STRANGER, User, multispool_as, run_as
+from trio_multispool.storage.directory.disk.owners import owner_of_new
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(bool(users.why_not()), reason=users.why_not())
+
+EVERYTHING = """
+import contextlib, sys
+from helpers.stores import DUE, OPERATIONS, QUEUES, enqueue
+from trio_multispool.storage.directory.store import DirectoryStorage
+with contextlib.closing(DirectoryStorage.open(sys.argv[1], QUEUES, create=True)) as storage:
+    for number, (prepare, act) in enumerate(OPERATIONS.values()):
+        name = f"{sys.argv[2]}-{number}"
+        held = act(storage, name, prepare(storage, name))
+        if hasattr(held, "abandon"):
+            held.abandon()
+    storage.slot(range(1)).release()
+"""
+"""Each operation of the store once, on entries of its own."""
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    """Say where the spool is to be: all users can reach it."""
+    with users.common_ground() as directory:
+        (directory / "spool").mkdir()
+        yield directory / "spool"
+
+
+def make(path: Path, maker: User, group: int, mode: int) -> None:
+    """Let a user make a spool in a directory of theirs that has a group of its own."""
+    os.chown(path, maker.number, group)
+    path.chmod(mode)
+    code = """
+    import sys
+    from helpers.stores import make_store
+    make_store(sys.argv[1], mode=int(sys.argv[2], 8)).close()
+    """
+    assert run_as(maker, code, path, f"{mode:o}").stderr == ""
+
+
+def everything(path: Path, user: User, prefix: str) -> None:
+    """Let a user do everything that can be done in a spool."""
+    done = run_as(user, EVERYTHING, path, prefix)
+    assert done.returncode == 0, done.stderr
+
+
+def whose(path: Path) -> set[tuple[int, int]]:
+    """Return the owners and the groups of all that is in the spool."""
+    return {(found.lstat().st_uid, found.lstat().st_gid) for found in [path, *path.rglob("*")]}
+
+
+def test_whatever_root_does_in_the_spool_of_a_user_belongs_to_that_user(path):
+    """Each file and directory that an operation of root makes has the spool's owner and group; the owner works on."""
+    make(path, ANNE, ANNE.number, 0o700)
+    everything(path, ROOT, "root")
+    assert whose(path) == {(ANNE.number, ANNE.number)}
+    everything(path, ANNE, "anne")
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o2770])
+def test_two_users_of_a_group_share_a_spool_with_and_without_setgid(path, mode):
+    """All that either of them, or root, makes has the spool's group; so each can do everything after the others."""
+    make(path, ANNE, SHARED, mode)
+    everything(path, BOB, "bob")
+    everything(path, ROOT, "root")
+    everything(path, ANNE, "anne")
+    everything(path, BOB, "again")
+    assert {group for _, group in whose(path)} == {SHARED}
+
+
+def test_who_may_not_give_files_the_group_of_the_spool_is_refused_with_the_cure(path):
+    """Nothing is committed, and nothing is left that others could not read: the message says what to do."""
+    make(path, ANNE, SHARED, 0o770)
+    before = sorted(path.rglob("*"))
+    for found in [path, *before]:
+        os.chown(found, STRANGER.number, SHARED)
+    for arguments in (("put", path, "send", "/etc/hostname", "--name", "a"), ("create", path, "extra")):
+        refused = multispool_as(STRANGER, *arguments)
+        assert refused.returncode == 1, refused
+        assert f"the spool has the group '{SHARED}': run this as a member" in refused.stderr
+        assert sorted(path.rglob("*")) == before
+
+
+def test_create_by_root_gives_back_the_directories_that_root_had_made(path):
+    """A creation by root that was killed, or an old version, leaves directories that shut the owner out; no more."""
+    make(path, ANNE, ANNE.number, 0o700)
+    for name in ("extra", "extra/.checkout"):
+        (path / name).mkdir(mode=0o700)
+    assert multispool_as(ROOT, "create", path, "extra").returncode == 0
+    assert whose(path) == {(ANNE.number, ANNE.number)}
+    everything(path, ANNE, "anne")
+
+
+def test_what_root_adopts_stays_the_owners(path):
+    """The file that says that the spool is adopted can be read by its owner, who could not load it otherwise."""
+    make(path, ANNE, ANNE.number, 0o700)
+    (path / ".spool.json").unlink()
+    assert multispool_as(ROOT, "adopt", path).returncode == 0
+    assert whose(path) == {(ANNE.number, ANNE.number)}
+    everything(path, ANNE, "anne")
+
+
+SPOOL = (1000, 2000)
+
+
+@pytest.mark.parametrize(
+    ("mode", "process", "given"),
+    [
+        (0o700, SPOOL, None),
+        (0o770, SPOOL, None),
+        (0o770, (1001, 2000), None),
+        (0o770, (1001, 1001), (-1, 2000)),
+        (0o750, (1001, 1001), (-1, 2000)),
+        (0o700, (1000, 1001), None),
+        (0o755, (1000, 1001), None),
+        (0o775, (1000, 1001), (-1, 2000)),
+        (0o700, (0, 0), SPOOL),
+        (0o700, (0, 2000), (1000, -1)),
+    ],
+)
+def test_files_are_given_away_only_where_they_would_be_of_the_wrong_owner_or_group(tmp_path, mode, process, given):
+    """Root gives all; others give the group, where it may do what others may not; our own files stay as they are."""
+    os.chown(tmp_path, *SPOOL)
+    tmp_path.chmod(mode)
+    assert owner_of_new(tmp_path.stat(), *process) == given
+
+
+def test_in_our_own_spool_no_operation_makes_a_call_for_the_owner(tmp_path):
+    """Files that are right as they are made cost nothing."""
+    calls = Recorder()
+    storage = make_store(tmp_path / "spool", calls=calls)
+    for number, (prepare, act) in enumerate(OPERATIONS.values()):
+        held = act(storage, str(number), prepare(storage, str(number)))
+        if hasattr(held, "abandon"):
+            held.abandon()
+    storage.close()
+    assert calls.take("change_owner") == []
