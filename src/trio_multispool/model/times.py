@@ -48,8 +48,15 @@ LATEST: Final = datetime.datetime(2446, 1, 1, tzinfo=datetime.UTC).timestamp()
 
 
 def aware(at: float) -> datetime.datetime:
-    """Return a time in seconds since 1970 as an aware `datetime` in UTC."""
-    return datetime.datetime.fromtimestamp(at, datetime.UTC)
+    """Return a time in seconds since 1970 as an aware `datetime` in UTC.
+
+    Any program, and any broken clock, can date a file. A time that no `datetime` can hold gives the earliest or the
+    latest that there is: one nonsense date must not end a listing.
+    """
+    try:
+        return datetime.datetime.fromtimestamp(at, datetime.UTC)
+    except (ValueError, OverflowError, OSError):
+        return (datetime.datetime.min if at < 0 else datetime.datetime.max).replace(tzinfo=datetime.UTC)
 
 
 def due_at(not_before: NotBefore | None, now: Callable[[], float]) -> float | None:

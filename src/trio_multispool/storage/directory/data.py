@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 import stat
 from typing import TYPE_CHECKING
 
 from trio_multispool.errors import DataNotFound, NotARegularFile
+from trio_multispool.model.times import aware
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits
 from trio_multispool.storage.directory.disk.files import begin_new, read_file, read_through, unlink_if_there
@@ -34,15 +34,7 @@ def as_stat(found: os.stat_result, path: str) -> Stat:
     if not stat.S_ISREG(found.st_mode):
         raise NotARegularFile(path)
     # If the entry waits, the modification time is when it is due. No file was written after its last change.
-    return Stat(found.st_size, time_of(min(found.st_mtime, found.st_ctime)))
-
-
-def time_of(seconds: float) -> datetime.datetime:
-    """Return the time for a number of seconds since 1970, in UTC; the latest `datetime` if it is out of range."""
-    try:
-        return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    except (ValueError, OverflowError, OSError):
-        return datetime.datetime.max.replace(tzinfo=datetime.UTC)
+    return Stat(found.st_size, aware(min(found.st_mtime, found.st_ctime)))
 
 
 def read_data(context: Context, name: str, read: Callable[[BinaryIO], T]) -> T:

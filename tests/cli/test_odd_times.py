@@ -1,0 +1,66 @@
+"""Files that are dated as no clock can be: by another program, or by a machine whose clock was wrong."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from helpers.stores import DUE, enqueue, make_store
+from trio_multispool.cli.top.look import Looker
+
+ODD = {"long-ago": -(10**11), "before-1970": -(10**9), "year-10000": 253_402_300_800, "far-ahead": 2**40}
+COMMANDS = {
+    "ls": [],
+    "ls --json": [],
+    "ls --long": ["send"],
+    "ls --long --json": ["send"],
+    "ls --ages": [],
+    "stats": [],
+    "stats --json": [],
+    "fsck --max-send-age 1h": [],
+    "expire --max-age 1d --dry-run": ["send"],
+    "rm --older-than 1h --dry-run": [],
+    "export": ["send"],
+}
+
+
+@pytest.fixture
+def dated(spool):
+    """Leave an entry that waits and one that is available, each with its data, dated alike; return how they lie."""
+
+    def date(stamp):
+        store = make_store(spool)
+        enqueue(store, "send", "waits", b'{"to":"anne"}', due_at=DUE)
+        enqueue(store, "send", "there", b'{"to":"anne"}')
+        store.close()
+        for path in ("send/.waiting/waits", "send/there", ".data/waits", ".data/there"):
+            os.utime(spool / path, (stamp, stamp))
+        return spool
+
+    return date
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("stamp", ODD.values(), ids=ODD)
+def test_a_nonsense_stamp_on_a_file_breaks_no_command_that_looks(multispool, dated, stamp, command):
+    """It is shown as what it is, or as the nearest time that can be shown; the command goes on to its end."""
+    name, *options = command.split()
+    found = multispool.here(name, dated(stamp), *COMMANDS[command], *options)
+    assert "Traceback" not in found.stderr
+    assert (found.returncode, found.stdout != "") in ((0, True), (7, True)), found.stderr
+
+
+@pytest.mark.parametrize("entry", ["waits", "there"])
+@pytest.mark.parametrize("stamp", ODD.values(), ids=ODD)
+def test_an_entry_with_a_nonsense_stamp_can_be_shown(multispool, dated, stamp, entry):
+    """To people, to scripts, and in the live view."""
+    spool = dated(stamp)
+    for options in ((), ("--json",)):
+        found = multispool.here("show", spool, entry, *options)
+        assert (found.returncode, found.stderr) == (0, "")
+        assert entry in found.stdout
+    looker = Looker(spool)
+    assert [queue.queue for queue in looker.look().queues if queue.available] == ["send"]
+    assert dict(looker.details("send", entry).facts)["name"] == entry
+    assert {listed.name for listed in looker.listing("send").entries} == {"waits", "there"}
