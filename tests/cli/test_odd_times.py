@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
+from helpers.spools import state_of
 from helpers.stores import DUE, enqueue, make_store
 from trio_multispool.cli.top.look import Looker
 
@@ -64,3 +66,30 @@ def test_an_entry_with_a_nonsense_stamp_can_be_shown(multispool, dated, stamp, e
     assert [queue.queue for queue in looker.look().queues if queue.available] == ["send"]
     assert dict(looker.details("send", entry).facts)["name"] == entry
     assert {listed.name for listed in looker.listing("send").entries} == {"waits", "there"}
+
+
+@pytest.mark.parametrize("stamp", ODD.values(), ids=ODD)
+def test_nothing_is_selected_or_expired_by_an_age_that_cannot_be(multispool, dated, stamp):
+    """It stays, and `expire` says so."""
+    spool = dated(stamp)
+    enqueue(store := make_store(spool), "send", "old", b'{"to":"anne"}')
+    store.close()
+    long_ago = time.time() - 40 * 86_400
+    os.utime(spool / "send/old", (long_ago, long_ago))
+    assert multispool.here("rm", spool, "--older-than", "30d", "--from", "send", "--dry-run").stdout.startswith("old")
+    found = multispool.here("expire", spool, "send", "--max-age", "30d", "--dry-run")
+    assert found.stdout.startswith("old: would be removed\n1 entry")
+    assert "1 would be left: their dates cannot be, such as that of there" in found.stderr
+    found = multispool("expire", spool, "send", "--max-age", "30d")
+    assert (found.returncode, "of its entries: their dates cannot be" in found.stderr) == (0, True)
+    assert state_of(spool).names("send") == ["there"]
+
+
+def test_an_entry_that_was_taken_early_is_selected_by_the_age_of_its_last_move(multispool, spool):
+    """Its check-out is a move too, and does not make it younger."""
+    store = make_store(spool)
+    enqueue(store, "send", "a", b'{"to":"anne"}', due_at=time.time() + 3600)
+    store.close()
+    multispool.done("mv", spool, "a", "retry")
+    multispool.done("rm", spool, "--from", "retry", "--older-than", "0")
+    assert state_of(spool).entries() == set()

@@ -11,6 +11,7 @@ import msgspec
 from trio_multispool.model.lifecycle import Place
 from trio_multispool.model.notes import Progress
 from trio_multispool.model.policies import Durability
+from trio_multispool.model.times import is_possible
 from trio_multispool.model.types import T
 
 Content: TypeAlias = bytes | Callable[[BinaryIO], None]
@@ -49,6 +50,12 @@ class Item(msgspec.Struct, frozen=True):
     """The progress that its owner reported."""
     due_at: datetime.datetime | None = None
     """When it will be available, in UTC, if it waits."""
+    stamp: float | None = None
+    """The modification time of its file, in seconds since 1970, if it has one. Any program may have set it."""
+
+    def has_possible_time(self, now: float) -> bool:
+        """Tell whether its file can have been written when it says, so that its age means something."""
+        return self.stamp is None or (is_possible(self.stamp, now) and is_possible(self.modified_at.timestamp(), now))
 
 
 @final

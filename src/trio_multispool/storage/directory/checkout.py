@@ -16,9 +16,11 @@ from trio_multispool.storage.directory.disk.files import read_file, read_file_an
 from trio_multispool.storage.directory.disk.layout import checkout_of, directory_of, waiting_of
 from trio_multispool.storage.directory.disk.locks import lock_existing, lock_or_reserve
 from trio_multispool.storage.directory.recovery import collect_if_nowhere, drop_stale_copies, may_have_copies
+from trio_multispool.storage.directory.stamps import written_at
 from trio_multispool.storage.requests import NotDue
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
 
     from trio_multispool.model.lifecycle import Place
@@ -45,11 +47,12 @@ def claim(
     lock = _lock_to_claim(context, queue, source, name)
     if isinstance(lock, Unavailable):
         return lock
-    metadata, due_at, moved = b"", 0.0, False
+    metadata, due_at, written, moved = b"", None, 0.0, False
     try:
         # Read first: running out of descriptors, or a bad sector, must strand nothing in .checkout.
-        metadata, due_at = _read_to_claim(context, queue, source, name)
-        if waits and due_at > due_by:
+        metadata, found = _read_to_claim(context, queue, source, name)
+        due_at, written = found.st_mtime if waits else None, written_at(found)
+        if due_at is not None and due_at > due_by:
             lock.release()
             return NotDue(due_at)
         before_commit()
@@ -63,7 +66,7 @@ def claim(
         lock.release()
         raise
     if moved:
-        return DirectoryClaim(queue, name, metadata, lock, sources=(source,), due_at=due_at if waits else None)
+        return DirectoryClaim(queue, name, metadata, lock, sources=(source,), due_at=due_at, written_at=written)
     try:
         if lock.newborn:  # this call made the reservation, and the entry is gone meanwhile
             with context.tidying(name):
@@ -86,11 +89,8 @@ def _lock_to_claim(context: Context, queue: str, source: str, name: str) -> Lock
         raise UnreadableEntry(queue, name, str(error)) from error
 
 
-def _read_to_claim(context: Context, queue: str, source: str, name: str) -> tuple[bytes, float]:
-    """Return the metadata of an entry whose lock is held, and when it is due. First drop any second copy.
-
-    The time means something only if the entry waits.
-    """
+def _read_to_claim(context: Context, queue: str, source: str, name: str) -> tuple[bytes, os.stat_result]:
+    """Return the metadata of an entry whose lock is held, and its `fstat`. First drop any second copy."""
     layout = context.layout
     try:
         metadata, found = layout.again_if_replaced(source, lambda: read_file_and_stat(layout, source, name))
@@ -100,7 +100,7 @@ def _read_to_claim(context: Context, queue: str, source: str, name: str) -> tupl
         if _is_of_all(error):
             raise
         raise UnreadableEntry(queue, name, str(error)) from error
-    return metadata, found.st_mtime
+    return metadata, found
 
 
 def _is_of_all(error: SpoolError) -> bool:

@@ -13,6 +13,7 @@ from trio_multispool.storage.directory.disk.files import begin_new, read_file, r
 from trio_multispool.storage.directory.disk.layout import DATA, DATA_PREFIX, TEMPORARY
 from trio_multispool.storage.directory.disk.locks import lock_existing, lock_or_reserve
 from trio_multispool.storage.directory.recovery import collect_if_nowhere, locked_if_possible
+from trio_multispool.storage.directory.stamps import written_at
 from trio_multispool.storage.directory.syncs.plan import telling_outcome
 from trio_multispool.storage.directory.temporaries import unsafe_temporary
 from trio_multispool.storage.requests import Stat
@@ -33,8 +34,7 @@ def as_stat(found: os.stat_result, path: str) -> Stat:
     """Return size and age of a regular file; raises `NotARegularFile` for anything else."""
     if not stat.S_ISREG(found.st_mode):
         raise NotARegularFile(path)
-    # If the entry waits, the modification time is when it is due. No file was written after its last change.
-    return Stat(found.st_size, aware(min(found.st_mtime, found.st_ctime)))
+    return Stat(found.st_size, aware(written_at(found)))
 
 
 def read_data(context: Context, name: str, read: Callable[[BinaryIO], T]) -> T:

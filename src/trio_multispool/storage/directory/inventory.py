@@ -45,7 +45,7 @@ def inventory(layout: Layout, queue: str | None, state: State | None = None) -> 
                 owner = _owner(layout, name, owners) if owners else None
                 progress = _progress(layout, name, found.st_ctime) if place.state is State.CHECKED_OUT else None
                 due_at = aware(found.st_mtime) if place.state is State.WAITING else None
-                yield Item(name, place, seen.size, seen.modified_at, owner, progress, due_at)
+                yield Item(name, place, seen.size, seen.modified_at, owner, progress, due_at, found.st_mtime)
 
 
 def _progress(layout: Layout, name: str, checked_out_at: float) -> Progress | None:
