@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
+import math
 import os
 from typing import TYPE_CHECKING
 
 import pytest
 
+from helpers.calls import WithoutSyncs
 from helpers.children import quick_directory
-from helpers.spools import ANNE, Mail, quick_spool
-from trio_multispool import Use
+from helpers.spools import ANNE, Mail, Wall, quick_spool, state_of
+from trio_multispool import Err, TimeNotKept, Use
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,3 +52,79 @@ async def test_a_nonsense_stamp_on_one_file_breaks_no_listing_and_no_reader(path
                 names.append(job.name)
                 (await job.remove()).unwrap()
     assert names == (["odd", "other"] if stamp < 0 else ["other"])
+
+
+class Coarse(WithoutSyncs):
+    """A file system that keeps only every so many seconds, rounded down, and none after an end."""
+
+    def __init__(self, grain: float, end: float = math.inf) -> None:
+        """Remember both."""
+        self.grain = grain
+        self.end = end
+
+    def set_modified(self, fd: int, when: float) -> None:
+        """Keep what can be kept."""
+        super().set_modified(fd, min(self.end, when // self.grain * self.grain))
+
+
+@pytest.mark.parametrize("grain", [1e-7, 1e-6, 0.01, 1, 2])
+@pytest.mark.parametrize("how", ["enqueued", "saved"])
+async def test_nothing_is_handed_out_early_however_coarse_the_time_of_the_file_system(path, grain, how):
+    """It is handed out at the time that is kept, which is not before it is due, and two seconds later at most."""
+    wall = Wall()
+    spool = await quick_spool(path, now=wall, system_calls=Coarse(grain))
+    for number in range(5):
+        delay = 10.123456 + 0.49 * number
+        if how == "saved":
+            entry = (await spool.enqueue(Mail.RETRY, ANNE, b"")).unwrap()
+            async with (await entry.checkout()).unwrap() as job:
+                (await job.save(Mail.SEND, not_before=delay)).unwrap()
+        else:
+            (await spool.enqueue(Mail.SEND, ANNE, b"", not_before=delay)).unwrap()
+        due = wall.time + delay
+        [(_, entry)] = (await spool.waiting(Mail.SEND)).unwrap()
+        kept = (path / "send/.waiting" / entry.name).stat().st_mtime
+        assert due <= kept <= due + (0.02 if grain < 1 else 2)
+        async with spool.reader(Mail.SEND) as reader:
+            wall.time = math.nextafter(due, 0)
+            assert (await reader.dequeue_available()).unwrap() is None
+            wall.time = kept
+            job = (await reader.dequeue_available()).unwrap()
+            async with job:
+                (await job.remove()).unwrap()
+
+
+@pytest.mark.parametrize("kept", ["the last time there is", "a time long ago"])
+async def test_a_due_time_that_the_file_system_cannot_keep_is_refused_before_anything_is_done(path, kept):
+    """Nothing is enqueued, and what was to be saved is its owner's, and goes back."""
+    calls = Coarse(1, end=2**31 - 1)
+    if kept == "a time long ago":
+        calls.set_modified = lambda fd, when: WithoutSyncs.set_modified(calls, fd, when % 2**31)  # type: ignore[method-assign]
+    spool = await quick_spool(path, system_calls=calls)
+    at = datetime.datetime(2040, 1, 1, tzinfo=datetime.UTC)
+    refused = Err(TimeNotKept(os.fspath(path), at))
+    assert await spool.enqueue(Mail.SEND, ANNE, b"", not_before=at) == refused
+    assert await spool.enqueue_many(Mail.SEND, [(ANNE, b"")], not_before=at) == [refused]
+    assert "2040-01-01 00:00:00 UTC" in str(refused.error)
+    assert state_of(path).entries() == set()
+    (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"))).unwrap()
+    async with (await spool.entry(Mail.SEND, "a").unwrap().checkout()).unwrap() as job:
+        assert await job.save(Mail.SEND, not_before=at) == refused
+        (await job.release()).unwrap()
+    assert (state_of(path).names("send"), state_of(path).faults()) == (["a"], [])
+    (await spool.enqueue(Mail.SEND, ANNE, b"", not_before=at.replace(year=2037))).unwrap()
+
+
+@pytest.mark.parametrize("grain", [1, 2])
+async def test_no_name_is_forgotten_early_however_coarse_the_time_of_the_file_system(path, grain):
+    """It is remembered for as long as was asked for, and two seconds more at most."""
+    wall = Wall()
+    wall.time += 0.75
+    spool = await quick_spool(path, now=wall, system_calls=Coarse(grain))
+    entry = (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a", remember=10))).unwrap()
+    async with (await entry.checkout()).unwrap() as job:
+        (await job.remove()).unwrap()
+    wall.time += 9.999
+    assert (await spool.enqueue_if_absent(Mail.SEND, ANNE, b"", name=Use("a", remember=10))).unwrap() is None
+    wall.time += 2.002
+    assert (await spool.enqueue_if_absent(Mail.SEND, ANNE, b"", name=Use("a"))).unwrap() is not None

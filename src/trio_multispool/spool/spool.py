@@ -357,7 +357,8 @@ class Spool(Generic[Q, M, D, A]):
         moment. `Err(InvalidName)`: no entry can have that name. `Err(EncodingFailed)`: a codec raised.
         `Err(OutOfSpace)` and other trouble of the operating system: nothing was enqueued. `Err(SyncsRefused)`: see
         there. `Err(NotAdopted)`: the entry was to wait, or its name to be remembered, in a spool that is not adopted:
-        its other programs need not know of that. `Err(DurabilityUnknown)`: the entry is in the queue, and power loss
+        its other programs need not know of that. `Err(TimeNotKept)`: the file system cannot keep a time so late as
+        `not_before`. `Err(DurabilityUnknown)`: the entry is in the queue, and power loss
         might undo it.
 
         Raises `TypeError` if the spool does not have `queue`; `RuntimeError` for a reserved name that was used before;
@@ -402,8 +403,8 @@ class Spool(Generic[Q, M, D, A]):
 
         `Err(EntryBusy)`: somebody is enqueueing under that name at this moment, and may fail. The others are those of
         `enqueue`: `Err(InvalidName)`, `Err(EncodingFailed)`, `Err(SyncsRefused)`, `Err(NotAdopted)`,
-        `Err(DurabilityUnknown)` and trouble of the operating system; never `Err(NameTaken)`. Raises `TypeError` if
-        `name` is not a `Use`, and otherwise as `enqueue` does.
+        `Err(TimeNotKept)`, `Err(DurabilityUnknown)` and trouble of the operating system; never
+        `Err(NameTaken)`. Raises `TypeError` if `name` is not a `Use`, and otherwise as `enqueue` does.
 
         **Cancellation**: cancelled means that nothing was enqueued. (asyncio's own: see `enqueue`.)
         **Durability**: as for `enqueue`.
@@ -437,7 +438,7 @@ class Spool(Generic[Q, M, D, A]):
 
         Returns a `Result` for each item, in order; one that fails does not stop the others. `Ok(entry)`, or as for
         `enqueue`: `Err(NameTaken)`, `Err(EntryBusy)`, `Err(InvalidName)`, `Err(EncodingFailed)`, `Err(SyncsRefused)`,
-        `Err(NotAdopted)`, `Err(DurabilityUnknown)`, and trouble of the operating system.
+        `Err(NotAdopted)`, `Err(TimeNotKept)`, `Err(DurabilityUnknown)`, and trouble of the operating system.
 
         Raises `ValueError` if `names` and `items` differ in number, and otherwise as `enqueue` does. If a name
         generator raises, a note on its exception tells how many entries have been enqueued.
@@ -634,7 +635,8 @@ class Spool(Generic[Q, M, D, A]):
         raises, the entry is kept, and the exception passes through. Without it, entries are removed.
 
         `Err`: trouble of the operating system, or the hook's answer could not be stored (`Err(EncodingFailed)`,
-        `Err(NameTaken)`, `Err(NotAdopted)`, `Err(OwnershipLost)`, `Err(SyncsRefused)`, `Err(DurabilityUnknown)`).
+        `Err(NameTaken)`, `Err(NotAdopted)`, `Err(TimeNotKept)`, `Err(OwnershipLost)`, `Err(SyncsRefused)`,
+        `Err(DurabilityUnknown)`).
         Entries that went before the error stay gone. Raises `TypeError` if the spool does not have `queue`, and what
         the hook raises: bare if there was one entry to go, and in an `ExceptionGroup` if there were more.
 

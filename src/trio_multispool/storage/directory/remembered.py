@@ -63,7 +63,7 @@ def begin(context: Context, name: str, remember: float, plan: SyncPlan) -> OpenF
     unlink_if_there(layout, REMEMBERED, name)
     content = msgspec.json.encode(_Remembered(min(remember, LATEST))) + b"\n"
     with begin_new(layout, REMEMBERED, name, content) as file:
-        file.set_modified(0)
+        _ = file.set_modified(0)
         return file
 
 
@@ -73,7 +73,7 @@ def remember(
     """Remember a reserved name that has no entry, as if its entry had been removed."""
     plan = context.syncs.plan(durability)
     with begin(context, reservation.name, remember, plan) as file:
-        file.set_modified(min(context.now() + remember, _LATEST))
+        _ = file.set_modified(min(context.now() + remember, _LATEST))
         if plan.before:
             for failure in context.syncs.together((file, REMEMBERED)).values():
                 raise failure
@@ -110,7 +110,7 @@ def _dated(context: Context, name: str, until: float, *, locked: bool) -> Genera
             return
         file = OpenFile(layout, REMEMBERED, name, fd, owned=False)
         try:
-            file.set_modified(until)
+            _ = file.set_modified(until)
         except AccessDenied:
             if not locked:  # `.tmp/NAME` may belong to the entry's owner
                 raise
@@ -120,7 +120,7 @@ def _dated(context: Context, name: str, until: float, *, locked: bool) -> Genera
         content = layout.calls.read(fd, found.st_size)
     unlink_if_there(layout, TEMPORARY, name)  # left by a dead owner of this name
     with begin_new(layout, TEMPORARY, name, content) as new:
-        new.set_modified(until)
+        _ = new.set_modified(until)
         _ = commits.exchange(layout, (TEMPORARY, name), REMEMBERED, name)
         with context.tidying(name):
             unlink_if_there(layout, TEMPORARY, name)

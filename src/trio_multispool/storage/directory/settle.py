@@ -26,7 +26,7 @@ from trio_multispool.storage.directory.recovery import locked_for_the_call
 from trio_multispool.storage.directory.syncs.plan import catch_up, committing
 from trio_multispool.storage.directory.syncs.together import run_together
 from trio_multispool.storage.directory.temporaries import Leftovers, unsafe_temporary
-from trio_multispool.storage.directory.waiting import where_to_wait
+from trio_multispool.storage.directory.waiting import set_due, where_to_wait
 from trio_multispool.storage.requests import Removing, Saving
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def save(context: Context, wanted: Saving[DirectoryClaim]) -> Steps:
         left(context, claim, wanted.notes, plan) as noted,
     ):
         if new is not None and due_at is not None:
-            new.set_modified(due_at)
+            set_due(layout, new, due_at)
         yield from _synced_before_a_save(context, claim, new, noted, plan)
         wanted.before_commit()
         if new is not None and not commits.exchange(layout, (TEMPORARY, new.name), source, name):
