@@ -125,6 +125,7 @@ class Spool(Generic[Q, M, D, A]):
         path: StrPath,
         spoolable: Spoolable[Q2, M2, D2, A2],
         *,
+        adopted: bool = True,
         durability: Durability = Durability.POWER,
         limiter: anyio.CapacityLimiter | None = None,
         directory_mode: int = 0o700,
@@ -141,6 +142,11 @@ class Spool(Generic[Q, M, D, A]):
         the same without the right to execute. An existing empty directory gets it too. Use `0o770` for a spool that a
         group shares.
 
+        `adopted=False` makes a spool that programs without locks may use beside this library: the original, for
+        example. Nothing is recovered there, nothing can wait (`Err(NotAdopted)`), no name is remembered, and each move
+        dates the entry anew, as the original does. When the last such program has stopped for good, `adopt` it. A spool
+        that exists stays what it is.
+
         `Err(DirectoryNotEmpty)`: the directory holds something else, and nothing was made.
 
         **Cancellation**: a spool that is being made is finished, or finished by the next `create`.
@@ -150,17 +156,21 @@ class Spool(Generic[Q, M, D, A]):
         spool = (await Spool.create("var/mail", MAIL)).unwrap()
         ```
         """
-        return await cls.load(
-            path,
+        return await open_spool(
             spoolable,
-            create_if_missing=True,
-            durability=durability,
-            limiter=limiter,
-            directory_mode=directory_mode,
-            trust_file_system=trust_file_system,
-            system_calls=system_calls,
-            instrumentation=instrumentation,
-            now=now,
+            limiter,
+            lambda: open_store(
+                path,
+                queue_names(spoolable.queues),
+                create=True,
+                adopted=adopted,
+                mode=directory_mode,
+                durability=durability,
+                trust_file_system=trust_file_system,
+                system_calls=system_calls,
+                now=now,
+            ),
+            instrumentation,
         )
 
     @classmethod

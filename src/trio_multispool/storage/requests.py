@@ -128,4 +128,7 @@ class Stat(msgspec.Struct, frozen=True):
     """In bytes, as stored."""
 
     modified_at: datetime.datetime
-    """When it was last written, as an aware datetime in UTC. Moving an entry between queues does not change it."""
+    """When it was last written, as an aware datetime in UTC. Moving an entry between queues does not change it.
+
+    In a spool that is not adopted, each move does, as the original's: there it is the time of the last move.
+    """

@@ -16,7 +16,7 @@ from trio_multispool.storage.directory.disk.files import read_file, read_file_an
 from trio_multispool.storage.directory.disk.layout import checkout_of, directory_of, waiting_of
 from trio_multispool.storage.directory.disk.locks import lock_existing, lock_or_reserve
 from trio_multispool.storage.directory.recovery import collect_if_nowhere, drop_stale_copies, may_have_copies
-from trio_multispool.storage.directory.stamps import written_at
+from trio_multispool.storage.directory.stamps import renew, written_at
 from trio_multispool.storage.requests import NotDue
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def claim(
             lock.release()
             return NotDue(due_at)
         before_commit()
+        if not waits:
+            renew(context, source, name)
         moved = _move_over_stale_copy(context, queue, source, name)
     except FileNotFoundError:
         pass  # gone between the lock and the read

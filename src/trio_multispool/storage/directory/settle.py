@@ -23,6 +23,7 @@ from trio_multispool.storage.directory.disk.layout import DATA, REGISTRY, TEMPOR
 from trio_multispool.storage.directory.enqueue import clear_leftovers
 from trio_multispool.storage.directory.notes import leave, left
 from trio_multispool.storage.directory.recovery import locked_for_the_call
+from trio_multispool.storage.directory.stamps import renew
 from trio_multispool.storage.directory.syncs.plan import catch_up, committing
 from trio_multispool.storage.directory.syncs.together import run_together
 from trio_multispool.storage.directory.temporaries import Leftovers, unsafe_temporary
@@ -81,6 +82,8 @@ def save(context: Context, wanted: Saving[DirectoryClaim]) -> Steps:
         wanted.before_commit()
         if new is not None and not commits.exchange(layout, (TEMPORARY, new.name), source, name):
             raise OwnershipLost(claim.queue, name)
+        if due_at is None:
+            renew(context, source, name)
         try:
             if not commits.move(layout, name, source, destination):
                 raise OwnershipLost(claim.queue, name)  # noqa: TRY301  # undone like all others
@@ -181,6 +184,8 @@ def release(context: Context, wanted: Releasing[DirectoryClaim]) -> Steps:
     with locked_for_the_call(context, claim):
         if unsynced and context.syncs.guarding:
             yield unsynced
+        if claim.due_at is None:
+            renew(context, source, claim.name)
         try:
             moved = commits.move(context.layout, claim.name, source, back)
         except NameTaken:  # a second copy is in the queue: recovery will drop one of the two

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
+
+from trio_multispool.storage.directory.disk.layout import REGISTRY
 
 if TYPE_CHECKING:
     import os
+
+    from trio_multispool.storage.directory.context import Context
 
 
 def written_at(found: os.stat_result) -> float:
@@ -15,3 +20,16 @@ def written_at(found: os.stat_result) -> float:
     change.
     """
     return min(found.st_mtime, found.st_ctime)
+
+
+def renew(context: Context, directory: str, name: str) -> None:
+    """Date an entry anew that is about to be moved out of a directory, if the spool is not adopted.
+
+    Programs that take no locks may be at work there. The original dates an entry and its reservation at each move, and
+    its monitor takes that for the time of the move. A hint: where it fails, the entry is moved all the same.
+    """
+    if context.adopted:
+        return
+    for where in (REGISTRY, directory):
+        with contextlib.suppress(OSError):
+            context.layout.calls.touch(name, context.layout.fd(where))

@@ -161,6 +161,10 @@ class SystemCalls:
         modified = whole * 1_000_000_000 + math.ceil((when - whole) * 1_000_000_000)
         os.utime(fd, ns=(os.fstat(fd).st_atime_ns, modified))
 
+    def touch(self, name: str, directory: int) -> None:
+        """`utimensat` of the name itself, with the time of the kernel: sets its access and modification times."""
+        os.utime(name, dir_fd=directory, follow_symlinks=False)
+
     def make_directory(self, name: str, directory: int | None, mode: int) -> None:
         """`mkdirat`."""
         os.mkdir(name, mode, dir_fd=directory)
