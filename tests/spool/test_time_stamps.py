@@ -11,8 +11,9 @@ import pytest
 
 from helpers.calls import WithoutSyncs
 from helpers.children import quick_directory
-from helpers.spools import ANNE, Mail, Wall, quick_spool, state_of
-from trio_multispool import Err, TimeNotKept, Use
+from helpers.spools import ANNE, BERT, Mail, Wall, quick_spool, state_of
+from trio_multispool import Err, Retention, TimeNotKept, Use
+from trio_multispool.entries.job import checkout_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,3 +129,24 @@ async def test_no_name_is_forgotten_early_however_coarse_the_time_of_the_file_sy
     assert (await spool.enqueue_if_absent(Mail.SEND, ANNE, b"", name=Use("a", remember=10))).unwrap() is None
     wall.time += 2.002
     assert (await spool.enqueue_if_absent(Mail.SEND, ANNE, b"", name=Use("a"))).unwrap() is not None
+
+
+@pytest.mark.parametrize("how", ["saved as it was", "saved with new metadata", "its owner died"])
+async def test_an_entry_that_is_taken_early_and_waits_no_longer_is_dated_anew(path, how):
+    """Else its date were still to come, and told no age; in hand or in its queue, it has its bytes."""
+    spool = await quick_spool(path)
+    entry = (await spool.enqueue(Mail.SEND, ANNE, b"Hello", name=Use("a"), not_before=10 * 86_400)).unwrap()
+    before = spool.path.stat().st_mtime
+    job = (await entry.checkout(early=True)).unwrap()
+    if how == "its owner died":
+        checkout_of(job).claim.abandon()
+        (await spool.recover()).unwrap()
+    else:
+        async with job:
+            (await job.save(Mail.SEND, *([BERT] if "new" in how else []))).unwrap()
+    state = state_of(path)
+    assert (state.names("send"), state.faults()) == (["a"], [])
+    there = (await entry.stat()).unwrap().modified_at.timestamp()
+    assert (path / "send/a").stat().st_mtime == pytest.approx(there, abs=1e-5)
+    assert before <= there < before + 86_400
+    assert (await spool.expire(Mail.SEND, Retention(max_age=0))).unwrap() == ["a"]

@@ -62,14 +62,15 @@ def save(context: Context, wanted: Saving[DirectoryClaim]) -> Steps:
     """Move the entry to a queue, with new metadata unless it is `None`.
 
     If it is to wait there, its metadata is written anew in any case, and the new file carries the time. So a save
-    killed before the move leaves no state that other saves do not leave.
+    killed before the move leaves no state that other saves do not leave. Likewise if it was taken before it was due:
+    the file carries a time that is still to come, and no age could be told by it.
     """
     layout, claim, queue, metadata, due_at = context.layout, wanted.claim, wanted.queue, wanted.metadata, wanted.due_at
     name, source = claim.name, checkout_of(claim.queue)
     target = claim.check(Step.SAVE if due_at is None else Step.SAVE_TO_WAIT)
     plan = context.syncs.plan(wanted.durability)
     destination = queue if due_at is None else where_to_wait(context, queue, plan)
-    if metadata is None and due_at is not None:
+    if metadata is None and (due_at is not None or (claim.due_at or 0.0) > context.now()):
         metadata = claim.metadata
     with (
         locked_for_the_call(context, claim),
