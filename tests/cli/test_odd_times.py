@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import time
 
 import pytest
@@ -93,3 +95,20 @@ def test_an_entry_that_was_taken_early_is_selected_by_the_age_of_its_last_move(m
     multispool.done("mv", spool, "a", "retry")
     multispool.done("rm", spool, "--from", "retry", "--older-than", "0")
     assert state_of(spool).entries() == set()
+
+
+@pytest.mark.parametrize("keeps_times", [True, False])
+def test_fsck_tells_of_what_waits_in_a_copy_that_does_not_keep_times(multispool, spool, keeps_times):
+    """All of it is due at once there, which nobody would see; it is left. A copy with its times is sound."""
+    store = make_store(spool)
+    for name in ("a", "b"):
+        enqueue(store, "send", name, b'{"to":"anne"}', due_at=DUE)
+    enqueue(store, "send", "c", b'{"to":"anne"}')
+    store.close()
+    copy = spool.with_name("copy")
+    shutil.copytree(spool, copy, copy_function=shutil.copy2 if keeps_times else shutil.copyfile)
+    assert multispool.done("fsck", spool)
+    found = multispool.here("fsck", copy, "--repair", "--json")
+    told = [(problem["problem"], problem["name"]) for problem in json.loads(found.stdout)["problems"]]
+    assert (found.returncode, told) == ((0, []) if keeps_times else (7, [("Misdated", "a"), ("Misdated", "b")]))
+    assert set(state_of(copy).waiting["send"]) == {"a", "b"}

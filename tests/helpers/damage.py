@@ -11,6 +11,7 @@ from trio_multispool.monitor import (
     Duplicated,
     ForeignFile,
     Kind,
+    Misdated,
     MissingData,
     MissingReservation,
     Orphaned,
@@ -30,6 +31,7 @@ QUEUE, OTHER, OUT, ASIDE = (
     Dir(Kind.CHECKOUT, "failed"),
     Dir(Kind.QUARANTINE, "failed"),
 )
+WAITING = Dir(Kind.WAITING, "failed")
 DATA, NOTES, REGISTRY, TEMPORARY = Dir(Kind.DATA), Dir(Kind.NOTES), Dir(Kind.REGISTRY), Dir(Kind.TEMPORARY)
 LONG_AGO = 1_000_000_000
 
@@ -78,6 +80,10 @@ DAMAGE: dict[str, tuple[Callable[[Path, str], object], Callable[[str], list[Prob
     "waiting too long": (
         lambda p, n: os.utime(p / "failed" / n, (LONG_AGO, LONG_AGO)),
         lambda n: [TooOld(n, QUEUE)],
+    ),
+    "a due time lost in a copy": (
+        lambda p, n: _copy(p, n, "failed/.waiting") or (p / "failed" / n).unlink(),
+        lambda n: [Misdated(n, WAITING)],
     ),
     "a file at the top": (
         lambda p, _: (p / "README").touch(),

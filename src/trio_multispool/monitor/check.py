@@ -19,13 +19,24 @@ from trio_multispool.monitor.problems import (
     Abandoned,
     Duplicated,
     ForeignFile,
+    Misdated,
     MissingData,
     MissingReservation,
     Orphaned,
     TooOld,
     Undecodable,
 )
-from trio_multispool.storage.findings import DATA, REGISTRY, TEMPORARY, Findings, Foreign, Holder, Kind, Temporary
+from trio_multispool.storage.findings import (
+    DATA,
+    REGISTRY,
+    TEMPORARY,
+    Findings,
+    Foreign,
+    Holder,
+    Kind,
+    Temporary,
+    why_no_due_time,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -71,7 +82,11 @@ def _problems_of_a_name(findings: Findings, limits: Ages, now: float) -> list[Pr
         return [*too_old]
     if not places:
         return _orphans(findings, now)
-    others = [*_irregular(findings, places, now), *_undecodable(findings, places, now)]
+    others = [
+        *_irregular(findings, places, now),
+        *_undecodable(findings, places, now),
+        *_misdated(findings, places, now),
+    ]
     abandoned = {problem.dir for problem in others if isinstance(problem, Abandoned)}
     return [*(problem for problem in too_old if problem.dir not in abandoned), *others]
 
@@ -118,6 +133,14 @@ def _irregular(findings: Findings, places: list[Trace], now: float) -> Iterator[
     alone = len(places) == 1 and first.dir.kind is Kind.CHECKOUT
     if alone and reserved and findings.holder in (Holder.NOT_ASKED, Holder.NOBODY):
         yield Abandoned(name, first.dir, age=age)
+
+
+def _misdated(findings: Findings, places: list[Trace], now: float) -> Iterator[Problem]:
+    for file in places:
+        if file.dir.kind is Kind.WAITING:
+            reason = why_no_due_time(file.modified_at, file.changed_at)
+            if reason is not None:
+                yield Misdated(findings.name, file.dir, reason, age=now - file.changed_at)
 
 
 def _undecodable(findings: Findings, places: list[Trace], now: float) -> Iterator[Problem]:

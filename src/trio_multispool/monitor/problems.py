@@ -153,6 +153,15 @@ class Undecodable(_Problem, frozen=True, eq=False):
 
 
 @final
+class Misdated(_Problem, frozen=True, eq=False):
+    """An entry waits, and the date of its file cannot be when it is due; `reason` says why."""
+
+    reason: str = ""
+    _message = "when entry {name!r} in {dir} is due cannot be told: {reason}"
+    _remedy = "it is left: only a person knows when it is due; touch its file with that time, or copy it with its times"
+
+
+@final
 class Abandoned(_Problem, frozen=True, eq=False):
     """An entry is checked out, and the kernel says that nobody holds it: its owner died. The age is the check-out's."""
 
@@ -170,6 +179,6 @@ class ForeignFile(_Problem, frozen=True, eq=False):
 
 
 Problem: TypeAlias = (
-    TooOld | Orphaned | Duplicated | MissingData | MissingReservation | Undecodable | Abandoned | ForeignFile
+    TooOld | Orphaned | Duplicated | MissingData | MissingReservation | Undecodable | Misdated | Abandoned | ForeignFile
 )
 """Everything that can be wrong."""
