@@ -143,9 +143,9 @@ class Spool(Generic[Q, M, D, A]):
         group shares.
 
         `adopted=False` makes a spool that programs without locks may use beside this library: the original, for
-        example. Nothing is recovered there, nothing can wait (`Err(NotAdopted)`), no name is remembered, and each move
-        dates the entry anew, as the original does. When the last such program has stopped for good, `adopt` it. A spool
-        that exists stays what it is.
+        example. Nothing is recovered there, no entry can wait and no name is remembered (that is answered by
+        `NotAdopted`), and each move dates the entry anew, as the original does. When the last such program has stopped
+        for good, `adopt` it. A spool that exists stays what it is.
 
         `Err(DirectoryNotEmpty)`: the directory holds something else, and nothing was made.
 
