@@ -141,7 +141,9 @@ class NotAdopted(SpoolError):
 
 
 class TimeNotKept(SpoolError):
-    """The spool's file system cannot keep the time until which an entry is to wait. The entry is where it was.
+    """The file system cannot keep the time until which an entry is to wait, or a name is to be remembered.
+
+    Nothing was enqueued, and what was to be saved is where it was.
 
     Some end in January 2038, such as ext4 with inodes of 128 bytes and XFS without `bigtime`.
     """
@@ -149,8 +151,8 @@ class TimeNotKept(SpoolError):
     path: str
     at: datetime.datetime
     _sentence = (
-        "the file system of {path!r} cannot keep the time {at:%Y-%m-%d %H:%M:%S} UTC; let the entry wait until an "
-        "earlier time, or move the spool to a file system whose time stamps go further"
+        "the file system of {path!r} cannot keep the time {at:%Y-%m-%d %H:%M:%S} UTC; give an earlier time, or move "
+        "the spool to a file system whose time stamps go further"
     )
 
 

@@ -150,3 +150,24 @@ async def test_an_entry_that_is_taken_early_and_waits_no_longer_is_dated_anew(pa
     assert (path / "send/a").stat().st_mtime == pytest.approx(there, abs=1e-5)
     assert before <= there < before + 86_400
     assert (await spool.expire(Mail.SEND, Retention(max_age=0))).unwrap() == ["a"]
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["it ends in 2038", "it goes on"])
+async def test_a_name_is_not_to_be_remembered_for_longer_than_the_file_system_can(path, ends):
+    """It would be forgotten early, without a word. Where it can be, the entry is dated when it is written."""
+    wall = Wall()
+    calls = Coarse(1, end=2**31 - 1) if ends else WithoutSyncs()
+    spool = await quick_spool(path, now=wall, system_calls=calls)
+    use = Use("a", remember=datetime.timedelta(days=20 * 366))
+    answer = await spool.enqueue(Mail.SEND, ANNE, b"", name=use)
+    if ends:
+        assert isinstance(answer, Err)
+        assert isinstance(answer.error, TimeNotKept)
+        assert (state_of(path).entries(), state_of(path).faults()) == (set(), [])
+        use = Use("a", remember=datetime.timedelta(days=366))
+        answer = await spool.enqueue(Mail.SEND, ANNE, b"", name=use)
+    entry = answer.unwrap()
+    assert (path / "send/a").stat().st_mtime <= (path / "send").stat().st_mtime
+    async with (await entry.checkout()).unwrap() as job:
+        (await job.remove()).unwrap()
+    assert (await spool.enqueue_if_absent(Mail.SEND, ANNE, b"", name=use)).unwrap() is None

@@ -368,7 +368,7 @@ class Spool(Generic[Q, M, D, A]):
         `Err(OutOfSpace)` and other trouble of the operating system: nothing was enqueued. `Err(SyncsRefused)`: see
         there. `Err(NotAdopted)`: the entry was to wait, or its name to be remembered, in a spool that is not adopted:
         its other programs need not know of that. `Err(TimeNotKept)`: the file system cannot keep a time so late as
-        `not_before`. `Err(DurabilityUnknown)`: the entry is in the queue, and power loss
+        `not_before` or the end of `remember`. `Err(DurabilityUnknown)`: the entry is in the queue, and power loss
         might undo it.
 
         Raises `TypeError` if the spool does not have `queue`; `RuntimeError` for a reserved name that was used before;

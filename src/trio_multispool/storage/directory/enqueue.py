@@ -222,6 +222,8 @@ def _write_each(context: Context, wanted: NewEntry[DirectoryReservation], files:
     name = wanted.reservation.name
     files.append(begin_new(context.layout, DATA, name, wanted.content))
     files.append(begin_new(context.layout, TEMPORARY, name, wanted.metadata))
+    if wanted.remember is not None:
+        remembered.check_kept(context, files[-1], wanted.remember)
     if wanted.due_at is not None:
         set_due(context.layout, files[-1], wanted.due_at)
 

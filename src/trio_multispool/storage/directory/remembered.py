@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from trio_multispool.errors import AccessDenied, NotAdopted
-from trio_multispool.model.times import LATEST
+from trio_multispool.errors import AccessDenied, NotAdopted, TimeNotKept
+from trio_multispool.model.times import LATEST, aware
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits
 from trio_multispool.storage.directory.disk.files import Opened, OpenFile, begin_new, read_file, unlink_if_there
@@ -40,6 +40,9 @@ LOOKED_AT_EACH_TIME: Final = 4
 
 _LATEST: Final = LATEST - 1.0
 
+_KEPT_EVERYWHERE: Final = 2.0**31 - 1
+"""No file system's time stamps end before this, in January 2038."""
+
 
 class _Remembered(msgspec.Struct):
     """The content of a file."""
@@ -49,6 +52,21 @@ class _Remembered(msgspec.Struct):
 
 
 _DECODER: Final = msgspec.json.Decoder(_Remembered)
+
+
+def check_kept(context: Context, file: OpenFile, remember: float) -> None:
+    """Raise `TimeNotKept` if the file system cannot keep the time until which a name is to be remembered.
+
+    That is tried on a new file whose date does not matter. On its own file, a kill would leave the name remembered.
+    """
+    until = min(context.now() + remember, _LATEST)
+    if until < _KEPT_EVERYWHERE:
+        return
+    kept, layout = file.set_modified(until), context.layout
+    with layout.doing("set the time of", file.directory, file.name):
+        layout.calls.touch(file.name, layout.fd(file.directory))
+    if not kept:
+        raise TimeNotKept(layout.path, aware(until))
 
 
 def begin(context: Context, name: str, remember: float, plan: SyncPlan) -> OpenFile:
@@ -73,7 +91,9 @@ def remember(
     """Remember a reserved name that has no entry, as if its entry had been removed."""
     plan = context.syncs.plan(durability)
     with begin(context, reservation.name, remember, plan) as file:
-        _ = file.set_modified(min(context.now() + remember, _LATEST))
+        until = min(context.now() + remember, _LATEST)
+        if not file.set_modified(until):
+            raise TimeNotKept(context.layout.path, aware(until))
         if plan.before:
             for failure in context.syncs.together((file, REMEMBERED)).values():
                 raise failure
