@@ -7,6 +7,7 @@ matched on, compared and pickled. Its message names the thing that is in trouble
 from __future__ import annotations
 
 import dataclasses
+import datetime  # noqa: TC003  # dataclasses look at annotations
 import errno as errno_codes
 import os
 from typing import ClassVar, TypeAlias, dataclass_transform
@@ -163,6 +164,22 @@ class NotAdopted(SpoolError):
     _sentence = (
         "programs that use {path!r} need not know {what}, because it has no .spool.json; when the last "
         "of them has stopped, adopt the spool"
+    )
+
+
+class TimeNotKept(SpoolError):
+    """The file system cannot keep the time until which an entry is to wait, or a name is to be remembered.
+
+    Nothing was enqueued, and what was to be saved is where it was.
+
+    Some end in January 2038, such as ext4 with inodes of 128 bytes and XFS without `bigtime`.
+    """
+
+    path: str
+    at: datetime.datetime
+    _sentence = (
+        "the file system of {path!r} cannot keep the time {at:%Y-%m-%d %H:%M:%S} UTC; give an earlier time, or move "
+        "the spool to a file system whose time stamps go further"
     )
 
 
@@ -359,7 +376,7 @@ LoadError: TypeAlias = NotASpool | DirectoryNotEmpty | UnsupportedFormat | World
 ReserveError: TypeAlias = InvalidName | NameTaken | SyncsRefused | Trouble
 """What `reserve_name` can answer."""
 
-EnqueueError: TypeAlias = ReserveError | EntryBusy | EncodingFailed | NotAdopted | DurabilityUnknown
+EnqueueError: TypeAlias = ReserveError | EntryBusy | EncodingFailed | NotAdopted | TimeNotKept | DurabilityUnknown
 """What `enqueue` can answer."""
 
 TryCheckoutError: TypeAlias = CorruptMetadata | UnreadableEntry | Trouble
@@ -374,7 +391,7 @@ ReleaseError: TypeAlias = OwnershipLost | NameTaken | Trouble
 RemoveError: TypeAlias = OwnershipLost | DurabilityUnknown | SyncsRefused | Trouble
 """What `remove` can answer."""
 
-SaveError: TypeAlias = RemoveError | NameTaken | EncodingFailed | NotAdopted
+SaveError: TypeAlias = RemoveError | NameTaken | EncodingFailed | NotAdopted | TimeNotKept
 """What `save` can answer. (A job of `checkouts_unsafe`, which has no lock, can also answer `EntryBusy`.)"""
 
 DirectRemoveError: TypeAlias = EntryNotFound | DurabilityUnknown | SyncsRefused | Trouble

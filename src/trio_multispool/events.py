@@ -66,6 +66,8 @@ class Event(enum.StrEnum):
     """An entry was removed by its queue's retention: it was too old, or there were too many."""
     NOT_EXPIRED = "multispool.not_expired"
     """A reader could not apply its queue's retention; it tries again."""
+    MISDATED = "multispool.misdated"
+    """Entries are dated as they cannot be, so a retention leaves them. Logged once for a queue, with the first."""
     ATTEMPT_FAILED = "multispool.attempt_failed"
     """A handler failed, and its entry will be tried again."""
     DEAD_LETTERED = "multispool.dead_lettered"

@@ -76,7 +76,7 @@ class FailingCalls(WithoutSyncs):
             return f"{_of(arguments[1])}/{arguments[0]} -> {_of(arguments[3])}/{arguments[2]}"
         if call == "open":
             return f"{_of(arguments[2])}/{arguments[0]}" if arguments[2] is not None else arguments[0]
-        if call in ("stat", "unlink"):
+        if call in ("stat", "unlink", "touch"):
             return f"{_of(arguments[1])}/{arguments[0]}"
         if call == "make_directory":
             return arguments[0] if arguments[1] is None else f"{_of(arguments[1])}/{arguments[0]}"
@@ -139,6 +139,10 @@ class FailingCalls(WithoutSyncs):
     def set_modified(self, fd: int, when: float) -> None:
         """Set the time."""
         self._do("set_modified", fd, when)
+
+    def touch(self, name: str, directory: int) -> None:
+        """Set the time to now."""
+        self._do("touch", name, directory)
 
     def make_directory(self, name: str, directory: int | None, mode: int) -> None:
         """Make a directory."""

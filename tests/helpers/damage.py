@@ -11,6 +11,7 @@ from trio_multispool.monitor import (
     Duplicated,
     ForeignFile,
     Kind,
+    Misdated,
     MissingData,
     MissingReservation,
     Orphaned,
@@ -31,6 +32,7 @@ QUEUE, OTHER, OUT, ASIDE = (
     Dir(Kind.CHECKOUT, "failed"),
     Dir(Kind.QUARANTINE, "failed"),
 )
+WAITING = Dir(Kind.WAITING, "failed")
 DATA, NOTES, REMEMBERED, REGISTRY, TEMPORARY = map(
     Dir, (Kind.DATA, Kind.NOTES, Kind.REMEMBERED, Kind.REGISTRY, Kind.TEMPORARY)
 )
@@ -98,6 +100,10 @@ DAMAGE: dict[str, tuple[Callable[[Path, str], object], Callable[[str], list[Prob
     "waiting too long": (
         lambda p, n: os.utime(p / "failed" / n, (LONG_AGO, LONG_AGO)),
         lambda n: [TooOld(n, QUEUE)],
+    ),
+    "a due time lost in a copy": (
+        lambda p, n: _copy(p, n, "failed/.waiting") or (p / "failed" / n).unlink(),
+        lambda n: [Misdated(n, WAITING)],
     ),
     "a file at the top": (
         lambda p, _: (p / "README").touch(),

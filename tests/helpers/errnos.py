@@ -55,6 +55,7 @@ ERRNOS = {
     "change_mode": Row("fchmod(2)", (e.EIO, e.ENOMEM, e.EPERM, e.EROFS)),
     "change_owner": Row("fchown(2)", (e.EDQUOT, e.EIO, e.ENOMEM, e.EPERM, e.EROFS)),
     "set_modified": Row("utimensat(2)", (e.EACCES, e.EIO, e.ENOMEM, e.EPERM, e.EROFS)),
+    "touch": Row("utimensat(2)", (e.EACCES, e.EIO, e.ELOOP, e.ENOMEM, e.ENOTDIR, e.EPERM, e.EROFS)),
     "make_directory": Row(
         "mkdir(2)",
         (e.EACCES, e.EDQUOT, e.EIO, e.EMLINK, e.ENAMETOOLONG, e.ENOMEM, e.ENOSPC, e.ENOTDIR, e.EPERM, e.EROFS),

@@ -50,7 +50,7 @@ def words_of(call: str, arguments: tuple[Any, ...]) -> str:
     if call == "open":
         name, flags, directory, *_ = *arguments, None
         return f"{'create' if flags & os.O_CREAT else 'open'} {_path(directory, name)}"
-    if call in ("stat", "unlink", "remove_directory"):
+    if call in ("stat", "unlink", "remove_directory", "touch"):
         return f"{call} {_path(arguments[1], arguments[0])}"
     if call == "make_directory":
         return f"{call} {_path(arguments[1], arguments[0])}"

@@ -11,6 +11,7 @@ from trio_multispool.monitor import (
     Duplicated,
     ForeignFile,
     Limits,
+    Misdated,
     MissingData,
     MissingReservation,
     Orphaned,
@@ -171,6 +172,24 @@ def test_temporary_files_and_foreign_ones():
     assert found(Temporary("a", NOW - 600)) == []
     assert found(Temporary("a", 0), Limits(max_tmp_file_age=None)) == []
     assert found(Foreign(SEND, "x", NOW, "a FIFO")) == [ForeignFile("x", SEND, "a FIFO")]
+
+
+@pytest.mark.parametrize(
+    ("due_at", "changed_at", "wrong"),
+    [
+        (NOW + 60, NOW, False),
+        (NOW - 60, NOW - 3600, False),
+        (NOW - 60, NOW, False),  # it was taken, and given back
+        (NOW, NOW, True),
+        (2.0**40, NOW, True),
+    ],
+)
+def test_a_date_that_cannot_be_a_due_time_is_told_of(due_at, changed_at, wrong):
+    """Of what waits, whose date is set before it is moved there; not while somebody has it, for it may be moving."""
+    waits = Dir(Kind.WAITING, "send")
+    files = (Trace(waits, due_at, changed_at, 7), Trace(DIRS["data"], 0, 0, 8), Trace(DIRS["reserved"], 0, 0, 9))
+    assert found(Findings("a", files, Holder.NOBODY), Limits()) == ([Misdated("a", waits)] if wrong else [])
+    assert found(Findings("a", files, Holder.SOMEBODY), Limits()) == []
 
 
 def test_a_snapshot_is_checked_part_by_part():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import os
 import re
@@ -157,14 +158,22 @@ async def test_loading_the_originals_spool_writes_nothing(seed: Path):
 
 
 async def test_a_checkout_that_is_given_back_leaves_the_originals_spool_as_it_was(seed: Path):
-    """An entry that was looked at by a worker is the same file again; only directories' times tell."""
+    """An entry that was looked at by a worker is the same file again; its dates and those of directories tell.
+
+    The original dates an entry and its reservation at each move, and so do we in a spool that it may use.
+    """
     before = snapshot(seed)
     spool = await load_spool(seed, WIDGETS)
     entry = spool.entry(Widgets.ONE, COG_1).unwrap()
     assert (await spool.with_entry(entry, keep)).unwrap() == Release()
     after = snapshot(seed)
-    assert {n: f for n, f in after.items() if f.kind == "file"} == {n: f for n, f in before.items() if f.kind == "file"}
     assert after.keys() == before.keys()
+    files = {n: (f, after[n]) for n, f in before.items() if f.kind == "file"}
+    moved = {f"queue1/{COG_1}", f".registry/{COG_1}"}
+    assert {n for n, (was, is_now) in files.items() if is_now != was} == moved
+    for was, is_now in files.values():
+        assert is_now.modified_ns >= was.modified_ns
+        assert dataclasses.replace(is_now, modified_ns=was.modified_ns) == was
 
 
 # Working

@@ -151,6 +151,49 @@ async def test_an_entry_that_was_written_since_stays(path, wall):
     assert left(path) == "a"
 
 
+@pytest.mark.parametrize("days_old", [54 * 366, -1.5, -400], ids=["before all spools", "ahead", "far ahead"])
+async def test_a_date_that_cannot_be_expires_nothing_and_is_told_once(path, wall, caplog, days_old):
+    """Such an entry stays, however old it seems, and does not count; others go as if it were not there."""
+    spool = await quick_spool(path, now=wall)
+    await put(spool, a=5, b=3, c=1, x=days_old, y=days_old)
+    for _ in range(2):
+        (await spool.expire(Mail.SEND, Retention(max_age=4 * DAY, max_count=2))).unwrap()
+        assert left(path) == "bcxy"
+    assert set((await spool.expire(Mail.SEND, Retention(max_count=0))).unwrap()) == {"b", "c"}
+    told = [(record.queue, record.entry) for record in caplog.records if record.event == Event.MISDATED.value]
+    assert [(queue, entry in "xy") for queue, entry in told] == [("send", True)]
+
+
+@pytest.mark.parametrize("clock", [100.0, BEGIN - 30 * 86_400], ids=["in 1970", "a month late"])
+async def test_a_clock_that_cannot_be_expires_nothing(path, wall, caplog, clock):
+    """Neither what was written while it was right, nor what was written since; and it goes on when it is right."""
+    spool = await quick_spool(path, now=wall)
+    await put(spool, a=9, b=3, c=0)
+    os.utime(path / "send" / "a", (clock, clock))
+    wall.time = clock
+    kept = "bc" if clock > 1e9 else "abc"
+    gone = (await spool.expire(Mail.SEND, Retention(max_age=DAY, max_count=0))).unwrap()
+    assert (set(gone), left(path)) == ({*"abc"} - {*kept}, kept)
+    assert any(record.event == Event.MISDATED.value for record in caplog.records)
+    wall.time = BEGIN
+    (await spool.expire(Mail.SEND, Retention(max_age=DAY))).unwrap()
+    assert left(path) == ("c" if clock > 1e9 else "ac")
+
+
+async def test_an_entry_that_was_due_later_than_it_was_moved_is_as_old_as_its_last_move(path, wall):
+    """It was to wait, and was taken early: the check-out, which moves it, does not make it younger."""
+    spool = await quick_spool(path)
+    for name in "abc":
+        (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(name), not_before=3600)).unwrap()
+    async with (await spool.entry(Mail.SEND, "a").unwrap().checkout(early=True)).unwrap() as job:
+        (await job.save(Mail.SEND)).unwrap()
+    assert (await spool.expire(Mail.SEND, Retention(max_age=0))).unwrap() == ["a"]
+    async with (await spool.entry(Mail.SEND, "b").unwrap().checkout(early=True)).unwrap() as job:
+        (await job.save(Mail.SEND)).unwrap()
+    assert (await spool.expire(Mail.SEND, Retention(max_count=0))).unwrap() == ["b"]
+    assert set(state_of(path).waiting["send"]) == {"c"}
+
+
 async def test_several_who_do_it_at_once_let_go_of_no_more(path, wall):
     """Each entry once, and as many stay as may."""
     spool, other = await quick_spool(path, now=wall), await load_spool(path, now=wall)

@@ -44,6 +44,7 @@ from trio_multispool import (
     Unavailable,
 )
 from trio_multispool.model.lifecycle import Place, State, Step
+from trio_multispool.model.times import aware
 from trio_multispool.storage.requests import Item, NotDue, Recovered
 
 if TYPE_CHECKING:
@@ -405,6 +406,17 @@ def test_what_waits_is_as_old_as_it_is(store, clock):
     claim_waiting(store, "send", "a").abandon()
     store.recover()
     assert before < store.stat(available("send"), "a").modified_at < before + datetime.timedelta(minutes=10)
+
+
+def test_a_claim_tells_when_its_entry_was_written_and_not_when_it_was_taken(store, clock):
+    """What it tells is what the listing told, so that they can be compared to see whether it was written since."""
+    for name, due_at in (("a", None), ("b", DUE)):
+        enqueue(store, "send", name, due_at=due_at)
+        [item] = store.inventory()
+        taken = claim(store, "send", name) if due_at is None else claim_waiting(store, "send", name)
+        assert aware(taken.written_at) == item.modified_at
+        save(store, taken, "retry", NEW)
+        remove(store, claim(store, "retry", name))
 
 
 def test_what_a_dead_owner_had_taken_when_it_was_due_is_available(store, other):

@@ -16,6 +16,7 @@ from trio_multispool.cli.running import Ending, run
 from trio_multispool.cli.selecting import selected
 from trio_multispool.cli.spools import load, looking, member, settle
 from trio_multispool.clock import wall_clock
+from trio_multispool.entries.job import checkout_of
 from trio_multispool.errors import (
     EntryBusy,
     EntryNotFound,
@@ -24,7 +25,8 @@ from trio_multispool.errors import (
     SpoolError,
     UnreadableEntry,
 )
-from trio_multispool.model.lifecycle import Place, State
+from trio_multispool.model.lifecycle import State
+from trio_multispool.model.times import aware
 from trio_multispool.model.verdicts import Unavailable
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from trio_multispool.cli.selecting import Criteria, Settling
     from trio_multispool.cli.spools import AnySpool, AnyStorage
     from trio_multispool.model.types import StrPath
+    from trio_multispool.storage.requests import Item
 
 _AT_A_TIME: Final = 64
 """How many selected entries are settled at once. Beyond some dozens, sharing syncs gains little."""
@@ -131,7 +134,7 @@ class _Settler:
         async def settle_some() -> None:
             try:
                 for item in items:
-                    if await self._settle_if(spool, queue, item.name, criteria):
+                    if await self._settle_if(spool, item, criteria):
                         self.settled.append((item.name, queue))
                         count()
                     if failures:
@@ -145,15 +148,16 @@ class _Settler:
         if failures:  # not through the nursery, which would wrap it
             raise failures[0]
 
-    async def _settle_if(self, spool: AnySpool, queue: str, name: str, criteria: Criteria) -> bool:
+    async def _settle_if(self, spool: AnySpool, item: Item, criteria: Criteria) -> bool:
         """Settle a selected entry, if it can be checked out and, once it is locked, still fits."""
         try:
-            answer = (await spool.entry(member(spool, queue), name).unwrap().try_checkout()).unwrap()
+            entry = spool.entry(member(spool, item.place.queue), item.name).unwrap()
+            answer = (await entry.try_checkout()).unwrap()
             if isinstance(answer, Unavailable):
                 return False
             async with answer as job:
-                found = self.storage.stat(Place(queue, State.CHECKED_OUT), name)
-                if not criteria.fit_age(found.modified_at, wall_clock()) or not criteria.fit_metadata(job.metadata):
+                rewritten = aware(checkout_of(job).claim.written_at) != item.modified_at
+                if (rewritten and criteria.older_than is not None) or not criteria.fit_metadata(job.metadata):
                     return False
                 await settle(spool, job, self.task.destination)
         except (OwnershipLost, NameTaken, UnreadableEntry) as error:  # trouble of this entry alone

@@ -45,6 +45,7 @@ _CODES: Final[dict[Exit, tuple[type[SpoolError], ...]]] = {
         errors.UnsupportedFormat,
         errors.WorldWritable,
         errors.NotAdopted,
+        errors.TimeNotKept,
         errors.SeveralFileSystems,
     ),
 }

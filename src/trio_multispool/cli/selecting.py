@@ -1,7 +1,6 @@
 """Which entries a command acts on: those that are named, or those that fit what `--older-than` and the like ask."""
 
 import dataclasses
-import datetime
 import fnmatch
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Final, cast, final
@@ -75,9 +74,11 @@ class Criteria:
         """Tell whether the name does."""
         return not self.names or any(fnmatch.fnmatchcase(name, pattern) for pattern in self.names)
 
-    def fit_age(self, modified_at: datetime.datetime, now: float) -> bool:
-        """Tell whether it is old enough."""
-        return self.older_than is None or age_of(modified_at, now) > self.older_than
+    def fit_age(self, item: Item, now: float) -> bool:
+        """Tell whether it is old enough. If its date cannot be, nobody knows, and it is not."""
+        if self.older_than is None:
+            return True
+        return item.has_possible_time(now) and age_of(item.modified_at, now) > self.older_than
 
     def fit_metadata(self, raw: bytes) -> bool:
         """Tell whether the metadata fits. Metadata that is not a JSON object fits no condition."""
@@ -126,7 +127,7 @@ def criteria_of(chosen: Selection, names: Sequence[str], *, more: bool = False) 
 def selected(storage: AnyStorage, queue: str | None, state: State, criteria: Criteria, now: float) -> Iterator[Item]:
     """Yield the entries that fit, in no order, holding none; the cheap questions are asked first."""
     for item in storage.inventory(queue, state):
-        if not criteria.fit_name(item.name) or not criteria.fit_age(item.modified_at, now):
+        if not criteria.fit_name(item.name) or not criteria.fit_age(item, now):
             continue
         if criteria.meta:
             try:

@@ -106,8 +106,9 @@ class CheckedOutEntry(Generic[Q, M, D]):
         `Err(EncodingFailed)`: the codec raised. `Err(OwnershipLost)`: somebody took the entry away by an `…_unsafe`
         operation. `Err(NameTaken)`: there is a file of that name in `queue` already, which only a hand can have put
         there. `Err(NotAdopted)`: it was to wait, in a spool whose other programs need not know that.
-        `Err(SyncsRefused)`, and the troubles of the operating system: the job is still yours. `Err(DurabilityUnknown)`:
-        the entry has moved, and power loss might undo it. Raises `RuntimeError` if the job was settled before,
+        `Err(TimeNotKept)`: the file system cannot keep so late a time. `Err(SyncsRefused)`, and the troubles of the
+        operating system: the job is still yours. `Err(DurabilityUnknown)`: the entry has moved, and power loss might
+        undo it. Raises `RuntimeError` if the job was settled before,
         `TypeError` if `queue` is none of the spool's, and what `enqueue` raises for a wrong `not_before`.
 
         **Cancellation**: cancelled means that the job is still yours, unchanged. (asyncio's own cancellation may come

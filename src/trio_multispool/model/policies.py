@@ -172,7 +172,8 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
     - `max_count`: keep at most this many entries. The oldest, by the same time, are removed first.
 
     Only available entries are removed: not those that wait, are checked out, or are in quarantine. Without a retention,
-    a queue keeps everything.
+    a queue keeps everything. An entry whose date cannot be (before 2010, or more than a day ahead of the clock) stays
+    and does not count, because somebody's clock was wrong; the log tells of it once.
 
     Raises `ValueError` if neither is given, or one is negative. Raises `TypeError` if `max_age` is not a duration, or
     `max_count` not a whole number.

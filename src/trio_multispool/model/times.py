@@ -43,13 +43,37 @@ def whole(number: int, what: str, *, least: int) -> int:
 NotBefore: TypeAlias = float | datetime.timedelta | datetime.datetime
 """An aware `datetime`; or seconds or a `timedelta`, counted from now."""
 
+EARLIEST: Final = datetime.datetime(2010, 1, 1, tzinfo=datetime.UTC).timestamp()
+"""Nothing was written before this: there was no such library, and clocks that are not set begin in 1970 to 2000."""
+
+AHEAD: Final = 86_400.0
+"""Nothing is dated further ahead of the clock than this, in seconds. Clocks of machines differ by less."""
+
 LATEST: Final = datetime.datetime(2446, 1, 1, tzinfo=datetime.UTC).timestamp()
 """Times must be before this: ext4's time stamps end in that year, those of XFS later."""
 
+_FIRST: Final = datetime.datetime.min.replace(tzinfo=datetime.UTC)
+_LAST: Final = datetime.datetime.max.replace(tzinfo=datetime.UTC)
+
 
 def aware(at: float) -> datetime.datetime:
-    """Return a time in seconds since 1970 as an aware `datetime` in UTC."""
-    return datetime.datetime.fromtimestamp(at, datetime.UTC)
+    """Return a time in seconds since 1970 as an aware `datetime` in UTC.
+
+    Any program, and any broken clock, can date a file. A time that no `datetime` can hold gives the earliest or the
+    latest that there is: one nonsense date must not end a listing.
+    """
+    try:
+        return datetime.datetime.fromtimestamp(at, datetime.UTC)
+    except (ValueError, OverflowError, OSError):
+        return _FIRST if at < 0 else _LAST
+
+
+def is_possible(at: float, now: float) -> bool:
+    """Tell whether something can have been written at a time; both are in seconds since 1970.
+
+    If not, a clock was wrong: that of the machine which wrote it, or the one that `now` is from.
+    """
+    return EARLIEST <= at <= now + AHEAD
 
 
 def due_at(not_before: NotBefore | None, now: Callable[[], float]) -> float | None:

@@ -19,6 +19,7 @@ from trio_multispool.monitor.problems import (
     Abandoned,
     Duplicated,
     ForeignFile,
+    Misdated,
     MissingData,
     MissingReservation,
     Orphaned,
@@ -39,6 +40,7 @@ from trio_multispool.storage.findings import (
     Shut,
     Spoilt,
     Temporary,
+    why_no_due_time,
 )
 
 if TYPE_CHECKING:
@@ -93,7 +95,11 @@ def _problems_of_a_name(findings: Findings, limits: Ages, now: float) -> list[Pr
         return [*too_old]
     if not places:
         return _orphans(findings, now)
-    others = [*_irregular(findings, places, now), *_undecodable(findings, places, now)]
+    others = [
+        *_irregular(findings, places, now),
+        *_undecodable(findings, places, now),
+        *_misdated(findings, places, now),
+    ]
     abandoned = {problem.dir for problem in others if isinstance(problem, Abandoned)}
     return [*(problem for problem in too_old if problem.dir not in abandoned), *others]
 
@@ -149,6 +155,14 @@ def _unreadable(findings: Findings, now: float) -> Iterator[Problem]:
             what = _WHAT.get(file.dir, "the metadata of entry")
             yield Unreadable(findings.name, file.dir, what, file.shut_by, age=now - file.changed_at)
             return
+
+
+def _misdated(findings: Findings, places: list[Trace], now: float) -> Iterator[Problem]:
+    for file in places:
+        if file.dir.kind is Kind.WAITING:
+            reason = why_no_due_time(file.modified_at, file.changed_at)
+            if reason is not None:
+                yield Misdated(findings.name, file.dir, reason, age=now - file.changed_at)
 
 
 def _undecodable(findings: Findings, places: list[Trace], now: float) -> Iterator[Problem]:

@@ -153,6 +153,15 @@ class Undecodable(_Problem, frozen=True, eq=False):
 
 
 @final
+class Misdated(_Problem, frozen=True, eq=False):
+    """An entry waits, and the date of its file cannot be when it is due; `reason` says why."""
+
+    reason: str = ""
+    _message = "when entry {name!r} in {dir} is due cannot be told: {reason}"
+    _remedy = "it is left: only a person knows when it is due; touch its file with that time, or copy it with its times"
+
+
+@final
 class Abandoned(_Problem, frozen=True, eq=False):
     """An entry is checked out, and the kernel says that nobody holds it: its owner died. The age is the check-out's."""
 
@@ -212,6 +221,7 @@ Problem: TypeAlias = (
     | MissingReservation
     | Undecodable
     | UnreadableNotes
+    | Misdated
     | Abandoned
     | Unreadable
     | ForeignFile

@@ -40,6 +40,7 @@ def open_store(  # noqa: PLR0913  # what the caller of `Spool.load` can say
     queues: Sequence[str],
     *,
     create: bool = False,
+    adopted: bool = True,
     mode: int = 0o700,
     durability: Durability = Durability.POWER,
     trust_file_system: bool = False,
@@ -47,11 +48,15 @@ def open_store(  # noqa: PLR0913  # what the caller of `Spool.load` can say
     system_calls: SystemCalls | None = None,
     now: Callable[[], float] = wall_clock,
 ) -> Opened:
-    """Open a store with these queues, and `recover` what dead processes held; with `create`, make what is missing."""
+    """Open a store with these queues, and `recover` what dead processes held; with `create`, make what is missing.
+
+    A new store is `adopted`, or else one that programs without locks may use too.
+    """
     storage = DirectoryStorage.open(
         _directory(location),
         queues,
         create=create,
+        adopted=adopted,
         mode=mode,
         durability=durability,
         trust_file_system=trust_file_system,

@@ -1,8 +1,10 @@
 """Retention: finds entries that are too old or too many, gives them to a hook, and removes them if it says so.
 
-Theory. An entry is removed as in any other work: it is checked out, looked at again now that nobody else can change it,
-and handled. The handler is the caller's hook, or else one that says `Remove()`. So several processes may apply a
-retention at the same time, a hook that raises keeps the entry, and if a process is killed its entry is recovered.
+Theory. An age is only as good as the clocks that it is from: an entry whose date cannot be (see `model/times.py`) is
+left and does not count, and the log tells of it. All others are removed as in any other work. Each is checked out,
+looked at again now that nobody else can change it, and handled. The handler is the caller's hook, or else one that says
+`Remove()`. So several processes may apply a retention at the same time, a hook that raises keeps the entry, and if a
+process is killed its entry is recovered.
 """
 
 from __future__ import annotations
@@ -10,8 +12,8 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import functools
-import math
-from typing import TYPE_CHECKING, Any, Final, Generic, final
+import weakref
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, final
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
@@ -21,20 +23,22 @@ from trio_multispool.entries.checkout import check_out
 from trio_multispool.entries.handlers import Handler, handle
 from trio_multispool.errors import CorruptMetadata, UnreadableEntry
 from trio_multispool.events import LOGGER, Event, log
-from trio_multispool.model.lifecycle import Place, State
+from trio_multispool.model.lifecycle import State
 from trio_multispool.model.results import Err, Ok, Result
-from trio_multispool.model.times import seconds
+from trio_multispool.model.times import aware, seconds
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import Release, Remove, Unavailable, Verdict
 from trio_multispool.threads.loop import in_several_tasks, whatever_is_cancelled
 
 if TYPE_CHECKING:
+    import datetime
     from collections.abc import Awaitable, Callable, Iterator
 
     from trio_multispool.entries.datafile import DataFile
     from trio_multispool.model.policies import Retention
     from trio_multispool.session.session import Session
     from trio_multispool.storage.protocol import Storage
+    from trio_multispool.storage.requests import Item
 
 
 INTERVAL: Final = 60.0
@@ -47,16 +51,36 @@ AT_A_TIME: Final = 16
 """How many entries are handled at once: they share their syncs."""
 
 
-def not_to_be_kept(storage: Storage[Any, Any], queue: str, retention: Retention, now: float) -> list[tuple[float, str]]:
-    """Return the entries that a queue is not to keep, the oldest first: when they were written, and their names.
+_TOLD: Final[weakref.WeakKeyDictionary[Session[Any, Any, Any, Any], set[str]]] = weakref.WeakKeyDictionary()
+"""In which queues it was told of dates that cannot be."""
+
+
+class NotKept(NamedTuple):
+    """What a queue is not to keep, and what nobody can tell that of."""
+
+    to_go: list[tuple[datetime.datetime, str]]
+    """The oldest first: when they were written, and their names."""
+    misdated: list[Item]
+    """Entries whose dates cannot be."""
+
+
+def not_to_be_kept(storage: Storage[Any, Any], queue: str, retention: Retention, now: float) -> NotKept:
+    """Return the entries that a queue is not to keep.
 
     All come from one listing. If another process removes some meanwhile, no younger ones go instead.
     """
-    items = storage.inventory(queue, State.AVAILABLE)
-    ages = sorted((item.modified_at.timestamp(), item.name) for item in items)
-    before = -math.inf if retention.max_age is None else now - seconds(retention.max_age)
-    surplus = 0 if retention.max_count is None else max(0, len(ages) - retention.max_count)
-    return ages[: max(surplus, bisect.bisect_left(ages, (before,)))]
+    dated: list[tuple[datetime.datetime, str]] = []
+    misdated: list[Item] = []
+    for item in storage.inventory(queue, State.AVAILABLE):
+        if item.has_possible_time(now):
+            dated.append((item.modified_at, item.name))
+        else:
+            misdated.append(item)
+    dated.sort()
+    before = None if retention.max_age is None else aware(now - seconds(retention.max_age))
+    too_old = 0 if before is None else bisect.bisect_left(dated, (before,))
+    surplus = 0 if retention.max_count is None else max(0, len(dated) - retention.max_count)
+    return NotKept(dated[: max(surplus, too_old)], misdated)
 
 
 @final
@@ -81,12 +105,14 @@ class Expiry(Generic[Q, M, D]):
         )
         if isinstance(found, Err):
             return found
-        work_off = functools.partial(self._work_off, iter(found.value))
+        to_go, misdated = found.value
+        self._tell_of(misdated)
+        work_off = functools.partial(self._work_off, iter(to_go))
         all_done = True
-        if len(found.value) == 1:  # an exception of the hook passes through bare
+        if len(to_go) == 1:  # an exception of the hook passes through bare
             await work_off()
-        elif found.value:
-            all_done = await in_several_tasks(min(AT_A_TIME, len(found.value)), work_off)
+        elif to_go:
+            all_done = await in_several_tasks(min(AT_A_TIME, len(to_go)), work_off)
         if self._failure is not None:
             return self._failure
         if not all_done:
@@ -94,7 +120,7 @@ class Expiry(Generic[Q, M, D]):
         return Ok(self._gone)
 
     async def _work_off(
-        self, found: Iterator[tuple[float, str]], _all_of_them: anyio.CancelScope | None = None
+        self, found: Iterator[tuple[datetime.datetime, str]], _all_of_them: anyio.CancelScope | None = None
     ) -> None:
         for written_at, name in found:
             failure = await self._expire(name, written_at)
@@ -102,20 +128,39 @@ class Expiry(Generic[Q, M, D]):
             if self._failure is not None:
                 return
 
-    async def _expire(self, name: str, written_at: float) -> Err[Any] | None:
+    def _tell_of(self, misdated: list[Item]) -> None:
+        session, queue = self._session, self._queue.value
+        told = _TOLD.setdefault(session, set())
+        if not misdated or queue in told:
+            return
+        told.add(queue)
+        first = misdated[0]
+        message = (
+            "the retention of queue %(queue)s leaves %(number)d of its entries: their dates cannot be, such as "
+            "%(date)s of %(entry)s; a clock was wrong, that of this machine or that of a machine that wrote here"
+        )
+        date = None if first.stamp is None else aware(first.stamp)
+        log(
+            LOGGER.warning,
+            Event.MISDATED,
+            session.path,
+            message,
+            queue=queue,
+            entry=first.name,
+            number=len(misdated),
+            date=date,
+        )
+
+    async def _expire(self, name: str, written_at: datetime.datetime) -> Err[Any] | None:
         taken = await check_out(self._session, self._queue, name)
         if isinstance(taken, Err):  # unreadable: left to its readers; not decoded: set aside
             return None if isinstance(taken.error, (UnreadableEntry, CorruptMetadata)) else taken
         job = taken.value
         if isinstance(job, Unavailable):
             return None
-        place = Place(self._queue.value, State.CHECKED_OUT)
 
         async def unless_changed(metadata: M, data: DataFile[D]) -> Verdict[Q, M]:
-            stat = await self._session.run(
-                f"look at entry {name}", lambda _before_commit: self._session.storage.stat(place, name)
-            )
-            if isinstance(stat, Err) or stat.value.modified_at.timestamp() != written_at:
+            if aware(job.claim.written_at) != written_at:
                 return Release()
             return Remove() if self._before is None else await self._before(metadata, data)
 

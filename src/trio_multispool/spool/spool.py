@@ -125,6 +125,7 @@ class Spool(Generic[Q, M, D, A]):
         path: StrPath,
         spoolable: Spoolable[Q2, M2, D2, A2],
         *,
+        adopted: bool = True,
         durability: Durability = Durability.POWER,
         limiter: anyio.CapacityLimiter | None = None,
         directory_mode: int = 0o700,
@@ -141,6 +142,11 @@ class Spool(Generic[Q, M, D, A]):
         the same without the right to execute. An existing empty directory gets it too. Use `0o770` for a spool that a
         group shares.
 
+        `adopted=False` makes a spool that programs without locks may use beside this library: the original, for
+        example. Nothing is recovered there, no entry can wait and no name is remembered (that is answered by
+        `NotAdopted`), and each move dates the entry anew, as the original does. When the last such program has stopped
+        for good, `adopt` it. A spool that exists stays what it is.
+
         `Err(DirectoryNotEmpty)`: the directory holds something else, and nothing was made.
 
         **Cancellation**: a spool that is being made is finished, or finished by the next `create`.
@@ -150,17 +156,21 @@ class Spool(Generic[Q, M, D, A]):
         spool = (await Spool.create("var/mail", MAIL)).unwrap()
         ```
         """
-        return await cls.load(
-            path,
+        return await open_spool(
             spoolable,
-            create_if_missing=True,
-            durability=durability,
-            limiter=limiter,
-            directory_mode=directory_mode,
-            trust_file_system=trust_file_system,
-            system_calls=system_calls,
-            instrumentation=instrumentation,
-            now=now,
+            limiter,
+            lambda: open_store(
+                path,
+                queue_names(spoolable.queues),
+                create=True,
+                adopted=adopted,
+                mode=directory_mode,
+                durability=durability,
+                trust_file_system=trust_file_system,
+                system_calls=system_calls,
+                now=now,
+            ),
+            instrumentation,
         )
 
     @classmethod
@@ -365,7 +375,8 @@ class Spool(Generic[Q, M, D, A]):
         moment. `Err(InvalidName)`: no entry can have that name. `Err(EncodingFailed)`: a codec raised.
         `Err(OutOfSpace)` and other trouble of the operating system: nothing was enqueued. `Err(SyncsRefused)`: see
         there. `Err(NotAdopted)`: the entry was to wait, or its name to be remembered, in a spool that is not adopted:
-        its other programs need not know of that. `Err(DurabilityUnknown)`: the entry is in the queue, and power loss
+        its other programs need not know of that. `Err(TimeNotKept)`: the file system cannot keep a time so late as
+        `not_before` or the end of `remember`. `Err(DurabilityUnknown)`: the entry is in the queue, and power loss
         might undo it.
 
         Raises `TypeError` if the spool does not have `queue`; `RuntimeError` for a reserved name that was used before;
@@ -410,8 +421,8 @@ class Spool(Generic[Q, M, D, A]):
 
         `Err(EntryBusy)`: somebody is enqueueing under that name at this moment, and may fail. The others are those of
         `enqueue`: `Err(InvalidName)`, `Err(EncodingFailed)`, `Err(SyncsRefused)`, `Err(NotAdopted)`,
-        `Err(DurabilityUnknown)` and trouble of the operating system; never `Err(NameTaken)`. Raises `TypeError` if
-        `name` is not a `Use`, and otherwise as `enqueue` does.
+        `Err(TimeNotKept)`, `Err(DurabilityUnknown)` and trouble of the operating system; never
+        `Err(NameTaken)`. Raises `TypeError` if `name` is not a `Use`, and otherwise as `enqueue` does.
 
         **Cancellation**: cancelled means that nothing was enqueued. (asyncio's own: see `enqueue`.)
         **Durability**: as for `enqueue`.
@@ -445,7 +456,7 @@ class Spool(Generic[Q, M, D, A]):
 
         Returns a `Result` for each item, in order; one that fails does not stop the others. `Ok(entry)`, or as for
         `enqueue`: `Err(NameTaken)`, `Err(EntryBusy)`, `Err(InvalidName)`, `Err(EncodingFailed)`, `Err(SyncsRefused)`,
-        `Err(NotAdopted)`, `Err(DurabilityUnknown)`, and trouble of the operating system.
+        `Err(NotAdopted)`, `Err(TimeNotKept)`, `Err(DurabilityUnknown)`, and trouble of the operating system.
 
         Raises `ValueError` if `names` and `items` differ in number, and otherwise as `enqueue` does. If a name
         generator raises, a note on its exception tells how many entries have been enqueued.
@@ -642,7 +653,8 @@ class Spool(Generic[Q, M, D, A]):
         raises, the entry is kept, and the exception passes through. Without it, entries are removed.
 
         `Err`: trouble of the operating system, or the hook's answer could not be stored (`Err(EncodingFailed)`,
-        `Err(NameTaken)`, `Err(NotAdopted)`, `Err(OwnershipLost)`, `Err(SyncsRefused)`, `Err(DurabilityUnknown)`).
+        `Err(NameTaken)`, `Err(NotAdopted)`, `Err(TimeNotKept)`, `Err(OwnershipLost)`, `Err(SyncsRefused)`,
+        `Err(DurabilityUnknown)`).
         Entries that went before the error stay gone. Raises `TypeError` if the spool does not have `queue`, and what
         the hook raises: bare if there was one entry to go, and in an `ExceptionGroup` if there were more.
 

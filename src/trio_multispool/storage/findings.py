@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 import msgspec
 
 from trio_multispool.model.lifecycle import Place, State
+from trio_multispool.model.times import LATEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,6 +115,16 @@ class Trace(msgspec.Struct, frozen=True):
     """Why the metadata cannot be decoded, if the entry is available and they cannot."""
     shut_by: str | None = None
     """Whose file it is, and its mode, if this process may not read it."""
+
+
+def why_no_due_time(modified_at: float, changed_at: float) -> str | None:
+    """Return why the date of an entry that waits cannot be when it is due; `None` if it can be.
+
+    A due time is later than the moment in which it is set. So it is lost if the file was dated by its last write.
+    """
+    if modified_at == changed_at:
+        return "its file is dated by its last write, as in a copy that does not keep times"
+    return None if modified_at < LATEST else "no entry is made to wait for so long"
 
 
 @final

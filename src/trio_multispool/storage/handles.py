@@ -32,6 +32,11 @@ class Claim(Protocol):
         ...
 
     @property
+    def written_at(self) -> float:
+        """When the metadata was last written, in seconds since 1970, as it was known before the check-out."""
+        ...
+
+    @property
     def state(self) -> State:
         """`CHECKED_OUT` until the store has settled it. The store itself changes it, at the commit."""
         ...

@@ -91,6 +91,7 @@ class Storage(Protocol[C, R]):
 
         Returns for each, in order, why it was not made, or `None`. A failure does not stop the others, and its
         reservation is kept. `NotAdopted`: entries cannot wait, or names cannot be remembered, in this store.
+        `TimeNotKept`: an entry cannot wait, or a name be remembered, for so long.
         """
         ...
 

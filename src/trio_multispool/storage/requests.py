@@ -11,6 +11,7 @@ import msgspec
 from trio_multispool.model.lifecycle import Place
 from trio_multispool.model.notes import Progress
 from trio_multispool.model.policies import Durability
+from trio_multispool.model.times import is_possible
 from trio_multispool.model.types import T
 from trio_multispool.storage.source import Claiming
 
@@ -50,6 +51,12 @@ class Item(msgspec.Struct, frozen=True):
     """The progress that its owner reported."""
     due_at: datetime.datetime | None = None
     """When it will be available, in UTC, if it waits."""
+    stamp: float | None = None
+    """The modification time of its file, in seconds since 1970, if it has one. Any program may have set it."""
+
+    def has_possible_time(self, now: float) -> bool:
+        """Tell whether its file can have been written when it says, so that its age means something."""
+        return self.stamp is None or (is_possible(self.stamp, now) and is_possible(self.modified_at.timestamp(), now))
 
 
 @final
@@ -128,4 +135,7 @@ class Stat(msgspec.Struct, frozen=True):
     """In bytes, as stored."""
 
     modified_at: datetime.datetime
-    """When it was last written, as an aware datetime in UTC. Moving an entry between queues does not change it."""
+    """When it was last written, as an aware datetime in UTC. Moving an entry between queues does not change it.
+
+    In a spool that is not adopted, each move does, as the original's: there it is the time of the last move.
+    """

@@ -56,7 +56,10 @@ def expire(  # noqa: PLR0913  # what a person can say on the command line
         with looking(spool) as storage:
             require_queues(storage, [queue])
             found = not_to_be_kept(storage, queue, retention, wall_clock())
-        return _tell([name for _, name in found], dry_run=True, as_json=as_json)
+        if found.misdated:
+            first = output.printable(found.misdated[0].name)
+            output.complain(f"{len(found.misdated)} would be left: their dates cannot be, such as that of {first}")
+        return _tell([name for _, name in found.to_go], dry_run=True, as_json=as_json)
     gone: list[str] = []
 
     async def work(ending: Ending) -> None:

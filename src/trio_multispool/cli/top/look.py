@@ -22,7 +22,8 @@ from trio_multispool.errors import DataNotFound, EntryNotFound, SpoolError
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.model.notes import progress_in
-from trio_multispool.storage.directory.data import as_stat, time_of
+from trio_multispool.model.times import aware
+from trio_multispool.storage.directory.data import as_stat
 from trio_multispool.storage.directory.disk.filesystems import file_system_name
 from trio_multispool.storage.directory.disk.layout import REGISTRY, directory_of
 from trio_multispool.storage.directory.disk.syscalls import SystemCalls
@@ -238,7 +239,7 @@ class Looker:
             owner = self._owner(name, lock_owners())
             facts.append(("by", f"{owners.told(owner)}, for {human_age(now - found.st_ctime)}"))
         if place.state is State.WAITING:
-            facts.append(("due", human_time(time_of(found.st_mtime))))
+            facts.append(("due", human_time(aware(found.st_mtime))))
         modified = as_stat(found, name).modified_at
         facts.append(("modified", f"{human_time(modified)} ({human_age(age_of(modified, now))} ago)"))
         return facts

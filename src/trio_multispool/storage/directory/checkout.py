@@ -16,9 +16,11 @@ from trio_multispool.storage.directory.disk.files import discard, read_file, rea
 from trio_multispool.storage.directory.disk.layout import REGISTRY, checkout_of, directory_of, waiting_of
 from trio_multispool.storage.directory.disk.locks import lock_existing, lock_or_reserve
 from trio_multispool.storage.directory.recovery import collect_if_nowhere, drop_stale_copies, may_have_copies
+from trio_multispool.storage.directory.stamps import renew, written_at
 from trio_multispool.storage.requests import NotDue
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
 
     from trio_multispool.model.lifecycle import Place
@@ -45,14 +47,17 @@ def claim(
     lock = _lock_to_claim(context, queue, source, name)
     if isinstance(lock, Unavailable):
         return lock
-    metadata, due_at, moved = b"", 0.0, False
+    metadata, due_at, written, moved = b"", None, 0.0, False
     try:
         # Read first: running out of descriptors, or a bad sector, must strand nothing in .checkout.
-        metadata, due_at = _read_to_claim(context, queue, source, name)
-        if waits and due_at > due_by:
+        metadata, found = _read_to_claim(context, queue, source, name)
+        due_at, written = found.st_mtime if waits else None, written_at(found)
+        if due_at is not None and due_at > due_by:
             lock.release()
             return NotDue(due_at)
         before_commit()
+        if not waits:
+            renew(context, source, name)
         moved = _move_over_stale_copy(context, queue, source, name)
     except FileNotFoundError:
         pass  # gone between the lock and the read
@@ -60,12 +65,10 @@ def claim(
         lock.release()
         return Unavailable.BUSY  # without locks, the copy in .checkout may have an owner
     except BaseException as error:  # passed on: whatever it was, the lock is released
-        if lock.newborn and isinstance(error.__cause__, NotARegularFile):  # it is no entry, and needs no reservation
-            discard(context.layout, REGISTRY, name, because=error)
-        lock.release()
+        _let_go(context, name, lock, because=error)
         raise
     if moved:
-        return DirectoryClaim(queue, name, metadata, lock, sources=(source,), due_at=due_at if waits else None)
+        return DirectoryClaim(queue, name, metadata, lock, sources=(source,), due_at=due_at, written_at=written)
     try:
         if lock.newborn:  # this call made the reservation, and the entry is gone meanwhile
             with context.tidying(name):
@@ -73,6 +76,13 @@ def claim(
     finally:
         lock.release()
     return Unavailable.GONE
+
+
+def _let_go(context: Context, name: str, lock: Lock, *, because: BaseException) -> None:
+    """Release the lock of what was not checked out. What is no entry needs no reservation."""
+    if lock.newborn and isinstance(because.__cause__, NotARegularFile):
+        discard(context.layout, REGISTRY, name, because=because)
+    lock.release()
 
 
 def _lock_to_claim(context: Context, queue: str, source: str, name: str) -> Lock | Unavailable:
@@ -88,11 +98,8 @@ def _lock_to_claim(context: Context, queue: str, source: str, name: str) -> Lock
         raise UnreadableEntry(queue, name, str(error)) from error
 
 
-def _read_to_claim(context: Context, queue: str, source: str, name: str) -> tuple[bytes, float]:
-    """Return the metadata of an entry whose lock is held, and when it is due. First drop any second copy.
-
-    The time means something only if the entry waits.
-    """
+def _read_to_claim(context: Context, queue: str, source: str, name: str) -> tuple[bytes, os.stat_result]:
+    """Return the metadata of an entry whose lock is held, and its `fstat`. First drop any second copy."""
     layout = context.layout
     try:
         metadata, found = layout.again_if_replaced(source, lambda: read_file_and_stat(layout, source, name))
@@ -102,7 +109,7 @@ def _read_to_claim(context: Context, queue: str, source: str, name: str) -> tupl
         if _is_of_all(error):
             raise
         raise UnreadableEntry(queue, name, str(error)) from error
-    return metadata, found.st_mtime
+    return metadata, found
 
 
 def _is_of_all(error: SpoolError) -> bool:

@@ -49,6 +49,8 @@ class DirectoryClaim:
     """The directory from which it was checked out: the queue's, or its `.waiting`; both, if this is not known."""
     due_at: float | None = None
     """When it was due, in seconds since 1970, if it waited."""
+    written_at: float = 0.0
+    """When the metadata was written, in seconds since 1970, as it was seen before the check-out."""
     state: State = State.CHECKED_OUT
     told: bool = False
     """Whether the owner has reported progress."""

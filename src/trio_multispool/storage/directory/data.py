@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import datetime
 import stat
 from typing import TYPE_CHECKING
 
 from trio_multispool.errors import DataNotFound, NotARegularFile
+from trio_multispool.model.times import aware
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits
 from trio_multispool.storage.directory.disk.files import begin_new, read_file, read_through, unlink_if_there
 from trio_multispool.storage.directory.disk.layout import DATA, DATA_PREFIX, TEMPORARY
 from trio_multispool.storage.directory.disk.locks import lock_existing, lock_or_reserve
 from trio_multispool.storage.directory.recovery import collect_if_nowhere, locked_if_possible
+from trio_multispool.storage.directory.stamps import written_at
 from trio_multispool.storage.directory.syncs.plan import telling_outcome
 from trio_multispool.storage.directory.temporaries import unsafe_temporary
 from trio_multispool.storage.requests import Stat
@@ -33,16 +34,7 @@ def as_stat(found: os.stat_result, path: str) -> Stat:
     """Return size and age of a regular file; raises `NotARegularFile` for anything else."""
     if not stat.S_ISREG(found.st_mode):
         raise NotARegularFile(path)
-    # If the entry waits, the modification time is when it is due. No file was written after its last change.
-    return Stat(found.st_size, time_of(min(found.st_mtime, found.st_ctime)))
-
-
-def time_of(seconds: float) -> datetime.datetime:
-    """Return the time for a number of seconds since 1970, in UTC; the latest `datetime` if it is out of range."""
-    try:
-        return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    except (ValueError, OverflowError, OSError):
-        return datetime.datetime.max.replace(tzinfo=datetime.UTC)
+    return Stat(found.st_size, aware(written_at(found)))
 
 
 def read_data(context: Context, name: str, read: Callable[[BinaryIO], T]) -> T:

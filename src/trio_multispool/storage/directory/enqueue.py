@@ -31,7 +31,7 @@ from trio_multispool.storage.directory.disk.locks import lock_existing, lock_new
 from trio_multispool.storage.directory.notes import leave_behind, send_along
 from trio_multispool.storage.directory.syncs.plan import committing
 from trio_multispool.storage.directory.syncs.together import run_together
-from trio_multispool.storage.directory.waiting import where_to_wait
+from trio_multispool.storage.directory.waiting import set_due, where_to_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -242,8 +242,10 @@ def _write_each(context: Context, wanted: NewEntry[DirectoryReservation], files:
     name = wanted.reservation.name
     files.append(begin_new(context.layout, DATA, name, wanted.content))
     files.append(begin_new(context.layout, TEMPORARY, name, wanted.metadata))
+    if wanted.remember is not None:
+        remembered.check_kept(context, files[-1], wanted.remember)
     if wanted.due_at is not None:
-        files[-1].set_modified(wanted.due_at)
+        set_due(context.layout, files[-1], wanted.due_at)
 
 
 def _undo(

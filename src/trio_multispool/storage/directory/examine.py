@@ -59,6 +59,7 @@ from trio_multispool.storage.findings import (
     Shut,
     Spoilt,
     Temporary,
+    why_no_due_time,
 )
 
 if TYPE_CHECKING:
@@ -255,8 +256,13 @@ class _Survey:
     def _is_of_interest(self, directory: Dir, name: str, before: float | None) -> bool:
         """Tell whether an entry has been available, or due, for too long, or is available and cannot be decoded.
 
+        Or whether it waits until a time that cannot be meant.
+
         An entry that waits is not judged before it is due: then a reader takes it, and sets it aside.
         """
+        if directory.kind is Kind.WAITING and (found := _looked_at(self._layout, directory, name)) is not None:
+            is_overdue = before is not None and found.st_mtime < before
+            return is_overdue or why_no_due_time(found.st_mtime, found.st_ctime) is not None
         since = self._wanted.judged_since
         is_judged = directory.kind is Kind.QUEUE and directory.queue in self._wanted.judged
         if before is not None or (since and directory.kind is Kind.QUEUE):

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.notes import progress_in
-from trio_multispool.storage.directory.data import as_stat, time_of
+from trio_multispool.model.times import aware
+from trio_multispool.storage.directory.data import as_stat
 from trio_multispool.storage.directory.disk.layout import REGISTRY, directory_of
 from trio_multispool.storage.directory.notes import notes_and_fault
 from trio_multispool.storage.requests import Item
@@ -44,8 +45,8 @@ def inventory(layout: Layout, places: Sequence[Place], state: State | None = Non
                 seen = as_stat(found, directory)
                 owner = _owner(layout, name, owners) if owners else None
                 progress = _progress(layout, name, found.st_ctime) if place.state is State.CHECKED_OUT else None
-                due_at = time_of(found.st_mtime) if place.state is State.WAITING else None
-                yield Item(name, place, seen.size, seen.modified_at, owner, progress, due_at)
+                due_at = aware(found.st_mtime) if place.state is State.WAITING else None
+                yield Item(name, place, seen.size, seen.modified_at, owner, progress, due_at, found.st_mtime)
 
 
 def _progress(layout: Layout, name: str, checked_out_at: float) -> Progress | None:

@@ -2,7 +2,8 @@
 
 Making: write a mark first (`.spool.json.new`, synced), then make all directories (synced, the parent too). Then rename
 the mark to `.spool.json`, never replacing, and sync the root. The mark shows a creation that died half-way. The next
-process that creates the spool finishes it; several may do so at once.
+process that creates the spool finishes it; several may do so at once. A spool that is not to be adopted is made
+without a mark: nothing in it may be strange to programs that take no locks.
 
 All directories of a spool must be on one mount. This is checked without writing anything: the kernel refuses a rename
 between two mounts with EXDEV before it even looks for the file. File systems within a mount differ in `st_dev`.
@@ -158,10 +159,19 @@ def _is_directory(layout: Layout, directory: str) -> bool:
     return True
 
 
-def create(
-    path: str | os.PathLike[str], queues: Sequence[str], calls: SystemCalls, *, mode: int, trust_file_system: bool
+def create(  # noqa: PLR0913  # what the caller of Spool.create can say
+    path: str | os.PathLike[str],
+    queues: Sequence[str],
+    calls: SystemCalls,
+    *,
+    mode: int,
+    trust_file_system: bool,
+    adopted: bool = True,
 ) -> None:
-    """Make the missing parts of a spool; never in a directory that holds other things."""
+    """Make the missing parts of a spool; never in a directory that holds other things.
+
+    A new one is `adopted`, or else one that programs without locks may use too.
+    """
     path = _absolute(path)
     if mode & _WORLD_WRITABLE:
         raise WorldWritable(path)
@@ -171,7 +181,7 @@ def create(
         ours = read_format(layout)
         if not ours:
             _sync_ancestors(path, calls)
-            _begin(layout, mode)
+            _begin(layout, mode, adopted=adopted)
         for directory in (*_OURS, *_directories_of(queues)):
             _make(layout, directory)
         sync_queues(layout, queues)
@@ -181,21 +191,25 @@ def create(
         layout.close()
 
 
-def _begin(layout: Layout, mode: int) -> None:
-    """Write the mark of an unfinished spool into an otherwise empty directory, and set its mode."""
+def _begin(layout: Layout, mode: int, *, adopted: bool) -> None:
+    """Write the mark of an unfinished spool into an otherwise empty directory, and set its mode.
+
+    A spool that is not to be adopted gets no mark: it is known by its directories, as the original's.
+    """
     calls = layout.calls
     if _is_begun(layout):
         _sync(layout, "")  # another creator's mark must be on disk before its directories
         return
     with layout.doing("list", ""), layout.fresh_fd("") as fd:
-        empty = not calls.names(fd)
-    if not empty and not _is_begun(layout):  # another creator may have begun since
+        others = set(calls.names(fd)) - (set() if adopted else set(_OURS))
+    if others and not _is_begun(layout):  # another creator may have begun since
         raise DirectoryNotEmpty(layout.path)
     if layout.directory_mode != mode:  # the directory existed; it must not allow more than the caller asked for
         with layout.doing("set the mode of", ""):
             calls.change_mode(layout.fd(""), mode)
             layout.measure(calls.stat_fd(layout.fd("")))
-    _write_mark(layout)
+    if adopted:
+        _write_mark(layout)
 
 
 def sync_queues(layout: Layout, queues: Sequence[str]) -> None:

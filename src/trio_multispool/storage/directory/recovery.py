@@ -50,6 +50,7 @@ from trio_multispool.storage.directory.disk.layout import (
 from trio_multispool.storage.directory.disk.locks import lock_existing, lock_new
 from trio_multispool.storage.directory.enqueue import collect_leftovers
 from trio_multispool.storage.directory.notes import forget_progress_of_the_dead
+from trio_multispool.storage.directory.stamps import end_waiting
 from trio_multispool.storage.directory.temporaries import clear_dead_temporary
 from trio_multispool.storage.requests import Recovered
 
@@ -281,6 +282,7 @@ def locked_for_the_call(context: Context, claim: DirectoryClaim) -> AbstractCont
 
 def _put_back(context: Context, place: Place, name: str) -> bool:
     forget_progress_of_the_dead(context, name)
+    end_waiting(context, directory_of(place), name)
     waiting = waiting_of(place.queue)
     if context.syncs.guarding and context.layout.optional_fd(waiting) is not None:
         context.syncs.directory(waiting)  # if it came from there, power loss must not leave a copy there

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
-from trio_multispool.errors import AccessDenied, NotAdopted, NotARegularFile, StorageFailure
+from trio_multispool.errors import AccessDenied, NotAdopted, NotARegularFile, StorageFailure, TimeNotKept
 from trio_multispool.model.notes import decode_beside
-from trio_multispool.model.times import LATEST
+from trio_multispool.model.times import LATEST, aware
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits
 from trio_multispool.storage.directory.disk.files import (
@@ -54,12 +54,30 @@ LOOKED_AT_EACH_TIME: Final = 4
 
 _LATEST: Final = LATEST - 1.0
 
+_KEPT_EVERYWHERE: Final = 2.0**31 - 1
+"""No file system's time stamps end before this, in January 2038."""
+
 
 class _Remembered(msgspec.Struct):
     """The content of a file."""
 
     remember: Annotated[float, msgspec.Meta(ge=0)]
     """In seconds."""
+
+
+def check_kept(context: Context, file: OpenFile, remember: float) -> None:
+    """Raise `TimeNotKept` if the file system cannot keep the time until which a name is to be remembered.
+
+    That is tried on a new file whose date does not matter. On its own file, a kill would leave the name remembered.
+    """
+    until = min(context.now() + remember, _LATEST)
+    if until < _KEPT_EVERYWHERE:
+        return
+    kept, layout = file.set_modified(until), context.layout
+    with layout.doing("set the time of", file.directory, file.name):
+        layout.calls.touch(file.name, layout.fd(file.directory))
+    if not kept:
+        raise TimeNotKept(layout.path, aware(until))
 
 
 def begin(context: Context, name: str, remember: float, plan: SyncPlan) -> OpenFile:
@@ -73,7 +91,7 @@ def begin(context: Context, name: str, remember: float, plan: SyncPlan) -> OpenF
     # Left by an enqueue of this name that was killed, or by one that did not look the name up.
     unlink_if_there(layout, REMEMBERED, name)
     with begin_new(layout, REMEMBERED, name, _encode(remember)) as file:
-        file.set_modified(0)
+        _ = file.set_modified(0)
         return file
 
 
@@ -83,7 +101,9 @@ def remember(
     """Remember a reserved name that has no entry, as if its entry had been removed."""
     plan = context.syncs.plan(durability)
     with begin(context, reservation.name, remember, plan) as file:
-        file.set_modified(min(context.now() + remember, _LATEST))
+        until = min(context.now() + remember, _LATEST)
+        if not file.set_modified(until):
+            raise TimeNotKept(context.layout.path, aware(until))
         if plan.before:
             for failure in context.syncs.together((file, REMEMBERED)).values():
                 raise failure
@@ -123,7 +143,7 @@ def _dated(context: Context, name: str, remember: float, *, locked: bool) -> Gen
         else:
             file = OpenFile(layout, REMEMBERED, name, fd, owned=False)
             try:
-                file.set_modified(until)
+                _ = file.set_modified(until)
             except AccessDenied:
                 if not locked:
                     raise
@@ -132,7 +152,7 @@ def _dated(context: Context, name: str, remember: float, *, locked: bool) -> Gen
                 return
     unlink_if_there(layout, TEMPORARY, name)  # left by a dead owner of this name
     with begin_new(layout, TEMPORARY, name, _encode(remember)) as new:
-        new.set_modified(until)
+        _ = new.set_modified(until)
         _ = commits.exchange(layout, (TEMPORARY, name), REMEMBERED, name)
         with context.tidying(name):
             unlink_if_there(layout, TEMPORARY, name)

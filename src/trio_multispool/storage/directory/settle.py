@@ -23,10 +23,11 @@ from trio_multispool.storage.directory.disk.layout import DATA, REGISTRY, TEMPOR
 from trio_multispool.storage.directory.enqueue import clear_leftovers
 from trio_multispool.storage.directory.notes import leave, left
 from trio_multispool.storage.directory.recovery import locked_for_the_call
+from trio_multispool.storage.directory.stamps import renew
 from trio_multispool.storage.directory.syncs.plan import catch_up, committing
 from trio_multispool.storage.directory.syncs.together import run_together
 from trio_multispool.storage.directory.temporaries import Leftovers, unsafe_temporary
-from trio_multispool.storage.directory.waiting import where_to_wait
+from trio_multispool.storage.directory.waiting import set_due, where_to_wait
 from trio_multispool.storage.requests import Removing, Saving
 
 if TYPE_CHECKING:
@@ -61,14 +62,15 @@ def save(context: Context, wanted: Saving[DirectoryClaim]) -> Steps:
     """Move the entry to a queue, with new metadata unless it is `None`.
 
     If it is to wait there, its metadata is written anew in any case, and the new file carries the time. So a save
-    killed before the move leaves no state that other saves do not leave.
+    killed before the move leaves no state that other saves do not leave. Likewise if it was taken before it was due:
+    the file carries a time that is still to come, and no age could be told by it.
     """
     layout, claim, queue, metadata, due_at = context.layout, wanted.claim, wanted.queue, wanted.metadata, wanted.due_at
     name, source = claim.name, checkout_of(claim.queue)
     target = claim.check(Step.SAVE if due_at is None else Step.SAVE_TO_WAIT)
     plan = context.syncs.plan(wanted.durability)
     destination = queue if due_at is None else where_to_wait(context, queue, plan)
-    if metadata is None and due_at is not None:
+    if metadata is None and (due_at is not None or (claim.due_at or 0.0) > context.now()):
         metadata = claim.metadata
     with (
         locked_for_the_call(context, claim),
@@ -76,11 +78,13 @@ def save(context: Context, wanted: Saving[DirectoryClaim]) -> Steps:
         left(context, claim, wanted.notes, plan) as noted,
     ):
         if new is not None and due_at is not None:
-            new.set_modified(due_at)
+            set_due(layout, new, due_at)
         yield from _synced_before_a_save(context, claim, new, noted, plan)
         wanted.before_commit()
         if new is not None and not commits.exchange(layout, (TEMPORARY, new.name), source, name):
             raise OwnershipLost(claim.queue, name)
+        if due_at is None:
+            renew(context, source, name)
         try:
             if not commits.move(layout, name, source, destination):
                 raise OwnershipLost(claim.queue, name)  # noqa: TRY301  # undone like all others
@@ -181,6 +185,8 @@ def release(context: Context, wanted: Releasing[DirectoryClaim]) -> Steps:
     with locked_for_the_call(context, claim):
         if unsynced and context.syncs.guarding:
             yield unsynced
+        if claim.due_at is None:
+            renew(context, source, claim.name)
         try:
             moved = commits.move(context.layout, claim.name, source, back)
         except NameTaken:  # a second copy is in the queue: recovery will drop one of the two

@@ -85,6 +85,7 @@ class DirectoryStorage(Context):
         queues: Sequence[str],
         *,
         create: bool = False,
+        adopted: bool = True,
         mode: int = 0o700,
         durability: Durability = Durability.POWER,
         trust_file_system: bool = False,
@@ -92,11 +93,21 @@ class DirectoryStorage(Context):
         calls: SystemCalls | None = None,
         now: Callable[[], float] = wall_clock,
     ) -> DirectoryStorage:
-        """Open a spool with these queues, and recover what dead processes held; with `create`, make missing parts."""
+        """Open a spool with these queues, and recover what dead processes held; with `create`, make missing parts.
+
+        A new one is `adopted`, or else one that programs without locks may use too.
+        """
         if create:
-            opening.create(path, queues, calls or SystemCalls(), mode=mode, trust_file_system=trust_file_system)
+            opening.create(
+                path,
+                queues,
+                calls or SystemCalls(),
+                mode=mode,
+                trust_file_system=trust_file_system,
+                adopted=adopted,
+            )
         with opening.opened(path, calls) as layout:
-            adopted = opening.check(layout, queues, trust_file_system=trust_file_system)
+            adopted = opening.check(layout, queues, trust_file_system=trust_file_system)  # what it is on disk
             storage = cls(layout, durability, adopted=adopted, now=now)
             if durability is Durability.POWER and not create:
                 opening.sync_queues(layout, queues)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING
 
-from trio_multispool.errors import NotAdopted
+from trio_multispool.errors import NotAdopted, TimeNotKept
+from trio_multispool.model.times import aware
 from trio_multispool.storage.directory.disk.layout import waiting_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trio_multispool.storage.directory.context import Context
+    from trio_multispool.storage.directory.disk.files import OpenFile
     from trio_multispool.storage.directory.disk.layout import Layout
     from trio_multispool.storage.directory.syncs.plan import SyncPlan
 
@@ -32,6 +34,15 @@ def where_to_wait(context: Context, queue: str, plan: SyncPlan) -> str:
         context.kept.discard(directory)
     context.keep(directory, plan)
     return directory
+
+
+def set_due(layout: Layout, file: OpenFile, due_at: float) -> None:
+    """Date the new metadata of an entry that is to wait, rounded up: nobody gets it early.
+
+    Raises `TimeNotKept` if the file system cannot keep that time.
+    """
+    if not file.set_modified(due_at):
+        raise TimeNotKept(layout.path, aware(due_at))
 
 
 def waiting(layout: Layout, queue: str) -> Iterator[tuple[float, str]]:

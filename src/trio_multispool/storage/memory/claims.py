@@ -39,6 +39,7 @@ class MemoryClaim:
         self.name: str = kept.name
         self.metadata: bytes = kept.metadata
         self.due_at: float | None = kept.due_at
+        self.written_at: float = kept.written_at
         self.lock: NameLock | None = lock
         self.state: State = State.CHECKED_OUT
         self._checkout = kept.checkouts

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 CHUNK = 256 * 1024
 """How much is read or written at a time, in bytes: so much that copying costs far more than the calls."""
 
+_LATER: Final = (0.0, 1e-5, 0.01, 1.0, 2.0)
+"""How many seconds to add, so that a file system that rounds down keeps no earlier time. FAT keeps even seconds."""
+
 
 def read_file(layout: Layout, directory: str, name: str) -> bytes:
     """Return the whole of a regular file; raises `FileNotFoundError` if it is gone, and a `SpoolError` otherwise."""
@@ -145,10 +148,18 @@ class OpenFile:
         with self._layout.doing("sync", self.directory, self.name):
             self._layout.calls.sync(self.fd)
 
-    def set_modified(self, when: float) -> None:
-        """Set its modification time, in seconds since 1970; call this before `sync`."""
+    def set_modified(self, when: float) -> bool:
+        """Set its modification time, in seconds since 1970; call this before `sync`. Tell whether it is kept.
+
+        It is rounded up to what the file system keeps: `when`, or up to two seconds later.
+        """
+        calls = self._layout.calls
         with self._layout.doing("set the time of", self.directory, self.name):
-            self._layout.calls.set_modified(self.fd, when)
+            for more in _LATER:
+                calls.set_modified(self.fd, when + more)
+                if when <= calls.stat_fd(self.fd).st_mtime <= when + _LATER[-1]:
+                    return True
+        return False
 
     def write_out(self) -> None:
         """Begin to write it to disk; `sync` waits for the end."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import math
 import os
 import re
 import struct
@@ -160,8 +161,17 @@ class SystemCalls:
         os.fchown(fd, user, group)
 
     def set_modified(self, fd: int, when: float) -> None:
-        """`futimens`: sets the modification time, in seconds since 1970; keeps the access time."""
-        os.utime(fd, ns=(os.fstat(fd).st_atime_ns, int(when * 1_000_000_000)))
+        """`futimens`: sets the modification time, in seconds since 1970; keeps the access time.
+
+        It is rounded up to nanoseconds, so that `fstat` tells the same number again.
+        """
+        whole = math.floor(when)
+        modified = whole * 1_000_000_000 + math.ceil((when - whole) * 1_000_000_000)
+        os.utime(fd, ns=(os.fstat(fd).st_atime_ns, modified))
+
+    def touch(self, name: str, directory: int) -> None:
+        """`utimensat` of the name itself, with the time of the kernel: sets its access and modification times."""
+        os.utime(name, dir_fd=directory, follow_symlinks=False)
 
     def make_directory(self, name: str, directory: int | None, mode: int) -> None:
         """`mkdirat`."""
