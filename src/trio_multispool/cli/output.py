@@ -6,21 +6,17 @@ import contextlib
 import io
 import os
 import sys
-import unicodedata
-from typing import TYPE_CHECKING, Final, TextIO, final
+from typing import TYPE_CHECKING, TextIO, final
 
 import msgspec
 
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
+from trio_multispool.model.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from trio_multispool.errors import SpoolError
-
-
-_OBEYED: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""The categories of control characters, and of format characters (which can turn the direction of writing)."""
 
 
 def prepare() -> None:
@@ -114,18 +110,6 @@ def drop_stdout() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     _ = os.dup2(nowhere, 1)
     os.close(nowhere)
-
-
-def printable(text: str, keep: str = "") -> str:
-    r"""Return text without characters that a terminal would obey: they are shown as `\x1b` and the like."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character.encode("unicode_escape").decode()
-        if unicodedata.category(character) in _OBEYED and character not in keep
-        else character
-        for character in text
-    )
 
 
 def as_text(path: str) -> str:
