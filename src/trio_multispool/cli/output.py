@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO, final
 import msgspec
 
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
-from trio_multispool.model.text import printable as printable
+from trio_multispool.model.text import printable as printable  # noqa: PLC0414  # the commands write `output.printable`
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
