@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, TextIO, final
+from typing import TYPE_CHECKING, TextIO, cast, final
 
 import msgspec
 
@@ -35,6 +35,29 @@ def line(text: str) -> None:
     """Write a line to standard output at once."""
     with writing() as out:
         _ = out.write(text + "\n")
+
+
+@contextlib.contextmanager
+def outcome(what: str) -> Generator[None]:
+    """Surround the writing of what was done: what cannot be written is told on standard error, with its own code."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise Failure(f"standard output was closed; all the same: {what}", Exit.UNTOLD) from error
+    except Failure as failure:
+        raise Failure(f"{failure}; all the same: {what}", Exit.UNTOLD) from failure
+
+
+def outcome_line(text: str, *, dry_run: bool = False) -> None:
+    """Write a line that says what has been done, or would be."""
+    with contextlib.nullcontext() if dry_run else outcome(text):
+        line(text)
+
+
+def outcome_document(value: object, *, dry_run: bool = False) -> None:
+    """Write a JSON document likewise."""
+    with contextlib.nullcontext() if dry_run else outcome(msgspec.json.encode(value).decode()):
+        document(value)
 
 
 def document(value: object) -> None:
@@ -106,10 +129,14 @@ def writing() -> Generator[TextIO]:
 
 
 def drop_stdout() -> None:
-    """Let what is still to be flushed go nowhere, so that the interpreter does not complain when it ends."""
+    """Let what is still to be flushed go nowhere, so that the interpreter does not complain when it ends.
+
+    What comes later does not: from now on standard output is closed.
+    """
     nowhere = os.open(os.devnull, os.O_WRONLY)
     _ = os.dup2(nowhere, 1)
     os.close(nowhere)
+    sys.stdout = cast("TextIO", None)  # as Python itself says that there is none
 
 
 def as_text(path: str) -> str:
