@@ -113,10 +113,10 @@ def make_app() -> App:
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code; every trouble is one line on standard error."""
-    output.prepare()
-    logging.basicConfig(format="multispool: %(message)s", level=logging.WARNING)
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
+        output.prepare()
+        logging.basicConfig(format="multispool: %(message)s", level=logging.WARNING)
         return _run(arguments)
     except KeyboardInterrupt:
         return BY_SIGNAL + signal.SIGINT
