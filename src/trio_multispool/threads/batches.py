@@ -29,7 +29,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 from trio_multispool.model.results import Ok
 from trio_multispool.model.types import T
 from trio_multispool.threads.loop import context_for_a_thread, new_wait
-from trio_multispool.threads.transaction import Hop, Transaction, Withdrawn, keep_interrupts_out_of
+from trio_multispool.threads.transaction import Hop, Transaction, Withdrawn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -132,8 +132,6 @@ class Batches(Generic[S]):
         self._leader: Part[S, Any] | None = None
         self._taken: list[Part[S, Any]] = []
         self._in_company = False
-        keep_interrupts_out_of(self.run)
-        keep_interrupts_out_of(self.finish)
 
     async def run(self, operation: str, step: Step[S, T], *, of: object, insist: bool = False) -> Answer[T]:
         """Run a transaction in one hop with those that come at the same time; `of` is what it is about.
