@@ -28,6 +28,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from trio_multispool.model.results import Ok
 from trio_multispool.model.types import T
+from trio_multispool.threads.interrupts import keep_interrupts_out
 from trio_multispool.threads.loop import context_for_a_thread, new_wait
 from trio_multispool.threads.transaction import Hop, Transaction, Withdrawn
 
@@ -124,6 +125,7 @@ class Batches(Generic[S]):
         `in_threads`: as for `Offload`. `limiter`: what a leader queues on for its thread, if on anything.
         `at_most`: how large a batch may be now.
         """
+        keep_interrupts_out()
         self._perform = perform
         self._in_threads = in_threads
         self._limiter = limiter
