@@ -10,6 +10,9 @@ import tarfile
 import pytest
 
 from helpers.spools import state_of
+from helpers.stores import claim, enqueue, make_store
+from trio_multispool.model.attempts import ATTEMPTS, Attempt, Failure, History, encode_history
+from trio_multispool.model.notes import PROGRESS, encode_progress
 
 DOING = {
     "put": (["put", "SPOOL", "send", "/dev/null", "--name", "new"], "/dev/null was enqueued as new"),
@@ -96,3 +99,76 @@ def test_every_entry_that_was_imported_is_told(telling_nobody, spool, tmp_path, 
     assert state_of(spool).names("send") == ["a", "b", "c"]
     told = [line.partition("all the same: ")[2] for line in ended.stderr.splitlines()]
     assert told == ["b was imported as b", "c was imported as c", "a was imported as a; 3 entries were imported"]
+
+
+EVIL = "\x1b[31mEVIL\x1b[0m\nmultispool: a line that nobody wrote\r\x9b31m\u202e\u2028"
+BIDI = "bidi\u202e\u2066"
+"""A name that entries may have; one with control characters is refused."""
+
+LOOKING = [
+    ["ls", "SPOOL"],
+    ["ls", "SPOOL", "--long"],
+    ["ls", "SPOOL", "send"],
+    ["ls", "SPOOL", "--ages"],
+    ["ls", "SPOOL", EVIL],
+    ["stats", "SPOOL"],
+    ["show", "SPOOL", BIDI],
+    ["show", "SPOOL", f"{BIDI}2"],
+    ["show", "SPOOL", EVIL],
+    ["cat", "SPOOL", EVIL],
+    ["quarantine", "ls", "SPOOL"],
+    ["quarantine", "show", "SPOOL", f"{BIDI}3"],
+    ["quarantine", "drop", "SPOOL", f"{BIDI}3", "--dry-run"],
+    ["fsck", "SPOOL"],
+    ["monitor", "SPOOL", "--once"],
+    ["recover", "SPOOL", "--dry-run"],
+    ["mv", "SPOOL", BIDI, "failed", "--dry-run"],
+    ["mv", "SPOOL", EVIL, EVIL],
+    ["rm", "SPOOL", EVIL],
+    ["retry", "SPOOL", EVIL, EVIL],
+    ["expire", "SPOOL", "send", "--max-count", "0", "--dry-run"],
+    ["work", "SPOOL", EVIL, "--", EVIL],
+    ["work", "SPOOL", "send", "--", EVIL],
+    ["put", "SPOOL", EVIL, EVIL],
+    ["put", "SPOOL", "send", "/dev/null", "--name", EVIL],
+    ["import", "SPOOL", EVIL],
+    ["export", "SPOOL", EVIL],
+    ["create", f"/{EVIL}/none", EVIL],
+    ["adopt", f"/{EVIL}"],
+    ["ls", f"/{EVIL}"],
+    ["stats", "SPOOL", "--since", EVIL],
+    [EVIL],
+    ["ls", "SPOOL", f"--{EVIL}"],
+]
+"""Commands that only look, or refuse."""
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """Make a spool in which everything has been named by an enemy."""
+    spool = tmp_path / EVIL
+    store = make_store(spool)
+    for name in (BIDI, f"{BIDI}2", f"{BIDI}3"):
+        enqueue(store, "send", name, b"{}", b"")
+    failure = Failure(EVIL, EVIL, (EVIL,), (Failure(EVIL, EVIL),), EVIL)
+    attempt = Attempt(1, EVIL, 1.0, EVIL, 1, 2.0, failure)
+    held = claim(store, "send", f"{BIDI}2")
+    store.annotate(held, ATTEMPTS, encode_history(History(EVIL, 1, (attempt,))))
+    store.annotate(held, PROGRESS, encode_progress(0.5, EVIL, 1.0))
+    store.quarantine(claim(store, "send", f"{BIDI}3"), EVIL)
+    (spool / EVIL / ".checkout").mkdir(parents=True)
+    for directory in ("send", ".registry", ".data", ".notes", f"{EVIL}/.checkout", ".quarantine"):
+        (spool / directory / EVIL).touch()
+    yield spool
+    store.close()
+
+
+@pytest.mark.parametrize("command", LOOKING, ids=lambda command: command[0][:9].strip("\x1b[31m"))
+def test_nothing_is_shown_that_a_terminal_would_obey(multispool, hostile, command):
+    """In tables, on standard error, in help: names, reasons, errors and arguments are printable."""
+    arguments = [str(hostile) if each == "SPOOL" else each for each in command]
+    ended = multispool(*arguments, input="")
+    shown = ended.stdout + ended.stderr
+    assert shown
+    assert [line for line in shown.split("\n") if not line.isprintable()] == []
+    assert [line for line in shown.split("\n") if line.startswith("multispool: a line")] == []
