@@ -4,11 +4,14 @@
     curl -d '{"recipient": "anne@example.org", "text": "Hello!"}' http://127.0.0.1:8000/mail
 
 MAIL_COMMAND gets each message on its standard input. Needs starlette and uvicorn; FastAPI takes the same lifespan. Any
-number of such servers, and of workers without a server, may share the spool.
+number of such servers, and of workers without a server, may share the spool. A client that may ask twice sends the
+header `Idempotency-Key`, the same each time: what it asks for is done once.
 """
 
 import contextlib
+import datetime
 import enum
+import hashlib
 import logging
 import os
 import shlex
@@ -22,12 +25,29 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from trio_multispool import DataFile, Err, Ok, OutOfSpace, QueueReader, Remove, Save, Spool, Spoolable, Verdict
+from trio_multispool import (
+    DataFile,
+    EntryBusy,
+    Err,
+    Ok,
+    OutOfSpace,
+    QueueReader,
+    Remove,
+    Result,
+    Retry,
+    Spool,
+    Spoolable,
+    Use,
+)
+from trio_multispool.errors import EnqueueError
 
 LOG = logging.getLogger("uvicorn.error")
 
 GRACE = float(os.environ.get("MAIL_GRACE", "20"))
 """How long a server that shall end waits for the deliveries in hand, in seconds."""
+
+REMEMBER = datetime.timedelta(days=1)
+"""How long after its delivery a message is known by its key: as long as a client may go on asking."""
 
 
 class Mail(enum.Enum):
@@ -51,24 +71,29 @@ class Letter(msgspec.Struct):
 
 
 MAIL = Spoolable(queues=Mail, metadata=Envelope, data=bytes)
+RETRY = Retry(dead_letter=Mail.FAILED, attempts=int(os.environ.get("MAIL_ATTEMPTS", "10")))
 
 
 # Working the queue
 
 
-async def deliver(envelope: Envelope, message: DataFile[bytes]) -> Verdict[Mail, Envelope]:
-    """Work on one entry. It may come a second time: a worker that is killed in here gives it back."""
+async def deliver(envelope: Envelope, message: DataFile[bytes]) -> Remove:
+    """Work on one entry. It may come a second time: a worker that is killed in here gives it back.
+
+    Whatever is raised here is a failed attempt at this entry, and no more.
+    """
     command = [*shlex.split(os.environ["MAIL_COMMAND"]), "--", envelope.recipient]
-    text = (await message.load()).unwrap()
-    # A session of its own, so that Ctrl+C ends the server and not the deliveries in hand.
-    finished = await anyio.run_process(command, input=text, check=False, start_new_session=True)
-    return Remove() if finished.returncode == 0 else Save(Mail.FAILED)
+    # The file itself and not a pipe: a command that does not read its input breaks nothing.
+    with open(str(message.path), "rb") as text:  # noqa: ASYNC230, PTH123  # opened, and not read
+        # A session of its own, so that Ctrl+C ends the server and not the deliveries in hand.
+        await anyio.run_process(command, stdin=text, start_new_session=True)
+    return Remove()
 
 
 async def work(reader: QueueReader[Mail, Envelope, bytes]) -> None:
     """Work until the reader is stopped. If that fails, end the server: it would accept what nobody works off."""
     try:
-        (await reader.iter(deliver, concurrency=4)).unwrap()
+        (await reader.iter(deliver, concurrency=4, retry=RETRY)).unwrap()
     except Exception:
         LOG.exception("the worker has failed; the server ends")
         signal.raise_signal(signal.SIGTERM)
@@ -90,21 +115,34 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, object]]:
 # Serving requests
 
 
+async def enqueue(spool: Spool[Mail, Envelope, bytes], letter: Letter, key: str | None) -> Result[str, EnqueueError]:
+    """Enqueue a message, and answer its name. With a client's `key`, it is done once, however often it is asked for."""
+    envelope, text = Envelope(letter.recipient), letter.text.encode()
+    if not key:
+        answer = await spool.enqueue(Mail.SEND, envelope, text)
+        return Ok(answer.value.name) if isinstance(answer, Ok) else answer
+    name = hashlib.sha256(key.encode()).hexdigest()  # a key may be long, or have a `/`; a name may not
+    known = await spool.enqueue_if_absent(Mail.SEND, envelope, text, name=Use(name, remember=REMEMBER))
+    return Ok(name) if isinstance(known, Ok) else known
+
+
 async def post_mail(request: Request) -> Response:
     """Accept a message. With the answer 202 it is on disk, and will be delivered whatever is killed."""
     try:
         letter = msgspec.json.decode(await request.body(), type=Letter)
     except msgspec.ValidationError as error:  # JSON, and not a letter
         return JSONResponse({"error": str(error)}, 422)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return JSONResponse({"error": str(error)}, 400)
     if "@" not in letter.recipient or not letter.recipient.isprintable():
         return JSONResponse({"error": "the recipient is no address"}, 422)
 
     spool: Spool[Mail, Envelope, bytes] = request.state.spool
-    match await spool.enqueue(Mail.SEND, Envelope(letter.recipient), letter.text.encode()):
-        case Ok(entry):
-            return JSONResponse({"name": entry.name}, 202, headers={"Location": f"/mail/{entry.name}"})
+    match await enqueue(spool, letter, request.headers.get("Idempotency-Key")):
+        case Ok(name):
+            return JSONResponse({"name": name}, 202, headers={"Location": f"/mail/{name}"})
+        case Err(EntryBusy()):
+            return JSONResponse({"error": "a request with this key is being served"}, 409, headers={"Retry-After": "1"})
         case Err(OutOfSpace()):
             return JSONResponse({"error": "no room; try again later"}, 503, headers={"Retry-After": "60"})
         case Err(error):
@@ -112,13 +150,13 @@ async def post_mail(request: Request) -> Response:
 
 
 async def get_mail(request: Request) -> Response:
-    """Tell where a message is. A spool knows what is to be done, and no more: one that was delivered is not found."""
+    """Tell where a message is. What is in hand, waits for its next attempt, or was delivered is not found."""
     spool: Spool[Mail, Envelope, bytes] = request.state.spool
     for queue, state in ((Mail.SEND, "waiting"), (Mail.FAILED, "failed")):
         match spool.entry(queue, request.path_params["name"]):
             case Ok(entry) if isinstance(await entry.stat(), Ok):
                 return JSONResponse({"state": state})
-    return JSONResponse({"error": "in hand, delivered, or never accepted"}, 404)
+    return JSONResponse({"error": "in hand, to be tried again, delivered, or never accepted"}, 404)
 
 
 app = Starlette(

@@ -7,9 +7,15 @@ logs finds them.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
+import sys
+import traceback
+from textwrap import indent
 from typing import TYPE_CHECKING, Final
+
+from trio_multispool.model.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,12 +116,30 @@ def log(  # noqa: PLR0913  # the fields that a record can have
     error: SpoolError | Exception | str | None = None,
     hook: str | None = None,
     attempt: int | None = None,
-    exc_info: BaseException | None = None,
+    traceback_of: BaseException | None = None,
     **told: object,
 ) -> None:
     """Write a record with its fields, by a method of a logger such as `LOGGER.warning`.
 
-    `message` shows each field, and what else is `told`, by its name: `"entry %(entry)s was let go: %(error)s"`.
+    `message` shows each field, and what else is `told`, by its name: `"entry %(entry)s was let go: %(error)s"`. There
+    they are printable, and on one line: names and errors may come from anybody. The fields themselves are as they are.
+    The traceback, if there is one to show, follows in lines that are indented.
+
+    A handler, a filter or a record factory that raises loses the record, and no more: it is told on standard error, as
+    `logging` does itself for a handler whose `emit` fails.
     """
     fields = about(event, spool, queue=queue, entry=entry, error=error, hook=hook, attempt=attempt)
-    write(message, fields | told, extra=fields, exc_info=exc_info, stacklevel=2)
+    try:
+        shown = {name: _shown(value) for name, value in (fields | told).items()}
+        if traceback_of is not None:  # not as `exc_info`, which would show what the exception says as it is
+            lines = "".join(traceback.format_exception(traceback_of)).rstrip()
+            message, shown["traceback"] = message + "\n%(traceback)s", indent(printable(lines, keep="\n"), "  ")
+        write(message, shown, extra=fields, stacklevel=2)
+    except Exception:  # noqa: BLE001  # what is logged has happened
+        if logging.raiseExceptions and sys.stderr is not None:
+            with contextlib.suppress(OSError, ValueError):  # `ValueError`: it is closed
+                traceback.print_exc(chain=False)
+
+
+def _shown(value: object) -> object:
+    return value if isinstance(value, (int, float)) else printable(str(value))

@@ -236,7 +236,8 @@ class Instrumentation:
     def enqueueing(self, enqueueing: Enqueueing) -> AbstractContextManager[Mapping[str, str] | None] | None:  # noqa: ARG002  # for overriding
         """Return a context manager to put around an enqueue.
 
-        If `carries`, what its `__enter__` returns travels with the entries.
+        If `carries`, what its `__enter__` returns, a mapping of strings, travels with the entries. What cannot be
+        written is logged and left out, as if the hook had raised.
 
         It is entered and left in the task that enqueues, around `on_enqueue` and `on_error`. It cannot suppress an
         exception.

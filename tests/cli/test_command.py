@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -179,6 +180,29 @@ def test_a_spool_of_an_unknown_format_is_refused(multispool, spool):
         refused = multispool.here(*command.split(), spool, *words)
         assert refused.returncode == 5
         assert "upgrade" in refused.stderr
+
+
+INTERRUPTED = """
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, *_more):
+        if name == "trio_multispool.cli.commands.put":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+if sys.argv.pop(1) == "ignored":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+from trio_multispool.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""The command, with a Ctrl-C that comes while it starts."""
+
+
+@pytest.mark.parametrize(("how", "code"), [("heeded", -signal.SIGINT), ("ignored", 0)])
+def test_ctrl_c_while_the_command_starts_shows_no_traceback(spool, how, code):
+    """It ends by the signal, without a word; under `nohup` and the like, it goes on."""
+    command = [sys.executable, "-c", INTERRUPTED, how, "ls", spool]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (code, "")
 
 
 def test_without_the_extra_it_says_how_to_get_it(multispool):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
+import sys
 import tarfile
 
 import pytest
@@ -377,6 +379,23 @@ def test_many_small_entries_are_all_imported(multispool, other):
     code, out, err = imported(multispool, other, raw + END)
     assert (code, out.split(), err) == (0, [f"{number:03}" for number in range(150)], "")
     assert state_of(other).data == {f"{number:03}": b"%d" % number for number in range(150)}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "data"), [(10 << 20, 1), (1, 10 << 20), (200 << 10, 200 << 10)], ids=["metadata", "data", "both"]
+)
+def test_an_import_holds_little_in_memory_whatever_is_large(multispool, other, metadata, data):
+    """What waits to be enqueued with others is 16 MiB at most, with the metadata; one that is larger does not wait."""
+    script = "import sys; from trio_multispool.cli import main; code = main(sys.argv[1:]); "
+    script += "print(open('/proc/self/status').read(), file=sys.stderr); sys.exit(code)"
+    used = []
+    for count in (1, (120 << 20) // (metadata + data)):
+        command = [sys.executable, "-c", script, "import", other, "inbox", "--new-names"]
+        raw = b"".join(entry(f"{number}", bytes(metadata), bytes(data)) for number in range(count))
+        done = subprocess.run(command, input=raw + END, capture_output=True, check=True)
+        used.append(int(re.search(rb"VmHWM:\s*(\d+) kB", done.stderr)[1]) << 10)
+        assert len(done.stdout.split()) == count
+    assert used[1] - used[0] < 48 << 20
 
 
 def test_an_import_into_a_queue_that_does_not_exist_reads_nothing(multispool, other):

@@ -97,14 +97,16 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
         self.wait_for("Waiting for application shutdown")
 
-    def end(self) -> None:
-        """Wait until it has ended, well and without complaint."""
+    def end(self, *, dead_letters: int = 0) -> None:
+        """Wait until it has ended, well and without complaint, but for that about each dead letter."""
         self.wait_for("Application shutdown complete")
         self.wait_for("Finished server process")
         assert self.process.stderr is not None
         assert self.process.stderr.read() == ""
         assert self.process.wait() == -signal.SIGTERM  # uvicorn gives itself the signal again when all is done
-        assert [line for line in self.said if not line.startswith("INFO:")] == []
+        complaints = [line for line in self.said if not line.startswith("INFO:")]
+        assert [line for line in complaints if "is a dead letter" not in line] == []
+        assert len(complaints) == dead_letters
 
 
 def address(number: int) -> str:
@@ -130,6 +132,13 @@ def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server,
     made = tmp_path_factory.mktemp("refusing")
     with Server(made, "asyncio") as server:
         yield server, made / "spool"
+
+
+@pytest.fixture(scope="module")
+def undelivered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run one server whose deliveries all succeed at once."""
+    with Server(tmp_path_factory.mktemp("keys"), "asyncio", MAIL_COMMAND="true") as server:
+        yield server
 
 
 @pytest.fixture
@@ -219,7 +228,7 @@ def test_a_server_that_is_killed_in_the_middle_of_a_delivery_loses_nothing(loop,
 
 def test_a_client_can_ask_where_its_message_is(loop, folder):
     """It is waiting, or it has failed; one that is in hand, delivered or unknown is not found."""
-    with Server(folder, loop, MAIL_COMMAND=FAILING) as server:
+    with Server(folder, loop, MAIL_COMMAND=FAILING, MAIL_ATTEMPTS="1") as server:
         *in_hand, last = [server.send(address(number)) for number in range(AT_A_TIME + 1)]
         for number in range(AT_A_TIME):
             assert (folder / f"begun {address(number)}").read_text() == "begun\n"
@@ -230,7 +239,7 @@ def test_a_client_can_ask_where_its_message_is(loop, folder):
             (folder / address(number)).read_text()
         hand_over(folder, address(AT_A_TIME))
         server.terminate()
-        server.end()
+        server.end(dead_letters=AT_A_TIME + 1)
     with Server(folder, loop) as server:
         for name in [*in_hand, last]:
             answer = server.client.get(f"/mail/{name}")
@@ -244,6 +253,7 @@ def test_a_client_can_ask_where_its_message_is(loop, folder):
         (b"", 400),
         (b"{", 400),
         (b'{"recipient": "anne@example.org", "text": "\xff"}', 400),
+        (b'{"more": ' + b"[" * 100_000, 400),
         (b"[]", 422),
         (b'{"recipient": "anne@example.org"}', 422),
         (b'{"recipient": "anne@example.org", "text": 5}', 422),
@@ -274,14 +284,83 @@ def test_a_client_is_asked_to_come_again_when_there_is_no_room(folder):
 
 
 def test_a_server_whose_worker_fails_ends(loop, folder):
-    """It says why, and does not go on accepting what nobody works off; what it accepted is in the queue."""
-    with Server(folder, loop, MAIL_COMMAND="/there/is/no/such/command") as server:
-        name = server.send(address(0))
+    """It says why, and does not go on accepting what nobody works off."""
+    with Server(folder, loop) as server:
+        send = folder / "spool" / "send"
+        send.rename(folder / "aside")
+        send.touch()  # no directory: the queue cannot be read
         server.wait_for("the worker has failed")
         server.wait_for("Application shutdown complete")
         assert server.process.wait() == -signal.SIGTERM
-    assert state_of(folder / "spool").names("send") == [name]
-    assert state_of(folder / "spool").faults() == []
+
+
+IGNORING = 'case "$2" in poison*) exec {end};; esac; echo begun >"begun $2"; exec cat >"$2"'
+"""A command that does not read its input for some recipients, and ends at once."""
+
+
+@pytest.mark.parametrize(
+    ("end", "text", "left"),
+    [("true", "x" * 200_000, 0), ("true", "", 0), ("false", "x" * 200_000, 1), ("/there/is/no/command", "Hello!", 1)],
+)
+def test_a_command_that_does_not_read_its_input_harms_no_other_message(end, text, left, loop, folder):
+    """It counts by its exit status, and is a dead letter when its attempts are used up; the others are delivered."""
+    command = shlex.join(["sh", "-c", IGNORING.format(end=end), "sh"])
+    with Server(folder, loop, MAIL_COMMAND=command, MAIL_ATTEMPTS="1") as server:
+        names = [server.send(f"poison{number}@example.org", text) for number in range(AT_A_TIME)]
+        server.send(address(0))
+        assert hand_over(folder, address(0)) == "Hello!"
+        server.terminate()
+        server.end(dead_letters=AT_A_TIME * left)
+    state = state_of(folder / "spool")
+    assert (state.names("send"), state.names("failed")) == ([], names * left)
+    assert state.faults() == []
+
+
+@pytest.mark.parametrize("recipient", ["x" * 200_000 + "@example.org", "poison@example.org"])
+def test_a_message_that_cannot_be_delivered_becomes_a_dead_letter(recipient, loop, folder):
+    """Whether its command fails or cannot even be started (its arguments are too long): the server goes on."""
+    command = shlex.join(["sh", "-c", IGNORING.format(end="false"), "sh"])
+    with Server(folder, loop, MAIL_COMMAND=command, MAIL_ATTEMPTS="1") as server:
+        name = server.send(recipient)
+        server.wait_for("is a dead letter")
+        assert server.client.get(f"/mail/{name}").json() == {"state": "failed"}
+        server.send(address(0))
+        assert hand_over(folder, address(0)) == "Hello!"
+        server.terminate()
+        server.end(dead_letters=1)
+
+
+def test_a_client_that_asks_again_with_its_key_has_its_message_sent_once(loop, folder):
+    """Whether the message was in hand when it asked, was delivered, or the server was started anew in between."""
+    letter, key = {"recipient": address(0), "text": "Hello!"}, {"Idempotency-Key": "payments/17"}
+    answers = []
+    with Server(folder, loop) as server:
+        answers.append(server.client.post("/mail", json=letter, headers=key))
+        assert (folder / f"begun {address(0)}").read_text() == "begun\n"
+        answers.append(server.client.post("/mail", json=letter, headers=key))
+        assert (folder / address(0)).read_text() == "Hello!"
+        server.terminate()
+        server.end()
+    with Server(folder, loop, MAIL_GRACE="0") as server:
+        answers.append(server.client.post("/mail", json=letter, headers=key))
+        server.terminate()
+        server.end()
+    assert [answer.status_code for answer in answers] == [202, 202, 202]
+    assert len({answer.json()["name"] for answer in answers}) == 1
+    assert state_of(folder / "spool").entries() == set()
+
+
+@pytest.mark.parametrize("key", ["a/b", "/", "..", ".hidden", "k" * 5000, "\xe9", "a key", '"quoted"'])
+def test_any_key_will_do(key, undelivered):
+    """Each is accepted, gives a name that can be asked about, and another key gives another."""
+    names = []
+    for sent in (key, f"{key}2", key):
+        header = {"Idempotency-Key": sent.encode("latin-1")}
+        answer = undelivered.client.post("/mail", json={"recipient": address(0), "text": "Hello!"}, headers=header)
+        assert (answer.status_code, answer.headers["Location"]) == (202, f"/mail/{answer.json()['name']}")
+        assert undelivered.client.get(answer.headers["Location"]).status_code in {200, 404}
+        names.append(answer.json()["name"])
+    assert names[0] == names[2] != names[1]
 
 
 def test_the_page_on_web_applications_shows_what_the_example_does():
@@ -289,5 +368,5 @@ def test_the_page_on_web_applications_shows_what_the_example_does():
     page = (PROJECT / "docs" / "web-applications.md").read_text(encoding="utf-8")
     example = (EXAMPLES / "web_app.py").read_text(encoding="utf-8")
     pieces = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert len(pieces) == 2
+    assert len(pieces) == 3
     assert [piece for piece in pieces if piece not in example] == []

@@ -46,7 +46,8 @@ them.
 
 Exit codes: **0** success, **1** it failed, **2** wrong usage, **3** no such entry or queue, **4** the entry is busy or
 its name taken, **5** not a spool, or refused, **6** `work --once`: some commands failed, **7** `fsck` and
-`monitor --once`: something is wrong, **130** after Ctrl-C, **143** after SIGTERM.
+`monitor --once`: something is wrong, **8** it was done, and standard output could not be written, **130** after Ctrl-C,
+**143** after SIGTERM.
 
 `multispool COMMAND --help` tells more, with examples.
 """
@@ -112,10 +113,10 @@ def make_app() -> App:
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code; every trouble is one line on standard error."""
-    output.prepare()
-    logging.basicConfig(format="multispool: %(message)s", level=logging.WARNING)
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
+        output.prepare()
+        logging.basicConfig(format="multispool: %(message)s", level=logging.WARNING)
         return _run(arguments)
     except KeyboardInterrupt:
         return BY_SIGNAL + signal.SIGINT

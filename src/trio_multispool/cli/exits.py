@@ -20,6 +20,7 @@ class Exit(enum.IntEnum):
     REFUSED = 5
     SOME_FAILED = 6
     PROBLEMS = 7
+    UNTOLD = 8
 
 
 @final

@@ -35,9 +35,10 @@ def carry_out(task: Task, names: Sequence[str], criteria: Criteria | None) -> in
     else:
         found, code = settle_all(task, names, criteria)
     if task.options.as_json:
-        output.document([_document(task, name, source) for name, source in found])
+        documents = [_document(task, name, source) for name, source in found]
+        output.outcome_document(documents, dry_run=task.options.dry_run)
     elif criteria is not None:
-        output.line(_sum(task, len(found)))
+        output.outcome_line(_sum(task, len(found)), dry_run=task.options.dry_run)
     return code
 
 

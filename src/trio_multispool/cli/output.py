@@ -6,21 +6,17 @@ import contextlib
 import io
 import os
 import sys
-import unicodedata
-from typing import TYPE_CHECKING, Final, TextIO, final
+from typing import TYPE_CHECKING, TextIO, cast, final
 
 import msgspec
 
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
+from trio_multispool.model.text import printable as printable  # noqa: PLC0414  # the commands write `output.printable`
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from trio_multispool.errors import SpoolError
-
-
-_OBEYED: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""The categories of control characters, and of format characters (which can turn the direction of writing)."""
 
 
 def prepare() -> None:
@@ -39,6 +35,29 @@ def line(text: str) -> None:
     """Write a line to standard output at once."""
     with writing() as out:
         _ = out.write(text + "\n")
+
+
+@contextlib.contextmanager
+def outcome(what: str) -> Generator[None]:
+    """Surround the writing of what was done: what cannot be written is told on standard error, with its own code."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise Failure(f"standard output was closed; all the same: {what}", Exit.UNTOLD) from error
+    except Failure as failure:
+        raise Failure(f"{failure}; all the same: {what}", Exit.UNTOLD) from failure
+
+
+def outcome_line(text: str, *, dry_run: bool = False) -> None:
+    """Write a line that says what has been done, or would be."""
+    with contextlib.nullcontext() if dry_run else outcome(text):
+        line(text)
+
+
+def outcome_document(value: object, *, dry_run: bool = False) -> None:
+    """Write a JSON document likewise."""
+    with contextlib.nullcontext() if dry_run else outcome(msgspec.json.encode(value).decode()):
+        document(value)
 
 
 def document(value: object) -> None:
@@ -110,22 +129,14 @@ def writing() -> Generator[TextIO]:
 
 
 def drop_stdout() -> None:
-    """Let what is still to be flushed go nowhere, so that the interpreter does not complain when it ends."""
+    """Let what is still to be flushed go nowhere, so that the interpreter does not complain when it ends.
+
+    What comes later does not: from now on standard output is closed.
+    """
     nowhere = os.open(os.devnull, os.O_WRONLY)
     _ = os.dup2(nowhere, 1)
     os.close(nowhere)
-
-
-def printable(text: str, keep: str = "") -> str:
-    r"""Return text without characters that a terminal would obey: they are shown as `\x1b` and the like."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character.encode("unicode_escape").decode()
-        if unicodedata.category(character) in _OBEYED and character not in keep
-        else character
-        for character in text
-    )
+    sys.stdout = cast("TextIO", None)  # as Python itself says that there is none
 
 
 def as_text(path: str) -> str:

@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any, Final, Generic, final
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, final
 
 import msgspec
 from anyio.lowlevel import cancel_shielded_checkpoint
@@ -91,6 +91,10 @@ class Checkout(Generic[Q, M, D]):
         self._slot_ended = False
         self._around: AbstractContextManager[object] | None = None
         self._over = False
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled, as the spool does."""
+        self.session.__reduce__()
 
     def __del__(self) -> None:
         """Let go of an entry that nobody has settled; at the end of the interpreter the kernel does."""

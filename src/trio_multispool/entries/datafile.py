@@ -50,8 +50,8 @@ class DataFile(Generic[D]):
         mutex: AbstractContextManager[object] = _NO_MUTEX,
     ) -> None:
         """Refer to the data of an entry, owned through a claim or not; `mutex` keeps others from settling it."""
-        self._mutex = mutex
         self._session = session
+        self._mutex = mutex
         self._name = name
         self._claim = claim
         self.attempt: int = 1

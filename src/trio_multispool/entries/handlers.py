@@ -11,6 +11,7 @@ import anyio
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q, T
 from trio_multispool.model.verdicts import GiveUp, Release, Remove, RetryLater, Save
+from trio_multispool.threads.interrupts import lets_interrupts_in
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -123,6 +124,7 @@ async def called(
         raise
 
 
+@lets_interrupts_in
 async def _awaited(coming: Awaitable[T]) -> T:
     if not inspect.isawaitable(coming):
         message = f"a handler is an async function; this one returned {coming!r}, and its entry goes back"

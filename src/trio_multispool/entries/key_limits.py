@@ -112,7 +112,7 @@ class KeyLimiter(Generic[M]):
             return
         self._complained = True
         path, message = self._session.path, "limit_by raised for entry %(entry)s of queue %(queue)s"
-        log(_LOG.error, Event.NO_KEY, path, message, queue=self._queue, entry=name, error=error, exc_info=error)
+        log(_LOG.error, Event.NO_KEY, path, message, queue=self._queue, entry=name, error=error, traceback_of=error)
 
     def is_known_full(self, name: str) -> bool:
         """Tell whether an entry was seen before, and its key has just been full."""

@@ -12,6 +12,7 @@ import functools
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
 import anyio
+import msgspec
 
 from trio_multispool.errors import DurabilityUnknown, SpoolError
 from trio_multispool.events import LOGGER, Event, log
@@ -67,7 +68,7 @@ class Hooks:
         try:
             return hook(about_what)
         except Exception as error:  # noqa: BLE001  # logged; what has happened must not look as if it had failed
-            self._complain(hook.__name__, error)
+            self._complain(getattr(hook, "__name__", type(hook).__name__), error)
             return None
 
     def _complain(self, hook: str, error: Exception) -> None:
@@ -75,7 +76,7 @@ class Hooks:
         if kind not in self._complained:
             self._complained.add(kind)
             message = "%(hook)s of the instrumentation raised, which is passed over"
-            log(LOGGER.error, Event.HOOK_FAILED, self._spool, message, hook=hook, error=error, exc_info=error)
+            log(LOGGER.error, Event.HOOK_FAILED, self._spool, message, hook=hook, error=error, traceback_of=error)
 
     # What happened
 
@@ -137,7 +138,19 @@ class Hooks:
         """Surround an enqueue; yield what is to travel with the entries."""
         around = self._call(self._to.enqueueing, Enqueueing(self._spool, queue, count))
         with self._surrounding("enqueueing", around) as carrier:
-            yield carrier if self.carries else None
+            yield self._carried(carrier) if self.carries else None
+
+    def _carried(self, carrier: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        """Return what is to travel with entries, if it can: where it is written, it is too late to complain."""
+        try:
+            return (
+                None
+                if carrier is None
+                else msgspec.json.decode(msgspec.json.encode(dict(carrier)), type=dict[str, str])
+            )
+        except Exception as error:  # noqa: BLE001  # as above
+            self._complain("enqueueing", error)
+            return None
 
     def tell_enqueued(
         self, queue: str, made: Mapping[str, int | None], answers: list[Answer[str]], began: float

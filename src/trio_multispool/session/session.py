@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeAlias, cast
 
 import anyio
 
@@ -19,6 +19,7 @@ from trio_multispool.session.encoding import Encoding
 from trio_multispool.session.hooks import Hooks
 from trio_multispool.storage.singly import release_or_let_go
 from trio_multispool.threads.batches import Batches
+from trio_multispool.threads.loop import Home
 from trio_multispool.threads.offload import Offload
 
 if TYPE_CHECKING:
@@ -68,12 +69,21 @@ class Session(Generic[Q, M, D, A]):
         """The wall clock, in seconds since 1970."""
         self.chance: Callable[[], float] = random_fraction
         """A random number from 0 to 1, for jitter."""
+        self._home = Home()
         self._mutex = threading.Lock()
         self._running = 0
         self._closed = False
         self._close_storage = weakref.finalize(self, storage.close)
         self._close_storage.atexit = False  # the kernel closes them; a forked child must not wait for a lock here
         self._held: weakref.WeakSet[Claim | Reservation] = weakref.WeakSet()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled, for all handles that share it."""
+        message = (
+            f"what belongs to the open spool {self.path} cannot be pickled or copied: its locks are this process's; "
+            "send the path and the entry's name, and use `Spool.load` and `spool.entry` there"
+        )
+        raise TypeError(message)
 
     @property
     def limiter(self) -> anyio.CapacityLimiter:
@@ -155,6 +165,12 @@ class Session(Generic[Q, M, D, A]):
             self._end()
 
     def _begin(self) -> None:
+        if self._home.is_elsewhere():
+            message = (
+                f"the spool {self.path} is used in another event loop than the one that it was opened in; "
+                "open it there too, by `Spool.load`: any number of them may share the directory"
+            )
+            raise RuntimeError(message)
         with self._mutex:
             self.check_open()
             self._running += 1

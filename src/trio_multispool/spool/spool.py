@@ -77,7 +77,8 @@ class Spool(Generic[Q, M, D, A]):
     """A directory that any number of processes share as a set of durable queues.
 
     Made by `create`, `load` or `load_unsafe`. It belongs to the event loop that it was made in, and to its process: a
-    forked child must open the spool again.
+    forked child must open the spool again. In another loop, operations raise `RuntimeError`; what belongs to a spool
+    cannot be pickled (`TypeError`). Send the path and the entry's name, and load the spool there.
 
     ```python
     spool = (await Spool.create("var/mail", MAIL)).unwrap()

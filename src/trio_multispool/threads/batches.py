@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from trio_multispool.model.types import T
+from trio_multispool.threads.interrupts import keep_interrupts_out
 from trio_multispool.threads.loop import context_for_a_thread, new_wait
-from trio_multispool.threads.transaction import Hop, Transaction, Withdrawn, keep_interrupts_out_of
+from trio_multispool.threads.transaction import Hop, Transaction, Withdrawn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -124,6 +125,7 @@ class Batches(Generic[S]):
         `in_threads`: as for `Offload`. `limiter`: what a leader queues on for its thread, if on anything.
         `at_most`: how large a batch may be now.
         """
+        keep_interrupts_out()
         self._perform = perform
         self._in_threads = in_threads
         self._limiter = limiter
@@ -132,8 +134,6 @@ class Batches(Generic[S]):
         self._leader: Part[S, Any] | None = None
         self._taken: list[Part[S, Any]] = []
         self._in_company = False
-        keep_interrupts_out_of(self.run)
-        keep_interrupts_out_of(self.finish)
 
     async def run(self, operation: str, step: Step[S, T], *, of: object, insist: bool = False) -> Answer[T]:
         """Run a transaction in one hop with those that come at the same time; `of` is what it is about.

@@ -6,9 +6,10 @@ import contextlib
 import contextvars
 import functools
 import math
+import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import anyio
 import msgspec
@@ -62,6 +63,49 @@ def running_loop() -> Loop:
             _ = loop.call_soon_threadsafe(function, context=context)
 
     return Loop(call_on_asyncio, loop.time)
+
+
+class Home:
+    """The event loop that something is used in: the one that runs when it is made, or else the first that uses it.
+
+    When that has ended, another of the same library may take over: nothing waits in it any more.
+    """
+
+    def __init__(self) -> None:
+        """Take the running loop, if any."""
+        self._process = os.getpid()
+        self._loop = _this_loop()
+
+    def is_elsewhere(self) -> bool:
+        """Tell whether another loop runs here. In a forked child any may: there, the locks tell whose what is."""
+        here = _this_loop()
+        if here is not self._loop and (self._loop is None or _may_follow(here, self._loop)):
+            self._loop = here
+        return here is not self._loop and os.getpid() == self._process
+
+
+def _this_loop() -> object | None:
+    trio = _trio_if_it_runs()
+    if trio is not None:
+        return cast("object", trio.lowlevel.current_trio_token())
+    asyncio = sys.modules.get("asyncio")
+    try:
+        return None if asyncio is None else asyncio.get_running_loop()
+    except RuntimeError:  # none runs
+        return None
+
+
+def _may_follow(here: object, loop: object) -> bool:
+    """Tell whether `loop` has ended, and the one that runs `here` is of the same library."""
+    if hasattr(loop, "is_closed"):
+        return hasattr(here, "is_closed") and bool(loop.is_closed())
+    if hasattr(here, "is_closed"):
+        return False
+    try:
+        cast("trio.lowlevel.TrioToken", loop).run_sync_soon(lambda: None)
+    except sys.modules["trio"].RunFinishedError:
+        return True
+    return False
 
 
 class _TrioWait:

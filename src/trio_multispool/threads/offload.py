@@ -26,7 +26,8 @@ import anyio
 
 from trio_multispool.model.results import Err
 from trio_multispool.model.types import T
-from trio_multispool.threads.transaction import Hop, Withdrawn, keep_interrupts_out_of
+from trio_multispool.threads.interrupts import keep_interrupts_out
+from trio_multispool.threads.transaction import Hop, Withdrawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,10 +47,9 @@ class Offload:
 
         Without `in_threads`, transactions run in the event loop's own thread: for a store that does not block.
         """
+        keep_interrupts_out()
         self._in_threads = in_threads
         self.limiter: anyio.CapacityLimiter = anyio.CapacityLimiter(DEFAULT_THREADS) if limiter is None else limiter
-        keep_interrupts_out_of(self.run)
-        keep_interrupts_out_of(self.finish)
 
     async def run(
         self,

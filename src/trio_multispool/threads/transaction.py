@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
 from trio_multispool.errors import SpoolError
@@ -23,16 +22,6 @@ BeforeCommit: TypeAlias = "Callable[[], None]"
 
 class Withdrawn(BaseException):  # no error: it passes through codecs like a cancellation
     """Raised right before a commit whose caller has been cancelled."""
-
-
-def keep_interrupts_out_of(function: Callable[..., object]) -> None:
-    """Have Trio raise `KeyboardInterrupt` in this function, and in what it calls, at checkpoints only.
-
-    Elsewhere it may be raised between any two lines of the main task. (asyncio cancels the main task instead.)
-    """
-    trio = sys.modules.get("trio")  # not imported where it cannot be running
-    if trio is not None:
-        trio.lowlevel.enable_ki_protection(function)
 
 
 class Transaction(Generic[T]):

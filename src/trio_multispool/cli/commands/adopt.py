@@ -31,7 +31,7 @@ def adopt(spool: SpoolPath, /, *, as_json: AsJson = False, trust_file_system: Tr
     if not before and (code := run(work)) != Exit.SUCCESS:
         return code
     if as_json:
-        output.document({"spool": output.as_text(path), "adopted": True, "was_adopted": before})
+        output.outcome_document({"spool": output.as_text(path), "adopted": True, "was_adopted": before})
     else:
-        output.line(f"{output.printable(path)} {'was adopted before' if before else 'is adopted'}")
+        output.outcome_line(f"{output.printable(path)} {'was adopted before' if before else 'is adopted'}")
     return Exit.SUCCESS

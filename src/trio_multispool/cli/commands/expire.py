@@ -88,11 +88,11 @@ def expire(  # noqa: PLR0913  # what a person can say on the command line
 
 def _tell(names: list[str], *, dry_run: bool, as_json: bool) -> int:
     if as_json:
-        output.document(names)
+        output.outcome_document(names, dry_run=dry_run)
         return Exit.SUCCESS
     if dry_run:
         for name in names:
             output.line(f"{output.printable(name)}: would be removed")
     what = "1 entry" if len(names) == 1 else f"{len(names)} entries"
-    output.line(f"{what} {'would be ' if dry_run else ''}removed")
+    output.outcome_line(f"{what} {'would be ' if dry_run else ''}removed", dry_run=dry_run)
     return Exit.SUCCESS

@@ -31,10 +31,10 @@ _LARGEST_METADATA: Final = 16 << 20
 """Bytes of metadata, which are held in memory: hundreds of times what a variable of `work` may have."""
 
 _SMALL: Final = 256 << 10
-"""Bytes of data up to which an entry waits in memory for others to be enqueued with."""
+"""Bytes of metadata and data up to which an entry waits in memory for others to be enqueued with."""
 
 _TOGETHER: Final = 64
-"""How many small entries are enqueued together: with the above, 16 MiB at most are held."""
+"""How many small entries are enqueued together: with the above, 16 MiB are held, and one entry's metadata."""
 
 
 def import_(
@@ -77,7 +77,7 @@ def import_(
             return BY_SIGNAL + (ending.signal or 0)
         except Damaged as error:
             raise Failure(f"{error}; {importing.told()}") from error
-        except SpoolError as error:
+        except (Failure, SpoolError) as error:
             raise Failure(f"{said(error)}; {importing.told()}", code_of(error)) from error
     return importing.troubles.code
 
@@ -145,15 +145,16 @@ class _Importing:
         except (NameTaken, EntryBusy) as error:
             self.troubles.tell(Failure(f"{member.name}: {said(error)}; not imported", code_of(error)))
             return
+        large = len(metadata) + member.size > _SMALL
         try:
-            if member.size > _SMALL:
+            if large:
                 self._enqueue_together()
                 write: Callable[[BinaryIO], None] = self.archive.copy_to
             else:
                 write = functools.partial(_write, self.archive.read(member.size))
             wanted = NewEntry(reservation, self.queue, metadata, write, None, withdraw_nothing)
             self.together.append((member.name, wanted))
-            if member.size > _SMALL or len(self.together) >= self.most:
+            if large or len(self.together) >= self.most:
                 self._enqueue_together()
         except BaseException:  # Ctrl-C too must leave no reservation
             self.storage.give_up(reservation)  # unless it was used
@@ -182,6 +183,9 @@ class _Importing:
                 self._note(name, wanted, answer)
             except BaseException as error:  # noqa: BLE001  # raised when all have been noted
                 failures.append(error)
+        for failure in failures[1:]:
+            if isinstance(failure, (Failure, SpoolError)):
+                output.complain(said(failure))
         if failures:
             raise failures[0]
 
@@ -192,13 +196,11 @@ class _Importing:
         self.imported += 1
         self.count()
         new_name = wanted.reservation.name
-        try:
+        with output.outcome(f"{name} was imported as {new_name}"):
             if self.as_json:
                 output.document({"name": new_name, "queue": self.queue, "from": output.as_text(name)})
             else:
                 output.line(output.printable(new_name))
-        except BrokenPipeError:
-            raise Failure(f"standard output was closed; {self.told()}") from None
 
     def _refuse(self, message: str) -> None:
         self.troubles.tell(Failure(f"{message}; not imported", Exit.REFUSED))

@@ -86,7 +86,8 @@ def put(  # noqa: PLR0913  # what a person can say on the command line
     """Enqueue files, or standard input.
 
     Each file becomes an entry. Its name is printed once the entry is on disk and synced. Files are copied piece by
-    piece, so they may be large. The first that fails ends the command; what was enqueued before stays.
+    piece, so they may be large. The first that fails ends the command; what was enqueued before stays. If a name cannot
+    be printed, standard error tells it, and the exit code is 8: the entry is in the queue.
 
     ```console
     $ multispool put var/mail send letter.txt --meta to=anne@example.org
@@ -201,10 +202,8 @@ class _Putting:
                     raise Failure(f"{path}: {said(error)}", code_of(error))
 
     def _print(self, path: str, name: str) -> None:
-        try:
+        with output.outcome(f"{path} was enqueued as {name}"):
             if self.as_json:
                 output.document({"name": name, "queue": self.queue, "file": output.as_text(path)})
             else:
                 self.bar.result(output.printable(name))
-        except BrokenPipeError:
-            raise Failure("standard output was closed") from None

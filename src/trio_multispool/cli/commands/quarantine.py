@@ -201,9 +201,9 @@ def _do(  # noqa: PLR0913, PLR0917  # what the two commands are given
             told.append({"name": item.name, "from": item.place.queue} | ({} if target is None else {"to": target}))
             if not options.as_json:
                 done = (words.would if options.dry_run else words.done).format(output.printable(target or ""))
-                output.line(f"{output.printable(item.name)}: {done}")
+                output.outcome_line(f"{output.printable(item.name)}: {done}", dry_run=options.dry_run)
     if options.as_json:
-        output.document(told)
+        output.outcome_document(told, dry_run=options.dry_run)
     elif not told and not troubles.code:
         output.line(words.nothing)
     return troubles.code

@@ -44,11 +44,12 @@ def recover(
                 continue
             recovered.append(each)
             if not as_json:
-                output.line(_line(each, dry_run=dry_run))
+                output.outcome_line(_line(each, dry_run=dry_run), dry_run=dry_run)
         path = storage.location
     if as_json:
         found = [{"name": output.as_text(each.name), "queue": _text(each.queue)} for each in recovered]
-        output.document({"spool": output.as_text(path), "dry_run": dry_run, "recovered": found, "failed": failed})
+        told = {"spool": output.as_text(path), "dry_run": dry_run, "recovered": found, "failed": failed}
+        output.outcome_document(told, dry_run=dry_run)
     elif not recovered and not failed:
         output.line("nothing to recover")
     return Exit.FAILED if failed else Exit.SUCCESS
