@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, TextIO, cast, final
+from typing import TYPE_CHECKING, Any, TextIO, cast, final
 
 import msgspec
 
@@ -136,7 +136,7 @@ def drop_stdout() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     _ = os.dup2(nowhere, 1)
     os.close(nowhere)
-    sys.stdout = cast("TextIO", None)  # as Python itself says that there is none
+    sys.stdout = cast("Any", None)  # as Python itself says that there is none
 
 
 def as_text(path: str) -> str:

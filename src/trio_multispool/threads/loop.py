@@ -6,7 +6,6 @@ import contextlib
 import contextvars
 import functools
 import math
-import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -73,15 +72,14 @@ class Home:
 
     def __init__(self) -> None:
         """Take the running loop, if any."""
-        self._process = os.getpid()
         self._loop = _this_loop()
 
     def is_elsewhere(self) -> bool:
-        """Tell whether another loop runs here. In a forked child any may: there, the locks tell whose what is."""
+        """Tell whether another loop runs here."""
         here = _this_loop()
         if here is not self._loop and (self._loop is None or _may_follow(here, self._loop)):
             self._loop = here
-        return here is not self._loop and os.getpid() == self._process
+        return here is not self._loop
 
 
 def _this_loop() -> object | None:
@@ -97,10 +95,11 @@ def _this_loop() -> object | None:
 
 def _may_follow(here: object, loop: object) -> bool:
     """Tell whether `loop` has ended, and the one that runs `here` is of the same library."""
-    if hasattr(loop, "is_closed"):
-        return hasattr(here, "is_closed") and bool(loop.is_closed())
-    if hasattr(here, "is_closed"):
+    on_trio = hasattr(loop, "run_sync_soon")
+    if hasattr(here, "run_sync_soon") != on_trio:
         return False
+    if not on_trio:
+        return cast("asyncio.AbstractEventLoop", loop).is_closed()
     try:
         cast("trio.lowlevel.TrioToken", loop).run_sync_soon(lambda: None)
     except sys.modules["trio"].RunFinishedError:
