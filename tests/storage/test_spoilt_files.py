@@ -122,7 +122,7 @@ async def test_no_bad_byte_beside_an_entry_stops_recovery_a_look_or_a_reader(tmp
     made(path, *names)
     assert beside(path, directory, content) == names
     look = Looker(path).look()
-    assert {held.name for held in look.held} >= {*SOUND, *names[:900]}
+    assert [seen.held for seen in look.queues if seen.queue == "send"] == [len(names) + len(SOUND)]
     async with await load_spool(path, now=Wall()) as spool:
         problems = (await Monitor(spool).run_once()).unwrap()
         assert {problem.name for problem in problems} <= set(names)
@@ -132,7 +132,8 @@ async def test_no_bad_byte_beside_an_entry_stops_recovery_a_look_or_a_reader(tmp
         assert await work_off(spool) == {*SOUND, *names}
     said = [record for record in caplog.records if record.__dict__["event"] == Event.UNREADABLE_NOTES]
     assert {record.__dict__["entry"] for record in said} >= {problem.name for problem in problems}
-    assert len(said) == len({record.__dict__["entry"] for record in said})
+    if len(problems) < 1000:  # of more, it is not remembered of which it was said
+        assert len(said) == len({record.__dict__["entry"] for record in said})
     state = state_of(path)
     assert (state.entries(), state.registry, state.data, state.notes) == (set(), set(), {}, {})
 
