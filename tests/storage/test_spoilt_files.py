@@ -34,6 +34,7 @@ from trio_multispool import (
 )
 from trio_multispool.cli.histories import history_document, told_history
 from trio_multispool.cli.top.look import Looker
+from trio_multispool.events import Event
 from trio_multispool.model.attempts import ATTEMPTS, begun, encode_history, failure_of, history_in
 from trio_multispool.model.attempts import failed as with_failure
 from trio_multispool.model.lifecycle import Place, State
@@ -111,14 +112,17 @@ async def work_off(spool: Spool[Any, Any, Any, Any]) -> set[str]:
 
 @pytest.mark.proof
 @pytest.mark.parametrize(("directory", "content"), [(".notes", NOTE), (".keys", KEY)])
-async def test_no_bad_byte_beside_an_entry_stops_recovery_a_look_or_a_reader(tmp_path, directory, content):
-    """All entries come back from their dead owners, are shown, fail, become dead letters, and are done at last."""
+async def test_no_bad_byte_beside_an_entry_stops_recovery_a_look_or_a_reader(tmp_path, caplog, directory, content):
+    """All entries come back from their dead owners, are shown, fail, become dead letters, and are done at last.
+
+    What cannot be read is said once.
+    """
     path = tmp_path / "spool"
     names = [f"m{number:05}" for number, _ in enumerate(spoilt(content))]
     made(path, *names)
     assert beside(path, directory, content) == names
     look = Looker(path).look()
-    assert {held.name for held in look.held} >= {*SOUND, *names[:900]}
+    assert [seen.held for seen in look.queues if seen.queue == "send"] == [len(names) + len(SOUND)]
     async with await load_spool(path, now=Wall()) as spool:
         problems = (await Monitor(spool).run_once()).unwrap()
         assert {problem.name for problem in problems} <= set(names)
@@ -126,6 +130,10 @@ async def test_no_bad_byte_beside_an_entry_stops_recovery_a_look_or_a_reader(tmp
         (await Monitor(spool).repair(problems, dry_run=False)).unwrap()
         (await spool.recover()).unwrap()
         assert await work_off(spool) == {*SOUND, *names}
+    said = [record for record in caplog.records if record.__dict__["event"] == Event.UNREADABLE_NOTES]
+    assert {record.__dict__["entry"] for record in said} >= {problem.name for problem in problems}
+    if len(problems) < 1000:  # of more, it is not remembered of which it was said
+        assert len(said) == len({record.__dict__["entry"] for record in said})
     state = state_of(path)
     assert (state.entries(), state.registry, state.data, state.notes) == (set(), set(), {}, {})
 
@@ -237,6 +245,20 @@ def test_the_command_goes_on_whatever_lies_beside_an_entry(tmp_path, bomb):
     assert (codes["ls"], codes["show"], codes["quarantine"], codes["stats"], codes["recover"]) == ("0",) * 5
     assert codes["fsck"] == "7", "it tells of the notes and of the key"
     assert sorted(os.listdir(path / "send")) == [".checkout", "a-sound", "out", "z-sound"]
+
+
+def test_a_key_of_notes_that_cannot_be_read_stays_for_a_person_until_it_is_written_anew(tmp_path):
+    """Nothing is lost by a change of another key, and `fsck` still tells of it."""
+    path = tmp_path / "spool"
+    made(path, "a")
+    place(path / ".notes" / "a", b'{"attempts": {"queue": "send\xff"}, "progress": {"done":1,"message":"","at":1}}')
+    with contextlib.closing(make_store(path)) as store:
+        assert state_of(path).notes["a"] == b'{"attempts":{"queue": "send\xff"}}\n', "the progress of the dead is gone"
+        assert history_in(store.notes("a")) is None
+        claim = store.claim(Place("send", State.AVAILABLE), "a", before_commit=lambda: None)
+        store.annotate(claim, ATTEMPTS, encode_history(begun(None, "send", at=START, host="h", pid=1)))
+        assert history_in(store.notes("a")) is not None
+        claim.abandon()
 
 
 def test_notes_stay_readable_beside_what_others_wrote_there(tmp_path):

@@ -28,6 +28,7 @@ from trio_multispool.storage.directory.disk.filesystems import file_system_name
 from trio_multispool.storage.directory.disk.layout import REGISTRY, directory_of
 from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 from trio_multispool.storage.directory.inventory import lock_owners
+from trio_multispool.storage.directory.notes import notes_and_fault
 from trio_multispool.storage.directory.store import DirectoryStorage
 
 if TYPE_CHECKING:
@@ -266,7 +267,7 @@ def _listed(queue: str, entry: os.DirEntry[str], state: State, by: str = "") -> 
 
 def _progress(storage: DirectoryStorage, name: str) -> str:
     try:
-        noted = progress_in(storage.notes(name))
+        noted = progress_in(notes_and_fault(storage.layout, name)[0])  # without a line in the log, once a second
     except SpoolError:  # what cannot be read says nothing
         return ""
     return "" if noted is None else told_progress(noted)

@@ -59,7 +59,7 @@ _LARGEST_CARRIER: Final = LARGEST // 8
 
 
 def read_notes(context: Context, name: str) -> dict[str, msgspec.Raw]:
-    """Return the notes on an entry, without what cannot be read; that is logged once."""
+    """Return the notes on an entry; empty if it has none, or if they cannot be read. Log once what cannot be."""
     notes, fault = notes_and_fault(context.layout, name)
     if fault is not None:
         context.say_unreadable(NOTES, name, "its notes cannot be read, and count as none", fault)
@@ -67,7 +67,7 @@ def read_notes(context: Context, name: str) -> dict[str, msgspec.Raw]:
 
 
 def notes_and_fault(layout: Layout, name: str) -> tuple[dict[str, msgspec.Raw], str | None]:
-    """Return the notes on an entry that can be read, and why the others cannot be."""
+    """Return the notes on an entry, and what of them cannot be read. A key that cannot be stays until it is changed."""
     try:
         notes = decode_notes(read_beside(layout, NOTES, name))
     except FileNotFoundError:
@@ -79,7 +79,6 @@ def notes_and_fault(layout: Layout, name: str) -> tuple[dict[str, msgspec.Raw], 
         try:
             _ = decode_beside(notes[key], _KINDS[key])
         except ValueError as error:
-            del notes[key]
             faults.append(f"{key}: {error}")
     return notes, "; ".join(sorted(faults)) or None
 
