@@ -178,7 +178,7 @@ class TimeNotKept(SpoolError):
     path: str
     at: datetime.datetime
     _sentence = (
-        "the file system of {path!r} cannot keep the time {at:%Y-%m-%d %H:%M:%S} UTC; give an earlier time, or move "
+        "the file system of {path!r} cannot keep the time {at}; give an earlier time, or move "
         "the spool to a file system whose time stamps go further"
     )
 

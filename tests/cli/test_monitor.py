@@ -62,13 +62,13 @@ def test_lines_for_people(multispool, spool, lost):
 
 
 def test_a_spool_that_vanishes_ends_it_with_the_trouble(multispool, spool, lost):
-    """So that systemd can start it again: exit code 1, and a line that says why."""
+    """So that systemd can start it again: the exit code for what is no spool (any more), and a line that says why."""
     process = multispool.start("monitor", spool, "--check-every", "0.05", "--alert-after", "1")
     process.stdout.readline()
     shutil.rmtree(spool)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert err.startswith("multispool: could not look at ")
+    assert process.returncode == 5
+    assert err.startswith("multispool: the spool's directory is not at ")
     assert err.count("\n") == 1
 
 

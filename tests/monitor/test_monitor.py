@@ -17,7 +17,7 @@ from helpers.gates import breathe
 from helpers.inside import storage_of
 from helpers.spools import Mail, load_spool, make_spool, put, quick_spool, snapshot
 from helpers.stores import claim, enqueue, make_store, sweep
-from trio_multispool import AccessDenied, Err, Ok, Spool, Spoolable, StorageFailure
+from trio_multispool import AccessDenied, Err, Ok, Spool, Spoolable, SpoolGone, SpoolReplaced
 from trio_multispool.monitor import (
     Abandoned,
     Dir,
@@ -224,10 +224,8 @@ async def test_a_spool_that_was_removed_is_not_taken_for_a_sound_one(path):
         await put(spool, Mail.FAILED, "a")
         assert await found(spool) == []
         path.rename(path.with_name("elsewhere"))
-        for _ in range(2):
-            answer = await Monitor(spool).run_once()
-            assert isinstance(answer, Err)
-            assert isinstance(answer.error, StorageFailure)
+        for error in (SpoolGone, SpoolReplaced):
+            assert await Monitor(spool).run_once() == Err(error(str(path)))
             make_store(path).close()
 
 

@@ -14,7 +14,7 @@ import pytest
 
 import trio_multispool
 from helpers.processes import run_python
-from trio_multispool import NameTaken, SpoolError, errors, model, storage
+from trio_multispool import AccessDenied, NameTaken, SpoolError, errors, model, storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -253,7 +253,7 @@ def test_the_errors_that_a_docstring_names_are_those_of_the_annotation(name):
 
 SPELLED_ELSEWHERE = {
     "AccessDenied", "ReadOnlySpool", "OutOfSpace", "TooManyOpenFiles", "NotARegularFile", "SeveralFileSystems",
-    "StorageFailure",
+    "SpoolGone", "SpoolReplaced", "StorageFailure",
 }  # fmt: skip
 REFERRING = {"Spool.create", "Spool.with_entry", "Spool.try_with_entry", "Entry.try_checkout", "Spool.load_unsafe"}
 
@@ -279,7 +279,7 @@ def test_an_error_does_not_hide_behind_its_dataclass(kind):
     """Errors are dataclasses with positional fields, and without defaults but for what was added to one later."""
     assert dataclasses.is_dataclass(kind)
     defaults = {field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
-    assert defaults == ({"finished"} if kind is NameTaken else set())
+    assert defaults == {NameTaken: {"finished"}, AccessDenied: {"cure"}}.get(kind, set())
 
 
 # Imports
