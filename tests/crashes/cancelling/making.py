@@ -121,6 +121,7 @@ class Maker(Worker):
             (await entry.direct.contents()).unwrap()
             (await entry.stat()).unwrap()
         if self.chance.random() < 0.5:
+            self.records.left_to_recovery.add(name)
             remove = Line(What.ATTEMPT, "remove", line.life, 9)
             await self.do(remove, lambda: entry.direct.remove(durability=self.level()), self.blows)
 

@@ -66,6 +66,8 @@ class Records:
         """Begin with nothing."""
         self.faults: list[Fault] = []
         self.counts: collections.Counter[str] = collections.Counter()
+        self.left_to_recovery: set[str] = set()
+        """Entries that were removed where they were: if another has the lock just then, their files are left."""
         self._lines: list[Line] = []
         self._turns: collections.Counter[str] = collections.Counter()
         self._owned: dict[str, int] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import functools
 import gc
 import os
@@ -33,6 +34,7 @@ from helpers.spools import Mail, load_spool, make_spool
 from helpers.stores import make_store, sweep
 from helpers.syscalls import NEVER_FAIL, HookedCalls
 from trio_multispool import Durability, Spoolable
+from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.threads.loop import apart
 
 if TYPE_CHECKING:
@@ -216,6 +218,9 @@ class Storm:
         self._run_whole(this)
         if _descriptors() != before:
             this.records.fault("left open", "descriptors", f"{before} before, {_descriptors()} after")
+        with contextlib.closing(DirectoryStorage.open_unsafe(path)) as store:  # it recovers nothing else
+            for name in this.records.left_to_recovery:
+                store.recover_name(name)
         if this.interrupted:
             store = make_store(path)
             sweep(store)
