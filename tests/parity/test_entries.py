@@ -347,8 +347,12 @@ async def test_a_long_queue_is_listed_page_by_page(tmp_path):
         pages.append([entry.name for entry in page])
         after = page[-1].name
     assert pages == [["a", "b"], ["c"]]
-    with pytest.raises(ValueError, match="at_most must be at least 1"):
-        await spool.entries(Mail.SEND, at_most=0)
+    for name, delay in (("late", 200), ("early", 100)):
+        (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(name), not_before=delay)).unwrap()
+    assert [entry.name for _, entry in (await spool.waiting(Mail.SEND, at_most=1)).unwrap()] == ["early"]
+    for listing in (spool.entries, spool.waiting):
+        with pytest.raises(ValueError, match="at_most must be at least 1"):
+            await listing(Mail.SEND, at_most=0)
     with pytest.raises(TypeError, match="at_most must be a whole number"):
         await spool.entries(Mail.SEND, at_most=1.5)
 

@@ -869,6 +869,19 @@ def test_names_come_in_pages(store):
     assert store.names("retry", after="a", most=2) == []
 
 
+def test_what_waits_comes_in_pages_the_first_to_be_due_first(store):
+    """Also where several are due at once: then the name decides. Together the pages are the whole."""
+    for name, due in (("d", DUE), ("a", DUE + 2), ("c", DUE), ("b", DUE + 1), ("e", DUE + 3)):
+        enqueue(store, "send", name, due_at=due)
+    whole = [(DUE, "c"), (DUE, "d"), (DUE + 1, "b"), (DUE + 2, "a"), (DUE + 3, "e")]
+    pages: list[list[tuple[float, str]]] = []
+    while page := store.waiting("send", after=pages[-1][-1] if pages else None, most=2):
+        pages.append(page)
+    assert pages == [whole[:2], whole[2:4], whole[4:]]
+    assert store.waiting("send") == whole
+    assert store.waiting("send", after=whole[2]) == whole[3:]
+
+
 def test_a_name_that_is_used_at_once_is_no_less_reserved(store, other):
     """`briefly` allows a store to look later; the entry is made, or refused, all the same."""
     reservation = store.reserve("a", briefly=True)

@@ -330,12 +330,13 @@ class Spool(Generic[Q, M, D, A]):
         return Ok([self._entry(queue, found) for found in answer.value]) if isinstance(answer, Ok) else answer
 
     async def waiting(
-        self, queue: Q
+        self, queue: Q, *, at_most: int | None = None
     ) -> Result[list[tuple[datetime.datetime, Entry[Q, M, D, Spool[Q, M, D, A]]]], Trouble]:
         """List the entries that wait for a queue, each with its due time in UTC, the earliest first.
 
-        A hint, as `entries` is. To take one of them before it is due, use `entry.checkout(early=True)`. Raises
-        `TypeError` if the spool does not have `queue`.
+        A hint, as `entries` is. With `at_most`, only so many: those that are due first. To take one of them before it
+        is due, use `entry.checkout(early=True)`. Raises `TypeError` if the spool does not have `queue`, and `TypeError`
+        or `ValueError` if `at_most` is not a positive whole number.
 
         **Cancellation**: reads only; nothing changes.
 
@@ -345,8 +346,10 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         name = self._session.check_queue(queue)
+        most = None if at_most is None else whole(at_most, "at_most", least=1)
+        storage = self._session.storage
         answer = await self._session.run(
-            "listing of what waits", lambda _before_commit: sorted(self._session.storage.waiting(name))
+            "listing of what waits", lambda _before_commit: storage.waiting(name, most=most)
         )
         if isinstance(answer, Err):
             return answer

@@ -131,8 +131,13 @@ class Storage(Protocol[C, R]):
         """
         ...
 
-    def waiting(self, queue: str) -> Iterator[tuple[float, str]]:
-        """Yield each entry that waits for a queue, in no order: when it is due, in seconds since 1970, and its name."""
+    def waiting(
+        self, queue: str, *, after: tuple[float, str] | None = None, most: int | None = None
+    ) -> list[tuple[float, str]]:
+        """Return what waits for a queue, the first to be due first: when, in seconds since 1970, and its name.
+
+        A page, with `after` and `most`, as for `names`.
+        """
         ...
 
     def settle(self, settlements: Sequence[Settlement[C]]) -> list[BaseException | None]:

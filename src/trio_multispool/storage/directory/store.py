@@ -365,10 +365,13 @@ class DirectoryStorage(Context):
             self.layout.check_named()
             raise EntryNotFound(place.queue, name) from error
 
-    def waiting(self, queue: str) -> Iterator[tuple[float, str]]:
-        """Yield the entries that wait for a queue."""
+    def waiting(
+        self, queue: str, *, after: tuple[float, str] | None = None, most: int | None = None
+    ) -> list[tuple[float, str]]:
+        """List the entries that wait for a queue."""
         self.layout.check_named()
-        return waited.waiting(self.layout, queue)
+        later = (each for each in waited.waiting(self.layout, queue) if after is None or each > after)
+        return sorted(later) if most is None else heapq.nsmallest(most, later)
 
     def settle(self, settlements: Sequence[Settlement[DirectoryClaim]]) -> list[BaseException | None]:
         """Settle several claims with shared syncs."""

@@ -170,9 +170,11 @@ class MemoryStorage:
         """List what is available in a queue."""
         return [name for name in self._contents.names(queue) if name > after][:most]
 
-    def waiting(self, queue: str) -> Iterator[tuple[float, str]]:
-        """Yield the entries that wait for a queue."""
-        return iter(self._contents.due(queue))
+    def waiting(
+        self, queue: str, *, after: tuple[float, str] | None = None, most: int | None = None
+    ) -> list[tuple[float, str]]:
+        """List the entries that wait for a queue."""
+        return [each for each in self._contents.due(queue) if after is None or each > after][:most]
 
     def read_metadata(self, place: Place, name: str) -> bytes:
         """Return an entry's metadata."""
