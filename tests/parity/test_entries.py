@@ -24,6 +24,7 @@ from trio_multispool import (
     Stat,
     StorageFailure,
     SyncsRefused,
+    Use,
 )
 from trio_multispool.storage.directory.store import DirectoryStorage
 
