@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 import trio
 import trio.testing
 
+from helpers.inside import sizes_of_looks
 from helpers.spools import ANNE, BERT, MAIL, Envelope, Mail, quick_spool
 from trio_multispool import (
     CorruptMetadata,
@@ -38,9 +40,19 @@ from trio_multispool.monitor import Monitor
 from trio_multispool.testing import Clock, Faults, Operation, memory_spool, work_off
 from trio_multispool.threads import pool
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
 pytestmark = pytest.mark.anyio
 
 FULL = OutOfSpace("write", "memory", "no space left on device")
+
+
+@contextlib.asynccontextmanager
+async def in_time() -> AsyncIterator[None]:
+    """Fail, instead of waiting for ever, if nobody is woken."""
+    with anyio.fail_after(60):
+        yield
 
 
 async def remove(metadata: Any, data: Any) -> Remove:
@@ -83,11 +95,42 @@ async def test_a_day_passes_at_once_under_trios_autojump_clock():
         spool, began = memory_spool(MAIL, clock=clock), clock()
         (await spool.enqueue(Mail.SEND, ANNE, b"", not_before=datetime.timedelta(days=1))).unwrap()
         async with spool.reader(Mail.SEND) as reader:
-            job = (await reader.dequeue()).unwrap()
+            looks = sizes_of_looks(reader)
+            with trio.fail_after(100_000):
+                job = (await reader.dequeue()).unwrap()
             assert job is not None
             assert clock() - began == pytest.approx(86400, abs=60)
             assert trio.current_time() == pytest.approx(86400, abs=60)
+            assert len(looks) == 2, "it looks again only when it is told to"
 
+    await on_a_clock_that_jumps(main)
+
+
+async def test_what_the_jobs_of_a_closed_spool_held_is_had_though_nothing_tells_of_it():
+    """The death of an owner is not announced, so a reader looks again for as long as anything is checked out."""
+
+    async def main() -> None:
+        spool = memory_spool(MAIL)
+        other = memory_spool(MAIL, beside=spool)
+        entry = (await spool.enqueue(Mail.SEND, ANNE, b"")).unwrap()
+        held = (await entry.checkout()).unwrap()
+        async with other.reader(Mail.SEND) as reader, trio.open_nursery() as nursery:
+
+            async def die() -> None:
+                await trio.testing.wait_all_tasks_blocked()
+                spool.close()
+
+            nursery.start_soon(die)
+            with trio.fail_after(1000):
+                job = (await reader.dequeue()).unwrap()
+            assert job is not None
+            assert job.name == held.name
+
+    await on_a_clock_that_jumps(main)
+
+
+async def on_a_clock_that_jumps(main: Any) -> None:
+    """Run a coroutine on a Trio of its own, where nothing waits in real time."""
     await anyio.to_thread.run_sync(
         functools.partial(trio.run, main, clock=trio.testing.MockClock(autojump_threshold=0))
     )
@@ -100,7 +143,7 @@ async def test_a_reader_that_waits_has_what_becomes_due_when_the_clock_is_put_fo
     (await spool.enqueue(Mail.SEND, ANNE, b"", not_before=1_000_000)).unwrap()
     [(due_at, _)] = (await spool.waiting(Mail.SEND)).unwrap()
     got = []
-    async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
+    async with spool.reader(Mail.SEND) as reader, in_time(), anyio.create_task_group() as tasks:
 
         async def take() -> None:
             async with (await reader.dequeue()).unwrap() as job:
@@ -122,7 +165,7 @@ async def test_a_reader_that_waits_is_told_of_an_entry_by_another_spool(handed):
     spool = memory_spool(MAIL)
     other = memory_spool(MAIL, beside=spool)
     got = []
-    async with other.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
+    async with other.reader(Mail.SEND) as reader, in_time(), anyio.create_task_group() as tasks:
 
         async def work(metadata: Envelope, data: Any) -> Remove:
             got.append(metadata)
@@ -191,12 +234,16 @@ async def test_an_entry_that_comes_back_each_time_ends_the_work_with_its_name():
     spool = memory_spool(MAIL)
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("boomerang"))).unwrap()
 
+    calls = []
+
     async def release(metadata: Envelope, data: Any) -> Release:
+        calls.append(data.name)
         return Release()
 
     async with spool.reader(Mail.SEND) as reader:
         with pytest.raises(RuntimeError, match="boomerang was given to the handler 100 times"):
             await work_off(reader, release)
+    assert calls == ["boomerang"] * 100
     assert len((await spool.entries(Mail.SEND)).unwrap()) == 1
 
 

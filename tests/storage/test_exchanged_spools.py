@@ -193,6 +193,7 @@ async def test_the_kernel_tells_of_a_spool_that_is_moved(path):
         await anyio.wait_all_tasks_blocked()
         while not waiters_of(spool):
             await anyio.lowlevel.checkpoint()
+        tasks.cancel_scope.deadline = anyio.current_time() + 60  # instead of waiting for ever
         moved_aside(path)
     assert answers == [Err(SpoolGone(str(path)))]
 
