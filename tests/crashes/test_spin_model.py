@@ -35,6 +35,11 @@ STANDS_FOR = {
     "recovery.sweep",
     "recovery.recover_name",
     "recovery.collect_if_nowhere",
+    "remembered.begin",
+    "remembered.finishing",
+    "remembered.is_remembered",
+    "remembered.collect",
+    "waiting.where_to_wait",
 }
 
 

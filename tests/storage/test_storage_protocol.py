@@ -859,11 +859,10 @@ def test_names_come_in_pages(store):
     """Those that sort after a name, and at most so many; together they are the whole."""
     for name in ("e", "a", "d", "b", "c"):
         enqueue(store, "send", name)
-    pages, after = [], ""
-    while page := store.names("send", after=after, most=2):
-        pages.append(page)
-        after = page[-1]
-    assert pages == [["a", "b"], ["c", "d"], ["e"]]
+    pages = [store.names("send", most=2)]
+    while pages[-1] and len(pages) < len("abcde"):
+        pages.append(store.names("send", after=pages[-1][-1], most=2))
+    assert pages == [["a", "b"], ["c", "d"], ["e"], []]
     assert store.names("send", after="b") == ["c", "d", "e"]
     assert store.names("send", most=1) == ["a"]
     assert store.names("retry", after="a", most=2) == []
@@ -874,10 +873,10 @@ def test_what_waits_comes_in_pages_the_first_to_be_due_first(store):
     for name, due in (("d", DUE), ("a", DUE + 2), ("c", DUE), ("b", DUE + 1), ("e", DUE + 3)):
         enqueue(store, "send", name, due_at=due)
     whole = [(DUE, "c"), (DUE, "d"), (DUE + 1, "b"), (DUE + 2, "a"), (DUE + 3, "e")]
-    pages: list[list[tuple[float, str]]] = []
-    while page := store.waiting("send", after=pages[-1][-1] if pages else None, most=2):
-        pages.append(page)
-    assert pages == [whole[:2], whole[2:4], whole[4:]]
+    pages = [store.waiting("send", most=2)]
+    while pages[-1] and len(pages) < len(whole):
+        pages.append(store.waiting("send", after=pages[-1][-1], most=2))
+    assert pages == [whole[:2], whole[2:4], whole[4:], []]
     assert store.waiting("send") == whole
     assert store.waiting("send", after=whole[2]) == whole[3:]
 
