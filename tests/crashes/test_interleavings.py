@@ -151,7 +151,7 @@ def overtake(world: World, mine: Deed, others: list[Deed], calls: int, how: str)
 def test_an_owner_may_be_overtaken_or_killed_before_any_of_its_calls(directory, mine, others, how):
     """Whatever another owner does between two calls of one that goes on, or that is dead, all is well in the end."""
     beginning, what = ALONE[mine]
-    for calls in itertools.count(1, every(3)):
+    for calls in itertools.count(1, every(6)):
         with world_in(directory) as world:
             BEGINNINGS[beginning](world, "one")
             trace, ended = overtake(world, what, OTHERS[others], calls, how)
@@ -175,8 +175,8 @@ def entangle(world: World, mine: Deed, changes: int, others_changes: int) -> tup
 def test_two_owners_may_both_be_stopped_before_any_of_their_changes(directory, mine):
     """Wherever one stands while another does half its work, neither spoils what the other is at."""
     beginning, what = ALONE[mine]
-    for changes in itertools.count(1, every(2)):
-        for others_changes in itertools.count(1, every(2)):
+    for changes in itertools.count(1, every(3)):
+        for others_changes in itertools.count(1, every(3)):
             with world_in(directory) as world:
                 BEGINNINGS[beginning](world, "one")
                 trace, ended, others_ended = entangle(world, what, changes, others_changes)

@@ -358,7 +358,7 @@ def _killed_repairs(parent, base, kind) -> None:
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("kind", thinned(MENDED, 4))
+@pytest.mark.parametrize("kind", thinned(MENDED, 8))
 async def test_a_repair_may_be_killed_at_any_call_and_done_again(tmp_path, kind):
     """At every call: the entry and its neighbour are there, whole but for the damage, and the next repair ends it."""
     distinct: dict[str, tuple[str, Path]] = {}

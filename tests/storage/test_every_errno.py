@@ -309,14 +309,14 @@ def check_error(error: SpoolError, case: Case, code: int, kind: str) -> None:
 
 
 def failures(made: list[str]) -> list[tuple[int, int, bool]]:
-    """Return which call fails, with what, and whether after its effect; each call, and each errno of each kind."""
+    """Return which call fails, with what, and whether after its effect; each call, and each errno of each kind once."""
     everything = [
         (n, code, late)
         for n, words in enumerate(made, 1)
         for code in ERRNOS[words.split()[0]].errnos
         for late in ((False, True) if words.split()[0] in CHANGING and code in LATE else (False,))
     ]
-    once = {(made[n - 1].split()[0], code, late): (n, code, late) for n, code, late in everything}
+    once = {(made[n - 1].split()[0], code): (n, code, late) for n, code, late in everything}
     kept = {*once.values(), *thinned(everything, 1000, lambda failure: failure[0])}
     return [failure for failure in everything if failure in kept]
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers import users
+from helpers.proofs import thinned
 from helpers.users import ANNE, multispool_as, run_as
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(bool(users.why_not()), reason=users.why_not())
+pytestmark = [pytest.mark.skipif(bool(users.why_not()), reason=users.why_not()), pytest.mark.proof]
 
 SHUT = ["failed", "failed/.checkout", "failed/.waiting", ".quarantine", ".quarantine/send"]
 """What root may have made, with an old version or by hand."""
@@ -30,7 +31,7 @@ os._exit(0)
 """
 
 
-@pytest.fixture(params=SHUT)
+@pytest.fixture(params=thinned(SHUT, 3))
 def path(request: pytest.FixtureRequest) -> Iterator[Path]:
     """Make a spool of Anne's, in which a dead worker has an entry, and root has a directory with another in it."""
     with users.common_ground() as directory:
