@@ -150,7 +150,7 @@ def storm(session: nox.Session) -> None:
 @nox.session(default=False)
 def model(session: nox.Session) -> None:
     """Check the model of who owns an entry, and its mutants, with spin; `-- --quick` for smaller sizes."""
-    session.run("python", "tests/crashes/spin/check.py", *session.posargs)
+    session.run("python", "tests/crashes/spin/check.py", *session.posargs, env={"PYTHONPATH": TEST_PACKAGES})
 
 
 @nox.session(default=False)

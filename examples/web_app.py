@@ -16,6 +16,7 @@ import logging
 import os
 import shlex
 import signal
+import sys
 from collections.abc import AsyncIterator
 
 import anyio
@@ -44,6 +45,7 @@ from trio_multispool.errors import EnqueueError
 LOG = logging.getLogger("uvicorn.error")
 
 GRACE = float(os.environ.get("MAIL_GRACE", "20"))
+TIME_LIMIT = float(os.environ.get("MAIL_TIME_LIMIT", "600"))
 """How long a server that shall end waits for the deliveries in hand, in seconds."""
 
 REMEMBER = datetime.timedelta(days=1)
@@ -85,15 +87,16 @@ async def deliver(envelope: Envelope, message: DataFile[bytes]) -> Remove:
     command = [*shlex.split(os.environ["MAIL_COMMAND"]), "--", envelope.recipient]
     # The file itself and not a pipe: a command that does not read its input breaks nothing.
     with open(str(message.path), "rb") as text:  # noqa: ASYNC230, PTH123  # opened, and not read
-        # A session of its own, so that Ctrl+C ends the server and not the deliveries in hand.
-        await anyio.run_process(command, stdin=text, start_new_session=True)
+        # A session of its own, so that Ctrl+C ends the server and not the deliveries in hand. What the command says
+        # goes to the server's log: kept in memory, it might be without end.
+        await anyio.run_process(command, stdin=text, stdout=sys.stderr, stderr=None, start_new_session=True)
     return Remove()
 
 
 async def work(reader: QueueReader[Mail, Envelope, bytes]) -> None:
     """Work until the reader is stopped. If that fails, end the server: it would accept what nobody works off."""
     try:
-        (await reader.iter(deliver, concurrency=4, retry=RETRY)).unwrap()
+        (await reader.iter(deliver, concurrency=4, retry=RETRY, time_limit=TIME_LIMIT)).unwrap()
     except Exception:
         LOG.exception("the worker has failed; the server ends")
         signal.raise_signal(signal.SIGTERM)

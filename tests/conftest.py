@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from helpers import figures
+from helpers.proofs import WHOLE
 from helpers.spools import Wall
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 def pytest_configure() -> None:
@@ -57,6 +59,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("trio") is not None:
             message = f"{item.nodeid}: a test is run by pytest-trio (`trio`) or by AnyIO (`anyio`), not by both"
             raise pytest.UsageError(message)
+
+
+@pytest.fixture
+def count(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Return what counts for a proof: `count(Proof.EVERY_ERRNO, calls=3, bad=0)`."""
+
+    def count(proof: figures.Proof, **numbers: int) -> None:
+        record_property("figures", [proof.value, numbers])
+
+    return count
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell the figures of all proofs that ran, in whichever process."""
+    reports = [report for how in ("passed", "failed") for report in terminalreporter.stats.get(how, ())]
+    properties = [each for report in reports for each in report.user_properties]
+    counted = [(figures.Proof(value[0]), value[1]) for what, value in properties if what == "figures"]
+    if counted:
+        terminalreporter.section("figures of the proofs" if WHOLE else "figures of what ran of the proofs")
+    for proof, numbers in figures.add_up(counted).items():
+        line = figures.tell(proof, figures.in_words(numbers), numbers.get("bad", 0), whole=WHOLE)
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
+import subprocess
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.report import Key, Report, Series
@@ -53,4 +56,8 @@ def machine() -> dict[str, str]:
             found[distribution] = metadata.version(distribution)
         except metadata.PackageNotFoundError:
             continue
+    of_the_library = ["git", "log", "-1", "--format=%h", "--", "src"]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):  # not from a clone: then nobody knows
+        done = subprocess.run(of_the_library, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+        found["commit"] = done.stdout.strip()
     return found

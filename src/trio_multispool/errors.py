@@ -109,6 +109,7 @@ class NotASpool(SpoolError):
 class SpoolGone(SpoolError):
     """The spool's directory is not at its path any more: it was moved or removed, or its file system was unmounted.
 
+    Likewise if one is missing in it that every entry needs: `.registry`, `.data` or `.tmp`. Then `path` is that one.
     Jobs in hand can still be settled, where the directory is now. Everything else answers this, for as long as the
     spool is open: end, and open the spool anew where it is.
     """
@@ -123,6 +124,7 @@ class SpoolGone(SpoolError):
 class SpoolReplaced(SpoolError):
     """Another directory is at the spool's path: a new one, one from a backup, or one mounted over it.
 
+    Likewise at that of `.registry`, `.data` or `.tmp` in it. Then `path` is that one.
     It is never followed: what this process has in hand would be done twice against a restored copy. Jobs in hand can
     still be settled, in the directory that they are from. Everything else answers this: end, and open the spool anew.
     """

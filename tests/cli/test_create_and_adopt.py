@@ -19,6 +19,19 @@ def test_create_makes_a_spool_with_its_queues(multispool, tmp_path):
     assert stat.S_IMODE((tmp_path / "var/mail").stat().st_mode) == 0o700
 
 
+def test_create_makes_a_spool_for_programs_that_take_no_locks(multispool, tmp_path):
+    """Without `.spool.json`, until it is adopted; it may be repeated, but what is adopted stays so."""
+    assert "created" in multispool.done("create", "mail", "send", "--not-adopted")
+    assert not (tmp_path / "mail/.spool.json").exists()
+    assert multispool.done("create", "mail", "more", "--not-adopted") == f"{tmp_path}/mail was there; added more\n"
+    assert not (tmp_path / "mail/.spool.json").exists()
+    multispool.done("adopt", "mail")
+    refused = multispool.here("create", "mail", "later", "--not-adopted")
+    told = "exists, and is adopted: programs that take no locks must not use it"
+    assert (refused.returncode, refused.stderr) == (5, f"multispool: 'mail' {told}\n")
+    assert not (tmp_path / "mail/later").exists()
+
+
 def test_create_adds_queues_to_a_spool_and_may_be_repeated(multispool, spool, put):
     """Queues are added, those that exist keep their entries, and JSON tells which is which."""
     put("one")

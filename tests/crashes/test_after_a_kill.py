@@ -9,6 +9,7 @@ import pytest
 
 from helpers.aftermath import FOLLOW_UPS, Aftermath, entry_of
 from helpers.children import quick_directory
+from helpers.figures import Proof
 from helpers.killing import copied, kill_at_every_call
 from helpers.proofs import every, thinned
 from helpers.spools import state_of
@@ -63,7 +64,7 @@ def follow_ups_of(number: int) -> list[str]:
     [*itertools.product(OPERATIONS, [True]), *itertools.product(thinned(OPERATIONS, 4), [False])],
     ids=lambda each: {True: "rename flags", False: "no rename flags"}.get(each, each),
 )
-def test_after_a_kill_at_any_call_every_operation_behaves_without_a_recovery(base, operation, flags):
+def test_after_a_kill_at_any_call_every_operation_behaves_without_a_recovery(base, operation, flags, count):
     """Each does what the files call for, or answers so; never that the dead are busy. Nothing is lost or left over."""
     wrong: list[str] = []
     tried = 0
@@ -76,6 +77,12 @@ def test_after_a_kill_at_any_call_every_operation_behaves_without_a_recovery(bas
                 follow(killed, follow_up, base / "copy", whole)
             except Exception as error:  # noqa: BLE001  # all that goes wrong is told at once
                 wrong.append(f"killed before {killed.before!r}, then {follow_up}: {error!r}".partition("\n")[0])
-    print(f"{operation}: {len(states)} different trees, {tried} follow-ups, {len(wrong)} bad")
+    count(
+        Proof.AFTER_A_KILL,
+        operations=int(flags),
+        different_trees=len(states),
+        times=tried,
+        bad=len(wrong),
+    )
     assert wrong == []
     assert len(states) > 1

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from helpers.figures import Proof
 from helpers.loops import LOOPS
 from helpers.processes import run_python
 from helpers.proofs import WHOLE
@@ -23,15 +24,14 @@ DONE = [f"{what} done" for what in ("enqueue", "data save", "save", "remove", "r
 
 @pytest.mark.proof
 @pytest.mark.parametrize("loop", ["trio", *LOOPS, pytest.param("eager", marks=EAGER)])
-def test_cancellation_is_right_for_every_operation_in_a_storm_of_cancellations(loop, capsys):
+def test_cancellation_is_right_for_every_operation_in_a_storm_of_cancellations(loop, count):
     """What was cancelled did not happen, what was told is so, nothing is swallowed or doubled, and all is at rest."""
     command = [sys.executable, "-m", "cancelling", "--loop", loop, "--seed", "1", "--rounds", f"{ROUNDS}"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    with capsys.disabled():
-        print(f"\n{done.stdout}", end="")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
+    count(Proof.CANCELLING, event_loops=1, rounds=ROUNDS)
     counted = {line.partition(" x ")[2] for line in done.stdout.splitlines()}
     assert {*BLOWS, *([] if loop == "trio" else NATIVE_BLOWS), *DONE} <= counted
 

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from helpers.children import quick_directory
+from helpers.figures import Proof
 from helpers.interleaving import Owners, like_processes
 from helpers.proofs import WHOLE, every
 from helpers.worlds import BEGINNINGS, DEEDS, QUEUES, Deed, World, program_of
@@ -148,7 +149,7 @@ def overtake(world: World, mine: Deed, others: list[Deed], calls: int, how: str)
 @pytest.mark.parametrize("how", ["overtaken", "both at work", "in turns", "killed"])
 @pytest.mark.parametrize("others", OTHERS)
 @pytest.mark.parametrize("mine", ALONE)
-def test_an_owner_may_be_overtaken_or_killed_before_any_of_its_calls(directory, mine, others, how):
+def test_an_owner_may_be_overtaken_or_killed_before_any_of_its_calls(directory, mine, others, how, count):
     """Whatever another owner does between two calls of one that goes on, or that is dead, all is well in the end."""
     beginning, what = ALONE[mine]
     for calls in itertools.count(1, every(6)):
@@ -156,6 +157,7 @@ def test_an_owner_may_be_overtaken_or_killed_before_any_of_its_calls(directory, 
             BEGINNINGS[beginning](world, "one")
             trace, ended = overtake(world, what, OTHERS[others], calls, how)
             insist(world, trace)
+        count(Proof.INTERLEAVINGS, schedules=1)
         if ended:
             return
 
@@ -172,7 +174,7 @@ def entangle(world: World, mine: Deed, changes: int, others_changes: int) -> tup
 
 
 @pytest.mark.parametrize("mine", ALONE)
-def test_two_owners_may_both_be_stopped_before_any_of_their_changes(directory, mine):
+def test_two_owners_may_both_be_stopped_before_any_of_their_changes(directory, mine, count):
     """Wherever one stands while another does half its work, neither spoils what the other is at."""
     beginning, what = ALONE[mine]
     for changes in itertools.count(1, every(3)):
@@ -181,6 +183,7 @@ def test_two_owners_may_both_be_stopped_before_any_of_their_changes(directory, m
                 BEGINNINGS[beginning](world, "one")
                 trace, ended, others_ended = entangle(world, what, changes, others_changes)
                 insist(world, trace)
+            count(Proof.INTERLEAVINGS, schedules=1)
             if others_ended:
                 break
         if ended:
@@ -200,11 +203,12 @@ def test_two_owners_may_both_be_stopped_before_any_of_their_changes(directory, m
     programs=PROGRAMS,
     schedule=SCHEDULE,
 )
-def test_whatever_the_order_of_their_calls_and_whoever_dies_owners_lose_and_double_nothing(
-    directory, one, two, programs, schedule
+def test_whatever_the_order_of_their_calls_and_whoever_dies_owners_lose_and_double_nothing(  # noqa: PLR0913, PLR0917
+    directory, count, one, two, programs, schedule
 ):
     """After recovery each entry is whole, in one place and as it was acknowledged; nobody had it beside another."""
     with world_in(directory) as world:
         for name, beginning in (("one", one), ("two", two)):
             BEGINNINGS[beginning](world, name)
         insist(world, play(world, programs, schedule), tell=note)
+    count(Proof.INTERLEAVINGS, schedules=1)

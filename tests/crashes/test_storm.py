@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -28,19 +30,17 @@ def test_nothing_is_lost_doubled_stale_or_resurrected_in_a_storm_of_kills(capsys
         print(f"\n{done.stdout}", end="")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
-    counts = {words[2]: int(words[0]) for line in done.stdout.splitlines() if (words := line.split())[1] == "x"}
-    assert {"enqueue", "save", "data", "remove", "release"} <= set(counts), "each kind was acknowledged"
 
 
 # The checker
 
 
-def attempt(operation: str, turn: int = 0, **words: str) -> Line:
+def attempt(operation: str, turn: int = 0, **words: Any) -> Line:
     """Say that something is tried with the life `a`."""
     return Line(What.ATTEMPT, operation, "a", turn, **words)
 
 
-def done(operation: str, turn: int = 0, **words: str) -> Line:
+def done(operation: str, turn: int = 0, **words: Any) -> Line:
     """Say that it was acknowledged."""
     return Line(What.DONE, operation, "a", turn, **words)
 
@@ -66,6 +66,9 @@ TRYING = (*ENQUEUED, taken(1))
 SAVE = {"queue": "retry", "metadata": "1"}
 SAVED = (*TRYING, attempt("save", 1, **SAVE), done("save", 1, **SAVE))
 REWRITTEN = (*TRYING, attempt("data save", 1, data="1.0"), done("data save", 1, data="1.0"))
+LATER = {"queue": "send", "due": 50.0}
+FAILING = {"queue": "failed", "due": 50.0}
+FAILED = (*TRYING, attempt("fail", 1, **FAILING), done("fail", 1, **FAILING))
 REMOVED = (*TRYING, attempt("remove", 1), done("remove", 1))
 AS_ENQUEUED = ("send", FIRST, FIRST)
 
@@ -80,7 +83,10 @@ LEGAL = {
     "a move that was killed": ((*TRYING, attempt("save", 1, queue="retry")), [AS_ENQUEUED, ("retry", FIRST, FIRST)]),
     "new data": (REWRITTEN, [("send", FIRST, "1.0")]),
     "new data, killed": (REWRITTEN[:-1], [AS_ENQUEUED, ("send", FIRST, "1.0")]),
+    "an enqueue to wait": ((attempt("enqueue", **LATER), done("enqueue", name="one", **LATER)), [AS_ENQUEUED]),
+    "a failure": (FAILED, [AS_ENQUEUED, ("failed", FIRST, FIRST)]),
     "a removal": (REMOVED, [None]),
+    "a failure that was killed": (FAILED[:-1], [AS_ENQUEUED, ("failed", FIRST, FIRST)]),
     "a removal that was killed": (REMOVED[:-1], [AS_ENQUEUED, None]),
     "a second turn": ((*SAVED, taken(2, "retry", "1")), [("retry", "1", FIRST)]),
     "an enqueue that was seen before it was told": ((ENQUEUED[0], taken(1), ENQUEUED[1]), [AS_ENQUEUED]),
@@ -117,6 +123,38 @@ def test_the_checker_finds_fault_with_every_end_that_a_history_cannot_have(histo
 def test_the_checker_sees_what_an_owner_must_not_have_seen(kind, lines, there):
     """A fault that the end does not show any more, because somebody went on from there, is found all the same."""
     assert judged(*lines, there=there) == [kind]
+
+
+@pytest.mark.parametrize("history", ["an enqueue to wait", "a failure"])
+def test_the_checker_sees_who_has_an_entry_before_it_is_due(history):
+    """Whoever has it too early is at fault, but not who took it by its name, nor who comes later."""
+    lines, _ = LEGAL[history]
+    for at, faults in ((49.0, ["early"]), (50.0, []), (0.0, [])):
+        assert judged(*lines, msgspec.structs.replace(taken(2), at=at), there=AS_ENQUEUED) == faults
+    given_up = msgspec.structs.replace(taken(2, "failed"), at=49.0)
+    assert judged(*FAILED, given_up, there=("failed", FIRST, FIRST)) == []
+
+
+def test_the_checker_lets_an_entry_be_given_up_by_itself_only_where_that_may_be():
+    """Nobody is asked any more when too many of those who tried it have died."""
+    found = {"a": [Found("one", Whole("failed", FIRST, FIRST))]}
+    assert check([TRYING], found, {"send": "failed"}).faults == []
+    assert [fault.kind for fault in check([TRYING], found, {"retry": "failed"}).faults] == ["stale"]
+    assert [fault.kind for fault in check([TRYING], found).faults] == ["stale"]
+
+
+def test_the_checker_finds_what_is_done_again_though_its_name_is_remembered():
+    """Or refused as done though nobody has removed it."""
+    first = [msgspec.structs.replace(line, name="one", once=line.operation == "enqueue") for line in REMOVED]
+    again = [msgspec.structs.replace(line, life="b", turn=2 * (line.turn > 0)) for line in first[:3]]
+    refusal = [again[0], msgspec.structs.replace(again[0], what=What.REFUSED, why="remembered")]
+    still = {"b": [Found("one", Whole(*AS_ENQUEUED))]}
+    assert [fault.kind for fault in check([first, again], still).faults] == ["done again"]
+    assert check([first, refusal], {}).faults == []
+    assert check([first[:-1], refusal], {}).faults == []
+    assert [fault.kind for fault in check([first[:2], refusal], {"a": still["b"]}).faults] == ["lost"]
+    forgetful = [[msgspec.structs.replace(line, once=False) for line in each] for each in (first, again)]
+    assert check(forgetful, still).faults == []
 
 
 def test_the_checker_finds_an_entry_that_is_there_twice_or_under_another_name_or_of_nobody():

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from helpers.spools import State
 
@@ -97,15 +97,22 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     metadata: str = ""
     """The version that was found, or is to be stored; none: unchanged."""
     data: str = ""
+    due: float = 0.0
+    """Nobody may have the entry before this time of day."""
+    at: float = 0.0
+    """When it was found by somebody who may not have it early."""
+    once: bool = False
+    """Is its name never to be used again once it has been removed?"""
     why: str = ""
 
 
 class Whole(NamedTuple):
-    """An entry at rest: its queue, and the versions of its metadata and its data."""
+    """An entry at rest: its queue, the versions of its metadata and its data, and when it is due, if it waits."""
 
     queue: str
     metadata: str
     data: str
+    due: float = 0.0
 
 
 class Fault(NamedTuple):
@@ -138,14 +145,17 @@ class Verdict(NamedTuple):
 FIRST = "0"
 """The version of an entry's metadata and data when it is enqueued."""
 
-SETTLING = ("save", "remove", "release")
+_NOBODY: Mapping[str, str] = {}
+
+SETTLING = ("save", "remove", "release", "fail")
 
 
 class _Life:
     """One entry, from its enqueue on, as the ledgers tell it."""
 
-    def __init__(self, life: str) -> None:
+    def __init__(self, life: str, given_up: Mapping[str, str]) -> None:
         self.life = life
+        self._given_up = given_up
         self.name = ""
         self.faults: list[Fault] = []
         self.possible: set[Whole | None] = {None}
@@ -174,21 +184,22 @@ class _Life:
             case What.TWICE:
                 self.fault("two owners", line.why)
             case What.TAKEN:
-                self.see(
-                    Whole(line.queue, line.metadata, line.data), line.name, f"at the beginning of turn {line.turn}"
-                )
+                when = f"at the beginning of turn {line.turn}"
+                self.see(Whole(line.queue, line.metadata, line.data), line.name, when, line.at)
 
     def _ends(self, line: Line) -> set[Whole | None]:
         """Return the states after an operation that was done."""
         if line.operation == "enqueue":
-            return {Whole(line.queue, FIRST, FIRST)}
+            return {Whole(line.queue, FIRST, FIRST, line.due)}
         if line.operation == "remove":
             return {None}
         after: set[Whole | None] = set()
         for old in self._before - {None}:
             assert old is not None
             if line.operation == "save":
-                after.add(Whole(line.queue, line.metadata or old.metadata, old.data))
+                after.add(Whole(line.queue, line.metadata or old.metadata, old.data, line.due))
+            elif line.operation == "fail":
+                after |= {old._replace(due=line.due), old._replace(queue=line.queue)}
             elif line.operation == "data save":
                 after.add(old._replace(data=line.data))
             else:
@@ -202,14 +213,20 @@ class _Life:
             between = {old._replace(metadata=line.metadata) for old in self._before if old is not None}
         return between | self._ends(line)
 
-    def see(self, entry: Whole | None, name: str, when: str) -> None:
-        """Compare what is seen with what may be."""
+    def see(self, entry: Whole | None, name: str, when: str, at: float = 0.0) -> None:
+        """Compare what is seen, by somebody who may not see it early if `at` tells the time, with what may be."""
         if entry is not None and self.cut_short:
             self.brought_back += 1
         self.cut_short = 0
+        # Without a due time, for the one that is seen has none.
+        due = {None if each is None else each._replace(due=0.0): each.due if each else 0.0 for each in self.possible}
+        given_up = self._given_up
+        unseen = {each._replace(queue=given_up[each.queue]) for each in due if each and each.queue in given_up}
         if entry is not None and TORN in (entry.metadata, entry.data):
             self.fault("torn", f"{entry} {when}")
-        elif entry not in self.possible:
+        elif at and due.get(entry, 0.0) > at:
+            self.fault("early", f"{entry} {when}, {due[entry] - at} s before it was due")
+        elif entry not in due.keys() | unseen:
             self.fault(self._kind(entry), f"{entry} {when}, instead of {_in_words(self.possible)}")
         elif entry is not None and self.name and name != self.name:
             self.fault("stale", f"it is called {name} {when}")
@@ -233,13 +250,18 @@ def _by_life(ledgers: Iterable[Sequence[Line]]) -> dict[str, dict[int, list[Line
     return lives
 
 
-def check(ledgers: Iterable[Sequence[Line]], found: Mapping[str, Sequence[Found]]) -> Verdict:
-    """Compare the ledgers with each other, and with the entries found at the end, by life; nobody may be at work."""
+def check(
+    ledgers: Iterable[Sequence[Line]], found: Mapping[str, Sequence[Found]], given_up: Mapping[str, str] = _NOBODY
+) -> Verdict:
+    """Compare the ledgers with each other, and with the entries found at the end, by life; nobody may be at work.
+
+    `given_up` tells to which queue an entry goes, by itself, if too many of those who tried it died.
+    """
     lives, faults = _by_life(ledgers), []
     verdict = Verdict(faults, collections.Counter(), collections.Counter(), 0)
     brought_back = 0
     for name, turns in lives.items():
-        life = _Life(name)
+        life = _Life(name, given_up)
         for _, lines in sorted(turns.items()):
             for line in lines:
                 life.read(line)
@@ -260,7 +282,35 @@ def check(ledgers: Iterable[Sequence[Line]], found: Mapping[str, Sequence[Found]
         if life not in lives
         for entry in entries
     ]
+    faults += _done_again(lives, found)
     return verdict._replace(brought_back=brought_back)
+
+
+def _done_again(
+    lives: Mapping[str, Mapping[int, Sequence[Line]]], found: Mapping[str, Sequence[Found]]
+) -> Iterator[Fault]:
+    """Yield a fault for each name that was used again though it is remembered, or is remembered without a reason."""
+    removed: dict[str, int] = {}
+    tried: set[str] = set()
+    of_a_name: dict[str, list[str]] = collections.defaultdict(list)
+    for life, turns in lives.items():
+        begun = next((line for line in turns.get(0, ()) if line.once), None)
+        if begun is None:
+            continue
+        of_a_name[begun.name].append(life)
+        for turn, lines in turns.items():
+            removals = {line.what for line in lines if line.operation == "remove"}
+            if What.DONE in removals:
+                removed[begun.name] = min(turn, removed.get(begun.name, turn))
+            if removals - {What.REFUSED}:
+                tried.add(begun.name)
+    for name, used in of_a_name.items():
+        for life in used:
+            after = found.get(life) or max(lives[life]) > removed.get(name, max(lives[life]))
+            if name in removed and after:
+                yield Fault("done again", f"{life} ({name})", f"it had been removed in turn {removed[name]}")
+            if name not in tried and any(line.why == "remembered" for line in lives[life].get(0, ())):
+                yield Fault("lost", f"{life} ({name})", "it was refused as done, and nobody had removed one")
 
 
 def _is_cut_short(lines: Sequence[Line]) -> bool:
@@ -288,7 +338,7 @@ def found_in(state: State) -> tuple[dict[str, list[Found]], list[Fault]]:
     ]
     faults += [Fault("torn", name, f"in quarantine: {state.reasons.get(name)}") for name in state.reasons]
     found: dict[str, list[Found]] = collections.defaultdict(list)
-    for queue, entries in state.available.items():
+    for queue, entries in itertools.chain(state.available.items(), state.waiting.items()):
         for name, raw in entries.items():
             try:
                 metadata = msgspec.json.decode(raw, type=Stamp)

@@ -18,6 +18,7 @@ import pytest
 
 from helpers.children import quick_directory
 from helpers.errnos import CHANGING, ERRNOS, LATE, class_of
+from helpers.figures import Proof
 from helpers.proofs import thinned
 from helpers.spools import state_of
 from helpers.stores import (
@@ -323,16 +324,16 @@ def failures(made: list[str]) -> list[tuple[int, int, bool]]:
 
 @pytest.mark.proof
 @pytest.mark.parametrize("name", CASES)
-def test_whatever_a_call_fails_with_the_answer_says_so_and_nothing_is_lost(path, name):
+def test_whatever_a_call_fails_with_the_answer_says_so_and_nothing_is_lost(path, name, count):
     """One of the operation's errors, the right one; the entry where it was; done again, it is done; no litter."""
     case = CASES[name]
     _ = gc.collect()  # what earlier tests left to the collector has files open
     make_store(path).close()
     made, after = calls_of(path, case)
-    fail_at_each(path, case, made, after, name)
+    fail_at_each(path, case, made, after, count)
 
 
-def fail_at_each(path: Path, case: Case, made: list[str], after: list[Any], name: str) -> None:
+def fail_at_each(path: Path, case: Case, made: list[str], after: list[Any], count: Callable[..., None]) -> None:
     """Do it with each failure; whatever was wrong is told at the end."""
     owner = path.stat()
     tried, wrong = 0, {}
@@ -346,7 +347,7 @@ def fail_at_each(path: Path, case: Case, made: list[str], after: list[Any], name
             shutil.rmtree(path)
             make_store(path).close()
             os.chown(path, owner.st_uid, owner.st_gid)
-    print(f"{name}: {len(made)} calls, {tried} failures, {len(wrong)} bad")
+    count(Proof.EVERY_ERRNO, operations=1, calls=len(made), failures=tried, bad=len(wrong))
     assert not wrong, "\n".join(f"{what}: {how}" for what, how in wrong.items())
     assert tried > 3
 
@@ -363,7 +364,7 @@ OF_ANOTHER = {
 @pytest.mark.proof
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who may give files away")
 @pytest.mark.parametrize("name", OF_ANOTHER)
-def test_whatever_fails_in_the_spool_of_another_user_the_answer_says_so_and_nothing_is_lost(path, name):
+def test_whatever_fails_in_the_spool_of_another_user_the_answer_says_so_and_nothing_is_lost(path, name, count):
     """Where what is made must be given away, the calls for that are like all others."""
     case = OF_ANOTHER[name]
     _ = gc.collect()
@@ -371,7 +372,7 @@ def test_whatever_fails_in_the_spool_of_another_user_the_answer_says_so_and_noth
     os.chown(path, *SOMEBODY)
     made, after = calls_of(path, case)
     assert any(words.startswith("change_owner") for words in made)
-    fail_at_each(path, case, made, after, name)
+    fail_at_each(path, case, made, after, count)
 
 
 def test_the_table_of_errors_has_every_call():

@@ -20,9 +20,10 @@ from helpers.calls import FailingCalls
 from helpers.inside import look_again, waiters_of
 from helpers.mounts import why_not
 from helpers.processes import run_python
-from helpers.spools import ANNE, MAIL, Mail, make_spool, put, quick_spool, state_of
+from helpers.spools import ANNE, BERT, MAIL, Mail, make_spool, put, quick_spool, state_of
 from trio_multispool import Err, Ok, Remove, Spool, SpoolGone, SpoolReplaced, Use
 from trio_multispool.monitor import Monitor
+from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,32 +38,47 @@ def moved_aside(path: Path) -> None:
 
 
 def removed(path: Path) -> None:
-    """`rm -rf`."""
-    shutil.rmtree(path)
+    """Gone at once, and then removed."""
+    moved_aside(path)
+    shutil.rmtree(path.with_name("aside"))
+
+
+def put_in_its_place(path: Path) -> None:
+    """Exchange it with what is called `aside`, in one step: at no time is nothing there."""
+    above = os.open(path.parent, os.O_RDONLY)
+    SystemCalls().exchange("aside", above, path.name, above)
+    os.close(above)
 
 
 def made_anew(path: Path) -> None:
-    """Removed, and an empty directory is there."""
-    shutil.rmtree(path)
-    path.mkdir()
+    """An empty directory is in its place, and it is removed."""
+    path.with_name("aside").mkdir()
+    put_in_its_place(path)
+    shutil.rmtree(path.with_name("aside"))
 
 
 def restored(path: Path) -> None:
     """Moved aside, and a copy is in its place."""
-    moved_aside(path)
-    shutil.copytree(path.with_name("aside"), path)
+    shutil.copytree(path, path.with_name("aside"))
+    put_in_its_place(path)
 
 
 def linked_elsewhere(path: Path) -> None:
     """Moved aside, and its path is a symlink to a copy."""
-    moved_aside(path)
-    shutil.copytree(path.with_name("aside"), path.with_name("copy"))
-    path.symlink_to("copy")
+    shutil.copytree(path, path.with_name("copy"))
+    path.with_name("aside").symlink_to("copy")
+    put_in_its_place(path)
 
 
 def parent_moved(path: Path) -> None:
     """The directory above it is moved."""
     path.parent.rename(path.parent.with_name("elsewhere"))
+
+
+def looping(path: Path) -> None:
+    """Moved aside, and its path is a symlink that leads nowhere but to itself."""
+    path.with_name("aside").symlink_to(path.name)
+    put_in_its_place(path)
 
 
 EXCHANGES = {
@@ -72,6 +88,7 @@ EXCHANGES = {
     restored: SpoolReplaced,
     linked_elsewhere: SpoolReplaced,
     parent_moved: SpoolGone,
+    looping: SpoolGone,
 }
 
 exchanges = pytest.mark.parametrize("exchange", EXCHANGES, ids=lambda exchange: exchange.__name__)
@@ -117,9 +134,84 @@ async def test_every_operation_tells_that_the_directory_is_not_the_one_that_is_n
     assert await CALLS[call](spool, entry) == Err(error)
     assert str(path) in str(error)
     for each in (path, path.with_name("aside")):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with contextlib.suppress(OSError):  # it is not there
             assert set(os.listdir(each / "send")) <= {"a", "b", ".checkout", ".waiting"}
             assert os.listdir(each / ".tmp") == []
+
+
+NEEDED = [".registry", ".data", ".tmp"]
+"""What every entry needs."""
+
+
+def replaced_within(path: Path, directory: str) -> None:
+    """Move one of the spool's own directories aside, and put a copy in its place, as a restore does."""
+    (path / directory).rename(path / ".aside")
+    shutil.copytree(path / ".aside", path / directory)
+
+
+def removed_within(path: Path, directory: str) -> None:
+    """Remove one of the spool's own directories."""
+    shutil.rmtree(path / directory)
+
+
+@pytest.mark.parametrize("directory", NEEDED)
+@pytest.mark.parametrize(("exchange", "error"), [(replaced_within, SpoolReplaced), (removed_within, SpoolGone)])
+async def test_a_directory_that_every_entry_needs_is_held_like_the_whole_spool(path, exchange, error, directory):
+    """Locks that nobody sees, and data that nobody finds, would be worse than an error. It names the directory."""
+    spool = await quick_spool(path)
+    [entry, *_] = await put(spool, Mail.SEND, "a", "b")
+    exchange(path, directory)
+    for call in (*CALLS, "enqueue"):
+        assert await CALLS[call](spool, entry) == Err(error(str(path / directory))), call
+    async with spool.reader(Mail.SEND) as reader:
+        assert await reader.dequeue() == Err(error(str(path / directory)))
+    assert sorted(each.name for each in (path / "send").iterdir() if each.is_file()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("directory", NEEDED)
+async def test_what_is_in_hand_is_settled_in_the_directories_that_it_is_from(path, directory):
+    """Also if a copy of one of them has taken its place."""
+    spool = await quick_spool(path)
+    [entry] = await put(spool, Mail.SEND, "a")
+    async with (await entry.checkout()).unwrap() as job:
+        replaced_within(path, directory)
+        assert await job.data.load() == Ok(b"Hello")
+        assert await job.save(Mail.RETRY, BERT) == Ok(None)
+    assert (path / "retry/a").is_file()
+
+
+@pytest.mark.parametrize("directory", [".notes", ".keys"])
+async def test_a_directory_that_there_need_not_be_is_followed(path, directory):
+    """What is kept beside entries goes where the next one looks for it."""
+    spool = await quick_spool(path)
+    (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a", remember=60))).unwrap()
+    async with spool.reader(Mail.SEND) as reader:
+        async with (await reader.dequeue()).unwrap() as job:
+            (await job.progress(0.5)).unwrap()
+        shutil.rmtree(path / directory)
+        (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("b", remember=60))).unwrap()
+        async with (await reader.dequeue()).unwrap() as job:
+            (await job.progress(0.5)).unwrap()
+            assert (path / directory / ("b" if directory == ".keys" else job.name)).is_file()
+
+
+async def test_what_was_removed_while_it_was_in_hand_or_reserved_has_gone_with_the_spool(path):
+    """The error is that of the spool, and not of the file that is missing first."""
+    spool = await quick_spool(path)
+    [entry] = await put(spool, Mail.SEND, "a")
+    answers = []
+
+    async def use() -> None:
+        async with (await spool.reserve_name()).unwrap() as name, (await entry.checkout()).unwrap() as job:
+            removed(path)
+            answers.append(await job.save(Mail.RETRY, BERT))
+            answers.append(await job.save(Mail.RETRY, not_before=60))
+            answers.append(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(name)))
+            answers.append(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(name), not_before=60))
+
+    with pytest.raises(SpoolGone):
+        await use()
+    assert answers == [Err(SpoolGone(str(path)))] * 4
 
 
 @exchanges
@@ -145,7 +237,7 @@ async def test_what_is_in_hand_is_settled_where_it_is(path, exchange):
             else:
                 assert await job.data.load() == Ok(b"Hello")
                 assert await job.save(Mail.RETRY) == Ok(None)
-    if exchange in (moved_aside, restored, linked_elsewhere):
+    if exchange in (moved_aside, restored, linked_elsewhere, looping):
         assert state_of(path.with_name("aside")).names("retry") == ["a"]
     if exchange is restored:
         assert state_of(path).names("retry") == []

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers.children import Child, quick_directory
+from helpers.figures import Proof
 from helpers.outcomes import DONE, SEND, found
 from helpers.proofs import every
 from helpers.spools import state_of
@@ -143,7 +144,7 @@ def use_and_give_back(path: Path) -> None:
 
 @pytest.mark.proof
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_process_that_is_stopped_at_any_call_keeps_its_entry_and_finishes_when_it_goes_on(base, operation):
+def test_a_process_that_is_stopped_at_any_call_keeps_its_entry_and_finishes_when_it_goes_on(base, operation, count):
     """Held by a stopped process, an entry is busy to everybody and recovered by nobody; then all comes to its end."""
     stops = held = 0
     with Child(sleeper, base, operation, every(6)) as child:
@@ -165,6 +166,6 @@ def test_a_process_that_is_stopped_at_any_call_keeps_its_entry_and_finishes_when
             assert state_of(path).faults() == [], f"stopped before {before}"
             storage.close()
         child.end()
-    print(f"{operation}: stopped {stops} times, {held} of them with the lock")
+    count(Proof.STOPPED_OWNERS, stops=stops, with_the_lock_held=held)
     assert stops > 1
     assert held or operation == "sweep"

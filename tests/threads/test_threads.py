@@ -75,39 +75,35 @@ def test_it_ends_when_nobody_has_needed_it_for_a_while(monkeypatch: pytest.Monke
     second.join(60)
 
 
-def test_one_that_is_taken_as_it_is_about_to_end_does_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It looks once more whether it is still idle, and then waits for what it is being given."""
+@pytest.mark.parametrize("given", ["before it looks again", "when it waits again"])
+def test_one_that_is_taken_as_it_is_about_to_end_does_its_job_and_the_next(
+    given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks once more whether it is still idle, and has what it is given; no job is left over or done twice."""
     monkeypatch.setattr(threads, "IDLE_SECONDS", 0.01)
     drop = threads._idle.drop
-    about_to_end, taken, waits_again, done = (threading.Event() for _ in range(4))
-
-    class Telling:
-        """Its lock, telling that it waits again."""
-
-        def __init__(self, lock: Any) -> None:
-            self.release = lock.release
-            self._lock = lock
-
-        def acquire(self, timeout: float) -> bool:
-            waits_again.set()
-            return bool(self._lock.acquire(timeout=60 if timeout and not done.is_set() else 0))  # it ends after that
+    about_to_end, go_on, done = (threading.Event() for _ in range(3))
+    ran: list[str] = []
 
     def drop_slowly(worker: Any) -> bool:
         monkeypatch.setattr(threads._idle, "drop", drop)
+        monkeypatch.setattr(threads, "IDLE_SECONDS", 60)
         about_to_end.set()
-        assert taken.wait(60)
-        worker._given = Telling(worker._given)
+        assert go_on.wait(60)
         return drop(worker)
 
     monkeypatch.setattr(threads._idle, "drop", drop_slowly)
-    _ = run()
+    first = run()
     assert about_to_end.wait(60)
     worker = threads._idle.take()
     assert worker is not None
-    taken.set()
-    assert waits_again.wait(60)
-    worker.give(done.set, lambda: None)
+    if given == "when it waits again":
+        go_on.set()
+    worker.give(lambda: ran.append("the job"), done.set)
+    go_on.set()
     assert done.wait(60)
+    assert [run(lambda: ran.append("another")) for _ in range(3)] == [first] * 3
+    assert ran == ["the job", *["another"] * 3]
 
 
 def test_nothing_was_run_if_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:

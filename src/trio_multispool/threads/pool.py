@@ -12,6 +12,7 @@ completes it. A forked child has none of them.
 from __future__ import annotations
 
 import os
+import queue
 import threading
 from typing import TYPE_CHECKING, Final
 
@@ -26,10 +27,7 @@ class _Worker:
     """One thread, and the job that it is given."""
 
     def __init__(self) -> None:
-        self._given = threading.Lock()
-        _ = self._given.acquire()
-        self._work: Callable[[], None] | None = None
-        self._tell: Callable[[], None] | None = None
+        self._given: queue.SimpleQueue[tuple[Callable[[], None], Callable[[], None]]] = queue.SimpleQueue()
 
     def start(self) -> None:
         """Start the thread; raises `RuntimeError` if there can be none."""
@@ -37,15 +35,16 @@ class _Worker:
 
     def give(self, work: Callable[[], None], tell: Callable[[], None]) -> None:
         """Have it do something, and tell."""
-        self._work, self._tell = work, tell
-        self._given.release()
+        self._given.put((work, tell))
 
     def _run(self) -> None:
-        while self._given.acquire(timeout=IDLE_SECONDS) or not _idle.drop(self):
-            work, tell = self._work, self._tell
-            self._work = self._tell = None
-            if work is None or tell is None:  # taken just when it would have ended: it is about to be given its job
-                continue
+        while True:
+            try:
+                work, tell = self._given.get(timeout=IDLE_SECONDS)
+            except queue.Empty:
+                if _idle.drop(self):
+                    return
+                work, tell = self._given.get()  # taken just when it would have ended: it is about to be given its job
             try:
                 work()
             finally:

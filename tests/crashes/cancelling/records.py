@@ -118,7 +118,7 @@ class Records:
     def judge(self, path: Path) -> None:
         """Compare the lines with the spool, which must be at rest."""
         state = state_of(path)
-        found, faults = found_in(_in_queues(state))
+        found, faults = found_in(_unpadded(state))
         self.faults += [Fault("left over", "the spool", fault) for fault in state.faults()]
         self.faults += [fault for fault in faults if fault.kind != "left over"]
         self.faults += check([self._lines], found).faults
@@ -129,11 +129,6 @@ class Records:
         return [f"{line}" for line in self._lines if line.life == life]
 
 
-def _in_queues(state: State) -> State:
-    """Return the state with entries that wait in their queues: whether they are due by now, the clock decides."""
-    return dataclasses.replace(
-        state,
-        available={queue: {**entries, **state.waiting[queue]} for queue, entries in state.available.items()},
-        waiting={queue: {} for queue in state.waiting},
-        data={name: _without_padding(data) for name, data in state.data.items()},
-    )
+def _unpadded(state: State) -> State:
+    """Return the state with data as it was written, without what makes it long."""
+    return dataclasses.replace(state, data={name: _without_padding(data) for name, data in state.data.items()})

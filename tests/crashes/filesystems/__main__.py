@@ -18,6 +18,7 @@ from filesystems.checking import Checker
 from filesystems.devices import scratch
 from filesystems.kinds import KINDS
 from filesystems.needs import what_is_missing
+from helpers import figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,15 @@ MOST_IMAGES = 250
 """How many images are checked of one recorded history: enough for a choice, and the whole session keeps to minutes."""
 
 
+ROWS = {
+    "snapshots": (figures.Proof.SNAPSHOTS, "copies"),
+    "replay": (figures.Proof.REPLAY, "images"),
+    "full": (figures.Proof.FULL_DISK, "trials"),
+    "failing": (figures.Proof.FAILING_DISK, "trials"),
+}
+"""The rows of proofs in the page on reliability, and what is counted there."""
+
+
 class Session:
     """What was asked for, and whether all came out as it should."""
 
@@ -39,6 +49,18 @@ class Session:
         self.seed = seed
         self.scratch = scratch
         self.wrong = 0
+        self._counted: list[tuple[figures.Proof, dict[str, int]]] = []
+        self._proof = ""
+
+    def run(self, proof: str) -> None:
+        """Run one of the proofs."""
+        self._proof = proof
+        getattr(self, proof)()
+
+    def figures(self) -> Iterator[str]:
+        """Yield what the proofs came to, in lines."""
+        for proof, numbers in figures.add_up(self._counted).items():
+            yield figures.tell(proof, figures.in_words(numbers), numbers["bad"])
 
     def count(self, run: Callable[[], Tally], *, bad_is_expected: bool = False) -> None:
         """Run something, and print its line."""
@@ -47,6 +69,10 @@ class Session:
         expected = tally.images > 0 and (tally.bad > 0) == bad_is_expected
         self.wrong += not expected
         report.line(tally, time.monotonic() - begun, expected=expected)
+        if self._proof in ROWS and not bad_is_expected:
+            row, what = ROWS[self._proof]
+            numbers = {what: tally.images, "of_them_different": tally.distinct, "bad": tally.bad}
+            self._counted.append((row, numbers))
 
     def snapshots(self) -> None:
         """Copy the device after each call."""
@@ -115,8 +141,8 @@ def main() -> int:
     with scratch() as directory:
         session = Session([KINDS[name] for name in arguments.kinds], arguments.seed, directory)
         for proof in arguments.only:
-            getattr(session, proof)()
-    print(f"\n{time.monotonic() - begun:.0f} s; {session.wrong} lines are wrong")
+            session.run(proof)
+    print("", *session.figures(), f"{time.monotonic() - begun:.0f} s; {session.wrong} lines are wrong", sep="\n")
     return 1 if session.wrong else 0
 
 

@@ -87,7 +87,10 @@ def mounted(kind: Kind, file: Path, directory: Path, *, by_page: bool = False) -
     """
     with attached(file) as device, writing_by_page(device) if by_page else contextlib.nullcontext():
         try:
-            run("mount", "-t", kind.name, "-o", kind.options, os.fspath(device), os.fspath(directory))
+            try:
+                run("mount", "-t", kind.name, "-o", kind.options, os.fspath(device), os.fspath(directory))
+            except OSError as error:
+                raise OSError(f"{error}; {_what_is_wrong(kind, file)}") from error
             try:
                 yield directory
             finally:
@@ -108,6 +111,12 @@ def writing_by_page(device: Path) -> Iterator[None]:
         yield
     finally:
         limit.write_text(usual)
+
+
+def _what_is_wrong(kind: Kind, file: Path) -> str:
+    """Say what the file system's own tool finds on a device that cannot be mounted: it, or whoever made the image."""
+    done = subprocess.run([*kind.check, os.fspath(file)], capture_output=True, text=True, check=False)
+    return f"{kind.check[0]} ends with {done.returncode}: {' '.join((done.stdout + done.stderr).split())}"
 
 
 def make(kind: Kind, file: Path) -> None:

@@ -18,14 +18,22 @@ class Kind:
     """The command that makes it, but for the file."""
     options: str
     """To mount it with."""
+    check: tuple[str, ...]
+    """The command that says what is wrong with it, and changes nothing, but for the file."""
 
 
-EXT4 = Kind("ext4", 24 * _MIB, ("mkfs.ext4", "-q", "-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0"), "rw")
+EXT4 = Kind(
+    "ext4",
+    24 * _MIB,
+    ("mkfs.ext4", "-q", "-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0"),
+    "rw",
+    ("e2fsck", "-fn"),
+)
 
-XFS = Kind("xfs", 300 * _MIB, ("mkfs.xfs", "-q", "-K", "-s", "size=4096"), "rw,nouuid")
+XFS = Kind("xfs", 300 * _MIB, ("mkfs.xfs", "-q", "-K", "-s", "size=4096"), "rw,nouuid", ("xfs_repair", "-n"))
 """mkfs refuses less than 300 MiB. A copy has the UUID of its original, which XFS would refuse to mount beside it."""
 
-BTRFS = Kind("btrfs", 112 * _MIB, ("mkfs.btrfs", "-q", "-K"), "rw,nodiscard")
+BTRFS = Kind("btrfs", 112 * _MIB, ("mkfs.btrfs", "-q", "-K"), "rw,nodiscard", ("btrfs", "check"))
 """mkfs refuses less than 109 MiB. Discards would only tell the device what is free."""
 
 # All of them write whole pages: see `failing`.

@@ -1,6 +1,6 @@
 """Check the model of ownership with spin: the right model must pass, and each of its mutants must fail.
 
-    python tests/crashes/spin/check.py [--quick]
+    nox -s model [-- --quick]
 
 What is promised is told in `ownership.pml`, and the mutants are a table in `README.md`. The right model's searches are
 exhaustive: one that was cut short (by its depth, or by memory) is a failure, whatever it found until then. So is a
@@ -20,6 +20,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from helpers import figures
 
 HERE: Final = Path(__file__).parent
 MODEL: Final = "ownership.pml"
@@ -146,8 +148,10 @@ def main() -> int:
     print(f"{'the right model':60} {'states':>12} {'errors':>6} {'s':>6} {'MB':>6}")
     idle: set[str] | None = None
     bad: list[bool] = []
+    states = 0
     for sizes in QUICK if quick else FULL:
         found = search(sizes)
+        states += found.states
         bad.append(not right_model_passes(sizes, found))
         idle = set(found.unreached) if idle is None else idle & found.unreached
     unreached = sorted(each for each in idle or () if "-end-" not in each)
@@ -155,9 +159,12 @@ def main() -> int:
     for each in unreached:
         print(f"  ERROR: never reached in any of these sizes: {each}")
     print(f"\n{'mutants':60} {'states':>12} {'s':>6}  violated")
-    bad += [not mutant_fails(mutant) for mutant in mutants()]
-    print(f"\n{len(bad)} searches, {sum(bad)} not as they should be")
-    return int(any(bad))
+    missed = [not mutant_fails(mutant) for mutant in mutants()]
+    print(f"\n{len(bad) + len(missed)} searches, {sum(bad) + sum(missed)} not as they should be")
+    if not quick:
+        print(figures.tell(figures.Proof.MODEL, f"{states:,} states, in {len(FULL)} sizes", sum(bad)))
+        print(figures.tell(figures.Proof.MUTANTS, f"{len(missed)}, all caught" if not any(missed) else "", sum(missed)))
+    return int(any(bad + missed))
 
 
 def right_model_passes(sizes: Sizes, found: Outcome) -> bool:

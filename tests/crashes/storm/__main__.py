@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from helpers import figures
 from helpers.children import quick_directory
 from storm.controlling import Storm
 
@@ -16,11 +18,12 @@ def main() -> int:
     """Let the storm rage, and print what it did; fail if there is a fault."""
     parser = argparse.ArgumentParser(prog="storm", description="Kill workers of a spool at random, and judge it.")
     parser.add_argument("--minutes", type=float, help="how long (default: 1, unless --kills is given)")
-    parser.add_argument("--kills", type=int, help="how many kills, whatever time they take")
+    parser.add_argument("--kills", type=int, help="how many kills at least, whatever time they take")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000, help="of when whom is killed")
     parser.add_argument("--workers", type=int, default=6, help="how many processes (default: 6)")
     parser.add_argument("--directory", type=Path, help="where to make a new directory (default: in memory)")
     options = parser.parse_args()
+    logging.disable()  # the library tells of each attempt that fails, as many are made to
     print(f"storm --seed {options.seed}", flush=True)
     if options.directory is not None:
         with tempfile.TemporaryDirectory(dir=options.directory, prefix="storm-") as directory:
@@ -35,10 +38,17 @@ def rage(directory: Path, options: argparse.Namespace) -> int:
     minutes = 1.0 if options.minutes is None and options.kills is None else options.minutes
     end = float("inf") if minutes is None else time.monotonic() + 60 * minutes
     kills = float("inf") if options.kills is None else options.kills
-    storm.rage(lambda: time.monotonic() < end and storm.kills < kills)
+    storm.rage(lambda: time.monotonic() < end and (storm.kills < kills or not storm.has_tried_all()))
     verdict = storm.judge()
     for line in storm.summary(verdict):
         print(line)
+    counts = {
+        "kills": storm.kills,
+        "stops": storm.stops,
+        "operations_acknowledged": verdict.acknowledged.total(),
+        "workers": options.workers,
+    }
+    print(figures.tell(figures.Proof.STORM, figures.in_words(counts), len(verdict.faults)))
     return 1 if verdict.faults else 0
 
 

@@ -10,6 +10,7 @@ import collections
 import contextlib
 import ctypes
 import dataclasses
+import itertools
 import os
 import random
 import signal
@@ -18,21 +19,25 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Final
 
-from helpers.ledger import Fault, check, found_in
+from helpers.ledger import Fault, What, check, found_in
 from helpers.spools import state_of
-from helpers.stores import claim, make_store, remove, sweep
-from storm.worker import read_ledger, work
+from helpers.stores import claim, claim_waiting, make_store, remove, sweep
+from storm.turns import read_ledger
+from storm.worker import GIVEN_UP, work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from helpers.ledger import Verdict
+    from helpers.ledger import Line, Verdict
 
 _PARENT_DEATH: Final = 1  # PR_SET_PDEATHSIG, linux/prctl.h
 _FAILED: Final = 70
 """The status of a worker that did not live to be killed."""
 _BACKENDS: Final = ("trio", "asyncio")
+
+KINDS: Final = {"enqueue", "save", "data save", "remove", "release", "fail"}
+"""Of operations."""
 
 GOOD: Final = "nothing was lost, doubled, stale, torn, resurrected, left over, or owned twice"
 
@@ -135,18 +140,27 @@ class Storm:
                 os.kill(process.pid, signal.SIGCONT)
                 process.continues_at = None
 
+    def has_tried_all(self) -> bool:
+        """Tell whether each kind of operation was acknowledged once, so that there is something to judge."""
+        lines = itertools.chain.from_iterable(self._ledgers())
+        return {line.operation for line in lines if line.what is What.DONE} >= KINDS
+
+    def _ledgers(self) -> list[list[Line]]:
+        return [read_ledger(path) for path in sorted((self._records / "ledgers").iterdir())]
+
     def judge(self) -> Verdict:
         """Recover once, compare the spool with the ledgers, and take everything out of it."""
         storage = make_store(self.path)
         with contextlib.closing(storage):
             sweep(storage)
             found, faults = found_in(state_of(self.path))
-            ledgers = [read_ledger(path) for path in sorted((self._records / "ledgers").iterdir())]
-            verdict = check(ledgers, found)
+            verdict = check(self._ledgers(), found, GIVEN_UP)
             verdict.faults.extend([*self.failures, *faults])
             for queue in storage.queues():
                 for name in storage.names(queue):
                     remove(storage, claim(storage, queue, name))
+                for _, name in storage.waiting(queue):
+                    remove(storage, claim_waiting(storage, queue, name))
         rest = state_of(self.path)
         verdict.faults.extend(Fault("left over", name, "it could not be removed") for name in rest.entries())
         verdict.faults.extend(Fault("left over", "the empty spool", fault) for fault in rest.faults())

@@ -5,7 +5,7 @@ What a worker does is chosen by a seeded generator; when it is killed is not its
 
 from __future__ import annotations
 
-import os
+import contextlib
 import random
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,10 +14,10 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
-from helpers.ledger import FIRST, TORN, Line, Stamp, What, data_version_of, stamp, stamped, version_of
+from helpers.ledger import FIRST, Line, Stamp, What, stamp, stamped
 from helpers.spools import Mail, load_spool
-from helpers.syscalls import HookedCalls
 from storm.markers import Markers, TwoOwnersError
+from storm.turns import DawdlingCalls, Ledger, Turn
 from trio_multispool import (
     UNCHANGED,
     Durability,
@@ -26,14 +26,17 @@ from trio_multispool import (
     Ok,
     Release,
     Remove,
+    Retention,
+    Retry,
     Save,
     Spoolable,
     Unavailable,
     Use,
 )
+from trio_multispool.monitor import Limits, Monitor
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
     from pathlib import Path
 
     from trio_multispool import Result, Verdict
@@ -45,89 +48,38 @@ TASKS = 3
 ENOUGH = 40
 """Who finds so many entries in a queue enqueues nothing more into it."""
 QUEUES = list(Mail)
-DAWDLES = 0.03
-"""Before what share of its system calls a worker pauses, if it does."""
-PAUSE = 0.004
-"""How long, in seconds, on average."""
+DELAYS = [None, None, 0.02, 0.3]
+"""How long entries wait, in seconds."""
+FOR_GOOD = 3600.0
+"""How long the name of what is to be done once is remembered: longer than any storm."""
+TO_DO_ONCE = 4000
+"""How many such names there are."""
+REMEMBERED = [None, 0.0, 0.1]
+"""How long the names that are used again and again are remembered."""
+PATIENCE = 0.05
+"""How long an entry whose handler failed waits."""
+ATTEMPTS = 3
+GIVEN_UP = {"send": "failed"}
+"""Where entries that are tried go when they are given up."""
+KEPT = Retention(max_age=2.0, max_count=20)
+AT_ONCE = Limits(max_checked_out_age=0, max_tmp_file_age=0)
+"""Whoever repairs suspects all that moves."""
 LEVELS = [None, None, Durability.PROCESS, Durability.POWER]
-SETTLINGS = ["save", "save", "save unchanged", "remove", "remove", "release"]
+SETTLINGS = ["save", "save", "save unchanged", "wait", "remove", "remove", "release"]
 UNTAKEN = (NameTaken, EntryBusy)
 """What an enqueue may answer if others use the same names."""
 
 
-class DawdlingCalls(HookedCalls):
-    """The real system calls, now and then after a pause: between two calls is where kills and others do most harm."""
-
-    def __init__(self, seed: str) -> None:
-        """Dawdle at random, or not at all."""
-        self._random = random.Random(seed)
-        self._share = self._random.choice([0, DAWDLES])
-
-    def around(self, call: str, arguments: tuple[Any, ...], perform: Callable[[], Any]) -> Any:
-        """Make a call."""
-        if self._random.random() < self._share:
-            time.sleep(self._random.expovariate(1 / PAUSE))
-        return perform()
+class FailedError(Exception):
+    """What a handler raises whose work has failed."""
 
 
-class Ledger:
-    """A file that is only appended to, each line by one call: what was written stays, when its process is killed."""
+class Steady:
+    """A backoff that is always the same."""
 
-    def __init__(self, path: Path) -> None:
-        """Make it."""
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-
-    def write(self, line: Line) -> None:
-        """Append a line."""
-        os.write(self._fd, msgspec.json.encode(line) + b"\n")
-
-
-def read_ledger(path: Path) -> list[Line]:
-    """Return the lines; one that was not written to its end does not count."""
-    whole, _, _ = path.read_bytes().rpartition(b"\n")
-    return [msgspec.json.decode(line, type=Line) for line in whole.splitlines()]
-
-
-class Turn:
-    """One owner's time with one entry: the marker is held from its beginning until just before the entry is settled."""
-
-    def __init__(self, worker: Worker, queue: str, name: str, life: str) -> None:
-        """Hold the marker; raises `TwoOwnersError`."""
-        self.life = life
-        self._worker = worker
-        self._place = {"queue": queue, "name": name}
-        self._held = False
-        try:
-            self.number = worker.markers.hold(name)
-        except TwoOwnersError as error:
-            worker.ledger.write(Line(What.TWICE, life=life, why=f"process {os.getpid()} and {error}", **self._place))
-            raise
-        self._held = True
-
-    async def work(self, metadata: Stamp, data: Any) -> None:
-        """Look at the entry, and rewrite its data a few times."""
-        worker = self._worker
-        loaded = await data.load()
-        version = data_version_of(self.life, loaded.value) if isinstance(loaded, Ok) else TORN
-        seen = {"metadata": version_of(self.life, metadata), "data": version}
-        worker.ledger.write(Line(What.TAKEN, life=self.life, turn=self.number, **self._place, **seen))
-        for number in range(worker.random.choice([0, 0, 1, 2])):
-            new = f"{self.number}.{number}"
-            content, level = stamped(self.life, new), worker.level()
-            await worker.do(
-                self.line(What.ATTEMPT, "data save", data=new),
-                lambda content=content, level=level: data.save(content, durability=level),
-            )
-
-    def line(self, what: What, operation: str, **words: str) -> Line:
-        """Return a line of this turn."""
-        return Line(what, operation=operation, life=self.life, turn=self.number, **words)
-
-    def end(self) -> None:
-        """Stop working on the entry. Idempotent."""
-        if self._held:
-            self._held = False
-            self._worker.markers.let_go(self._place["name"])
+    def delay(self, _attempt: int, _chance: float) -> float:
+        """Return it."""
+        return PATIENCE
 
 
 class Worker:
@@ -148,9 +100,21 @@ class Worker:
 
     async def run(self) -> None:
         """Work until killed."""
-        deeds = [self.enqueue, self.read, self.iterate, self.take_by_hand, self.work_off, self.recover]
+        deeds = {
+            self.enqueue: 8,
+            self.enqueue_once: 2,
+            self.read: 4,
+            self.iterate: 2,
+            self.take_by_hand: 6,
+            self.work_off: 2,
+            self.try_again: 2,
+            self.work_off_limited: 1,
+            self.expire: 1,
+            self.recover: 1,
+            self.repair: 1,
+        }
         while True:
-            await self.random.choices(deeds, [8, 4, 2, 6, 2, 1])[0]()
+            await self.random.choices(list(deeds), list(deeds.values()))[0]()
             await anyio.lowlevel.checkpoint()
 
     async def do(
@@ -173,6 +137,8 @@ class Worker:
             self.ledger.write(msgspec.structs.replace(line, what=What.DONE, **told))
         elif answer is None or isinstance(answer.error, expected):
             why = "cancelled" if answer is None else type(answer.error).__name__
+            if answer is not None and isinstance(answer.error, NameTaken) and answer.error.finished:
+                why = "remembered"
             self.ledger.write(msgspec.structs.replace(line, what=What.REFUSED, why=why))
         else:
             self.ledger.write(msgspec.structs.replace(line, what=What.FAILED, why=repr(answer.error)))
@@ -187,22 +153,36 @@ class Worker:
             return
         how = self.random.choice(["make", "reserve", "use", "use"])
         if how != "reserve":
-            await self._enqueue(queue, Use(self.random.choice(KEYS)) if how == "use" else None)
+            use = Use(self.random.choice(KEYS), remember=self.random.choice(REMEMBERED))
+            await self._enqueue(queue, use if how == "use" else None)
             return
         answer = await self.spool.reserve_name()
         async with answer.unwrap() as reserved:
             if self.random.random() < 0.8:
                 await self._enqueue(queue, Use(reserved))
 
-    async def _enqueue(self, queue: Mail, name: Use | None) -> None:
+    async def enqueue_once(self) -> None:
+        """Enqueue what is to be done once, whoever asks for it, and whenever."""
+        if len((await self.spool.entries(Mail.SEND)).unwrap()) < ENOUGH:
+            number = self.random.randrange(1 + self.random.randrange(TO_DO_ONCE))  # lower ones more often
+            name = f"once-{number:04}"
+            await self._enqueue(Mail.SEND, Use(name, remember=FOR_GOOD), once=True)
+
+    async def _enqueue(self, queue: Mail, name: Use | None, *, once: bool = False) -> None:
         self._lives += 1
         life = f"{self.called}.{self._lives}"
         known = "" if name is None else name.name if isinstance(name.name, str) else name.name.name
-        line = Line(What.ATTEMPT, "enqueue", life, name=known, queue=queue.value)
+        delay = self.random.choice(DELAYS)
+        line = Line(What.ATTEMPT, "enqueue", life, name=known, queue=queue.value, once=once, due=due_after(delay))
         await self.do(
             line,
             lambda: self.spool.enqueue(
-                queue, stamp(life, FIRST), stamped(life, FIRST), name=name, durability=self.level()
+                queue,
+                stamp(life, FIRST),
+                stamped(life, FIRST),
+                name=name,
+                not_before=delay,
+                durability=self.level(),
             ),
             expected=UNTAKEN if name is not None and isinstance(name.name, str) else (),
             name_of=lambda entry: entry.name,
@@ -232,47 +212,115 @@ class Worker:
         if entries:
             job = (await self.random.choice(entries).try_checkout()).unwrap()
             if not isinstance(job, Unavailable):
-                await self.act(job)
+                await self.act(job, in_time=False)
 
     async def recover(self) -> None:
         """Recover beside the others."""
         (await self.spool.recover()).unwrap()
 
+    async def repair(self) -> None:
+        """Check the spool and repair what is found, beside the others, as `multispool fsck --repair` does."""
+        monitor = Monitor(self.spool, AT_ONCE)
+        (await monitor.repair((await monitor.run_once()).unwrap(), dry_run=False)).unwrap()
+
+    async def expire(self) -> None:
+        """Remove what a queue is not to keep."""
+        with self._told() as given:
+
+            async def handle(metadata: Stamp, data: Any) -> Verdict[Any, Any]:
+                turn = Turn(self, Mail.FAILED.value, data.name, metadata.life, in_time=False)
+                await self._work(turn, metadata, data)
+                line = turn.line(What.ATTEMPT, "remove")
+                self.ledger.write(line)
+                given.append(line)
+                return Remove()
+
+            (await self.spool.expire(Mail.FAILED, KEPT, before_expiry=handle)).unwrap()
+
     async def work_off(self) -> None:
-        """Have a pool handle a few entries; what its verdicts did is known when it has ended."""
-        queue, left, given = self.random.choice(QUEUES), self.random.randint(1, 8), []
-
-        async def handle(metadata: Stamp, data: Any) -> Verdict[Any, Any]:
-            nonlocal left
-            turn = Turn(self, queue.value, data.name, metadata.life)
-            try:
-                await turn.work(metadata, data)
-            finally:
-                turn.end()
-            line, verdict = self._verdict(turn)
-            self.ledger.write(line)
-            given.append(line)
-            left -= 1
-            if not left:
-                reader.stop()
-            return verdict
-
+        """Have a pool handle a few entries."""
+        queue = self.random.choice(QUEUES)
         async with self.spool.reader(queue) as reader:
-            pool = {"concurrency": self.random.randint(1, 3), "prefetch": self.random.choice([0, 0, 2])}
-            answer = await reader.iter_available(handle, **pool)
-        what, why = (What.DONE, "") if answer == Ok(None) else (What.FAILED, repr(answer))
-        for line in given:
-            self.ledger.write(msgspec.structs.replace(line, what=what, why=why))
+            await self._have_handled(reader, queue)
 
-    async def act(self, job: Any) -> None:
+    async def try_again(self) -> None:
+        """Have a pool handle a few entries, of which some fail and are tried again, until they are given up."""
+        retry = Retry(attempts=ATTEMPTS, backoff=Steady(), on=FailedError, dead_letter=Mail.FAILED)
+        async with self.spool.reader(Mail.SEND) as reader:
+            await self._have_handled(reader, Mail.SEND, failing=0.4, retry=retry)
+
+    async def work_off_limited(self) -> None:
+        """Have a pool handle a few entries, at most one of a key at the same time, of all such pools."""
+        queue = Mail.RETRY
+        async with self.spool.reader(queue, limit_by=key_of, limit=1) as reader:
+            await self._have_handled(reader, queue, limited=True)
+
+    async def _have_handled(
+        self, reader: Any, queue: Mail, *, failing: float = 0, limited: bool = False, **options: Any
+    ) -> None:
+        left = self.random.randint(1, 8)
+        with self._told() as given:
+
+            async def handle(metadata: Stamp, data: Any) -> Verdict[Any, Any]:
+                nonlocal left
+                turn = Turn(self, queue.value, data.name, metadata.life)
+                with self._alone(turn, f"limit-{key_of(metadata)}") if limited else contextlib.nullcontext():
+                    await self._work(turn, metadata, data)
+                line, verdict = self._verdict(turn)
+                if failing and self.random.random() < failing:
+                    line = turn.line(What.ATTEMPT, "fail", queue=GIVEN_UP[queue.value], due=due_after(PATIENCE))
+                    verdict = None
+                self.ledger.write(line)
+                given.append(line)
+                left -= 1
+                if not left:
+                    reader.stop()
+                if verdict is None:
+                    raise FailedError
+                return verdict
+
+            pool = {"concurrency": self.random.randint(1, 3), "prefetch": self.random.choice([0, 0, 2])}
+            (await reader.iter_available(handle, **pool, **options)).unwrap()
+
+    @contextlib.contextmanager
+    def _told(self) -> Generator[list[Line]]:
+        """Yield a list for what handlers answer; what became of that is known at the end of the block."""
+        given: list[Line] = []
+        what, why = What.DONE, ""
+        try:
+            yield given
+        except BaseException as error:
+            what, why = What.FAILED, repr(error)
+            raise
+        finally:
+            for line in given:
+                self.ledger.write(msgspec.structs.replace(line, what=what, why=why))
+
+    @contextlib.contextmanager
+    def _alone(self, turn: Turn, key: str) -> Generator[None]:
+        """Hold the marker of a key: nobody else may work on an entry of it who minds the limit."""
+        try:
+            self.markers.hold(key)
+        except TwoOwnersError as error:
+            self.ledger.write(turn.line(What.TWICE, "", why=f"over the limit of {key}: {error}"))
+            raise
+        try:
+            yield
+        finally:
+            self.markers.let_go(key)
+
+    async def _work(self, turn: Turn, metadata: Stamp, data: Any) -> None:
+        try:
+            await turn.work(metadata, data)
+        finally:
+            turn.end()
+
+    async def act(self, job: Any, *, in_time: bool = True) -> None:
         """Work on an entry, and settle it, or leave it unsettled."""
         leaving = None
         async with job:
-            turn = Turn(self, job.queue.value, job.name, job.metadata.life)
-            try:
-                await turn.work(job.metadata, job.data)
-            finally:
-                turn.end()
+            turn = Turn(self, job.queue.value, job.name, job.metadata.life, in_time=in_time)
+            await self._work(turn, job.metadata, job.data)
             if self.random.random() < 0.1 or not await self._settle(turn, job):
                 leaving = turn.line(What.ATTEMPT, "release")
                 self.ledger.write(leaving)
@@ -282,8 +330,10 @@ class Worker:
     async def _settle(self, turn: Turn, job: Any) -> bool:
         line, verdict = self._verdict(turn)
         match verdict:
-            case Save(queue, metadata):
-                return await self.do(line, lambda: job.save(queue, metadata, durability=self.level()))
+            case Save(queue, metadata, not_before):
+                return await self.do(
+                    line, lambda: job.save(queue, metadata, not_before=not_before, durability=self.level())
+                )
             case Remove():
                 return await self.do(line, lambda: job.remove(durability=self.level()))
             case _:
@@ -297,11 +347,25 @@ class Worker:
                 return turn.line(What.ATTEMPT, "remove"), Remove()
             case "release":
                 return turn.line(What.ATTEMPT, "release"), Release()
+            case "wait":
+                delay = self.random.choice([each for each in DELAYS if each is not None])
+                line = turn.line(What.ATTEMPT, "save", queue=queue.value, due=due_after(delay))
+                return line, Save(queue, UNCHANGED, delay)
             case "save unchanged":
                 return turn.line(What.ATTEMPT, "save", queue=queue.value), Save(queue, UNCHANGED)
             case _:
                 line = turn.line(What.ATTEMPT, "save", queue=queue.value, metadata=new)
                 return line, Save(queue, stamp(turn.life, new))
+
+
+def due_after(delay: float | None) -> float:
+    """Return before what time of day nobody may have an entry that is to wait from now on; 0: at once."""
+    return 0.0 if delay is None else time.time() + delay
+
+
+def key_of(metadata: Stamp) -> str:
+    """Return the key of an entry by which it is limited."""
+    return metadata.life[-1]
 
 
 def work(path: Path, records: Path, called: str, backend: str) -> None:

@@ -14,6 +14,7 @@ from trio_multispool.cli.spools import looking, spoolable
 from trio_multispool.errors import NotASpool
 from trio_multispool.model.names import invalid_name
 from trio_multispool.spool.spool import Spool
+from trio_multispool.storage.upkeep import is_adopted
 
 _WORLD_WRITABLE = 0o002
 _ALL = 0o777
@@ -25,6 +26,7 @@ def create(
     /,
     *queues: Annotated[str, Parameter(name="QUEUE", required=True, help="The queues to make.")],
     mode: Annotated[str | None, Parameter(help="The permissions of a new spool, in octal; 700 unless given.")] = None,
+    not_adopted: Annotated[bool, Parameter(help="Make a spool also for programs that take no locks.")] = False,
     as_json: AsJson = False,
     trust_file_system: TrustFileSystem = False,
 ) -> int:
@@ -35,6 +37,7 @@ def create(
     ```console
     $ multispool create var/mail send retry failed
     $ multispool create --mode 770 /srv/jobs todo
+    $ multispool create --not-adopted var/mail send
     ```
     """
     for queue in queues:
@@ -47,10 +50,14 @@ def create(
         if found != wanted:
             raise Failure(f"{spool!r} exists with mode {found:o}; change it with chmod", Exit.REFUSED)
 
+    if before is not None and not_adopted and _is_adopted(spool):
+        raise Failure(f"{spool!r} exists, and is adopted: programs that take no locks must not use it", Exit.REFUSED)
+
     async def work(_ending: Ending) -> None:
         opened = await Spool.create(
             spool,
             spoolable(queues),
+            adopted=not not_adopted,
             directory_mode=_PRIVATE if wanted is None else wanted,
             trust_file_system=trust_file_system,
         )
@@ -62,11 +69,12 @@ def create(
     with looking(spool) as storage:
         everything, path = storage.queues(), storage.location
     if as_json:
-        output.document({"spool": output.as_text(path), "queues": everything, "created": made})
+        output.outcome_document({"spool": output.as_text(path), "queues": everything, "created": made})
     elif before is None:
-        output.line(f"{output.printable(path)} created, with {_listed(made)}")
+        output.outcome_line(f"{output.printable(path)} created, with {_listed(made)}")
     else:
-        output.line(f"{output.printable(path)} was there; {f'added {_listed(made)}' if made else 'nothing to add'}")
+        added = f"added {_listed(made)}" if made else "nothing to add"
+        output.outcome_line(f"{output.printable(path)} was there; {added}")
     return Exit.SUCCESS
 
 
@@ -92,6 +100,11 @@ def _queues_of(spool: SpoolPath) -> list[str] | None:
             return storage.queues()
     except NotASpool:  # to be made, or refused by the library with its reason
         return None
+
+
+def _is_adopted(spool: SpoolPath) -> bool:
+    with looking(spool) as storage:
+        return is_adopted(storage)
 
 
 def _listed(queues: list[str]) -> str:

@@ -74,7 +74,7 @@ def fsck(  # noqa: PLR0913  # the options of the command
     if as_json:
         _print_json(path, seen, adopted=adopted)
     else:
-        output.line(seen.total(dry_run=dry_run, repair=repair))
+        output.outcome_line(seen.total(dry_run=dry_run, repair=repair), dry_run=not seen.has_repaired())
     if not adopted:
         note = f"note: {path!r} is not adopted (it has no .spool.json): nobody there is known to be dead"
         output.complain(f"{note}; see multispool adopt --help")
@@ -114,6 +114,9 @@ class _Seen:
                 break
         self.note_found()  # what is new since, beside running programs
 
+    def has_repaired(self) -> bool:
+        return any(repair.done for repair in self.repairs)
+
     def total(self, *, dry_run: bool, repair: bool) -> str:
         if not self.problems:
             return "nothing is wrong"
@@ -128,11 +131,11 @@ class _Seen:
         self.problems[repair.problem] = None
         self.repairs.append(repair)
         outcome = repair.action.value if repair.done else repair.why
-        self._say(f"{checking.in_words(repair.problem)}: {output.printable(outcome)}")
+        self._say(f"{checking.in_words(repair.problem)}: {output.printable(outcome)}", done=repair.done)
 
-    def _say(self, line: str) -> None:
+    def _say(self, line: str, *, done: bool = False) -> None:
         if self._tells:
-            output.line(line)
+            output.outcome_line(line, dry_run=not done)
 
 
 def _refuse_unless_safe(path: str, *, trust_file_system: bool) -> None:
@@ -155,4 +158,4 @@ def _print_json(path: str, seen: _Seen, *, adopted: bool) -> None:
             | {"action": each.action.name.lower(), "done": each.done, "why": output.as_text(each.why)}
             for each in seen.repairs
         ]
-    output.document(found)
+    output.outcome_document(found, dry_run=not seen.has_repaired())

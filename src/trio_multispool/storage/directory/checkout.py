@@ -7,12 +7,12 @@ import errno
 import math
 from typing import TYPE_CHECKING, Final
 
-from trio_multispool.errors import AccessDenied, NameTaken, NotARegularFile, SpoolError, StorageFailure, UnreadableEntry
+from trio_multispool.errors import NameTaken, NotARegularFile, SpoolError, StorageFailure, UnreadableEntry
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits
 from trio_multispool.storage.directory.claims import DirectoryClaim
-from trio_multispool.storage.directory.disk.files import discard, read_file, read_file_and_stat
+from trio_multispool.storage.directory.disk.files import OF_ONE_FILE, discard, read_file, read_file_and_stat
 from trio_multispool.storage.directory.disk.layout import REGISTRY, checkout_of, directory_of, waiting_of
 from trio_multispool.storage.directory.disk.locks import lock_existing, lock_or_reserve
 from trio_multispool.storage.directory.recovery import collect_if_nowhere, drop_stale_copies, may_have_copies
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 _OF_ALL_ENTRIES: Final = (errno.ENOLCK, errno.ENOMEM)
 """Errors about the kernel itself, and not about the entry."""
-
-_OF_ONE_ENTRY: Final = (NotARegularFile, AccessDenied, StorageFailure)
-"""Errors about the files of one entry, and not about the whole store: a reader passes the entry over."""
 
 
 def claim(
@@ -92,7 +89,7 @@ def _lock_to_claim(context: Context, queue: str, source: str, name: str) -> Lock
         if lock is not Unavailable.GONE:
             return lock
         return lock_or_reserve(context.layout, name) if context.layout.holds(source, name) else lock
-    except _OF_ONE_ENTRY as error:
+    except OF_ONE_FILE as error:
         if _is_of_all(error):
             raise
         raise UnreadableEntry(queue, name, str(error)) from error
@@ -105,7 +102,7 @@ def _read_to_claim(context: Context, queue: str, source: str, name: str) -> tupl
         metadata, found = layout.again_if_replaced(source, lambda: read_file_and_stat(layout, source, name))
         if may_have_copies(context, name, found.st_nlink):
             drop_stale_copies(context, name)
-    except _OF_ONE_ENTRY as error:
+    except OF_ONE_FILE as error:
         if _is_of_all(error):
             raise
         raise UnreadableEntry(queue, name, str(error)) from error

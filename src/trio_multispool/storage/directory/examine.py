@@ -17,7 +17,6 @@ reservation: metadata that is the same file in both looks was there in between, 
 
 from __future__ import annotations
 
-import errno
 import posixpath
 import stat
 from array import array
@@ -26,14 +25,14 @@ from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 
-from trio_multispool.errors import AccessDenied, NotARegularFile, StorageFailure
+from trio_multispool.errors import AccessDenied, NotARegularFile
 from trio_multispool.events import Event, log
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage import findings
 from trio_multispool.storage.directory import remembered
-from trio_multispool.storage.directory.disk.files import read_file
+from trio_multispool.storage.directory.disk.files import OF_ONE_FILE, read_file
 from trio_multispool.storage.directory.disk.layout import (
     CHECKOUT,
     FORMAT_FILE,
@@ -89,7 +88,6 @@ _KINDS_OF_FILE: Final = {
 
 def examine(context: Context, wanted: Wanted, judge: Judge) -> Iterator[Finding | None]:
     """Yield everything that may be wrong, each at most once, and `None` after every `_BREATH` names."""
-    _check_still_there(context.layout)
     survey, shut = _Survey(context, wanted, judge), dict[str, AccessDenied]()
     places = context.layout.places(shut=shut)
     for directory in sorted({*shut, *map(directory_of, places), *_MAY_BE_SHUT}):
@@ -98,20 +96,6 @@ def examine(context: Context, wanted: Wanted, judge: Judge) -> Iterator[Finding 
             yield found
     yield from survey.read(places)
     yield from survey.suspects(places)
-
-
-def _check_still_there(layout: Layout) -> None:
-    """Raise if the path leads to another directory now: a removed spool would look empty, and sound."""
-    with layout.doing("look at", ""):
-        fd = layout.calls.open_root(layout.path)
-        try:
-            current, held = layout.calls.stat_fd(fd), layout.calls.stat_fd(layout.fd(""))
-        finally:
-            layout.close_fd(fd)
-        if (current.st_dev, current.st_ino) != (held.st_dev, held.st_ino):
-            raise OSError(errno.ESTALE, "it was replaced by another directory")
-    for directory in (DATA, NOTES, REGISTRY, TEMPORARY):
-        _ = layout.refresh(directory.path)
 
 
 class _Join:
@@ -318,7 +302,7 @@ def _fault(context: Context, directory: Dir, name: str, judge: Judge) -> str | N
         return judge(directory.queue, read_file(context.layout, directory.path, name))
     except FileNotFoundError:
         return None
-    except (NotARegularFile, AccessDenied, StorageFailure) as error:
+    except OF_ONE_FILE as error:
         spool = context.layout.path
         message = "not judged: metadata of entry %(entry)s of spool %(spool)s: %(error)s"
         log(context.log.warning, Event.NOT_JUDGED, spool, message, entry=name, error=error)

@@ -253,8 +253,11 @@ def _write_mark(layout: Layout) -> None:
     with layout.doing("write", "", _MARK):
         fd = calls.open(_MARK, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK, layout.fd(""), layout.file_mode)
         try:
-            if not stat.S_ISREG(calls.stat_fd(fd).st_mode):
+            found = calls.stat_fd(fd)
+            if not stat.S_ISREG(found.st_mode):
                 raise NotARegularFile(layout.full("", _MARK))
+            if found.st_nlink != 1:  # somebody may have linked a file of another user: it is not written, or given away
+                raise NotASpool(layout.path, f"{_MARK!r} there has another name somewhere else; delete it")
             layout.hand_over(fd, layout.file_mode, "", _MARK)
             content = rest = memoryview(describe_format())
             while rest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import heapq
 import math
 import threading
@@ -163,7 +164,7 @@ class DirectoryStorage(Context):
 
     def enqueue_together(self, enqueuings: Sequence[NewEntry[DirectoryReservation]]) -> list[BaseException | None]:
         """Make several entries with shared syncs."""
-        return enqueue.enqueue_together(self, enqueuings)
+        return [self._told_gone(failure) for failure in enqueue.enqueue_together(self, enqueuings)]
 
     def claim(
         self, place: Place, name: str, *, due_by: float = math.inf, before_commit: Callable[[], None]
@@ -185,8 +186,8 @@ class DirectoryStorage(Context):
 
     def stat(self, place: Place, name: str) -> Stat:
         """Look at an entry's metadata file, wherever it is."""
-        with self._if_not_gone():
-            return direct.stat(self, place, name)
+        self.layout.check_named()
+        return direct.stat(self, place, name)
 
     def replace_metadata(
         self,
@@ -292,8 +293,10 @@ class DirectoryStorage(Context):
         return recovery.clear_temporary(self, name)
 
     def _told_gone(self, failure: BaseException | None) -> BaseException | None:
-        """Return why a claim was not settled: an entry may be lost because all of the spool is."""
-        if isinstance(failure, OwnershipLost):
+        """Return why something was not done: an entry, or a directory, may be gone because all of the spool is."""
+        if isinstance(failure, OwnershipLost) or (
+            isinstance(failure, StorageFailure) and failure.errno == errno.ENOENT
+        ):
             try:
                 self.layout.check_named()
             except SpoolError as gone:
@@ -391,7 +394,8 @@ class DirectoryStorage(Context):
 
     @contextlib.contextmanager
     def data_file(self, name: str) -> Generator[Path]:
-        """Yield the path of the data, if it is there."""
+        """Yield the path of the data, if it is there: where the spool was exchanged, it would lead to other data."""
+        self.layout.check_named()
         _ = self.stat_data(name)
         yield Path(self.layout.full(DATA, name))
 

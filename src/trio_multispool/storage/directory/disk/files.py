@@ -47,7 +47,10 @@ def read_file_and_stat(layout: Layout, directory: str, name: str) -> tuple[bytes
             raise as_spool_error(error, "read", layout.full(directory, name)) from error
 
 
-UNREADABLE: Final = (ValueError, NotARegularFile, AccessDenied, StorageFailure)
+OF_ONE_FILE: Final = (NotARegularFile, AccessDenied, StorageFailure)
+"""Errors about one file, and not about the whole store."""
+
+UNREADABLE: Final = (ValueError, *OF_ONE_FILE)
 """What reading and decoding a file beside entries raises about that file, and not about the whole store."""
 
 

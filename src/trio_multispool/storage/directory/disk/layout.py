@@ -58,6 +58,9 @@ REASONS: Final = ".quarantine/.reasons"
 CHECKOUT: Final = ".checkout"
 WAITING: Final = ".waiting"
 DATA_PREFIX: Final = ".data."
+_NEEDED: Final = (REGISTRY, TEMPORARY, DATA)
+"""A spool without one of these is none, or another one."""
+
 NOTES_PREFIX: Final = ".notes."
 UNSAFE_PREFIX: Final = ".unsafe."
 OWNERS_PREFIXES: Final = ("", DATA_PREFIX, NOTES_PREFIX)
@@ -135,6 +138,7 @@ class Layout:
         self._mutex = threading.Lock()
         self._open = {"": root}
         self._identity = found.st_dev, found.st_ino
+        self._checked = found.st_ctime_ns, found.st_nlink
         self._inodes: dict[str, int] = {}
         self._outdated: deque[int] = deque()
 
@@ -147,18 +151,37 @@ class Layout:
         self._found: os.stat_result = found
 
     def check_named(self) -> None:
-        """Raise `SpoolGone` or `SpoolReplaced` if the spool's path does not lead to the directory that is held.
+        """Raise `SpoolGone` or `SpoolReplaced` if the spool's path does not lead to the directories that are held.
 
-        A path that cannot be looked at, for want of a permission say, proves nothing.
+        A path that cannot be looked at, for want of a permission say, proves nothing. What lies in the spool is
+        compared only if the spool's directory has changed since that was done last: then it has another change time
+        (but for what happens within one tick of the kernel), or another number of directories in it.
         """
         try:
             found = self.calls.stat_path(self.path)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise SpoolGone(self.path) from error
-        except OSError:
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise SpoolGone(self.path) from error
             return
         if (found.st_dev, found.st_ino) != self._identity:
             raise SpoolReplaced(self.path)
+        if (state := (found.st_ctime_ns, found.st_nlink)) != self._checked:
+            with contextlib.suppress(AccessDenied):
+                self._check_inside()
+            self._checked = state
+
+    def _check_inside(self) -> None:
+        """Raise if a directory that every entry needs was exchanged; follow those that there need not be."""
+        for directory in _NEEDED:
+            is_there, was_replaced = self._look_below(directory)
+            if not is_there:
+                raise SpoolGone(self.full(directory))
+            if was_replaced:
+                raise SpoolReplaced(self.full(directory))
+        for directory in (NOTES, REMEMBERED):
+            _ = self.refresh(directory)
 
     def full(self, directory: str, name: str = "") -> str:
         """Return the full path, for messages."""
@@ -207,7 +230,10 @@ class Layout:
         return opened
 
     def refresh(self, directory: str) -> bool:
-        """Forget a held directory if another one (or none) is in its place on disk; tell whether that was so."""
+        """Forget a held directory if another one (or none) is in its place on disk; tell whether that was so.
+
+        One that every entry needs is held for good: what is in hand is settled there, and `check_named` tells.
+        """
         parent, _, _ = directory.rpartition("/")
         replaced = self.refresh(parent) if parent else False
         return self._look_below(directory)[1] or replaced
@@ -223,7 +249,7 @@ class Layout:
         found = self.look_at(parent, name)
         with self._mutex:
             replaced = directory in self._open and (found is None or self._inodes[directory] != found.st_ino)
-            if replaced:
+            if replaced and directory not in _NEEDED:
                 self._outdated.append(self._open.pop(directory))
                 if len(self._outdated) > _FEW_OUTDATED:
                     self.close_fd(self._outdated.popleft())
