@@ -16,7 +16,7 @@ import trio.testing
 from helpers.finding import Aside, Reader, put
 from helpers.inside import sizes_of_looks
 from helpers.spools import ANNE, BERT, MAIL, Envelope, Mail, quick_spool
-from helpers.stores import QUEUES, claim, nothing
+from helpers.stores import QUEUES, claim, claim_waiting, nothing, save
 from trio_multispool import (
     CorruptMetadata,
     DurabilityUnknown,
@@ -605,6 +605,22 @@ def test_the_store_is_free_while_a_caller_thinks_about_what_recovery_does():
 
     assert Aside(is_free).result()
     assert list(telling) == []
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_what_was_gone_and_waits_again_is_told(reads):
+    """Somebody moved it away and back while the look went on. A reader that is not told of it would sleep over it."""
+    clock = Clock()
+    store = MemoryStorage(Contents(clock), QUEUES, "memory://tests")
+    put(store, "w", due_at=clock() - 1)
+    reader, due = Reader(store), clock() + 10
+    reader.door.reads = reads
+    reader.door.before["w"] = lambda: save(store, claim_waiting(store, "send", "w"), "retry", None)
+
+    def bring_back() -> None:
+        save(store, claim(store, "retry", "w"), "send", None, due_at=due)
+
+    assert reader.nothing_left(before_listing=bring_back).next_due == due
 
 
 def test_a_claim_does_not_look_through_all_entries():
