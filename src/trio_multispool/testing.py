@@ -15,18 +15,19 @@ async def test_a_greeting_is_sent_again_after_half_a_minute(autojump_clock):
 from __future__ import annotations
 
 import collections
-import itertools
 import threading
 import weakref
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 import anyio
+from anyio.lowlevel import current_token
 
 from trio_multispool.instrumentation import Operation
-from trio_multispool.model.names import TimeOrdered, time_ordered_name
+from trio_multispool.model.names import time_ordered_name
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.spoolable import Spoolable, queue_names
 from trio_multispool.model.times import seconds
+from trio_multispool.model.verdicts import Release
 from trio_multispool.session.stores import Opened
 from trio_multispool.spool.spool import session_of, spool_on
 from trio_multispool.storage.memory.contents import Contents
@@ -57,8 +58,6 @@ _START: Final = 946_684_800.0
 
 _MOST_TRIES: Final = 100
 """An entry that has been worked on this many times, and comes back, will always do so."""
-
-_numbers: Final = itertools.count(1)
 
 
 @final
@@ -120,18 +119,19 @@ class Clock:
     def __init__(self) -> None:
         """Begin in the year 2000."""
         self._now = _START
-        self._loop_was_at: float | None = None
+        self._loop: object = None
+        self._loop_was_at = 0.0
         self._waking: weakref.WeakSet[_Waking] = weakref.WeakSet()
 
     def __call__(self) -> float:
         """Return the time, in seconds since 1970."""
         try:
-            at = anyio.current_time()
+            loop, at = current_token().native_token, anyio.current_time()
         except anyio.NoEventLoopError:
             return self._now
-        before, self._loop_was_at = self._loop_was_at, at
-        if before is not None and at > before:  # an earlier time is another loop's
-            self._now += at - before
+        if loop is self._loop:  # each loop counts from a time of its own
+            self._now += at - self._loop_was_at
+        self._loop, self._loop_was_at = loop, at
         return self._now
 
     def advance(self, duration: float | datetime.timedelta) -> None:
@@ -179,6 +179,7 @@ class Faults:
         """Have the next such operations fail with `error`, this many `times`; with `entry`, only those on that name.
 
         A check-out that fails with `UnreadableEntry` is passed over by readers, like an entry on a bad sector.
+        `Operation.RECOVER` is `spool.recover()`, not what spools and readers recover by themselves.
         """
         with self._mutex:
             self._faults += [(operation, error, entry)] * times
@@ -226,24 +227,23 @@ def memory_spool(
     entry = (await spool.enqueue(Mail.SEND, Envelope("anne@example.org"), b"Hello")).unwrap()
     ```
     """
-    number = next(_numbers)
     if beside is None:
         now = Clock() if clock is None else clock
-        contents, location = Contents(now), f"memory://{number}"
+        contents = Contents(now)
         now.wake(contents)
     else:
         storage = session_of(beside).storage
         if not isinstance(storage, MemoryStorage) or clock is not None:
             message = f"beside needs a spool in memory, whose clock counts, not {beside!r} with clock={clock!r}"
             raise ValueError(message)
-        contents, location = storage.contents, storage.location
+        contents = storage.contents
     strike = Faults().strike if faults is None else faults.strike
-    opened = MemoryStorage(contents, queue_names(spoolable.queues), location, fault=strike)
+    opened = MemoryStorage(contents, queue_names(spoolable.queues), contents.location, fault=strike)
     return spool_on(
         Opened(opened, opened.recovered_at_first),
         spoolable,
         instrumentation=instrumentation,
-        default_names=lambda: TimeOrdered(lambda: int(contents.now() * _TICK), lambda: f"{number:08x}"),
+        default_names=lambda: contents.generator,
     )
 
 
@@ -274,9 +274,8 @@ async def work_off(
 
     async def counted(metadata: M, data: DataFile[D]) -> Verdict[Q, M]:
         given[data.name] += 1
-        if given[data.name] > _MOST_TRIES:
-            message = f"{data.name} was given to the handler {_MOST_TRIES} times, and comes back each time"
-            raise RuntimeError(message)
+        if given[data.name] > _MOST_TRIES:  # raised below: `retry` would take it for a failure of the handler
+            return Release()
         return await handler(metadata, data)
 
     while True:
@@ -284,5 +283,9 @@ async def work_off(
         answer = await reader.iter_available(counted, retry=retry)
         if isinstance(answer, Err):
             return answer
+        for name, times in given.most_common(1):
+            if times > _MOST_TRIES:
+                message = f"{name} was given to the handler {_MOST_TRIES} times, and comes back each time"
+                raise RuntimeError(message)
         if given.total() == before and not (clock is not None and clock.advance_to_next()):
             return Ok(before)

@@ -13,12 +13,15 @@ import pytest
 import trio
 import trio.testing
 
+from helpers.finding import Aside, Reader, put
 from helpers.inside import sizes_of_looks
 from helpers.spools import ANNE, BERT, MAIL, Envelope, Mail, quick_spool
+from helpers.stores import QUEUES, claim, claim_waiting, nothing, save
 from trio_multispool import (
     CorruptMetadata,
     DurabilityUnknown,
     EntryBusy,
+    EntryNotFound,
     Err,
     NotASpool,
     Ok,
@@ -37,6 +40,9 @@ from trio_multispool import (
     prioritized_names,
 )
 from trio_multispool.monitor import Monitor
+from trio_multispool.spool.spool import session_of
+from trio_multispool.storage.memory.contents import Contents
+from trio_multispool.storage.memory.store import MemoryStorage
 from trio_multispool.testing import Clock, Faults, Operation, memory_spool, work_off
 from trio_multispool.threads import pool
 
@@ -229,7 +235,8 @@ async def test_working_off_works_in_a_directory_too(tmp_path):
         assert await work_off(reader, remove) == Ok(1)
 
 
-async def test_an_entry_that_comes_back_each_time_ends_the_work_with_its_name():
+@pytest.mark.parametrize("retry", [None, Retry(attempts=3, dead_letter=Mail.FAILED)], ids=["once", "retrying"])
+async def test_an_entry_that_comes_back_each_time_ends_the_work_with_its_name(retry):
     """Otherwise a test would hang. The entry is in its queue."""
     spool = memory_spool(MAIL)
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("boomerang"))).unwrap()
@@ -242,7 +249,7 @@ async def test_an_entry_that_comes_back_each_time_ends_the_work_with_its_name():
 
     async with spool.reader(Mail.SEND) as reader:
         with pytest.raises(RuntimeError, match="boomerang was given to the handler 100 times"):
-            await work_off(reader, release)
+            await work_off(reader, release, retry=retry)
     assert calls == ["boomerang"] * 100
     assert len((await spool.entries(Mail.SEND)).unwrap()) == 1
 
@@ -318,6 +325,35 @@ async def test_an_unreadable_entry_is_passed_over_and_trouble_is_told():
         assert await work_off(reader, remove) == Ok(1)
 
 
+async def test_a_reader_that_waits_has_an_entry_when_it_can_be_read_again():
+    """Nothing tells of that, so it looks again."""
+
+    async def main() -> None:
+        faults = Faults()
+        spool = memory_spool(MAIL, faults=faults)
+        (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"))).unwrap()
+        faults.add(Operation.CHECK_OUT, UnreadableEntry(Mail.SEND.value, "a", "a bad sector"))
+        async with spool.reader(Mail.SEND) as reader:
+            with trio.fail_after(100_000):
+                job = (await reader.dequeue()).unwrap()
+            assert job is not None
+
+    await on_a_clock_that_jumps(main)
+
+
+async def test_a_fault_of_recovery_is_for_those_who_ask_for_one():
+    """Spools that are opened, and readers, go on as on a full disk; the fault is left for `spool.recover`."""
+    faults = Faults()
+    faults.add(Operation.RECOVER, FULL)
+    spool = memory_spool(MAIL, faults=faults)
+    (await spool.enqueue(Mail.SEND, ANNE, b"")).unwrap()
+    async with spool.reader(Mail.SEND) as reader:
+        assert await work_off(reader, remove) == Ok(1)
+    assert (await spool.recover(dry_run=True)).unwrap() == []
+    assert await spool.recover() == Err(FULL)
+    assert (await spool.recover()).unwrap() == []
+
+
 async def test_a_verdict_that_cannot_be_stored_is_told():
     """The entry is back in its queue, and the handler is called again."""
     faults = Faults()
@@ -385,6 +421,43 @@ async def test_names_sort_as_they_were_made_also_of_two_spools_and_generators_ar
         assert [job.metadata async for job in reader.available()] == [BERT, ANNE]
 
 
+async def test_names_of_two_spools_sort_as_they_were_made_though_the_clock_stands_still():
+    """They have one generator."""
+
+    async def main() -> None:
+        one = memory_spool(MAIL)
+        two = memory_spool(MAIL, beside=one)
+        made = [(await each.enqueue(Mail.SEND, ANNE, b"")).unwrap().name for each in (two, one, one, two, one)]
+        assert sorted(made) == made
+
+    await on_a_clock_that_jumps(main)
+
+
+@pytest.mark.parametrize("names", [prioritized_names(), None], ids=["prioritized", "plain"])
+async def test_what_is_urgent_comes_before_what_was_listed_and_what_is_released_waits_its_turn(names):
+    """Where names sort by more than time. Where they do not, it comes as it was enqueued."""
+    spool = memory_spool(Spoolable(queues=Mail, metadata=Envelope, data=bytes, names=names))
+
+    async def enqueue(recipient: str, level: int) -> None:
+        name = {} if names is None else {"name": Reserve(level)}
+        (await spool.enqueue(Mail.SEND, Envelope(recipient), b"", **name)).unwrap()
+
+    for recipient in "abc":
+        await enqueue(recipient, 5)
+    got = []
+    async with spool.reader(Mail.SEND) as reader:
+        first = (await reader.dequeue()).unwrap()
+        assert first is not None
+        await enqueue("urgent", 0)
+        await enqueue("later", 9)
+        (await first.release()).unwrap()
+        while (job := (await reader.dequeue_available()).unwrap()) is not None:
+            got.append(job.metadata.recipient)
+            (await job.remove()).unwrap()
+    plain = ["b", "c", "a", "urgent", "later"]
+    assert got == (plain if names is None else ["urgent", "b", "c", "later", "a"])
+
+
 async def test_metadata_that_cannot_be_decoded_is_set_aside():
     """In quarantine, with its reason, from which it can be restored."""
     spool = memory_spool(MAIL)
@@ -405,6 +478,22 @@ async def test_it_has_no_path_and_nothing_to_monitor():
     assert isinstance(await Spool.load(spool.location, MAIL), Err)
     with pytest.raises(NotASpool, match="needs no upkeep"):
         Monitor(spool)
+    refused = await spool.adopt()
+    assert isinstance(refused, Err)
+    assert isinstance(refused.error, NotASpool)
+
+
+async def test_progress_is_dated_by_the_clock_of_its_spool():
+    """As everything else that is told of an entry."""
+    clock = Clock()
+    spool = memory_spool(MAIL, clock=clock)
+    entry = (await spool.enqueue(Mail.SEND, ANNE, b"")).unwrap()
+    async with (await entry.checkout()).unwrap() as job:
+        before = clock()
+        (await job.progress(0.5)).unwrap()
+        [item] = session_of(spool).storage.inventory()
+        assert before <= item.progress.at <= clock()
+        (await job.release()).unwrap()
 
 
 async def test_a_cancelled_scope_and_a_cancelled_task_have_had_no_effect_or_say_so():
@@ -461,6 +550,92 @@ def test_the_clock_says_what_it_refuses_and_stands_still_without_a_loop():
         clock.advance(-1)
     with pytest.raises(TypeError, match="advance needs a duration"):
         clock.advance(None)  # type: ignore[arg-type]
+
+
+def test_the_clock_does_not_leap_from_one_run_of_a_loop_to_the_next():
+    """Each loop counts from a time of its own: what lies between two of them is no time that has passed."""
+    clock = Clock()
+
+    async def read() -> float:
+        return clock()
+
+    def run(began: float) -> float:
+        of_the_loop = trio.testing.MockClock()
+        of_the_loop.jump(began)
+        return trio.run(read, clock=of_the_loop)
+
+    assert run(0) == run(1000) == run(10) == clock()
+
+
+# Below the spool
+
+
+@pytest.mark.parametrize("operation", ["restore", "discard"])
+def test_what_left_the_quarantine_while_its_lock_was_sought_is_not_found(operation, monkeypatch):
+    """Whoever has the lock looks again."""
+    contents = Contents(Clock())
+    store = MemoryStorage(contents, QUEUES, "memory://tests")
+    put(store, "a")
+    store.quarantine(claim(store, "send", "a"), "unreadable")
+
+    def lock(name: str) -> Any:
+        monkeypatch.undo()
+        store.discard("send", name, durability=None, before_commit=nothing)
+        return contents.lock(name)
+
+    monkeypatch.setattr(contents, "lock", lock)
+    with pytest.raises(EntryNotFound):
+        getattr(store, operation)("send", "a", durability=None, before_commit=nothing)
+    assert contents.lock("a") is not None
+
+
+def test_the_store_is_free_while_a_caller_thinks_about_what_recovery_does():
+    """It is told name by name; between two of them, other threads go on."""
+    contents = Contents(Clock())
+    store = MemoryStorage(contents, QUEUES, "memory://tests")
+    store.reserve("a").abandon()
+    telling = store.recover_all(dry_run=True)
+    assert next(telling) is not None
+
+    def is_free() -> bool:
+        free = contents.mutex.acquire(blocking=False)
+        if free:
+            contents.mutex.release()
+        return free
+
+    assert Aside(is_free).result()
+    assert list(telling) == []
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_what_was_gone_and_waits_again_is_told(reads):
+    """Somebody moved it away and back while the look went on. A reader that is not told of it would sleep over it."""
+    clock = Clock()
+    store = MemoryStorage(Contents(clock), QUEUES, "memory://tests")
+    put(store, "w", due_at=clock() - 1)
+    reader, due = Reader(store), clock() + 10
+    reader.door.reads = reads
+    reader.door.before["w"] = lambda: save(store, claim_waiting(store, "send", "w"), "retry", None)
+
+    def bring_back() -> None:
+        save(store, claim(store, "retry", "w"), "send", None, due_at=due)
+
+    assert reader.nothing_left(before_listing=bring_back).next_due == due
+
+
+def test_a_claim_does_not_look_through_all_entries():
+    """It looks at what waits, and at what is listed. Otherwise it would take longer the more others there are."""
+
+    class NotLookedThrough(dict[str, Any]):
+        def values(self) -> Any:
+            raise AssertionError("somebody looks through all entries")
+
+    contents = Contents(Clock())
+    store = MemoryStorage(contents, QUEUES, "memory://tests")
+    contents.entries = NotLookedThrough()
+    put(store, "a", "b")
+    put(store, "c", queue="retry")
+    assert Reader(store).take_all() == ["a", "b"]
 
 
 def test_durability_unknown_can_be_had_too():

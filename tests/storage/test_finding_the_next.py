@@ -15,6 +15,7 @@ import pytest
 
 from helpers.conformance import STORES, Commit, WithdrawnError, directory_that_is_not_told, look
 from helpers.finding import Aside, Door, Reader, halted, put, side_by_side
+from helpers.spools import Wall
 from helpers.stores import (
     DATA,
     OLD,
@@ -357,6 +358,17 @@ def test_what_waited_and_was_taken_by_another_is_passed_over(store, other, clock
     assert reader.take_all() == ["w"]
     assert reader.nothing_left().next_due is None
     release(other, mine)
+
+
+@pytest.mark.parametrize("reading", range(1, 7))
+def test_what_becomes_due_while_a_look_goes_on_is_given_or_told(store, clock, monkeypatch, reading):
+    """Whenever in the look the clock gets there. A reader that is told of nothing to come would sleep over it."""
+    due, readings = clock() + 10, itertools.count(1)
+    put(store, "w", due_at=due)
+    reader = Reader(store)
+    monkeypatch.setattr(Wall, "__call__", lambda _clock: due if next(readings) >= reading else due - 1)
+    found = reader.ask()
+    assert found.claims or (found.finished is not None and found.finished.next_due == due)
 
 
 def test_what_comes_in_to_wait_is_found_by_asking_again(store, other, clock):

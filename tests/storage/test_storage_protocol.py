@@ -44,6 +44,7 @@ from trio_multispool import (
     Unavailable,
 )
 from trio_multispool.model.lifecycle import Place, State, Step
+from trio_multispool.model.notes import PROGRESS
 from trio_multispool.model.times import aware
 from trio_multispool.storage.requests import Item, NotDue, Recovered
 
@@ -533,6 +534,15 @@ def test_what_was_set_aside_can_be_dropped(store, other):
     assert look(other) == {"a": AVAILABLE}
 
 
+def test_the_name_of_what_is_dropped_from_the_quarantine_is_not_remembered(store, other):
+    """Though that was asked for: its work was not done, so it may be sent again."""
+    enqueue_reserved(store, store.reserve("a"), "send", OLD, DATA, remember=3600.0)
+    store.quarantine(claim(store, "send", "a"), "unreadable")
+    other.discard("send", "a", durability=None, before_commit=nothing)
+    enqueue(store, "send", "a")
+    assert look(other) == {"a": AVAILABLE}
+
+
 @pytest.mark.parametrize("operation", ["restore", "discard"])
 def test_only_what_is_in_quarantine_is_put_back_or_dropped_from_it(store, other, operation):
     """What is available, checked out, in the quarantine of another queue or nowhere is not found, and left alone."""
@@ -624,6 +634,19 @@ def test_a_claim_on_what_another_has_takes_it_away_from_its_owner(store, other):
     with pytest.raises(RuntimeError):
         release(other, taken["b"])
     release(store, claims[2])
+
+
+def test_a_claim_on_what_another_has_writes_no_notes(store, other):
+    """They are the owner's: nobody else tells of its progress."""
+    enqueue(store, "send", "a")
+    claimed = claim(store, "send", "a")
+    [taken] = other.claims_unsafe("send")
+    with pytest.raises(OwnershipLost):
+        other.annotate(taken, PROGRESS, b"1")
+    assert store.notes("a") == {}
+    store.annotate(claimed, PROGRESS, b"2")
+    assert {key: bytes(value) for key, value in other.notes("a").items()} == {PROGRESS: b"2"}
+    release(store, claimed)
 
 
 # Withdrawing
@@ -941,6 +964,27 @@ def test_the_sweep_collects_what_belongs_to_no_entry(store, other):
     assert sweep(other) == []
     enqueue_reserved(store, live, "send", OLD, writing(DATA), durability=None, before_commit=nothing)
     assert other.names("send") == ["a", "live"]
+
+
+def test_a_dry_run_tells_what_a_recovery_then_does(store, other, clock):
+    """Also of names that are remembered no longer. It changes nothing itself."""
+    enqueue(store, "send", "held")
+    claim(store, "send", "held").abandon()
+    store.reserve("dead").abandon()
+    remembered = store.reserve("remembered")
+    store.remember(remembered, 10.0, durability=None)
+    store.give_up(remembered)
+
+    def foreseen_and_done() -> list[tuple[str, str | None]]:
+        foreseen, done = (sorted((each.name, each.queue) for each in other.recover_all(dry_run=dry)) for dry in (1, 0))
+        assert foreseen == done
+        return done
+
+    assert foreseen_and_done() == [("dead", None), ("held", "send")]
+    assert foreseen_and_done() == []
+    clock.time += 20
+    assert foreseen_and_done() == [("remembered", None)]
+    assert foreseen_and_done() == []
 
 
 # The whole

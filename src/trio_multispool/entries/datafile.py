@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, final
 import anyio
 from anyio.lowlevel import checkpoint
 
-from trio_multispool.clock import wall_clock
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.notes import PROGRESS, encode_progress
 from trio_multispool.model.results import Ok
@@ -84,6 +83,11 @@ class DataFile(Generic[D]):
         Only read it: what is written there may be lost, or seen half-written by others. To change the data, use `save`.
 
         Raises `DataNotFound`, and other trouble that `load` answers with; `RuntimeError` if the job has been settled.
+        If the spool is closed inside the block, the file may be gone at once, and the entry may be another's; the end
+        of the block then raises `anyio.ClosedResourceError`.
+
+        **Cancellation**: cancelled at the beginning, nothing is left; at the end, the copy is deleted all the same.
+        **Durability**: nothing to sync: it only reads.
 
         ```python
         async with job.data.as_file() as path:
@@ -173,7 +177,7 @@ class DataFile(Generic[D]):
         if claim is None:
             mistake = f"only its owner can tell of progress with entry {self._name!r}; check it out"
             raise RuntimeError(mistake)
-        value = encode_progress(done, message, wall_clock())
+        value = encode_progress(done, message, self._session.now())
         if now - self._told_at < PROGRESS_INTERVAL and message == self._told:
             await checkpoint()
             return Ok(None)

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         CheckoutError,
         EnqueueError,
         LoadError,
+        NotASpool,
         ReleaseError,
         ReserveError,
         SaveError,
@@ -768,13 +769,14 @@ class Spool(Generic[Q, M, D, A]):
             hooks.failed(Operation.RECOVER, None, None, answer.error, began)
         return answer
 
-    async def adopt(self) -> Result[None, UnsupportedFormat | Trouble]:
+    async def adopt(self) -> Result[None, NotASpool | UnsupportedFormat | Trouble]:
         """Declare that from now on every program that uses this spool takes locks, as this library does.
 
         Writes `.spool.json`. Do it when the last program that takes no locks has stopped: from then on, entries that
         nobody has locked count as abandoned and are put back. Does nothing in a spool that is adopted already.
 
-        `Err(UnsupportedFormat)`: there is a `.spool.json` that this version does not know.
+        `Err(UnsupportedFormat)`: there is a `.spool.json` that this version does not know. `Err(NotASpool)`: the spool
+        is in memory.
 
         **Cancellation**: cancelled before it starts, nothing is done.
         **Durability**: `.spool.json` is synced.

@@ -291,7 +291,7 @@ class Storage(Protocol[C, R]):
         ...
 
     def recover_name(self, name: str) -> Recovered | None:
-        """Do for one name what `recover` and `sweep` do for all; `None`: there was nothing to put back or collect."""
+        """Do for one name what `recover_all` does for all; `None`: there was nothing to put back or collect."""
         ...
 
     def close(self) -> None:

@@ -63,9 +63,8 @@ def is_adopted(storage: Storage[Any, Any]) -> bool:
 
 
 def adopt(storage: Storage[Any, Any]) -> None:
-    """Declare that from now on every user takes locks, unless the store knows that already."""
-    if isinstance(storage, Upkeep):
-        storage.adopt()
+    """Declare that from now on every user takes locks. Raises `NotASpool` for a store that has no others."""
+    with_upkeep(storage, "adopting").adopt()
 
 
 def with_upkeep(storage: Storage[Any, Any], what: str) -> StorageWithUpkeep:

@@ -6,12 +6,15 @@ because a garbage collection may drop a lock in any line.
 
 from __future__ import annotations
 
+import collections
+import itertools
 import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 from trio_multispool.model.lifecycle import Place, State
+from trio_multispool.model.names import TimeOrdered
 from trio_multispool.model.notes import PROGRESS
 from trio_multispool.model.times import aware
 from trio_multispool.storage.requests import Stat
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from trio_multispool.storage.requests import Notes
+
+_TICK: Final = 1_000_000_000
+
+_numbers: Final = itertools.count(1)
 
 
 class Listener(Protocol):
@@ -63,6 +70,8 @@ class Kept:
         """Why it is in quarantine."""
         self.checkouts: int = 0
         """How often it was checked out. Only the latest owner may settle it."""
+        self.arrival: int = 0
+        """The number of its arrival in its queue, among all arrivals."""
 
     def annotate(self, changes: Notes) -> None:
         """Change some keys of its notes."""
@@ -114,10 +123,18 @@ class Contents:
 
     def __init__(self, now: Callable[[], float]) -> None:
         """Begin with nothing; `now` is the wall clock, in seconds since 1970."""
+        number = next(_numbers)
+        self.location: str = f"memory://{number}"
+        self.generator: TimeOrdered = TimeOrdered(lambda: int(now() * _TICK), lambda: f"{number:08x}")
+        """Of names that are in the order in which all handles make them."""
         self.mutex: AbstractContextManager[bool] = threading.RLock()
         self.now: Callable[[], float] = now
         self.queues: set[str] = set()
         self.entries: dict[str, Kept] = {}
+        self.places: collections.defaultdict[Place, dict[str, Kept]] = collections.defaultdict(dict)
+        """The same entries, by place and name."""
+        self.arrivals: int = 0
+        """How often an entry has come into a queue, from another or as a new one."""
         self.reserved: set[str] = set()
         """Names without an entry. Nobody has those that are not locked."""
         self.locked: set[str] = set()
@@ -138,13 +155,13 @@ class Contents:
     def at(self, place: Place, name: str) -> Kept | None:
         """Return the entry if it is in that place."""
         with self.mutex:
-            kept = self.entries.get(name)
-            return kept if kept is not None and kept.place == place else None
+            return self.places[place].get(name)
 
     def each(self, queue: str | None = None, state: State | None = None) -> Iterator[Kept]:
         """Yield the entries that are there now, in one queue and state or in all."""
         with self.mutex:
-            found = list(self.entries.values())
+            among = self.entries if queue is None or state is None else self.places[Place(queue, state)]
+            found = list(among.values())
         return (kept for kept in found if queue in (None, kept.place.queue) and state in (None, kept.place.state))
 
     def names(self, queue: str) -> list[str]:
@@ -155,10 +172,20 @@ class Contents:
         """Return what waits for a queue, the first to be due first."""
         return sorted((kept.due_at or 0.0, kept.name) for kept in self.each(queue, State.WAITING))
 
+    def put(self, kept: Kept, place: Place) -> None:
+        """Put an entry in a place; under the mutex."""
+        if kept.name not in self.entries or kept.place.queue != place.queue:
+            self.arrivals += 1
+            kept.arrival = self.arrivals
+        _ = self.places[kept.place].pop(kept.name, None)
+        self.entries[kept.name] = self.places[place][kept.name] = kept
+        kept.place = place
+
     def move(self, kept: Kept, place: Place, due_at: float | None = None) -> None:
         """Put an entry in a place, and tell of it."""
         with self.mutex:
-            kept.place, kept.due_at = place, due_at
+            self.put(kept, place)
+            kept.due_at = due_at
             self._tell(place.queue)
 
     def next_due(self) -> float | None:
@@ -185,7 +212,7 @@ class Contents:
     def remove(self, kept: Kept) -> None:
         """Remove an entry, and remember its name if that was asked for."""
         with self.mutex:
-            del self.entries[kept.name]
+            del self.entries[kept.name], self.places[kept.place][kept.name]
             if kept.remember is not None:
                 self.remembered[kept.name] = self.now() + kept.remember
 

@@ -1,7 +1,8 @@
 """Where readers of a store in memory find their next entries: what is due, and then the names of a list.
 
-The list is made anew when it is used up. Where new names need not sort last, it is also made anew after as many claims
-as it had names. An entry that was released is in the next list, so that it waits its turn.
+The list is made anew when it is used up. Where new names need not sort last, what has arrived is put in its place in
+the list, and the list is also made anew after as many claims as it had names. An entry that was released is in the next
+list, so that it waits its turn.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ FEWEST_CLAIMS: Final = 100
 
 
 class _Due:
-    """What one look knows of what is due."""
+    """What one look knows of what is due, and of what it cannot read."""
 
     def __init__(self) -> None:
-        self.tried: set[str] = set()
+        self.tried: set[str] = set()  # and cannot be had
         self.busy = False
+        self.unreadable = False
 
 
 class _Call(NamedTuple):
@@ -67,6 +69,7 @@ class MemorySource:
         self._sorts_last = sorts_last
         self._names: collections.deque[str] = collections.deque()
         self._claims_left = 0  # until it is time to make the list anew
+        self._arrivals = 0  # before the list was made, or added to
         self._in_question: set[str] = set()  # taken from the names; whether they can be had is not known yet
         self._refused: set[str] = set()  # of this list
         self._due: weakref.WeakKeyDictionary[Look, _Due] = weakref.WeakKeyDictionary()
@@ -105,7 +108,7 @@ class MemorySource:
                     before_listing()
                     look.listing_took = self._list(gate, unless_there=True)
                 else:
-                    return Next([], found.unreadable, self._nothing_left(look.listing_took, call.due))
+                    return Next([], found.unreadable, self._nothing_left(look.listing_took, call))
         except SpoolError:
             if not found.claims:
                 raise
@@ -126,9 +129,18 @@ class MemorySource:
                     self._names.appendleft(claim.name)
 
     def _look_for_earlier(self, look: Look, gate: Gate[Any]) -> None:
-        """Make the list anew if it is time to; not in a pass, which would go again over all that it has given."""
-        if self._names and self._claims_left <= 0 and look.given is None and not self._sorts_last:
+        """Find new names that sort before listed ones; not in a pass, which would go again over all it has given."""
+        contents = self._contents
+        if not self._names or look.given is not None or self._sorts_last:
+            return
+        if self._claims_left <= 0:
             _ = self._list(gate)
+        elif contents.arrivals > self._arrivals:
+            with contents.mutex:
+                there = contents.each(self._queue, State.AVAILABLE)
+                new = {kept.name for kept in there if kept.arrival > self._arrivals}
+                self._names = collections.deque(sorted(new.union(self._names)))
+                self._arrivals = contents.arrivals
 
     def _list(self, gate: Gate[Any], *, unless_there: bool = False) -> float | None:
         """Make the list anew, and return how long that took; `None`: another thread has made it meanwhile."""
@@ -138,6 +150,7 @@ class MemorySource:
                 return None
             self._names = collections.deque(self._contents.names(self._queue))
             self._claims_left = max(len(self._names), FEWEST_CLAIMS)
+            self._arrivals = self._contents.arrivals
             self._refused.clear()
             gate.listed(self._names)
         return elapsed()
@@ -171,9 +184,11 @@ class MemorySource:
         try:
             claimed = self._admit(Place(self._queue, state), name, call)
         except EntryNotFound:
+            call.due.tried.discard(name)
             return None
         except UnreadableEntry as error:
             call.unreadable.append(error)
+            call.due.unreadable = True
             return None
         except BaseException:  # nobody has it: it is tried again first
             with self._contents.mutex:
@@ -209,6 +224,8 @@ class MemorySource:
         if isinstance(claim, (Unavailable, NotDue)):
             if claim is Unavailable.BUSY:
                 self._refuse(place, name, call)
+            else:  # it may wait again by now, and become due
+                call.due.tried.discard(name)
             return None
         if call.given is not None and not call.given.add(name):  # another thread has given it meanwhile
             release_or_let_go(self._storage, claim)
@@ -223,12 +240,14 @@ class MemorySource:
         else:
             self._refused.add(name)
 
-    def _nothing_left(self, listing_took: float, due: _Due) -> NothingLeft:
-        contents = self._contents
+    def _nothing_left(self, listing_took: float, call: _Call) -> NothingLeft:
+        contents, due = self._contents, call.due
         with contents.mutex:
             held = next(contents.each(self._queue, State.CHECKED_OUT), None) is not None
             waiting = contents.due(self._queue)
-            next_due = next((due_at for due_at, _ in waiting if due_at > contents.now()), None)
+            to_come = (due_at for due_at, name in waiting if name not in due.tried and not call.is_given(name))
+            next_due = next(to_come, None)
             busy = bool(due.busy or self._refused or self._names or self._in_question)
-        # The death of an owner is not announced, nor the end of a lock.
-        return NothingLeft(listing_took, held, busy, announced=not held and not busy, next_due=next_due)
+        # The death of an owner is not announced, nor the end of a lock, nor that an entry can be read again.
+        announced = not held and not busy and not due.unreadable
+        return NothingLeft(listing_took, held, busy, announced=announced, next_due=next_due)

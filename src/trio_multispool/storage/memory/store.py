@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, final
 
 import msgspec
 
-from trio_multispool.errors import DataNotFound, EntryBusy, EntryNotFound, NameTaken
+from trio_multispool.errors import DataNotFound, EntryBusy, EntryNotFound, NameTaken, OwnershipLost
 from trio_multispool.instrumentation import Operation
 from trio_multispool.model.lifecycle import Place, State, Step, next_state
 from trio_multispool.model.notes import PROGRESS, progress_in
@@ -150,7 +150,6 @@ class MemoryStorage:
                 carrier=new.carrier or {},
                 remember=new.remember,
             )
-            contents.entries[name] = kept
             contents.reserved.discard(name)
             reservation.state = target
             reservation.abandon()
@@ -219,7 +218,7 @@ class MemoryStorage:
                 if contents.at(place, name) is not kept:  # deleted meanwhile, by somebody who needs no lock
                     lock.release()
                     return Unavailable.GONE
-                kept.place = Place(place.queue, State.CHECKED_OUT)
+                contents.put(kept, Place(place.queue, State.CHECKED_OUT))
                 kept.checkouts += 1
                 return MemoryClaim(kept, lock)
         except BaseException:  # passed on: whatever it was, the lock is released
@@ -289,8 +288,7 @@ class MemoryStorage:
         before_commit: Callable[[], None],
     ) -> None:
         """Put back an entry that was set aside."""
-        kept = self._aside(queue, name, before_commit)
-        with self._contents.mutex:
+        with self._aside(queue, name, before_commit) as kept:
             kept.reason = None
             self._contents.move(kept, Place(queue if to is None else to, State.AVAILABLE))
 
@@ -303,20 +301,24 @@ class MemoryStorage:
         before_commit: Callable[[], None],
     ) -> None:
         """Delete an entry that was set aside."""
-        self._contents.remove(self._aside(queue, name, before_commit))
+        with self._aside(queue, name, before_commit) as kept:
+            kept.remember = None  # its work was not done: it may be sent again
+            self._contents.remove(kept)
 
-    def _aside(self, queue: str, name: str, before_commit: Callable[[], None]) -> Kept:
-        """Return an entry in quarantine, once the caller has not withdrawn."""
+    @contextlib.contextmanager
+    def _aside(self, queue: str, name: str, before_commit: Callable[[], None]) -> Generator[Kept]:
+        """Yield an entry in quarantine under its lock and the mutex, once the caller has not withdrawn."""
         place = Place(queue, State.QUARANTINED)
-        kept = self._at(place, name)
+        _ = self._at(place, name)
         lock = self._contents.lock(name)
         if lock is None:
             raise EntryBusy(name)
         try:
             before_commit()
+            with self._contents.mutex:
+                yield self._at(place, name)
         finally:
             lock.release()
-        return kept
 
     # Without ownership
 
@@ -418,6 +420,8 @@ class MemoryStorage:
         """Set a key of an entry's notes."""
         with self._contents.mutex:
             claim.check_owned()
+            if claim.lock is None:  # taken from its owner, who writes the notes
+                raise OwnershipLost(claim.queue, claim.name)
             claim.kept.annotate({key: value})
 
     def notes(self, name: str) -> dict[str, msgspec.Raw]:
@@ -444,26 +448,23 @@ class MemoryStorage:
 
     def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:  # noqa: ARG002  # as above
         """Put back what dead owners held."""
-        self._fault(Operation.RECOVER, "")
         names = [kept.name for kept in self._contents.each(queue, State.CHECKED_OUT)]
         return [found for name in names if (found := self.recover_name(name)) is not None]
 
     def recover_all(self, *, dry_run: bool = False) -> Iterator[Recovered | SpoolError]:
         """Recover, and forget names that nobody has."""
         contents = self._contents
-        if dry_run:
-            with contents.mutex:
-                names = [*contents.each(state=State.CHECKED_OUT)]
-                yield from [
-                    Recovered(kept.name, kept.place.queue) for kept in names if kept.name not in contents.locked
-                ]
-                yield from [Recovered(name, None) for name in sorted(contents.reserved - contents.locked)]
-            return
-        yield from self.recover()
-        for name in sorted({*contents.reserved, *contents.remembered}):
-            found = self.recover_name(name)
-            if found is not None:
-                yield found
+        if not dry_run:
+            self._fault(Operation.RECOVER, "")
+        with contents.mutex:
+            now, held = contents.now(), contents.each(state=State.CHECKED_OUT)
+            found = [Recovered(kept.name, kept.place.queue) for kept in held if kept.name not in contents.locked]
+            nowhere = sorted({*contents.reserved, *contents.remembered} - contents.locked - contents.entries.keys())
+            found += [Recovered(name, None) for name in nowhere if contents.remembered.get(name, now) <= now]
+        for each in found:
+            done = each if dry_run else self.recover_name(each.name)
+            if done is not None:
+                yield done
 
     def recover_name(self, name: str) -> Recovered | None:
         """Put one entry back, or forget a name."""
