@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, final
 
 from trio_multispool.clock import this_process
 from trio_multispool.entries.handlers import apply, called, work_on
-from trio_multispool.errors import AccessDenied, EncodingFailed, NotARegularFile, OutOfSpace, StorageFailure
+from trio_multispool.errors import EncodingFailed, NotARegularFile, OutOfSpace
 from trio_multispool.events import Event, log
 from trio_multispool.instrumentation import AttemptFailed
 from trio_multispool.model.attempts import (
@@ -136,9 +136,8 @@ class _Trial(Generic[Q, M, D]):
                 return True
 
         answer = await session.run(f"record of an attempt at {job.name}", work)
-        # Those who make room must be able to. What lies in the place of one entry's notes must not stop the others.
-        passed_over = (OutOfSpace, NotARegularFile, AccessDenied, StorageFailure)
-        if isinstance(answer, Err) and isinstance(answer.error, passed_over):
+        # Those who make room must be able to. A directory in the place of one entry's notes must not stop the others.
+        if isinstance(answer, Err) and isinstance(answer.error, (OutOfSpace, NotARegularFile)):
             message, why = "an attempt at entry %(entry)s is not written down: %(error)s", answer.error
             path, queue = session.path, self._queue
             log(_LOG.warning, Event.ATTEMPT_NOT_RECORDED, path, message, queue=queue, entry=job.name, error=why)

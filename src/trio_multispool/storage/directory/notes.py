@@ -29,7 +29,6 @@ from trio_multispool.model.notes import (
 )
 from trio_multispool.storage.directory import commits
 from trio_multispool.storage.directory.disk.files import (
-    OF_ONE_FILE,
     UNREADABLE,
     begin_new,
     discard,
@@ -87,7 +86,7 @@ def notes_and_fault(layout: Layout, name: str) -> tuple[dict[str, msgspec.Raw], 
 def annotate(context: Context, claim: DirectoryClaim, key: str, value: bytes | None) -> None:
     """Set a key of the notes on an entry that is checked out, or delete it.
 
-    Raises `OwnershipLost`, and `NotARegularFile`, `AccessDenied` or `StorageFailure` if the notes cannot be written.
+    Raises `OwnershipLost`, and `NotARegularFile` if a directory is in the place of the notes.
     """
     claim.check_owned()
     if key == PROGRESS and value is not None:
@@ -114,7 +113,7 @@ def left(context: Context, claim: DirectoryClaim, notes: Notes | None, plan: Syn
     """Change the notes as `leave` does, for a save; yield what to sync before its commit. Raises a `SpoolError`.
 
     If only the progress is deleted, a failure is logged, and nothing needs a sync. The same holds if no notes are left:
-    if power loss brings them back, they are merely old. A save goes on without notes if they cannot be written.
+    if power loss brings them back, they are merely old. A save goes on without notes if a directory is in their place.
     """
     if not notes:
         leave(context, claim, None)
@@ -123,7 +122,7 @@ def left(context: Context, claim: DirectoryClaim, notes: Notes | None, plan: Syn
     claim.check_owned()
     try:
         file = _begin(context, claim.name, _at_the_end(claim, notes))
-    except OF_ONE_FILE as error:
+    except NotARegularFile as error:
         context.say_unreadable(NOTES, claim.name, "its notes cannot be written", str(error))
         file = None
     if file is None:
