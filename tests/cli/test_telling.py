@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tarfile
 
 import pytest
 
+from helpers.calls import FailingCalls
 from helpers.spools import state_of
 from helpers.stores import claim, enqueue, make_store
+from trio_multispool.cli.running import run_telling
+from trio_multispool.cli.spools import Done
+from trio_multispool.errors import SpoolGone
 from trio_multispool.model.attempts import ATTEMPTS, Attempt, Failure, History, encode_history
 from trio_multispool.model.notes import PROGRESS, encode_progress
+from trio_multispool.storage.directory import opening
+from trio_multispool.storage.directory.store import DirectoryStorage
 
 DOING = {
     "put": (["put", "SPOOL", "send", "/dev/null", "--name", "new"], "/dev/null was enqueued as new"),
@@ -112,6 +121,127 @@ def test_every_entry_that_was_imported_is_told(telling_nobody, spool, tmp_path, 
     assert told == ["b was imported as b", "c was imported as c", "a was imported as a; 3 entries were imported"]
 
 
+@pytest.fixture
+def failing(monkeypatch):
+    """Return system calls that fail on demand, and that commands make in this process."""
+    calls = FailingCalls()
+    monkeypatch.setattr(opening, "SystemCalls", lambda: calls)
+    return calls
+
+
+STOPPED = {
+    "rm": (["rm", "SPOOL", "--all"], "unlink", "/.checkout/b", "removed"),
+    "mv": (["mv", "SPOOL", "failed", "--all"], "move", "/failed/b", "moved to failed"),
+    "retry": (["retry", "SPOOL", "send", "failed", "--all"], "move", "/failed/b", "moved to failed"),
+    "expire": (["expire", "SPOOL", "send", "--max-count", "0"], "unlink", "/.checkout/b", "removed"),
+}
+"""What changes several entries; the call that fails for one of them; and what is done with the others."""
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["lines", "json"])
+@pytest.mark.parametrize("what", STOPPED)
+def test_what_was_done_before_an_error_is_told(multispool, spool, put, failing, what, as_json):  # noqa: PLR0913, PLR0917  # fixtures
+    """Standard output has it as ever; the error says how many entries it was, and has its exit code."""
+    for name in "abc":
+        put(name)
+    command, call, on, done = STOPPED[what]
+    arguments = [str(spool) if each == "SPOOL" else each for each in command]
+    with failing.failing(call, errno.EIO, on):
+        ended = multispool.here(*arguments, *(["--json"] if as_json else []))
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("multispool: ")
+    assert ended.stderr.endswith(f"; 2 entries were {done}\n")
+    assert state_of(spool).names("send") == ["b"]
+    if as_json:
+        assert sorted(each if what == "expire" else each["name"] for each in json.loads(ended.stdout)) == ["a", "c"]
+    else:
+        assert ended.stdout == f"2 entries {done}\n"
+
+
+@pytest.mark.parametrize("what", STOPPED)
+def test_an_error_before_anything_was_done_stands_alone(multispool, spool, put, failing, what):
+    """There is nothing to tell of."""
+    put("b")
+    command, call, on, _ = STOPPED[what]
+    with failing.failing(call, errno.EIO, on):
+        ended = multispool.here(*[str(spool) if each == "SPOOL" else each for each in command])
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "entries" not in ended.stderr
+
+
+def test_what_was_done_and_may_not_last_is_told_as_done(multispool, spool, put, failing):
+    """An entry that is gone is named, also if nobody knows whether power loss would bring it back."""
+    put("a")
+    with failing.failing("sync", errno.EIO, "send/.checkout"):
+        ended = multispool.here("rm", spool, "a", "--json")
+    assert ended.returncode == 1
+    assert json.loads(ended.stdout) == [{"name": "a", "from": "send"}]
+    assert state_of(spool).names("send") == []
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["lines", "json"])
+@pytest.mark.parametrize("what", ["recover", "quarantine drop"])
+def test_what_was_done_before_a_listing_ends_is_told(multispool, spool, set_aside, monkeypatch, what, as_json):  # noqa: PLR0913, PLR0917  # fixtures
+    """The exit code is that of the error, and JSON is whole."""
+    set_aside("aside")
+    (spool / ".registry" / "left").touch()
+    for name in ("inventory", "recover_all"):
+        monkeypatch.setattr(DirectoryStorage, name, until_it_is_gone(getattr(DirectoryStorage, name)))
+    command = ["recover", spool] if what == "recover" else ["quarantine", "drop", spool, "--all"]
+    ended = multispool.here(*command, *(["--json"] if as_json else []))
+    assert (ended.returncode, ended.stderr) == (5, f"multispool: {SpoolGone('/spool')}\n")
+    done = "left" if what == "recover" else "aside"
+    if as_json:
+        found = json.loads(ended.stdout)
+        assert [each["name"] for each in (found["recovered"] if what == "recover" else found)] == [done]
+    else:
+        assert ended.stdout.startswith(f"{done}: was ")
+
+
+def until_it_is_gone(listing):
+    """Return the listing with an error at its end."""
+
+    def failing(*arguments, **options):
+        yield from listing(*arguments, **options)
+        raise SpoolGone("/spool")
+
+    return failing
+
+
+def test_an_error_keeps_its_exit_code_when_something_was_done_before(capsys):
+    """A script sees why it ended: here, that the spool is gone."""
+    done = Done()
+
+    async def work(_ending):
+        done.entries.append(("a", "send"))
+        raise SpoolGone("/spool")
+
+    assert run_telling(work, done, "removed") == 5
+    assert capsys.readouterr().err == f"multispool: {SpoolGone('/spool')}; 1 entry was removed\n"
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["lines", "json"])
+def test_what_was_done_before_a_signal_is_told(multispool, spool, put, gate, as_json):
+    """The command that is asked for the second entry never answers: that entry stays, and so does the third."""
+    for name in "abc":
+        put(name)
+    more = ["--json"] if as_json else []
+    expiring = multispool.start("expire", spool, "send", "--max-count", "0", *more, "--", *gate.command())
+    gate.wait_begun()
+    gate.let_go()
+    gate.wait_begun()
+    expiring.send_signal(signal.SIGTERM)
+    out, err = expiring.communicate()
+    assert expiring.returncode == 128 + signal.SIGTERM
+    assert err == "multispool: interrupted; 1 entry was removed\n"
+    left = state_of(spool).names("send")
+    assert len(left) == 2
+    if as_json:
+        assert json.loads(out) == sorted({*"abc"} - {*left})
+    else:
+        assert out == "1 entry removed\n"
+
+
 EVIL = "\x1b[31mEVIL\x1b[0m\nmultispool: a line that nobody wrote\r\x9b31m\u202e\u2028"
 BIDI = "bidi\u202e\u2066"
 """A name that entries may have; one with control characters is refused."""
@@ -153,6 +283,28 @@ LOOKING = [
 ]
 """Commands that only look, or refuse."""
 
+IN_JSON = [
+    ["ls", "SPOOL"],
+    ["ls", "SPOOL", "send", "--long"],
+    ["stats", "SPOOL"],
+    ["show", "SPOOL", f"{BIDI}2"],
+    ["show", "SPOOL", f"{BIDI}4"],
+    ["quarantine", "ls", "SPOOL"],
+    ["quarantine", "show", "SPOOL", f"{BIDI}3"],
+    ["quarantine", "drop", "SPOOL", f"{BIDI}3"],
+    ["fsck", "SPOOL"],
+    ["monitor", "SPOOL", "--once"],
+    ["recover", "SPOOL", "--dry-run"],
+    ["put", "SPOOL", "send", "/dev/null", "--name", f"{BIDI}5"],
+    ["mv", "SPOOL", BIDI, "failed"],
+    ["rm", "SPOOL", "--all"],
+    ["retry", "SPOOL", "send", "failed", "--all"],
+    ["expire", "SPOOL", "send", "--max-count", "0"],
+    ["work", "SPOOL", "send", "--once", "--", "true"],
+    ["adopt", "SPOOL"],
+]
+"""Commands that write JSON."""
+
 
 @pytest.fixture
 def hostile(tmp_path):
@@ -161,6 +313,7 @@ def hostile(tmp_path):
     store = make_store(spool)
     for name in (BIDI, f"{BIDI}2", f"{BIDI}3"):
         enqueue(store, "send", name, b"{}", b"")
+    enqueue(store, "send", f"{BIDI}4", json.dumps({EVIL: [EVIL]}, ensure_ascii=False, indent=1).encode(), b"")
     failure = Failure(EVIL, EVIL, (EVIL,), (Failure(EVIL, EVIL),), EVIL)
     attempt = Attempt(1, EVIL, 1.0, EVIL, 1, 2.0, failure)
     held = claim(store, "send", f"{BIDI}2")
@@ -183,3 +336,35 @@ def test_nothing_is_shown_that_a_terminal_would_obey(multispool, hostile, comman
     assert shown
     assert [line for line in shown.split("\n") if not line.isprintable()] == []
     assert [line for line in shown.split("\n") if line.startswith("multispool: a line")] == []
+
+
+@pytest.mark.parametrize("command", IN_JSON, ids=lambda command: command[0])
+def test_nor_is_it_in_json(multispool, hostile, command):
+    """Each document is one line, and a script finds the names in it as they are."""
+    arguments = [str(hostile) if each == "SPOOL" else each for each in command]
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    ended = multispool(*arguments[:at], "--json", *arguments[at:], input="")
+    shown = [line for line in (ended.stdout + ended.stderr).split("\n") if line]
+    assert [line for line in shown if not line.isprintable()] == []
+    documents = [json.loads(line) for line in shown if line[0] in "[{"]
+    assert documents
+    assert any(EVIL in said or BIDI in said for said in strings_in(documents))
+
+
+def strings_in(value):
+    """Return all strings in a JSON value."""
+    if isinstance(value, dict):
+        return [*value, *strings_in([*value.values()])]
+    if isinstance(value, list):
+        return [each for part in value for each in strings_in(part)]
+    return [value] if isinstance(value, str) else []
+
+
+def test_json_stands_for_the_same_values(multispool, spool, put):
+    """Only what is not printable is escaped, in pairs above U+FFFF; numbers stay as they were written."""
+    odd = "\x7f\x9b\u202e\u2066\u2028\ue000\U000e0041"
+    put("one", meta=f'{{\r\n"{odd}" : "{odd}\\u009b é😀",\r"n": 0.10}}')
+    shown = multispool.done("show", spool, "one", "--json")
+    assert json.loads(shown)["metadata"] == {odd: f"{odd}\x9b é😀", "n": 0.1}
+    escapes = r"\u007f\u009b\u202e\u2066\u2028\ue000\udb40\udc41"
+    assert f'"metadata":{{"{escapes}":"{escapes}\\u009b é😀","n":0.10}}' in shown

@@ -223,3 +223,18 @@ def test_a_message_is_one_line_of_bearable_length() -> None:
     assert value.message.startswith("one two xxx")
     assert len(value.message) == LONGEST_MESSAGE
     assert value.message.endswith("…")
+
+
+@pytest.mark.anyio
+async def test_a_message_may_name_any_file(tmp_path: Path) -> None:
+    """What is not UTF-8 in a name that `os.listdir` returned, a lone surrogate, is shown as an escape."""
+    async with await quick_spool(tmp_path / "spool") as spool, await job_of(spool) as job:
+        assert await job.progress(0.5, "converting \udcff.png") == Ok(None)
+        assert told(spool.path) == {"a": (0.5, r"converting \udcff.png")}
+
+
+def test_a_message_is_no_longer_for_its_escapes() -> None:
+    """It is cut when they are there."""
+    value = msgspec.json.decode(encode_progress(0.5, "\udcff" * LONGEST_MESSAGE, 7.0), type=Progress)
+    assert value.message.startswith(r"\udcff\udcff")
+    assert len(value.message) == LONGEST_MESSAGE

@@ -12,7 +12,7 @@ from trio_multispool.cli.exits import Failure
 from trio_multispool.cli.finding import find, find_available
 from trio_multispool.cli.output import Troubles
 from trio_multispool.cli.progress import bar, counting
-from trio_multispool.cli.running import Ending, run
+from trio_multispool.cli.running import Ending, run_telling
 from trio_multispool.cli.selecting import selected
 from trio_multispool.cli.spools import load, looking, member, settle
 from trio_multispool.clock import wall_clock
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from trio_multispool.cli.selecting import Criteria, Settling
-    from trio_multispool.cli.spools import AnySpool, AnyStorage
+    from trio_multispool.cli.spools import AnySpool, AnyStorage, Done
     from trio_multispool.model.types import StrPath
     from trio_multispool.storage.requests import Item
 
@@ -56,36 +56,39 @@ class Task:
     """The queue that they are moved to; `None`: they are removed."""
     options: Settling
 
+    @property
+    def what(self) -> str:
+        """What is done with them, in words."""
+        return "removed" if self.destination is None else f"moved to {self.destination}"
 
-def settle_all(task: Task, names: Sequence[str], criteria: Criteria | None) -> tuple[list[tuple[str, str]], int]:
-    """Move entries to a queue, or remove them; return what was settled and whence, and the exit code.
+
+def settle_all(task: Task, names: Sequence[str], criteria: Criteria | None, done: Done) -> int:
+    """Move entries to a queue, or remove them; note in `done` what was settled, and return the exit code.
 
     These are the entries that are named, or what is available and fits `criteria`. Of the latter, what somebody else
     takes meanwhile is passed over, and so is what has changed and fits no more. Nothing is recovered first: that would
     make more available than a dry run has shown.
     """
-    settled: list[tuple[str, str]] = []
 
     async def work(_ending: Ending) -> int:
         with looking(task.spool) as storage:
             async with contextlib.AsyncExitStack() as stack:
-                settler = _Settler(task, storage, stack, settled)
+                settler = _Settler(task, storage, stack, done)
                 await (settler.settle_named(names) if criteria is None else settler.settle_selected(criteria))
                 return settler.troubles.code
 
-    code = run(work)
-    return settled, code
+    return run_telling(work, done, task.what)
 
 
 @final
 @dataclasses.dataclass
 class _Settler:
-    """Settles entries, and notes them in `settled`."""
+    """Settles entries, which its spools note in `done`."""
 
     task: Task
     storage: AnyStorage
     stack: contextlib.AsyncExitStack
-    settled: list[tuple[str, str]]
+    done: Done
     troubles: Troubles = dataclasses.field(default_factory=Troubles)
     spools: dict[str, AnySpool] = dataclasses.field(default_factory=dict)
 
@@ -94,13 +97,13 @@ class _Settler:
             self.troubles = Troubles(shown.remark)
             for name in dict.fromkeys(names):
                 try:
-                    self.settled.append((name, await self._settle(name)))
+                    await self._settle(name)
                 except (Failure, SpoolError) as error:
                     self.troubles.tell(error)
                 shown.advance()
 
-    async def _settle(self, name: str) -> str:
-        """Settle one entry, and return the queue that it was in."""
+    async def _settle(self, name: str) -> None:
+        """Settle one entry."""
         for _ in range(_TRIES):
             item = find(self.storage, name)
             if item.place.state is State.CHECKED_OUT and item.place.queue not in self.spools:
@@ -116,7 +119,7 @@ class _Settler:
             except EntryBusy:
                 _ = find_available(self.storage, name)  # says who has it, if that can be seen
                 raise
-            return queue
+            return
         raise EntryBusy(name)
 
     async def settle_selected(self, criteria: Criteria) -> None:
@@ -135,7 +138,6 @@ class _Settler:
             try:
                 for item in items:
                     if await self._settle_if(spool, item, criteria):
-                        self.settled.append((item.name, queue))
                         count()
                     if failures:
                         return
@@ -170,6 +172,7 @@ class _Settler:
         if queue not in self.spools:
             queues = [queue] if self.task.destination is None else [queue, self.task.destination]
             trusting = self.task.options.trust_file_system
-            loaded = await load(self.storage.location, queues, trust_file_system=trusting, recover=recover)
+            where, done = self.storage.location, self.done
+            loaded = await load(where, queues, trust_file_system=trusting, recover=recover, done=done)
             self.spools[queue] = await self.stack.enter_async_context(loaded)
         return self.spools[queue]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _INDENT = 2
+_ONE_LINE = -1
 
 
 def from_options(pairs: Sequence[str], text: str | None) -> bytes:
@@ -70,6 +71,9 @@ def for_person(raw: bytes, *, terminal: bool) -> bytes:
 
 
 def for_script(raw: bytes) -> dict[str, object]:
-    """Return metadata for a JSON document: as the value that it is if it is JSON, and exactly, in base64, always."""
-    value = msgspec.Raw(raw) if is_json(raw) else None
+    """Return metadata for a JSON document: as the value that it is if it is JSON, and exactly, in base64, always.
+
+    The value is on one line, as the document is: its numbers stay as they are written, and white space goes.
+    """
+    value = msgspec.Raw(msgspec.json.format(raw, indent=_ONE_LINE)) if is_json(raw) else None
     return {"metadata": value, "metadata_base64": base64.b64encode(raw).decode()}

@@ -9,7 +9,7 @@ from trio_multispool.cli.checkouts import Task, settle_all
 from trio_multispool.cli.exits import Failure
 from trio_multispool.cli.finding import find_available
 from trio_multispool.cli.selecting import selected
-from trio_multispool.cli.spools import looking, require_queues
+from trio_multispool.cli.spools import Done, looking, require_queues
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.lifecycle import State
@@ -24,8 +24,8 @@ def carry_out(task: Task, names: Sequence[str], criteria: Criteria | None) -> in
     """Settle what is named, or fits `criteria`; say what was settled, and return the exit code."""
     with looking(task.spool) as storage:
         require_queues(storage, [queue for queue in (task.source, task.destination) if queue is not None])
+    found: list[tuple[str, str]] = []
     if task.options.dry_run:
-        found: list[tuple[str, str]] = []
         troubles = output.Troubles()
         for name, source in _would_settle(task, names, criteria, troubles):
             found.append((name, source))
@@ -33,7 +33,9 @@ def carry_out(task: Task, names: Sequence[str], criteria: Criteria | None) -> in
                 output.line(f"{output.printable(name)}: would be {_done(task, source)}")
         code = troubles.code
     else:
-        found, code = settle_all(task, names, criteria)
+        done = Done()
+        found = done.entries
+        code = settle_all(task, names, criteria, done)
     if task.options.as_json:
         documents = [_document(task, name, source) for name, source in found]
         output.outcome_document(documents, dry_run=task.options.dry_run)
@@ -73,5 +75,4 @@ def _done(task: Task, source: str) -> str:
 
 def _sum(task: Task, number: int) -> str:
     what = "1 entry" if number == 1 else f"{number} entries"
-    done = "removed" if task.destination is None else f"moved to {output.printable(task.destination)}"
-    return f"{what} {'would be ' if task.options.dry_run else ''}{done}"
+    return f"{what} {'would be ' if task.options.dry_run else ''}{output.printable(task.what)}"

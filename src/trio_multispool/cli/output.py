@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, TextIO, cast, final
 import msgspec
 
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
+from trio_multispool.errors import SpoolError
+from trio_multispool.model.text import encodable
 from trio_multispool.model.text import printable as printable  # noqa: PLC0414  # the commands write `output.printable`
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
 
-    from trio_multispool.errors import SpoolError
+    from trio_multispool.model.types import T
 
 
 def prepare() -> None:
@@ -56,13 +58,32 @@ def outcome_line(text: str, *, dry_run: bool = False) -> None:
 
 def outcome_document(value: object, *, dry_run: bool = False) -> None:
     """Write a JSON document likewise."""
-    with contextlib.nullcontext() if dry_run else outcome(msgspec.json.encode(value).decode()):
+    with contextlib.nullcontext() if dry_run else outcome(encoded(value)):
         document(value)
 
 
 def document(value: object) -> None:
     """Write a JSON document to standard output, in UTF-8 whatever the locale, on one line for machines."""
-    raw(msgspec.json.encode(value) + b"\n")
+    raw(f"{encoded(value)}\n".encode())
+
+
+def encoded(value: object) -> str:
+    """Return a value as JSON. What a terminal would obey is an escape in it, which stands for the same value."""
+    text = msgspec.json.encode(value).decode()
+    if text.isprintable():
+        return text
+    return text.translate({ord(each): _escaped(each) for each in set(text) if not each.isprintable()})
+
+
+def _escaped(character: str) -> str:
+    """Return the character as JSON escapes it: by two escapes, if it lies above U+FFFF."""
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+
+
+def were(done: str, number: int) -> str:
+    """Say how many entries were `done`, when something keeps the others from it."""
+    return f"1 entry was {done}" if number == 1 else f"{number} entries were {done}"
 
 
 def raw(content: bytes) -> None:
@@ -90,6 +111,13 @@ class Troubles:
         self._codes.append(code_of(error))
         self._write(f"multispool: {printable(said(error) + more)}")
 
+    def until(self, items: Iterator[T]) -> Iterator[T]:
+        """Yield items, and end at an error, which is told. What was done with them is still to be told then."""
+        try:
+            yield from items
+        except (Failure, SpoolError) as error:
+            self.tell(error)
+
     @property
     def code(self) -> int:
         """The exit code: that of the first trouble."""
@@ -105,7 +133,7 @@ def remark(text: str) -> None:
 
 def remark_document(value: object) -> None:
     """Write a JSON document to standard error, on one line."""
-    remark(msgspec.json.encode(value).decode())
+    remark(encoded(value))
 
 
 @contextlib.contextmanager
@@ -141,4 +169,4 @@ def drop_stdout() -> None:
 
 def as_text(path: str) -> str:
     """Return a path as text that JSON can hold; bytes that are no UTF-8 are shown as escapes."""
-    return path.encode("utf-8", "backslashreplace").decode()
+    return encodable(path)

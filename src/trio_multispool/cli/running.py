@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from trio_multispool.cli.exits import Failure
+from trio_multispool.cli import output
+from trio_multispool.cli.exits import Failure, code_of, said
 from trio_multispool.errors import SpoolError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+
+    from trio_multispool.cli.spools import Done
 
 BY_SIGNAL: Final = 128
 """Added to the number of the signal that ended the command, as shells do."""
@@ -75,6 +78,25 @@ def run(work: Callable[[Ending], Awaitable[int | None]]) -> int:
     # A signal that comes while Trio is starting waits; one that comes while it ends is too late.
     with _handled(lambda number, _frame: early.append(number)) as wanted:
         return trio.run(_run, work, wanted, early)
+
+
+def run_telling(work: Callable[[Ending], Awaitable[int | None]], done: Done, what: str) -> int:
+    """Run `work` likewise. If it fails or is interrupted, say how many entries were `what` before that.
+
+    Raises the error if nothing was done; otherwise its exit code is returned, and what was done is still to be told.
+    """
+    try:
+        code = run(work)
+    except (Failure, SpoolError) as error:
+        if not done.entries:
+            raise
+        told, code = said(error), code_of(error)
+    else:
+        if code <= BY_SIGNAL:
+            return code
+        told = "interrupted"
+    output.complain(f"{told}; {output.were(what, len(done.entries))}")
+    return code
 
 
 async def _run(work: Callable[[Ending], Awaitable[int | None]], wanted: list[signal.Signals], early: list[int]) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import enum
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, final
 
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.output import printable
 from trio_multispool.cli.sources import Source, SourceCodec
+from trio_multispool.instrumentation import How, Instrumentation
 from trio_multispool.model.codecs import Bytes
 from trio_multispool.model.spoolable import Spoolable
 from trio_multispool.session.stores import look_at_store, open_store
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from trio_multispool.entries.job import CheckedOutEntry
+    from trio_multispool.instrumentation import Settled
     from trio_multispool.model.types import StrPath
     from trio_multispool.session.stores import Opened
 
@@ -52,8 +54,28 @@ async def settle(spool: AnySpool, job: CheckedOutEntry[enum.Enum, bytes, Source]
     (await job.remove() if queue is None else await job.save(member(spool, queue))).unwrap()
 
 
-async def load(path: StrPath, queues: Sequence[str], *, trust_file_system: bool, recover: bool = True) -> AnySpool:
-    """Open a spool to work on some of its queues, which must be there; `recover` what the dead had."""
+@final
+class Done(Instrumentation):
+    """Notes what was moved or removed, also if an error or a signal keeps the command from hearing of it otherwise."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.entries: list[tuple[str, str]] = []
+        """Their names, and the queues that they were in."""
+
+    def on_settle(self, settled: Settled) -> None:
+        """Note it, unless it is back where it was."""
+        if settled.how in {How.SAVED, How.REMOVED}:
+            self.entries.append((settled.entry, settled.queue))
+
+
+async def load(
+    path: StrPath, queues: Sequence[str], *, trust_file_system: bool, recover: bool = True, done: Done | None = None
+) -> AnySpool:
+    """Open a spool to work on some of its queues, which must be there; `recover` what the dead had.
+
+    What is settled is noted in `done`.
+    """
     with looking(path) as storage:
         require_queues(storage, queues)
 
@@ -61,7 +83,7 @@ async def load(path: StrPath, queues: Sequence[str], *, trust_file_system: bool,
         wanted = list(dict.fromkeys(queues))
         return open_store(path, wanted, trust_file_system=trust_file_system, recover=recover)
 
-    return (await open_spool(spoolable(queues), None, opening)).unwrap()
+    return (await open_spool(spoolable(queues), None, opening, done)).unwrap()
 
 
 def require_queues(storage: AnyStorage, queues: Sequence[str]) -> None:

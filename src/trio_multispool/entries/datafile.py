@@ -157,9 +157,10 @@ class DataFile(Generic[D]):
     async def progress(self, done: float, message: str = "") -> Result[None, OwnershipLost | Trouble]:
         """Tell how far the work on the entry is. `multispool ls`, `show` and `top` show it.
 
-        `done` is from 0 to 1, `message` one short line. What is told is gone when the entry is settled, and when its
-        owner dies. It is cheap, and may be told often: what comes within a fifth of a second of the last is passed
-        over, unless its message is another.
+        `done` is from 0 to 1, `message` one short line. What UTF-8 cannot hold of it (in file names from `os.listdir`)
+        is shown as an escape. What is told is gone when the entry is settled, and when its owner dies. It is cheap, and
+        may be told often: what comes within a fifth of a second of the last is passed over, unless its message is
+        another.
 
         `Err(OwnershipLost)`: somebody took the entry away by an `…_unsafe` operation. `Err(OutOfSpace)` and the other
         troubles of the operating system: it is not shown, and the work need not care. Raises `ValueError` if `done` is

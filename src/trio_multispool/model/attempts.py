@@ -15,6 +15,7 @@ from typing import Final, cast, final
 
 import msgspec
 
+from trio_multispool.model.text import encodable
 from trio_multispool.model.notes import Count, decode_key
 
 ATTEMPTS: Final = "attempts"
@@ -145,7 +146,8 @@ def _in_short(error: BaseException) -> Failure:
     notes = [_cut(str(note), LONGEST_TEXT) for note in getattr(error, "__notes__", ())]
     group = [_in_short(each) for each in _parts(error)] if isinstance(error, BaseExceptionGroup) else []
     message = _cut(_message(error), LONGEST_TEXT)
-    return Failure(type_name(type(error)), message, tuple(notes[:MOST_PARTS]), tuple(group[:MOST_PARTS]))
+    kind = _cut(type_name(type(error)), LONGEST_TEXT)
+    return Failure(kind, message, tuple(notes[:MOST_PARTS]), tuple(group[:MOST_PARTS]))
 
 
 def answered(what: str, reason: str) -> Failure:
@@ -184,7 +186,7 @@ def _message(error: BaseException) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    text = text.encode(errors="backslashreplace").decode()  # JSON has no lone surrogates
+    text = encodable(text)
     if len(text) <= most:
         return text
     head = most // 4

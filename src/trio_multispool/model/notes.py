@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, final
 
 import msgspec
 
+from trio_multispool.model.text import encodable
+
 if TYPE_CHECKING:
     from trio_multispool.model.types import T
 
@@ -87,7 +89,7 @@ def encode_progress(done: float, message: str, at: float) -> bytes:
     """Return the value of the key; raises `ValueError` if `done` is not from 0 to 1."""
     if not 0 <= done <= 1:
         raise ValueError(f"progress is a number from 0 to 1, not {done!r}")
-    line = " ".join(message.split())
+    line = " ".join(encodable(message).split())
     shown = line if len(line) <= LONGEST_MESSAGE else line[: LONGEST_MESSAGE - 1] + "…"
     return msgspec.json.encode(Progress(done, shown, at))
 

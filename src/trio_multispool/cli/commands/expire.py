@@ -8,8 +8,8 @@ from cyclopts import Parameter
 from trio_multispool.cli import child, durations, output
 from trio_multispool.cli.arguments import AsJson, DryRun, QueueName, SpoolPath, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure
-from trio_multispool.cli.running import Ending, run
-from trio_multispool.cli.spools import load, looking, member, require_queues
+from trio_multispool.cli.running import Ending, run_telling
+from trio_multispool.cli.spools import Done, load, looking, member, require_queues
 from trio_multispool.clock import wall_clock
 from trio_multispool.entries.datafile import DataFile
 from trio_multispool.model.policies import Retention
@@ -60,10 +60,10 @@ def expire(  # noqa: PLR0913  # what a person can say on the command line
             first = output.printable(found.misdated[0].name)
             output.complain(f"{len(found.misdated)} would be left: their dates cannot be, such as that of {first}")
         return _tell([name for _, name in found.to_go], dry_run=True, as_json=as_json)
-    gone: list[str] = []
+    done = Done()
 
     async def work(ending: Ending) -> None:
-        async with await load(spool, [queue], trust_file_system=trust_file_system) as opened:
+        async with await load(spool, [queue], trust_file_system=trust_file_system, done=done) as opened:
             running = trio.CapacityLimiter(1)  # one command at a time
 
             async def before(metadata: bytes, data: DataFile[Any]) -> Remove | Release:
@@ -80,10 +80,10 @@ def expire(  # noqa: PLR0913  # what a person can say on the command line
                     output.complain(f"{data.name} is kept: {child.told(status)}")
                 return Release() if status else Remove()
 
-            gone.extend((await opened.expire(member(opened, queue), retention, before_expiry=before)).unwrap())
+            _ = (await opened.expire(member(opened, queue), retention, before_expiry=before)).unwrap()
 
-    code = run(work)
-    return _tell(sorted(gone), dry_run=False, as_json=as_json) if code == Exit.SUCCESS else code
+    code = run_telling(work, done, "removed")
+    return _tell(sorted(name for name, _ in done.entries), dry_run=False, as_json=as_json) or code
 
 
 def _tell(names: list[str], *, dry_run: bool, as_json: bool) -> int:

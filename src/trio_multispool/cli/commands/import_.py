@@ -102,7 +102,7 @@ class _Importing:
 
     def told(self) -> str:
         """Say how far it got."""
-        return "1 entry was imported" if self.imported == 1 else f"{self.imported} entries were imported"
+        return output.were("imported", self.imported)
 
     def run(self) -> None:
         """Read the archive to its end."""

@@ -192,7 +192,7 @@ def _do(  # noqa: PLR0913, PLR0917  # what the two commands are given
             items = _named(storage, names, troubles)
         else:
             items = selected(storage, source, State.QUARANTINED, criteria, wall_clock())
-        for item in items:
+        for item in troubles.until(items):
             try:
                 target = step(storage, item)
             except (Failure, SpoolError) as error:

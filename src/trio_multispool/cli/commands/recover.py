@@ -37,8 +37,8 @@ def recover(
             reason = "is not adopted, so nothing can be taken for abandoned; see multispool adopt --help"
             raise Failure(f"{storage.location!r} {reason}", Exit.REFUSED)
         recovered: list[Recovered] = []
-        failed = 0
-        for each in storage.recover_all(dry_run=dry_run):
+        troubles, failed = output.Troubles(), 0
+        for each in troubles.until(storage.recover_all(dry_run=dry_run)):
             if isinstance(each, SpoolError):  # the log has told it
                 failed += 1
                 continue
@@ -50,9 +50,9 @@ def recover(
         found = [{"name": output.as_text(each.name), "queue": _text(each.queue)} for each in recovered]
         told = {"spool": output.as_text(path), "dry_run": dry_run, "recovered": found, "failed": failed}
         output.outcome_document(told, dry_run=dry_run)
-    elif not recovered and not failed:
+    elif not recovered and not failed and not troubles.code:
         output.line("nothing to recover")
-    return Exit.FAILED if failed else Exit.SUCCESS
+    return troubles.code or (Exit.FAILED if failed else Exit.SUCCESS)
 
 
 def _text(queue: str | None) -> str | None:
