@@ -15,8 +15,8 @@ from typing import Final, cast, final
 
 import msgspec
 
-from trio_multispool.model.text import encodable
 from trio_multispool.model.notes import Count, decode_key
+from trio_multispool.model.text import encodable
 
 ATTEMPTS: Final = "attempts"
 """The key."""
