@@ -131,6 +131,8 @@ def test_the_checker_sees_who_has_an_entry_before_it_is_due(history):
     lines, _ = LEGAL[history]
     for at, faults in ((49.0, ["early"]), (50.0, []), (0.0, [])):
         assert judged(*lines, msgspec.structs.replace(taken(2), at=at), there=AS_ENQUEUED) == faults
+    if history == "a failure":  # that was killed before it was stored
+        assert judged(*lines[:-1], msgspec.structs.replace(taken(2), at=49.0), there=AS_ENQUEUED) == []
     given_up = msgspec.structs.replace(taken(2, "failed"), at=49.0)
     assert judged(*FAILED, given_up, there=("failed", FIRST, FIRST)) == []
 

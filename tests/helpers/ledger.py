@@ -218,8 +218,9 @@ class _Life:
         if entry is not None and self.cut_short:
             self.brought_back += 1
         self.cut_short = 0
-        # Without a due time, for the one that is seen has none.
-        due = {None if each is None else each._replace(due=0.0): each.due if each else 0.0 for each in self.possible}
+        # Without a due time, for the one that is seen has none; where it may have several, the earliest counts.
+        latest_first = sorted(self.possible, key=lambda each: each.due if each else 0.0, reverse=True)
+        due = {None if each is None else each._replace(due=0.0): each.due if each else 0.0 for each in latest_first}
         given_up = self._given_up
         unseen = {each._replace(queue=given_up[each.queue]) for each in due if each and each.queue in given_up}
         if entry is not None and TORN in (entry.metadata, entry.data):
