@@ -57,6 +57,7 @@ from trio_multispool import (
     Verdict,
 )
 from trio_multispool.monitor import ForeignFile, Monitor
+from trio_multispool.storage.requests import Recovered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -533,15 +534,16 @@ async def test_a_queue_that_can_no_longer_be_entered_stops_no_other(tmp_path):
         assert await work_off(spool) == ["a", "m", "new", "z"]
 
 
-async def test_nothing_is_collected_whose_entry_may_be_where_a_symlink_leads(tmp_path):
-    """A quarantine that was moved away keeps the reservations and the data of its entries, and their names."""
+@pytest.mark.parametrize(("place", "within"), [(".quarantine", "send"), ("failed/.waiting", ".")])
+async def test_nothing_is_collected_whose_entry_may_be_where_a_symlink_leads(tmp_path, place, within):
+    """A directory of entries that was moved away keeps their reservations, their data and their names."""
     path = (await three(tmp_path)).path
-    (tmp_path / "moved" / "send").mkdir(parents=True)
+    (tmp_path / "moved" / within).mkdir(parents=True)
     for name in ("m", "z"):
-        (path / "send" / name).rename(tmp_path / "moved" / "send" / name)
+        (path / "send" / name).rename(tmp_path / "moved" / within / name)
         (path / ".tmp" / name).touch()  # as a writer leaves it that was killed
     (path / ".data" / "z").unlink()
-    (path / ".quarantine").symlink_to(tmp_path / "moved")
+    (path / place).symlink_to(tmp_path / "moved")
     spool = await load_spool(path)
     assert (await spool.recover()).unwrap() == []
     with contextlib.closing(make_store(path)) as storage:
@@ -550,6 +552,18 @@ async def test_nothing_is_collected_whose_entry_may_be_where_a_symlink_leads(tmp
     assert sorted(os.listdir(path / ".registry")) == ["a", "m", "z"]
     assert (path / ".data" / "m").read_bytes() == b"Hello"
     assert await work_off(spool) == ["a"]
+
+
+async def test_a_file_in_the_place_of_the_reasons_keeps_nothing_from_being_collected(tmp_path):
+    """No entry can lie there: what has lost its entry goes, with its reservation."""
+    path = (await three(tmp_path)).path
+    (path / "send" / "m").unlink()
+    (path / ".quarantine").mkdir()
+    (path / ".quarantine" / ".reasons").touch()
+    with contextlib.closing(make_store(path)) as storage:
+        found = list(storage.recover_all())
+    assert Recovered("m", None) in found
+    assert sorted(os.listdir(path / ".registry")) == sorted(os.listdir(path / ".data")) == ["a", "z"]
 
 
 # Making a spool over what was planted
