@@ -70,30 +70,35 @@ def test_a_file_that_the_spools_owner_may_not_read_is_told_with_its_owner(path, 
 
 @pytest.mark.parametrize("user", [ANNE, ROOT], ids=["the owner", "root"])
 @pytest.mark.parametrize(
-    ("directory", "where"),
+    ("directory", "where", "mode"),
     [
-        ("failed", "."),
-        ("failed/.checkout", "failed"),
-        (".quarantine", "."),
-        (".quarantine/x", ".quarantine"),
-        (".notes", "."),
-        (".keys", "."),
+        ("failed", ".", 0o700),
+        ("failed", ".", 0o744),
+        ("failed/.checkout", "failed", 0o700),
+        ("failed/.checkout", "failed", 0o744),
+        (".quarantine", ".", 0o700),
+        (".quarantine", ".", 0o744),
+        (".quarantine/x", ".quarantine", 0o700),
+        (".notes", ".", 0o700),
+        (".notes", ".", 0o744),
+        (".keys", ".", 0o700),
     ],
 )
-def test_a_directory_that_the_spools_owner_may_not_read_is_told_with_its_owner(path, user, directory, where):
+def test_a_directory_that_the_spools_owner_may_not_enter_is_told_with_its_owner(path, user, directory, where, mode):
     """Nothing that may lie in it is taken for missing, and what is wrong elsewhere is found."""
     if directory.startswith("."):
         (path / directory).mkdir(parents=True)
         os.chown(path / directory.partition("/")[0], ANNE.number, ANNE.number)
     else:
         os.rename(path / "send/b", path / directory / "b")
-    take(path / directory, 0o700)
+    take(path / directory, mode)
     name = directory.rpartition("/")[2]
     found = wrong(path, user)
     if user is ROOT:  # who sees what is in it
         found = {key: message for key, message in found.items() if key[0] in ("Unreadable", "MissingData")}
+    told = f"the directory {name!r} in {where} cannot be read: it belongs to root:root, mode {mode:o}"
     assert found == {
-        ("Unreadable", name): f"the directory {name!r} in {where} cannot be read: it belongs to root:root, mode 700",
+        ("Unreadable", name): told,
         ("MissingData", "lost"): "entry 'lost' in send has lost its data",
     }
 

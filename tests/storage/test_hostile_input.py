@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import os
+import posixpath
 import shutil
 import stat
 import tempfile
@@ -31,6 +32,7 @@ from helpers.spools import (
     snapshot,
     state_of,
 )
+from helpers.stores import make_store
 from trio_multispool import (
     CorruptData,
     CorruptMetadata,
@@ -54,6 +56,8 @@ from trio_multispool import (
     Use,
     Verdict,
 )
+from trio_multispool.monitor import ForeignFile, Monitor
+from trio_multispool.storage.requests import Recovered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -469,6 +473,97 @@ async def test_a_quarantine_that_is_no_directory_keeps_the_undecodable_in_its_qu
     async with spool.reader(Mail.SEND) as reader:
         assert isinstance(await reader.iter_available(remove), (Ok, Err))
     assert "m" in state_of(spool.path).entries()
+
+
+def a_file(path: Path, outside: Path) -> None:
+    """Plant an empty file."""
+    path.touch()
+
+
+@pytest.mark.parametrize(
+    ("plant", "place"),
+    [
+        (a_file, "send/.waiting"),
+        (a_file, "extra/.waiting"),
+        (dangling, "extra/.waiting"),
+        (a_file, "extra/.checkout"),
+        (a_file, ".quarantine"),
+        (dangling, ".quarantine"),
+        (a_file, ".quarantine/send"),
+        (a_file, ".quarantine/.reasons"),
+        (a_file, ".notes"),
+        (dangling, ".notes"),
+        (a_file, ".keys"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else each.__name__,
+)
+async def test_what_is_in_the_place_of_a_directory_stops_nothing_else_and_is_told(tmp_path, outside, plant, place):
+    """The spool loads, a dead owner's entry comes back, names are given, all is worked off; a check names the thing."""
+    path = (await three(tmp_path)).path
+    (path / "send" / "m").rename(path / "send" / ".checkout" / "m")
+    (path / place).parent.mkdir(exist_ok=True)
+    plant(path / place, outside)
+    spool = await load_spool(path)
+    assert await names_in(spool, Mail.SEND) == ["a", "m", "z"]
+    await put(spool, Mail.SEND, "new")
+    assert await spool.enqueue(Mail.RETRY, ANNE, b"", name=Use("a")) == Err(NameTaken("a"))
+    assert (await spool.recover()).unwrap() == []
+    with contextlib.closing(make_store(path)) as storage:
+        assert sorted(item.name for item in storage.inventory()) == ["a", "m", "new", "z"]
+        assert storage.count() == 4
+    problems = (await Monitor(spool).run_once()).unwrap()
+    told = [(type(problem), posixpath.normpath(f"{problem.dir}/{problem.name}")) for problem in problems]
+    assert told == [(ForeignFile, place)]
+    assert problems[0].what == ("a file" if plant is a_file else "a symbolic link")
+    assert await work_off(spool) == ["a", "m", "new", "z"]
+    assert os.listdir(path / ".data") == []
+    assert os.listdir(path / ".registry") == []
+    assert posixpath.basename(place) in os.listdir((path / place).parent)
+
+
+async def test_a_queue_that_can_no_longer_be_entered_stops_no_other(tmp_path):
+    """A program that holds the directory of a queue goes on with the others when it loses the right to enter that."""
+    calls = FailingCalls()
+    spool = await three(tmp_path, system_calls=calls)
+    (spool.path / "extra" / ".checkout").mkdir(parents=True)
+    assert (await spool.recover()).unwrap() == []
+    (spool.path / "send" / "m").rename(spool.path / "send" / ".checkout" / "m")
+    with calls.failing("stat", errno.EACCES, "/extra/"):
+        assert [found.name for found in (await spool.recover()).unwrap()] == ["m"]
+        await put(spool, Mail.SEND, "new")
+        assert await work_off(spool) == ["a", "m", "new", "z"]
+
+
+@pytest.mark.parametrize(("place", "within"), [(".quarantine", "send"), ("failed/.waiting", ".")])
+async def test_nothing_is_collected_whose_entry_may_be_where_a_symlink_leads(tmp_path, place, within):
+    """A directory of entries that was moved away keeps their reservations, their data and their names."""
+    path = (await three(tmp_path)).path
+    (tmp_path / "moved" / within).mkdir(parents=True)
+    for name in ("m", "z"):
+        (path / "send" / name).rename(tmp_path / "moved" / within / name)
+        (path / ".tmp" / name).touch()  # as a writer leaves it that was killed
+    (path / ".data" / "z").unlink()
+    (path / place).symlink_to(tmp_path / "moved")
+    spool = await load_spool(path)
+    assert (await spool.recover()).unwrap() == []
+    with contextlib.closing(make_store(path)) as storage:
+        assert [found for found in storage.recover_all() if not isinstance(found, SpoolError)] == []
+    assert isinstance((await spool.enqueue(Mail.SEND, ANNE, b"new", name=Use("m"))).error, StorageFailure)
+    assert sorted(os.listdir(path / ".registry")) == ["a", "m", "z"]
+    assert (path / ".data" / "m").read_bytes() == b"Hello"
+    assert await work_off(spool) == ["a"]
+
+
+async def test_a_file_in_the_place_of_the_reasons_keeps_nothing_from_being_collected(tmp_path):
+    """No entry can lie there: what has lost its entry goes, with its reservation."""
+    path = (await three(tmp_path)).path
+    (path / "send" / "m").unlink()
+    (path / ".quarantine").mkdir()
+    (path / ".quarantine" / ".reasons").touch()
+    with contextlib.closing(make_store(path)) as storage:
+        found = list(storage.recover_all())
+    assert Recovered("m", None) in found
+    assert sorted(os.listdir(path / ".registry")) == sorted(os.listdir(path / ".data")) == ["a", "z"]
 
 
 # Making a spool over what was planted

@@ -1,4 +1,4 @@
-"""A queue that a process may not read stops no other: real users, in one spool."""
+"""A queue that a process may not read, or not enter, stops no other: real users, in one spool."""
 
 from __future__ import annotations
 
@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.skipif(bool(users.why_not()), reason=users.why_not()), pytest.mark.proof]
 
-SHUT = ["failed", "failed/.checkout", "failed/.waiting", ".quarantine", ".quarantine/send"]
-"""What root may have made, with an old version or by hand."""
+SHUT = [
+    (directory, mode)
+    for mode in (0o700, 0o744)
+    for directory in ("failed", "failed/.checkout", "failed/.waiting", ".quarantine", ".quarantine/send")
+]
+"""What root may have made, with an old version or by hand. The first mode lets nobody else read, the second not enter.
+"""
 
 MAKE = """
 import contextlib, os, sys
@@ -31,22 +36,23 @@ os._exit(0)
 """
 
 
-@pytest.fixture(params=thinned(SHUT, 3))
+@pytest.fixture(params=thinned(SHUT, 4, lambda case: case[1]), ids=lambda case: f"{case[0]} {case[1]:o}")
 def path(request: pytest.FixtureRequest) -> Iterator[Path]:
     """Make a spool of Anne's, in which a dead worker has an entry, and root has a directory with another in it."""
-    with users.common_ground() as directory:
-        spool = directory / "spool"
+    with users.common_ground() as ground:
+        spool = ground / "spool"
         spool.mkdir()
         os.chown(spool, ANNE.number, ANNE.number)
         assert run_as(ANNE, MAKE, spool).returncode == 0
-        shut = spool / request.param
-        place = spool / ".quarantine/send" if request.param.startswith(".") else shut
+        directory, mode = request.param
+        shut = spool / directory
+        place = spool / ".quarantine/send" if directory.startswith(".") else shut
         place.mkdir(parents=True, exist_ok=True)
         os.chown(place.parent, ANNE.number, ANNE.number)
         os.rename(spool / "send/theirs", place / "theirs")
         (spool / ".tmp/theirs").touch()  # as a writer leaves it that was killed
         os.chown(shut, 0, 0)
-        shut.chmod(0o700)
+        shut.chmod(mode)
         yield spool
 
 
@@ -59,7 +65,7 @@ def test_a_queue_that_cannot_be_read_keeps_no_other_from_being_loaded_recovered_
     """What a dead owner had comes back, with a word on what was passed over; and nothing that was not seen is lost."""
     loaded = multispool_as(ANNE, "recover", path)
     assert "gone" in loaded.stdout, loaded
-    assert "not permitted to open" in loaded.stderr
+    assert "not permitted to" in loaded.stderr
     assert "gone" in names(path / "send")
     worked = multispool_as(ANNE, "work", path, "send", "--once", "--", "cat")
     assert worked.returncode == 0, worked

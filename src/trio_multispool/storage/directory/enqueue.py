@@ -12,7 +12,15 @@ import errno
 import functools
 from typing import TYPE_CHECKING, Final
 
-from trio_multispool.errors import AccessDenied, DurabilityUnknown, EntryBusy, NameTaken, SpoolError, StorageFailure
+from trio_multispool.errors import (
+    AccessDenied,
+    DurabilityUnknown,
+    EntryBusy,
+    NameTaken,
+    NotARegularFile,
+    SpoolError,
+    StorageFailure,
+)
 from trio_multispool.model.lifecycle import State, Step, next_state
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits, remembered
@@ -139,14 +147,22 @@ def collect_leftovers(context: Context, name: str) -> None:
 
 
 def clear_leftovers(context: Context, name: str, leftovers: Leftovers | None = None) -> None:
-    """Unlink all files under a name that is in no place, except the reservation; under its lock."""
+    """Unlink all files under a name that is in no place, except the reservation; under its lock.
+
+    If the directory of the notes cannot be used, the notes are left, and all else goes on.
+    """
     layout = context.layout
     for prefix in OWNERS_PREFIXES:
         if leftovers is None or leftovers.may_have(prefix + name):
             unlink_if_there(layout, TEMPORARY, prefix + name)
     unlink_if_there(layout, DATA, name)
-    if leftovers is None or leftovers.may_have_notes():
-        unlink_if_there(layout, NOTES, name)
+    try:
+        if leftovers is None or leftovers.may_have_notes():
+            unlink_if_there(layout, NOTES, name)
+    except (NotARegularFile, AccessDenied, StorageFailure) as error:
+        if layout.is_open(NOTES, {}, is_doubtful=True):  # then it is about the notes of this entry
+            raise
+        context.say_unreadable(NOTES, name, "its notes, if it has any, are left", str(error))
 
 
 def give_up(context: Context, reservation: DirectoryReservation) -> None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 
-from trio_multispool.errors import AccessDenied, NotARegularFile
+from trio_multispool.errors import AccessDenied, NotARegularFile, SpoolError
 from trio_multispool.events import Event, log
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.names import invalid_name
@@ -75,7 +75,7 @@ _BREATH: Final = 1024
 """The number of names after which the caller may give up: reading them takes some milliseconds."""
 _OURS: Final = {REGISTRY.path, TEMPORARY.path, DATA.path, NOTES.path, REMEMBERED.path, QUARANTINE, REASONS}
 _MAY_BE_SHUT: Final = (NOTES.path, REMEMBERED.path, QUARANTINE, REASONS)
-"""Directories beside the places that hide nothing if they cannot be read."""
+"""Directories beside the places that hide nothing if they cannot be read, or if something else is in their place."""
 _MAKING: Final = FORMAT_FILE + ".new"
 _KINDS_OF_FILE: Final = {
     stat.S_IFLNK: "a symbolic link",
@@ -88,7 +88,7 @@ _KINDS_OF_FILE: Final = {
 
 def examine(context: Context, wanted: Wanted, judge: Judge) -> Iterator[Finding | None]:
     """Yield everything that may be wrong, each at most once, and `None` after every `_BREATH` names."""
-    survey, shut = _Survey(context, wanted, judge), dict[str, AccessDenied]()
+    survey, shut = _Survey(context, wanted, judge), dict[str, SpoolError]()
     places = context.layout.places(shut=shut)
     for directory in sorted({*shut, *map(directory_of, places), *_MAY_BE_SHUT}):
         found = _shut(context.layout, directory)
@@ -182,7 +182,7 @@ class _Survey:
     def _foreign_at_the_top(self) -> Iterator[Foreign]:
         for directory in (Dir(Kind.SPOOL), Dir(Kind.QUARANTINE)):
             for name, is_file, is_directory in _listed(self._layout, directory):
-                if is_directory and (invalid_name(name) is None or posixpath.join(_path(directory), name) in _OURS):
+                if is_directory and (invalid_name(name) is None or _is_ours(directory, name)):
                     continue  # a queue, its quarantine, or one of the spool's own directories
                 if not (is_file and directory.kind is Kind.SPOOL and name in (FORMAT_FILE, _MAKING, LIMITS)):
                     yield from self._if_foreign(directory, name)
@@ -235,7 +235,7 @@ class _Survey:
     def _is_known(directory: Dir, name: str, *, is_file: bool, is_directory: bool) -> bool:
         if directory.kind is Kind.NOTES:  # notes that are being written may lie there under another name
             return is_file and name.startswith(".")
-        return directory.kind is Kind.QUEUE and is_directory and name in (CHECKOUT, WAITING)
+        return directory.kind is Kind.QUEUE and is_directory and _is_ours(directory, name)
 
     def _is_of_interest(self, directory: Dir, name: str, before: float | None) -> bool:
         """Tell whether an entry has been available, or due, for too long, or is available and cannot be decoded.
@@ -266,7 +266,7 @@ def _path(directory: Dir) -> str:
 
 
 def _listed(layout: Layout, directory: Dir) -> Iterator[tuple[str, bool, bool]]:
-    """Stream the names in a directory; none if it is missing, or is told as `Shut`."""
+    """Stream the names in a directory; none if it is missing, or is told as `Shut` or `Foreign`."""
     path = _path(directory)
     if not _is_there(layout, path):
         return
@@ -275,12 +275,7 @@ def _listed(layout: Layout, directory: Dir) -> Iterator[tuple[str, bool, bool]]:
 
 
 def _is_there(layout: Layout, path: str) -> bool:
-    try:
-        return layout.optional_fd(path) is not None
-    except AccessDenied:
-        if path not in _MAY_BE_SHUT:
-            raise
-        return False
+    return layout.is_open(path, {} if path in _MAY_BE_SHUT else None)
 
 
 def _looked_at(layout: Layout, directory: Dir, name: str) -> os.stat_result | None:
@@ -291,9 +286,17 @@ def _foreign(directory: Dir, name: str, found: os.stat_result) -> Foreign:
     fault = invalid_name(name)
     kind = stat.S_IFMT(found.st_mode)
     what = _KINDS_OF_FILE.get(kind, "a device")
-    if kind == stat.S_IFREG and fault is not None and directory.kind is not Kind.SPOOL:
+    is_ours = _is_ours(directory, name)  # a file in the place of a directory
+    if kind == stat.S_IFREG and fault is not None and directory.kind is not Kind.SPOOL and not is_ours:
         what = f"no name: {fault.reason}"
     return Foreign(directory, name, found.st_ctime, what)
+
+
+def _is_ours(directory: Dir, name: str) -> bool:
+    """Tell whether a directory of that name belongs there."""
+    if directory.kind is Kind.QUEUE:
+        return name in (CHECKOUT, WAITING)
+    return directory.place is None and posixpath.join(_path(directory), name) in _OURS
 
 
 def _fault(context: Context, directory: Dir, name: str, judge: Judge) -> str | None:
@@ -332,7 +335,7 @@ def look_closely(context: Context, name: str, judge: Judge) -> Findings:
     Where this process may not read the reservation, or a directory in which the entry may lie, it counts as held:
     what cannot be seen is not missing.
     """
-    layout, shut = context.layout, dict[str, AccessDenied]()
+    layout, shut = context.layout, dict[str, SpoolError]()
     if not context.is_adopted():
         return _twice(context, name, judge, Holder.UNTOLD)
     try:
@@ -352,7 +355,7 @@ def look_closely(context: Context, name: str, judge: Judge) -> Findings:
 
 
 def _twice(context: Context, name: str, judge: Judge, holder: Holder) -> Findings:
-    layout, shut = context.layout, dict[str, AccessDenied]()
+    layout, shut = context.layout, dict[str, SpoolError]()
     first, second = (_findings(context, name, layout.places(shut=shut), judge, holder) for _ in range(2))
     is_seen = not shut or any(file.dir.place is not None for file in second.files)
     return second if is_seen and first == second else msgspec.structs.replace(second, holder=Holder.SOMEBODY)
@@ -370,15 +373,17 @@ def _spoilt(layout: Layout, directory: Dir, name: str) -> Spoilt | None:
 def _spoilt_for_sure(context: Context, spoilt: Spoilt) -> Spoilt | None:
     """Read a file again when nobody can be in the middle of writing it: its entry is in a place, or has no owner.
 
-    Notes without an entry are orphans, whatever is in them.
+    Notes without an entry are orphans, whatever is in them. An entry that cannot be seen is in no place here.
     """
     layout, name = context.layout, spoilt.name
     try:
         lock = lock_existing(layout, name)
     except NotARegularFile:
         lock = Unavailable.GONE
+    except AccessDenied:
+        lock = Unavailable.BUSY
     try:
-        if not layout.places_of(name) and (spoilt.dir == NOTES or lock is Unavailable.BUSY):
+        if not _is_seen(layout, name) and (spoilt.dir == NOTES or lock is Unavailable.BUSY):
             return None
         found = _spoilt(layout, spoilt.dir, name)
         is_new = lock is Unavailable.GONE and layout.holds(REGISTRY.path, name)
@@ -388,14 +393,22 @@ def _spoilt_for_sure(context: Context, spoilt: Spoilt) -> Spoilt | None:
             lock.release()
 
 
+def _is_seen(layout: Layout, name: str) -> bool:
+    """Tell whether an entry is in a place that can be seen."""
+    try:
+        return bool(layout.places_of(name))
+    except (NotARegularFile, AccessDenied, StorageFailure):
+        return False
+
+
 def _shut(layout: Layout, path: str) -> Shut | None:
-    """Look at a directory that this process may not read; `None` if it is gone, or may be read by now."""
+    """Look at a directory that this process may not read or enter; `None` if it is none, or may be entered by now."""
     above, _, name = path.rpartition("/")
     try:
         found = layout.look_at(above, name)
-    except AccessDenied:  # then the one above is told
+    except (NotARegularFile, AccessDenied, StorageFailure):  # then the one above is told
         return None
-    if found is None or layout.may_read(above, name):
+    if found is None or not stat.S_ISDIR(found.st_mode) or layout.may_enter(above, name):
         return None
     parent = Dir(Kind.QUARANTINE) if above == QUARANTINE else Dir(Kind.QUEUE, above) if above else Dir(Kind.SPOOL)
     return Shut(parent, name, found.st_ctime, in_words(found))

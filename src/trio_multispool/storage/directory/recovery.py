@@ -2,7 +2,7 @@
 
 An owner is dead if its lock can be taken; nothing here acts without that lock. Each step may be killed and done again.
 An entry is put back before anything is collected. A name is collected only if it is in no place on disk, looked up
-while the lock is held. If any place cannot be read, nothing is collected.
+while the lock is held. If any place cannot be read or entered, or is no directory, nothing is collected.
 
 Two copies of one name can only come from a file system that does not keep the order of renames across power loss, or
 from one without `RENAME_NOREPLACE`: the copy that is available, waits, or is in quarantine is the later state. So the
@@ -42,6 +42,7 @@ from trio_multispool.storage.directory.disk.layout import (
     OWNERS_PREFIXES,
     REASONS,
     REGISTRY,
+    REMEMBERED,
     TEMPORARY,
     UNSAFE_PREFIX,
     directory_of,
@@ -117,7 +118,7 @@ def _recover(context: Context, queue: str | None, act: _Act) -> Iterator[Recover
 
 
 def _passed_over(context: Context, shut: Denied) -> Iterator[SpoolError]:
-    """Log and yield that directories were passed over, because this process may not read them."""
+    """Log and yield that directories were passed over, because this process cannot read or enter them."""
     for directory, error in shut.items():
         message = "not recovered: what is in %(where)s of spool %(spool)s: %(error)s"
         log(context.log.warning, Event.NOT_RECOVERED, context.layout.path, message, where=directory, error=error)
@@ -184,7 +185,7 @@ def _would_recover(context: Context, name: str) -> Recovered | None:
     if lock is Unavailable.BUSY:
         return None
     try:
-        if not layout.places_of(name):
+        if not layout.places_of(name, to_collect=True):
             return Recovered(name, None) if lock is not Unavailable.GONE or _left_something(context, name) else None
         checked_out = layout.places_of(name, State.CHECKED_OUT)
         if checked_out and not _is_elsewhere(context, name):
@@ -284,7 +285,7 @@ def _put_back(context: Context, place: Place, name: str) -> bool:
     forget_progress_of_the_dead(context, name)
     end_waiting(context, directory_of(place), name)
     waiting = waiting_of(place.queue)
-    if context.syncs.guarding and context.layout.optional_fd(waiting) is not None:
+    if context.syncs.guarding and context.layout.has_directory(waiting):
         context.syncs.directory(waiting)  # if it came from there, power loss must not leave a copy there
     try:
         return commits.move(context.layout, name, directory_of(place), place.queue)
@@ -304,11 +305,12 @@ def _left_something(context: Context, name: str) -> bool:
 
 def collect_if_nowhere(context: Context, name: str) -> bool:
     """Unlink all files under a name that is in no place; under its lock. Tell whether that was done."""
-    if context.layout.places_of(name):
+    if context.layout.places_of(name, to_collect=True):
         return False
     if context.adopted:
         collect_leftovers(context, name)
-        unlink_if_there(context.layout, REASONS, name)
+        if context.layout.has_directory(REASONS):
+            unlink_if_there(context.layout, REASONS, name)
     unlink_if_there(context.layout, REGISTRY, name)
     return True
 
@@ -319,7 +321,9 @@ def sweep(context: Context, act: _Act = recover_name) -> Iterator[Recovered | Sp
         return
     layout = context.layout
     for directory in (REGISTRY, DATA, NOTES, REASONS):
-        if layout.optional_fd(directory) is None:
+        beside: Denied = {}
+        if not layout.is_open(directory, beside if directory in (NOTES, REASONS) else None):
+            yield from _passed_over(context, beside)
             continue
         shut: Denied = {}
         places = layout.places(shut=shut)  # for looks without the lock; with it, they are listed again
@@ -329,6 +333,10 @@ def sweep(context: Context, act: _Act = recover_name) -> Iterator[Recovered | Sp
             # Look twice: the entry may have moved during the first look.
             if layout.in_how_many(places, name) != 1 and layout.in_how_many(places, name) != 1:
                 yield from _act_or_pass_over(context, name, act)
+    memory: Denied = {}
+    if not layout.is_open(REMEMBERED, memory):
+        yield from _passed_over(context, memory)
+        return
     act_on_memory = _would_forget if act is _would_recover else _forget
     for name in remembered.forgettable(context):
         if not layout.places_of(name):

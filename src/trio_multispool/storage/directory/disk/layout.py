@@ -32,7 +32,14 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trio_multispool.clock import this_user
-from trio_multispool.errors import AccessDenied, SpoolError, SpoolGone, SpoolReplaced
+from trio_multispool.errors import (
+    AccessDenied,
+    NotARegularFile,
+    SpoolError,
+    SpoolGone,
+    SpoolReplaced,
+    StorageFailure,
+)
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.storage.directory.disk.oserrors import as_spool_error
@@ -69,6 +76,8 @@ OWNERS_PREFIXES: Final = ("", DATA_PREFIX, NOTES_PREFIX)
 READ_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY
 READ_FILE: Final = os.O_RDONLY | os.O_NONBLOCK  # a FIFO planted in a queue must not block us
 NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+_ENTER: Final = stat.S_IRUSR | stat.S_IXUSR
+"""What the owner of a directory needs, to list it and look at what is in it."""
 
 
 def directory_of(place: Place) -> str:
@@ -92,8 +101,15 @@ def waiting_of(queue: str) -> str:
     return f"{queue}/{WAITING}"
 
 
-Denied: TypeAlias = dict[str, AccessDenied]
-"""Directories that this process may not read, with the error of each."""
+Denied: TypeAlias = dict[str, SpoolError]
+"""Directories that this process cannot read or enter, and what is no directory in their place, with the error of each.
+"""
+
+_OF_ONE_DIRECTORY: Final = (AccessDenied, NotARegularFile, StorageFailure)
+"""Errors about one directory, and not about the whole spool, unless the number says otherwise."""
+
+_OF_ALL: Final = (errno.EBADF, errno.ENOMEM, errno.ENOLCK)
+"""Numbers of failures about this process or the kernel, and not about a directory."""
 
 
 _FEW_OUTDATED: Final = 16
@@ -140,6 +156,8 @@ class Layout:
         self._identity = found.st_dev, found.st_ino
         self._checked = found.st_ctime_ns, found.st_nlink
         self._inodes: dict[str, int] = {}
+        self._doubtful: set[str] = set()
+        """Directories whose owner or mode differs from the root's, so that opening them does not prove enough."""
         self._outdated: deque[int] = deque()
 
     def measure(self, found: os.stat_result) -> None:
@@ -222,7 +240,9 @@ class Layout:
                 if opened >= 0:
                     self.close_fd(opened)
                 current = opened = below
-            self._inodes[directory] = self.calls.stat_fd(opened).st_ino
+            found = self.calls.stat_fd(opened)
+            self._inodes[directory] = found.st_ino
+            self._doubt(directory, found)
         except OSError:
             if opened >= 0:
                 self.close_fd(opened)
@@ -239,12 +259,18 @@ class Layout:
         return self._look_below(directory)[1] or replaced
 
     def is_there(self, directory: str) -> bool:
-        """Tell whether a directory is on disk. First forget a held one that was replaced."""
-        parent, _, _ = directory.rpartition("/")
-        return (not parent or self.is_there(parent)) and self._look_below(directory)[0]
+        """Tell whether a directory is on disk. First forget a held one that was replaced.
 
-    def _look_below(self, directory: str) -> tuple[bool, bool]:
-        """Tell whether a directory is on disk, and whether a held one was replaced, if the one above was looked at."""
+        A symlink counts: it may lead to a directory that was moved away. It cannot be opened.
+        """
+        parent, _, _ = directory.rpartition("/")
+        if parent and not self.is_there(parent):
+            return False
+        found = self._look_below(directory)[0]
+        return found is not None and (stat.S_ISDIR(found.st_mode) or stat.S_ISLNK(found.st_mode))
+
+    def _look_below(self, directory: str) -> tuple[os.stat_result | None, bool]:
+        """Return what is on disk, and whether a held directory was replaced, if the one above was looked at."""
         parent, _, name = directory.rpartition("/")
         found = self.look_at(parent, name)
         with self._mutex:
@@ -253,7 +279,21 @@ class Layout:
                 self._outdated.append(self._open.pop(directory))
                 if len(self._outdated) > _FEW_OUTDATED:
                     self.close_fd(self._outdated.popleft())
-        return found is not None, replaced
+        if found is not None:
+            self._doubt(directory, found)
+        return found, replaced
+
+    def _doubt(self, directory: str, found: os.stat_result) -> None:
+        """Note whether a directory may be one that this process can open and not enter. This asks the disk nothing."""
+        top = self._found
+        if (found.st_mode, found.st_uid, found.st_gid) == (top.st_mode, top.st_uid, top.st_gid):
+            self._doubtful.discard(directory)
+            return
+        ours = this_user()[0]
+        if ours == ROOT or (found.st_uid == ours and found.st_mode & _ENTER == _ENTER):
+            self._doubtful.discard(directory)
+        else:
+            self._doubtful.add(directory)
 
     @contextlib.contextmanager
     def fresh_fd(self, directory: str) -> Generator[int]:
@@ -298,36 +338,71 @@ class Layout:
     def places(self, queue: str | None = None, *, shut: Denied | None = None) -> list[Place]:
         """Return all places found on disk, or those of one queue.
 
-        Raises `AccessDenied` if this process may not read one. With `shut`, put the error there instead, by
-        the directory, and go on.
+        Raises `AccessDenied` if this process may not read or enter one. With `shut`, put the error there instead, by
+        the directory, and go on. A queue that cannot be entered is shut as a whole: none of its places is returned.
         """
         if queue is not None:
             _ = self.refresh(queue)
         queues = self._children("") if queue is None else [queue]
+        closed: Denied = {} if shut is None else shut
         if shut is not None:
-            queues = [name for name in queues if not self._is_shut(name, shut)]
+            for name in queues:
+                _ = self.is_open(name, shut)
         found: list[Place] = []
         # The check-outs first: an entry that an `…_unsafe` operation moves meanwhile must not be missed.
         for state in (State.CHECKED_OUT, State.WAITING):
-            for place in (Place(name, state) for name in queues):
-                directory = directory_of(place)
-                if self._look_below(directory)[0] and not self._is_shut(directory, shut):
-                    found += [place] if self.optional_fd(directory) is not None else []
+            for place in (Place(name, state) for name in queues if name not in closed):
+                found += [place] if self._is_open_below(place.queue, directory_of(place), shut) else []
         found += [Place(name, State.AVAILABLE) for name in queues]
-        if not self._is_shut(QUARANTINE, shut) and self.optional_fd(QUARANTINE) is not None:
-            aside = [Place(name, State.QUARANTINED) for name in self._children(QUARANTINE) if queue in (None, name)]
-            found += [place for place in aside if not self._is_shut(directory_of(place), shut)]
+        found = [place for place in found if place.queue not in closed]
+        if self.is_open(QUARANTINE, shut):
+            names = self._unless_shut(QUARANTINE, shut, lambda: self._children(QUARANTINE)) or []
+            aside = [Place(name, State.QUARANTINED) for name in names if queue in (None, name)]
+            found += [place for place in aside if shut is None or self.is_open(directory_of(place), shut)]
         return found
 
-    def _is_shut(self, directory: str, shut: Denied | None) -> bool:
-        """Tell whether this process may not read a directory, and note it; without `shut`, do not look."""
-        if shut is not None:
-            try:
-                _ = self.optional_fd(directory)
-            except AccessDenied as error:
-                shut[directory] = error
-                return True
-        return False
+    def is_open(self, directory: str, shut: Denied | None = None, *, is_doubtful: bool = False) -> bool:
+        """Tell whether a directory is there, and can be read and entered.
+
+        If it cannot be, put the error into `shut`; without `shut`, raise it. The disk is asked again about a held
+        directory only if its owner and mode make that doubtful, or the caller says so.
+        """
+
+        def look() -> bool:
+            fd = self.optional_fd(directory)
+            if fd is not None and (is_doubtful or directory in self._doubtful):
+                with self.doing("enter", directory):
+                    self.close_fd(self.calls.open(".", READ_DIRECTORY, fd))
+            return fd is not None
+
+        return self._unless_shut(directory, shut, look) or False
+
+    def has_directory(self, directory: str) -> bool:
+        """Tell whether a directory is there. Something else in its place counts as none.
+
+        Raises `AccessDenied` if this process cannot read or enter it.
+        """
+        shut: Denied = {}
+        there = self.is_open(directory, shut)
+        if shut and not self._holds_nothing(directory):
+            raise shut[directory]
+        return there
+
+    def _is_open_below(self, queue: str, directory: str, shut: Denied | None) -> bool:
+        """Tell whether a directory of a queue is there, and is open. What cannot be looked at shuts its queue."""
+        looked_at = self._unless_shut(queue, shut, lambda: self._look_below(directory))
+        return looked_at is not None and looked_at[0] is not None and self.is_open(directory, shut)
+
+    @staticmethod
+    def _unless_shut(directory: str, shut: Denied | None, look: Callable[[], T]) -> T | None:
+        """Return what `look` returns; `None` if it raises for a directory, after putting the error into `shut`."""
+        try:
+            return look()
+        except _OF_ONE_DIRECTORY as error:
+            if shut is None or (isinstance(error, StorageFailure) and error.errno in _OF_ALL):
+                raise
+            shut[directory] = error
+            return None
 
     def again_if_replaced(self, directory: str, look: Callable[[], T]) -> T:
         """Return what `look` returns. If it finds no file because the directory was replaced on disk, look again."""
@@ -362,14 +437,36 @@ class Layout:
             return True
         return True
 
+    def may_enter(self, directory: str, name: str) -> bool:
+        """Tell whether this process may read and enter a directory; for root, whether the spool's owner may."""
+        if this_user()[0] == ROOT:
+            found = self.look_at(directory, name)
+            if self._found.st_uid == ROOT or found is None:
+                return True
+            shift = 0 if found.st_uid == self._found.st_uid else 3 if found.st_gid == self._found.st_gid else 6
+            return (found.st_mode << shift) & _ENTER == _ENTER
+        try:
+            opened = self.calls.open(name, READ_DIRECTORY, self.fd(directory))
+            try:
+                self.close_fd(self.calls.open(".", READ_DIRECTORY, opened))
+            finally:
+                self.close_fd(opened)
+        except PermissionError:
+            return False
+        except OSError:  # it is gone, or is no directory: others tell
+            return True
+        return True
+
     def holds(self, directory: str, name: str) -> bool:
         """Tell whether a directory has a file with that name."""
         return self.look_at(directory, name, "look for") is not None
 
-    def places_of(self, name: str, state: State | None = None) -> list[Place]:
+    def places_of(self, name: str, state: State | None = None, *, to_collect: bool = False) -> list[Place]:
         """Return all places on disk that have the entry (of one state, if given). Call it under the entry's lock.
 
         Raises if there is none and a place cannot be read: an entry that cannot be seen must not count as absent.
+        What is no directory holds no entry. But it may stand where somebody moved a directory away: if all files of the
+        name are `to_collect`, it raises too.
         """
         shut: Denied = {}
         found = [
@@ -377,9 +474,17 @@ class Layout:
             for place in self.places(shut=shut)
             if (state is None or place.state is state) and self.holds(directory_of(place), name)
         ]
-        if shut and not found:
-            raise next(iter(shut.values()))
+        if not found:
+            for directory, error in shut.items():
+                if to_collect or not self._holds_nothing(directory):
+                    raise error
         return found
+
+    def _holds_nothing(self, directory: str) -> bool:
+        """Tell whether something else is in the place of a directory."""
+        parent, _, name = directory.rpartition("/")
+        found = self.look_at(parent, name)
+        return found is not None and not stat.S_ISDIR(found.st_mode)
 
     def in_how_many(self, places: list[Place], name: str) -> int:
         """Return how many of these places have the entry."""
