@@ -21,7 +21,7 @@ A time is believed only if a removal can have set it:
   remembered for the seconds in the file, from that time on. This also holds for a file that is over and was changed
   later, by `chown` or by a copy that keeps times: its name is remembered once more for as long, and never forgotten
   early. If the entry's metadata is still in `.tmp`, an enqueue was killed before it set the time to 0, and the name is
-  free.
+  free. (Once recovery has cleared `.tmp`, the two cannot be told apart, and such a name is refused for that long.)
 - A time that is too far ahead is believed, and `fault_of` tells of it.
 """
 
@@ -251,7 +251,7 @@ def _is_copied(layout: Layout, found: os.stat_result, remember: float) -> bool:
 
 
 def _is_set(found: os.stat_result) -> bool:
-    """Tell whether somebody has set a file's time. A write sets it to that of the last change, or to an earlier one."""
+    """Tell whether somebody has set the time of a file. A write alone leaves none that is later than its last change."""
     return found.st_mtime > found.st_ctime
 
 
