@@ -251,7 +251,7 @@ def _is_copied(layout: Layout, found: os.stat_result, remember: float) -> bool:
 
 
 def _is_set(found: os.stat_result) -> bool:
-    """Tell whether somebody has set the time of a file. A write alone leaves none that is later than its last change."""
+    """Tell whether somebody has set the time of a file: a write leaves none that is later than its last change."""
     return found.st_mtime > found.st_ctime
 
 
