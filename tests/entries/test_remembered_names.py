@@ -513,6 +513,7 @@ async def test_a_name_that_a_clock_from_1970_has_dated_is_never_forgotten(path, 
     async with await quick_spool(path, now=lambda: 100.0) as spool:
         (await enqueue(spool)).unwrap()
         await remove_all(spool)
+    caplog.clear()
     async with await load_spool(path, now=wall) as spool:
         for _ in range(2):
             assert await spool.enqueue_if_absent(Mail.SEND, ANNE, b"", name=ORDER) == Ok(None)
