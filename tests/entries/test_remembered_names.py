@@ -534,7 +534,8 @@ async def test_a_copy_that_loses_times_forgets_no_name_early(path, wall, earlier
     await anyio.run_process(["cp", "-r", path, copy])
     key = copy / ".keys" / "order"
     at = key.stat().st_mtime - earlier
-    os.utime(key, (at, at)) if earlier else None
+    if earlier:
+        os.utime(key, (at, at))
     wall.time = at + 3599
     async with await load_spool(copy, now=wall) as spool:
         assert await enqueue(spool) == FINISHED

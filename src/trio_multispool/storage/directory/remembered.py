@@ -281,14 +281,14 @@ def is_remembered(context: Context, name: str) -> bool:
 
 
 def _until(context: Context, name: str) -> float | None:
-    """Return until when a name is remembered, in seconds since 1970; `None` if there is no file."""
+    """Return until when at least a name is remembered, in seconds since 1970; `None` if there is no file."""
     found = context.layout.look_at(REMEMBERED, name)
     if found is None:
         return None
     if not stat.S_ISREG(found.st_mode):
         return math.inf
     at = found.st_mtime
-    if at == 0 or (at > context.now() and _is_set(found)):
+    if at == 0 or at > context.now():
         return at
     try:  # before it is forgotten: is it what was written?
         remember = _read(context.layout, name)
