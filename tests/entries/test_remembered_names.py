@@ -17,7 +17,7 @@ from helpers.calls import FailingCalls
 from helpers.children import Child, Parent, quick_directory
 from helpers.inside import storage_of
 from helpers.processes import run_python
-from helpers.spools import ANNE, START, Mail, load_spool, quick_spool, state_of
+from helpers.spools import ANNE, START, Mail, Wall, load_spool, quick_spool, state_of
 from trio_multispool import (
     EntryBusy,
     Err,
@@ -30,6 +30,7 @@ from trio_multispool import (
     Spool,
     Use,
 )
+from trio_multispool.clock import wall_clock
 from trio_multispool.storage.directory import remembered as keys_module
 from trio_multispool.storage.directory.remembered import LOOKED_AT_EACH_TIME
 
@@ -48,6 +49,14 @@ def path(tmp_path: Path) -> Iterator[Path]:
     """Say where the spool is to be."""
     with quick_directory(tmp_path) as directory:
         yield directory / "spool"
+
+
+@pytest.fixture
+def wall() -> Wall:
+    """Stop the wall clock, ahead of the kernel's, which says when a file was changed: whatever the year is."""
+    wall = Wall()
+    wall.time = max(START, math.ceil(wall_clock()) + 86_400.0)
+    return wall
 
 
 async def enqueue(spool: Spool[Any, Any, Any, Any], name: Use = ORDER) -> Any:
@@ -107,7 +116,7 @@ async def test_however_the_duration_is_said(path, wall, remember):
     (await enqueue(spool, Use("order", remember))).unwrap()
     await remove_all(spool)
     until = (path / ".keys" / "order").stat().st_mtime
-    assert until == START + 3600 if remember != math.inf else until > START + 400 * 365 * 86400
+    assert until == wall.time + 3600 if remember != math.inf else until > wall.time + 400 * 365 * 86400
     assert await enqueue(spool) == FINISHED
 
 
@@ -240,7 +249,10 @@ async def test_enqueue_many_remembers_too(path, wall):
 
 
 def enqueue_and_be_killed(parent: Parent, path: str, at: str) -> None:
-    """Enqueue what is to be remembered, and be killed in the call that commits it, before or after its effect."""
+    """Enqueue what is to be remembered, and be killed in the call that commits it, before or after its effect.
+
+    Or before its file in `.keys` gets a time.
+    """
     import os
     import signal
 
@@ -251,6 +263,11 @@ def enqueue_and_be_killed(parent: Parent, path: str, at: str) -> None:
     from trio_multispool import Use
 
     class Deadly(WithoutSyncs):
+        def set_modified(self, *arguments: object) -> None:
+            if at == "undated":
+                os.kill(os.getpid(), signal.SIGKILL)
+            super().set_modified(*arguments)  # type: ignore[arg-type]
+
         def move(self, *arguments: object) -> None:
             if arguments[0] != "order":  # a probe, when the spool is opened
                 super().move(*arguments)  # type: ignore[arg-type]
@@ -279,6 +296,17 @@ async def test_a_name_whose_enqueue_was_killed_is_free_unless_its_entry_is_there
     await remove_all(spool)
     assert await enqueue(spool) == FINISHED
     assert state_of(path).faults() == []
+
+
+async def test_a_name_whose_enqueue_was_killed_before_its_file_had_a_time_is_free(path, wall):
+    """Its metadata is still temporary, so there was no entry to remember."""
+    spool = await quick_spool(path, now=wall)
+    with Child(enqueue_and_be_killed, path, "undated") as child:
+        assert list(child) == [["ready"]]
+    key = path / ".keys" / "order"
+    assert b"3600" in key.read_bytes()
+    wall.time = key.stat().st_mtime + 1
+    assert isinstance(await enqueue(spool), Ok)
 
 
 async def test_recovery_collects_what_a_killed_enqueue_left(path, wall):
@@ -477,6 +505,63 @@ def test_another_user_may_remove_what_is_to_be_remembered(shared_directory):
     assert (state.temporary, state.registry, keys(path)) == ({}, set(), {"order"})
 
 
+# What a wrong clock, or a copy, has dated
+
+
+async def test_a_name_that_a_clock_from_1970_has_dated_is_never_forgotten(path, wall, caplog):
+    """Nobody knows when its entry was removed. A person deletes the file; the log says so once."""
+    async with await quick_spool(path, now=lambda: 100.0) as spool:
+        (await enqueue(spool)).unwrap()
+        await remove_all(spool)
+    caplog.clear()
+    async with await load_spool(path, now=wall) as spool:
+        for _ in range(2):
+            assert await spool.enqueue_if_absent(Mail.SEND, ANNE, b"", name=ORDER) == Ok(None)
+            assert (await spool.recover()).unwrap() == []
+            wall.time += 100 * 365 * 86_400
+        assert [record.__dict__["event"] for record in caplog.records] == ["multispool.unreadable_notes"]
+        (path / ".keys" / "order").unlink()
+        assert isinstance(await enqueue(spool), Ok)
+
+
+@pytest.mark.parametrize("earlier", [0, 10], ids=["a copy", "a copy whose files were changed later"])
+async def test_a_copy_that_loses_times_forgets_no_name_early(path, wall, earlier):
+    """Each is refused for as long as was asked for, from when the copy wrote its file; then it is free."""
+    async with await quick_spool(path, now=wall) as spool:
+        (await enqueue(spool)).unwrap()
+        await remove_all(spool)
+    copy = path.with_name("copy")
+    await anyio.run_process(["cp", "-r", path, copy])
+    key = copy / ".keys" / "order"
+    at = key.stat().st_mtime - earlier
+    if earlier:
+        os.utime(key, (at, at))
+    wall.time = at + 3599
+    async with await load_spool(copy, now=wall) as spool:
+        assert await enqueue(spool) == FINISHED
+        assert (await spool.recover()).unwrap() == []
+        assert await enqueue(spool) == FINISHED
+        wall.time = at + 3601
+        assert [one.name for one in (await spool.recover(dry_run=True)).unwrap()] == ["order"]
+        assert isinstance(await enqueue(spool), Ok)
+
+
+async def test_an_entry_in_a_copy_that_loses_times_is_remembered_from_its_removal_on(path, wall):
+    """Its removal sets the time anew."""
+    async with await quick_spool(path, now=wall) as spool:
+        (await enqueue(spool)).unwrap()
+    copy = path.with_name("copy")
+    await anyio.run_process(["cp", "-r", path, copy])
+    wall.time = (copy / ".keys" / "order").stat().st_mtime + 86_400
+    async with await load_spool(copy, now=wall) as spool:
+        assert (await spool.recover()).unwrap() == []
+        await remove_all(spool)
+        wall.time += 3599
+        assert await enqueue(spool) == FINISHED
+        wall.time += 2
+        assert isinstance(await enqueue(spool), Ok)
+
+
 # Forgetting
 
 
@@ -560,6 +645,6 @@ async def test_a_remembered_name_is_nothing_wrong(path, wall):
     for name in ("order", "old"):
         (await enqueue(spool, Use(name, HOUR))).unwrap()
     await remove_all(spool)
-    os.utime(path / ".keys" / "old", (START, 1))
+    os.utime(path / ".keys" / "old", (START, wall_clock() - 2 * 3600))
     (path / ".keys" / ".hidden").touch()
     assert [problem.name for problem in (await Monitor(spool).run_once()).unwrap()] == [".hidden"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import errno
 import os
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,10 @@ from helpers.company import company
 from helpers.damage import DAMAGE, LONG_AGO, OUT, QUEUE
 from helpers.gates import breathe
 from helpers.inside import storage_of
-from helpers.spools import Mail, load_spool, make_spool, put, quick_spool, snapshot
+from helpers.spools import ANNE, Mail, load_spool, make_spool, put, quick_spool, snapshot
 from helpers.stores import claim, enqueue, make_store, sweep
-from trio_multispool import AccessDenied, Err, Ok, Spool, Spoolable, SpoolGone, SpoolReplaced
+from trio_multispool import AccessDenied, Err, Ok, Spool, Spoolable, SpoolGone, SpoolReplaced, Use
+from trio_multispool.clock import wall_clock
 from trio_multispool.monitor import (
     Abandoned,
     Dir,
@@ -107,6 +109,76 @@ async def test_what_lies_beside_an_entry_in_somebodys_hands_is_read(path):
         async with (await spool.entry(Mail.SEND, "a").unwrap().checkout()).unwrap():
             wanted = [UnreadableNotes("a", Dir(Kind.NOTES)), UnreadableNotes("a", Dir(Kind.REMEMBERED))]
             assert await found(spool) == wanted
+
+
+DAY = 86_400.0
+REMEMBERED = Dir(Kind.REMEMBERED)
+
+
+async def remove_remembered(spool: Spool[Any, Any, Any, Any], *, gone: str, there: str) -> None:
+    """Enqueue two entries whose names are to be remembered for a day, and remove the first."""
+    for name in (gone, there):
+        (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(name, remember=DAY))).unwrap()
+    async with (await spool.entry(Mail.SEND, gone).unwrap().checkout()).unwrap() as job:
+        (await job.remove()).unwrap()
+
+
+@pytest.mark.parametrize("year", [1970, 2099])
+async def test_a_remembered_name_that_a_wrong_clock_has_dated_is_told_until_a_person_dates_it(path, year):
+    """It is refused. The date does not matter while the entry is there: its removal sets it."""
+    then = datetime.datetime(year, 1, 2, tzinfo=datetime.UTC).timestamp()
+    async with await quick_spool(path, now=lambda: then) as spool:
+        await remove_remembered(spool, gone="gone", there="there")
+    os.utime(path / ".keys" / "there", (then, then))
+    async with await load_spool(path) as spool:
+        monitor = Monitor(spool)
+        (problem,) = (await monitor.run_once()).unwrap()
+        assert problem == UnreadableNotes("gone", REMEMBERED)
+        assert f"it is dated {year}-01-03" in problem.message
+        (await monitor.repair([problem], dry_run=False)).unwrap()
+        assert await found(spool) == [problem]
+        assert await spool.enqueue_if_absent(Mail.SEND, ANNE, b"", name=Use("gone")) == Ok(None)
+        until = wall_clock() + DAY / 2
+        os.utime(path / ".keys" / "gone", (until, until))
+        assert await found(spool) == []
+
+
+@pytest.mark.parametrize("what", ["all", "all, and changed later", "only the names"])
+async def test_a_remembered_name_that_has_lost_its_time_in_a_copy_is_told(path, what):
+    """Only that: names that have their entries lose nothing, and in the original nothing is wrong."""
+    copy = path.with_name("copy")
+    async with await quick_spool(path) as spool:
+        await remove_remembered(spool, gone="gone", there="there")
+        await anyio.run_process(["cp", "-r", path, copy])
+        assert await found(spool) == []
+    key = copy / ".keys" / "gone"
+    at = key.stat().st_mtime
+    if what == "only the names":  # the spool itself is older than the copy
+        os.utime(copy / ".spool.json", (at - 2 * DAY, at - 2 * DAY))
+    elif "later" in what:
+        os.utime(key, (at - 10, at - 10))
+    async with await load_spool(copy) as spool:
+        (problem,) = await found(spool)
+        assert problem == UnreadableNotes("gone", REMEMBERED)
+        assert "a copy that does not keep times" in problem.message
+
+
+@pytest.mark.parametrize("why", ["over, and changed later", "over in a copy", "half-made"])
+async def test_a_remembered_name_whose_file_was_only_changed_later_is_no_problem(path, why):
+    """Its removal may have set that time. Nor is one that is over, nor what an enqueue left that was killed."""
+    async with await quick_spool(path) as spool:
+        await remove_remembered(spool, gone="gone", there="there")
+        key, now = path / ".keys" / "gone", wall_clock()
+        if why == "over, and changed later":
+            os.utime(path / ".spool.json", (now - 3 * DAY, now - 3 * DAY))
+            os.utime(key, (now - DAY, now - DAY / 2))
+        elif why == "over in a copy":
+            os.utime(key, (now - DAY, now - 2 * DAY))
+        else:
+            key.write_bytes(key.read_bytes())
+            assert await found(spool) == [UnreadableNotes("gone", REMEMBERED)]
+            (path / ".tmp" / "gone").touch()
+        assert await found(spool) == []
 
 
 async def test_what_an_enqueue_is_writing_beside_its_entry_is_no_problem(path):

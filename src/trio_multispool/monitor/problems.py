@@ -194,7 +194,7 @@ class ForeignFile(_Problem, frozen=True, eq=False):
 
 @final
 class UnreadableNotes(_Problem, frozen=True, eq=False):
-    """The notes of an entry, or the file of a remembered name, cannot be read; `reason` says why."""
+    """The notes of an entry cannot be read, or until when a name is remembered cannot be told; `reason` says why."""
 
     reason: str = ""
 
@@ -203,14 +203,15 @@ class UnreadableNotes(_Problem, frozen=True, eq=False):
         """What is wrong, in a sentence."""
         if self.dir.kind is Kind.NOTES:
             return f"the notes of entry {self.name!r} in {self.dir} cannot be read, and count as none: {self.reason}"
-        return f"the file of {self.name!r} in {self.dir} cannot be read, so that name is refused: {self.reason}"
+        told = f"until when {self.name!r} in {self.dir} is remembered cannot be told"
+        return f"{told}, so that name is refused: {self.reason}"
 
     @property
     def remedy(self) -> str:
         """What `repair` does about it, in a sentence."""
         if self.dir.kind is Kind.NOTES:
             return "it is left: a person may want to read it; it goes with the entry"
-        return "it is left: nobody can tell until when to remember the name; delete the file when that is over"
+        return "it is left: only a person knows when the name may be used again; then delete the file"
 
 
 Problem: TypeAlias = (

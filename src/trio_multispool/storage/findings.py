@@ -121,6 +121,7 @@ def why_no_due_time(modified_at: float, changed_at: float) -> str | None:
     """Return why the date of an entry that waits cannot be when it is due; `None` if it can be.
 
     A due time is later than the moment in which it is set. So it is lost if the file was dated by its last write.
+    An earlier date than that of the last change proves nothing: an entry that is overdue has one once it was moved.
     """
     if modified_at == changed_at:
         return "its file is dated by its last write, as in a copy that does not keep times"
@@ -161,7 +162,7 @@ class Foreign(msgspec.Struct, frozen=True):
 
 @final
 class Spoilt(msgspec.Struct, frozen=True):
-    """A file beside an entry, or of a remembered name, that cannot be read."""
+    """A file beside an entry, or of a remembered name, that cannot be read, or has a date that cannot be."""
 
     dir: Dir
     name: str

@@ -12,6 +12,17 @@ time has passed. So the directory holds little more than the remembered names, a
 
 A file that cannot be read counts as remembered, for good: otherwise a thing could be done twice. Only a blank one whose
 time is not in the future can go: an enqueue that was killed, or cut short by power loss, leaves such a file.
+
+A time is believed only if a removal can have set it:
+
+- A time before 2010, other than 0, is from a clock that was wrong. The name is remembered for good.
+- A time that is not later than the file's last change (its ctime) is no date of a removal: that sets a time in the
+  future. Mostly a copy that does not keep times wrote the file. The copy came after the removal. So the name is
+  remembered for the seconds in the file, from that time on. This also holds for a file that is over and was changed
+  later, by `chown` or by a copy that keeps times: its name is remembered once more for as long, and never forgotten
+  early. If the entry's metadata is still in `.tmp`, an enqueue was killed before it set the time to 0, and the name is
+  free. (Once recovery has cleared `.tmp`, the two cannot be told apart, and such a name is refused for that long.)
+- A time that is too far ahead is believed, and `fault_of` tells of it.
 """
 
 from __future__ import annotations
@@ -23,9 +34,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
+from trio_multispool.clock import wall_clock
 from trio_multispool.errors import AccessDenied, NotAdopted, NotARegularFile, StorageFailure, TimeNotKept
 from trio_multispool.model.notes import decode_beside
-from trio_multispool.model.times import LATEST, aware
+from trio_multispool.model.times import AHEAD, EARLIEST, LATEST, aware
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits
 from trio_multispool.storage.directory.disk.files import (
@@ -36,11 +48,12 @@ from trio_multispool.storage.directory.disk.files import (
     read_beside,
     unlink_if_there,
 )
-from trio_multispool.storage.directory.disk.layout import REGISTRY, REMEMBERED, TEMPORARY
+from trio_multispool.storage.directory.disk.layout import FORMAT_FILE, REGISTRY, REMEMBERED, TEMPORARY
 from trio_multispool.storage.directory.disk.locks import lock_or_reserve
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    import os
+    from collections.abc import Callable, Generator, Iterator
 
     from trio_multispool.model.policies import Durability
     from trio_multispool.storage.directory.claims import DirectoryReservation
@@ -179,22 +192,79 @@ def _decode(content: bytes) -> float:
     return decode_beside(content, _Remembered).remember
 
 
+def _read(layout: Layout, name: str) -> float | None:
+    """Return for how many seconds to remember a name; `None` if the file is blank. Raises as `read_beside` does."""
+    content = read_beside(layout, REMEMBERED, name)
+    return _decode(content) if content.strip(b"\0") else None
+
+
 def _say_unreadable(context: Context, name: str, why: str) -> None:
-    what = f"its file in {REMEMBERED} cannot be read, so its name is remembered until that is deleted"
+    what = f"its file in {REMEMBERED} does not tell until when, so its name is remembered until that is deleted"
     context.say_unreadable(REMEMBERED, name, what, why)
 
 
-def fault_of(layout: Layout, name: str) -> str | None:
-    """Return why the file of a name that is, or may be, remembered cannot be read; `None` if it can be, or is blank."""
+def fault_of(layout: Layout, name: str, now: Callable[[], float] = wall_clock) -> str | None:
+    """Return why it cannot be told until when a name is remembered; `None` if it can be, or if the file is blank.
+
+    The file cannot be read, or no removal can have dated it. While the entry is there, its date does not matter.
+    """
+    found = layout.look_at(REMEMBERED, name)
     try:
-        content = read_beside(layout, REMEMBERED, name)
-        if content.strip(b"\0"):
-            _ = _decode(content)
+        remember = _read(layout, name)
     except FileNotFoundError:
         return None
     except UNREADABLE as error:
         return str(error)
+    if found is None or remember is None:
+        return None
+    fault = _why_misdated(layout, name, found, remember, now())
+    return None if fault is None or _may_have_entry(layout, name) else fault
+
+
+def _why_misdated(layout: Layout, name: str, found: os.stat_result, remember: float, now: float) -> str | None:
+    """Return why a file that can be read is not dated by a removal; `None` if it is, or need not be."""
+    at = found.st_mtime
+    if at == 0:
+        return None
+    if at < EARLIEST:
+        return _too_early(at)
+    if at > now + remember + AHEAD:
+        return f"it is dated {aware(at):%Y-%m-%d}, further ahead than was asked for: a clock was wrong"
+    if now < at + remember and _is_copied(layout, found, remember) and not _is_half_made(layout, name):
+        return "it is dated by its last write, as in a copy that does not keep times"
     return None
+
+
+def _too_early(at: float) -> str:
+    return f"it is dated {aware(at):%Y-%m-%d}, before there were such files: a clock was wrong"
+
+
+def _is_copied(layout: Layout, found: os.stat_result, remember: float) -> bool:
+    """Tell whether a copy has dated a file. It need not be seen: then the file may be over, and changed later.
+
+    A removal came after the making of the spool. So it set a time that is later than that by what was asked for.
+    """
+    if _is_set(found):
+        return False
+    made = layout.look_at("", FORMAT_FILE)
+    return found.st_mtime == found.st_ctime or (made is not None and found.st_mtime < made.st_mtime + remember)
+
+
+def _is_set(found: os.stat_result) -> bool:
+    """Tell whether somebody has set the time of a file: a write leaves none that is later than its last change."""
+    return found.st_mtime > found.st_ctime
+
+
+def _is_half_made(layout: Layout, name: str) -> bool:
+    """Tell whether a name without an entry is that of an enqueue which was killed, and has not been collected yet."""
+    return layout.holds(TEMPORARY, name)
+
+
+def _may_have_entry(layout: Layout, name: str) -> bool:
+    try:
+        return bool(layout.places_of(name))
+    except AccessDenied:
+        return True
 
 
 def is_remembered(context: Context, name: str) -> bool:
@@ -211,18 +281,28 @@ def is_remembered(context: Context, name: str) -> bool:
 
 
 def _until(context: Context, name: str) -> float | None:
-    """Return until when a name is remembered, in seconds since 1970; `None` if there is no file."""
+    """Return until when at least a name is remembered, in seconds since 1970; `None` if there is no file."""
     found = context.layout.look_at(REMEMBERED, name)
     if found is None:
         return None
     if not stat.S_ISREG(found.st_mode):
         return math.inf
-    if found.st_mtime != 0 and found.st_mtime <= context.now():  # before it is forgotten: is it what was written?
-        fault = fault_of(context.layout, name)
-        if fault is not None:
-            _say_unreadable(context, name, fault)
-            return math.inf
-    return found.st_mtime
+    at = found.st_mtime
+    if at == 0 or at > context.now():
+        return at
+    try:  # before it is forgotten: is it what was written?
+        remember = _read(context.layout, name)
+    except FileNotFoundError:
+        return None
+    except UNREADABLE as error:
+        _say_unreadable(context, name, str(error))
+        return math.inf
+    if remember is None:
+        return at
+    if at < EARLIEST:
+        _say_unreadable(context, name, _too_early(at))
+        return math.inf
+    return at if _is_set(found) or _is_half_made(context.layout, name) else at + remember
 
 
 def forgettable(context: Context) -> Iterator[str]:
