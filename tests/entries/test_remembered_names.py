@@ -15,6 +15,7 @@ import pytest
 
 from helpers.calls import FailingCalls
 from helpers.children import Child, Parent, quick_directory
+from helpers.gates import Gates, let_go_at_last
 from helpers.inside import storage_of
 from helpers.processes import run_python
 from helpers.spools import ANNE, START, Mail, Wall, load_spool, quick_spool, state_of
@@ -306,7 +307,24 @@ async def test_a_name_whose_enqueue_was_killed_before_its_file_had_a_time_is_fre
     key = path / ".keys" / "order"
     assert b"3600" in key.read_bytes()
     wall.time = key.stat().st_mtime + 1
+    (await spool.recover()).unwrap()
     assert isinstance(await enqueue(spool), Ok)
+
+
+async def test_what_is_being_cleared_away_after_its_removal_has_been_done(path):
+    """Nobody is told that it is busy, and asks again: what was removed is remembered from then on."""
+    gates = Gates()
+    spool, other = await quick_spool(path, system_calls=gates), await load_spool(path)
+    entry = (await enqueue(spool)).unwrap()
+    removed = gates.hold("unlink", "send/.checkout/order", after=True)
+    with let_go_at_last(removed):
+        async with (await entry.checkout()).unwrap() as job, anyio.create_task_group() as tasks:
+            tasks.start_soon(job.remove)
+            await removed.reached()
+            assert await enqueue(other) == FINISHED
+            assert await other.enqueue_if_absent(Mail.SEND, ANNE, b"", name=ORDER) == Ok(None)
+            removed.go()
+    assert await enqueue(other) == FINISHED
 
 
 async def test_recovery_collects_what_a_killed_enqueue_left(path, wall):

@@ -107,8 +107,8 @@ def _refuse_if_taken(context: Context, name: str) -> None:
         raise NameTaken(name)
 
 
-def _refuse_if_remembered(context: Context, name: str) -> None:
-    if remembered.is_remembered(context, name):
+def _refuse_if_remembered(context: Context, name: str, *, forget: bool = True) -> None:
+    if remembered.is_remembered(context, name, forget=forget):
         raise NameTaken(name, finished=True)
 
 
@@ -128,6 +128,7 @@ def _newborn_or_taken_over(context: Context, name: str) -> Lock:
             return found
         if found is Unavailable.BUSY:
             _refuse_if_taken(context, name)
+            _refuse_if_remembered(context, name, forget=False)  # its entry has been removed, and is being cleared away
             if not collected:
                 raise EntryBusy(name)
     raise EntryBusy(name)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 
-from trio_multispool.errors import AccessDenied, NotARegularFile, SpoolError
+from trio_multispool.errors import AccessDenied, NotARegularFile, SpoolError, StorageFailure
 from trio_multispool.events import Event, log
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.names import invalid_name

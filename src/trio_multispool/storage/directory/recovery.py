@@ -308,6 +308,7 @@ def collect_if_nowhere(context: Context, name: str) -> bool:
     if context.layout.places_of(name, to_collect=True):
         return False
     if context.adopted:
+        _ = remembered.is_remembered(context, name)  # while what else is left still tells whether it was ever done
         collect_leftovers(context, name)
         if context.layout.has_directory(REASONS):
             unlink_if_there(context.layout, REASONS, name)

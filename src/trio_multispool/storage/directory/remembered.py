@@ -21,7 +21,7 @@ A time is believed only if a removal can have set it:
   remembered for the seconds in the file, from that time on. This also holds for a file that is over and was changed
   later, by `chown` or by a copy that keeps times: its name is remembered once more for as long, and never forgotten
   early. If the entry's metadata is still in `.tmp`, an enqueue was killed before it set the time to 0, and the name is
-  free. (Once recovery has cleared `.tmp`, the two cannot be told apart, and such a name is refused for that long.)
+  free.
 - A time that is too far ahead is believed, and `fault_of` tells of it.
 """
 
@@ -267,8 +267,11 @@ def _may_have_entry(layout: Layout, name: str) -> bool:
         return True
 
 
-def is_remembered(context: Context, name: str) -> bool:
-    """Tell whether a name without an entry must not be used yet; under its lock. Forgets it if its time has passed."""
+def is_remembered(context: Context, name: str, *, forget: bool = True) -> bool:
+    """Tell whether a name without an entry must not be used yet; under its lock. Forgets it if its time has passed.
+
+    Without the lock, do not `forget`. It is true then too: a time to come is set by a removal, before it is committed.
+    """
     if not context.layout.is_there(REMEMBERED):
         return False
     until = _until(context, name)
@@ -276,7 +279,8 @@ def is_remembered(context: Context, name: str) -> bool:
         return False
     if until > context.now():
         return True
-    unlink_if_there(context.layout, REMEMBERED, name)
+    if forget:
+        unlink_if_there(context.layout, REMEMBERED, name)
     return False
 
 
