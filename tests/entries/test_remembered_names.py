@@ -317,13 +317,12 @@ async def test_what_is_being_cleared_away_after_its_removal_has_been_done(path):
     spool, other = await quick_spool(path, system_calls=gates), await load_spool(path)
     entry = (await enqueue(spool)).unwrap()
     removed = gates.hold("unlink", "send/.checkout/order", after=True)
-    with let_go_at_last(removed):
-        async with (await entry.checkout()).unwrap() as job, anyio.create_task_group() as tasks:
-            tasks.start_soon(job.remove)
+    async with (await entry.checkout()).unwrap() as job, anyio.create_task_group() as tasks:
+        tasks.start_soon(job.remove)
+        with let_go_at_last(removed):
             await removed.reached()
             assert await enqueue(other) == FINISHED
             assert await other.enqueue_if_absent(Mail.SEND, ANNE, b"", name=ORDER) == Ok(None)
-            removed.go()
     assert await enqueue(other) == FINISHED
 
 
