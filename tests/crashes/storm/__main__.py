@@ -48,8 +48,9 @@ def rage(directory: Path, options: argparse.Namespace) -> int:
         "operations_acknowledged": verdict.acknowledged.total(),
         "workers": options.workers,
     }
-    print(figures.tell(figures.Proof.STORM, figures.in_words(counts), len(verdict.faults)))
-    return 1 if verdict.faults else 0
+    faults = len(verdict.faults)
+    print(figures.tell(figures.Proof.STORM, figures.in_words(counts), faults, whole=options.minutes is not None))
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":
