@@ -72,6 +72,8 @@ class Checkout(Generic[Q, M, D]):
         self.session: Session[Q, M, D, Any] = session
         self.queue: Q = queue
         self.claim: Claim = claim
+        self.name: str = claim.name
+        """The entry's name."""
         session.hold(claim)
         self.mutex: threading.Lock = threading.Lock()
         """Held in a worker thread by what writes the entry, its data or its notes."""
@@ -105,11 +107,6 @@ class Checkout(Generic[Q, M, D]):
         message = f"{told}; put `async with job:` around the work"
         warnings.warn(message, ResourceWarning, stacklevel=1, source=claim)
         claim.abandon()
-
-    @property
-    def name(self) -> str:
-        """The entry's name."""
-        return self.claim.name
 
     @property
     def settled(self) -> bool:
@@ -201,7 +198,8 @@ class Checkout(Generic[Q, M, D]):
 
     def end_slot(self) -> None:
         """Let the next entry of the same key have the slot; in the worker thread."""
-        self._slot_ended |= self._slot.end()
+        if self._slot is not UNLIMITED:
+            self._slot_ended |= self._slot.end()
 
     def _check(self) -> None:
         if self.settled or self._let_go:
@@ -213,7 +211,8 @@ class Checkout(Generic[Q, M, D]):
         if self._over or not (self.settled or self._let_go):
             return
         self._over = True
-        if self._slot.end() or self._slot_ended:
+        self.end_slot()
+        if self._slot_ended:
             self.session.changes.tell(self.claim.queue)
         if self._on_settled is not None:
             self._on_settled(self, destination)

@@ -84,20 +84,19 @@ class Supply(abc.ABC, Generic[Q, M, D]):
 
         **Cancellation**: cancelled means that nothing was taken.
         """
-        if self._over:
+        if self._is_over():
             await checkpoint()
-        elif self._claimed or self._bug is not None:
+        elif self._claimed or self._ready or self._bug is not None:  # else it waits anyway
             await checkpoint_if_cancelled()  # the settlement before was a checkpoint
             self._raise_bug()
             self._dequeuer.session.check_open()  # else what was checked out is let go at the end
             self._ready.extend(self._taken())
-        elif self._ready:  # else it waits anyway
-            await checkpoint()
-        if self._ready and not self._over:
+        if self._ready and not self._is_over():
             job = self._ready.popleft()
-            self.poke()
+            if not self.claims_next:
+                self.poke()
             return Ok(job)
-        answer: Result[Checkout[Q, M, D] | None, Trouble] = Ok(None) if self._over else await self._ask()
+        answer: Result[Checkout[Q, M, D] | None, Trouble] = Ok(None) if self._is_over() else await self._ask()
         self._raise_bug()
         self._dequeuer.check_open()
         return answer
@@ -123,12 +122,11 @@ class Supply(abc.ABC, Generic[Q, M, D]):
 
     # The end
 
-    @property
-    def _over(self) -> bool:
+    def _is_over(self) -> bool:
         return self._ended or self._dequeuer.stopped
 
     def poke(self) -> None:
-        """Look again for something to do: a job was taken, or the reader was stopped."""
+        """Look again for something to do: one that was kept ready was taken, or the reader was stopped."""
 
     def fail(self) -> None:
         """Give no more jobs: one has failed, and must not come round at once."""
@@ -149,11 +147,11 @@ class Supply(abc.ABC, Generic[Q, M, D]):
 
     def prepare(self, ready: Callable[[], None]) -> Claiming[Any] | None:
         """Return what a store is to claim after a settlement; `None` if all is over or an ordinary look is due."""
-        if self._over or self._dequeuer.recovery_is_due:
+        if self._is_over() or self._dequeuer.recovery_is_due:
             return None
         claimer, look = self._dequeuer.claimer, Look(self._given, waits=True)
         take = functools.partial(self._take, look)
-        return Claiming(claimer.source, look, claimer, lambda: self._over, ready, take, context_for_a_thread())
+        return Claiming(claimer.source, look, claimer, self._is_over, ready, take, context_for_a_thread())
 
     def _take(self, look: Look, claim: Callable[[], Next[Any]]) -> None:
         elapsed, claimer = stopwatch(), self._dequeuer.claimer

@@ -103,7 +103,7 @@ class Prefetcher(Supply[Q, M, D]):
         self._begun = True
         try:
             with self._scope:
-                while not self._over:
+                while not self._is_over():
                     if self._wanted():
                         self._hand_out(await self._dequeuer.take(self._given, self._wanted, wait=self._wait))
                     else:
@@ -133,7 +133,9 @@ class Prefetcher(Supply[Q, M, D]):
     def _hand_out(self, answer: Result[list[Checkout[Q, M, D]], Trouble]) -> None:
         if isinstance(answer, Ok) and answer.value:
             self._ready.extend(answer.value)
-            while self._asking and self._ready and not self._over:  # else one that has just failed comes round at once
+            while (
+                self._asking and self._ready and not self._is_over()
+            ):  # else one that has just failed comes round at once
                 self._asking.popleft().reply(Ok(self._ready.popleft()))
             return
         self._dry = True  # until a task asks: trouble that lasts is met again then

@@ -98,7 +98,8 @@ class Part(Transaction[T], Generic[S, T]):
         with self:
             self.before_commit()  # it may have been withdrawn while it was pending
             request = self._context.run(self._step.prepare, self.before_commit)
-            self.answer(cast("T", None))  # nobody looks before it is done
+            if request is None:
+                self.answer(cast("T", None))
         if request is not None:
             self.go_on()
         return request

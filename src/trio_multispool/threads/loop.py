@@ -85,7 +85,8 @@ class Home:
 def _this_loop() -> object | None:
     trio = _trio_if_it_runs()
     if trio is not None:
-        return cast("object", trio.lowlevel.current_trio_token())
+        token: object = trio.lowlevel.current_trio_token()
+        return token
     asyncio = sys.modules.get("asyncio")
     try:
         return None if asyncio is None else asyncio.get_running_loop()
@@ -118,7 +119,6 @@ class _TrioWait:
         self.cancelled: bool = False
         """Whether a cancellation (or an interrupt) is on its way to the task, which may not have run since."""
         self._lowlevel: Any = sys.modules["trio"].lowlevel
-        self._token: trio.lowlevel.TrioToken = self._lowlevel.current_trio_token()
         self._task: trio.lowlevel.Task | None = None
 
     def wake(self) -> None:
@@ -128,10 +128,15 @@ class _TrioWait:
         if task is not None:
             self._lowlevel.reschedule(task)
 
-    def wake_soon(self) -> None:
-        """End the wait, from any thread. Once the loop has ended there is nobody to wake, and this does nothing."""
-        with contextlib.suppress(sys.modules["trio"].RunFinishedError):
-            self._token.run_sync_soon(self.wake)
+    def waker(self) -> Callable[[], None]:
+        """Return what ends the wait from any thread. Once the loop has ended there is nobody to wake."""
+        token, finished = self._lowlevel.current_trio_token(), sys.modules["trio"].RunFinishedError
+
+        def wake_soon() -> None:
+            with contextlib.suppress(finished):
+                token.run_sync_soon(self.wake)
+
+        return wake_soon
 
     async def until_woken(self) -> None:
         """Wait. Raises a cancellation; then it may be called again. No checkpoint if the wait is over."""
@@ -184,9 +189,12 @@ class _AsyncioWait:
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
 
-    def wake_soon(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            _ = self._loop.call_soon_threadsafe(self.wake)
+    def waker(self) -> Callable[[], None]:
+        def wake_soon() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                _ = self._loop.call_soon_threadsafe(self.wake)
+
+        return wake_soon
 
     async def until_woken(self) -> None:
         if not self.woken:

@@ -127,7 +127,7 @@ class Hop(Transaction[T]):
         `RuntimeError` if no thread could be started.
         """
         ended = new_wait(shielded=not interruptible)
-        self._start(self._run, ended.wake_soon)
+        self._start(self._run, ended.waker())
         cancellation: BaseException | None = None
         try:
             while not ended.woken:

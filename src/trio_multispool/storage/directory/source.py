@@ -136,9 +136,7 @@ class DirectorySource:
         found: Next[A] = Next()
         call, tries = _Call(gate, look.given, before_commit, found.unreadable), 0
         try:
-            self._layout.check_named()
-            self._waiting.look(wanted=False)
-            self._look_for_earlier(look, gate)
+            self._begin(look, gate, listed_only=listed_only)
             while not stopped() and (not found.claims or len(found.claims) < most()):
                 next_one = self._waiting.take() or self._next_name(look, gate)
                 if next_one is not None:
@@ -163,6 +161,12 @@ class DirectorySource:
             self.take_back(found.claims, look, gate)
             raise
         return found
+
+    def _begin(self, look: Look, gate: Gate[Any], *, listed_only: bool) -> None:
+        if not listed_only:  # else the store has looked, for all that it settled
+            self._layout.check_named()
+        self._waiting.look(wanted=False)
+        self._look_for_earlier(look, gate)
 
     def _nothing_left(self, look: Look, listing_took: float) -> NothingLeft:
         return NothingLeft(

@@ -164,7 +164,7 @@ class DirectoryStorage(Context):
 
     def enqueue_together(self, enqueuings: Sequence[NewEntry[DirectoryReservation]]) -> list[BaseException | None]:
         """Make several entries with shared syncs."""
-        return [self._told_gone(failure) for failure in enqueue.enqueue_together(self, enqueuings)]
+        return self._told_gone(enqueue.enqueue_together(self, enqueuings))
 
     def claim(
         self, place: Place, name: str, *, due_by: float = math.inf, before_commit: Callable[[], None]
@@ -292,17 +292,18 @@ class DirectoryStorage(Context):
         """Unlink a file in `.tmp`, if its writer is dead."""
         return recovery.clear_temporary(self, name)
 
-    def _told_gone(self, failure: BaseException | None) -> BaseException | None:
-        """Return why something was not done: an entry, or a directory, may be gone because all of the spool is."""
-        if isinstance(failure, OwnershipLost) or (
-            isinstance(failure, StorageFailure) and failure.errno == errno.ENOENT
-        ):
-            try:
-                self.layout.check_named()
-            except SpoolError as gone:
-                gone.__cause__ = failure
-                return gone
-        return failure
+    def _told_gone(self, failures: list[BaseException | None]) -> list[BaseException | None]:
+        """Return why things were not done: an entry, or a directory, may be gone because all of the spool is."""
+        for number, failure in enumerate(failures):
+            if isinstance(failure, OwnershipLost) or (
+                isinstance(failure, StorageFailure) and failure.errno == errno.ENOENT
+            ):
+                try:
+                    self.layout.check_named()
+                except SpoolError as gone:
+                    gone.__cause__ = failure
+                    failures[number] = gone
+        return failures
 
     @contextlib.contextmanager
     def _if_not_gone(self) -> Generator[None]:
@@ -378,14 +379,19 @@ class DirectoryStorage(Context):
 
     def settle(self, settlements: Sequence[Settlement[DirectoryClaim]]) -> list[BaseException | None]:
         """Settle several claims with shared syncs."""
-        failures = [self._told_gone(failure) for failure in settle.settle(self, settlements)]
+        failures = self._told_gone(settle.settle(self, settlements))
         for settlement, failure in zip(settlements, failures, strict=True):
             claim = settlement.claim
             if failure is None and isinstance(settlement, Releasing) and claim.due_at is not None:
                 waiting = self._waiting.get(claim.queue)
                 if waiting is not None:  # where the kernel does not tell
                     waiting.put_back(Due(claim.due_at, claim.name))
-        claim_next(settlements, failures)
+        if any(each.then is not None for each in settlements):
+            try:
+                self.layout.check_named()
+            except SpoolError:  # nothing more is taken; the next look of a source raises it
+                return failures
+            claim_next(settlements, failures)
         return failures
 
     def data_path(self, name: str) -> Path | None:
