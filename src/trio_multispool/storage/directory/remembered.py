@@ -47,6 +47,7 @@ from trio_multispool.storage.directory.disk.files import (
     begin_new,
     read_beside,
     unlink_if_there,
+    wanting_directory,
 )
 from trio_multispool.storage.directory.disk.layout import FORMAT_FILE, REGISTRY, REMEMBERED, TEMPORARY
 from trio_multispool.storage.directory.disk.locks import lock_or_reserve
@@ -98,8 +99,9 @@ def begin(context: Context, name: str, remember: float, plan: SyncPlan) -> OpenF
     layout = context.layout
     if not context.is_adopted():
         raise NotAdopted(layout.path, "keys that are remembered")
-    if layout.optional_fd(REMEMBERED) is None and layout.ensure_directory(REMEMBERED):
-        context.kept.discard(REMEMBERED)
+    with wanting_directory(layout, REMEMBERED):
+        if layout.optional_fd(REMEMBERED) is None and layout.ensure_directory(REMEMBERED):
+            context.kept.discard(REMEMBERED)
     context.keep(REMEMBERED, plan)
     # Left by an enqueue of this name that was killed, or by one that did not look the name up.
     unlink_if_there(layout, REMEMBERED, name)
@@ -274,7 +276,8 @@ def is_remembered(context: Context, name: str, *, forget: bool = True) -> bool:
     """
     if not context.layout.is_there(REMEMBERED):
         return False
-    until = _until(context, name)
+    with wanting_directory(context.layout, REMEMBERED):  # a symlink counts as there, and leads nowhere
+        until = _until(context, name)
     if until is None:
         return False
     if until > context.now():
