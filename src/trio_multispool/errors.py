@@ -288,10 +288,18 @@ class TooManyOpenFiles(SpoolError):
 
 
 class NotARegularFile(SpoolError):
-    """A symbolic link, a FIFO or a directory lies where a file should be. It was left alone; remove it by hand."""
+    """A symbolic link, a FIFO or a directory lies where a file should be. It was left alone; remove it by hand.
+
+    Or something else lies where a directory should be: a file at `.notes`, for example.
+    """
 
     path: str
-    _sentence = "{path!r} is not a regular file; it was left alone, remove it by hand"
+    directory: bool = False
+    """True if a directory should be there."""
+
+    def __str__(self) -> str:
+        wanted = "directory" if self.directory else "regular file"
+        return f"{self.path!r} is not a {wanted}; it was left alone, remove it by hand"
 
 
 class UnreadableEntry(SpoolError):

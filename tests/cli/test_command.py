@@ -7,10 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
 from helpers.processes import run_python
+from helpers.rooms import PROJECT
 from helpers.stores import make_store
 
 COMMANDS = [
@@ -203,6 +205,49 @@ def test_ctrl_c_while_the_command_starts_shows_no_traceback(spool, how, code):
     command = [sys.executable, "-c", INTERRUPTED, how, "ls", spool]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (code, "")
+
+
+STARTED = """
+import importlib, sys
+module, _, name = sys.argv.pop(1).partition(":")
+sys.exit(getattr(importlib.import_module(module), name)())
+"""
+"""What installers make of a script in pyproject.toml."""
+
+SLOW = """
+import sys
+print("importing", flush=True)
+sys.stdin.read()
+sys.exit("was imported")
+"""
+"""A module that takes as long to import as somebody waits."""
+
+
+@pytest.mark.parametrize("how", ["heeded", "ignored"])
+def test_ctrl_c_while_python_still_imports_the_package_shows_no_traceback(tmp_path, how):
+    """The installed command ends by the signal, without a word; under `nohup` and the like, it goes on."""
+    (tmp_path / "msgspec.py").write_text(SLOW)
+    begin = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["scripts"]["multispool"]
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    heard = {"heeded": signal.default_int_handler, "ignored": signal.SIG_IGN}[how]
+    before = signal.signal(signal.SIGINT, heard)  # as the child inherits it
+    try:
+        command = subprocess.Popen(
+            [sys.executable, "-c", STARTED, begin, "ls"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with command:
+        assert command.stdout.readline() == "importing\n"
+        command.send_signal(signal.SIGINT)
+        ended = command.communicate()  # lets the import go on, if the command is still there
+    expected = {"heeded": (-signal.SIGINT, ""), "ignored": (1, "was imported\n")}[how]
+    assert (command.returncode, ended[1]) == expected
 
 
 def test_without_the_extra_it_says_how_to_get_it(multispool):

@@ -208,6 +208,70 @@ def until_it_is_gone(listing):
     return failing
 
 
+def signalled_at_the_second(listing, number, times):
+    """Return the listing, in which a signal comes right before the second entry; it is done by then, if it is to be."""
+
+    def signalling(*arguments, **options):
+        for position, found in enumerate(listing(*arguments, **options)):
+            if position == 1:
+                for _ in range(times):
+                    os.kill(os.getpid(), number)
+            yield found
+
+    return signalling
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["lines", "json"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("what", ["recover", "quarantine drop", "quarantine retry"])
+def test_a_signal_ends_recovery_and_quarantine_between_two_entries(  # noqa: PLR0913, PLR0917  # fixtures
+    multispool, spool, set_aside, monkeypatch, what, number, as_json
+):
+    """All that was done is told, JSON is whole, and the others are left for the next time."""
+    before = {*"abc"}
+    for name in before:
+        set_aside(name) if what != "recover" else (spool / ".registry" / name).touch()
+    for method in ("inventory", "recover_all"):
+        signalling = signalled_at_the_second(getattr(DirectoryStorage, method), number, 1)
+        monkeypatch.setattr(DirectoryStorage, method, signalling)
+    command = ["recover", spool] if what == "recover" else [*what.split(), spool, "--all"]
+    ended = multispool.here(*command, *(["--json"] if as_json else []))
+    assert ended.returncode == 128 + number
+    state = state_of(spool)
+    done = before - (state.registry if what == "recover" else {*state.quarantined["send"]})
+    were = {"recover": "2 entries were recovered", "quarantine drop": "1 entry was dropped"}
+    assert ended.stderr == f"multispool: interrupted; {were.get(what, '1 entry was put back')}\n"
+    assert len(done) == (2 if what == "recover" else 1)
+    if as_json:
+        found = json.loads(ended.stdout)
+        assert {each["name"] for each in (found["recovered"] if what == "recover" else found)} == done
+    else:
+        assert {line.partition(":")[0] for line in ended.stdout.splitlines()} == done
+
+
+def test_a_second_signal_ends_recovery_at_once(multispool, spool, monkeypatch):
+    """What was done before it is told, but for what was in hand."""
+    for name in "abc":
+        (spool / ".registry" / name).touch()
+    signalling = signalled_at_the_second(DirectoryStorage.recover_all, signal.SIGTERM, 2)
+    monkeypatch.setattr(DirectoryStorage, "recover_all", signalling)
+    ended = multispool.here("recover", spool, "--json")
+    assert ended.returncode == 128 + signal.SIGTERM
+    assert len(json.loads(ended.stdout)["recovered"]) == 1
+    assert len(state_of(spool).registry) == 1
+
+
+def test_a_dry_run_that_a_signal_ends_says_no_more_than_that(multispool, spool, monkeypatch):
+    """Nothing was done."""
+    for name in "abc":
+        (spool / ".registry" / name).touch()
+    signalling = signalled_at_the_second(DirectoryStorage.recover_all, signal.SIGINT, 1)
+    monkeypatch.setattr(DirectoryStorage, "recover_all", signalling)
+    ended = multispool.here("recover", spool, "--dry-run")
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGINT, "multispool: interrupted\n")
+    assert len(ended.stdout.splitlines()) == 2
+
+
 def test_an_error_keeps_its_exit_code_when_something_was_done_before(capsys):
     """A script sees why it ended: here, that the spool is gone."""
     done = Done()

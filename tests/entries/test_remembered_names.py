@@ -665,3 +665,19 @@ async def test_a_remembered_name_is_nothing_wrong(path, wall):
     os.utime(path / ".keys" / "old", (START, wall_clock() - 2 * 3600))
     (path / ".keys" / ".hidden").touch()
     assert [problem.name for problem in (await Monitor(spool).run_once()).unwrap()] == [".hidden"]
+
+
+async def test_whether_a_name_is_remembered_too_long_is_told_by_the_clock_of_the_spool(path, wall):
+    """By a clock that is far ahead of the machine's, its date is right. Once that is put back, the date is too late."""
+    from trio_multispool.monitor import Monitor, UnreadableNotes
+
+    wall.time += 30 * 86_400
+    spool = await quick_spool(path, now=wall)
+    (await enqueue(spool, Use("order", HOUR))).unwrap()
+    await remove_all(spool)
+    assert (path / ".keys" / "order").stat().st_mtime > wall_clock() + 2 * 86_400
+    assert (await Monitor(spool).run_once()).unwrap() == []
+    wall.time -= 2 * 365 * 86_400
+    [problem] = (await Monitor(spool).run_once()).unwrap()
+    assert isinstance(problem, UnreadableNotes)
+    assert (problem.name, "further ahead than was asked for" in problem.reason) == ("order", True)

@@ -37,6 +37,20 @@ async def test_a_url_is_refused_and_nothing_is_made(operation, url):
     )
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("url", [*URLS, "redis:", "redis://"])
+@pytest.mark.parametrize("operation", [Spool.create, Spool.load, Spool.load_unsafe], ids=lambda each: each.__name__)
+async def test_a_url_that_became_a_path_is_refused_and_nothing_is_made(operation, url):
+    """`Path` leaves one slash of two: the message is that of the URL, and names what is left of it."""
+    answer = await operation(Path(url), MAIL)
+    assert isinstance(answer, Err)
+    assert isinstance(answer.error, NotASpool)
+    assert str(answer.error) == (
+        f"{str(Path(url))!r} is not a spool that can be used: no store answers to "
+        f"{url.split(':', maxsplit=1)[0]}: locations; give the path of a directory"
+    )
+
+
 @pytest.mark.parametrize("way", [look_at_store, lambda url: open_store(url, ["send"], create=True), open_store_unsafe])
 def test_every_way_to_open_a_store_refuses_a_url(way):
     """Also those of the command and of gauges."""
@@ -45,10 +59,11 @@ def test_every_way_to_open_a_store_refuses_a_url(way):
     assert depths(URLS[0]) is None
 
 
-def test_a_password_is_not_told():
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_password_is_not_told(kind):
     """Neither in the message nor in the error's fields; the rest is."""
     with pytest.raises(NotASpool) as refused:
-        look_at_store("postgresql://mail:s3cr/et@host/db?password=s3cret&x=1")
+        look_at_store(kind("postgresql://mail:s3cr/et@host/db?password=s3cret&x=1"))
     told = f"{refused.value} {refused.value!r} {refused.value.path}"
     assert "s3cr" not in told
     assert "mail:…@host/db?password=…&x=1" in told
@@ -57,7 +72,7 @@ def test_a_password_is_not_told():
 @pytest.mark.anyio
 @pytest.mark.parametrize("path", ["a:b", "c:/d", "e:", Path("f:/g"), ":// h"])
 async def test_a_directory_may_have_a_colon_in_its_name(path, tmp_path):
-    """Only `SCHEME://` makes a URL."""
+    """Only `SCHEME://` makes a URL, and `SCHEME:/` at the beginning of a path."""
     async with (await Spool.create(tmp_path.parent / f"{tmp_path.name}-colons" / path, MAIL)).unwrap() as spool:
         assert spool.location == str(spool.path)
         assert spool.path.is_dir()

@@ -47,6 +47,7 @@ from trio_multispool import (
     NotASpool,
     Ok,
     Remove,
+    Retry,
     Save,
     Spool,
     Spoolable,
@@ -56,6 +57,7 @@ from trio_multispool import (
     Use,
     Verdict,
 )
+from trio_multispool.events import Event
 from trio_multispool.monitor import ForeignFile, Monitor
 from trio_multispool.storage.requests import Recovered
 
@@ -519,6 +521,92 @@ async def test_what_is_in_the_place_of_a_directory_stops_nothing_else_and_is_tol
     assert os.listdir(path / ".data") == []
     assert os.listdir(path / ".registry") == []
     assert posixpath.basename(place) in os.listdir((path / place).parent)
+
+
+planted_without_directory = pytest.mark.parametrize("plant", [a_file, dangling])
+
+
+@planted_without_directory
+async def test_what_is_in_the_place_of_the_notes_refuses_them_with_the_cure_and_the_job_is_settled(
+    tmp_path, outside, plant
+):
+    """The error names that path, and not the entry's; the job goes where its owner says, and the thing stays there."""
+    spool = await three(tmp_path)
+    plant(spool.path / ".notes", outside)
+    guilty = NotARegularFile(os.fspath(spool.path / ".notes"), directory=True)
+    assert str(guilty).endswith("/.notes' is not a directory; it was left alone, remove it by hand")
+    async with (await spool.entry(Mail.SEND, "m").unwrap().checkout()).unwrap() as job:
+        assert await job.progress(0.5) == Err(guilty)
+        (await job.save(Mail.RETRY, ANNE)).unwrap()
+    state = state_of(spool.path)
+    assert (state.places("m"), state.faults()) == (["retry"], [])
+    assert not stat.S_ISDIR((spool.path / ".notes").lstat().st_mode)
+
+
+@planted_without_directory
+async def test_what_is_in_the_place_of_the_notes_keeps_no_attempt_from_being_made(tmp_path, outside, plant, caplog):
+    """It is not counted, and the log says why; what failed waits all the same, and what succeeds is done."""
+    spool = await three(tmp_path)
+    plant(spool.path / ".notes", outside)
+
+    async def fail_once(metadata: Envelope, data: DataFile[bytes]) -> Verdict[Mail, Envelope]:
+        if data.name == "m":
+            raise ConnectionError
+        return Remove()
+
+    async with spool.reader(Mail.SEND) as reader:
+        (await reader.iter_available(fail_once, retry=Retry(dead_letter=Mail.FAILED))).unwrap()
+    state = state_of(spool.path)
+    assert (state.entries(), list(state.waiting["send"]), state.faults()) == ({"m"}, ["m"], [])
+    told = [record.getMessage() for record in caplog.records if record.event == Event.ATTEMPT_NOT_RECORDED.value]
+    assert len(told) == 3
+    assert all("/.notes' is not a directory; it was left alone, remove it by hand" in each for each in told)
+
+
+@planted_without_directory
+async def test_what_is_in_the_place_of_what_waits_keeps_nothing_that_is_checked_out_from_being_seen(
+    tmp_path, outside, plant
+):
+    """No entry can lie there: what others have is listed, and can be put back."""
+    spool = await three(tmp_path)
+    plant(spool.path / "send" / ".waiting", outside)
+    (spool.path / "send" / "m").rename(spool.path / "send" / ".checkout" / "m")
+    [seen] = (await spool.checkouts_unsafe(Mail.SEND)).unwrap()
+    assert seen.name == "m"
+    async with seen:
+        (await seen.release()).unwrap()
+    assert await names_in(spool, Mail.SEND) == ["a", "m", "z"]
+
+
+@planted_without_directory
+async def test_what_is_in_the_place_of_the_check_outs_is_named_by_those_who_look_for_them(tmp_path, outside, plant):
+    """The error says what to remove; the entries of the queue are where they were."""
+    path = (await three(tmp_path)).path
+    (path / "extra").mkdir()
+    (path / "send" / "m").rename(path / "extra" / "m")
+    guilty = path / "extra" / ".checkout"
+    plant(guilty, outside)
+    with contextlib.closing(make_store(path)) as storage:
+        with pytest.raises(NotARegularFile) as raised:
+            storage.claims_unsafe("extra")
+        assert raised.value == NotARegularFile(os.fspath(guilty), directory=True)
+    assert "m" in state_of(path).names("extra")
+
+
+@planted_without_directory
+async def test_what_is_in_the_place_of_the_remembered_names_is_named_to_those_who_want_one_kept(
+    tmp_path, outside, plant
+):
+    """Nothing is enqueued that would be forgotten early. What need not be is enqueued, unless a link hides names."""
+    spool = await three(tmp_path)
+    guilty = spool.path / ".keys"
+    plant(guilty, outside)
+    refused = Err(NotARegularFile(os.fspath(guilty), directory=True))
+    assert await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("new", remember=60)) == refused
+    assert "new" not in state_of(spool.path).entries()
+    answer = await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("new"))
+    assert answer == refused if plant is dangling else isinstance(answer, Ok)
+    assert state_of(spool.path).faults() == []
 
 
 async def test_a_queue_that_can_no_longer_be_entered_stops_no_other(tmp_path):

@@ -53,6 +53,32 @@ def stopped_by_signals(stop: Callable[[], None]) -> Generator[Ending]:
 
 
 @contextlib.contextmanager
+def ended_between_entries() -> Generator[Ending]:
+    """Note the first signal that would end the command; the block looks for it, and ends between two entries.
+
+    So it can tell all that it did. A second signal ends the block at once, and what was in hand then is not told.
+    """
+    ending = Ending()
+
+    def end(number: int, _frame: object) -> None:
+        if ending.signal is not None:
+            raise KeyboardInterrupt
+        ending.signal = signal.Signals(number)
+
+    with _handled(end), contextlib.suppress(KeyboardInterrupt):
+        yield ending
+
+
+def say_interrupted(number: signal.Signals, what: str, done: int | None) -> int:
+    """Say that a signal ended the command, and how many entries were `what` before that; return the exit code.
+
+    `None` stands for a dry run, which did nothing.
+    """
+    output.complain("interrupted" if done is None else f"interrupted; {output.were(what, done)}")
+    return BY_SIGNAL + number
+
+
+@contextlib.contextmanager
 def _handled(handle: Callable[[int, object], None]) -> Generator[list[signal.Signals]]:
     """Have the signals handled that would end the command. One that is ignored (`nohup`, a background job) stays so."""
     wanted = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]

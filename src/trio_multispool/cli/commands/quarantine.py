@@ -15,6 +15,7 @@ from trio_multispool.cli.completing import quarantined_names, queue_names
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.finding import find
 from trio_multispool.cli.render import table
+from trio_multispool.cli.running import ended_between_entries, say_interrupted
 from trio_multispool.cli.selecting import NOTHING_CHOSEN, Settling, criteria_of, selected
 from trio_multispool.cli.spools import AnyStorage, looking, require_queues, withdraw_nothing
 from trio_multispool.clock import wall_clock
@@ -137,7 +138,7 @@ def retry(
             storage.restore(item.place.queue, item.name, to=to, durability=None, before_commit=withdraw_nothing)
         return target
 
-    words = _Words("is back in {}", "would go back to {}", "nothing to put back")
+    words = _Words("is back in {}", "would go back to {}", "nothing to put back", "put back")
     return _do(spool, names, source, options, restore, words)
 
 
@@ -162,16 +163,17 @@ def drop(
         if not options.dry_run:
             storage.discard(item.place.queue, item.name, durability=None, before_commit=withdraw_nothing)
 
-    words = _Words("was dropped", "would be dropped", "nothing to drop")
+    words = _Words("was dropped", "would be dropped", "nothing to drop", "dropped")
     return _do(spool, names, source, options, discard, words)
 
 
 class _Words(NamedTuple):
-    """What is told of an entry, with the queue that it goes to, if to any; and if there was none."""
+    """What is told of an entry, with the queue that it goes to, if to any; if there was none; and of all of them."""
 
     done: str
     would: str
     nothing: str
+    were: str
 
 
 def _do(  # noqa: PLR0913, PLR0917  # what the two commands are given
@@ -187,12 +189,14 @@ def _do(  # noqa: PLR0913, PLR0917  # what the two commands are given
     told: list[dict[str, str]] = []
     troubles = output.Troubles()
     opened = open_store(spool, [], trust_file_system=options.trust_file_system, recover=False)
-    with contextlib.closing(opened.storage) as storage:
+    with ended_between_entries() as ending, contextlib.closing(opened.storage) as storage:
         if criteria is None:
             items = _named(storage, names, troubles)
         else:
             items = selected(storage, source, State.QUARANTINED, criteria, wall_clock())
         for item in troubles.until(items):
+            if ending.signal is not None:
+                break
             try:
                 target = step(storage, item)
             except (Failure, SpoolError) as error:
@@ -202,11 +206,14 @@ def _do(  # noqa: PLR0913, PLR0917  # what the two commands are given
             if not options.as_json:
                 done = (words.would if options.dry_run else words.done).format(output.printable(target or ""))
                 output.outcome_line(f"{output.printable(item.name)}: {done}", dry_run=options.dry_run)
+    code = troubles.code
+    if ending.signal is not None:
+        code = say_interrupted(ending.signal, words.were, None if options.dry_run else len(told))
     if options.as_json:
         output.outcome_document(told, dry_run=options.dry_run)
-    elif not told and not troubles.code:
+    elif not told and not code:
         output.line(words.nothing)
-    return troubles.code
+    return code
 
 
 def _named(storage: AnyStorage, names: Sequence[str], troubles: output.Troubles) -> Iterator[Item]:

@@ -5,6 +5,7 @@ import contextlib
 from trio_multispool.cli import output
 from trio_multispool.cli.arguments import AsJson, DryRun, SpoolPath, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure
+from trio_multispool.cli.running import ended_between_entries, say_interrupted
 from trio_multispool.errors import SpoolError
 from trio_multispool.session.stores import open_store
 from trio_multispool.storage.requests import Recovered
@@ -31,28 +32,32 @@ def recover(
     $ multispool recover var/mail
     ```
     """
+    recovered: list[Recovered] = []
+    troubles, failed = output.Troubles(), 0
     opened = open_store(spool, [], trust_file_system=trust_file_system, recover=False)
-    with contextlib.closing(opened.storage) as storage:
+    with ended_between_entries() as ending, contextlib.closing(opened.storage) as storage:
         if not is_adopted(storage):
             reason = "is not adopted, so nothing can be taken for abandoned; see multispool adopt --help"
             raise Failure(f"{storage.location!r} {reason}", Exit.REFUSED)
-        recovered: list[Recovered] = []
-        troubles, failed = output.Troubles(), 0
         for each in troubles.until(storage.recover_all(dry_run=dry_run)):
             if isinstance(each, SpoolError):  # the log has told it
                 failed += 1
-                continue
-            recovered.append(each)
-            if not as_json:
-                output.outcome_line(_line(each, dry_run=dry_run), dry_run=dry_run)
-        path = storage.location
+            else:
+                recovered.append(each)
+                if not as_json:
+                    output.outcome_line(_line(each, dry_run=dry_run), dry_run=dry_run)
+            if ending.signal is not None:
+                break
+    code = troubles.code or (Exit.FAILED if failed else Exit.SUCCESS)
+    if ending.signal is not None:
+        code = say_interrupted(ending.signal, "recovered", None if dry_run else len(recovered))
     if as_json:
         found = [{"name": output.as_text(each.name), "queue": _text(each.queue)} for each in recovered]
-        told = {"spool": output.as_text(path), "dry_run": dry_run, "recovered": found, "failed": failed}
+        told = {"spool": output.as_text(storage.location), "dry_run": dry_run, "recovered": found, "failed": failed}
         output.outcome_document(told, dry_run=dry_run)
-    elif not recovered and not failed and not troubles.code:
+    elif not recovered and not code:
         output.line("nothing to recover")
-    return troubles.code or (Exit.FAILED if failed else Exit.SUCCESS)
+    return code
 
 
 def _text(queue: str | None) -> str | None:

@@ -12,7 +12,13 @@ from trio_multispool.model.lifecycle import State
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits
 from trio_multispool.storage.directory.claims import DirectoryClaim
-from trio_multispool.storage.directory.disk.files import OF_ONE_FILE, discard, read_file, read_file_and_stat
+from trio_multispool.storage.directory.disk.files import (
+    OF_ONE_FILE,
+    discard,
+    read_file,
+    read_file_and_stat,
+    wanting_directory,
+)
 from trio_multispool.storage.directory.disk.layout import REGISTRY, checkout_of, directory_of, waiting_of
 from trio_multispool.storage.directory.disk.locks import lock_existing, lock_or_reserve
 from trio_multispool.storage.directory.recovery import collect_if_nowhere, drop_stale_copies, may_have_copies
@@ -127,10 +133,12 @@ def _move_over_stale_copy(context: Context, queue: str, source: str, name: str) 
 def claims_unsafe(context: Context, queue: str) -> list[DirectoryClaim]:
     """Return claims without locks on all entries checked out of a queue, except those that leave meanwhile."""
     checked_out, layout = checkout_of(queue), context.layout
-    is_waited_for = layout.optional_fd(waiting_of(queue)) is not None
+    is_waited_for = layout.has_directory(waiting_of(queue))
     sources = (queue, waiting_of(queue)) if is_waited_for else (queue,)
     claims: list[DirectoryClaim] = []
-    for name in layout.entry_names(checked_out):
+    with wanting_directory(layout, checked_out):
+        names = layout.entry_names(checked_out)
+    for name in names:
         with contextlib.suppress(FileNotFoundError):
             metadata = read_file(layout, checked_out, name)
             claims.append(DirectoryClaim(queue, name, metadata, None, sources=sources))

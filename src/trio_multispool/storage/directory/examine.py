@@ -227,7 +227,7 @@ class _Survey:
                 found = _looked_at(self._layout, directory, name)
                 if found is None or found.st_ctime < since:
                     continue
-            spoilt = _spoilt(self._layout, directory, name)
+            spoilt = _spoilt(self._context, directory, name)
             if spoilt is not None:
                 yield spoilt
 
@@ -361,12 +361,12 @@ def _twice(context: Context, name: str, judge: Judge, holder: Holder) -> Finding
     return second if is_seen and first == second else msgspec.structs.replace(second, holder=Holder.SOMEBODY)
 
 
-def _spoilt(layout: Layout, directory: Dir, name: str) -> Spoilt | None:
+def _spoilt(context: Context, directory: Dir, name: str) -> Spoilt | None:
     """Read what lies beside an entry; return why it cannot be read."""
-    found = _looked_at(layout, directory, name)
+    found = _looked_at(context.layout, directory, name)
     if found is None:
         return None
-    fault = notes_and_fault(layout, name)[1] if directory == NOTES else remembered.fault_of(layout, name)
+    fault = notes_and_fault(context.layout, name)[1] if directory == NOTES else remembered.fault_of(context, name)
     return None if fault is None else Spoilt(directory, name, found.st_ctime, fault)
 
 
@@ -385,7 +385,7 @@ def _spoilt_for_sure(context: Context, spoilt: Spoilt) -> Spoilt | None:
     try:
         if not _is_seen(layout, name) and (spoilt.dir == NOTES or lock is Unavailable.BUSY):
             return None
-        found = _spoilt(layout, spoilt.dir, name)
+        found = _spoilt(context, spoilt.dir, name)
         is_new = lock is Unavailable.GONE and layout.holds(REGISTRY.path, name)
         return None if is_new else found
     finally:

@@ -32,8 +32,10 @@ from trio_multispool.storage.directory.disk.files import (
     UNREADABLE,
     begin_new,
     discard,
+    no_directory,
     read_beside,
     unlink_if_there,
+    wanting_directory,
     write_new,
 )
 from trio_multispool.storage.directory.disk.layout import NOTES, NOTES_PREFIX, TEMPORARY
@@ -73,7 +75,7 @@ def notes_and_fault(layout: Layout, name: str) -> tuple[dict[str, msgspec.Raw], 
     except FileNotFoundError:
         return {}, None
     except UNREADABLE as error:
-        return {}, str(error)
+        return {}, str(no_directory(layout, NOTES) or error)
     faults: list[str] = []
     for key in _KINDS.keys() & notes.keys():
         try:
@@ -86,7 +88,8 @@ def notes_and_fault(layout: Layout, name: str) -> tuple[dict[str, msgspec.Raw], 
 def annotate(context: Context, claim: DirectoryClaim, key: str, value: bytes | None) -> None:
     """Set a key of the notes on an entry that is checked out, or delete it.
 
-    Raises `OwnershipLost`, and `NotARegularFile` if a directory is in the place of the notes.
+    Raises `OwnershipLost`, and `NotARegularFile` if a directory is in the place of the notes, or no directory in that
+    of `.notes`.
     """
     claim.check_owned()
     if key == PROGRESS and value is not None:
@@ -113,7 +116,8 @@ def left(context: Context, claim: DirectoryClaim, notes: Notes | None, plan: Syn
     """Change the notes as `leave` does, for a save; yield what to sync before its commit. Raises a `SpoolError`.
 
     If only the progress is deleted, a failure is logged, and nothing needs a sync. The same holds if no notes are left:
-    if power loss brings them back, they are merely old. A save goes on without notes if a directory is in their place.
+    if power loss brings them back, they are merely old. A save goes on without notes if what `annotate` tells of is in
+    their place.
     """
     if not notes:
         leave(context, claim, None)
@@ -172,9 +176,10 @@ def _begin(context: Context, name: str, changes: Notes) -> OpenFile | None:
 
 def _write(context: Context, name: str, content: bytes) -> OpenFile:
     layout, new = context.layout, NOTES_PREFIX + name
-    if layout.optional_fd(NOTES) is None and layout.ensure_directory(NOTES):
-        context.kept.discard(NOTES)
-    found = layout.look_at(NOTES, name)
+    with wanting_directory(layout, NOTES):
+        if layout.optional_fd(NOTES) is None and layout.ensure_directory(NOTES):
+            context.kept.discard(NOTES)
+        found = layout.look_at(NOTES, name)
     if found is not None and stat.S_ISDIR(found.st_mode):  # it could be exchanged, and then not be unlinked
         raise NotARegularFile(layout.full(NOTES, name))
     unlink_if_there(layout, TEMPORARY, new)  # left by a dead owner of this name
@@ -200,10 +205,11 @@ def send_along(context: Context, name: str, carrier: Mapping[str, str] | None) -
         _say_not_carried(context, name, f"it is larger than {_LARGEST_CARRIER} bytes")
         return
     try:
-        if layout.optional_fd(NOTES) is None:
-            _ = layout.ensure_directory(NOTES)
-        unlink_if_there(layout, NOTES, name)  # left by a failed enqueue under this reservation
-        write_new(layout, NOTES, name, content)
+        with wanting_directory(layout, NOTES):
+            if layout.optional_fd(NOTES) is None:
+                _ = layout.ensure_directory(NOTES)
+            unlink_if_there(layout, NOTES, name)  # left by a failed enqueue under this reservation
+            write_new(layout, NOTES, name, content)
     except SpoolError as error:
         _say_not_carried(context, name, error)
 

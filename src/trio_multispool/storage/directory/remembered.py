@@ -34,7 +34,6 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
-from trio_multispool.clock import wall_clock
 from trio_multispool.errors import AccessDenied, NotAdopted, NotARegularFile, StorageFailure, TimeNotKept
 from trio_multispool.model.notes import decode_beside
 from trio_multispool.model.times import AHEAD, EARLIEST, LATEST, aware
@@ -47,13 +46,14 @@ from trio_multispool.storage.directory.disk.files import (
     begin_new,
     read_beside,
     unlink_if_there,
+    wanting_directory,
 )
 from trio_multispool.storage.directory.disk.layout import FORMAT_FILE, REGISTRY, REMEMBERED, TEMPORARY
 from trio_multispool.storage.directory.disk.locks import lock_or_reserve
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Generator, Iterator
 
     from trio_multispool.model.policies import Durability
     from trio_multispool.storage.directory.claims import DirectoryReservation
@@ -98,8 +98,9 @@ def begin(context: Context, name: str, remember: float, plan: SyncPlan) -> OpenF
     layout = context.layout
     if not context.is_adopted():
         raise NotAdopted(layout.path, "keys that are remembered")
-    if layout.optional_fd(REMEMBERED) is None and layout.ensure_directory(REMEMBERED):
-        context.kept.discard(REMEMBERED)
+    with wanting_directory(layout, REMEMBERED):
+        if layout.optional_fd(REMEMBERED) is None and layout.ensure_directory(REMEMBERED):
+            context.kept.discard(REMEMBERED)
     context.keep(REMEMBERED, plan)
     # Left by an enqueue of this name that was killed, or by one that did not look the name up.
     unlink_if_there(layout, REMEMBERED, name)
@@ -203,11 +204,12 @@ def _say_unreadable(context: Context, name: str, why: str) -> None:
     context.say_unreadable(REMEMBERED, name, what, why)
 
 
-def fault_of(layout: Layout, name: str, now: Callable[[], float] = wall_clock) -> str | None:
+def fault_of(context: Context, name: str) -> str | None:
     """Return why it cannot be told until when a name is remembered; `None` if it can be, or if the file is blank.
 
     The file cannot be read, or no removal can have dated it. While the entry is there, its date does not matter.
     """
+    layout = context.layout
     found = layout.look_at(REMEMBERED, name)
     try:
         remember = _read(layout, name)
@@ -217,7 +219,7 @@ def fault_of(layout: Layout, name: str, now: Callable[[], float] = wall_clock) -
         return str(error)
     if found is None or remember is None:
         return None
-    fault = _why_misdated(layout, name, found, remember, now())
+    fault = _why_misdated(layout, name, found, remember, context.now())
     return None if fault is None or _may_have_entry(layout, name) else fault
 
 
@@ -274,7 +276,8 @@ def is_remembered(context: Context, name: str, *, forget: bool = True) -> bool:
     """
     if not context.layout.is_there(REMEMBERED):
         return False
-    until = _until(context, name)
+    with wanting_directory(context.layout, REMEMBERED):  # a symlink counts as there, and leads nowhere
+        until = _until(context, name)
     if until is None:
         return False
     if until > context.now():

@@ -67,6 +67,30 @@ def read_beside(layout: Layout, directory: str, name: str) -> bytes:
     return content
 
 
+def no_directory(layout: Layout, directory: str) -> NotARegularFile | None:
+    """Return what to say if something else lies in the place of a directory; `None` if nobody can say that it does."""
+    parent, _, name = directory.rpartition("/")
+    try:
+        found = layout.look_at(parent, name)
+    except OF_ONE_FILE:
+        return None
+    if found is None or stat.S_ISDIR(found.st_mode):
+        return None
+    return NotARegularFile(layout.full(directory), directory=True)
+
+
+@contextlib.contextmanager
+def wanting_directory(layout: Layout, directory: str) -> Generator[None]:
+    """Raise `NotARegularFile` with the path to clear if the block fails because something else is there."""
+    try:
+        yield
+    except OF_ONE_FILE as error:
+        instead = no_directory(layout, directory)
+        if instead is None:
+            raise
+        raise instead from error
+
+
 def _read_all(fd: int, size: int, calls: SystemCalls) -> bytes:
     """Read a file to its end. If no process appends to it, the end is at `size`, and one call is enough."""
     content = calls.read(fd, min(size, CHUNK) or CHUNK)
