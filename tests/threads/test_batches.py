@@ -614,7 +614,7 @@ def yielding(name: str) -> Any:
 
 @pytest.mark.anyio
 async def test_what_a_transaction_returns_is_its_answer(settling: Settling) -> None:
-    """None if it never asks the store for anything."""
+    """And the store is not asked if there is nothing for it to do."""
 
     def nothing_to_do(_before_commit: Any) -> Generator[Any, None, str]:
         yield from ()
@@ -622,7 +622,7 @@ async def test_what_a_transaction_returns_is_its_answer(settling: Settling) -> N
 
     assert await settling.batches.run("a", yielding("a"), of="a") == Ok("a is done")
     assert await settling.batches.run("b", Steps(nothing_to_do), of="b") == Ok(None)
-    assert settling.store.batches == [["a"], []]
+    assert settling.store.batches == [["a"]]
 
 
 @pytest.mark.anyio

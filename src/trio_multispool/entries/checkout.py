@@ -326,18 +326,17 @@ class _Settling:
         self._unless_settled = unless_settled
 
     def prepare(self, before_commit: BeforeCommit) -> Settlement[Claim] | None:
-        checkout, request = self._checkout, None
+        checkout = self._checkout
         _ = checkout.mutex.acquire()
         try:
-            if not (self._unless_settled and checkout.settled):
-                checkout.begin_settling(self._settled_as)
-                request = self._settlement(before_commit)
-                if self._then is not None:
-                    request = msgspec.structs.replace(request, then=self._then)
-            return request
-        finally:
-            if request is None:
-                checkout.mutex.release()
+            if self._unless_settled and checkout.settled:
+                return None
+            checkout.begin_settling(self._settled_as)
+            request = self._settlement(before_commit)
+            return request if self._then is None else msgspec.structs.replace(request, then=self._then)
+        except BaseException:  # passed on, whatever it was
+            checkout.mutex.release()
+            raise
 
     def conclude(self, failure: BaseException | None) -> None:
         self._checkout.mutex.release()
@@ -384,7 +383,7 @@ async def check_out(
         if isinstance(checked_out, Claimed):
             session.release_or_let_go(checked_out.claim)
 
-    answer = await session.run(f"check-out of entry {name}", work, undo=undo)
+    answer = await session.check_out(f"check-out of entry {name}", work, undo=undo)
     if isinstance(answer, Err):
         hooks.failed(Operation.CHECK_OUT, queue.value, name, answer.error, began)
         return answer

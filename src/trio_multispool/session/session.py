@@ -24,6 +24,7 @@ from trio_multispool.threads.offload import Offload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Never
 
     from trio_multispool.instrumentation import Instrumentation
     from trio_multispool.model.spoolable import Spoolable
@@ -64,6 +65,7 @@ class Session(Generic[Q, M, D, A]):
             limiter=self._offload.limiter,
             at_most=storage.at_a_time,
         )
+        self._check_outs: Batches[Never] = Batches(_nothing, in_threads=storage.blocks, limiter=self._offload.limiter)
         self.changes: Changes = Changes(storage, self.path)
         self.now: Callable[[], float] = storage.now
         """The wall clock, in seconds since 1970."""
@@ -122,14 +124,30 @@ class Session(Generic[Q, M, D, A]):
         self._begin()
         try:
             answer = await self._offload.run(operation, work, undo=undo, interruptible=interruptible)
-            if self._closed and undo is not None and isinstance(answer, Ok):
-                value = answer.value
-                _ = await self._offload.finish(operation, lambda: undo(value))
-                self.check_open()
-            return answer
+            return await self._undone_if_closed(operation, answer, undo)
         finally:
             self.hooks.tell_noted()
             self._end()
+
+    async def check_out(
+        self, operation: str, work: Callable[[BeforeCommit], T], *, undo: Callable[[T], None]
+    ) -> Answer[T]:
+        """Do as `run` does, for the check-out of one entry, in one hop with others; see `Batches.run_whole`."""
+        self._begin()
+        try:
+            answer = await self._check_outs.run_whole(operation, work, undo=undo)
+            return await self._undone_if_closed(operation, answer, undo)
+        finally:
+            self.hooks.tell_noted()
+            self._end()
+
+    async def _undone_if_closed(self, operation: str, answer: Answer[T], undo: Callable[[T], None] | None) -> Answer[T]:
+        """Take an effect back, and raise `anyio.ClosedResourceError`, if the spool was closed meanwhile."""
+        if self._closed and undo is not None and isinstance(answer, Ok):
+            value = answer.value
+            _ = await self._offload.finish(operation, lambda: undo(value))
+            self.check_open()
+        return answer
 
     async def finish(self, operation: str, work: Callable[[], T]) -> Answer[T]:
         """Run something that releases to its end; see `Offload.finish`."""
@@ -252,3 +270,8 @@ class Session(Generic[Q, M, D, A]):
     def release_or_let_go(self, claim: Claim) -> None:
         """Put back an entry that nobody will get; if that fails, recovery does it."""
         release_or_let_go(self.storage, claim)
+
+
+def _nothing(_requests: Sequence[Never]) -> list[BaseException | None]:
+    """Do what steps ask for that ask for nothing."""
+    return []

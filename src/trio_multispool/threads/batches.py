@@ -1,4 +1,4 @@
-"""Batches: tasks that enqueue or settle at about the same time go through one hop together, and share syncs.
+"""Batches: what tasks enqueue, check out or settle at about the same time goes through one hop, and shares syncs.
 
 Theory. A task that comes while no batch is under way leads. It takes all pending transactions, its own first, through
 one hop, and then hands over to the first task that came meanwhile. So a lone task waits for nobody, and the more tasks
@@ -21,18 +21,18 @@ No two transactions of a batch are about the same job: one may hold the job's lo
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from trio_multispool.model.types import T
 from trio_multispool.threads.interrupts import keep_interrupts_out
 from trio_multispool.threads.loop import context_for_a_thread, new_wait
-from trio_multispool.threads.transaction import Hop, Transaction, Withdrawn
+from trio_multispool.threads.offload import token
+from trio_multispool.threads.transaction import Hop, Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     import anyio
 
@@ -53,11 +53,11 @@ class Step(Protocol[S_co, T_co]):
     """One transaction, cut in two, so that the store may do several together; both run in a worker thread."""
 
     def prepare(self, before_commit: BeforeCommit, /) -> S_co | None:
-        """Return what the store is to do; `None` if there is nothing to do, and it is over."""
+        """Return what the store is to do; `None` if there is nothing that it has to do."""
         ...
 
     def conclude(self, failure: BaseException | None, /) -> T_co:
-        """Take what the store raised, if it did, and return the outcome. Called after a `prepare` that asked for it."""
+        """Take what the store raised, if it did, and return the outcome. Called after each `prepare` that returned."""
         ...
 
 
@@ -93,13 +93,13 @@ class Part(Transaction[T], Generic[S, T]):
             self.turn.wake()
 
     def prepare(self) -> S | None:
-        """Return what the store is to do; `None` if the transaction is over without it."""
+        """Return what the store is to do; `None` if the transaction is over without it, or has failed."""
         request: S | None = None
         with self:
             self.before_commit()  # it may have been withdrawn while it was pending
             request = self._context.run(self._step.prepare, self.before_commit)
             if request is None:
-                self.answer(cast("T", None))
+                self.answer(self._context.run(self._step.conclude, None))
         if request is not None:
             self.go_on()
         return request
@@ -108,6 +108,20 @@ class Part(Transaction[T], Generic[S, T]):
         """Take what the store raised, or `None`."""
         with self:
             self.answer(self._context.run(self._step.conclude, failure))
+
+
+class _Whole(Generic[T]):
+    """A step that shares nothing but its hop."""
+
+    def __init__(self, work: Callable[[BeforeCommit], T]) -> None:
+        self._work = work
+        self._done: T
+
+    def prepare(self, before_commit: BeforeCommit) -> None:
+        self._done = self._work(before_commit)
+
+    def conclude(self, _failure: BaseException | None) -> T:
+        return self._done
 
 
 class Batches(Generic[S]):
@@ -136,13 +150,23 @@ class Batches(Generic[S]):
         self._taken: list[Part[S, Any]] = []
         self._in_company = False
 
-    async def run(self, operation: str, step: Step[S, T], *, of: object, insist: bool = False) -> Answer[T]:
+    def run(self, operation: str, step: Step[S, T], *, of: object, insist: bool = False) -> Awaitable[Answer[T]]:
         """Run a transaction in one hop with those that come at the same time; `of` is what it is about.
 
         **Cancellation**: as `Offload.run` says. With `insist`, it is never withdrawn: a native cancellation is raised
         afterwards, with a note of what came of it.
         """
-        part = Part(step, of)
+        return self._run(operation, Part(step, of), insist=insist)
+
+    def run_whole(
+        self, operation: str, work: Callable[[BeforeCommit], T], *, undo: Callable[[T], None] | None = None
+    ) -> Awaitable[Answer[T]]:
+        """Do as `Offload.run` does, in one hop with what comes at the same time: for work that is quick."""
+        return self._run(operation, Part(_Whole(work), work), undo=undo)
+
+    async def _run(
+        self, operation: str, part: Part[S, T], *, insist: bool = False, undo: Callable[[T], None] | None = None
+    ) -> Answer[T]:
         if not insist:
             await checkpoint_if_cancelled()
         self._pending[part] = None
@@ -150,8 +174,7 @@ class Batches(Generic[S]):
         try:
             if cancelled is None:
                 return part.result()
-            if not isinstance(part.exception, Withdrawn):
-                part.note(operation, cancelled)
+            await part.take_back(operation, cancelled, undo, in_thread=self._in_threads)
             raise cancelled
         finally:
             del cancelled
@@ -221,7 +244,9 @@ class Batches(Generic[S]):
         hop = Hop[None](
             lambda _before_commit: work_off(batch, self._perform), of_caller=False, in_thread=self._in_threads
         )
-        async with self._token_for(hop):
+        if self._limiter is not None:
+            await token(self._limiter, hop)
+        try:
             if self._in_company and not insist:  # the tasks of the last batch are about to come again
                 for _ in range(2):  # they are awake, but Trio runs the tasks of one step in any order
                     await cancel_shielded_checkpoint()
@@ -231,18 +256,9 @@ class Batches(Generic[S]):
             cancellation = await hop.run_in_thread((lambda: None) if insist else part.withdraw)
             _ = hop.result()
             return cancellation
-
-    @contextlib.asynccontextmanager
-    async def _token_for(self, hop: Hop[None]) -> AsyncGenerator[None]:
-        """Queue for a thread on behalf of the hop: the task itself may hold a token already."""
-        if self._limiter is None:
-            yield
-            return
-        await self._limiter.acquire_on_behalf_of(hop)
-        try:
-            yield
         finally:
-            self._limiter.release_on_behalf_of(hop)
+            if self._limiter is not None:
+                self._limiter.release_on_behalf_of(hop)
 
     def _take(self, leader: Part[S, Any]) -> list[Part[S, Any]]:
         batch, at_most = {leader.of: leader}, self._at_most()
@@ -275,7 +291,7 @@ def work_off(batch: Sequence[Part[S, Any]], perform: Callable[[Sequence[S]], Seq
     requests = [(part, request) for part in batch if (request := part.prepare()) is not None]
     failures: Sequence[BaseException | None]
     try:
-        failures = perform([request for _, request in requests])
+        failures = perform([request for _, request in requests]) if requests else []
     except BaseException as error:  # noqa: BLE001  # each of the tasks raises it
         failures = [error] * len(requests)
     for (part, _), failure in zip(requests, failures, strict=True):

@@ -20,14 +20,14 @@ What releases something (`finish`) is never withdrawn. The cancellation goes on 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 
-from trio_multispool.model.results import Err
 from trio_multispool.model.types import T
 from trio_multispool.threads.interrupts import keep_interrupts_out
-from trio_multispool.threads.transaction import Hop, Withdrawn
+from trio_multispool.threads.transaction import Hop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,17 @@ if TYPE_CHECKING:
 
 DEFAULT_THREADS: Final = 40
 """How many operations of one spool run at a time unless the caller gives a limiter; Trio's and AnyIO's default too."""
+
+
+async def token(limiter: anyio.CapacityLimiter, hop: Hop[Any]) -> None:
+    """Queue for a thread on behalf of a hop, and not of the task: that may hold a token of its own.
+
+    No checkpoint if one is free: the wait for the thread is one.
+    """
+    try:
+        limiter.acquire_on_behalf_of_nowait(hop)
+    except anyio.WouldBlock:
+        await limiter.acquire_on_behalf_of(hop)
 
 
 class Offload:
@@ -69,34 +80,19 @@ class Offload:
         after the commit and there is no `undo`: then the `CancelledError` has a note.
         """
         hop = Hop(work, in_thread=self._in_threads)
-        # On behalf of the hop and not of the task: the task may hold a token of its own.
-        await self.limiter.acquire_on_behalf_of(hop)
+        await checkpoint_if_cancelled()
+        await token(self.limiter, hop)
         cancelled: BaseException | None = None
         try:
             cancelled = await hop.run_in_thread(hop.withdraw, interruptible=interruptible)
             if cancelled is None:
                 return hop.result()
             if not interruptible:  # else there is no effect
-                await self._after_cancellation(operation, hop, undo, cancelled)
+                await hop.take_back(operation, cancelled, undo, in_thread=self._in_threads)
             raise cancelled
         finally:
             self.limiter.release_on_behalf_of(hop)
             del cancelled
-
-    async def _after_cancellation(
-        self, operation: str, hop: Hop[T], undo: Callable[[T], None] | None, cancelled: BaseException
-    ) -> None:
-        if isinstance(hop.exception, Withdrawn):
-            return
-        if undo is None or hop.exception is not None or isinstance(hop.value, Err):
-            hop.note(operation, cancelled)
-            return
-        value = hop.result().unwrap()
-        undoing = Hop[None](lambda _before_commit: undo(value), in_thread=self._in_threads)
-        _ = await undoing.run_in_thread(lambda: None)  # a second cancellation: the caller raises the first
-        undone = undoing.result()
-        if isinstance(undone, Err):
-            cancelled.add_note(f"{operation} was cancelled, and could not be undone: {undone.error}")
 
     async def finish(self, operation: str, work: Callable[[], T]) -> Answer[T]:
         """Run `work` to its end, whatever is cancelled; a cancellation that came meanwhile is raised afterwards.

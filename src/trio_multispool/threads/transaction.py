@@ -87,6 +87,22 @@ class Transaction(Generic[T]):
         else:
             cancelled.add_note(f"{operation} was already done when it was cancelled: {self.value!r}")
 
+    async def take_back(
+        self, operation: str, cancelled: BaseException, undo: Callable[[T], None] | None, *, in_thread: bool
+    ) -> None:
+        """Undo an effect that nobody wants any more, or note on the caller's cancellation that it stands."""
+        if isinstance(self.exception, Withdrawn):
+            return
+        if undo is None or self.exception is not None or isinstance(self.value, Err):
+            self.note(operation, cancelled)
+            return
+        value = self.result().unwrap()
+        undoing = Hop[None](lambda _before_commit: undo(value), in_thread=in_thread)
+        _ = await undoing.run_in_thread(lambda: None)  # a second cancellation: the caller raises the first
+        undone = undoing.result()
+        if isinstance(undone, Err):
+            cancelled.add_note(f"{operation} was cancelled, and could not be undone: {undone.error}")
+
     def finished(self, operation: str, cancellation: BaseException | None) -> Answer[T]:
         """Return what came of a transaction that nothing could cancel, or raise the cancellation that tried to."""
         if cancellation is None:
