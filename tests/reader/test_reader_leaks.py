@@ -412,7 +412,7 @@ async def test_what_a_reader_holds_while_it_lives_is_counted(tmp_path: Path) -> 
     async with await make_spool(tmp_path / "spool", durability=Durability.PROCESS, system_calls=gate) as spool:
         await put(spool, Mail.SEND, *NAMES)
         assert locked(spool.path) == []
-        before = counted()
+        before = await counted_at_rest()
         async with spool.reader(Mail.SEND) as reader, spool.reader(Mail.RETRY, poll_interval=HOUR) as idle:
             job = await take(reader)
             in_hand = counted() - before

@@ -112,7 +112,8 @@ class Settling:
         of = name if of is None else of
         with anyio.fail_after(PATIENCE):  # whoever is not served must not wait for ever
             if insist:
-                [self.answers[name]] = await self.batches.finish([(name, Steps(work), of)])
+                await self.batches.finish([(name, Steps(work), of)], answers := {})
+                self.answers[name] = answers[0]
             else:
                 self.answers[name] = await self.batches.run(name, Steps(work), of=of)
 
@@ -630,8 +631,8 @@ async def test_several_that_must_be_done_are_one_batch_of_one_task(settling: Set
     """Each has its own answer, in order; those of one job are in batches one after the other."""
     names = ["a", "expected", "b"]
     works = [(name, yielding(name), name) for name in names] + [("a again", yielding("a again"), "a")]
-    answers = await settling.batches.finish(works)
-    assert answers == [
+    await settling.batches.finish(works, answers := {})
+    assert list(answers.values()) == [
         Ok("a is done"), Err(TooManyOpenFiles("expected", "none left")), Ok("b is done"), Ok("a again is done"),
     ]  # fmt: skip
     assert settling.store.batches == [names, ["a again"]]
@@ -647,7 +648,7 @@ async def test_several_that_must_be_done_are_done_when_the_task_is_cancelled_nat
         works = [(name, yielding(name), name) for name in ("a", "b", "c")]
         first = asyncio.create_task(settling.settle("first"))
         await settling.begun()
-        task = asyncio.create_task(settling.batches.finish(works))
+        task = asyncio.create_task(settling.batches.finish(works, answers := {}))
         await settling.waiting(3)
         for _ in range(3):
             task.cancel()
@@ -657,6 +658,7 @@ async def test_several_that_must_be_done_are_done_when_the_task_is_cancelled_nat
             await task
         await first
         assert sorted(settling.store.committed) == ["a", "b", "c", "first"]
+        assert list(answers.values()) == [Ok(f"{name} is done") for name in ("a", "b", "c")]
         settling.check_idle()
 
     await trio.to_thread.run_sync(lambda: asyncio.run(main()))
@@ -749,8 +751,8 @@ def interrupted_at(line: int) -> tuple[bool, list[str]]:
         await settle_first()
         with trio.fail_after(30):
             await settling.settle("second")
-            [answer] = await settling.batches.finish([("third", yielding("third"), "third")])
-        assert answer == Ok("third is done")
+            await settling.batches.finish([("third", yielding("third"), "third")], answers := {})
+        assert answers == {0: Ok("third is done")}
         settling.check_idle()
 
     trio.run(main)

@@ -86,6 +86,7 @@ class Checkout(Generic[Q, M, D]):
         self._on_settled = on_settled
         self._failure: SpoolError | None = None
         self._let_go = False
+        self._insisted = False  # when it was settled, which was a checkpoint
         self._attempt: tuple[How, str | None] = (How.LET_GO, None)  # the last that began under the mutex
         self._since: float | None = None
         self._carried = carried
@@ -180,6 +181,7 @@ class Checkout(Generic[Q, M, D]):
         then = None if self.prepare_next is None else self.prepare_next(self.end_slot)
         step = _Settling(self, (how, destination), settlement, then)
         began = self.session.hooks.now()
+        self._insisted = insist
         try:
             told = f"{operation.value} of entry {self.name}"
             answer = await self.session.settle(told, step, of=self.claim, insist=insist)
@@ -294,7 +296,7 @@ class Checkout(Generic[Q, M, D]):
 
     async def _leave(self, exception: BaseException | None) -> None:
         if self.settled or self._let_go:
-            if self.prepare_next is None:  # else settling it was a checkpoint a moment ago
+            if not self._insisted:  # else this might raise a cancellation that does not tell what has happened
                 await cancel_shielded_checkpoint()
             return
         failure = self._failure
@@ -354,14 +356,14 @@ async def give_back(session: Session[Q, M, D, Any], checkouts: Iterable[Checkout
     if not ours:
         return []
     began = session.hooks.now()
-    answers: list[Answer[None] | None] = [None] * len(ours)  # they stay so if asyncio cancels it
+    answers: dict[int, Answer[None]] = {}
     try:
         steps = [(f"return of entry {one.name}", one.giving_back(), one.claim) for one in ours]
-        answers[:] = await session.settle_all(steps)
+        await session.settle_all(steps, answers)
     finally:
-        for checkout, answer in zip(ours, answers, strict=True):
-            checkout.end_giving_back(answer, began)
-    return [answer.error for answer in answers if isinstance(answer, Err)]
+        for number, checkout in enumerate(ours):
+            checkout.end_giving_back(answers.get(number), began)
+    return [answer.error for answer in answers.values() if isinstance(answer, Err)]
 
 
 async def check_out(

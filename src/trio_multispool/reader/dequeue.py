@@ -91,6 +91,8 @@ class Dequeuer(Generic[Q, M, D]):
         self._tasks: TaskGroup | None = None
         self._takes: set[anyio.CancelScope] = set()
         self._idle = anyio.Event()
+        self._iterations: set[anyio.CancelScope] = set()
+        self._all_iterated = anyio.Event()
 
     def __len__(self) -> int:
         """Count what is in hand."""
@@ -136,6 +138,17 @@ class Dequeuer(Generic[Q, M, D]):
     def close_at_the_end(self, closing: Closing) -> None:
         """Poke a holder of check-outs when the reader is stopped, and close it when the block is left."""
         self._closing.add(closing)
+
+    @contextlib.contextmanager
+    def iterating(self, scope: anyio.CancelScope) -> Generator[None]:
+        """Have `close` end what runs in the block, within the scope, and wait for it: it has entries in hand."""
+        self._iterations.add(scope)
+        try:
+            yield
+        finally:
+            self._iterations.discard(scope)
+            if not self._iterations:
+                self._all_iterated.set()
 
     # Taking
 
@@ -298,17 +311,23 @@ class Dequeuer(Generic[Q, M, D]):
         """Return unsettled jobs, all together, whatever is cancelled; `close` reports those that fail."""
         self._unreturned += await give_back(self.session, list(jobs))
 
-    async def close(self, exception: BaseException | None) -> None:
+    async def close(self, exception: BaseException | None, *, patient: bool) -> None:
         """End the reader's tasks, and return what it has in hand, while `exception` is leaving its block.
 
+        Iterations in tasks from outside the block are cancelled; if `patient`, somebody else does so in time.
         Entries that could not be returned are raised as errors, or noted on the exception that is raised anyway.
         """
-        self.closed = True
         self.stopped = True
+        self.closed = not patient
         self.wake()
         cancelled: BaseException | None = None
         try:
-            for close in (*[each.close for each in self._closing], self._end_takes, self._return_all):
+            for close in (
+                self._end_iterations,
+                self._end_takes,
+                *[each.close for each in self._closing],
+                self._return_all,
+            ):
                 try:
                     await close()
                 except BaseException as error:  # noqa: BLE001  # raised below: the rest is closed all the same
@@ -327,6 +346,20 @@ class Dequeuer(Generic[Q, M, D]):
         if self._takes:
             self._idle = anyio.Event()
             await whatever_is_cancelled(self._idle.wait)
+
+    async def _end_iterations(self) -> None:
+        """Wait for the iterations of other tasks: what their handlers answer is stored before the block ends."""
+        try:
+            if self._iterations and not self.closed:
+                self._all_iterated = anyio.Event()
+                await self._all_iterated.wait()
+        finally:
+            self.closed = True
+            if self._iterations:
+                for scope in self._iterations:
+                    scope.cancel()
+                self._all_iterated = anyio.Event()
+                await whatever_is_cancelled(self._all_iterated.wait)
 
     async def _return_all(self) -> None:
         await self.give_back(self._jobs)

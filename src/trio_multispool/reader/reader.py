@@ -75,6 +75,7 @@ class QueueReader(Generic[Q, M, D]):
         self._entered = False
         self._loop: Loop | None = None
         self._deadline = math.inf
+        self._draining = False
         self._scopes: set[anyio.CancelScope] = set()
         self._block = contextlib.AsyncExitStack()
 
@@ -114,7 +115,7 @@ class QueueReader(Generic[Q, M, D]):
         return bool(await self._block.__aexit__(exception_type, exception, traceback))
 
     async def _close(self, _type: object, exception: BaseException | None, _traceback: object) -> None:
-        await self._dequeuer.close(exception)
+        await self._dequeuer.close(exception, patient=exception is None and self._draining)
 
     def stop(self) -> None:
         """Take no new entry: `dequeue` returns `Ok(None)`, and iterations end after the entries in hand.
@@ -150,6 +151,7 @@ class QueueReader(Generic[Q, M, D]):
             raise TypeError(message)
         self.stop()
         if self._loop is not None:
+            self._draining = True
             self._loop.call(functools.partial(self._cancel_after, limit, self._loop.time))
 
     def _cancel_after(self, limit: float, now: Callable[[], float]) -> None:
@@ -318,9 +320,12 @@ class QueueReader(Generic[Q, M, D]):
                 return adopted
             if not adopted.value:
                 return Err(NotAdopted(self._session.path, "entries that wait"))
-        with self._drained(anyio.CancelScope()):
+        scope = anyio.CancelScope()
+        with self._dequeuer.iterating(scope), self._drained(scope):
             return await work_off(self._dequeuer, work, concurrency=concurrency, prefetch=prefetch, wait=wait)
-        return Ok(None)  # drained
+        if not self._draining:
+            self._dequeuer.check_open()  # the block was left
+        return Ok(None)
 
     def _check_retry(self, work: Work[Q, M, D]) -> None:
         if work.retry is None:

@@ -23,7 +23,7 @@ from trio_multispool.threads.loop import Home
 from trio_multispool.threads.offload import Offload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
     from typing import Never
 
     from trio_multispool.instrumentation import Instrumentation
@@ -166,11 +166,13 @@ class Session(Generic[Q, M, D, A]):
             self.hooks.tell_noted()  # of what was checked out in the same hop
             self._end()
 
-    async def settle_all(self, works: Sequence[tuple[str, SettlingStep, Claim]]) -> list[Answer[None]]:
+    async def settle_all(
+        self, works: Sequence[tuple[str, SettlingStep, Claim]], answers: MutableMapping[int, Answer[None]]
+    ) -> None:
         """Settle several claims, whatever is cancelled; see `Batches.finish`."""
         self._begin()
         try:
-            return await self._settlements.finish(works)
+            await self._settlements.finish(works, answers)
         finally:
             self._end()
 

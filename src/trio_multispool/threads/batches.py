@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
+from trio_multispool.model.results import Ok
 from trio_multispool.model.types import T
 from trio_multispool.threads.interrupts import keep_interrupts_out
 from trio_multispool.threads.loop import context_for_a_thread, new_wait
@@ -32,7 +33,7 @@ from trio_multispool.threads.offload import token
 from trio_multispool.threads.transaction import Hop, Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 
     import anyio
 
@@ -179,21 +180,40 @@ class Batches(Generic[S]):
         finally:
             del cancelled
 
-    async def finish(self, works: Sequence[tuple[str, Step[S, T], object]]) -> list[Answer[T]]:
-        """Run several transactions, whatever is cancelled; a cancellation that came meanwhile is raised afterwards.
+    async def finish(
+        self, works: Sequence[tuple[str, Step[S, T], object]], answers: MutableMapping[int, Answer[T]]
+    ) -> None:
+        """Run several transactions, whatever is cancelled, and note in `answers` what came of each, by its number.
 
         Each is an operation, its step and what it is `of`, as for `run`. Needs no other task: the tasks of an event
         loop that is ending may be cancelled before they have begun.
+
+        What one of them raises is raised when all are over, and has no answer; likewise a cancellation that came
+        meanwhile, with a note of each that failed.
         """
         parts = [(operation, Part(step, of)) for operation, step, of in works]
         cancellation: BaseException | None = None
+        failure: BaseException | None = None
         try:
             self._pending.update(dict.fromkeys(part for _, part in parts))
-            for _, part in parts:
-                cancellation = await self._see_through(part, insist=True) or cancellation
-            return [part.finished(operation, cancellation) for operation, part in parts]
+            for number, (_, part) in enumerate(parts):
+                try:
+                    cancellation = await self._see_through(part, insist=True) or cancellation
+                    answers[number] = part.result()
+                except BaseException as error:  # noqa: BLE001  # raised below: the others must not wait for this one
+                    failure = failure or error
+            if cancellation is not None:
+                for number, (operation, _) in enumerate(parts):
+                    answer = answers.get(number)
+                    if not isinstance(answer, Ok):
+                        told = failure if answer is None else answer
+                        cancellation.add_note(f"{operation} failed meanwhile: {told!r}")
+            if (raised := cancellation or failure) is not None:
+                raise raised
         finally:
-            del cancellation
+            del cancellation, failure
+            for _, part in parts:
+                _ = self._leave(part)
 
     async def _see_through(self, part: Part[S, Any], *, insist: bool) -> BaseException | None:
         """Return when the transaction is done; the value is a native cancellation, or an interrupt, that came then.
