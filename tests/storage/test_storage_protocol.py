@@ -636,6 +636,20 @@ def test_a_claim_on_what_another_has_takes_it_away_from_its_owner(store, other):
     release(store, claims[2])
 
 
+@pytest.mark.parametrize("settle", SETTLED, ids=lambda settle: settle.__name__.strip("_"))
+@pytest.mark.parametrize("take", [_save_in_place, _release, remove], ids=lambda take: take.__name__.strip("_"))
+def test_an_owner_settles_nothing_that_was_taken_away(store, other, take, settle):
+    """However it was taken, and however the owner settles it: the owner is told, and what was removed stays away."""
+    enqueue(store, "send", "a")
+    claimed = claim(store, "send", "a")
+    [taken] = other.claims_unsafe("send")
+    take(other, taken)
+    with pytest.raises(OwnershipLost):
+        settle(store, claimed)
+    claimed.abandon()
+    assert look(other) == SETTLED[take]
+
+
 def test_a_claim_on_what_another_has_writes_no_notes(store, other):
     """They are the owner's: nobody else tells of its progress."""
     enqueue(store, "send", "a")
