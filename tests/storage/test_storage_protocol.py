@@ -1001,6 +1001,27 @@ def test_a_dry_run_tells_what_a_recovery_then_does(store, other, clock):
     assert foreseen_and_done() == []
 
 
+def test_a_name_that_was_to_be_remembered_for_no_time_leaves_nothing(store, other):
+    """It is free at once, and nothing is recovered that was never kept."""
+    enqueue_reserved(store, store.reserve("a"), "send", OLD, DATA, remember=0.0)
+    store.delete("send", "a", durability=None, before_commit=nothing)
+    assert [*other.recover_all(dry_run=True), *other.recover_all()] == []
+    other.give_up(other.reserve("a"))
+
+
+def test_a_name_is_remembered_while_the_owner_who_lost_its_entry_has_its_lock(store, other):
+    """Who enqueues the thing again is told that it is done, and not to try later."""
+    enqueue_reserved(store, store.reserve("a"), "send", OLD, DATA, remember=3600.0)
+    claimed = claim(store, "send", "a")
+    [taken] = other.claims_unsafe("send")
+    remove(other, taken)
+    for _ in range(2):  # with the lock, and without
+        with pytest.raises(NameTaken) as told:
+            other.reserve("a")
+        assert told.value.finished
+        claimed.abandon()
+
+
 # The whole
 
 

@@ -214,7 +214,7 @@ class Contents:
         with self.mutex:
             del self.entries[kept.name], self.places[kept.place][kept.name]
             kept.checkouts += 1  # nobody owns it any more
-            if kept.remember is not None:
+            if kept.remember:  # not for no time at all
                 self.remembered[kept.name] = self.now() + kept.remember
 
     def is_remembered(self, name: str) -> bool:

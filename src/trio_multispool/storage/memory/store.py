@@ -100,12 +100,11 @@ class MemoryStorage:
         with contents.mutex:
             if name in contents.entries:
                 raise NameTaken(name)
+            if contents.is_remembered(name):  # also while its owner, who has lost the entry, still has the name
+                raise NameTaken(name, finished=True)
             lock = contents.lock(name)
             if lock is None:
                 raise EntryBusy(name)
-            if contents.is_remembered(name):
-                lock.release()
-                raise NameTaken(name, finished=True)
             contents.reserved.add(name)
             return MemoryReservation(name, lock)
 
