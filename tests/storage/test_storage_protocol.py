@@ -49,6 +49,8 @@ from trio_multispool.model.times import aware
 from trio_multispool.storage.requests import Item, NotDue, Recovered
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trio_multispool.storage.handles import Claim, Reservation
     from trio_multispool.storage.protocol import Storage
 
@@ -736,6 +738,36 @@ def test_every_level_of_durability_has_the_same_effect(store, operation, durabil
         replace_data(store, "a", claimed, durability=durability)
         assert read_data(store, "a") == NEW_DATA
         release(store, claimed)
+
+
+WITH_A_LEVEL: dict[str, Callable[[Any, Claim, Any], object]] = {
+    "enqueue": lambda s, _, level: enqueue_reserved(s, s.reserve("new"), "send", OLD, DATA, durability=level),
+    "save": lambda s, claimed, level: save(s, claimed, "retry", durability=level),
+    "remove": lambda s, claimed, level: remove(s, claimed, durability=level),
+    "replace own data": lambda s, claimed, level: replace_data(s, "held", claimed, durability=level),
+    "replace data": lambda s, _, level: replace_data(s, "a", None, durability=level),
+    "replace metadata": lambda s, _, level: s.replace_metadata(
+        "send", "a", NEW, durability=level, before_commit=nothing
+    ),
+    "delete": lambda s, _, level: s.delete("send", "a", durability=level, before_commit=nothing),
+    "restore": lambda s, _, level: s.restore("send", "aside", durability=level, before_commit=nothing),
+    "discard": lambda s, _, level: s.discard("send", "aside", durability=level, before_commit=nothing),
+    "remember": lambda s, _, level: s.remember(s.reserve("new"), 10.0, durability=level),
+}
+"""All operations for which a caller can say a level, on an entry that is there, a claim, or one in quarantine."""
+
+
+@pytest.mark.parametrize("operation", WITH_A_LEVEL)
+def test_what_is_no_level_of_durability_is_refused_and_changes_nothing(store, other, operation):
+    """Such a mistake would silently sync nothing; a test with another store must find it too."""
+    for name in ("a", "held", "aside"):
+        enqueue(store, "send", name)
+    store.quarantine(claim(store, "send", "aside"), "not to be read")
+    claimed, before = claim(store, "send", "held"), look(other)
+    with pytest.raises(TypeError, match="Durability"):
+        WITH_A_LEVEL[operation](store, claimed, "power")
+    assert look(other) == before
+    release(store, claimed)
 
 
 # Without ownership

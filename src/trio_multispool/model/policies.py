@@ -26,6 +26,13 @@ class Durability(enum.Enum):
     """Survives any crash of processes, `kill -9` included; nothing is synced, so power loss may undo it."""
 
 
+def check_durability(durability: Durability | None) -> None:
+    """Raise `TypeError` for a value that is not a level: such a mistake would silently sync nothing."""
+    if durability is not None and not isinstance(durability, Durability):
+        message = f"durability is a member of Durability, not {durability!r}"
+        raise TypeError(message)
+
+
 Q_co = TypeVar("Q_co", bound=enum.Enum, covariant=True)
 
 
