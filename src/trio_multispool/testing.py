@@ -26,7 +26,7 @@ from trio_multispool.instrumentation import Operation
 from trio_multispool.model.names import time_ordered_name
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.spoolable import Spoolable, queue_names
-from trio_multispool.model.times import seconds
+from trio_multispool.model.times import length_of
 from trio_multispool.model.verdicts import Release
 from trio_multispool.session.stores import Opened
 from trio_multispool.spool.spool import session_of, spool_on
@@ -139,11 +139,7 @@ class Clock:
 
         Raises `TypeError` or `ValueError` if that is not a duration.
         """
-        forward = seconds(duration)
-        if forward is None:  # type checkers refuse it
-            message = "advance needs a duration, in seconds or as a timedelta"
-            raise TypeError(message)
-        self._now = self() + forward
+        self._now = self() + length_of(duration)
         for each in self._waking:
             each.tell_all()
 

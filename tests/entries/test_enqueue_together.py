@@ -34,10 +34,12 @@ from trio_multispool import (
     StorageFailure,
     SyncsRefused,
     Use,
+    prioritized_names,
 )
 from trio_multispool.entries.enqueue import LARGEST_IN_BATCH
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.anyio
@@ -323,6 +325,50 @@ async def test_two_that_want_one_name_at_the_same_time_are_told_apart(tmp_path: 
     assert sum(isinstance(answer, Ok) for answer in answers) == 2
     assert [answer.error.args for answer in answers if isinstance(answer, Err)] == [NameTaken("name").args]
     assert not any(isinstance(answer, Err) and isinstance(answer.error, EntryBusy) for answer in answers)
+
+
+WRONG: dict[str, Callable[[], dict[str, Any]]] = {
+    "a list as a name": lambda: {"name": Use(["a"])},  # type: ignore[arg-type]
+    "a number as a name": lambda: {"name": Use(5)},  # type: ignore[arg-type]
+    "an argument that the names do not know": lambda: {"name": Reserve(["urgent"])},
+    "a level that is none": lambda: {"name": Reserve(10)},
+    "a name that no file can have": lambda: {"name": Use("a/b")},
+    "a list as a level of durability": lambda: {"durability": ["power"]},
+    "text as a time": lambda: {"not_before": "tomorrow"},
+    "other metadata": lambda: {"metadata": ["anne"]},
+    "other data": lambda: {"data": ["Hello"]},
+}
+"""What one call may be given by mistake."""
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+async def test_a_wrong_argument_fails_its_own_caller_and_nobody_else(tmp_path: Path, mistake: str) -> None:
+    """Also if others share its batch, and whichever of them leads."""
+    gate = Gate()
+    spoolable = Spoolable(queues=Mail, metadata=type(ANNE), data=bytes, names=prioritized_names())
+    spool = (await Spool.create(tmp_path / "spool", spoolable, system_calls=gate)).unwrap()
+    raised: dict[str, Exception] = {}
+
+    async def enqueue(name: str, mistake: Callable[[], dict[str, Any]] = dict) -> None:
+        try:
+            given = {"metadata": ANNE, "data": b"", "name": Use(name), **mistake()}
+            (await spool.enqueue(Mail.SEND, given.pop("metadata"), given.pop("data"), **given)).unwrap()
+        except Exception as error:  # noqa: BLE001  # looked at below
+            raised[name] = error
+
+    async with anyio.create_task_group() as tasks:
+        gate.arm("move")
+        tasks.start_soon(enqueue, "first")
+        await gate.reached()
+        for name in "abcde":
+            tasks.start_soon(enqueue, name, WRONG[mistake] if name in "bd" else dict)
+        while len(spool._session._enqueuings._pending) + len(raised) < 5:
+            await breathe()
+        gate.go()
+    assert sorted(raised) == ["b", "d"]
+    assert await names_in(spool, Mail.SEND) == ["a", "c", "e", "first"]
+    spool.close()
+    nothing_left(tmp_path / "spool")
 
 
 @pytest.mark.parametrize("size", [LARGEST_IN_BATCH, LARGEST_IN_BATCH + 1])

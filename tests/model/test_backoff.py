@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import enum
+from typing import Any
 
 import msgspec
 import pytest
@@ -65,6 +66,8 @@ def test_jitter_leaves_a_part_of_the_wait_to_chance_and_never_makes_it_longer(ji
     [
         ({"first": -1}, ValueError),
         ({"first": "1"}, TypeError),
+        ({"first": None}, TypeError),
+        ({"max": None}, TypeError),
         ({"max": -MINUTE}, ValueError),
         ({"factor": 0.5}, ValueError),
         ({"factor": float("nan")}, ValueError),
@@ -102,6 +105,8 @@ def test_answers_that_make_no_sense_are_refused_likewise():
         RetryLater(-1)
     with pytest.raises(TypeError, match="duration"):
         RetryLater("soon")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="duration"):
+        RetryLater(None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="reason"):
         RetryLater(1, reason=429)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="reason"):
@@ -157,6 +162,20 @@ def test_any_backoff_will_do():
             return attempt * MINUTE + chance * MINUTE
 
     assert Retry(dead_letter=Mail.FAILED, backoff=Mine()).delay_after(KeyError(), 2, 0.5) == 150
+
+
+@pytest.mark.parametrize("wrong", [None, "soon", [1]])
+def test_an_answer_that_is_no_duration_is_not_taken_for_another(wrong):
+    """Neither that of `on` nor that of a backoff: what somebody forgot to return must not give an entry up."""
+
+    class Mine:
+        def delay(self, attempt: int, chance: float) -> Any:
+            return wrong
+
+    with pytest.raises(TypeError, match="what `on` returns"):
+        Retry(dead_letter=Mail.FAILED, on=lambda _: wrong).delay_after(KeyError(), 1, 0.5)
+    with pytest.raises(TypeError, match="backoff"):
+        Retry(dead_letter=Mail.FAILED, backoff=Mine()).delay_after(KeyError(), 1, 0.5)
 
 
 # The history

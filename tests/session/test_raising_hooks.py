@@ -114,7 +114,7 @@ async def test_a_context_manager_cannot_suppress_what_passes_through_it(tmp_path
                 raise error
         assert caught.value is error
         with pytest.raises(TypeError):
-            await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(None))
+            await spool.enqueue(Mail.SEND, ANNE, b"", durability="power")
 
 
 @both_backends

@@ -51,6 +51,24 @@ async def test_a_url_that_became_a_path_is_refused_and_nothing_is_made(operation
     )
 
 
+class BytesPath:
+    """A path of a kind that `os` knows and this library does not."""
+
+    def __fspath__(self) -> bytes:
+        """Return bytes."""
+        return b"mail"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("wrong", [b"mail", None, 5, BytesPath()], ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("operation", [Spool.create, Spool.load, Spool.load_unsafe], ids=lambda each: each.__name__)
+async def test_what_is_no_path_is_refused_with_what_is_wanted(operation, wrong):
+    """The message shows what was given, and nothing is made."""
+    with pytest.raises(TypeError, match=r"a string or a pathlib\.Path") as refused:
+        await operation(wrong, MAIL)
+    assert repr(wrong) in str(refused.value)
+
+
 @pytest.mark.parametrize("way", [look_at_store, lambda url: open_store(url, ["send"], create=True), open_store_unsafe])
 def test_every_way_to_open_a_store_refuses_a_url(way):
     """Also those of the command and of gauges."""

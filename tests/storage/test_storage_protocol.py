@@ -49,6 +49,8 @@ from trio_multispool.model.times import aware
 from trio_multispool.storage.requests import Item, NotDue, Recovered
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trio_multispool.storage.handles import Claim, Reservation
     from trio_multispool.storage.protocol import Storage
 
@@ -636,6 +638,20 @@ def test_a_claim_on_what_another_has_takes_it_away_from_its_owner(store, other):
     release(store, claims[2])
 
 
+@pytest.mark.parametrize("settle", SETTLED, ids=lambda settle: settle.__name__.strip("_"))
+@pytest.mark.parametrize("take", [_save_in_place, _release, remove], ids=lambda take: take.__name__.strip("_"))
+def test_an_owner_settles_nothing_that_was_taken_away(store, other, take, settle):
+    """However it was taken, and however the owner settles it: the owner is told, and what was removed stays away."""
+    enqueue(store, "send", "a")
+    claimed = claim(store, "send", "a")
+    [taken] = other.claims_unsafe("send")
+    take(other, taken)
+    with pytest.raises(OwnershipLost):
+        settle(store, claimed)
+    claimed.abandon()
+    assert look(other) == SETTLED[take]
+
+
 def test_a_claim_on_what_another_has_writes_no_notes(store, other):
     """They are the owner's: nobody else tells of its progress."""
     enqueue(store, "send", "a")
@@ -722,6 +738,36 @@ def test_every_level_of_durability_has_the_same_effect(store, operation, durabil
         replace_data(store, "a", claimed, durability=durability)
         assert read_data(store, "a") == NEW_DATA
         release(store, claimed)
+
+
+WITH_A_LEVEL: dict[str, Callable[[Any, Claim, Any], object]] = {
+    "enqueue": lambda s, _, level: enqueue_reserved(s, s.reserve("new"), "send", OLD, DATA, durability=level),
+    "save": lambda s, claimed, level: save(s, claimed, "retry", durability=level),
+    "remove": lambda s, claimed, level: remove(s, claimed, durability=level),
+    "replace own data": lambda s, claimed, level: replace_data(s, "held", claimed, durability=level),
+    "replace data": lambda s, _, level: replace_data(s, "a", None, durability=level),
+    "replace metadata": lambda s, _, level: s.replace_metadata(
+        "send", "a", NEW, durability=level, before_commit=nothing
+    ),
+    "delete": lambda s, _, level: s.delete("send", "a", durability=level, before_commit=nothing),
+    "restore": lambda s, _, level: s.restore("send", "aside", durability=level, before_commit=nothing),
+    "discard": lambda s, _, level: s.discard("send", "aside", durability=level, before_commit=nothing),
+    "remember": lambda s, _, level: s.remember(s.reserve("new"), 10.0, durability=level),
+}
+"""All operations for which a caller can say a level, on an entry that is there, a claim, or one in quarantine."""
+
+
+@pytest.mark.parametrize("operation", WITH_A_LEVEL)
+def test_what_is_no_level_of_durability_is_refused_and_changes_nothing(store, other, operation):
+    """Such a mistake would silently sync nothing; a test with another store must find it too."""
+    for name in ("a", "held", "aside"):
+        enqueue(store, "send", name)
+    store.quarantine(claim(store, "send", "aside"), "not to be read")
+    claimed, before = claim(store, "send", "held"), look(other)
+    with pytest.raises(TypeError, match="Durability"):
+        WITH_A_LEVEL[operation](store, claimed, "power")
+    assert look(other) == before
+    release(store, claimed)
 
 
 # Without ownership
@@ -985,6 +1031,27 @@ def test_a_dry_run_tells_what_a_recovery_then_does(store, other, clock):
     clock.time += 20
     assert foreseen_and_done() == [("remembered", None)]
     assert foreseen_and_done() == []
+
+
+def test_a_name_that_was_to_be_remembered_for_no_time_leaves_nothing(store, other):
+    """It is free at once, and nothing is recovered that was never kept."""
+    enqueue_reserved(store, store.reserve("a"), "send", OLD, DATA, remember=0.0)
+    store.delete("send", "a", durability=None, before_commit=nothing)
+    assert [*other.recover_all(dry_run=True), *other.recover_all()] == []
+    other.give_up(other.reserve("a"))
+
+
+def test_a_name_is_remembered_while_the_owner_who_lost_its_entry_has_its_lock(store, other):
+    """Who enqueues the thing again is told that it is done, and not to try later."""
+    enqueue_reserved(store, store.reserve("a"), "send", OLD, DATA, remember=3600.0)
+    claimed = claim(store, "send", "a")
+    [taken] = other.claims_unsafe("send")
+    remove(other, taken)
+    for _ in range(2):  # with the lock, and without
+        with pytest.raises(NameTaken) as told:
+            other.reserve("a")
+        assert told.value.finished
+        claimed.abandon()
 
 
 # The whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from typing import TYPE_CHECKING, Any, Final, Generic, final
 
@@ -13,6 +14,7 @@ from trio_multispool.model.lifecycle import State
 from trio_multispool.model.notes import PROGRESS, encode_progress
 from trio_multispool.model.results import Ok
 from trio_multispool.model.types import D
+from trio_multispool.threads.loop import keeping_notes_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -99,11 +101,14 @@ class DataFile(Generic[D]):
         entered = await self._session.run(
             told, lambda _before_commit: file.__enter__(), undo=lambda _path: _leave(file)
         )
+        path, leaving = entered.unwrap(), functools.partial(self._session.finish, told, lambda: _leave(file))
         try:
-            yield entered.unwrap()
-        finally:
-            if isinstance(entered, Ok):
-                _ = await self._session.finish(told, lambda: _leave(file))
+            yield path
+        except BaseException as raised:  # raised again, with its notes: they may say that an effect stands
+            with keeping_notes_of(raised):
+                _ = await leaving()
+            raise
+        _ = await leaving()
 
     async def load(self) -> Result[D, DataLoadError]:
         """Return the data, decoded by the data codec.

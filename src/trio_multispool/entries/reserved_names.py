@@ -125,7 +125,8 @@ class Use(msgspec.Struct, frozen=True):
     again in that time answers `Err(NameTaken(name, finished=True))`. Any removal counts, by any process, except
     dropping the entry from quarantine. Each remembered name is a small file in `.keys/`.
 
-    Raises `ValueError` if `remember` is negative, and `TypeError` if it is not a duration.
+    Raises `TypeError` if `name` is neither of the two, or `remember` is not a duration, and `ValueError` if it is
+    negative.
 
     ```python
     await spool.enqueue(Mail.SEND, envelope, message, name=Use(f"order-{order.id}", remember=timedelta(days=7)))
@@ -136,7 +137,9 @@ class Use(msgspec.Struct, frozen=True):
     remember: float | datetime.timedelta | None = None
 
     def __post_init__(self) -> None:
-        """Check the duration here, where a traceback shows who said it."""
+        """Check them here, where a traceback shows who said it, and no batch has others in it."""
+        if not isinstance(self.name, (str, ReservedName)):
+            raise TypeError(f"a name to use is a string, or one from reserve_name, not {self.name!r}")
         _ = seconds(self.remember)
 
 

@@ -9,7 +9,7 @@ from typing import Final, Generic, Protocol, TypeAlias, TypeVar, final
 
 import msgspec
 
-from trio_multispool.model.times import seconds, whole
+from trio_multispool.model.times import length_of, seconds, whole
 
 
 class Durability(enum.Enum):
@@ -24,6 +24,13 @@ class Durability(enum.Enum):
 
     PROCESS = "process"
     """Survives any crash of processes, `kill -9` included; nothing is synced, so power loss may undo it."""
+
+
+def check_durability(durability: Durability | None) -> None:
+    """Raise `TypeError` for a value that is not a level: such a mistake would silently sync nothing."""
+    if durability is not None and not isinstance(durability, Durability):
+        message = f"durability is a member of Durability, not {durability!r}"
+        raise TypeError(message)
 
 
 Q_co = TypeVar("Q_co", bound=enum.Enum, covariant=True)
@@ -72,7 +79,7 @@ class Exponential(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        _ = seconds(self.first), seconds(self.max)
+        _ = length_of(self.first), length_of(self.max)
         if not self.factor >= 1:
             raise ValueError(f"factor must be at least 1, or waits would become shorter; not {self.factor!r}")
         if not 0 <= self.jitter <= 1:
@@ -80,9 +87,9 @@ class Exponential(msgspec.Struct, frozen=True):
 
     def delay(self, attempt: int, chance: float) -> float:
         """Return how long to wait after `attempt` failed attempts, in seconds."""
-        longest = seconds(self.max)
+        longest = length_of(self.max)
         try:
-            whole_wait = min(longest, seconds(self.first) * self.factor ** (attempt - 1))
+            whole_wait = min(longest, length_of(self.first) * self.factor ** (attempt - 1))
         except OverflowError:
             whole_wait = longest
         return whole_wait * (1 - self.jitter * chance)
@@ -108,6 +115,7 @@ class Retry(msgspec.Struct, Generic[Q_co], frozen=True, kw_only=True):
     - `on`: which exceptions are worth another attempt: a type, a tuple of types, or a function of the exception. After
       any other, the entry is given up at once. An exception group is worth another attempt if each exception in it is.
       A function returns `True`, `False`, or how long to wait instead of the backoff, in seconds or as a `timedelta`.
+      What it raises ends the iteration, and so does the `TypeError` for any other answer; the entry goes back.
 
     Raises `ValueError` if `attempts` is less than 1, and `TypeError` for an argument of another type.
 
@@ -144,12 +152,15 @@ class Retry(msgspec.Struct, Generic[Q_co], frozen=True, kw_only=True):
     def delay_after(self, error: Exception, spent: int, chance: float) -> float | None:
         """Return how long to wait, in seconds, after `spent` failed attempts, or `None` to give the entry up.
 
-        If `on` is a function, what it raises passes through.
+        If `on` is a function, what it raises passes through. Raises `TypeError` or `ValueError` if it returns neither a
+        `bool` nor a duration, or `backoff` no duration.
         """
         wanted = _worth_another(self.on, error)
         if wanted is False or self.is_exhausted(spent):
             return None
-        return seconds(self.backoff.delay(spent, chance)) if wanted is True else seconds(wanted)
+        if wanted is True:
+            return length_of(self.backoff.delay(spent, chance), "a backoff's delay")
+        return length_of(wanted, "what `on` returns, unless it is a bool,")
 
     def is_exhausted(self, spent: int) -> bool:
         """Say whether no attempt is left after `spent` attempts."""

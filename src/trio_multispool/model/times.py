@@ -18,14 +18,17 @@ def seconds(duration: None) -> None: ...
 @overload
 def seconds(duration: float | datetime.timedelta | None) -> float | None: ...
 def seconds(duration: float | datetime.timedelta | None) -> float | None:
-    """Return seconds, or `None` for `None`; `TypeError` if it is not a duration, `ValueError` if it is negative."""
-    if duration is None:
-        return None
+    """Return seconds, or `None` for `None`, where none need be given; otherwise as `length_of`."""
+    return None if duration is None else length_of(duration)
+
+
+def length_of(duration: float | datetime.timedelta, what: str = "a duration") -> float:
+    """Return seconds; `TypeError` if it is not a duration, and `None` is not one; `ValueError` if it is negative."""
     if not isinstance(duration, (int, float, datetime.timedelta)):
-        raise TypeError(f"a duration is a number of seconds or a timedelta, not {duration!r}")
+        raise TypeError(f"{what} is a number of seconds or a timedelta, not {duration!r}")
     found = duration.total_seconds() if isinstance(duration, datetime.timedelta) else float(duration)
     if math.isnan(found) or found < 0:
-        raise ValueError(f"a duration is a number of seconds or a timedelta, and not negative, not {duration!r}")
+        raise ValueError(f"{what} is a number of seconds or a timedelta, and not negative, not {duration!r}")
     return found
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from trio_multispool.model.times import (
     NotBefore,  # of a struct's field
-    seconds,
+    length_of,
 )
 
 Q_co = TypeVar("Q_co", bound=enum.Enum, covariant=True)
@@ -77,7 +77,7 @@ class RetryLater(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         """Check the delay here, where a traceback shows the caller."""
-        _ = seconds(self.delay)
+        _ = length_of(self.delay)
         _check_reason(self.reason)
 
 

@@ -1,7 +1,8 @@
 """Open a store by its location. Here, and nowhere else, a location becomes a kind of store.
 
 A location is the path of a spool's directory. One that looks like a URL (`SCHEME://…`) belongs to a kind of store that
-this library does not have, and is refused: as a path, it would make a directory called `SCHEME:`.
+this library does not have, and is refused: as a path, it would make a directory called `SCHEME:`. So is `SCHEME:/…`,
+which `pathlib` makes of a URL.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Opened", "SystemCalls", "is_directory", "look_at_store", "open_store", "open_store_unsafe"]
 
-_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_PASSWORD: Final = re.compile(r"((?<=://)[^/@:]*:).*(?=@)|(\bpassword=)[^&]*")
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?:/|$)")
+_PASSWORD: Final = re.compile(r"((?<=:/)/?[^/@:]*:).*(?=@)|(\bpassword=)[^&]*")
 
 
 class Opened(NamedTuple):
@@ -85,8 +86,10 @@ def is_directory(location: str) -> bool:
 
 
 def _directory(location: StrPath) -> str:
-    """Return the path of a directory; raises `NotASpool` for a URL."""
-    path = location if isinstance(location, str) else location.__fspath__()
+    """Return the path of a directory. Raises `NotASpool` for a URL, and `TypeError` for what is no path."""
+    path: object = location.__fspath__() if hasattr(location, "__fspath__") else location
+    if not isinstance(path, str):
+        raise TypeError(f"the path of a spool is a string or a pathlib.Path, not {location!r}")
     scheme = _URL.match(path)
     if scheme is None:
         return path

@@ -15,7 +15,6 @@ import contextlib
 import errno
 import os
 import posixpath
-import re
 import stat
 from typing import TYPE_CHECKING, Final
 
@@ -49,12 +48,6 @@ _OURS: Final = (REGISTRY, TEMPORARY, DATA)
 _WORLD_WRITABLE: Final = 0o002
 _NO_SUCH_NAME: Final = ".no-such-file"
 
-_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?:/|$)")
-"""How a path begins that `pathlib` made of a URL: of `SCHEME://` it leaves `SCHEME:/`."""
-
-_PASSWORD: Final = re.compile(r"((?<=:/)[^/@:]*:).*(?=@)|(\bpassword=)[^&]*")
-"""In such a path."""
-
 
 def open_layout(path: str | os.PathLike[str], calls: SystemCalls) -> Layout:
     """Open a directory that should be a spool; check nothing else."""
@@ -79,11 +72,7 @@ def _layout_of(path: str, root: int, calls: SystemCalls) -> Layout:
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
-    """Return the path from the root directory; symlinks are not resolved. Raises `NotASpool` for what was a URL."""
-    relative = os.fspath(path)
-    if (scheme := _SCHEME.match(relative)) is not None:
-        reason = f"no store answers to {scheme[1]}: locations; give the path of a directory"
-        raise NotASpool(_PASSWORD.sub(r"\1\2…", relative), reason)
+    """Return the path from the root directory; symlinks are not resolved."""
     try:
         return os.path.abspath(path)
     except OSError as error:

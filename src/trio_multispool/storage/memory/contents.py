@@ -69,7 +69,7 @@ class Kept:
         self.reason: str | None = None
         """Why it is in quarantine."""
         self.checkouts: int = 0
-        """How often it was checked out. Only the latest owner may settle it."""
+        """How often it was checked out or removed. Only the latest owner may settle it."""
         self.arrival: int = 0
         """The number of its arrival in its queue, among all arrivals."""
 
@@ -213,7 +213,8 @@ class Contents:
         """Remove an entry, and remember its name if that was asked for."""
         with self.mutex:
             del self.entries[kept.name], self.places[kept.place][kept.name]
-            if kept.remember is not None:
+            kept.checkouts += 1  # nobody owns it any more
+            if kept.remember:  # not for no time at all
                 self.remembered[kept.name] = self.now() + kept.remember
 
     def is_remembered(self, name: str) -> bool:

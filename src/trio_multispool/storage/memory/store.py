@@ -20,6 +20,7 @@ from trio_multispool.errors import DataNotFound, EntryBusy, EntryNotFound, NameT
 from trio_multispool.instrumentation import Operation
 from trio_multispool.model.lifecycle import Place, State, Step, next_state
 from trio_multispool.model.notes import PROGRESS, progress_in
+from trio_multispool.model.policies import check_durability
 from trio_multispool.model.times import aware
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.memory.claims import MemoryClaim, MemoryReservation, MemorySlot
@@ -100,17 +101,17 @@ class MemoryStorage:
         with contents.mutex:
             if name in contents.entries:
                 raise NameTaken(name)
+            if contents.is_remembered(name):  # also while its owner, who has lost the entry, still has the name
+                raise NameTaken(name, finished=True)
             lock = contents.lock(name)
             if lock is None:
                 raise EntryBusy(name)
-            if contents.is_remembered(name):
-                lock.release()
-                raise NameTaken(name, finished=True)
             contents.reserved.add(name)
             return MemoryReservation(name, lock)
 
-    def remember(self, reservation: MemoryReservation, remember: float, *, durability: Durability | None) -> None:  # noqa: ARG002
+    def remember(self, reservation: MemoryReservation, remember: float, *, durability: Durability | None) -> None:
         """Remember a name that has no entry."""
+        check_durability(durability)
         self._contents.remembered[reservation.name] = self._contents.now() + remember
 
     def give_up(self, reservation: MemoryReservation) -> None:
@@ -130,6 +131,7 @@ class MemoryStorage:
 
     def _enqueue(self, new: NewEntry[MemoryReservation]) -> None:
         contents, reservation, name = self._contents, new.reservation, new.reservation.name
+        check_durability(new.durability)
         step, state = Step.ENQUEUE, State.AVAILABLE
         if new.due_at is not None:
             step, state = Step.ENQUEUE_TO_WAIT, State.WAITING
@@ -235,6 +237,7 @@ class MemoryStorage:
         contents, claim = self._contents, settlement.claim
         kept = claim.kept
         if isinstance(settlement, Saving):
+            check_durability(settlement.durability)
             due_at = settlement.due_at
             target = claim.check(Step.SAVE if due_at is None else Step.SAVE_TO_WAIT)
             self._fault(Operation.SAVE, claim.name)
@@ -247,6 +250,7 @@ class MemoryStorage:
                 claim.settle(target)
                 contents.move(kept, Place(settlement.queue, target), due_at)
         elif isinstance(settlement, Removing):
+            check_durability(settlement.durability)
             target = claim.check(Step.REMOVE)
             self._fault(Operation.REMOVE, claim.name)
             settlement.before_commit()
@@ -284,10 +288,11 @@ class MemoryStorage:
         name: str,
         *,
         to: str | None = None,
-        durability: Durability | None,  # noqa: ARG002  # the same for all
+        durability: Durability | None,
         before_commit: Callable[[], None],
     ) -> None:
         """Put back an entry that was set aside."""
+        check_durability(durability)
         with self._aside(queue, name, before_commit) as kept:
             kept.reason = None
             self._contents.move(kept, Place(queue if to is None else to, State.AVAILABLE))
@@ -297,10 +302,11 @@ class MemoryStorage:
         queue: str,
         name: str,
         *,
-        durability: Durability | None,  # noqa: ARG002  # as above
+        durability: Durability | None,
         before_commit: Callable[[], None],
     ) -> None:
         """Delete an entry that was set aside."""
+        check_durability(durability)
         with self._aside(queue, name, before_commit) as kept:
             kept.remember = None  # its work was not done: it may be sent again
             self._contents.remove(kept)
@@ -328,10 +334,11 @@ class MemoryStorage:
         name: str,
         metadata: bytes,
         *,
-        durability: Durability | None,  # noqa: ARG002  # as above
+        durability: Durability | None,
         before_commit: Callable[[], None],
     ) -> None:
         """Replace an available entry's metadata."""
+        check_durability(durability)
         place = Place(queue, State.AVAILABLE)
         _ = self._at(place, name)
         before_commit()
@@ -344,10 +351,11 @@ class MemoryStorage:
         queue: str,
         name: str,
         *,
-        durability: Durability | None,  # noqa: ARG002  # as above
+        durability: Durability | None,
         before_commit: Callable[[], None],
     ) -> None:
         """Delete an available entry."""
+        check_durability(durability)
         place = Place(queue, State.AVAILABLE)
         _ = self._at(place, name)
         before_commit()
@@ -377,10 +385,11 @@ class MemoryStorage:
         claim: MemoryClaim | None,
         content: Content,
         *,
-        durability: Durability | None,  # noqa: ARG002  # as above
+        durability: Durability | None,
         before_commit: Callable[[], None],
     ) -> None:
         """Replace the entry's data."""
+        check_durability(durability)
         owner = claim if claim is not None and claim.lock is not None else None
         if owner is not None:
             owner.check_owned()
@@ -446,7 +455,7 @@ class MemoryStorage:
         empty = {Place(queue, state): 0 for queue in queues for state in (State.AVAILABLE, State.CHECKED_OUT)}
         return {**empty, **collections.Counter(kept.place for kept in self._contents.each())}
 
-    def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:  # noqa: ARG002  # as above
+    def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:  # noqa: ARG002  # there is nothing to wait for
         """Put back what dead owners held."""
         names = [kept.name for kept in self._contents.each(queue, State.CHECKED_OUT)]
         return [found for name in names if (found := self.recover_name(name)) is not None]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, final
 import msgspec
 
 from trio_multispool.errors import DurabilityUnknown, SyncsRefused
-from trio_multispool.model.policies import Durability
+from trio_multispool.model.policies import Durability, check_durability
 from trio_multispool.storage.directory.commits import CommitUnknown
 from trio_multispool.storage.directory.disk.files import Opened, OpenFile
 from trio_multispool.storage.directory.disk.layout import DATA, directory_of
@@ -54,13 +54,6 @@ def sync_plan(spool: Durability, call: Durability | None) -> SyncPlan:
         after=wanted is Durability.POWER,
         catch_up=wanted is Durability.POWER and spool is Durability.PROCESS,
     )
-
-
-def check_durability(durability: Durability | None) -> None:
-    """Raise `TypeError` for a value that is not a level: such a mistake would silently sync nothing."""
-    if durability is not None and not isinstance(durability, Durability):
-        message = f"durability is a member of Durability, not {durability!r}"
-        raise TypeError(message)
 
 
 def catch_up(layout: Layout) -> list[str]:
