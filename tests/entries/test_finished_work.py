@@ -14,6 +14,7 @@ from helpers.calls import FailingCalls
 from helpers.gates import Gates, Hold, breathe
 from helpers.spools import Mail, make_spool, put, quick_spool, state_of
 from trio_multispool import Err, Ok, OutOfSpace, Release, Remove, Retention, Retry, Save
+from trio_multispool.instrumentation import Instrumentation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -212,4 +213,47 @@ async def test_a_channels_acknowledgement_is_stored(kind: str, anyio_backend_nam
             task = asyncio.ensure_future(acknowledge(lambda: task))
             with pytest.raises(asyncio.CancelledError):
                 await task
+        assert state_of(spool.path).entries() == set()
+
+
+class Striking(Instrumentation):
+    """Cancels a task natively in the turn of the event loop after an entry of its was settled."""
+
+    def __init__(self) -> None:
+        """Begin with no task."""
+        self.task: asyncio.Task[Any] | None = None
+
+    def on_settle(self, _settled: Any) -> None:
+        """Strike."""
+        if self.task is not None:
+            _ = asyncio.get_running_loop().call_soon(self.task.cancel)
+
+
+@pytest.mark.parametrize("way", ["with_entry", "try_with_entry", "received"])
+async def test_once_a_verdict_is_stored_no_cancellation_hides_that(
+    way: str, anyio_backend_name: str, tmp_path: Path
+) -> None:
+    """One that comes right after it finds the operation over: that returns, and raises nothing that has no note."""
+    if anyio_backend_name != "asyncio":
+        return  # only asyncio has it
+    striking = Striking()
+
+    async def handler(_metadata: Any, _data: Any) -> Remove:
+        return Remove()
+
+    async with (
+        await make_spool(tmp_path / "spool", instrumentation=striking) as spool,
+        spool.channel(Mail.SEND) as (_send, receive),
+    ):
+        await put(spool, Mail.SEND, "one")
+
+        async def work() -> Any:
+            if way != "received":
+                return await WAYS[way](spool, handler)
+            async with await receive.receive():
+                pass
+            return Ok(Remove())
+
+        striking.task = task = asyncio.ensure_future(work())
+        assert await task == Ok(Remove())
         assert state_of(spool.path).entries() == set()

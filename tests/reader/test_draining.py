@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -15,9 +16,10 @@ import trio
 import uvicorn
 
 from helpers.gates import breathe
+from helpers.inside import dequeuer_of
 from helpers.loops import LOOPS, JumpingLoop, run_plainly
 from helpers.spools import Mail, put, quick_spool, state_of
-from trio_multispool import Ok, Remove
+from trio_multispool import Ok, Remove, Retry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -230,6 +232,59 @@ async def test_an_iteration_outside_the_block_is_drained_too_and_says_that_all_i
                     await breathe()
             assert answers == [Ok(None)]
         assert state_of(spool.path).names("send") == NAMES
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("left", ["by the drain", "in time"])
+@pytest.mark.parametrize(
+    "options", [{}, {"concurrency": 2}, {"retry": Retry(attempts=2, dead_letter=Mail.FAILED)}], ids=str
+)
+async def test_a_block_waits_for_handlers_outside_it_and_stores_what_they_answer(
+    options: dict[str, Any], left: str, tmp_path: Path
+) -> None:
+    """Which wait for threads, so that no cancellation reaches them: nobody else gets their entries meanwhile."""
+    async with await quick_spool(tmp_path / "spool") as spool, anyio.create_task_group() as tasks:
+        await put(spool, Mail.SEND, *NAMES)
+        concurrency = options.get("concurrency", 1)
+        begun, go, answers, mutex = anyio.Event(), threading.Event(), [], threading.Lock()
+        at_work = waiting = 0
+
+        def wait() -> None:
+            nonlocal waiting
+            with mutex:
+                waiting += 1
+            assert go.wait(60)
+
+        async def handler(_metadata: Any, _data: Any) -> Remove:
+            nonlocal at_work
+            at_work += 1
+            if at_work == concurrency:
+                begun.set()
+            await anyio.to_thread.run_sync(wait)
+            return Remove()
+
+        async def read() -> None:
+            answers.append(await reader.iter(handler, **options))
+
+        async def let_go() -> None:
+            while not (reader.stopped if left == "in time" else dequeuer_of(reader).closed):
+                await breathe()
+            for _ in range(5):  # every chance to take the entries away
+                await breathe()
+            go.set()
+
+        async with spool.reader(Mail.SEND) as reader:
+            tasks.start_soon(read)
+            await begun.wait()
+            while waiting != concurrency:
+                await breathe()
+            tasks.start_soon(let_go)
+            reader.drain(0 if left == "by the drain" else HOUR)
+            if left == "by the drain":
+                await anyio.sleep_forever()
+        assert go.is_set()
+        assert answers == [Ok(None)]
+        assert state_of(spool.path).names("send") == NAMES[concurrency:]
 
 
 @pytest.mark.anyio

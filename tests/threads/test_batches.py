@@ -639,6 +639,54 @@ async def test_several_that_must_be_done_are_one_batch_of_one_task(settling: Set
     settling.check_idle()
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["no thread", "a bug"])
+async def test_one_that_fails_keeps_no_other_from_being_done(
+    kind: str, settling: Settling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several that must be done: the others are done and answered, what it met is raised, and the way is free."""
+    names = ["bug", "b", "expected"] if kind == "a bug" else ["a", "b", "expected"]
+    works = [(name, yielding(name), name) for name in names]
+    start, failures = threads.start, [RuntimeError("can't start new thread")]
+
+    def start_or_fail(*arguments: Any) -> None:
+        if failures and kind == "no thread":
+            raise failures.pop()
+        start(*arguments)
+
+    monkeypatch.setattr(threads, "start", start_or_fail)
+    answers: dict[int, Any] = {}
+    with pytest.raises(RuntimeError if kind == "no thread" else LookupError):
+        await settling.batches.finish(works, answers)
+    assert answers == {1: Ok("b is done"), 2: Err(TooManyOpenFiles("expected", "none left"))}
+    await settling.settle("later")
+    settling.check_idle()
+
+
+async def test_what_was_finished_in_vain_is_noted_on_a_native_cancellation() -> None:
+    """asyncio: each that failed has a note of its own, whichever it is, and each has its answer."""
+
+    async def main() -> None:
+        settling = Settling()
+        settling.store.hold()
+        works = [(name, yielding(name), name) for name in ("a", "expected", "bug")]
+        answers: dict[int, Any] = {}
+        task = asyncio.create_task(settling.batches.finish(works, answers))
+        await settling.begun()
+        task.cancel()
+        settling.store.go()
+        with pytest.raises(asyncio.CancelledError) as raised:
+            await task
+        notes = raised.value.__notes__
+        assert len(notes) == 2
+        assert notes[0].startswith("expected failed meanwhile")
+        assert "LookupError" in notes[1]
+        assert sorted(answers) == [0, 1]
+        settling.check_idle()
+
+    await trio.to_thread.run_sync(lambda: asyncio.run(main()))
+
+
 async def test_several_that_must_be_done_are_done_when_the_task_is_cancelled_natively() -> None:
     """asyncio: however often and whenever the task is cancelled, all of them are done before it ends."""
 
