@@ -96,6 +96,20 @@ async def received_by_an_end_that_was_closed(spool: Any, body: Body) -> None:
         await body()
 
 
+async def send_end(spool: Any, body: Body) -> None:
+    """Close it."""
+    async with spool.channel(Mail.SEND) as (send, _), send:
+        await body()
+
+
+async def receive_end(spool: Any, body: Body) -> None:
+    """Return what it received and nobody acknowledged, which is in no block."""
+    await put(spool, Mail.SEND, "one")
+    async with spool.channel(Mail.SEND) as (_, receive), receive:
+        _received = await receive.receive()
+        await body()
+
+
 async def spool_itself(spool: Any, body: Body) -> None:
     """Close it."""
     async with spool:
@@ -112,6 +126,8 @@ BLOCKS = [
     handler_of_a_reader,
     received,
     received_by_an_end_that_was_closed,
+    send_end,
+    receive_end,
     spool_itself,
 ]
 

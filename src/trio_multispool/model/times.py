@@ -23,10 +23,13 @@ def seconds(duration: float | datetime.timedelta | None) -> float | None:
 
 
 def length_of(duration: float | datetime.timedelta, what: str = "a duration") -> float:
-    """Return seconds; `TypeError` if it is not a duration, and `None` is not one; `ValueError` if it is negative."""
+    """Return seconds. `TypeError` if it is no duration, which `None` is not; `ValueError` if negative or too long."""
     if not isinstance(duration, (int, float, datetime.timedelta)):
         raise TypeError(f"{what} is a number of seconds or a timedelta, not {duration!r}")
-    found = duration.total_seconds() if isinstance(duration, datetime.timedelta) else float(duration)
+    try:
+        found = duration.total_seconds() if isinstance(duration, datetime.timedelta) else float(duration)
+    except OverflowError:
+        raise ValueError(f"{what} is far too long") from None
     if math.isnan(found) or found < 0:
         raise ValueError(f"{what} is a number of seconds or a timedelta, and not negative, not {duration!r}")
     return found

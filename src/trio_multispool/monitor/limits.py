@@ -9,7 +9,7 @@ from typing import Final, final
 
 import msgspec
 
-from trio_multispool.model.times import seconds
+from trio_multispool.model.times import length_of, seconds
 
 TEN_MINUTES: Final = 600.0
 
@@ -52,7 +52,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         return Ages(
             seconds(self.max_checked_out_age),
             seconds(self.max_tmp_file_age),
-            {_name(queue): seconds(age) for queue, age in self.max_queue_ages.items()},
+            {_name(queue): length_of(age, f"the limit of {queue!r}") for queue, age in self.max_queue_ages.items()},
         )
 
 

@@ -13,7 +13,7 @@ from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.model.codecs import Bytes
 from trio_multispool.model.results import Err, Ok, Result
 from trio_multispool.model.spoolable import queue_names
-from trio_multispool.model.times import seconds, whole
+from trio_multispool.model.times import length_of, whole
 from trio_multispool.model.types import A, D, M, Q
 from trio_multispool.monitor.check import RESERVING
 from trio_multispool.monitor.episodes import Watching
@@ -150,7 +150,9 @@ class Monitor(Generic[Q, M, D, A]):
             past = Past(began, tuple(problems))
             return problems
 
-        return Watching(check, seconds(check_every), whole(alert_after_cycles, "alert_after_cycles", least=1))
+        return Watching(
+            check, length_of(check_every, "check_every"), whole(alert_after_cycles, "alert_after_cycles", least=1)
+        )
 
     async def repair(self, problems: Iterable[Problem], *, dry_run: bool = True) -> Result[list[Repair], Trouble]:
         """Repair what can be repaired without losing data; by default, only say what would be done.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import functools
 import math
 from typing import TYPE_CHECKING, Any, Generic, final
@@ -15,7 +14,7 @@ from trio_multispool.entries.job import CheckedOutEntry
 from trio_multispool.errors import NotAdopted
 from trio_multispool.model.policies import Retry
 from trio_multispool.model.results import Err, Ok
-from trio_multispool.model.times import seconds, whole
+from trio_multispool.model.times import length_of, seconds, whole
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.reader.dequeue import Dequeuer
 from trio_multispool.reader.pool import Jobs, work_off
@@ -23,6 +22,7 @@ from trio_multispool.storage.upkeep import is_adopted
 from trio_multispool.threads.loop import Loop, background, running_loop
 
 if TYPE_CHECKING:
+    import datetime
     from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
 
@@ -65,8 +65,8 @@ class QueueReader(Generic[Q, M, D]):
         retention_task: Fetcher | None = None,
     ) -> None:
         """Make a reader that has not been entered."""
-        interval = poll_interval.total_seconds() if isinstance(poll_interval, datetime.timedelta) else poll_interval
-        if not interval > 0:
+        interval = length_of(poll_interval, "poll_interval")
+        if not interval:
             message = f"poll_interval must be a positive number of seconds, not {poll_interval!r}"
             raise ValueError(message)
         self._session = session

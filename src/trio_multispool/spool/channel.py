@@ -14,7 +14,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from trio_multispool.entries.job import checkout_of
 from trio_multispool.model.types import D, M
-from trio_multispool.spool.channel_ends import ChannelStatistics, End, Shared
+from trio_multispool.spool.channel_ends import ChannelStatistics, Closed, End, Shared
 from trio_multispool.spool.received import Received
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @final
-class SendChannel(ObjectSendStream[tuple[M, D]], Generic[M, D]):
+class SendChannel(Closed, ObjectSendStream[tuple[M, D]], Generic[M, D]):
     """The send end of a durable channel. Not made by users: `spool.channel(queue)` gives it.
 
     An `anyio.abc.ObjectSendStream` of pairs, `(metadata, data)`. It works whether or not anybody receives: entries wait
@@ -104,7 +104,7 @@ class SendChannel(ObjectSendStream[tuple[M, D]], Generic[M, D]):
 
 
 @final
-class ReceiveChannel(ObjectReceiveStream[Received[M, D]], Generic[M, D]):
+class ReceiveChannel(Closed, ObjectReceiveStream[Received[M, D]], Generic[M, D]):
     """The receive end of a durable channel. Not made by users: `spool.channel(queue)` gives it.
 
     An `anyio.abc.ObjectReceiveStream` of `Received`, and an iterator:

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any, Final, Generic, final
 import anyio
 import msgspec
 from anyio import TypedAttributeSet, typed_attribute
+from anyio.abc import AsyncResource
 
 from trio_multispool.model.times import whole
 from trio_multispool.model.types import D, M
 from trio_multispool.session.stores import is_directory
+from trio_multispool.threads.loop import keeping_notes_of
 
 if TYPE_CHECKING:
     import enum
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+    from types import TracebackType
 
     from trio_multispool.entries.checkout import Checkout
     from trio_multispool.errors import SpoolError
@@ -131,6 +134,20 @@ class Shared(Generic[M, D]):
         """Tell the tasks of this process that wait for room; other processes find it when they look again."""
         self.taken.set()
         self.taken = anyio.Event()
+
+
+class Closed(AsyncResource):
+    """Closes one end when its block is left."""
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        """Close it, whatever is cancelled; a cancellation that comes then takes over the notes of the one before."""
+        with keeping_notes_of(exc_val):
+            await self.aclose()
 
 
 class End:

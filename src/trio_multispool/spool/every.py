@@ -23,7 +23,7 @@ from trio_multispool.errors import EnqueueError, EntryBusy, InvalidName, NameTak
 from trio_multispool.model.names import invalid_name
 from trio_multispool.model.results import Err, Ok, Result
 from trio_multispool.model.ticks import EPOCH, SHORTEST, Missed, Ticks
-from trio_multispool.model.times import aware, seconds
+from trio_multispool.model.times import aware, length_of
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.spool.spool import Spool, session_of
 
@@ -96,12 +96,12 @@ async def every(  # noqa: PLR0913  # keyword arguments, each with a default
     if isinstance(ticks, Err):
         return ticks
     between = ticks.value.interval.total_seconds()
-    kept = datetime.timedelta(seconds=min(max(seconds(memory), 2 * between), MOST_LOOKED_AT * between))
+    kept = datetime.timedelta(seconds=min(max(length_of(memory, "memory"), 2 * between), MOST_LOOKED_AT * between))
     return await _Series(spool, queue, ticks.value, make, missed, kept, durability).run()
 
 
 def _checked(name: str, interval: float | datetime.timedelta, start: datetime.datetime) -> Result[Ticks, InvalidName]:
-    every_so_often = datetime.timedelta(seconds=seconds(interval))
+    every_so_often = datetime.timedelta(seconds=length_of(interval, "an interval"))
     if every_so_often < SHORTEST:
         raise ValueError(f"an interval is a second at least, not {interval!r}")
     if start.utcoffset() is None:
