@@ -13,7 +13,6 @@ import tarfile
 
 import pytest
 
-from helpers.calls import FailingCalls
 from helpers.spools import state_of
 from helpers.stores import claim, enqueue, make_store
 from trio_multispool.cli.running import run_telling
@@ -21,7 +20,6 @@ from trio_multispool.cli.spools import Done
 from trio_multispool.errors import SpoolGone
 from trio_multispool.model.attempts import ATTEMPTS, Attempt, Failure, History, encode_history
 from trio_multispool.model.notes import PROGRESS, encode_progress
-from trio_multispool.storage.directory import opening
 from trio_multispool.storage.directory.store import DirectoryStorage
 
 DOING = {
@@ -119,14 +117,6 @@ def test_every_entry_that_was_imported_is_told(telling_nobody, spool, tmp_path, 
     assert state_of(spool).names("send") == ["a", "b", "c"]
     told = [line.partition("all the same: ")[2] for line in ended.stderr.splitlines()]
     assert told == ["b was imported as b", "c was imported as c", "a was imported as a; 3 entries were imported"]
-
-
-@pytest.fixture
-def failing(monkeypatch):
-    """Return system calls that fail on demand, and that commands make in this process."""
-    calls = FailingCalls()
-    monkeypatch.setattr(opening, "SystemCalls", lambda: calls)
-    return calls
 
 
 STOPPED = {
