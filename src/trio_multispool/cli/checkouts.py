@@ -76,7 +76,7 @@ def settle_all(task: Task, names: Sequence[str], criteria: Criteria | None, done
                 await (settler.settle_named(names) if criteria is None else settler.settle_selected(criteria))
                 return settler.troubles.code
 
-    return run_telling(work, done, task.what)
+    return run_telling(work, done.entries, task.what)
 
 
 @final

@@ -82,7 +82,7 @@ def expire(  # noqa: PLR0913  # what a person can say on the command line
 
             _ = (await opened.expire(member(opened, queue), retention, before_expiry=before)).unwrap()
 
-    code = run_telling(work, done, "removed")
+    code = run_telling(work, done.entries, "removed")
     return _tell(sorted(name for name, _ in done.entries), dry_run=False, as_json=as_json) or code
 
 
