@@ -331,6 +331,32 @@ def test_a_spool_that_goes_and_comes_back_is_waited_for(full_screen, spool):
     assert screen.end() == 0
 
 
+@pytest.mark.parametrize("key", [ENTER, DOWN * 9 + ENTER], ids=["into a queue", "into an entry"])
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (lambda spool: spool.chmod(0o777), "can be written by everybody"),
+        (lambda spool: (spool / ".spool.json").write_text("{spoilt"), "format that this version does not know"),
+        (lambda spool: spool.rename(spool.with_name("elsewhere")), "there is no such directory"),
+    ],
+    ids=["written by everybody", "spoilt", "gone"],
+)
+def test_a_spool_that_cannot_be_looked_at_any_more_does_not_end_it(  # noqa: PLR0913, PLR0917  # fixtures
+    full_screen, spool, aside, harm, told, key
+):
+    """What a person asks for is answered with the reason, and the keys go on working."""
+    screen = full_screen("top", spool, *SOON, "--check-every", "0", columns=250)
+    screen.until(has("> failed", "IN QUARANTINE"))
+    harm(spool)
+    screen.until(has("cannot look:"))
+    screen.press("\t" * (len(key) > 1) + key)
+    screen.until(lambda shown: told in shown.splitlines()[-1])
+    screen.press("h")
+    screen.until(has("asks first"))
+    screen.press("q")
+    assert screen.end() == 0
+
+
 def test_a_queue_of_many_entries_is_counted_sampled_and_said_to_be_estimated(full_screen, spool):
     """More names than are kept, or looked at one by one, are still counted exactly."""
     for number in range(40_000):

@@ -238,11 +238,13 @@ class _Top:
             except OSError as error:
                 return f"queue {queue} cannot be read: {error.strerror}"
 
-        found = (await self._offload.run("listing", fetch)).unwrap()
+        answer = await self._offload.run("listing", fetch)
         view = self._scene.view
         if not opening and (view.listing is None or view.listing.queue != queue):
             return
-        if isinstance(found, str):
+        if isinstance(answer, Err):
+            self._change_view(message=said(answer.error))
+        elif isinstance(found := answer.value, str):
             self._change_view(listing=None, message=found)
         elif opening:
             self._change_view(listing=found, selected=None, position=0)

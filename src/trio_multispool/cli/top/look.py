@@ -180,7 +180,7 @@ class Looker:
     # Only when a person wants to know more.
 
     def listing(self, queue: str) -> Listing:
-        """List one queue; raises `OSError` if it has gone or cannot be read."""
+        """List one queue; raises `OSError` if it has gone or cannot be read, and a `SpoolError` if the spool cannot."""
         number = 0
 
         def available() -> Iterator[os.DirEntry[str]]:
@@ -189,9 +189,9 @@ class Looker:
                 number += 1
                 yield entry
 
-        first = heapq.nsmallest(_FIRST, available(), key=attrgetter("name"))
-        held = [*self._files(Place(queue, State.CHECKED_OUT))][:_MOST]
         with contextlib.closing(DirectoryStorage.look(self.path)) as storage:
+            first = heapq.nsmallest(_FIRST, available(), key=attrgetter("name"))
+            held = [*self._files(Place(queue, State.CHECKED_OUT))][:_MOST]
             by = {it.name: it.by for it in self._held(storage, queue, held)}
         aside = [*self._files(Place(queue, State.QUARANTINED))][:_MOST]
         waiting = heapq.nsmallest(_FIRST, self._files(Place(queue, State.WAITING)), key=attrgetter("name"))
