@@ -82,7 +82,7 @@ class Looker:
         held: list[Held] = []
         aside: list[Aside] = []
         with contextlib.closing(DirectoryStorage.look(self.path)) as storage:
-            adopted = storage.adopted
+            adopted, found = storage.adopted, os.fstat(storage.layout.fd(""))
             for queue in storage.queues():
                 try:
                     seen.append(self._queue(storage, queue, held, aside))
@@ -95,6 +95,7 @@ class Looker:
             at=wall_clock(),
             instant=ended,
             took=ended - began,
+            identity=(found.st_dev, found.st_ino),
             adopted=adopted,
             owners_shown=self._owners_shown,
             queues=tuple(seen),
