@@ -18,7 +18,7 @@ from trio_multispool.cli.ages import age_of, human_age, human_size, human_time, 
 from trio_multispool.cli.top.seen import Aside, Details, Held, Listed, Listing, Look, QueueLook
 from trio_multispool.cli.top.state import Sampling
 from trio_multispool.clock import stopwatch, wall_clock
-from trio_multispool.errors import DataNotFound, EntryNotFound, SpoolError
+from trio_multispool.errors import AccessDenied, DataNotFound, EntryNotFound, NotARegularFile, SpoolError
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.model.notes import progress_in
@@ -208,12 +208,16 @@ class Looker:
 
     def details(self, queue: str, name: str) -> Details | None:
         """Return what is known about an entry that was seen in this queue, or `None` if it is no more."""
+        shut = None
         with contextlib.closing(DirectoryStorage.look(self.path)) as storage:
             for place in self._places(storage, queue):
                 try:
                     raw = storage.read_metadata(place, name)
                     found = (self.path / directory_of(place) / name).lstat()
                 except (EntryNotFound, OSError):
+                    continue
+                except (AccessDenied, NotARegularFile) as error:  # it may be in another
+                    shut = shut or error
                     continue
                 facts = self._facts(place, name, found)
                 if place.state is State.CHECKED_OUT and (progress := _progress(storage, name)):
@@ -224,6 +228,8 @@ class Looker:
                 facts.append(("metadata", human_size(len(raw))))
                 text = metadata.for_person(raw, terminal=True).decode(errors="backslashreplace")
                 return Details(place.queue, name, place.state, tuple(facts), text)
+        if shut is not None:
+            raise shut
         return None
 
     @staticmethod
