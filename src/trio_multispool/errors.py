@@ -147,7 +147,9 @@ class UnsupportedFormat(SpoolError):
 
     path: str
     found: str
-    _sentence = "the spool at {path!r} has a format that this version does not know ({found}); upgrade"
+    cure: str = "upgrade"
+    """What to do."""
+    _sentence = "the spool at {path!r} has a format that this version does not know ({found}); {cure}"
 
 
 class WorldWritable(SpoolError):

@@ -18,9 +18,11 @@ from typing import IO, TYPE_CHECKING, Any
 import pytest
 
 from helpers import preforked
+from helpers.calls import FailingCalls
 from helpers.stores import claim, enqueue, make_store
 from helpers.terminals import Terminal
 from trio_multispool.cli import main
+from trio_multispool.storage.directory import opening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -337,3 +339,11 @@ def full_screen(multispool: Multispool) -> Iterator[Callable[..., Terminal]]:
     yield start
     for each in opened:
         each.close()
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> FailingCalls:
+    """Return system calls that fail on demand, and that commands make in this process."""
+    calls = FailingCalls()
+    monkeypatch.setattr(opening, "SystemCalls", lambda: calls)
+    return calls

@@ -89,6 +89,15 @@ def test_version_is_a_line(multispool):
     assert len(multispool.done("--version").split("\n")) == 2
 
 
+@pytest.mark.parametrize("words", ["--help", "--version", "ls --help", "quarantine --help", ""])
+def test_help_that_cannot_be_written_is_a_failure_in_one_line(multispool, words):
+    """As all output is; the interpreter does not complain either."""
+    with open("/dev/full", "w") as full:
+        ended = multispool(*words.split(), capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert ended.returncode == 1
+    assert ended.stderr == "multispool: cannot write standard output: No space left on device\n"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -181,7 +190,20 @@ def test_a_spool_of_an_unknown_format_is_refused(multispool, spool):
     for command, words in ON_A_SPOOL.items():
         refused = multispool.here(*command.split(), spool, *words)
         assert refused.returncode == 5
-        assert "upgrade" in refused.stderr
+        assert refused.stderr.endswith("(format 99); upgrade\n")
+
+
+@pytest.mark.parametrize("content", ["", "{spoilt", '{"format": null}', "[1]"])
+def test_a_format_that_cannot_be_read_is_told_with_its_cure(multispool, spool, content):
+    """It says what to put there; and with that in it, the spool can be used."""
+    (spool / ".spool.json").write_text(content)
+    refused = multispool.here("ls", spool)
+    assert refused.returncode == 5
+    _, _, cure = refused.stderr.partition("; if the file is damaged, put ")
+    cure, _, rest = cure.partition(" into it again")
+    assert rest == "; if not, upgrade\n"
+    (spool / ".spool.json").write_text(cure)
+    assert multispool.here("ls", spool).returncode == 0
 
 
 INTERRUPTED = """

@@ -48,6 +48,10 @@ def test_a_command_has_a_look_first_and_keeps_what_it_fails_for(multispool, thre
     found = multispool("expire", three, "failed", "--max-count", "0", "--", "/no/such/command")
     assert (found.returncode, found.stdout) == (0, "0 entries removed\n")
     assert "b is kept: cannot run" in found.stderr
+    (three / ".data/b").unlink()
+    found = multispool("expire", three, "failed", "--max-count", "0", "--", "true")
+    assert (found.returncode, found.stdout) == (0, "0 entries removed\n")
+    assert found.stderr == "multispool: b is kept: its data cannot be read: No such file or directory\n"
 
 
 @pytest.mark.parametrize(

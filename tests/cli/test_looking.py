@@ -10,8 +10,11 @@ import subprocess
 
 import pytest
 
+from helpers.spools import state_of
 from helpers.stores import claim, make_store, release
+from trio_multispool.cli.top.look import Looker
 from trio_multispool.clock import wall_clock
+from trio_multispool.errors import NotARegularFile
 from trio_multispool.model.notes import PROGRESS, encode_progress
 
 
@@ -224,6 +227,24 @@ def test_show_and_cat_find_an_entry_in_quarantine(multispool, spool, put):
     assert multispool.done("cat", spool, "odd") == "precious"
     assert multispool.done("ls", spool).splitlines()[0].split()[-1] == "QUARANTINED"
     assert multispool.done("ls", spool, "send").splitlines()[1].split()[-1] == "1"
+
+
+@pytest.mark.parametrize("kind", ["directory", "link"])
+def test_what_is_no_file_in_another_queue_hides_no_entry_of_its_name(multispool, spool, put, kind):
+    """The entry is found where it is, also by `top`; what is no file is told if there is no such entry anywhere."""
+    put("one", queue="send")
+    intruder = spool / "failed/one"
+    intruder.mkdir() if kind == "directory" else intruder.symlink_to("/etc/hostname")
+    assert json.loads(multispool.done("show", spool, "one", "--json"))["queue"] == "send"
+    assert Looker(spool).details("failed", "one").queue == "send"
+    multispool.done("mv", spool, "one", "retry")
+    assert state_of(spool).names("retry") == ["one"]
+    multispool.done("rm", spool, "one")
+    assert state_of(spool).data == {}
+    told = multispool.here("show", spool, "one")
+    assert (told.returncode, told.stderr) == (1, f"multispool: {NotARegularFile(str(intruder))}\n")
+    with pytest.raises(NotARegularFile):
+        Looker(spool).details("failed", "one")
 
 
 def test_show_writes_metadata_as_it_is_into_a_pipe_and_safely_to_a_terminal(multispool, spool, put):

@@ -10,8 +10,9 @@ import time
 import pytest
 
 from helpers.spools import state_of
-from helpers.stores import DUE, enqueue, make_store
+from helpers.stores import DUE, claim, enqueue, make_store, release
 from trio_multispool.cli.top.look import Looker
+from trio_multispool.model.attempts import ATTEMPTS, Attempt, Failure, History, encode_history
 
 ODD = {"long-ago": -(10**11), "before-1970": -(10**9), "year-10000": 253_402_300_800, "far-ahead": 2**40}
 COMMANDS = {
@@ -112,3 +113,19 @@ def test_fsck_tells_of_what_waits_in_a_copy_that_does_not_keep_times(multispool,
     told = [(problem["problem"], problem["name"]) for problem in json.loads(found.stdout)["problems"]]
     assert (found.returncode, told) == ((0, []) if keeps_times else (7, [("Misdated", "a"), ("Misdated", "b")]))
     assert set(state_of(copy).waiting["send"]) == {"a", "b"}
+
+
+@pytest.mark.parametrize(("began", "ended"), [(-1.7e308, 1.7e308), (1.7e308, -1.7e308)])
+def test_an_attempt_that_took_longer_than_there_are_numbers_can_be_shown(multispool, spool, began, ended):
+    """Any program may have written its times: both are shown as they are, and the rest with them."""
+    store = make_store(spool)
+    enqueue(store, "send", "one", b'{"to":"anne"}')
+    claimed = claim(store, "send", "one")
+    attempt = Attempt(1, "send", began, "host", 4, ended, Failure("Error"))
+    store.annotate(claimed, ATTEMPTS, encode_history(History("send", 1, (attempt,))))
+    release(store, claimed)
+    store.close()
+    shown = multispool.here("show", spool, "one")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert f"at {began}, send, host[4], took unknown: Error" in shown.stdout
+    assert shown.stdout.endswith('"to": "anne"\n}\n')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -132,6 +133,30 @@ def test_what_workers_have_is_passed_over(multispool, filled, command):
     assert state_of(filled).places("order-1") == ["failed/.checkout"]
     release(store, claimed)
     store.close()
+
+
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]], ids=["done", "dry run"])
+@pytest.mark.parametrize(("call", "code"), [("open", errno.EACCES), ("read", errno.EIO)])
+@pytest.mark.parametrize("command", [*EVERY_COMMAND, ["quarantine", "retry", "spool"], ["quarantine", "drop", "spool"]])
+def test_metadata_that_cannot_be_read_keep_no_other_entry_from_being_selected(  # noqa: PLR0913, PLR0917  # fixtures
+    multispool, filled, set_aside, failing, command, call, code, dry_run
+):
+    """That entry is left and told, whose metadata may fit or not; and the exit code says that something failed."""
+    directory = "failed"
+    if command[0] == "quarantine":
+        directory = ".quarantine/send"
+        for name in ("order-3", "order-4"):
+            set_aside(name)
+    names = sorted(os.listdir(filled / directory) if command[0] == "quarantine" else ["order-1", "order-2"])
+    with failing.failing(call, code, f"/{directory}/{names[0]}"):
+        ended = multispool.here(*command, "--name", "order-*", "--meta", "to=anne", "--json", *dry_run)
+    queue = directory.rpartition("/")[2]
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"multispool: entry {names[0]!r} of queue {queue!r} cannot be read: ")
+    assert ended.stderr.count("\n") == 1
+    assert [(each["name"], each["from"]) for each in json.loads(ended.stdout)] == [(names[1], queue)]
+    left = {name for name in names if (filled / directory / name).exists()}
+    assert left == ({*names} if dry_run else {names[0]})
 
 
 def test_what_changes_before_it_is_checked_out_has_to_fit_still(multispool, filled, monkeypatch):

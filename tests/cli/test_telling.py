@@ -10,18 +10,18 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 
 import pytest
 
-from helpers.calls import FailingCalls
 from helpers.spools import state_of
 from helpers.stores import claim, enqueue, make_store
+from trio_multispool.cli import running
 from trio_multispool.cli.running import run_telling
 from trio_multispool.cli.spools import Done
 from trio_multispool.errors import SpoolGone
 from trio_multispool.model.attempts import ATTEMPTS, Attempt, Failure, History, encode_history
 from trio_multispool.model.notes import PROGRESS, encode_progress
-from trio_multispool.storage.directory import opening
 from trio_multispool.storage.directory.store import DirectoryStorage
 
 DOING = {
@@ -38,7 +38,7 @@ DOING = {
     ),
     "fsck --repair": (
         ["fsck", "SPOOL", "--repair"],
-        "the reservation of 'left' in .registry belongs to no entry (0s): deleted",
+        "the reservation of 'left' in .registry belongs to no entry (0s): deleted; 1 entry was repaired",
     ),
     "quarantine drop": (["quarantine", "drop", "SPOOL", "aside"], "aside: was dropped"),
 }
@@ -119,14 +119,6 @@ def test_every_entry_that_was_imported_is_told(telling_nobody, spool, tmp_path, 
     assert state_of(spool).names("send") == ["a", "b", "c"]
     told = [line.partition("all the same: ")[2] for line in ended.stderr.splitlines()]
     assert told == ["b was imported as b", "c was imported as c", "a was imported as a; 3 entries were imported"]
-
-
-@pytest.fixture
-def failing(monkeypatch):
-    """Return system calls that fail on demand, and that commands make in this process."""
-    calls = FailingCalls()
-    monkeypatch.setattr(opening, "SystemCalls", lambda: calls)
-    return calls
 
 
 STOPPED = {
@@ -272,6 +264,64 @@ def test_a_dry_run_that_a_signal_ends_says_no_more_than_that(multispool, spool, 
     assert len(ended.stdout.splitlines()) == 2
 
 
+@pytest.fixture
+def known(monkeypatch):
+    """Return an event that is set once the command knows that a signal ends it."""
+    event = threading.Event()
+
+    class Ending(running.Ending):
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value)
+            if name == "signal" and value is not None:
+                event.set()
+
+    monkeypatch.setattr(running, "Ending", Ending)
+    return event
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["lines", "json"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, None], ids=["SIGINT", "SIGTERM", "error"])
+def test_what_was_repaired_before_a_signal_or_an_error_is_told(  # noqa: PLR0913, PLR0917  # fixtures
+    multispool, spool, put, known, monkeypatch, number, as_json
+):
+    """The repairs of one name belong together, and a signal comes between two names; the error, after all repairs."""
+    for name in "abc":
+        put(name)
+        (spool / "send" / name).unlink()
+    repair, examine, looks = DirectoryStorage.recover_name, DirectoryStorage.examine, []
+
+    def signalling(storage, name):
+        repaired = repair(storage, name)
+        if number is not None:
+            os.kill(os.getpid(), number)
+            known.wait(10)
+        return repaired
+
+    def examining(*arguments):
+        looks.append(arguments)
+        if number is None and len(looks) > 1:
+            raise SpoolGone("/spool")
+        return examine(*arguments)
+
+    monkeypatch.setattr(DirectoryStorage, "recover_name", signalling)
+    monkeypatch.setattr(DirectoryStorage, "examine", examining)
+    ended = multispool.here("fsck", spool, "--repair", *(["--json"] if as_json else []))
+    done = [*"abc"] if number is None else ["a"]
+    assert sorted({*"abc"} - {*state_of(spool).registry}) == done
+    told = f"{SpoolGone('/spool')}; 3 entries were" if number is None else "interrupted; 1 entry was"
+    assert ended.stderr == f"multispool: {told} repaired\n"
+    assert ended.returncode == (5 if number is None else 128 + number)
+    if as_json:
+        found = json.loads(ended.stdout)
+        assert [(each["name"], each["done"]) for each in found["repairs"]] == [
+            (name, True) for name in done for _ in "rd"
+        ]
+        assert sorted(each["name"] for each in found["problems"]) == [*"aabbcc"]
+    else:
+        assert len(ended.stdout.splitlines()) == 2 * len(done)
+        assert ended.stdout.count(": deleted\n") == 2 * len(done)
+
+
 def test_an_error_keeps_its_exit_code_when_something_was_done_before(capsys):
     """A script sees why it ended: here, that the spool is gone."""
     done = Done()
@@ -280,7 +330,7 @@ def test_an_error_keeps_its_exit_code_when_something_was_done_before(capsys):
         done.entries.append(("a", "send"))
         raise SpoolGone("/spool")
 
-    assert run_telling(work, done, "removed") == 5
+    assert run_telling(work, done.entries, "removed") == 5
     assert capsys.readouterr().err == f"multispool: {SpoolGone('/spool')}; 1 entry was removed\n"
 
 

@@ -319,14 +319,63 @@ def test_a_terminal_without_unicode_gets_ascii(full_screen, spool):
     assert screen.end() == 0
 
 
-def test_a_spool_that_goes_and_comes_back_is_waited_for(full_screen, spool):
-    """What was seen last stays on the screen, and the trouble is said."""
+REPLACED = "another spool has taken the place"
+
+
+@pytest.mark.parametrize("lost", [".", ".data"])
+def test_a_spool_that_goes_and_comes_back_is_waited_for(full_screen, spool, lost):
+    """What was seen last stays on the screen, which says that the spool is gone; nothing is said when it is back."""
     screen = full_screen("top", spool, *SOON)
     screen.until(has("> failed"))
+    (spool / lost).rename(spool.with_name("elsewhere"))
+    screen.until(has("cannot look: the spool is gone: ", "> failed"))
+    spool.with_name("elsewhere").rename(spool / lost)
+    assert REPLACED not in screen.until(lacks("cannot look:"))
+    screen.press("q")
+    assert screen.end() == 0
+
+
+def test_a_spool_that_is_replaced_is_said_to_be_another_once(full_screen, spool):
+    """It is followed, and the last line says why the figures jump; a key takes that line away for good."""
+    other = make_store(spool.with_name("other"))
+    enqueue(other, "send", "new")
+    other.close()
+    screen = full_screen("top", spool, *SOON)
+    shown = screen.until(has("> failed"))
+    assert REPLACED not in shown
     spool.rename(spool.with_name("elsewhere"))
-    screen.until(has("cannot look:", "> failed"))
-    spool.with_name("elsewhere").rename(spool)
-    screen.until(lacks("cannot look:"))
+    spool.with_name("other").rename(spool)
+    screen.until(has(REPLACED, "1 available"))
+    screen.press("2")
+    screen.until(lacks(REPLACED))
+    (spool / "later").mkdir()
+    assert REPLACED not in screen.until(has("  later"))
+    screen.press("q")
+    assert screen.end() == 0
+
+
+@pytest.mark.parametrize("key", [ENTER, DOWN * 9 + ENTER], ids=["into a queue", "into an entry"])
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (lambda spool: spool.chmod(0o777), "can be written by everybody"),
+        (lambda spool: (spool / ".spool.json").write_text("{spoilt"), "that this version does not know (.spool.json: "),
+        (lambda spool: spool.rename(spool.with_name("elsewhere")), "there is no such directory"),
+    ],
+    ids=["written by everybody", "spoilt", "gone"],
+)
+def test_a_spool_that_cannot_be_looked_at_any_more_does_not_end_it(  # noqa: PLR0913, PLR0917  # fixtures
+    full_screen, spool, aside, harm, told, key
+):
+    """What a person asks for is answered with the reason, and the keys go on working."""
+    screen = full_screen("top", spool, *SOON, "--check-every", "0", columns=250)
+    screen.until(has("> failed", "IN QUARANTINE"))
+    harm(spool)
+    screen.until(has("cannot look:"))
+    screen.press("\t" * (len(key) > 1) + key)
+    screen.until(lambda shown: told in shown.splitlines()[-1])
+    screen.press("h")
+    screen.until(has("asks first"))
     screen.press("q")
     assert screen.end() == 0
 

@@ -103,22 +103,44 @@ def test_a_directory_that_the_spools_owner_may_not_enter_is_told_with_its_owner(
     }
 
 
-async def test_later_checks_of_a_watch_find_what_is_new_and_keep_what_was_there(path):
-    """Also where only new metadata is looked at; and the problem ends when the file is given back."""
+@pytest.mark.parametrize(
+    ("directory", "what"),
+    [
+        (Dir(Kind.QUEUE, "send"), "the metadata of entry"),
+        (Dir(Kind.WAITING, "send"), "the metadata of entry"),
+        (Dir(Kind.CHECKOUT, "send"), "the metadata of entry"),
+        (Dir(Kind.QUARANTINE, "send"), "the metadata of entry"),
+        (Dir(Kind.DATA), "the data of"),
+        (Dir(Kind.REGISTRY), "the reservation of"),
+        (Dir(Kind.NOTES), "the notes of"),
+    ],
+    ids=lambda each: each.path if isinstance(each, Dir) else "",
+)
+async def test_later_checks_of_a_watch_find_what_is_new_and_keep_what_was_there(path, directory, what):
+    """Wherever it lies, though only new files are looked at; and the problem ends when the file is given back."""
     (path / ".data/lost").touch()
+    (path / directory.path).mkdir(parents=True, exist_ok=True)
+    for name in ("a", "b"):
+        if directory.place is not None:
+            os.rename(path / "send" / name, path / directory.path / name)
+        elif directory.kind is Kind.NOTES:
+            (path / directory.path / name).write_text("{}")
+            os.chown(path / directory.path / name, ANNE.number, ANNE.number)
     async with (await Spool.load_unsafe(path, MAIL)).unwrap() as spool:
         monitor = Monitor(spool)
-        past = Past(0.0, ())
-        for taken in ("a", "b"):
-            assert (await monitor._look(past)).unwrap() == list(past.problems)
-            take(path / "send" / taken, 0o600)
-            past = Past(os.stat(path / "send" / taken).st_ctime, (*past.problems, unreadable(taken)))
-        late = Past(past.began_at + 60, past.problems)
-        assert (await monitor._look(late)).unwrap() == list(past.problems)
-        os.chown(path / "send/a", ANNE.number, ANNE.number)
-        assert (await monitor._look(late)).unwrap() == [unreadable("b")]
 
+        async def unreadable(past: Past | None) -> list[Unreadable]:
+            return [each for each in (await monitor._look(past)).unwrap() if isinstance(each, Unreadable)]
 
-def unreadable(name: str) -> Unreadable:
-    """Return the problem of an entry in `send`."""
-    return Unreadable(name, Dir(Kind.QUEUE, "send"), "the metadata of entry")
+        told: list[Unreadable] = []
+        began_at = os.stat(path).st_ctime
+        for name in ("a", "b"):
+            assert await unreadable(Past(began_at, tuple(told))) == told
+            take(path / directory.path / name, 0o600)
+            new = Unreadable(name, directory, what)
+            assert await unreadable(Past(began_at, tuple(told))) == [*told, new]
+            told.append(new)
+        late = Past(os.stat(path / directory.path / "b").st_ctime + 60, tuple(told))
+        assert await unreadable(late) == told == await unreadable(None)
+        os.chown(path / directory.path / "a", ANNE.number, ANNE.number)
+        assert await unreadable(late) == [Unreadable("b", directory, what)]

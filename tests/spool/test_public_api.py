@@ -280,6 +280,7 @@ def test_an_error_does_not_hide_behind_its_dataclass(kind):
     assert dataclasses.is_dataclass(kind)
     defaults = {field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
     added = {NameTaken: {"finished"}, AccessDenied: {"cure"}, NotARegularFile: {"directory"}}
+    added[errors.UnsupportedFormat] = {"cure"}
     assert defaults == added.get(kind, set())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -18,7 +19,12 @@ def age_of(moment: datetime.datetime, now: float) -> float:
 
 
 def human_age(seconds: float) -> str:
-    """Say an age in its largest whole unit: `12s`, `3m`, `2h`, `5d`. None is negative, though clocks may step back."""
+    """Say an age in its largest whole unit: `12s`, `3m`, `2h`, `5d`. None is negative, though clocks may step back.
+
+    Times that any program has written may be further apart than there are numbers.
+    """
+    if not math.isfinite(seconds):
+        return "unknown"
     seconds = max(0.0, seconds)
     for size, unit in _UNITS:
         if seconds >= size:

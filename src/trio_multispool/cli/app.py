@@ -122,6 +122,12 @@ def run(arguments: Sequence[str]) -> int:
         return BY_SIGNAL + signal.SIGINT
     except BrokenPipeError:  # `multispool ls | head`: the reader has closed the pipe
         return BY_SIGNAL + signal.SIGPIPE
+    except OSError as error:  # of help and version: commands tell it themselves
+        if error.filename is not None:
+            raise
+        output.drop_stdout()
+        output.complain(f"cannot write standard output: {error.strerror}")
+        return Exit.FAILED
     finally:
         _ = signal.signal(signal.SIGTERM, previous)
 

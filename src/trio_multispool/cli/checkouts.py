@@ -15,7 +15,6 @@ from trio_multispool.cli.progress import bar, counting
 from trio_multispool.cli.running import Ending, run_telling
 from trio_multispool.cli.selecting import selected
 from trio_multispool.cli.spools import load, looking, member, settle
-from trio_multispool.clock import wall_clock
 from trio_multispool.entries.job import checkout_of
 from trio_multispool.errors import (
     EntryBusy,
@@ -77,7 +76,7 @@ def settle_all(task: Task, names: Sequence[str], criteria: Criteria | None, done
                 await (settler.settle_named(names) if criteria is None else settler.settle_selected(criteria))
                 return settler.troubles.code
 
-    return run_telling(work, done, task.what)
+    return run_telling(work, done.entries, task.what)
 
 
 @final
@@ -131,7 +130,7 @@ class _Settler:
     async def _settle_in(self, queue: str, criteria: Criteria, count: Callable[[], None]) -> None:
         """Settle what fits in one queue, many at a time: they share their syncs."""
         spool = await self._spool_with(queue, recover=False)
-        items = selected(self.storage, queue, State.AVAILABLE, criteria, wall_clock())
+        items = selected(self.storage, queue, State.AVAILABLE, criteria, self.troubles)
         failures: list[Failure | SpoolError] = []
 
         async def settle_some() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.owners import told
-from trio_multispool.errors import AccessDenied, EntryNotFound
+from trio_multispool.errors import AccessDenied, EntryNotFound, NotARegularFile
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.storage.requests import Item
@@ -27,7 +27,7 @@ def find(storage: AnyStorage, name: str) -> Item:
                 found = storage.stat(place, name)
             except EntryNotFound:
                 continue
-            except AccessDenied as error:  # it may be in another
+            except (AccessDenied, NotARegularFile) as error:  # it may be in another
                 shut = error
                 continue
             return Item(name, place, found.size, found.modified_at, None)

@@ -10,7 +10,6 @@ from trio_multispool.cli.exits import Failure
 from trio_multispool.cli.finding import find_available
 from trio_multispool.cli.selecting import selected
 from trio_multispool.cli.spools import Done, looking, require_queues
-from trio_multispool.clock import wall_clock
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.lifecycle import State
 
@@ -56,7 +55,7 @@ def _would_settle(
                 except (Failure, SpoolError) as error:
                     troubles.tell(error)
             return
-        for item in selected(storage, task.source, State.AVAILABLE, criteria, wall_clock()):
+        for item in selected(storage, task.source, State.AVAILABLE, criteria, troubles):
             if item.place.queue != task.destination:
                 yield item.name, item.place.queue
 

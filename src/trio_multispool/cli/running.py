@@ -13,9 +13,7 @@ from trio_multispool.cli.exits import Failure, code_of, said
 from trio_multispool.errors import SpoolError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-
-    from trio_multispool.cli.spools import Done
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sized
 
 BY_SIGNAL: Final = 128
 """Added to the number of the signal that ended the command, as shells do."""
@@ -106,22 +104,22 @@ def run(work: Callable[[Ending], Awaitable[int | None]]) -> int:
         return trio.run(_run, work, wanted, early)
 
 
-def run_telling(work: Callable[[Ending], Awaitable[int | None]], done: Done, what: str) -> int:
-    """Run `work` likewise. If it fails or is interrupted, say how many entries were `what` before that.
+def run_telling(work: Callable[[Ending], Awaitable[int | None]], done: Sized, what: str) -> int:
+    """Run `work` likewise. If it fails or is interrupted, say how many entries were `what` before that: `done`.
 
     Raises the error if nothing was done; otherwise its exit code is returned, and what was done is still to be told.
     """
     try:
         code = run(work)
     except (Failure, SpoolError) as error:
-        if not done.entries:
+        if not done:
             raise
         told, code = said(error), code_of(error)
     else:
         if code <= BY_SIGNAL:
             return code
         told = "interrupted"
-    output.complain(f"{told}; {output.were(what, len(done.entries))}")
+    output.complain(f"{told}; {output.were(what, len(done))}")
     return code
 
 

@@ -12,9 +12,12 @@ from trio_multispool.cli import durations, metadata
 from trio_multispool.cli.ages import age_of
 from trio_multispool.cli.arguments import AsJson, DryRun, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure
+from trio_multispool.cli.output import Troubles
 from trio_multispool.cli.spools import AnyStorage
-from trio_multispool.errors import EntryNotFound
+from trio_multispool.clock import wall_clock
+from trio_multispool.errors import EntryNotFound, UnreadableEntry
 from trio_multispool.model.lifecycle import State
+from trio_multispool.storage.directory.disk.files import OF_ONE_FILE
 from trio_multispool.storage.requests import Item
 
 
@@ -124,8 +127,14 @@ def criteria_of(chosen: Selection, names: Sequence[str], *, more: bool = False) 
     return Criteria(older_than, meta, chosen.name or [])
 
 
-def selected(storage: AnyStorage, queue: str | None, state: State, criteria: Criteria, now: float) -> Iterator[Item]:
-    """Yield the entries that fit, in no order, holding none; the cheap questions are asked first."""
+def selected(
+    storage: AnyStorage, queue: str | None, state: State, criteria: Criteria, troubles: Troubles
+) -> Iterator[Item]:
+    """Yield the entries that fit, in no order, holding none; the cheap questions are asked first.
+
+    An entry whose metadata cannot be read is told in `troubles`, and is left.
+    """
+    now = wall_clock()
     for item in storage.inventory(queue, state):
         if not criteria.fit_name(item.name) or not criteria.fit_age(item, now):
             continue
@@ -133,6 +142,9 @@ def selected(storage: AnyStorage, queue: str | None, state: State, criteria: Cri
             try:
                 raw = storage.read_metadata(item.place, item.name)
             except EntryNotFound:  # it has moved on
+                continue
+            except OF_ONE_FILE as error:
+                troubles.tell(UnreadableEntry(item.place.queue, item.name, str(error)))
                 continue
             if not criteria.fit_metadata(raw):
                 continue

@@ -74,7 +74,9 @@ def expire(  # noqa: PLR0913  # what a person can say on the command line
                     try:
                         status = await child.run_command(command, task, ending)
                     except OSError as error:
-                        output.complain(f"{data.name} is kept: cannot run {command[0]!r}: {error.strerror}")
+                        no_data = error.filename == task.data
+                        what = "its data cannot be read" if no_data else f"cannot run {command[0]!r}"
+                        output.complain(f"{data.name} is kept: {what}: {error.strerror}")
                         return Release()
                 if status:
                     output.complain(f"{data.name} is kept: {child.told(status)}")
@@ -82,7 +84,7 @@ def expire(  # noqa: PLR0913  # what a person can say on the command line
 
             _ = (await opened.expire(member(opened, queue), retention, before_expiry=before)).unwrap()
 
-    code = run_telling(work, done, "removed")
+    code = run_telling(work, done.entries, "removed")
     return _tell(sorted(name for name, _ in done.entries), dry_run=False, as_json=as_json) or code
 
 

@@ -4,13 +4,14 @@ import contextlib
 import itertools
 from typing import Annotated, Final, final
 
+import trio
 from cyclopts import Parameter
 
 from trio_multispool.cli import checking, output
 from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
 from trio_multispool.cli.checking import AS_USUAL, Checks, QueueAges
 from trio_multispool.cli.exits import Exit, Failure
-from trio_multispool.cli.running import Ending, run
+from trio_multispool.cli.running import Ending, run, run_telling
 from trio_multispool.cli.spools import looking
 from trio_multispool.monitor import Action, Problem, Repair
 from trio_multispool.session.stores import open_store
@@ -54,7 +55,8 @@ def fsck(  # noqa: PLR0913  # the options of the command
     limits = checking.limits(spool, checks, queue_ages)
     with looking(spool) as storage:
         path, adopted = storage.location, is_adopted(storage)
-    if repair and not dry_run:
+    repairs = repair and not dry_run
+    if repairs:
         _refuse_unless_safe(path, trust_file_system=trust_file_system)
     seen = _Seen(tells=not as_json)
 
@@ -69,16 +71,17 @@ def fsck(  # noqa: PLR0913  # the options of the command
             else:
                 seen.note_found()
 
-    if (code := run(work)) != Exit.SUCCESS:
+    code = run_telling(work, seen.repaired, "repaired") if repairs else run(work)
+    if code and not (as_json and seen.repaired):
         return code
     if as_json:
         _print_json(path, seen, adopted=adopted)
     else:
-        output.outcome_line(seen.total(dry_run=dry_run, repair=repair), dry_run=not seen.has_repaired())
+        output.outcome_line(seen.total(dry_run=dry_run, repair=repair), dry_run=not seen.repaired)
     if not adopted:
         note = f"note: {path!r} is not adopted (it has no .spool.json): nobody there is known to be dead"
         output.complain(f"{note}; see multispool adopt --help")
-    return Exit.PROBLEMS if seen.left else Exit.SUCCESS
+    return code or (Exit.PROBLEMS if seen.left else Exit.SUCCESS)
 
 
 @final
@@ -92,6 +95,8 @@ class _Seen:
     def __init__(self, *, tells: bool) -> None:
         self.problems: dict[Problem, None] = {}
         self.repairs: list[Repair] = []
+        self.repaired: dict[str, None] = {}
+        """The names of which something was."""
         self.left: list[Problem] = []
         self._tells = tells
 
@@ -105,7 +110,10 @@ class _Seen:
         for _ in range(_PASSES):
             done = False
             for _name, together in itertools.groupby(self.left, key=lambda problem: problem.name):
-                for repair in (await monitor.repair(together, dry_run=False)).unwrap():
+                await trio.lowlevel.checkpoint_if_cancelled()
+                with trio.CancelScope(shield=True):  # a signal ends it between two names: all that was done is told
+                    repairs = (await monitor.repair(together, dry_run=False)).unwrap()
+                for repair in repairs:
                     done = done or repair.done
                     if repair.done or repair.problem not in self.problems:
                         self.note(repair)
@@ -113,9 +121,6 @@ class _Seen:
             if not done:
                 break
         self.note_found()  # what is new since, beside running programs
-
-    def has_repaired(self) -> bool:
-        return any(repair.done for repair in self.repairs)
 
     def total(self, *, dry_run: bool, repair: bool) -> str:
         if not self.problems:
@@ -130,6 +135,8 @@ class _Seen:
     def note(self, repair: Repair) -> None:
         self.problems[repair.problem] = None
         self.repairs.append(repair)
+        if repair.done:
+            self.repaired[repair.problem.name] = None
         outcome = repair.action.value if repair.done else repair.why
         self._say(f"{checking.in_words(repair.problem)}: {output.printable(outcome)}", done=repair.done)
 
@@ -150,7 +157,7 @@ def _print_json(path: str, seen: _Seen, *, adopted: bool) -> None:
     found: dict[str, object] = {
         "spool": output.as_text(path),
         "adopted": adopted,
-        "problems": [checking.document(problem) for problem in seen.problems],
+        "problems": [checking.document(problem) for problem in seen.problems | dict.fromkeys(seen.left)],
     }
     if seen.repairs:
         found["repairs"] = [
@@ -158,4 +165,4 @@ def _print_json(path: str, seen: _Seen, *, adopted: bool) -> None:
             | {"action": each.action.name.lower(), "done": each.done, "why": output.as_text(each.why)}
             for each in seen.repairs
         ]
-    output.outcome_document(found, dry_run=not seen.has_repaired())
+    output.outcome_document(found, dry_run=not seen.repaired)

@@ -193,7 +193,7 @@ def _do(  # noqa: PLR0913, PLR0917  # what the two commands are given
         if criteria is None:
             items = _named(storage, names, troubles)
         else:
-            items = selected(storage, source, State.QUARANTINED, criteria, wall_clock())
+            items = selected(storage, source, State.QUARANTINED, criteria, troubles)
         for item in troubles.until(items):
             if ending.signal is not None:
                 break

@@ -29,10 +29,11 @@ from trio_multispool.cli.top import actions, checks, screen
 from trio_multispool.cli.top.look import Looker
 from trio_multispool.cli.top.problems import Problem
 from trio_multispool.cli.top.render import Scene, page, picture
-from trio_multispool.cli.top.seen import Listing, Look
+from trio_multispool.cli.top.seen import Listing
 from trio_multispool.cli.top.state import Model, advance, checked, pause_after
 from trio_multispool.cli.top.view import Action, Ask, Kind, Request, Row, View, press, settle
 from trio_multispool.clock import wall_clock
+from trio_multispool.errors import NotASpool, SpoolError
 from trio_multispool.model.results import Err
 from trio_multispool.threads.offload import Offload
 
@@ -42,6 +43,8 @@ _TICK = 1.0
 
 _PATIENCE = 0.5
 """Seconds after which a look that is under way is shown."""
+
+_REPLACED = "another spool has taken the place of the one that was shown, so figures jump"
 
 _OF_THE_TERMINAL = (signal.SIGWINCH, signal.SIGTSTP)
 
@@ -84,6 +87,11 @@ def top(
         return BY_SIGNAL + signal.SIGHUP if shown.gone else Exit.SUCCESS
 
     return run(watching)
+
+
+def _trouble(error: SpoolError) -> str:
+    """Say why a spool that was seen cannot be looked at (any more)."""
+    return f"the spool is gone: {error.reason.partition(';')[0]}" if isinstance(error, NotASpool) else said(error)
 
 
 @final
@@ -183,9 +191,11 @@ class _Top:
         """Look once, and again at what is open."""
         answer = await self._offload.run("look", lambda _before_commit: self._looker.look())
         if isinstance(answer, Err):
-            self._change(trouble=said(answer.error), pause=self._scene.every)
+            self._change(trouble=_trouble(answer.error), pause=self._scene.every)
             return
-        look: Look = answer.value
+        before, look = self._scene.model.look, answer.value
+        if before is not None and before.identity != look.identity:
+            self._change_view(message=_REPLACED)
         self._change(
             model=advance(self._scene.model, look), pause=pause_after(look.took, self._scene.every), trouble=""
         )
@@ -238,11 +248,13 @@ class _Top:
             except OSError as error:
                 return f"queue {queue} cannot be read: {error.strerror}"
 
-        found = (await self._offload.run("listing", fetch)).unwrap()
+        answer = await self._offload.run("listing", fetch)
         view = self._scene.view
         if not opening and (view.listing is None or view.listing.queue != queue):
             return
-        if isinstance(found, str):
+        if isinstance(answer, Err):
+            self._change_view(message=said(answer.error))
+        elif isinstance(found := answer.value, str):
             self._change_view(listing=None, message=found)
         elif opening:
             self._change_view(listing=found, selected=None, position=0)

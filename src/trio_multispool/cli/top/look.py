@@ -18,7 +18,7 @@ from trio_multispool.cli.ages import age_of, human_age, human_size, human_time, 
 from trio_multispool.cli.top.seen import Aside, Details, Held, Listed, Listing, Look, QueueLook
 from trio_multispool.cli.top.state import Sampling
 from trio_multispool.clock import stopwatch, wall_clock
-from trio_multispool.errors import DataNotFound, EntryNotFound, SpoolError
+from trio_multispool.errors import AccessDenied, DataNotFound, EntryNotFound, NotARegularFile, SpoolError
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.model.notes import progress_in
@@ -82,7 +82,7 @@ class Looker:
         held: list[Held] = []
         aside: list[Aside] = []
         with contextlib.closing(DirectoryStorage.look(self.path)) as storage:
-            adopted = storage.adopted
+            adopted, found = storage.adopted, os.fstat(storage.layout.fd(""))
             for queue in storage.queues():
                 try:
                     seen.append(self._queue(storage, queue, held, aside))
@@ -95,6 +95,7 @@ class Looker:
             at=wall_clock(),
             instant=ended,
             took=ended - began,
+            identity=(found.st_dev, found.st_ino),
             adopted=adopted,
             owners_shown=self._owners_shown,
             queues=tuple(seen),
@@ -180,7 +181,7 @@ class Looker:
     # Only when a person wants to know more.
 
     def listing(self, queue: str) -> Listing:
-        """List one queue; raises `OSError` if it has gone or cannot be read."""
+        """List one queue; raises `OSError` if it has gone or cannot be read, and a `SpoolError` if the spool cannot."""
         number = 0
 
         def available() -> Iterator[os.DirEntry[str]]:
@@ -189,9 +190,9 @@ class Looker:
                 number += 1
                 yield entry
 
-        first = heapq.nsmallest(_FIRST, available(), key=attrgetter("name"))
-        held = [*self._files(Place(queue, State.CHECKED_OUT))][:_MOST]
         with contextlib.closing(DirectoryStorage.look(self.path)) as storage:
+            first = heapq.nsmallest(_FIRST, available(), key=attrgetter("name"))
+            held = [*self._files(Place(queue, State.CHECKED_OUT))][:_MOST]
             by = {it.name: it.by for it in self._held(storage, queue, held)}
         aside = [*self._files(Place(queue, State.QUARANTINED))][:_MOST]
         waiting = heapq.nsmallest(_FIRST, self._files(Place(queue, State.WAITING)), key=attrgetter("name"))
@@ -207,12 +208,16 @@ class Looker:
 
     def details(self, queue: str, name: str) -> Details | None:
         """Return what is known about an entry that was seen in this queue, or `None` if it is no more."""
+        shut = None
         with contextlib.closing(DirectoryStorage.look(self.path)) as storage:
             for place in self._places(storage, queue):
                 try:
                     raw = storage.read_metadata(place, name)
                     found = (self.path / directory_of(place) / name).lstat()
                 except (EntryNotFound, OSError):
+                    continue
+                except (AccessDenied, NotARegularFile) as error:  # it may be in another
+                    shut = shut or error
                     continue
                 facts = self._facts(place, name, found)
                 if place.state is State.CHECKED_OUT and (progress := _progress(storage, name)):
@@ -223,6 +228,8 @@ class Looker:
                 facts.append(("metadata", human_size(len(raw))))
                 text = metadata.for_person(raw, terminal=True).decode(errors="backslashreplace")
                 return Details(place.queue, name, place.state, tuple(facts), text)
+        if shut is not None:
+            raise shut
         return None
 
     @staticmethod

@@ -74,6 +74,8 @@ class Look(msgspec.Struct, frozen=True):
     """The same on a clock that never steps, for differences."""
     took: float
     """How many seconds looking took."""
+    identity: tuple[int, int] = (0, 0)
+    """The file system and the inode of its directory: another, if another spool is at the path."""
     adopted: bool = True
     owners_shown: bool = True
     """Whether the file system is one of those for which the kernel shows who holds locks."""

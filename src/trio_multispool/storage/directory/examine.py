@@ -198,7 +198,6 @@ class _Survey:
 
     def _read_names(self, directory: Dir) -> Iterator[Foreign | None]:
         buckets = self._join.of(directory)
-        before = self._wanted.modified_before.get(directory.queue)
         for number, (name, is_file, is_directory) in enumerate(_listed(self._layout, directory), 1):
             if number % _BREATH == 0:
                 yield None
@@ -208,11 +207,7 @@ class _Survey:
                 continue
             hashed = hash(name)
             buckets[hashed % _BUCKETS].append(hashed)
-            if (
-                directory.kind is Kind.CHECKOUT
-                or (directory.kind in (Kind.QUEUE, Kind.WAITING) and self._is_of_interest(directory, name, before))
-                or not (self._wanted.judged_since or self._layout.may_read(directory.path, name))
-            ):
+            if directory.kind is Kind.CHECKOUT or self._is_of_interest(directory, name):
                 self._names.add(name)
 
     def _read_beside(self, directory: Dir) -> Iterator[Spoilt | None]:
@@ -237,27 +232,28 @@ class _Survey:
             return is_file and name.startswith(".")
         return directory.kind is Kind.QUEUE and is_directory and _is_ours(directory, name)
 
-    def _is_of_interest(self, directory: Dir, name: str, before: float | None) -> bool:
-        """Tell whether an entry has been available, or due, for too long, or is available and cannot be decoded.
+    def _is_of_interest(self, directory: Dir, name: str) -> bool:
+        """Tell whether a file cannot be read, or an entry has been available, or due, for too long.
 
-        Or whether it waits until a time that cannot be meant.
-
-        An entry that waits is not judged before it is due: then a reader takes it, and sets it aside.
+        Or whether it waits until a time that cannot be meant, or is available and cannot be decoded. An entry that
+        waits is not judged before it is due: then a reader takes it, and sets it aside.
         """
-        if directory.kind is Kind.WAITING and (found := _looked_at(self._layout, directory, name)) is not None:
-            is_overdue = before is not None and found.st_mtime < before
-            return is_overdue or why_no_due_time(found.st_mtime, found.st_ctime) is not None
-        since = self._wanted.judged_since
-        is_judged = directory.kind is Kind.QUEUE and directory.queue in self._wanted.judged
-        if before is not None or (since and directory.kind is Kind.QUEUE):
+        waits, since = directory.kind is Kind.WAITING, self._wanted.judged_since
+        is_queued = waits or directory.kind is Kind.QUEUE
+        before = self._wanted.modified_before.get(directory.queue) if is_queued else None
+        if waits or since or before is not None:
             found = _looked_at(self._layout, directory, name)
             if found is None:
                 return False
             if before is not None and found.st_mtime < before:
                 return True
-            if since and found.st_ctime >= since and not self._layout.may_read(directory.path, name):
+            if waits and why_no_due_time(found.st_mtime, found.st_ctime) is not None:
                 return True
-            is_judged = is_judged and found.st_ctime >= since
+            if found.st_ctime < since:  # it has been asked
+                return False
+        if not self._layout.may_read(directory.path, name):
+            return True
+        is_judged = directory.kind is Kind.QUEUE and directory.queue in self._wanted.judged
         return is_judged and _fault(self._context, directory, name, self._judge) is not None
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.layout import Layout
 
 FORMAT: Final = 1
+_CURE: Final = f'if the file is damaged, put {{"format": {FORMAT}}} into it again; if not, upgrade'
 
 
 @final
@@ -39,7 +40,7 @@ def read_format(layout: Layout) -> bool:
     except FileNotFoundError:
         return False
     except (ValueError, NotARegularFile) as error:
-        raise UnsupportedFormat(layout.path, f"{FORMAT_FILE}: {error}") from error
+        raise UnsupportedFormat(layout.path, f"{FORMAT_FILE}: {error}", _CURE) from error
     if found != FORMAT:
         raise UnsupportedFormat(layout.path, f"format {found}")
     return True
