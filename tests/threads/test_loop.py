@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from trio_multispool.threads.loop import background
+from trio_multispool.threads.loop import background, to_raise
 
 pytestmark = pytest.mark.anyio
 
@@ -149,3 +149,20 @@ async def test_a_cancellation_by_asyncio_passes_through_as_the_same_object(anyio
         await task
     assert task.cancelled()
     assert seen == ["noted"]
+
+
+def test_of_two_exceptions_a_cancellation_is_raised_or_else_the_first() -> None:
+    """asyncio: a native cancellation must not be lost; what the other tells is noted on it."""
+
+    async def main() -> None:
+        error, other = OSError("full"), OSError("gone")
+        first, second = asyncio.CancelledError(), asyncio.CancelledError()
+        second.add_note("it was already done")
+        assert to_raise(error, first) is first
+        assert first.__notes__ == ["after OSError('full')"]
+        assert to_raise(first, second) is first
+        assert first.__notes__ == ["after OSError('full')", "it was already done"]
+        assert to_raise(first, other) is first
+        assert to_raise(error, other) is error
+
+    asyncio.run(main())

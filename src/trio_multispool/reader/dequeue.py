@@ -24,7 +24,7 @@ from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.session.changes import Polling
 from trio_multispool.storage.source import Given, Look, NothingLeft
-from trio_multispool.threads.loop import apart, take_over_notes, whatever_is_cancelled
+from trio_multispool.threads.loop import apart, take_over_notes, to_raise, whatever_is_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -320,7 +320,7 @@ class Dequeuer(Generic[Q, M, D]):
         self.stopped = True
         self.closed = not patient
         self.wake()
-        cancelled: BaseException | None = None
+        raised: BaseException | None = None
         try:
             for close in (
                 self._end_iterations,
@@ -331,15 +331,15 @@ class Dequeuer(Generic[Q, M, D]):
                 try:
                     await close()
                 except BaseException as error:  # noqa: BLE001  # raised below: the rest is closed all the same
-                    cancelled = cancelled or error
+                    raised = error if raised is None else to_raise(raised, error)
             self.claimer.source.close()
             self.session.changes.leave()
-            self._tell_unreturned(exception or cancelled)
-            if cancelled is not None:
-                take_over_notes(cancelled, exception)
-                raise cancelled
+            self._tell_unreturned(exception or raised)
+            if raised is not None:
+                take_over_notes(raised, exception)
+                raise raised
         finally:
-            del cancelled
+            del raised
 
     async def _end_takes(self) -> None:
         """Wait for the takes of other tasks: an entry that a thread has by then goes back before the block ends."""

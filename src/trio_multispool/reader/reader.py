@@ -221,7 +221,7 @@ class QueueReader(Generic[Q, M, D]):
     def available(self) -> Jobs[Q, M, D]:
         """Iterate over the entries that can be had now, without waiting; otherwise like the reader itself.
 
-        An entry that comes back to the queue meanwhile is not given a second time.
+        An entry that comes back to the queue meanwhile is not given a second time, unless it was in another queue.
 
         ```python
         async for job in reader.available():
@@ -298,7 +298,7 @@ class QueueReader(Generic[Q, M, D]):
     ) -> Result[None, SaveError | ReleaseError]:
         """Like `iter`, for the entries that can be had now, without waiting.
 
-        An entry that comes back to the queue meanwhile is not given a second time.
+        An entry that comes back to the queue meanwhile is not given a second time, unless it was in another queue.
 
         **Cancellation**: as for `iter`.
         **Durability**: as `job.save` and `job.remove` say.

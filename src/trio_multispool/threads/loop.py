@@ -238,6 +238,16 @@ def take_over_notes(late: BaseException, leaving: BaseException | None) -> None:
             late.add_note(note)
 
 
+def to_raise(before: BaseException, late: BaseException) -> BaseException:
+    """Return which of two exceptions is to be raised, of steps that are all done: a cancellation, or else the first."""
+    cancelled = anyio.get_cancelled_exc_class()
+    if isinstance(late, cancelled) and not isinstance(before, cancelled):
+        late.add_note(f"after {before!r}")
+        return late
+    take_over_notes(before, late)
+    return before
+
+
 @contextlib.contextmanager
 def keeping_notes_of(leaving: BaseException | None) -> Generator[None]:
     """Surround what is awaited while `leaving` leaves a block; see `take_over_notes`."""
