@@ -131,9 +131,9 @@ class QueueReader(Generic[Q, M, D]):
 
         This cancels the reader's block, with all that runs in it. The program goes on after the block, as if the block
         had come to its end; code between a cancelled `iter` and the end of the block does not run. An `iter` in a task
-        from outside the block is cancelled too, and returns `Ok(None)`. Every entry in hand goes back to the queue,
-        unchanged, unless its handler returns a verdict: that is stored. A handler that waits for a thread goes on until
-        the thread has ended. A block that is left in time is not cancelled.
+        from outside the block is cancelled too, and returns `Ok(None)`; the block waits for it. Every entry in hand
+        goes back to the queue, unchanged, unless its handler returns a verdict: that is stored. A handler that waits
+        for a thread goes on until the thread has ended. A block that is left in time is not cancelled.
 
         Of several calls, the earliest deadline counts. May be called from any task, thread or signal handler while the
         reader's block is open; before that it is like `stop`. Raises `TypeError` or `ValueError` if `timeout` is not a
