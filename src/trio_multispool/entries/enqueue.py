@@ -91,7 +91,6 @@ class _Enqueueing(Generic[M, D, A]):
         self._order = order
         self._item = item
         self._alone = alone
-        self._held = contextlib.ExitStack()
         self._reservation: Reservation | None = None
 
     def prepare(self, before_commit: BeforeCommit) -> NewEntry[Any]:
@@ -99,7 +98,7 @@ class _Enqueueing(Generic[M, D, A]):
         order, item, encoding = self._order, self._item, self._enqueuer.session.encoding
         raw = encoding.encode(item.metadata)
         content = encoding.dumping(item.data) if self._alone else encoding.dumped(item.data)
-        self._reservation = self._held.enter_context(self._enqueuer.naming.for_one_enqueue(item.name))
+        self._reservation = self._enqueuer.naming.begin_enqueue(item.name)
         return NewEntry(
             self._reservation,
             order.queue,
@@ -117,9 +116,9 @@ class _Enqueueing(Generic[M, D, A]):
         """Return the entry's name, or give it up."""
         assert self._reservation is not None, "it was prepared"  # noqa: S101  # for the type checkers
         self._order.note(self._reservation, self._item.data)
-        with self._held:
-            if failure is not None:
-                raise failure
+        self._enqueuer.naming.end_enqueue(self._item.name, self._reservation, failure)
+        if failure is not None:
+            raise failure
         return self._reservation.name
 
 

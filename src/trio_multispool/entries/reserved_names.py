@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import threading
 import warnings
 import weakref
-from typing import TYPE_CHECKING, Any, Generic, cast, final
+from typing import TYPE_CHECKING, Any, Generic, final
 
 import msgspec
 from anyio.lowlevel import cancel_shielded_checkpoint
@@ -21,8 +20,6 @@ from trio_multispool.model.types import A
 from trio_multispool.threads.loop import keeping_notes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from trio_multispool.model.names import NameGenerator, Reserve
     from trio_multispool.session.session import Session
     from trio_multispool.storage.handles import Reservation
@@ -67,22 +64,22 @@ class ReservedName:
     def _usable(self) -> bool:
         return self._reservation.state is State.NOTHING and not self._given_up
 
-    @contextlib.contextmanager
-    def _use(self, session: Session[Any, Any, Any, Any]) -> Generator[Reservation]:
-        """Use the reservation in this thread, and nobody else meanwhile; for `enqueue`."""
+    def _begin_use(self, session: Session[Any, Any, Any, Any]) -> Reservation:
+        """Use the reservation, and nobody else until `_end_use`; in a worker thread of `enqueue`."""
         if session is not self._session:
             message = f"name {self.name!r} was reserved in another spool, {self._session.path}"
             raise RuntimeError(message)
         if not self._mutex.acquire(blocking=False):  # never waits: two batches might wait for each other
             message = f"name {self.name!r} is being used by another enqueue; it can be used once"
             raise RuntimeError(message)
-        try:
-            if not self._usable:
-                message = f"name {self.name!r} was used or given up before; reserve it again"
-                raise RuntimeError(message)
-            yield self._reservation
-        finally:
+        if not self._usable:
             self._mutex.release()
+            message = f"name {self.name!r} was used or given up before; reserve it again"
+            raise RuntimeError(message)
+        return self._reservation
+
+    def _end_use(self) -> None:
+        self._mutex.release()
 
     async def __aenter__(self) -> ReservedName:
         """Return the name. No checkpoint: were it cancelled here, the block's end would never come."""
@@ -164,22 +161,22 @@ class Naming(Generic[A]):
         self._generator = generator
         self._unique = makes_none_twice(generator)
 
-    @contextlib.contextmanager
-    def for_one_enqueue(self, name: Reserve[A] | Use | None) -> Generator[Reservation]:
-        """Hold a name for one enqueue; one that was not reserved before is given up if the enqueue fails."""
+    def begin_enqueue(self, name: Reserve[A] | Use | None) -> Reservation:
+        """Hold a name for one enqueue, until `end_enqueue`."""
+        if not isinstance(name, Use):
+            return self.made(name, briefly=True)
+        if isinstance(name.name, ReservedName):
+            return name.name._begin_use(self._session)  # noqa: SLF001  # one thing in several files
+        return self._chosen(name.name, briefly=True)
+
+    def end_enqueue(
+        self, name: Reserve[A] | Use | None, reservation: Reservation, failure: BaseException | None
+    ) -> None:
+        """Let go of the name; if the enqueue has failed, one that was not reserved before is given up."""
         if isinstance(name, Use) and isinstance(name.name, ReservedName):
-            with name.name._use(self._session) as reservation:  # noqa: SLF001  # one thing in several files
-                yield reservation
-            return
-        if isinstance(name, Use):
-            reservation = self._chosen(cast("str", name.name), briefly=True)
-        else:
-            reservation = self.made(name, briefly=True)
-        try:
-            yield reservation
-        except BaseException as error:  # passed on; withdrawn or failed, the name is not needed
-            self._give_up(reservation, because=error)
-            raise
+            name.name._end_use()  # noqa: SLF001  # as above
+        elif failure is not None:
+            self._give_up(reservation, because=failure)
 
     def made(self, name: Reserve[A] | None, *, briefly: bool = False) -> Reservation:
         """Reserve a name that the generator makes, asked again while names are taken; raises `NameTaken` at last."""
