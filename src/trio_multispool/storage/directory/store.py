@@ -38,14 +38,14 @@ from trio_multispool.storage.directory import waiting as waited
 from trio_multispool.storage.directory.context import Context
 from trio_multispool.storage.directory.disk.files import read_file
 from trio_multispool.storage.directory.disk.format import read_format
-from trio_multispool.storage.directory.disk.layout import DATA, directory_of
+from trio_multispool.storage.directory.disk.layout import DATA, checkout_of, directory_of, waiting_of
 from trio_multispool.storage.directory.disk.locks import locks_at_a_time
 from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 from trio_multispool.storage.directory.inotify import ArrivalsWatch, DirectoryWatch, watch
 from trio_multispool.storage.directory.schedule import Due, WaitingEntries
 from trio_multispool.storage.directory.slots import ByteSlot, ByteSlots
 from trio_multispool.storage.directory.source import DirectorySource
-from trio_multispool.storage.requests import Releasing
+from trio_multispool.storage.requests import Releasing, Saving
 from trio_multispool.storage.singly import claim_next
 
 if TYPE_CHECKING:
@@ -171,6 +171,7 @@ class DirectoryStorage(Context):
     ) -> DirectoryClaim | Unavailable | NotDue:
         """Check the entry out."""
         self.layout.check_named()
+        self.layout.follow(checkout_of(place.queue))
         return self.claim_listed(place, name, due_by=due_by, before_commit=before_commit)
 
     def claim_listed(
@@ -378,7 +379,10 @@ class DirectoryStorage(Context):
         return sorted(later) if most is None else heapq.nsmallest(most, later)
 
     def settle(self, settlements: Sequence[Settlement[DirectoryClaim]]) -> list[BaseException | None]:
-        """Settle several claims with shared syncs."""
+        """Settle several claims with shared syncs. They go to the queues that are named, wherever they are from."""
+        for directory in {target for each in settlements if (target := _target_of(each))}:
+            with contextlib.suppress(SpoolError):  # the settlements tell
+                _ = self.layout.refresh(directory)
         failures = self._told_gone(settle.settle(self, settlements))
         for settlement, failure in zip(settlements, failures, strict=True):
             claim = settlement.claim
@@ -473,3 +477,15 @@ class DirectoryStorage(Context):
         self._slots.close()
         self._arrivals.close()
         self.layout.close()
+
+
+def _target_of(settlement: Settlement[DirectoryClaim]) -> str | None:
+    """Return the directory that an entry goes to, unless it is made sure of in any case; `None` if it goes nowhere."""
+    match settlement:
+        case Saving():
+            return settlement.queue
+        case Releasing():
+            claim = settlement.claim
+            return claim.queue if claim.due_at is None else waiting_of(claim.queue)
+        case _:
+            return None

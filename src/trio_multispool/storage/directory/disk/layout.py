@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import posixpath
 import stat
@@ -191,15 +192,18 @@ class Layout:
             self._checked = state
 
     def _check_inside(self) -> None:
-        """Raise if a directory that every entry needs was exchanged; follow those that there need not be."""
+        """Raise if a directory that every entry needs was exchanged; follow all others, so that entries are seen."""
         for directory in _NEEDED:
             is_there, was_replaced = self._look_below(directory)
             if not is_there:
                 raise SpoolGone(self.full(directory))
             if was_replaced:
                 raise SpoolReplaced(self.full(directory))
-        for directory in (NOTES, REMEMBERED):
-            _ = self.refresh(directory)
+        with self._mutex:
+            others = sorted(self._open.keys() - {"", *_NEEDED})  # each after the one above it
+        for directory in others:
+            shut: Denied = {}
+            _ = self._unless_shut(directory, shut, functools.partial(self._look_below, directory))
 
     def full(self, directory: str, name: str = "") -> str:
         """Return the full path, for messages."""
@@ -258,6 +262,11 @@ class Layout:
         replaced = self.refresh(parent) if parent else False
         return self._look_below(directory)[1] or replaced
 
+    def follow(self, directory: str) -> None:
+        """Forget a held directory if another one is in its place, below the one that is held: that is one look."""
+        if directory in self._open:
+            _ = self._look_below(directory)
+
     def is_there(self, directory: str) -> bool:
         """Tell whether a directory is on disk. First forget a held one that was replaced.
 
@@ -272,16 +281,26 @@ class Layout:
     def _look_below(self, directory: str) -> tuple[os.stat_result | None, bool]:
         """Return what is on disk, and whether a held directory was replaced, if the one above was looked at."""
         parent, _, name = directory.rpartition("/")
-        found = self.look_at(parent, name)
+        try:
+            found = self.look_at(parent, name)
+        except StorageFailure as error:
+            if error.errno == errno.ENOTDIR:  # something else is in the place of the one above
+                _ = self._forget_unless(directory, None)
+            raise
+        replaced = self._forget_unless(directory, None if found is None else found.st_ino)
+        if found is not None:
+            self._doubt(directory, found)
+        return found, replaced
+
+    def _forget_unless(self, directory: str, inode: int | None) -> bool:
+        """Forget a directory that is held and is another one; tell whether it is. Its descriptor may be in use."""
         with self._mutex:
-            replaced = directory in self._open and (found is None or self._inodes[directory] != found.st_ino)
+            replaced = directory in self._open and self._inodes[directory] != inode
             if replaced and directory not in _NEEDED:
                 self._outdated.append(self._open.pop(directory))
                 if len(self._outdated) > _FEW_OUTDATED:
                     self.close_fd(self._outdated.popleft())
-        if found is not None:
-            self._doubt(directory, found)
-        return found, replaced
+        return replaced
 
     def _doubt(self, directory: str, found: os.stat_result) -> None:
         """Note whether a directory may be one that this process can open and not enter. This asks the disk nothing."""
@@ -510,6 +529,8 @@ class Layout:
         """
         parent, _, name = directory.rpartition("/")
         with self.doing("make", directory):
+            if not self.refresh(directory) and directory in self._open:
+                return False
             try:
                 self.calls.make_directory(name, self.fd(parent), 0o700)
             except FileExistsError:
