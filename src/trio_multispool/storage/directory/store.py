@@ -21,6 +21,7 @@ from trio_multispool.errors import (
     StorageFailure,
 )
 from trio_multispool.events import Event, log
+from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.policies import Durability
 from trio_multispool.storage.directory import (
     checkout,
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 
     import msgspec
 
-    from trio_multispool.model.lifecycle import Place, State
     from trio_multispool.model.types import T
     from trio_multispool.model.verdicts import Unavailable
     from trio_multispool.storage.directory.claims import DirectoryClaim, DirectoryReservation
@@ -265,15 +265,19 @@ class DirectoryStorage(Context):
         before_commit: Callable[[], None],
     ) -> None:
         """Put back an entry that was set aside."""
-        self.layout.check_named()
+        self._look_for_aside(queue)
         aside.restore(self, queue, name, to=to, durability=durability, before_commit=before_commit)
 
     def discard(
         self, queue: str, name: str, *, durability: Durability | None, before_commit: Callable[[], None]
     ) -> None:
         """Delete an entry that was set aside."""
-        self.layout.check_named()
+        self._look_for_aside(queue)
         aside.discard(self, queue, name, durability=durability, before_commit=before_commit)
+
+    def _look_for_aside(self, queue: str) -> None:
+        self.layout.check_named()
+        _ = self.layout.refresh(directory_of(Place(queue, State.QUARANTINED)))
 
     def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:
         """Put back what dead owners held."""

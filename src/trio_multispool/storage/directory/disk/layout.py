@@ -159,7 +159,8 @@ class Layout:
         self._inodes: dict[str, int] = {}
         self._doubtful: set[str] = set()
         """Directories whose owner or mode differs from the root's, so that opening them does not prove enough."""
-        self._outdated: deque[int] = deque()
+        self._outdated: deque[tuple[str, int]] = deque()
+        """Replaced directories and their descriptors, the last one last."""
 
     def measure(self, found: os.stat_result) -> None:
         """Note the root's mode and owner: files and directories will be made accordingly."""
@@ -226,6 +227,11 @@ class Layout:
                 found = self._open_below(directory)
                 self._open[directory] = found
             return found
+
+    def earlier(self, directory: str) -> list[int]:
+        """Return the descriptors of directories that had this name and were replaced, the last one first."""
+        with self._mutex:
+            return [fd for name, fd in reversed(self._outdated) if name == directory]
 
     def optional_fd(self, directory: str) -> int | None:
         """Return the descriptor of a directory, or `None` if it is missing."""
@@ -297,9 +303,9 @@ class Layout:
         with self._mutex:
             replaced = directory in self._open and self._inodes[directory] != inode
             if replaced and directory not in _NEEDED:
-                self._outdated.append(self._open.pop(directory))
+                self._outdated.append((directory, self._open.pop(directory)))
                 if len(self._outdated) > _FEW_OUTDATED:
-                    self.close_fd(self._outdated.popleft())
+                    self.close_fd(self._outdated.popleft()[1])
         return replaced
 
     def _doubt(self, directory: str, found: os.stat_result) -> None:
@@ -331,7 +337,7 @@ class Layout:
     def close(self) -> None:
         """Close all descriptors. Idempotent."""
         with self._mutex:
-            fds = [*self._open.values(), *self._outdated]
+            fds = [*self._open.values(), *(fd for _, fd in self._outdated)]
             self._open.clear()
             self._outdated.clear()
         for fd in fds:
