@@ -130,8 +130,13 @@ CALLS: dict[str, Callable[[Any, Any], Any]] = {
     "check out": lambda _, entry: entry.checkout(),
     "try to check out": lambda _, entry: entry.try_checkout(),
     "save directly": lambda _, entry: entry.direct.save(ANNE),
+    "read directly": lambda _, entry: entry.direct.contents(),
     "remove directly": lambda _, entry: entry.direct.remove(),
     "save data directly": lambda _, entry: entry.direct.data_file.save(b""),
+    "load data directly": lambda _, entry: entry.direct.data_file.load(),
+    "look at data directly": lambda _, entry: entry.direct.data_file.stat(),
+    "look at": lambda _, entry: entry.stat(),
+    "adopt": lambda spool, _: spool.adopt(),
     "recover": lambda spool, _: spool.recover(),
     "check": lambda spool, _: Monitor(spool).run_once(),
 }
@@ -151,6 +156,16 @@ async def test_every_operation_tells_that_the_directory_is_not_the_one_that_is_n
         with contextlib.suppress(OSError):  # it is not there
             assert set(os.listdir(each / "send")) <= {"a", "b", ".checkout", ".waiting"}
             assert os.listdir(each / ".tmp") == []
+
+
+@exchanges
+@pytest.mark.parametrize("repair", ["reserve_again", "clear_temporary", "recover_name"])
+async def test_nothing_is_repaired_in_a_directory_that_nobody_sees(path, exchange, repair):
+    """A monitor that repairs is told, too."""
+    spool = await quick_spool(path)
+    exchange(path)
+    with pytest.raises(EXCHANGES[exchange]):
+        getattr(storage_of(spool), repair)("a")
 
 
 NEEDED = [".registry", ".data", ".tmp"]

@@ -65,6 +65,10 @@ class _Store(Storage[Any, Any], Protocol):
         """Do as `claim` does, without looking whether the spool is where it was."""
         ...
 
+    def read_listed(self, place: Place, name: str) -> bytes:
+        """Do as `read_metadata` does, likewise."""
+        ...
+
 
 class _Call(NamedTuple):
     """What one call of `claim` is given for each of its tries."""
@@ -312,7 +316,7 @@ class DirectorySource:
     ) -> tuple[DirectoryClaim, Any] | Unavailable | NotDue | UnreadableEntry | None:
         """Claim an entry that is admitted. `None`: it is refused, or another thread has given it meanwhile."""
         try:
-            admission = call.gate.admit(name, lambda: self._storage.read_metadata(place, name))
+            admission = call.gate.admit(name, lambda: self._storage.read_listed(place, name))
         except EntryNotFound:
             return Unavailable.GONE
         if admission is None:

@@ -210,9 +210,9 @@ class DirectoryStorage(Context):
         self.layout.check_named()
         direct.delete(self, queue, name, durability=durability, before_commit=before_commit)
 
-    def read_data(self, name: str, read: Callable[[BinaryIO], T]) -> T:
+    def read_data(self, name: str, read: Callable[[BinaryIO], T], *, owned: bool = False) -> T:
         """Read the entry's data."""
-        with self._if_not_gone():
+        with self._where_named(owned=owned):
             return data.read_data(self, name, read)
 
     def read_entry(self, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
@@ -234,9 +234,9 @@ class DirectoryStorage(Context):
             self.layout.check_named()
         data.replace_data(self, name, claim, content, durability=durability, before_commit=before_commit)
 
-    def stat_data(self, name: str) -> Stat:
+    def stat_data(self, name: str, *, owned: bool = False) -> Stat:
         """Look at the entry's data file."""
-        with self._if_not_gone():
+        with self._where_named(owned=owned):
             return data.stat_data(self, name)
 
     def annotate(self, claim: DirectoryClaim, key: str, value: bytes | None) -> None:
@@ -291,10 +291,12 @@ class DirectoryStorage(Context):
 
     def reserve_again(self, name: str) -> bool:
         """Make a file in `.registry` again."""
+        self.layout.check_named()
         return recovery.reserve_again(self, name)
 
     def clear_temporary(self, name: str) -> bool:
         """Unlink a file in `.tmp`, if its writer is dead."""
+        self.layout.check_named()
         return recovery.clear_temporary(self, name)
 
     def _told_gone(self, failures: list[BaseException | None]) -> list[BaseException | None]:
@@ -311,11 +313,13 @@ class DirectoryStorage(Context):
         return failures
 
     @contextlib.contextmanager
-    def _if_not_gone(self) -> Generator[None]:
-        """Look for the spool if something of it is not found: perhaps all of it has gone."""
+    def _where_named(self, *, owned: bool) -> Generator[None]:
+        """Look first whether the spool is where it was; for what is owned, only if it is not found."""
+        if not owned:
+            self.layout.check_named()
         try:
             yield
-        except (EntryNotFound, DataNotFound):
+        except DataNotFound:  # perhaps only because the spool has gone
             self.layout.check_named()
             raise
 
@@ -367,6 +371,11 @@ class DirectoryStorage(Context):
 
     def read_metadata(self, place: Place, name: str) -> bytes:
         """Read an entry's metadata wherever it is."""
+        self.layout.check_named()
+        return self.read_listed(place, name)
+
+    def read_listed(self, place: Place, name: str) -> bytes:
+        """Read the metadata of an entry that a source has found, likewise."""
         try:
             directory = directory_of(place)
             return self.layout.again_if_replaced(directory, lambda: read_file(self.layout, directory, name))
@@ -409,7 +418,6 @@ class DirectoryStorage(Context):
     @contextlib.contextmanager
     def data_file(self, name: str) -> Generator[Path]:
         """Yield the path of the data, if it is there: where the spool was exchanged, it would lead to other data."""
-        self.layout.check_named()
         _ = self.stat_data(name)
         yield Path(self.layout.full(DATA, name))
 
@@ -424,6 +432,7 @@ class DirectoryStorage(Context):
 
     def adopt(self) -> None:
         """Write `.spool.json`."""
+        self.layout.check_named()
         opening.adopt(self.layout)
         _ = self.is_adopted()
 
