@@ -617,6 +617,17 @@ async def test_a_reader_in_the_middle_of_its_listing_checks_out_where_others_loo
     assert {"a2", "a3"} <= set(seen)
 
 
+async def test_a_reader_that_is_asked_for_one_after_the_other_checks_out_where_others_look(path):
+    """Each time, whatever it had listed before."""
+    uses = await followed_spool(path)
+    async with uses.spool.reader(Mail.SEND) as reader:
+        async with (await reader.dequeue()).unwrap():
+            pass
+        stripped(path, "send/.checkout")
+        async with (await reader.dequeue()).unwrap() as job:
+            assert state_of(path).places(job.name) == ["send/.checkout"]
+
+
 async def test_unsafe_claims_are_of_what_lies_where_others_look(path):
     """Not of what was checked out of a queue that was moved away since."""
     uses = await followed_spool(path)

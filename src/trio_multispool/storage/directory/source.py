@@ -169,7 +169,7 @@ class DirectorySource:
     def _begin(self, look: Look, gate: Gate[Any], *, listed_only: bool) -> None:
         if not listed_only:  # else the store has looked, for all that it settled
             self._layout.check_named()
-        self._layout.follow(directory_of(self._checkout_place))
+            self._layout.follow(directory_of(self._checkout_place))
         self._waiting.look(wanted=False)
         self._look_for_earlier(look, gate)
 

@@ -403,9 +403,12 @@ class DirectoryStorage(Context):
                 waiting = self._waiting.get(claim.queue)
                 if waiting is not None:  # where the kernel does not tell
                     waiting.put_back(Due(claim.due_at, claim.name))
-        if any(each.then is not None for each in settlements):
+        taking = {each.claim.queue for each in settlements if each.then is not None}
+        if taking:
             try:
                 self.layout.check_named()
+                for queue in taking:
+                    self.layout.follow(checkout_of(queue))
             except SpoolError:  # nothing more is taken; the next look of a source raises it
                 return failures
             claim_next(settlements, failures)
