@@ -1,8 +1,8 @@
 """The three system calls that commit a step (see `model/lifecycle.py`), and how to tell the outcome when one fails.
 
-Each returns `False` if the file that it needs is missing. It raises a `SpoolError` if it had no effect for another
-reason. An error such as EIO does not say whether the rename took place. So the function looks at both ends, under the
-entry's lock, before it answers.
+Each returns `False` if the file that it needs is missing. (What was checked out before its `.checkout` was replaced is
+looked for where it was.) It raises a `SpoolError` if it had no effect for another reason. An error such as EIO does not
+say whether the rename took place. So the function looks at both ends, under the entry's lock, before it answers.
 """
 
 from __future__ import annotations

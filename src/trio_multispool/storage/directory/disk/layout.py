@@ -114,7 +114,7 @@ _OF_ALL: Final = (errno.EBADF, errno.ENOMEM, errno.ENOLCK)
 
 
 _FEW_OUTDATED: Final = 16
-"""How many descriptors of replaced directories stay open. A thread has one in use for a few calls only."""
+"""How many descriptors of replaced directories stay open, for threads that use one, and for what is in hand."""
 
 
 class Doing:
@@ -142,9 +142,11 @@ class Layout:
     """A spool directory that is open: its directories by relative name, as descriptors.
 
     A directory's descriptor is opened when first needed, and held until `close`. So no process can put another
-    directory under a running operation. If a directory was deleted or replaced on disk, `refresh` opens it anew, and so
-    does a listing of the places. The old descriptor stays open until some more directories were replaced: another
-    thread may be using it.
+    directory under a running operation. If a directory was deleted or replaced on disk, `refresh` forgets it, and it is
+    opened anew. So does a listing of the places, and `check_named` once the spool's directory has changed; an
+    exchange within a queue does not change that one, so `.waiting` and `.checkout` are looked at before their use.
+    The old descriptor stays open until some more directories were replaced: another thread may be using it, and what
+    is in hand of it is settled there.
     """
 
     def __init__(self, path: str, root: int, found: os.stat_result, calls: SystemCalls) -> None:
