@@ -17,11 +17,25 @@ import pytest
 import trio
 
 from helpers.calls import FailingCalls
-from helpers.inside import look_again, waiters_of
+from helpers.inside import look_again, storage_of, waiters_of
 from helpers.mounts import why_not
 from helpers.processes import run_python
-from helpers.spools import ANNE, BERT, MAIL, Mail, make_spool, put, quick_spool, state_of
-from trio_multispool import Err, Ok, Remove, Spool, SpoolGone, SpoolReplaced, Use
+from helpers.spools import ANNE, BERT, MAIL, Mail, contents, make_spool, put, quick_spool, state_of
+from trio_multispool import (
+    Err,
+    NotARegularFile,
+    Ok,
+    OwnershipLost,
+    Remove,
+    Spool,
+    Spoolable,
+    SpoolGone,
+    SpoolReplaced,
+    StorageFailure,
+    Use,
+)
+from trio_multispool.model import lifecycle
+from trio_multispool.model.lifecycle import Place
 from trio_multispool.monitor import Monitor
 from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
@@ -116,8 +130,13 @@ CALLS: dict[str, Callable[[Any, Any], Any]] = {
     "check out": lambda _, entry: entry.checkout(),
     "try to check out": lambda _, entry: entry.try_checkout(),
     "save directly": lambda _, entry: entry.direct.save(ANNE),
+    "read directly": lambda _, entry: entry.direct.contents(),
     "remove directly": lambda _, entry: entry.direct.remove(),
     "save data directly": lambda _, entry: entry.direct.data_file.save(b""),
+    "load data directly": lambda _, entry: entry.direct.data_file.load(),
+    "look at data directly": lambda _, entry: entry.direct.data_file.stat(),
+    "look at": lambda _, entry: entry.stat(),
+    "adopt": lambda spool, _: spool.adopt(),
     "recover": lambda spool, _: spool.recover(),
     "check": lambda spool, _: Monitor(spool).run_once(),
 }
@@ -137,6 +156,16 @@ async def test_every_operation_tells_that_the_directory_is_not_the_one_that_is_n
         with contextlib.suppress(OSError):  # it is not there
             assert set(os.listdir(each / "send")) <= {"a", "b", ".checkout", ".waiting"}
             assert os.listdir(each / ".tmp") == []
+
+
+@exchanges
+@pytest.mark.parametrize("repair", ["reserve_again", "clear_temporary", "recover_name"])
+async def test_nothing_is_repaired_in_a_directory_that_nobody_sees(path, exchange, repair):
+    """A monitor that repairs is told, too."""
+    spool = await quick_spool(path)
+    exchange(path)
+    with pytest.raises(EXCHANGES[exchange]):
+        getattr(storage_of(spool), repair)("a")
 
 
 NEEDED = [".registry", ".data", ".tmp"]
@@ -352,13 +381,290 @@ async def test_a_path_that_cannot_be_looked_at_proves_nothing(path):
         assert (await spool.entries(Mail.SEND)).unwrap() == [entry]
 
 
-async def test_a_queue_that_is_exchanged_is_followed(path):
-    """Only the spool's own directory is not: a queue may be moved, and made anew, by hand."""
+def stripped(path: Path, directory: str) -> None:
+    """Move a directory out of the spool, as to archive it; one without entries is in its place."""
+    aside = path.with_name("aside")
+    (path / directory).rename(aside)
+    shutil.copytree(aside, path / directory, ignore=_files_in)
+
+
+def _files_in(directory: str, names: list[str]) -> list[str]:
+    return [name for name in names if os.path.isfile(os.path.join(directory, name))]
+
+
+def stripped_in_one_step(path: Path, directory: str) -> None:
+    """Likewise, but at no time is nothing there."""
+    stripped(path, directory)
+    (path / directory).rename(path.with_name("new"))
+    path.with_name("aside").rename(path / directory)
+    above = os.open(path.parent, os.O_RDONLY)
+    SystemCalls().exchange("new", above, f"{path.name}/{directory}", above)
+    os.close(above)
+
+
+def pass_a_tick(path: Path) -> None:
+    """Wait until the kernel gives changes another time than the last one of a directory."""
+    probe = path.with_name("probe")
+    while True:
+        probe.touch()
+        if probe.stat().st_ctime_ns > path.stat().st_ctime_ns:
+            return
+
+
+class Uses:
+    """What two programs do with one spool. Each use returns the name of an entry that was acknowledged."""
+
+    def __init__(self, spool: Any, raw: Any) -> None:
+        """Take a spool, and the same one as a program sees it whose metadata are bytes."""
+        self.spool, self.raw = spool, raw
+
+    async def enqueue(self) -> str:
+        """Enqueue under a name that is given."""
+        return (await self.spool.enqueue(Mail.SEND, ANNE, b"x")).unwrap().name
+
+    async def enqueue_several(self) -> str:
+        """Enqueue with shared syncs."""
+        return (await self.spool.enqueue_many(Mail.SEND, [(ANNE, b"x")] * 2))[1].unwrap().name
+
+    async def enqueue_to_wait(self) -> str:
+        """Enqueue what is due later."""
+        return (await self.spool.enqueue(Mail.SEND, ANNE, b"x", not_before=3600)).unwrap().name
+
+    async def save(self) -> str:
+        """Save to another queue."""
+        entry = (await self.spool.enqueue(Mail.RETRY, ANNE, b"x")).unwrap()
+        async with (await entry.checkout()).unwrap() as job:
+            (await job.save(Mail.SEND, BERT)).unwrap()
+        return entry.name
+
+    async def save_to_wait(self) -> str:
+        """Save to another queue, for later."""
+        entry = (await self.spool.enqueue(Mail.RETRY, ANNE, b"x")).unwrap()
+        async with (await entry.checkout()).unwrap() as job:
+            (await job.save(Mail.SEND, BERT, not_before=3600)).unwrap()
+        return entry.name
+
+    async def die(self) -> str:
+        """Check out, and die with it."""
+        entry = (await self.spool.enqueue(Mail.SEND, ANNE, b"x")).unwrap()
+        place, storage = Place("send", lifecycle.State.AVAILABLE), storage_of(self.spool)
+        storage.claim(place, entry.name, before_commit=lambda: None).abandon()
+        return entry.name
+
+    async def die_early(self) -> str:
+        """Check out what waits, and die with it."""
+        entry = (await self.spool.enqueue(Mail.SEND, ANNE, b"x", not_before=3600)).unwrap()
+        place, storage = Place("send", lifecycle.State.WAITING), storage_of(self.spool)
+        storage.claim(place, entry.name, before_commit=lambda: None).abandon()
+        return entry.name
+
+    async def release(self) -> str:
+        """Check out, and give back."""
+        entry = (await self.spool.enqueue(Mail.SEND, ANNE, b"x")).unwrap()
+        async with (await entry.checkout()).unwrap():
+            pass
+        return entry.name
+
+    async def set_aside(self) -> str:
+        """Find that it cannot be read."""
+        entry = (await self.raw.enqueue(Mail.FAILED, b"{{", b"x")).unwrap()
+        async with self.spool.reader(Mail.FAILED) as reader:
+            assert await reader.dequeue_available() == Ok(None)
+        return entry.name
+
+    async def restore(self) -> str:
+        """Put it back."""
+        name = await self.set_aside()
+        storage_of(self.raw).restore("failed", name, durability=None, before_commit=lambda: None)
+        return name
+
+
+FOLLOWED = [
+    *("send", "send/.waiting", "send/.checkout", "retry", "retry/.checkout", "failed", "failed/.checkout"),
+    *(".quarantine", ".quarantine/failed", ".quarantine/.reasons"),
+]
+"""The directories in which entries lie, or why one was set aside."""
+
+USES = sorted(use for use in vars(Uses) if not use.startswith("_"))
+
+
+async def followed_spool(path: Path) -> Uses:
+    """Make a spool, and use it in every way: after that, all its directories are held."""
     spool = await quick_spool(path)
-    (path / "send").rename(path / "was-send")
-    shutil.copytree(path / "was-send", path / "send")
-    [entry] = await put(spool, Mail.SEND, "a")
-    assert (await spool.entries(Mail.SEND)).unwrap() == [entry]
+    uses = Uses(spool, await quick_spool(path, Spoolable(queues=Mail, metadata=bytes, data=bytes)))
+    for use in USES:
+        await getattr(uses, use)()
+    pass_a_tick(path)
+    return uses
+
+
+async def is_found(path: Path, name: str) -> None:
+    """See that the programs which come later find an entry, and that recovery takes it for none that is lost."""
+    async with await quick_spool(path) as fresh:
+        collected = [each.name for each in (await fresh.recover()).unwrap() if each.queue is None]
+        assert name not in collected
+    state = state_of(path)
+    assert len(state.places(name)) == 1
+    assert state.data[name] == b"x"
+    assert name in state.registry
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize(
+    ("exchange", "directory"),
+    [
+        *((stripped, each) for each in FOLLOWED),
+        *((stripped_in_one_step, each) for each in ("send", "send/.waiting", "send/.checkout", ".quarantine")),
+    ],
+)
+async def test_what_is_acknowledged_lies_in_the_directory_that_is_named(path, exchange, directory, use):
+    """A queue may be moved, and made anew, by hand. What is in one that nobody sees, recovery would delete."""
+    uses = await followed_spool(path)
+    exchange(path, directory)
+    await is_found(path, await getattr(uses, use)())
+
+
+SETTLING: dict[str, Callable[[Any], Any]] = {
+    "save": lambda job: job.save(Mail.RETRY),
+    "save with metadata": lambda job: job.save(Mail.RETRY, BERT),
+    "save to wait": lambda job: job.save(Mail.SEND, not_before=3600),
+    "release": lambda job: job.release(),
+}
+
+
+@pytest.mark.parametrize("noticed", [False, True], ids=["unnoticed", "noticed"])
+@pytest.mark.parametrize("waited", [False, True], ids=["available", "waited"])
+@pytest.mark.parametrize("settle", SETTLING)
+@pytest.mark.parametrize("directory", ["send", "send/.waiting", "send/.checkout", "retry"])
+async def test_what_was_in_hand_goes_to_the_directory_that_is_named(path, directory, settle, waited, noticed):
+    """Also if the one that it was checked out of is in its place no more, and others are checked out meanwhile."""
+    uses = await followed_spool(path)
+    entry = (await uses.spool.enqueue(Mail.SEND, ANNE, b"x", not_before=3600 if waited else None)).unwrap()
+    async with (await entry.checkout(early=True)).unwrap() as job:
+        stripped(path, directory)
+        if noticed:
+            await uses.die()
+        assert await SETTLING[settle](job) == Ok(None)
+    await is_found(path, entry.name)
+
+
+@pytest.mark.parametrize("directory", ["send", "send/.checkout"])
+async def test_what_was_in_hand_is_removed_where_it_is(path, directory):
+    """Its work is done."""
+    uses = await followed_spool(path)
+    [entry] = await put(uses.spool, Mail.SEND, "a")
+    async with (await entry.checkout()).unwrap() as job:
+        stripped(path, directory)
+        await uses.die()
+        assert await job.remove() == Ok(None)
+    assert list(path.parent.rglob("a")) == []
+
+
+@pytest.mark.parametrize("directory", ["send", "send/.checkout"])
+async def test_what_was_in_hand_is_lost_if_it_is_taken_from_where_it_was(path, directory):
+    """There, as in the directory that is named, the file of the entry is what its owner has."""
+    uses = await followed_spool(path)
+    [entry] = await put(uses.spool, Mail.SEND, "a")
+    lost = OwnershipLost("send", "a")
+
+    async def work() -> None:
+        async with (await entry.checkout()).unwrap() as job:
+            stripped(path, directory)
+            await uses.die()
+            next(path.with_name("aside").rglob("a")).unlink()
+            for call in (job.remove(), job.save(Mail.RETRY), job.save(Mail.RETRY, BERT)):
+                assert await call == Err(lost)
+
+    with pytest.raises(OwnershipLost):
+        await work()
+    assert state_of(path).places("a") == []
+
+
+@pytest.mark.parametrize("directory", FOLLOWED)
+async def test_what_was_in_hand_is_set_aside_in_the_quarantine_that_is_named(path, directory):
+    """Also if somebody archived that, with what was in it."""
+    uses = await followed_spool(path)
+    entry = (await uses.spool.enqueue(Mail.FAILED, ANNE, b"x")).unwrap()
+    storage = storage_of(uses.spool)
+    claim = storage.claim(Place("failed", lifecycle.State.AVAILABLE), entry.name, before_commit=lambda: None)
+    stripped(path, directory)
+    storage.quarantine(claim, "why")
+    await is_found(path, entry.name)
+    assert state_of(path).reasons[entry.name] == "why\n"
+
+
+@pytest.mark.parametrize("directory", ["send", "send/.checkout"])
+async def test_a_reader_in_the_middle_of_its_listing_checks_out_where_others_look(path, directory):
+    """What it takes beside a settlement, too: if it is killed, recovery finds the entry."""
+    uses = await followed_spool(path)
+    other = await quick_spool(path)
+    await put(other, Mail.SEND, "a1", "a2", "a3")
+    seen: list[str] = []
+
+    async def remove(_metadata: Any, data: Any) -> Remove:
+        if not seen:
+            stripped(path, directory)
+            if directory == "send":
+                for name in ("a2", "a3"):
+                    path.with_name("aside").joinpath(name).rename(path / "send" / name)
+        else:
+            assert state_of(path).places(data.name) == ["send/.checkout"]
+        seen.append(data.name)
+        return Remove()
+
+    async with uses.spool.reader(Mail.SEND) as reader:
+        (await reader.iter_available(remove)).unwrap()
+    assert {"a2", "a3"} <= set(seen)
+
+
+async def test_a_reader_that_is_asked_for_one_after_the_other_checks_out_where_others_look(path):
+    """Each time, whatever it had listed before."""
+    uses = await followed_spool(path)
+    async with uses.spool.reader(Mail.SEND) as reader:
+        async with (await reader.dequeue()).unwrap():
+            pass
+        stripped(path, "send/.checkout")
+        async with (await reader.dequeue()).unwrap() as job:
+            assert state_of(path).places(job.name) == ["send/.checkout"]
+
+
+async def test_unsafe_claims_are_of_what_lies_where_others_look(path):
+    """Not of what was checked out of a queue that was moved away since."""
+    uses = await followed_spool(path)
+    assert (await uses.spool.checkouts_unsafe(Mail.SEND)).unwrap() != []
+    (path / "send/.checkout").rename(path.with_name("aside"))
+    (path / "send/.checkout").mkdir()
+    assert (await uses.spool.checkouts_unsafe(Mail.SEND)).unwrap() == []
+
+
+@pytest.mark.parametrize("use", ["enqueue", "enqueue_to_wait", "save", "save_to_wait", "die", "die_early"])
+async def test_a_symlink_in_the_place_of_a_queue_is_not_followed(path, use):
+    """Nothing is acknowledged in the directory that it leads to, and the other queues go on."""
+    uses = await followed_spool(path)
+    aside = path.with_name("aside")
+    (path / "send").rename(aside)
+    (path / "send").symlink_to(aside)
+    before = contents(aside)
+    with pytest.raises((NotARegularFile, StorageFailure)):
+        await getattr(uses, use)()
+    assert contents(aside) == before
+    await uses.set_aside()
+
+
+async def test_what_waited_does_not_go_back_by_a_symlink(path):
+    """Its owner is told that it could not be put back."""
+    uses = await followed_spool(path)
+    entry = (await uses.spool.enqueue(Mail.SEND, ANNE, b"x", not_before=3600)).unwrap()
+    aside = path.with_name("aside")
+
+    async def work() -> None:
+        async with (await entry.checkout(early=True)).unwrap():
+            (path / "send").rename(aside)
+            (path / "send").symlink_to(aside)
+
+    with pytest.raises(StorageFailure):
+        await work()
+    assert (aside / ".checkout" / entry.name).is_file()
 
 
 @pytest.mark.skipif(bool(why_not()), reason=why_not() or "may mount")

@@ -14,7 +14,8 @@ import pytest
 
 from helpers.gates import breathe
 from helpers.inside import waiters_of
-from helpers.spools import Mail, load_spool, make_spool, put
+from helpers.spools import Mail, load_spool, make_spool, put, state_of
+from trio_multispool import Save
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,3 +141,34 @@ async def test_a_reader_that_finds_no_queue_goes_on_when_it_is_there_again(gone:
                 await put(other, Mail.SEND, names[-1])
                 await reading.has_got(*names)
         tasks.cancel_scope.cancel()
+
+
+async def test_what_is_in_hand_while_its_queue_is_moved_away_is_settled(tmp_path: Path) -> None:
+    """Also once entries of the new one are in hand beside it: no verdict is lost, and the reader goes on."""
+    all_begun, seen = anyio.Event(), []
+    async with await make_spool(tmp_path / "spool") as spool, await load_spool(spool.path) as other:
+        await put(other, Mail.SEND, "old 1", "old 2")
+
+        async def save(_metadata: Any, data: Any) -> Save[Mail, Any]:
+            seen.append(data.name)
+            if len(seen) == 2:
+                os.rename(spool.path / "send", tmp_path / "old")
+                make_queue(spool, tmp_path)
+                await put(other, Mail.SEND, "new 1", "new 2")
+            if len(seen) == 4:
+                all_begun.set()
+            await all_begun.wait()
+            return Save(Mail.RETRY)
+
+        async with spool.reader(Mail.SEND, poll_interval=HOUR) as reader, anyio.create_task_group() as tasks:
+
+            async def iterate() -> None:
+                (await reader.iter(save, concurrency=4)).unwrap()
+
+            tasks.start_soon(iterate)
+            with anyio.fail_after(60):  # instead of waiting for ever
+                await all_begun.wait()
+            reader.stop()
+    assert state_of(spool.path).names("retry") == ["new 1", "new 2", "old 1", "old 2"]
+    assert state_of(spool.path).faults() == []
+    assert [each for each in (tmp_path / "old").rglob("*") if each.is_file()] == []

@@ -126,7 +126,7 @@ class DataFile(Generic[D]):
         load = self._session.encoding.loading(self._name)
         return await self._session.run(
             f"loading the data of {self._name}",
-            lambda _before_commit: self._session.storage.read_data(self._name, load),
+            lambda _before_commit: self._session.storage.read_data(self._name, load, owned=self._claim is not None),
         )
 
     async def save(self, value: D, *, durability: Durability | None = None) -> Result[None, DataSaveError]:
@@ -209,7 +209,8 @@ class DataFile(Generic[D]):
         """
         self._check()
         return await self._session.run(
-            f"looking at the data of {self._name}", lambda _before_commit: self._session.storage.stat_data(self._name)
+            f"looking at the data of {self._name}",
+            lambda _before_commit: self._session.storage.stat_data(self._name, owned=self._claim is not None),
         )
 
     def _check(self) -> None:

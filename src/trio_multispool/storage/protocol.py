@@ -196,8 +196,11 @@ class Storage(Protocol[C, R]):
         """Delete an available entry, or raise `EntryNotFound`."""
         ...
 
-    def read_data(self, name: str, read: Callable[[BinaryIO], T]) -> T:
-        """Call `read` with the entry's data; return its result. Raises `DataNotFound`, and what `read` raises."""
+    def read_data(self, name: str, read: Callable[[BinaryIO], T], *, owned: bool = False) -> T:
+        """Call `read` with the entry's data; return its result. Raises `DataNotFound`, and what `read` raises.
+
+        What is `owned` is in hand, and is read wherever it is.
+        """
         ...
 
     def read_entry(self, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
@@ -219,8 +222,8 @@ class Storage(Protocol[C, R]):
         """Replace an entry's data, all or nothing. It commits on its own, however the claim is settled later."""
         ...
 
-    def stat_data(self, name: str) -> Stat:
-        """Return size and age of the entry's data, or raise `DataNotFound`."""
+    def stat_data(self, name: str, *, owned: bool = False) -> Stat:
+        """Return size and age of the entry's data, or raise `DataNotFound`; `owned` as for `read_data`."""
         ...
 
     def data_path(self, name: str) -> Path | None:

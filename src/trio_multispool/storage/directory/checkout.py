@@ -133,6 +133,8 @@ def _move_over_stale_copy(context: Context, queue: str, source: str, name: str) 
 def claims_unsafe(context: Context, queue: str) -> list[DirectoryClaim]:
     """Return claims without locks on all entries checked out of a queue, except those that leave meanwhile."""
     checked_out, layout = checkout_of(queue), context.layout
+    for directory in (checked_out, waiting_of(queue)):
+        _ = layout.refresh(directory)
     is_waited_for = layout.has_directory(waiting_of(queue))
     sources = (queue, waiting_of(queue)) if is_waited_for else (queue,)
     claims: list[DirectoryClaim] = []

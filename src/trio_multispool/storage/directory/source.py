@@ -65,6 +65,10 @@ class _Store(Storage[Any, Any], Protocol):
         """Do as `claim` does, without looking whether the spool is where it was."""
         ...
 
+    def read_listed(self, place: Place, name: str) -> bytes:
+        """Do as `read_metadata` does, likewise."""
+        ...
+
 
 class _Call(NamedTuple):
     """What one call of `claim` is given for each of its tries."""
@@ -165,6 +169,7 @@ class DirectorySource:
     def _begin(self, look: Look, gate: Gate[Any], *, listed_only: bool) -> None:
         if not listed_only:  # else the store has looked, for all that it settled
             self._layout.check_named()
+            self._layout.follow(directory_of(self._checkout_place))
         self._waiting.look(wanted=False)
         self._look_for_earlier(look, gate)
 
@@ -311,7 +316,7 @@ class DirectorySource:
     ) -> tuple[DirectoryClaim, Any] | Unavailable | NotDue | UnreadableEntry | None:
         """Claim an entry that is admitted. `None`: it is refused, or another thread has given it meanwhile."""
         try:
-            admission = call.gate.admit(name, lambda: self._storage.read_metadata(place, name))
+            admission = call.gate.admit(name, lambda: self._storage.read_listed(place, name))
         except EntryNotFound:
             return Unavailable.GONE
         if admission is None:

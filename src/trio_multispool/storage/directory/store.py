@@ -21,6 +21,7 @@ from trio_multispool.errors import (
     StorageFailure,
 )
 from trio_multispool.events import Event, log
+from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.policies import Durability
 from trio_multispool.storage.directory import (
     checkout,
@@ -38,14 +39,14 @@ from trio_multispool.storage.directory import waiting as waited
 from trio_multispool.storage.directory.context import Context
 from trio_multispool.storage.directory.disk.files import read_file
 from trio_multispool.storage.directory.disk.format import read_format
-from trio_multispool.storage.directory.disk.layout import DATA, directory_of
+from trio_multispool.storage.directory.disk.layout import DATA, checkout_of, directory_of, waiting_of
 from trio_multispool.storage.directory.disk.locks import locks_at_a_time
 from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 from trio_multispool.storage.directory.inotify import ArrivalsWatch, DirectoryWatch, watch
 from trio_multispool.storage.directory.schedule import Due, WaitingEntries
 from trio_multispool.storage.directory.slots import ByteSlot, ByteSlots
 from trio_multispool.storage.directory.source import DirectorySource
-from trio_multispool.storage.requests import Releasing
+from trio_multispool.storage.requests import Releasing, Saving
 from trio_multispool.storage.singly import claim_next
 
 if TYPE_CHECKING:
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 
     import msgspec
 
-    from trio_multispool.model.lifecycle import Place, State
     from trio_multispool.model.types import T
     from trio_multispool.model.verdicts import Unavailable
     from trio_multispool.storage.directory.claims import DirectoryClaim, DirectoryReservation
@@ -171,6 +171,7 @@ class DirectoryStorage(Context):
     ) -> DirectoryClaim | Unavailable | NotDue:
         """Check the entry out."""
         self.layout.check_named()
+        self.layout.follow(checkout_of(place.queue))
         return self.claim_listed(place, name, due_by=due_by, before_commit=before_commit)
 
     def claim_listed(
@@ -209,9 +210,9 @@ class DirectoryStorage(Context):
         self.layout.check_named()
         direct.delete(self, queue, name, durability=durability, before_commit=before_commit)
 
-    def read_data(self, name: str, read: Callable[[BinaryIO], T]) -> T:
+    def read_data(self, name: str, read: Callable[[BinaryIO], T], *, owned: bool = False) -> T:
         """Read the entry's data."""
-        with self._if_not_gone():
+        with self._where_named(owned=owned):
             return data.read_data(self, name, read)
 
     def read_entry(self, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
@@ -233,9 +234,9 @@ class DirectoryStorage(Context):
             self.layout.check_named()
         data.replace_data(self, name, claim, content, durability=durability, before_commit=before_commit)
 
-    def stat_data(self, name: str) -> Stat:
+    def stat_data(self, name: str, *, owned: bool = False) -> Stat:
         """Look at the entry's data file."""
-        with self._if_not_gone():
+        with self._where_named(owned=owned):
             return data.stat_data(self, name)
 
     def annotate(self, claim: DirectoryClaim, key: str, value: bytes | None) -> None:
@@ -264,15 +265,19 @@ class DirectoryStorage(Context):
         before_commit: Callable[[], None],
     ) -> None:
         """Put back an entry that was set aside."""
-        self.layout.check_named()
+        self._look_for_aside(queue)
         aside.restore(self, queue, name, to=to, durability=durability, before_commit=before_commit)
 
     def discard(
         self, queue: str, name: str, *, durability: Durability | None, before_commit: Callable[[], None]
     ) -> None:
         """Delete an entry that was set aside."""
-        self.layout.check_named()
+        self._look_for_aside(queue)
         aside.discard(self, queue, name, durability=durability, before_commit=before_commit)
+
+    def _look_for_aside(self, queue: str) -> None:
+        self.layout.check_named()
+        _ = self.layout.refresh(directory_of(Place(queue, State.QUARANTINED)))
 
     def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:
         """Put back what dead owners held."""
@@ -286,10 +291,12 @@ class DirectoryStorage(Context):
 
     def reserve_again(self, name: str) -> bool:
         """Make a file in `.registry` again."""
+        self.layout.check_named()
         return recovery.reserve_again(self, name)
 
     def clear_temporary(self, name: str) -> bool:
         """Unlink a file in `.tmp`, if its writer is dead."""
+        self.layout.check_named()
         return recovery.clear_temporary(self, name)
 
     def _told_gone(self, failures: list[BaseException | None]) -> list[BaseException | None]:
@@ -306,11 +313,13 @@ class DirectoryStorage(Context):
         return failures
 
     @contextlib.contextmanager
-    def _if_not_gone(self) -> Generator[None]:
-        """Look for the spool if something of it is not found: perhaps all of it has gone."""
+    def _where_named(self, *, owned: bool) -> Generator[None]:
+        """Look first whether the spool is where it was; for what is owned, only if it is not found."""
+        if not owned:
+            self.layout.check_named()
         try:
             yield
-        except (EntryNotFound, DataNotFound):
+        except DataNotFound:  # perhaps only because the spool has gone
             self.layout.check_named()
             raise
 
@@ -362,6 +371,11 @@ class DirectoryStorage(Context):
 
     def read_metadata(self, place: Place, name: str) -> bytes:
         """Read an entry's metadata wherever it is."""
+        self.layout.check_named()
+        return self.read_listed(place, name)
+
+    def read_listed(self, place: Place, name: str) -> bytes:
+        """Read the metadata of an entry that a source has found, likewise."""
         try:
             directory = directory_of(place)
             return self.layout.again_if_replaced(directory, lambda: read_file(self.layout, directory, name))
@@ -378,7 +392,10 @@ class DirectoryStorage(Context):
         return sorted(later) if most is None else heapq.nsmallest(most, later)
 
     def settle(self, settlements: Sequence[Settlement[DirectoryClaim]]) -> list[BaseException | None]:
-        """Settle several claims with shared syncs."""
+        """Settle several claims with shared syncs. They go to the queues that are named, wherever they are from."""
+        for directory in {target for each in settlements if (target := _target_of(each))}:
+            with contextlib.suppress(SpoolError):  # the settlements tell
+                _ = self.layout.refresh(directory)
         failures = self._told_gone(settle.settle(self, settlements))
         for settlement, failure in zip(settlements, failures, strict=True):
             claim = settlement.claim
@@ -386,9 +403,12 @@ class DirectoryStorage(Context):
                 waiting = self._waiting.get(claim.queue)
                 if waiting is not None:  # where the kernel does not tell
                     waiting.put_back(Due(claim.due_at, claim.name))
-        if any(each.then is not None for each in settlements):
+        taking = {each.claim.queue for each in settlements if each.then is not None}
+        if taking:
             try:
                 self.layout.check_named()
+                for queue in taking:
+                    self.layout.follow(checkout_of(queue))
             except SpoolError:  # nothing more is taken; the next look of a source raises it
                 return failures
             claim_next(settlements, failures)
@@ -401,7 +421,6 @@ class DirectoryStorage(Context):
     @contextlib.contextmanager
     def data_file(self, name: str) -> Generator[Path]:
         """Yield the path of the data, if it is there: where the spool was exchanged, it would lead to other data."""
-        self.layout.check_named()
         _ = self.stat_data(name)
         yield Path(self.layout.full(DATA, name))
 
@@ -416,6 +435,7 @@ class DirectoryStorage(Context):
 
     def adopt(self) -> None:
         """Write `.spool.json`."""
+        self.layout.check_named()
         opening.adopt(self.layout)
         _ = self.is_adopted()
 
@@ -473,3 +493,15 @@ class DirectoryStorage(Context):
         self._slots.close()
         self._arrivals.close()
         self.layout.close()
+
+
+def _target_of(settlement: Settlement[DirectoryClaim]) -> str | None:
+    """Return the directory that an entry goes to, unless it is made sure of in any case; `None` if it goes nowhere."""
+    match settlement:
+        case Saving():
+            return settlement.queue
+        case Releasing():
+            claim = settlement.claim
+            return claim.queue if claim.due_at is None else waiting_of(claim.queue)
+        case _:
+            return None

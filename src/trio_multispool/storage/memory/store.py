@@ -364,7 +364,7 @@ class MemoryStorage:
 
     # Data and notes
 
-    def read_data(self, name: str, read: Callable[[BinaryIO], T]) -> T:
+    def read_data(self, name: str, read: Callable[[BinaryIO], T], *, owned: bool = False) -> T:  # noqa: ARG002  # as above
         """Read the entry's data."""
         return read(io.BytesIO(self._with_data(name).data))
 
@@ -402,7 +402,7 @@ class MemoryStorage:
             kept = self._with_data(name)
             kept.data, kept.data_written_at = data, self._contents.now()
 
-    def stat_data(self, name: str) -> Stat:
+    def stat_data(self, name: str, *, owned: bool = False) -> Stat:  # noqa: ARG002  # as above
         """Return size and age of the entry's data."""
         return self._with_data(name).stat_data()
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import posixpath
 import stat
@@ -113,7 +114,7 @@ _OF_ALL: Final = (errno.EBADF, errno.ENOMEM, errno.ENOLCK)
 
 
 _FEW_OUTDATED: Final = 16
-"""How many descriptors of replaced directories stay open. A thread has one in use for a few calls only."""
+"""How many descriptors of replaced directories stay open, for threads that use one, and for what is in hand."""
 
 
 class Doing:
@@ -141,9 +142,11 @@ class Layout:
     """A spool directory that is open: its directories by relative name, as descriptors.
 
     A directory's descriptor is opened when first needed, and held until `close`. So no process can put another
-    directory under a running operation. If a directory was deleted or replaced on disk, `refresh` opens it anew, and so
-    does a listing of the places. The old descriptor stays open until some more directories were replaced: another
-    thread may be using it.
+    directory under a running operation. If a directory was deleted or replaced on disk, `refresh` forgets it, and it is
+    opened anew. So does a listing of the places, and `check_named` once the spool's directory has changed; an
+    exchange within a queue does not change that one, so `.waiting` and `.checkout` are looked at before their use.
+    The old descriptor stays open until some more directories were replaced: another thread may be using it, and what
+    is in hand of it is settled there.
     """
 
     def __init__(self, path: str, root: int, found: os.stat_result, calls: SystemCalls) -> None:
@@ -158,7 +161,8 @@ class Layout:
         self._inodes: dict[str, int] = {}
         self._doubtful: set[str] = set()
         """Directories whose owner or mode differs from the root's, so that opening them does not prove enough."""
-        self._outdated: deque[int] = deque()
+        self._outdated: deque[tuple[str, int]] = deque()
+        """Replaced directories and their descriptors, the last one last."""
 
     def measure(self, found: os.stat_result) -> None:
         """Note the root's mode and owner: files and directories will be made accordingly."""
@@ -191,15 +195,18 @@ class Layout:
             self._checked = state
 
     def _check_inside(self) -> None:
-        """Raise if a directory that every entry needs was exchanged; follow those that there need not be."""
+        """Raise if a directory that every entry needs was exchanged; follow all others, so that entries are seen."""
         for directory in _NEEDED:
             is_there, was_replaced = self._look_below(directory)
             if not is_there:
                 raise SpoolGone(self.full(directory))
             if was_replaced:
                 raise SpoolReplaced(self.full(directory))
-        for directory in (NOTES, REMEMBERED):
-            _ = self.refresh(directory)
+        with self._mutex:
+            others = sorted(self._open.keys() - {"", *_NEEDED})  # each after the one above it
+        for directory in others:
+            shut: Denied = {}
+            _ = self._unless_shut(directory, shut, functools.partial(self._look_below, directory))
 
     def full(self, directory: str, name: str = "") -> str:
         """Return the full path, for messages."""
@@ -222,6 +229,11 @@ class Layout:
                 found = self._open_below(directory)
                 self._open[directory] = found
             return found
+
+    def earlier(self, directory: str) -> list[int]:
+        """Return the descriptors of directories that had this name and were replaced, the last one first."""
+        with self._mutex:
+            return [fd for name, fd in reversed(self._outdated) if name == directory]
 
     def optional_fd(self, directory: str) -> int | None:
         """Return the descriptor of a directory, or `None` if it is missing."""
@@ -258,6 +270,11 @@ class Layout:
         replaced = self.refresh(parent) if parent else False
         return self._look_below(directory)[1] or replaced
 
+    def follow(self, directory: str) -> None:
+        """Forget a held directory if another one is in its place, below the one that is held: that is one look."""
+        if directory in self._open:
+            _ = self._look_below(directory)
+
     def is_there(self, directory: str) -> bool:
         """Tell whether a directory is on disk. First forget a held one that was replaced.
 
@@ -272,16 +289,26 @@ class Layout:
     def _look_below(self, directory: str) -> tuple[os.stat_result | None, bool]:
         """Return what is on disk, and whether a held directory was replaced, if the one above was looked at."""
         parent, _, name = directory.rpartition("/")
-        found = self.look_at(parent, name)
-        with self._mutex:
-            replaced = directory in self._open and (found is None or self._inodes[directory] != found.st_ino)
-            if replaced and directory not in _NEEDED:
-                self._outdated.append(self._open.pop(directory))
-                if len(self._outdated) > _FEW_OUTDATED:
-                    self.close_fd(self._outdated.popleft())
+        try:
+            found = self.look_at(parent, name)
+        except StorageFailure as error:
+            if error.errno == errno.ENOTDIR:  # something else is in the place of the one above
+                _ = self._forget_unless(directory, None)
+            raise
+        replaced = self._forget_unless(directory, None if found is None else found.st_ino)
         if found is not None:
             self._doubt(directory, found)
         return found, replaced
+
+    def _forget_unless(self, directory: str, inode: int | None) -> bool:
+        """Forget a directory that is held and is another one; tell whether it is. Its descriptor may be in use."""
+        with self._mutex:
+            replaced = directory in self._open and self._inodes[directory] != inode
+            if replaced and directory not in _NEEDED:
+                self._outdated.append((directory, self._open.pop(directory)))
+                if len(self._outdated) > _FEW_OUTDATED:
+                    self.close_fd(self._outdated.popleft()[1])
+        return replaced
 
     def _doubt(self, directory: str, found: os.stat_result) -> None:
         """Note whether a directory may be one that this process can open and not enter. This asks the disk nothing."""
@@ -312,7 +339,7 @@ class Layout:
     def close(self) -> None:
         """Close all descriptors. Idempotent."""
         with self._mutex:
-            fds = [*self._open.values(), *self._outdated]
+            fds = [*self._open.values(), *(fd for _, fd in self._outdated)]
             self._open.clear()
             self._outdated.clear()
         for fd in fds:
@@ -510,6 +537,8 @@ class Layout:
         """
         parent, _, name = directory.rpartition("/")
         with self.doing("make", directory):
+            if not self.refresh(directory) and directory in self._open:
+                return False
             try:
                 self.calls.make_directory(name, self.fd(parent), 0o700)
             except FileExistsError:
