@@ -5,6 +5,7 @@ Chance is taken out where it plays a part: whoever goes on at a distance goes as
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -14,7 +15,7 @@ import pytest
 from helpers.inside import source_of, storage_of
 from helpers.spools import Mail, load_spool, put, quick_spool, state_of
 from helpers.stores import nothing
-from trio_multispool import Ok
+from trio_multispool import Ok, StorageFailure
 from trio_multispool.entries.claimer import Claimer
 from trio_multispool.storage.directory import source as listing
 from trio_multispool.storage.directory.source import MOST_DOUBLINGS, TRIES_AT_A_TIME, DirectorySource
@@ -84,6 +85,27 @@ class Tries:
             return try_(*arguments)
 
         working.claim, working._try = counting_hops, counting_tries
+
+
+async def test_what_could_not_be_finished_is_given_next_in_the_same_pass(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The disk failed, say, when others had been checked out: those are given, and then it, in its turn."""
+    async with await quick_spool(tmp_path / "spool") as spool:
+        await put(spool, Mail.SEND, *NAMES[:3])
+        working, given = Working(spool), Given()
+        carried, failing = spool._session.carried, ["01"]
+
+        def carried_unless_failing(claim: Any) -> Any:
+            if claim.name in failing:
+                failing.remove(claim.name)
+                raise StorageFailure("read", claim.name, errno.EIO)
+            return carried(claim)
+
+        monkeypatch.setattr(spool._session, "carried", carried_unless_failing)
+        assert [one.claim.name for one in working.claim(3, given)] == ["00"]
+        assert [one.claim.name for one in working.claim(3, given)] == ["01", "02"]
+        assert isinstance(working.claim(3, given), NothingLeft)
 
 
 # How far in one go

@@ -116,8 +116,8 @@ class Claimer(Generic[M]):
         left = collections.deque(found.claims)
         try:
             while left:
-                claim, slot = left.popleft()
-                made = self._finished(claim, slot, look)
+                made = self._finished(*left[0], look)
+                _ = left.popleft()
                 if made is not None:
                     claimed.append(made)
         except SpoolError:
@@ -141,7 +141,10 @@ class Claimer(Generic[M]):
                 log(_LOG.warning, Event.PASSED_OVER, path, message, queue=self._queue, entry=error.name, error=error)
 
     def _finished(self, claim: Claim, slot: KeySlot, look: Look) -> Claimed[M] | None:
-        """Decode the metadata, and check its key's slot. `None`: it was set aside, or goes back as its key is full."""
+        """Decode the metadata, and check its key's slot. `None`: it was set aside, or goes back as its key is full.
+
+        If this raises, nobody has the entry, and it is still to be taken back.
+        """
         try:
             metadata = self._session.decode_or_set_aside(claim)
             carried = self._session.carried(claim)
@@ -151,10 +154,6 @@ class Claimer(Generic[M]):
             if claim.state is not State.QUARANTINED:  # it could not be set aside, as the log says
                 self._ignored.add(claim.name)
             return None
-        except BaseException:  # passed on: nobody will get it, whatever it was
-            _ = slot.end()
-            self._session.release_or_let_go(claim)
-            raise
         if confirmed is None:
             self.source.take_back([(claim, UNLIMITED)], look, self)
             return None
