@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers import users
-from helpers.stores import OPERATIONS, make_store
+from helpers.stores import DATA, OLD, OPERATIONS, enqueue_reserved, make_store
 from helpers.syscalls import Recorder
 from helpers.users import ANNE, BOB, ROOT, SHARED, STRANGER, User, multispool_as, run_as
 from trio_multispool.storage.directory.disk.owners import owner_of_new
+from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(bool(users.why_not()), reason=users.why_not())
@@ -32,6 +33,53 @@ with contextlib.closing(DirectoryStorage.open(sys.argv[1], QUEUES, create=True))
     storage.slot(range(1)).release()
 """
 """Each operation of the store once, on entries of its own."""
+
+
+ASK = """
+import contextlib, sys
+from helpers.stores import make_store
+from trio_multispool.errors import SpoolError
+with contextlib.closing(make_store(sys.argv[1])) as storage:
+    try:
+        storage.reserve(sys.argv[2])
+    except SpoolError as error:
+        print(type(error).__name__, getattr(error, "finished", ""))
+    else:
+        print("free")
+"""
+"""Ask for a name, and say what the answer is."""
+
+ENQUEUE = """
+enqueue_reserved(storage, storage.reserve("order"), "send", OLD, DATA, remember=3600)
+"""
+
+KILLED = """
+import os, signal, sys
+from helpers.stores import DATA, DUE, OLD, enqueue, enqueue_reserved, make_store
+from trio_multispool.storage.directory.disk.syscalls import SystemCalls
+class Killed(SystemCalls):
+    def change_owner(self, fd, user, group):
+        if sys.argv[2] in os.readlink(f"/proc/self/fd/{fd}"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().change_owner(fd, user, group)
+storage = make_store(sys.argv[1], calls=Killed())
+"""
+"""Do what follows, and be killed before something with this in its path is given to its owner."""
+
+
+class Meanwhile(SystemCalls):
+    """Lets something happen before a file with this in its path is given to its owner."""
+
+    def __init__(self, part: str, act: Callable[[], object]) -> None:
+        """Say where, and what."""
+        self._part = part
+        self._act = act
+
+    def change_owner(self, fd: int, user: int, group: int) -> None:
+        """Act first, at that file."""
+        if self._part in os.readlink(f"/proc/self/fd/{fd}"):
+            self._act()
+        super().change_owner(fd, user, group)
 
 
 @pytest.fixture
@@ -114,6 +162,36 @@ def test_what_root_adopts_stays_the_owners(path):
     assert multispool_as(ROOT, "adopt", path).returncode == 0
     assert whose(path) == {(ANNE.number, ANNE.number)}
     everything(path, ANNE, "anne")
+
+
+def asked_by(user: User, path: Path, name: str = "order") -> str:
+    """Return what a user is answered who asks for a name."""
+    asked = run_as(user, ASK, path, name)
+    assert asked.returncode == 0, asked.stderr
+    return asked.stdout.strip()
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o770])
+def test_what_another_user_is_about_to_make_does_not_count_as_done(path, mode):
+    """A memory that has just been made, and that only its maker may open yet, remembers nothing."""
+    make(path, ANNE, SHARED, mode)
+    answers: list[str] = []
+    storage = make_store(path, calls=Meanwhile("/.keys/order", lambda: answers.append(asked_by(ANNE, path))))
+    enqueue_reserved(storage, storage.reserve("order"), "send", OLD, DATA, remember=3600)
+    storage.close()
+    assert answers == ["EntryBusy"]
+    assert asked_by(ANNE, path) == "NameTaken False"
+
+
+@pytest.mark.parametrize(("maker", "other", "mode"), [(ANNE, BOB, 0o770), (ROOT, ANNE, 0o700)])
+def test_what_another_user_was_killed_in_the_middle_of_does_not_count_as_done(path, maker, other, mode):
+    """A memory that only the dead may open is no fault, and recovery clears it; the name is free."""
+    make(path, ANNE, SHARED, mode)
+    assert run_as(maker, KILLED + ENQUEUE, path, "/.keys/order").returncode != 0
+    assert (path / ".keys/order").exists()
+    assert ".keys" not in multispool_as(other, "fsck", path).stdout
+    assert asked_by(other, path) == "free"
+    assert list((path / ".keys").iterdir()) == []
 
 
 SPOOL = (1000, 2000)

@@ -11,7 +11,8 @@ removal of an entry whose name is remembered also looks at some other files of t
 time has passed. So the directory holds little more than the remembered names, and no process lists it all at once.
 
 A file that cannot be read counts as remembered, for good: otherwise a thing could be done twice. Only a blank one whose
-time is not in the future can go: an enqueue that was killed, or cut short by power loss, leaves such a file.
+time is not in the future can go: an enqueue that was killed, or cut short by power loss, leaves such a file. One without
+content is not read for that: a process that has just made it, or was killed then, has not handed it over to others yet.
 
 A time is believed only if a removal can have set it:
 
@@ -211,6 +212,8 @@ def fault_of(context: Context, name: str) -> str | None:
     """
     layout = context.layout
     found = layout.look_at(REMEMBERED, name)
+    if found is not None and stat.S_ISREG(found.st_mode) and not found.st_size:
+        return None
     try:
         remember = _read(layout, name)
     except FileNotFoundError:
@@ -295,7 +298,7 @@ def _until(context: Context, name: str) -> float | None:
     if not stat.S_ISREG(found.st_mode):
         return math.inf
     at = found.st_mtime
-    if at == 0 or at > context.now():
+    if at == 0 or at > context.now() or not found.st_size:  # one without content may not be ours to open yet
         return at
     try:  # before it is forgotten: is it what was written?
         remember = _read(context.layout, name)
