@@ -101,3 +101,20 @@ def test_data_under_a_name_that_cannot_be_looked_for_is_left_alone(path):
     assert refused.returncode == 1, refused
     assert (path / ".data/theirs").read_bytes() == before
     assert "theirs" not in names(path / "send")
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o744])
+@pytest.mark.parametrize("directory", [".keys", ".notes", ".quarantine"])
+def test_what_lies_beside_entries_and_cannot_be_entered_keeps_no_entry_from_being_removed(directory, mode):
+    """Each is worked off once, and goes; that names are not remembered then is said once, and not for each."""
+    with users.common_ground() as ground:
+        spool = ground / "spool"
+        spool.mkdir()
+        os.chown(spool, ANNE.number, ANNE.number)
+        assert run_as(ANNE, MAKE, spool).returncode == 0
+        (spool / directory).mkdir()
+        (spool / directory).chmod(mode)
+        worked = multispool_as(ANNE, "work", spool, "send", "--once", "--", "true")
+        assert worked.returncode == 0, worked
+        assert worked.stderr.count("no entry that is removed is remembered") == (directory == ".keys")
+        assert names(spool / "send") == names(spool / ".data") == names(spool / ".registry") == []
