@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import stat
 from typing import TYPE_CHECKING
 
 import pytest
 
 from helpers import users
+from helpers.forks import in_a_fork
 from helpers.stores import DATA, OLD, OPERATIONS, enqueue_reserved, make_store
-from helpers.syscalls import Recorder
+from helpers.syscalls import KillingCalls, Recorder
 from helpers.users import ANNE, BOB, ROOT, SHARED, STRANGER, User, multispool_as, run_as
 from trio_multispool.storage.directory.disk.owners import owner_of_new
 from trio_multispool.storage.directory.disk.syscalls import SystemCalls
@@ -54,17 +58,22 @@ enqueue_reserved(storage, storage.reserve("order"), "send", OLD, DATA, remember=
 """
 
 KILLED = """
-import os, signal, sys
+import os, signal, stat, sys
 from helpers.stores import DATA, DUE, OLD, enqueue, enqueue_reserved, make_store
 from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 class Killed(SystemCalls):
     def change_owner(self, fd, user, group):
-        if sys.argv[2] in os.readlink(f"/proc/self/fd/{fd}"):
+        what = "a directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else os.readlink(f"/proc/self/fd/{fd}")
+        if sys.argv[2] in what:
             os.kill(os.getpid(), signal.SIGKILL)
         super().change_owner(fd, user, group)
 storage = make_store(sys.argv[1], calls=Killed())
 """
 """Do what follows, and be killed before something with this in its path is given to its owner."""
+
+
+BY_KILL = 256 - signal.SIGKILL
+"""How the command ends whose process was killed."""
 
 
 class Meanwhile(SystemCalls):
@@ -187,11 +196,83 @@ def test_what_another_user_is_about_to_make_does_not_count_as_done(path, mode):
 def test_what_another_user_was_killed_in_the_middle_of_does_not_count_as_done(path, maker, other, mode):
     """A memory that only the dead may open is no fault, and recovery clears it; the name is free."""
     make(path, ANNE, SHARED, mode)
-    assert run_as(maker, KILLED + ENQUEUE, path, "/.keys/order").returncode != 0
+    assert run_as(maker, KILLED + ENQUEUE, path, "/.keys/order").returncode == BY_KILL
     assert (path / ".keys/order").exists()
     assert ".keys" not in multispool_as(other, "fsck", path).stdout
     assert asked_by(other, path) == "free"
     assert list((path / ".keys").iterdir()) == []
+
+
+DIRECTORIES = ("send/.waiting", ".keys", ".notes", ".quarantine", ".quarantine/.reasons", "extra", "extra/.checkout")
+"""Made when they are first needed, or when a queue is added."""
+
+
+def whose_alone(found: Path) -> tuple[int, int, int]:
+    """Return the owner, the group and the mode of one file or directory."""
+    looked_at = found.stat()
+    return looked_at.st_uid, looked_at.st_gid, stat.S_IMODE(looked_at.st_mode)
+
+
+WHOLE = (ANNE.number, SHARED, 0o770)
+
+
+@pytest.mark.parametrize("directory", DIRECTORIES)
+def test_a_directory_that_others_may_use_too_is_never_seen_half_made(path, directory):
+    """Wherever its maker dies, there is none of that name, or it is handed over; and the next process makes it."""
+    make(path, ANNE, SHARED, 0o770)
+    (path / directory).parent.mkdir(exist_ok=True)
+    calls = KillingCalls()
+    storage = make_store(path, calls=calls)
+
+    def ensure(_tell: int) -> None:
+        storage.layout.ensure_directory(directory)
+        os._exit(0)
+
+    survived, n = False, 0
+    while not survived:
+        calls.arm(n := n + 1)
+        _, survived = in_a_fork(ensure)
+        calls.disarm()
+        assert not (path / directory).exists() or whose_alone(path / directory) == WHOLE
+        storage.layout.ensure_directory(directory)
+        assert whose_alone(path / directory) == WHOLE
+        (path / directory).rmdir()
+    storage.close()
+
+
+def test_of_two_who_make_a_directory_at_once_the_first_has_made_it(path):
+    """The second leaves it alone, and leaves nothing else."""
+    make(path, ANNE, SHARED, 0o770)
+    with contextlib.closing(make_store(path)) as other:
+        calls = Meanwhile("", lambda: other.layout.ensure_directory("extra"))
+        with contextlib.closing(make_store(path, calls=calls)) as storage:
+            before = set(path.iterdir())
+            assert not storage.layout.ensure_directory("extra")
+    assert set(path.iterdir()) - before == {path / "extra"}
+    assert whose_alone(path / "extra") == WHOLE
+
+
+def test_a_directory_is_made_also_where_a_rename_may_replace_another(path):
+    """On such a file system it gets its name at once, and nothing is left of the attempt."""
+    make(path, ANNE, SHARED, 0o770)
+    calls = SystemCalls()
+    calls._rename = lambda *_: False  # type: ignore[method-assign]
+    with contextlib.closing(make_store(path, calls=calls)) as storage:
+        before = set(path.iterdir())
+        assert storage.layout.ensure_directory("extra")
+    assert set(path.iterdir()) - before == {path / "extra"}
+    assert whose_alone(path / "extra") == WHOLE
+
+
+@pytest.mark.parametrize("options", ["due_at=DUE", "remember=3600"])
+def test_two_users_work_on_when_the_first_to_need_a_directory_is_killed_while_making_it(path, options):
+    """Whoever of them comes next makes it."""
+    make(path, ANNE, SHARED, 0o770)
+    enqueue = f'enqueue_reserved(storage, storage.reserve("order"), "send", OLD, DATA, {options})'
+    assert run_as(ANNE, KILLED + enqueue, path, "a directory").returncode == BY_KILL
+    assert run_as(BOB, KILLED + enqueue, path, "nothing").stderr == ""
+    everything(path, BOB, "bob")
+    everything(path, ANNE, "anne")
 
 
 SPOOL = (1000, 2000)

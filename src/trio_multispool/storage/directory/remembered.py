@@ -178,7 +178,7 @@ def _dated(context: Context, name: str, remember: float, *, locked: bool) -> Gen
 
 
 def _how_long(context: Context, name: str) -> float | None:
-    """Return for how many seconds to remember the name of an entry; `None` if that was not asked for, or cannot be told."""
+    """Return for how many seconds to remember the name of an entry; `None` if that was not asked for, or is shut."""
     try:
         return _decode(read_beside(context.layout, REMEMBERED, name))
     except FileNotFoundError:
