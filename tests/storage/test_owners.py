@@ -40,9 +40,12 @@ with contextlib.closing(DirectoryStorage.open(sys.argv[1], QUEUES, create=True))
 
 
 ASK = """
-import contextlib, sys
+import contextlib, os, sys
 from helpers.stores import make_store
 from trio_multispool.errors import SpoolError
+from trio_multispool.storage.directory.disk import locks
+made = os.path.join(sys.argv[1], ".registry", sys.argv[2])
+locks.wall_clock = lambda: os.stat(made).st_ctime + float(sys.argv[3])
 with contextlib.closing(make_store(sys.argv[1])) as storage:
     try:
         storage.reserve(sys.argv[2])
@@ -51,7 +54,7 @@ with contextlib.closing(make_store(sys.argv[1])) as storage:
     else:
         print("free")
 """
-"""Ask for a name, and say what the answer is."""
+"""Ask for a name, so long after its reservation was last changed, and say what the answer is."""
 
 ENQUEUE = """
 enqueue_reserved(storage, storage.reserve("order"), "send", OLD, DATA, remember=3600)
@@ -59,7 +62,7 @@ enqueue_reserved(storage, storage.reserve("order"), "send", OLD, DATA, remember=
 
 KILLED = """
 import os, signal, stat, sys
-from helpers.stores import DATA, DUE, OLD, enqueue, enqueue_reserved, make_store
+from helpers.stores import DATA, DUE, OLD, OPERATIONS, enqueue, enqueue_reserved, make_store
 from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 class Killed(SystemCalls):
     def change_owner(self, fd, user, group):
@@ -173,11 +176,36 @@ def test_what_root_adopts_stays_the_owners(path):
     everything(path, ANNE, "anne")
 
 
-def asked_by(user: User, path: Path, name: str = "order") -> str:
+def asked_by(user: User, path: Path, *, after: float = 0) -> str:
     """Return what a user is answered who asks for a name."""
-    asked = run_as(user, ASK, path, name)
+    asked = run_as(user, ASK, path, "order", str(after))
     assert asked.returncode == 0, asked.stderr
     return asked.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("mode", "after", "answer"),
+    [(0o700, 0.0, "EntryBusy"), (0o770, 0.4, "EntryBusy"), (0o770, 0.6, "AccessDenied"), (0o700, -0.6, "AccessDenied")],
+)
+def test_a_name_that_another_user_is_about_to_reserve_is_busy_and_not_refused_as_a_fault(path, mode, after, answer):
+    """Its reservation cannot be opened for a moment. If it stays so, a person has to look at it."""
+    make(path, ANNE, SHARED, mode)
+    answers: list[str] = []
+    calls = Meanwhile("/.registry/order", lambda: answers.append(asked_by(ANNE, path, after=after)))
+    with contextlib.closing(make_store(path, calls=calls)) as storage:
+        storage.reserve("order").abandon()
+    assert answers == [answer]
+    assert asked_by(ANNE, path, after=after) == "free"
+
+
+@pytest.mark.parametrize(("maker", "other", "mode"), [(ANNE, BOB, 0o770), (ROOT, ANNE, 0o700)])
+def test_a_temporary_file_that_another_user_left_half_made_keeps_nobody_from_the_spool(path, maker, other, mode):
+    """Its writer may live, so it is left; all others' work goes on, also what recovery brings back."""
+    make(path, ANNE, SHARED, mode)
+    save = 'enqueue(storage, "send", "a"); OPERATIONS["direct save"][1](storage, "a", None)'
+    assert run_as(maker, KILLED + save, path, "/.unsafe.").returncode == BY_KILL
+    everything(path, other, "other")
+    assert [found.name.startswith(".unsafe.") for found in (path / ".tmp").iterdir()] == [True]
 
 
 @pytest.mark.parametrize("mode", [0o700, 0o770])

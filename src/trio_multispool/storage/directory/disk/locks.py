@@ -22,7 +22,8 @@ import stat
 import threading
 from typing import TYPE_CHECKING, Final
 
-from trio_multispool.errors import SpoolError
+from trio_multispool.clock import wall_clock
+from trio_multispool.errors import AccessDenied, SpoolError
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory.disk.layout import NEW_FILE, READ_FILE, REGISTRY
 from trio_multispool.storage.directory.disk.oserrors import as_spool_error
@@ -39,6 +40,9 @@ SHARE_OF_DESCRIPTORS: Final = 8
 
 An entry that is being made has three, but only until the end of its hop. With the usual limit of 1,024, more than a
 hundred entries are enqueued at once, with one round of syncs."""
+
+_A_MOMENT: Final = 0.5
+"""In seconds. If another user has not handed over a new file after so long, that process is dead, or stopped."""
 
 
 def locks_at_a_time() -> int:
@@ -109,7 +113,10 @@ os.register_at_fork(
 
 
 def lock_existing(layout: Layout, name: str) -> Lock | Unavailable:
-    """Lock an entry's reservation. `BUSY`: another owner has the lock. `GONE`: there is no reservation (any more)."""
+    """Lock an entry's reservation. `BUSY`: another owner has the lock. `GONE`: there is no reservation (any more).
+
+    `BUSY` also if another user is about to make it. `AccessDenied` if this process may not open it.
+    """
     return _lock(layout, name, READ_FILE)
 
 
@@ -128,8 +135,16 @@ def lock_or_reserve(layout: Layout, name: str) -> Lock | Unavailable:
 
 
 def lock_temporary(layout: Layout, name: str, directory: str, *, new: bool) -> Lock | Unavailable:
-    """Lock a temporary file; the lock shows that its writer lives. With `new`, make the file, for writing."""
-    return _lock(layout, name, NEW_FILE if new else READ_FILE, directory)
+    """Lock a temporary file; the lock shows that its writer lives. With `new`, make the file, for writing.
+
+    `BUSY` also if another user has not handed it over, who may live: it keeps nobody from the other files.
+    """
+    try:
+        return _lock(layout, name, NEW_FILE if new else READ_FILE, directory)
+    except AccessDenied:
+        if new:
+            raise
+        return Unavailable.BUSY
 
 
 def _lock(layout: Layout, name: str, flags: int, directory: str = REGISTRY) -> Lock | Unavailable:
@@ -145,6 +160,8 @@ def _lock(layout: Layout, name: str, flags: int, directory: str = REGISTRY) -> L
     except FileExistsError:
         return Unavailable.BUSY
     except OSError as error:
+        if isinstance(error, PermissionError) and not flags & os.O_EXCL and _is_being_made(layout, directory, name):
+            return Unavailable.BUSY
         raise as_spool_error(error, "open", layout.full(directory, name)) from error
     try:
         owned = _take(layout, lock.fd, directory, name, new=lock.newborn)
@@ -159,6 +176,12 @@ def _lock(layout: Layout, name: str, flags: int, directory: str = REGISTRY) -> L
         lock.release()
         return Unavailable.GONE
     return lock
+
+
+def _is_being_made(layout: Layout, directory: str, name: str) -> bool:
+    """Tell whether a file that could not be opened has just been made, or handed over; or is gone by now."""
+    found = layout.look_at(directory, name, "open")
+    return found is None or abs(wall_clock() - found.st_ctime) < _A_MOMENT  # by the kernel's clock, not the spool's
 
 
 def _take(layout: Layout, fd: int, directory: str, name: str, *, new: bool) -> bool:
