@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import math
 import os
 import signal
 import stat
@@ -11,16 +13,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers import users
+from helpers.calls import WithoutRenameFlags
 from helpers.forks import in_a_fork
-from helpers.stores import DATA, OLD, OPERATIONS, enqueue_reserved, make_store
+from helpers.stores import DATA, DUE, OLD, OPERATIONS, enqueue_reserved, make_store
 from helpers.syscalls import KillingCalls, Recorder
 from helpers.users import ANNE, BOB, ROOT, SHARED, STRANGER, User, multispool_as, run_as
+from trio_multispool.errors import SpoolError
 from trio_multispool.storage.directory.disk.owners import owner_of_new
 from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from trio_multispool.storage.directory.store import DirectoryStorage
 
 pytestmark = pytest.mark.skipif(bool(users.why_not()), reason=users.why_not())
 
@@ -283,9 +289,7 @@ def test_of_two_who_make_a_directory_at_once_the_first_has_made_it(path):
 def test_a_directory_is_made_also_where_a_rename_may_replace_another(path):
     """On such a file system it gets its name at once, and nothing is left of the attempt."""
     make(path, ANNE, SHARED, 0o770)
-    calls = SystemCalls()
-    calls._rename = lambda *_: False  # type: ignore[method-assign]
-    with contextlib.closing(make_store(path, calls=calls)) as storage:
+    with contextlib.closing(make_store(path, calls=WithoutRenameFlags())) as storage:
         before = set(path.iterdir())
         assert storage.layout.ensure_directory("extra")
     assert set(path.iterdir()) - before == {path / "extra"}
@@ -301,6 +305,82 @@ def test_two_users_work_on_when_the_first_to_need_a_directory_is_killed_while_ma
     assert run_as(BOB, KILLED + enqueue, path, "nothing").stderr == ""
     everything(path, BOB, "bob")
     everything(path, ANNE, "anne")
+
+
+SLOT = """
+import contextlib, sys
+from helpers.stores import make_store
+with contextlib.closing(make_store(sys.argv[1])) as storage:
+    assert storage.slot(range(1)) is not None
+"""
+"""Hold a place of a limit."""
+
+
+@pytest.mark.parametrize(("maker", "other", "mode"), [(ANNE, BOB, 0o770), (ROOT, ANNE, 0o700)])
+def test_the_file_of_limits_shuts_nobody_out_whose_maker_is_killed(path, maker, other, mode):
+    """It has its name only when others may use it."""
+    make(path, ANNE, SHARED, mode)
+    assert run_as(maker, KILLED + "storage.slot(range(1))", path, ".limits").returncode == BY_KILL
+    assert run_as(other, SLOT, path).stderr == ""
+    assert run_as(maker, SLOT, path).stderr == ""
+
+
+class Refusing(SystemCalls):
+    """Lets nothing be given away from the n-th file on, if armed."""
+
+    left = math.inf
+
+    def change_owner(self, fd: int, user: int, group: int) -> None:
+        """Count."""
+        self.left -= 1
+        if self.left < 0:
+            raise PermissionError(errno.EPERM, "refused")
+        super().change_owner(fd, user, group)
+
+
+def remember(storage: DirectoryStorage, name: str, _: object) -> None:
+    """Enqueue what needs more files than others."""
+    options = {"remember": 3600.0, "due_at": DUE, "carrier": {"traceparent": "1"}}
+    enqueue_reserved(storage, storage.reserve(name), "send", OLD, DATA, **options)
+
+
+MAKERS = OPERATIONS | {
+    "hold a place": (lambda _storage, _name: None, lambda storage, _name, _: storage.slot(range(1)).release()),
+    "enqueue to be remembered": (lambda _storage, _name: None, remember),
+}
+
+
+@pytest.mark.parametrize("operation", MAKERS)
+def test_nothing_is_left_of_what_may_not_be_handed_over(path, operation):
+    """Whichever file of an operation is refused: what is there can be used by the spool's owner and group."""
+    make(path, ANNE, SHARED, 0o770)
+    calls, refused = Refusing(), True
+    prepare, act = MAKERS[operation]
+    with contextlib.closing(make_store(path, calls=calls)) as storage:
+        for n in range(100):
+            prepared = prepare(storage, f"{n}")
+            calls.left = n
+            with contextlib.suppress(SpoolError):
+                held = act(storage, f"{n}", prepared)
+                if hasattr(held, "abandon"):
+                    held.abandon()
+            refused, calls.left = calls.left < 0, math.inf
+            assert whose(path) == {(ANNE.number, SHARED)}
+            if not refused:
+                break
+    assert not refused
+
+
+def test_a_second_process_that_makes_the_file_of_limits_takes_that_of_the_first(path):
+    """Both use one file; otherwise each would allow the limit. Nothing else is left."""
+    make(path, ANNE, SHARED, 0o770)
+    with contextlib.closing(make_store(path)) as first:
+        held: list[object] = []
+        calls = Meanwhile(".limits", lambda: held.append(first.slot(range(1))))
+        with contextlib.closing(make_store(path, calls=calls)) as second:
+            assert second.slot(range(1)) is None
+            assert held != [None]
+    assert list((path / ".tmp").iterdir()) == []
 
 
 SPOOL = (1000, 2000)
