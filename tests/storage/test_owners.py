@@ -325,6 +325,17 @@ def test_the_file_of_limits_shuts_nobody_out_whose_maker_is_killed(path, maker, 
     assert run_as(maker, SLOT, path).stderr == ""
 
 
+@pytest.mark.parametrize(("maker", "other", "mode"), [(ANNE, BOB, 0o770), (ROOT, ANNE, 0o700)])
+def test_what_is_enqueued_again_after_a_kill_is_had_by_all(path, maker, other, mode):
+    """The reservation of the dead is taken over; then it is handed over, too, or no other user could lock it."""
+    make(path, ANNE, SHARED, mode)
+    assert run_as(maker, KILLED + ENQUEUE, path, "/.registry/order").returncode == BY_KILL
+    assert run_as(maker, KILLED + ENQUEUE, path, "nothing").stderr == ""
+    assert (path / "send/order").exists()
+    worked = multispool_as(other, "work", path, "send", "--once", "--", "true")
+    assert "order: done" in worked.stderr
+
+
 class Refusing(SystemCalls):
     """Lets nothing be given away from the n-th file on, if armed."""
 

@@ -35,7 +35,7 @@ from trio_multispool.storage.directory.disk.layout import (
     TEMPORARY,
     directory_of,
 )
-from trio_multispool.storage.directory.disk.locks import lock_existing, lock_new
+from trio_multispool.storage.directory.disk.locks import lock_new, lock_to_enqueue
 from trio_multispool.storage.directory.notes import leave_behind, send_along
 from trio_multispool.storage.directory.syncs.plan import committing
 from trio_multispool.storage.directory.syncs.together import run_together
@@ -123,7 +123,7 @@ def _newborn_or_taken_over(context: Context, name: str) -> Lock:
             continue
         if not context.adopted:
             raise NameTaken(name)
-        found = lock_existing(layout, name)
+        found = lock_to_enqueue(layout, name)
         if not isinstance(found, Unavailable):
             return found
         if found is Unavailable.BUSY:

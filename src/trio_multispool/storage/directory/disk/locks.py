@@ -27,6 +27,7 @@ from trio_multispool.errors import AccessDenied, SpoolError
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory.disk.layout import NEW_FILE, READ_FILE, REGISTRY
 from trio_multispool.storage.directory.disk.oserrors import as_spool_error
+from trio_multispool.storage.directory.disk.owners import is_half_made
 
 if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.layout import Layout
@@ -120,6 +121,11 @@ def lock_existing(layout: Layout, name: str) -> Lock | Unavailable:
     return _lock(layout, name, READ_FILE)
 
 
+def lock_to_enqueue(layout: Layout, name: str) -> Lock | Unavailable:
+    """Lock an existing reservation as `lock_existing` does. Hand it over if it is ours, and a kill prevented that."""
+    return _lock(layout, name, READ_FILE, to_enqueue=True)
+
+
 def lock_new(layout: Layout, name: str) -> Lock | Unavailable:
     """Make an entry's reservation and lock it.
 
@@ -147,7 +153,9 @@ def lock_temporary(layout: Layout, name: str, directory: str, *, new: bool) -> L
         return Unavailable.BUSY
 
 
-def _lock(layout: Layout, name: str, flags: int, directory: str = REGISTRY) -> Lock | Unavailable:
+def _lock(
+    layout: Layout, name: str, flags: int, directory: str = REGISTRY, *, to_enqueue: bool = False
+) -> Lock | Unavailable:
     calls = layout.calls
     try:
         directory_fd = layout.fd(directory)
@@ -164,7 +172,7 @@ def _lock(layout: Layout, name: str, flags: int, directory: str = REGISTRY) -> L
             return Unavailable.BUSY
         raise as_spool_error(error, "open", layout.full(directory, name)) from error
     try:
-        owned = _take(layout, lock.fd, directory, name, new=lock.newborn)
+        owned = _take(layout, lock, directory, name, to_enqueue=to_enqueue)
     except BaseException as error:  # passed on, or answered: whatever it was, the lock is released
         lock.release()
         if isinstance(error, BlockingIOError):  # a collector has locked our new file, and will remove it
@@ -184,17 +192,19 @@ def _is_being_made(layout: Layout, directory: str, name: str) -> bool:
     return found is None or abs(wall_clock() - found.st_ctime) < _A_MOMENT  # by the kernel's clock, not the spool's
 
 
-def _take(layout: Layout, fd: int, directory: str, name: str, *, new: bool) -> bool:
+def _take(layout: Layout, lock: Lock, directory: str, name: str, *, to_enqueue: bool) -> bool:
     """Lock an open file; tell whether the name still leads to it. Raises `OSError`, or what `hand_over` raises."""
     calls, directory_fd = layout.calls, layout.fd(directory)
+    fd, new = lock.fd, lock.newborn
     calls.lock(fd)
     try:
         mine = calls.stat_fd(fd)
-        # The umask may have removed permissions.
-        if new and (layout.owner is not None or stat.S_IMODE(mine.st_mode) != layout.file_mode):
-            layout.hand_over(fd, layout.file_mode, directory, name)
         if not stat.S_ISREG(mine.st_mode):
             raise IsADirectoryError(errno.EISDIR, "not a regular file")
+        # The umask may have removed permissions.
+        is_wrong = new and (layout.owner is not None or stat.S_IMODE(mine.st_mode) != layout.file_mode)
+        if is_wrong or (to_enqueue and is_half_made(mine, layout.owner, layout.file_mode)):
+            layout.hand_over(fd, layout.file_mode, directory, name)
         try:
             current = calls.stat(name, directory_fd)
         except FileNotFoundError:
