@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers import users
-from helpers.calls import WithoutRenameFlags
+from helpers.calls import FailingCalls, WithoutRenameFlags
 from helpers.forks import in_a_fork
-from helpers.stores import DATA, DUE, OLD, OPERATIONS, enqueue_reserved, make_store
+from helpers.stores import DATA, DUE, OLD, OPERATIONS, enqueue, enqueue_reserved, make_store
 from helpers.syscalls import KillingCalls, Recorder
 from helpers.users import ANNE, BOB, ROOT, SHARED, STRANGER, User, multispool_as, run_as
-from trio_multispool.errors import SpoolError
-from trio_multispool.storage.directory.disk.owners import owner_of_new
+from trio_multispool.errors import AccessDenied, NameTaken, SpoolError
+from trio_multispool.storage.directory.disk.owners import is_handed_over, owner_of_new
 from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
 if TYPE_CHECKING:
@@ -202,6 +202,17 @@ def test_a_name_that_another_user_is_about_to_reserve_is_busy_and_not_refused_as
         storage.reserve("order").abandon()
     assert answers == [answer]
     assert asked_by(ANNE, path, after=after) == "free"
+
+
+@pytest.mark.parametrize(("refused", "answer"), [(1, NameTaken), (2, AccessDenied)])
+def test_a_reservation_that_has_been_handed_over_by_now_is_opened_once_more(path, refused, answer):
+    """Between the refusal and the look its maker went on. If it is refused again, waiting would not help."""
+    calls = FailingCalls()
+    with contextlib.closing(make_store(path, calls=calls)) as storage:
+        enqueue(storage, "send", "a")
+        calls.fail("open", errno.EACCES, on=".registry/a", skip=1, times=refused)
+        with pytest.raises(answer):
+            storage.reserve("a")
 
 
 @pytest.mark.parametrize(("maker", "other", "mode"), [(ANNE, BOB, 0o770), (ROOT, ANNE, 0o700)])
@@ -417,6 +428,25 @@ def test_files_are_given_away_only_where_they_would_be_of_the_wrong_owner_or_gro
     os.chown(tmp_path, *SPOOL)
     tmp_path.chmod(mode)
     assert owner_of_new(tmp_path.stat(), *process) == given
+
+
+@pytest.mark.parametrize(
+    ("owner", "mode", "answer"),
+    [
+        (SPOOL, 0o660, True),
+        ((1001, 2000), 0o660, True),
+        ((1001, 1001), 0o660, False),
+        ((1001, 2000), 0o640, False),
+        ((0, 2000), 0o660, False),
+    ],
+)
+def test_a_file_is_handed_over_once_others_may_do_what_the_spool_lets_them(tmp_path, owner, mode, answer):
+    """It has the group and the mode, and is not root's; only such a file is in order, and is refused at once."""
+    os.chown(tmp_path, *SPOOL)
+    (file := tmp_path / "file").touch()
+    os.chown(file, *owner)
+    file.chmod(mode)
+    assert is_handed_over(file.stat(), tmp_path.stat(), 0o660) is answer
 
 
 def test_in_our_own_spool_no_operation_makes_a_call_for_the_owner(tmp_path):

@@ -27,7 +27,7 @@ from trio_multispool.errors import AccessDenied, SpoolError
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory.disk.layout import NEW_FILE, READ_FILE, REGISTRY
 from trio_multispool.storage.directory.disk.oserrors import as_spool_error
-from trio_multispool.storage.directory.disk.owners import is_half_made
+from trio_multispool.storage.directory.disk.owners import is_half_made, is_handed_over
 
 if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.layout import Layout
@@ -156,21 +156,20 @@ def lock_temporary(layout: Layout, name: str, directory: str, *, new: bool) -> L
 def _lock(
     layout: Layout, name: str, flags: int, directory: str = REGISTRY, *, to_enqueue: bool = False
 ) -> Lock | Unavailable:
-    calls = layout.calls
     try:
         directory_fd = layout.fd(directory)
     except OSError as error:
         raise as_spool_error(error, "open", layout.full(directory)) from error
     try:
-        lock = _table.open(calls, name, directory_fd, flags, layout.file_mode)
+        lock = _open(layout, name, flags, directory_fd)
     except FileNotFoundError:
         return Unavailable.GONE
     except FileExistsError:
         return Unavailable.BUSY
     except OSError as error:
-        if isinstance(error, PermissionError) and not flags & os.O_EXCL and _is_being_made(layout, directory, name):
-            return Unavailable.BUSY
         raise as_spool_error(error, "open", layout.full(directory, name)) from error
+    if lock is None:
+        return Unavailable.BUSY
     try:
         owned = _take(layout, lock, directory, name, to_enqueue=to_enqueue)
     except BaseException as error:  # passed on, or answered: whatever it was, the lock is released
@@ -186,10 +185,20 @@ def _lock(
     return lock
 
 
-def _is_being_made(layout: Layout, directory: str, name: str) -> bool:
-    """Tell whether a file that could not be opened has just been made, or handed over; or is gone by now."""
-    found = layout.look_at(directory, name, "open")
-    return found is None or abs(wall_clock() - found.st_ctime) < _A_MOMENT  # by the kernel's clock, not the spool's
+def _open(layout: Layout, name: str, flags: int, directory_fd: int) -> Lock | None:
+    """Open a file to lock it; `None` if another user has just made it, and not handed it over yet."""
+    calls, mode = layout.calls, layout.file_mode
+    try:
+        return _table.open(calls, name, directory_fd, flags, mode)
+    except PermissionError:
+        if flags & os.O_EXCL:
+            raise
+        found = calls.stat(name, directory_fd)
+        if not is_handed_over(found, calls.stat_fd(layout.fd("")), mode):
+            if abs(wall_clock() - found.st_ctime) < _A_MOMENT:  # by the kernel's clock, not the spool's
+                return None
+            raise
+    return _table.open(calls, name, directory_fd, flags, mode)  # it may have been handed over since
 
 
 def _take(layout: Layout, lock: Lock, directory: str, name: str, *, to_enqueue: bool) -> bool:

@@ -51,6 +51,12 @@ def owner_of_new(spool: os.stat_result, user: int, group: int) -> Owner | None:
     return None if found == (_AS_MADE, _AS_MADE) else found
 
 
+def is_handed_over(found: os.stat_result, spool: os.stat_result, mode: int) -> bool:
+    """Tell whether a file of any user has the spool's group and a mode, and belongs to root only if the spool does."""
+    is_roots = found.st_uid == ROOT != spool.st_uid
+    return (found.st_gid, stat.S_IMODE(found.st_mode)) == (spool.st_gid, mode) and not is_roots
+
+
 def is_half_made(found: os.stat_result, owner: Owner | None, mode: int) -> bool:
     """Tell whether a file is this user's, and has not been given to its owner, or has not got its mode."""
     user, group = (_AS_MADE, _AS_MADE) if owner is None else owner
