@@ -68,6 +68,8 @@ def reserve(context: Context, name: str, *, unique: bool = False) -> DirectoryRe
         return reservation
     try:
         _look_up_if_possible(context, reservation)
+        if not reservation.looked_up:
+            _refuse_if_remembered(context, name)
     except BaseException as error:  # passed on: whatever it was, the name is given back
         # If an entry is there, this call has given it its reservation back.
         if lock.newborn and not (isinstance(error, NameTaken) and not error.finished):
@@ -89,14 +91,14 @@ def _look_up(context: Context, reservation: DirectoryReservation) -> None:
 def _look_up_if_possible(context: Context, reservation: DirectoryReservation) -> None:
     """Look a name up; but where a queue cannot be read, a new reservation alone keeps the name, as if it were unique.
 
-    So a queue that this process may not read stops no other.
+    So a queue that this process may not read stops no other. Nor does the memory, which is asked again in `reserve` if
+    the name is not unique.
     """
     try:
         _look_up(context, reservation)
     except AccessDenied:
         if not (reservation.lock.newborn and context.adopted):
             raise
-        _refuse_if_remembered(context, reservation.name)
 
 
 def _refuse_if_taken(context: Context, name: str) -> None:
