@@ -6,6 +6,7 @@ import contextlib
 import errno
 import math
 import os
+import shutil
 import signal
 import stat
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers import users
-from helpers.calls import FailingCalls, WithoutRenameFlags
+from helpers.calls import FailingCalls, WithoutRenameFlags, WithoutSyncs
 from helpers.forks import in_a_fork
 from helpers.stores import DATA, DUE, OLD, OPERATIONS, enqueue, enqueue_reserved, make_store
 from helpers.syscalls import KillingCalls, Recorder
@@ -21,6 +22,7 @@ from helpers.users import ANNE, BOB, ROOT, SHARED, STRANGER, User, multispool_as
 from trio_multispool.errors import AccessDenied, NameTaken, SpoolError
 from trio_multispool.storage.directory.disk.owners import is_handed_over, owner_of_new
 from trio_multispool.storage.directory.disk.syscalls import SystemCalls
+from trio_multispool.storage.directory.opening import create
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -283,6 +285,27 @@ def test_a_directory_that_others_may_use_too_is_never_seen_half_made(path, direc
         assert whose_alone(path / directory) == WHOLE
         (path / directory).rmdir()
     storage.close()
+
+
+@pytest.mark.parametrize("adopted", [True, False])
+def test_a_spool_for_others_too_whose_creation_is_killed_is_made_by_the_next(path, adopted):
+    """Wherever that was, its directories are whole, and what is left of the dead is in nobody's way."""
+    calls = KillingCalls()
+    calls.counts = lambda call, _: call in ("make_directory", "change_mode", "move")  # a kill at another leaves no more
+
+    def make_spool(_tell: int) -> None:
+        create(path / f"{n}", ["send"], calls, mode=0o770, trust_file_system=True, adopted=adopted)
+        os._exit(0)
+
+    survived, n = False, 0
+    while not survived:
+        (path / f"{n + 1}").mkdir()
+        calls.arm(n := n + 1)
+        _, survived = in_a_fork(make_spool)
+        create(path / f"{n}", ["send"], WithoutSyncs(), mode=0o770, trust_file_system=True, adopted=adopted)
+        made = [found for found in (path / f"{n}").rglob("*") if found.is_dir() and not found.name.startswith(".new.")]
+        assert {stat.S_IMODE(found.stat().st_mode) for found in made} == {0o770}
+        shutil.rmtree(path / f"{n}")
 
 
 def test_of_two_who_make_a_directory_at_once_the_first_has_made_it(path):
