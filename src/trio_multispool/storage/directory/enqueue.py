@@ -91,8 +91,8 @@ def _look_up(context: Context, reservation: DirectoryReservation) -> None:
 def _look_up_if_possible(context: Context, reservation: DirectoryReservation) -> None:
     """Look a name up; but where a queue cannot be read, a new reservation alone keeps the name, as if it were unique.
 
-    So a queue that this process may not read stops no other. Nor does the memory, which is asked again in `reserve` if
-    the name is not unique.
+    So a queue that this process may not read stops no other. A name that is not unique may be remembered: `reserve`
+    asks the memory once more, and raises if it cannot be read.
     """
     try:
         _look_up(context, reservation)
