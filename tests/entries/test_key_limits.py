@@ -385,7 +385,7 @@ async def test_trouble_with_the_file_of_locks_is_an_err(path):
     spool = await quick_spool(path, system_calls=calls)
     await put(spool, "a1")
     async with spool.reader(Mail.SEND, limit_by=recipient, limit=1) as reader:
-        for call, on in (("open", ".limits"), ("change_mode", ".limits"), ("lock_byte", ".limits")):
+        for call, on in (("open", ".limits"), ("move", ".limits"), ("lock_byte", ".limits")):
             with calls.failing(call, errno.ENOLCK, on=on):
                 assert isinstance(await reader.dequeue_available(), Err)
         assert (await reader.dequeue_available()).unwrap() is not None

@@ -36,6 +36,15 @@ os._exit(0)
 """
 
 
+MAKE_UNIQUE = """
+import sys
+from helpers.stores import DATA, OLD, enqueue_reserved, make_store, writing
+storage = make_store(sys.argv[1])
+storage.give_up(storage.reserve("unused", unique=True))
+enqueue_reserved(storage, storage.reserve("streamed", unique=True), "send", OLD, writing(DATA))
+"""
+
+
 @pytest.fixture(params=thinned(SHUT, 4, lambda case: case[1]), ids=lambda case: f"{case[0]} {case[1]:o}")
 def path(request: pytest.FixtureRequest) -> Iterator[Path]:
     """Make a spool of Anne's, in which a dead worker has an entry, and root has a directory with another in it."""
@@ -101,3 +110,25 @@ def test_data_under_a_name_that_cannot_be_looked_for_is_left_alone(path):
     assert refused.returncode == 1, refused
     assert (path / ".data/theirs").read_bytes() == before
     assert "theirs" not in names(path / "send")
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o744])
+@pytest.mark.parametrize("directory", [".keys", ".notes", ".quarantine"])
+def test_what_lies_beside_entries_and_cannot_be_entered_keeps_no_entry_from_being_removed(directory, mode):
+    """Each is worked off once, and goes; that names are not remembered then is said once, and not for each.
+
+    Nor does it keep out names that nobody can have had before.
+    """
+    with users.common_ground() as ground:
+        spool = ground / "spool"
+        spool.mkdir()
+        os.chown(spool, ANNE.number, ANNE.number)
+        assert run_as(ANNE, MAKE, spool).returncode == 0
+        (spool / directory).mkdir()
+        (spool / directory).chmod(mode)
+        made = run_as(ANNE, MAKE_UNIQUE, spool)
+        assert (made.returncode, "streamed" in names(spool / "send")) == (0, True), made
+        worked = multispool_as(ANNE, "work", spool, "send", "--once", "--", "true")
+        assert worked.returncode == 0, worked
+        assert worked.stderr.count("no entry that is removed is remembered") == (directory == ".keys")
+        assert names(spool / "send") == names(spool / ".data") == names(spool / ".registry") == []

@@ -35,7 +35,7 @@ from trio_multispool.storage.directory.disk.layout import (
     TEMPORARY,
     directory_of,
 )
-from trio_multispool.storage.directory.disk.locks import lock_existing, lock_new
+from trio_multispool.storage.directory.disk.locks import lock_new, lock_to_enqueue
 from trio_multispool.storage.directory.notes import leave_behind, send_along
 from trio_multispool.storage.directory.syncs.plan import committing
 from trio_multispool.storage.directory.syncs.together import run_together
@@ -68,6 +68,8 @@ def reserve(context: Context, name: str, *, unique: bool = False) -> DirectoryRe
         return reservation
     try:
         _look_up_if_possible(context, reservation)
+        if not reservation.looked_up:
+            _refuse_if_remembered(context, name)
     except BaseException as error:  # passed on: whatever it was, the name is given back
         # If an entry is there, this call has given it its reservation back.
         if lock.newborn and not (isinstance(error, NameTaken) and not error.finished):
@@ -89,14 +91,14 @@ def _look_up(context: Context, reservation: DirectoryReservation) -> None:
 def _look_up_if_possible(context: Context, reservation: DirectoryReservation) -> None:
     """Look a name up; but where a queue cannot be read, a new reservation alone keeps the name, as if it were unique.
 
-    So a queue that this process may not read stops no other.
+    So a queue that this process may not read stops no other. A name that is not unique may be remembered: `reserve`
+    asks the memory once more, and raises if it cannot be read.
     """
     try:
         _look_up(context, reservation)
     except AccessDenied:
         if not (reservation.lock.newborn and context.adopted):
             raise
-        _refuse_if_remembered(context, reservation.name)
 
 
 def _refuse_if_taken(context: Context, name: str) -> None:
@@ -123,7 +125,7 @@ def _newborn_or_taken_over(context: Context, name: str) -> Lock:
             continue
         if not context.adopted:
             raise NameTaken(name)
-        found = lock_existing(layout, name)
+        found = lock_to_enqueue(layout, name)
         if not isinstance(found, Unavailable):
             return found
         if found is Unavailable.BUSY:

@@ -31,6 +31,7 @@ from trio_multispool.storage.directory.disk.format import describe_format, read_
 from trio_multispool.storage.directory.disk.layout import (
     DATA,
     FORMAT_FILE,
+    MADE_PREFIX,
     READ_DIRECTORY,
     REGISTRY,
     TEMPORARY,
@@ -201,7 +202,9 @@ def _begin(layout: Layout, mode: int, *, adopted: bool) -> None:
         _sync(layout, "")  # another creator's mark must be on disk before its directories
         return
     with layout.doing("list", ""), layout.fresh_fd("") as fd:
-        others = set(calls.names(fd)) - (set() if adopted else set(_OURS))
+        others = set(calls.names(fd))
+    if not adopted:
+        others = {name for name in others if name not in _OURS and not name.startswith(MADE_PREFIX)}
     if others and not _is_begun(layout):  # another creator may have begun since
         raise DirectoryNotEmpty(layout.path)
     if layout.directory_mode != mode:  # the directory existed; it must not allow more than the caller asked for

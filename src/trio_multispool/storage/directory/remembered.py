@@ -11,7 +11,8 @@ removal of an entry whose name is remembered also looks at some other files of t
 time has passed. So the directory holds little more than the remembered names, and no process lists it all at once.
 
 A file that cannot be read counts as remembered, for good: otherwise a thing could be done twice. Only a blank one whose
-time is not in the future can go: an enqueue that was killed, or cut short by power loss, leaves such a file.
+time is not in the future can go: an enqueue that was killed, or cut short by power loss, leaves such a file. One of
+size 0 is not read for that: a process that has just made it, or was killed then, has not handed it over to others yet.
 
 A time is believed only if a removal can have set it:
 
@@ -34,7 +35,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
-from trio_multispool.errors import AccessDenied, NotAdopted, NotARegularFile, StorageFailure, TimeNotKept
+from trio_multispool.errors import AccessDenied, NotAdopted, NotARegularFile, SpoolError, StorageFailure, TimeNotKept
+from trio_multispool.events import Event, log
 from trio_multispool.model.notes import decode_beside
 from trio_multispool.model.times import AHEAD, EARLIEST, LATEST, aware
 from trio_multispool.model.verdicts import Unavailable
@@ -128,7 +130,8 @@ def remember(
 def finishing(context: Context, name: str, *, locked: bool) -> Generator[tuple[Need, ...]]:
     """Remember the name of an entry around its removal, if asked for; yield what to sync before the commit.
 
-    This needs no room on the disk: a process may remove entries to make room.
+    This needs no room on the disk: a process may remove entries to make room. If this process may not enter the
+    directory, nothing is remembered, and the removal goes on: otherwise the work would be done again and again.
     """
     # Asked first because this opens no descriptor where the directory is missing.
     remember = _how_long(context, name) if context.layout.is_there(REMEMBERED) else None
@@ -175,14 +178,30 @@ def _dated(context: Context, name: str, remember: float, *, locked: bool) -> Gen
 
 
 def _how_long(context: Context, name: str) -> float | None:
-    """Return for how many seconds to remember the name of an entry; `None` if that was not asked for."""
+    """Return for how many seconds to remember the name of an entry; `None` if that was not asked for, or is shut."""
     try:
         return _decode(read_beside(context.layout, REMEMBERED, name))
     except FileNotFoundError:
         return None
     except UNREADABLE as error:
+        if _is_shut(context):
+            return None
         _say_unreadable(context, name, str(error))
         return LATEST
+
+
+def _is_shut(context: Context) -> bool:
+    """Tell whether this process may not enter the directory; log so once."""
+    layout, shut = context.layout, dict[str, SpoolError]()
+    _ = layout.is_open(REMEMBERED, shut, is_doubtful=True)
+    error = shut.get(REMEMBERED)
+    if not isinstance(error, AccessDenied):
+        return False
+    if REMEMBERED not in context.told_of:
+        context.told_of.add(REMEMBERED)
+        message = "passed over: %(where)s of spool %(spool)s, so no entry that is removed is remembered: %(error)s"
+        log(context.log.warning, Event.PASSED_OVER, layout.path, message, where=REMEMBERED, error=error)
+    return True
 
 
 def _encode(remember: float) -> bytes:
@@ -211,6 +230,8 @@ def fault_of(context: Context, name: str) -> str | None:
     """
     layout = context.layout
     found = layout.look_at(REMEMBERED, name)
+    if found is not None and stat.S_ISREG(found.st_mode) and not found.st_size:
+        return None
     try:
         remember = _read(layout, name)
     except FileNotFoundError:
@@ -295,7 +316,7 @@ def _until(context: Context, name: str) -> float | None:
     if not stat.S_ISREG(found.st_mode):
         return math.inf
     at = found.st_mtime
-    if at == 0 or at > context.now():
+    if at == 0 or at > context.now() or not found.st_size:  # one without content may not be ours to open yet
         return at
     try:  # before it is forgotten: is it what was written?
         remember = _read(context.layout, name)

@@ -7,17 +7,22 @@ one description do not exclude each other, so the process itself records which s
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING
 
-from trio_multispool.errors import SpoolError
-from trio_multispool.storage.directory.disk.layout import LIMITS
+from trio_multispool.clock import random_below
+from trio_multispool.model.verdicts import Unavailable
+from trio_multispool.storage.directory.disk.files import discard
+from trio_multispool.storage.directory.disk.layout import LIMITS, TEMPORARY, UNSAFE_PREFIX
+from trio_multispool.storage.directory.disk.locks import lock_temporary
 
 if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.layout import Layout
+    from trio_multispool.storage.directory.disk.locks import Lock
 
 
 class ByteSlot:
@@ -69,17 +74,29 @@ class ByteSlots:
             return ByteSlot(self, number)
 
     def _open(self) -> int:
-        layout = self._layout
+        """Open the file. A new one gets its name only once all may use it: after a kill it would shut others out."""
+        layout, calls = self._layout, self._layout.calls
+        root, temporary = layout.fd(""), layout.fd(TEMPORARY)
+        with contextlib.suppress(FileNotFoundError):
+            return calls.open(LIMITS, os.O_RDWR, root)
+        name, lock = self._reserve()
         try:
-            fd = layout.calls.open(LIMITS, os.O_RDWR | os.O_CREAT | os.O_EXCL, layout.fd(""), layout.file_mode)
-        except FileExistsError:
-            return layout.calls.open(LIMITS, os.O_RDWR, layout.fd(""))
-        try:
-            layout.hand_over(fd, layout.file_mode, "", LIMITS)
-        except (OSError, SpoolError):
-            layout.close_fd(fd)
-            raise
-        return fd
+            calls.move(name, temporary, LIMITS, root)
+        except OSError as error:
+            discard(layout, TEMPORARY, name, because=error)
+            if not isinstance(error, FileExistsError):  # another process was faster
+                raise
+        finally:
+            lock.release()
+        return calls.open(LIMITS, os.O_RDWR, root)
+
+    def _reserve(self) -> tuple[str, Lock]:
+        """Make a temporary file, locked so that no recovery clears it."""
+        while True:
+            name = f"{UNSAFE_PREFIX}{random_below(1 << 32):08x}{LIMITS}"
+            lock = lock_temporary(self._layout, name, TEMPORARY, new=True)
+            if not isinstance(lock, Unavailable):  # otherwise a recovery found it before it was locked
+                return name, lock
 
     def release(self, number: int) -> None:
         """Unlock a slot that is held."""

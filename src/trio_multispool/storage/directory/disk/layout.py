@@ -9,6 +9,7 @@
     SPOOL/.data/NAME              the entry's data
     SPOOL/.notes/NAME             notes on the entry, beside its metadata; may be absent
     SPOOL/.keys/NAME              for how long to remember NAME once its entry is gone, or until when; may be absent
+    SPOOL/.new.*                  a directory for others too, being made; likewise SPOOL/*/.new.* and .quarantine/.new.*
     SPOOL/.limits                 its bytes are locked, one for each slot of a limit; may be absent
     SPOOL/.quarantine/QUEUE/NAME  metadata that could not be decoded; .quarantine/.reasons/NAME says why
     SPOOL/QUEUE/NAME              metadata of an entry that is available in QUEUE
@@ -32,7 +33,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from trio_multispool.clock import this_user
+from trio_multispool.clock import random_below, this_user
 from trio_multispool.errors import (
     AccessDenied,
     NotARegularFile,
@@ -70,6 +71,8 @@ _NEEDED: Final = (REGISTRY, TEMPORARY, DATA)
 """A spool without one of these is none, or another one."""
 
 NOTES_PREFIX: Final = ".notes."
+MADE_PREFIX: Final = ".new."
+"""Of directories that are being made, beside the place where they will be."""
 UNSAFE_PREFIX: Final = ".unsafe."
 OWNERS_PREFIXES: Final = ("", DATA_PREFIX, NOTES_PREFIX)
 """Of the temporary files of an entry's owner."""
@@ -77,6 +80,8 @@ OWNERS_PREFIXES: Final = ("", DATA_PREFIX, NOTES_PREFIX)
 READ_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY
 READ_FILE: Final = os.O_RDONLY | os.O_NONBLOCK  # a FIFO planted in a queue must not block us
 NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+_OWNERS: Final = stat.S_IRWXU
+"""The mode of directories that only their owner may use."""
 _ENTER: Final = stat.S_IRUSR | stat.S_IXUSR
 """What the owner of a directory needs, to list it and look at what is in it."""
 
@@ -533,24 +538,41 @@ class Layout:
     def ensure_directory(self, directory: str) -> bool:
         """Make a directory of the spool if it is missing, with the spool's owner and mode; tell whether it was missing.
 
-        One that cannot be given to the owner is removed again: it would shut others out.
+        If others may use it too, it has another name until it is handed over: it would shut them out, and for good if
+        this process were killed. One that cannot be given to the owner is removed again.
         """
         parent, _, name = directory.rpartition("/")
+        is_for_others = self.owner is not None or self.directory_mode != _OWNERS
         with self.doing("make", directory):
             if not self.refresh(directory) and directory in self._open:
                 return False
             try:
-                self.calls.make_directory(name, self.fd(parent), 0o700)
+                if is_for_others and not self.holds(parent, name):
+                    with contextlib.suppress(PermissionError):  # here no rename can refuse to replace a directory
+                        return self._make(directory, f"{MADE_PREFIX}{random_below(1 << 32):08x}")
+                return self._make(directory, name)
             except FileExistsError:
                 return False
-            _ = self.refresh(directory)  # an earlier one of this name may be held
+
+    def _make(self, directory: str, first: str) -> bool:
+        """Make a directory under the name `first`, hand it over, and rename it. Raises `FileExistsError`."""
+        parent, _, name = directory.rpartition("/")
+        above = self.fd(parent)
+        self.calls.make_directory(first, above, _OWNERS)
+        try:
+            fd = self.calls.open(first, READ_DIRECTORY, above)
             try:
-                self.hand_over(self.fd(directory), self.directory_mode, directory)
-            except (OSError, SpoolError):
-                with contextlib.suppress(OSError):  # another process may have put something into it
-                    self.calls.remove_directory(name, self.fd(parent))
-                raise
-            return True
+                self.hand_over(fd, self.directory_mode, directory)
+            finally:
+                self.close_fd(fd)
+            if first != name:
+                self.calls.move(first, above, name, above)
+        except (OSError, SpoolError):
+            with contextlib.suppress(OSError):  # another process may have put something into it
+                self.calls.remove_directory(first, above)
+            raise
+        _ = self.refresh(directory)  # an earlier one of this name may be held
+        return True
 
     def hand_over(self, fd: int, mode: int, directory: str, name: str = "") -> None:
         """Give a new file or directory the spool's owner and group, and its mode; call this before its sync.

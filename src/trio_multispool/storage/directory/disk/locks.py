@@ -22,10 +22,12 @@ import stat
 import threading
 from typing import TYPE_CHECKING, Final
 
-from trio_multispool.errors import SpoolError
+from trio_multispool.clock import wall_clock
+from trio_multispool.errors import AccessDenied, SpoolError
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory.disk.layout import NEW_FILE, READ_FILE, REGISTRY
 from trio_multispool.storage.directory.disk.oserrors import as_spool_error
+from trio_multispool.storage.directory.disk.owners import is_half_made, is_handed_over
 
 if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.layout import Layout
@@ -39,6 +41,9 @@ SHARE_OF_DESCRIPTORS: Final = 8
 
 An entry that is being made has three, but only until the end of its hop. With the usual limit of 1,024, more than a
 hundred entries are enqueued at once, with one round of syncs."""
+
+_A_MOMENT: Final = 0.5
+"""In seconds. If another user has not handed over a new file after so long, that process is dead, or stopped."""
 
 
 def locks_at_a_time() -> int:
@@ -109,8 +114,16 @@ os.register_at_fork(
 
 
 def lock_existing(layout: Layout, name: str) -> Lock | Unavailable:
-    """Lock an entry's reservation. `BUSY`: another owner has the lock. `GONE`: there is no reservation (any more)."""
+    """Lock an entry's reservation. `BUSY`: another owner has the lock. `GONE`: there is no reservation (any more).
+
+    `BUSY` also if another user is about to make it. `AccessDenied` if this process may not open it.
+    """
     return _lock(layout, name, READ_FILE)
+
+
+def lock_to_enqueue(layout: Layout, name: str) -> Lock | Unavailable:
+    """Lock an existing reservation as `lock_existing` does. Hand it over if it is ours, and a kill prevented that."""
+    return _lock(layout, name, READ_FILE, to_enqueue=True)
 
 
 def lock_new(layout: Layout, name: str) -> Lock | Unavailable:
@@ -128,26 +141,37 @@ def lock_or_reserve(layout: Layout, name: str) -> Lock | Unavailable:
 
 
 def lock_temporary(layout: Layout, name: str, directory: str, *, new: bool) -> Lock | Unavailable:
-    """Lock a temporary file; the lock shows that its writer lives. With `new`, make the file, for writing."""
-    return _lock(layout, name, NEW_FILE if new else READ_FILE, directory)
+    """Lock a temporary file; the lock shows that its writer lives. With `new`, make the file, for writing.
+
+    `BUSY` also if another user has not handed it over, who may live: it keeps nobody from the other files.
+    """
+    try:
+        return _lock(layout, name, NEW_FILE if new else READ_FILE, directory)
+    except AccessDenied:
+        if new:
+            raise
+        return Unavailable.BUSY
 
 
-def _lock(layout: Layout, name: str, flags: int, directory: str = REGISTRY) -> Lock | Unavailable:
-    calls = layout.calls
+def _lock(
+    layout: Layout, name: str, flags: int, directory: str = REGISTRY, *, to_enqueue: bool = False
+) -> Lock | Unavailable:
     try:
         directory_fd = layout.fd(directory)
     except OSError as error:
         raise as_spool_error(error, "open", layout.full(directory)) from error
     try:
-        lock = _table.open(calls, name, directory_fd, flags, layout.file_mode)
+        lock = _open(layout, name, flags, directory_fd)
     except FileNotFoundError:
         return Unavailable.GONE
     except FileExistsError:
         return Unavailable.BUSY
     except OSError as error:
         raise as_spool_error(error, "open", layout.full(directory, name)) from error
+    if lock is None:
+        return Unavailable.BUSY
     try:
-        owned = _take(layout, lock.fd, directory, name, new=lock.newborn)
+        owned = _take(layout, lock, directory, name, to_enqueue=to_enqueue)
     except BaseException as error:  # passed on, or answered: whatever it was, the lock is released
         lock.release()
         if isinstance(error, BlockingIOError):  # a collector has locked our new file, and will remove it
@@ -161,17 +185,35 @@ def _lock(layout: Layout, name: str, flags: int, directory: str = REGISTRY) -> L
     return lock
 
 
-def _take(layout: Layout, fd: int, directory: str, name: str, *, new: bool) -> bool:
+def _open(layout: Layout, name: str, flags: int, directory_fd: int) -> Lock | None:
+    """Open a file to lock it; `None` if another user has just made it, and not handed it over yet."""
+    calls, mode = layout.calls, layout.file_mode
+    try:
+        return _table.open(calls, name, directory_fd, flags, mode)
+    except PermissionError:
+        if flags & os.O_EXCL:
+            raise
+        found = calls.stat(name, directory_fd)
+        if not is_handed_over(found, calls.stat_fd(layout.fd("")), mode):
+            if abs(wall_clock() - found.st_ctime) < _A_MOMENT:  # by the kernel's clock, not the spool's
+                return None
+            raise
+    return _table.open(calls, name, directory_fd, flags, mode)  # it may have been handed over since
+
+
+def _take(layout: Layout, lock: Lock, directory: str, name: str, *, to_enqueue: bool) -> bool:
     """Lock an open file; tell whether the name still leads to it. Raises `OSError`, or what `hand_over` raises."""
     calls, directory_fd = layout.calls, layout.fd(directory)
+    fd, new = lock.fd, lock.newborn
     calls.lock(fd)
     try:
         mine = calls.stat_fd(fd)
-        # The umask may have removed permissions.
-        if new and (layout.owner is not None or stat.S_IMODE(mine.st_mode) != layout.file_mode):
-            layout.hand_over(fd, layout.file_mode, directory, name)
         if not stat.S_ISREG(mine.st_mode):
             raise IsADirectoryError(errno.EISDIR, "not a regular file")
+        # The umask may have removed permissions.
+        is_wrong = new and (layout.owner is not None or stat.S_IMODE(mine.st_mode) != layout.file_mode)
+        if is_wrong or (to_enqueue and is_half_made(mine, layout.owner, layout.file_mode)):
+            layout.hand_over(fd, layout.file_mode, directory, name)
         try:
             current = calls.stat(name, directory_fd)
         except FileNotFoundError:

@@ -8,6 +8,8 @@ import pwd
 import stat
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from trio_multispool.clock import this_user
+
 if TYPE_CHECKING:
     import os
 
@@ -47,6 +49,19 @@ def owner_of_new(spool: os.stat_result, user: int, group: int) -> Owner | None:
         spool.st_gid if (is_root or group_counts) and spool.st_gid != group else _AS_MADE,
     )
     return None if found == (_AS_MADE, _AS_MADE) else found
+
+
+def is_handed_over(found: os.stat_result, spool: os.stat_result, mode: int) -> bool:
+    """Tell whether a file of any user has the spool's group and a mode, and belongs to root only if the spool does."""
+    is_roots = found.st_uid == ROOT != spool.st_uid
+    return (found.st_gid, stat.S_IMODE(found.st_mode)) == (spool.st_gid, mode) and not is_roots
+
+
+def is_half_made(found: os.stat_result, owner: Owner | None, mode: int) -> bool:
+    """Tell whether a file is this user's, and has not been given to its owner, or has not got its mode."""
+    user, group = (_AS_MADE, _AS_MADE) if owner is None else owner
+    is_right = user in (_AS_MADE, found.st_uid) and group in (_AS_MADE, found.st_gid)
+    return found.st_uid == this_user()[0] and not (is_right and stat.S_IMODE(found.st_mode) == mode)
 
 
 def serves(found: os.stat_result, spool: os.stat_result) -> bool:
