@@ -10,7 +10,7 @@ import dataclasses
 import datetime  # noqa: TC003  # dataclasses look at annotations
 import errno as errno_codes
 import os
-from typing import ClassVar, TypeAlias, dataclass_transform
+from typing import ClassVar, Final, TypeAlias, dataclass_transform
 
 
 @dataclass_transform(eq_default=False)
@@ -368,6 +368,9 @@ class SyncsRefused(SpoolError):
     path: str
     _sentence = "an earlier sync of a directory of {path!r} failed; check the disk and load the spool again"
 
+
+OF_ONE_FILE: Final = (NotARegularFile, AccessDenied, StorageFailure)
+"""Errors about one file, and not about the whole store."""
 
 Trouble: TypeAlias = (
     AccessDenied

@@ -304,7 +304,7 @@ IGNORING = 'case "$2" in poison*) exec {end};; esac; echo begun >"begun $2"; exe
         ("true", "x" * 200_000, 0),
         ("true", "", 0),
         ("false", "x" * 200_000, 1),
-        ("/there/is/no/command", "Hello!", 1),
+        ("/there/is/no/command 2>/dev/null", "Hello!", 1),  # shells write what they say of it in pieces
         ("sleep inf", "Hello!", 1),
     ],
 )

@@ -15,9 +15,8 @@ from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.output import Troubles
 from trio_multispool.cli.spools import AnyStorage
 from trio_multispool.clock import wall_clock
-from trio_multispool.errors import EntryNotFound, UnreadableEntry
+from trio_multispool.errors import OF_ONE_FILE, EntryNotFound, UnreadableEntry
 from trio_multispool.model.lifecycle import State
-from trio_multispool.storage.directory.disk.files import OF_ONE_FILE
 from trio_multispool.storage.requests import Item
 
 

@@ -8,7 +8,7 @@ which `pathlib` makes of a URL.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import NotASpool
@@ -87,7 +87,8 @@ def is_directory(location: str) -> bool:
 
 def _directory(location: StrPath) -> str:
     """Return the path of a directory. Raises `NotASpool` for a URL, and `TypeError` for what is no path."""
-    path: object = location.__fspath__() if hasattr(location, "__fspath__") else location
+    fspath = cast("Callable[[], object]", getattr(location, "__fspath__", lambda: location))
+    path = fspath()
     if not isinstance(path, str):
         raise TypeError(f"the path of a spool is a string or a pathlib.Path, not {location!r}")
     scheme = _URL.match(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import dataclasses
 from pathlib import Path
@@ -136,7 +137,7 @@ class Shared(Generic[M, D]):
         self.taken = anyio.Event()
 
 
-class Closed(AsyncResource):
+class Closed(AsyncResource, abc.ABC):
     """Closes one end when its block is left."""
 
     async def __aexit__(

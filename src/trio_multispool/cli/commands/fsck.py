@@ -112,11 +112,10 @@ class _Seen:
             for _name, together in itertools.groupby(self.left, key=lambda problem: problem.name):
                 await trio.lowlevel.checkpoint_if_cancelled()
                 with trio.CancelScope(shield=True):  # a signal ends it between two names: all that was done is told
-                    repairs = (await monitor.repair(together, dry_run=False)).unwrap()
-                for repair in repairs:
-                    done = done or repair.done
-                    if repair.done or repair.problem not in self.problems:
-                        self.note(repair)
+                    for repair in (await monitor.repair(together, dry_run=False)).unwrap():
+                        done = done or repair.done
+                        if repair.done or repair.problem not in self.problems:
+                            self.note(repair)
             self.left = (await monitor.run_once()).unwrap() if self.left else []
             if not done:
                 break

@@ -7,13 +7,12 @@ import errno
 import math
 from typing import TYPE_CHECKING, Final
 
-from trio_multispool.errors import NameTaken, NotARegularFile, SpoolError, StorageFailure, UnreadableEntry
+from trio_multispool.errors import OF_ONE_FILE, NameTaken, NotARegularFile, SpoolError, StorageFailure, UnreadableEntry
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits
 from trio_multispool.storage.directory.claims import DirectoryClaim
 from trio_multispool.storage.directory.disk.files import (
-    OF_ONE_FILE,
     discard,
     read_file,
     read_file_and_stat,

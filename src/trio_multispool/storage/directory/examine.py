@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 
-from trio_multispool.errors import AccessDenied, NotARegularFile, SpoolError, StorageFailure
+from trio_multispool.errors import OF_ONE_FILE, AccessDenied, NotARegularFile, SpoolError, StorageFailure
 from trio_multispool.events import Event, log
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage import findings
 from trio_multispool.storage.directory import remembered
-from trio_multispool.storage.directory.disk.files import OF_ONE_FILE, read_file
+from trio_multispool.storage.directory.disk.files import read_file
 from trio_multispool.storage.directory.disk.layout import (
     CHECKOUT,
     FORMAT_FILE,

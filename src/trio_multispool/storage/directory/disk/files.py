@@ -8,7 +8,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
-from trio_multispool.errors import AccessDenied, NotARegularFile, SpoolError, StorageFailure
+from trio_multispool.errors import OF_ONE_FILE, NotARegularFile, SpoolError
 from trio_multispool.model.notes import LARGEST
 from trio_multispool.storage.directory.disk.layout import NEW_FILE, READ_FILE
 from trio_multispool.storage.directory.disk.oserrors import as_spool_error
@@ -46,9 +46,6 @@ def read_file_and_stat(layout: Layout, directory: str, name: str) -> tuple[bytes
         except OSError as error:
             raise as_spool_error(error, "read", layout.full(directory, name)) from error
 
-
-OF_ONE_FILE: Final = (NotARegularFile, AccessDenied, StorageFailure)
-"""Errors about one file, and not about the whole store."""
 
 UNREADABLE: Final = (ValueError, *OF_ONE_FILE)
 """What reading and decoding a file beside entries raises about that file, and not about the whole store."""
