@@ -16,6 +16,7 @@ import pytest
 from helpers import users
 from helpers.calls import FailingCalls, WithoutRenameFlags, WithoutSyncs
 from helpers.forks import in_a_fork
+from helpers.proofs import thinned
 from helpers.stores import DATA, DUE, OLD, OPERATIONS, enqueue, enqueue_reserved, make_store
 from helpers.syscalls import KillingCalls, Recorder
 from helpers.users import ANNE, BOB, ROOT, SHARED, STRANGER, User, multispool_as, run_as
@@ -395,7 +396,8 @@ MAKERS = OPERATIONS | {
 }
 
 
-@pytest.mark.parametrize("operation", MAKERS)
+@pytest.mark.proof
+@pytest.mark.parametrize("operation", thinned(MAKERS, 4))
 def test_nothing_is_left_of_what_may_not_be_handed_over(path, operation):
     """Whichever file of an operation is refused: what is there can be used by the spool's owner and group."""
     make(path, ANNE, SHARED, 0o770)
