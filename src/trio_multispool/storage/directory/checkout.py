@@ -43,8 +43,8 @@ def claim(
 
     `NotDue` if it waits, and is due later than `due_by`.
     """
-    queue, source, waits = place.queue, directory_of(place), place.state is State.WAITING
-    if waits and context.layout.optional_fd(source) is None:
+    queue, source, waits, layout = place.queue, directory_of(place), place.state is State.WAITING, context.layout
+    if waits and layout.optional_fd(source) is None:
         return Unavailable.GONE
     lock = _lock_to_claim(context, queue, source, name)
     if isinstance(lock, Unavailable):
@@ -70,7 +70,8 @@ def claim(
         _let_go(context, name, lock, because=error)
         raise
     if moved:
-        return DirectoryClaim(queue, name, metadata, lock, sources=(source,), due_at=due_at, written_at=written)
+        home, sources = layout.pinned(checkout_of(queue)), (layout.pinned(source),)
+        return DirectoryClaim(queue, name, metadata, lock, home, sources, due_at, written)
     try:
         if lock.newborn:  # this call made the reservation, and the entry is gone meanwhile
             with context.tidying(name):
@@ -135,12 +136,11 @@ def claims_unsafe(context: Context, queue: str) -> list[DirectoryClaim]:
     for directory in (checked_out, waiting_of(queue)):
         _ = layout.refresh(directory)
     is_waited_for = layout.has_directory(waiting_of(queue))
-    sources = (queue, waiting_of(queue)) if is_waited_for else (queue,)
+    sources = tuple(map(layout.pinned, (queue, waiting_of(queue)) if is_waited_for else (queue,)))
     claims: list[DirectoryClaim] = []
     with wanting_directory(layout, checked_out):
-        names = layout.entry_names(checked_out)
+        names, home = layout.entry_names(checked_out), layout.pinned(checked_out)
     for name in names:
         with contextlib.suppress(FileNotFoundError):
-            metadata = read_file(layout, checked_out, name)
-            claims.append(DirectoryClaim(queue, name, metadata, None, sources=sources))
+            claims.append(DirectoryClaim(queue, name, read_file(layout, checked_out, name), None, home, sources))
     return claims

@@ -45,8 +45,11 @@ class DirectoryClaim:
     name: str
     metadata: bytes
     lock: Lock | None
+    home: str
+    """The `.checkout` that it lies in, pinned."""
     sources: tuple[str, ...]
-    """The directory from which it was checked out: the queue's, or its `.waiting`; both, if this is not known."""
+    """The directory from which it was checked out, pinned: the queue's, or its `.waiting`; both, if this is not known.
+    """
     due_at: float | None = None
     """When it was due, in seconds since 1970, if it waited."""
     written_at: float = 0.0

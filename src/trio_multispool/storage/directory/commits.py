@@ -1,19 +1,16 @@
 """The three system calls that commit a step (see `model/lifecycle.py`), and how to tell the outcome when one fails.
 
-Each returns `False` if the file that it needs is missing. (What was checked out before its `.checkout` was replaced is
-looked for where it was.) It raises a `SpoolError` if it had no effect for another reason. An error such as EIO does not
-say whether the rename took place. So the function looks at both ends, under the entry's lock, before it answers.
+Each returns `False` if the file that it needs is missing. It raises a `SpoolError` if it had no effect for another
+reason. An error such as EIO does not say whether the rename took place. So the function looks at both ends, under the
+entry's lock, before it answers.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import posixpath
 from typing import TYPE_CHECKING, Final
 
 from trio_multispool.errors import NameTaken, SpoolError, StorageFailure
-from trio_multispool.storage.directory.disk.layout import CHECKOUT
 from trio_multispool.storage.directory.disk.oserrors import as_spool_error
 
 if TYPE_CHECKING:
@@ -34,7 +31,7 @@ def move(layout: Layout, name: str, source: str, target: str, new_name: str | No
     calls = layout.calls
     new_name = name if new_name is None else new_name
     try:
-        calls.move(name, layout.fd(source), new_name, layout.fd(target))
+        calls.move(name, _fd(layout, source), new_name, _fd(layout, target))
     except FileNotFoundError:
         return _retry_where_replaced(layout, name, source, target, new_name)
     except FileExistsError as error:
@@ -59,21 +56,26 @@ def _retry_where_replaced(layout: Layout, name: str, source: str, target: str, n
             except FileExistsError as error:
                 raise NameTaken(new_name) from error
             except FileNotFoundError:
-                pass
-            else:
-                return True
-        if layout.holds(source, name):
-            raise FileNotFoundError(errno.ENOENT, "the target directory is missing")
-        return _where_it_was(layout, source, name, lambda fd: layout.calls.move(name, fd, new_name, layout.fd(target)))
-
-
-def _where_it_was(layout: Layout, directory: str, name: str, commit: Callable[[int], None]) -> bool:
-    """Commit in the check-outs that were replaced since, if what is in hand is still there; `False` if it is not."""
-    for fd in layout.earlier(directory) if posixpath.basename(directory) == CHECKOUT else ():
-        with layout.doing("settle", directory, name), contextlib.suppress(FileNotFoundError):
-            commit(fd)
+                return _is_source_gone(layout, source, name)
             return True
+        return _is_source_gone(layout, source, name)
+
+
+def _is_source_gone(layout: Layout, source: str, name: str) -> bool:
+    """Return `False` if the file is gone. Raise if it is there: then the target directory is missing."""
+    if layout.holds(source, name):
+        raise FileNotFoundError(errno.ENOENT, "the target directory is missing")
     return False
+
+
+def _fd(layout: Layout, directory: str) -> int:
+    """Return the descriptor of a directory. If it cannot be opened, there was no effect; a missing one is told so."""
+    try:
+        return layout.fd(directory)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise as_spool_error(error, "open", layout.full(directory)) from error
 
 
 def exchange(layout: Layout, temporary: tuple[str, str], directory: str, name: str) -> bool:
@@ -84,9 +86,9 @@ def exchange(layout: Layout, temporary: tuple[str, str], directory: str, name: s
         new_fd = layout.fd(new_directory)
         new = calls.stat(new_name, new_fd).st_ino
     try:
-        calls.exchange(new_name, new_fd, name, layout.fd(directory))
+        calls.exchange(new_name, new_fd, name, _fd(layout, directory))
     except FileNotFoundError:
-        return _where_it_was(layout, directory, name, lambda fd: calls.exchange(new_name, new_fd, name, fd))
+        return False
     except OSError as error:
         _unless(
             error,
@@ -100,9 +102,9 @@ def exchange(layout: Layout, temporary: tuple[str, str], directory: str, name: s
 def unlink(layout: Layout, directory: str, name: str) -> bool:
     """Unlink a file."""
     try:
-        layout.calls.unlink(name, layout.fd(directory))
+        layout.calls.unlink(name, _fd(layout, directory))
     except FileNotFoundError:
-        return _where_it_was(layout, directory, name, lambda fd: layout.calls.unlink(name, fd))
+        return False
     except OSError as error:
         _unless(error, layout.full(directory, name), "remove", lambda: not layout.holds(directory, name))
     return True

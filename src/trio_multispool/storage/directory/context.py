@@ -43,7 +43,7 @@ class Context:
         self.doubtful: set[str] | None = None
         """The names that the last recovery of everything could not examine; `None`: there was none yet."""
         self.kept: set[str] = set()
-        """The directories that were made on demand and are synced: they survive power loss."""
+        """The directories that were made on demand and are synced, pinned: they survive power loss."""
         self.told_of: set[str] = set()
         """The directories of which the log says already that they cannot be read."""
         self.now: Callable[[], float] = now
@@ -93,9 +93,9 @@ class Context:
 
         Another process may have made it, and died before its sync.
         """
-        if plan.before and directory not in self.kept:
+        if plan.before and (pinned := self.layout.pinned(directory)) not in self.kept:
             self.syncs.directory(directory.rpartition("/")[0])
-            self.kept.add(directory)
+            self.kept.add(pinned)
 
     @contextlib.contextmanager
     def tidying(self, name: str) -> Generator[None]:

@@ -44,7 +44,7 @@ def quarantine(context: Context, claim: DirectoryClaim, reason: str) -> None:
     for directory in (QUARANTINE, aside, REASONS):
         _ = layout.ensure_directory(directory)
     if context.syncs.guarding:  # otherwise power loss could leave the entry in its queue too, or lose its directory
-        for directory in ("", QUARANTINE, *claim.sources):
+        for directory in ("", QUARANTINE, *map(layout.named, claim.sources)):
             context.syncs.directory(directory)
     with locked_for_the_call(context, claim):
         try:
@@ -52,7 +52,7 @@ def quarantine(context: Context, claim: DirectoryClaim, reason: str) -> None:
             write_new(layout, REASONS, name, reason.encode(errors="backslashreplace") + b"\n")
         except NotARegularFile as error:  # a directory lies there: the entry is set aside without a reason
             context.say_unreadable(REASONS, name, "why it was set aside cannot be written", str(error))
-        if not commits.move(layout, name, checkout_of(claim.queue), aside):
+        if not commits.move(layout, name, claim.home, aside):
             raise OwnershipLost(claim.queue, name)
         claim.settle(target)
 

@@ -19,7 +19,7 @@ from trio_multispool.errors import DurabilityUnknown, NameTaken, OwnershipLost, 
 from trio_multispool.model.lifecycle import Step
 from trio_multispool.storage.directory import commits, remembered
 from trio_multispool.storage.directory.disk.files import begin_new, unlink_if_there
-from trio_multispool.storage.directory.disk.layout import DATA, REGISTRY, TEMPORARY, checkout_of, waiting_of
+from trio_multispool.storage.directory.disk.layout import DATA, REGISTRY, TEMPORARY, waiting_of
 from trio_multispool.storage.directory.enqueue import clear_leftovers
 from trio_multispool.storage.directory.notes import leave, left
 from trio_multispool.storage.directory.recovery import locked_for_the_call
@@ -66,7 +66,7 @@ def save(context: Context, wanted: Saving[DirectoryClaim]) -> Steps:
     the file carries a time that is still to come, and no age could be told by it.
     """
     layout, claim, queue, metadata, due_at = context.layout, wanted.claim, wanted.queue, wanted.metadata, wanted.due_at
-    name, source = claim.name, checkout_of(claim.queue)
+    name, source = claim.name, claim.home
     target = claim.check(Step.SAVE if due_at is None else Step.SAVE_TO_WAIT)
     plan = context.syncs.plan(wanted.durability)
     destination = queue if due_at is None else where_to_wait(context, queue, plan)
@@ -105,20 +105,20 @@ def _synced_before_a_save(
     context: Context, claim: DirectoryClaim, new: OpenFile | None, noted: tuple[Need, ...], plan: SyncPlan
 ) -> Steps:
     if plan.before:
-        yield (*noted, *claim.sources) if new is None else (new, *noted, *claim.sources)
+        sources = map(context.layout.named, claim.sources)
+        yield (*noted, *sources) if new is None else (new, *noted, *sources)
     if plan.catch_up:
         context.syncs.file(DATA, claim.name)
         yield catch_up(context.layout)
         if new is None:
-            context.syncs.file(checkout_of(claim.queue), claim.name)
+            context.syncs.file(claim.home, claim.name)
     if new is not None:
         new.close()
 
 
 def _put_old_metadata_back(context: Context, claim: DirectoryClaim, new: str, because: BaseException) -> None:
-    source = checkout_of(claim.queue)
     try:
-        _ = commits.exchange(context.layout, (TEMPORARY, new), source, claim.name)
+        _ = commits.exchange(context.layout, (TEMPORARY, new), claim.home, claim.name)
     except (OSError, SpoolError) as error:
         because.add_note(f"the entry keeps its new metadata in its old queue: {error}")
 
@@ -146,14 +146,14 @@ def remove(context: Context, wanted: Removing[DirectoryClaim], leftovers: Leftov
     """Delete the entry: the metadata first, which is the commit, and the reservation last."""
     claim, name = wanted.claim, wanted.claim.name
     target = claim.check(Step.REMOVE)
-    source = checkout_of(claim.queue)
+    source = claim.home
     plan = context.syncs.plan(wanted.durability)
     with (
         locked_for_the_call(context, claim) as locked,
         remembered.finishing(context, name, locked=claim.lock is not None) as kept,
     ):
         if plan.before:
-            yield (*kept, *(catch_up(context.layout) if plan.catch_up else claim.sources))
+            yield (*kept, *(catch_up(context.layout) if plan.catch_up else map(context.layout.named, claim.sources)))
         wanted.before_commit()
         try:
             if not commits.unlink(context.layout, source, name):
@@ -178,10 +178,13 @@ def release(context: Context, wanted: Releasing[DirectoryClaim]) -> Steps:
     """Put the entry back where it was."""
     claim = wanted.claim
     target = claim.check(Step.RELEASE if claim.due_at is None else Step.RELEASE_TO_WAIT)
-    back = claim.queue if claim.due_at is None else waiting_of(claim.queue)
+    back, source = claim.queue, claim.home
+    if claim.due_at is not None:
+        back = waiting_of(claim.queue)
+        _ = context.layout.ensure_directory(back)  # its queue may have been replaced
     leave(context, claim, wanted.notes)
-    source = checkout_of(claim.queue)
-    unsynced = [directory for directory in claim.sources if directory != back]
+    sources = map(context.layout.named, claim.sources)
+    unsynced = [directory for directory in sources if directory != back]
     with locked_for_the_call(context, claim):
         if unsynced and context.syncs.guarding:
             yield unsynced

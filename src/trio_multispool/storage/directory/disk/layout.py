@@ -9,7 +9,7 @@
     SPOOL/.data/NAME              the entry's data
     SPOOL/.notes/NAME             notes on the entry, beside its metadata; may be absent
     SPOOL/.keys/NAME              for how long to remember NAME once its entry is gone, or until when; may be absent
-    SPOOL/.new.*                  a directory for others too, being made; likewise SPOOL/*/.new.* and .quarantine/.new.*
+    SPOOL/.new.*                  a directory for others too, being made
     SPOOL/.limits                 its bytes are locked, one for each slot of a limit; may be absent
     SPOOL/.quarantine/QUEUE/NAME  metadata that could not be decoded; .quarantine/.reasons/NAME says why
     SPOOL/QUEUE/NAME              metadata of an entry that is available in QUEUE
@@ -118,6 +118,9 @@ _OF_ALL: Final = (errno.EBADF, errno.ENOMEM, errno.ENOLCK)
 """Numbers of failures about this process or the kernel, and not about a directory."""
 
 
+_PIN: Final = "\0"
+"""Between the name and the inode of a directory that is pinned; no name on disk has it."""
+
 _FEW_OUTDATED: Final = 16
 """How many descriptors of replaced directories stay open, for threads that use one, and for what is in hand."""
 
@@ -166,8 +169,8 @@ class Layout:
         self._inodes: dict[str, int] = {}
         self._doubtful: set[str] = set()
         """Directories whose owner or mode differs from the root's, so that opening them does not prove enough."""
-        self._outdated: deque[tuple[str, int]] = deque()
-        """Replaced directories and their descriptors, the last one last."""
+        self._outdated: deque[str] = deque()
+        """What was `pinned` of directories that were replaced, the last one last."""
 
     def measure(self, found: os.stat_result) -> None:
         """Note the root's mode and owner: files and directories will be made accordingly."""
@@ -208,14 +211,14 @@ class Layout:
             if was_replaced:
                 raise SpoolReplaced(self.full(directory))
         with self._mutex:
-            others = sorted(self._open.keys() - {"", *_NEEDED})  # each after the one above it
-        for directory in others:
+            others = [each for each in self._open.keys() - {"", *_NEEDED} if _PIN not in each]
+        for directory in sorted(others):  # each after the one above it
             shut: Denied = {}
             _ = self._unless_shut(directory, shut, functools.partial(self._look_below, directory))
 
     def full(self, directory: str, name: str = "") -> str:
         """Return the full path, for messages."""
-        return posixpath.join(*(part for part in (self.path, directory, name) if part))
+        return posixpath.join(*(part for part in (self.path, directory.partition(_PIN)[0], name) if part))
 
     def doing(self, operation: str, directory: str, name: str = "") -> Doing:
         """Name the operation of a block, so that an `OSError` becomes a `SpoolError` that names it."""
@@ -231,14 +234,29 @@ class Layout:
             if found is None:
                 if not self._open:
                     raise OSError(errno.EBADF, "the spool is closed")
+                if _PIN in directory:
+                    raise FileNotFoundError(errno.ENOENT, "it was replaced long ago")
                 found = self._open_below(directory)
-                self._open[directory] = found
+                pinned = self._pin(directory)
+                if pinned in self._open:  # it was moved away, and back
+                    self.close_fd(found)
+                    found = self._open[pinned]
+                    self._outdated.remove(pinned)
+                self._open[directory] = self._open[pinned] = found
             return found
 
-    def earlier(self, directory: str) -> list[int]:
-        """Return the descriptors of directories that had this name and were replaced, the last one first."""
-        with self._mutex:
-            return [fd for name, fd in reversed(self._outdated) if name == directory]
+    def pinned(self, directory: str) -> str:
+        """Return another name of a directory: for the one that is held now, also when that will have been replaced."""
+        _ = self.fd(directory)
+        return self._pin(directory)
+
+    def _pin(self, directory: str) -> str:
+        return f"{directory}{_PIN}{self._inodes[directory]}"
+
+    def named(self, pinned: str) -> str:
+        """Return the name on disk of a directory that is pinned, unless it was replaced."""
+        name = pinned.partition(_PIN)[0]
+        return name if self._open.get(name) == self._open.get(pinned) else pinned
 
     def optional_fd(self, directory: str) -> int | None:
         """Return the descriptor of a directory, or `None` if it is missing."""
@@ -269,8 +287,11 @@ class Layout:
     def refresh(self, directory: str) -> bool:
         """Forget a held directory if another one (or none) is in its place on disk; tell whether that was so.
 
-        One that every entry needs is held for good: what is in hand is settled there, and `check_named` tells.
+        One that every entry needs is held for good: what is in hand is settled there, and `check_named` tells. A pinned
+        one is never forgotten.
         """
+        if _PIN in directory:
+            return False
         parent, _, _ = directory.rpartition("/")
         replaced = self.refresh(parent) if parent else False
         return self._look_below(directory)[1] or replaced
@@ -310,9 +331,10 @@ class Layout:
         with self._mutex:
             replaced = directory in self._open and self._inodes[directory] != inode
             if replaced and directory not in _NEEDED:
-                self._outdated.append((directory, self._open.pop(directory)))
+                del self._open[directory]
+                self._outdated.append(self._pin(directory))
                 if len(self._outdated) > _FEW_OUTDATED:
-                    self.close_fd(self._outdated.popleft()[1])
+                    self.close_fd(self._open.pop(self._outdated.popleft()))
         return replaced
 
     def _doubt(self, directory: str, found: os.stat_result) -> None:
@@ -344,7 +366,7 @@ class Layout:
     def close(self) -> None:
         """Close all descriptors. Idempotent."""
         with self._mutex:
-            fds = [*self._open.values(), *(fd for _, fd in self._outdated)]
+            fds = set(self._open.values())
             self._open.clear()
             self._outdated.clear()
         for fd in fds:
@@ -549,15 +571,21 @@ class Layout:
             try:
                 if is_for_others and not self.holds(parent, name):
                     with contextlib.suppress(PermissionError):  # here no rename can refuse to replace a directory
-                        return self._make(directory, f"{MADE_PREFIX}{random_below(1 << 32):08x}")
-                return self._make(directory, name)
+                        return self._make(directory, "", self._free_name())
+                return self._make(directory, parent, name)
             except FileExistsError:
                 return False
 
-    def _make(self, directory: str, first: str) -> bool:
-        """Make a directory under the name `first`, hand it over, and rename it. Raises `FileExistsError`."""
+    def _free_name(self) -> str:
+        """Return a name for a directory that is being made. Chance may repeat itself, in a program that has set it."""
+        while self.holds("", name := f"{MADE_PREFIX}{random_below(1 << 32):08x}"):
+            pass
+        return name
+
+    def _make(self, directory: str, there: str, first: str) -> bool:
+        """Make a directory in `there`, named `first`, hand it over, and rename it. Raises `FileExistsError`."""
         parent, _, name = directory.rpartition("/")
-        above = self.fd(parent)
+        above = self.fd(there)
         self.calls.make_directory(first, above, _OWNERS)
         try:
             fd = self.calls.open(first, READ_DIRECTORY, above)
@@ -566,7 +594,7 @@ class Layout:
             finally:
                 self.close_fd(fd)
             if first != name:
-                self.calls.move(first, above, name, above)
+                self.calls.move(first, above, name, self.fd(parent))
         except (OSError, SpoolError):
             with contextlib.suppress(OSError):  # another process may have put something into it
                 self.calls.remove_directory(first, above)
