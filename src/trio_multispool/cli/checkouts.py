@@ -29,7 +29,7 @@ from trio_multispool.model.times import aware
 from trio_multispool.model.verdicts import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from trio_multispool.cli.selecting import Criteria, Settling
     from trio_multispool.cli.spools import AnySpool, AnyStorage, Done
@@ -132,10 +132,11 @@ class _Settler:
         spool = await self._spool_with(queue, recover=False)
         items = selected(self.storage, queue, State.AVAILABLE, criteria, self.troubles)
         failures: list[Failure | SpoolError] = []
+        looking = trio.Lock()
 
         async def settle_some() -> None:
             try:
-                for item in items:
+                while (item := await _next_of(items, looking)) is not None:
                     if await self._settle_if(spool, item, criteria):
                         count()
                     if failures:
@@ -175,3 +176,13 @@ class _Settler:
             loaded = await load(where, queues, trust_file_system=trusting, recover=recover, done=done)
             self.spools[queue] = await self.stack.enter_async_context(loaded)
         return self.spools[queue]
+
+
+async def _next_of(items: Iterator[Item | None], looking: trio.Lock) -> Item | None:
+    """Return the next item; `None` after the last. One task looks at a time, so that a signal is heard soon."""
+    async with looking:
+        for item in items:
+            if item is not None:
+                return item
+            await trio.lowlevel.checkpoint()
+    return None

@@ -56,7 +56,7 @@ def _would_settle(
                     troubles.tell(error)
             return
         for item in selected(storage, task.source, State.AVAILABLE, criteria, troubles):
-            if item.place.queue != task.destination:
+            if item is not None and item.place.queue != task.destination:
                 yield item.name, item.place.queue
 
 

@@ -59,6 +59,9 @@ class Settling(Selection):
     trust_file_system: TrustFileSystem = False
 
 
+_BREATH: Final = 64
+"""The number of entries after which the caller may give up. It is small: on a slow disk, each look takes long."""
+
 NOTHING_CHOSEN: Final = Settling()
 """Without any of the options."""
 
@@ -128,23 +131,30 @@ def criteria_of(chosen: Selection, names: Sequence[str], *, more: bool = False) 
 
 def selected(
     storage: AnyStorage, queue: str | None, state: State, criteria: Criteria, troubles: Troubles
-) -> Iterator[Item]:
-    """Yield the entries that fit, in no order, holding none; the cheap questions are asked first.
+) -> Iterator[Item | None]:
+    """Yield the entries that fit, in no order, holding none, and `None` after every `_BREATH` entries.
 
     An entry whose metadata cannot be read is told in `troubles`, and is left.
     """
     now = wall_clock()
-    for item in storage.inventory(queue, state):
-        if not criteria.fit_name(item.name) or not criteria.fit_age(item, now):
-            continue
-        if criteria.meta:
-            try:
-                raw = storage.read_metadata(item.place, item.name)
-            except EntryNotFound:  # it has moved on
-                continue
-            except OF_ONE_FILE as error:
-                troubles.tell(UnreadableEntry(item.place.queue, item.name, str(error)))
-                continue
-            if not criteria.fit_metadata(raw):
-                continue
-        yield item
+    for number, item in enumerate(storage.inventory(queue, state), 1):
+        if number % _BREATH == 0:
+            yield None
+        if _fits(storage, item, criteria, now, troubles):
+            yield item
+
+
+def _fits(storage: AnyStorage, item: Item, criteria: Criteria, now: float, troubles: Troubles) -> bool:
+    """Tell whether an entry fits; the cheap questions are asked first."""
+    if not criteria.fit_name(item.name) or not criteria.fit_age(item, now):
+        return False
+    if not criteria.meta:
+        return True
+    try:
+        raw = storage.read_metadata(item.place, item.name)
+    except EntryNotFound:  # it has moved on
+        return False
+    except OF_ONE_FILE as error:
+        troubles.tell(UnreadableEntry(item.place.queue, item.name, str(error)))
+        return False
+    return criteria.fit_metadata(raw)

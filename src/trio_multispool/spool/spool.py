@@ -757,7 +757,7 @@ class Spool(Generic[Q, M, D, A]):
         storage = self._session.storage
 
         def work(_before_commit: BeforeCommit) -> list[Recovered]:
-            found = [each for each in storage.recover_all(dry_run=dry_run) if not isinstance(each, SpoolError)]
+            found = [each for each in storage.recover_all(dry_run=dry_run) if not isinstance(each, SpoolError | None)]
             if not dry_run:
                 self._session.note_recovered(found)
             return found

@@ -267,10 +267,11 @@ class Storage(Protocol[C, R]):
         """
         ...
 
-    def recover_all(self, *, dry_run: bool = False) -> Iterator[Recovered | SpoolError]:
+    def recover_all(self, *, dry_run: bool = False) -> Iterator[Recovered | SpoolError | None]:
         """Do all that `recover` does, and collect what belongs to no entry. Yields each name once, when that is done.
 
         Also yields the error for each name that it could not recover. The other names are recovered all the same.
+        It may yield `None` now and then while it finds nothing, so that the caller can give up.
         """
         ...
 

@@ -190,6 +190,7 @@ def _do(  # noqa: PLR0913, PLR0917  # what the two commands are given
     troubles = output.Troubles()
     opened = open_store(spool, [], trust_file_system=options.trust_file_system, recover=False)
     with ended_between_entries() as ending, contextlib.closing(opened.storage) as storage:
+        items: Iterator[Item | None]
         if criteria is None:
             items = _named(storage, names, troubles)
         else:
@@ -197,6 +198,8 @@ def _do(  # noqa: PLR0913, PLR0917  # what the two commands are given
         for item in troubles.until(items):
             if ending.signal is not None:
                 break
+            if item is None:
+                continue
             try:
                 target = step(storage, item)
             except (Failure, SpoolError) as error:

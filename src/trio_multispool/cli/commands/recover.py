@@ -42,7 +42,7 @@ def recover(
         for each in troubles.until(storage.recover_all(dry_run=dry_run)):
             if isinstance(each, SpoolError):  # the log has told it
                 failed += 1
-            else:
+            elif each is not None:
                 recovered.append(each)
                 if not as_json:
                     output.outcome_line(_line(each, dry_run=dry_run), dry_run=dry_run)

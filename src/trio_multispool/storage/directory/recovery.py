@@ -67,6 +67,9 @@ if TYPE_CHECKING:
 _Act: TypeAlias = "Callable[[Context, str], Recovered | None]"
 """`recover_name`, or a function that only tells what it would do."""
 
+_BREATH: Final = 64
+"""The number of names after which the caller may give up. It is small: on a slow disk, each look takes long."""
+
 
 def recover(context: Context, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:
     """Put back what dead owners had checked out of `queue` (or of any), and clear what dead processes were writing.
@@ -83,19 +86,19 @@ def recover(context: Context, queue: str | None = None, *, insist: bool = True) 
         return []
 
 
-def recover_all(context: Context, *, dry_run: bool = False) -> Iterator[Recovered | SpoolError]:
-    """Recover, then sweep. Yield what was (or would be) done, each name once, and the errors."""
+def recover_all(context: Context, *, dry_run: bool = False) -> Iterator[Recovered | SpoolError | None]:
+    """Recover, then sweep. Yield what was (or would be) done, each name once, and the errors; `None` now and then."""
     act = _would_recover if dry_run else recover_name
     told: set[str] = set()
     for found in itertools.chain(_recover(context, None, act), sweep(context, act)):
-        if isinstance(found, SpoolError):
+        if not isinstance(found, Recovered):
             yield found
         elif found.name not in told:
             told.add(found.name)
             yield found
 
 
-def _recover(context: Context, queue: str | None, act: _Act) -> Iterator[Recovered | SpoolError]:
+def _recover(context: Context, queue: str | None, act: _Act) -> Iterator[Recovered | SpoolError | None]:
     if not context.is_adopted():
         return
     layout = context.layout
@@ -106,7 +109,9 @@ def _recover(context: Context, queue: str | None, act: _Act) -> Iterator[Recover
             suspects.update(dict.fromkeys(layout.entry_names(directory_of(place))))
     doubtful = set(suspects)
     suspects.update(dict.fromkeys(_writers(context, clearing=act is recover_name)))
-    for name in suspects:
+    for number, name in enumerate(suspects, 1):
+        if number % _BREATH == 0:
+            yield None
         for found in _act_or_pass_over(context, name, act):
             if isinstance(found, Recovered):
                 doubtful.discard(name)
@@ -316,8 +321,11 @@ def collect_if_nowhere(context: Context, name: str) -> bool:
     return True
 
 
-def sweep(context: Context, act: _Act = recover_name) -> Iterator[Recovered | SpoolError]:
-    """Collect all reservations, data files and notes that belong to no entry and to no living process."""
+def sweep(context: Context, act: _Act = recover_name) -> Iterator[Recovered | SpoolError | None]:
+    """Collect all reservations, data files and notes that belong to no entry and to no living process.
+
+    Yields `None` after every `_BREATH` names, also of names that are still remembered.
+    """
     if not context.is_adopted():
         return
     layout = context.layout
@@ -330,18 +338,26 @@ def sweep(context: Context, act: _Act = recover_name) -> Iterator[Recovered | Sp
         places = layout.places(shut=shut)  # for looks without the lock; with it, they are listed again
         if shut:  # nothing is known to be nowhere
             return
-        for name in layout.entry_names(directory):
+        for number, name in enumerate(layout.entry_names(directory), 1):
+            if number % _BREATH == 0:
+                yield None
             # Look twice: the entry may have moved during the first look.
             if layout.in_how_many(places, name) != 1 and layout.in_how_many(places, name) != 1:
                 yield from _act_or_pass_over(context, name, act)
-    memory: Denied = {}
+    yield from _sweep_memory(context, act)
+
+
+def _sweep_memory(context: Context, act: _Act) -> Iterator[Recovered | SpoolError | None]:
+    layout, memory = context.layout, dict[str, SpoolError]()
     if not layout.is_open(REMEMBERED, memory):
         yield from _passed_over(context, memory)
         return
     act_on_memory = _would_forget if act is _would_recover else _forget
-    for name in remembered.forgettable(context):
-        if not layout.places_of(name):
-            yield from _act_or_pass_over(context, name, act_on_memory)
+    for number, over in enumerate(remembered.forgettable(context), 1):
+        if number % _BREATH == 0:
+            yield None
+        if over is not None and not layout.places_of(over):
+            yield from _act_or_pass_over(context, over, act_on_memory)
 
 
 def _forget(context: Context, name: str) -> Recovered | None:

@@ -333,14 +333,13 @@ def _until(context: Context, name: str) -> float | None:
     return at if _is_set(found) or _is_half_made(context.layout, name) else at + remember
 
 
-def forgettable(context: Context) -> Iterator[str]:
-    """Yield each name whose time has passed. Names of present entries are among them."""
+def forgettable(context: Context) -> Iterator[str | None]:
+    """Yield each name whose time has passed, and `None` for each other. Names of present entries are among them."""
     if context.layout.optional_fd(REMEMBERED) is None:
         return
     for name in context.layout.each_entry_name(REMEMBERED):
         until = _until(context, name)
-        if until is not None and until <= context.now():
-            yield name
+        yield name if until is not None and until <= context.now() else None
 
 
 def collect(context: Context, name: str) -> bool:

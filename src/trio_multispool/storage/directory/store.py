@@ -284,7 +284,7 @@ class DirectoryStorage(Context):
         self.layout.check_named()
         return recovery.recover(self, queue, insist=insist)
 
-    def recover_all(self, *, dry_run: bool = False) -> Iterator[Recovered | SpoolError]:
+    def recover_all(self, *, dry_run: bool = False) -> Iterator[Recovered | SpoolError | None]:
         """Recover and sweep."""
         self.layout.check_named()
         return recovery.recover_all(self, dry_run=dry_run)
