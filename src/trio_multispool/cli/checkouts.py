@@ -95,6 +95,7 @@ class _Settler:
         with bar(len(names), shown=len(names) > 1) as shown:
             self.troubles = Troubles(shown.remark)
             for name in dict.fromkeys(names):
+                await trio.lowlevel.checkpoint()  # a name that is not there is looked for without any
                 try:
                     await self._settle(name)
                 except (Failure, SpoolError) as error:
