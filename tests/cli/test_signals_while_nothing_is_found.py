@@ -15,7 +15,7 @@ import pytest
 from helpers.spools import state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 MANY = 300
@@ -97,6 +97,23 @@ def fill(spool: Path, where: str, held: list[int]) -> None:
             fcntl.flock(held[-1], fcntl.LOCK_EX)
 
 
+def start_held_up(
+    started: list[subprocess.Popen[str]], held_up: str, arguments: Sequence[str]
+) -> subprocess.Popen[str]:
+    """Start the command, and wait until it is at its first look."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HELD_UP, held_up, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    started.append(process)  # the fixture ends it
+    assert process.stderr is not None
+    assert process.stderr.readline() == "looking\n"
+    return process
+
+
 @pytest.mark.parametrize("as_json", [False, True], ids=["lines", "json"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("what", LOOKING)
@@ -106,15 +123,7 @@ def test_the_first_signal_ends_a_command_that_finds_nothing(multispool, spool, h
     fill(spool, where, held)
     before = state_of(spool)
     arguments = [os.fspath(spool) if each == "SPOOL" else each for each in command]
-    process = subprocess.Popen(
-        [sys.executable, "-c", HELD_UP, held_up, *arguments, *(["--json"] if as_json else [])],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    multispool.started.append(process)  # ended with the test
-    assert process.stderr.readline() == "looking\n"
+    process = start_held_up(multispool.started, held_up, [*arguments, *(["--json"] if as_json else [])])
     process.send_signal(number)
     out, err = process.communicate("go on\n")
     assert process.returncode == 128 + number
@@ -123,3 +132,27 @@ def test_the_first_signal_ends_a_command_that_finds_nothing(multispool, spool, h
     if as_json:
         found = json.loads(out)
         assert (found["recovered"] if done == "recovered" else found) == []
+
+
+NAMING = {
+    "quarantine drop": ("trio_multispool.cli.commands.quarantine:find", ["quarantine", "drop"], "dropped"),
+    "quarantine retry": ("trio_multispool.cli.commands.quarantine:find", ["quarantine", "retry"], "put back"),
+    "rm": ("trio_multispool.cli.checkouts:find", ["rm"], "removed"),
+}
+"""What is held up, the command, and what it did to no entry."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("what", NAMING)
+def test_the_first_signal_ends_a_command_whose_names_are_not_there(multispool, spool, what, number):
+    """It looks for a few more names at most, and tells the trouble with those that it has looked for."""
+    held_up, command, done = NAMING[what]
+    process = start_held_up(
+        multispool.started, held_up, [*command, os.fspath(spool), *(f"e{each}" for each in range(MANY))]
+    )
+    process.send_signal(number)
+    out, err = process.communicate("go on\n")
+    assert (process.returncode, out) == (128 + number, "")
+    told = err.splitlines()
+    assert told[0] == f"multispool: there is no entry 'e0' in '{spool}'"
+    assert told[-1] == f"multispool: interrupted; 0 entries were {done}"

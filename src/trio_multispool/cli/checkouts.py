@@ -95,6 +95,7 @@ class _Settler:
         with bar(len(names), shown=len(names) > 1) as shown:
             self.troubles = Troubles(shown.remark)
             for name in dict.fromkeys(names):
+                await trio.lowlevel.checkpoint()  # a name that is not there is looked for without any
                 try:
                     await self._settle(name)
                 except (Failure, SpoolError) as error:
@@ -180,9 +181,15 @@ class _Settler:
 
 async def _next_of(items: Iterator[Item | None], looking: trio.Lock) -> Item | None:
     """Return the next item; `None` after the last. One task looks at a time, so that a signal is heard soon."""
-    async with looking:
+    try:
+        looking.acquire_nowait()  # without a checkpoint, which would cost more than most looks
+    except trio.WouldBlock:
+        await looking.acquire()
+    try:
         for item in items:
             if item is not None:
                 return item
             await trio.lowlevel.checkpoint()
+    finally:
+        looking.release()
     return None

@@ -219,12 +219,14 @@ def _do(  # noqa: PLR0913, PLR0917  # what the two commands are given
     return code
 
 
-def _named(storage: AnyStorage, names: Sequence[str], troubles: output.Troubles) -> Iterator[Item]:
+def _named(storage: AnyStorage, names: Sequence[str], troubles: output.Troubles) -> Iterator[Item | None]:
+    """Yield the entries, and `None` for each that is not to be had, so that the caller can give up."""
     for name in dict.fromkeys(names):
         try:
             yield _find(storage, name)
         except (Failure, SpoolError) as error:
             troubles.tell(error)
+            yield None
 
 
 def _find(storage: AnyStorage, name: str) -> Item:
