@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+import trio
 
 from helpers.gates import Gate
 from helpers.operations import CHANGING, OPERATIONS, Operation, ordered, states
-from helpers.spools import ANNE, Mail, make_spool, put, state_of
+from helpers.spools import ANNE, MAIL, Mail, make_spool, put, state_of
 from trio_multispool import Ok, Save, Spool
 
 if TYPE_CHECKING:
@@ -253,3 +254,11 @@ async def test_an_exception_from_a_block_is_the_same_object(tmp_path: Path) -> N
                 await reader.iter(handler, concurrency=2)
         assert group.value.exceptions == (trouble,)
         assert state_of(spool.path) == before
+
+
+async def test_a_limiter_of_another_kind_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
+    """Trio's own, say: its errors are not AnyIO's."""
+    limiter: Any = trio.CapacityLimiter(1)
+    with pytest.raises(TypeError, match=r"anyio\.CapacityLimiter"):
+        await Spool.create(tmp_path / "spool", MAIL, limiter=limiter)
+    assert not (tmp_path / "spool").exists()

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from trio_multispool.threads.loop import background, to_raise
+from trio_multispool.threads.loop import background, checkpoint_if_cancelled, to_raise
 
 pytestmark = pytest.mark.anyio
 
@@ -151,18 +151,35 @@ async def test_a_cancellation_by_asyncio_passes_through_as_the_same_object(anyio
     assert seen == ["noted"]
 
 
-def test_of_two_exceptions_a_cancellation_is_raised_or_else_the_first() -> None:
-    """asyncio: a native cancellation must not be lost; what the other tells is noted on it."""
+def test_of_two_exceptions_the_one_is_raised_that_must_not_be_lost() -> None:
+    """asyncio: a cancellation or an interrupt rather than an error; of two, the late one, with what the other told."""
 
     async def main() -> None:
-        error, other = OSError("full"), OSError("gone")
-        first, second = asyncio.CancelledError(), asyncio.CancelledError()
-        second.add_note("it was already done")
-        assert to_raise(error, first) is first
-        assert first.__notes__ == ["after OSError('full')"]
-        assert to_raise(first, second) is first
-        assert first.__notes__ == ["after OSError('full')", "it was already done"]
-        assert to_raise(first, other) is first
-        assert to_raise(error, other) is error
+        def raised(before: BaseException, late: BaseException) -> tuple[BaseException, list[str]]:
+            if isinstance(before, asyncio.CancelledError):
+                before.add_note("it was already done")
+            found = to_raise(before, late)
+            return found, found.__notes__
+
+        for late in (asyncio.CancelledError(), KeyboardInterrupt()):
+            assert raised(OSError("full"), late) == (late, ["after: OSError('full')"])
+        for late in (asyncio.CancelledError(), KeyboardInterrupt()):
+            assert raised(asyncio.CancelledError(), late) == (late, ["it was already done"])
+        first = KeyboardInterrupt()
+        assert raised(first, asyncio.CancelledError()) == (first, ["and then: CancelledError()"])
+        first = OSError("full")
+        assert raised(first, OSError("gone")) == (first, ["and then: OSError('gone')"])
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_task_that_has_just_cancelled_itself_notices() -> None:
+    """Nothing begins then, as when others have cancelled it."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await checkpoint_if_cancelled()
+    task.uncancel()
+    await checkpoint_if_cancelled()

@@ -20,14 +20,14 @@ import functools
 import threading
 from typing import TYPE_CHECKING, Any, Generic
 
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint
 
 from trio_multispool.clock import stopwatch
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.results import Ok
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.storage.source import Claiming, Given, Look, NothingLeft
-from trio_multispool.threads.loop import context_for_a_thread, keeping_notes_of
+from trio_multispool.threads.loop import checkpoint_if_cancelled, context_for_a_thread, keeping_notes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ class Supply(abc.ABC, Generic[Q, M, D]):
             self._ready.extend(self._taken())
         if self._ready and not self._is_over():
             job = self._ready.popleft()
-            if not self.claims_next:
+            if self._ready or not self.claims_next:
                 self.poke()
             return Ok(job)
         answer: Result[Checkout[Q, M, D] | None, Trouble] = Ok(None) if self._is_over() else await self._ask()

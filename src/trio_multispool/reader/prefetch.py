@@ -16,6 +16,7 @@ import contextlib
 from typing import TYPE_CHECKING, Generic, final
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q
@@ -105,6 +106,7 @@ class Prefetcher(Supply[Q, M, D]):
             with self._scope:
                 while not self._is_over():
                     if self._wanted():
+                        await checkpoint()  # tasks that were woken together are about to ask too
                         self._hand_out(await self._dequeuer.take(self._given, self._wanted, wait=self._wait))
                     else:
                         self._demand = anyio.Event()

@@ -195,7 +195,7 @@ class Spool(Generic[Q, M, D, A]):
         - `create_if_missing`: make what is missing, as `create` does.
         - `durability`: the level of the spool's operations, for this process.
         - `limiter`: bounds the threads that the spool uses. Every disk operation passes it, except settling and
-          releasing. By default, the spool has its own, of 40.
+          releasing. By default, the spool has its own, of 40. One of Trio's own is a `TypeError`.
         - `trust_file_system`: accept a file system that is not known to be local; only if no other host mounts it.
         - `system_calls`: for tests, the object that makes the system calls.
         - `now`: for tests, the wall clock that says when waiting entries are due, in seconds since 1970.

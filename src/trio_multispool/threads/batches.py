@@ -23,12 +23,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
-from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import cancel_shielded_checkpoint
 
 from trio_multispool.model.results import Ok
 from trio_multispool.model.types import T
 from trio_multispool.threads.interrupts import keep_interrupts_out
-from trio_multispool.threads.loop import context_for_a_thread, new_wait
+from trio_multispool.threads.loop import checkpoint_if_cancelled, context_for_a_thread, new_wait
 from trio_multispool.threads.offload import token
 from trio_multispool.threads.transaction import Hop, Transaction
 
@@ -193,7 +193,7 @@ class Batches(Generic[S]):
         """
         parts = [(operation, Part(step, of)) for operation, step, of in works]
         cancellation: BaseException | None = None
-        failure: BaseException | None = None
+        failures: dict[int, BaseException] = {}
         try:
             self._pending.update(dict.fromkeys(part for _, part in parts))
             for number, (_, part) in enumerate(parts):
@@ -201,17 +201,17 @@ class Batches(Generic[S]):
                     cancellation = await self._see_through(part, insist=True) or cancellation
                     answers[number] = part.result()
                 except BaseException as error:  # noqa: BLE001  # raised below: the others must not wait for this one
-                    failure = failure or error
-            if cancellation is not None:
+                    failures[number] = error
+            raised = cancellation or next(iter(failures.values()), None)
+            if raised is not None:
                 for number, (operation, _) in enumerate(parts):
-                    answer = answers.get(number)
-                    if not isinstance(answer, Ok):
-                        told = failure if answer is None else answer
-                        cancellation.add_note(f"{operation} failed meanwhile: {told!r}")
-            if (raised := cancellation or failure) is not None:
+                    told = failures.get(number, answers.get(number))
+                    if not isinstance(told, Ok) and told is not raised:
+                        raised.add_note(f"{operation} failed meanwhile: {told!r}")
                 raise raised
         finally:
-            del cancellation, failure
+            cancellation = raised = None
+            failures.clear()
             for _, part in parts:
                 _ = self._leave(part)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import anyio
 import msgspec
+from anyio import lowlevel
 
 if TYPE_CHECKING:
     import asyncio
@@ -218,6 +219,21 @@ def new_wait(*, shielded: bool = False) -> Wait:
     return _AsyncioWait(asyncio.get_running_loop(), shielded=shielded)
 
 
+async def checkpoint_if_cancelled() -> None:
+    """Raise a cancellation that is on its way; on asyncio, also one that the task has asked for itself in this step."""
+    trio = _trio_if_it_runs()
+    if trio is not None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return
+
+    import asyncio  # noqa: PLC0415  # only where asyncio runs
+
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        await asyncio.sleep(0)
+    await lowlevel.checkpoint_if_cancelled()
+
+
 def context_for_a_thread() -> contextvars.Context:
     """Copy the context variables of the caller, for work in a thread, where no event loop runs."""
     context = contextvars.copy_context()
@@ -239,13 +255,20 @@ def take_over_notes(late: BaseException, leaving: BaseException | None) -> None:
 
 
 def to_raise(before: BaseException, late: BaseException) -> BaseException:
-    """Return which of two exceptions is to be raised, of steps that are all done: a cancellation, or else the first."""
+    """Return which of two exceptions is to be raised, of steps that are all done; it has the notes of the other.
+
+    That is a cancellation or an interrupt, rather than an error; of two such, the late one, which may be native where
+    the other was a scope's. An interrupt is never given up for a cancellation.
+    """
     cancelled = anyio.get_cancelled_exc_class()
-    if isinstance(late, cancelled) and not isinstance(before, cancelled):
-        late.add_note(f"after {before!r}")
-        return late
-    take_over_notes(before, late)
-    return before
+    if isinstance(late, Exception) or (isinstance(late, cancelled) and not isinstance(before, (Exception, cancelled))):
+        before.add_note(f"and then: {late!r}")
+        return before
+    if isinstance(before, Exception):
+        late.add_note(f"after: {before!r}")
+    for note in getattr(before, "__notes__", ()):
+        late.add_note(note)
+    return late
 
 
 @contextlib.contextmanager

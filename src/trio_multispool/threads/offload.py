@@ -23,10 +23,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-from anyio.lowlevel import checkpoint_if_cancelled
 
 from trio_multispool.model.types import T
 from trio_multispool.threads.interrupts import keep_interrupts_out
+from trio_multispool.threads.loop import checkpoint_if_cancelled
 from trio_multispool.threads.transaction import Hop
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class Offload:
         Without `in_threads`, transactions run in the event loop's own thread: for a store that does not block.
         """
         keep_interrupts_out()
+        if limiter is not None and not isinstance(limiter, anyio.CapacityLimiter):
+            raise TypeError(f"a limiter is an anyio.CapacityLimiter, not {limiter!r}")
         self._in_threads = in_threads
         self.limiter: anyio.CapacityLimiter = anyio.CapacityLimiter(DEFAULT_THREADS) if limiter is None else limiter
 
