@@ -229,13 +229,13 @@ class Layout:
         held = self._open.get(directory)  # needs no mutex: a held descriptor stays open
         if held is not None:
             return held
+        if _PIN in directory:
+            return self._fd_of_pinned(directory)
         with self._mutex:
             found = self._open.get(directory)
             if found is None:
                 if not self._open:
                     raise OSError(errno.EBADF, "the spool is closed")
-                if _PIN in directory:
-                    raise FileNotFoundError(errno.ENOENT, "it was replaced long ago")
                 found = self._open_below(directory)
                 pinned = self._pin(directory)
                 if pinned in self._open:  # it was moved away, and back
@@ -245,10 +245,20 @@ class Layout:
                 self._open[directory] = self._open[pinned] = found
             return found
 
+    def _fd_of_pinned(self, pinned: str) -> int:
+        """Return the descriptor of one that is not held under that name (any more), if it is there."""
+        name = pinned.partition(_PIN)[0]
+        found = self.fd(name)
+        if self._pin(name) != pinned:
+            raise FileNotFoundError(errno.ENOENT, "another directory is in its place")
+        return found
+
     def pinned(self, directory: str) -> str:
-        """Return another name of a directory: for the one that is held now, also when that will have been replaced."""
-        _ = self.fd(directory)
-        return self._pin(directory)
+        """Return another name of a directory: for the one that is held now, also when that will have been replaced.
+
+        If there is none, its own name.
+        """
+        return directory if self.optional_fd(directory) is None else self._pin(directory)
 
     def _pin(self, directory: str) -> str:
         return f"{directory}{_PIN}{self._inodes[directory]}"
