@@ -20,6 +20,7 @@ from helpers.calls import FailingCalls
 from helpers.inside import look_again, storage_of, waiters_of
 from helpers.mounts import why_not
 from helpers.processes import run_python
+from helpers.proofs import thinned
 from helpers.spools import ANNE, BERT, MAIL, Mail, contents, make_spool, put, quick_spool, state_of
 from trio_multispool import (
     Err,
@@ -509,7 +510,8 @@ async def is_found(path: Path, name: str) -> None:
     assert name in state.registry
 
 
-@pytest.mark.parametrize("use", USES)
+@pytest.mark.proof
+@pytest.mark.parametrize("use", thinned(USES, 2))
 @pytest.mark.parametrize(
     ("exchange", "directory"),
     [
