@@ -90,7 +90,8 @@ class Supply(abc.ABC, Generic[Q, M, D]):
             await checkpoint_if_cancelled()  # the settlement before was a checkpoint
             self._raise_bug()
             self._dequeuer.session.check_open()  # else what was checked out is let go at the end
-            self._ready.extend(self._taken())
+            if self._claimed:
+                self._ready.extend(self._taken())
         if self._ready and not self._is_over():
             job = self._ready.popleft()
             if self._ready or not self.claims_next:

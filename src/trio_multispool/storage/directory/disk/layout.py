@@ -167,6 +167,8 @@ class Layout:
         self._identity = found.st_dev, found.st_ino
         self._checked = found.st_ctime_ns, found.st_nlink
         self._inodes: dict[str, int] = {}
+        self._pins: dict[str, str] = {}
+        """What is `pinned` of the directories that are held."""
         self._doubtful: set[str] = set()
         """Directories whose owner or mode differs from the root's, so that opening them does not prove enough."""
         self._outdated: deque[str] = deque()
@@ -237,19 +239,20 @@ class Layout:
                 if not self._open:
                     raise OSError(errno.EBADF, "the spool is closed")
                 found = self._open_below(directory)
-                pinned = self._pin(directory)
-                if pinned in self._open:  # it was moved away, and back
+                pin = f"{directory}{_PIN}{self._inodes[directory]}"
+                if pin in self._open:  # it was moved away, and back
                     self.close_fd(found)
-                    found = self._open[pinned]
-                    self._outdated.remove(pinned)
-                self._open[directory] = self._open[pinned] = found
+                    found = self._open[pin]
+                    self._outdated.remove(pin)
+                self._open[directory] = self._open[pin] = found
+                self._pins[directory] = pin
             return found
 
     def _fd_of_pinned(self, pinned: str) -> int:
         """Return the descriptor of one that is not held under that name (any more), if it is there."""
         name = pinned.partition(_PIN)[0]
         found = self.fd(name)
-        if self._pin(name) != pinned:
+        if self._pins.get(name) != pinned:
             raise FileNotFoundError(errno.ENOENT, "another directory is in its place")
         return found
 
@@ -258,15 +261,14 @@ class Layout:
 
         If there is none, its own name.
         """
-        return directory if self.optional_fd(directory) is None else self._pin(directory)
-
-    def _pin(self, directory: str) -> str:
-        return f"{directory}{_PIN}{self._inodes[directory]}"
+        if directory not in self._pins:
+            _ = self.optional_fd(directory)
+        return self._pins.get(directory, directory)
 
     def named(self, pinned: str) -> str:
         """Return the name on disk of a directory that is pinned, unless it was replaced."""
         name = pinned.partition(_PIN)[0]
-        return name if self._open.get(name) == self._open.get(pinned) else pinned
+        return name if self._pins.get(name) == pinned else pinned
 
     def optional_fd(self, directory: str) -> int | None:
         """Return the descriptor of a directory, or `None` if it is missing."""
@@ -342,7 +344,7 @@ class Layout:
             replaced = directory in self._open and self._inodes[directory] != inode
             if replaced and directory not in _NEEDED:
                 del self._open[directory]
-                self._outdated.append(self._pin(directory))
+                self._outdated.append(self._pins.pop(directory))
                 if len(self._outdated) > _FEW_OUTDATED:
                     self.close_fd(self._open.pop(self._outdated.popleft()))
         return replaced
