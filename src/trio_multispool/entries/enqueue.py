@@ -92,13 +92,14 @@ class _Enqueueing(Generic[M, D, A]):
         self._item = item
         self._alone = alone
         self._reservation: Reservation | None = None
+        self._end: Callable[[BaseException | None], None]
 
     def prepare(self, before_commit: BeforeCommit) -> NewEntry[Any]:
         """Encode, and hold a name."""
         order, item, encoding = self._order, self._item, self._enqueuer.session.encoding
         raw = encoding.encode(item.metadata)
         content = encoding.dumping(item.data) if self._alone else encoding.dumped(item.data)
-        self._reservation = self._enqueuer.naming.begin_enqueue(item.name)
+        self._reservation, self._end = self._enqueuer.naming.for_one_enqueue(item.name)
         return NewEntry(
             self._reservation,
             order.queue,
@@ -116,7 +117,7 @@ class _Enqueueing(Generic[M, D, A]):
         """Return the entry's name, or give it up."""
         assert self._reservation is not None, "it was prepared"  # noqa: S101  # for the type checkers
         self._order.note(self._reservation, self._item.data)
-        self._enqueuer.naming.end_enqueue(self._item.name, self._reservation, failure)
+        self._end(failure)
         if failure is not None:
             raise failure
         return self._reservation.name

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import threading
 import warnings
 import weakref
-from typing import TYPE_CHECKING, Any, Generic, final
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, final
 
 import msgspec
 from anyio.lowlevel import cancel_shielded_checkpoint
@@ -20,10 +21,16 @@ from trio_multispool.model.types import A
 from trio_multispool.threads.loop import keeping_notes_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trio_multispool.model.names import NameGenerator, Reserve
     from trio_multispool.session.session import Session
     from trio_multispool.storage.handles import Reservation
     from trio_multispool.storage.protocol import Storage
+
+
+Held: TypeAlias = "tuple[Reservation, Callable[[BaseException | None], None]]"
+"""A name in use, and what to call when that is over, with what the use of it has failed with, if it has."""
 
 
 @final
@@ -64,8 +71,8 @@ class ReservedName:
     def _usable(self) -> bool:
         return self._reservation.state is State.NOTHING and not self._given_up
 
-    def _begin_use(self, session: Session[Any, Any, Any, Any]) -> Reservation:
-        """Use the reservation, and nobody else until `_end_use`; in a worker thread of `enqueue`."""
+    def _use(self, session: Session[Any, Any, Any, Any]) -> Held:
+        """Use the reservation, and nobody else until that is over; in a worker thread of `enqueue`."""
         if session is not self._session:
             message = f"name {self.name!r} was reserved in another spool, {self._session.path}"
             raise RuntimeError(message)
@@ -76,10 +83,7 @@ class ReservedName:
             self._mutex.release()
             message = f"name {self.name!r} was used or given up before; reserve it again"
             raise RuntimeError(message)
-        return self._reservation
-
-    def _end_use(self) -> None:
-        self._mutex.release()
+        return self._reservation, lambda _failure: self._mutex.release()
 
     async def __aenter__(self) -> ReservedName:
         """Return the name. No checkpoint: were it cancelled here, the block's end would never come."""
@@ -161,21 +165,18 @@ class Naming(Generic[A]):
         self._generator = generator
         self._unique = makes_none_twice(generator)
 
-    def begin_enqueue(self, name: Reserve[A] | Use | None) -> Reservation:
-        """Hold a name for one enqueue, until `end_enqueue`."""
+    def for_one_enqueue(self, name: Reserve[A] | Use | None) -> Held:
+        """Hold a name for one enqueue; one that was not reserved before is given up if the enqueue has failed."""
         if not isinstance(name, Use):
-            return self.made(name, briefly=True)
-        if isinstance(name.name, ReservedName):
-            return name.name._begin_use(self._session)  # noqa: SLF001  # one thing in several files
-        return self._chosen(name.name, briefly=True)
+            reservation = self.made(name, briefly=True)
+        elif isinstance(name.name, ReservedName):
+            return name.name._use(self._session)  # noqa: SLF001  # one thing in several files
+        else:
+            reservation = self._chosen(name.name, briefly=True)
+        return reservation, functools.partial(self._end, reservation)
 
-    def end_enqueue(
-        self, name: Reserve[A] | Use | None, reservation: Reservation, failure: BaseException | None
-    ) -> None:
-        """Let go of the name; if the enqueue has failed, one that was not reserved before is given up."""
-        if isinstance(name, Use) and isinstance(name.name, ReservedName):
-            name.name._end_use()  # noqa: SLF001  # as above
-        elif failure is not None:
+    def _end(self, reservation: Reservation, failure: BaseException | None) -> None:
+        if failure is not None:
             self._give_up(reservation, because=failure)
 
     def made(self, name: Reserve[A] | None, *, briefly: bool = False) -> Reservation:
