@@ -288,6 +288,35 @@ async def test_a_block_waits_for_handlers_outside_it_and_stores_what_they_answer
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("concurrency", [1, 2])
+async def test_a_drain_leaves_handlers_outside_the_block_their_time_though_the_block_is_left(
+    concurrency: int, tmp_path: Path
+) -> None:
+    """They are not cancelled with it: what they answer in time is stored, and then the block has come to its end."""
+    async with await quick_spool(tmp_path / "spool") as spool, anyio.create_task_group() as tasks:
+        await put(spool, Mail.SEND, *NAMES)
+        handler, answers = Handler(concurrency), []
+
+        async def read() -> None:
+            answers.append(await reader.iter(handler, concurrency=concurrency))
+
+        async def let_go() -> None:
+            while not reader.stopped:
+                await breathe()
+            for _ in range(5):  # every chance to cancel them
+                await breathe()
+            handler.go.set()
+
+        async with spool.reader(Mail.SEND) as reader:
+            tasks.start_soon(read)
+            await handler.busy.wait()
+            tasks.start_soon(let_go)
+            reader.drain(HOUR)
+        assert answers == [Ok(None)]
+        assert state_of(spool.path).names("send") == NAMES[concurrency:]
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize(("concurrency", "prefetch"), [(1, 0), (2, 2)])
 async def test_an_iteration_inside_the_block_is_drained_with_it(
     concurrency: int, prefetch: int, tmp_path: Path

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from trio_multispool.storage.directory.store import DirectoryStorage
+
 SETTLE: dict[str, Callable[[Any, Any], object]] = {
     "save": lambda storage, claimed: save(storage, claimed, "failed", b"new"),
     "remove": remove,
@@ -42,6 +44,13 @@ def replace(path: Path, directory: str, aside: Path) -> None:
     """Move a directory away, and make another."""
     os.rename(path / directory, aside)
     os.mkdir(path / directory)
+
+
+def make_store_for_a_group(path: Path) -> DirectoryStorage:
+    """Make a spool that others may use too."""
+    make_store(path).close()
+    os.chmod(path, 0o770)
+    return make_store(path)
 
 
 @pytest.mark.parametrize("settle", SETTLE)
@@ -132,10 +141,7 @@ def test_a_queue_that_is_moved_away_and_back_is_the_same_one(tmp_path: Path) -> 
 def test_chance_that_repeats_itself_keeps_no_directory_from_being_made(tmp_path: Path) -> None:
     """In a program that sets it, a process that was killed has left a directory of the name that would be next."""
     path = tmp_path / "spool"
-    storage = make_store(path)
-    os.chmod(path, 0o770)
-    storage.close()
-    storage = make_store(path)
+    storage = make_store_for_a_group(path)
     state = random.getstate()
     try:
         random.seed(17)
@@ -152,10 +158,7 @@ def test_chance_that_repeats_itself_keeps_no_directory_from_being_made(tmp_path:
 def test_a_directory_that_is_being_made_never_lies_in_a_queue(tmp_path: Path) -> None:
     """There, the programs of others would take it for an entry."""
     path = tmp_path / "spool"
-    storage = make_store(path)
-    os.chmod(path, 0o770)
-    storage.close()
-    storage = make_store(path)
+    storage = make_store_for_a_group(path)
     seen: list[str] = []
     move = storage.layout.calls.move
 
