@@ -59,7 +59,7 @@ def run_tests(session: nox.Session, *options: str) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests with the Python that runs nox; of what enumerates, a representative part."""
-    session.log("The tests take three to five minutes on two processors, and less on more.")
+    session.log("The tests take three to six minutes on two processors, and less on more.")
     run_tests(session)
 
 
