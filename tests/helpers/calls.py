@@ -92,9 +92,9 @@ class FailingCalls(WithoutSyncs):
             if fault.met <= fault.skip or (fault.times is not None and fault.met > fault.skip + fault.times):
                 continue
             if fault.after_effect:
-                getattr(WithoutSyncs, call)(self, *arguments)
+                getattr(super(), call)(*arguments)
             raise OSError(fault.errno, os.strerror(fault.errno), path)
-        return getattr(WithoutSyncs, call)(self, *arguments)
+        return getattr(super(), call)(*arguments)
 
     def open(self, name: str, flags: int, directory: int | None = None, mode: int = 0o600) -> int:
         """Open."""

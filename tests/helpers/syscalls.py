@@ -33,7 +33,7 @@ class HookedCalls(SystemCalls):
 
 def _hooked(call: str) -> Callable[..., Any]:
     def pass_by(self: HookedCalls, *arguments: Any) -> Any:
-        return self.around(call, arguments, lambda: getattr(SystemCalls, call)(self, *arguments))
+        return self.around(call, arguments, lambda: getattr(super(HookedCalls, self), call)(*arguments))
 
     return pass_by
 

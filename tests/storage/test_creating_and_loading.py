@@ -175,7 +175,7 @@ async def test_a_creation_that_died_half_way_is_finished_by_the_next(tmp_path: P
                 left -= 1
                 if left < 0:
                     raise OSError(errno.EIO, "dead")
-            return getattr(WithoutSyncs, call)(calls, *arguments)
+            return getattr(super(FailingCalls, calls), call)(*arguments)
 
         calls._do = dying  # type: ignore[method-assign]
         answer = await Spool.create(path, MAIL, system_calls=calls)

@@ -36,6 +36,7 @@ import msgspec
 class State(enum.Enum):
     """Where an entry is."""
 
+    __hash__ = object.__hash__  # as good, and many times as fast
     NOTHING = "nothing"
     AVAILABLE = "available"
     WAITING = "waiting"
@@ -54,6 +55,7 @@ class Commit(enum.Enum):
 class Step(enum.Enum):
     """What can be done to an entry. Not an `instrumentation.Operation`, which is a call."""
 
+    __hash__ = object.__hash__  # as above
     ENQUEUE = "enqueue"
     ENQUEUE_TO_WAIT = "enqueue to wait"
     CHECK_OUT = "check out"

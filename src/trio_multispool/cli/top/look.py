@@ -82,7 +82,7 @@ class Looker:
         held: list[Held] = []
         aside: list[Aside] = []
         with contextlib.closing(DirectoryStorage.look(self.path)) as storage:
-            adopted, found = storage.adopted, os.fstat(storage.layout.fd(""))
+            adopted, found = storage.adopted, os.fstat(storage.layout.fds[""])
             for queue in storage.queues():
                 try:
                     seen.append(self._queue(storage, queue, held, aside))

@@ -6,9 +6,10 @@ it. Otherwise the entry would be busy for as long as the process lives.
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from trio_multispool.errors import OwnershipLost
 from trio_multispool.model.lifecycle import State, Step, next_state
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.locks import Lock
 
 
-@dataclasses.dataclass(eq=False, repr=False, slots=True, weakref_slot=True)
-class DirectoryReservation:
+class DirectoryReservation(msgspec.Struct, eq=False, weakref=True):
     """A reserved name: its registry lock, until it is used or given up."""
 
     name: str
@@ -33,12 +33,11 @@ class DirectoryReservation:
 
     def __del__(self) -> None:
         """Let go; at the end of the interpreter the kernel does."""
-        if not sys.is_finalizing():
+        if self.lock.fd >= 0 and not sys.is_finalizing():
             self.abandon()
 
 
-@dataclasses.dataclass(eq=False, repr=False, slots=True, weakref_slot=True)
-class DirectoryClaim:
+class DirectoryClaim(msgspec.Struct, eq=False, weakref=True):
     """An entry that is checked out, with its lock. Without a lock, another owner may have checked it out."""
 
     queue: str
@@ -70,7 +69,7 @@ class DirectoryClaim:
 
     def __del__(self) -> None:
         """Let go; at the end of the interpreter the kernel does."""
-        if not sys.is_finalizing():
+        if self.lock is not None and self.lock.fd >= 0 and not sys.is_finalizing():
             self.abandon()
 
     def check(self, operation: Step) -> State:

@@ -28,10 +28,9 @@ class CommitUnknown(StorageFailure):
 
 def move(layout: Layout, name: str, source: str, target: str, new_name: str | None = None) -> bool:
     """Move a file to another directory, under its name or a new one. Never replaces a file: raises `NameTaken`."""
-    calls = layout.calls
-    new_name = name if new_name is None else new_name
+    held, new_name = layout.fds.get, name if new_name is None else new_name
     try:
-        calls.move(name, _fd(layout, source), new_name, _fd(layout, target))
+        layout.calls.move(name, held(source) or _fd(layout, source), new_name, held(target) or _fd(layout, target))
     except FileNotFoundError:
         return _retry_where_replaced(layout, name, source, target, new_name)
     except FileExistsError as error:
@@ -52,7 +51,7 @@ def _retry_where_replaced(layout: Layout, name: str, source: str, target: str, n
     with layout.doing("move", source, name):
         if any(replaced):
             try:
-                layout.calls.move(name, layout.fd(source), new_name, layout.fd(target))
+                layout.calls.move(name, layout.fds[source], new_name, layout.fds[target])
             except FileExistsError as error:
                 raise NameTaken(new_name) from error
             except FileNotFoundError:
@@ -71,7 +70,7 @@ def _is_source_gone(layout: Layout, source: str, name: str) -> bool:
 def _fd(layout: Layout, directory: str) -> int:
     """Return the descriptor of a directory. If it cannot be opened, there was no effect; a missing one is told so."""
     try:
-        return layout.fd(directory)
+        return layout.fds[directory]
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -83,7 +82,7 @@ def exchange(layout: Layout, temporary: tuple[str, str], directory: str, name: s
     calls = layout.calls
     new_directory, new_name = temporary
     with layout.doing("look at", new_directory, new_name):
-        new_fd = layout.fd(new_directory)
+        new_fd = layout.fds[new_directory]
         new = calls.stat(new_name, new_fd).st_ino
     try:
         calls.exchange(new_name, new_fd, name, _fd(layout, directory))
@@ -94,7 +93,7 @@ def exchange(layout: Layout, temporary: tuple[str, str], directory: str, name: s
             error,
             layout.full(directory, name),
             "exchange",
-            lambda: calls.stat(name, layout.fd(directory)).st_ino == new,
+            lambda: calls.stat(name, layout.fds[directory]).st_ino == new,
         )
     return True
 
@@ -102,7 +101,7 @@ def exchange(layout: Layout, temporary: tuple[str, str], directory: str, name: s
 def unlink(layout: Layout, directory: str, name: str) -> bool:
     """Unlink a file."""
     try:
-        layout.calls.unlink(name, _fd(layout, directory))
+        layout.calls.unlink(name, layout.fds.get(directory) or _fd(layout, directory))
     except FileNotFoundError:
         return False
     except OSError as error:

@@ -33,7 +33,7 @@ def stat(context: Context, place: Place, name: str) -> Stat:
     layout, directory = context.layout, directory_of(place)
     with layout.doing("look at", directory, name):
         try:
-            found = layout.again_if_replaced(directory, lambda: layout.calls.stat(name, layout.fd(directory)))
+            found = layout.again_if_replaced(directory, lambda: layout.calls.stat(name, layout.fds[directory]))
         except FileNotFoundError as error:
             raise EntryNotFound(place.queue, name) from error
     return as_stat(found, layout.full(directory, name))

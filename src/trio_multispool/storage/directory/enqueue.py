@@ -205,7 +205,10 @@ def _enqueue(context: Context, wanted: NewEntry[DirectoryReservation], check_nam
     unknown = None
     try:
         _write_files(context, wanted, files, plan)
-        yield from _on_disk(wanted, files, plan)
+        if plan.before:
+            yield from _synced(wanted, files)
+        for file in files:
+            file.close()
         check_named()
         wanted.before_commit()
         try:
@@ -227,14 +230,11 @@ def _enqueue(context: Context, wanted: NewEntry[DirectoryReservation], check_nam
             yield (destination,)
 
 
-def _on_disk(wanted: NewEntry[DirectoryReservation], files: list[OpenFile], plan: SyncPlan) -> Steps:
-    """Sync the files (the data is the first) as the plan says, and close them."""
-    if plan.before and wanted.alone:  # separately, so that no shared sync waits for large data
+def _synced(wanted: NewEntry[DirectoryReservation], files: list[OpenFile]) -> Steps:
+    """Have the files synced; the data is the first."""
+    if wanted.alone:  # separately, so that no shared sync waits for large data
         files[0].sync()
-    if plan.before:
-        yield (*files[int(wanted.alone) :], DATA, *(() if wanted.remember is None else (REMEMBERED,)))
-    for file in files:
-        file.close()
+    yield (*files[int(wanted.alone) :], DATA, *(() if wanted.remember is None else (REMEMBERED,)))
 
 
 def _write_files(
@@ -254,7 +254,8 @@ def _write_files(
         _write_each(context, wanted, files)
     if wanted.remember is not None:
         files.append(remembered.begin(context, wanted.reservation.name, wanted.remember, plan))
-    send_along(context, wanted.reservation.name, wanted.carrier)
+    if wanted.carrier:
+        send_along(context, wanted.reservation.name, wanted.carrier)
 
 
 def _write_each(context: Context, wanted: NewEntry[DirectoryReservation], files: list[OpenFile]) -> None:

@@ -67,7 +67,7 @@ class DirectoryWatch:
             self._wanted.add(queue)
         _ = self._layout.refresh(queue)
         with self._layout.doing("watch", queue):
-            fds = [self._layout.fd(""), self._layout.fd(queue)]
+            fds = [self._layout.fds[""], self._layout.fds[queue]]
             directory = waiting_of(queue)
             waiting = self._layout.optional_fd(directory) if self._layout.is_there(directory) else None
             with self._mutex:

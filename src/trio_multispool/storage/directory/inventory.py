@@ -66,7 +66,7 @@ def count(layout: Layout, places: Sequence[Place], state: State | None = None) -
 
 def _owner(layout: Layout, name: str, owners: dict[tuple[int, int, int], int]) -> int | None:
     try:
-        found = layout.calls.stat(name, layout.fd(REGISTRY))
+        found = layout.calls.stat(name, layout.fds[REGISTRY])
     except OSError:  # optional here: an inventory must not fail for want of it
         return None
     return owners.get((os.major(found.st_dev), os.minor(found.st_dev), found.st_ino))

@@ -193,12 +193,12 @@ def _write(context: Context, name: str, content: bytes) -> OpenFile:
     return file
 
 
-def send_along(context: Context, name: str, carrier: Mapping[str, str] | None) -> None:
+def send_along(context: Context, name: str, carrier: Mapping[str, str]) -> None:
     """Write the carrier of a new entry, whose lock is held.
 
     The entry is made even if this fails: then the failure is logged, and the entry has no carrier.
     """
-    if not carrier or not context.adopted:
+    if not context.adopted:
         return
     layout, content = context.layout, msgspec.json.encode({_TRACE: dict(carrier)})
     if len(content) > _LARGEST_CARRIER:

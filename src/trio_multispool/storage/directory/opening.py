@@ -123,7 +123,7 @@ def _check_safety(layout: Layout, *, trust_file_system: bool) -> None:
     if layout.directory_mode & _WORLD_WRITABLE:
         raise WorldWritable(layout.path)
     with layout.doing("look at", ""):
-        kind = layout.calls.file_system_type(layout.fd(""))
+        kind = layout.calls.file_system_type(layout.fds[""])
     if not trust_file_system and not is_known_local(kind):
         raise SharedFileSystem(layout.path, file_system_name(kind))
 
@@ -132,7 +132,7 @@ def _check_directories(layout: Layout, directories: Sequence[str]) -> None:
     calls = layout.calls
     for directory in directories:
         with layout.doing("look at", directory):
-            found, root = calls.stat_fd(layout.fd(directory)), calls.stat_fd(layout.fd(""))
+            found, root = calls.stat_fd(layout.fds[directory]), calls.stat_fd(layout.fds[""])
         if found.st_mode & _WORLD_WRITABLE:
             raise WorldWritable(layout.full(directory))
         if found.st_dev != root.st_dev or _is_mount(layout, directory):
@@ -142,7 +142,7 @@ def _check_directories(layout: Layout, directories: Sequence[str]) -> None:
 def _is_mount(layout: Layout, directory: str) -> bool:
     """Tell whether a directory is a mount: rename a file that does not exist; EXDEV comes before ENOENT."""
     try:
-        layout.calls.move(_NO_SUCH_NAME, layout.fd(directory), _NO_SUCH_NAME, layout.fd(""))
+        layout.calls.move(_NO_SUCH_NAME, layout.fds[directory], _NO_SUCH_NAME, layout.fds[""])
     except OSError as error:
         return error.errno == errno.EXDEV
     return False
@@ -150,7 +150,7 @@ def _is_mount(layout: Layout, directory: str) -> bool:
 
 def _is_directory(layout: Layout, directory: str) -> bool:
     try:
-        _ = layout.fd(directory)
+        _ = layout.fds[directory]
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
@@ -209,8 +209,8 @@ def _begin(layout: Layout, mode: int, *, adopted: bool) -> None:
         raise DirectoryNotEmpty(layout.path)
     if layout.directory_mode != mode:  # the directory existed; it must not allow more than the caller asked for
         with layout.doing("set the mode of", ""):
-            calls.change_mode(layout.fd(""), mode)
-            layout.measure(calls.stat_fd(layout.fd("")))
+            calls.change_mode(layout.fds[""], mode)
+            layout.measure(calls.stat_fd(layout.fds[""]))
     if adopted:
         _write_mark(layout)
 
@@ -238,7 +238,7 @@ def adopt(layout: Layout) -> None:
         return
     _write_mark(layout)
     with layout.doing("write", "", FORMAT_FILE):
-        root = layout.fd("")
+        root = layout.fds[""]
         try:
             layout.calls.move(_MARK, root, FORMAT_FILE, root)
         except FileExistsError:  # another creator was faster
@@ -254,7 +254,7 @@ def _write_mark(layout: Layout) -> None:
     """Write the mark, even over that of another creator, living or dead: all write the same bytes."""
     calls = layout.calls
     with layout.doing("write", "", _MARK):
-        fd = calls.open(_MARK, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK, layout.fd(""), layout.file_mode)
+        fd = calls.open(_MARK, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK, layout.fds[""], layout.file_mode)
         try:
             found = calls.stat_fd(fd)
             if not stat.S_ISREG(found.st_mode):
@@ -274,7 +274,7 @@ def _write_mark(layout: Layout) -> None:
 
 def _sync(layout: Layout, directory: str) -> None:
     with layout.doing("sync", directory):
-        layout.calls.sync(layout.fd(directory))
+        layout.calls.sync(layout.fds[directory])
 
 
 def _make(layout: Layout, directory: str) -> None:
@@ -282,8 +282,8 @@ def _make(layout: Layout, directory: str) -> None:
     if _is_directory(layout, directory):
         if layout.owner is not None and layout.owner.user >= 0:
             with layout.doing("look at", directory):
-                if layout.calls.stat_fd(layout.fd(directory)).st_uid != layout.owner.user:
-                    layout.hand_over(layout.fd(directory), layout.directory_mode, directory)
+                if layout.calls.stat_fd(layout.fds[directory]).st_uid != layout.owner.user:
+                    layout.hand_over(layout.fds[directory], layout.directory_mode, directory)
         return
     _ = layout.ensure_directory(directory)
     if not _is_directory(layout, directory):

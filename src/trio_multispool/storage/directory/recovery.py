@@ -231,7 +231,7 @@ def _file_at(context: Context, place: Place, name: str) -> os.stat_result:
     """Look at the file under that name in a place. The lock keeps it from moving."""
     directory = directory_of(place)
     with context.layout.doing("look at", directory, name):
-        return context.layout.calls.stat(name, context.layout.fd(directory))
+        return context.layout.calls.stat(name, context.layout.fds[directory])
 
 
 def _drop_copy(context: Context, place: Place, name: str) -> None:

@@ -90,7 +90,7 @@ def check_kept(context: Context, file: OpenFile, remember: float) -> None:
         return
     kept, layout = file.set_modified(until), context.layout
     with layout.doing("set the time of", file.directory, file.name):
-        layout.calls.touch(file.name, layout.fd(file.directory))
+        layout.calls.touch(file.name, layout.fds[file.directory])
     if not kept:
         raise TimeNotKept(layout.path, aware(until))
 

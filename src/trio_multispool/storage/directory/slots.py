@@ -76,7 +76,7 @@ class ByteSlots:
     def _open(self) -> int:
         """Open the file. A new one gets its name only once all may use it: after a kill it would shut others out."""
         layout, calls = self._layout, self._layout.calls
-        root, temporary = layout.fd(""), layout.fd(TEMPORARY)
+        root, temporary = layout.fds[""], layout.fds[TEMPORARY]
         with contextlib.suppress(FileNotFoundError):
             return calls.open(LIMITS, os.O_RDWR, root)
         name, lock = self._reserve()

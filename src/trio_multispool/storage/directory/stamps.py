@@ -32,7 +32,7 @@ def renew(context: Context, directory: str, name: str) -> None:
         return
     for where in (REGISTRY, directory):
         with contextlib.suppress(OSError):
-            context.layout.calls.touch(name, context.layout.fd(where))
+            context.layout.calls.touch(name, context.layout.fds[where])
 
 
 def end_waiting(context: Context, directory: str, name: str) -> None:
@@ -42,6 +42,6 @@ def end_waiting(context: Context, directory: str, name: str) -> None:
     """
     layout = context.layout
     with contextlib.suppress(OSError):
-        fd = layout.fd(directory)
+        fd = layout.fds[directory]
         if layout.calls.stat(name, fd).st_mtime > context.now():
             layout.calls.touch(name, fd)

@@ -8,6 +8,8 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from trio_multispool.errors import OF_ONE_FILE, NotARegularFile, SpoolError
 from trio_multispool.model.notes import LARGEST
 from trio_multispool.storage.directory.disk.layout import NEW_FILE, READ_FILE
@@ -117,7 +119,7 @@ class Opened:
     def __enter__(self) -> tuple[int, os.stat_result]:
         layout, calls = self._layout, self._layout.calls
         try:
-            self._fd = calls.open(self._name, READ_FILE, layout.fd(self._directory))
+            self._fd = calls.open(self._name, READ_FILE, layout.fds[self._directory])
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -146,19 +148,18 @@ def read_through(layout: Layout, directory: str, name: str, read: Callable[[Bina
             _raise_own_failure(raw, layout, "read", directory, name)
 
 
-class OpenFile:
+class OpenFile(msgspec.Struct, eq=False):
     """A file that was just written, and is open for its sync.
 
     It is undone if a `with` block on it raises. Otherwise it stays open.
     """
 
-    def __init__(self, layout: Layout, directory: str, name: str, fd: int, *, owned: bool) -> None:
-        """Take over the descriptor if it is `owned`."""
-        self.directory: str = directory
-        self.name: str = name
-        self.fd: int = fd
-        self._layout = layout
-        self._owned = owned
+    layout: Layout
+    directory: str
+    name: str
+    fd: int
+    owned: bool
+    """Whether the descriptor is closed with it."""
 
     def __enter__(self) -> Self:
         return self
@@ -169,16 +170,16 @@ class OpenFile:
 
     def sync(self) -> None:
         """Sync it, down to the disk."""
-        with self._layout.doing("sync", self.directory, self.name):
-            self._layout.calls.sync(self.fd)
+        with self.layout.doing("sync", self.directory, self.name):
+            self.layout.calls.sync(self.fd)
 
     def set_modified(self, when: float) -> bool:
         """Set its modification time, in seconds since 1970; call this before `sync`. Tell whether it is kept.
 
         It is rounded up to what the file system keeps: `when`, or up to two seconds later.
         """
-        calls = self._layout.calls
-        with self._layout.doing("set the time of", self.directory, self.name):
+        calls = self.layout.calls
+        with self.layout.doing("set the time of", self.directory, self.name):
             for more in _LATER:
                 calls.set_modified(self.fd, when + more)
                 if when <= calls.stat_fd(self.fd).st_mtime <= when + _LATER[-1]:
@@ -187,17 +188,17 @@ class OpenFile:
 
     def write_out(self) -> None:
         """Begin to write it to disk; `sync` waits for the end."""
-        with self._layout.doing("write out", self.directory, self.name):
-            self._layout.calls.write_out(self.fd)
+        with self.layout.doing("write out", self.directory, self.name):
+            self.layout.calls.write_out(self.fd)
 
     def close(self) -> None:
         """Close it. Idempotent. Raises a `SpoolError`: an error here is a failed write."""
-        if self._owned:
-            self._owned = False
+        if self.owned:
+            self.owned = False
             try:
-                self._layout.calls.close(self.fd)
+                self.layout.calls.close(self.fd)
             except OSError as error:
-                raise as_spool_error(error, "close", self._layout.full(self.directory, self.name)) from error
+                raise as_spool_error(error, "close", self.layout.full(self.directory, self.name)) from error
 
     def undo(self, *, because: BaseException) -> None:
         """Close and unlink it, while `because` is being raised."""
@@ -205,7 +206,7 @@ class OpenFile:
             self.close()
         except SpoolError as error:
             because.add_note(f"it could not be closed either: {error}")
-        discard(self._layout, self.directory, self.name, because=because)
+        discard(self.layout, self.directory, self.name, because=because)
 
 
 def begin_new(layout: Layout, directory: str, name: str, content: Content, *, fd: int | None = None) -> OpenFile:
@@ -215,22 +216,30 @@ def begin_new(layout: Layout, directory: str, name: str, content: Content, *, fd
     close it.
     """
     try:
-        mine = layout.calls.open(name, NEW_FILE, layout.fd(directory), layout.file_mode) if fd is None else fd
+        mine = layout.calls.open(name, NEW_FILE, layout.fds[directory], layout.file_mode) if fd is None else fd
     except OSError as error:
         raise as_spool_error(error, "create", layout.full(directory, name)) from error
-    with OpenFile(layout, directory, name, mine, owned=fd is None) as file:
-        operation = "set the mode of"
-        try:
-            if fd is None:
-                layout.hand_over(mine, layout.file_mode, directory, name)
-            operation, left = "write", memoryview(content if isinstance(content, bytes) else b"")
+    file, doing = OpenFile(layout, directory, name, mine, owned=fd is None), "set the mode of"
+    try:
+        if fd is None:
+            layout.hand_over(mine, layout.file_mode, directory, name)
+        doing = "write"
+        if isinstance(content, bytes):
+            left = len(content)
             while left:
-                left = left[layout.calls.write(mine, left) :]
-        except OSError as error:
-            raise as_spool_error(error, operation, layout.full(directory, name)) from error
-        if not isinstance(content, bytes):
+                left -= layout.calls.write(mine, memoryview(content)[-left:])
+        else:
+            doing = ""
             _fill(layout, directory, name, mine, content)
-        return file
+    except BaseException as error:  # passed on: whatever it was, there is no such file
+        told = error
+        if doing and isinstance(error, OSError):
+            told = as_spool_error(error, doing, layout.full(directory, name))
+        file.undo(because=told)
+        if told is error:
+            raise
+        raise told from error
+    return file
 
 
 def write_new(layout: Layout, directory: str, name: str, content: Content) -> None:
@@ -245,7 +254,7 @@ def discard(layout: Layout, directory: str, name: str, *, because: BaseException
     On failure, add a note to that exception: the file belongs to no entry, and recovery will collect it.
     """
     try:
-        layout.calls.unlink(name, layout.fd(directory))
+        layout.calls.unlink(name, layout.fds[directory])
     except FileNotFoundError:
         return
     except OSError as error:
@@ -255,7 +264,7 @@ def discard(layout: Layout, directory: str, name: str, *, because: BaseException
 def unlink_if_there(layout: Layout, directory: str, name: str) -> None:
     """Unlink a file that may be gone, in a directory that may be missing."""
     try:
-        layout.calls.unlink(name, layout.fd(directory))
+        layout.calls.unlink(name, layout.fds[directory])
     except FileNotFoundError:
         return
     except OSError as error:

@@ -146,6 +146,17 @@ class Doing:
             raise as_spool_error(error, self._operation, self._layout.full(self._directory, self._name)) from error
 
 
+class _Held(dict[str, int]):
+    """The descriptors of directories by their names. Asking for one that is not held opens it."""
+
+    def __init__(self, root: int, find: Callable[[str], int]) -> None:
+        super().__init__({"": root})
+        self._find = find
+
+    def __missing__(self, directory: str) -> int:
+        return self._find(directory)
+
+
 class Layout:
     """A spool directory that is open: its directories by relative name, as descriptors.
 
@@ -163,7 +174,8 @@ class Layout:
         self.calls: SystemCalls = calls
         self.measure(found)
         self._mutex = threading.Lock()
-        self._open = {"": root}
+        self.fds: dict[str, int] = _Held(root, self._find)
+        """The held descriptor of each directory. `fds[directory]` raises `OSError`, ENOENT if there is none."""
         self._identity = found.st_dev, found.st_ino
         self._checked = found.st_ctime_ns, found.st_nlink
         self._inodes: dict[str, int] = {}
@@ -213,7 +225,7 @@ class Layout:
             if was_replaced:
                 raise SpoolReplaced(self.full(directory))
         with self._mutex:
-            others = [each for each in self._open.keys() - {"", *_NEEDED} if _PIN not in each]
+            others = [each for each in self.fds.keys() - {"", *_NEEDED} if _PIN not in each]
         for directory in sorted(others):  # each after the one above it
             shut: Denied = {}
             _ = self._unless_shut(directory, shut, functools.partial(self._look_below, directory))
@@ -226,32 +238,29 @@ class Layout:
         """Name the operation of a block, so that an `OSError` becomes a `SpoolError` that names it."""
         return Doing(self, operation, directory, name)
 
-    def fd(self, directory: str) -> int:
-        """Return the held descriptor of a directory; raises `OSError`, ENOENT if there is none."""
-        held = self._open.get(directory)  # needs no mutex: a held descriptor stays open
-        if held is not None:
-            return held
+    def _find(self, directory: str) -> int:
+        """Return the descriptor of a directory that was not held."""
         if _PIN in directory:
-            return self._fd_of_pinned(directory)
+            return self._find_pinned(directory)
         with self._mutex:
-            found = self._open.get(directory)
+            found = self.fds.get(directory)
             if found is None:
-                if not self._open:
+                if not self.fds:
                     raise OSError(errno.EBADF, "the spool is closed")
                 found = self._open_below(directory)
                 pin = f"{directory}{_PIN}{self._inodes[directory]}"
-                if pin in self._open:  # it was moved away, and back
+                if pin in self.fds:  # it was moved away, and back
                     self.close_fd(found)
-                    found = self._open[pin]
+                    found = self.fds[pin]
                     self._outdated.remove(pin)
-                self._open[directory] = self._open[pin] = found
+                self.fds[directory] = self.fds[pin] = found
                 self._pins[directory] = pin
             return found
 
-    def _fd_of_pinned(self, pinned: str) -> int:
+    def _find_pinned(self, pinned: str) -> int:
         """Return the descriptor of one that is not held under that name (any more), if it is there."""
         name = pinned.partition(_PIN)[0]
-        found = self.fd(name)
+        found = self.fds[name]
         if self._pins.get(name) != pinned:
             raise FileNotFoundError(errno.ENOENT, "another directory is in its place")
         return found
@@ -274,13 +283,13 @@ class Layout:
         """Return the descriptor of a directory, or `None` if it is missing."""
         with self.doing("open", directory):
             try:
-                return self.fd(directory)
+                return self.fds[directory]
             except FileNotFoundError:
                 return None
 
     def _open_below(self, directory: str) -> int:
         """Open each component, beginning at the root, so that no component can be a symlink."""
-        current, opened = self._open[""], -1
+        current, opened = self.fds[""], -1
         try:
             for component in directory.split("/"):
                 below = self.calls.open(component, READ_DIRECTORY, current)
@@ -310,7 +319,7 @@ class Layout:
 
     def follow(self, directory: str) -> None:
         """Forget a held directory if another one is in its place, below the one that is held: that is one look."""
-        if directory in self._open:
+        if directory in self.fds:
             _ = self._look_below(directory)
 
     def is_there(self, directory: str) -> bool:
@@ -341,12 +350,12 @@ class Layout:
     def _forget_unless(self, directory: str, inode: int | None) -> bool:
         """Forget a directory that is held and is another one; tell whether it is. Its descriptor may be in use."""
         with self._mutex:
-            replaced = directory in self._open and self._inodes[directory] != inode
+            replaced = directory in self.fds and self._inodes[directory] != inode
             if replaced and directory not in _NEEDED:
-                del self._open[directory]
+                del self.fds[directory]
                 self._outdated.append(self._pins.pop(directory))
                 if len(self._outdated) > _FEW_OUTDATED:
-                    self.close_fd(self._open.pop(self._outdated.popleft()))
+                    self.close_fd(self.fds.pop(self._outdated.popleft()))
         return replaced
 
     def _doubt(self, directory: str, found: os.stat_result) -> None:
@@ -364,7 +373,7 @@ class Layout:
     @contextlib.contextmanager
     def fresh_fd(self, directory: str) -> Generator[int]:
         """Open a directory for one listing: threads would share the reading position of a held descriptor."""
-        fd = self.calls.open(".", READ_DIRECTORY, self.fd(directory))
+        fd = self.calls.open(".", READ_DIRECTORY, self.fds[directory])
         try:
             yield fd
         finally:
@@ -378,8 +387,8 @@ class Layout:
     def close(self) -> None:
         """Close all descriptors. Idempotent."""
         with self._mutex:
-            fds = set(self._open.values())
-            self._open.clear()
+            fds = set(self.fds.values())
+            self.fds.clear()
             self._outdated.clear()
         for fd in fds:
             self.close_fd(fd)
@@ -482,7 +491,7 @@ class Layout:
     def look_at(self, directory: str, name: str, operation: str = "look at") -> os.stat_result | None:
         """Return what `stat` tells about a file; `None` if it is gone, or its directory is missing."""
         try:
-            return self.calls.stat(name, self.fd(directory))
+            return self.calls.stat(name, self.fds[directory])
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -496,7 +505,7 @@ class Layout:
             found = self.look_at(directory, name)
             return found is None or serves(found, self._found)
         try:
-            self.close_fd(self.calls.open(name, READ_FILE, self.fd(directory)))
+            self.close_fd(self.calls.open(name, READ_FILE, self.fds[directory]))
         except PermissionError:
             return False
         except OSError:  # it is gone, or is no file: others tell
@@ -512,7 +521,7 @@ class Layout:
             shift = 0 if found.st_uid == self._found.st_uid else 3 if found.st_gid == self._found.st_gid else 6
             return (found.st_mode << shift) & _ENTER == _ENTER
         try:
-            opened = self.calls.open(name, READ_DIRECTORY, self.fd(directory))
+            opened = self.calls.open(name, READ_DIRECTORY, self.fds[directory])
             try:
                 self.close_fd(self.calls.open(".", READ_DIRECTORY, opened))
             finally:
@@ -578,7 +587,7 @@ class Layout:
         parent, _, name = directory.rpartition("/")
         is_for_others = self.owner is not None or self.directory_mode != _OWNERS
         with self.doing("make", directory):
-            if not self.refresh(directory) and directory in self._open:
+            if not self.refresh(directory) and directory in self.fds:
                 return False
             try:
                 if is_for_others and not self.holds(parent, name):
@@ -597,7 +606,7 @@ class Layout:
     def _make(self, directory: str, there: str, first: str) -> bool:
         """Make a directory in `there`, named `first`, hand it over, and rename it. Raises `FileExistsError`."""
         parent, _, name = directory.rpartition("/")
-        above = self.fd(there)
+        above = self.fds[there]
         self.calls.make_directory(first, above, _OWNERS)
         try:
             fd = self.calls.open(first, READ_DIRECTORY, above)
@@ -606,7 +615,7 @@ class Layout:
             finally:
                 self.close_fd(fd)
             if first != name:
-                self.calls.move(first, above, name, self.fd(parent))
+                self.calls.move(first, above, name, self.fds[parent])
         except (OSError, SpoolError):
             with contextlib.suppress(OSError):  # another process may have put something into it
                 self.calls.remove_directory(first, above)

@@ -22,6 +22,8 @@ import stat
 import threading
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import AccessDenied, SpoolError
 from trio_multispool.model.verdicts import Unavailable
@@ -54,17 +56,14 @@ def locks_at_a_time() -> int:
     return max(1, min(MOST_LOCKS_AT_A_TIME, soft // SHARE_OF_DESCRIPTORS))
 
 
-class Lock:
-    """A held lock of one entry. `fd` is -1 after its release, and in a forked child."""
+class Lock(msgspec.Struct, eq=False, weakref=True):
+    """A held lock of one entry. `_table` makes it, with its mutex held."""
 
-    __slots__ = ("__weakref__", "_calls", "fd", "newborn")
-
-    def __init__(self, fd: int, calls: SystemCalls, *, newborn: bool) -> None:
-        """Take over a descriptor; `_table` calls this, with its mutex held."""
-        self.fd: int = fd
-        self.newborn: bool = newborn
-        """Whether this call made the registry file."""
-        self._calls = calls
+    fd: int
+    """Its descriptor; -1 after its release, and in a forked child."""
+    newborn: bool
+    """Whether this call made the registry file."""
+    calls: SystemCalls
 
     @property
     def held(self) -> bool:
@@ -79,7 +78,7 @@ class Lock:
             if fd < 0:
                 return
             # Ignore errors: the descriptor is closed in any case, and the lock is dropped with it.
-            for let_go in (self._calls.unlock, self._calls.close):
+            for let_go in (self.calls.unlock, self.calls.close):
                 try:
                     let_go(fd)
                 except OSError:
@@ -95,7 +94,7 @@ class _Table:
 
     def open(self, calls: SystemCalls, name: str, directory: int, flags: int, mode: int) -> Lock:
         with self.mutex:
-            lock = Lock(calls.open(name, flags, directory, mode), calls, newborn=bool(flags & os.O_EXCL))
+            lock = Lock(calls.open(name, flags, directory, mode), bool(flags & os.O_EXCL), calls)
             self.locks.add(lock)
             return lock
 
@@ -157,7 +156,7 @@ def _lock(
     layout: Layout, name: str, flags: int, directory: str = REGISTRY, *, to_enqueue: bool = False
 ) -> Lock | Unavailable:
     try:
-        directory_fd = layout.fd(directory)
+        directory_fd = layout.fds[directory]
     except OSError as error:
         raise as_spool_error(error, "open", layout.full(directory)) from error
     try:
@@ -194,7 +193,7 @@ def _open(layout: Layout, name: str, flags: int, directory_fd: int) -> Lock | No
         if flags & os.O_EXCL:
             raise
         found = calls.stat(name, directory_fd)
-        if not is_handed_over(found, calls.stat_fd(layout.fd("")), mode):
+        if not is_handed_over(found, calls.stat_fd(layout.fds[""]), mode):
             if abs(wall_clock() - found.st_ctime) < _A_MOMENT:  # by the kernel's clock, not the spool's
                 return None
             raise
@@ -203,7 +202,7 @@ def _open(layout: Layout, name: str, flags: int, directory_fd: int) -> Lock | No
 
 def _take(layout: Layout, lock: Lock, directory: str, name: str, *, to_enqueue: bool) -> bool:
     """Lock an open file; tell whether the name still leads to it. Raises `OSError`, or what `hand_over` raises."""
-    calls, directory_fd = layout.calls, layout.fd(directory)
+    calls, directory_fd = layout.calls, layout.fds[directory]
     fd, new = lock.fd, lock.newborn
     calls.lock(fd)
     try:

@@ -28,6 +28,8 @@ _F_FULLFSYNC = 51  # sys/fcntl.h of macOS, where fsync() does not reach the disk
 _SYNCFS_REPORTS_SINCE = (5, 17)  # when sync_filesystem() began to return what sync_fs() does
 _STATFS_BYTES = 512  # more than any struct statfs; f_type is its first word on Linux
 
+_FILE_SYSTEM = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _syncfs: Callable[[int], int] | None = getattr(_libc, "syncfs", None)
 _sync_file_range = getattr(_libc, "sync_file_range", None)
@@ -92,17 +94,14 @@ class SystemCalls:
         """`open` of the spool's own directory; its path may be a symlink."""
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    def close(self, fd: int) -> None:
-        """`close`."""
-        os.close(fd)
+    close = staticmethod(os.close)
+    """`close`."""
 
-    def read(self, fd: int, size: int) -> bytes:
-        """`read`."""
-        return os.read(fd, size)
+    read = staticmethod(os.read)
+    """`read`."""
 
-    def write(self, fd: int, data: bytes | memoryview) -> int:
-        """`write`; it may write only a part."""
-        return os.write(fd, data)
+    write = staticmethod(os.write)
+    """`write`; it may write only a part."""
 
     def seek(self, fd: int, offset: int, whence: int) -> int:
         """`lseek`."""
@@ -148,13 +147,11 @@ class SystemCalls:
         """`stat` of the spool's own directory, by its path, which may be a symlink."""
         return os.stat(path)
 
-    def stat_fd(self, fd: int) -> os.stat_result:
-        """`fstat`."""
-        return os.fstat(fd)
+    stat_fd = staticmethod(os.fstat)
+    """`fstat`."""
 
-    def change_mode(self, fd: int, mode: int) -> None:
-        """`fchmod`: unlike with `open`, the umask does not apply."""
-        os.fchmod(fd, mode)
+    change_mode = staticmethod(os.fchmod)
+    """`fchmod`: unlike with `open`, the umask does not apply."""
 
     def change_owner(self, fd: int, user: int, group: int) -> None:
         """`fchown`; -1 leaves the user or the group as it is."""
@@ -207,8 +204,8 @@ class SystemCalls:
     def _rename(self, name: str, directory: int, new_name: str, new_directory: int, flag: int) -> bool:
         if _renameat2 is None:
             return False
-        raw = os.fsencode(name)
-        new_raw = raw if new_name == name else os.fsencode(new_name)
+        raw = name.encode(*_FILE_SYSTEM)
+        new_raw = raw if new_name == name else new_name.encode(*_FILE_SYSTEM)
         if _renameat2(directory, raw, new_directory, new_raw, flag) == 0:
             return True
         code = ctypes.get_errno()

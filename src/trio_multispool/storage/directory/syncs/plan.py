@@ -96,13 +96,16 @@ class Syncs:
         self._layout = layout
         self._level = level
         self._failed = False
+        self._usual: SyncPlan = sync_plan(level, None)
         self._whole = WholeSync(layout)
         self._queue: SyncQueue[Need] = SyncQueue(self._now)
 
     def plan(self, durability: Durability | None) -> SyncPlan:
         """Return the syncs of one operation; raises `SyncsRefused` if it needs any and a directory has failed."""
-        check_durability(durability)
-        plan = sync_plan(self._level, durability)
+        plan = self._usual
+        if durability is not None:
+            check_durability(durability)
+            plan = sync_plan(self._level, durability)
         if plan.before and self._failed:
             raise SyncsRefused(self._layout.path)
         return plan
@@ -120,7 +123,7 @@ class Syncs:
         if self._failed:
             raise SyncsRefused(self._layout.path)
         with self._layout.doing("sync", directory):
-            fd = self._layout.fd(directory)  # opens it if needed: if that fails, no sync has failed
+            fd = self._layout.fds[directory]  # opens it if needed: if that fails, no sync has failed
         try:
             with self._layout.doing("sync", directory):
                 self._layout.calls.sync(fd)

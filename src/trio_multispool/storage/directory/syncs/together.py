@@ -40,23 +40,22 @@ def run_together(
     outcomes: list[BaseException | None] = [None] * len(operations)
     needs: dict[int, Sequence[Need]] = {}
 
-    def advance(number: int, failure: Exception | None) -> None:
-        try:
-            needs[number] = next(operations[number]) if failure is None else operations[number].throw(failure)
-        except StopIteration:
-            return
-        except BaseException as error:  # noqa: BLE001  # returned to the caller of the operation
-            outcomes[number] = error
-
-    for number in range(len(operations)):
-        advance(number, None)
-    while needs:
-        waiting = dict(needs)
+    waiting: dict[int, Sequence[Need]] = dict.fromkeys(range(len(operations)), ())
+    failures: dict[Need, Exception] = {}
+    while waiting:
         needs.clear()
-        failures = sync(dict.fromkeys(need for several in waiting.values() for need in several))
         for number, several in waiting.items():
-            failure = next((failures[need] for need in several if need in failures), None)
-            advance(number, failure if failure is None else _another(failure))
+            operation = operations[number]
+            failed = [failures[need] for need in several if need in failures] if failures else ()
+            try:
+                needs[number] = operation.throw(_another(failed[0])) if failed else next(operation)
+            except StopIteration:
+                continue
+            except BaseException as error:  # noqa: BLE001  # returned to the caller of the operation
+                outcomes[number] = error
+        waiting = dict(needs)
+        if waiting:
+            failures = sync(dict.fromkeys(need for several in waiting.values() for need in several))
     return outcomes
 
 

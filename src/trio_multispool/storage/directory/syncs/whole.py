@@ -107,7 +107,7 @@ class WholeSync:
         self._layout = layout
         self._kind: int | None = None
         with contextlib.suppress(OSError):  # an unknown kind is not trusted
-            self._kind = layout.calls.file_system_type(layout.fd(""))
+            self._kind = layout.calls.file_system_type(layout.fds[""])
         self._usable = self._kind in TRUSTED
         self._pace = Pace(SMALLEST_ON_XFS if self._kind == XFS else SMALLEST)
 
@@ -124,7 +124,7 @@ class WholeSync:
         self._pace.note_each(needs, elapsed())
 
     def _whole(self) -> bool:
-        root = self._layout.fd("")
+        root = self._layout.fds[""]
         try:
             self._layout.calls.sync_file_system(root)
             if self._kind == EXT:
