@@ -53,7 +53,7 @@ async def test_many_check_outs_take_few_hops(tmp_path: Path) -> None:
     async with await quick_spool(tmp_path / "spool", system_calls=gates) as spool:
         entries = await put(spool, Mail.SEND, *names)
         hold = gates.hold("move", "send/.checkout/00")
-        hops, batches = [], spool._session._check_outs
+        hops, batches = [], spool._session.check_outs
         lead = batches._lead
         jobs: list[Any] = []
 

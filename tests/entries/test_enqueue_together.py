@@ -294,11 +294,11 @@ async def test_tasks_that_enqueue_meanwhile_share_the_next_hop_and_its_syncs(tmp
         await calls.reached()
         for number in range(20):
             tasks.start_soon(spool.enqueue, Mail.SEND, BERT, b"%d" % number)
-        while len(spool._session._enqueuings._pending) < 20:
+        while len(spool._session.enqueuings._pending) < 20:
             await breathe()
         calls.made.clear()
         calls.go()
-        while len(state_of(spool.path).names("send")) < 21 or spool._session._enqueuings._leader:
+        while len(state_of(spool.path).names("send")) < 21 or spool._session.enqueuings._leader:
             await breathe()
         assert made(calls, "sync").count("sync send") == 2, "the first one's, and that of all others"
         assert made(calls, "sync").count("sync .data") == 1
@@ -319,7 +319,7 @@ async def test_two_that_want_one_name_at_the_same_time_are_told_apart(tmp_path: 
         await gate.reached()
         tasks.start_soon(enqueue, "name")
         tasks.start_soon(enqueue, "name")
-        while len(spool._session._enqueuings._pending) < 2:
+        while len(spool._session.enqueuings._pending) < 2:
             await breathe()
         gate.go()
     assert sum(isinstance(answer, Ok) for answer in answers) == 2
@@ -362,7 +362,7 @@ async def test_a_wrong_argument_fails_its_own_caller_and_nobody_else(tmp_path: P
         await gate.reached()
         for name in "abcde":
             tasks.start_soon(enqueue, name, WRONG[mistake] if name in "bd" else dict)
-        while len(spool._session._enqueuings._pending) + len(raised) < 5:
+        while len(spool._session.enqueuings._pending) + len(raised) < 5:
             await breathe()
         gate.go()
     assert sorted(raised) == ["b", "d"]
@@ -383,7 +383,7 @@ async def test_nobody_waits_for_large_data_of_another(tmp_path: Path, size: int)
             (await spool.enqueue(Mail.SEND, BERT, b"small")).unwrap()
         else:
             tasks.start_soon(spool.enqueue, Mail.SEND, BERT, b"small")
-            while not spool._session._enqueuings._pending:
+            while not spool._session.enqueuings._pending:
                 await breathe()
         gate.go()
     assert len(state_of(tmp_path / "spool").names("send")) == 2

@@ -23,7 +23,7 @@ def waiters_of(spool: Any) -> Any:
 
 def threads_of(spool: Any) -> int:
     """Return how many operations of this spool are in a thread at the moment."""
-    return spool._session._running
+    return spool._session.running._count
 
 
 def dequeuer_of(reader: Any) -> Any:
@@ -84,7 +84,7 @@ def rest_of(spool: Any) -> list[str]:
     """Return what of a spool is not at rest, in words: its batches, and the tokens of its limiter."""
     session = spool._session
     found = []
-    for kind, batches in (("settlements", session._settlements), ("enqueues", session._enqueuings)):
+    for kind, batches in (("settlements", session.settlements), ("enqueues", session.enqueuings)):
         if batches._pending or batches._leader is not None or batches._taken:
             found.append(f"the batches of {kind}: {len(batches._pending)} pending, led by {batches._leader}")
     if session.limiter.borrowed_tokens:

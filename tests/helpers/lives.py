@@ -78,8 +78,8 @@ class World:
         assert done <= len(new | received) <= begun
         session = self.spool._session
         assert not session.changes._waiters
-        assert not session._running
-        for batches in (session._settlements, session._enqueuings):
+        assert not session.running.any
+        for batches in (session.settlements, session.enqueuings):
             assert not batches._pending
             assert batches._leader is None
 

@@ -44,7 +44,7 @@ class Failing:
 
 def held_after_returning(spool: Any) -> Hold:
     """Hold the next batch that returns an entry when the store has done it, and nobody has been told."""
-    hold, settlements = Hold(), spool._session._settlements
+    hold, settlements = Hold(), spool._session.settlements
     perform = settlements._perform
 
     def perform_and_hold(batch: Any) -> Any:

@@ -205,7 +205,7 @@ async def test_trouble_with_the_next_one_is_no_trouble_of_the_settlement(tmp_pat
         assert handled.names == NAMES
 
 
-async def test_what_has_ended_prepares_nothing(tmp_path: Path) -> None:
+async def test_what_has_ended_claims_nothing_more(tmp_path: Path) -> None:
     """Neither by a failure, whose entry would come round at once, nor by a stop; and what was prepared does nothing."""
     async with await quick_spool(tmp_path / "spool") as spool:
         await put(spool, Mail.SEND, *NAMES)
@@ -213,13 +213,11 @@ async def test_what_has_ended_prepares_nothing(tmp_path: Path) -> None:
             async with spool.reader(Mail.SEND) as reader:
                 jobs: Jobs[Any, Any, Any] = Jobs(dequeuer_of(reader), wait=False)
                 async with (await reader.dequeue_available()).unwrap():
-                    freed: list[str] = []
-                    claiming = jobs.prepare(lambda freed=freed: freed.append("slot"))
+                    claiming = jobs.then()
                     assert claiming is not None
                     _ = jobs.end() if ending == "failure" else reader.stop()
-                    assert jobs.prepare(lambda: None) is None
-                    claiming.carry_out()
-                    assert freed == ["slot"]
+                    assert jobs.then() is None
+                    claiming.carry_out(1)
                     assert checked_out(spool.path) == ["0"]
                     assert not jobs._claimed
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import errno
+import functools
 import itertools
 from typing import TYPE_CHECKING, Any, cast
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from helpers.conformance import Kind
     from trio_multispool.storage.handles import Claim
     from trio_multispool.storage.protocol import Storage
-    from trio_multispool.storage.source import Next
+    from trio_multispool.storage.source import Look, Next
 
 
 @pytest.fixture(params=[*STORES, pytest.param(directory_that_is_not_told, id="directory, not told")])
@@ -1021,40 +1022,54 @@ def test_what_came_in_to_wait_while_no_source_was_open_is_found(store, other, cl
 
 
 def settled_and_next(reader: Reader, *, fails: bool = False) -> tuple[list[BaseException | None], list[Any]]:
-    """Remove what a reader has in hand, and have the next one claimed; return the failures, and what happened."""
+    """Remove what a reader has in hand, and have as many claimed; return the failures, and what happened."""
     happened: list[Any] = []
-    (claimed, admission) = reader.held.pop()
+    held, reader.held = reader.held, []
 
-    def ready() -> None:
-        happened.append(("ready", claimed.state, secret.get()))
+    def ready(claimed: Any, admission: Any) -> None:
+        happened.append(("ready", claimed.state))
         reader.door.leave(admission)
 
-    def take(claim: Callable[[], Next[Any]]) -> None:
+    def take(_look: Look, claim: Callable[[], Next[Any]]) -> None:
         found = claim()
         happened.append(("taken", [each.name for each, _ in found.claims], secret.get()))
         reader.held += found.claims
 
     context = contextvars.copy_context()
     context.run(secret.set, "of the task")
-    claiming = Claiming(reader.source, reader.look(), reader.door, lambda: False, ready, take, context)
-    commit = Commit(withdraw=fails)
-    return reader.store.settle([Removing(claimed, None, commit, claiming)]), happened
+    claiming = Claiming(reader.source, reader.look().given, reader.door, lambda: False, take, context)
+    settlements = [
+        Removing(claimed, None, Commit(withdraw=fails), claiming, functools.partial(ready, claimed, admission))
+        for claimed, admission in held
+    ]
+    return reader.store.settle(settlements), happened
 
 
 secret: contextvars.ContextVar[str] = contextvars.ContextVar("secret", default="of somebody else")
 
 
 def test_a_settlement_claims_the_next_one_when_it_is_done(store):
-    """In the same call, once what the settled one held is free, with the context of who asked; of what is at hand."""
+    """In the same call, once what the settled one held is free, in the context of who asked; of what is at hand."""
     put(store, "a", "b")
     reader = Reader(store)
     assert reader.take() == ["a"]
     failures, happened = settled_and_next(reader)
     assert failures == [None]
-    assert happened == [("ready", State.NOTHING, "of the task"), ("taken", ["b"], "of the task")]
+    assert happened == [("ready", State.NOTHING), ("taken", ["b"], "of the task")]
     assert [claimed.name for claimed, _ in reader.held] == ["b"]
     assert reader.door.inside == ["b"]
     assert settled_and_next(reader)[1][1] == ("taken", [], "of the task")
+
+
+def test_settlements_that_ask_for_the_same_claim_together(store):
+    """When all of them are done, and what they held is free: as many as they are, or what there is."""
+    put(store, "a", "b", "c", "d", "e")
+    reader = Reader(store)
+    assert reader.take(3) == ["a", "b", "c"]
+    failures, happened = settled_and_next(reader)
+    assert failures == [None] * 3
+    assert happened == [("ready", State.NOTHING)] * 3 + [("taken", ["d", "e"], "of the task")]
+    assert reader.door.inside == ["d", "e"]
 
 
 def test_a_settlement_that_fails_claims_nothing(store):

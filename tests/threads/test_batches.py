@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -21,7 +22,7 @@ from trio_multispool.threads import batches as batching
 from trio_multispool.threads import pool as threads
 from trio_multispool.threads import transaction as hop
 from trio_multispool.threads.batches import LARGEST_BATCH, Batches
-from trio_multispool.threads.loop import new_wait
+from trio_multispool.threads.loop import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -513,7 +514,12 @@ class _Interrupted:
     """A wait into which Ctrl-C comes once."""
 
     def __init__(self) -> None:
-        self.cancelled, self.shielded, self._wait, self._interrupted = False, False, new_wait(), False
+        self.cancelled, self.shielded, self._wait, self._interrupted = (
+            False,
+            False,
+            running_loop().new_wait(False),
+            False,
+        )
 
     @property
     def woken(self) -> bool:
@@ -530,9 +536,7 @@ class _Interrupted:
 
 
 @pytest.mark.parametrize("insist", [False, True])
-async def test_an_interrupt_of_one_that_is_pending_keeps_nobody(
-    insist: bool, settling: Settling, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_interrupt_of_one_that_is_pending_keeps_nobody(insist: bool, settling: Settling) -> None:
     """Trio raises `KeyboardInterrupt` in whatever its main task awaits: all others are done.
 
     What is interrupted is not, unless it insists: then it is done first, and the interrupt raised after that.
@@ -547,8 +551,10 @@ async def test_an_interrupt_of_one_that_is_pending_keeps_nobody(
                 await settling.settle("interrupted", insist=insist)
 
         waits = iter([_Interrupted()])
-        monkeypatch.setattr(
-            "trio_multispool.threads.batches.new_wait", lambda **how: next(waits, None) or new_wait(**how)
+        running = settling.batches._running
+        new_wait = running.loop.new_wait
+        running.loop = msgspec.structs.replace(
+            running.loop, new_wait=lambda shielded: next(waits, None) or new_wait(shielded)
         )
 
         if insist:

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from trio_multispool.threads.loop import background, checkpoint_if_cancelled, to_raise
+from trio_multispool.threads.loop import background, running_loop, to_raise
 
 pytestmark = pytest.mark.anyio
 
@@ -180,6 +180,6 @@ async def test_a_task_that_has_just_cancelled_itself_notices() -> None:
     assert task is not None
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await checkpoint_if_cancelled()
+        await running_loop().checkpoint_if_cancelled()
     task.uncancel()
-    await checkpoint_if_cancelled()
+    await running_loop().checkpoint_if_cancelled()

@@ -423,7 +423,7 @@ async def test_an_entry_whose_save_is_under_way_is_not_given_to_the_same_iterati
     """An entry that is back in its queue, though the call that put it there has not returned, is not given twice."""
     settled, go_on = threading.Event(), threading.Event()
     async with await make_spool(path) as spool:
-        settlements = spool._session._settlements
+        settlements = spool._session.settlements
         at_once = settlements._perform
 
         def slowly(batch) -> Any:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, cast, final
 
 import msgspec
 from anyio.lowlevel import cancel_shielded_checkpoint
@@ -14,7 +16,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 from trio_multispool.entries.claimer import Claimed
 from trio_multispool.entries.datafile import DataFile
 from trio_multispool.entries.key_limits import UNLIMITED
-from trio_multispool.errors import DurabilityUnknown
+from trio_multispool.errors import DurabilityUnknown, EntryBusy, EntryNotFound
 from trio_multispool.events import Event, log
 from trio_multispool.instrumentation import How, Operation
 from trio_multispool.model.lifecycle import Place, State
@@ -22,27 +24,29 @@ from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.times import due_at
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import UNCHANGED, Unavailable, Unchanged
-from trio_multispool.storage.requests import NotDue, Releasing, Removing, Saving
+from trio_multispool.storage.handles import Claim
+from trio_multispool.storage.requests import NotDue, Releasing, Removing, Saving, Settlement
+from trio_multispool.storage.source import Claiming
 from trio_multispool.threads.loop import take_over_notes
+from trio_multispool.threads.transaction import BeforeCommit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Iterable, Mapping
     from contextlib import AbstractContextManager
     from typing import Literal
 
     from trio_multispool.entries.key_limits import KeySlot
-    from trio_multispool.errors import SpoolError, TryCheckoutError
+    from trio_multispool.errors import CheckoutError, SpoolError, TryCheckoutError
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.results import Result
     from trio_multispool.model.times import NotBefore
     from trio_multispool.session.session import Session
-    from trio_multispool.storage.handles import Claim
-    from trio_multispool.storage.requests import Notes, Settlement
-    from trio_multispool.storage.source import Claiming
-    from trio_multispool.threads.transaction import Answer, BeforeCommit
+    from trio_multispool.storage.requests import Notes
+    from trio_multispool.threads.transaction import Answer
 
 
 _LOG: Final = logging.getLogger("trio_multispool")
+_REMOVED: Final = (How.REMOVED, None)
 _LET_GO: Final = "entry %(entry)s of queue %(queue)s was let go: %(error)s"
 
 
@@ -74,13 +78,13 @@ class Checkout(Generic[Q, M, D]):
         self.claim: Claim = claim
         self.name: str = claim.name
         """The entry's name."""
-        session.hold(claim)
+        session.held.add(claim)
         self.mutex: threading.Lock = threading.Lock()
         """Held in a worker thread by what writes the entry, its data or its notes."""
         self.metadata: M = metadata
         self.data: DataFile[D] = DataFile(session, claim.name, claim, self.mutex)
-        self.prepare_next: Callable[[Callable[[], None]], Claiming[Any] | None] | None = None
-        """Returns what the store is to claim when this is settled; given what frees this one's slot."""
+        self.then: Callable[[], Claiming[Any] | None] | None = None
+        """Returns what the store is to claim when this is settled."""
         self.notes_when_saved: Notes | None = None
         self.notes_when_returned: Notes | None = None
         self._on_settled = on_settled
@@ -102,7 +106,10 @@ class Checkout(Generic[Q, M, D]):
     def __del__(self) -> None:
         """Let go of an entry that nobody has settled; at the end of the interpreter the kernel does."""
         claim = self.claim
-        if self._over or sys.is_finalizing() or claim.state is not State.CHECKED_OUT or not claim.held:
+        if self._over or sys.is_finalizing():
+            return
+        self.session.held.discard(claim)
+        if claim.state is not State.CHECKED_OUT or not claim.held:
             return
         told = f"entry {claim.name!r} of spool {self.session.path} was never settled"
         message = f"{told}; put `async with job:` around the work"
@@ -135,32 +142,30 @@ class Checkout(Generic[Q, M, D]):
             raw = self.session.encoding.encode_if_changed(stored, self.claim)
             return Saving(self.claim, target, raw, durability, before_commit, waits_until, self.notes_when_saved)
 
-        answer = await self._settle(Operation.SAVE, How.SAVED, settlement, target, insist=insist)
+        answer = await self._settle(Operation.SAVE, (How.SAVED, target), settlement, insist=insist)
         if self.settled:
             self.metadata = stored
         return answer
 
-    async def save_as_it_was(self, queue: str, due_at: float | None, notes: Notes) -> Answer[None]:
+    def save_as_it_was(self, queue: str, due_at: float | None, notes: Notes) -> Awaitable[Answer[None]]:
         """Move the entry to a queue with the metadata that it was checked out with, and with notes; insists."""
 
         def settlement(before_commit: BeforeCommit) -> Settlement[Claim]:
             return Saving(self.claim, queue, None, None, before_commit, due_at, notes)
 
-        return await self._settle(Operation.SAVE, How.SAVED, settlement, queue, insist=True)
+        return self._settle(Operation.SAVE, (How.SAVED, queue), settlement, insist=True)
 
-    async def remove(self, *, durability: Durability | None = None, insist: bool = False) -> Answer[None]:
+    def remove(self, *, durability: Durability | None = None, insist: bool = False) -> Awaitable[Answer[None]]:
         """Delete the entry and its data."""
         self._check()
+        settlement = functools.partial(Removing, self.claim, durability)
+        return self._settle(Operation.REMOVE, _REMOVED, settlement, insist=insist)
 
-        def settlement(before_commit: BeforeCommit) -> Settlement[Claim]:
-            return Removing(self.claim, durability, before_commit)
-
-        return await self._settle(Operation.REMOVE, How.REMOVED, settlement, None, insist=insist)
-
-    async def release(self, *, insist: bool = False) -> Answer[None]:
+    def release(self, *, insist: bool = False) -> Awaitable[Answer[None]]:
         """Put the entry back in its queue, with the metadata that it was checked out with."""
         self._check()
-        return await self._settle(Operation.RELEASE, How.RELEASED, self._releasing, self.claim.queue, insist=insist)
+        attempt = (How.RELEASED, self.claim.queue)
+        return self._settle(Operation.RELEASE, attempt, self._releasing, insist=insist)
 
     def _releasing(self, _before_commit: BeforeCommit) -> Settlement[Claim]:
         return Releasing(self.claim, self.notes_when_returned)
@@ -172,25 +177,26 @@ class Checkout(Generic[Q, M, D]):
     async def _settle(
         self,
         operation: Operation,
-        how: How,
+        attempt: tuple[How, str | None],
         settlement: Callable[[BeforeCommit], Settlement[Claim]],
-        destination: str | None,
         *,
         insist: bool,
     ) -> Answer[None]:
-        then = None if self.prepare_next is None else self.prepare_next(self.end_slot)
-        step = _Settling(self, (how, destination), settlement, then)
-        began = self.session.hooks.now()
+        step = _Settling(self, attempt, settlement, None if self.then is None else self.then())
+        session, destination = self.session, attempt[1]
+        began = session.hooks.now() if session.hooks.listening else 0.0
         self._insisted = insist
         try:
-            told = f"{operation.value} of entry {self.name}"
-            answer = await self.session.settle(told, step, of=self.claim, insist=insist)
+            told = f"{operation._value_} of entry {self.name}"  # what `value` is, after two more calls
+            answer = await session.settlements.run(told, step, of=self.claim, insist=insist)
         except BaseException:  # passed on
             self._tell_if_settled(destination, None, began)
             raise
         self._tell_if_settled(destination, answer, began)
-        self._failure = answer.error if isinstance(answer, Err) else None
-        self._tell_if_failed(operation, answer, began)
+        self._failure = None
+        if isinstance(answer, Err):
+            self._failure = answer.error
+            self._tell_if_failed(operation, answer, began)
         return answer
 
     def begin_settling(self, attempt: tuple[How, str | None]) -> None:
@@ -204,15 +210,16 @@ class Checkout(Generic[Q, M, D]):
             self._slot_ended |= self._slot.end()
 
     def _check(self) -> None:
-        if self.settled or self._let_go:
+        if self.claim.state is not State.CHECKED_OUT or self._let_go:
             how = "settled" if self.settled else "let go"
             message = f"entry {self.name!r} was {how} before; a job is settled once"
             raise RuntimeError(message)
 
     def _tell_if_settled(self, destination: str | None, answer: Answer[None] | None, began: float) -> None:
-        if self._over or not (self.settled or self._let_go):
+        if self._over or (self.claim.state is State.CHECKED_OUT and not self._let_go):
             return
         self._over = True
+        self.session.held.discard(self.claim)
         self.end_slot()
         if self._slot_ended:
             self.session.changes.tell(self.claim.queue)
@@ -231,8 +238,9 @@ class Checkout(Generic[Q, M, D]):
     def tell_checked_out(self, began: float) -> None:
         """Tell the hooks that it is in hand; `began` is when its check-out began, by their clock."""
         hooks = self.session.hooks
-        self._since = hooks.now()
-        hooks.checked_out(self.claim.queue, self.name, began)
+        if hooks.listening:
+            self._since = hooks.now()
+            hooks.checked_out(self.claim.queue, self.name, began)
 
     def _tell_if_failed(self, operation: Operation, answer: Answer[None], began: float) -> None:
         if isinstance(answer, Err):
@@ -240,7 +248,7 @@ class Checkout(Generic[Q, M, D]):
 
     def begin_work(self) -> None:
         """Enter what the instrumentation puts around the work on the entry, unless that has been done."""
-        if self._around is None:
+        if self._around is None and self.session.hooks.listening:
             self._around = self.session.hooks.begin_working(self.claim.queue, self.name, self._carried or {})
 
     def end_work(self, raised: BaseException | None) -> None:
@@ -286,6 +294,8 @@ class Checkout(Generic[Q, M, D]):
 
     async def __aexit__(self, exception_type: object, exception: BaseException | None, traceback: object) -> None:
         """Return the entry to its queue if it has not been settled."""
+        if self._over and self._insisted and self._around is None:  # as it mostly is after a handler
+            return
         try:
             await self._leave(exception)
         except BaseException as raised:  # a cancellation too ends the work, and goes on
@@ -309,42 +319,35 @@ class Checkout(Generic[Q, M, D]):
             exception.add_note(f"entry {self.name!r}: {failure}")
 
 
-class _Settling:
+class _Settling(msgspec.Struct, eq=False):
     """The step of a batch that settles one entry. Others that write it wait from `prepare` to `conclude`."""
 
-    def __init__(
-        self,
-        checkout: Checkout[Any, Any, Any],
-        attempt: tuple[How, str | None],
-        settlement: Callable[[BeforeCommit], Settlement[Claim]],
-        then: Claiming[Any] | None = None,
-        *,
-        unless_settled: bool = False,
-    ) -> None:
-        self._checkout = checkout
-        self._settled_as = attempt
-        self._settlement = settlement
-        self._then = then
-        self._unless_settled = unless_settled
+    checkout: Checkout[Any, Any, Any]
+    attempt: tuple[How, str | None]
+    settlement: Callable[[BeforeCommit], Settlement[Claim]]
+    then: Claiming[Any] | None = None
+    unless_settled: bool = False
 
     def prepare(self, before_commit: BeforeCommit) -> Settlement[Claim] | None:
-        checkout = self._checkout
+        checkout = self.checkout
         _ = checkout.mutex.acquire()
         try:
-            if self._unless_settled and checkout.settled:
+            if self.unless_settled and checkout.settled:
                 return None
-            checkout.begin_settling(self._settled_as)
-            request = self._settlement(before_commit)
-            return request if self._then is None else msgspec.structs.replace(request, then=self._then)
+            checkout.begin_settling(self.attempt)
+            request = self.settlement(before_commit)
+            if self.then is not None:
+                request.then, request.ready = self.then, checkout.end_slot
+            return request
         except BaseException:  # passed on, whatever it was
             checkout.mutex.release()
             raise
 
     def conclude(self, failure: BaseException | None) -> None:
-        self._checkout.mutex.release()
+        self.checkout.mutex.release()
         if failure is not None:
             raise failure
-        self._checkout.end_slot()
+        self.checkout.end_slot()
 
 
 async def give_back(session: Session[Q, M, D, Any], checkouts: Iterable[Checkout[Q, M, D]]) -> list[SpoolError]:
@@ -359,7 +362,7 @@ async def give_back(session: Session[Q, M, D, Any], checkouts: Iterable[Checkout
     answers: dict[int, Answer[None]] = {}
     try:
         steps = [(f"return of entry {one.name}", one.giving_back(), one.claim) for one in ours]
-        await session.settle_all(steps, answers)
+        await session.settlements.finish(steps, answers)
     finally:
         for number, checkout in enumerate(ours):
             checkout.end_giving_back(answers.get(number), began)
@@ -370,28 +373,57 @@ async def check_out(
     session: Session[Q, M, D, Any], queue: Q, name: str, *, early: bool = False
 ) -> Result[Checkout[Q, M, D] | Unavailable, TryCheckoutError]:
     """Check out one entry by its name; `Entry.try_checkout` says what that means."""
-    hooks = session.hooks
-    began = hooks.now()
-
-    def work(before_commit: BeforeCommit) -> Claimed[M] | Unavailable:
-        claim = session.storage.claim(Place(queue.value, State.AVAILABLE), name, before_commit=before_commit)
-        if early and claim is Unavailable.GONE:
-            claim = session.storage.claim(Place(queue.value, State.WAITING), name, before_commit=before_commit)
-        if isinstance(claim, (Unavailable, NotDue)):  # never not due: it was asked for at any time
-            return Unavailable.GONE if isinstance(claim, NotDue) else claim
-        return Claimed(claim, session.decode_or_set_aside(claim), session.carried(claim))
-
-    def undo(checked_out: Claimed[M] | Unavailable) -> None:
-        if isinstance(checked_out, Claimed):
-            session.release_or_let_go(checked_out.claim)
-
-    answer = await session.check_out(f"check-out of entry {name}", work, undo=undo)
+    listening = session.hooks.listening
+    began = session.hooks.now() if listening else 0.0
+    answer = await session.check_outs.run_whole(
+        f"check-out of entry {name}",
+        functools.partial(_claim, session, cast("str", queue._value_), name, early=early),
+        undo=functools.partial(_release, session),
+    )
     if isinstance(answer, Err):
-        hooks.failed(Operation.CHECK_OUT, queue.value, name, answer.error, began)
+        session.hooks.failed(Operation.CHECK_OUT, queue.value, name, answer.error, began)
         return answer
     claimed = answer.value
     if isinstance(claimed, Unavailable):
         return Ok(claimed)
     checkout = Checkout(session, queue, claimed.claim, claimed.metadata, carried=claimed.carried)
-    checkout.tell_checked_out(began)
+    if listening:
+        checkout.tell_checked_out(began)
     return Ok(checkout)
+
+
+async def check_out_or_tell_why(
+    session: Session[Q, M, D, Any], queue: Q, name: str, *, early: bool = False
+) -> Result[Checkout[Q, M, D], CheckoutError]:
+    """Check out one entry by its name; `Entry.checkout` says what that means."""
+    began = session.hooks.now() if session.hooks.listening else 0.0
+    answer = await check_out(session, queue, name, early=early)
+    if isinstance(answer, Err):
+        return answer
+    if not isinstance(answer.value, Unavailable):
+        return Ok(answer.value)
+    gone = answer.value is Unavailable.GONE
+    error = EntryNotFound(queue.value, name) if gone else EntryBusy(name)
+    session.hooks.failed(Operation.CHECK_OUT, queue.value, name, error, began)
+    return Err(error)
+
+
+def _claim(
+    session: Session[Any, M, Any, Any],
+    queue: str,
+    name: str,
+    before_commit: BeforeCommit,
+    *,
+    early: bool,
+) -> Claimed[M] | Unavailable:
+    claim = session.storage.claim(Place(queue, State.AVAILABLE), name, before_commit=before_commit)
+    if early and claim is Unavailable.GONE:
+        claim = session.storage.claim(Place(queue, State.WAITING), name, before_commit=before_commit)
+    if isinstance(claim, (Unavailable, NotDue)):  # never not due: it was asked for at any time
+        return Unavailable.GONE if isinstance(claim, NotDue) else claim
+    return Claimed(claim, session.decode_or_set_aside(claim), session.carried(claim))
+
+
+def _release(session: Session[Any, M, Any, Any], checked_out: Claimed[M] | Unavailable) -> None:
+    if isinstance(checked_out, Claimed):
+        session.release_or_let_go(checked_out.claim)

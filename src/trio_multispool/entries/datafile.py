@@ -101,7 +101,7 @@ class DataFile(Generic[D]):
         entered = await self._session.run(
             told, lambda _before_commit: file.__enter__(), undo=lambda _path: _leave(file)
         )
-        path, leaving = entered.unwrap(), functools.partial(self._session.finish, told, lambda: _leave(file))
+        path, leaving = entered.unwrap(), functools.partial(self._session.offload.finish, told, lambda: _leave(file))
         try:
             yield path
         except BaseException as raised:  # raised again, with its notes: they may say that an effect stands

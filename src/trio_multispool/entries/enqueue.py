@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, cast
 import msgspec
 
 from trio_multispool.entries.reserved_names import Use
-from trio_multispool.model.codecs import WholeFile
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.names import Reserve
 from trio_multispool.model.policies import Durability
@@ -24,10 +23,11 @@ from trio_multispool.model.times import seconds
 from trio_multispool.model.types import A, D, M, Q
 from trio_multispool.storage.requests import NewEntry
 from trio_multispool.threads.batches import Part, work_off
+from trio_multispool.threads.loop import context_for_a_thread
 from trio_multispool.threads.transaction import BeforeCommit  # a field's type
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence, Sized
+    from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence, Sized
 
     from trio_multispool.entries.reserved_names import Naming
     from trio_multispool.session.session import Session
@@ -46,21 +46,17 @@ class Item(msgspec.Struct, Generic[M, D, A], frozen=True, eq=False):
     data: D
     name: Reserve[A] | Use | None
 
-    def __post_init__(self) -> None:
-        """Raise `TypeError` if the name is not a `Reserve`, a `Use` or `None`."""
+    def check(self) -> Item[M, D, A]:
+        """Return it; raises `TypeError` if the name is not a `Reserve`, a `Use` or `None`."""
         if self.name is not None and not isinstance(self.name, (Reserve, Use)):
             message = f"a name is Reserve(…) or Use(…), not {self.name!r}"
             raise TypeError(message)
+        return self
 
     @property
-    def remember(self) -> float | None:
-        """How long its name is remembered after the entry has gone, in seconds."""
-        return seconds(self.name.remember) if isinstance(self.name, Use) else None
-
-    @property
-    def key(self) -> object:
-        """What no two entries of one batch may have in common: a chosen name."""
-        return self.name.name if isinstance(self.name, Use) else self
+    def chosen(self) -> Use | None:
+        """Its name, if it is one that the caller has chosen: no other entry of its batch may have that."""
+        return self.name if isinstance(self.name, Use) else None
 
 
 class _Order(msgspec.Struct, eq=False):
@@ -82,26 +78,27 @@ class _Order(msgspec.Struct, eq=False):
             self.made[reservation.name] = len(data) if isinstance(data, (bytes, bytearray)) else None
 
 
-class _Enqueueing(Generic[M, D, A]):
-    """The step of a batch that makes one entry. Its name is held from `prepare` to `conclude`."""
+class _Enqueueing(msgspec.Struct, Generic[M, D, A], eq=False):
+    """The step of a batch that makes one entry. Its name is held from `prepare` to `conclude`.
 
-    def __init__(self, enqueuer: Enqueuer[Any, M, D, A], order: _Order, item: Item[M, D, A], *, alone: bool) -> None:
-        """Make `item` as ordered. The data of one that is made `alone` may be written piece by piece."""
-        self._enqueuer = enqueuer
-        self._order = order
-        self._item = item
-        self._alone = alone
-        self._reservation: Reservation | None = None
-        self._end: Callable[[BaseException | None], None]
+    The data of one that is made `alone` may be written piece by piece.
+    """
+
+    enqueuer: Enqueuer[Any, M, D, A]
+    order: _Order
+    item: Item[M, D, A]
+    alone: bool = False
+    reservation: Any = None
+    end: Any = None
 
     def prepare(self, before_commit: BeforeCommit) -> NewEntry[Any]:
         """Encode, and hold a name."""
-        order, item, encoding = self._order, self._item, self._enqueuer.session.encoding
+        order, item, encoding = self.order, self.item, self.enqueuer.session.encoding
         raw = encoding.encode(item.metadata)
-        content = encoding.dumping(item.data) if self._alone else encoding.dumped(item.data)
-        self._reservation, self._end = self._enqueuer.naming.for_one_enqueue(item.name)
+        content = encoding.dumping(item.data) if self.alone else encoding.dumped(item.data)
+        self.reservation, self.end = self.enqueuer.naming.for_one_enqueue(item.name)
         return NewEntry(
-            self._reservation,
+            self.reservation,
             order.queue,
             raw,
             content,
@@ -109,18 +106,22 @@ class _Enqueueing(Generic[M, D, A]):
             order.before_commit or before_commit,
             order.carrier,
             order.due_at,
-            item.remember,
-            self._alone,
+            None if item.chosen is None else seconds(item.chosen.remember),
+            self.alone,
         )
 
     def conclude(self, failure: BaseException | None) -> str:
         """Return the entry's name, or give it up."""
-        assert self._reservation is not None, "it was prepared"  # noqa: S101  # for the type checkers
-        self._order.note(self._reservation, self._item.data)
-        self._end(failure)
+        reservation: Reservation = self.reservation
+        if self.enqueuer.session.hooks.listening:
+            self.order.note(reservation, self.item.data)
+        if self.end is not None:
+            self.end()
+        elif failure is not None:
+            self.enqueuer.naming.give_up(reservation, because=failure)
         if failure is not None:
             raise failure
-        return self._reservation.name
+        return reservation.name
 
 
 class Enqueuer(Generic[Q, M, D, A]):
@@ -131,13 +132,14 @@ class Enqueuer(Generic[Q, M, D, A]):
         self.session: Session[Q, M, D, A] = session
         self.naming: Naming[A] = naming
 
-    async def one(
+    def one(
         self, queue: str, item: Item[M, D, A], durability: Durability | None, due_at: float | None
-    ) -> Answer[str]:
+    ) -> Awaitable[Answer[str]]:
         """Enqueue; return the entry's name. See `Spool.enqueue`."""
         order = _Order(queue, durability, due_at)
-        if not self.session.hooks.listening:
-            return await self._one(order, item)
+        return self._told_one(order, item) if self.session.hooks.listening else self._one(order, item)
+
+    async def _told_one(self, order: _Order, item: Item[M, D, A]) -> Answer[str]:
         answers: list[Answer[str]] = []
         with self._told(order, None, answers):
             answers.append(await self._one(order, item))
@@ -165,14 +167,16 @@ class Enqueuer(Generic[Q, M, D, A]):
             finally:
                 hooks.tell_enqueued(order.queue, order.made, answers, began)
 
-    async def _one(self, order: _Order, item: Item[M, D, A]) -> Answer[str]:
+    def _one(self, order: _Order, item: Item[M, D, A]) -> Awaitable[Answer[str]]:
         operation = f"enqueue into {order.queue}"
         if self._fits_a_batch(item.data):
-            return await self.session.enqueue(operation, _Enqueueing(self, order, item, alone=False), of=item.key)
-        return await self.session.run(operation, functools.partial(self._alone, order, item))
+            chosen = item.chosen
+            key = None if chosen is None else chosen.name
+            return self.session.enqueuings.run(operation, _Enqueueing(self, order, item), of=key)
+        return self.session.run(operation, functools.partial(self._alone, order, item))
 
     def _fits_a_batch(self, data: D) -> bool:
-        if not isinstance(self.session.spoolable.data, WholeFile):
+        if not self.session.encoding.data_is_whole:
             return False
         if isinstance(data, memoryview):
             return data.nbytes <= LARGEST_IN_BATCH
@@ -184,7 +188,8 @@ class Enqueuer(Generic[Q, M, D, A]):
 
     def _make(self, order: _Order, items: Sequence[Item[M, D, A]], *, alone: bool = False) -> list[Part[Any, str]]:
         """Make entries together, no two of one name; return what came of each."""
-        parts: list[Part[Any, str]] = [Part(_Enqueueing(self, order, item, alone=alone), of=None) for item in items]
+        context = context_for_a_thread()  # that of the hop
+        parts: list[Part[Any, str]] = [Part(_Enqueueing(self, order, item, alone), context) for item in items]
         work_off(parts, self.session.storage.enqueue_together)
         return parts
 
@@ -212,7 +217,7 @@ def _apart(items: Sequence[Item[M, D, A]], at_most: int) -> Iterator[list[Item[M
     """Yield the items in order in batches of limited size; no batch has two with the same key."""
     batch: dict[object, Item[M, D, A]] = {}
     for item in items:
-        key = item.key if isinstance(item.name, Use) else len(batch)
+        key = len(batch) if item.chosen is None else item.chosen.name
         if len(batch) >= at_most or key in batch:
             yield list(batch.values())
             batch.clear()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, final
 
-from trio_multispool.entries.checkout import check_out
+from trio_multispool.entries.checkout import check_out, check_out_or_tell_why
 from trio_multispool.entries.datafile import DataFile
 from trio_multispool.entries.job import CheckedOutEntry
-from trio_multispool.errors import EntryBusy, EntryNotFound
-from trio_multispool.instrumentation import Operation
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q, TypeVarWithDefault
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
         CorruptMetadata,
         DirectRemoveError,
         DirectSaveError,
+        EntryNotFound,
         Trouble,
         TryCheckoutError,
     )
@@ -119,17 +118,8 @@ class Entry(Generic[Q, M, D, S_co]):
             (await job.save(Mail.FAILED)).unwrap()
         ```
         """
-        hooks = self._session.hooks
-        began = hooks.now()
-        answer = await self.try_checkout(early=early)
-        if isinstance(answer, Err):
-            return answer
-        if not isinstance(answer.value, Unavailable):
-            return Ok(answer.value)
-        gone = answer.value is Unavailable.GONE
-        error = EntryNotFound(self._queue.value, self._name) if gone else EntryBusy(self._name)
-        hooks.failed(Operation.CHECK_OUT, self._queue.value, self._name, error, began)
-        return Err(error)
+        answer = await check_out_or_tell_why(self._session, self._queue, self._name, early=early)
+        return answer if isinstance(answer, Err) else Ok(CheckedOutEntry(answer.value))
 
     async def try_checkout(
         self, *, early: bool = False

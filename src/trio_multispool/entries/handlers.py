@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, cast, final
 
@@ -41,14 +42,14 @@ class Work(Generic[Q, M, D]):
     retry: Retry[Q] | None = None
 
 
-async def handle(
+def handle(
     job: Checkout[Q, M, D],
     handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]],
     *,
     time_limit: float | None = None,
     on_error: Callable[[M, Exception], Verdict[Q, M]] | None = None,
     on_failure: Callable[[], None] = lambda: None,
-) -> Result[Verdict[Q, M], SaveError | ReleaseError]:
+) -> Awaitable[Result[Verdict[Q, M], SaveError | ReleaseError]]:
     """Give the job to a handler and settle it as the verdict says; return the verdict once it is stored.
 
     A verdict that cannot be stored returns the entry and is an `Err`. A handler that raises, is cancelled, or answers
@@ -57,25 +58,31 @@ async def handle(
     before an entry goes back that was not settled as its handler said, so that a pool can stop taking entries before
     this one is there again.
     """
+    return work_on(job, functools.partial(_handled, job, handler, time_limit, on_error), on_failure)
 
-    async def settle() -> Result[Verdict[Q, M], Any]:
-        try:
-            verdict = await called(job, handler, time_limit)
-        except Exception as error:  # whatever user code raises; a cancellation is no `Exception`
-            if on_error is None:
-                raise
-            verdict = _at_once(on_error(job.metadata, error))
-        answer = await apply(job, verdict)
-        return answer if isinstance(answer, Err) else Ok(verdict)
 
-    return await work_on(job, settle, on_failure)
+async def _handled(
+    job: Checkout[Q, M, D],
+    handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]],
+    time_limit: float | None,
+    on_error: Callable[[M, Exception], Verdict[Q, M]] | None,
+) -> Result[Verdict[Q, M], Any]:
+    try:
+        verdict = await called(job, handler, time_limit)
+    except Exception as error:  # whatever user code raises; a cancellation is no `Exception`
+        if on_error is None:
+            raise
+        verdict = _at_once(on_error(job.metadata, error))
+    answer = await apply(job, verdict)
+    return answer if isinstance(answer, Err) else Ok(verdict)
 
 
 async def work_on(
     job: Checkout[Q, M, D], settle: Callable[[], Awaitable[Result[T, Any]]], on_failure: Callable[[], None]
 ) -> Result[T, Any]:
     """Settle a job in its block. If that raises or is an `Err`, call `on_failure` before the entry goes back."""
-    async with job:
+    job.begin_work()
+    try:
         try:
             answer = await settle()
         except BaseException:  # passed on; cancellations too return the entry
@@ -84,6 +91,10 @@ async def work_on(
         if isinstance(answer, Err):
             on_failure()
             _ = await job.give_back()  # quietly: the error is told to the caller as a value
+    except BaseException as error:
+        await job.__aexit__(type(error), error, error.__traceback__)
+        raise
+    await job.__aexit__(None, None, None)
     return answer
 
 
@@ -140,18 +151,18 @@ def _at_once(verdict: T) -> T:
     return verdict
 
 
-async def apply(job: Checkout[Q, M, D], verdict: Verdict[Q, M]) -> Result[None, Any]:
+def apply(job: Checkout[Q, M, D], verdict: Verdict[Q, M]) -> Awaitable[Result[None, Any]]:
     """Settle a job as a verdict says; raises `TypeError` if it is not a verdict, and what `job.save` raises.
 
     The work is finished, so this insists: a scope's cancellation is not raised here, and a native one afterwards.
     """
     match verdict:
         case Save(queue, metadata, not_before):
-            return await job.save(queue, metadata, not_before=not_before, insist=True)
+            return job.save(queue, metadata, not_before=not_before, insist=True)
         case Remove():
-            return await job.remove(insist=True)
+            return job.remove(insist=True)
         case Release():
-            return await job.release(insist=True)
+            return job.release(insist=True)
         case RetryLater() | GiveUp():
             message = f"{verdict!r} needs reader.iter(…, retry=Retry(…)); entry {job.name!r} goes back"
             raise TypeError(message)

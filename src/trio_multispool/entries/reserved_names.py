@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import functools
 import threading
 import warnings
 import weakref
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
     from trio_multispool.storage.protocol import Storage
 
 
-Held: TypeAlias = "tuple[Reservation, Callable[[BaseException | None], None]]"
-"""A name in use, and what to call when that is over, with what the use of it has failed with, if it has."""
+Held: TypeAlias = "tuple[Reservation, Callable[[], None] | None]"
+"""A name in use, and what to call when that is over; `None`: it was not reserved before, and is given up on failure."""
 
 
 @final
@@ -52,10 +51,10 @@ class ReservedName:
         """Take over a reservation."""
         self._session = session
         self._reservation = reservation
-        session.hold(reservation)
+        session.held.add(reservation)
         self._mutex = threading.Lock()
         self._given_up = False
-        self._finalizer = weakref.finalize(self, _let_go, reservation, session.path)
+        self._finalizer = weakref.finalize(self, _let_go, reservation, session.path, session.held)
         self._finalizer.atexit = False
 
     def __repr__(self) -> str:
@@ -83,7 +82,7 @@ class ReservedName:
             self._mutex.release()
             message = f"name {self.name!r} was used or given up before; reserve it again"
             raise RuntimeError(message)
-        return self._reservation, lambda _failure: self._mutex.release()
+        return self._reservation, self._mutex.release
 
     async def __aenter__(self) -> ReservedName:
         """Return the name. No checkpoint: were it cancelled here, the block's end would never come."""
@@ -92,6 +91,7 @@ class ReservedName:
     async def __aexit__(self, exception_type: object, exception: BaseException | None, traceback: object) -> None:
         """Give the name up if it has not been used, whatever is cancelled meanwhile."""
         self._given_up = True
+        self._session.held.discard(self._reservation)
         if self._session.closed:
             self._reservation.abandon()
         if self._reservation.state is not State.NOTHING or self._session.closed:
@@ -108,7 +108,7 @@ class ReservedName:
                 _ = self._finalizer.detach()
 
         with keeping_notes_of(exception):
-            answer = await self._session.finish(f"giving up of name {self.name}", give_up)
+            answer = await self._session.offload.finish(f"giving up of name {self.name}", give_up)
         if isinstance(answer, Err):
             if exception is None:
                 raise answer.error
@@ -144,7 +144,8 @@ class Use(msgspec.Struct, frozen=True):
         _ = seconds(self.remember)
 
 
-def _let_go(reservation: Reservation, path: str) -> None:
+def _let_go(reservation: Reservation, path: str, held: set[Any]) -> None:
+    held.discard(reservation)
     if reservation.state is State.NOTHING:
         warnings.warn(
             f"name {reservation.name!r} of spool {path} was reserved and never used; put `async with` around it",
@@ -166,18 +167,12 @@ class Naming(Generic[A]):
         self._unique = makes_none_twice(generator)
 
     def for_one_enqueue(self, name: Reserve[A] | Use | None) -> Held:
-        """Hold a name for one enqueue; one that was not reserved before is given up if the enqueue has failed."""
+        """Hold a name for one enqueue."""
         if not isinstance(name, Use):
-            reservation = self.made(name, briefly=True)
-        elif isinstance(name.name, ReservedName):
+            return self.made(name, briefly=True), None
+        if isinstance(name.name, ReservedName):
             return name.name._use(self._session)  # noqa: SLF001  # one thing in several files
-        else:
-            reservation = self._chosen(name.name, briefly=True)
-        return reservation, functools.partial(self._end, reservation)
-
-    def _end(self, reservation: Reservation, failure: BaseException | None) -> None:
-        if failure is not None:
-            self._give_up(reservation, because=failure)
+        return self._chosen(name.name, briefly=True), None
 
     def made(self, name: Reserve[A] | None, *, briefly: bool = False) -> Reservation:
         """Reserve a name that the generator makes, asked again while names are taken; raises `NameTaken` at last."""
@@ -196,7 +191,7 @@ class Naming(Generic[A]):
             raise fault
         return self._storage.reserve(name, unique=unique, briefly=briefly)
 
-    def _give_up(self, reservation: Reservation, *, because: BaseException) -> None:
+    def give_up(self, reservation: Reservation, *, because: BaseException) -> None:
         """Let a name go whose enqueue has failed, while `because` is on its way out."""
         try:
             self._storage.give_up(reservation)

@@ -91,7 +91,7 @@ class _Checked(WholeFile[T]):
     def encode(self, value: T, /) -> bytes:
         """Return the bytes that stand for `value`; raises `msgspec.ValidationError` if `decode` would refuse it."""
         raw: bytes = self._format.encode(value)
-        _ = self.decode(raw)  # msgspec checks types only when it decodes, and the entry's next owner must be able to
+        _ = self._decoder.decode(raw)  # msgspec checks types only when it decodes, and the next owner must be able to
         return raw
 
     def decode(self, raw: bytes, /) -> T:

@@ -286,15 +286,15 @@ class Dequeuer(Generic[Q, M, D]):
         if isinstance(claimed, list):
             self.claimer.take_back(claimed, look)
 
-    @property
     def recovery_is_due(self) -> bool:
-        """Whether the next look should also recover entries of dead owners."""
-        return anyio.current_time() - self._recovered_at >= RECOVERY_INTERVAL
+        """Tell whether the next look should also recover entries of dead owners."""
+        return self.session.running.loop.time() - self._recovered_at >= RECOVERY_INTERVAL
 
     def _is_time_to_recover(self) -> bool:
-        due = self.recovery_is_due
+        now = anyio.current_time()
+        due = now - self._recovered_at >= RECOVERY_INTERVAL
         if due:
-            self._recovered_at = anyio.current_time()
+            self._recovered_at = now
         return due
 
     def _on_settled(self, job: Checkout[Q, M, D], destination: str | None) -> None:

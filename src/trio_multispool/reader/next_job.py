@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import abc
 import collections
-import functools
 import threading
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -27,7 +26,7 @@ from trio_multispool.errors import SpoolError
 from trio_multispool.model.results import Ok
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.storage.source import Claiming, Given, Look, NothingLeft
-from trio_multispool.threads.loop import checkpoint_if_cancelled, context_for_a_thread, keeping_notes_of
+from trio_multispool.threads.loop import context_for_a_thread, keeping_notes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +46,7 @@ class Supply(abc.ABC, Generic[Q, M, D]):
     def __init__(self, dequeuer: Dequeuer[Q, M, D], *, wait: bool, claims_next: bool = True) -> None:
         """Begin an iteration. One that does not wait gives no entry twice."""
         self.claims_next: bool = claims_next
-        """Whether each settlement is to check out the next entry, by what `prepare` returns."""
+        """Whether each settlement is to check out the next entry, by what `then` returns."""
         self.failed: bool = False
         """Whether a job was not settled as its handler said."""
         self._dequeuer = dequeuer
@@ -58,6 +57,7 @@ class Supply(abc.ABC, Generic[Q, M, D]):
         self._ready: collections.deque[Checkout[Q, M, D]] = collections.deque()
         self._ended = False
         self._bug: BaseException | None = None
+        self._claiming: Claiming[Any] | None = None
         if self._given is not None:
             dequeuer.begin_pass(self._given)
 
@@ -84,20 +84,24 @@ class Supply(abc.ABC, Generic[Q, M, D]):
 
         **Cancellation**: cancelled means that nothing was taken.
         """
-        if self._is_over():
+        over, running = self._ended or self._dequeuer.stopped, self._dequeuer.session.running
+        if over:
             await checkpoint()
         elif self._claimed or self._ready or self._bug is not None:  # else it waits anyway
-            await checkpoint_if_cancelled()  # the settlement before was a checkpoint
-            self._raise_bug()
-            self._dequeuer.session.check_open()  # else what was checked out is let go at the end
+            await running.loop.checkpoint_if_cancelled()  # the settlement before was a checkpoint
+            if self._bug is not None:
+                self._raise_bug()
+            if running.closed:  # what was checked out is let go at the end
+                raise running.closed_error()
             if self._claimed:
                 self._ready.extend(self._taken())
-        if self._ready and not self._is_over():
+            over = self._ended or self._dequeuer.stopped
+        if self._ready and not over:
             job = self._ready.popleft()
-            if self._ready or not self.claims_next:
+            if not self.claims_next:
                 self.poke()
             return Ok(job)
-        answer: Result[Checkout[Q, M, D] | None, Trouble] = Ok(None) if self._is_over() else await self._ask()
+        answer: Result[Checkout[Q, M, D] | None, Trouble] = Ok(None) if over else await self._ask()
         self._raise_bug()
         self._dequeuer.check_open()
         return answer
@@ -118,7 +122,7 @@ class Supply(abc.ABC, Generic[Q, M, D]):
         with self._mutex:
             claimed = list(self._claimed)
             self._claimed.clear()
-        now = self._dequeuer.session.hooks.now()
+        now = self._dequeuer.session.hooks.now() if claimed else 0.0
         return [self._dequeuer.in_hand(one, now - took) for one, took in claimed]
 
     # The end
@@ -146,13 +150,17 @@ class Supply(abc.ABC, Generic[Q, M, D]):
 
     # For the settlements
 
-    def prepare(self, ready: Callable[[], None]) -> Claiming[Any] | None:
+    def then(self) -> Claiming[Any] | None:
         """Return what a store is to claim after a settlement; `None` if all is over or an ordinary look is due."""
-        if self._is_over() or self._dequeuer.recovery_is_due:
+        dequeuer = self._dequeuer
+        if self._ended or dequeuer.stopped or dequeuer.recovery_is_due():
             return None
-        claimer, look = self._dequeuer.claimer, Look(self._given, waits=True)
-        take = functools.partial(self._take, look)
-        return Claiming(claimer.source, look, claimer, self._is_over, ready, take, context_for_a_thread())
+        if self._claiming is None:
+            claimer = dequeuer.claimer
+            self._claiming = Claiming(
+                claimer.source, self._given, claimer, self._is_over, self._take, context_for_a_thread()
+            )
+        return self._claiming
 
     def _take(self, look: Look, claim: Callable[[], Next[Any]]) -> None:
         elapsed, claimer = stopwatch(), self._dequeuer.claimer
@@ -167,6 +175,7 @@ class Supply(abc.ABC, Generic[Q, M, D]):
             return
         with self._mutex:
             if not self._ended:
-                self._claimed.append((claimed[0], elapsed()))
+                took = elapsed()
+                self._claimed.extend((one, took) for one in claimed)
                 return
         claimer.take_back(claimed, look)

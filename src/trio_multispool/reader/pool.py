@@ -87,7 +87,7 @@ async def _work_off(supply: Supply[Q, M, D], work: Work[Q, M, D]) -> Result[None
             return Ok(None)
         job = answer.value
         if supply.claims_next:
-            job.prepare_next = supply.prepare
+            job.then = supply.then
         handled: Result[Any, Any]
         if work.retry is not None:
             handled = await attempt(job, work, work.retry, on_failure=supply.fail)

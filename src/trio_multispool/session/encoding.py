@@ -7,7 +7,7 @@ Any `Exception` that a codec raises means that it cannot encode or decode; it be
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, BinaryIO, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar
 
 from trio_multispool.errors import CorruptData, CorruptMetadata, EncodingFailed, SpoolError
 from trio_multispool.model.codecs import WholeFile
@@ -28,11 +28,14 @@ class Encoding(Generic[Q, M, D, A]):
 
     def __init__(self, spoolable: Spoolable[Q, M, D, A]) -> None:
         """Use the codecs of what the spool holds."""
-        self._spoolable = spoolable
+        self._metadata = spoolable.metadata
+        self._data = spoolable.data
+        self.data_is_whole: bool = isinstance(spoolable.data, WholeFile)
+        """Whether the codec encodes data as a whole."""
 
     def encode(self, metadata: M) -> bytes:
         """Return the bytes that stand for metadata, or raise `EncodingFailed`."""
-        return _encoded("metadata", self._spoolable.metadata.encode, metadata)
+        return _encoded("metadata", self._metadata.encode, metadata)
 
     def encode_if_changed(self, metadata: M, claim: Claim) -> bytes | None:
         """Return the bytes of a job's metadata, or `None` if they stand for what was checked out.
@@ -46,25 +49,30 @@ class Encoding(Generic[Q, M, D, A]):
 
     def decode(self, queue: str, name: str, raw: bytes) -> M:
         """Return the metadata that bytes stand for, or raise `CorruptMetadata`."""
-        return _by_codec(self._spoolable.metadata.decode, raw, CorruptMetadata, queue, name)
+        return _by_codec(self._metadata.decode, raw, CorruptMetadata, queue, name)
 
     def dumping(self, data: D) -> Callable[[BinaryIO], None]:
         """Return a function that writes data to a file, or raises `EncodingFailed`."""
-        dump = functools.partial(self._spoolable.data.dump, data)
+        dump = functools.partial(self._data.dump, data)
         return lambda file: _by_codec(dump, file, EncodingFailed, "data")
 
     def dumped(self, data: D) -> Content:
         """Like `dumping`, but what a codec can encode as a whole is encoded now."""
-        codec = self._spoolable.data
-        return _encoded("data", codec.encode, data) if isinstance(codec, WholeFile) else self.dumping(data)
+        codec: Any = self._data
+        return _encoded("data", codec.encode, data) if self.data_is_whole else self.dumping(data)
 
     def loading(self, name: str) -> Callable[[BinaryIO], D]:
         """Return a function that reads data from a file, or raises `CorruptData`."""
-        return lambda file: _by_codec(self._spoolable.data.load, file, CorruptData, name)
+        return lambda file: _by_codec(self._data.load, file, CorruptData, name)
 
 
 def _encoded(what: str, encode: Callable[[T], bytes], value: T) -> bytes:
-    raw = _by_codec(encode, value, EncodingFailed, what)
+    try:
+        raw = encode(value)
+    except MemoryError:  # says nothing about the entry
+        raise
+    except Exception as error:  # a codec's way of saying no
+        raise EncodingFailed(what, _told(error)) from error
     if not isinstance(raw, bytes):
         raise EncodingFailed(what, f"encode returned {type(raw).__name__} and not bytes")
     return raw
@@ -74,8 +82,12 @@ def _by_codec(work: Callable[[Given], T], given: Given, refusal: Callable[..., S
     """Return what a codec makes of `given`; what it raises becomes the cause of a refusal, and its last field."""
     try:
         return work(given)
-    except MemoryError:  # says nothing about the entry
+    except MemoryError:  # as above
         raise
-    except Exception as error:  # a codec's way of saying no
-        text = str(error)
-        raise refusal(*about, f"{type(error).__name__}: {text}" if text else type(error).__name__) from error
+    except Exception as error:
+        raise refusal(*about, _told(error)) from error
+
+
+def _told(error: Exception) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeAlias, cast
-
-import anyio
 
 from trio_multispool.clock import random_fraction
 from trio_multispool.errors import CorruptMetadata, SpoolError
 from trio_multispool.events import Event, log
-from trio_multispool.model.results import Ok
 from trio_multispool.model.types import A, D, M, Q, T
 from trio_multispool.session.changes import Changes
 from trio_multispool.session.encoding import Encoding
 from trio_multispool.session.hooks import Hooks
 from trio_multispool.storage.singly import release_or_let_go
 from trio_multispool.threads.batches import Batches
-from trio_multispool.threads.loop import Home
 from trio_multispool.threads.offload import Offload
+from trio_multispool.threads.running import Running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from typing import Never
+
+    import anyio
 
     from trio_multispool.instrumentation import Instrumentation
     from trio_multispool.model.spoolable import Spoolable
@@ -57,27 +56,26 @@ class Session(Generic[Q, M, D, A]):
         self.spoolable: Spoolable[Q, M, D, A] = spoolable
         self.encoding: Encoding[Q, M, D, A] = Encoding(spoolable)
         self.hooks: Hooks = Hooks(instrumentation, self.path)
-        self._offload = Offload(limiter, in_threads=storage.blocks)
-        self._settlements: Batches[Settlement[Any]] = Batches(storage.settle, in_threads=storage.blocks)
-        self._enqueuings: Batches[NewEntry[Any]] = Batches(
-            storage.enqueue_together,
-            in_threads=storage.blocks,
-            limiter=self._offload.limiter,
-            at_most=storage.at_a_time,
+        self.held: set[Claim | Reservation] = set()
+        """What is let go of when the spool is closed."""
+        self._close_storage = weakref.finalize(self, storage.close)
+        self._close_storage.atexit = False  # the kernel closes them; a forked child must not wait for a lock here
+        self.running: Running = Running(
+            f"the spool {self.path}",
+            let_go=functools.partial(_let_go, self.held, self._close_storage),
+            at_each_end=self.hooks.tell_noted if self.hooks.listening else None,
         )
-        self._check_outs: Batches[Never] = Batches(_nothing, in_threads=storage.blocks, limiter=self._offload.limiter)
+        how: dict[str, Any] = {"in_threads": storage.blocks, "running": self.running}
+        self.offload: Offload = Offload(limiter, **how)
+        self.settlements: Batches[Settlement[Any]] = Batches(storage.settle, **how)
+        how["limiter"] = self.offload.limiter
+        self.enqueuings: Batches[NewEntry[Any]] = Batches(storage.enqueue_together, at_most=storage.at_a_time, **how)
+        self.check_outs: Batches[Never] = Batches(_nothing, **how)
         self.changes: Changes = Changes(storage, self.path)
         self.now: Callable[[], float] = storage.now
         """The wall clock, in seconds since 1970."""
         self.chance: Callable[[], float] = random_fraction
         """A random number from 0 to 1, for jitter."""
-        self._home = Home()
-        self._mutex = threading.Lock()
-        self._running = 0
-        self._closed = False
-        self._close_storage = weakref.finalize(self, storage.close)
-        self._close_storage.atexit = False  # the kernel closes them; a forked child must not wait for a lock here
-        self._held: weakref.WeakSet[Claim | Reservation] = weakref.WeakSet()
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled, for all handles that share it."""
@@ -90,133 +88,40 @@ class Session(Generic[Q, M, D, A]):
     @property
     def limiter(self) -> anyio.CapacityLimiter:
         """The limiter that operations queue on."""
-        return self._offload.limiter
+        return self.offload.limiter
 
     @property
     def closed(self) -> bool:
         """Whether the spool has been closed."""
-        return self._closed
+        return self.running.closed
 
-    def close(self) -> None:
-        """Take no more operations, and close the store when the last running one has ended. Idempotent."""
-        with self._mutex:
-            self._closed = True
-            idle = not self._running
-        self.changes.wake_all()
-        if idle:
-            self._let_go()
-
-    def check_open(self) -> None:
-        """Raise `anyio.ClosedResourceError` if the spool has been closed."""
-        if self._closed:
-            message = f"the spool {self.path} has been closed"
-            raise anyio.ClosedResourceError(message)
-
-    async def run(
+    def run(
         self,
         operation: str,
         work: Callable[[BeforeCommit], T],
         *,
         undo: Callable[[T], None] | None = None,
         interruptible: bool = False,
-    ) -> Answer[T]:
+    ) -> Awaitable[Answer[T]]:
         """Run a transaction on the store; see `Offload.run`. Raises `anyio.ClosedResourceError` on a closed spool."""
-        self._begin()
-        try:
-            answer = await self._offload.run(operation, work, undo=undo, interruptible=interruptible)
-            return await self._undone_if_closed(operation, answer, undo)
-        finally:
-            self.hooks.tell_noted()
-            self._end()
+        return self.offload.run(operation, work, undo=undo, interruptible=interruptible)
 
-    async def check_out(
-        self, operation: str, work: Callable[[BeforeCommit], T], *, undo: Callable[[T], None]
-    ) -> Answer[T]:
-        """Do as `run` does, for the check-out of one entry, in one hop with others; see `Batches.run_whole`."""
-        self._begin()
-        try:
-            answer = await self._check_outs.run_whole(operation, work, undo=undo)
-            return await self._undone_if_closed(operation, answer, undo)
-        finally:
-            self.hooks.tell_noted()
-            self._end()
+    def close(self) -> None:
+        """Take no more operations, and close the store when the last running one has ended. Idempotent."""
+        self.running.close()
+        self.changes.wake_all()
 
-    async def _undone_if_closed(self, operation: str, answer: Answer[T], undo: Callable[[T], None] | None) -> Answer[T]:
-        """Take an effect back, and raise `anyio.ClosedResourceError`, if the spool was closed meanwhile."""
-        if self._closed and undo is not None and isinstance(answer, Ok):
-            value = answer.value
-            _ = await self._offload.finish(operation, lambda: undo(value))
-            self.check_open()
-        return answer
-
-    async def finish(self, operation: str, work: Callable[[], T]) -> Answer[T]:
-        """Run something that releases to its end; see `Offload.finish`."""
-        self._begin()
-        try:
-            return await self._offload.finish(operation, work)
-        finally:
-            self._end()
-
-    async def settle(self, operation: str, step: SettlingStep, *, of: Claim, insist: bool) -> Answer[None]:
-        """Settle a claim, together with others; see `Batches.run`."""
-        self._begin()
-        try:
-            return await self._settlements.run(operation, step, of=of, insist=insist)
-        finally:
-            self.hooks.tell_noted()  # of what was checked out in the same hop
-            self._end()
-
-    async def settle_all(
-        self, works: Sequence[tuple[str, SettlingStep, Claim]], answers: MutableMapping[int, Answer[None]]
-    ) -> None:
-        """Settle several claims, whatever is cancelled; see `Batches.finish`."""
-        self._begin()
-        try:
-            await self._settlements.finish(works, answers)
-        finally:
-            self._end()
-
-    async def enqueue(self, operation: str, step: Step[NewEntry[Any], T], *, of: object) -> Answer[T]:
-        """Enqueue together with others; see `Batches.run`. No two in one batch have the same `of`."""
-        self._begin()
-        try:
-            return await self._enqueuings.run(operation, step, of=of)
-        finally:
-            self._end()
-
-    def _begin(self) -> None:
-        if self._home.is_elsewhere():
-            message = (
-                f"the spool {self.path} is used in another event loop than the one that it was opened in; "
-                "open it there too, by `Spool.load`: any number of them may share the directory"
-            )
-            raise RuntimeError(message)
-        with self._mutex:
-            self.check_open()
-            self._running += 1
-
-    def _end(self) -> None:
-        with self._mutex:
-            self._running -= 1
-            last = self._closed and not self._running
-        if last:
-            self._let_go()
-
-    def hold(self, held: Claim | Reservation) -> None:
-        """Let go of a claim or reservation when the spool is closed, if it is still held then."""
-        self._held.add(held)
-
-    def _let_go(self) -> None:
-        for held in list(self._held):
-            held.abandon()
-        _ = self._close_storage()
+    def check_open(self) -> None:
+        """Raise `anyio.ClosedResourceError` if the spool has been closed."""
+        if self.running.closed:
+            raise self.running.closed_error()
 
     def check_queue(self, queue: Q) -> str:
         """Return the queue's name; raises `TypeError` if it is not a queue of this spool."""
         if not isinstance(queue, self.spoolable.queues):
             message = f"{queue!r} is no member of {self.spoolable.queues.__name__}, the queues of this spool"
             raise TypeError(message)
-        return cast("str", queue.value)
+        return cast("str", queue._value_)  # what `value` is, after two more calls
 
     def decode_or_set_aside(self, claim: Claim) -> M:
         """Return a claim's metadata; if it cannot be decoded, quarantine the entry and raise `CorruptMetadata`."""
@@ -272,6 +177,12 @@ class Session(Generic[Q, M, D, A]):
     def release_or_let_go(self, claim: Claim) -> None:
         """Put back an entry that nobody will get; if that fails, recovery does it."""
         release_or_let_go(self.storage, claim)
+
+
+def _let_go(held: set[Claim | Reservation], close_storage: Callable[[], object]) -> None:
+    for each in list(held):
+        each.abandon()
+    _ = close_storage()
 
 
 def _nothing(_requests: Sequence[Never]) -> list[BaseException | None]:

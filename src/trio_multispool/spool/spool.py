@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final, overload
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from trio_multispool.clock import time_ordered_names, wall_clock
-from trio_multispool.entries.checkout import Checkout
+from trio_multispool.entries.checkout import Checkout, check_out, check_out_or_tell_why
 from trio_multispool.entries.enqueue import Enqueuer, Item
 from trio_multispool.entries.entry import Entry
 from trio_multispool.entries.handlers import handle_for_value
-from trio_multispool.entries.job import CheckedOutEntry, checkout_of
+from trio_multispool.entries.job import CheckedOutEntry
 from trio_multispool.entries.key_limits import KeyLimiter
 from trio_multispool.entries.reserved_names import Naming, ReservedName, Use
 from trio_multispool.errors import CorruptMetadata, InvalidName, NameTaken, SpoolError
@@ -403,10 +403,12 @@ class Spool(Generic[Q, M, D, A]):
                 raise error
         ```
         """
-        directory = self._session.check_queue(queue)
-        due = due_at(not_before, self._session.now)
-        answer = await self._enqueuer.one(directory, Item(metadata, data, name), durability, due)
-        return Ok(self._entry(queue, answer.value)) if isinstance(answer, Ok) else answer
+        directory, item = self._session.check_queue(queue), Item(metadata, data, name)
+        if name is not None:
+            _ = item.check()
+        due = None if not_before is None else due_at(not_before, self._session.now)
+        answer = await self._enqueuer.one(directory, item, durability, due)
+        return Ok(Entry(self, self._session, queue, answer.value)) if isinstance(answer, Ok) else answer
 
     async def enqueue_if_absent(  # noqa: PLR0913  # keyword arguments, each with a default
         self,
@@ -482,7 +484,7 @@ class Spool(Generic[Q, M, D, A]):
         if len(called) != len(pairs):
             given = "more" if len(called) > len(pairs) else len(called)
             raise ValueError(f"{len(pairs)} items want as many names, not {given}")
-        wanted = [Item(metadata, data, name) for (metadata, data), name in zip(pairs, called, strict=True)]
+        wanted = [Item(metadata, data, name).check() for (metadata, data), name in zip(pairs, called, strict=True)]
         answers = await self._enqueuer.many(directory, wanted, durability, due_at(not_before, self._session.now))
         return [Ok(self._entry(queue, answer.value)) if isinstance(answer, Ok) else answer for answer in answers]
 
@@ -552,8 +554,8 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         self._check_own(entry)
-        answer = await entry.checkout()
-        return answer if isinstance(answer, Err) else await handle_for_value(checkout_of(answer.value), handler)
+        answer = await check_out_or_tell_why(self._session, entry.queue, entry.name)
+        return answer if isinstance(answer, Err) else await handle_for_value(answer.value, handler)
 
     @overload
     async def try_with_entry(
@@ -584,11 +586,10 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         self._check_own(entry)
-        answer = await entry.try_checkout()
-        if isinstance(answer, Err):
+        answer = await check_out(self._session, entry.queue, entry.name)
+        if isinstance(answer, Err) or isinstance(answer.value, Unavailable):
             return answer
-        job = answer.value
-        return Ok(job) if isinstance(job, Unavailable) else await handle_for_value(checkout_of(job), handler)
+        return await handle_for_value(answer.value, handler)
 
     def _check_own(self, entry: Entry[Q, M, D, Spool[Q, M, D, A]]) -> None:
         if session_of(entry.spool) is not self._session:

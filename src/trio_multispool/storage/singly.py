@@ -16,16 +16,22 @@ if TYPE_CHECKING:
     from trio_multispool.storage.handles import Claim
     from trio_multispool.storage.protocol import Storage
     from trio_multispool.storage.requests import Settlement
+    from trio_multispool.storage.source import Claiming
 
 
 _LOG: Final = logging.getLogger("trio_multispool")
 
 
 def claim_next(settlements: Sequence[Settlement[Any]], failures: Sequence[BaseException | None]) -> None:
-    """Make the claims that were to follow the settlements that went well, one after the other."""
+    """Make the claims that were to follow the settlements that went well: those of one kind together."""
+    wanted: dict[Claiming[Any], int] = {}
     for settlement, failure in zip(settlements, failures, strict=True):
         if failure is None and settlement.then is not None:
-            settlement.then.carry_out()
+            if settlement.ready is not None:
+                _ = settlement.ready()
+            wanted[settlement.then] = wanted.get(settlement.then, 0) + 1
+    for claiming, most in wanted.items():
+        claiming.carry_out(most)
 
 
 def settle_one(storage: Storage[Any, Any], settlement: Settlement[Any]) -> None:

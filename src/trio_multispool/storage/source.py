@@ -7,8 +7,11 @@ released waits its turn: those that were listed before come first. A pass gives 
 
 from __future__ import annotations
 
+import contextvars
+import functools
 import threading
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
 
 import msgspec
 
@@ -16,8 +19,7 @@ from trio_multispool.errors import UnreadableEntry
 from trio_multispool.storage.handles import Claim
 
 if TYPE_CHECKING:
-    import contextvars
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
 A = TypeVar("A")
 
@@ -49,16 +51,18 @@ class Given:
 
 
 @final
-class Look:
-    """One question for entries. It may take several calls, and ends when all names of its own listing were tried."""
+class Look(msgspec.Struct, eq=False, weakref=True):
+    """One question for entries. It may take several calls, and ends when all names of its own listing were tried.
 
-    def __init__(self, given: Given | None, *, waits: bool) -> None:
-        """Begin, before the queue is listed for it. With `waits`, a queue that is missing is an empty one."""
-        self.given: Given | None = given
-        """What was given in the pass that this is part of."""
-        self.waits: bool = waits
-        self.listing_took: float | None = None
-        """How long its listing took, in seconds; `None` before that. The store sets it."""
+    It begins before the queue is listed for it.
+    """
+
+    given: Given | None
+    """What was given in the pass that this is part of."""
+    waits: bool
+    """Whether a queue that is missing is an empty one."""
+    listing_took: float | None = None
+    """How long its listing took, in seconds; `None` before that. The store sets it."""
 
 
 class Gate(Protocol[A]):
@@ -128,34 +132,31 @@ class Next(msgspec.Struct, Generic[A], frozen=True):
     """Set if there are no claims, and none are to be had. Otherwise, and without claims, ask again with that look."""
 
 
-class Claiming(NamedTuple, Generic[A]):
-    """A claim of one entry that is at hand: a store makes it when another is settled, in the same call."""
+class Claiming(msgspec.Struct, Generic[A], eq=False):
+    """Claims entries that are at hand: a store does so when others are settled, in the same call."""
 
     source: Source
-    look: Look
+    given: Given | None
     gate: Gate[A]
     stopped: Callable[[], bool]
-    ready: Callable[[], None]
-    """Called first: frees what the settled entry held, such as its key's slot."""
-    take: Callable[[Callable[[], Next[A]]], None]
-    """Given a function that claims, or raises why it cannot. Raises nothing itself."""
+    take: Callable[[Look, Callable[[], Next[A]]], None]
+    """Given a look and a function that claims, or raises why it cannot. Raises nothing itself."""
     context: contextvars.Context
-    """In which all of it is called."""
+    """In a copy of which it is called."""
 
-    def carry_out(self) -> None:
-        """Make the claim, as a store does that makes one after the other."""
-        self.context.run(self.ready)
-        self.context.run(self.take, self._claim)
-
-    def _claim(self) -> Next[A]:
-        return self.source.claim(
-            self.look,
-            lambda: 1,
+    def carry_out(self, most: int) -> None:
+        """Claim up to `most` entries."""
+        look = Look(self.given, waits=True)
+        claim = functools.partial(
+            self.source.claim,
+            look,
+            lambda: most,
             gate=self.gate,
             stopped=self.stopped,
             before_commit=lambda: None,
             listed_only=True,
         )
+        self.context.copy().run(self.take, look, claim)
 
 
 class Source(Protocol):

@@ -21,24 +21,28 @@ No two transactions of a batch are about the same job: one may hold the job's lo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
+import msgspec
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from trio_multispool.model.results import Ok
 from trio_multispool.model.types import T
 from trio_multispool.threads.interrupts import keep_interrupts_out
-from trio_multispool.threads.loop import checkpoint_if_cancelled, context_for_a_thread, new_wait
+from trio_multispool.threads.loop import context_for_a_thread
 from trio_multispool.threads.offload import token
-from trio_multispool.threads.transaction import Hop, Transaction
+from trio_multispool.threads.running import Running
+from trio_multispool.threads.transaction import BeforeCommit, Hop, Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+    import contextvars
+    from collections.abc import Awaitable, MutableMapping, Sequence
 
     import anyio
 
-    from trio_multispool.threads.loop import Wait
-    from trio_multispool.threads.transaction import Answer, BeforeCommit
+    from trio_multispool.threads.loop import Loop, Wait
+    from trio_multispool.threads.transaction import Answer
 
 S = TypeVar("S")
 
@@ -62,17 +66,15 @@ class Step(Protocol[S_co, T_co]):
         ...
 
 
-class Part(Transaction[T], Generic[S, T]):
+class Part(Transaction[T], Generic[S, T], eq=False):
     """One transaction of a batch. It runs with the context variables of the task that asked for it."""
 
-    def __init__(self, step: Step[S, T], of: object) -> None:
-        """Prepare to do some work `of` a job."""
-        super().__init__()
-        self.of = of
-        self.turn: Wait | None = None
-        """How its task waits, if it does."""
-        self._step = step
-        self._context = context_for_a_thread()
+    step: Step[S, T]
+    context: contextvars.Context
+    of: object = None
+    """What it is about, and no other of its batch; `None`: it alone knows."""
+    turn: Wait | None = None
+    """How its task waits, if it does."""
 
     def take(self) -> bool:
         """Have no scope cancel its task from now on, as it is in a batch; `False`: something has."""
@@ -95,34 +97,40 @@ class Part(Transaction[T], Generic[S, T]):
 
     def prepare(self) -> S | None:
         """Return what the store is to do; `None` if the transaction is over without it, or has failed."""
-        request: S | None = None
-        with self:
-            self.before_commit()  # it may have been withdrawn while it was pending
-            request = self._context.run(self._step.prepare, self.before_commit)
-            if request is None:
-                self.answer(self._context.run(self._step.conclude, None))
-        if request is not None:
-            self.go_on()
-        return request
+        self.started = True
+        try:
+            if self.withdrawn:  # while it was pending
+                self.before_commit()
+            request = self.context.run(self.step.prepare, self.before_commit)
+            if request is not None:
+                return request
+        except BaseException as error:  # noqa: BLE001  # raised again in the task
+            self.fail(error)
+        else:
+            self.conclude(None)
+        return None
 
     def conclude(self, failure: BaseException | None) -> None:
         """Take what the store raised, or `None`."""
-        with self:
-            self.answer(self._context.run(self._step.conclude, failure))
+        try:
+            self.value = Ok(self.context.run(self.step.conclude, failure))
+            self.done = True
+        except BaseException as error:  # noqa: BLE001  # raised again in the task
+            self.fail(error)
 
 
-class _Whole(Generic[T]):
+class _Whole(msgspec.Struct, Generic[T], eq=False):
     """A step that shares nothing but its hop."""
 
-    def __init__(self, work: Callable[[BeforeCommit], T]) -> None:
-        self._work = work
-        self._done: T
+    work: Callable[[BeforeCommit], T]
+    done: Any = None
 
     def prepare(self, before_commit: BeforeCommit) -> None:
-        self._done = self._work(before_commit)
+        self.done = self.work(before_commit)
 
     def conclude(self, _failure: BaseException | None) -> T:
-        return self._done
+        done: T = self.done
+        return done
 
 
 class Batches(Generic[S]):
@@ -135,6 +143,7 @@ class Batches(Generic[S]):
         in_threads: bool = True,
         limiter: anyio.CapacityLimiter | None = None,
         at_most: Callable[[], int] = lambda: LARGEST_BATCH,
+        running: Running | None = None,
     ) -> None:
         """Begin with nothing pending; `perform` does a batch, in a worker thread, and returns what each raised.
 
@@ -146,38 +155,47 @@ class Batches(Generic[S]):
         self._in_threads = in_threads
         self._limiter = limiter
         self._at_most = at_most
+        self._running = Running() if running is None else running
         self._pending: dict[Part[S, Any], None] = {}
         self._leader: Part[S, Any] | None = None
         self._taken: list[Part[S, Any]] = []
         self._in_company = False
 
-    def run(self, operation: str, step: Step[S, T], *, of: object, insist: bool = False) -> Awaitable[Answer[T]]:
+    def run_whole(
+        self, operation: str, work: Callable[[BeforeCommit], T], *, undo: Callable[[T], None] | None = None
+    ) -> Awaitable[Answer[T]]:
+        """Do as `Offload.run` does, in one hop with what comes at the same time: for work that is quick."""
+        return self.run(operation, _Whole(work), undo=undo)
+
+    async def run(
+        self,
+        operation: str,
+        step: Step[S, T],
+        *,
+        of: object = None,
+        insist: bool = False,
+        undo: Callable[[T], None] | None = None,
+    ) -> Answer[T]:
         """Run a transaction in one hop with those that come at the same time; `of` is what it is about.
 
         **Cancellation**: as `Offload.run` says. With `insist`, it is never withdrawn: a native cancellation is raised
         afterwards, with a note of what came of it.
         """
-        return self._run(operation, Part(step, of), insist=insist)
-
-    def run_whole(
-        self, operation: str, work: Callable[[BeforeCommit], T], *, undo: Callable[[T], None] | None = None
-    ) -> Awaitable[Answer[T]]:
-        """Do as `Offload.run` does, in one hop with what comes at the same time: for work that is quick."""
-        return self._run(operation, Part(_Whole(work), work), undo=undo)
-
-    async def _run(
-        self, operation: str, part: Part[S, T], *, insist: bool = False, undo: Callable[[T], None] | None = None
-    ) -> Answer[T]:
-        if not insist:
-            await checkpoint_if_cancelled()
-        self._pending[part] = None
-        cancelled = await self._see_through(part, insist=insist)
+        part: Part[S, T] = Part(step, context_for_a_thread(), of)
+        loop, cancelled = self._running.begin(), None
         try:
+            if not insist and (self._leader is None or not loop.waits_are_checkpoints):
+                await loop.checkpoint_if_cancelled()
+            self._pending[part] = None
+            cancelled = await self._see_through(part, loop, insist=insist)
+            if undo is not None and cancelled is None and self._running.closed and isinstance(part.value, Ok):
+                cancelled = self._running.closed_error()
             if cancelled is None:
-                return part.result()
-            await part.take_back(operation, cancelled, undo, in_thread=self._in_threads)
+                return part.result() if part.value is None else part.value
+            cancelled = await part.take_back(operation, cancelled, undo, loop=loop, in_thread=self._in_threads)
             raise cancelled
         finally:
+            self._running.end()
             del cancelled
 
     async def finish(
@@ -191,14 +209,16 @@ class Batches(Generic[S]):
         What one of them raises is raised when all are over, and has no answer; likewise a cancellation that came
         meanwhile, with a note of each that failed.
         """
-        parts = [(operation, Part(step, of)) for operation, step, of in works]
+        parts: list[tuple[str, Part[S, Any]]]
+        parts = [(operation, Part(step, context_for_a_thread(), of)) for operation, step, of in works]
+        loop = self._running.begin()
         cancellation: BaseException | None = None
         failures: dict[int, BaseException] = {}
         try:
             self._pending.update(dict.fromkeys(part for _, part in parts))
             for number, (_, part) in enumerate(parts):
                 try:
-                    cancellation = await self._see_through(part, insist=True) or cancellation
+                    cancellation = await self._see_through(part, loop, insist=True) or cancellation
                     answers[number] = part.result()
                 except BaseException as error:  # noqa: BLE001  # raised below: the others must not wait for this one
                     failures[number] = error
@@ -212,10 +232,9 @@ class Batches(Generic[S]):
         finally:
             cancellation = raised = None
             failures.clear()
-            for _, part in parts:
-                _ = self._leave(part)
+            self._running.end()
 
-    async def _see_through(self, part: Part[S, Any], *, insist: bool) -> BaseException | None:
+    async def _see_through(self, part: Part[S, Any], loop: Loop, *, insist: bool) -> BaseException | None:
         """Return when the transaction is done; the value is a native cancellation, or an interrupt, that came then.
 
         A cancellation that comes before it is taken is raised: nothing has happened. With `insist`, there is no such.
@@ -226,30 +245,23 @@ class Batches(Generic[S]):
             if self._leader is None:
                 self._leader = part
             if self._leader is not part and not part.done:
-                cancellation = await self._wait_for_turn(part, insist=insist)
+                part.turn = turn = loop.new_wait(insist)
+                while not turn.woken:
+                    try:
+                        _ = await turn.until_woken()
+                    except BaseException as cancelled:  # passed on, or returned to be raised later
+                        if not insist and self._leave(part):
+                            raise
+                        cancellation = cancellation or cancelled
+                        if not insist:
+                            part.withdraw()
             if not part.done:
-                cancellation = await self._lead(part, insist=insist) or cancellation
+                cancellation = await self._lead(part, loop, insist=insist) or cancellation
             return cancellation
         finally:
             del cancellation
-            _ = self._leave(part)
-
-    async def _wait_for_turn(self, part: Part[S, Any], *, insist: bool) -> BaseException | None:
-        cancellation: BaseException | None = None
-        part.turn = turn = new_wait(shielded=insist)
-        try:
-            while not turn.woken:
-                try:
-                    await turn.until_woken()
-                except BaseException as cancelled:  # passed on, or returned to be raised later
-                    if not insist and self._leave(part):
-                        raise
-                    cancellation = cancellation or cancelled
-                    if not insist:
-                        part.withdraw()
-            return cancellation
-        finally:
-            del cancellation
+            if self._leader is part or part in self._pending:
+                _ = self._leave(part)
 
     def _leave(self, part: Part[S, Any]) -> bool:
         """Take a transaction off the list, and tell whether it was there; if it leads or was to, another must."""
@@ -259,11 +271,9 @@ class Batches(Generic[S]):
             self._hand_over()
         return was_pending
 
-    async def _lead(self, part: Part[S, Any], *, insist: bool) -> BaseException | None:
+    async def _lead(self, part: Part[S, Any], loop: Loop, *, insist: bool) -> BaseException | None:
         batch: list[Part[S, Any]] = []
-        hop = Hop[None](
-            lambda _before_commit: work_off(batch, self._perform), of_caller=False, in_thread=self._in_threads
-        )
+        hop: Hop[None] = Hop(lambda _before_commit: work_off(batch, self._perform), None, self._in_threads)
         if self._limiter is not None:
             await token(self._limiter, hop)
         try:
@@ -273,7 +283,7 @@ class Batches(Generic[S]):
             self._taken = batch
             batch += self._take(part)
             self._in_company = len(batch) > 1
-            cancellation = await hop.run_in_thread((lambda: None) if insist else part.withdraw)
+            cancellation = await hop.run_in_thread(loop, (lambda: None) if insist else part.withdraw)
             _ = hop.result()
             return cancellation
         finally:
@@ -281,15 +291,17 @@ class Batches(Generic[S]):
                 self._limiter.release_on_behalf_of(hop)
 
     def _take(self, leader: Part[S, Any]) -> list[Part[S, Any]]:
-        batch, at_most = {leader.of: leader}, self._at_most()
+        batch, at_most = [leader], self._at_most()
+        taken = {leader.of}
         for part in self._pending:
             if len(batch) >= at_most:
                 break
-            if part.of not in batch and part.take():
-                batch[part.of] = part
-        for part in batch.values():
+            if part is not leader and (part.of is None or part.of not in taken) and part.take():
+                batch.append(part)
+                taken.add(part.of)
+        for part in batch:
             del self._pending[part]
-        return list(batch.values())
+        return batch
 
     def _hand_over(self) -> None:
         """End a batch, if one was taken, and wake the next to lead, if anybody is waiting."""

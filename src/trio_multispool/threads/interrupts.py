@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _PACKAGE: Final = __name__.partition(".")[0]
-_ROOMS: Final = tuple(f"{_PACKAGE}.{room}" for room in ("model", "threads", "session", "entries", "reader", "spool", "monitor"))
+_ROOMS: Final = tuple(
+    f"{_PACKAGE}.{room}" for room in ("model", "threads", "session", "entries", "reader", "spool", "monitor")
+)
 
 _protected: Final[set[str]] = set()
 _exempt: Final[list[Callable[..., Any]]] = []

@@ -7,8 +7,8 @@ import contextvars
 import functools
 import math
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 import msgspec
@@ -16,15 +16,13 @@ from anyio import lowlevel
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncGenerator, Awaitable, Generator
-    from types import ModuleType
+    from collections.abc import AsyncGenerator, Generator
 
-    import trio
     from anyio.abc import TaskGroup
 
 
 class Loop(msgspec.Struct, frozen=True):
-    """The event loop that is running, for use from elsewhere."""
+    """The event loop that is running: what differs between libraries, and what is of use from elsewhere."""
 
     call: Callable[[Callable[[], object]], None]
     """Have the loop call something soon; may itself be called from anywhere.
@@ -34,124 +32,94 @@ class Loop(msgspec.Struct, frozen=True):
     """
     time: Callable[[], float]
     """The loop's clock, for callbacks: `anyio.current_time` needs a task, and a callback has none."""
+    new_wait: Callable[[bool], Wait]
+    """Make a wait for a task of the loop, `shielded` or not."""
+    checkpoint_if_cancelled: Callable[[], Awaitable[None]]
+    """Raise a cancellation that is on its way; on asyncio, also one that the task has asked for itself in this step."""
+    waits_are_checkpoints: bool
+    """Whether a task in a cancelled scope is told as soon as it waits, and not some steps later."""
 
 
-def _trio_if_it_runs() -> ModuleType | None:
-    trio = sys.modules.get("trio")  # not imported where it cannot be running
-    return trio if trio is not None and trio.lowlevel.in_trio_run() else None
+def is_trio_here() -> bool:
+    """Tell whether Trio runs this."""
+    sniffio = sys.modules.get("sniffio")  # which Trio imports, and tells of each step of its tasks
+    return sniffio is not None and sniffio.thread_local.name == "trio"
 
 
 def running_loop() -> Loop:
     """Return the loop that runs this."""
-    trio = _trio_if_it_runs()
-    if trio is not None:
-        token = trio.lowlevel.current_trio_token()
+    return _trio_loop() if is_trio_here() else _asyncio_loop()
 
-        def call_on_trio(function: Callable[[], object]) -> None:
-            with contextlib.suppress(trio.RunFinishedError):
-                token.run_sync_soon(function)
 
-        return Loop(call_on_trio, trio.current_time)
+def _trio_loop() -> Loop:
+    trio: Any = sys.modules["trio"]  # not imported where it cannot be running
+    lowlevel, token = trio.lowlevel, trio.lowlevel.current_trio_token()
 
+    def call(function: Callable[[], object]) -> None:
+        try:
+            token.run_sync_soon(function)
+        except trio.RunFinishedError:
+            return
+
+    new_wait = functools.partial(_TrioWait, lowlevel)
+    return Loop(call, trio.current_time, new_wait, lowlevel.checkpoint_if_cancelled, waits_are_checkpoints=True)
+
+
+def _asyncio_loop() -> Loop:
     import asyncio  # noqa: PLC0415  # only where asyncio runs
 
     loop = asyncio.get_running_loop()
     context = contextvars.copy_context()  # in that of another thread, AnyIO would not know where it is
 
-    def call_on_asyncio(function: Callable[[], object]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed
+    def call(function: Callable[[], object]) -> None:
+        try:
             _ = loop.call_soon_threadsafe(function, context=context)
+        except RuntimeError:  # the loop is closed
+            return
 
-    return Loop(call_on_asyncio, loop.time)
+    async def checkpoint_if_cancelled() -> None:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            await asyncio.sleep(0)
+        await lowlevel.checkpoint_if_cancelled()
 
-
-class Home:
-    """The event loop that something is used in: the one that runs when it is made, or else the first that uses it.
-
-    When that has ended, another of the same library may take over: nothing waits in it any more.
-    """
-
-    def __init__(self) -> None:
-        """Take the running loop, if any."""
-        self._loop = _this_loop()
-
-    def is_elsewhere(self) -> bool:
-        """Tell whether another loop runs here."""
-        here = _this_loop()
-        if here is not self._loop and (self._loop is None or _may_follow(here, self._loop)):
-            self._loop = here
-        return here is not self._loop
+    new_wait = functools.partial(_AsyncioWait, loop)
+    return Loop(call, loop.time, new_wait, checkpoint_if_cancelled, waits_are_checkpoints=False)
 
 
-def _this_loop() -> object | None:
-    trio = _trio_if_it_runs()
-    if trio is not None:
-        token: object = trio.lowlevel.current_trio_token()
-        return token
-    asyncio = sys.modules.get("asyncio")
-    try:
-        return None if asyncio is None else asyncio.get_running_loop()
-    except RuntimeError:  # none runs
-        return None
-
-
-def _may_follow(here: object, loop: object) -> bool:
-    """Tell whether `loop` has ended, and the one that runs `here` is of the same library."""
-    on_trio = hasattr(loop, "run_sync_soon")
-    if hasattr(here, "run_sync_soon") != on_trio:
-        return False
-    if not on_trio:
-        return cast("asyncio.AbstractEventLoop", loop).is_closed()
-    try:
-        cast("trio.lowlevel.TrioToken", loop).run_sync_soon(lambda: None)
-    except sys.modules["trio"].RunFinishedError:
-        return True
-    return False
-
-
-class _TrioWait:
+class _TrioWait(msgspec.Struct, eq=False):
     """A wait of one task on Trio."""
 
-    def __init__(self, *, shielded: bool) -> None:
-        self.woken: bool = False
-        """Whether the wait is over."""
-        self.shielded: bool = shielded
-        """Whether no scope can cancel the task in it. May be changed while it waits."""
-        self.cancelled: bool = False
-        """Whether a cancellation (or an interrupt) is on its way to the task, which may not have run since."""
-        self._lowlevel: Any = sys.modules["trio"].lowlevel
-        self._task: trio.lowlevel.Task | None = None
+    lowlevel: Any
+    shielded: bool
+    """Whether no scope can cancel the task in it. May be changed while it waits."""
+    woken: bool = False
+    """Whether the wait is over."""
+    cancelled: bool = False
+    """Whether a cancellation (or an interrupt) is on its way to the task, which may not have run since."""
+    task: Any = None
+    """What waits now."""
 
     def wake(self) -> None:
         """End the wait, in the event loop. Idempotent."""
         self.woken = True
-        task, self._task = self._task, None
+        task, self.task = self.task, None
         if task is not None:
-            self._lowlevel.reschedule(task)
+            self.lowlevel.reschedule(task)
 
-    def waker(self) -> Callable[[], None]:
-        """Return what ends the wait from any thread. Once the loop has ended there is nobody to wake."""
-        token, finished = self._lowlevel.current_trio_token(), sys.modules["trio"].RunFinishedError
-
-        def wake_soon() -> None:
-            with contextlib.suppress(finished):
-                token.run_sync_soon(self.wake)
-
-        return wake_soon
-
-    async def until_woken(self) -> None:
-        """Wait. Raises a cancellation; then it may be called again. No checkpoint if the wait is over."""
-        if not self.woken:
-            self._task = self._lowlevel.current_task()
-            _ = await self._lowlevel.wait_task_rescheduled(self._abort)
+    def until_woken(self) -> Awaitable[object]:
+        """Wait, if it is not over. Raises a cancellation; then it may be called again."""
+        self.task = self.lowlevel.current_task()
+        waiting: Awaitable[object] = self.lowlevel.wait_task_rescheduled(self._abort)
+        return waiting
 
     def _abort(self, raise_cancel: Callable[[], None]) -> object:
         """End the wait for a cancellation, or not. A shield keeps only what a scope sends: not an interrupt."""
         if self.shielded and not _is_interrupt(raise_cancel):
-            return self._lowlevel.Abort.FAILED  # told again at the next checkpoint
-        self._task = None
+            return self.lowlevel.Abort.FAILED  # told again at the next checkpoint
+        self.task = None
         self.cancelled = True
-        return self._lowlevel.Abort.SUCCEEDED
+        return self.lowlevel.Abort.SUCCEEDED
 
 
 def _is_interrupt(raise_cancel: Callable[[], None]) -> bool:
@@ -167,7 +135,7 @@ def _is_interrupt(raise_cancel: Callable[[], None]) -> bool:
 class _AsyncioWait:
     """The same on asyncio."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, shielded: bool) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, shielded: bool) -> None:  # noqa: FBT001  # as above
         self.woken: bool = False
         self._loop = loop
         self._scope = anyio.CancelScope(shield=shielded)
@@ -190,48 +158,15 @@ class _AsyncioWait:
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
 
-    def waker(self) -> Callable[[], None]:
-        def wake_soon() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                _ = self._loop.call_soon_threadsafe(self.wake)
-
-        return wake_soon
-
     async def until_woken(self) -> None:
-        if not self.woken:
-            self._scope = anyio.CancelScope(shield=self._scope.shield)  # one may be entered once
-            with self._scope:
-                self._future = self._loop.create_future()
-                await self._future
+        self._scope = anyio.CancelScope(shield=self._scope.shield)  # one may be entered once
+        with self._scope:
+            self._future = self._loop.create_future()
+            await self._future
 
 
 Wait: TypeAlias = _TrioWait | _AsyncioWait
 """A wait of one task, for others to end."""
-
-
-def new_wait(*, shielded: bool = False) -> Wait:
-    """Return a wait for the task that calls this."""
-    if _trio_if_it_runs() is not None:
-        return _TrioWait(shielded=shielded)
-
-    import asyncio  # noqa: PLC0415  # only where asyncio runs
-
-    return _AsyncioWait(asyncio.get_running_loop(), shielded=shielded)
-
-
-async def checkpoint_if_cancelled() -> None:
-    """Raise a cancellation that is on its way; on asyncio, also one that the task has asked for itself in this step."""
-    trio = _trio_if_it_runs()
-    if trio is not None:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        return
-
-    import asyncio  # noqa: PLC0415  # only where asyncio runs
-
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        await asyncio.sleep(0)
-    await lowlevel.checkpoint_if_cancelled()
 
 
 def context_for_a_thread() -> contextvars.Context:

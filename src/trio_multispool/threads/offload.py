@@ -24,14 +24,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from trio_multispool.model.types import T
+from trio_multispool.model.results import Ok
 from trio_multispool.threads.interrupts import keep_interrupts_out
-from trio_multispool.threads.loop import checkpoint_if_cancelled
+from trio_multispool.threads.loop import context_for_a_thread
+from trio_multispool.threads.running import Running
 from trio_multispool.threads.transaction import Hop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from trio_multispool.model.types import T
     from trio_multispool.threads.transaction import Answer, BeforeCommit
 
 
@@ -53,7 +55,9 @@ async def token(limiter: anyio.CapacityLimiter, hop: Hop[Any]) -> None:
 class Offload:
     """Runs the transactions of one spool in worker threads."""
 
-    def __init__(self, limiter: anyio.CapacityLimiter | None, *, in_threads: bool = True) -> None:
+    def __init__(
+        self, limiter: anyio.CapacityLimiter | None, *, in_threads: bool = True, running: Running | None = None
+    ) -> None:
         """Use the caller's limiter, or one of its own: sharing the process's default could deadlock with its users.
 
         Without `in_threads`, transactions run in the event loop's own thread: for a store that does not block.
@@ -62,6 +66,7 @@ class Offload:
         if limiter is not None and not isinstance(limiter, anyio.CapacityLimiter):
             raise TypeError(f"a limiter is an anyio.CapacityLimiter, not {limiter!r}")
         self._in_threads = in_threads
+        self._running = Running() if running is None else running
         self.limiter: anyio.CapacityLimiter = anyio.CapacityLimiter(DEFAULT_THREADS) if limiter is None else limiter
 
     async def run(
@@ -81,19 +86,24 @@ class Offload:
         **Cancellation**: cancelled means that it did not happen. The only exception is asyncio's own, when it comes
         after the commit and there is no `undo`: then the `CancelledError` has a note.
         """
-        hop = Hop(work, in_thread=self._in_threads)
-        await checkpoint_if_cancelled()
-        await token(self.limiter, hop)
+        hop, loop = Hop(work, context_for_a_thread(), self._in_threads), self._running.begin()
         cancelled: BaseException | None = None
         try:
-            cancelled = await hop.run_in_thread(hop.withdraw, interruptible=interruptible)
-            if cancelled is None:
-                return hop.result()
-            if not interruptible:  # else there is no effect
-                await hop.take_back(operation, cancelled, undo, in_thread=self._in_threads)
-            raise cancelled
+            await loop.checkpoint_if_cancelled()
+            await token(self.limiter, hop)
+            try:
+                cancelled = await hop.run_in_thread(loop, hop.withdraw, interruptible=interruptible)
+                if undo is not None and cancelled is None and self._running.closed and isinstance(hop.value, Ok):
+                    cancelled = self._running.closed_error()
+                if cancelled is None:
+                    return hop.result()
+                if not interruptible:  # else there is no effect
+                    cancelled = await hop.take_back(operation, cancelled, undo, loop=loop, in_thread=self._in_threads)
+                raise cancelled
+            finally:
+                self.limiter.release_on_behalf_of(hop)
         finally:
-            self.limiter.release_on_behalf_of(hop)
+            self._running.end()
             del cancelled
 
     async def finish(self, operation: str, work: Callable[[], T]) -> Answer[T]:
@@ -101,5 +111,9 @@ class Offload:
 
         For releasing: it never queues on the caller's limiter.
         """
-        hop = Hop[T](lambda _before_commit: work(), in_thread=self._in_threads)
-        return hop.finished(operation, await hop.run_in_thread(lambda: None))
+        hop: Hop[T] = Hop(lambda _before_commit: work(), context_for_a_thread(), self._in_threads)
+        loop = self._running.begin()
+        try:
+            return hop.finished(operation, await hop.run_in_thread(loop, lambda: None))
+        finally:
+            self._running.end()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextvars
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias
+
+import msgspec
 
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import T
 from trio_multispool.threads import pool
-from trio_multispool.threads.loop import context_for_a_thread, new_wait
+from trio_multispool.threads.loop import context_for_a_thread, to_raise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from trio_multispool.threads.loop import Loop
 
 
 Answer: TypeAlias = Ok[T] | Err[Any]
@@ -24,46 +29,38 @@ class Withdrawn(BaseException):  # no error: it passes through codecs like a can
     """Raised right before a commit whose caller has been cancelled."""
 
 
-class Transaction(Generic[T]):
-    """What is known of a transaction while a thread runs it: how far it is, its outcome, whether it was withdrawn.
+class Transaction(msgspec.Struct, Generic[T], eq=False, kw_only=True):
+    """What is known of a transaction while a thread runs it: how far it is, its outcome, whether it was withdrawn."""
 
-    The thread works inside `with`, which keeps what is raised there.
-    """
+    started: bool = False
+    """Whether the worker thread has begun."""
+    done: bool = False
+    """Whether it has finished."""
+    value: Answer[T] | None = None
+    exception: BaseException | None = None
+    withdrawn: bool = False
+    """Whether nobody wants the effect any more."""
 
-    def __init__(self) -> None:
-        """Begin as pending."""
-        self.started: bool = False
-        """Whether the worker thread has begun."""
-        self.done: bool = False
-        """Whether it has finished."""
-        self.value: Answer[T] | None = None
-        self.exception: BaseException | None = None
-        self._withdrawn = False
-
-    def __enter__(self) -> None:
-        """Note that the work begins."""
+    def run(self, work: Callable[[], T]) -> None:
+        """Do what is left of the work, in a worker thread; keep what it raises, for the task that waits."""
         self.started = True
+        try:
+            self.value = Ok(work())
+            self.done = True
+        except BaseException as error:  # noqa: BLE001  # raised again in the task
+            self.fail(error)
 
-    def __exit__(self, _type: object, raised: BaseException | None, _traceback: object) -> bool:
-        """Note that the work is done, and keep what it raised, to be raised again in the task that waits."""
-        if isinstance(raised, SpoolError):
-            self.value = Err(raised)
-        elif raised is not None:
-            self.value, self.exception = None, raised
+    def fail(self, error: BaseException) -> None:
+        """Note what the work has raised, and that it is done."""
+        if isinstance(error, SpoolError):
+            self.value = Err(error)
+        else:
+            self.exception = error
         self.done = True
-        return True
-
-    def answer(self, value: T) -> None:
-        """Note what the work has returned."""
-        self.value = Ok(value)
-
-    def go_on(self) -> None:
-        """Note that the work is not done: there is more to come."""
-        self.done = False
 
     def before_commit(self) -> None:
         """Raise `Withdrawn` if nobody wants the effect any more."""
-        if self._withdrawn:
+        if self.withdrawn:
             raise Withdrawn
 
     def result(self) -> Answer[T]:
@@ -78,7 +75,7 @@ class Transaction(Generic[T]):
 
     def withdraw(self) -> None:
         """Ask a transaction that has not committed not to."""
-        self._withdrawn = True
+        self.withdrawn = True
 
     def note(self, operation: str, cancelled: BaseException) -> None:
         """Tell in a note on the cancellation of the caller what came of the work all the same."""
@@ -88,20 +85,30 @@ class Transaction(Generic[T]):
             cancelled.add_note(f"{operation} was already done when it was cancelled: {self.value!r}")
 
     async def take_back(
-        self, operation: str, cancelled: BaseException, undo: Callable[[T], None] | None, *, in_thread: bool
-    ) -> None:
-        """Undo an effect that nobody wants any more, or note on the caller's cancellation that it stands."""
+        self,
+        operation: str,
+        cancelled: BaseException,
+        undo: Callable[[T], None] | None,
+        *,
+        loop: Loop,
+        in_thread: bool,
+    ) -> BaseException:
+        """Undo an effect that nobody wants any more, or note on what the caller is to raise that it stands.
+
+        Returns what the caller is to raise: `cancelled`, or a native cancellation that came meanwhile.
+        """
         if isinstance(self.exception, Withdrawn):
-            return
+            return cancelled
         if undo is None or self.exception is not None or isinstance(self.value, Err):
             self.note(operation, cancelled)
-            return
+            return cancelled
         value = self.result().unwrap()
-        undoing = Hop[None](lambda _before_commit: undo(value), in_thread=in_thread)
-        _ = await undoing.run_in_thread(lambda: None)  # a second cancellation: the caller raises the first
+        undoing: Hop[None] = Hop(lambda _before_commit: undo(value), context_for_a_thread(), in_thread)
+        late = await undoing.run_in_thread(loop, lambda: None)
         undone = undoing.result()
         if isinstance(undone, Err):
             cancelled.add_note(f"{operation} was cancelled, and could not be undone: {undone.error}")
+        return cancelled if late is None else to_raise(cancelled, late)
 
     def finished(self, operation: str, cancellation: BaseException | None) -> Answer[T]:
         """Return what came of a transaction that nothing could cancel, or raise the cancellation that tried to."""
@@ -115,26 +122,25 @@ class Transaction(Generic[T]):
             del cancellation
 
 
-class Hop(Transaction[T]):
+class Hop(Transaction[T], Generic[T], eq=False):
     """A transaction with a thread of its own."""
 
-    def __init__(self, work: Callable[[BeforeCommit], T], *, of_caller: bool = True, in_thread: bool = True) -> None:
-        """Prepare to do some work, with the context variables of the caller if it is code `of_caller`.
-
-        Without `in_thread`, it runs right in the caller's thread: it must be quick. The wait is the same.
-        """
-        super().__init__()
-        self._work = work
-        self._start = pool.start if in_thread else pool.start_here
-        self._context = context_for_a_thread() if of_caller else None
+    work: Callable[[BeforeCommit], T]
+    context: contextvars.Context | None
+    """Of its caller, if it runs the caller's code."""
+    in_thread: bool = True
+    """Otherwise it runs right in the caller's thread: it must be quick. The wait is the same."""
 
     def _run(self) -> None:
-        context, work = self._context, self._work
-        with self:
-            self.answer(work(self.before_commit) if context is None else context.run(work, self.before_commit))
+        context = self.context
+        self.run(
+            functools.partial(self.work, self.before_commit)
+            if context is None
+            else functools.partial(context.run, self.work, self.before_commit)
+        )
 
     async def run_in_thread(
-        self, on_cancelled: Callable[[], None], *, interruptible: bool = False
+        self, loop: Loop, on_cancelled: Callable[[], None], *, interruptible: bool = False
     ) -> BaseException | None:
         """Do the work in a thread, to its end; return what came meanwhile: asyncio's own cancellation, or an interrupt.
 
@@ -142,13 +148,14 @@ class Hop(Transaction[T]):
         `interruptible`, a scope's counts too: for work without an effect. `on_cancelled` is called each time. Raises
         `RuntimeError` if no thread could be started.
         """
-        ended = new_wait(shielded=not interruptible)
-        self._start(self._run, ended.waker())
+        ended = loop.new_wait(not interruptible)
+        start = pool.start if self.in_thread else pool.start_here
+        start(self._run, functools.partial(loop.call, ended.wake))
         cancellation: BaseException | None = None
         try:
             while not ended.woken:
                 try:
-                    await ended.until_woken()
+                    _ = await ended.until_woken()
                 except BaseException as cancelled:  # noqa: BLE001  # raised by the caller
                     cancellation = cancellation or cancelled
                     on_cancelled()

@@ -7,15 +7,12 @@ it. Otherwise the entry would be busy for as long as the process lives.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from trio_multispool.errors import OwnershipLost
 from trio_multispool.model.lifecycle import State, Step, next_state
-
-if TYPE_CHECKING:
-    from trio_multispool.storage.directory.disk.locks import Lock
+from trio_multispool.storage.directory.disk.locks import Lock
 
 
 class DirectoryReservation(msgspec.Struct, eq=False, weakref=True):

@@ -12,7 +12,7 @@ import msgspec
 
 from trio_multispool.errors import OF_ONE_FILE, NotARegularFile, SpoolError
 from trio_multispool.model.notes import LARGEST
-from trio_multispool.storage.directory.disk.layout import NEW_FILE, READ_FILE
+from trio_multispool.storage.directory.disk.layout import NEW_FILE, READ_FILE, Layout
 from trio_multispool.storage.directory.disk.oserrors import as_spool_error
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from trio_multispool.model.types import T
-    from trio_multispool.storage.directory.disk.layout import Layout
     from trio_multispool.storage.directory.disk.syscalls import SystemCalls
     from trio_multispool.storage.requests import Content
 

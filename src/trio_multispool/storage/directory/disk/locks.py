@@ -30,10 +30,10 @@ from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory.disk.layout import NEW_FILE, READ_FILE, REGISTRY
 from trio_multispool.storage.directory.disk.oserrors import as_spool_error
 from trio_multispool.storage.directory.disk.owners import is_half_made, is_handed_over
+from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
 if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.layout import Layout
-    from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
 MOST_LOCKS_AT_A_TIME: Final = 256
 """More at once would keep entries from other workers that could begin them now."""
