@@ -58,7 +58,7 @@ def claim(
             lock.release()
             return NotDue(due_at)
         before_commit()
-        if not waits:
+        if not waits and not context.adopted:
             renew(context, source, name)
         moved = _move_over_stale_copy(context, queue, source, name)
     except FileNotFoundError:
@@ -70,7 +70,8 @@ def claim(
         _let_go(context, name, lock, because=error)
         raise
     if moved:
-        home, sources = layout.pinned(checkout_of(queue)), (layout.pinned(source),)
+        at = checkout_of(queue)
+        home, sources = layout.pins.get(at) or layout.pinned(at), (layout.pins.get(source) or layout.pinned(source),)
         return DirectoryClaim(queue, name, metadata, lock, home, sources, due_at, written)
     try:
         if lock.newborn:  # this call made the reservation, and the entry is gone meanwhile
@@ -105,7 +106,12 @@ def _read_to_claim(context: Context, queue: str, source: str, name: str) -> tupl
     """Return the metadata of an entry whose lock is held, and its `fstat`. First drop any second copy."""
     layout = context.layout
     try:
-        metadata, found = layout.again_if_replaced(source, lambda: read_file_and_stat(layout, source, name))
+        try:
+            metadata, found = read_file_and_stat(layout, source, name)
+        except FileNotFoundError:
+            if not layout.refresh(source):
+                raise
+            metadata, found = read_file_and_stat(layout, source, name)
         if may_have_copies(context, name, found.st_nlink):
             drop_stale_copies(context, name)
     except OF_ONE_FILE as error:

@@ -103,5 +103,9 @@ class Context:
         try:
             yield
         except SpoolError as error:
-            message = "left for recovery to collect: files of entry %(entry)s of spool %(spool)s: %(error)s"
-            log(self.log.warning, Event.LEFT_BEHIND, self.layout.path, message, entry=name, error=error)
+            self.say_left_behind(name, error)
+
+    def say_left_behind(self, name: str, error: SpoolError) -> None:
+        """Log that files of an entry could not be removed."""
+        message = "left for recovery to collect: files of entry %(entry)s of spool %(spool)s: %(error)s"
+        log(self.log.warning, Event.LEFT_BEHIND, self.layout.path, message, entry=name, error=error)

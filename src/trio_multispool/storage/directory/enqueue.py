@@ -155,12 +155,13 @@ def clear_leftovers(context: Context, name: str, leftovers: Leftovers | None = N
     If the directory of the notes cannot be used, the notes are left, and all else goes on.
     """
     layout = context.layout
+    listed, has_notes = (None, True) if leftovers is None else leftovers.found()
     for prefix in OWNERS_PREFIXES:
-        if leftovers is None or leftovers.may_have(prefix + name):
+        if listed is None or prefix + name in listed:
             unlink_if_there(layout, TEMPORARY, prefix + name)
     unlink_if_there(layout, DATA, name)
     try:
-        if leftovers is None or leftovers.may_have_notes():
+        if has_notes:
             unlink_if_there(layout, NOTES, name)
     except (NotARegularFile, AccessDenied, StorageFailure) as error:
         if layout.is_open(NOTES, {}, is_doubtful=True):  # then it is about the notes of this entry

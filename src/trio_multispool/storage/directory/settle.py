@@ -83,7 +83,7 @@ def save(context: Context, wanted: Saving[DirectoryClaim]) -> Steps:
         wanted.before_commit()
         if new is not None and not commits.exchange(layout, (TEMPORARY, new.name), source, name):
             raise OwnershipLost(claim.queue, name)
-        if due_at is None:
+        if due_at is None and not context.adopted:
             renew(context, source, name)
         try:
             if not commits.move(layout, name, source, destination):
@@ -144,34 +144,55 @@ def _new_metadata(context: Context, claim: DirectoryClaim, metadata: bytes | Non
 
 def remove(context: Context, wanted: Removing[DirectoryClaim], leftovers: Leftovers) -> Steps:
     """Delete the entry: the metadata first, which is the commit, and the reservation last."""
-    claim, name = wanted.claim, wanted.claim.name
-    target = claim.check(Step.REMOVE)
-    source = claim.home
-    plan = context.syncs.plan(wanted.durability)
+    if wanted.claim.lock is None or leftovers.may_be_remembered():
+        return _remove_under_lock(context, wanted, leftovers)
+    return _remove(context, wanted, leftovers)
+
+
+def _remove_under_lock(context: Context, wanted: Removing[DirectoryClaim], leftovers: Leftovers) -> Steps:
+    """Do so with what most removals need not: a lock for the call, and a name that is remembered."""
+    claim = wanted.claim
+    _ = claim.check(Step.REMOVE)
     with (
         locked_for_the_call(context, claim) as locked,
-        remembered.finishing(context, name, locked=claim.lock is not None) as kept,
+        remembered.finishing(context, claim.name, locked=claim.lock is not None) as kept,
     ):
+        yield from _remove(context, wanted, leftovers, locked=locked, kept=kept)
+
+
+def _remove(
+    context: Context,
+    wanted: Removing[DirectoryClaim],
+    leftovers: Leftovers,
+    *,
+    locked: bool = True,
+    kept: tuple[Need, ...] = (),
+) -> Steps:
+    claim, name, plan = wanted.claim, wanted.claim.name, context.syncs.plan(wanted.durability)
+    target, source = claim.check(Step.REMOVE), claim.home
+    if plan.before:
+        yield (*kept, *(catch_up(context.layout) if plan.catch_up else map(context.layout.named, claim.sources)))
+    wanted.before_commit()
+    try:
+        if not commits.unlink(context.layout, source, name):
+            raise OwnershipLost(claim.queue, name)
+    except commits.CommitUnknown as error:
+        raise DurabilityUnknown(name, claim.queue, committed=False) from error
+    claim.state = target
+    try:
+        # Also for a lower level: if power loss brings the entry back, it must have its data.
         if plan.before:
-            yield (*kept, *(catch_up(context.layout) if plan.catch_up else map(context.layout.named, claim.sources)))
-        wanted.before_commit()
-        try:
-            if not commits.unlink(context.layout, source, name):
-                raise OwnershipLost(claim.queue, name)
-        except commits.CommitUnknown as error:
-            raise DurabilityUnknown(name, claim.queue, committed=False) from error
-        claim.state = target
-        try:
-            # Also for a lower level: if power loss brings the entry back, it must have its data.
-            if plan.before:
-                with committing(name, claim.queue):
-                    yield (source,)
-            if locked:
-                with context.tidying(name):
-                    clear_leftovers(context, name, leftovers if claim.lock is not None else None)
-                    unlink_if_there(context.layout, REGISTRY, name)
-        finally:
-            claim.abandon()
+            with committing(name, claim.queue):
+                yield (source,)
+        if locked:
+            clear_leftovers(context, name, leftovers if claim.lock is not None else None)
+            unlink_if_there(context.layout, REGISTRY, name)
+    except DurabilityUnknown:
+        raise
+    except SpoolError as error:
+        context.say_left_behind(name, error)
+    finally:
+        claim.abandon()
 
 
 def release(context: Context, wanted: Releasing[DirectoryClaim]) -> Steps:
@@ -188,7 +209,7 @@ def release(context: Context, wanted: Releasing[DirectoryClaim]) -> Steps:
     with locked_for_the_call(context, claim):
         if unsynced and context.syncs.guarding:
             yield unsynced
-        if claim.due_at is None:
+        if claim.due_at is None and not context.adopted:
             renew(context, source, claim.name)
         try:
             moved = commits.move(context.layout, claim.name, source, back)

@@ -23,13 +23,11 @@ def written_at(found: os.stat_result) -> float:
 
 
 def renew(context: Context, directory: str, name: str) -> None:
-    """Date an entry anew that is about to be moved out of a directory, if the spool is not adopted.
+    """Date an entry anew that is about to be moved out of a directory, in a spool that is not adopted.
 
     Programs that take no locks may be at work there. The original dates an entry and its reservation at each move, and
     its monitor takes that for the time of the move. A hint: where it fails, the entry is moved all the same.
     """
-    if context.adopted:
-        return
     for where in (REGISTRY, directory):
         with contextlib.suppress(OSError):
             context.layout.calls.touch(name, context.layout.fds[where])

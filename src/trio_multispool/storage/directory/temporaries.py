@@ -16,7 +16,7 @@ from trio_multispool.clock import process_token
 from trio_multispool.errors import EntryBusy, SpoolError
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory.disk.files import begin_new, unlink_if_there
-from trio_multispool.storage.directory.disk.layout import NOTES, TEMPORARY, UNSAFE_PREFIX
+from trio_multispool.storage.directory.disk.layout import NOTES, REMEMBERED, TEMPORARY, UNSAFE_PREFIX
 from trio_multispool.storage.directory.disk.locks import lock_temporary
 
 _FEW_ENOUGH: Final = 16
@@ -75,35 +75,46 @@ def clear_dead_temporary(context: Context, name: str) -> bool:
 
 
 class Leftovers:
-    """The files in `.tmp` and `.notes` under names whose locks are held: listed once for all names, when first needed.
+    """What may lie under names whose locks are held, looked up once for all names, when first needed.
 
-    Only the holder of an entry's lock writes there under its name. So a file that was missing once the locks were held
-    is still missing, and need not be unlinked.
+    Only the holder of an entry's lock writes there under its name, and what keeps a name remembered is made with its
+    entry. So a file that was missing once the locks were held is still missing, and need not be unlinked.
     """
 
     def __init__(self, layout: Layout, names: int) -> None:
-        """Begin with nothing listed; `names` is the number of names."""
+        """Begin with nothing looked up; `names` is the number of names."""
         self._layout = layout
         self._most = names * _FEW_ENOUGH if names > 1 else 0
-        self._listed: frozenset[str] | None = None
-        self._notes: bool | None = None
+        self._found: tuple[frozenset[str] | None, bool] | None = None
+        self._remembered: bool | None = None
 
-    def may_have_notes(self) -> bool:
-        """Tell whether any entry may have notes. Most spools have no notes, and no directory for them."""
-        if self._notes is None:
-            self._notes = self._layout.optional_fd(NOTES) is not None
-        return self._notes
+    def may_be_remembered(self) -> bool:
+        """Tell whether any name may have to be remembered. Most spools remember none, and have no directory for them.
 
-    def may_have(self, name: str) -> bool:
-        """Tell whether a file of this name may be in `.tmp`."""
-        if self._most:
-            self._list()
-        return self._listed is None or name in self._listed
+        This opens no descriptor where the directory is missing.
+        """
+        if self._remembered is None:
+            try:
+                self._remembered = self._layout.is_there(REMEMBERED)
+            except SpoolError:  # met again by each removal
+                self._remembered = True
+        return self._remembered
 
-    def _list(self) -> None:
-        most, self._most = self._most, 0  # tried once
+    def found(self) -> tuple[frozenset[str] | None, bool]:
+        """Return the files in `.tmp`, `None` if they were not listed, and whether any entry may have notes."""
+        if self._found is None:
+            has_notes = True
+            with contextlib.suppress(SpoolError):  # met again by each removal
+                has_notes = self._layout.optional_fd(NOTES) is not None
+            self._found = self._listed(), has_notes
+        return self._found
+
+    def _listed(self) -> frozenset[str] | None:
+        if not self._most:
+            return None
         with contextlib.suppress(SpoolError):  # the list is not needed: unlinking one by one does the same
             with self._layout.doing("list", TEMPORARY), self._layout.fresh_fd(TEMPORARY) as fd:
-                listed = frozenset(name for name, _, _ in itertools.islice(self._layout.calls.scan(fd), most + 1))
-            if len(listed) <= most:
-                self._listed = listed
+                scanned = itertools.islice(self._layout.calls.scan(fd), self._most + 1)
+                listed = frozenset(name for name, _, _ in scanned)
+            return listed if len(listed) <= self._most else None
+        return None

@@ -41,11 +41,25 @@ def read_file(layout: Layout, directory: str, name: str) -> bytes:
 
 def read_file_and_stat(layout: Layout, directory: str, name: str) -> tuple[bytes, os.stat_result]:
     """Return the whole of a regular file, and its `fstat`; raises what `read_file` raises."""
-    with Opened(layout, directory, name) as (fd, found):
-        try:
-            return _read_all(fd, found.st_size, layout.calls), found
-        except OSError as error:
-            raise as_spool_error(error, "read", layout.full(directory, name)) from error
+    calls, doing, fd = layout.calls, "open", -1
+    try:
+        fd = calls.open(name, READ_FILE, layout.fds[directory])
+        doing = "look at"
+        found = calls.stat_fd(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise NotARegularFile(layout.full(directory, name))
+        doing = "read"
+        content = calls.read(fd, min(found.st_size, CHUNK) or CHUNK)
+        if len(content) != found.st_size:  # large, or somebody appends to it
+            content = _read_on(fd, content, calls)
+        return content, found  # as in a `with` block
+    except OSError as error:
+        if doing == "open" and isinstance(error, FileNotFoundError):
+            raise
+        raise as_spool_error(error, doing, layout.full(directory, name)) from error
+    finally:
+        if fd >= 0:
+            layout.close_fd(fd)
 
 
 UNREADABLE: Final = (ValueError, *OF_ONE_FILE)
@@ -89,11 +103,8 @@ def wanting_directory(layout: Layout, directory: str) -> Generator[None]:
         raise instead from error
 
 
-def _read_all(fd: int, size: int, calls: SystemCalls) -> bytes:
-    """Read a file to its end. If no process appends to it, the end is at `size`, and one call is enough."""
-    content = calls.read(fd, min(size, CHUNK) or CHUNK)
-    if len(content) == size:
-        return content
+def _read_on(fd: int, content: bytes, calls: SystemCalls) -> bytes:
+    """Read a file to its end, after `content`."""
     chunks = [content]
     while chunk := calls.read(fd, CHUNK):
         chunks.append(chunk)

@@ -86,6 +86,11 @@ _ENTER: Final = stat.S_IRUSR | stat.S_IXUSR
 """What the owner of a directory needs, to list it and look at what is in it."""
 
 
+_NAMES_KEPT: Final = 4096
+"""So many names of directories are put together once only."""
+
+
+@functools.lru_cache(maxsize=_NAMES_KEPT)
 def directory_of(place: Place) -> str:
     """Return the directory of a place, relative to the spool."""
     if place.state is State.AVAILABLE:
@@ -97,11 +102,13 @@ def directory_of(place: Place) -> str:
     return f"{QUARANTINE}/{place.queue}"
 
 
+@functools.lru_cache(maxsize=_NAMES_KEPT)
 def checkout_of(queue: str) -> str:
     """Return the directory of the entries checked out of a queue, relative to the spool."""
     return f"{queue}/{CHECKOUT}"
 
 
+@functools.lru_cache(maxsize=_NAMES_KEPT)
 def waiting_of(queue: str) -> str:
     """Return the directory of the entries that wait for a queue, relative to the spool; it may be missing."""
     return f"{queue}/{WAITING}"
@@ -179,7 +186,7 @@ class Layout:
         self._identity = found.st_dev, found.st_ino
         self._checked = found.st_ctime_ns, found.st_nlink
         self._inodes: dict[str, int] = {}
-        self._pins: dict[str, str] = {}
+        self.pins: dict[str, str] = {}
         """What is `pinned` of the directories that are held."""
         self._doubtful: set[str] = set()
         """Directories whose owner or mode differs from the root's, so that opening them does not prove enough."""
@@ -254,14 +261,14 @@ class Layout:
                     found = self.fds[pin]
                     self._outdated.remove(pin)
                 self.fds[directory] = self.fds[pin] = found
-                self._pins[directory] = pin
+                self.pins[directory] = pin
             return found
 
     def _find_pinned(self, pinned: str) -> int:
         """Return the descriptor of one that is not held under that name (any more), if it is there."""
         name = pinned.partition(_PIN)[0]
         found = self.fds[name]
-        if self._pins.get(name) != pinned:
+        if self.pins.get(name) != pinned:
             raise FileNotFoundError(errno.ENOENT, "another directory is in its place")
         return found
 
@@ -270,14 +277,14 @@ class Layout:
 
         If there is none, its own name.
         """
-        if directory not in self._pins:
+        if directory not in self.pins:
             _ = self.optional_fd(directory)
-        return self._pins.get(directory, directory)
+        return self.pins.get(directory, directory)
 
     def named(self, pinned: str) -> str:
         """Return the name on disk of a directory that is pinned, unless it was replaced."""
         name = pinned.partition(_PIN)[0]
-        return name if self._pins.get(name) == pinned else pinned
+        return name if self.pins.get(name) == pinned else pinned
 
     def optional_fd(self, directory: str) -> int | None:
         """Return the descriptor of a directory, or `None` if it is missing."""
@@ -353,7 +360,7 @@ class Layout:
             replaced = directory in self.fds and self._inodes[directory] != inode
             if replaced and directory not in _NEEDED:
                 del self.fds[directory]
-                self._outdated.append(self._pins.pop(directory))
+                self._outdated.append(self.pins.pop(directory))
                 if len(self._outdated) > _FEW_OUTDATED:
                     self.close_fd(self.fds.pop(self._outdated.popleft()))
         return replaced
@@ -381,8 +388,10 @@ class Layout:
 
     def close_fd(self, fd: int) -> None:
         """Close a descriptor that was not used for writing. Errors are ignored: it is closed anyway."""
-        with contextlib.suppress(OSError):
+        try:
             self.calls.close(fd)
+        except OSError:
+            return
 
     def close(self) -> None:
         """Close all descriptors. Idempotent."""

@@ -152,15 +152,21 @@ def lock_temporary(layout: Layout, name: str, directory: str, *, new: bool) -> L
         return Unavailable.BUSY
 
 
-def _lock(
+def _lock(  # noqa: C901  # in one piece: every operation comes here
     layout: Layout, name: str, flags: int, directory: str = REGISTRY, *, to_enqueue: bool = False
 ) -> Lock | Unavailable:
     try:
         directory_fd = layout.fds[directory]
     except OSError as error:
         raise as_spool_error(error, "open", layout.full(directory)) from error
+    lock: Lock | None
     try:
-        lock = _open(layout, name, flags, directory_fd)
+        try:
+            lock = _table.open(layout.calls, name, directory_fd, flags, layout.file_mode)
+        except PermissionError as refused:
+            if flags & os.O_EXCL:
+                raise
+            lock = _open_if_handed_over(layout, name, flags, directory_fd, refused)
     except FileNotFoundError:
         return Unavailable.GONE
     except FileExistsError:
@@ -184,19 +190,19 @@ def _lock(
     return lock
 
 
-def _open(layout: Layout, name: str, flags: int, directory_fd: int) -> Lock | None:
-    """Open a file to lock it; `None` if another user has just made it, and not handed it over yet."""
+def _open_if_handed_over(
+    layout: Layout, name: str, flags: int, directory_fd: int, refused: PermissionError
+) -> Lock | None:
+    """Open a file that was refused; `None` if another user has just made it, and not handed it over yet.
+
+    Raises it once more if it stays refused.
+    """
     calls, mode = layout.calls, layout.file_mode
-    try:
-        return _table.open(calls, name, directory_fd, flags, mode)
-    except PermissionError:
-        if flags & os.O_EXCL:
-            raise
-        found = calls.stat(name, directory_fd)
-        if not is_handed_over(found, calls.stat_fd(layout.fds[""]), mode):
-            if abs(wall_clock() - found.st_ctime) < _A_MOMENT:  # by the kernel's clock, not the spool's
-                return None
-            raise
+    found = calls.stat(name, directory_fd)
+    if not is_handed_over(found, calls.stat_fd(layout.fds[""]), mode):
+        if abs(wall_clock() - found.st_ctime) < _A_MOMENT:  # by the kernel's clock, not the spool's
+            return None
+        raise refused
     return _table.open(calls, name, directory_fd, flags, mode)  # it may have been handed over since
 
 
