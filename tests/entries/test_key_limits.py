@@ -17,11 +17,12 @@ from helpers.calls import FailingCalls
 from helpers.children import Child, Parent, quick_directory
 from helpers.forks import are_alive
 from helpers.gates import breathe
-from helpers.inside import claimer_of, storage_of, waiters_of
+from helpers.inside import claimer_of, waiters_of
 from helpers.spools import Envelope, Mail, Wall, load_spool, quick_spool, state_of
 from trio_multispool import Err, Release, Remove, Save, Use
 from trio_multispool.entries import key_limits as limiting_module
 from trio_multispool.session import changes as activity_module
+from trio_multispool.storage.directory import checkout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -259,15 +260,14 @@ async def test_what_waits_is_limited_too(path):
 async def test_metadata_that_changed_since_it_was_looked_at_counts(path, monkeypatch):
     """The entry is looked at again when nobody else can change it, and keeps no place of the key that it had."""
     spool = await quick_spool(path)
-    storage = storage_of(spool)
-    claim = storage.claim_listed
+    claim = checkout.claim
 
-    def changed_before(place: Place, name: str, **how: Any) -> Any:
+    def changed_before(storage: Any, place: Place, name: str, **how: Any) -> Any:
         if name == "a1":
             (path / "send" / "a1").write_bytes(b'{"recipient":"b"}')
-        return claim(place, name, **how)
+        return claim(storage, place, name, **how)
 
-    monkeypatch.setattr(storage, "claim_listed", changed_before)
+    monkeypatch.setattr(checkout, "claim", changed_before)
     async with spool.reader(Mail.SEND, limit_by=recipient, limit=1) as reader:
         await put(spool, "b1")
         b1 = (await reader.dequeue_available()).unwrap()

@@ -64,9 +64,8 @@ class Door:
         self.left: list[Any] = []
         self.listings: list[list[str]] = []
 
-    def ignores(self, name: str) -> bool:
-        """Ignore what is to be ignored."""
-        return name in self.ignored
+    admits: Any = None
+    """Nothing is admitted without being asked for."""
 
     def is_full(self, name: str) -> bool:
         """Tell what is full."""

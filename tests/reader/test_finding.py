@@ -17,8 +17,9 @@ from helpers.spools import Mail, load_spool, put, quick_spool, state_of
 from helpers.stores import nothing
 from trio_multispool import Ok, StorageFailure
 from trio_multispool.entries.claimer import Claimer
-from trio_multispool.storage.directory import source as listing
-from trio_multispool.storage.directory.source import MOST_DOUBLINGS, TRIES_AT_A_TIME, DirectorySource
+from trio_multispool.storage.directory import window as listing
+from trio_multispool.storage.directory.source import TRIES_AT_A_TIME, DirectorySource
+from trio_multispool.storage.directory.window import MOST_DOUBLINGS, Position
 from trio_multispool.storage.source import Given, Look, NothingLeft
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Tries:
         """Count from here; at one of them, in its thread, something is done."""
         self.hops: list[int] = []
         working = source_of(reader)
-        claim, try_ = working.claim, working._try
+        claim, try_ = working.claim, working._try_listed
 
         def counting_hops(*arguments: Any, **options: Any) -> Any:
             self.hops.append(0)
@@ -84,7 +85,7 @@ class Tries:
                 act()
             return try_(*arguments)
 
-        working.claim, working._try = counting_hops, counting_tries
+        working.claim, working._try_listed = counting_hops, counting_tries
 
 
 async def test_what_could_not_be_finished_is_given_next_in_the_same_pass(
@@ -103,6 +104,7 @@ async def test_what_could_not_be_finished_is_given_next_in_the_same_pass(
             return carried(claim)
 
         monkeypatch.setattr(spool._session, "carried", carried_unless_failing)
+        monkeypatch.setattr(spool._session.hooks, "carries", True)
         assert [one.claim.name for one in working.claim(3, given)] == ["00"]
         assert [one.claim.name for one in working.claim(3, given)] == ["01", "02"]
         assert isinstance(working.claim(3, given), NothingLeft)
@@ -115,7 +117,7 @@ async def test_what_could_not_be_finished_is_given_next_in_the_same_pass(
 async def test_a_long_run_of_names_that_others_had_ends_when_its_scope_does(what: str, tmp_path: Path) -> None:
     """A hop cannot be cancelled; so it ends after so many names, and the cancellation that came in it counts."""
     async with await quick_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
-        source_of(reader)._names.extend(GONE)
+        source_of(reader)._window._names.extend(GONE)
         token = anyio.lowlevel.current_token()
         with anyio.CancelScope() as scope:
             tries = Tries(reader, 5, lambda: anyio.from_thread.run_sync(scope.cancel, token=token))
@@ -128,7 +130,7 @@ async def test_a_long_run_of_names_that_others_had_ends_when_its_scope_does(what
 async def test_a_long_run_of_names_that_others_had_ends_when_the_reader_is_stopped(what: str, tmp_path: Path) -> None:
     """At once: no further name is tried."""
     async with await quick_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
-        source_of(reader)._names.extend(GONE)
+        source_of(reader)._window._names.extend(GONE)
         tries = Tries(reader, 5, reader.stop)
         assert await (reader.iter(nothing) if what == "iter" else getattr(reader, what)()) == Ok(None)
         assert tries.hops == [5]
@@ -142,7 +144,7 @@ async def test_a_long_run_of_names_that_others_had_is_passed_over(
     gone = GONE[:3000]
     async with await quick_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
         await put(spool, Mail.SEND, "real")
-        source_of(reader)._names.extend(gone)
+        source_of(reader)._window._names.extend(gone)
         tries = Tries(reader)
         job = (await reader.dequeue_available()).unwrap()
         assert job is not None
@@ -177,11 +179,11 @@ async def test_a_lone_reader_keeps_to_the_order_though_a_hand_takes_entries_away
 
 async def test_who_meets_others_goes_on_at_a_distance_and_gets_every_name(limits: list[int], tmp_path: Path) -> None:
     """After some misses in a row, farther with each; what was skipped comes last."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(tmp_path / "spool") as spool, await load_spool(tmp_path / "spool") as other:
         await put(spool, Mail.SEND, *NAMES)
-        first, second = Working(spool), Working(spool)
+        first, second = Working(spool), Working(other)  # as in two processes
         for working in (first, second):
-            working.source._list(Look(None, waits=False), working.claimer)
+            working.source._window.listed_since(0, waits=False)
         assert [one.claim.name for one in first.claim(6)] == NAMES[:6]
         # 00 to 02 are missed in order; then one is skipped (03), and after the miss of 04 three (05 to 07).
         rest = second.claim_all()
@@ -195,7 +197,7 @@ async def test_who_meets_nobody_any_more_goes_on_in_order(limits: list[int], tmp
     async with await quick_spool(tmp_path / "spool") as spool:
         await put(spool, Mail.SEND, "a", "b", "c")
         working = Working(spool)
-        working.source._names.extend(["gone 1", "gone 2", "gone 3", "skipped", "a", "gone 4", "b", "c"])
+        working.source._window._names.extend(["gone 1", "gone 2", "gone 3", "skipped", "a", "gone 4", "b", "c"])
         assert [working.claim()[0].claim.name for _ in range(3)] == ["a", "b", "c"]
         assert limits == [2]
 
@@ -225,12 +227,13 @@ async def test_a_listing_that_another_thread_is_working_off_may_hold_a_lock(tmp_
     """Who finds nothing left while another tries the last name is told to look again soon; not once it is known."""
     async with await quick_spool(tmp_path / "spool") as spool:
         working = Working(spool)
-        working.source._names.append("last")
-        assert working.source._next_name(Look(None, waits=True), working.claimer) == "last"
+        working.source._window._names.append("last")
+        window = working.source._window
+        assert window.next(Position(), None, waits=True) == "last"
         found = working.claim()
         assert isinstance(found, NothingLeft)
         assert found.busy
-        assert working.source._try("last", listing._Call(working.claimer, None, nothing, [])) is None
+        window.decide("last", gone=True)
         found = working.claim()
         assert isinstance(found, NothingLeft)
         assert not found.busy

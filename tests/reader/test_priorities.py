@@ -14,8 +14,8 @@ from helpers.naming import made_by_threads
 from helpers.spools import ANNE, Envelope, Mail, names_in, quick_spool, state_of
 from trio_multispool import Prioritized, Release, Remove, Reserve, Spoolable, TimeOrdered, Use, prioritized_names
 from trio_multispool.model.names import invalid_name, makes_none_twice, sorts_last, time_ordered_name
-from trio_multispool.storage.directory import source as listing_module
-from trio_multispool.storage.directory.source import LISTINGS_OF_WORK
+from trio_multispool.storage.directory import window as listing_module
+from trio_multispool.storage.directory.window import LISTINGS_OF_WORK
 
 if TYPE_CHECKING:
     from collections.abc import Callable

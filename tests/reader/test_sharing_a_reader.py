@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from helpers.gates import Gates, Hold, breathe, let_go_at_last
-from helpers.inside import dequeuer_of, source_of, waiters_of, wrap_looks
+from helpers.inside import dequeuer_of, waiters_of, wrap_looks
 from helpers.spools import Mail, load_spool, make_spool, names_in, put, quick_spool, state_of
 from trio_multispool import Ok, Remove, StorageFailure
 
@@ -241,60 +241,31 @@ async def test_a_stop_in_the_middle_of_a_hop_leaves_everything_where_it_is(
 # An entry that is locked
 
 
-@pytest.mark.parametrize("when", ["it is found to be locked", "it has been found to be locked"])
-async def test_a_lock_that_a_cancelled_task_met_is_looked_for_again_by_the_others(when: str, tmp_path: Path) -> None:
-    """The one has the listing's last name and meets the lock; the other, which has none, looks again soon, by itself.
-
-    A lock that is dropped wakes nobody, and neither would look again for an hour.
-    """
-    gates, producing = Gates(), Gates()
+async def test_a_lock_that_a_cancelled_task_met_is_looked_for_again_by_the_others(tmp_path: Path) -> None:
+    """A lock that is dropped wakes nobody, and neither would look again for an hour."""
+    producing = Gates()
     async with (
-        await make_spool(tmp_path / "spool", system_calls=gates) as spool,
+        await make_spool(tmp_path / "spool") as spool,
         await load_spool(tmp_path / "spool", system_calls=producing) as other,
         spool.reader(Mail.SEND, poll_interval=HOUR) as reader,
         anyio.create_task_group() as tasks,
     ):
-        listing, listed, outcome, scope = source_of(reader), Hold(), Outcome(), anyio.CancelScope()
-        (await reader.dequeue_available()).unwrap()  # looks for the dead owners' entries, so that the next do not
+        outcome, scope = Outcome(), anyio.CancelScope()
         enqueuing = producing.hold("move", after=True)
         tasks.start_soon(put, other, Mail.SEND, "one")
         await enqueuing.reached()  # the entry is there, and locked
-
-        list_names = listing._list
-
-        def list_and_hold(*arguments: Any) -> float | None:
-            took = list_names(*arguments)
-            listed.wait()
-            return took
-
-        def hold_and_list(*arguments: Any) -> float | None:
-            again.wait()
-            return list_names(*arguments)
-
-        listing._list = list_and_hold  # type: ignore[method-assign]
-        tasks.start_soon(outcome.of, reader.dequeue)
-        await listed.reached()
-        listing._list = hold_and_list  # type: ignore[method-assign]
-        meeting, again = gates.hold("lock"), Hold()
 
         async def meet() -> None:
             with scope:
                 await reader.dequeue()
 
-        with let_go_at_last(enqueuing, listed, meeting, again):
-            tasks.start_soon(meet)  # takes the name, before the task that made the listing comes to it
-            await meeting.reached()
-            if when == "it has been found to be locked":
-                meeting.go()
-                await again.reached()  # it has met the lock, and would list anew
-            listing._list = list_names  # type: ignore[method-assign]
-            listed.go()
+        with let_go_at_last(enqueuing):
+            tasks.start_soon(meet)
             await until(lambda: waiters_of(spool))
-            (waiter,) = waiters_of(spool)
-            assert waiter.scope.deadline - anyio.current_time() < HOUR / 2
+            tasks.start_soon(outcome.of, reader.dequeue)
+            await until(lambda: len(waiters_of(spool)) > 1)
+            assert all(each.scope.deadline - anyio.current_time() < HOUR / 2 for each in waiters_of(spool))
             scope.cancel()
-            again.go()
-            meeting.go()
             await until(lambda: scope.cancelled_caught)
         await until(lambda: outcome.answers)
         job = outcome.answers[0].unwrap()

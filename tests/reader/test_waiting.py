@@ -33,6 +33,7 @@ from trio_multispool import (
     Use,
 )
 from trio_multispool.model.lifecycle import State
+from trio_multispool.storage.directory import checkout
 from trio_multispool.storage.directory import schedule as schedule_module
 from trio_multispool.storage.directory.disk.locks import lock_existing
 
@@ -395,7 +396,7 @@ async def test_what_is_not_taken_after_all_stays_where_it_is_and_comes_the_next_
     spool = await quick_spool(path, now=wall)
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=1)).unwrap()
     wall.time += 1
-    claim = storage_of(spool).claim_listed
+    claim = checkout.claim
 
     def withdraw() -> None:
         raise WithdrawnError
@@ -403,8 +404,8 @@ async def test_what_is_not_taken_after_all_stays_where_it_is_and_comes_the_next_
     async with spool.reader(Mail.SEND) as reader:
         with monkeypatch.context() as patch:
             patch.setattr(
-                storage_of(spool),
-                "claim_listed",
+                checkout,
+                "claim",
                 lambda *arguments, **named: claim(*arguments, **{**named, "before_commit": withdraw}),
             )
             with pytest.raises(WithdrawnError):
@@ -450,13 +451,13 @@ async def test_while_it_is_found_out_whether_an_entry_is_to_be_had_nobody_waits_
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=1)).unwrap()
     wall.time += 1
     schedule, busy = schedule_of(spool, "send"), []
-    claim = storage_of(spool).claim_listed
+    claim = checkout.claim
 
     def tell(*arguments: Any, **named: Any) -> Any:
         busy.append(schedule.busy)
         return claim(*arguments, **named)
 
-    monkeypatch.setattr(storage_of(spool), "claim_listed", tell)
+    monkeypatch.setattr(checkout, "claim", tell)
     assert await names_available(spool) == ["a"]
     assert busy == [True]
     assert not schedule.busy
@@ -493,10 +494,10 @@ async def test_what_can_neither_be_decoded_nor_set_aside_does_not_come_round_for
     os.utime(file, (wall.time, wall.time))
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("b"))).unwrap()
     tries = []
-    claim = storage_of(spool).claim_listed
+    claim = checkout.claim
 
     def count(*arguments: Any, **named: Any) -> Any:
-        if arguments[0].state is State.WAITING:
+        if arguments[1].state is State.WAITING:
             tries.append(arguments)
         assert len(tries) < 10, "it comes round for ever"
         return claim(*arguments, **named)
@@ -504,7 +505,7 @@ async def test_what_can_neither_be_decoded_nor_set_aside_does_not_come_round_for
     def fail(*_arguments: Any) -> None:
         raise OutOfSpace("move", str(path), "full")
 
-    monkeypatch.setattr(storage_of(spool), "claim_listed", count)
+    monkeypatch.setattr(checkout, "claim", count)
     monkeypatch.setattr(storage_of(spool), "quarantine", fail)
     async with spool.reader(Mail.SEND, poll_interval=QUICK) as reader:
         assert await take_one(reader) == "b"

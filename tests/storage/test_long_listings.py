@@ -13,8 +13,9 @@ from helpers.calls import FailingCalls
 from helpers.inside import checked_out_at, dequeuer_of, wrap_looks
 from helpers.spools import MAIL, Envelope, Mail, names_in, put, quick_spool
 from trio_multispool import Ok, Release, Remove, Spoolable, prioritized_names
-from trio_multispool.storage.directory import source as listing_module
-from trio_multispool.storage.directory.source import GONE_FROM_A_STALE_LISTING, NAMES_PER_GONE, TRIES_AT_A_TIME
+from trio_multispool.storage.directory import window as listing_module
+from trio_multispool.storage.directory.source import TRIES_AT_A_TIME
+from trio_multispool.storage.directory.window import GONE_FROM_A_STALE_LISTING, NAMES_PER_GONE
 
 if TYPE_CHECKING:
     from pathlib import Path

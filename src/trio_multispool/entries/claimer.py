@@ -61,13 +61,12 @@ class Claimer(Generic[M]):
         self._session = session
         self._queue = queue
         self._complained: set[str] = set()
-        self._ignored: set[str] = set()
+        self.ignored: set[str] = set()
+        """Entries that could neither be decoded nor set aside: they are back, and would come again for ever."""
+        self.admits: KeySlot | None = UNLIMITED if key_limiter is None else None
+        """The slot of all entries, if none is limited."""
 
     # The gate
-
-    def ignores(self, name: str) -> bool:
-        """Tell whether an entry could neither be decoded nor set aside: it is back, and would come again for ever."""
-        return name in self._ignored
 
     def is_full(self, name: str) -> bool:
         """Tell whether the entry's key has just been full."""
@@ -147,12 +146,12 @@ class Claimer(Generic[M]):
         """
         try:
             metadata = self._session.decode_or_set_aside(claim)
-            carried = self._session.carried(claim)
+            carried = self._session.carried(claim) if self._session.hooks.carries else None
             confirmed = slot if self._key_limiter is None else self._key_limiter.confirmed(claim.name, slot, metadata)
         except CorruptMetadata:
             _ = slot.end()
             if claim.state is not State.QUARANTINED:  # it could not be set aside, as the log says
-                self._ignored.add(claim.name)
+                self.ignored.add(claim.name)
             return None
         if confirmed is None:
             self.source.take_back([(claim, UNLIMITED)], look, self)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from trio_multispool.errors import SpoolError, Trouble
     from trio_multispool.model.results import Result
     from trio_multispool.session.session import Session
+    from trio_multispool.threads.batches import Batches
     from trio_multispool.threads.transaction import BeforeCommit
 
 
@@ -90,7 +91,10 @@ class Dequeuer(Generic[Q, M, D]):
         self._recovered_at = float("-inf")
         self._tasks: TaskGroup | None = None
         self._takes: set[anyio.CancelScope] = set()
-        self._idle = anyio.Event()
+        self._idle: anyio.Event | None = None
+        self._recovering: Look | None = None
+        self._name: str = queue.value
+        self._batch: Batches[Any] = session.takes(self._name)
         self._iterations: set[anyio.CancelScope] = set()
         self._all_iterated = anyio.Event()
 
@@ -167,83 +171,92 @@ class Dequeuer(Generic[Q, M, D]):
         Without `wait`, an empty list may also mean that nothing was there. Names `given` in this pass are passed over.
         """
         self.check_open()
-        answer: Result[list[Checkout[Q, M, D]], Trouble] | None = None
         if not self.stopped:
-            with anyio.CancelScope() as scope, self._under_way(scope):
-                answer = await self._take(given, wanted, wait=wait)
-        if answer is None:  # stopped before, or while it waited for a thread or a change
-            self.check_open()
-            await checkpoint()
-            return Ok([])
-        return answer
-
-    @contextlib.contextmanager
-    def _under_way(self, scope: anyio.CancelScope) -> Generator[None]:
-        """Let `wake` end this take, and `close` wait for it."""
-        self._takes.add(scope)
-        try:
-            yield
-        finally:
-            self._takes.discard(scope)
-            if not self._takes:
-                self._idle.set()
+            scope = anyio.CancelScope()
+            self._takes.add(scope)
+            try:
+                with scope:
+                    return await self._take(given, wanted, wait=wait)
+            finally:
+                self._takes.discard(scope)
+                if self._idle is not None and not self._takes:
+                    self._idle.set()
+        self.check_open()  # stopped before, or while it waited for a thread or a change
+        await checkpoint()
+        return Ok([])
 
     async def _take(
         self, given: Given | None, wanted: Callable[[], int], *, wait: bool
     ) -> Result[list[Checkout[Q, M, D]], Trouble]:
-        changes, queue, polling = self.session.changes, self.queue.value, Polling(self._poll_interval)
-        hooks = self.session.hooks
-        look, seen = Look(given, waits=wait), changes.seen(queue)
-        while True:
-            recovering = look.listing_took is None and self._is_time_to_recover()  # what comes back is listed
-            began = hooks.now()
-            answer = await self.session.run(
-                f"check-out from {queue}",
-                functools.partial(self._claim, look=look, wanted=wanted, recovering=recovering),
-                undo=functools.partial(self._undo, look=look),
-            )
-            if isinstance(answer, Err):
-                hooks.failed(Operation.CHECK_OUT, queue, None, answer.error, began)
-                return answer
-            found = answer.value
-            if isinstance(found, list):
-                if found or self.stopped:
-                    jobs = [self.in_hand(one, began) for one in found]
-                    if self.closed:  # left by another task while the thread was at work
-                        await self.give_back(jobs)
-                        self.check_open()
-                    return Ok(jobs)
-            elif not wait:
-                return Ok([])
-            else:
-                told, every = changes.told(queue), self._poll_interval
-                timeout = polling.next_wait(found.listing_took, told=told, held=found.held, busy=found.busy)
-                if told and found.announced:
-                    timeout = every = math.inf
-                with hooks.waiting(queue):
-                    await self._wait(seen, timeout, found.next_due, every)
-                look, seen = Look(given, waits=wait), changes.seen(queue)
+        changes, queue, hooks = self.session.changes, self._name, self.session.hooks
+        look, seen, polling, woken = self._look(given, waits=wait), changes.seen(queue), None, False
+        try:
+            while True:
+                began = hooks.now() if hooks.listening else 0.0
+                answer = await self._batch.run_whole(
+                    f"check-out from {queue}",
+                    functools.partial(self._claim, look, wanted),
+                    undo=functools.partial(self._undo, look=look),
+                )
+                if isinstance(answer, Err):
+                    hooks.failed(Operation.CHECK_OUT, queue, None, answer.error, began)
+                    break
+                found = answer.value
+                if isinstance(found, list):
+                    if found or self.stopped:
+                        answer = Ok(await self._in_hand(found, began))
+                        break
+                elif not wait:
+                    return Ok([])
+                else:
+                    if woken and found.passed_over:
+                        changes.hand_on(queue, to_any=False)
+                    polling = Polling(self._poll_interval) if polling is None else polling
+                    await self._wait(polling, seen, found)
+                    look, seen, woken = self._look(given, waits=wait), changes.seen(queue), True
+        except BaseException:  # a cancellation, or a bug
+            if woken:
+                changes.hand_on(queue)
+            raise
+        if woken and (isinstance(answer, Err) or self.claimer.source.is_any_left()):
+            changes.hand_on(queue)
+        return answer
 
-    async def _wait(
-        self,
-        seen: int,
-        timeout: float,  # noqa: ASYNC109  # the wait itself
-        next_at: float | None,
-        every: float,
-    ) -> None:
-        """Wait until the queue may have changed since `seen`, an entry is due, or `timeout` seconds have passed.
+    async def _in_hand(self, found: list[Claimed[M]], began: float) -> list[Checkout[Q, M, D]]:
+        jobs = [self.in_hand(one, began) for one in found]
+        if self.closed:  # left by another task while the thread was at work
+            await self.give_back(jobs)
+            self.check_open()
+        return jobs
 
-        The wall clock says when an entry is due, and it may jump: it is read again `every` few seconds.
+    def _look(self, given: Given | None, *, waits: bool) -> Look:
+        """Begin to ask for entries. It may share a listing that is begun from now on, if it need not do more."""
+        look = Look(given, waits=waits)
+        if self._is_time_to_recover():
+            self._recovering = look  # what comes back is listed
+        elif not waits or self.session.changes.told(self._name):
+            look.began = self.claimer.source.listings
+        return look
+
+    async def _wait(self, polling: Polling, seen: int, found: NothingLeft) -> None:
+        """Wait until the queue may have changed since `seen`, an entry is due, or it is time to look again.
+
+        The wall clock says when an entry is due, and it may jump: it is read again now and then.
         """
-        changes, queue = self.session.changes, self.queue.value
-        if next_at is None:
-            await changes.wait(queue, seen, timeout)
-            return
-        ends_at = anyio.current_time() + timeout
-        while (left := ends_at - anyio.current_time()) > 0 and (until_due := next_at - self.session.now()) > 0:
-            await changes.wait(queue, seen, max(min(left, until_due, every), SHORTEST_WAIT))
-            if changes.seen(queue) != seen or self.stopped or self.closed or self.session.closed:
+        changes, queue = self.session.changes, self._name
+        told, every, next_at = changes.told(queue), self._poll_interval, found.next_due
+        timeout = polling.next_wait(found.listing_took, told=told, held=found.held, busy=found.busy)
+        if told and found.announced:
+            timeout = every = math.inf
+        with self.session.hooks.waiting(queue):
+            if next_at is None:
+                await changes.wait(queue, seen, timeout)
                 return
+            ends_at = anyio.current_time() + timeout
+            while (left := ends_at - anyio.current_time()) > 0 and (until_due := next_at - self.session.now()) > 0:
+                await changes.wait(queue, seen, max(min(left, until_due, every), SHORTEST_WAIT))
+                if changes.seen(queue) != seen or self.stopped or self.closed or self.session.closed:
+                    return
 
     def in_hand(self, claimed: Claimed[M], began: float) -> Checkout[Q, M, D]:
         """Make a job of a checked-out entry; `began` is when its check-out began, by the clock of the hooks."""
@@ -256,7 +269,8 @@ class Dequeuer(Generic[Q, M, D]):
             carried=claimed.carried,
             slot=claimed.slot,
         )
-        job.tell_checked_out(began)
+        if self.session.hooks.listening:
+            job.tell_checked_out(began)
         if not self.closed:  # else it goes back at once
             self._jobs[job] = None
         return job
@@ -268,11 +282,12 @@ class Dequeuer(Generic[Q, M, D]):
         return self._claimer
 
     def _claim(
-        self, before_commit: BeforeCommit, look: Look, wanted: Callable[[], int], *, recovering: bool
+        self, look: Look, wanted: Callable[[], int], before_commit: BeforeCommit
     ) -> list[Claimed[M]] | NothingLeft:
         """Check out the next entries, in a worker thread."""
-        changes, queue = self.session.changes, self.queue.value
-        if recovering and not self.stopped:
+        changes, queue = self.session.changes, self._name
+        if look is self._recovering and not self.stopped:
+            self._recovering = None
             self.session.note_recovered(self.session.storage.recover(queue, insist=False))
         return self.claimer.claim(
             look,
@@ -299,7 +314,7 @@ class Dequeuer(Generic[Q, M, D]):
 
     def _on_settled(self, job: Checkout[Q, M, D], destination: str | None) -> None:
         self._jobs.pop(job, None)
-        if destination != self.queue.value:
+        if destination != self._name:
             for each in self._passes:
                 given = each()
                 if given is not None:

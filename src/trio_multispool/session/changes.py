@@ -12,6 +12,10 @@ One watch serves all readers of a spool and belongs to none. Only one task may w
 that holds the baton. It tells the others what it fetched, and passes the baton on when it stops waiting. The watch is
 opened for the first reader that has to wait, and closed when the last has gone.
 
+One change wakes one reader, and not all. A reader that was woken owes a look, and hands the wake on if it does not take
+what came: it was stopped or cancelled, it met trouble, or it passes over what others would take. So no entry lies there
+while a reader waits that would take it.
+
 A look costs a listing, and a directory that once was long stays slow to list. So an idle reader's waits double up to
 its poll interval, and grow with the time that a listing takes. Where the store tells of changes, looking again is only
 for what no change announces: dropping a lock moves no file.
@@ -86,10 +90,16 @@ class Polling:
 class _Waiter:
     """One task that waits; `scope` is cancelled to wake it, `baton` to make it look whether the baton is free."""
 
-    def __init__(self, queue: str, deadline: float) -> None:
+    def __init__(self, queue: str, seen: int, deadline: float) -> None:
         self.queue = queue
+        self.seen = seen
+        self.woken = False
         self.scope = anyio.CancelScope(deadline=deadline)
         self.baton = anyio.CancelScope()
+
+    def wake(self) -> None:
+        self.woken = True
+        self.scope.cancel()
 
 
 class Changes:
@@ -145,25 +155,43 @@ class Changes:
         """Return the count of changes, to be taken before the queue is listed, and given to `wait`."""
         return self._changes[queue]
 
-    def tell(self, queue: str) -> None:
-        """Say that a queue may have something new that the store does not tell of."""
+    def tell(self, queue: str, entries: float = math.inf) -> None:
+        """Say that a queue may have so many new entries: as many of those that wait are woken, the first ones first."""
         self._changes[queue] += 1
         for waiter in self._waiters:
-            if waiter.queue == queue:
-                waiter.scope.cancel()
+            if entries <= 0:
+                break
+            if waiter.queue == queue and not waiter.woken:
+                waiter.wake()
+                entries -= 1
+
+    def hand_on(self, queue: str, *, to_any: bool = True) -> None:
+        """Wake another task in the place of one that was woken; unless `to_any`, only one that has not looked since."""
+        for waiter in self._waiters:
+            if waiter.queue == queue and not waiter.woken and (to_any or waiter.seen < self._changes[queue]):
+                waiter.wake()
+                break
 
     async def wait(self, queue: str, seen: int, timeout: float) -> None:  # noqa: ASYNC109  # the wait itself
-        """Wait until the queue may have changed since `seen`, or `timeout` seconds have passed."""
-        waiter = _Waiter(queue, anyio.current_time() + timeout)
+        """Wait until the queue may have changed since `seen`, or `timeout` seconds have passed.
+
+        The caller owes a look then; see `hand_on`. If this is cancelled, it owes nothing.
+        """
+        waiter = _Waiter(queue, seen, anyio.current_time() + timeout)
         self._waiters[waiter] = None
         try:
             with waiter.scope:
-                while self._changes[queue] == seen:
+                if self._changes[queue] != seen:
+                    return
+                while not waiter.woken:
                     waiter.baton = anyio.CancelScope()
                     with waiter.baton:
                         await self._wait_for_baton(waiter)
-                return
             await checkpoint_if_cancelled()  # woken, or over; or cancelled from outside as well
+        except BaseException:  # a cancellation, which is passed on
+            if waiter.woken:
+                self.hand_on(queue)
+            raise
         finally:
             del self._waiters[waiter]
             self._pass_on(waiter)
@@ -178,8 +206,8 @@ class Changes:
             await anyio.wait_readable(watch.fileno())
         finally:
             self._holder = None
-        for queue in watch.drain():
-            self.tell(queue)
+        for queue, entries in watch.drain().items():
+            self.tell(queue, entries)
 
     def _pass_on(self, leaving: _Waiter) -> None:
         """Let another waiter take the baton, if it is free."""

@@ -70,7 +70,12 @@ class Session(Generic[Q, M, D, A]):
         self.settlements: Batches[Settlement[Any]] = Batches(storage.settle, **how)
         how["limiter"] = self.offload.limiter
         self.enqueuings: Batches[NewEntry[Any]] = Batches(storage.enqueue_together, at_most=storage.at_a_time, **how)
-        self.check_outs: Batches[Never] = Batches(_nothing, **how)
+        self._in_company: Callable[[], Batches[Never]] = functools.partial(
+            Batches, _nothing, around=storage.in_one_look, **how
+        )
+        self.check_outs: Batches[Never] = self._in_company()
+        """Of entries by their names."""
+        self._takes: dict[str, Batches[Never]] = {}
         self.changes: Changes = Changes(storage, self.path)
         self.now: Callable[[], float] = storage.now
         """The wall clock, in seconds since 1970."""
@@ -105,6 +110,12 @@ class Session(Generic[Q, M, D, A]):
     ) -> Awaitable[Answer[T]]:
         """Run a transaction on the store; see `Offload.run`. Raises `anyio.ClosedResourceError` on a closed spool."""
         return self.offload.run(operation, work, undo=undo, interruptible=interruptible)
+
+    def takes(self, queue: str) -> Batches[Never]:
+        """Return what the readers of a queue take its entries through: they share hops, looks and listings."""
+        if queue not in self._takes:
+            self._takes[queue] = self._in_company()
+        return self._takes[queue]
 
     def close(self) -> None:
         """Take no more operations, and close the store when the last running one has ended. Idempotent."""

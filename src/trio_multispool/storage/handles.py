@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trio_multispool.model.lifecycle import State
 
 
@@ -78,7 +80,7 @@ class Slot(Protocol):
 
 
 class Watch(Protocol):
-    """Tells which queues may have new entries. A hint: it may name too many."""
+    """Tells which queues may have new entries. A hint: it may tell of too many."""
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when there is something to `drain`."""
@@ -88,8 +90,8 @@ class Watch(Protocol):
         """Watch a queue from now on; raises a `SpoolError` if that is impossible. Call it before each listing."""
         ...
 
-    def drain(self) -> set[str]:
-        """Return the queues that may have new entries, without waiting."""
+    def drain(self) -> Mapping[str, int]:
+        """Return how many entries each queue may have got since the last call, without waiting."""
         ...
 
     def close(self) -> None:

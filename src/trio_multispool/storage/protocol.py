@@ -99,6 +99,10 @@ class Storage(Protocol[C, R]):
         """Return how many entries may be made, or claimed, at once without using up what this process may have open."""
         ...
 
+    def in_one_look(self) -> AbstractContextManager[None]:
+        """Surround several operations of this thread that need not all look whether the store is where it was."""
+        ...
+
     def source(self, queue: str, *, sorts_last: bool) -> Source:
         """Begin to find the entries of a queue, for one reader. `sorts_last`: new names sort after all older ones."""
         ...

@@ -19,7 +19,7 @@ from trio_multispool.errors import UnreadableEntry
 from trio_multispool.storage.handles import Claim
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
 A = TypeVar("A")
 
@@ -31,23 +31,20 @@ class Given:
     def __init__(self) -> None:
         """Begin with none."""
         self._mutex = threading.Lock()
-        self._names: set[str] = set()
+        self.names: set[str] = set()
+        """To be looked at, not changed."""
 
     def add(self, name: str) -> bool:
         """Remember the name of an entry in hand; tell whether it is new."""
         with self._mutex:
-            new = name not in self._names
-            self._names.add(name)
+            new = name not in self.names
+            self.names.add(name)
             return new
 
     def discard(self, name: str) -> None:
         """Forget a name whose entry has left the queue: a long pass need not remember it."""
         with self._mutex:
-            self._names.discard(name)
-
-    def __contains__(self, name: str) -> bool:
-        """Tell whether the entry of that name was given."""
-        return name in self._names
+            self.names.discard(name)
 
 
 @final
@@ -63,6 +60,8 @@ class Look(msgspec.Struct, eq=False, weakref=True):
     """Whether a queue that is missing is an empty one."""
     listing_took: float | None = None
     """How long its listing took, in seconds; `None` before that. The store sets it."""
+    began: int | None = None
+    """How many listings were begun when it was asked, if one that was begun since may do; see `Source.listings`."""
 
 
 class Gate(Protocol[A]):
@@ -71,8 +70,14 @@ class Gate(Protocol[A]):
     `admit` may take long, and is called outside every mutex of the store; the others must be quick.
     """
 
-    def ignores(self, name: str) -> bool:
-        """Tell whether an entry is never to be tried. It keeps nobody busy."""
+    @property
+    def ignored(self) -> Container[str]:
+        """The names of entries that are never to be tried. They keep nobody busy."""
+        ...
+
+    @property
+    def admits(self) -> A | None:
+        """The admission of every entry, if it refuses none; `None`: ask."""
         ...
 
     def is_full(self, name: str) -> bool:
@@ -118,6 +123,8 @@ class NothingLeft(msgspec.Struct, frozen=True):
     """Whether a watch tells of everything that would change this, the clock too; then nobody need look again."""
     next_due: float | None = None
     """When the next waiting entry is due, in seconds since 1970; `None` if none waits."""
+    passed_over: bool = False
+    """Whether there may be entries that other readers would take: they were given in this pass, or refused."""
 
 
 @final
@@ -194,6 +201,15 @@ class Source(Protocol):
         They come first again: before all that were listed and have not waited. Never raises: of an entry that cannot be
         released, the log tells, and recovery returns it. All admissions end.
         """
+        ...
+
+    @property
+    def listings(self) -> int:
+        """How many listings of the queue were begun, by any of its readers. A store may never share them."""
+        ...
+
+    def is_any_left(self) -> bool:
+        """Tell whether there may be more at hand, for any reader of the queue. A hint."""
         ...
 
     def close(self) -> None:

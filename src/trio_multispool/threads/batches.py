@@ -21,6 +21,7 @@ No two transactions of a batch are about the same job: one may hold the job's lo
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
@@ -38,6 +39,7 @@ from trio_multispool.threads.transaction import BeforeCommit, Hop, Transaction
 if TYPE_CHECKING:
     import contextvars
     from collections.abc import Awaitable, MutableMapping, Sequence
+    from contextlib import AbstractContextManager
 
     import anyio
 
@@ -136,25 +138,27 @@ class _Whole(msgspec.Struct, Generic[T], eq=False):
 class Batches(Generic[S]):
     """The transactions of one spool that go through its store in batches; used in its event loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # keyword arguments, each with a default
         self,
         perform: Callable[[Sequence[S]], Sequence[BaseException | None]],
         *,
         in_threads: bool = True,
         limiter: anyio.CapacityLimiter | None = None,
         at_most: Callable[[], int] = lambda: LARGEST_BATCH,
+        around: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
         running: Running | None = None,
     ) -> None:
         """Begin with nothing pending; `perform` does a batch, in a worker thread, and returns what each raised.
 
         `in_threads`: as for `Offload`. `limiter`: what a leader queues on for its thread, if on anything.
-        `at_most`: how large a batch may be now.
+        `at_most`: how large a batch may be now. `around` surrounds each batch, in its thread.
         """
         keep_interrupts_out()
         self._perform = perform
         self._in_threads = in_threads
         self._limiter = limiter
         self._at_most = at_most
+        self._around = around
         self._running = Running() if running is None else running
         self._pending: dict[Part[S, Any], None] = {}
         self._leader: Part[S, Any] | None = None
@@ -273,7 +277,7 @@ class Batches(Generic[S]):
 
     async def _lead(self, part: Part[S, Any], loop: Loop, *, insist: bool) -> BaseException | None:
         batch: list[Part[S, Any]] = []
-        hop: Hop[None] = Hop(lambda _before_commit: work_off(batch, self._perform), None, self._in_threads)
+        hop: Hop[None] = Hop(lambda _before_commit: self._work_off(batch), None, self._in_threads)
         if self._limiter is not None:
             await token(self._limiter, hop)
         try:
@@ -289,6 +293,10 @@ class Batches(Generic[S]):
         finally:
             if self._limiter is not None:
                 self._limiter.release_on_behalf_of(hop)
+
+    def _work_off(self, batch: list[Part[S, Any]]) -> None:
+        with self._around():
+            work_off(batch, self._perform)
 
     def _take(self, leader: Part[S, Any]) -> list[Part[S, Any]]:
         batch, at_most = [leader], self._at_most()

@@ -8,6 +8,7 @@ is watched too: that tells when a queue goes and when it comes again, and when t
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
 import sys
@@ -40,6 +41,10 @@ _QUEUES_CHANGE: Final = _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE
 _ANY: Final = ""
 """Stands for any name."""
 _GONE: Final = _DELETE_SELF | _MOVE_SELF | _IGNORED
+
+
+MANY: Final = 1 << 32
+"""Stands for any number of entries."""
 
 
 class DirectoryWatch:
@@ -97,22 +102,24 @@ class DirectoryWatch:
         with contextlib.suppress(OSError):  # the watch of a removed directory is gone with it
             self._notify.rm_watch(number)
 
-    def drain(self) -> set[str]:
-        """Return the queues that may have new entries since the last call, without waiting."""
+    def drain(self) -> collections.Counter[str]:
+        """Return how many entries each queue may have got since the last call, without waiting."""
         with self._mutex:
-            changed: set[str] = set()
+            changed: collections.Counter[str] = collections.Counter()
             for event in self._notify.read(timeout=0):
                 if event.mask & _OVERFLOW:
-                    changed.update(self._wanted)
+                    changed.update(dict.fromkeys(self._wanted, MANY))
                     continue
                 if event.wd == self._root:
-                    changed.update(self._wanted if event.mask & _MOVE_SELF else {event.name} & self._wanted)
+                    queues = self._wanted if event.mask & _MOVE_SELF else {event.name} & self._wanted
+                    changed.update(dict.fromkeys(queues, MANY))
                     continue
                 directory = self._directories.get(event.wd)
                 if directory is None:
                     continue
-                changed.add(directory.partition("/")[0])
-                if event.mask & _GONE:
+                is_entry = not event.mask & _GONE
+                changed[directory.partition("/")[0]] += 1 if is_entry else MANY
+                if not is_entry:
                     self._forget(event.wd)
             return changed
 

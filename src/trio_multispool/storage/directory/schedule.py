@@ -64,7 +64,8 @@ class WaitingEntries:
         self._queue = queue
         self._now = now
         self._mutex = threading.Lock()
-        self._heap: list[tuple[float, str]] = []
+        self.heap: list[tuple[float, str]] = []
+        """What is known to wait, with outdated pairs among it; empty for most queues."""
         self._times: dict[str, float] = {}  # the true time of each name; the heap may have outdated pairs
         self._horizon = math.inf  # later ones are not kept
         self._busy: list[Due] = []
@@ -107,46 +108,44 @@ class WaitingEntries:
 
     def _look_at_all(self) -> None:
         self._since_all_looked_at = elapsed = stopwatch()
-        self._heap = heapq.nsmallest(
+        self.heap = heapq.nsmallest(
             MOST_KEPT, each_waiting(self._layout, self._queue)
         )  # which is sorted, and so a heap
-        self._horizon = self._heap[-1][0] if len(self._heap) == MOST_KEPT else math.inf
-        self._times = {name: at for at, name in self._heap}
+        self._horizon = self.heap[-1][0] if len(self.heap) == MOST_KEPT else math.inf
+        self._times = {name: at for at, name in self.heap}
         self._looking_took = elapsed()
 
     def _push(self, at: float, name: str) -> None:
         if self._times.get(name) == at or at > self._horizon:
             return
         self._times[name] = at
-        heapq.heappush(self._heap, (at, name))
-        if len(self._heap) > 2 * MOST_KEPT:
+        heapq.heappush(self.heap, (at, name))
+        if len(self.heap) > 2 * MOST_KEPT:
             self._trim()
 
     def _trim(self) -> None:
         kept = heapq.nsmallest(MOST_KEPT, ((at, name) for name, at in self._times.items()))
         if len(kept) < len(self._times):
             self._horizon = kept[-1][0]
-        self._heap, self._times = kept, {name: at for at, name in kept}
+        self.heap, self._times = kept, {name: at for at, name in kept}
 
     def _first(self) -> Due | None:
         """Return what is due first; under the mutex."""
-        while self._heap:
-            at, name = self._heap[0]
+        while self.heap:
+            at, name = self.heap[0]
             if self._times.get(name) == at:
                 return Due(at, name)
-            _ = heapq.heappop(self._heap)
+            _ = heapq.heappop(self.heap)
         return None
 
     def take(self) -> Due | None:
         """Take the first entry if it is due; call `decide` when it is known what became of it."""
-        if not self._heap:  # without the mutex: most queues have none
-            return None
         with self._mutex:
             first = self._first()
             if first is None or first.at > self._now():
                 return None
             del self._times[first.name]
-            _ = heapq.heappop(self._heap)
+            _ = heapq.heappop(self.heap)
             self._in_question += 1
             return first
 

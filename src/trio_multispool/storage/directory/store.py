@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import heapq
 import math
 import threading
@@ -46,12 +47,14 @@ from trio_multispool.storage.directory.inotify import ArrivalsWatch, DirectoryWa
 from trio_multispool.storage.directory.schedule import Due, WaitingEntries
 from trio_multispool.storage.directory.slots import ByteSlot, ByteSlots
 from trio_multispool.storage.directory.source import DirectorySource
-from trio_multispool.storage.requests import Releasing, Saving
+from trio_multispool.storage.directory.window import Window
+from trio_multispool.storage.requests import Releasing, Removing, Saving
 from trio_multispool.storage.singly import claim_next
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Generator, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     import msgspec
 
@@ -74,7 +77,7 @@ class DirectoryStorage(Context):
         self._arrivals: ArrivalsWatch = ArrivalsWatch(layout)
         self._slots: ByteSlots = ByteSlots(layout)
         self._waiting: dict[str, WaitingEntries] = {}
-        self._sources = 0
+        self._windows: dict[str, Window] = {}
         self._mutex = threading.Lock()
         self.recovered_at_first: list[Recovered] = []
         """What recovery did when the spool was opened."""
@@ -172,12 +175,6 @@ class DirectoryStorage(Context):
         """Check the entry out."""
         self.layout.check_named()
         self.layout.follow(checkout_of(place.queue))
-        return self.claim_listed(place, name, due_by=due_by, before_commit=before_commit)
-
-    def claim_listed(
-        self, place: Place, name: str, *, due_by: float = math.inf, before_commit: Callable[[], None]
-    ) -> DirectoryClaim | Unavailable | NotDue:
-        """Check an entry out that a source has found; the source has looked that the spool is where it was."""
         return checkout.claim(self, place, name, due_by=due_by, before_commit=before_commit)
 
     def claims_unsafe(self, queue: str) -> list[DirectoryClaim]:
@@ -323,6 +320,10 @@ class DirectoryStorage(Context):
             self.layout.check_named()
             raise
 
+    def in_one_look(self) -> AbstractContextManager[None]:
+        """In the block, look once whether the spool is where it was."""
+        return self.layout.in_one_look()
+
     def at_a_time(self) -> int:
         """Count descriptors."""
         return locks_at_a_time()
@@ -338,22 +339,18 @@ class DirectoryStorage(Context):
     def source(self, queue: str, *, sorts_last: bool) -> DirectorySource:
         """Begin to find the entries of a queue."""
         with self._mutex:
-            self._sources += 1
             waiting = self._waiting.setdefault(queue, WaitingEntries(self.layout, self._arrivals, queue, self.now))
-        return DirectorySource(
-            self,
-            self.layout,
-            queue,
-            waiting=waiting,
-            now=self.now,
-            closed=self._close_source,
-            sorts_last=sorts_last,
-        )
+            window = self._windows.setdefault(queue, Window(functools.partial(self.names, queue)))
+            return DirectorySource(self, queue, window=window, waiting=waiting, sorts_last=sorts_last)
 
-    def _close_source(self) -> None:
+    def close_source(self, queue: str) -> None:
+        """Forget the names of a queue with its last reader, and what arrives with the last of all."""
         with self._mutex:
-            self._sources -= 1
-            if not self._sources:
+            window = self._windows[queue]
+            window.sources -= 1
+            if not window.sources:
+                del self._windows[queue]
+            if not self._windows:
                 self._arrivals.stop()
 
     def slot(self, numbers: range) -> ByteSlot | None:
@@ -393,7 +390,9 @@ class DirectoryStorage(Context):
 
     def settle(self, settlements: Sequence[Settlement[DirectoryClaim]]) -> list[BaseException | None]:
         """Settle several claims with shared syncs. They go to the queues that are named, wherever they are from."""
-        for directory in {target for each in settlements if (target := _target_of(each))}:
+        for directory in {
+            target for each in settlements if type(each) is not Removing and (target := _target_of(each))
+        }:
             with contextlib.suppress(SpoolError):  # the settlements tell
                 _ = self.layout.refresh(directory)
         failures = self._told_gone(settle.settle(self, settlements))

@@ -54,7 +54,7 @@ class _Call(NamedTuple):
 
     def is_given(self, name: str) -> bool:
         """Tell whether an entry was given before in this pass."""
-        return self.given is not None and name in self.given
+        return self.given is not None and name in self.given.names
 
 
 @final
@@ -73,6 +73,13 @@ class MemorySource:
         self._in_question: set[str] = set()  # taken from the names; whether they can be had is not known yet
         self._refused: set[str] = set()  # of this list
         self._due: weakref.WeakKeyDictionary[Look, _Due] = weakref.WeakKeyDictionary()
+
+    listings: int = 0
+    """Never shared: they cost nothing."""
+
+    def is_any_left(self) -> bool:
+        """Tell whether names are left."""
+        return bool(self._names or self._in_question)
 
     def close(self) -> None:
         """Do nothing: the source holds only names."""
@@ -177,7 +184,7 @@ class MemorySource:
 
     def _try(self, state: State, name: str, call: _Call) -> tuple[Claim, Any] | None:
         """Claim an entry that is admitted; `None` if it cannot be had."""
-        if call.gate.ignores(name):
+        if name in call.gate.ignored:
             self._in_question.discard(name)
             return None
         waits, claimed = state is State.WAITING, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import socket
 from typing import TYPE_CHECKING, Final, final
@@ -23,7 +24,7 @@ class MemoryWatch:
         for end in (self._read, self._write):
             end.settimeout(0)
         self._queues: set[str] = set()
-        self._told: set[str] = set()
+        self._told: collections.Counter[str] = collections.Counter()
         contents.listeners.add(self)
 
     def fileno(self) -> int:
@@ -37,17 +38,19 @@ class MemoryWatch:
 
     def tell(self, queue: str) -> None:
         """Make the descriptor readable; under the mutex."""
-        if queue in self._queues and queue not in self._told:
-            self._told.add(queue)
+        if queue not in self._queues:
+            return
+        self._told[queue] += 1
+        if self._told[queue] == 1:
             with contextlib.suppress(BlockingIOError):  # full: readable
                 _ = self._write.send(b".")
 
-    def drain(self) -> set[str]:
-        """Return what was told since the last time."""
+    def drain(self) -> collections.Counter[str]:
+        """Return how often each queue was told of since the last time."""
         with self._contents.mutex:
             with contextlib.suppress(BlockingIOError):
                 _ = self._read.recv(_MANY)
-            told, self._told = self._told, set()
+            told, self._told = self._told, collections.Counter()
             return told
 
     def close(self) -> None:

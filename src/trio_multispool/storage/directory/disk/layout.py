@@ -28,6 +28,7 @@ import errno
 import functools
 import os
 import posixpath
+import re
 import stat
 import threading
 from collections import deque
@@ -114,6 +115,9 @@ def waiting_of(queue: str) -> str:
     return f"{queue}/{WAITING}"
 
 
+_is_plain: Final = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}").fullmatch
+"""Tells at once of most names that they are valid."""
+
 Denied: TypeAlias = dict[str, SpoolError]
 """Directories that this process cannot read or enter, and what is no directory in their place, with the error of each.
 """
@@ -164,6 +168,12 @@ class _Held(dict[str, int]):
         return self._find(directory)
 
 
+class _Seen(threading.local):
+    """What a thread has looked at, in a block for which one look is enough."""
+
+    directories: set[str] | None = None
+
+
 class Layout:
     """A spool directory that is open: its directories by relative name, as descriptors.
 
@@ -181,6 +191,7 @@ class Layout:
         self.calls: SystemCalls = calls
         self.measure(found)
         self._mutex = threading.Lock()
+        self._seen = _Seen()
         self.fds: dict[str, int] = _Held(root, self._find)
         """The held descriptor of each directory. `fds[directory]` raises `OSError`, ENOENT if there is none."""
         self._identity = found.st_dev, found.st_ino
@@ -208,6 +219,11 @@ class Layout:
         compared only if the spool's directory has changed since that was done last: then it has another change time
         (but for what happens within one tick of the kernel), or another number of directories in it.
         """
+        seen = self._seen.directories
+        if seen is not None:
+            if "" in seen:
+                return
+            seen.add("")
         try:
             found = self.calls.stat_path(self.path)
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -222,6 +238,15 @@ class Layout:
             with contextlib.suppress(AccessDenied):
                 self._check_inside()
             self._checked = state
+
+    @contextlib.contextmanager
+    def in_one_look(self) -> Generator[None]:
+        """In the block, and in this thread, look once only whether things are where they were."""
+        self._seen.directories = set()
+        try:
+            yield
+        finally:
+            self._seen.directories = None
 
     def _check_inside(self) -> None:
         """Raise if a directory that every entry needs was exchanged; follow all others, so that entries are seen."""
@@ -326,7 +351,10 @@ class Layout:
 
     def follow(self, directory: str) -> None:
         """Forget a held directory if another one is in its place, below the one that is held: that is one look."""
-        if directory in self.fds:
+        seen = self._seen.directories
+        if directory in self.fds and (seen is None or directory not in seen):
+            if seen is not None:
+                seen.add(directory)
             _ = self._look_below(directory)
 
     def is_there(self, directory: str) -> bool:
@@ -578,7 +606,11 @@ class Layout:
         """Return the valid names of regular files in a directory, sorted."""
         with self.doing("list", directory), self.fresh_fd(directory) as fd:
             found = self.calls.regular_files(fd)
-        return sorted(name for name in found if invalid_name(name) is None)
+        return sorted([name for name in found if _is_plain(name) or invalid_name(name) is None])
+
+    def has_entries(self, directory: str) -> bool:
+        """Tell whether a directory has any entry."""
+        return next(self.each_entry_name(directory), None) is not None
 
     def each_entry_name(self, directory: str) -> Iterator[str]:
         """Yield what `entry_names` returns, in no order, without keeping a list: for large queues."""
