@@ -23,6 +23,7 @@ from trio_multispool.model.names import sorts_last
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.session.changes import Polling
+from trio_multispool.session.session import Recoveries
 from trio_multispool.storage.source import Given, Look, NothingLeft
 from trio_multispool.threads.loop import apart, take_over_notes, to_raise, whatever_is_cancelled
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 
 RECOVERY_INTERVAL: Final = 1.0
-"""The shortest time between two looks of a reader for entries whose owner has died, in seconds."""
+"""The shortest time between two looks of a spool's readers for entries whose owner has died, in seconds."""
 
 
 SHORTEST_WAIT: Final = 0.001
@@ -88,11 +89,12 @@ class Dequeuer(Generic[Q, M, D]):
         self._unreturned: list[SpoolError] = []
         self._passes: list[weakref.ref[Given]] = []
         self._closing: weakref.WeakSet[Closing] = weakref.WeakSet()
-        self._recovered_at = float("-inf")
         self._tasks: TaskGroup | None = None
         self._takes: set[anyio.CancelScope] = set()
         self._idle: anyio.Event | None = None
-        self._recovering: Look | None = None
+        self._recoveries: Recoveries = session.recoveries.setdefault(queue.value, Recoveries())
+        self._recovering: weakref.WeakKeyDictionary[Look, int] = weakref.WeakKeyDictionary()
+        self._is_first_look = True
         self._name: str = queue.value
         self._batch: Batches[Any] = session.takes(self._name)
         self._iterations: set[anyio.CancelScope] = set()
@@ -231,9 +233,11 @@ class Dequeuer(Generic[Q, M, D]):
 
     def _look(self, given: Given | None, *, waits: bool) -> Look:
         """Begin to ask for entries. It may share a listing that is begun from now on, if it need not do more."""
-        look = Look(given, waits=waits)
-        if self._is_time_to_recover():
-            self._recovering = look  # what comes back is listed
+        look, recoveries, now = Look(given, waits=waits), self._recoveries, anyio.current_time()
+        if self._is_first_look or now >= recoveries.due_at:
+            self._is_first_look = False
+            recoveries.due_at = now + RECOVERY_INTERVAL
+            self._recovering[look] = recoveries.begun
         elif not waits or self.session.changes.told(self._name):
             look.began = self.claimer.source.listings
         return look
@@ -286,8 +290,8 @@ class Dequeuer(Generic[Q, M, D]):
     ) -> list[Claimed[M]] | NothingLeft:
         """Check out the next entries, in a worker thread."""
         changes, queue = self.session.changes, self._name
-        if look is self._recovering and not self.stopped:
-            self._recovering = None
+        if self._recovering.pop(look, None) == self._recoveries.begun and not self.stopped:  # none was begun since
+            self._recoveries.begun += 1  # what comes back is listed
             self.session.note_recovered(self.session.storage.recover(queue, insist=False))
         return self.claimer.claim(
             look,
@@ -303,14 +307,7 @@ class Dequeuer(Generic[Q, M, D]):
 
     def recovery_is_due(self) -> bool:
         """Tell whether the next look should also recover entries of dead owners."""
-        return self.session.running.loop.time() - self._recovered_at >= RECOVERY_INTERVAL
-
-    def _is_time_to_recover(self) -> bool:
-        now = anyio.current_time()
-        due = now - self._recovered_at >= RECOVERY_INTERVAL
-        if due:
-            self._recovered_at = now
-        return due
+        return self.session.running.loop.time() >= self._recoveries.due_at
 
     def _on_settled(self, job: Checkout[Q, M, D], destination: str | None) -> None:
         self._jobs.pop(job, None)

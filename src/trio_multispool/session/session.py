@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import weakref
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeAlias, cast
+
+import msgspec
 
 from trio_multispool.clock import random_fraction
 from trio_multispool.errors import CorruptMetadata, SpoolError
@@ -38,6 +41,15 @@ SettlingStep: TypeAlias = "Step[Settlement[Any], None]"
 """A step of a batch that settles one claim."""
 
 _LOG: Final = logging.getLogger("trio_multispool")
+
+
+class Recoveries(msgspec.Struct, eq=False):
+    """The recoveries of a queue by its readers, which share them as they share listings."""
+
+    due_at: float = -math.inf
+    """When the next look is also to recover entries of dead owners, by the loop's clock."""
+    begun: int = 0
+    """How many were begun."""
 
 
 class Session(Generic[Q, M, D, A]):
@@ -76,6 +88,8 @@ class Session(Generic[Q, M, D, A]):
         self.check_outs: Batches[Never] = self._in_company()
         """Of entries by their names."""
         self._takes: dict[str, Batches[Never]] = {}
+        self.recoveries: dict[str, Recoveries] = {}
+        """By queue."""
         self.changes: Changes = Changes(storage, self.path)
         self.now: Callable[[], float] = storage.now
         """The wall clock, in seconds since 1970."""
