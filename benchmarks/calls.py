@@ -2,10 +2,10 @@
 
     python benchmarks/calls.py [--case CASE]… [--backend trio|asyncio] [--modules N] [--functions N]
 
-Counted by `sys.setprofile` in all threads: the library, AnyIO, the event loop and the standard library together. A
-coroutine that goes on after a wait counts as a call. What the case itself does counts too: it is little. *Steps* are
-how often the event loop ran a task, which only Trio tells. Each case is one way to use a spool, with 64 tasks that
-share the work, and with one:
+Counted by `sys.setprofile` in all threads: the library, AnyIO, the event loop and the standard library together, and
+not this file. A coroutine that goes on after a wait counts as a call. *Steps* are how often the event loop ran a task,
+which only Trio tells; they are counted in a run of their own, because telling them takes calls. Each case is one way to
+use a spool, with 64 tasks that share the work, and with one:
 
 - enqueue: `spool.enqueue`.
 - pool: `reader.iter_available(handler, concurrency=…)`, whose handler answers `Remove()`.
@@ -63,7 +63,7 @@ class Calls:
         """Take note of what the interpreter tells."""
         if not self._counting:
             return
-        if event == "call":
+        if event == "call" and frame.f_code.co_filename != __file__:
             self.python[frame.f_code] += 1
         elif event == "c_call":
             self.c[getattr(what, "__qualname__", str(what))] += 1
@@ -193,12 +193,12 @@ async def fill(spool: Opened, entries: int) -> None:
         _ = answer.unwrap()
 
 
-async def run(case: str, entries: int, tasks: int, calls: Calls) -> None:
-    """Run one case in a spool of its own."""
+async def run(case: str, entries: int, tasks: int, calls: Calls, steps: bool) -> None:  # noqa: FBT001  # by position
+    """Run one case in a spool of its own; count the steps of the event loop, or else the calls."""
     with tempfile.TemporaryDirectory(prefix="multispool-benchmark-") as folder:
         made = await Spool.create(f"{folder}/spool", NOTES, durability=Durability.PROCESS)
         async with made.unwrap() as spool:
-            if sniffio.current_async_library() == "trio":
+            if steps and sniffio.current_async_library() == "trio":
                 trio.lowlevel.add_instrument(calls)
             await CASES[case](spool, entries, tasks, calls)
 
@@ -233,8 +233,11 @@ def main() -> None:
     for case in options.case or CASES:
         for tasks in (TASKS, 1):
             calls.clear()
-            anyio.run(run, case, options.entries, tasks, calls, backend=options.backend)
-            figures = (calls.python.total(), calls.c.total(), calls.steps)
+            steps = Calls()
+            for counting in (calls, steps):
+                arguments = case, options.entries, tasks, counting, counting is steps
+                anyio.run(run, *arguments, backend=options.backend)
+            figures = (calls.python.total(), calls.c.total(), steps.steps)
             print(f"{case:24}{tasks:6}" + "".join(f"{figure / options.entries:9.1f}" for figure in figures), flush=True)
             by_module: collections.Counter[str] = collections.Counter()
             by_function: collections.Counter[str] = collections.Counter()

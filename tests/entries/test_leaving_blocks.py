@@ -31,14 +31,6 @@ async def job(spool: Any, body: Body) -> None:
         await body()
 
 
-async def settled_job(spool: Any, body: Body) -> None:
-    """Have nothing left to do at the end."""
-    [entry] = await put(spool, Mail.SEND, "one")
-    async with (await entry.checkout()).unwrap() as job:
-        (await job.remove()).unwrap()
-        await body()
-
-
 async def data_as_a_file(spool: Any, body: Body) -> None:
     """Close the file at the end, or delete the copy."""
     [entry] = await put(spool, Mail.SEND, "one")
@@ -118,7 +110,6 @@ async def spool_itself(spool: Any, body: Body) -> None:
 
 BLOCKS = [
     job,
-    settled_job,
     data_as_a_file,
     reserved_name,
     used_name,

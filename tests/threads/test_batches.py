@@ -761,8 +761,8 @@ async def test_a_leader_that_is_cancelled_while_it_queues_hands_over() -> None:
 
 @pytest.mark.anyio
 async def test_how_large_a_batch_may_be_is_asked_for_each(settling: Settling) -> None:
-    """A store that may have less open than before takes less at a time."""
-    sizes = iter([1, 3, 2, 2])
+    """A store that may have less open than before takes less at a time. One is always taken."""
+    sizes = iter([3, 2])
     settling.batches = Batches(settling.store.perform, at_most=lambda: next(sizes))
     settling.store.hold()
     async with anyio.create_task_group() as tasks:

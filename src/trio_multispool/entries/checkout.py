@@ -91,10 +91,12 @@ class Checkout(Generic[Q, M, D]):
         self._failure: SpoolError | None = None
         self._let_go = False
         self._insisted = False  # when it was settled, which was a checkpoint
-        self._attempt: tuple[How, str | None] = (How.LET_GO, None)  # the last that began under the mutex
+        self.attempt: tuple[How, str | None] = (How.LET_GO, None)
+        """How it was tried to settle it; changed under the mutex, in a worker thread."""
         self._since: float | None = None
         self._carried = carried
-        self._slot = slot
+        self.slot: KeySlot = slot
+        """Of the limit that it counts for."""
         self._slot_ended = False
         self._around: AbstractContextManager[object] | None = None
         self._over = False
@@ -134,7 +136,7 @@ class Checkout(Generic[Q, M, D]):
     ) -> Answer[None]:
         """Move the entry to a queue, with new metadata."""
         target = self.session.check_queue(queue)
-        self._check()
+        self.check()
         stored = self.metadata if metadata is UNCHANGED else metadata
         waits_until = due_at(not_before, self.session.now)
 
@@ -157,13 +159,14 @@ class Checkout(Generic[Q, M, D]):
 
     def remove(self, *, durability: Durability | None = None, insist: bool = False) -> Awaitable[Answer[None]]:
         """Delete the entry and its data."""
-        self._check()
+        if self._over or self._let_go:
+            self.check()
         settlement = functools.partial(Removing, self.claim, durability)
         return self._settle(Operation.REMOVE, _REMOVED, settlement, insist=insist)
 
     def release(self, *, insist: bool = False) -> Awaitable[Answer[None]]:
         """Put the entry back in its queue, with the metadata that it was checked out with."""
-        self._check()
+        self.check()
         attempt = (How.RELEASED, self.claim.queue)
         return self._settle(Operation.RELEASE, attempt, self._releasing, insist=insist)
 
@@ -199,17 +202,13 @@ class Checkout(Generic[Q, M, D]):
             self._tell_if_failed(operation, answer, began)
         return answer
 
-    def begin_settling(self, attempt: tuple[How, str | None]) -> None:
-        """Note what is tried; in the worker thread, under the mutex. Raises `RuntimeError` if it is over."""
-        self._check()
-        self._attempt = attempt
-
     def end_slot(self) -> None:
         """Let the next entry of the same key have the slot; in the worker thread."""
-        if self._slot is not UNLIMITED:
-            self._slot_ended |= self._slot.end()
+        if self.slot is not UNLIMITED:
+            self._slot_ended |= self.slot.end()
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise `RuntimeError` if it is over."""
         if self.claim.state is not State.CHECKED_OUT or self._let_go:
             how = "settled" if self.settled else "let go"
             message = f"entry {self.name!r} was {how} before; a job is settled once"
@@ -220,14 +219,15 @@ class Checkout(Generic[Q, M, D]):
             return
         self._over = True
         self.session.held.discard(self.claim)
-        self.end_slot()
+        if self.slot is not UNLIMITED:
+            self.end_slot()
         if self._slot_ended:
             self.session.changes.tell(self.claim.queue)
         if self._on_settled is not None:
             self._on_settled(self, destination)
         hooks = self.session.hooks
         if hooks.listening:
-            how, destination = self._attempt
+            how, destination = self.attempt
             lost = isinstance(answer, Err) and not isinstance(answer.error, DurabilityUnknown)
             if self._let_go or lost:  # over, and yet not as it was tried: another program was quicker
                 how, destination = How.LET_GO, None
@@ -294,7 +294,7 @@ class Checkout(Generic[Q, M, D]):
 
     async def __aexit__(self, exception_type: object, exception: BaseException | None, traceback: object) -> None:
         """Return the entry to its queue if it has not been settled."""
-        if self._over and self._insisted and self._around is None:  # as it mostly is after a handler
+        if self._over and self._around is None:  # settling it was a checkpoint
             return
         try:
             await self._leave(exception)
@@ -334,10 +334,13 @@ class _Settling(msgspec.Struct, eq=False):
         try:
             if self.unless_settled and checkout.settled:
                 return None
-            checkout.begin_settling(self.attempt)
+            checkout.check()
+            checkout.attempt = self.attempt
             request = self.settlement(before_commit)
             if self.then is not None:
-                request.then, request.ready = self.then, checkout.end_slot
+                request.then = self.then
+                if checkout.slot is not UNLIMITED:
+                    request.ready = checkout.end_slot
             return request
         except BaseException:  # passed on, whatever it was
             checkout.mutex.release()
@@ -347,7 +350,8 @@ class _Settling(msgspec.Struct, eq=False):
         self.checkout.mutex.release()
         if failure is not None:
             raise failure
-        self.checkout.end_slot()
+        if self.checkout.slot is not UNLIMITED:
+            self.checkout.end_slot()
 
 
 async def give_back(session: Session[Q, M, D, Any], checkouts: Iterable[Checkout[Q, M, D]]) -> list[SpoolError]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Generic, cast
+from typing import TYPE_CHECKING, Any, Final, Generic
 
 import msgspec
 
@@ -27,7 +27,7 @@ from trio_multispool.threads.loop import context_for_a_thread
 from trio_multispool.threads.transaction import BeforeCommit  # a field's type
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence, Sized
+    from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 
     from trio_multispool.entries.reserved_names import Naming
     from trio_multispool.session.session import Session
@@ -52,11 +52,6 @@ class Item(msgspec.Struct, Generic[M, D, A], frozen=True, eq=False):
             message = f"a name is Reserve(…) or Use(…), not {self.name!r}"
             raise TypeError(message)
         return self
-
-    @property
-    def chosen(self) -> Use | None:
-        """Its name, if it is one that the caller has chosen: no other entry of its batch may have that."""
-        return self.name if isinstance(self.name, Use) else None
 
 
 class _Order(msgspec.Struct, eq=False):
@@ -106,7 +101,7 @@ class _Enqueueing(msgspec.Struct, Generic[M, D, A], eq=False):
             order.before_commit or before_commit,
             order.carrier,
             order.due_at,
-            None if item.chosen is None else seconds(item.chosen.remember),
+            seconds(item.name.remember) if isinstance(item.name, Use) else None,
             self.alone,
         )
 
@@ -170,19 +165,16 @@ class Enqueuer(Generic[Q, M, D, A]):
     def _one(self, order: _Order, item: Item[M, D, A]) -> Awaitable[Answer[str]]:
         operation = f"enqueue into {order.queue}"
         if self._fits_a_batch(item.data):
-            chosen = item.chosen
-            key = None if chosen is None else chosen.name
+            key = item.name.name if isinstance(item.name, Use) else None
             return self.session.enqueuings.run(operation, _Enqueueing(self, order, item), of=key)
         return self.session.run(operation, functools.partial(self._alone, order, item))
 
-    def _fits_a_batch(self, data: D) -> bool:
+    def _fits_a_batch(self, data: Any) -> bool:  # noqa: ANN401  # what its length is depends on what it is
         if not self.session.encoding.data_is_whole:
             return False
-        if isinstance(data, memoryview):
-            return data.nbytes <= LARGEST_IN_BATCH
         if isinstance(data, (bytes, bytearray, str)):
-            return len(cast("Sized", data)) <= LARGEST_IN_BATCH
-        return True
+            return len(data) <= LARGEST_IN_BATCH
+        return not isinstance(data, memoryview) or data.nbytes <= LARGEST_IN_BATCH
 
     # In worker threads
 
@@ -217,7 +209,7 @@ def _apart(items: Sequence[Item[M, D, A]], at_most: int) -> Iterator[list[Item[M
     """Yield the items in order in batches of limited size; no batch has two with the same key."""
     batch: dict[object, Item[M, D, A]] = {}
     for item in items:
-        key = len(batch) if item.chosen is None else item.chosen.name
+        key = item.name.name if isinstance(item.name, Use) else len(batch)
         if len(batch) >= at_most or key in batch:
             yield list(batch.values())
             batch.clear()

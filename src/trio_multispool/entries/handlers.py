@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import types
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, cast, final
 
 import anyio
@@ -137,7 +138,7 @@ async def called(
 
 @lets_interrupts_in
 async def _awaited(coming: Awaitable[T]) -> T:
-    if not inspect.isawaitable(coming):
+    if not isinstance(coming, types.CoroutineType) and not inspect.isawaitable(coming):
         message = f"a handler is an async function; this one returned {coming!r}, and its entry goes back"
         raise TypeError(message)
     return await coming

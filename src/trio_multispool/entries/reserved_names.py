@@ -13,7 +13,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 
 from trio_multispool.errors import EntryBusy, NameTaken, SpoolError
 from trio_multispool.model.lifecycle import State
-from trio_multispool.model.names import MAX_ATTEMPTS, invalid_name, makes_none_twice
+from trio_multispool.model.names import MAX_ATTEMPTS, invalid_name, is_plain, makes_none_twice
 from trio_multispool.model.results import Err
 from trio_multispool.model.times import seconds
 from trio_multispool.model.types import A
@@ -187,7 +187,7 @@ class Naming(Generic[A]):
         raise NameTaken(made)
 
     def _chosen(self, name: str, *, unique: bool = False, briefly: bool) -> Reservation:
-        if (fault := invalid_name(name)) is not None:
+        if not (isinstance(name, str) and is_plain(name)) and (fault := invalid_name(name)) is not None:
             raise fault
         return self._storage.reserve(name, unique=unique, briefly=briefly)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import functools
 import math
+import re
 import threading
 import unicodedata
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, final
@@ -32,6 +33,10 @@ NO_ARGUMENT: Final[Any] = None  # fits the default of the type parameter
 
 A_co = TypeVarWithDefault("A_co", covariant=True, default=None)
 A_contra = TypeVarWithDefault("A_contra", contravariant=True, default=None)
+
+
+is_plain: Final = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}").fullmatch
+"""Tells at once of most names that they are valid."""
 
 
 def invalid_name(name: str) -> InvalidName | None:

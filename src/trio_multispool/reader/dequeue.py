@@ -234,9 +234,9 @@ class Dequeuer(Generic[Q, M, D]):
     def _look(self, given: Given | None, *, waits: bool) -> Look:
         """Begin to ask for entries. It may share a listing that is begun from now on, if it need not do more."""
         look, recoveries, now = Look(given, waits=waits), self._recoveries, anyio.current_time()
-        if self._is_first_look or now >= recoveries.due_at:
+        if self._is_first_look or now - recoveries.begun_at >= RECOVERY_INTERVAL:
             self._is_first_look = False
-            recoveries.due_at = now + RECOVERY_INTERVAL
+            recoveries.begun_at = now
             self._recovering[look] = recoveries.begun
         elif not waits or self.session.changes.told(self._name):
             look.began = self.claimer.source.listings
@@ -307,7 +307,7 @@ class Dequeuer(Generic[Q, M, D]):
 
     def recovery_is_due(self) -> bool:
         """Tell whether the next look should also recover entries of dead owners."""
-        return self.session.running.loop.time() >= self._recoveries.due_at
+        return self.session.running.loop.time() - self._recoveries.begun_at >= RECOVERY_INTERVAL
 
     def _on_settled(self, job: Checkout[Q, M, D], destination: str | None) -> None:
         self._jobs.pop(job, None)

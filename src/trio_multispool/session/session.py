@@ -6,7 +6,7 @@ import functools
 import logging
 import math
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeAlias
 
 import msgspec
 
@@ -46,8 +46,8 @@ _LOG: Final = logging.getLogger("trio_multispool")
 class Recoveries(msgspec.Struct, eq=False):
     """The recoveries of a queue by its readers, which share them as they share listings."""
 
-    due_at: float = -math.inf
-    """When the next look is also to recover entries of dead owners, by the loop's clock."""
+    begun_at: float = -math.inf
+    """When the last one was asked for, by the loop's clock."""
     begun: int = 0
     """How many were begun."""
 
@@ -146,7 +146,8 @@ class Session(Generic[Q, M, D, A]):
         if not isinstance(queue, self.spoolable.queues):
             message = f"{queue!r} is no member of {self.spoolable.queues.__name__}, the queues of this spool"
             raise TypeError(message)
-        return cast("str", queue._value_)  # what `value` is, after two more calls
+        name: str = queue._value_  # what `value` is, after two more calls
+        return name
 
     def decode_or_set_aside(self, claim: Claim) -> M:
         """Return a claim's metadata; if it cannot be decoded, quarantine the entry and raise `CorruptMetadata`."""

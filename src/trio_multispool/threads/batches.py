@@ -21,7 +21,7 @@ No two transactions of a batch are about the same job: one may hold the job's lo
 
 from __future__ import annotations
 
-import contextlib
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
@@ -30,11 +30,12 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 
 from trio_multispool.model.results import Ok
 from trio_multispool.model.types import T
+from trio_multispool.threads import pool
 from trio_multispool.threads.interrupts import keep_interrupts_out
 from trio_multispool.threads.loop import context_for_a_thread
 from trio_multispool.threads.offload import token
 from trio_multispool.threads.running import Running
-from trio_multispool.threads.transaction import BeforeCommit, Hop, Transaction
+from trio_multispool.threads.transaction import BeforeCommit, Transaction
 
 if TYPE_CHECKING:
     import contextvars
@@ -144,14 +145,14 @@ class Batches(Generic[S]):
         *,
         in_threads: bool = True,
         limiter: anyio.CapacityLimiter | None = None,
-        at_most: Callable[[], int] = lambda: LARGEST_BATCH,
-        around: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+        at_most: Callable[[], int] | None = None,
+        around: Callable[[], AbstractContextManager[object]] | None = None,
         running: Running | None = None,
     ) -> None:
         """Begin with nothing pending; `perform` does a batch, in a worker thread, and returns what each raised.
 
         `in_threads`: as for `Offload`. `limiter`: what a leader queues on for its thread, if on anything.
-        `at_most`: how large a batch may be now. `around` surrounds each batch, in its thread.
+        `at_most`: how large a batch may be now. `around` surrounds each batch of several, in its thread.
         """
         keep_interrupts_out()
         self._perform = perform
@@ -276,31 +277,50 @@ class Batches(Generic[S]):
         return was_pending
 
     async def _lead(self, part: Part[S, Any], loop: Loop, *, insist: bool) -> BaseException | None:
-        batch: list[Part[S, Any]] = []
-        hop: Hop[None] = Hop(lambda _before_commit: self._work_off(batch), None, self._in_threads)
+        cancellation: BaseException | None = None
         if self._limiter is not None:
-            await token(self._limiter, hop)
+            await token(self._limiter, part)
         try:
             if self._in_company and not insist:  # the tasks of the last batch are about to come again
                 for _ in range(2):  # they are awake, but Trio runs the tasks of one step in any order
                     await cancel_shielded_checkpoint()
-            self._taken = batch
-            batch += self._take(part)
+            batch = self._take(part)
             self._in_company = len(batch) > 1
-            cancellation = await hop.run_in_thread(loop, (lambda: None) if insist else part.withdraw)
-            _ = hop.result()
+            self._taken = batch
+            part.turn = ended = loop.new_wait(True)  # noqa: FBT003  # shielded
+            start = pool.start if self._in_threads else pool.start_here
+            start(functools.partial(self._work_off, batch), functools.partial(loop.call, ended.wake))
+            while not ended.woken:
+                try:
+                    _ = await ended.until_woken()
+                except BaseException as cancelled:  # noqa: BLE001  # raised by the caller
+                    cancellation = cancellation or cancelled
+                    if not insist:
+                        part.withdraw()
             return cancellation
         finally:
+            del cancellation
             if self._limiter is not None:
-                self._limiter.release_on_behalf_of(hop)
+                self._limiter.release_on_behalf_of(part)
 
     def _work_off(self, batch: list[Part[S, Any]]) -> None:
-        with self._around():
-            work_off(batch, self._perform)
+        """Do a batch, in a worker thread. Raises nothing: what cannot be done at all fails for all of it."""
+        try:
+            if self._around is None or len(batch) == 1:
+                work_off(batch, self._perform)
+            else:
+                with self._around():
+                    work_off(batch, self._perform)
+        except BaseException as error:  # noqa: BLE001  # as above
+            for part in batch:
+                if not part.done:
+                    part.fail(error)
 
     def _take(self, leader: Part[S, Any]) -> list[Part[S, Any]]:
-        batch, at_most = [leader], self._at_most()
-        taken = {leader.of}
+        if len(self._pending) == 1:
+            self._pending.clear()
+            return [leader]
+        batch, at_most, taken = [leader], LARGEST_BATCH if self._at_most is None else self._at_most(), {leader.of}
         for part in self._pending:
             if len(batch) >= at_most:
                 break
@@ -314,13 +334,16 @@ class Batches(Generic[S]):
     def _hand_over(self) -> None:
         """End a batch, if one was taken, and wake the next to lead, if anybody is waiting."""
         taken, self._taken = self._taken, []
+        if not self._pending and len(taken) == 1 and taken[0] is self._leader:  # nobody else has come
+            self._leader = None
+            return
         left = [part for part in taken if not part.started and part is not self._leader]  # no thread could be started
         for part in left:
             part.put_back()
         self._pending = dict.fromkeys([*left, *self._pending])
         for part in taken:
-            if part.done:
-                part.wake()
+            if part.done and part.turn is not None:
+                part.turn.wake()
         self._leader = next(iter(self._pending), None)
         if self._leader is not None:
             self._leader.wake()
@@ -328,10 +351,16 @@ class Batches(Generic[S]):
 
 def work_off(batch: Sequence[Part[S, Any]], perform: Callable[[Sequence[S]], Sequence[BaseException | None]]) -> None:
     """Do a batch, in a worker thread; each of it is told there what came of it."""
-    requests = [(part, request) for part in batch if (request := part.prepare()) is not None]
+    requests: list[tuple[Part[S, Any], S]] = []
+    for part in batch:
+        request = part.prepare()
+        if request is not None:
+            requests.append((part, request))
+    if not requests:
+        return
     failures: Sequence[BaseException | None]
     try:
-        failures = perform([request for _, request in requests]) if requests else []
+        failures = perform([request for _, request in requests])
     except BaseException as error:  # noqa: BLE001  # each of the tasks raises it
         failures = [error] * len(requests)
     for (part, _), failure in zip(requests, failures, strict=True):

@@ -36,6 +36,8 @@ class Loop(msgspec.Struct, frozen=True):
     """Make a wait for a task of the loop, `shielded` or not."""
     checkpoint_if_cancelled: Callable[[], Awaitable[None]]
     """Raise a cancellation that is on its way; on asyncio, also one that the task has asked for itself in this step."""
+    token: Callable[[], object]
+    """Return what tells the loop that runs the caller from others of the same library, or raise `RuntimeError`."""
     waits_are_checkpoints: bool
     """Whether a task in a cancelled scope is told as soon as it waits, and not some steps later."""
 
@@ -62,7 +64,14 @@ def _trio_loop() -> Loop:
             return
 
     new_wait = functools.partial(_TrioWait, lowlevel)
-    return Loop(call, trio.current_time, new_wait, lowlevel.checkpoint_if_cancelled, waits_are_checkpoints=True)
+    return Loop(
+        call,
+        trio.current_time,
+        new_wait,
+        lowlevel.checkpoint_if_cancelled,
+        lowlevel.current_trio_token,
+        waits_are_checkpoints=True,
+    )
 
 
 def _asyncio_loop() -> Loop:
@@ -84,7 +93,9 @@ def _asyncio_loop() -> Loop:
         await lowlevel.checkpoint_if_cancelled()
 
     new_wait = functools.partial(_AsyncioWait, loop)
-    return Loop(call, loop.time, new_wait, checkpoint_if_cancelled, waits_are_checkpoints=False)
+    return Loop(
+        call, loop.time, new_wait, checkpoint_if_cancelled, asyncio.get_running_loop, waits_are_checkpoints=False
+    )
 
 
 class _TrioWait(msgspec.Struct, eq=False):

@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trio_multispool.model.types import T
-    from trio_multispool.threads.transaction import Answer, BeforeCommit
+    from trio_multispool.threads.transaction import Answer, BeforeCommit, Transaction
 
 
 DEFAULT_THREADS: Final = 40
 """How many operations of one spool run at a time unless the caller gives a limiter; Trio's and AnyIO's default too."""
 
 
-async def token(limiter: anyio.CapacityLimiter, hop: Hop[Any]) -> None:
+async def token(limiter: anyio.CapacityLimiter, hop: Transaction[Any]) -> None:
     """Queue for a thread on behalf of a hop, and not of the task: that may hold a token of its own.
 
     No checkpoint if one is free: the wait for the thread is one.

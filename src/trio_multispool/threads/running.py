@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import anyio
 
-from trio_multispool.threads.loop import Loop, is_trio_here, running_loop
+from trio_multispool.threads.loop import Loop, running_loop
 
 if TYPE_CHECKING:
     import asyncio
@@ -42,16 +42,20 @@ class Running:
         self._token: object | None = None
         self.loop: Loop
         """The event loop; once something has begun."""
+        self._here = _token_here  # or what is quicker
         here = _token_here()
         if here is not None:
-            self._token, self.loop = here, running_loop()
+            self._settle(here)
 
     def begin(self) -> Loop:
         """Count one more, until `end`, and return the event loop.
 
         Raises `anyio.ClosedResourceError` after `close`, and `RuntimeError` in another event loop.
         """
-        here = _token_here()
+        try:
+            here = self._here()
+        except RuntimeError:  # that library runs nothing here
+            here = _token_here()
         if here is not self._token:
             self._move(here)
         with self._mutex:
@@ -94,17 +98,17 @@ class Running:
                 "open it there too, by `Spool.load`: any number of them may share the directory"
             )
             raise RuntimeError(message)
+        self._settle(here)
+
+    def _settle(self, here: object) -> None:
         self._token, self.loop = here, running_loop()
+        self._here = self.loop.token
 
 
 def _token_here() -> object | None:
     """Return what tells the event loop that runs this from others; `None` if none runs."""
-    if is_trio_here():
-        token: object = sys.modules["trio"].lowlevel.current_trio_token()
-        return token
-    asyncio = sys.modules.get("asyncio")
     try:
-        return None if asyncio is None else asyncio.get_running_loop()
+        return running_loop().token()
     except RuntimeError:  # none runs
         return None
 

@@ -41,15 +41,6 @@ class Transaction(msgspec.Struct, Generic[T], eq=False, kw_only=True):
     withdrawn: bool = False
     """Whether nobody wants the effect any more."""
 
-    def run(self, work: Callable[[], T]) -> None:
-        """Do what is left of the work, in a worker thread; keep what it raises, for the task that waits."""
-        self.started = True
-        try:
-            self.value = Ok(work())
-            self.done = True
-        except BaseException as error:  # noqa: BLE001  # raised again in the task
-            self.fail(error)
-
     def fail(self, error: BaseException) -> None:
         """Note what the work has raised, and that it is done."""
         if isinstance(error, SpoolError):
@@ -132,12 +123,13 @@ class Hop(Transaction[T], Generic[T], eq=False):
     """Otherwise it runs right in the caller's thread: it must be quick. The wait is the same."""
 
     def _run(self) -> None:
-        context = self.context
-        self.run(
-            functools.partial(self.work, self.before_commit)
-            if context is None
-            else functools.partial(context.run, self.work, self.before_commit)
-        )
+        self.started, context = True, self.context
+        try:
+            value = self.work(self.before_commit) if context is None else context.run(self.work, self.before_commit)
+            self.value = Ok(value)
+            self.done = True
+        except BaseException as error:  # noqa: BLE001  # raised again in the task that waits
+            self.fail(error)
 
     async def run_in_thread(
         self, loop: Loop, on_cancelled: Callable[[], None], *, interruptible: bool = False

@@ -76,7 +76,7 @@ class DirectoryClaim(msgspec.Struct, eq=False, weakref=True):
         child the entry is still its parent's.
         """
         target = next_state(operation, self.state)
-        if self.lock is not None and not self.lock.held:
+        if self.lock is not None and self.lock.fd < 0:
             raise OwnershipLost(self.queue, self.name)
         return target
 

@@ -198,7 +198,7 @@ def _enqueue(context: Context, wanted: NewEntry[DirectoryReservation], check_nam
     layout, name, queue = context.layout, wanted.reservation.name, wanted.queue
     waits = wanted.due_at is not None
     target = next_state(Step.ENQUEUE_TO_WAIT if waits else Step.ENQUEUE, wanted.reservation.state)
-    if not wanted.reservation.lock.held:
+    if wanted.reservation.lock.fd < 0:
         raise EntryBusy(name)
     plan = context.syncs.plan(wanted.durability)
     destination = where_to_wait(context, queue, plan) if waits else queue

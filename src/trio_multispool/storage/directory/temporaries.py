@@ -94,24 +94,22 @@ class Leftovers:
         This opens no descriptor where the directory is missing.
         """
         if self._remembered is None:
-            try:
-                self._remembered = self._layout.is_there(REMEMBERED)
-            except SpoolError:  # met again by each removal
-                self._remembered = True
+            self._remembered = self._may_be_there(REMEMBERED)
         return self._remembered
+
+    def _may_be_there(self, directory: str) -> bool:
+        try:
+            return directory in self._layout.fds or self._layout.look_at("", directory) is not None
+        except SpoolError:  # met again by each removal
+            return True
 
     def found(self) -> tuple[frozenset[str] | None, bool]:
         """Return the files in `.tmp`, `None` if they were not listed, and whether any entry may have notes."""
         if self._found is None:
-            has_notes = True
-            with contextlib.suppress(SpoolError):  # met again by each removal
-                has_notes = self._layout.optional_fd(NOTES) is not None
-            self._found = self._listed(), has_notes
+            self._found = self._listed() if self._most else None, self._may_be_there(NOTES)
         return self._found
 
     def _listed(self) -> frozenset[str] | None:
-        if not self._most:
-            return None
         with contextlib.suppress(SpoolError):  # the list is not needed: unlinking one by one does the same
             with self._layout.doing("list", TEMPORARY), self._layout.fresh_fd(TEMPORARY) as fd:
                 scanned = itertools.islice(self._layout.calls.scan(fd), self._most + 1)

@@ -231,7 +231,9 @@ def begin_new(layout: Layout, directory: str, name: str, content: Content, *, fd
         raise as_spool_error(error, "create", layout.full(directory, name)) from error
     file, doing = OpenFile(layout, directory, name, mine, owned=fd is None), "set the mode of"
     try:
-        if fd is None:
+        if fd is None and layout.owner is None:
+            layout.calls.change_mode(mine, layout.file_mode)
+        elif fd is None:
             layout.hand_over(mine, layout.file_mode, directory, name)
         doing = "write"
         if isinstance(content, bytes):

@@ -28,7 +28,6 @@ import errno
 import functools
 import os
 import posixpath
-import re
 import stat
 import threading
 from collections import deque
@@ -44,7 +43,7 @@ from trio_multispool.errors import (
     StorageFailure,
 )
 from trio_multispool.model.lifecycle import Place, State
-from trio_multispool.model.names import invalid_name
+from trio_multispool.model.names import invalid_name, is_plain
 from trio_multispool.storage.directory.disk.oserrors import as_spool_error
 from trio_multispool.storage.directory.disk.owners import ROOT, owner_of_new, serves
 
@@ -114,9 +113,6 @@ def waiting_of(queue: str) -> str:
     """Return the directory of the entries that wait for a queue, relative to the spool; it may be missing."""
     return f"{queue}/{WAITING}"
 
-
-_is_plain: Final = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}").fullmatch
-"""Tells at once of most names that they are valid."""
 
 Denied: TypeAlias = dict[str, SpoolError]
 """Directories that this process cannot read or enter, and what is no directory in their place, with the error of each.
@@ -355,6 +351,10 @@ class Layout:
         if directory in self.fds and (seen is None or directory not in seen):
             if seen is not None:
                 seen.add(directory)
+            parent, _, name = directory.rpartition("/")
+            with contextlib.suppress(OSError, KeyError):
+                if self.calls.stat(name, self.fds[parent]).st_ino == self._inodes[directory]:
+                    return
             _ = self._look_below(directory)
 
     def is_there(self, directory: str) -> bool:
@@ -606,7 +606,7 @@ class Layout:
         """Return the valid names of regular files in a directory, sorted."""
         with self.doing("list", directory), self.fresh_fd(directory) as fd:
             found = self.calls.regular_files(fd)
-        return sorted([name for name in found if _is_plain(name) or invalid_name(name) is None])
+        return sorted([name for name in found if is_plain(name) or invalid_name(name) is None])
 
     def has_entries(self, directory: str) -> bool:
         """Tell whether a directory has any entry."""
@@ -616,7 +616,7 @@ class Layout:
         """Yield what `entry_names` returns, in no order, without keeping a list: for large queues."""
         with self.doing("list", directory), self.fresh_fd(directory) as fd:
             for name, is_file, _ in self.calls.scan(fd):
-                if is_file and invalid_name(name) is None:
+                if is_file and (is_plain(name) or invalid_name(name) is None):
                     yield name
 
     def ensure_directory(self, directory: str) -> bool:
