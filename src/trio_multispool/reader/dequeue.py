@@ -26,6 +26,7 @@ from trio_multispool.session.changes import Polling
 from trio_multispool.session.session import Recoveries
 from trio_multispool.storage.source import Given, Look, NothingLeft
 from trio_multispool.threads.loop import apart, take_over_notes, to_raise, whatever_is_cancelled
+from trio_multispool.threads.transaction import Withdrawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -90,7 +91,8 @@ class Dequeuer(Generic[Q, M, D]):
         self._passes: list[weakref.ref[Given]] = []
         self._closing: weakref.WeakSet[Closing] = weakref.WeakSet()
         self._tasks: TaskGroup | None = None
-        self._takes: set[anyio.CancelScope] = set()
+        self._takes = 0
+        self._waits: set[anyio.CancelScope] = set()
         self._idle: anyio.Event | None = None
         self._recoveries: Recoveries = session.recoveries.setdefault(queue.value, Recoveries())
         self._recovering: weakref.WeakKeyDictionary[Look, int] = weakref.WeakKeyDictionary()
@@ -124,8 +126,9 @@ class Dequeuer(Generic[Q, M, D]):
 
     def wake(self) -> None:
         """End every wait, for a change or for a thread: the reader was stopped."""
-        for scope in self._takes:
+        for scope in self._waits:
             scope.cancel()
+        self._batch.withdraw(self)
         for closing in self._closing:
             closing.poke()
 
@@ -173,63 +176,68 @@ class Dequeuer(Generic[Q, M, D]):
         Without `wait`, an empty list may also mean that nothing was there. Names `given` in this pass are passed over.
         """
         self.check_open()
-        if not self.stopped:
-            scope = anyio.CancelScope()
-            self._takes.add(scope)
-            try:
-                with scope:
-                    return await self._take(given, wanted, wait=wait)
-            finally:
-                self._takes.discard(scope)
-                if self._idle is not None and not self._takes:
-                    self._idle.set()
-        self.check_open()  # stopped before, or while it waited for a thread or a change
-        await checkpoint()
-        return Ok([])
+        self._takes += 1
+        try:
+            return await self._take(given, wanted, Polling(self._poll_interval) if wait else None)
+        finally:
+            self._takes -= 1
+            if self._idle is not None and not self._takes:
+                self._idle.set()
 
     async def _take(
-        self, given: Given | None, wanted: Callable[[], int], *, wait: bool
+        self, given: Given | None, wanted: Callable[[], int], polling: Polling | None
     ) -> Result[list[Checkout[Q, M, D]], Trouble]:
-        changes, queue, hooks = self.session.changes, self._name, self.session.hooks
-        look, seen, polling, woken = self._look(given, waits=wait), changes.seen(queue), None, False
+        changes, wait, woken = self.session.changes, polling is not None, False
         try:
-            while True:
-                began = hooks.now() if hooks.listening else 0.0
-                answer = await self._batch.run_whole(
-                    f"check-out from {queue}",
-                    functools.partial(self._claim, look, wanted),
-                    undo=functools.partial(self._undo, look=look),
-                )
-                if isinstance(answer, Err):
-                    hooks.failed(Operation.CHECK_OUT, queue, None, answer.error, began)
-                    break
-                found = answer.value
-                if isinstance(found, list):
-                    if found or self.stopped:
-                        answer = Ok(await self._in_hand(found, began))
-                        break
-                elif not wait:
-                    return Ok([])
-                else:
+            look, seen = self._look(given, waits=wait), changes.seen(self._name)
+            while not self.stopped:
+                found = await self._ask(look, wanted)
+                if isinstance(found, NothingLeft):
+                    if polling is None:
+                        return Ok([])
                     if woken and found.passed_over:
-                        changes.hand_on(queue, to_any=False)
-                    polling = Polling(self._poll_interval) if polling is None else polling
+                        changes.hand_on(self._name, to_any=False)
                     await self._wait(polling, seen, found)
-                    look, seen, woken = self._look(given, waits=wait), changes.seen(queue), True
+                    look, seen, woken = self._look(given, waits=wait), changes.seen(self._name), True
+                elif found is not None:
+                    if woken and (isinstance(found, Err) or self.claimer.source.is_any_left()):
+                        changes.hand_on(self._name)
+                    return found
+            self.check_open()  # stopped before, or while it waited for a thread or a change
+            await checkpoint()
+            if woken:
+                changes.hand_on(self._name)
+            return Ok([])
         except BaseException:  # a cancellation, or a bug
             if woken:
-                changes.hand_on(queue)
+                changes.hand_on(self._name)
             raise
-        if woken and (isinstance(answer, Err) or self.claimer.source.is_any_left()):
-            changes.hand_on(queue)
-        return answer
 
-    async def _in_hand(self, found: list[Claimed[M]], began: float) -> list[Checkout[Q, M, D]]:
-        jobs = [self.in_hand(one, began) for one in found]
+    async def _ask(
+        self, look: Look, wanted: Callable[[], int]
+    ) -> Result[list[Checkout[Q, M, D]], Trouble] | NothingLeft | None:
+        """Check out the next entries in a thread; `None`: ask again, unless the reader was stopped."""
+        hooks = self.session.hooks
+        began = hooks.now() if hooks.listening else 0.0
+        try:
+            answer = await self._batch.run_whole(
+                f"check-out from {self._name}",
+                functools.partial(self._claim, look, wanted),
+                undo=functools.partial(self._undo, look=look),
+                owner=self,
+            )
+        except Withdrawn:
+            return None
+        if isinstance(answer, Err):
+            hooks.failed(Operation.CHECK_OUT, self._name, None, answer.error, began)
+            return answer
+        if isinstance(answer.value, NothingLeft):
+            return answer.value
+        jobs = [self.in_hand(one, began) for one in answer.value]
         if self.closed:  # left by another task while the thread was at work
             await self.give_back(jobs)
             self.check_open()
-        return jobs
+        return Ok(jobs) if jobs else None
 
     def _look(self, given: Given | None, *, waits: bool) -> Look:
         """Begin to ask for entries. It may share a listing that is begun from now on, if it need not do more."""
@@ -252,15 +260,19 @@ class Dequeuer(Generic[Q, M, D]):
         timeout = polling.next_wait(found.listing_took, told=told, held=found.held, busy=found.busy)
         if told and found.announced:
             timeout = every = math.inf
-        with self.session.hooks.waiting(queue):
-            if next_at is None:
-                await changes.wait(queue, seen, timeout)
-                return
-            ends_at = anyio.current_time() + timeout
-            while (left := ends_at - anyio.current_time()) > 0 and (until_due := next_at - self.session.now()) > 0:
-                await changes.wait(queue, seen, max(min(left, until_due, every), SHORTEST_WAIT))
-                if changes.seen(queue) != seen or self.stopped or self.closed or self.session.closed:
+        with self.session.hooks.waiting(queue), anyio.CancelScope() as scope:
+            self._waits.add(scope)
+            try:
+                if next_at is None:
+                    await changes.wait(queue, seen, timeout)
                     return
+                ends_at = anyio.current_time() + timeout
+                while (left := ends_at - anyio.current_time()) > 0 and (until_due := next_at - self.session.now()) > 0:
+                    await changes.wait(queue, seen, max(min(left, until_due, every), SHORTEST_WAIT))
+                    if changes.seen(queue) != seen or self.stopped or self.closed or self.session.closed:
+                        return
+            finally:
+                self._waits.discard(scope)
 
     def in_hand(self, claimed: Claimed[M], began: float) -> Checkout[Q, M, D]:
         """Make a job of a checked-out entry; `began` is when its check-out began, by the clock of the hooks."""

@@ -29,7 +29,7 @@ from trio_multispool.storage.source import Claiming, Given, Look, NothingLeft
 from trio_multispool.threads.loop import context_for_a_thread, keeping_notes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from typing import Self
 
     from trio_multispool.entries.checkout import Checkout
@@ -107,7 +107,7 @@ class Supply(abc.ABC, Generic[Q, M, D]):
         return answer
 
     @abc.abstractmethod
-    async def _ask(self) -> Result[Checkout[Q, M, D] | None, Trouble]:
+    def _ask(self) -> Awaitable[Result[Checkout[Q, M, D] | None, Trouble]]:
         """Wait for a job; nothing is ready."""
 
     def _raise_bug(self) -> None:

@@ -16,6 +16,8 @@ from trio_multispool.reader.retries import attempt
 from trio_multispool.threads.loop import in_several_tasks
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     import anyio
 
     from trio_multispool.entries.checkout import Checkout
@@ -44,9 +46,9 @@ class Jobs(Supply[Q, M, D]):
             raise StopAsyncIteration
         return CheckedOutEntry(job)
 
-    async def _ask(self) -> Result[Checkout[Q, M, D] | None, Trouble]:
+    def _ask(self) -> Awaitable[Result[Checkout[Q, M, D] | None, Trouble]]:
         """Check out an entry, as `dequeue` and `dequeue_available` do."""
-        return await self._dequeuer.dequeue(self._given, wait=self._wait)
+        return self._dequeuer.dequeue(self._given, wait=self._wait)
 
 
 async def work_off(

@@ -25,6 +25,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
+import anyio
 import msgspec
 from anyio.lowlevel import cancel_shielded_checkpoint
 
@@ -33,16 +34,13 @@ from trio_multispool.model.types import T
 from trio_multispool.threads import pool
 from trio_multispool.threads.interrupts import keep_interrupts_out
 from trio_multispool.threads.loop import context_for_a_thread
-from trio_multispool.threads.offload import token
 from trio_multispool.threads.running import Running
-from trio_multispool.threads.transaction import BeforeCommit, Transaction
+from trio_multispool.threads.transaction import BeforeCommit, Transaction, Withdrawn
 
 if TYPE_CHECKING:
     import contextvars
     from collections.abc import Awaitable, MutableMapping, Sequence
     from contextlib import AbstractContextManager
-
-    import anyio
 
     from trio_multispool.threads.loop import Loop, Wait
     from trio_multispool.threads.transaction import Answer
@@ -76,6 +74,8 @@ class Part(Transaction[T], Generic[S, T], eq=False):
     context: contextvars.Context
     of: object = None
     """What it is about, and no other of its batch; `None`: it alone knows."""
+    owner: object = None
+    """Who may have it withdrawn while it is pending."""
     turn: Wait | None = None
     """How its task waits, if it does."""
 
@@ -165,14 +165,35 @@ class Batches(Generic[S]):
         self._leader: Part[S, Any] | None = None
         self._taken: list[Part[S, Any]] = []
         self._in_company = False
+        self._queueing: anyio.CancelScope | None = None  # of the leader, while it queues on the limiter
 
     def run_whole(
-        self, operation: str, work: Callable[[BeforeCommit], T], *, undo: Callable[[T], None] | None = None
+        self,
+        operation: str,
+        work: Callable[[BeforeCommit], T],
+        *,
+        undo: Callable[[T], None] | None = None,
+        owner: object = None,
     ) -> Awaitable[Answer[T]]:
-        """Do as `Offload.run` does, in one hop with what comes at the same time: for work that is quick."""
-        return self.run(operation, _Whole(work), undo=undo)
+        """Do as `Offload.run` does, in one hop with what comes at the same time: for work that is quick.
 
-    async def run(
+        Raises `Withdrawn` if it was pending when its `owner` was given to `withdraw`.
+        """
+        return self.run(operation, _Whole(work), undo=undo, owner=owner)
+
+    def withdraw(self, owner: object) -> None:
+        """Withdraw what an owner has pending. What is in a batch already goes on."""
+        for part in [each for each in self._pending if each.owner is owner]:
+            if part is not self._leader:
+                del self._pending[part]
+                part.fail(Withdrawn())
+                part.wake()
+            else:  # it hands over when it runs
+                part.withdraw()
+                if self._queueing is not None:
+                    self._queueing.cancel()
+
+    async def run(  # noqa: PLR0913  # keyword arguments, each with a default
         self,
         operation: str,
         step: Step[S, T],
@@ -180,13 +201,14 @@ class Batches(Generic[S]):
         of: object = None,
         insist: bool = False,
         undo: Callable[[T], None] | None = None,
+        owner: object = None,
     ) -> Answer[T]:
         """Run a transaction in one hop with those that come at the same time; `of` is what it is about.
 
         **Cancellation**: as `Offload.run` says. With `insist`, it is never withdrawn: a native cancellation is raised
         afterwards, with a note of what came of it.
         """
-        part: Part[S, T] = Part(step, context_for_a_thread(), of)
+        part: Part[S, T] = Part(step, context_for_a_thread(), of, owner)
         loop, cancelled = self._running.begin(), None
         try:
             if not insist and (self._leader is None or not loop.waits_are_checkpoints):
@@ -278,8 +300,9 @@ class Batches(Generic[S]):
 
     async def _lead(self, part: Part[S, Any], loop: Loop, *, insist: bool) -> BaseException | None:
         cancellation: BaseException | None = None
-        if self._limiter is not None:
-            await token(self._limiter, part)
+        if self._limiter is not None and not await self._token(self._limiter, part):
+            part.fail(Withdrawn())
+            return None
         try:
             if self._in_company and not insist:  # the tasks of the last batch are about to come again
                 for _ in range(2):  # they are awake, but Trio runs the tasks of one step in any order
@@ -302,6 +325,17 @@ class Batches(Generic[S]):
             del cancellation
             if self._limiter is not None:
                 self._limiter.release_on_behalf_of(part)
+
+    async def _token(self, limiter: anyio.CapacityLimiter, part: Part[S, Any]) -> bool:
+        """Queue for a thread; `False`: what was to lead was withdrawn meanwhile."""
+        try:
+            limiter.acquire_on_behalf_of_nowait(part)
+        except anyio.WouldBlock:
+            with anyio.CancelScope() as self._queueing:
+                await limiter.acquire_on_behalf_of(part)
+            withdrawn, self._queueing = self._queueing.cancelled_caught, None
+            return not withdrawn
+        return True
 
     def _work_off(self, batch: list[Part[S, Any]]) -> None:
         """Do a batch, in a worker thread. Raises nothing: what cannot be done at all fails for all of it."""
