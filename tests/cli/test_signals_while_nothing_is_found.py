@@ -52,7 +52,7 @@ sys.exit(main(sys.argv[2:]))
 """The command, which waits for a line at its first look, and ends in its own way if it goes on for too long."""
 
 DIRECTORY = "trio_multispool.storage.directory"
-PLACES = f"{DIRECTORY}.disk.layout:Layout.in_how_many"
+PLACES = f"{DIRECTORY}.disk.layout:Layout.where_are"
 NAMES = f"{DIRECTORY}.recovery:lock_existing"
 MEMORY = f"{DIRECTORY}.remembered:_until"
 METADATA = "trio_multispool.cli.selecting:Criteria.fit_metadata"

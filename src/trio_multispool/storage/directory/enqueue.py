@@ -103,7 +103,8 @@ def _look_up_if_possible(context: Context, reservation: DirectoryReservation) ->
 
 def _refuse_if_taken(context: Context, name: str) -> None:
     """Raise `NameTaken` if the name is in any place. Sync that first: the caller may rely on the entry."""
-    for place in context.layout.places_of(name)[:1]:
+    place = context.layout.place_of(name)
+    if place is not None:
         if context.syncs.guarding:
             context.syncs.directory(directory_of(place))
         raise NameTaken(name)
@@ -242,7 +243,8 @@ def _write_files(
     context: Context, wanted: NewEntry[DirectoryReservation], files: list[OpenFile], plan: SyncPlan
 ) -> None:
     """Write the files of the entry into `files`: its data, its metadata, and its file in `.keys` if it has one."""
-    if not wanted.reservation.looked_up and not isinstance(wanted.content, bytes):  # usable perhaps only once
+    is_whole = isinstance(wanted.content, bytes)  # else it is usable perhaps only once
+    if not is_whole and not wanted.reservation.looked_up and context.layout.holds(DATA, wanted.reservation.name):
         _look_up_if_possible(context, wanted.reservation)
     try:
         _write_each(context, wanted, files)

@@ -17,6 +17,8 @@ import contextlib
 import itertools
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+import msgspec
+
 from trio_multispool.errors import (
     AccessDenied,
     NameTaken,
@@ -48,7 +50,7 @@ from trio_multispool.storage.directory.disk.layout import (
     directory_of,
     waiting_of,
 )
-from trio_multispool.storage.directory.disk.locks import lock_existing, lock_new
+from trio_multispool.storage.directory.disk.locks import lock_existing, lock_new, locks_at_a_time
 from trio_multispool.storage.directory.enqueue import collect_leftovers
 from trio_multispool.storage.directory.notes import forget_progress_of_the_dead
 from trio_multispool.storage.directory.stamps import end_waiting
@@ -57,18 +59,22 @@ from trio_multispool.storage.requests import Recovered
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Collection, Generator, Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from trio_multispool.storage.directory.claims import DirectoryClaim
     from trio_multispool.storage.directory.context import Context
     from trio_multispool.storage.directory.disk.layout import Denied
+    from trio_multispool.storage.directory.disk.locks import Lock
 
-_Act: TypeAlias = "Callable[[Context, str], Recovered | None]"
-"""`recover_name`, or a function that only tells what it would do."""
+_Act: TypeAlias = "Callable[[Context, _Seen], Recovered | None]"
+"""`_recover_locked`, or a function that only tells what it would do."""
 
 _BREATH: Final = 64
 """The number of names after which the caller may give up. It is small: on a slow disk, each look takes long."""
+
+_SWEPT_TOGETHER: Final = 100_000
+"""The number of names that are looked for in one pass over all places."""
 
 
 def recover(context: Context, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:
@@ -77,7 +83,7 @@ def recover(context: Context, queue: str | None = None, *, insist: bool = True) 
     Without `insist`, log that no write is possible at the moment, and go on.
     """
     try:
-        return [found for found in _recover(context, queue, recover_name) if isinstance(found, Recovered)]
+        return [found for found in _recover(context, queue, _recover_locked) if isinstance(found, Recovered)]
     except (OutOfSpace, ReadOnlySpool, TooManyOpenFiles) as error:
         if insist:
             raise
@@ -88,7 +94,7 @@ def recover(context: Context, queue: str | None = None, *, insist: bool = True) 
 
 def recover_all(context: Context, *, dry_run: bool = False) -> Iterator[Recovered | SpoolError | None]:
     """Recover, then sweep. Yield what was (or would be) done, each name once, and the errors; `None` now and then."""
-    act = _would_recover if dry_run else recover_name
+    act = _would_recover if dry_run else _recover_locked
     told: set[str] = set()
     for found in itertools.chain(_recover(context, None, act), sweep(context, act)):
         if not isinstance(found, Recovered):
@@ -108,17 +114,17 @@ def _recover(context: Context, queue: str | None, act: _Act) -> Iterator[Recover
         if place.state is State.CHECKED_OUT:
             suspects.update(dict.fromkeys(layout.entry_names(directory_of(place))))
     doubtful = set(suspects)
-    suspects.update(dict.fromkeys(_writers(context, clearing=act is recover_name)))
-    for number, name in enumerate(suspects, 1):
-        if number % _BREATH == 0:
-            yield None
-        for found in _act_or_pass_over(context, name, act):
+    suspects.update(dict.fromkeys(_writers(context, clearing=act is _recover_locked)))
+    for several in _in_breaths(suspects):
+        for found in _recover_together(context, several, act):
             if isinstance(found, Recovered):
-                doubtful.discard(name)
+                doubtful.discard(found.name)
             yield found
+        if len(several) >= _BREATH:
+            yield None
     if queue is None:  # the readers of a queue have their own errors
         yield from _passed_over(context, shut)
-    if queue is None and act is recover_name:
+    if queue is None and act is _recover_locked:
         context.doubtful = doubtful
 
 
@@ -130,18 +136,60 @@ def _passed_over(context: Context, shut: Denied) -> Iterator[SpoolError]:
         yield error
 
 
-def _act_or_pass_over(context: Context, name: str, act: _Act) -> Iterator[Recovered | SpoolError]:
-    """Recover one name; yield what was done. Log and yield its error, so that the other names are still recovered."""
+def _in_breaths(names: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the names, as many at a time as are recovered together."""
+    most, left = min(_BREATH, locks_at_a_time()), iter(names)
+    while several := list(itertools.islice(left, most)):
+        yield several
+
+
+def _recover_together(context: Context, names: Iterable[str], act: _Act) -> Iterator[Recovered | SpoolError]:
+    """Recover several names, in one look at all places for all of them, while their locks are held.
+
+    Yields what was done. Logs and yields the error of a name, so that the other names are still recovered.
+    """
+    with contextlib.ExitStack() as held:
+        locked: dict[str, Lock | Unavailable] = {}
+        for name in names:
+            with _passing_over(context, name) as errors:
+                lock = _lock_to_recover(context, name)
+                if lock is not Unavailable.BUSY:
+                    locked[name] = lock
+                if not isinstance(lock, Unavailable):
+                    _ = held.callback(lock.release)
+            yield from errors
+        shut: Denied = {}
+        places = context.layout.where_are(locked, shut) if locked else {}
+        for name, lock in locked.items():
+            with _passing_over(context, name) as errors:
+                found = act(context, _Seen(name, places.get(name, []), shut, reserved=lock is not Unavailable.GONE))
+                if found is not None:
+                    yield found
+            yield from errors
+
+
+@contextlib.contextmanager
+def _passing_over(context: Context, name: str) -> Generator[list[SpoolError]]:
+    """Log an error about one entry, and put it into the list that is yielded."""
+    errors: list[SpoolError] = []
     try:
-        found = act(context, name)
+        yield errors
     except (NotARegularFile, AccessDenied, StorageFailure, SyncsRefused) as error:
         spool = context.layout.path
         message = "not recovered: entry %(entry)s of spool %(spool)s: %(error)s"
         log(context.log.warning, Event.NOT_RECOVERED, spool, message, entry=name, error=error)
-        yield error
-    else:
-        if found is not None:
-            yield found
+        errors.append(error)
+
+
+def _lock_to_recover(context: Context, name: str) -> Lock | Unavailable:
+    """Lock a name; `GONE` if there is no reservation. Makes one if something is left: power loss may have removed it.
+
+    Nobody else takes a name then, as all take that lock first.
+    """
+    lock = lock_existing(context.layout, name)
+    if lock is Unavailable.GONE and _left_something(context, name):
+        return lock_new(context.layout, name)
+    return lock
 
 
 def _writers(context: Context, *, clearing: bool) -> Iterator[str]:
@@ -159,46 +207,66 @@ def _writers(context: Context, *, clearing: bool) -> Iterator[str]:
 
 def recover_name(context: Context, name: str) -> Recovered | None:
     """Put one entry back if its owner is dead, or collect a name without an entry; `None`: nothing to do."""
-    layout = context.layout
-    lock = lock_existing(layout, name)
-    if lock is Unavailable.GONE and _left_something(context, name):
-        lock = lock_new(layout, name)  # power loss may have removed the reservation
+    lock = _lock_to_recover(context, name)
     if isinstance(lock, Unavailable):
         return None
     try:
-        put_back = None
-        for place in _latest_first(context, name, layout.places_of(name, State.CHECKED_OUT)):
-            if _is_elsewhere(context, name):
-                _drop_copy(context, place, name)
-            elif _put_back(context, place, name):
-                put_back = Recovered(name, place.queue)
-        for place in _stale(context, name):
-            _drop_copy(context, place, name)
-        if put_back is None and collect_if_nowhere(context, name):
-            return Recovered(name, None)
-        for prefix in OWNERS_PREFIXES:
-            unlink_if_there(layout, TEMPORARY, prefix + name)
-        return put_back
+        shut: Denied = {}
+        places = context.layout.where_are({name}, shut).get(name, [])
+        return _recover_locked(context, _Seen(name, places, shut))
     finally:
         lock.release()
 
 
-def _would_recover(context: Context, name: str) -> Recovered | None:
-    """Tell what `recover_name` would do, and change nothing; holds the lock during the look."""
-    layout = context.layout
-    lock = lock_existing(layout, name)
-    if lock is Unavailable.BUSY:
+class _Seen(msgspec.Struct):
+    """Where a name was seen under its lock, so that it still is there."""
+
+    name: str
+    places: list[Place]
+    shut: dict[str, SpoolError]
+    """Places that could not be read."""
+    reserved: bool = True
+    """Whether it has a reservation, and so a lock."""
+
+    @property
+    def checked_out(self) -> list[Place]:
+        """The places that are earlier states than all others."""
+        return [place for place in self.places if place.state is State.CHECKED_OUT]
+
+
+def _recover_locked(context: Context, seen: _Seen) -> Recovered | None:
+    layout, name = context.layout, seen.name
+    if not seen.reserved:
         return None
-    try:
-        if not layout.places_of(name, to_collect=True):
-            return Recovered(name, None) if lock is not Unavailable.GONE or _left_something(context, name) else None
-        checked_out = layout.places_of(name, State.CHECKED_OUT)
-        if checked_out and not _is_elsewhere(context, name):
-            return Recovered(name, _latest_first(context, name, checked_out)[0].queue)
-        return None
-    finally:
-        if not isinstance(lock, Unavailable):
-            lock.release()
+    checked_out = seen.checked_out
+    if not checked_out:
+        layout.refuse_if_unseen(seen.shut, to_collect=False)
+    is_elsewhere, put_back = len(checked_out) < len(seen.places), None
+    for place in _latest_first(context, name, checked_out):
+        if is_elsewhere:
+            _drop_copy(context, place, name)
+        elif _put_back(context, place, name):
+            is_elsewhere, put_back = True, Recovered(name, place.queue)
+    for place in _stale(context, seen):
+        _drop_copy(context, place, name)
+    if not seen.places:
+        layout.refuse_if_unseen(seen.shut, to_collect=True)
+        _collect(context, name)
+        return Recovered(name, None)
+    for prefix in OWNERS_PREFIXES:
+        unlink_if_there(layout, TEMPORARY, prefix + name)
+    return put_back
+
+
+def _would_recover(context: Context, seen: _Seen) -> Recovered | None:
+    """Tell what `_recover_locked` would do, and change nothing."""
+    layout, name = context.layout, seen.name
+    if not seen.places:
+        layout.refuse_if_unseen(seen.shut, to_collect=True)
+        return Recovered(name, None) if seen.reserved or _left_something(context, name) else None
+    if seen.checked_out == seen.places:
+        return Recovered(name, _latest_first(context, name, seen.checked_out)[0].queue)
+    return None
 
 
 def _latest_first(context: Context, name: str, places: list[Place]) -> list[Place]:
@@ -208,23 +276,14 @@ def _latest_first(context: Context, name: str, places: list[Place]) -> list[Plac
     return sorted(places, key=lambda place: _file_at(context, place, name).st_ctime_ns, reverse=True)
 
 
-def _is_elsewhere(context: Context, name: str) -> bool:
-    """Tell whether an entry is available, waits or is set aside. All are later states than checked out."""
-    return any(place.state is not State.CHECKED_OUT for place in context.layout.places_of(name))
-
-
-def _stale(context: Context, name: str) -> list[Place]:
-    """Return the places that hold an earlier state of the entry than another place."""
-    places = context.layout.places_of(name)
-    available = [place for place in places if place.state in (State.AVAILABLE, State.WAITING)]
-    aside = [place for place in places if place.state is State.QUARANTINED]
-    if not available and not aside:
+def _stale(context: Context, seen: _Seen) -> list[Place]:
+    """Return the places in quarantine that hold an earlier state of an entry which is available, or waits."""
+    available = [place for place in seen.places if place.state in (State.AVAILABLE, State.WAITING)]
+    aside = [place for place in seen.places if place.state is State.QUARANTINED]
+    if not available or not aside:
         return []
-    stale = [place for place in places if place.state is State.CHECKED_OUT]
-    if available and aside:
-        files = {_file_at(context, place, name).st_ino for place in available}
-        stale += [place for place in aside if _file_at(context, place, name).st_ino in files]
-    return stale
+    files = {_file_at(context, place, seen.name).st_ino for place in available}
+    return [place for place in aside if _file_at(context, place, seen.name).st_ino in files]
 
 
 def _file_at(context: Context, place: Place, name: str) -> os.stat_result:
@@ -258,7 +317,9 @@ def drop_stale_copies(context: Context, name: str) -> None:
     """
     if not context.adopted:  # without locks, the copy may have an owner
         return
-    for place in _stale(context, name):
+    seen = _Seen(name, context.layout.places_of(name), {})
+    checked_out = seen.checked_out if len(seen.checked_out) < len(seen.places) else []
+    for place in [*checked_out, *_stale(context, seen)]:
         _drop_copy(context, place, name)
     if context.doubtful is not None:
         context.doubtful.discard(name)
@@ -304,7 +365,7 @@ def _left_something(context: Context, name: str) -> bool:
         any(layout.holds(TEMPORARY, prefix + name) for prefix in OWNERS_PREFIXES)
         or layout.holds(DATA, name)
         or layout.holds(NOTES, name)
-        or bool(layout.places_of(name, State.CHECKED_OUT))
+        or any(place.state is State.CHECKED_OUT for place in layout.places_of(name))
     )
 
 
@@ -312,38 +373,47 @@ def collect_if_nowhere(context: Context, name: str) -> bool:
     """Unlink all files under a name that is in no place; under its lock. Tell whether that was done."""
     if context.layout.places_of(name, to_collect=True):
         return False
+    _collect(context, name)
+    return True
+
+
+def _collect(context: Context, name: str) -> None:
     if context.adopted:
         _ = remembered.is_remembered(context, name)  # while what else is left still tells whether it was ever done
         collect_leftovers(context, name)
         if context.layout.has_directory(REASONS):
             unlink_if_there(context.layout, REASONS, name)
     unlink_if_there(context.layout, REGISTRY, name)
-    return True
 
 
-def sweep(context: Context, act: _Act = recover_name) -> Iterator[Recovered | SpoolError | None]:
+def sweep(context: Context, act: _Act | None = None) -> Iterator[Recovered | SpoolError | None]:
     """Collect all reservations, data files and notes that belong to no entry and to no living process.
 
-    Yields `None` after every `_BREATH` names, also of names that are still remembered.
+    Yields `None` now and then, also of names that are still remembered.
     """
     if not context.is_adopted():
         return
-    layout = context.layout
+    act, layout = _recover_locked if act is None else act, context.layout
     for directory in (REGISTRY, DATA, NOTES, REASONS):
         beside: Denied = {}
         if not layout.is_open(directory, beside if directory in (NOTES, REASONS) else None):
             yield from _passed_over(context, beside)
             continue
-        shut: Denied = {}
-        places = layout.places(shut=shut)  # for looks without the lock; with it, they are listed again
-        if shut:  # nothing is known to be nowhere
-            return
-        for number, name in enumerate(layout.entry_names(directory), 1):
-            if number % _BREATH == 0:
-                yield None
-            # Look twice: the entry may have moved during the first look.
-            if layout.in_how_many(places, name) != 1 and layout.in_how_many(places, name) != 1:
-                yield from _act_or_pass_over(context, name, act)
+        names = iter(layout.entry_names(directory))
+        while several := list(itertools.islice(names, _SWEPT_TOGETHER)):
+            odd: Collection[str] = several
+            for _ in range(2):  # look twice: an entry may have moved during the first look
+                shut: Denied = {}
+                places = layout.where_are(set(odd), shut)  # without the lock; with it, they are looked up again
+                if shut:  # nothing is known to be nowhere
+                    return
+                odd = [name for name in odd if len(places.get(name, ())) != 1]
+                if len(several) >= _BREATH:
+                    yield None
+            for few in _in_breaths(odd):
+                yield from _recover_together(context, few, act)
+                if len(few) >= _BREATH:
+                    yield None
     yield from _sweep_memory(context, act)
 
 
@@ -352,20 +422,24 @@ def _sweep_memory(context: Context, act: _Act) -> Iterator[Recovered | SpoolErro
     if not layout.is_open(REMEMBERED, memory):
         yield from _passed_over(context, memory)
         return
-    act_on_memory = _would_forget if act is _would_recover else _forget
-    for number, over in enumerate(remembered.forgettable(context), 1):
-        if number % _BREATH == 0:
+    found = remembered.forgettable(context)
+    while several := list(itertools.islice(found, _BREATH)):
+        over = [name for name in several if name is not None]
+        yield from _forget_together(context, over, only_tell=act is _would_recover)
+        if len(several) == _BREATH:
             yield None
-        if over is not None and not layout.places_of(over):
-            yield from _act_or_pass_over(context, over, act_on_memory)
 
 
-def _forget(context: Context, name: str) -> Recovered | None:
-    return Recovered(name, None) if remembered.collect(context, name) else None
-
-
-def _would_forget(_context: Context, name: str) -> Recovered:
-    return Recovered(name, None)
+def _forget_together(context: Context, names: list[str], *, only_tell: bool) -> Iterator[Recovered | SpoolError]:
+    shut: Denied = {}
+    places = context.layout.where_are(names, shut) if names else {}
+    for name in names:
+        with _passing_over(context, name) as errors:
+            if name not in places:
+                context.layout.refuse_if_unseen(shut, to_collect=False)
+                if only_tell or remembered.collect(context, name):
+                    yield Recovered(name, None)
+        yield from errors
 
 
 def reserve_again(context: Context, name: str) -> bool:

@@ -48,7 +48,7 @@ from trio_multispool.storage.directory.disk.oserrors import as_spool_error
 from trio_multispool.storage.directory.disk.owners import ROOT, owner_of_new, serves
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Collection, Generator, Iterator
 
     from trio_multispool.model.types import T
     from trio_multispool.storage.directory.disk.owners import Owner
@@ -127,6 +127,15 @@ _OF_ALL: Final = (errno.EBADF, errno.ENOMEM, errno.ENOLCK)
 
 _PIN: Final = "\0"
 """Between the name and the inode of a directory that is pinned; no name on disk has it."""
+
+_FEW_NAMES: Final = 3
+"""So few names are looked up one by one in any directory."""
+
+_SIZE_OF_A_NAME: Final = 32 * 64
+"""Listing takes a thirtieth of a look-up for each name, which has some 64 bytes of the directory's size."""
+
+_LEAST_SIZE: Final = 64 * 1024
+"""The size of a directory that is listed in no time. (Once large, a directory may stay so.)"""
 
 _FEW_OUTDATED: Final = 16
 """How many descriptors of replaced directories stay open, for threads that use one, and for what is in hand."""
@@ -573,34 +582,78 @@ class Layout:
         """Tell whether a directory has a file with that name."""
         return self.look_at(directory, name, "look for") is not None
 
-    def places_of(self, name: str, state: State | None = None, *, to_collect: bool = False) -> list[Place]:
-        """Return all places on disk that have the entry (of one state, if given). Call it under the entry's lock.
+    def places_of(self, name: str, *, to_collect: bool = False) -> list[Place]:
+        """Return all places on disk that have the entry. Call it under the entry's lock.
 
-        Raises if there is none and a place cannot be read: an entry that cannot be seen must not count as absent.
+        Raises what `refuse_if_unseen` raises if there is none.
+        """
+        shut: Denied = {}
+        found = self.where_are({name}, shut).get(name, [])
+        if not found:
+            self.refuse_if_unseen(shut, to_collect=to_collect)
+        return found
+
+    def place_of(self, name: str) -> Place | None:
+        """Return one place that has the entry, `None` if there is none; raises as `places_of` does.
+
+        Asks for it by path in every place, which is quick; where that is not plain, each directory is looked at.
+        """
+        root, stat_at = self.fds[""], self.calls.stat
+        directories = [
+            f"{queue}{below}" for queue in self._children("") for below in ("", f"/{CHECKOUT}", f"/{WAITING}")
+        ]
+        try:
+            if self.optional_fd(QUARANTINE) is not None:
+                directories += [f"{QUARANTINE}/{queue}" for queue in self._children(QUARANTINE)]
+        except _OF_ONE_DIRECTORY:
+            return next(iter(self.places_of(name)), None)
+        for directory in directories:
+            try:
+                _ = stat_at(f"{directory}/{name}", root)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                pass
+            return next(iter(self.places_of(name)), None)
+        return None
+
+    def where_are(self, names: Collection[str], shut: Denied) -> dict[str, list[Place]]:
+        """Return the places of each name that is in any, in one pass over all places; `shut` is as for `places`.
+
+        Names whose locks are held stay where they are meanwhile.
+        """
+        found: dict[str, list[Place]] = {}
+        for place in self.places(shut=shut):
+            directory = directory_of(place)
+            here = self._unless_shut(directory, shut, functools.partial(self._those_in, directory, names))
+            for name in here or ():
+                found.setdefault(name, []).append(place)
+        return found
+
+    def _those_in(self, directory: str, names: Collection[str]) -> list[str]:
+        """Return which of the names a directory has. Looks each up, unless listing them all is quicker."""
+        if len(names) > _FEW_NAMES:
+            with self.doing("look at", directory):
+                size = self.calls.stat_fd(self.fds[directory]).st_size
+            if size <= _LEAST_SIZE + len(names) * _SIZE_OF_A_NAME:
+                return [name for name in self.each_entry_name(directory) if name in names]
+        return [name for name in names if self.holds(directory, name)]
+
+    def refuse_if_unseen(self, shut: Denied, *, to_collect: bool) -> None:
+        """Raise if a place could not be read: an entry that cannot be seen must not count as absent.
+
         What is no directory holds no entry. But it may stand where somebody moved a directory away: if all files of the
         name are `to_collect`, it raises too.
         """
-        shut: Denied = {}
-        found = [
-            place
-            for place in self.places(shut=shut)
-            if (state is None or place.state is state) and self.holds(directory_of(place), name)
-        ]
-        if not found:
-            for directory, error in shut.items():
-                if to_collect or not self._holds_nothing(directory):
-                    raise error
-        return found
+        for directory, error in shut.items():
+            if to_collect or not self._holds_nothing(directory):
+                raise error
 
     def _holds_nothing(self, directory: str) -> bool:
         """Tell whether something else is in the place of a directory."""
         parent, _, name = directory.rpartition("/")
         found = self.look_at(parent, name)
         return found is not None and not stat.S_ISDIR(found.st_mode)
-
-    def in_how_many(self, places: list[Place], name: str) -> int:
-        """Return how many of these places have the entry."""
-        return sum(self.holds(directory_of(place), name) for place in places)
 
     def entry_names(self, directory: str) -> list[str]:
         """Return the valid names of regular files in a directory, sorted."""
