@@ -77,6 +77,7 @@ class Session(Generic[Q, M, D, A]):
             let_go=functools.partial(_let_go, self.held, self._close_storage),
             at_each_end=self.hooks.tell_noted if self.hooks.listening else None,
         )
+        storage.close_afterwards(self.running.grace.afterwards)
         how: dict[str, Any] = {"in_threads": storage.blocks, "running": self.running}
         self.offload: Offload = Offload(limiter, **how)
         self.settlements: Batches[Settlement[Any]] = Batches(storage.settle, **how)

@@ -58,6 +58,10 @@ class Storage(Protocol[C, R]):
         """Whether its methods may wait, for a disk or a server; then they are called in worker threads only."""
         ...
 
+    def close_afterwards(self, afterwards: Callable[[Callable[[], None]], None]) -> None:
+        """Take what calls something when all operations that are under way have ended: to close what they may use."""
+        ...
+
     def now(self) -> float:
         """Return the time of day by the store's clock, in seconds since 1970: it says what is due. Does not wait."""
         ...

@@ -299,7 +299,7 @@ class Batches(Generic[S]):
         return was_pending
 
     async def _lead(self, part: Part[S, Any], loop: Loop, *, insist: bool) -> BaseException | None:
-        cancellation: BaseException | None = None
+        cancellation, phase = None, None
         if self._limiter is not None and not await self._token(self._limiter, part):
             part.fail(Withdrawn())
             return None
@@ -310,6 +310,7 @@ class Batches(Generic[S]):
             batch = self._take(part)
             self._in_company = len(batch) > 1
             self._taken = batch
+            phase = self._running.grace.begin()
             part.turn = ended = loop.new_wait(True)  # noqa: FBT003  # shielded
             start = pool.start if self._in_threads else pool.start_here
             start(functools.partial(self._work_off, batch), functools.partial(loop.call, ended.wake))
@@ -323,6 +324,8 @@ class Batches(Generic[S]):
             return cancellation
         finally:
             del cancellation
+            if phase is not None:
+                self._running.grace.end(phase)
             if self._limiter is not None:
                 self._limiter.release_on_behalf_of(part)
 

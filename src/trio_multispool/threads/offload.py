@@ -86,13 +86,18 @@ class Offload:
         **Cancellation**: cancelled means that it did not happen. The only exception is asyncio's own, when it comes
         after the commit and there is no `undo`: then the `CancelledError` has a note.
         """
-        hop, loop = Hop(work, context_for_a_thread(), self._in_threads), self._running.begin()
+        hop = Hop(work, context_for_a_thread(), self._in_threads)
+        loop = self._running.begin()
         cancelled: BaseException | None = None
         try:
             await loop.checkpoint_if_cancelled()
             await token(self.limiter, hop)
             try:
-                cancelled = await hop.run_in_thread(loop, hop.withdraw, interruptible=interruptible)
+                phase = self._running.grace.begin()
+                try:
+                    cancelled = await hop.run_in_thread(loop, hop.withdraw, interruptible=interruptible)
+                finally:
+                    self._running.grace.end(phase)
                 if undo is not None and cancelled is None and self._running.closed and isinstance(hop.value, Ok):
                     cancelled = self._running.closed_error()
                 if cancelled is None:
@@ -112,8 +117,9 @@ class Offload:
         For releasing: it never queues on the caller's limiter.
         """
         hop: Hop[T] = Hop(lambda _before_commit: work(), context_for_a_thread(), self._in_threads)
-        loop = self._running.begin()
+        loop, phase = self._running.begin(), self._running.grace.begin()
         try:
             return hop.finished(operation, await hop.run_in_thread(loop, lambda: None))
         finally:
+            self._running.grace.end(phase)
             self._running.end()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import anyio
 
+from trio_multispool.threads.grace import Grace
 from trio_multispool.threads.loop import Loop, running_loop
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Running:
         self._at_each_end = at_each_end
         self._mutex = threading.Lock()
         self._count = 0
+        self.grace: Grace = Grace()
+        """The hops of its operations."""
         self._token: object | None = None
         self.loop: Loop
         """The event loop; once something has begun."""
@@ -79,7 +82,7 @@ class Running:
             self._let_go()
 
     @property
-    def any(self) -> bool:
+    def is_any(self) -> bool:
         """Whether any is under way."""
         return self._count > 0
 

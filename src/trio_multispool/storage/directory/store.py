@@ -320,6 +320,10 @@ class DirectoryStorage(Context):
             self.layout.check_named()
             raise
 
+    def close_afterwards(self, afterwards: Callable[[Callable[[], None]], None]) -> None:
+        """Close directories that are not held any more when no operation can be using them."""
+        self.layout.afterwards = afterwards
+
     def in_one_look(self) -> AbstractContextManager[None]:
         """In the block, look once whether the spool is where it was."""
         return self.layout.in_one_look()

@@ -159,6 +159,9 @@ class MemoryStorage:
 
     # Finding entries
 
+    def close_afterwards(self, afterwards: Callable[[Callable[[], None]], None]) -> None:
+        """Do nothing: there is nothing to close."""
+
     def in_one_look(self) -> contextlib.AbstractContextManager[None]:
         """Do nothing: it is in one place."""
         return contextlib.nullcontext()

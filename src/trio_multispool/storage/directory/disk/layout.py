@@ -28,6 +28,7 @@ import errno
 import functools
 import os
 import posixpath
+import resource
 import stat
 import threading
 from collections import deque
@@ -141,6 +142,15 @@ _FEW_OUTDATED: Final = 16
 """How many descriptors of replaced directories stay open, for threads that use one, and for what is in hand."""
 
 
+MOST_HELD: Final = 512
+"""At most so many names of directories are held, of two for each. If the process may have few files open, fewer: with
+the usual limit of 1,024, the directories have 128 descriptors."""
+
+
+def _at_once(act: Callable[[], None]) -> None:
+    act()
+
+
 class Doing:
     """Names the operation of a block, for its errors. A class, because a generator would take four times as long."""
 
@@ -195,6 +205,10 @@ class Layout:
         self.path: str = path
         self.calls: SystemCalls = calls
         self.measure(found)
+        self.afterwards: Callable[[Callable[[], None]], None] = _at_once
+        """Calls something when all that is under way has ended: where threads share this, they say how."""
+        soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most_held = MOST_HELD if soft == resource.RLIM_INFINITY else min(MOST_HELD, max(64, soft // 4))
         self._mutex = threading.Lock()
         self._seen = _Seen()
         self.fds: dict[str, int] = _Held(root, self._find)
@@ -290,9 +304,28 @@ class Layout:
                     self.close_fd(found)
                     found = self.fds[pin]
                     self._outdated.remove(pin)
+                if len(self.fds) > self._most_held:
+                    self._let_some_go()
                 self.fds[directory] = self.fds[pin] = found
                 self.pins[directory] = pin
             return found
+
+    def _let_some_go(self) -> None:
+        """Let go of the directories that have been held for longest, but for those that every entry needs.
+
+        They are closed when nothing that is under way can be using them, and opened again when they are needed.
+        """
+        held = [each for each in self.fds if each not in ("", *_NEEDED) and _PIN not in each]
+        closing: list[int] = []
+        for directory in held[: len(held) // 2]:
+            closing.append(self.fds.pop(directory))
+            _ = self.fds.pop(self.pins[directory])
+            del self._inodes[directory]
+        self.afterwards(functools.partial(self._close_each, closing))
+
+    def _close_each(self, fds: list[int]) -> None:
+        for fd in fds:
+            self.close_fd(fd)
 
     def _find_pinned(self, pinned: str) -> int:
         """Return the descriptor of one that is not held under that name (any more), if it is there."""
