@@ -15,7 +15,7 @@ import trio
 
 from helpers.calls import WithoutSyncs
 from helpers.children import quick_directory
-from helpers.inside import schedule_of, storage_of
+from helpers.inside import dequeuer_of, schedule_of, storage_of
 from helpers.proofs import WHOLE
 from helpers.spools import ANNE, BERT, START, Mail, load_spool, make_spool, quick_spool, state_of
 from trio_multispool import (
@@ -36,6 +36,7 @@ from trio_multispool.model.lifecycle import State
 from trio_multispool.storage.directory import checkout
 from trio_multispool.storage.directory import schedule as schedule_module
 from trio_multispool.storage.directory.disk.locks import lock_existing
+from trio_multispool.threads.loop import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -550,3 +551,41 @@ async def test_what_waited_and_is_due_comes_before_what_has_not_waited(path, wal
         wall.time += 1
         names += [await take_one(reader) for _ in range(3)]
     assert names == ["x", "a", "y", "b", "c"]
+
+
+# Very many that wait
+
+
+async def test_what_waits_is_read_a_piece_at_a_time(path, wall, monkeypatch):
+    """So whoever looks can be cancelled meanwhile; and all are known, the first to be due first, when it is done."""
+    monkeypatch.setattr(schedule_module, "PIECE", 2)
+    monkeypatch.setattr(schedule_module, "LONGEST_PIECE", 0.0)
+    spool = await quick_spool(path, now=wall)
+    for number in range(9):
+        (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(f"{number}"), not_before=20 - number)).unwrap()
+    async with spool.reader(Mail.SEND) as reader:
+        hops: list[Any] = []
+        source = dequeuer_of(reader).claimer.source
+        claim = source.claim
+
+        def counting(*arguments: Any, **options: Any) -> Any:
+            hops.append(claim(*arguments, **options))
+            return hops[-1]
+
+        loop, scope = running_loop(), anyio.CancelScope()
+
+        def cancelling(*arguments: Any, **options: Any) -> Any:
+            loop.call(scope.cancel)
+            return counting(*arguments, **options)
+
+        source.claim = cancelling
+        with scope:
+            await reader.dequeue_available()
+        assert scope.cancelled_caught
+        assert len(hops) == 1
+        source.claim = counting
+        assert (await reader.dequeue_available()).unwrap() is None
+        assert len(hops) > 2
+        wall.time += 21
+        got = [(await reader.dequeue_available()).unwrap().name for _ in range(9)]
+        assert got == [f"{number}" for number in reversed(range(9))]

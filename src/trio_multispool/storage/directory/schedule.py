@@ -5,7 +5,8 @@ are read. Where the store cannot tell, all are read again after a while, which t
 is kept here is a hint, as a listing is: a check-out reads the entry's time again, under its lock, and puts it back here
 if it is not due. So an entry that was saved anew, or that another process took, needs no bookkeeping.
 
-Of very many, only the first to be due are kept. When those are used up, all are read again.
+Of very many, only the first to be due are kept. When those are used up, all are read again. That takes seconds, so it
+is done a piece at a time, between which whoever looks can be cancelled.
 
 Times are times of the wall clock, which may jump. Nothing here is kept as a duration from now.
 """
@@ -13,6 +14,7 @@ Times are times of the wall clock, which may jump. Nothing here is kept as a dur
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 import threading
 from typing import TYPE_CHECKING, Final, final
@@ -24,7 +26,7 @@ from trio_multispool.storage.directory.waiting import due_at as due_at_of
 from trio_multispool.storage.directory.waiting import waiting as each_waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from trio_multispool.storage.directory.disk.layout import Layout
     from trio_multispool.storage.directory.inotify import ArrivalsWatch
@@ -37,6 +39,12 @@ LOOKING_SHARE: Final = 1000
 
 LONGEST_PAUSE: Final = 10.0
 """... and at the latest after this time, in seconds."""
+
+LONGEST_PIECE: Final = 0.01
+"""All are read in pieces that take about this long, in seconds."""
+
+PIECE: Final = 256
+"""After this many entries the clock is read."""
 
 LOOK_INTERVAL: Final = 0.02
 """A reader that finds work asks for new waiting entries at most this often, in seconds."""
@@ -73,12 +81,17 @@ class WaitingEntries:
         self._elapsed: Callable[[], float] | None = None  # since the last look
         self._since_all_looked_at: Callable[[], float] | None = None
         self._looking_took = 0.0
+        self._reading: Iterator[tuple[float, str]] | None = None  # of all entries, where that is under way
+        self._read: list[tuple[float, str]] = []
 
-    def look(self, *, wanted: bool) -> None:
-        """Learn what has come in; in a worker thread. Unless it is `wanted`, at most every `LOOK_INTERVAL`."""
+    def look(self, *, wanted: bool) -> bool:
+        """Learn what has come in; in a worker thread. Unless it is `wanted`, at most every `LOOK_INTERVAL`.
+
+        `False`: there is more to read than can be done at a time. Look again, and until then nobody knows what waits.
+        """
         with self._mutex:
             if not wanted and self._elapsed is not None and self._elapsed() < LOOK_INTERVAL:
-                return
+                return True
             self._elapsed = stopwatch()
             busy, self._busy = self._busy, []
             for due in busy:
@@ -86,16 +99,27 @@ class WaitingEntries:
             try:
                 self._learn()
             except BaseException:  # passed on: the store does not tell twice, so read all next time
-                self._since_all_looked_at = None
+                self._since_all_looked_at = self._reading = None
                 raise
+            return self._reading is None
+
+    def rest(self) -> None:
+        """Read no more, as nobody is waiting: what is being read is read again next time."""
+        with self._mutex:
+            if self._reading is not None:
+                self._since_all_looked_at = self._reading = None
 
     def _learn(self) -> None:
         arrivals = self._arrivals.of(self._queue)
         if arrivals is None:
             return
-        if arrivals.all or (not self._times and self._horizon < math.inf) or self._is_time(told=arrivals.told):
-            self._look_at_all()
-            return
+        is_used_up = not self._times and self._horizon < math.inf
+        if arrivals.all or (self._reading is None and (is_used_up or self._is_time(told=arrivals.told))):
+            self._since_all_looked_at, self._read = stopwatch(), []
+            self.heap, self._times = [], {}  # what comes from now on is told
+            self._reading = each_waiting(self._layout, self._queue)
+        if self._reading is not None:
+            self._read_on(self._reading)
         for name in arrivals.names:
             due_at = due_at_of(self._layout, self._queue, name)
             if due_at is not None:
@@ -106,14 +130,24 @@ class WaitingEntries:
         since = self._since_all_looked_at
         return since is None or (not told and since() >= min(self._looking_took * LOOKING_SHARE, LONGEST_PAUSE))
 
-    def _look_at_all(self) -> None:
-        self._since_all_looked_at = elapsed = stopwatch()
-        self.heap = heapq.nsmallest(
-            MOST_KEPT, each_waiting(self._layout, self._queue)
-        )  # which is sorted, and so a heap
-        self._horizon = self.heap[-1][0] if len(self.heap) == MOST_KEPT else math.inf
-        self._times = {name: at for at, name in self.heap}
-        self._looking_took = elapsed()
+    def _read_on(self, reading: Iterator[tuple[float, str]]) -> None:
+        """Read a piece of all entries; after the last one, keep the first to be due."""
+        elapsed = stopwatch()
+        while len(piece := list(itertools.islice(reading, PIECE))) == PIECE:
+            self._read += piece
+            if len(self._read) > 2 * MOST_KEPT:
+                self._read = heapq.nsmallest(MOST_KEPT + 1, self._read)
+            if elapsed() >= LONGEST_PIECE:
+                return
+        self._read += piece
+        self._reading = None
+        known = {name: at for at, name in self._read} | self._times  # what came meanwhile was read later
+        self._read = []
+        kept = heapq.nsmallest(MOST_KEPT, ((at, name) for name, at in known.items()))  # sorted, and so a heap
+        self._horizon = kept[-1][0] if len(known) >= MOST_KEPT else math.inf
+        self.heap, self._times = kept, {name: at for at, name in kept}
+        if self._since_all_looked_at is not None:
+            self._looking_took = self._since_all_looked_at()
 
     def _push(self, at: float, name: str) -> None:
         if self._times.get(name) == at or at > self._horizon:

@@ -83,7 +83,7 @@ class DirectorySource:
         """How many listings of the queue were begun."""
         return self._window.listings
 
-    def claim(  # noqa: PLR0913  # the protocol's parameters
+    def claim(  # noqa: C901, PLR0913  # every ending is a line; the protocol's parameters
         self,
         look: Look,
         most: Callable[[], int],
@@ -117,10 +117,10 @@ class DirectorySource:
                         break
                 elif claims or listed_only:
                     break
-                elif look.listing_took is None:
-                    self._list(look, gate, before_listing)
-                else:
+                elif look.listing_took is not None:
                     return Next([], found.unreadable, self._nothing_left(look, look.listing_took))
+                elif not self._list(look, gate, before_listing):
+                    break
         except SpoolError:
             if not claims:
                 raise
@@ -133,21 +133,23 @@ class DirectorySource:
         if not listed_only:  # else the store has looked, for all that it settled
             self._layout.check_named()
             self._layout.follow(self._checkouts)
-        self._waiting.look(wanted=False)
+        _ = self._waiting.look(wanted=False)
         if not self._sorts_last and look.given is None:  # a pass would go again over all that it has given
             self._window.list_for_earlier(waits=look.waits)
 
-    def _list(self, look: Look, gate: Gate[Any], before_listing: Callable[[], None]) -> None:
-        """Have the queue listed after the look began, by this reader or another one."""
+    def _list(self, look: Look, gate: Gate[Any], before_listing: Callable[[], None]) -> bool:
+        """Have the queue listed after the look began, by this reader or another one; `False`: it takes longer."""
         if look.began is None or self._window.listings <= look.began:
             before_listing()
         if look.began is None:
             look.began = self._window.listings
-        self._waiting.look(wanted=True)
+        if not self._waiting.look(wanted=True):
+            return False
         look.listing_took = self._window.listed_since(look.began, waits=look.waits)
         if gate.admits is None and self._told_of != self._window.listings:
             self._told_of = self._window.listings
             gate.listed(self._window.names())
+        return True
 
     def _passing_over(self, call: _Call) -> Callable[[str], bool] | None:
         """Return what tells, for a reader that passes entries over, which it leaves to the others."""

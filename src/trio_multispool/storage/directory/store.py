@@ -354,6 +354,7 @@ class DirectoryStorage(Context):
             window.sources -= 1
             if not window.sources:
                 del self._windows[queue]
+                self._waiting[queue].rest()
             if not self._windows:
                 self._arrivals.stop()
 

@@ -692,7 +692,10 @@ class Layout:
         """Return the valid names of regular files in a directory, sorted."""
         with self.doing("list", directory), self.fresh_fd(directory) as fd:
             found = self.calls.regular_files(fd)
-        return sorted([name for name in found if is_plain(name) or invalid_name(name) is None])
+        if not all(map(is_plain, found)):
+            found = [name for name in found if invalid_name(name) is None]
+        found.sort()
+        return found
 
     def has_entries(self, directory: str) -> bool:
         """Tell whether a directory has any entry."""
