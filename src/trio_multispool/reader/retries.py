@@ -135,7 +135,7 @@ class _Trial(Generic[Q, M, D]):
                 session.storage.annotate(job.claim, ATTEMPTS, encode_history(self._history))
                 return True
 
-        answer = await session.run(f"record of an attempt at {job.name}", work)
+        answer = await session.check_outs.run_whole(f"record of an attempt at {job.name}", work)
         # Those who make room must be able to. A directory in the place of one entry's notes must not stop the others.
         if isinstance(answer, Err) and isinstance(answer.error, (OutOfSpace, NotARegularFile)):
             message, why = "an attempt at entry %(entry)s is not written down: %(error)s", answer.error
