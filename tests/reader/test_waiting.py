@@ -429,7 +429,7 @@ async def test_what_the_owner_of_a_due_entry_leaves_when_it_dies_is_available(pa
             job = (await reader.dequeue()).unwrap()
             assert job is not None
             job._checkout.claim.abandon()
-            job._checkout._let_go = True
+            job._checkout.let_go = True
     wall.time -= 1
     assert [each.queue for each in (await other.recover()).unwrap()] == ["send"]
     assert await names_available(other) == ["a"]

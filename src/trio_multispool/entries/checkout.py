@@ -89,7 +89,8 @@ class Checkout(Generic[Q, M, D]):
         self.notes_when_returned: Notes | None = None
         self._on_settled = on_settled
         self._failure: SpoolError | None = None
-        self._let_go = False
+        self.let_go: bool = False
+        """Whether it could not even be given back."""
         self._insisted = False  # when it was settled, which was a checkpoint
         self.attempt: tuple[How, str | None] = (How.LET_GO, None)
         """How it was tried to settle it; changed under the mutex, in a worker thread."""
@@ -99,7 +100,8 @@ class Checkout(Generic[Q, M, D]):
         """Of the limit that it counts for."""
         self._slot_ended = False
         self._around: AbstractContextManager[object] | None = None
-        self._over = False
+        self.over: bool = False
+        """Whether nothing is left to do, and all have been told."""
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled, as the spool does."""
@@ -108,7 +110,7 @@ class Checkout(Generic[Q, M, D]):
     def __del__(self) -> None:
         """Let go of an entry that nobody has settled; at the end of the interpreter the kernel does."""
         claim = self.claim
-        if self._over or sys.is_finalizing():
+        if self.over or sys.is_finalizing():
             return
         self.session.held.discard(claim)
         if claim.state is not State.CHECKED_OUT or not claim.held:
@@ -159,7 +161,7 @@ class Checkout(Generic[Q, M, D]):
 
     def remove(self, *, durability: Durability | None = None, insist: bool = False) -> Awaitable[Answer[None]]:
         """Delete the entry and its data."""
-        if self._over or self._let_go:
+        if self.over or self.let_go:
             self.check()
         settlement = functools.partial(Removing, self.claim, durability)
         return self._settle(Operation.REMOVE, _REMOVED, settlement, insist=insist)
@@ -209,15 +211,15 @@ class Checkout(Generic[Q, M, D]):
 
     def check(self) -> None:
         """Raise `RuntimeError` if it is over."""
-        if self.claim.state is not State.CHECKED_OUT or self._let_go:
+        if self.claim.state is not State.CHECKED_OUT or self.let_go:
             how = "settled" if self.settled else "let go"
             message = f"entry {self.name!r} was {how} before; a job is settled once"
             raise RuntimeError(message)
 
     def _tell_if_settled(self, destination: str | None, answer: Answer[None] | None, began: float) -> None:
-        if self._over or (self.claim.state is State.CHECKED_OUT and not self._let_go):
+        if self.over or (self.claim.state is State.CHECKED_OUT and not self.let_go):
             return
-        self._over = True
+        self.over = True
         self.session.held.discard(self.claim)
         if self.slot is not UNLIMITED:
             self.end_slot()
@@ -229,7 +231,7 @@ class Checkout(Generic[Q, M, D]):
         if hooks.listening:
             how, destination = self.attempt
             lost = isinstance(answer, Err) and not isinstance(answer.error, DurabilityUnknown)
-            if self._let_go or lost:  # over, and yet not as it was tried: another program was quicker
+            if self.let_go or lost:  # over, and yet not as it was tried: another program was quicker
                 how, destination = How.LET_GO, None
             hooks.settled(self.claim.queue, self.name, how, destination, began, self._since)
 
@@ -267,7 +269,7 @@ class Checkout(Generic[Q, M, D]):
     def begin_giving_back(self) -> bool:
         """Forget that settling failed, and tell whether there is anything to give back."""
         self._failure = None
-        if self.settled or self._let_go:
+        if self.settled or self.let_go:
             return False
         if self.session.closed:
             reason, path, queue = "the spool was closed before", self.session.path, self.claim.queue
@@ -279,7 +281,7 @@ class Checkout(Generic[Q, M, D]):
     def end_giving_back(self, answer: Answer[None] | None, began: float) -> None:
         """Let go of what could not be released, so that recovery can do it."""
         if not self.settled:
-            self._let_go = True
+            self.let_go = True
             self.claim.abandon()
         self._tell_if_settled(self.claim.queue, answer, began)
         if isinstance(answer, Err):
@@ -294,7 +296,7 @@ class Checkout(Generic[Q, M, D]):
 
     async def __aexit__(self, exception_type: object, exception: BaseException | None, traceback: object) -> None:
         """Return the entry to its queue if it has not been settled."""
-        if self._over and self._around is None:  # settling it was a checkpoint
+        if self.over and self._around is None:  # settling it was a checkpoint
             return
         try:
             await self._leave(exception)
@@ -305,7 +307,7 @@ class Checkout(Generic[Q, M, D]):
         self.end_work(exception)
 
     async def _leave(self, exception: BaseException | None) -> None:
-        if self.settled or self._let_go:
+        if self.settled or self.let_go:
             if not self._insisted:  # else this might raise a cancellation that does not tell what has happened
                 await cancel_shielded_checkpoint()
             return
@@ -334,7 +336,8 @@ class _Settling(msgspec.Struct, eq=False):
         try:
             if self.unless_settled and checkout.settled:
                 return None
-            checkout.check()
+            if checkout.claim.state is not State.CHECKED_OUT or checkout.let_go:
+                checkout.check()
             checkout.attempt = self.attempt
             request = self.settlement(before_commit)
             if self.then is not None:

@@ -108,7 +108,8 @@ class Claimer(Generic[M]):
 
     def finish(self, found: Next[KeySlot], look: Look) -> list[Claimed[M]] | NothingLeft:
         """Decode and confirm what the source has claimed; in a worker thread. Answers and raises what `claim` does."""
-        self._complain(found.unreadable)
+        if found.unreadable:
+            self._complain(found.unreadable)
         if found.finished is not None:
             return found.finished
         claimed: list[Claimed[M]] = []

@@ -82,7 +82,9 @@ async def work_on(
     job: Checkout[Q, M, D], settle: Callable[[], Awaitable[Result[T, Any]]], on_failure: Callable[[], None]
 ) -> Result[T, Any]:
     """Settle a job in its block. If that raises or is an `Err`, call `on_failure` before the entry goes back."""
-    job.begin_work()
+    listening = job.session.hooks.listening
+    if listening:
+        job.begin_work()
     try:
         try:
             answer = await settle()
@@ -95,7 +97,8 @@ async def work_on(
     except BaseException as error:
         await job.__aexit__(type(error), error, error.__traceback__)
         raise
-    await job.__aexit__(None, None, None)
+    if listening or not job.over:
+        await job.__aexit__(None, None, None)
     return answer
 
 

@@ -122,7 +122,8 @@ class Supply(abc.ABC, Generic[Q, M, D]):
         with self._mutex:
             claimed = list(self._claimed)
             self._claimed.clear()
-        now = self._dequeuer.session.hooks.now() if claimed else 0.0
+        hooks = self._dequeuer.session.hooks
+        now = hooks.now() if hooks.listening else 0.0
         return [self._dequeuer.in_hand(one, now - took) for one, took in claimed]
 
     # The end

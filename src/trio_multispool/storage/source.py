@@ -11,7 +11,7 @@ import contextvars
 import functools
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, final
 
 import msgspec
 
@@ -139,6 +139,10 @@ class Next(msgspec.Struct, Generic[A], frozen=True):
     """Set if there are no claims, and none are to be had. Otherwise, and without claims, ask again with that look."""
 
 
+_nothing: Final[Any] = bool
+"""Does nothing, in no time."""
+
+
 class Claiming(msgspec.Struct, Generic[A], eq=False):
     """Claims entries that are at hand: a store does so when others are settled, in the same call."""
 
@@ -157,10 +161,10 @@ class Claiming(msgspec.Struct, Generic[A], eq=False):
         claim = functools.partial(
             self.source.claim,
             look,
-            lambda: most,
+            functools.partial(int, most),
             gate=self.gate,
             stopped=self.stopped,
-            before_commit=lambda: None,
+            before_commit=_nothing,
             listed_only=True,
         )
         self.context.copy().run(self.take, look, claim)

@@ -18,10 +18,10 @@ from trio_multispool.storage.directory.disk.files import (
     read_file_and_stat,
     wanting_directory,
 )
-from trio_multispool.storage.directory.disk.layout import REGISTRY, checkout_of, directory_of, waiting_of
-from trio_multispool.storage.directory.disk.locks import lock_existing, lock_or_reserve
+from trio_multispool.storage.directory.disk.layout import READ_FILE, REGISTRY, checkout_of, directory_of, waiting_of
+from trio_multispool.storage.directory.disk.locks import lock_file, lock_or_reserve
 from trio_multispool.storage.directory.recovery import collect_if_nowhere, drop_stale_copies, may_have_copies
-from trio_multispool.storage.directory.stamps import renew, written_at
+from trio_multispool.storage.directory.stamps import renew
 from trio_multispool.storage.requests import NotDue
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def claim(
     try:
         # Read first: running out of descriptors, or a bad sector, must strand nothing in .checkout.
         metadata, found = _read_to_claim(context, queue, source, name)
-        due_at, written = found.st_mtime if waits else None, written_at(found)
+        due_at, written = found.st_mtime if waits else None, min(found.st_mtime, found.st_ctime)  # as `stamps` says
         if due_at is not None and due_at > due_by:
             lock.release()
             return NotDue(due_at)
@@ -92,7 +92,7 @@ def _let_go(context: Context, name: str, lock: Lock, *, because: BaseException) 
 def _lock_to_claim(context: Context, queue: str, source: str, name: str) -> Lock | Unavailable:
     """Lock an entry that was seen in a directory of the queue, even if it has lost its reservation."""
     try:
-        lock = lock_existing(context.layout, name)
+        lock = lock_file(context.layout, name, READ_FILE)
         if lock is not Unavailable.GONE:
             return lock
         return lock_or_reserve(context.layout, name) if context.layout.holds(source, name) else lock

@@ -243,9 +243,9 @@ def _write_files(
     context: Context, wanted: NewEntry[DirectoryReservation], files: list[OpenFile], plan: SyncPlan
 ) -> None:
     """Write the files of the entry into `files`: its data, its metadata, and its file in `.keys` if it has one."""
-    is_whole = isinstance(wanted.content, bytes)  # else it is usable perhaps only once
-    if not is_whole and not wanted.reservation.looked_up and context.layout.holds(DATA, wanted.reservation.name):
-        _look_up_if_possible(context, wanted.reservation)
+    reservation, is_whole = wanted.reservation, isinstance(wanted.content, bytes)  # else it is usable perhaps only once
+    if not is_whole and not reservation.looked_up and any(map(_has_file(context, reservation), (DATA, TEMPORARY))):
+        _look_up_if_possible(context, reservation)
     try:
         _write_each(context, wanted, files)
     except StorageFailure as error:
@@ -259,6 +259,10 @@ def _write_files(
         files.append(remembered.begin(context, wanted.reservation.name, wanted.remember, plan))
     if wanted.carrier:
         send_along(context, wanted.reservation.name, wanted.carrier)
+
+
+def _has_file(context: Context, reservation: DirectoryReservation) -> Callable[[str], bool]:
+    return lambda directory: context.layout.holds(directory, reservation.name)
 
 
 def _write_each(context: Context, wanted: NewEntry[DirectoryReservation], files: list[OpenFile]) -> None:

@@ -152,7 +152,7 @@ def _recover_together(context: Context, names: Iterable[str], act: _Act) -> Iter
         locked: dict[str, Lock | Unavailable] = {}
         for name in names:
             with _passing_over(context, name) as errors:
-                lock = _lock_to_recover(context, name)
+                lock = lock_existing(context.layout, name) if act is _would_recover else _lock_to_recover(context, name)
                 if lock is not Unavailable.BUSY:
                     locked[name] = lock
                 if not isinstance(lock, Unavailable):

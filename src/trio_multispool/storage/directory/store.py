@@ -395,12 +395,13 @@ class DirectoryStorage(Context):
 
     def settle(self, settlements: Sequence[Settlement[DirectoryClaim]]) -> list[BaseException | None]:
         """Settle several claims with shared syncs. They go to the queues that are named, wherever they are from."""
-        for directory in {
-            target for each in settlements if type(each) is not Removing and (target := _target_of(each))
-        }:
+        moved = [each for each in settlements if type(each) is not Removing]
+        for directory in filter(None, set(map(_target_of, moved))):
             with contextlib.suppress(SpoolError):  # the settlements tell
                 _ = self.layout.refresh(directory)
-        failures = self._told_gone(settle.settle(self, settlements))
+        failures = settle.settle(self, settlements)
+        if any(failures):
+            failures = self._told_gone(failures)
         for settlement, failure in zip(settlements, failures, strict=True):
             claim = settlement.claim
             if failure is None and isinstance(settlement, Releasing) and claim.due_at is not None:

@@ -117,12 +117,12 @@ def lock_existing(layout: Layout, name: str) -> Lock | Unavailable:
 
     `BUSY` also if another user is about to make it. `AccessDenied` if this process may not open it.
     """
-    return _lock(layout, name, READ_FILE)
+    return lock_file(layout, name, READ_FILE)
 
 
 def lock_to_enqueue(layout: Layout, name: str) -> Lock | Unavailable:
     """Lock an existing reservation as `lock_existing` does. Hand it over if it is ours, and a kill prevented that."""
-    return _lock(layout, name, READ_FILE, to_enqueue=True)
+    return lock_file(layout, name, READ_FILE, to_enqueue=True)
 
 
 def lock_new(layout: Layout, name: str) -> Lock | Unavailable:
@@ -130,7 +130,7 @@ def lock_new(layout: Layout, name: str) -> Lock | Unavailable:
 
     `BUSY`: there is one already. `GONE`: a collector locked the new file first; try again.
     """
-    return _lock(layout, name, NEW_FILE & ~os.O_WRONLY | READ_FILE)
+    return lock_file(layout, name, NEW_FILE & ~os.O_WRONLY | READ_FILE)
 
 
 def lock_or_reserve(layout: Layout, name: str) -> Lock | Unavailable:
@@ -145,16 +145,17 @@ def lock_temporary(layout: Layout, name: str, directory: str, *, new: bool) -> L
     `BUSY` also if another user has not handed it over, who may live: it keeps nobody from the other files.
     """
     try:
-        return _lock(layout, name, NEW_FILE if new else READ_FILE, directory)
+        return lock_file(layout, name, NEW_FILE if new else READ_FILE, directory)
     except AccessDenied:
         if new:
             raise
         return Unavailable.BUSY
 
 
-def _lock(  # noqa: C901  # in one piece: every operation comes here
+def lock_file(  # noqa: C901  # in one piece: every operation comes here
     layout: Layout, name: str, flags: int, directory: str = REGISTRY, *, to_enqueue: bool = False
 ) -> Lock | Unavailable:
+    """Open a file, or make it, as the flags say, and lock it; `lock_existing` and the others say what that means."""
     try:
         directory_fd = layout.fds[directory]
     except OSError as error:
