@@ -16,7 +16,7 @@ import pytest
 from helpers.calls import FailingCalls
 from helpers.children import Child, Parent, quick_directory
 from helpers.forks import are_alive
-from helpers.gates import breathe
+from helpers.gates import breathe, until
 from helpers.inside import claimer_of, waiters_of
 from helpers.spools import Envelope, Mail, Wall, load_spool, quick_spool, state_of
 from trio_multispool import Err, Release, Remove, Save, Use
@@ -91,12 +91,6 @@ async def pool(spool: Any, handler: Any, limit: int = 2, concurrency: int = 8, *
         yield reader
         reader.stop()
         handler.go_on.set()
-
-
-async def until(condition: Any) -> None:
-    """Wait until something is so."""
-    while not condition():
-        await breathe()
 
 
 @pytest.mark.parametrize("prefetch", [0, 3])

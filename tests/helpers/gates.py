@@ -70,6 +70,12 @@ async def breathe() -> None:
     await anyio.to_thread.run_sync(threading.Event().is_set, limiter=anyio.CapacityLimiter(1))
 
 
+async def until(true: Callable[[], object]) -> None:
+    """Wait until something is so."""
+    while not true():
+        await breathe()
+
+
 class Hold:
     """One call that waits in its thread until it is let go."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from helpers.gates import Gates, Hold, breathe, let_go_at_last
+from helpers.gates import Gates, Hold, breathe, let_go_at_last, until
 from helpers.inside import dequeuer_of, waiters_of, wrap_looks
 from helpers.spools import Mail, load_spool, make_spool, names_in, put, quick_spool, state_of
 from trio_multispool import Ok, Remove, StorageFailure
@@ -41,12 +41,6 @@ class Outcome:
             self.answers.append(await function(*arguments, **options))
         except (anyio.ClosedResourceError, ExceptionGroup) as error:
             self.raised.append(error)
-
-
-async def until(true: Any) -> None:
-    """Wait until something is so."""
-    while not true():
-        await breathe()
 
 
 async def let_go_once_closed(reader: Any, *holds: Hold) -> None:
