@@ -73,6 +73,7 @@ class Cases:
             "save": self.save,
             "pipeline": self.pipeline,
             "together": self.together,
+            "by-hand": self.by_hand,
             "consumers": self.consumers,
             "waking": self.waking,
             "backlog": self.backlog,
@@ -159,6 +160,15 @@ class Cases:
                 for system, label in ((LIMIT, f"{LIMIT}, syncfs"), (OWN, f"{OWN}, enqueue_many"))
             }
             yield Setting("together", place, "power", turns)
+
+    def by_hand(self) -> Iterator[Setting]:
+        """Check out by name, and remove: by `with_entry`, and by `try_checkout` and `remove`."""
+        place, level = MEMORY
+        turns = self._turns({LIMIT: (1,)}, level, "remove")
+        for phase in ("with_entry", "try_checkout"):
+            found = self._turns({OWN: (1, 64)}, level, phase)
+            turns |= {f"{label}, {phase}": turn for label, turn in found.items()}
+        yield Setting("by-hand", place, level, turns)
 
     def consumers(self) -> Iterator[Setting]:
         """Check out and remove by 1 to 16 processes, each with one task, of which nobody knows the others."""

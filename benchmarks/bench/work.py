@@ -10,7 +10,7 @@ import msgspec
 Level = Literal["power", "process"]
 """What an acknowledged entry survives: the loss of power, or whatever kills processes."""
 
-Phase = Literal["enqueue", "enqueue_many", "remove", "save", "pipeline"]
+Phase = Literal["enqueue", "enqueue_many", "remove", "save", "pipeline", "with_entry", "try_checkout"]
 """What can be timed: to enqueue one by one, a hundred together; to check out, and remove or save to another queue; and
 to take entries from a first queue through a second and a third until they are removed."""
 

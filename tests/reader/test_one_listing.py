@@ -102,12 +102,14 @@ async def test_what_is_full_for_one_reader_is_there_for_another(tmp_path: Path) 
         assert taken is not None
         async with taken:
             assert (await limited.dequeue_available()).unwrap() is None
+            listings = dequeuer_of(free).claimer.source.listings
             for name in ("b", "c"):
                 job = (await free.dequeue_available()).unwrap()
                 assert job is not None
                 async with job:
                     assert (taken.name, job.name) == ("a", name)
                     (await job.remove()).unwrap()
+            assert dequeuer_of(free).claimer.source.listings == listings, "they were put by"
 
 
 # Who is woken

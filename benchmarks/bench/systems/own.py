@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from bench.work import Phase, Took, Work
-    from trio_multispool import DataFile, Verdict
+    from trio_multispool import DataFile, Entry, Verdict
 
 Queue = enum.Enum("Queue", [(name.upper(), name) for name in QUEUES])
 
@@ -44,6 +44,8 @@ class Own:
             "remove": self._remove,
             "save": self._save,
             "pipeline": self._pipeline,
+            "with_entry": self._with_entry,
+            "try_checkout": self._try_checkout,
         }
         trio.run(self._run, None, 0, lambda: None)
 
@@ -97,6 +99,37 @@ class Own:
         async with spool.reader(Queue.WORK) as reader:
             _ = (await reader.iter_available(handle, concurrency=self._work.tasks)).unwrap()
         return clock.took(done)
+
+    async def _with_entry(self, spool: Spool, _count: int) -> Took:
+        async def remove(entry: Entry) -> None:
+            _ = (await spool.with_entry(entry, handle)).unwrap()
+
+        async def handle(_note: Note, _data: DataFile[bytes]) -> Verdict:
+            return Remove()
+
+        return await self._by_hand(spool, remove)
+
+    async def _try_checkout(self, spool: Spool, _count: int) -> Took:
+        async def remove(entry: Entry) -> None:
+            async with (await entry.checkout()).unwrap() as job:
+                _ = (await job.remove()).unwrap()
+
+        return await self._by_hand(spool, remove)
+
+    async def _by_hand(self, spool: Spool, remove: Callable[[Entry], Awaitable[None]]) -> Took:
+        """Remove what is there, by its names."""
+        entries = (await spool.entries(Queue.WORK)).unwrap()
+        left = iter(entries)
+
+        async def some() -> None:
+            for entry in left:
+                await remove(entry)
+
+        clock = Clock()
+        async with trio.open_nursery() as nursery:
+            for _ in range(self._work.tasks):
+                nursery.start_soon(some)
+        return clock.took(len(entries))
 
     async def _pipeline(self, spool: Spool, count: int) -> Took:
         """Have three readers wait on three queues, and stop them when the last queue has had all."""
