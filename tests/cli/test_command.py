@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import tomllib
 import pytest
 
 from helpers.processes import run_python
+from helpers.proofs import thinned
 from helpers.rooms import PROJECT
 from helpers.stores import make_store
 
@@ -123,8 +125,11 @@ def test_wrong_usage_is_one_line_and_exit_code_2(multispool, words, message):
     assert refused.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ON_A_SPOOL)
-@pytest.mark.parametrize("kind", ["missing", "file", "empty", "world-writable", "new\nline"])
+@pytest.mark.proof
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    thinned(itertools.product(ON_A_SPOOL, ["missing", "file", "empty", "world-writable", "new\nline"]), 4),
+)
 def test_a_path_that_is_no_spool_is_refused_in_one_line(  # noqa: PLR0913, PLR0917  # fixtures
     multispool, spool, tmp_path, snapshot, command, kind
 ):

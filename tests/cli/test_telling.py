@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import threading
 
 import pytest
 
+from helpers.proofs import thinned
 from helpers.spools import state_of
 from helpers.stores import claim, enqueue, make_store
 from trio_multispool.cli import running
@@ -78,8 +80,8 @@ def telling_nobody(multispool, spool):
     return run
 
 
-@pytest.mark.parametrize("what", DOING)
-@pytest.mark.parametrize("trouble", CANNOT)
+@pytest.mark.proof
+@pytest.mark.parametrize(("what", "trouble"), thinned(itertools.product(DOING, CANNOT), 3))
 def test_what_was_done_is_told_on_standard_error_instead(telling_nobody, spool, set_aside, what, trouble):
     """With an exit code of its own, so that a script does not do it again: it has been done."""
     set_aside("aside")

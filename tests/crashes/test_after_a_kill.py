@@ -55,13 +55,13 @@ def follow(killed: Killed, follow_up: str, to: Path, whole: dict[str, Entry | No
 
 def follow_ups_of(number: int) -> list[str]:
     """Return what is done to a tree: from one tree to the next other ones, so that each is done to some."""
-    return [*FOLLOW_UPS][number % every(12) :: every(12)]
+    return [*FOLLOW_UPS][number % every(20) :: every(20)]
 
 
 @pytest.mark.proof
 @pytest.mark.parametrize(
     ("operation", "flags"),
-    [*itertools.product(thinned(OPERATIONS, 2), [True]), *itertools.product(thinned(OPERATIONS, 4), [False])],
+    [*itertools.product(thinned(OPERATIONS, 3), [True]), *itertools.product(thinned(OPERATIONS, 6), [False])],
     ids=lambda each: {True: "rename flags", False: "no rename flags"}.get(each, each),
 )
 def test_after_a_kill_at_any_call_every_operation_behaves_without_a_recovery(base, operation, flags, count):

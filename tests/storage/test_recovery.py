@@ -11,6 +11,7 @@ import pytest
 
 from helpers.children import Child, quick_directory
 from helpers.outcomes import DONE, LEGAL, RETRY, SEND, found
+from helpers.proofs import thinned
 from helpers.spools import state_of
 from helpers.stores import (
     DATA,
@@ -84,7 +85,8 @@ def executioner(parent, path, operation) -> None:
         parent.hear()
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.proof
+@pytest.mark.parametrize("operation", thinned(OPERATIONS, 2))
 def test_an_operation_that_is_killed_at_any_call_leaves_its_entry_whole_and_in_one_place(path, operation):
     """After loading, the entry is in one place, as the operation may leave it; after recovery there is no litter.
 

@@ -147,7 +147,7 @@ def use_and_give_back(path: Path) -> None:
 def test_a_process_that_is_stopped_at_any_call_keeps_its_entry_and_finishes_when_it_goes_on(base, operation, count):
     """Held by a stopped process, an entry is busy to everybody and recovered by nobody; then all comes to its end."""
     stops = held = 0
-    with Child(sleeper, base, operation, every(6)) as child:
+    with Child(sleeper, base, operation, every(9)) as child:
         for spool, before in child:
             path = base / spool
             stops += 1
