@@ -232,6 +232,38 @@ async def test_a_stop_in_the_middle_of_a_hop_leaves_everything_where_it_is(
         assert state_of(spool.path) == before
 
 
+@pytest.mark.parametrize("how", ["it is stopped", "its block is left"])
+@pytest.mark.parametrize("what", ["dequeue", "iter", "pool"])
+async def test_a_reader_that_ends_while_its_last_look_finds_nothing_does_not_wait(
+    what: str, how: str, tmp_path: Path
+) -> None:
+    """There was no wait yet that could be ended, and none is begun: nobody would end it for an hour."""
+    gates = Gates()
+    async with await make_spool(tmp_path / "spool", system_calls=gates) as spool, anyio.create_task_group() as tasks:
+        outcome = Outcome()
+
+        async def handler(_envelope: Any, _data: Any) -> Remove:
+            return Remove()
+
+        looked = gates.hold("scan", "send/.checkout", after=True)
+        with anyio.fail_after(30), let_go_at_last(looked):
+            async with spool.reader(Mail.SEND, poll_interval=HOUR) as reader:
+                if what == "dequeue":
+                    tasks.start_soon(outcome.of, reader.dequeue)
+                else:
+                    options = {"concurrency": 3} if what == "pool" else {}
+                    tasks.start_soon(lambda: outcome.of(reader.iter, handler, **options))
+                await looked.reached()
+                if how == "it is stopped":
+                    reader.stop()
+                    await breathe()
+                    looked.go()
+                    await until(lambda: outcome.answers)
+                else:
+                    tasks.start_soon(let_go_once_closed, reader, looked)
+            await until(lambda: outcome.answers or outcome.raised)
+
+
 # An entry that is locked
 
 

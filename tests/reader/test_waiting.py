@@ -589,3 +589,44 @@ async def test_what_waits_is_read_a_piece_at_a_time(path, wall, monkeypatch):
         wall.time += 21
         got = [(await reader.dequeue_available()).unwrap().name for _ in range(9)]
         assert got == [f"{number}" for number in reversed(range(9))]
+
+
+async def test_what_comes_to_wait_while_all_is_read_again_is_known_at_the_end(path, wall, monkeypatch):
+    """Also what is due after all that was known before."""
+    monkeypatch.setattr(schedule_module, "PIECE", 1)
+    monkeypatch.setattr(schedule_module, "LONGEST_PIECE", 0.0)
+    monkeypatch.setattr(schedule_module, "MOST_KEPT", 2)
+    spool, other = await quick_spool(path, now=wall), await quick_spool(path, now=wall)
+    for number in (1, 2, 3):
+        (await other.enqueue(Mail.SEND, ANNE, b"", name=Use(f"{number}"), not_before=number)).unwrap()
+    schedule = schedule_of(spool, "send")
+    while not schedule.look(wanted=True):
+        pass
+    for name in ("1", "2"):  # those that were kept are used up
+        wall.time += 1
+        due = schedule.take()
+        assert due is not None
+        assert due.name == name
+        schedule.decide()
+        (path / "send" / ".waiting" / name).unlink()
+    assert not schedule.look(wanted=True)
+    (await other.enqueue(Mail.SEND, ANNE, b"", name=Use("late"), not_before=1000)).unwrap()
+    while not schedule.look(wanted=True):
+        pass
+    wall.time += 2000
+    found = [schedule.take() for _ in range(2)]
+    assert [due and due.name for due in found] == ["3", "late"]
+
+
+async def test_a_directory_of_what_waits_that_goes_while_it_is_read_ends_the_reading(path, wall, monkeypatch):
+    """Then nothing waits, and the queue is looked at."""
+    monkeypatch.setattr(schedule_module, "PIECE", 1)
+    monkeypatch.setattr(schedule_module, "LONGEST_PIECE", 0.0)
+    spool = await quick_spool(path, now=wall)
+    for number in range(9):
+        (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(f"{number}"), not_before=20)).unwrap()
+    schedule = schedule_of(spool, "send")
+    assert not schedule.look(wanted=True)
+    (path / "send" / ".waiting").rename(path.parent / "away")
+    assert schedule.look(wanted=True)
+    assert schedule.next_at() is None

@@ -406,6 +406,16 @@ def test_what_the_gate_ignores_is_never_tried(store, other, clock, waited):
     assert Reader(other).take_all() == ["a", "c"]
 
 
+def test_however_many_are_ignored_a_look_ends_and_keeps_the_order(store):
+    """They are there, and nobody has taken them."""
+    ignored = put(store, *(f"{number:02}" for number in range(40)))
+    put(store, "x", "y", "z")
+    reader = Reader(store)
+    reader.door.ignored.update(ignored)
+    assert [reader.take() for _ in range(3)] == [["x"], ["y"], ["z"]]
+    assert reader.nothing_left() is not None
+
+
 def test_what_is_full_is_skipped_and_stays_for_later(store):
     """The gate does not look at it. It counts as busy: it may be had soon, and nothing else tells when."""
     put(store, "a", "b", "c")

@@ -14,7 +14,7 @@ from helpers.inside import storage_of
 from helpers.spools import Envelope, quick_spool, state_of
 from helpers.stores import enqueue, make_store
 from helpers.syscalls import Recorder
-from trio_multispool import Durability, Remove, Spoolable
+from trio_multispool import Durability, Remove, Spoolable, SpoolGone
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.threads.grace import Grace
 
@@ -181,3 +181,12 @@ def test_a_directory_is_closed_only_when_no_operation_can_be_using_it(tmp_path: 
             act()
         assert os.fstat(layout.fds["q0"]).st_ino == (tmp_path / "spool" / "q0").stat().st_ino
     assert acts
+
+
+def test_a_batch_that_looks_once_is_told_each_time_that_the_spool_is_another(tmp_path: Path) -> None:
+    """What was found to be wrong is not taken for seen."""
+    with contextlib.closing(make_store(tmp_path / "spool")) as store, store.in_one_look():
+        (tmp_path / "spool").rename(tmp_path / "away")
+        for _ in range(2):
+            with pytest.raises(SpoolGone):
+                _ = store.names("send")

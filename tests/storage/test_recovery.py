@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -113,6 +114,42 @@ def test_an_operation_that_is_killed_at_any_call_leaves_its_entry_whole_and_in_o
         child.end()
     assert last, "it was killed at some call"
     assert seen == LEGAL[operation]
+
+
+@pytest.mark.parametrize("count", [1, 8])
+@pytest.mark.parametrize("kind", ["symlink", "fifo", "directory"])
+def test_what_is_no_file_in_the_place_of_entries_keeps_their_data(path, kind, count):
+    """However many they are: a person may put the entry back, and its data must be there then."""
+    storage = make_store(path)
+    names = [f"{number}" for number in range(count)]
+    for name in names:
+        enqueue(storage, "send", name)
+        (path / "send" / name).rename(path.parent / name)
+        if kind == "symlink":
+            (path / "send" / name).symlink_to(path.parent / name)
+        elif kind == "fifo":
+            os.mkfifo(path / "send" / name)
+        else:
+            (path / "send" / name).mkdir()
+    for each in storage.recover_all():
+        assert each is None
+    assert sorted(os.listdir(path / ".data")) == sorted(os.listdir(path / ".registry")) == names
+    storage.close()
+
+
+def test_no_lock_is_held_while_what_was_recovered_is_told(path):
+    """Whoever is told may take long: a pager, say."""
+    storage = make_store(path)
+    for name in ("a", "b"):
+        enqueue(storage, "send", name)
+        claim(storage, "send", name).abandon()
+    recovering = storage.recover_all()
+    assert next(recovering) == Recovered("a", "send")
+    with contextlib.closing(make_store(path)) as other:
+        for name in ("a", "b"):
+            claim(other, "send", name).abandon()
+    recovering.close()
+    storage.close()
 
 
 def test_an_enqueue_that_was_killed_can_be_tried_again_under_its_name(path):

@@ -184,17 +184,23 @@ class Dequeuer(Generic[Q, M, D]):
             if self._idle is not None and not self._takes:
                 self._idle.set()
 
-    async def _take(
+    async def _take(  # noqa: C901  # every ending is a line
         self, given: Given | None, wanted: Callable[[], int], polling: Polling | None
     ) -> Result[list[Checkout[Q, M, D]], Trouble]:
         changes, wait, woken = self.session.changes, polling is not None, False
+        look: Look | None = None
         try:
             look, seen = self._look(given, waits=wait), changes.seen(self._name)
             while not self.stopped:
                 found = await self._ask(look, wanted)
                 if isinstance(found, NothingLeft):
+                    if polling is None and found.in_question:
+                        look = self._look(given, waits=False)
+                        continue
                     if polling is None:
                         return Ok([])
+                    if self.stopped:  # during the hop, when there was no wait to end
+                        continue
                     if woken and found.passed_over:
                         changes.hand_on(self._name, to_any=False)
                     await self._wait(polling, seen, found)
@@ -209,6 +215,8 @@ class Dequeuer(Generic[Q, M, D]):
                 changes.hand_on(self._name)
             return Ok([])
         except BaseException:  # a cancellation, or a bug
+            if look is not None and self._recovering.pop(look, None) is not None:  # it did not come to that
+                self._is_first_look, self._recoveries.begun_at = True, -math.inf
             if woken:
                 changes.hand_on(self._name)
             raise

@@ -123,6 +123,8 @@ class NothingLeft(msgspec.Struct, frozen=True):
     """Whether a watch tells of everything that would change this, the clock too; then nobody need look again."""
     next_due: float | None = None
     """When the next waiting entry is due, in seconds since 1970; `None` if none waits."""
+    in_question: bool = False
+    """Whether another thread of this process is trying an entry, and may leave it to this reader."""
     passed_over: bool = False
     """Whether there may be entries that other readers would take: they were given in this pass, or refused."""
 

@@ -76,6 +76,8 @@ class Part(Transaction[T], Generic[S, T], eq=False):
     """What it is about, and no other of its batch; `None`: it alone knows."""
     owner: object = None
     """Who may have it withdrawn while it is pending."""
+    insist: bool = False
+    """Whether it is never withdrawn."""
     turn: Wait | None = None
     """How its task waits, if it does."""
 
@@ -89,9 +91,9 @@ class Part(Transaction[T], Generic[S, T], eq=False):
         return True
 
     def put_back(self) -> None:
-        """Let its task be cancelled again: the batch did not begin."""
+        """Let its task be cancelled again, unless it insists: the batch did not begin."""
         if self.turn is not None:
-            self.turn.shielded = False
+            self.turn.shielded = self.insist
 
     def wake(self) -> None:
         """Wake its task: it is to lead, or all is done."""
@@ -208,7 +210,7 @@ class Batches(Generic[S]):
         **Cancellation**: as `Offload.run` says. With `insist`, it is never withdrawn: a native cancellation is raised
         afterwards, with a note of what came of it.
         """
-        part: Part[S, T] = Part(step, context_for_a_thread(), of, owner)
+        part: Part[S, T] = Part(step, context_for_a_thread(), of, owner, insist)
         loop, cancelled = self._running.begin(), None
         try:
             if not insist and (self._leader is None or not loop.waits_are_checkpoints):
@@ -219,7 +221,8 @@ class Batches(Generic[S]):
                 cancelled = self._running.closed_error()
             if cancelled is None:
                 return part.result() if part.value is None else part.value
-            cancelled = await part.take_back(operation, cancelled, undo, loop=loop, in_thread=self._in_threads)
+            with self._running.grace.lasting():
+                cancelled = await part.take_back(operation, cancelled, undo, loop=loop, in_thread=self._in_threads)
             raise cancelled
         finally:
             self._running.end()
@@ -237,7 +240,7 @@ class Batches(Generic[S]):
         meanwhile, with a note of each that failed.
         """
         parts: list[tuple[str, Part[S, Any]]]
-        parts = [(operation, Part(step, context_for_a_thread(), of)) for operation, step, of in works]
+        parts = [(operation, Part(step, context_for_a_thread(), of, insist=True)) for operation, step, of in works]
         loop = self._running.begin()
         cancellation: BaseException | None = None
         failures: dict[int, BaseException] = {}
@@ -300,6 +303,9 @@ class Batches(Generic[S]):
 
     async def _lead(self, part: Part[S, Any], loop: Loop, *, insist: bool) -> BaseException | None:
         cancellation, phase = None, None
+        if part.withdrawn and part.owner is not None:  # when it had not run since it was to lead
+            part.fail(Withdrawn())
+            return None
         if self._limiter is not None and not await self._token(self._limiter, part):
             part.fail(Withdrawn())
             return None
@@ -381,7 +387,9 @@ class Batches(Generic[S]):
         for part in taken:
             if part.done and part.turn is not None:
                 part.turn.wake()
-        self._leader = next(iter(self._pending), None)
+        # One whose task waits for its turn, if there is any: the task of another may be waiting for that one.
+        waiting = (part for part in self._pending if part.turn is not None)
+        self._leader = next(waiting, next(iter(self._pending), None))
         if self._leader is not None:
             self._leader.wake()
 

@@ -93,17 +93,17 @@ class Offload:
             await loop.checkpoint_if_cancelled()
             await token(self.limiter, hop)
             try:
-                phase = self._running.grace.begin()
-                try:
+                with self._running.grace.lasting():
                     cancelled = await hop.run_in_thread(loop, hop.withdraw, interruptible=interruptible)
-                finally:
-                    self._running.grace.end(phase)
                 if undo is not None and cancelled is None and self._running.closed and isinstance(hop.value, Ok):
                     cancelled = self._running.closed_error()
                 if cancelled is None:
                     return hop.result()
                 if not interruptible:  # else there is no effect
-                    cancelled = await hop.take_back(operation, cancelled, undo, loop=loop, in_thread=self._in_threads)
+                    with self._running.grace.lasting():
+                        cancelled = await hop.take_back(
+                            operation, cancelled, undo, loop=loop, in_thread=self._in_threads
+                        )
                 raise cancelled
             finally:
                 self.limiter.release_on_behalf_of(hop)
@@ -117,9 +117,9 @@ class Offload:
         For releasing: it never queues on the caller's limiter.
         """
         hop: Hop[T] = Hop(lambda _before_commit: work(), context_for_a_thread(), self._in_threads)
-        loop, phase = self._running.begin(), self._running.grace.begin()
+        loop = self._running.begin()
         try:
-            return hop.finished(operation, await hop.run_in_thread(loop, lambda: None))
+            with self._running.grace.lasting():
+                return hop.finished(operation, await hop.run_in_thread(loop, lambda: None))
         finally:
-            self._running.grace.end(phase)
             self._running.end()

@@ -42,8 +42,6 @@ class Context:
         """Whether `.spool.json` is there. If not, others may work here without locks, and nothing may be collected."""
         self.doubtful: set[str] | None = None
         """The names that the last recovery of everything could not examine; `None`: there was none yet."""
-        self.kept: set[str] = set()
-        """The directories that were made on demand and are synced, pinned: they survive power loss."""
         self.told_of: set[str] = set()
         """The directories of which the log says already that they cannot be read."""
         self.now: Callable[[], float] = now
@@ -93,9 +91,9 @@ class Context:
 
         Another process may have made it, and died before its sync.
         """
-        if plan.before and (pinned := self.layout.pinned(directory)) not in self.kept:
+        if plan.before and (pinned := self.layout.pinned(directory)) not in self.layout.kept:
             self.syncs.directory(directory.rpartition("/")[0])
-            self.kept.add(pinned)
+            self.layout.kept.add(pinned)
 
     @contextlib.contextmanager
     def tidying(self, name: str) -> Generator[None]:

@@ -178,7 +178,7 @@ def _write(context: Context, name: str, content: bytes) -> OpenFile:
     layout, new = context.layout, NOTES_PREFIX + name
     with wanting_directory(layout, NOTES):
         if layout.optional_fd(NOTES) is None and layout.ensure_directory(NOTES):
-            context.kept.discard(layout.pinned(NOTES))
+            context.layout.kept.discard(layout.pinned(NOTES))
         found = layout.look_at(NOTES, name)
     if found is not None and stat.S_ISDIR(found.st_mode):  # it could be exchanged, and then not be unlinked
         raise NotARegularFile(layout.full(NOTES, name))

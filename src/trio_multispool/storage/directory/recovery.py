@@ -143,42 +143,40 @@ def _in_breaths(names: Iterable[str]) -> Iterator[list[str]]:
         yield several
 
 
-def _recover_together(context: Context, names: Iterable[str], act: _Act) -> Iterator[Recovered | SpoolError]:
+def _recover_together(context: Context, names: Iterable[str], act: _Act) -> list[Recovered | SpoolError]:
     """Recover several names, in one look at all places for all of them, while their locks are held.
 
-    Yields what was done. Logs and yields the error of a name, so that the other names are still recovered.
+    Returns what was done. Logs and returns the error of a name, so that the other names are still recovered.
     """
+    done: list[Recovered | SpoolError] = []
     with contextlib.ExitStack() as held:
         locked: dict[str, Lock | Unavailable] = {}
         for name in names:
-            with _passing_over(context, name) as errors:
+            with _passing_over(context, name, done):
                 lock = lock_existing(context.layout, name) if act is _would_recover else _lock_to_recover(context, name)
                 if lock is not Unavailable.BUSY:
                     locked[name] = lock
                 if not isinstance(lock, Unavailable):
                     _ = held.callback(lock.release)
-            yield from errors
         shut: Denied = {}
         places = context.layout.where_are(locked, shut) if locked else {}
         for name, lock in locked.items():
-            with _passing_over(context, name) as errors:
+            with _passing_over(context, name, done):
                 found = act(context, _Seen(name, places.get(name, []), shut, reserved=lock is not Unavailable.GONE))
-                if found is not None:
-                    yield found
-            yield from errors
+                done += [] if found is None else [found]
+    return done
 
 
 @contextlib.contextmanager
-def _passing_over(context: Context, name: str) -> Generator[list[SpoolError]]:
-    """Log an error about one entry, and put it into the list that is yielded."""
-    errors: list[SpoolError] = []
+def _passing_over(context: Context, name: str, done: list[Recovered | SpoolError]) -> Generator[None]:
+    """Log an error about one entry, and add it to what was done."""
     try:
-        yield errors
+        yield
     except (NotARegularFile, AccessDenied, StorageFailure, SyncsRefused) as error:
         spool = context.layout.path
         message = "not recovered: entry %(entry)s of spool %(spool)s: %(error)s"
         log(context.log.warning, Event.NOT_RECOVERED, spool, message, entry=name, error=error)
-        errors.append(error)
+        done.append(error)
 
 
 def _lock_to_recover(context: Context, name: str) -> Lock | Unavailable:
@@ -251,8 +249,7 @@ def _recover_locked(context: Context, seen: _Seen) -> Recovered | None:
         _drop_copy(context, place, name)
     if not seen.places:
         layout.refuse_if_unseen(seen.shut, to_collect=True)
-        _collect(context, name)
-        return Recovered(name, None)
+        return Recovered(name, None) if collect_if_nowhere(context, name) else None  # which looks at each place again
     for prefix in OWNERS_PREFIXES:
         unlink_if_there(layout, TEMPORARY, prefix + name)
     return put_back
@@ -373,17 +370,13 @@ def collect_if_nowhere(context: Context, name: str) -> bool:
     """Unlink all files under a name that is in no place; under its lock. Tell whether that was done."""
     if context.layout.places_of(name, to_collect=True):
         return False
-    _collect(context, name)
-    return True
-
-
-def _collect(context: Context, name: str) -> None:
     if context.adopted:
         _ = remembered.is_remembered(context, name)  # while what else is left still tells whether it was ever done
         collect_leftovers(context, name)
         if context.layout.has_directory(REASONS):
             unlink_if_there(context.layout, REASONS, name)
     unlink_if_there(context.layout, REGISTRY, name)
+    return True
 
 
 def sweep(context: Context, act: _Act | None = None) -> Iterator[Recovered | SpoolError | None]:
@@ -430,16 +423,17 @@ def _sweep_memory(context: Context, act: _Act) -> Iterator[Recovered | SpoolErro
             yield None
 
 
-def _forget_together(context: Context, names: list[str], *, only_tell: bool) -> Iterator[Recovered | SpoolError]:
+def _forget_together(context: Context, names: list[str], *, only_tell: bool) -> list[Recovered | SpoolError]:
+    done: list[Recovered | SpoolError] = []
     shut: Denied = {}
     places = context.layout.where_are(names, shut) if names else {}
     for name in names:
-        with _passing_over(context, name) as errors:
+        with _passing_over(context, name, done):
             if name not in places:
                 context.layout.refuse_if_unseen(shut, to_collect=False)
                 if only_tell or remembered.collect(context, name):
-                    yield Recovered(name, None)
-        yield from errors
+                    done.append(Recovered(name, None))
+    return done
 
 
 def reserve_again(context: Context, name: str) -> bool:

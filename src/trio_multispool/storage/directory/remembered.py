@@ -102,7 +102,7 @@ def begin(context: Context, name: str, remember: float, plan: SyncPlan) -> OpenF
         raise NotAdopted(layout.path, "keys that are remembered")
     with wanting_directory(layout, REMEMBERED):
         if layout.optional_fd(REMEMBERED) is None and layout.ensure_directory(REMEMBERED):
-            context.kept.discard(layout.pinned(REMEMBERED))
+            context.layout.kept.discard(layout.pinned(REMEMBERED))
     context.keep(REMEMBERED, plan)
     # Left by an enqueue of this name that was killed, or by one that did not look the name up.
     unlink_if_there(layout, REMEMBERED, name)

@@ -83,6 +83,7 @@ class WaitingEntries:
         self._looking_took = 0.0
         self._reading: Iterator[tuple[float, str]] | None = None  # of all entries, where that is under way
         self._read: list[tuple[float, str]] = []
+        self._pruned_from = math.inf  # some of what is due later was left out of that
 
     def look(self, *, wanted: bool) -> bool:
         """Learn what has come in; in a worker thread. Unless it is `wanted`, at most every `LOOK_INTERVAL`.
@@ -112,11 +113,14 @@ class WaitingEntries:
     def _learn(self) -> None:
         arrivals = self._arrivals.of(self._queue)
         if arrivals is None:
+            if self._reading is not None:  # what was being read has gone
+                self._since_all_looked_at, self._reading, self._read = None, None, []
             return
         is_used_up = not self._times and self._horizon < math.inf
         if arrivals.all or (self._reading is None and (is_used_up or self._is_time(told=arrivals.told))):
             self._since_all_looked_at, self._read = stopwatch(), []
-            self.heap, self._times = [], {}  # what comes from now on is told
+            self.heap, self._times, self._horizon = [], {}, math.inf  # what comes from now on is told
+            self._pruned_from = math.inf
             self._reading = each_waiting(self._layout, self._queue)
         if self._reading is not None:
             self._read_on(self._reading)
@@ -137,6 +141,7 @@ class WaitingEntries:
             self._read += piece
             if len(self._read) > 2 * MOST_KEPT:
                 self._read = heapq.nsmallest(MOST_KEPT + 1, self._read)
+                self._pruned_from = self._read[-1][0]
             if elapsed() >= LONGEST_PIECE:
                 return
         self._read += piece
@@ -144,7 +149,8 @@ class WaitingEntries:
         known = {name: at for at, name in self._read} | self._times  # what came meanwhile was read later
         self._read = []
         kept = heapq.nsmallest(MOST_KEPT, ((at, name) for name, at in known.items()))  # sorted, and so a heap
-        self._horizon = kept[-1][0] if len(known) >= MOST_KEPT else math.inf
+        self._horizon = min(kept[-1][0] if len(known) >= MOST_KEPT else math.inf, self._pruned_from)
+        kept = [pair for pair in kept if pair[0] <= self._horizon]
         self.heap, self._times = kept, {name: at for at, name in kept}
         if self._since_all_looked_at is not None:
             self._looking_took = self._since_all_looked_at()

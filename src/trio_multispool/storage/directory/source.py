@@ -139,7 +139,7 @@ class DirectorySource:
 
     def _list(self, look: Look, gate: Gate[Any], before_listing: Callable[[], None]) -> bool:
         """Have the queue listed after the look began, by this reader or another one; `False`: it takes longer."""
-        if look.began is None or self._window.listings <= look.began:
+        if look.began is None or self._window.listed <= look.began:
             before_listing()
         if look.began is None:
             look.began = self._window.listings
@@ -149,6 +149,7 @@ class DirectorySource:
         if gate.admits is None and self._told_of != self._window.listings:
             self._told_of = self._window.listings
             gate.listed(self._window.names())
+            self._position.at = 0  # what was put by because of what was known before is looked at once more
         return True
 
     def _passing_over(self, call: _Call) -> Callable[[str], bool] | None:
@@ -175,6 +176,7 @@ class DirectorySource:
             is_refused or self._window.is_any_left() or self._waiting.busy,
             next_due=self._waiting.next_at(),
             passed_over=is_refused or look.given is not None,
+            in_question=self._window.is_any_in_question(),
         )
 
     def take_back(self, claims: list[tuple[Claim, Any]], look: Look, gate: Gate[Any]) -> None:
@@ -227,8 +229,11 @@ class DirectorySource:
     def _try_listed(self, name: str, call: _Call) -> tuple[Claim, Any] | None:
         """Claim a listed entry; `None` if it cannot be had."""
         window = self._window
+        if name in call.gate.ignored:
+            window.leave(name, self._position)
+            return None
         try:
-            made = Unavailable.GONE if name in call.gate.ignored else self._claim(self._place, name, call)
+            made = self._claim(self._place, name, call)
         except BaseException:  # nobody has it: it is tried again first
             window.decide(name, again=True)
             raise

@@ -153,7 +153,7 @@ class DirectoryStorage(Context):
         try:
             return enqueue.reserve(self, name, unique=unique)
         except (NameTaken, EntryBusy, StorageFailure):  # perhaps only because the spool has gone
-            self.layout.check_named()
+            self.layout.check_still_named()
             raise
 
     def give_up(self, reservation: DirectoryReservation) -> None:
@@ -303,7 +303,7 @@ class DirectoryStorage(Context):
                 isinstance(failure, StorageFailure) and failure.errno == errno.ENOENT
             ):
                 try:
-                    self.layout.check_named()
+                    self.layout.check_still_named()
                 except SpoolError as gone:
                     gone.__cause__ = failure
                     failures[number] = gone
@@ -317,7 +317,7 @@ class DirectoryStorage(Context):
         try:
             yield
         except DataNotFound:  # perhaps only because the spool has gone
-            self.layout.check_named()
+            self.layout.check_still_named()
             raise
 
     def close_afterwards(self, afterwards: Callable[[Callable[[], None]], None]) -> None:
@@ -382,7 +382,7 @@ class DirectoryStorage(Context):
             directory = directory_of(place)
             return self.layout.again_if_replaced(directory, lambda: read_file(self.layout, directory, name))
         except FileNotFoundError as error:
-            self.layout.check_named()
+            self.layout.check_still_named()
             raise EntryNotFound(place.queue, name) from error
 
     def waiting(

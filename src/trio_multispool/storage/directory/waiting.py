@@ -31,7 +31,7 @@ def where_to_wait(context: Context, queue: str, plan: SyncPlan) -> str:
         raise NotAdopted(context.layout.path, "entries that wait")
     directory = waiting_of(queue)
     if context.layout.ensure_directory(directory):
-        context.kept.discard(context.layout.pinned(directory))
+        context.layout.kept.discard(context.layout.pinned(directory))
     context.keep(directory, plan)
     return directory
 

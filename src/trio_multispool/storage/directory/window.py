@@ -60,6 +60,8 @@ class Window:
         """Begin with no names; `names` lists the queue."""
         self.listings: int = 0
         """How many listings were begun."""
+        self.listed: int = 0
+        """Which of them was the last that could be made."""
         self.sources: int = 0
         """How many readers use it."""
         self._list = names
@@ -152,7 +154,7 @@ class Window:
         `None`: names were put back meanwhile, and come first. With `waits`, a queue that is missing is an empty one.
         """
         with self._mutex:
-            if self.listings <= listings:
+            if self.listed <= listings:
                 if self._names:
                     return None
                 self._list_now(waits=waits)
@@ -176,6 +178,7 @@ class Window:
             if self._in_question:  # whoever tries them says what becomes of them
                 listed = [name for name in listed if name not in self._in_question]
             self._names = collections.deque(listed)
+        self.listed = self.listings
         self._put_by.clear()
         self._listing_took, self._since_listed = elapsed(), stopwatch()
         self._gone = 0
@@ -185,6 +188,10 @@ class Window:
         """Return the names that are left."""
         with self._mutex:
             return [*(name for name in self._put_by if name is not None), *self._names]
+
+    def is_any_in_question(self) -> bool:
+        """Tell whether any thread is trying a name."""
+        return bool(self._in_question)
 
     def is_any_left(self) -> bool:
         """Tell whether any thread found an entry locked, or is still trying one: dropping a lock causes no event."""

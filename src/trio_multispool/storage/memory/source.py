@@ -257,4 +257,5 @@ class MemorySource:
             busy = bool(due.busy or self._refused or self._names or self._in_question)
         # The death of an owner is not announced, nor the end of a lock, nor that an entry can be read again.
         announced = not held and not busy and not due.unreadable
-        return NothingLeft(listing_took, held, busy, announced=announced, next_due=next_due)
+        passed_over = bool(self._refused) or call.given is not None
+        return NothingLeft(listing_took, held, busy, announced, next_due, passed_over=passed_over)

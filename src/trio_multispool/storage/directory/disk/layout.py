@@ -49,7 +49,7 @@ from trio_multispool.storage.directory.disk.oserrors import as_spool_error
 from trio_multispool.storage.directory.disk.owners import ROOT, owner_of_new, serves
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterator
+    from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 
     from trio_multispool.model.types import T
     from trio_multispool.storage.directory.disk.owners import Owner
@@ -147,10 +147,6 @@ MOST_HELD: Final = 512
 the usual limit of 1,024, the directories have 128 descriptors."""
 
 
-def _at_once(act: Callable[[], None]) -> None:
-    act()
-
-
 class Doing:
     """Names the operation of a block, for its errors. A class, because a generator would take four times as long."""
 
@@ -205,8 +201,9 @@ class Layout:
         self.path: str = path
         self.calls: SystemCalls = calls
         self.measure(found)
-        self.afterwards: Callable[[Callable[[], None]], None] = _at_once
+        self.afterwards: Callable[[Callable[[], None]], None] = self._the_next_time
         """Calls something when all that is under way has ended: where threads share this, they say how."""
+        self._put_off: Callable[[], None] | None = None
         soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most_held = MOST_HELD if soft == resource.RLIM_INFINITY else min(MOST_HELD, max(64, soft // 4))
         self._mutex = threading.Lock()
@@ -218,6 +215,8 @@ class Layout:
         self._inodes: dict[str, int] = {}
         self.pins: dict[str, str] = {}
         """What is `pinned` of the directories that are held."""
+        self.kept: set[str] = set()
+        """The directories that were made on demand and are synced, pinned: they survive power loss."""
         self._doubtful: set[str] = set()
         """Directories whose owner or mode differs from the root's, so that opening them does not prove enough."""
         self._outdated: deque[str] = deque()
@@ -239,10 +238,14 @@ class Layout:
         (but for what happens within one tick of the kernel), or another number of directories in it.
         """
         seen = self._seen.directories
+        if seen is not None and "" in seen:
+            return
+        self.check_still_named()
         if seen is not None:
-            if "" in seen:
-                return
             seen.add("")
+
+    def check_still_named(self) -> None:
+        """Do as `check_named` does, also where one look was enough: something was not found."""
         try:
             found = self.calls.stat_path(self.path)
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -318,12 +321,19 @@ class Layout:
         held = [each for each in self.fds if each not in ("", *_NEEDED) and _PIN not in each]
         closing: list[int] = []
         for directory in held[: len(held) // 2]:
+            pin = self.pins.pop(directory)
             closing.append(self.fds.pop(directory))
-            _ = self.fds.pop(self.pins[directory])
-            del self._inodes[directory]
+            del self.fds[pin], self._inodes[directory]
+            self.kept.discard(pin)  # its number may become another directory's
         self.afterwards(functools.partial(self._close_each, closing))
 
-    def _close_each(self, fds: list[int]) -> None:
+    def _the_next_time(self, act: Callable[[], None]) -> None:
+        """Call what was given the last time: the one thread that there is may be using what it has just looked up."""
+        before, self._put_off = self._put_off, act
+        if before is not None:
+            before()
+
+    def _close_each(self, fds: Iterable[int]) -> None:
         for fd in fds:
             self.close_fd(fd)
 
@@ -391,13 +401,14 @@ class Layout:
         """Forget a held directory if another one is in its place, below the one that is held: that is one look."""
         seen = self._seen.directories
         if directory in self.fds and (seen is None or directory not in seen):
+            parent, _, name = directory.rpartition("/")
+            is_same = False
+            with contextlib.suppress(OSError, KeyError):
+                is_same = self.calls.stat(name, self.fds[parent]).st_ino == self._inodes[directory]
+            if not is_same:
+                _ = self._look_below(directory)
             if seen is not None:
                 seen.add(directory)
-            parent, _, name = directory.rpartition("/")
-            with contextlib.suppress(OSError, KeyError):
-                if self.calls.stat(name, self.fds[parent]).st_ino == self._inodes[directory]:
-                    return
-            _ = self._look_below(directory)
 
     def is_there(self, directory: str) -> bool:
         """Tell whether a directory is on disk. First forget a held one that was replaced.
@@ -432,7 +443,8 @@ class Layout:
                 del self.fds[directory]
                 self._outdated.append(self.pins.pop(directory))
                 if len(self._outdated) > _FEW_OUTDATED:
-                    self.close_fd(self.fds.pop(self._outdated.popleft()))
+                    closing = [self.fds.pop(self._outdated.popleft())]
+                    self.afterwards(functools.partial(self._close_each, closing))
         return replaced
 
     def _doubt(self, directory: str, found: os.stat_result) -> None:
@@ -469,8 +481,8 @@ class Layout:
             fds = set(self.fds.values())
             self.fds.clear()
             self._outdated.clear()
-        for fd in fds:
-            self.close_fd(fd)
+        self._close_each(fds)
+        self._the_next_time(lambda: None)
 
     # What is on disk. These methods raise a `SpoolError` if they cannot find out.
 
@@ -632,9 +644,9 @@ class Layout:
         Asks for it by path in every place, which is quick; where that is not plain, each directory is looked at.
         """
         root, stat_at = self.fds[""], self.calls.stat
-        directories = [
-            f"{queue}{below}" for queue in self._children("") for below in ("", f"/{CHECKOUT}", f"/{WAITING}")
-        ]
+        queues = self._children("")
+        # The check-outs first, as in `places`: what an `…_unsafe` operation moves meanwhile must not be missed.
+        directories = [f"{queue}{below}" for below in (f"/{CHECKOUT}", f"/{WAITING}", "") for queue in queues]
         try:
             if self.optional_fd(QUARANTINE) is not None:
                 directories += [f"{QUARANTINE}/{queue}" for queue in self._children(QUARANTINE)]
@@ -669,7 +681,8 @@ class Layout:
             with self.doing("look at", directory):
                 size = self.calls.stat_fd(self.fds[directory]).st_size
             if size <= _LEAST_SIZE + len(names) * _SIZE_OF_A_NAME:
-                return [name for name in self.each_entry_name(directory) if name in names]
+                with self.doing("list", directory), self.fresh_fd(directory) as fd:  # whatever kind of file it is
+                    return [name for name, _, _ in self.calls.scan(fd) if name in names]
         return [name for name in names if self.holds(directory, name)]
 
     def refuse_if_unseen(self, shut: Denied, *, to_collect: bool) -> None:
