@@ -164,7 +164,9 @@ class Enqueuer(Generic[Q, M, D, A]):
 
     def _one(self, order: _Order, item: Item[M, D, A]) -> Awaitable[Answer[str]]:
         operation = f"enqueue into {order.queue}"
-        if self._fits_a_batch(item.data):
+        data: Any = item.data
+        whole = self.session.encoding.data_is_whole
+        if (whole and type(data) is bytes and len(data) <= LARGEST_IN_BATCH) or self._fits_a_batch(data):
             key = item.name.name if isinstance(item.name, Use) else None
             return self.session.enqueuings.run(operation, _Enqueueing(self, order, item), of=key)
         return self.session.run(operation, functools.partial(self._alone, order, item))

@@ -35,7 +35,7 @@ from trio_multispool.storage.directory.disk.layout import (
     TEMPORARY,
     directory_of,
 )
-from trio_multispool.storage.directory.disk.locks import lock_new, lock_to_enqueue
+from trio_multispool.storage.directory.disk.locks import NEW_LOCK, lock_file, lock_new, lock_to_enqueue
 from trio_multispool.storage.directory.notes import leave_behind, send_along
 from trio_multispool.storage.directory.syncs.plan import committing
 from trio_multispool.storage.directory.syncs.together import run_together
@@ -62,7 +62,8 @@ def reserve(context: Context, name: str, *, unique: bool = False) -> DirectoryRe
     With `unique` and a new reservation, no place is searched: no entry can have the name. (If an entry has it all the
     same, because its reservation was lost, its data is in the way of the enqueue.)
     """
-    lock = _newborn_or_taken_over(context, name)
+    found = lock_file(context.layout, name, NEW_LOCK)
+    lock = _newborn_or_taken_over(context, name) if isinstance(found, Unavailable) else found
     reservation = DirectoryReservation(name, lock)
     if unique and lock.newborn and context.adopted:
         return reservation

@@ -44,6 +44,9 @@ SHARE_OF_DESCRIPTORS: Final = 8
 An entry that is being made has three, but only until the end of its hop. With the usual limit of 1,024, more than a
 hundred entries are enqueued at once, with one round of syncs."""
 
+NEW_LOCK: Final = NEW_FILE & ~os.O_WRONLY | READ_FILE
+"""The flags with which a reservation is made."""
+
 _A_MOMENT: Final = 0.5
 """In seconds. If another user has not handed over a new file after so long, that process is dead, or stopped."""
 
@@ -130,7 +133,7 @@ def lock_new(layout: Layout, name: str) -> Lock | Unavailable:
 
     `BUSY`: there is one already. `GONE`: a collector locked the new file first; try again.
     """
-    return lock_file(layout, name, NEW_FILE & ~os.O_WRONLY | READ_FILE)
+    return lock_file(layout, name, NEW_LOCK)
 
 
 def lock_or_reserve(layout: Layout, name: str) -> Lock | Unavailable:
