@@ -143,28 +143,33 @@ def _in_breaths(names: Iterable[str]) -> Iterator[list[str]]:
         yield several
 
 
-def _recover_together(context: Context, names: Iterable[str], act: _Act) -> list[Recovered | SpoolError]:
+def _recover_together(context: Context, names: Iterable[str], act: _Act) -> Iterator[Recovered | SpoolError]:
     """Recover several names, in one look at all places for all of them, while their locks are held.
 
-    Returns what was done. Logs and returns the error of a name, so that the other names are still recovered.
+    Yields what was done, each when its lock is free again: whoever is told may take long. Logs and yields the error of
+    a name, so that the other names are still recovered.
     """
-    done: list[Recovered | SpoolError] = []
+    told: list[Recovered | SpoolError] = []
     with contextlib.ExitStack() as held:
         locked: dict[str, Lock | Unavailable] = {}
         for name in names:
-            with _passing_over(context, name, done):
+            with _passing_over(context, name, told):
                 lock = lock_existing(context.layout, name) if act is _would_recover else _lock_to_recover(context, name)
                 if lock is not Unavailable.BUSY:
                     locked[name] = lock
                 if not isinstance(lock, Unavailable):
                     _ = held.callback(lock.release)
+        yield from told
         shut: Denied = {}
         places = context.layout.where_are(locked, shut) if locked else {}
         for name, lock in locked.items():
-            with _passing_over(context, name, done):
+            told = []
+            with _passing_over(context, name, told):
                 found = act(context, _Seen(name, places.get(name, []), shut, reserved=lock is not Unavailable.GONE))
-                done += [] if found is None else [found]
-    return done
+                told += [] if found is None else [found]
+            if not isinstance(lock, Unavailable):
+                lock.release()
+            yield from told
 
 
 @contextlib.contextmanager
@@ -423,17 +428,17 @@ def _sweep_memory(context: Context, act: _Act) -> Iterator[Recovered | SpoolErro
             yield None
 
 
-def _forget_together(context: Context, names: list[str], *, only_tell: bool) -> list[Recovered | SpoolError]:
-    done: list[Recovered | SpoolError] = []
+def _forget_together(context: Context, names: list[str], *, only_tell: bool) -> Iterator[Recovered | SpoolError]:
     shut: Denied = {}
     places = context.layout.where_are(names, shut) if names else {}
     for name in names:
-        with _passing_over(context, name, done):
+        told: list[Recovered | SpoolError] = []
+        with _passing_over(context, name, told):
             if name not in places:
                 context.layout.refuse_if_unseen(shut, to_collect=False)
                 if only_tell or remembered.collect(context, name):
-                    done.append(Recovered(name, None))
-    return done
+                    told.append(Recovered(name, None))
+        yield from told
 
 
 def reserve_again(context: Context, name: str) -> bool:
