@@ -63,7 +63,7 @@ def reserve(context: Context, name: str, *, unique: bool = False) -> DirectoryRe
     same, because its reservation was lost, its data is in the way of the enqueue.)
     """
     found = lock_file(context.layout, name, NEW_LOCK)
-    lock = _newborn_or_taken_over(context, name) if isinstance(found, Unavailable) else found
+    lock = _newborn_or_taken_over(context, name, found) if isinstance(found, Unavailable) else found
     reservation = DirectoryReservation(name, lock)
     if unique and lock.newborn and context.adopted:
         return reservation
@@ -116,8 +116,9 @@ def _refuse_if_remembered(context: Context, name: str, *, forget: bool = True) -
         raise NameTaken(name, finished=True)
 
 
-def _newborn_or_taken_over(context: Context, name: str) -> Lock:
-    layout, collected = context.layout, False
+def _newborn_or_taken_over(context: Context, name: str, before: Unavailable) -> Lock:
+    """Hold a name that could not be had at once, for that reason."""
+    layout, collected = context.layout, before is Unavailable.GONE  # then a collector has our new reservation
     for _ in range(_TRIES):
         found = lock_new(layout, name)
         if not isinstance(found, Unavailable):
