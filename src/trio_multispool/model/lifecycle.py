@@ -28,7 +28,7 @@ an exception before anything happens.
 from __future__ import annotations
 
 import enum
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 
@@ -36,7 +36,8 @@ import msgspec
 class State(enum.Enum):
     """Where an entry is."""
 
-    __hash__ = object.__hash__  # as good, and many times as fast
+    if not TYPE_CHECKING:
+        __hash__ = object.__hash__  # as good, and many times as fast
     NOTHING = "nothing"
     AVAILABLE = "available"
     WAITING = "waiting"
@@ -55,7 +56,8 @@ class Commit(enum.Enum):
 class Step(enum.Enum):
     """What can be done to an entry. Not an `instrumentation.Operation`, which is a call."""
 
-    __hash__ = object.__hash__  # as above
+    if not TYPE_CHECKING:
+        __hash__ = object.__hash__  # as above
     ENQUEUE = "enqueue"
     ENQUEUE_TO_WAIT = "enqueue to wait"
     CHECK_OUT = "check out"

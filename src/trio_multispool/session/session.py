@@ -83,12 +83,10 @@ class Session(Generic[Q, M, D, A]):
         self.settlements: Batches[Settlement[Any]] = Batches(storage.settle, **how)
         how["limiter"] = self.offload.limiter
         self.enqueuings: Batches[NewEntry[Any]] = Batches(storage.enqueue_together, at_most=storage.at_a_time, **how)
-        self._in_company: Callable[[], Batches[Never]] = functools.partial(
-            Batches, _nothing, around=storage.in_one_look, **how
-        )
-        self.check_outs: Batches[Never] = self._in_company()
+        self._how: dict[str, Any] = {**how, "around": storage.in_one_look}
+        self.check_outs: Batches[Any] = Batches(_nothing, **self._how)
         """Of entries by their names."""
-        self._takes: dict[str, Batches[Never]] = {}
+        self._takes: dict[str, Batches[Any]] = {}
         self.recoveries: dict[str, Recoveries] = {}
         """By queue."""
         self.changes: Changes = Changes(storage, self.path)
@@ -126,10 +124,10 @@ class Session(Generic[Q, M, D, A]):
         """Run a transaction on the store; see `Offload.run`. Raises `anyio.ClosedResourceError` on a closed spool."""
         return self.offload.run(operation, work, undo=undo, interruptible=interruptible)
 
-    def takes(self, queue: str) -> Batches[Never]:
+    def takes(self, queue: str) -> Batches[Any]:
         """Return what the readers of a queue take its entries through: they share hops, looks and listings."""
         if queue not in self._takes:
-            self._takes[queue] = self._in_company()
+            self._takes[queue] = Batches(_nothing, **self._how)
         return self._takes[queue]
 
     def close(self) -> None:

@@ -130,10 +130,10 @@ class _Whole(msgspec.Struct, Generic[T], eq=False):
     work: Callable[[BeforeCommit], T]
     done: Any = None
 
-    def prepare(self, before_commit: BeforeCommit) -> None:
+    def prepare(self, before_commit: BeforeCommit, /) -> Any:  # noqa: ANN401  # nothing, of whatever type
         self.done = self.work(before_commit)
 
-    def conclude(self, _failure: BaseException | None) -> T:
+    def conclude(self, _failure: BaseException | None, /) -> T:
         done: T = self.done
         return done
 

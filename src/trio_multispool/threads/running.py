@@ -79,7 +79,7 @@ class Running:
             self._count -= 1
             last = self.closed and not self._count
         if last:
-            self._let_go()
+            _ = self._let_go()
 
     @property
     def is_any(self) -> bool:
@@ -92,7 +92,7 @@ class Running:
             self.closed = True
             idle = not self._count
         if idle:
-            self._let_go()
+            _ = self._let_go()
 
     def _move(self, here: object | None) -> None:
         if here is None or (self._token is not None and not _may_follow(here, self._token)):

@@ -6,7 +6,7 @@ All readers of an open spool share what is known of a queue: its names (see `win
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -17,6 +17,7 @@ from trio_multispool.storage.directory import checkout
 from trio_multispool.storage.directory.disk.layout import directory_of
 from trio_multispool.storage.directory.schedule import Due
 from trio_multispool.storage.directory.window import Position, no_directory_is_empty
+from trio_multispool.storage.protocol import Storage
 from trio_multispool.storage.requests import NotDue
 from trio_multispool.storage.singly import release_or_let_go
 from trio_multispool.storage.source import Next, NothingLeft
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trio_multispool.storage.directory.claims import DirectoryClaim
+    from trio_multispool.storage.directory.context import Context
     from trio_multispool.storage.directory.schedule import WaitingEntries
-    from trio_multispool.storage.directory.store import DirectoryStorage
     from trio_multispool.storage.directory.window import Window
     from trio_multispool.storage.handles import Claim
     from trio_multispool.storage.source import A, Gate, Look
@@ -34,6 +35,18 @@ if TYPE_CHECKING:
 
 TRIES_AT_A_TIME: Final = 100
 """After this many tries, a failed one ends the hop. A hop cannot be cancelled; between two hops, the task can be."""
+
+
+class _Store(Storage[Any, Any], Protocol):
+    """The store, as a source uses it."""
+
+    def read_listed(self, place: Place, name: str) -> bytes:
+        """Do as `read_metadata` does, without looking whether the spool is where it was."""
+        ...
+
+    def close_source(self, queue: str) -> None:
+        """Say that a source is not needed any more."""
+        ...
 
 
 class _Call(msgspec.Struct, eq=False):
@@ -48,9 +61,10 @@ class _Call(msgspec.Struct, eq=False):
 class DirectorySource:
     """The entries of one queue, as one reader finds them; any number of threads take from it."""
 
-    def __init__(  # made by the store alone
+    def __init__(  # noqa: PLR0913  # made by the store alone
         self,
-        storage: DirectoryStorage,
+        storage: _Store,
+        context: Context,
         queue: str,
         *,
         window: Window,
@@ -59,7 +73,8 @@ class DirectorySource:
     ) -> None:
         """Begin; `sorts_last`: new names sort after all older ones."""
         self._storage = storage
-        self._layout = storage.layout
+        self._context = context
+        self._layout = context.layout
         self._place = Place(queue, State.AVAILABLE)
         self._waiting_place = Place(queue, State.WAITING)
         self._checkouts = directory_of(Place(queue, State.CHECKED_OUT))
@@ -263,7 +278,7 @@ class DirectorySource:
                 return None
         kept = False
         try:
-            claimed = checkout.claim(self._storage, place, name, due_by=due_by, before_commit=call.before_commit)
+            claimed = checkout.claim(self._context, place, name, due_by=due_by, before_commit=call.before_commit)
             if isinstance(claimed, (Unavailable, NotDue)):
                 return claimed
             if call.given is not None and not call.given.add(name):

@@ -345,7 +345,7 @@ class DirectoryStorage(Context):
         with self._mutex:
             waiting = self._waiting.setdefault(queue, WaitingEntries(self.layout, self._arrivals, queue, self.now))
             window = self._windows.setdefault(queue, Window(functools.partial(self.names, queue)))
-            return DirectorySource(self, queue, window=window, waiting=waiting, sorts_last=sorts_last)
+            return DirectorySource(self, self, queue, window=window, waiting=waiting, sorts_last=sorts_last)
 
     def close_source(self, queue: str) -> None:
         """Forget the names of a queue with its last reader, and what arrives with the last of all."""

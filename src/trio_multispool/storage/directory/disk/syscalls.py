@@ -94,13 +94,13 @@ class SystemCalls:
         """`open` of the spool's own directory; its path may be a symlink."""
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    close = staticmethod(os.close)
+    close: staticmethod[[int], None] = staticmethod(os.close)
     """`close`."""
 
-    read = staticmethod(os.read)
+    read: staticmethod[[int, int], bytes] = staticmethod(os.read)
     """`read`."""
 
-    write = staticmethod(os.write)
+    write: staticmethod[[int, bytes | memoryview], int] = staticmethod(os.write)
     """`write`; it may write only a part."""
 
     def seek(self, fd: int, offset: int, whence: int) -> int:
@@ -147,10 +147,10 @@ class SystemCalls:
         """`stat` of the spool's own directory, by its path, which may be a symlink."""
         return os.stat(path)
 
-    stat_fd = staticmethod(os.fstat)
+    stat_fd: staticmethod[[int], os.stat_result] = staticmethod(os.fstat)
     """`fstat`."""
 
-    change_mode = staticmethod(os.fchmod)
+    change_mode: staticmethod[[int, int], None] = staticmethod(os.fchmod)
     """`fchmod`: unlike with `open`, the umask does not apply."""
 
     def change_owner(self, fd: int, user: int, group: int) -> None:
