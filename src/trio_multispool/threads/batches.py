@@ -118,8 +118,9 @@ class Part(Transaction[T], Generic[S, T], eq=False):
     def conclude(self, failure: BaseException | None) -> None:
         """Take what the store raised, or `None`."""
         try:
-            self.value = Ok(self.context.run(self.step.conclude, failure))
-            self.done = True
+            transaction: Transaction[T] = self
+            transaction.value = Ok(self.context.run(self.step.conclude, failure))
+            transaction.done = True
         except BaseException as error:  # noqa: BLE001  # raised again in the task
             self.fail(error)
 

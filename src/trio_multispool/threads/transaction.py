@@ -123,11 +123,12 @@ class Hop(Transaction[T], Generic[T], eq=False):
     """Otherwise it runs right in the caller's thread: it must be quick. The wait is the same."""
 
     def _run(self) -> None:
-        self.started, context = True, self.context
+        transaction: Transaction[T] = self
+        transaction.started, context = True, self.context
         try:
             value = self.work(self.before_commit) if context is None else context.run(self.work, self.before_commit)
-            self.value = Ok(value)
-            self.done = True
+            transaction.value = Ok(value)
+            transaction.done = True
         except BaseException as error:  # noqa: BLE001  # raised again in the task that waits
             self.fail(error)
 
