@@ -116,26 +116,26 @@ def _refuse_if_remembered(context: Context, name: str, *, forget: bool = True) -
         raise NameTaken(name, finished=True)
 
 
-def _newborn_or_taken_over(context: Context, name: str, before: Unavailable) -> Lock:
-    """Hold a name that could not be had at once, for that reason."""
-    layout, collected = context.layout, before is Unavailable.GONE  # then a collector has our new reservation
+def _newborn_or_taken_over(context: Context, name: str, found: Lock | Unavailable) -> Lock:
+    """Hold a name that could not be had at once, as was found."""
+    layout, collected = context.layout, False
     for _ in range(_TRIES):
-        found = lock_new(layout, name)
         if not isinstance(found, Unavailable):
             return found
         if found is Unavailable.GONE:  # a collector locked our new reservation first, and will remove it
             collected = True
-            continue
-        if not context.adopted:
-            raise NameTaken(name)
-        found = lock_to_enqueue(layout, name)
-        if not isinstance(found, Unavailable):
-            return found
-        if found is Unavailable.BUSY:
-            _refuse_if_taken(context, name)
-            _refuse_if_remembered(context, name, forget=False)  # its entry has been removed, and is being cleared away
-            if not collected:
-                raise EntryBusy(name)
+        else:
+            if not context.adopted:
+                raise NameTaken(name)
+            found = lock_to_enqueue(layout, name)
+            if not isinstance(found, Unavailable):
+                return found
+            if found is Unavailable.BUSY:
+                _refuse_if_taken(context, name)
+                _refuse_if_remembered(context, name, forget=False)  # its entry was removed, and is being cleared away
+                if not collected:
+                    raise EntryBusy(name)
+        found = lock_new(layout, name)
     raise EntryBusy(name)
 
 
