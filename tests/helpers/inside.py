@@ -5,7 +5,10 @@ Most of it is for waiting until something is so that nothing public shows. A tes
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+from trio_multispool.threads import loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +27,16 @@ def waiters_of(spool: Any) -> Any:
 def threads_of(spool: Any) -> int:
     """Return how many operations of this spool are in a thread at the moment."""
     return spool._session.running._count
+
+
+def idle_bells() -> set[str]:
+    """Return the descriptors that hops on Trio are done with; the next ones use them, whatever their spool."""
+    return {str(bell.fd) for bell in loop._bells}
+
+
+def open_descriptors() -> set[str]:
+    """Return all others that are open; one of them is that of this listing."""
+    return set(os.listdir("/proc/self/fd")) - idle_bells()
 
 
 def dequeuer_of(reader: Any) -> Any:

@@ -7,6 +7,7 @@ import datetime
 import errno
 import os
 import random
+import threading
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -575,7 +576,9 @@ async def test_what_waits_is_read_a_piece_at_a_time(path, wall, monkeypatch):
         loop, scope = running_loop(), anyio.CancelScope()
 
         def cancelling(*arguments: Any, **options: Any) -> Any:
-            loop.call(scope.cancel)
+            cancelled = threading.Event()
+            loop.call(lambda: (scope.cancel(), cancelled.set()))
+            assert cancelled.wait(60)
             return counting(*arguments, **options)
 
         source.claim = cancelling

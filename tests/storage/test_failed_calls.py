@@ -15,6 +15,7 @@ import pytest
 
 from helpers.calls import FailingCalls
 from helpers.children import Child, quick_directory
+from helpers.inside import open_descriptors
 from helpers.proofs import thinned
 from helpers.spools import ANNE, BERT, Mail, contents, load_spool, make_spool, names_in, put, state_of
 from helpers.stores import (
@@ -324,7 +325,7 @@ async def test_whichever_call_of_loading_and_of_creating_fails_the_answer_is_an_
         for n in itertools.count(1):
             if load == Spool.load:
                 (await make_spool(path)).close()
-            open_before = os.listdir("/proc/self/fd")
+            open_before = open_descriptors()
             calls = FailingAt(code)
             calls.arm(n)
             try:
@@ -334,7 +335,7 @@ async def test_whichever_call_of_loading_and_of_creating_fails_the_answer_is_an_
                     answer.value.close()
                 else:
                     assert isinstance(answer.error, typing.get_args(errors.LoadError)), f"answered {answer}"
-                assert len(os.listdir("/proc/self/fd")) == len(open_before), "something is left open"
+                assert len(open_descriptors()) == len(open_before), "something is left open"
                 (await make_spool(path)).close()
                 assert set(contents(path)) >= {".spool.json", ".data", ".registry", ".tmp", "send", "send/.checkout"}
                 assert ".spool.json.new" not in contents(path), "half of it is left"

@@ -249,7 +249,7 @@ class Dequeuer(Generic[Q, M, D]):
 
     def _look(self, given: Given | None, *, waits: bool) -> Look:
         """Begin to ask for entries. It may share a listing that is begun from now on, if it need not do more."""
-        look, recoveries, now = Look(given, waits=waits), self._recoveries, anyio.current_time()
+        look, recoveries, now = Look(given, waits=waits), self._recoveries, self.session.running.loop.time()
         if self._is_first_look or now - recoveries.begun_at >= RECOVERY_INTERVAL:
             self._is_first_look = False
             recoveries.begun_at = now

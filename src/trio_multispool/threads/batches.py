@@ -318,9 +318,9 @@ class Batches(Generic[S]):
             self._in_company = len(batch) > 1
             self._taken = batch
             phase = self._running.grace.begin()
-            part.turn = ended = loop.new_wait(True)  # noqa: FBT003  # shielded
+            ended = loop.new_hop(True)  # noqa: FBT003  # shielded
             start = pool.start if self._in_threads else pool.start_here
-            start(functools.partial(self._work_off, batch), functools.partial(loop.call, ended.wake))
+            start(functools.partial(self._work_off, batch), ended.tell)
             while not ended.woken:
                 try:
                     _ = await ended.until_woken()

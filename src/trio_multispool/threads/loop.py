@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import contextvars
 import functools
 import math
+import os
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
 import msgspec
@@ -34,6 +36,8 @@ class Loop(msgspec.Struct, frozen=True):
     """The loop's clock, for callbacks: `anyio.current_time` needs a task, and a callback has none."""
     new_wait: Callable[[bool], Wait]
     """Make a wait for a task of the loop, `shielded` or not."""
+    new_hop: Callable[[bool], WaitForThread]
+    """Make one for a thread to end."""
     checkpoint_if_cancelled: Callable[[], Awaitable[None]]
     """Raise a cancellation that is on its way; on asyncio, also one that the task has asked for itself in this step."""
     token: Callable[[], object]
@@ -63,11 +67,11 @@ def _trio_loop() -> Loop:
         except trio.RunFinishedError:
             return
 
-    new_wait = functools.partial(_TrioWait, lowlevel)
     return Loop(
         call,
         trio.current_time,
-        new_wait,
+        functools.partial(_TrioWait, lowlevel, call),
+        functools.partial(_trio_hop, trio, call),
         lowlevel.checkpoint_if_cancelled,
         lowlevel.current_trio_token,
         waits_are_checkpoints=True,
@@ -92,9 +96,15 @@ def _asyncio_loop() -> Loop:
             await asyncio.sleep(0)
         await lowlevel.checkpoint_if_cancelled()
 
-    new_wait = functools.partial(_AsyncioWait, loop)
+    new_wait = functools.partial(_AsyncioWait, loop, call)
     return Loop(
-        call, loop.time, new_wait, checkpoint_if_cancelled, asyncio.get_running_loop, waits_are_checkpoints=False
+        call,
+        loop.time,
+        new_wait,
+        new_wait,
+        checkpoint_if_cancelled,
+        asyncio.get_running_loop,
+        waits_are_checkpoints=False,
     )
 
 
@@ -102,6 +112,7 @@ class _TrioWait(msgspec.Struct, eq=False):
     """A wait of one task on Trio."""
 
     lowlevel: Any
+    call: Callable[[Callable[[], object]], None]
     shielded: bool
     """Whether no scope can cancel the task in it. May be changed while it waits."""
     woken: bool = False
@@ -117,6 +128,10 @@ class _TrioWait(msgspec.Struct, eq=False):
         task, self.task = self.task, None
         if task is not None:
             self.lowlevel.reschedule(task)
+
+    def tell(self) -> None:
+        """End the wait, in a thread."""
+        self.call(self.wake)
 
     def until_woken(self) -> Awaitable[object]:
         """Wait, if it is not over. Raises a cancellation; then it may be called again."""
@@ -143,12 +158,75 @@ def _is_interrupt(raise_cancel: Callable[[], None]) -> bool:
     return False
 
 
+class _Bell:
+    """A descriptor that a thread rings and a task waits for."""
+
+    def __init__(self) -> None:
+        self.fd: Final = os.eventfd(0)
+
+    def __del__(self) -> None:
+        if hasattr(self, "fd"):  # there may have been no descriptor left
+            os.close(self.fd)
+
+
+_bells: Final[collections.deque[_Bell]] = collections.deque(maxlen=16)
+"""Those that nobody uses now."""
+os.register_at_fork(after_in_child=_bells.clear)
+
+
+class _TrioHop(msgspec.Struct, eq=False):
+    """A wait of one task on Trio for one thread, by a bell: Trio's token would run a task of its own in between.
+
+    That task, and what the loop does for another step, were half of what a hop of a lone task called.
+    """
+
+    trio: Any
+    shielded: bool
+    bell: _Bell
+    woken: bool = False
+
+    def tell(self) -> None:
+        """End the wait, in a thread."""
+        os.eventfd_write(self.bell.fd, 1)
+
+    async def until_woken(self) -> None:
+        """As above; always a checkpoint."""
+        bell = self.bell
+        try:
+            await self.trio.lowlevel.wait_readable(bell.fd)
+        except self.trio.Cancelled:
+            if not self.shielded:
+                raise
+            with self.trio.CancelScope(shield=True):  # told again at the next checkpoint
+                await self.trio.lowlevel.wait_readable(bell.fd)
+        _ = os.eventfd_read(bell.fd)
+        self.woken = True
+        _bells.append(bell)
+
+
+def _trio_hop(
+    trio: Any,  # noqa: ANN401  # the module
+    call: Callable[[Callable[[], object]], None],
+    shielded: bool,  # noqa: FBT001  # as above
+) -> _TrioHop | _TrioWait:
+    try:
+        return _TrioHop(trio, shielded, _bells.pop() if _bells else _Bell())
+    except OSError:  # no descriptor is left for a bell
+        return _TrioWait(trio.lowlevel, call, shielded)
+
+
 class _AsyncioWait:
     """The same on asyncio."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, shielded: bool) -> None:  # noqa: FBT001  # as above
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        call: Callable[[Callable[[], object]], None],
+        shielded: bool,  # noqa: FBT001  # as above
+    ) -> None:
         self.woken: bool = False
         self._loop = loop
+        self._call = call
         self._scope = anyio.CancelScope(shield=shielded)
         self._future: asyncio.Future[None] | None = None
 
@@ -169,6 +247,9 @@ class _AsyncioWait:
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
 
+    def tell(self) -> None:
+        self._call(self.wake)
+
     async def until_woken(self) -> None:
         self._scope = anyio.CancelScope(shield=self._scope.shield)  # one may be entered once
         with self._scope:
@@ -178,6 +259,9 @@ class _AsyncioWait:
 
 Wait: TypeAlias = _TrioWait | _AsyncioWait
 """A wait of one task, for others to end."""
+
+WaitForThread: TypeAlias = _TrioHop | _TrioWait | _AsyncioWait
+"""A wait of one task, for one thread to end."""
 
 
 def context_for_a_thread() -> contextvars.Context:

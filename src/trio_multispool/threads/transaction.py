@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
@@ -141,9 +140,9 @@ class Hop(Transaction[T], Generic[T], eq=False):
         `interruptible`, a scope's counts too: for work without an effect. `on_cancelled` is called each time. Raises
         `RuntimeError` if no thread could be started.
         """
-        ended = loop.new_wait(not interruptible)
+        ended = loop.new_hop(not interruptible)
         start = pool.start if self.in_thread else pool.start_here
-        start(self._run, functools.partial(loop.call, ended.wake))
+        start(self._run, ended.tell)
         cancellation: BaseException | None = None
         try:
             while not ended.woken:

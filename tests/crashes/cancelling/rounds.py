@@ -28,7 +28,7 @@ from cancelling.records import Records
 from cancelling.watchdog import Watchdog, asyncio_tasks, format_stack, trio_tasks
 from cancelling.workers import SHARED
 from helpers.calls import WithoutSyncs
-from helpers.inside import rest_of, threads_of, waiters_of
+from helpers.inside import open_descriptors, rest_of, threads_of, waiters_of
 from helpers.ledger import Stamp
 from helpers.spools import Mail, load_spool, make_spool
 from helpers.stores import make_store, sweep
@@ -307,7 +307,7 @@ def _comes_with_an_interrupt(error: BaseException) -> bool:
 def _descriptors() -> collections.Counter[str]:
     """Count what is open, by kind."""
     found: collections.Counter[str] = collections.Counter()
-    for fd in os.listdir("/proc/self/fd"):
+    for fd in open_descriptors():
         try:
             found[os.readlink(f"/proc/self/fd/{fd}").partition(":[")[0]] += 1
         except FileNotFoundError:  # that of the listing itself
