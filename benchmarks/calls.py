@@ -32,7 +32,7 @@ import sniffio
 import trio
 from common import DATA, NOTES, Note, Queue, machine
 
-from trio_multispool import CheckedOutEntry, DataFile, Durability, Entry, Remove, Spool
+from trio_multispool import CheckedOutEntry, DataFile, Durability, Entry, Remove, Retry, Spool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterator
@@ -109,6 +109,15 @@ async def of_a_pool(spool: Opened, entries: int, tasks: int, calls: Calls) -> No
             _ = (await reader.iter_available(handle, concurrency=tasks)).unwrap()
 
 
+async def of_a_pool_that_retries(spool: Opened, entries: int, tasks: int, calls: Calls) -> None:
+    """Let a pool with `retry=` remove all entries, at the first attempt."""
+    await fill(spool, entries)
+    retry = Retry(attempts=3, dead_letter=Queue.DEAD)
+    async with spool.reader(Queue.WORK) as reader:
+        with calls.counting():
+            _ = (await reader.iter_available(handle, concurrency=tasks, retry=retry)).unwrap()
+
+
 async def with_entry(spool: Opened, entries: int, tasks: int, calls: Calls) -> None:
     """Remove entries by `with_entry`."""
 
@@ -171,6 +180,7 @@ async def async_for(spool: Opened, entries: int, tasks: int, calls: Calls) -> No
 CASES = {
     "enqueue": enqueued,
     "pool": of_a_pool,
+    "pool, retry": of_a_pool_that_retries,
     "with_entry": with_entry,
     "try_checkout": try_checkout,
     "async for": async_for,

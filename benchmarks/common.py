@@ -20,6 +20,7 @@ class Queue(enum.Enum):
     """The queues."""
 
     WORK = "work"
+    DEAD = "dead"
 
 
 class Note(msgspec.Struct):

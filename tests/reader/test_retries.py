@@ -32,6 +32,7 @@ from trio_multispool import (
     RetryLater,
     Save,
     Spool,
+    StorageFailure,
     Use,
 )
 from trio_multispool.clock import this_process
@@ -398,11 +399,12 @@ async def test_an_attempt_that_failed_is_kept_though_its_scope_is_cancelled(path
     assert set(state_of(path).waiting["send"]) == {"a"}
 
 
+@pytest.mark.parametrize("prefetch", [0, 1])
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_an_attempt_whose_task_is_cancelled_before_it_is_written_down_is_not(
-    anyio_backend, path, wall, monkeypatch
+async def test_an_attempt_whose_task_is_cancelled_before_its_handler_is_called_was_none(
+    anyio_backend, prefetch, path, wall, monkeypatch
 ):
-    """Cancelled by asyncio while the thread is at work: a worker that dies then has made no attempt."""
+    """Cancelled by asyncio while the thread is at work. One that was kept ready is not even written down."""
     spool = await spool_with_one(path, wall)
     storage, hold = storage_of(spool), Hold()
     notes, annotate = storage.notes, storage.annotate
@@ -421,7 +423,7 @@ async def test_an_attempt_whose_task_is_cancelled_before_it_is_written_down_is_n
     monkeypatch.setattr(storage, "notes", notes_and_hold)
     monkeypatch.setattr(storage, "annotate", annotate_and_tell)
     with let_go_at_last(hold):
-        task = asyncio.ensure_future(go_over(spool, handler))
+        task = asyncio.ensure_future(go_over(spool, handler, prefetch=prefetch))
         await hold.reached()
         task.cancel()
         for _ in range(10):
@@ -429,10 +431,52 @@ async def test_an_attempt_whose_task_is_cancelled_before_it_is_written_down_is_n
         hold.go()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert (written, handler.attempts) == ([], [])
+    assert (written, handler.attempts) == ([] if prefetch else ["a", "a"], [])
+    assert history(path) is None
     assert state_of(path).names("send") == ["a"]
     await go_over(spool, handler)
-    assert (written, handler.attempts) == (["a"], [1])
+    assert handler.attempts == [1]
+
+
+async def test_what_a_failing_check_out_gives_back_was_no_attempt(path, wall, monkeypatch):
+    """The first is struck out when reading the second fails, with a bug; nobody will handle either."""
+    spool = await spool_with_one(path, wall)
+    (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("b"))).unwrap()
+    session, decode = spool._session, spool._session.decode_or_set_aside  # a bug has no public seam
+
+    def decode_or_fail(claim: Any) -> Any:
+        assert claim.name != "b" or history(path) is not None
+        return decode(claim) if claim.name != "b" else 1 / 0
+
+    monkeypatch.setattr(session, "decode_or_set_aside", decode_or_fail)
+    handler = Handler(Remove())
+    with pytest.raises(ExceptionGroup):
+        await go_over(spool, handler, concurrency=2)
+    assert handler.attempts == []
+    assert (history(path), history(path, "b")) == (None, None)
+    assert state_of(path).names("send") == ["a", "b"]
+
+
+async def test_an_attempt_that_may_have_been_written_down_is_struck_out(path, wall, monkeypatch):
+    """The error is answered, and what it is about counts nothing; what was checked out with it is handled."""
+    spool = await spool_with_one(path, wall)
+    (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("b"))).unwrap()
+    storage, annotate = storage_of(spool), storage_of(spool).annotate
+    failed: list[str] = []
+
+    def annotate_and_fail(claim: Any, *arguments: Any) -> None:
+        annotate(claim, *arguments)
+        if claim.name == "b" and arguments[1] is not None:
+            failed.append(claim.name)
+            raise StorageFailure("write", str(path), errno.EIO)
+
+    monkeypatch.setattr(storage, "annotate", annotate_and_fail)
+    handler = Handler(Remove(), Remove())
+    answer = await go_over(spool, handler, concurrency=2)
+    assert isinstance(answer.error, StorageFailure)
+    assert (failed[:1], handler.attempts) == (["b"], [1])
+    assert history(path, "b") is None
+    assert state_of(path).names("send") == ["b"]
 
 
 # Workers that die

@@ -15,6 +15,7 @@ import pytest
 import trio
 
 import trio_multispool
+from helpers.inside import open_descriptors
 from helpers.proofs import thinned
 from helpers.spools import ANNE, Mail, put, quick_spool, state_of
 from trio_multispool import Exponential, Remove, Retry, Save, Use
@@ -153,13 +154,13 @@ def test_an_interrupt_at_any_line_ends_a_program_in_order(program, tmp_path):
     run(program, tmp_path / "warm", 0)  # what is imported and opened once for all
     lines, raised = run(program, tmp_path / "whole", 0)
     assert raised is None
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = len(open_descriptors())
     for point in thinned(range(POINTS), 12):
         path, at = tmp_path / str(point), 1 + point * lines // POINTS
         reached, raised = run(program, path, at)
         gc.collect()
         state = state_of(path)
-        found = (is_interrupt(raised), state.checked_out, state.faults(), len(os.listdir("/proc/self/fd")))
+        found = (is_interrupt(raised), state.checked_out, state.faults(), len(open_descriptors()))
         nothing = dict[str, dict[str, bytes]].fromkeys(("send", "retry", "failed"), {})
         assert found == (reached >= at, nothing, [], descriptors), at  # at its end, it may have ended before
 

@@ -19,6 +19,7 @@ from trio_multispool.entries.key_limits import UNLIMITED
 from trio_multispool.errors import DurabilityUnknown, EntryBusy, EntryNotFound
 from trio_multispool.events import Event, log
 from trio_multispool.instrumentation import How, Operation
+from trio_multispool.model.attempts import ATTEMPTS
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.times import due_at
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from trio_multispool.entries.key_limits import KeySlot
     from trio_multispool.errors import CheckoutError, SpoolError, TryCheckoutError
+    from trio_multispool.model.attempts import Begun
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.results import Result
     from trio_multispool.model.times import NotBefore
@@ -68,10 +70,12 @@ class Checkout(Generic[Q, M, D]):
         on_settled: Callable[[Checkout[Q, M, D], str | None], None] | None = None,
         carried: Mapping[str, str] | None = None,
         slot: KeySlot = UNLIMITED,
+        begun: Begun | None = None,
     ) -> None:
         """Take over a claim. `on_settled` is told the queue that the entry went to, `None` if it was removed.
 
         `carried` is what the producer sent along for the instrumentation; `slot` ends when the entry is settled.
+        `begun` is the attempt that was begun with the check-out.
         """
         self.session: Session[Q, M, D, Any] = session
         self.queue: Q = queue
@@ -87,6 +91,8 @@ class Checkout(Generic[Q, M, D]):
         """Returns what the store is to claim when this is settled."""
         self.notes_when_saved: Notes | None = None
         self.notes_when_returned: Notes | None = None
+        self.begun: Begun | None = None
+        """The attempt at it, if its reader tries again."""
         self._on_settled = on_settled
         self._failure: SpoolError | None = None
         self.let_go: bool = False
@@ -98,6 +104,8 @@ class Checkout(Generic[Q, M, D]):
         self._carried = carried
         self.slot: KeySlot = slot
         """Of the limit that it counts for."""
+        if begun is not None:
+            self.begin_attempt(begun)
         self._slot_ended = False
         self._around: AbstractContextManager[object] | None = None
         self.over: bool = False
@@ -119,6 +127,14 @@ class Checkout(Generic[Q, M, D]):
         message = f"{told}; put `async with job:` around the work"
         warnings.warn(message, ResourceWarning, stacklevel=1, source=claim)
         claim.abandon()
+
+    def begin_attempt(self, begun: Begun) -> None:
+        """Take note of an attempt: a save ends the history, and a return strikes the attempt out."""
+        self.begun = begun
+        if not begun.exhausted:
+            self.data.attempt = begun.number
+            self.notes_when_saved = {ATTEMPTS: None}
+            self.notes_when_returned = begun.notes_before
 
     @property
     def settled(self) -> bool:

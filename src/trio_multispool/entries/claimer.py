@@ -12,6 +12,7 @@ import msgspec
 from trio_multispool.entries.key_limits import UNLIMITED, KeySlot
 from trio_multispool.errors import CorruptMetadata, SpoolError
 from trio_multispool.events import Event, log
+from trio_multispool.model.attempts import Begun
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.types import M
 from trio_multispool.storage.handles import Claim
@@ -39,6 +40,8 @@ class Claimed(msgspec.Struct, Generic[M], frozen=True):
     """What its producer sent along, if the instrumentation asks for it."""
     slot: KeySlot = UNLIMITED
     """Of the limit that it counts for."""
+    begun: Begun | None = None
+    """The attempt that was begun at it."""
 
 
 @final
@@ -87,7 +90,7 @@ class Claimer(Generic[M]):
 
     # Checking out
 
-    def claim(  # what a reader knows and the thread does not
+    def claim(  # noqa: PLR0913  # what a reader knows and the thread does not
         self,
         look: Look,
         most: Callable[[], int],
@@ -95,18 +98,22 @@ class Claimer(Generic[M]):
         stopped: Callable[[], bool],
         before_commit: BeforeCommit,
         before_listing: Callable[[], None] = lambda: None,
+        begin: Callable[[Claim], Begun] | None = None,
     ) -> list[Claimed[M]] | NothingLeft:
         """Check out what the source claims; in a worker thread.
 
         An empty list means that the reader was stopped, or that nothing of what was tried could be had: the caller may
-        be cancelled before it asks again, with the same look. A call that raises has checked nothing out.
+        be cancelled before it asks again, with the same look. A call that raises has checked nothing out. `begin`
+        begins an attempt at each.
         """
         found = self.source.claim(
             look, most, gate=self, stopped=stopped, before_commit=before_commit, before_listing=before_listing
         )
-        return self.finish(found, look)
+        return self.finish(found, look, begin)
 
-    def finish(self, found: Next[KeySlot], look: Look) -> list[Claimed[M]] | NothingLeft:
+    def finish(
+        self, found: Next[KeySlot], look: Look, begin: Callable[[Claim], Begun] | None = None
+    ) -> list[Claimed[M]] | NothingLeft:
         """Decode and confirm what the source has claimed; in a worker thread. Answers and raises what `claim` does."""
         if found.unreadable:
             self._complain(found.unreadable)
@@ -116,7 +123,7 @@ class Claimer(Generic[M]):
         left = collections.deque(found.claims)
         try:
             while left:
-                made = self._finished(*left[0], look)
+                made = self._finished(*left[0], look, begin)
                 _ = left.popleft()
                 if made is not None:
                     claimed.append(made)
@@ -125,12 +132,16 @@ class Claimer(Generic[M]):
             if not claimed:
                 raise
         except BaseException:  # of any kind: nobody will get these entries
-            self.source.take_back([*((one.claim, one.slot) for one in claimed), *left], look, self)
+            self.take_back(claimed, look)
+            self.source.take_back(list(left), look, self)
             raise
         return claimed
 
     def take_back(self, claimed: Iterable[Claimed[M]], look: Look) -> None:
         """Release entries that nobody will get, as if they had never been checked out; in a worker thread."""
+        for one in claimed:
+            if one.begun is not None:
+                strike_out(self._session, one.claim, one.begun)
         self.source.take_back([(one.claim, one.slot) for one in claimed], look, self)
 
     def _complain(self, unreadable: Iterable[UnreadableEntry]) -> None:
@@ -140,7 +151,9 @@ class Claimer(Generic[M]):
                 path, message = self._session.path, "passed over: %(error)s"
                 log(_LOG.warning, Event.PASSED_OVER, path, message, queue=self._queue, entry=error.name, error=error)
 
-    def _finished(self, claim: Claim, slot: KeySlot, look: Look) -> Claimed[M] | None:
+    def _finished(
+        self, claim: Claim, slot: KeySlot, look: Look, begin: Callable[[Claim], Begun] | None
+    ) -> Claimed[M] | None:
         """Decode the metadata, and check its key's slot. `None`: it was set aside, or goes back as its key is full.
 
         If this raises, nobody has the entry, and it is still to be taken back.
@@ -157,4 +170,15 @@ class Claimer(Generic[M]):
         if confirmed is None:
             self.source.take_back([(claim, UNLIMITED)], look, self)
             return None
-        return Claimed(claim, metadata, carried, confirmed)
+        return Claimed(claim, metadata, carried, confirmed, None if begin is None else begin(claim))
+
+
+def strike_out(session: Session[Any, Any, Any, Any], claim: Claim, begun: Begun) -> None:
+    """Take back what was written of an attempt at an entry that nobody will get; in a worker thread."""
+    for key, value in begun.notes_before.items():
+        try:
+            session.storage.annotate(claim, key, value)
+        except SpoolError as error:
+            path, message = session.path, "an attempt at entry %(entry)s that was none counts: %(error)s"
+            queue, entry = claim.queue, claim.name
+            log(_LOG.warning, Event.ATTEMPT_NOT_RECORDED, path, message, queue=queue, entry=entry, error=error)

@@ -88,6 +88,24 @@ class History(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether it was put into the dead-letter queue."""
 
 
+class Begun(msgspec.Struct, frozen=True):
+    """An attempt at an entry that is in hand: what was found of those before, and what is noted of this one."""
+
+    history: History | None
+    """With this one; as it was found, if no attempt is left."""
+    number: int
+    """Of this one; of the last one, if no attempt is left."""
+    exhausted: bool
+    """Whether no attempt is left: this is none."""
+    found: dict[str, msgspec.Raw]
+    """The entry's notes before."""
+
+    @property
+    def notes_before(self) -> dict[str, bytes | None]:
+        """Return what puts the notes back as they were."""
+        return {ATTEMPTS: bytes(self.found[ATTEMPTS]) if ATTEMPTS in self.found else None}
+
+
 def history_in(notes: dict[str, msgspec.Raw]) -> History | None:
     """Return the history in the notes, or `None` if it is missing, cannot be read, or has no attempt."""
     history = decode_key(notes, ATTEMPTS, History)

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import math
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, final
 
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     from trio_multispool.entries.claimer import Claimed
     from trio_multispool.entries.key_limits import KeyLimiter
     from trio_multispool.errors import SpoolError, Trouble
+    from trio_multispool.model.attempts import Begun
     from trio_multispool.model.results import Result
     from trio_multispool.session.session import Session
+    from trio_multispool.storage.handles import Claim
     from trio_multispool.threads.batches import Batches
     from trio_multispool.threads.transaction import BeforeCommit
 
@@ -48,6 +50,11 @@ RECOVERY_INTERVAL: Final = 1.0
 
 SHORTEST_WAIT: Final = 0.001
 """The shortest wait for an entry to be due, in seconds: clocks do not agree to the last digit."""
+
+
+Begin: TypeAlias = "Callable[[Claim], Begun]"
+"""Begins an attempt at an entry that was just checked out, in that thread."""
+_Claim: TypeAlias = "Callable[[Look, BeforeCommit], list[Claimed[M]] | NothingLeft]"
 
 
 class Closing(Protocol):
@@ -161,38 +168,42 @@ class Dequeuer(Generic[Q, M, D]):
 
     # Taking
 
-    async def dequeue(self, given: Given | None, *, wait: bool) -> Result[Checkout[Q, M, D] | None, Trouble]:
+    async def dequeue(
+        self, given: Given | None, *, wait: bool, begin: Begin | None = None
+    ) -> Result[Checkout[Q, M, D] | None, Trouble]:
         """Check out one entry; see `take`."""
-        taken = await self.take(given, _one, wait=wait)
+        taken = await self.take(given, _one, wait=wait, begin=begin)
         if isinstance(taken, Err):
             return taken
         return Ok(taken.value[0] if taken.value else None)
 
     async def take(
-        self, given: Given | None, wanted: Callable[[], int], *, wait: bool
+        self, given: Given | None, wanted: Callable[[], int], *, wait: bool, begin: Begin | None = None
     ) -> Result[list[Checkout[Q, M, D]], Trouble]:
         """Check out up to `wanted()` entries, and at least one. An empty list: the reader was stopped.
 
         Without `wait`, an empty list may also mean that nothing was there. Names `given` in this pass are passed over.
+        `begin` begins an attempt at each entry, in the same thread.
         """
         self.check_open()
         self._takes += 1
         try:
-            return await self._take(given, wanted, Polling(self._poll_interval) if wait else None)
+            polling = Polling(self._poll_interval) if wait else None
+            return await self._take(given, functools.partial(self._claim, wanted, begin), polling)
         finally:
             self._takes -= 1
             if self._idle is not None and not self._takes:
                 self._idle.set()
 
     async def _take(  # noqa: C901  # every ending is a line
-        self, given: Given | None, wanted: Callable[[], int], polling: Polling | None
+        self, given: Given | None, claim: _Claim[M], polling: Polling | None
     ) -> Result[list[Checkout[Q, M, D]], Trouble]:
         changes, wait, woken = self.session.changes, polling is not None, False
         look: Look | None = None
         try:
             look, seen = self._look(given, waits=wait), changes.seen(self._name)
             while not self.stopped:
-                found = await self._ask(look, wanted)
+                found = await self._ask(look, claim)
                 if isinstance(found, NothingLeft):
                     if polling is None and found.in_question:
                         look = self._look(given, waits=False)
@@ -221,16 +232,14 @@ class Dequeuer(Generic[Q, M, D]):
                 changes.hand_on(self._name)
             raise
 
-    async def _ask(
-        self, look: Look, wanted: Callable[[], int]
-    ) -> Result[list[Checkout[Q, M, D]], Trouble] | NothingLeft | None:
+    async def _ask(self, look: Look, claim: _Claim[M]) -> Result[list[Checkout[Q, M, D]], Trouble] | NothingLeft | None:
         """Check out the next entries in a thread; `None`: ask again, unless the reader was stopped."""
         hooks = self.session.hooks
         began = hooks.now() if hooks.listening else 0.0
         try:
             answer = await self._batch.run_whole(
                 f"check-out from {self._name}",
-                functools.partial(self._claim, look, wanted),
+                functools.partial(claim, look),
                 undo=functools.partial(self._undo, look=look),
                 owner=self,
             )
@@ -292,6 +301,7 @@ class Dequeuer(Generic[Q, M, D]):
             on_settled=self._on_settled,
             carried=claimed.carried,
             slot=claimed.slot,
+            begun=claimed.begun,
         )
         if self.session.hooks.listening:
             job.tell_checked_out(began)
@@ -306,7 +316,7 @@ class Dequeuer(Generic[Q, M, D]):
         return self._claimer
 
     def _claim(
-        self, look: Look, wanted: Callable[[], int], before_commit: BeforeCommit
+        self, wanted: Callable[[], int], begin: Begin | None, look: Look, before_commit: BeforeCommit
     ) -> list[Claimed[M]] | NothingLeft:
         """Check out the next entries, in a worker thread."""
         changes, queue = self.session.changes, self._name
@@ -319,6 +329,7 @@ class Dequeuer(Generic[Q, M, D]):
             stopped=lambda: self.stopped,
             before_commit=before_commit,
             before_listing=(lambda: changes.watch(queue)) if look.waits else _nothing,
+            begin=begin,
         )
 
     def _undo(self, claimed: list[Claimed[M]] | NothingLeft, look: Look) -> None:

@@ -36,21 +36,24 @@ if TYPE_CHECKING:
     from trio_multispool.entries.claimer import Claimed
     from trio_multispool.errors import Trouble
     from trio_multispool.model.results import Result
-    from trio_multispool.reader.dequeue import Dequeuer
+    from trio_multispool.reader.dequeue import Begin, Dequeuer
     from trio_multispool.storage.source import Next
 
 
 class Supply(abc.ABC, Generic[Q, M, D]):
     """The jobs of one iteration of a reader; an async context manager around the tasks that work on them."""
 
-    def __init__(self, dequeuer: Dequeuer[Q, M, D], *, wait: bool, claims_next: bool = True) -> None:
-        """Begin an iteration. One that does not wait gives no entry twice."""
+    def __init__(
+        self, dequeuer: Dequeuer[Q, M, D], *, wait: bool, claims_next: bool = True, begin: Begin | None = None
+    ) -> None:
+        """Begin an iteration. One that does not wait gives no entry twice. `begin`: as for `Dequeuer.take`."""
         self.claims_next: bool = claims_next
         """Whether each settlement is to check out the next entry, by what `then` returns."""
         self.failed: bool = False
         """Whether a job was not settled as its handler said."""
         self._dequeuer = dequeuer
         self._wait = wait
+        self._begin = begin
         self._given = None if wait else Given()
         self._mutex = threading.Lock()
         self._claimed: collections.deque[tuple[Claimed[M], float]] = collections.deque()
@@ -166,7 +169,7 @@ class Supply(abc.ABC, Generic[Q, M, D]):
     def _take(self, look: Look, claim: Callable[[], Next[Any]]) -> None:
         elapsed, claimer = stopwatch(), self._dequeuer.claimer
         try:
-            claimed = claimer.finish(claim(), look)
+            claimed = claimer.finish(claim(), look, self._begin)
         except SpoolError:
             return  # the next ordinary check-out meets it again
         except BaseException as error:  # noqa: BLE001  # raised in a task of the iteration: the settlement went well

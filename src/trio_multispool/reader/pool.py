@@ -12,7 +12,7 @@ from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.reader.next_job import Supply
 from trio_multispool.reader.prefetch import Prefetcher
-from trio_multispool.reader.retries import attempt
+from trio_multispool.reader.retries import Attempts, attempt
 from trio_multispool.threads.loop import in_several_tasks
 
 if TYPE_CHECKING:
@@ -48,23 +48,25 @@ class Jobs(Supply[Q, M, D]):
 
     def _ask(self) -> Awaitable[Result[Checkout[Q, M, D] | None, Trouble]]:
         """Check out an entry, as `dequeue` and `dequeue_available` do."""
-        return self._dequeuer.dequeue(self._given, wait=self._wait)
+        return self._dequeuer.dequeue(self._given, wait=self._wait, begin=self._begin)
 
 
 async def work_off(
     dequeuer: Dequeuer[Q, M, D], work: Work[Q, M, D], *, concurrency: int, prefetch: int, wait: bool
 ) -> Result[None, Any]:
     """Do the work on one entry after the other, in `concurrency` tasks; see `QueueReader.iter`."""
+    attempts = None if work.retry is None else Attempts(dequeuer.session, dequeuer.queue.value, work.retry)
+    begin = None if attempts is None or prefetch else attempts.begin  # what is kept ready is not begun
     if concurrency == 1 and not prefetch:  # nobody to share a hop with
-        async with Jobs(dequeuer, wait=wait) as jobs:
-            return await _work_off(jobs, work)
-    async with Prefetcher(dequeuer, prefetch, wait=wait) as prefetcher:
+        async with Jobs(dequeuer, wait=wait, begin=begin) as jobs:
+            return await _work_off(jobs, work, attempts)
+    async with Prefetcher(dequeuer, prefetch, wait=wait, begin=begin) as prefetcher:
         if concurrency == 1:
-            return await _work_off(prefetcher, work)
+            return await _work_off(prefetcher, work, attempts)
         failures: list[Err[Any]] = []
 
         async def work_off_some(all_of_them: anyio.CancelScope) -> None:
-            answer = await _work_off(prefetcher, work)
+            answer = await _work_off(prefetcher, work, attempts)
             if isinstance(answer, Err):
                 failures.append(answer)
                 all_of_them.cancel()
@@ -80,7 +82,7 @@ async def work_off(
         return Ok(None)
 
 
-async def _work_off(supply: Supply[Q, M, D], work: Work[Q, M, D]) -> Result[None, Any]:
+async def _work_off(supply: Supply[Q, M, D], work: Work[Q, M, D], attempts: Attempts[Q] | None) -> Result[None, Any]:
     while True:
         answer = await supply.next()
         if isinstance(answer, Err):
@@ -91,8 +93,8 @@ async def _work_off(supply: Supply[Q, M, D], work: Work[Q, M, D]) -> Result[None
         if supply.claims_next:
             job.then = supply.then
         handled: Result[Any, Any]
-        if work.retry is not None:
-            handled = await attempt(job, work, work.retry, on_failure=supply.fail)
+        if attempts is not None:
+            handled = await attempt(job, work, attempts, on_failure=supply.fail)
         else:
             handled = await handle(
                 job, work.handler, time_limit=work.time_limit, on_error=work.on_error, on_failure=supply.fail

@@ -24,12 +24,13 @@ from trio_multispool.reader.next_job import Supply
 from trio_multispool.threads.loop import whatever_is_cancelled
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
     from typing import Self
 
     from trio_multispool.entries.checkout import Checkout
     from trio_multispool.errors import Trouble
     from trio_multispool.model.results import Result
-    from trio_multispool.reader.dequeue import Dequeuer
+    from trio_multispool.reader.dequeue import Begin, Dequeuer
 
 
 class _Request(Generic[Q, M, D]):
@@ -48,9 +49,9 @@ class _Request(Generic[Q, M, D]):
 class Prefetcher(Supply[Q, M, D]):
     """The jobs of one iteration of a reader, fetched for several tasks, or ahead of need."""
 
-    def __init__(self, dequeuer: Dequeuer[Q, M, D], prefetch: int, *, wait: bool) -> None:
+    def __init__(self, dequeuer: Dequeuer[Q, M, D], prefetch: int, *, wait: bool, begin: Begin | None = None) -> None:
         """Begin an iteration. Settlements check out nothing if entries are kept ready instead."""
-        super().__init__(dequeuer, wait=wait, claims_next=not prefetch)
+        super().__init__(dequeuer, wait=wait, claims_next=not prefetch, begin=begin)
         self._prefetch = prefetch
         self._asking: collections.deque[_Request[Q, M, D]] = collections.deque()
         self._dry = False
@@ -107,7 +108,7 @@ class Prefetcher(Supply[Q, M, D]):
                 while not self._is_over():
                     if self._wanted():
                         await checkpoint()  # tasks that were woken together are about to ask too
-                        self._hand_out(await self._dequeuer.take(self._given, self._wanted, wait=self._wait))
+                        self._hand_out(await self._fetched())
                     else:
                         self._demand = anyio.Event()
                         await self._demand.wait()
@@ -122,6 +123,9 @@ class Prefetcher(Supply[Q, M, D]):
                 await self._dequeuer.give_back(self._ready)
             finally:
                 self._finished.set()
+
+    def _fetched(self) -> Awaitable[Result[list[Checkout[Q, M, D]], Trouble]]:
+        return self._dequeuer.take(self._given, self._wanted, wait=self._wait, begin=self._begin)
 
     def _wanted(self) -> int:
         """Return how many entries are wanted now; also called by the thread that checks them out."""

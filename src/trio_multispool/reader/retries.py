@@ -1,8 +1,9 @@
 """Attempts: call a handler with a job, write down a failure, and try the entry again or give it up.
 
 The order counts. An attempt is written down before the handler is called, and not synced: it must outlive the worker,
-which the handler may kill, but not the machine. A failure is written down and synced with the save that moves the entry
-to where it waits, or to the dead letters. If the entry is returned unsettled (by a cancellation, a reader that is
+which the handler may kill, but not the machine. It is written down by the thread that checks the entry out; with
+`prefetch`, by another, once the handler is free. A failure is written down and synced with the save that moves the
+entry to where it waits, or to the dead letters. If the entry is returned unsettled (by a cancellation, a reader that is
 stopped or drained, a handler's `Release`), the return strikes the attempt out again.
 
 If the process is killed after the last failure is recorded and before the entry moves to the dead letters, the entry is
@@ -17,12 +18,14 @@ import logging
 from typing import TYPE_CHECKING, Any, Final, Generic, final
 
 from trio_multispool.clock import this_process
+from trio_multispool.entries.claimer import strike_out
 from trio_multispool.entries.handlers import apply, called, work_on
-from trio_multispool.errors import EncodingFailed, NotARegularFile, OutOfSpace
+from trio_multispool.errors import EncodingFailed, NotARegularFile, OutOfSpace, SpoolError
 from trio_multispool.events import Event, log
 from trio_multispool.instrumentation import AttemptFailed
 from trio_multispool.model.attempts import (
     ATTEMPTS,
+    Begun,
     Failure,
     abandoned,
     answered,
@@ -34,13 +37,13 @@ from trio_multispool.model.attempts import (
     history_in,
     spent_before,
 )
-from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.results import Err
 from trio_multispool.model.times import LATEST, seconds
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import GiveUp, Release, Remove, RetryLater, Save
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from trio_multispool.entries.checkout import Checkout
     from trio_multispool.entries.handlers import Work
@@ -48,6 +51,8 @@ if TYPE_CHECKING:
     from trio_multispool.model.policies import Retry
     from trio_multispool.model.results import Result
     from trio_multispool.model.verdicts import Verdict
+    from trio_multispool.session.session import Session
+    from trio_multispool.storage.handles import Claim
     from trio_multispool.threads.transaction import BeforeCommit
 
 
@@ -62,34 +67,87 @@ _LATEST: Final = LATEST - 1.0
 
 
 async def attempt(
-    job: Checkout[Q, M, D], work: Work[Q, M, D], retry: Retry[Q], *, on_failure: Callable[[], None]
+    job: Checkout[Q, M, D], work: Work[Q, M, D], attempts: Attempts[Q], *, on_failure: Callable[[], None]
 ) -> Result[None, Any]:
-    """Give the job to a handler once, and settle it by its verdict, or as `retry` says for its failure.
+    """Give the job to a handler once, and settle it by its verdict, or as its `Retry` says for its failure.
 
     On an `Err` or an exception the iteration is over and the entry is back; `on_failure` is called before, as by
     `handle`. A handler does not end the iteration if it raises, answers no verdict, or answers one that cannot be
     stored.
     """
-    return await work_on(job, functools.partial(_Trial(job, retry).run, work), on_failure)
+    return await work_on(job, functools.partial(_Trial(job, attempts).run, work), on_failure)
+
+
+@final
+class Attempts(Generic[Q]):
+    """Writes down the attempts of one iteration, in worker threads."""
+
+    def __init__(self, session: Session[Q, Any, Any, Any], queue: str, retry: Retry[Q]) -> None:
+        """Begin with none."""
+        self.retry: Final = retry
+        self._session = session
+        self._queue = queue
+
+    def begin(self, claim: Claim) -> Begun:
+        """Begin an attempt at an entry that was just checked out; what raises a `SpoolError` does not count."""
+        attempt = self.next_of(claim)
+        try:
+            self.write_down(claim, attempt)
+        except SpoolError:
+            strike_out(self._session, claim, attempt)
+            raise
+        return attempt
+
+    def next_of(self, claim: Claim) -> Begun:
+        """Return the next attempt at an entry."""
+        found = self._session.storage.notes(claim.name)
+        history = history_in(found)
+        spent = spent_before(history, self._queue)
+        if self.retry.is_exhausted(spent):
+            return Begun(history, spent, exhausted=True, found=found)
+        host, pid = this_process()
+        history = begun(history, self._queue, at=self._session.now(), host=host, pid=pid)
+        return Begun(history, spent + 1, exhausted=False, found=found)
+
+    def write_down(self, claim: Claim, attempt: Begun) -> None:
+        """Write an attempt down, if it is one.
+
+        Those who make room must be able to: without room, the log tells that it is not written down. A directory in the
+        place of one entry's notes must not stop the others either.
+        """
+        if attempt.exhausted or attempt.history is None:
+            return
+        session, history = self._session, encode_history(attempt.history)
+        try:
+            session.storage.annotate(claim, ATTEMPTS, history, attempt.found)
+        except (OutOfSpace, NotARegularFile) as error:
+            path, message = session.path, "an attempt at entry %(entry)s is not written down: %(error)s"
+            queue, entry = self._queue, claim.name
+            log(_LOG.warning, Event.ATTEMPT_NOT_RECORDED, path, message, queue=queue, entry=entry, error=error)
 
 
 @final
 class _Trial(Generic[Q, M, D]):
     """One attempt."""
 
-    def __init__(self, job: Checkout[Q, M, D], retry: Retry[Q]) -> None:
+    def __init__(self, job: Checkout[Q, M, D], attempts: Attempts[Q]) -> None:
         self._job = job
-        self._retry = retry
+        self._attempts = attempts
+        self._retry = attempts.retry
         self._session = job.session
         self._queue: str = job.queue.value
         self._history: History | None = None
         self._number = 1
 
     async def run(self, work: Work[Q, M, D]) -> Result[None, Any]:
-        answer = await self._begin()
-        if isinstance(answer, Err):
-            return answer
-        if not answer.value:
+        begun = self._job.begun
+        if begun is None:
+            answer = await self._begin()
+            if isinstance(answer, Err):
+                return answer
+            begun = answer.value
+        self._history, self._number = begun.history, begun.number
+        if begun.exhausted:
             return await self._give_up_what_kills_workers()
         try:
             verdict = _checked(await called(self._job, work.handler, work.time_limit))
@@ -112,37 +170,19 @@ class _Trial(Generic[Q, M, D]):
             return await self._failed(answer.error)
         return answer
 
-    async def _begin(self) -> Result[bool, Any]:
-        """Write the attempt down; `False`: no attempt is left."""
-        job, session = self._job, self._session
-        host, pid = this_process()
-        at = session.now()
+    def _begin(self) -> Awaitable[Result[Begun, Any]]:
+        """Begin the attempt at an entry that was kept ready."""
+        job, attempts = self._job, self._attempts
 
-        def work(before_commit: BeforeCommit) -> bool:
+        def work(before_commit: BeforeCommit) -> Begun:
             with job.mutex:
-                notes = session.storage.notes(job.name)
-                history = history_in(notes)
-                spent = spent_before(history, self._queue)
-                if self._retry.is_exhausted(spent):
-                    self._history, self._number = history, spent
-                    return False
-                self._history, self._number = begun(history, self._queue, at=at, host=host, pid=pid), spent + 1
-                before = notes.get(ATTEMPTS)
-                job.data.attempt = self._number
-                job.notes_when_saved = {ATTEMPTS: None}
-                job.notes_when_returned = {ATTEMPTS: None if before is None else bytes(before)}
+                attempt = attempts.next_of(job.claim)
+                job.begin_attempt(attempt)
                 before_commit()
-                session.storage.annotate(job.claim, ATTEMPTS, encode_history(self._history))
-                return True
+                attempts.write_down(job.claim, attempt)
+                return attempt
 
-        answer = await session.check_outs.run_whole(f"record of an attempt at {job.name}", work)
-        # Those who make room must be able to. A directory in the place of one entry's notes must not stop the others.
-        if isinstance(answer, Err) and isinstance(answer.error, (OutOfSpace, NotARegularFile)):
-            message, why = "an attempt at entry %(entry)s is not written down: %(error)s", answer.error
-            path, queue = session.path, self._queue
-            log(_LOG.warning, Event.ATTEMPT_NOT_RECORDED, path, message, queue=queue, entry=job.name, error=why)
-            return Ok(value=True)
-        return answer
+        return self._session.check_outs.run_whole(f"record of an attempt at {job.name}", work)
 
     async def _failed(self, error: Exception) -> Result[None, Any]:
         delay = self._retry.delay_after(error, self._number, self._session.chance())

@@ -245,8 +245,10 @@ class Storage(Protocol[C, R]):
         """
         ...
 
-    def annotate(self, claim: C, key: str, value: bytes | None) -> None:
+    def annotate(self, claim: C, key: str, value: bytes | None, found: dict[str, msgspec.Raw] | None = None) -> None:
         """Set a key of the notes on an entry to a JSON value, or delete it. Raises `OwnershipLost`.
+
+        `found` is what `notes` has just told; nothing of this process may have changed them since.
 
         Not synced. `notes.PROGRESS` belongs to this check-out: the store deletes it when the claim is settled.
         """

@@ -33,7 +33,7 @@ class Loop(msgspec.Struct, frozen=True):
     Trio. Once the loop has ended there is nobody to wake, and the call does nothing.
     """
     time: Callable[[], float]
-    """The loop's clock, for callbacks: `anyio.current_time` needs a task, and a callback has none."""
+    """The loop's clock, from anywhere: `anyio.current_time` needs a task, and a callback has none."""
     new_wait: Callable[[bool], Wait]
     """Make a wait for a task of the loop, `shielded` or not."""
     new_hop: Callable[[bool], WaitForThread]
@@ -69,7 +69,7 @@ def _trio_loop() -> Loop:
 
     return Loop(
         call,
-        trio.current_time,
+        lowlevel.current_clock().current_time,
         functools.partial(_TrioWait, lowlevel, call),
         functools.partial(_trio_hop, trio, call),
         lowlevel.checkpoint_if_cancelled,

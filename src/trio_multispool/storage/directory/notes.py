@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from trio_multispool.errors import NotARegularFile, SpoolError
+from trio_multispool.errors import NameTaken, NotARegularFile, SpoolError
 from trio_multispool.events import Event, log
 from trio_multispool.model.attempts import ATTEMPTS, History
 from trio_multispool.model.notes import (
@@ -85,8 +85,14 @@ def notes_and_fault(layout: Layout, name: str) -> tuple[dict[str, msgspec.Raw], 
     return notes, "; ".join(sorted(faults)) or None
 
 
-def annotate(context: Context, claim: DirectoryClaim, key: str, value: bytes | None) -> None:
-    """Set a key of the notes on an entry that is checked out, or delete it.
+def annotate(
+    context: Context,
+    claim: DirectoryClaim,
+    key: str,
+    value: bytes | None,
+    found: dict[str, msgspec.Raw] | None = None,
+) -> None:
+    """Set a key of the notes on an entry that is checked out, or delete it; as `Storage.annotate` does.
 
     Raises `OwnershipLost`, and `NotARegularFile` if a directory is in the place of the notes, or no directory in that
     of `.notes`.
@@ -94,7 +100,7 @@ def annotate(context: Context, claim: DirectoryClaim, key: str, value: bytes | N
     claim.check_owned()
     if key == PROGRESS and value is not None:
         claim.told = True  # before the write: even a write that failed in its last step is then deleted
-    _set(context, claim.name, {key: value})
+    _set(context, claim.name, {key: value}, found)
     if key == PROGRESS and value is None:
         claim.told = False
 
@@ -147,17 +153,17 @@ def _at_the_end(claim: DirectoryClaim, notes: Notes | None) -> Notes:
     return {**(notes or {}), PROGRESS: None} if claim.told else notes or {}
 
 
-def _set(context: Context, name: str, changes: Notes) -> None:
-    file = _begin(context, name, changes)
+def _set(context: Context, name: str, changes: Notes, found: dict[str, msgspec.Raw] | None = None) -> None:
+    file = _begin(context, name, changes, found)
     if file is not None:
         file.close()
 
 
-def _begin(context: Context, name: str, changes: Notes) -> OpenFile | None:
+def _begin(context: Context, name: str, changes: Notes, found: dict[str, msgspec.Raw] | None = None) -> OpenFile | None:
     """Change some keys; return the new file, open, if one was written."""
     layout = context.layout
-    notes = read_notes(context, name)
-    before = dict(notes)
+    before = read_notes(context, name) if found is None else found
+    notes = dict(before)
     for key, value in changes.items():
         if value is None:
             _ = notes.pop(key, None)
@@ -169,21 +175,27 @@ def _begin(context: Context, name: str, changes: Notes) -> OpenFile | None:
         content = encode_notes(notes)
         if len(content) > LARGEST:  # with what others wrote there; nobody could read it
             content = encode_notes({key: notes[key] for key in changes if key in notes})
-        return _write(context, name, content)
+        return _write(context, name, content, any_before=bool(before))
     unlink_if_there(layout, NOTES, name)
     return None
 
 
-def _write(context: Context, name: str, content: bytes) -> OpenFile:
+def _write(context: Context, name: str, content: bytes, *, any_before: bool) -> OpenFile:
+    """Put a new file in the place of the notes, which may not be there; whatever lies there may not be readable."""
     layout, new = context.layout, NOTES_PREFIX + name
-    with wanting_directory(layout, NOTES):
-        if layout.optional_fd(NOTES) is None and layout.ensure_directory(NOTES):
-            context.layout.kept.discard(layout.pinned(NOTES))
-        found = layout.look_at(NOTES, name)
-    if found is not None and stat.S_ISDIR(found.st_mode):  # it could be exchanged, and then not be unlinked
-        raise NotARegularFile(layout.full(NOTES, name))
+    if NOTES not in layout.fds:
+        with wanting_directory(layout, NOTES):
+            if layout.optional_fd(NOTES) is None and layout.ensure_directory(NOTES):
+                layout.kept.discard(layout.pinned(NOTES))
     unlink_if_there(layout, TEMPORARY, new)  # left by a dead owner of this name
     with begin_new(layout, TEMPORARY, new, content) as file:
+        if not any_before:
+            with contextlib.suppress(NameTaken):  # by what cannot be read
+                if commits.move(layout, new, TEMPORARY, NOTES, name):
+                    return file
+        found = layout.look_at(NOTES, name)
+        if found is not None and stat.S_ISDIR(found.st_mode):  # it could be exchanged, and then not be unlinked
+            raise NotARegularFile(layout.full(NOTES, name))
         exchanged = commits.exchange(layout, (TEMPORARY, new), NOTES, name)
         if not exchanged:
             _ = commits.move(layout, new, TEMPORARY, NOTES, name)

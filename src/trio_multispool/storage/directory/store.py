@@ -236,9 +236,11 @@ class DirectoryStorage(Context):
         with self._where_named(owned=owned):
             return data.stat_data(self, name)
 
-    def annotate(self, claim: DirectoryClaim, key: str, value: bytes | None) -> None:
+    def annotate(
+        self, claim: DirectoryClaim, key: str, value: bytes | None, found: dict[str, msgspec.Raw] | None = None
+    ) -> None:
         """Set a key of an entry's notes."""
-        notes.annotate(self, claim, key, value)
+        notes.annotate(self, claim, key, value, found)
 
     def carrier(self, name: str) -> dict[str, str]:
         """Read the carrier of an entry."""

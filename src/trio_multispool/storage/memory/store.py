@@ -432,7 +432,13 @@ class MemoryStorage:
             raise DataNotFound(name)
         return kept
 
-    def annotate(self, claim: MemoryClaim, key: str, value: bytes | None) -> None:
+    def annotate(
+        self,
+        claim: MemoryClaim,
+        key: str,
+        value: bytes | None,
+        found: dict[str, msgspec.Raw] | None = None,  # noqa: ARG002  # the protocol's
+    ) -> None:
         """Set a key of an entry's notes."""
         with self._contents.mutex:
             claim.check_owned()
