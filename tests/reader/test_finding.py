@@ -6,6 +6,7 @@ Chance is taken out where it plays a part: whoever goes on at a distance goes as
 from __future__ import annotations
 
 import errno
+import random
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -19,7 +20,7 @@ from trio_multispool import Ok, StorageFailure
 from trio_multispool.entries.claimer import Claimer
 from trio_multispool.storage.directory import window as listing
 from trio_multispool.storage.directory.source import TRIES_AT_A_TIME, DirectorySource
-from trio_multispool.storage.directory.window import MOST_DOUBLINGS, Position
+from trio_multispool.storage.directory.window import MOST_DOUBLINGS, Position, Window
 from trio_multispool.storage.source import Given, Look, NothingLeft
 
 if TYPE_CHECKING:
@@ -186,20 +187,46 @@ async def test_who_meets_others_goes_on_at_a_distance_and_gets_every_name(limits
             working.source._window.listed_since(0, waits=False)
         assert [one.claim.name for one in first.claim(6)] == NAMES[:6]
         # 00 to 02 are missed in order; then one is skipped (03), and after the miss of 04 three (05 to 07).
+        # The twelve that follow make up for three misses, and of what comes last (03, 05) the second is one too many.
         rest = second.claim_all()
-        assert rest == [*NAMES[8:], *NAMES[6:8]]
-        assert limits == [2, 4]
+        assert rest == [*NAMES[8:], "07", "06"]
+        assert limits == [2, 4, 2]
         assert isinstance(first.claim(), NothingLeft)
 
 
 async def test_who_meets_nobody_any_more_goes_on_in_order(limits: list[int], tmp_path: Path) -> None:
-    """An entry that is had ends the run of misses: the next miss skips nothing."""
+    """Each four entries that are had make up for a miss: when they are, the next miss skips nothing."""
     async with await quick_spool(tmp_path / "spool") as spool:
-        await put(spool, Mail.SEND, "a", "b", "c")
+        await put(spool, Mail.SEND, *NAMES)
         working = Working(spool)
-        working.source._window._names.extend(["gone 1", "gone 2", "gone 3", "skipped", "a", "gone 4", "b", "c"])
-        assert [working.claim()[0].claim.name for _ in range(3)] == ["a", "b", "c"]
+        working.source._window._names.extend(
+            ["gone 1", "gone 2", "gone 3", "skipped", *NAMES[:8], "gone 4", *NAMES[8:]]
+        )
+        assert [working.claim()[0].claim.name for _ in range(20)] == NAMES
         assert limits == [2]
+
+
+async def test_consumers_that_go_on_meeting_each_other_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They do not all try the same names again after each entry that they got."""
+    monkeypatch.setattr(listing, "random_below", random.Random(1).randrange)
+    left = set(GONE[:4000])
+    consumers = [Window(lambda: sorted(left)) for _ in range(16)]
+    for each in consumers:
+        each.listed_since(0, waits=False)
+    misses = claimed = 0
+    while left:
+        for each in consumers:
+            name = each.next(Position(), None, waits=False)
+            while name is not None and name not in left:
+                misses += 1
+                each.decide(name, gone=True)
+                name = each.next(Position(), None, waits=False)
+            if name is not None:
+                left.remove(name)
+                each.decide(name, claimed=True)
+                claimed += 1
+    assert claimed == 4000
+    assert misses < claimed / 2
 
 
 # What goes back
