@@ -1,6 +1,6 @@
 """How soon a waiting reader has an entry that another process enqueued, and what waiting costs.
 
-    python benchmarks/waking.py [--directory DIRECTORY] [--backend trio|asyncio] [--entries 200] [--rounds 7]
+    python benchmarks/waking.py [--directory DIRECTORY] [--backend trio|asyncio|bare] [--entries 200] [--rounds 7]
 
 Latency: a producer process enqueues one entry at a time, and this process waits for it in a reader. Only true wake-ups
 are measured: the producer begins an entry when the reader has told, by a byte on a pipe, that it waits again, and after
@@ -16,6 +16,9 @@ the most. The rounds of the two levels take turns, and one of each before is not
 the default, few wake-ups include a look for entries of dead owners, which a reader does once a second at most; with
 `--pause 1.1` all do.
 
+`--backend bare` measures what the kernel alone takes: in the place of the reader stands a loop that blocks in the read
+of an inotify instance, lists the queue and renames what it finds. The producer is the same, on Trio.
+
 Waiting: the CPU time that this process takes while one reader in it waits for an empty queue, as a share of one CPU:
 the median of several samples, the least and the most.
 """
@@ -24,10 +27,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import json
 import os
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -42,6 +47,8 @@ from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
+
+IN_MOVED_TO = 0x80
 
 SAMPLE = 10.0
 """How long a sample of an idle reader takes, in seconds: one that is told of changes looks again every ten."""
@@ -95,12 +102,30 @@ def calling_before_each_wait(tell: Callable[[], Awaitable[None]]) -> Generator[N
         Changes.wait = wait
 
 
+def producer_of(options: argparse.Namespace, durability: Durability, path: str) -> list[str]:
+    """Return the command that starts the other process."""
+    command = [sys.executable, __file__, "--produce", durability.value, "--directory", path]
+    return [*command, "--entries", str(options.entries), "--pause", str(options.pause), "--backend", options.backend]
+
+
+def latencies(had: list[int], printed: bytes) -> Latencies:
+    """Compare when each entry was had with what the producer has printed."""
+    times = [tuple(map(int, line.split())) for line in printed.splitlines()]
+    since_rename, since_return = (
+        sorted((job - began) / 1e6 for job, began in zip(had, column, strict=True))
+        for column in zip(*times, strict=True)
+    )
+    return Latencies(since_rename, since_return)
+
+
 async def wake(options: argparse.Namespace, durability: Durability) -> Latencies:
     """Run one round."""
     with tempfile.TemporaryDirectory(dir=options.directory, prefix="multispool-benchmark-") as folder:
-        spool = (await Spool.create(f"{folder}/spool", NOTES, durability=durability)).unwrap()
-        command = [sys.executable, __file__, "--produce", durability.value, "--directory", str(spool.path)]
-        command += ["--entries", str(options.entries), "--pause", str(options.pause), "--backend", options.backend]
+        path = f"{folder}/spool"
+        spool = (await Spool.create(path, NOTES, durability=durability)).unwrap()
+        if options.backend == "bare":
+            spool.close()
+            return wake_bare(options.entries, producer_of(options, durability, path), f"{path}/{Queue.WORK.value}")
         had: list[int] = []
         told = 0
 
@@ -110,7 +135,7 @@ async def wake(options: argparse.Namespace, durability: Durability) -> Latencies
                 told += 1
                 await producer.stdin.send(b".")
 
-        producer = await anyio.open_process(command, stderr=None)
+        producer = await anyio.open_process(producer_of(options, durability, path), stderr=None)
         async with producer, spool.reader(Queue.WORK) as reader:
             with calling_before_each_wait(tell):
                 async for job in reader:
@@ -121,12 +146,27 @@ async def wake(options: argparse.Namespace, durability: Durability) -> Latencies
                         reader.stop()
             printed = b"".join([chunk async for chunk in producer.stdout])
         spool.close()
-    times = [tuple(map(int, line.split())) for line in printed.splitlines()]
-    since_rename, since_return = (
-        sorted((job - began) / 1e6 for job, began in zip(had, column, strict=True))
-        for column in zip(*times, strict=True)
-    )
-    return Latencies(since_rename, since_return)
+    return latencies(had, printed)
+
+
+def wake_bare(entries: int, command: list[str], queue: str) -> Latencies:
+    """Run one round without the library on the reader's side."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    inotify = libc.inotify_init1(0)
+    if inotify < 0 or libc.inotify_add_watch(inotify, os.fsencode(queue), IN_MOVED_TO) < 0:
+        raise OSError(ctypes.get_errno(), "inotify")
+    had: list[int] = []
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as producer:
+        while len(had) < entries:
+            _ = os.write(producer.stdin.fileno(), b".")
+            _ = os.read(inotify, 4096)
+            for name in os.listdir(queue):  # noqa: PTH208  # as little as can be
+                if not name.startswith("."):
+                    os.rename(f"{queue}/{name}", f"{queue}/.checkout/{name}")  # noqa: PTH104
+                    had.append(time.monotonic_ns())
+        printed = producer.stdout.read()
+    os.close(inotify)
+    return latencies(had, printed)
 
 
 async def idle(options: argparse.Namespace) -> list[float]:
@@ -162,8 +202,11 @@ def percentile(ordered: list[float], share: int) -> float:
 async def measure(options: argparse.Namespace) -> None:
     """Measure everything, and print it."""
     if options.json:
-        took = (await wake(options, Durability(options.level))).since_return
-        found = {"p50": percentile(took, 50), "p99": percentile(took, 99), "idle": (await idle(options))[0]}
+        took = await wake(options, Durability(options.level))
+        found = {f"p{share}": percentile(took.since_return, share) for share in (50, 99)}
+        found |= {f"rename p{share}": percentile(took.since_rename, share) for share in (50, 99)}
+        if options.backend != "bare":
+            found["idle"] = (await idle(options))[0]
         print(json.dumps(found))
         return
     print(f"{machine(options.directory)}, {options.backend}")
@@ -175,14 +218,15 @@ async def measure(options: argparse.Namespace) -> None:
             rounds = [getattr(turn[level], since) for turn in turns]
             columns = [shown([percentile(found, share) for found in rounds], 2) for share in (50, 99)]
             print(f"{level.value:8}{since.replace('_', ' the '):16}{columns[0]:28}{columns[1]}")
-    print(f"\nwaiting, % of one CPU   {shown(await idle(options), 3)}, {options.samples} samples of {SAMPLE:.0f} s")
+    if options.backend != "bare":
+        print(f"\nwaiting, % of one CPU   {shown(await idle(options), 3)}, {options.samples} samples of {SAMPLE:.0f} s")
 
 
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Measure how soon a waiting reader has an entry, and what it costs.")
     _ = parser.add_argument("--directory", default=tempfile.gettempdir(), help="make the spools in here")
-    _ = parser.add_argument("--backend", choices=["trio", "asyncio"], default="trio")
+    _ = parser.add_argument("--backend", choices=["trio", "asyncio", "bare"], default="trio")
     _ = parser.add_argument("--rounds", type=int, default=7, help="rounds that count, for each level (7)")
     _ = parser.add_argument("--entries", type=int, default=200, help="a round (200)")
     _ = parser.add_argument("--pause", type=float, default=0.01, help="before each entry, in seconds (0.01)")
@@ -193,11 +237,12 @@ def main() -> None:
     )
     _ = parser.add_argument("--produce", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    library = "trio" if options.backend == "bare" else options.backend
     if options.produce:
         level = Durability(options.produce)
-        anyio.run(produce, options.directory, level, options.entries, options.pause, backend=options.backend)
+        anyio.run(produce, options.directory, level, options.entries, options.pause, backend=library)
     else:
-        anyio.run(measure, options, backend=options.backend)
+        anyio.run(measure, options, backend=library)
 
 
 if __name__ == "__main__":

@@ -182,13 +182,13 @@ class Cases:
             yield Setting("consumers", place, level, turns)
 
     def waking(self) -> Iterator[Setting]:
-        """From the return of another process's enqueue to the reader's user; and what waiting costs."""
-        units = {"p50": "ms", "p99": "ms", "idle": "% of a CPU"}
+        """From another process's enqueue (its return, or its rename) to the reader's user; and what waiting costs."""
+        units = dict.fromkeys(("p50", "p99", "rename p50", "rename p99"), "ms") | {"idle": "% of a CPU"}
         entries = self._scaled(200)
         for level in ("power", "process"):
             turns = {
                 backend: lambda folder, backend=backend, level=level: waking(folder, backend, level, entries)
-                for backend in ("trio", "asyncio")
+                for backend in ("trio", "asyncio", "bare")
             }
             yield Setting("waking", "ext4", level, turns, units)
 

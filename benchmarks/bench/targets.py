@@ -89,6 +89,10 @@ def _waking() -> Iterator[Target]:
         for what, most, aim in (("p50", 0.5, 0.3), ("p99", 2, 1), ("idle", 0.1, 0.01)):
             key = Key("waking", "ext4", "process", backend, what)
             yield Target(f"waking, {what}, {backend}", key, None, most, aim, at_most=True)
+        for what in ("rename p50", "rename p99"):
+            of, to = (Key("waking", "ext4", "process", who, what) for who in (backend, "bare"))
+            name = f"waking, since the {what}, times a bare inotify loop, {backend}"
+            yield Target(name, of, to, 2, 1.3, at_most=True)
 
 
 def _large() -> Iterator[Target]:
