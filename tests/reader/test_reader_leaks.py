@@ -75,7 +75,7 @@ def _stacks_of_other_threads() -> list[Any]:
 
 
 def _is_in_the_library(frame: Any) -> bool:
-    if frame.f_code is threads._Worker._run.__code__ and "tell" not in frame.f_locals:
+    if frame.f_code is threads._run.__code__ and "tell" not in frame.f_locals:
         return False  # it waits for its next job
     while frame is not None:
         if frame.f_code.co_filename.startswith(_LIBRARY):

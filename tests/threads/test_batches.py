@@ -513,13 +513,9 @@ async def test_what_must_be_done_is_done_before_a_cancellation_of_asyncio_is_rai
 class _Interrupted:
     """A wait into which Ctrl-C comes once."""
 
-    def __init__(self) -> None:
-        self.cancelled, self.shielded, self._wait, self._interrupted = (
-            False,
-            False,
-            running_loop().new_wait(False),
-            False,
-        )
+    def __init__(self, shielded: bool) -> None:
+        self.cancelled, self.shielded, self._interrupted = False, shielded, False
+        self._wait = running_loop().new_wait(shielded)
 
     @property
     def woken(self) -> bool:
@@ -550,11 +546,12 @@ async def test_an_interrupt_of_one_that_is_pending_keeps_nobody(insist: bool, se
             with pytest.raises(KeyboardInterrupt):
                 await settling.settle("interrupted", insist=insist)
 
-        waits = iter([_Interrupted()])
+        waits = [_Interrupted]
         running = settling.batches._running
         new_wait = running.loop.new_wait
         running.loop = msgspec.structs.replace(
-            running.loop, new_wait=lambda shielded: next(waits, None) or new_wait(shielded)
+            running.loop,
+            new_wait=lambda shielded: (waits.pop() if waits else new_wait)(shielded),  # noqa: PLW0108  # the first only
         )
 
         if insist:

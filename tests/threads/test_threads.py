@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def _none_idle() -> Iterator[None]:
     """Keep those of other tests out of the way."""
-    kept = dict(threads._idle._workers)
-    threads._idle._workers.clear()
+    kept = dict(threads._idle)
+    threads._idle.clear()
     yield
-    threads._idle._workers.update(kept)
+    threads._idle.update(kept)
 
 
 def run(work: Any = lambda: None) -> threading.Thread:
@@ -69,7 +69,7 @@ def test_it_ends_when_nobody_has_needed_it_for_a_while(monkeypatch: pytest.Monke
     first = run()
     first.join(60)
     assert not first.is_alive()
-    assert not threads._idle._workers
+    assert not threads._idle
     second = run()
     assert second is not first
     second.join(60)
@@ -81,25 +81,26 @@ def test_one_that_is_taken_as_it_is_about_to_end_does_its_job_and_the_next(
 ) -> None:
     """It looks once more whether it is still idle, and has what it is given; no job is left over or done twice."""
     monkeypatch.setattr(threads, "IDLE_SECONDS", 0.01)
-    drop = threads._idle.drop
     about_to_end, go_on, done = (threading.Event() for _ in range(3))
     ran: list[str] = []
 
-    def drop_slowly(worker: Any) -> bool:
-        monkeypatch.setattr(threads._idle, "drop", drop)
-        monkeypatch.setattr(threads, "IDLE_SECONDS", 60)
-        about_to_end.set()
-        assert go_on.wait(60)
-        return drop(worker)
+    class Slow(dict[Any, bool]):
+        """Lets go of a thread slowly, the first time."""
 
-    monkeypatch.setattr(threads._idle, "drop", drop_slowly)
+        def pop(self, given: Any, default: Any = None) -> Any:
+            if not about_to_end.is_set():
+                monkeypatch.setattr(threads, "IDLE_SECONDS", 60)
+                about_to_end.set()
+                assert go_on.wait(60)
+            return super().pop(given, default)
+
+    monkeypatch.setattr(threads, "_idle", Slow())
     first = run()
     assert about_to_end.wait(60)
-    worker = threads._idle.take()
-    assert worker is not None
+    worker, _ = threads._idle.popitem()
     if given == "when it waits again":
         go_on.set()
-    worker.give(lambda: ran.append("the job"), done.set)
+    worker.put((lambda: ran.append("the job"), done.set))
     go_on.set()
     assert done.wait(60)
     assert [run(lambda: ran.append("another")) for _ in range(3)] == [first] * 3

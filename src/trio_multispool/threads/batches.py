@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, MutableMapping, Sequence
     from contextlib import AbstractContextManager
 
-    from trio_multispool.threads.loop import Loop, Wait
+    from trio_multispool.threads.loop import Loop, Wait, WaitForThread
     from trio_multispool.threads.transaction import Answer
 
 S = TypeVar("S")
@@ -76,8 +76,6 @@ class Part(Transaction[T], Generic[S, T], eq=False):
     """What it is about, and no other of its batch; `None`: it alone knows."""
     owner: object = None
     """Who may have it withdrawn while it is pending."""
-    insist: bool = False
-    """Whether it is never withdrawn."""
     turn: Wait | None = None
     """How its task waits, if it does."""
 
@@ -90,11 +88,6 @@ class Part(Transaction[T], Generic[S, T], eq=False):
         self.turn.shielded = True
         return True
 
-    def put_back(self) -> None:
-        """Let its task be cancelled again, unless it insists: the batch did not begin."""
-        if self.turn is not None:
-            self.turn.shielded = self.insist
-
     def wake(self) -> None:
         """Wake its task: it is to lead, or all is done."""
         if self.turn is not None:
@@ -105,7 +98,7 @@ class Part(Transaction[T], Generic[S, T], eq=False):
         self.started = True
         try:
             if self.withdrawn:  # while it was pending
-                self.before_commit()
+                raise Withdrawn  # noqa: TRY301  # into the task
             request = self.context.run(self.step.prepare, self.before_commit)
             if request is not None:
                 return request
@@ -169,6 +162,7 @@ class Batches(Generic[S]):
         self._taken: list[Part[S, Any]] = []
         self._in_company = False
         self._queueing: anyio.CancelScope | None = None  # of the leader, while it queues on the limiter
+        self._phase: int | None = None  # of the leader's hop, from when it may have a thread until it hands over
 
     def run_whole(
         self,
@@ -211,20 +205,16 @@ class Batches(Generic[S]):
         **Cancellation**: as `Offload.run` says. With `insist`, it is never withdrawn: a native cancellation is raised
         afterwards, with a note of what came of it.
         """
-        part: Part[S, T] = Part(step, context_for_a_thread(), of, owner, insist)
+        part: Part[S, T] = Part(step, context_for_a_thread(), of, owner, insist=insist)
         loop, cancelled = self._running.begin(), None
         try:
             if not insist and (self._leader is None or not loop.waits_are_checkpoints):
                 await loop.checkpoint_if_cancelled()
             self._pending[part] = None
-            cancelled = await self._see_through(part, loop, insist=insist)
-            if undo is not None and cancelled is None and self._running.closed and isinstance(part.value, Ok):
-                cancelled = self._running.closed_error()
-            if cancelled is None:
-                return part.result() if part.value is None else part.value
-            with self._running.grace.lasting():
-                cancelled = await part.take_back(operation, cancelled, undo, loop=loop, in_thread=self._in_threads)
-            raise cancelled
+            cancelled = await self._see_through(part, loop)
+            if cancelled is None and part.value is not None and not self._running.closed:
+                return part.value
+            return await part.outcome(operation, cancelled, undo, self._running, in_thread=self._in_threads)
         finally:
             self._running.end()
             del cancelled
@@ -249,7 +239,7 @@ class Batches(Generic[S]):
             self._pending.update(dict.fromkeys(part for _, part in parts))
             for number, (_, part) in enumerate(parts):
                 try:
-                    cancellation = await self._see_through(part, loop, insist=True) or cancellation
+                    cancellation = await self._see_through(part, loop) or cancellation
                     answers[number] = part.result()
                 except BaseException as error:  # noqa: BLE001  # raised below: the others must not wait for this one
                     failures[number] = error
@@ -265,87 +255,62 @@ class Batches(Generic[S]):
             failures.clear()
             self._running.end()
 
-    async def _see_through(self, part: Part[S, Any], loop: Loop, *, insist: bool) -> BaseException | None:
+    async def _see_through(self, part: Part[S, Any], loop: Loop) -> BaseException | None:
         """Return when the transaction is done; the value is a native cancellation, or an interrupt, that came then.
 
-        A cancellation that comes before it is taken is raised: nothing has happened. With `insist`, there is no such.
+        A cancellation that comes before it is taken is raised: nothing has happened. If it insists, there is no such.
         However this ends, a task that was to lead is no longer the leader.
         """
         cancellation: BaseException | None = None
+        wait: WaitForThread | None
         try:
             if self._leader is None:
                 self._leader = part
-            if self._leader is not part and not part.done:
-                part.turn = turn = loop.new_wait(insist)
-                while not turn.woken:
+            while not part.done:
+                if self._leader is part:
+                    wait = await self._lead(part, loop)
+                else:
+                    wait = part.turn = loop.new_wait(part.insist)
+                while wait is not None and not wait.woken:
                     try:
-                        _ = await turn.until_woken()
+                        _ = await wait.until_woken()
                     except BaseException as cancelled:  # passed on, or returned to be raised later
-                        if not insist and self._leave(part):
+                        if not wait.shielded:  # it is pending
                             raise
                         cancellation = cancellation or cancelled
-                        if not insist:
-                            part.withdraw()
-            if not part.done:
-                cancellation = await self._lead(part, loop, insist=insist) or cancellation
-            return cancellation
-        finally:
-            del cancellation
-            if self._leader is part or part in self._pending:
-                _ = self._leave(part)
-
-    def _leave(self, part: Part[S, Any]) -> bool:
-        """Take a transaction off the list, and tell whether it was there; if it leads or was to, another must."""
-        was_pending = part in self._pending
-        _ = self._pending.pop(part, None)
-        if self._leader is part:
-            self._hand_over()
-        return was_pending
-
-    async def _lead(self, part: Part[S, Any], loop: Loop, *, insist: bool) -> BaseException | None:
-        cancellation, phase = None, None
-        if part.withdrawn and part.owner is not None:  # when it had not run since it was to lead
-            part.fail(Withdrawn())
-            return None
-        if self._limiter is not None and not await self._token(self._limiter, part):
-            part.fail(Withdrawn())
-            return None
-        try:
-            if self._in_company and not insist:  # the tasks of the last batch are about to come again
-                for _ in range(2):  # they are awake, but Trio runs the tasks of one step in any order
-                    await cancel_shielded_checkpoint()
-            batch = self._take(part)
-            self._in_company = len(batch) > 1
-            self._taken = batch
-            phase = self._running.grace.begin()
-            ended = loop.new_hop(True)  # noqa: FBT003  # shielded
-            start = pool.start if self._in_threads else pool.start_here
-            start(functools.partial(self._work_off, batch), ended.tell)
-            while not ended.woken:
-                try:
-                    _ = await ended.until_woken()
-                except BaseException as cancelled:  # noqa: BLE001  # raised by the caller
-                    cancellation = cancellation or cancelled
-                    if not insist:
                         part.withdraw()
             return cancellation
         finally:
             del cancellation
-            if phase is not None:
-                self._running.grace.end(phase)
-            if self._limiter is not None:
-                self._limiter.release_on_behalf_of(part)
+            if self._leader is part or part in self._pending:
+                _ = self._pending.pop(part, None)
+                if self._leader is part:
+                    self._hand_over()
 
-    async def _token(self, limiter: anyio.CapacityLimiter, part: Part[S, Any]) -> bool:
-        """Queue for a thread; `False`: what was to lead was withdrawn meanwhile."""
-        try:
-            limiter.acquire_on_behalf_of_nowait(part)
-        except anyio.WouldBlock:
-            with anyio.CancelScope() as self._queueing:
-                await limiter.acquire_on_behalf_of(part)
-            withdrawn, self._queueing = self._queueing.cancelled_caught, None
-            return not withdrawn
-        return True
+    async def _lead(self, part: Part[S, Any], loop: Loop) -> WaitForThread | None:
+        """Begin a batch, and return the wait for its end; `None`: what was to lead was withdrawn before."""
+        limiter, withdrawn = self._limiter, part.withdrawn
+        if limiter is not None and not withdrawn:
+            try:
+                limiter.acquire_on_behalf_of_nowait(part)
+            except anyio.WouldBlock:
+                with anyio.CancelScope() as self._queueing:
+                    await limiter.acquire_on_behalf_of(part)
+                withdrawn, self._queueing = self._queueing.cancelled_caught, None
+        if withdrawn:
+            part.fail(Withdrawn())
+            return None
+        self._phase = self._running.grace.begin()
+        if self._in_company and not part.insist:  # the tasks of the last batch are about to come again
+            for _ in range(2):  # they are awake, but Trio runs the tasks of one step in any order
+                await cancel_shielded_checkpoint()
+        batch = self._take(part)
+        self._in_company = len(batch) > 1
+        self._taken = batch
+        ended = loop.new_hop(True)  # noqa: FBT003  # shielded
+        start = pool.start if self._in_threads else pool.start_here
+        start(functools.partial(self._work_off, batch), ended.tell)
+        return ended
 
     def _work_off(self, batch: list[Part[S, Any]]) -> None:
         """Do a batch, in a worker thread. Raises nothing: what cannot be done at all fails for all of it."""
@@ -376,14 +341,20 @@ class Batches(Generic[S]):
         return batch
 
     def _hand_over(self) -> None:
-        """End a batch, if one was taken, and wake the next to lead, if anybody is waiting."""
+        """End a batch, if one was begun, and wake the next to lead, if anybody is waiting."""
+        if self._phase is not None:
+            self._running.grace.end(self._phase)
+            self._phase = None
+            if self._limiter is not None:
+                self._limiter.release_on_behalf_of(self._leader)
         taken, self._taken = self._taken, []
         if not self._pending and len(taken) == 1 and taken[0] is self._leader:  # nobody else has come
             self._leader = None
             return
         left = [part for part in taken if not part.started and part is not self._leader]  # no thread could be started
         for part in left:
-            part.put_back()
+            if part.turn is not None:
+                part.turn.shielded = part.insist
         self._pending = dict.fromkeys([*left, *self._pending])
         for part in taken:
             if part.done and part.turn is not None:

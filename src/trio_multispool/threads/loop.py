@@ -46,15 +46,10 @@ class Loop(msgspec.Struct, frozen=True):
     """Whether a task in a cancelled scope is told as soon as it waits, and not some steps later."""
 
 
-def is_trio_here() -> bool:
-    """Tell whether Trio runs this."""
-    sniffio = sys.modules.get("sniffio")  # which Trio imports, and tells of each step of its tasks
-    return sniffio is not None and sniffio.thread_local.name == "trio"
-
-
 def running_loop() -> Loop:
     """Return the loop that runs this."""
-    return _trio_loop() if is_trio_here() else _asyncio_loop()
+    sniffio = sys.modules.get("sniffio")  # which Trio imports, and tells of each step of its tasks
+    return _trio_loop() if sniffio is not None and sniffio.thread_local.name == "trio" else _asyncio_loop()
 
 
 def _trio_loop() -> Loop:

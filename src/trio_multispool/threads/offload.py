@@ -20,7 +20,7 @@ What releases something (`finish`) is never withdrawn. The cancellation goes on 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -34,22 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trio_multispool.model.types import T
-    from trio_multispool.threads.transaction import Answer, BeforeCommit, Transaction
+    from trio_multispool.threads.transaction import Answer, BeforeCommit
 
 
 DEFAULT_THREADS: Final = 40
 """How many operations of one spool run at a time unless the caller gives a limiter; Trio's and AnyIO's default too."""
-
-
-async def token(limiter: anyio.CapacityLimiter, hop: Transaction[Any]) -> None:
-    """Queue for a thread on behalf of a hop, and not of the task: that may hold a token of its own.
-
-    No checkpoint if one is free: the wait for the thread is one.
-    """
-    try:
-        limiter.acquire_on_behalf_of_nowait(hop)
-    except anyio.WouldBlock:
-        await limiter.acquire_on_behalf_of(hop)
 
 
 class Offload:
@@ -91,20 +80,16 @@ class Offload:
         cancelled: BaseException | None = None
         try:
             await loop.checkpoint_if_cancelled()
-            await token(self.limiter, hop)
+            try:  # no checkpoint if one is free; on behalf of the hop: the task may hold a token of its own
+                self.limiter.acquire_on_behalf_of_nowait(hop)
+            except anyio.WouldBlock:
+                await self.limiter.acquire_on_behalf_of(hop)
             try:
                 with self._running.grace.lasting():
-                    cancelled = await hop.run_in_thread(loop, hop.withdraw, interruptible=interruptible)
-                if undo is not None and cancelled is None and self._running.closed and isinstance(hop.value, Ok):
-                    cancelled = self._running.closed_error()
-                if cancelled is None:
-                    return hop.result()
-                if not interruptible:  # else there is no effect
-                    with self._running.grace.lasting():
-                        cancelled = await hop.take_back(
-                            operation, cancelled, undo, loop=loop, in_thread=self._in_threads
-                        )
-                raise cancelled
+                    cancelled = await hop.run_in_thread(loop, interruptible=interruptible)
+                if cancelled is not None and interruptible:  # there is no effect
+                    raise cancelled
+                return await hop.outcome(operation, cancelled, undo, self._running, in_thread=self._in_threads)
             finally:
                 self.limiter.release_on_behalf_of(hop)
         finally:
@@ -116,10 +101,17 @@ class Offload:
 
         For releasing: it never queues on the caller's limiter.
         """
-        hop: Hop[T] = Hop(lambda _before_commit: work(), context_for_a_thread(), self._in_threads)
+        hop: Hop[T] = Hop(lambda _before_commit: work(), context_for_a_thread(), self._in_threads, insist=True)
         loop = self._running.begin()
+        cancellation: BaseException | None = None
         try:
             with self._running.grace.lasting():
-                return hop.finished(operation, await hop.run_in_thread(loop, lambda: None))
+                cancellation = await hop.run_in_thread(loop)
+            if cancellation is None:
+                return hop.result()
+            if not isinstance(hop.value, Ok):
+                cancellation.add_note(f"{operation} failed meanwhile: {hop.exception or hop.value!r}")
+            raise cancellation
         finally:
             self._running.end()
+            del cancellation

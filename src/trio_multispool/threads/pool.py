@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,68 +23,33 @@ IDLE_SECONDS: Final = 10.0
 """How long a thread waits for its next job before it ends; as Trio's do."""
 
 
-class _Worker:
-    """One thread, and the job that it is given."""
+_Given: TypeAlias = "queue.SimpleQueue[tuple[Callable[[], None], Callable[[], None]]]"
+"""Where a thread gets its jobs from: what it is to do, and what it is to call then."""
 
-    def __init__(self) -> None:
-        self._given: queue.SimpleQueue[tuple[Callable[[], None], Callable[[], None]]] = queue.SimpleQueue()
+_idle: Final[dict[_Given, bool]] = {}
+"""The threads that have nothing to do; the one that was at work last is given work first: its caches are warm.
 
-    def start(self) -> None:
-        """Start the thread; raises `RuntimeError` if there can be none."""
-        threading.Thread(target=self._run, name="multispool worker", daemon=True).start()
-
-    def give(self, work: Callable[[], None], tell: Callable[[], None]) -> None:
-        """Have it do something, and tell."""
-        self._given.put((work, tell))
-
-    def _run(self) -> None:
-        while True:
-            try:
-                work, tell = self._given.get(timeout=IDLE_SECONDS)
-            except queue.Empty:
-                if _idle.drop(self):
-                    return
-                work, tell = self._given.get()  # taken just when it would have ended: it is about to be given its job
-            try:
-                work()
-            finally:
-                del work  # what it refers to must not live until the next job comes
-                _idle.add(self)  # before it is told: the caller may have the next job for it at once
-                tell()
-            del tell
+They need no lock: `popitem`, `pop` and setting an item are atomic, because a `SimpleQueue` is hashed by its identity.
+"""
+os.register_at_fork(after_in_child=_idle.clear)
 
 
-class _Idle:
-    """The threads that have nothing to do; the one that was at work last is given work first: its caches are warm."""
-
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._workers: dict[_Worker, None] = {}
-
-    def add(self, worker: _Worker) -> None:
-        with self._mutex:
-            self._workers[worker] = None
-
-    def take(self) -> _Worker | None:
-        with self._mutex:
-            return self._workers.popitem()[0] if self._workers else None
-
-    def drop(self, worker: _Worker) -> bool:
-        """Forget a thread that is about to end; `False`: it has just been taken, and is being given a job."""
-        with self._mutex:
-            if worker not in self._workers:
-                return False
-            del self._workers[worker]
-            return True
-
-    def forget(self) -> None:
-        """In a forked child, whose parent's threads they are."""
-        self._mutex = threading.Lock()
-        self._workers.clear()
-
-
-_idle: Final = _Idle()
-os.register_at_fork(after_in_child=_idle.forget)
+def _run(given: _Given) -> None:
+    """Do one job after the other, in a thread of its own."""
+    while True:
+        try:
+            work, tell = given.get(timeout=IDLE_SECONDS)
+        except queue.Empty:
+            if _idle.pop(given, False):
+                return
+            work, tell = given.get()  # taken just when it would have ended: it is about to be given its job
+        try:
+            work()
+        finally:
+            del work  # what it refers to must not live until the next job comes
+            _idle[given] = True  # before it is told: the caller may have the next job for it at once
+            tell()
+        del tell
 
 
 def start(work: Callable[[], None], tell: Callable[[], None]) -> None:
@@ -92,11 +57,15 @@ def start(work: Callable[[], None], tell: Callable[[], None]) -> None:
 
     Raises `RuntimeError` if a thread is needed and none can be started; then nothing was run.
     """
-    worker = _idle.take()
-    if worker is None:
-        worker = _Worker()
-        worker.start()
-    worker.give(work, tell)
+    given: _Given | None
+    try:
+        given, _ = _idle.popitem()
+    except KeyError:
+        given = None
+    if given is None:
+        given = queue.SimpleQueue()
+        threading.Thread(target=_run, args=(given,), name="multispool worker", daemon=True).start()
+    given.put((work, tell))
 
 
 def start_here(work: Callable[[], None], tell: Callable[[], None]) -> None:

@@ -16,6 +16,7 @@ from trio_multispool.threads.loop import context_for_a_thread, to_raise
 
 if TYPE_CHECKING:
     from trio_multispool.threads.loop import Loop
+    from trio_multispool.threads.running import Running
 
 
 Answer: TypeAlias = Ok[T] | Err[Any]
@@ -39,6 +40,8 @@ class Transaction(msgspec.Struct, Generic[T], eq=False, kw_only=True):
     exception: BaseException | None = None
     withdrawn: bool = False
     """Whether nobody wants the effect any more."""
+    insist: bool = False
+    """Whether it is never withdrawn."""
 
     def fail(self, error: BaseException) -> None:
         """Note what the work has raised, and that it is done."""
@@ -64,8 +67,8 @@ class Transaction(msgspec.Struct, Generic[T], eq=False, kw_only=True):
         return self.value
 
     def withdraw(self) -> None:
-        """Ask a transaction that has not committed not to."""
-        self.withdrawn = True
+        """Ask a transaction that has not committed not to, unless it insists."""
+        self.withdrawn = not self.insist
 
     def note(self, operation: str, cancelled: BaseException) -> None:
         """Tell in a note on the cancellation of the caller what came of the work all the same."""
@@ -74,71 +77,66 @@ class Transaction(msgspec.Struct, Generic[T], eq=False, kw_only=True):
         else:
             cancelled.add_note(f"{operation} was already done when it was cancelled: {self.value!r}")
 
-    async def take_back(
+    async def outcome(
         self,
         operation: str,
-        cancelled: BaseException,
+        cancelled: BaseException | None,
         undo: Callable[[T], None] | None,
+        running: Running,
         *,
-        loop: Loop,
         in_thread: bool,
-    ) -> BaseException:
-        """Undo an effect that nobody wants any more, or note on what the caller is to raise that it stands.
+    ) -> Answer[T]:
+        """Return or raise what came of the work, if nothing was raised in its caller meanwhile.
 
-        Returns what the caller is to raise: `cancelled`, or a native cancellation that came meanwhile.
+        Otherwise nobody wants the effect any more; nor does anybody who could undo it if all has been closed. Undo it,
+        or note that it stands on what is raised: `cancelled`, or a native cancellation that came later.
         """
-        if isinstance(self.exception, Withdrawn):
-            return cancelled
-        if undo is None or self.exception is not None or isinstance(self.value, Err):
-            self.note(operation, cancelled)
-            return cancelled
-        value = self.result().unwrap()
-        undoing: Hop[None] = Hop(lambda _before_commit: undo(value), context_for_a_thread(), in_thread)
-        late = await undoing.run_in_thread(loop, lambda: None)
-        undone = undoing.result()
-        if isinstance(undone, Err):
-            cancelled.add_note(f"{operation} was cancelled, and could not be undone: {undone.error}")
-        return cancelled if late is None else to_raise(cancelled, late)
-
-    def finished(self, operation: str, cancellation: BaseException | None) -> Answer[T]:
-        """Return what came of a transaction that nothing could cancel, or raise the cancellation that tried to."""
-        if cancellation is None:
-            return self.result()
+        late: BaseException | None = None
         try:
-            if self.exception is not None or isinstance(self.value, Err):
-                cancellation.add_note(f"{operation} failed meanwhile: {self.exception or self.value!r}")
-            raise cancellation
+            if undo is not None and cancelled is None and running.closed and isinstance(self.value, Ok):
+                cancelled = running.closed_error()
+            if cancelled is None:
+                return self.result()
+            if undo is not None and isinstance(self.value, Ok):
+                value = self.value.value
+                undoing: Hop[None] = Hop(
+                    lambda _before_commit: undo(value), context_for_a_thread(), in_thread, insist=True
+                )
+                with running.grace.lasting():
+                    late = await undoing.run_in_thread(running.loop)
+                undone = undoing.result()
+                if isinstance(undone, Err):
+                    cancelled.add_note(f"{operation} was cancelled, and could not be undone: {undone.error}")
+            elif not isinstance(self.exception, Withdrawn):
+                self.note(operation, cancelled)
+            raise cancelled if late is None else to_raise(cancelled, late)
         finally:
-            del cancellation
+            cancelled = late = None  # the frame below holds them, and they the frame
 
 
 class Hop(Transaction[T], Generic[T], eq=False):
     """A transaction with a thread of its own."""
 
     work: Callable[[BeforeCommit], T]
-    context: contextvars.Context | None
-    """Of its caller, if it runs the caller's code."""
+    context: contextvars.Context
     in_thread: bool = True
     """Otherwise it runs right in the caller's thread: it must be quick. The wait is the same."""
 
     def _run(self) -> None:
         transaction: Transaction[T] = self
-        transaction.started, context = True, self.context
+        transaction.started = True
         try:
-            value = self.work(self.before_commit) if context is None else context.run(self.work, self.before_commit)
-            transaction.value = Ok(value)
+            transaction.value = Ok(self.context.run(self.work, self.before_commit))
             transaction.done = True
         except BaseException as error:  # noqa: BLE001  # raised again in the task that waits
             self.fail(error)
 
-    async def run_in_thread(
-        self, loop: Loop, on_cancelled: Callable[[], None], *, interruptible: bool = False
-    ) -> BaseException | None:
+    async def run_in_thread(self, loop: Loop, *, interruptible: bool = False) -> BaseException | None:
         """Do the work in a thread, to its end; return what came meanwhile: asyncio's own cancellation, or an interrupt.
 
-        The wait is shielded, so what comes is no scope's: that takes effect at the next checkpoint. If it is
-        `interruptible`, a scope's counts too: for work without an effect. `on_cancelled` is called each time. Raises
-        `RuntimeError` if no thread could be started.
+        That withdraws it. The wait is shielded, so what comes is no scope's: that takes effect at the next checkpoint.
+        If it is `interruptible`, a scope's counts too: for work without an effect. Raises `RuntimeError` if no thread
+        could be started.
         """
         ended = loop.new_hop(not interruptible)
         start = pool.start if self.in_thread else pool.start_here
@@ -150,7 +148,7 @@ class Hop(Transaction[T], Generic[T], eq=False):
                     _ = await ended.until_woken()
                 except BaseException as cancelled:  # noqa: BLE001  # raised by the caller
                     cancellation = cancellation or cancelled
-                    on_cancelled()
+                    self.withdraw()
                     ended.shielded = True
             return cancellation
         finally:
