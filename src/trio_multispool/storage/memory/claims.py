@@ -1,8 +1,8 @@
-"""The claims, reservations and slots that the store in memory hands out."""
+"""The claims and reservations that the store in memory hands out."""
 
 from __future__ import annotations
 
-import sys
+import dataclasses
 from typing import TYPE_CHECKING, final
 
 from trio_multispool.errors import OwnershipLost
@@ -10,18 +10,17 @@ from trio_multispool.model.lifecycle import State, next_state
 
 if TYPE_CHECKING:
     from trio_multispool.model.lifecycle import Step
-    from trio_multispool.storage.memory.contents import Contents, Kept, NameLock
+    from trio_multispool.storage.memory.contents import Held, Kept
 
 
 @final
+@dataclasses.dataclass(eq=False, repr=False)
 class MemoryReservation:
     """A reserved name: its lock, until it is used or given up."""
 
-    def __init__(self, name: str, lock: NameLock) -> None:
-        """Take over the lock."""
-        self.name: str = name
-        self.lock: NameLock = lock
-        self.state: State = State.NOTHING
+    name: str
+    lock: Held[str]
+    state: State = State.NOTHING
 
     def abandon(self) -> None:
         """Let go of the name."""
@@ -32,7 +31,7 @@ class MemoryReservation:
 class MemoryClaim:
     """An entry that is checked out, with its lock. Without a lock, it takes the entry from its owner."""
 
-    def __init__(self, kept: Kept, lock: NameLock | None) -> None:
+    def __init__(self, kept: Kept, lock: Held[str] | None) -> None:
         """Take over an entry that is checked out by now."""
         self.kept: Kept = kept
         self.queue: str = kept.place.queue
@@ -40,7 +39,7 @@ class MemoryClaim:
         self.metadata: bytes = kept.metadata
         self.due_at: float | None = kept.due_at
         self.written_at: float = kept.written_at
-        self.lock: NameLock | None = lock
+        self.lock: Held[str] | None = lock
         self.state: State = State.CHECKED_OUT
         self._checkout = kept.checkouts
 
@@ -71,25 +70,3 @@ class MemoryClaim:
         """Note the commit."""
         self.state = state
         self.abandon()
-
-
-@final
-class MemorySlot:
-    """A slot that is held, until it is released."""
-
-    def __init__(self, contents: Contents, number: int) -> None:
-        """Take over a slot that has just been taken."""
-        self._contents: Contents | None = contents
-        self._number = number
-
-    def release(self) -> None:
-        """Free it for others. Idempotent."""
-        contents, self._contents = self._contents, None
-        if contents is not None:
-            with contents.mutex:
-                contents.slots.discard(self._number)
-
-    def __del__(self) -> None:
-        """Let go."""
-        if not sys.is_finalizing():
-            self.release()

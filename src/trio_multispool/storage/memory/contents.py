@@ -7,11 +7,12 @@ because a garbage collection may drop a lock in any line.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
 import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING, Final, Protocol, final
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar, final
 
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import TimeOrdered
@@ -20,10 +21,12 @@ from trio_multispool.model.times import aware
 from trio_multispool.storage.requests import Stat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from trio_multispool.storage.requests import Notes
+
+H = TypeVar("H")
 
 _TICK: Final = 1_000_000_000
 
@@ -39,39 +42,27 @@ class Listener(Protocol):
 
 
 @final
+@dataclasses.dataclass(eq=False, repr=False)
 class Kept:
     """One entry."""
 
-    def __init__(  # noqa: PLR0913  # made in `store` alone
-        self,
-        name: str,
-        place: Place,
-        metadata: bytes,
-        data: bytes,
-        *,
-        now: float,
-        due_at: float | None,
-        carrier: Mapping[str, str],
-        remember: float | None,
-    ) -> None:
-        """Keep a new entry."""
-        self.name: str = name
-        self.place: Place = place
-        self.metadata: bytes = metadata
-        self.written_at: float = now
-        self.data: bytes = data
-        self.data_written_at: float = now
-        self.due_at: float | None = due_at
-        """Until when it waits, or waited when it was checked out."""
-        self.carrier: dict[str, str] = dict(carrier)
-        self.remember: float | None = remember
-        self.notes: dict[str, bytes] = {}
-        self.reason: str | None = None
-        """Why it is in quarantine."""
-        self.checkouts: int = 0
-        """How often it was checked out or removed. Only the latest owner may settle it."""
-        self.arrival: int = 0
-        """The number of its arrival in its queue, among all arrivals."""
+    name: str
+    place: Place
+    metadata: bytes
+    written_at: float
+    data: bytes
+    data_written_at: float
+    due_at: float | None
+    """Until when it waits, or waited when it was checked out."""
+    carrier: dict[str, str]
+    remember: float | None
+    notes: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    reason: str | None = None
+    """Why it is in quarantine."""
+    checkouts: int = 0
+    """How often it was checked out or removed. Only the latest owner may settle it."""
+    arrival: int = 0
+    """The number of its arrival in its queue, among all arrivals."""
 
     def annotate(self, changes: Notes) -> None:
         """Change some keys of its notes."""
@@ -91,28 +82,35 @@ class Kept:
 
 
 @final
-class NameLock:
-    """The lock on a name. One that is lost is released when Python collects it."""
+class Held(Generic[H]):
+    """A name or a slot that nobody else can have: until it is released, its block ends, or Python collects it."""
 
-    def __init__(self, contents: Contents, name: str) -> None:
-        """Take over a name that has just been locked."""
-        self._contents: Contents | None = contents
-        self._name = name
+    def __init__(self, mutex: AbstractContextManager[bool], among: set[H], what: H) -> None:
+        """Take what is free; under the mutex."""
+        self._mutex = mutex
+        self._among: set[H] | None = among
+        self._what = what
+        among.add(what)
 
     @property
     def held(self) -> bool:
         """Whether it has not been released."""
-        return self._contents is not None
+        return self._among is not None
 
     def release(self) -> None:
-        """Let others have the name. Idempotent."""
-        contents, self._contents = self._contents, None
-        if contents is not None:
-            with contents.mutex:
-                contents.locked.discard(self._name)
+        """Let others have it. Idempotent."""
+        among, self._among = self._among, None
+        if among is not None:
+            with self._mutex:
+                among.discard(self._what)
+
+    def __enter__(self) -> None:
+        """Hold it for a block."""
+
+    def __exit__(self, *_raised: object) -> None:
+        self.release()
 
     def __del__(self) -> None:
-        """Let go."""
         if not sys.is_finalizing():
             self.release()
 
@@ -144,13 +142,10 @@ class Contents:
         """Those that are held."""
         self.listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
 
-    def lock(self, name: str) -> NameLock | None:
+    def lock(self, name: str) -> Held[str] | None:
         """Lock a name; `None` if it is locked."""
         with self.mutex:
-            if name in self.locked:
-                return None
-            self.locked.add(name)
-            return NameLock(self, name)
+            return None if name in self.locked else Held(self.mutex, self.locked, name)
 
     def at(self, place: Place, name: str) -> Kept | None:
         """Return the entry if it is in that place."""

@@ -12,7 +12,7 @@ import io
 import math
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, final
+from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias, final
 
 import msgspec
 
@@ -23,8 +23,8 @@ from trio_multispool.model.notes import PROGRESS, progress_in
 from trio_multispool.model.policies import check_durability
 from trio_multispool.model.times import aware
 from trio_multispool.model.verdicts import Unavailable
-from trio_multispool.storage.memory.claims import MemoryClaim, MemoryReservation, MemorySlot
-from trio_multispool.storage.memory.contents import Contents, Kept
+from trio_multispool.storage.memory.claims import MemoryClaim, MemoryReservation
+from trio_multispool.storage.memory.contents import Contents, Held, Kept
 from trio_multispool.storage.memory.source import MemorySource
 from trio_multispool.storage.memory.watch import MemoryWatch
 from trio_multispool.storage.requests import Item, NotDue, Recovered, Removing, Saving
@@ -38,12 +38,14 @@ if TYPE_CHECKING:
     from trio_multispool.model.types import T
     from trio_multispool.storage.requests import Content, NewEntry, Settlement, Stat
 
+    BeforeCommit: TypeAlias = Callable[[], None]
+
 MOST_AT_A_TIME: Final = 64
 """How many entries a caller may make or claim at once. Any number would do."""
 
 
-def _no_fault(_operation: Operation, _name: str) -> None:
-    """Let every operation go its way."""
+def _nothing(*_asked: object) -> None:
+    """Raise nothing."""
 
 
 def _failure(operation: Callable[[T], None], on: T) -> BaseException | None:
@@ -77,7 +79,7 @@ class MemoryStorage:
         queues: Iterable[str],
         location: str,
         *,
-        fault: Callable[[Operation, str], None] = _no_fault,
+        fault: Callable[[Operation, str], None] = _nothing,
     ) -> None:
         """Open the store, with these queues, and recover; `fault` may raise what an operation on a name is to raise."""
         self.contents: Contents = contents
@@ -132,30 +134,19 @@ class MemoryStorage:
     def _enqueue(self, new: NewEntry[MemoryReservation]) -> None:
         contents, reservation, name = self._contents, new.reservation, new.reservation.name
         check_durability(new.durability)
-        step, state = Step.ENQUEUE, State.AVAILABLE
-        if new.due_at is not None:
-            step, state = Step.ENQUEUE_TO_WAIT, State.WAITING
-        target = next_state(step, reservation.state)
+        state = next_state(Step.ENQUEUE if new.due_at is None else Step.ENQUEUE_TO_WAIT, reservation.state)
         if not reservation.lock.held:
             raise EntryBusy(name)
         self._fault(Operation.ENQUEUE, name)
         data = _written(new.content)
         new.before_commit()
         with contents.mutex:
-            kept = Kept(
-                name,
-                Place(new.queue, state),
-                new.metadata,
-                data,
-                now=contents.now(),
-                due_at=new.due_at,
-                carrier=new.carrier or {},
-                remember=new.remember,
-            )
+            place, now, carrier = Place(new.queue, state), contents.now(), dict(new.carrier or {})
+            kept = Kept(name, place, new.metadata, now, data, now, new.due_at, carrier, new.remember)
             contents.reserved.discard(name)
-            reservation.state = target
+            reservation.state = state
             reservation.abandon()
-            contents.move(kept, kept.place, new.due_at)
+            contents.move(kept, place, new.due_at)
 
     # Finding entries
 
@@ -206,7 +197,7 @@ class MemoryStorage:
     # Checking out and settling
 
     def claim(
-        self, place: Place, name: str, *, due_by: float = math.inf, before_commit: Callable[[], None]
+        self, place: Place, name: str, *, due_by: float = math.inf, before_commit: BeforeCommit
     ) -> MemoryClaim | Unavailable | NotDue:
         """Check the entry out."""
         self._fault(Operation.CHECK_OUT, name)
@@ -214,25 +205,24 @@ class MemoryStorage:
         lock = contents.lock(name)
         if lock is None:
             return Unavailable.BUSY
+        claim: MemoryClaim | None = None
         try:
             kept = contents.at(place, name)
             if kept is None:
-                lock.release()
                 return Unavailable.GONE
             if place.state is State.WAITING and kept.due_at is not None and kept.due_at > due_by:
-                lock.release()
                 return NotDue(kept.due_at)
             before_commit()
             with contents.mutex:
                 if contents.at(place, name) is not kept:  # deleted meanwhile, by somebody who needs no lock
-                    lock.release()
                     return Unavailable.GONE
                 contents.put(kept, Place(place.queue, State.CHECKED_OUT))
                 kept.checkouts += 1
-                return MemoryClaim(kept, lock)
-        except BaseException:  # passed on: whatever it was, the lock is released
-            lock.release()
-            raise
+                claim = MemoryClaim(kept, lock)
+                return claim
+        finally:
+            if claim is None:
+                lock.release()
 
     def settle(self, settlements: Sequence[Settlement[MemoryClaim]]) -> list[BaseException | None]:
         """Settle several claims."""
@@ -296,78 +286,47 @@ class MemoryStorage:
         *,
         to: str | None = None,
         durability: Durability | None,
-        before_commit: Callable[[], None],
+        before_commit: BeforeCommit,
     ) -> None:
         """Put back an entry that was set aside."""
-        check_durability(durability)
-        with self._aside(queue, name, before_commit) as kept:
+        with self._changing(Place(queue, State.QUARANTINED), name, durability, before_commit) as kept:
             kept.reason = None
             self._contents.move(kept, Place(queue if to is None else to, State.AVAILABLE))
 
-    def discard(
-        self,
-        queue: str,
-        name: str,
-        *,
-        durability: Durability | None,
-        before_commit: Callable[[], None],
-    ) -> None:
+    def discard(self, queue: str, name: str, *, durability: Durability | None, before_commit: BeforeCommit) -> None:
         """Delete an entry that was set aside."""
-        check_durability(durability)
-        with self._aside(queue, name, before_commit) as kept:
+        with self._changing(Place(queue, State.QUARANTINED), name, durability, before_commit) as kept:
             kept.remember = None  # its work was not done: it may be sent again
             self._contents.remove(kept)
-
-    @contextlib.contextmanager
-    def _aside(self, queue: str, name: str, before_commit: Callable[[], None]) -> Generator[Kept]:
-        """Yield an entry in quarantine under its lock and the mutex, once the caller has not withdrawn."""
-        place = Place(queue, State.QUARANTINED)
-        _ = self._at(place, name)
-        lock = self._contents.lock(name)
-        if lock is None:
-            raise EntryBusy(name)
-        try:
-            before_commit()
-            with self._contents.mutex:
-                yield self._at(place, name)
-        finally:
-            lock.release()
 
     # Without ownership
 
     def replace_metadata(
-        self,
-        queue: str,
-        name: str,
-        metadata: bytes,
-        *,
-        durability: Durability | None,
-        before_commit: Callable[[], None],
+        self, queue: str, name: str, metadata: bytes, *, durability: Durability | None, before_commit: BeforeCommit
     ) -> None:
         """Replace an available entry's metadata."""
-        check_durability(durability)
-        place = Place(queue, State.AVAILABLE)
-        _ = self._at(place, name)
-        before_commit()
-        with self._contents.mutex:
-            kept = self._at(place, name)
+        with self._changing(Place(queue, State.AVAILABLE), name, durability, before_commit) as kept:
             kept.metadata, kept.written_at = metadata, self._contents.now()
 
-    def delete(
-        self,
-        queue: str,
-        name: str,
-        *,
-        durability: Durability | None,
-        before_commit: Callable[[], None],
-    ) -> None:
+    def delete(self, queue: str, name: str, *, durability: Durability | None, before_commit: BeforeCommit) -> None:
         """Delete an available entry."""
+        with self._changing(Place(queue, State.AVAILABLE), name, durability, before_commit) as kept:
+            self._contents.remove(kept)
+
+    @contextlib.contextmanager
+    def _changing(
+        self, place: Place, name: str, durability: Durability | None, before_commit: BeforeCommit
+    ) -> Generator[Kept]:
+        """Yield an entry under the mutex, once the caller has not withdrawn; one in quarantine, under its lock too."""
         check_durability(durability)
-        place = Place(queue, State.AVAILABLE)
         _ = self._at(place, name)
-        before_commit()
-        with self._contents.mutex:
-            self._contents.remove(self._at(place, name))
+        lock = self._contents.lock(name) if place.state is State.QUARANTINED else contextlib.nullcontext()
+        if lock is None:
+            raise EntryBusy(name)
+        with lock:
+            before_commit()
+            with self._contents.mutex:
+                yield self._at(place, name)
 
     # Data and notes
 
@@ -380,11 +339,9 @@ class MemoryStorage:
         lock = self._contents.lock(name)
         if lock is None:
             return Unavailable.BUSY
-        try:
+        with lock:
             kept = self._contents.at(Place(queue, State.AVAILABLE), name)
             return Unavailable.GONE if kept is None else read(kept.metadata, kept.stat(), io.BytesIO(kept.data))
-        finally:
-            lock.release()
 
     def replace_data(
         self,
@@ -393,19 +350,17 @@ class MemoryStorage:
         content: Content,
         *,
         durability: Durability | None,
-        before_commit: Callable[[], None],
+        before_commit: BeforeCommit,
     ) -> None:
         """Replace the entry's data."""
         check_durability(durability)
-        owner = claim if claim is not None and claim.lock is not None else None
-        if owner is not None:
-            owner.check_owned()
+        check_owned = claim.check_owned if claim is not None and claim.lock is not None else _nothing
+        check_owned()
         self._fault(Operation.SAVE, name)
         data = _written(content)
         before_commit()
         with self._contents.mutex:
-            if owner is not None:
-                owner.check_owned()
+            check_owned()
             kept = self._with_data(name)
             kept.data, kept.data_written_at = data, self._contents.now()
 
@@ -453,14 +408,12 @@ class MemoryStorage:
 
     # The whole
 
-    def slot(self, numbers: range) -> MemorySlot | None:
+    def slot(self, numbers: range) -> Held[int] | None:
         """Hold a free slot."""
-        with self._contents.mutex:
-            free = next((number for number in numbers if number not in self._contents.slots), None)
-            if free is None:
-                return None
-            self._contents.slots.add(free)
-            return MemorySlot(self._contents, free)
+        mutex, slots = self._contents.mutex, self._contents.slots
+        with mutex:
+            free = next((number for number in numbers if number not in slots), None)
+            return None if free is None else Held(mutex, slots, free)
 
     def depths(self) -> dict[Place, int]:
         """Count the entries in every place."""
@@ -494,18 +447,15 @@ class MemoryStorage:
         lock = contents.lock(name)
         if lock is None:
             return None
-        try:
-            with contents.mutex:
-                kept = contents.entries.get(name)
-                if kept is not None and kept.place.state is State.CHECKED_OUT:
-                    contents.put_back(kept)
-                    return Recovered(name, kept.place.queue)
-                was_there = name in contents.reserved or name in contents.remembered
-                contents.reserved.discard(name)
-                is_gone = kept is None and was_there and not contents.is_remembered(name)
-                return Recovered(name, None) if is_gone else None
-        finally:
-            lock.release()
+        with lock, contents.mutex:
+            kept = contents.entries.get(name)
+            if kept is not None and kept.place.state is State.CHECKED_OUT:
+                contents.put_back(kept)
+                return Recovered(name, kept.place.queue)
+            was_there = name in contents.reserved or name in contents.remembered
+            contents.reserved.discard(name)
+            is_gone = kept is None and was_there and not contents.is_remembered(name)
+            return Recovered(name, None) if is_gone else None
 
     def watch(self) -> MemoryWatch:
         """Begin to watch the store."""
