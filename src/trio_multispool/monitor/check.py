@@ -15,25 +15,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from trio_multispool.monitor.problems import (
-    Abandoned,
-    Duplicated,
-    ForeignFile,
-    Misdated,
-    MissingData,
-    MissingReservation,
-    Orphaned,
-    TooOld,
-    Undecodable,
-    Unreadable,
-    UnreadableNotes,
-)
+from trio_multispool.monitor import problems
 from trio_multispool.storage.findings import (
     DATA,
     NOTES,
     REGISTRY,
     TEMPORARY,
-    Findings,
     Foreign,
     Holder,
     Kind,
@@ -48,7 +35,7 @@ if TYPE_CHECKING:
 
     from trio_multispool.monitor.limits import Ages
     from trio_multispool.monitor.problems import Problem
-    from trio_multispool.storage.findings import Finding, Trace
+    from trio_multispool.storage.findings import Finding, Findings, Trace
 
 RESERVING: Final = 0.5
 """How long a process may take between making a reservation and locking it, in seconds.
@@ -71,14 +58,14 @@ def problems_of(finding: Finding, limits: Ages, now: float) -> list[Problem]:
     """Return what is wrong with one part of a snapshot."""
     match finding:
         case Foreign(directory, name, changed_at, what):
-            return [ForeignFile(name, directory, what, age=now - changed_at)]
+            return [problems.ForeignFile(name, directory, what, age=now - changed_at)]
         case Shut(directory, name, changed_at, owner):
-            return [Unreadable(name, directory, "the directory", owner, age=now - changed_at)]
+            return [problems.Unreadable(name, directory, "the directory", owner, age=now - changed_at)]
         case Temporary(name, modified_at):
             age = now - modified_at
-            return [TooOld(name, TEMPORARY, age=age)] if _exceeds(age, limits.tmp_file) else []
+            return [problems.TooOld(name, TEMPORARY, age=age)] if _exceeds(age, limits.tmp_file) else []
         case Spoilt(directory, name, changed_at, fault):
-            return [UnreadableNotes(name, directory, fault, age=now - changed_at)]
+            return [problems.UnreadableNotes(name, directory, fault, age=now - changed_at)]
         case _:
             return [*_problems_of_a_name(finding, limits, now), *_unreadable(finding, now)]
 
@@ -90,45 +77,31 @@ def may_be_newborn(findings: Findings, now: float) -> bool:
 
 def _problems_of_a_name(findings: Findings, limits: Ages, now: float) -> list[Problem]:
     places = [file for file in findings.files if file.dir.place is not None]
-    too_old = [TooOld(findings.name, file.dir, age=age) for file, age in _too_old(places, limits, now)]
-    if findings.holder is Holder.SOMEBODY or (findings.holder is Holder.UNTOLD and not _at_rest(findings, limits, now)):
+    too_old = list(_too_old(findings.name, places, limits, now))
+    at_rest = all(_exceeds(now - file.changed_at, limits.tmp_file) for file in findings.files)
+    if findings.holder is Holder.SOMEBODY or (findings.holder is Holder.UNTOLD and not at_rest):
         return [*too_old]
-    if not places:
-        return _orphans(findings, now)
-    others = [
-        *_irregular(findings, places, now),
-        *_undecodable(findings, places, now),
-        *_misdated(findings, places, now),
-    ]
-    abandoned = {problem.dir for problem in others if isinstance(problem, Abandoned)}
-    return [*(problem for problem in too_old if problem.dir not in abandoned), *others]
+    if places:
+        others = [*_irregular(findings, places, now), *_faulty(findings.name, places, now)]
+        abandoned = {problem.dir for problem in others if isinstance(problem, problems.Abandoned)}
+        return [*(problem for problem in too_old if problem.dir not in abandoned), *others]
+    if findings.holder is Holder.NO_RESERVATION and findings.at(REGISTRY) is not None:
+        return []  # somebody has reserved the name meanwhile
+    return [problems.Orphaned(findings.name, file.dir, age=now - file.changed_at) for file in findings.files]
 
 
 def _exceeds(age: float, limit: float | None) -> bool:
     return limit is not None and age > limit
 
 
-def _too_old(places: list[Trace], limits: Ages, now: float) -> Iterator[tuple[Trace, float]]:
+def _too_old(name: str, places: list[Trace], limits: Ages, now: float) -> Iterator[problems.TooOld]:
     for file in places:
         if file.dir.kind is Kind.CHECKOUT:
             age, limit = now - file.changed_at, limits.checked_out
         else:
             age, limit = now - file.modified_at, limits.queues.get(file.dir.queue)
         if file.dir.kind is not Kind.QUARANTINE and _exceeds(age, limit):
-            yield file, age
-
-
-def _at_rest(findings: Findings, limits: Ages, now: float) -> bool:
-    """Tell whether nobody has touched a name for long enough."""
-    if not findings.files:
-        return True
-    return _exceeds(now - max(file.changed_at for file in findings.files), limits.tmp_file)
-
-
-def _orphans(findings: Findings, now: float) -> list[Problem]:
-    if findings.holder is Holder.NO_RESERVATION and findings.at(REGISTRY) is not None:
-        return []  # somebody has reserved the name meanwhile
-    return [Orphaned(findings.name, file.dir, age=now - file.changed_at) for file in findings.files]
+            yield problems.TooOld(name, file.dir, age=age)
 
 
 def _irregular(findings: Findings, places: list[Trace], now: float) -> Iterator[Problem]:
@@ -137,15 +110,25 @@ def _irregular(findings: Findings, places: list[Trace], now: float) -> Iterator[
     age = now - first.changed_at
     reserved = findings.at(REGISTRY) is not None
     if len(places) > 1:
-        yield Duplicated(name, first.dir, tuple(file.dir for file in places), age=age)
+        yield problems.Duplicated(name, first.dir, tuple(file.dir for file in places), age=age)
     if not reserved and findings.holder is not Holder.NOBODY:  # a holder's lock would be on a file that has gone
-        yield MissingReservation(name, first.dir, age=age)
+        yield problems.MissingReservation(name, first.dir, age=age)
     attached = [file for file in places if file.dir.kind is not Kind.QUARANTINE]
     if attached and findings.at(DATA) is None:
-        yield MissingData(name, attached[0].dir, age=age)
+        yield problems.MissingData(name, attached[0].dir, age=age)
     alone = len(places) == 1 and first.dir.kind is Kind.CHECKOUT
     if alone and reserved and findings.holder in (Holder.NOT_ASKED, Holder.NOBODY):
-        yield Abandoned(name, first.dir, age=age)
+        yield problems.Abandoned(name, first.dir, age=age)
+
+
+def _faulty(name: str, places: list[Trace], now: float) -> Iterator[Problem]:
+    """Yield whose metadata cannot be decoded, and what waits until nobody knows when."""
+    for file in places:
+        age = now - file.changed_at
+        if file.fault is not None:
+            yield problems.Undecodable(name, file.dir, file.fault, age=age)
+        if file.dir.kind is Kind.WAITING and (reason := why_no_due_time(file.modified_at, file.changed_at)):
+            yield problems.Misdated(name, file.dir, reason, age=age)
 
 
 def _unreadable(findings: Findings, now: float) -> Iterator[Problem]:
@@ -153,19 +136,5 @@ def _unreadable(findings: Findings, now: float) -> Iterator[Problem]:
     for file in findings.files:
         if file.shut_by is not None:
             what = _WHAT.get(file.dir, "the metadata of entry")
-            yield Unreadable(findings.name, file.dir, what, file.shut_by, age=now - file.changed_at)
+            yield problems.Unreadable(findings.name, file.dir, what, file.shut_by, age=now - file.changed_at)
             return
-
-
-def _misdated(findings: Findings, places: list[Trace], now: float) -> Iterator[Problem]:
-    for file in places:
-        if file.dir.kind is Kind.WAITING:
-            reason = why_no_due_time(file.modified_at, file.changed_at)
-            if reason is not None:
-                yield Misdated(findings.name, file.dir, reason, age=now - file.changed_at)
-
-
-def _undecodable(findings: Findings, places: list[Trace], now: float) -> Iterator[Problem]:
-    for file in places:
-        if file.fault is not None:
-            yield Undecodable(findings.name, file.dir, file.fault, age=now - file.changed_at)

@@ -9,15 +9,8 @@ import dataclasses
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from trio_multispool.monitor.check import may_be_newborn, problems_of
-from trio_multispool.monitor.problems import (
-    ForeignFile,
-    Problem,
-    TooOld,
-    Undecodable,
-    Unreadable,
-    UnreadableNotes,
-)
-from trio_multispool.storage.findings import Findings, Foreign, Holder, Kind, Spoilt, Temporary, Wanted
+from trio_multispool.monitor.problems import Problem, TooOld, Undecodable, Unreadable, UnreadableNotes
+from trio_multispool.storage.findings import Findings, Holder, Kind, Temporary, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -63,15 +56,17 @@ class Examiner:
         found = Found([], [])
         for finding in self.storage.examine(self._wanted(now, past), self.judge):
             keep_on()
-            if finding is None:
+            if finding is None or not problems_of(finding, self.ages, now):
                 continue
-            if problems_of(finding, self.ages, now):
-                closely = self._look_closely(finding)
-                if isinstance(closely, Findings) and may_be_newborn(closely, self.clock()):
-                    if self._problems(closely):
-                        found.perhaps_newborn.append(closely.name)
-                else:
-                    found.problems.extend(self._problems(closely))
+            if isinstance(finding, Findings):
+                closely: Finding | None = self.storage.look_closely(finding.name, self.judge)
+            else:
+                closely = self.storage.look_again(finding)
+            problems = self._problems(closely)
+            if isinstance(closely, Findings) and may_be_newborn(closely, self.clock()):
+                found.perhaps_newborn.extend([closely.name] * bool(problems))
+            else:
+                found.problems.extend(problems)
         return found
 
     def confirm(self, names: Iterable[str]) -> list[Problem]:
@@ -79,25 +74,14 @@ class Examiner:
         return [problem for name in names for problem in self._problems(self.storage.look_closely(name, self.judge))]
 
     def still(self, problem: Problem) -> bool:
-        """Tell whether that problem is still there."""
-        if isinstance(problem, ForeignFile):
-            finding: Finding = Foreign(problem.dir, problem.name, 0.0, problem.what)
-        elif isinstance(problem, UnreadableNotes):
-            finding = Spoilt(problem.dir, problem.name, 0.0, problem.reason)
-        elif isinstance(problem, TooOld) and problem.dir.kind is Kind.TEMPORARY:
-            finding = Temporary(problem.name, 0.0)
-        else:
-            return problem in self.confirm([problem.name])
-        return problem in self._problems(self._look_closely(finding))
+        """Tell whether a problem that can be repaired is still there."""
+        if isinstance(problem, TooOld) and problem.dir.kind is Kind.TEMPORARY:
+            return problem in self._problems(self.storage.look_again(Temporary(problem.name, 0.0)))
+        return problem in self.confirm([problem.name])
 
     def is_at_rest(self, name: str) -> bool:
         """Tell whether nobody has the name."""
         return self.storage.look_closely(name, self.judge).holder is not Holder.SOMEBODY
-
-    def _look_closely(self, finding: Finding) -> Finding | None:
-        if isinstance(finding, Findings):
-            return self.storage.look_closely(finding.name, self.judge)
-        return self.storage.look_again(finding)
 
     def _problems(self, finding: Finding | None) -> list[Problem]:
         return [] if finding is None else problems_of(finding, self.ages, self.clock())

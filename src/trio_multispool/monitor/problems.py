@@ -32,16 +32,22 @@ class _Problem(_Aged, frozen=True, eq=False):
 
     _message: ClassVar[str] = ""
     _remedy: ClassVar[str] = ""
+    _messages: ClassVar[dict[Kind, str]] = {}
+    """Other sentences for directories of some kinds."""
+    _remedies: ClassVar[dict[Kind, str]] = {}
 
     @property
     def message(self) -> str:
         """What is wrong, in a sentence."""
-        return self._message.format_map(msgspec.structs.asdict(self))
+        return self._say(self._messages, self._message)
 
     @property
     def remedy(self) -> str:
         """What `repair` does about it, in a sentence."""
-        return self._remedy.format_map(msgspec.structs.asdict(self))
+        return self._say(self._remedies, self._remedy)
+
+    def _say(self, sentences: dict[Kind, str], otherwise: str) -> str:
+        return sentences.get(self.dir.kind, otherwise).format_map(msgspec.structs.asdict(self))
 
     @property
     def queue(self) -> str | None:
@@ -69,38 +75,29 @@ class TooOld(_Problem, frozen=True, eq=False):
     time of a waiting entry, and from the check-out of an entry that is checked out.
     """
 
-    @property
-    def message(self) -> str:
-        """What is wrong, in a sentence."""
-        if self.dir.kind is Kind.CHECKOUT:
-            return f"entry {self.name!r} has been checked out of {self.dir.queue!r} for too long"
-        if self.dir.kind is Kind.TEMPORARY:
-            return f"temporary file {self.name!r} has not been written to for too long"
-        if self.dir.kind is Kind.WAITING:
-            return f"entry {self.name!r} of {self.dir.queue!r} has been due for too long"
-        return f"entry {self.name!r} has waited in {self.dir.queue!r} for too long"
-
-    @property
-    def remedy(self) -> str:
-        """What `repair` does about it, in a sentence."""
-        if self.dir.kind is Kind.TEMPORARY:
-            return "it is deleted if its writer is dead"
-        if self.dir.kind is Kind.CHECKOUT:
-            return "it is left: its owner lives; look at that process"
-        return "it is left: look at why nobody works on it"
+    _message = "entry {name!r} has waited in {dir.queue!r} for too long"
+    _messages: ClassVar[dict[Kind, str]] = {
+        Kind.CHECKOUT: "entry {name!r} has been checked out of {dir.queue!r} for too long",
+        Kind.TEMPORARY: "temporary file {name!r} has not been written to for too long",
+        Kind.WAITING: "entry {name!r} of {dir.queue!r} has been due for too long",
+    }
+    _remedy = "it is left: look at why nobody works on it"
+    _remedies: ClassVar[dict[Kind, str]] = {
+        Kind.CHECKOUT: "it is left: its owner lives; look at that process",
+        Kind.TEMPORARY: "it is deleted if its writer is dead",
+    }
 
 
 @final
 class Orphaned(_Problem, frozen=True, eq=False):
     """A reservation, data or notes belong to no entry, and nobody is making one of that name."""
 
+    _message = "the reservation of {name!r} in {dir} belongs to no entry"
+    _messages: ClassVar[dict[Kind, str]] = {
+        Kind.DATA: "data of {name!r} in {dir} belong to no entry",
+        Kind.NOTES: "notes of {name!r} in {dir} belong to no entry",
+    }
     _remedy = "the files under that name are deleted"
-
-    @property
-    def message(self) -> str:
-        """What is wrong, in a sentence."""
-        what = {Kind.REGISTRY: "the reservation of", Kind.DATA: "data of", Kind.NOTES: "notes of"}[self.dir.kind]
-        return f"{what} {self.name!r} in {self.dir} belong{'s' if self.dir.kind is Kind.REGISTRY else ''} to no entry"
 
 
 @final
@@ -198,20 +195,14 @@ class UnreadableNotes(_Problem, frozen=True, eq=False):
 
     reason: str = ""
 
-    @property
-    def message(self) -> str:
-        """What is wrong, in a sentence."""
-        if self.dir.kind is Kind.NOTES:
-            return f"the notes of entry {self.name!r} in {self.dir} cannot be read, and count as none: {self.reason}"
-        told = f"until when {self.name!r} in {self.dir} is remembered cannot be told"
-        return f"{told}, so that name is refused: {self.reason}"
-
-    @property
-    def remedy(self) -> str:
-        """What `repair` does about it, in a sentence."""
-        if self.dir.kind is Kind.NOTES:
-            return "it is left: a person may want to read it; it goes with the entry"
-        return "it is left: only a person knows when the name may be used again; then delete the file"
+    _message = "until when {name!r} in {dir} is remembered cannot be told, so that name is refused: {reason}"
+    _messages: ClassVar[dict[Kind, str]] = {
+        Kind.NOTES: "the notes of entry {name!r} in {dir} cannot be read, and count as none: {reason}"
+    }
+    _remedy = "it is left: only a person knows when the name may be used again; then delete the file"
+    _remedies: ClassVar[dict[Kind, str]] = {
+        Kind.NOTES: "it is left: a person may want to read it; it goes with the entry"
+    }
 
 
 Problem: TypeAlias = (

@@ -15,16 +15,8 @@ import msgspec
 from trio_multispool.errors import DataNotFound, SpoolError
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.verdicts import Unavailable
-from trio_multispool.monitor.problems import (
-    Abandoned,
-    Duplicated,
-    MissingData,
-    MissingReservation,
-    Orphaned,
-    Problem,
-    TooOld,
-    Undecodable,
-)
+from trio_multispool.monitor import problems
+from trio_multispool.monitor.problems import Problem
 from trio_multispool.storage.findings import Kind
 from trio_multispool.storage.requests import NotDue, Releasing
 from trio_multispool.storage.singly import settle_one
@@ -63,17 +55,17 @@ def plan(problem: Problem) -> Repair:
 
 def _action(problem: Problem) -> Action:
     match problem:
-        case Abandoned():
+        case problems.Abandoned():
             return Action.RETURN
-        case Orphaned():
-            return Action.COLLECT
-        case MissingReservation():
+        case problems.MissingReservation():
             return Action.RESERVE
-        case Undecodable() | MissingData():
+        case problems.Undecodable() | problems.MissingData():
             return Action.QUARANTINE
-        case Duplicated() if problem.is_provable:
+        case problems.Orphaned():
             return Action.COLLECT
-        case TooOld() if problem.dir.kind is Kind.TEMPORARY:
+        case problems.Duplicated() if problem.is_provable:
+            return Action.COLLECT
+        case problems.TooOld() if problem.dir.kind is Kind.TEMPORARY:
             return Action.COLLECT
         case _:
             return Action.LEAVE
@@ -89,7 +81,7 @@ def repair(
     planned = plan(problem)
     if planned.action is Action.LEAVE:
         return planned
-    if isinstance(problem, Orphaned) and problem.name in collected:
+    if isinstance(problem, problems.Orphaned) and problem.name in collected:
         return msgspec.structs.replace(planned, done=True)
     try:
         if not examiner.storage.is_adopted():
@@ -106,7 +98,7 @@ def repair(
 
 def _why_not(examiner: Examiner, problem: Problem) -> str:
     """Say why a repair did nothing about a problem that was there."""
-    if isinstance(problem, Orphaned) and examiner.is_at_rest(problem.name):
+    if isinstance(problem, problems.Orphaned) and examiner.is_at_rest(problem.name):
         return "something that is no file has its name in a queue; move that away by hand, and repair again"
     return "somebody is at work on it"
 
@@ -119,17 +111,17 @@ def _act(examiner: Examiner, problem: Problem) -> bool:
     """Repair a problem. Return whether this call did it."""
     storage, name = examiner.storage, problem.name
     match problem:
-        case MissingReservation():
+        case problems.MissingReservation():
             return storage.reserve_again(name)
-        case Undecodable():
+        case problems.Undecodable():
             return _set_aside(examiner, problem, lambda raw: examiner.judge(problem.dir.queue, raw) is not None)
-        case MissingData():
+        case problems.MissingData():
             if problem.dir.kind is Kind.CHECKOUT:
                 _ = storage.recover_name(name)
             return _set_aside(examiner, problem, lambda _raw: _is_lost(examiner, name))
-        case TooOld():
+        case problems.TooOld():
             return storage.clear_temporary(name)
-        case Duplicated():
+        case problems.Duplicated():
             _ = storage.recover_name(name)
             return examiner.is_at_rest(name) and not examiner.still(problem)
         case _:
