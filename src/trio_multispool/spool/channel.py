@@ -7,22 +7,22 @@ many sends are under way.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Generic, final
+from typing import TYPE_CHECKING, Generic, final
 
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from trio_multispool.entries.job import checkout_of
 from trio_multispool.model.types import D, M
-from trio_multispool.spool.channel_ends import ChannelStatistics, Closed, End, Shared
+from trio_multispool.spool.channel_ends import ChannelEnd, Shared
 from trio_multispool.spool.received import Received
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator
 
 
 @final
-class SendChannel(Closed, ObjectSendStream[tuple[M, D]], Generic[M, D]):
+class SendChannel(ChannelEnd[M, D], ObjectSendStream[tuple[M, D]], Generic[M, D]):
     """The send end of a durable channel. Not made by users: `spool.channel(queue)` gives it.
 
     An `anyio.abc.ObjectSendStream` of pairs, `(metadata, data)`. It works whether or not anybody receives: entries wait
@@ -31,17 +31,7 @@ class SendChannel(Closed, ObjectSendStream[tuple[M, D]], Generic[M, D]):
 
     def __init__(self, shared: Shared[M, D]) -> None:
         """Open an end of the channel."""
-        self._shared = shared
-        self._end = End(shared, shared.senders, "SendChannel")
-
-    def __repr__(self) -> str:
-        """Tell of which queue, and whether it is open."""
-        return repr(self._end)
-
-    @property
-    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:  # as AnyIO's own streams annotate it
-        """The typed attributes: `ChannelAttribute`."""
-        return self._shared.attributes()
+        super().__init__(shared, shared.senders)
 
     async def send(self, item: tuple[M, D]) -> None:
         """Put a pair, `(metadata, data)`, into the queue, as a new entry: all of it or, if this fails, nothing.
@@ -82,10 +72,6 @@ class SendChannel(Closed, ObjectSendStream[tuple[M, D]], Generic[M, D]):
         self._end.check_open()
         return SendChannel(self._shared)
 
-    def statistics(self) -> ChannelStatistics:
-        """Tell how the channel stands in this process."""
-        return self._shared.statistics()
-
     async def aclose(self) -> None:
         """Close this end. Idempotent.
 
@@ -104,7 +90,7 @@ class SendChannel(Closed, ObjectSendStream[tuple[M, D]], Generic[M, D]):
 
 
 @final
-class ReceiveChannel(Closed, ObjectReceiveStream[Received[M, D]], Generic[M, D]):
+class ReceiveChannel(ChannelEnd[M, D], ObjectReceiveStream[Received[M, D]], Generic[M, D]):
     """The receive end of a durable channel. Not made by users: `spool.channel(queue)` gives it.
 
     An `anyio.abc.ObjectReceiveStream` of `Received`, and an iterator:
@@ -120,17 +106,7 @@ class ReceiveChannel(Closed, ObjectReceiveStream[Received[M, D]], Generic[M, D])
 
     def __init__(self, shared: Shared[M, D]) -> None:
         """Open an end of the channel."""
-        self._shared = shared
-        self._end = End(shared, shared.receivers, "ReceiveChannel")
-
-    def __repr__(self) -> str:
-        """Tell of which queue, and whether it is open."""
-        return repr(self._end)
-
-    @property
-    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:  # as AnyIO's own streams annotate it
-        """The typed attributes: `ChannelAttribute`."""
-        return self._shared.attributes()
+        super().__init__(shared, shared.receivers)
 
     async def receive(self) -> Received[M, D]:
         """Wait for an entry and check it out, without acknowledging it.
@@ -173,10 +149,6 @@ class ReceiveChannel(Closed, ObjectReceiveStream[Received[M, D]], Generic[M, D])
         """
         self._end.check_open()
         return ReceiveChannel(self._shared)
-
-    def statistics(self) -> ChannelStatistics:
-        """Tell how the channel stands in this process."""
-        return self._shared.statistics()
 
     async def aclose(self) -> None:
         """Close this end, and return to the queue the entries it received and nobody acknowledged. Idempotent.

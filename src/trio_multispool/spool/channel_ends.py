@@ -137,20 +137,6 @@ class Shared(Generic[M, D]):
         self.taken = anyio.Event()
 
 
-class Closed(AsyncResource, abc.ABC):
-    """Closes one end when its block is left."""
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
-        """Close it, whatever is cancelled; a cancellation that comes then takes over the notes of the one before."""
-        with keeping_notes_of(exc_val):
-            await self.aclose()
-
-
 class End:
     """One end: whether it is open, the tasks that are using it, and what it has in hand."""
 
@@ -204,3 +190,31 @@ class End:
                 self._scopes.discard(scope)
         if scope.cancelled_caught:
             raise self.closed_error()
+
+
+class ChannelEnd(AsyncResource, abc.ABC, Generic[M, D]):
+    """What both ends have in common."""
+
+    def __init__(self, shared: Shared[M, D], siblings: dict[End, None]) -> None:
+        self._shared = shared
+        self._end = End(shared, siblings, type(self).__name__)
+
+    def __repr__(self) -> str:
+        """Tell of which queue, and whether it is open."""
+        return repr(self._end)
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:  # as AnyIO's own streams annotate it
+        """The typed attributes: `ChannelAttribute`."""
+        return self._shared.attributes()
+
+    def statistics(self) -> ChannelStatistics:
+        """Tell how the channel stands in this process."""
+        return self._shared.statistics()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        """Close it, whatever is cancelled; a cancellation that comes then takes over the notes of the one before."""
+        with keeping_notes_of(exc_val):
+            await self.aclose()

@@ -76,10 +76,7 @@ class Received(Generic[M, D]):
         return self
 
     async def __aexit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
+        self, kind: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Acknowledge if the block ended normally; otherwise return the entry."""
         if self._in_hand.pop(self, None) is None:  # once popped, closing the end leaves the entry to this block
@@ -90,7 +87,7 @@ class Received(Generic[M, D]):
                 raise self._returned()
             return
         if exception is not None:
-            await self._job.__aexit__(exception_type, exception, traceback)
+            await self._job.__aexit__(kind, exception, traceback)
             return
         async with self._job:  # an entry that cannot be removed is returned here; then its error is raised
             answer = await self._job.remove(insist=True)

@@ -129,27 +129,18 @@ class Expiry(Generic[Q, M, D]):
                 return
 
     def _tell_of(self, misdated: list[Item]) -> None:
-        session, queue = self._session, self._queue.value
-        told = _TOLD.setdefault(session, set())
+        path, queue = self._session.path, self._queue.value
+        told = _TOLD.setdefault(self._session, set())
         if not misdated or queue in told:
             return
         told.add(queue)
-        first = misdated[0]
+        first, number = misdated[0], len(misdated)
         message = (
             "the retention of queue %(queue)s leaves %(number)d of its entries: their dates cannot be, such as "
             "%(date)s of %(entry)s; a clock was wrong, that of this machine or that of a machine that wrote here"
         )
         date = None if first.stamp is None else aware(first.stamp)
-        log(
-            LOGGER.warning,
-            Event.MISDATED,
-            session.path,
-            message,
-            queue=queue,
-            entry=first.name,
-            number=len(misdated),
-            date=date,
-        )
+        log(LOGGER.warning, Event.MISDATED, path, message, queue=queue, entry=first.name, number=number, date=date)
 
     async def _expire(self, name: str, written_at: datetime.datetime) -> Err[Any] | None:
         taken = await check_out(self._session, self._queue, name)

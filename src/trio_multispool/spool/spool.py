@@ -277,10 +277,7 @@ class Spool(Generic[Q, M, D, A]):
         return self
 
     async def __aexit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
+        self, kind: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close the spool."""
         self.close()
