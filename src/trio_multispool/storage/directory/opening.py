@@ -50,17 +50,32 @@ _WORLD_WRITABLE: Final = 0o002
 _NO_SUCH_NAME: Final = ".no-such-file"
 
 
-def open_layout(path: str | os.PathLike[str], calls: SystemCalls) -> Layout:
-    """Open a directory that should be a spool; check nothing else."""
-    path = _absolute(path)
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str], calls: SystemCalls | None = None) -> Generator[Layout]:
+    """Open a directory that should be a spool, and check nothing else; close it if the block raises."""
+    path, calls = _absolute(path), SystemCalls() if calls is None else calls
+    with _telling("open", path):
+        try:
+            layout = _layout_of(path, calls.open_root(path), calls)
+        except FileNotFoundError as error:
+            told = "there is no such directory; make it with Spool.create or `multispool create`"
+            raise NotASpool(path, told) from error
     try:
-        return _layout_of(path, calls.open_root(path), calls)
-    except FileNotFoundError as error:
-        raise NotASpool(path, "there is no such directory; make it with Spool.create or `multispool create`") from error
+        yield layout
+    except BaseException:  # passed on: whatever it was, nobody will close it
+        layout.close()
+        raise
+
+
+@contextlib.contextmanager
+def _telling(doing: str, path: str) -> Generator[None]:
+    """Make a `SpoolError` of what opening or making a directory raises."""
+    try:
+        yield
     except NotADirectoryError as error:
         raise NotASpool(path, "it is not a directory") from error
     except OSError as error:
-        raise as_spool_error(error, "open", path) from error
+        raise as_spool_error(error, doing, path) from error
 
 
 def _layout_of(path: str, root: int, calls: SystemCalls) -> Layout:
@@ -81,17 +96,6 @@ def _absolute(path: str | os.PathLike[str]) -> str:
         raise NotASpool(os.fspath(path), told) from error
 
 
-@contextlib.contextmanager
-def opened(path: str | os.PathLike[str], calls: SystemCalls | None = None) -> Generator[Layout]:
-    """Open a directory as `open_layout` does; close it if the block raises."""
-    layout = open_layout(path, SystemCalls() if calls is None else calls)
-    try:
-        yield layout
-    except BaseException:  # passed on: whatever it was, nobody will close it
-        layout.close()
-        raise
-
-
 def check(layout: Layout, queues: Sequence[str], *, trust_file_system: bool) -> bool:
     """Refuse a directory that is not a spool with these queues, or is unsafe; tell whether it is adopted."""
     _check_safety(layout, trust_file_system=trust_file_system)
@@ -100,23 +104,26 @@ def check(layout: Layout, queues: Sequence[str], *, trust_file_system: bool) -> 
     if missing:
         reason = f"it has no directory {missing[0]}" + ("" if adopted or len(missing) < len(_OURS) else ", nor others")
         raise NotASpool(layout.path, reason)
-    for directory in _directories_of(queues):
+    of_queues = _directories_of(queues)
+    for directory in of_queues:
         if not _is_directory(layout, directory):
-            raise NotASpool(layout.path, _fault_of(layout, directory))
-    _check_directories(layout, [*_OURS, *_directories_of(queues)])
+            parent, _, name = directory.rpartition("/")
+            if layout.holds(parent, name):
+                raise NotASpool(layout.path, f"{directory!r} is not a directory")
+            reason = f"directory {directory!r} is missing; load with create_if_missing=True to make it"
+            raise NotASpool(layout.path, reason)
+    for directory in (*_OURS, *of_queues):
+        with layout.doing("look at", directory):
+            found, root = (layout.calls.stat_fd(layout.fds[each]) for each in (directory, ""))
+        if found.st_mode & _WORLD_WRITABLE:
+            raise WorldWritable(layout.full(directory))
+        if found.st_dev != root.st_dev or _is_mount(layout, directory):
+            raise SeveralFileSystems(layout.path, directory)
     return adopted
 
 
 def _directories_of(queues: Sequence[str]) -> list[str]:
     return [directory for queue in queues for directory in (queue, checkout_of(queue))]
-
-
-def _fault_of(layout: Layout, directory: str) -> str:
-    """Return why a directory cannot be opened."""
-    parent, _, name = directory.rpartition("/")
-    if layout.holds(parent, name):
-        return f"{directory!r} is not a directory"
-    return f"directory {directory!r} is missing; load with create_if_missing=True to make it"
 
 
 def _check_safety(layout: Layout, *, trust_file_system: bool) -> None:
@@ -126,17 +133,6 @@ def _check_safety(layout: Layout, *, trust_file_system: bool) -> None:
         kind = layout.calls.file_system_type(layout.fds[""])
     if not trust_file_system and not is_known_local(kind):
         raise SharedFileSystem(layout.path, file_system_name(kind))
-
-
-def _check_directories(layout: Layout, directories: Sequence[str]) -> None:
-    calls = layout.calls
-    for directory in directories:
-        with layout.doing("look at", directory):
-            found, root = calls.stat_fd(layout.fds[directory]), calls.stat_fd(layout.fds[""])
-        if found.st_mode & _WORLD_WRITABLE:
-            raise WorldWritable(layout.full(directory))
-        if found.st_dev != root.st_dev or _is_mount(layout, directory):
-            raise SeveralFileSystems(layout.path, directory)
 
 
 def _is_mount(layout: Layout, directory: str) -> bool:
@@ -150,14 +146,11 @@ def _is_mount(layout: Layout, directory: str) -> bool:
 
 def _is_directory(layout: Layout, directory: str) -> bool:
     try:
-        _ = layout.fds[directory]
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+        return layout.fds[directory] >= 0
     except OSError as error:
-        if error.errno == errno.ELOOP:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return False
         raise as_spool_error(error, "open", layout.full(directory)) from error
-    return True
 
 
 def create(  # noqa: PLR0913  # what the caller of Spool.create can say
@@ -186,7 +179,7 @@ def create(  # noqa: PLR0913  # what the caller of Spool.create can say
         for directory in (*_OURS, *_directories_of(queues)):
             _make(layout, directory)
         sync_queues(layout, queues)
-        if not ours and layout.holds("", _MARK):
+        if not ours and is_unfinished(layout):
             adopt(layout)
     finally:
         layout.close()
@@ -223,7 +216,7 @@ def sync_queues(layout: Layout, queues: Sequence[str]) -> None:
 
 def _is_begun(layout: Layout) -> bool:
     """Tell whether this is a spool, ours or the original's, or one whose creation has begun."""
-    begun = layout.holds("", FORMAT_FILE) or layout.holds("", _MARK)
+    begun = layout.holds("", FORMAT_FILE) or is_unfinished(layout)
     return begun or all(_is_directory(layout, directory) for directory in _OURS)
 
 
@@ -314,19 +307,15 @@ def _make_root(path: str, calls: SystemCalls, mode: int) -> Layout:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise NotASpool(path, "something else was put into its place while it was being made") from error
         raise as_spool_error(error, "make", path) from error
-    try:
+    with _telling("make" if made else "open", path):
         return _layout_of(path, fd, calls)
-    except OSError as error:
-        raise as_spool_error(error, "make" if made else "open", path) from error
 
 
 def _make_below(parent: int, name: str, calls: SystemCalls, mode: int) -> int:
     """Make a directory, unless another creator is faster, and open it; the umask applies to its mode for now."""
-    try:
+    with contextlib.suppress(FileExistsError):  # another creator was faster
         calls.make_directory(name, parent, mode)
-    except FileExistsError:  # another creator was faster
-        return calls.open(name, READ_DIRECTORY, parent)
-    calls.sync(parent)
+        calls.sync(parent)
     return calls.open(name, READ_DIRECTORY, parent)
 
 
@@ -338,8 +327,11 @@ def _sync_ancestors(path: str, calls: SystemCalls) -> None:
     while (above := posixpath.dirname(path)) != path:
         path = above
         try:
-            with _at(path, calls) as fd:
+            fd = calls.open_root(path)
+            try:
                 calls.sync(fd)
+            finally:
+                calls.close(fd)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EINVAL):
                 raise as_spool_error(error, "sync", path) from error
@@ -347,21 +339,6 @@ def _sync_ancestors(path: str, calls: SystemCalls) -> None:
 
 def _opened_if_there(path: str, calls: SystemCalls) -> int | None:
     """Open a directory by its path; `None` if it is missing."""
-    try:
+    with _telling("open", path), contextlib.suppress(FileNotFoundError):
         return calls.open_root(path)
-    except FileNotFoundError:
-        return None
-    except NotADirectoryError as error:
-        raise NotASpool(path, "it is not a directory") from error
-    except OSError as error:
-        raise as_spool_error(error, "open", path) from error
-
-
-@contextlib.contextmanager
-def _at(path: str, calls: SystemCalls) -> Generator[int]:
-    """Open a directory by its path, for a block."""
-    fd = calls.open_root(path)
-    try:
-        yield fd
-    finally:
-        calls.close(fd)
+    return None
