@@ -20,8 +20,6 @@ from trio_multispool.model.text import printable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trio_multispool.errors import SpoolError
-
 LOGGER: Final = logging.getLogger("trio_multispool")
 
 
@@ -84,53 +82,40 @@ class Event(enum.StrEnum):
     """The caller's instrumentation raised. Logged once for each hook and type of exception."""
 
 
-def about(  # noqa: PLR0913  # the fields that a record can have
-    event: Event,
-    spool: str,
-    *,
-    queue: str | None = None,
-    entry: str | None = None,
-    error: SpoolError | Exception | str | None = None,
-    hook: str | None = None,
-    attempt: int | None = None,
-) -> dict[str, object]:
-    """Return the fields of a record, for `extra`, without those that are not given.
+FIELDS: Final = ("queue", "entry", "error", "hook", "attempt")
+"""The fields that a record can have besides `event` and `spool`, the directory's path.
 
-    `spool` is the directory's path. `error` is the exception itself, or the reason in words. `attempt` is the number of
-    the attempt, from 1.
-    """
-    fields: dict[str, object] = {"event": event.value, "spool": spool}
-    optional = {"queue": queue, "entry": entry, "error": error, "hook": hook, "attempt": attempt}
-    fields.update((name, value) for name, value in optional.items() if value is not None)
-    return fields
+`error` is the exception itself, or the reason in words. `attempt` is the number of the attempt, from 1.
+"""
 
 
-def log(  # noqa: PLR0913  # the fields that a record can have
+def about(event: Event, spool: str, **told: object) -> dict[str, object]:
+    """Return the fields of a record, for `extra`: those of what is `told` that are not `None`."""
+    given = {name: told[name] for name in FIELDS if told.get(name) is not None}
+    return {"event": event.value, "spool": spool, **given}
+
+
+def log(
     write: Callable[..., None],
     event: Event,
     spool: str,
     message: str,
     *,
-    queue: str | None = None,
-    entry: str | None = None,
-    error: SpoolError | Exception | str | None = None,
-    hook: str | None = None,
-    attempt: int | None = None,
     traceback_of: BaseException | None = None,
     **told: object,
 ) -> None:
     """Write a record with its fields, by a method of a logger such as `LOGGER.warning`.
 
-    `message` shows each field, and what else is `told`, by its name: `"entry %(entry)s was let go: %(error)s"`. There
-    they are printable, and on one line: names and errors may come from anybody. The fields themselves are as they are.
+    `message` shows what is `told` by its name: `"entry %(entry)s was let go: %(error)s"`. There it is printable, and on
+    one line: names and errors may come from anybody. The `FIELDS` among it are as they are.
     The traceback, if there is one to show, follows in lines that are indented.
 
     A handler, a filter or a record factory that raises loses the record, and no more: it is told on standard error, as
     `logging` does itself for a handler whose `emit` fails.
     """
-    fields = about(event, spool, queue=queue, entry=entry, error=error, hook=hook, attempt=attempt)
     try:
-        shown = {name: _shown(value) for name, value in (fields | told).items()}
+        fields = about(event, spool, **told)
+        shown = {name: _shown(value) for name, value in (told | fields).items()}
         if traceback_of is not None:  # not as `exc_info`, which would show what the exception says as it is
             lines = "".join(traceback.format_exception(traceback_of)).rstrip()
             message, shown["traceback"] = message + "\n%(traceback)s", indent(printable(lines, keep="\n"), "  ")

@@ -17,7 +17,7 @@ from __future__ import annotations
 import collections
 import threading
 import weakref
-from typing import TYPE_CHECKING, Final, Protocol, final
+from typing import TYPE_CHECKING, Final, final
 
 import anyio
 from anyio.lowlevel import current_token
@@ -94,14 +94,6 @@ def strict_order(spoolable: Spoolable[Q, M, D, Any]) -> Spoolable[Q, M, D, None]
     return Spoolable(spoolable.queues, spoolable.metadata, spoolable.data, LexicographicTimeOrder())
 
 
-class _Waking(Protocol):
-    """What is to look again when the clock was put forward."""
-
-    def tell_all(self) -> None: ...
-
-    def next_due(self) -> float | None: ...
-
-
 @final
 class Clock:
     """The wall clock of a spool in memory. It goes with the event loop's clock, and can be put forward.
@@ -121,7 +113,7 @@ class Clock:
         self._now = _START
         self._loop: object = None
         self._loop_was_at = 0.0
-        self._waking: weakref.WeakSet[_Waking] = weakref.WeakSet()
+        self._waking: weakref.WeakSet[Contents] = weakref.WeakSet()
 
     def __call__(self) -> float:
         """Return the time, in seconds since 1970."""
@@ -150,9 +142,9 @@ class Clock:
             self.advance(max(0.0, min(due) - self()))
         return bool(due)
 
-    def wake(self, waking: _Waking) -> None:
-        """Have something look again whenever the clock is put forward; for the library itself."""
-        self._waking.add(waking)
+    def wake(self, contents: Contents) -> None:
+        """Tell the listeners of a store whenever the clock is put forward; for the library itself."""
+        self._waking.add(contents)
 
 
 @final

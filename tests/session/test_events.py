@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import errno
-import inspect
 import logging
 import re
 from pathlib import Path
@@ -15,12 +14,12 @@ import pytest
 import trio_multispool
 from helpers.calls import FailingCalls
 from helpers.spools import Mail, put, quick_spool
-from trio_multispool import CorruptMetadata
+from trio_multispool import CorruptMetadata, events
 from trio_multispool.events import Event, about
 
 PACKAGE = Path(trio_multispool.__file__).parent
 PAGE = PACKAGE.parents[1] / "docs" / "instrumentation.md"
-FIELDS = set(inspect.signature(about).parameters) - {"event"}
+FIELDS = {"spool", *events.FIELDS}
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 
 

@@ -26,18 +26,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.propagators.textmap import TextMapPropagator
 
-    from trio_multispool.instrumentation import (
-        AttemptFailed,
-        CheckedOut,
-        Enqueued,
-        Enqueueing,
-        Failed,
-        Quarantined,
-        Returned,
-        Settled,
-        Waited,
-        Working,
-    )
+    from trio_multispool import instrumentation
     from trio_multispool.model.types import StrPath, T
 
 
@@ -126,13 +115,10 @@ class OpenTelemetry(Instrumentation):
     # Traces
 
     @contextlib.contextmanager
-    def enqueueing(self, enqueueing: Enqueueing) -> Generator[Mapping[str, str]]:
+    def enqueueing(self, enqueueing: instrumentation.Enqueueing) -> Generator[Mapping[str, str]]:
         """Begin the producer's span; its context travels."""
-        attributes: dict[str, str | int] = {
-            **_of(enqueueing.spool, enqueueing.queue),
-            "messaging.operation.name": "enqueue",
-            "messaging.operation.type": "send",
-        }
+        of = _of(enqueueing.spool, enqueueing.queue)
+        attributes: dict[str, str | int] = {**of, **_named(Operation.ENQUEUE)}
         if enqueueing.count is not None:
             attributes["messaging.batch.message_count"] = enqueueing.count
         with self._tracer.start_as_current_span(
@@ -148,7 +134,7 @@ class OpenTelemetry(Instrumentation):
                 _reset(_producing, token)
 
     @contextlib.contextmanager
-    def working(self, working: Working) -> Generator[None]:
+    def working(self, working: instrumentation.Working) -> Generator[None]:
         """Begin the consumer's span, linked to the producer's."""
         context = self._propagator.extract(working.carrier, Context())
         producer = trace.get_current_span(context).get_span_context()
@@ -173,7 +159,7 @@ class OpenTelemetry(Instrumentation):
 
     # Metrics, and attributes of the spans
 
-    def on_enqueue(self, enqueued: Enqueued) -> None:
+    def on_enqueue(self, enqueued: instrumentation.Enqueued) -> None:
         """Count, and name the entry in the producer's span."""
         attributes = _of(enqueued.spool, enqueued.queue) | _named(Operation.ENQUEUE)
         self._sent.add(1, attributes)
@@ -184,7 +170,7 @@ class OpenTelemetry(Instrumentation):
             if enqueued.data_size is not None:
                 span.set_attribute("messaging.message.body.size", enqueued.data_size)
 
-    def on_checkout(self, checked_out: CheckedOut) -> None:
+    def on_checkout(self, checked_out: instrumentation.CheckedOut) -> None:
         """Count."""
         of = _of(checked_out.spool, checked_out.queue)
         attributes = of | _named(Operation.CHECK_OUT)
@@ -192,7 +178,7 @@ class OpenTelemetry(Instrumentation):
         self._operation.record(checked_out.seconds, attributes)
         self._in_hand.add(1, of)
 
-    def on_settle(self, settled: Settled) -> None:
+    def on_settle(self, settled: instrumentation.Settled) -> None:
         """Count, and note the outcome in the consumer's span."""
         of = _of(settled.spool, settled.queue)
         outcome = {"trio_multispool.outcome": settled.how.value}
@@ -207,7 +193,7 @@ class OpenTelemetry(Instrumentation):
         if span is not None:
             span.set_attributes(outcome)
 
-    def on_error(self, failed: Failed) -> None:
+    def on_error(self, failed: instrumentation.Failed) -> None:
         """Count, and mark the span as failed."""
         attributes = _of(failed.spool, failed.queue) | _named(failed.operation)
         attributes["error.type"] = type(failed.error).__name__
@@ -219,7 +205,7 @@ class OpenTelemetry(Instrumentation):
             span.set_attribute("error.type", type(failed.error).__name__)
             span.set_status(trace.Status(trace.StatusCode.ERROR, str(failed.error)))
 
-    def on_attempt_failed(self, attempt_failed: AttemptFailed) -> None:
+    def on_attempt_failed(self, attempt_failed: instrumentation.AttemptFailed) -> None:
         """Count, and record the handler's exception in the consumer's span: it does not leave the span's block."""
         outcome = "retry" if attempt_failed.dead_letter is None else "dead letter"
         attributes = {"error.type": attempt_failed.error, "trio_multispool.attempt.outcome": outcome}
@@ -232,16 +218,16 @@ class OpenTelemetry(Instrumentation):
                 span.record_exception(attempt_failed.exception)
             span.set_status(trace.Status(trace.StatusCode.ERROR, attempt_failed.error))
 
-    def on_recover(self, returned: Returned) -> None:
+    def on_recover(self, returned: instrumentation.Returned) -> None:
         """Count entries that were put back."""
         if returned.queue is not None:
             self._recovered.add(1, _of(returned.spool, returned.queue))
 
-    def on_quarantine(self, quarantined: Quarantined) -> None:
+    def on_quarantine(self, quarantined: instrumentation.Quarantined) -> None:
         """Count."""
         self._quarantined.add(1, _of(quarantined.spool, quarantined.queue))
 
-    def on_wait(self, waited: Waited) -> None:
+    def on_wait(self, waited: instrumentation.Waited) -> None:
         """Add up the time."""
         self._idle.add(waited.seconds, _of(waited.spool, waited.queue))
 

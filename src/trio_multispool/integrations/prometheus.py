@@ -22,16 +22,7 @@ except ImportError as _missing:
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trio_multispool.instrumentation import (
-        AttemptFailed,
-        CheckedOut,
-        Enqueued,
-        Failed,
-        Quarantined,
-        Returned,
-        Settled,
-        Waited,
-    )
+    from trio_multispool import instrumentation
     from trio_multispool.model.types import StrPath
 
 _OF: Final = ("spool", "queue")
@@ -69,17 +60,17 @@ class Prometheus(Instrumentation):
         self._in_hand_seconds = histogram("in_hand", "How long entries were in hand.", "how")
         self._in_hand = Gauge("multispool_in_hand", "Entries in this process's hands.", _OF, registry=registry)
 
-    def on_enqueue(self, enqueued: Enqueued) -> None:
+    def on_enqueue(self, enqueued: instrumentation.Enqueued) -> None:
         """Count."""
         self._enqueued.labels(enqueued.spool, enqueued.queue).inc()
         self._enqueue_seconds.labels(enqueued.spool, enqueued.queue).observe(enqueued.seconds)
 
-    def on_checkout(self, checked_out: CheckedOut) -> None:
+    def on_checkout(self, checked_out: instrumentation.CheckedOut) -> None:
         """Count."""
         self._checked_out.labels(checked_out.spool, checked_out.queue).inc()
         self._in_hand.labels(checked_out.spool, checked_out.queue).inc()
 
-    def on_settle(self, settled: Settled) -> None:
+    def on_settle(self, settled: instrumentation.Settled) -> None:
         """Count."""
         of, how = (settled.spool, settled.queue), settled.how.value
         self._settled.labels(*of, how, settled.destination or "").inc()
@@ -88,27 +79,27 @@ class Prometheus(Instrumentation):
             self._in_hand.labels(*of).dec()
             self._in_hand_seconds.labels(*of, how).observe(settled.in_hand)
 
-    def on_recover(self, returned: Returned) -> None:
+    def on_recover(self, returned: instrumentation.Returned) -> None:
         """Count entries that were put back."""
         if returned.queue is not None:
             self._recovered.labels(returned.spool, returned.queue).inc()
 
-    def on_quarantine(self, quarantined: Quarantined) -> None:
+    def on_quarantine(self, quarantined: instrumentation.Quarantined) -> None:
         """Count."""
         self._quarantined.labels(quarantined.spool, quarantined.queue).inc()
 
-    def on_error(self, failed: Failed) -> None:
+    def on_error(self, failed: instrumentation.Failed) -> None:
         """Count."""
         labels = (failed.spool, failed.queue or "", failed.operation.value, type(failed.error).__name__)
         self._errors.labels(*labels).inc()
 
-    def on_attempt_failed(self, attempt_failed: AttemptFailed) -> None:
+    def on_attempt_failed(self, attempt_failed: instrumentation.AttemptFailed) -> None:
         """Count."""
         outcome = "retry" if attempt_failed.dead_letter is None else "dead letter"
         labels = (attempt_failed.spool, attempt_failed.queue, outcome, attempt_failed.error)
         self._attempts.labels(*labels).inc()
 
-    def on_wait(self, waited: Waited) -> None:
+    def on_wait(self, waited: instrumentation.Waited) -> None:
         """Add up the time."""
         self._idle.labels(waited.spool, waited.queue).inc(waited.seconds)
 
