@@ -25,7 +25,6 @@ class SpoolError(Exception):
     """What the error says, with its fields in braces."""
 
     def __init_subclass__(cls) -> None:
-        """Make a dataclass of each error."""
         _ = dataclasses.dataclass(eq=False, repr=False)(cls)
 
     def __post_init__(self) -> None:
@@ -33,13 +32,11 @@ class SpoolError(Exception):
         self.args: tuple[object, ...] = tuple(getattr(self, field.name) for field in dataclasses.fields(self))
 
     def __eq__(self, other: object) -> bool:
-        """Compare class and fields."""
         if type(self) is not type(other) or not isinstance(other, SpoolError):
             return NotImplemented
         return bool(self.args == other.args)
 
     def __hash__(self) -> int:
-        """Agree with `==`."""
         return hash((type(self), self.args))
 
     def __repr__(self) -> str:
@@ -48,7 +45,6 @@ class SpoolError(Exception):
         return f"{type(self).__qualname__}({shown})"
 
     def __str__(self) -> str:
-        """Say it in a sentence."""
         return self._sentence.format_map(vars(self)) or type(self).__name__
 
 

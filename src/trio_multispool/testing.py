@@ -73,7 +73,6 @@ class LexicographicTimeOrder:
     """
 
     def __init__(self) -> None:
-        """Begin in 1970."""
         self._mutex = threading.Lock()
         self._made = 0
 
@@ -109,7 +108,6 @@ class Clock:
     """
 
     def __init__(self) -> None:
-        """Begin in the year 2000."""
         self._now = _START
         self._loop: object = None
         self._loop_was_at = 0.0
@@ -159,7 +157,6 @@ class Faults:
     """
 
     def __init__(self) -> None:
-        """Begin with nothing that goes wrong."""
         self._mutex = threading.Lock()
         self._faults: list[tuple[Operation, SpoolError, str | None]] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, final
 
 import msgspec
@@ -30,13 +31,10 @@ def depths(path: StrPath) -> list[Depth] | None:
     It costs as much as a listing: some milliseconds for ten thousand entries.
     """
     try:
-        storage = look_at_store(path)
-        try:
+        with contextlib.closing(look_at_store(path)) as storage:
             return sorted(
                 Depth(storage.location, place.queue, place.state.value, entries)
                 for place, entries in storage.depths().items()
             )
-        finally:
-            storage.close()
     except SpoolError:
         return None

@@ -69,7 +69,6 @@ class OpenTelemetry(Instrumentation):
         carries: bool = True,
         parent: bool = False,
     ) -> None:
-        """Make the instruments."""
         meter = metrics.get_meter(_SCOPE, meter_provider=meter_provider)
 
         def counter(name: str, what: str, unit: str = "{entry}") -> metrics.Counter:

@@ -39,7 +39,6 @@ class Prometheus(Instrumentation):
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        """Register the metrics."""
 
         def counter(name: str, what: str, *labels: str) -> Counter:
             return Counter(f"multispool_{name}", what, (*_OF, *labels), registry=registry)

@@ -14,7 +14,7 @@ answered as `Err(EncodingFailed)`, `Err(CorruptMetadata)` or `Err(CorruptData)`,
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, cast, final, get_origin, overload, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, final, get_origin, overload, runtime_checkable
 
 import msgspec
 
@@ -50,16 +50,8 @@ class DataCodec(Protocol[T]):
         ...
 
 
-class WholeFile(abc.ABC, Generic[T]):
+class WholeFile(MetadataCodec[T], abc.ABC):
     """Makes a data codec of a metadata codec: the file holds the bytes of one value."""
-
-    @abc.abstractmethod
-    def encode(self, value: T, /) -> bytes:
-        """Return the bytes that stand for `value`."""
-
-    @abc.abstractmethod
-    def decode(self, raw: bytes, /) -> T:
-        """Return the value that `raw` stands for."""
 
     def dump(self, value: T, file: BinaryIO, /) -> None:
         """Write the encoded value."""
@@ -70,7 +62,6 @@ class WholeFile(abc.ABC, Generic[T]):
         return self.decode(file.read())
 
     def __repr__(self) -> str:
-        """Name the codec."""
         return f"{type(self).__name__}()"
 
 

@@ -135,7 +135,6 @@ class TimeOrdered:
     """
 
     def __init__(self, clock: Callable[[], int], token: Callable[[], str]) -> None:
-        """Make a generator that has made no name yet."""
         self._clock = clock
         self._token = token
         self._mutex = threading.Lock()

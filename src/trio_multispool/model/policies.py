@@ -78,7 +78,6 @@ class Exponential(msgspec.Struct, frozen=True):
     jitter: float = 0.5
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
         _ = length_of(self.first), length_of(self.max)
         if not self.factor >= 1:
             raise ValueError(f"factor must be at least 1, or waits would become shorter; not {self.factor!r}")
@@ -132,7 +131,6 @@ class Retry(msgspec.Struct, Generic[Q_co], frozen=True, kw_only=True):
     )
 
     def __post_init__(self) -> None:
-        """Check what can be checked without a spool."""
         if self.attempts is not None:
             _ = whole(self.attempts, "attempts", least=1)
         if not isinstance(self.dead_letter, enum.Enum):
@@ -140,13 +138,12 @@ class Retry(msgspec.Struct, Generic[Q_co], frozen=True, kw_only=True):
         if not callable(getattr(self.backoff, "delay", None)):
             message = f"backoff has a method delay(attempt, chance), as Exponential has; {self.backoff!r} has none"
             raise TypeError(message)
-        kinds: tuple[object, ...] = self.on if isinstance(self.on, tuple) else ()
-        if isinstance(self.on, type):
-            kinds = (self.on,)
-        for kind in kinds:
-            if not (isinstance(kind, type) and issubclass(kind, Exception)):
-                raise TypeError(f"`on` takes types of exceptions, not {kind!r}")
-        if not isinstance(self.on, tuple) and not callable(self.on):  # a class can be called
+        kinds: object = (self.on,) if isinstance(self.on, type) else self.on
+        if isinstance(kinds, tuple):
+            for kind in kinds:
+                if not (isinstance(kind, type) and issubclass(kind, Exception)):
+                    raise TypeError(f"`on` takes types of exceptions, not {kind!r}")
+        elif not callable(kinds):
             raise TypeError(f"`on` is a type of exceptions, a tuple of such types, or a function, not {self.on!r}")
 
     def delay_after(self, error: Exception, spent: int, chance: float) -> float | None:
@@ -198,7 +195,6 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
     max_count: int | None = None
 
     def __post_init__(self) -> None:
-        """Check what was given."""
         _ = seconds(self.max_age)
         if self.max_count is not None:
             _ = whole(self.max_count, "max_count", least=0)

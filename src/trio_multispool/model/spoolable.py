@@ -40,7 +40,6 @@ class Spoolable(Generic[Q, M, D, A]):
         data: type[D] | DataCodec[D],
         names: NameGenerator[A] | None = None,
     ) -> None:
-        """Check the queues, and find the codecs."""
         _check_queues(queues)
         self.queues: type[Q] = queues
         self.metadata: MetadataCodec[M] = metadata_codec(metadata)
@@ -48,7 +47,6 @@ class Spoolable(Generic[Q, M, D, A]):
         self.names: NameGenerator[A] | None = names
 
     def __repr__(self) -> str:
-        """Show what is held."""
         return f"Spoolable(queues={self.queues.__name__}, metadata={self.metadata!r}, data={self.data!r})"
 
 

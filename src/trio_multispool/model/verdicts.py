@@ -8,10 +8,7 @@ from typing import Final, Generic, Literal, TypeAlias, TypeVar, final
 
 import msgspec
 
-from trio_multispool.model.times import (
-    NotBefore,  # of a struct's field
-    length_of,
-)
+from trio_multispool.model.times import NotBefore, length_of
 
 Q_co = TypeVar("Q_co", bound=enum.Enum, covariant=True)
 M_co = TypeVar("M_co", covariant=True)

@@ -18,7 +18,6 @@ from trio_multispool.monitor.problems import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
-    from types import TracebackType
 
 
 @final
@@ -44,7 +43,6 @@ class Alerts:
     """Which problems have started, and which may start soon."""
 
     def __init__(self, alert_after_cycles: int) -> None:
-        """Begin without problems."""
         self._after = alert_after_cycles
         self._cycles: dict[Problem, int] = {}
 
@@ -68,7 +66,6 @@ class Watching:
     def __init__(
         self, check: Callable[[], Awaitable[Iterable[Problem]]], check_every: float, alert_after_cycles: int
     ) -> None:
-        """Begin without having checked."""
         self._check = check
         self._check_every = check_every
         self._alerts = Alerts(alert_after_cycles)
@@ -82,21 +79,16 @@ class Watching:
         return self._alerts.started
 
     def __repr__(self) -> str:
-        """Show what is going on."""
         return f"<Watching every {self._check_every:g}s, {len(self.problems)} problems{', closed' * self._closed}>"
 
     async def __aenter__(self) -> Watching:
-        """Begin."""
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_raised: object) -> None:
         """End: no further event is yielded."""
         self._closed = True
 
     def __aiter__(self) -> Watching:
-        """Return itself."""
         return self
 
     async def __anext__(self) -> Event:

@@ -55,11 +55,7 @@ class Monitor(Generic[Q, M, D, A]):
     """
 
     def __init__(
-        self,
-        spool: Spool[Q, M, D, A],
-        limits: Limits | None = None,
-        *,
-        clock: Callable[[], float] = wall_clock,
+        self, spool: Spool[Q, M, D, A], limits: Limits | None = None, *, clock: Callable[[], float] = wall_clock
     ) -> None:
         """Take the spool to check, and the limits. Raises `NotASpool` if its store needs no upkeep."""
         self.spool: Spool[Q, M, D, A] = spool
@@ -82,7 +78,6 @@ class Monitor(Generic[Q, M, D, A]):
         self._examiner = Examiner(with_upkeep(session.storage, "the monitor"), self.limits.ages(), judged, judge, clock)
 
     def __repr__(self) -> str:
-        """Show which spool is checked."""
         return f"<Monitor of {self._session.path}>"
 
     async def run_once(self) -> Result[list[Problem], Trouble]:
@@ -117,9 +112,7 @@ class Monitor(Generic[Q, M, D, A]):
         return Ok(problems)
 
     def watch(
-        self,
-        check_every: float | datetime.timedelta = CHECK_EVERY,
-        alert_after_cycles: int = ALERT_AFTER_CYCLES,
+        self, check_every: float | datetime.timedelta = CHECK_EVERY, alert_after_cycles: int = ALERT_AFTER_CYCLES
     ) -> Watching:
         """Check the spool repeatedly, and tell when a problem starts and when it ends.
 
@@ -150,9 +143,8 @@ class Monitor(Generic[Q, M, D, A]):
             past = Past(began, tuple(problems))
             return problems
 
-        return Watching(
-            check, length_of(check_every, "check_every"), whole(alert_after_cycles, "alert_after_cycles", least=1)
-        )
+        cycles = whole(alert_after_cycles, "alert_after_cycles", least=1)
+        return Watching(check, length_of(check_every, "check_every"), cycles)
 
     async def repair(self, problems: Iterable[Problem], *, dry_run: bool = True) -> Result[list[Repair], Trouble]:
         """Repair what can be repaired without losing data; by default, only say what would be done.

@@ -30,7 +30,6 @@ class SendChannel(ChannelEnd[M, D], ObjectSendStream[tuple[M, D]], Generic[M, D]
     """
 
     def __init__(self, shared: Shared[M, D]) -> None:
-        """Open an end of the channel."""
         super().__init__(shared, shared.senders)
 
     async def send(self, item: tuple[M, D]) -> None:
@@ -105,7 +104,6 @@ class ReceiveChannel(ChannelEnd[M, D], ObjectReceiveStream[Received[M, D]], Gene
     """
 
     def __init__(self, shared: Shared[M, D]) -> None:
-        """Open an end of the channel."""
         super().__init__(shared, shared.receivers)
 
     async def receive(self) -> Received[M, D]:

@@ -87,23 +87,6 @@ class Shared(Generic[M, D]):
         for end in [*self.senders, *self.receivers]:
             _ = end.close()
 
-    def attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        """Return what both ends tell about themselves."""
-        told: dict[Any, Callable[[], Any]] = {ChannelAttribute.queue: lambda: self.queue}
-        if is_directory(self.session.path):
-            told[ChannelAttribute.path] = lambda: Path(self.session.path)
-        return told
-
-    def statistics(self) -> ChannelStatistics:
-        """Count the open ends, the waiting tasks and the entries in hand."""
-        return ChannelStatistics(
-            open_send_streams=len(self.senders),
-            open_receive_streams=len(self.receivers),
-            tasks_waiting_send=sum(end.tasks for end in self.senders),
-            tasks_waiting_receive=sum(end.tasks for end in self.receivers),
-            unacknowledged=sum(len(end.in_hand) for end in self.receivers),
-        )
-
     @contextlib.asynccontextmanager
     async def room(self) -> AsyncGenerator[None]:
         """Wait until the queue has room for one more entry, and count that entry for as long as the block takes.
@@ -200,17 +183,27 @@ class ChannelEnd(AsyncResource, abc.ABC, Generic[M, D]):
         self._end = End(shared, siblings, type(self).__name__)
 
     def __repr__(self) -> str:
-        """Tell of which queue, and whether it is open."""
         return repr(self._end)
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:  # as AnyIO's own streams annotate it
         """The typed attributes: `ChannelAttribute`."""
-        return self._shared.attributes()
+        shared = self._shared
+        told: dict[Any, Callable[[], Any]] = {ChannelAttribute.queue: lambda: shared.queue}
+        if is_directory(shared.session.path):
+            told[ChannelAttribute.path] = lambda: Path(shared.session.path)
+        return told
 
     def statistics(self) -> ChannelStatistics:
         """Tell how the channel stands in this process."""
-        return self._shared.statistics()
+        senders, receivers = self._shared.senders, self._shared.receivers
+        return ChannelStatistics(
+            open_send_streams=len(senders),
+            open_receive_streams=len(receivers),
+            tasks_waiting_send=sum(end.tasks for end in senders),
+            tasks_waiting_receive=sum(end.tasks for end in receivers),
+            unacknowledged=sum(len(end.in_hand) for end in receivers),
+        )
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None

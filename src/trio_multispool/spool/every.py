@@ -155,7 +155,9 @@ class _Series(Generic[Q, M, D]):
                 if isinstance(answer, Err):
                     return answer
                 last = tick
-            await self._wait_until(self._ticks.next_after(last))
+            upcoming = self._ticks.next_after(last)
+            while (left := (upcoming - self._now()).total_seconds()) > 0:  # noqa: ASYNC110  # no event tells of the clock
+                await anyio.sleep(min(left, CLOCK_INTERVAL))
 
     def _begin(self, _before_commit: BeforeCommit) -> datetime.datetime | None:
         """Return the tick after which to go on, `None` before the first; in a worker thread."""
@@ -203,10 +205,6 @@ class _Series(Generic[Q, M, D]):
             if not isinstance(answer.error, EntryBusy):
                 return answer
             await anyio.sleep(AGAIN)  # a former leader is still enqueueing it, and will soon be done
-
-    async def _wait_until(self, tick: datetime.datetime) -> None:
-        while (left := (tick - self._now()).total_seconds()) > 0:  # noqa: ASYNC110  # no event tells of the wall clock
-            await anyio.sleep(min(left, CLOCK_INTERVAL))
 
     def _now(self) -> datetime.datetime:
         return aware(self._session.now())

@@ -47,7 +47,6 @@ class Received(Generic[M, D]):
         in_hand[self] = job
 
     def __repr__(self) -> str:
-        """Name the entry."""
         return f"<Received {self.name!r} of queue {self._job.queue.value!r}>"
 
     @property

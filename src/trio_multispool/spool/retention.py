@@ -166,19 +166,16 @@ class Expiry(Generic[Q, M, D]):
 
 
 @final
+@dataclasses.dataclass(eq=False, repr=False)
 class RetentionTask:
-    """Applies a reader's retention again and again, in a task of its nursery."""
+    """Applies a reader's retention again and again, in a task of its nursery; `_apply` does so once."""
 
-    def __init__(
-        self, session: Session[Any, Any, Any, Any], queue: str, apply: Callable[[], Awaitable[Result[Any, Any]]]
-    ) -> None:
-        """Begin with nothing applied; `apply` applies the retention once."""
-        self._session = session
-        self._queue = queue
-        self._apply = apply
-        self._scope = anyio.CancelScope()
-        self._begun = False
-        self._finished = anyio.Event()
+    _session: Session[Any, Any, Any, Any]
+    _queue: str
+    _apply: Callable[[], Awaitable[Result[Any, Any]]]
+    _scope: anyio.CancelScope = dataclasses.field(default_factory=anyio.CancelScope)
+    _begun: bool = False
+    _finished: anyio.Event = dataclasses.field(default_factory=anyio.Event)
 
     async def fetch(self) -> None:
         """Apply the retention again and again, until the end."""

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     import datetime
     from collections.abc import Awaitable, Callable, Iterable
     from contextlib import AbstractAsyncContextManager
-    from types import TracebackType
 
     import anyio
 
@@ -98,7 +97,6 @@ class Spool(Generic[Q, M, D, A]):
         self._enqueuer: Enqueuer[Q, M, D, A] = Enqueuer(session, self._naming)
 
     def __repr__(self) -> str:
-        """Show the path and what it holds."""
         return f"<Spool {self._session.path}, {self._session.spoolable!r}{', closed' if self._session.closed else ''}>"
 
     @property
@@ -273,13 +271,9 @@ class Spool(Generic[Q, M, D, A]):
         self._session.close()
 
     async def __aenter__(self) -> Spool[Q, M, D, A]:
-        """Return the spool."""
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close the spool."""
+    async def __aexit__(self, _kind: object, exception: BaseException | None, _traceback: object) -> None:
         self.close()
         with keeping_notes_of(exception):
             await cancel_shielded_checkpoint()

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 
-from trio_multispool.errors import OF_ONE_FILE, AccessDenied, NotARegularFile, SpoolError, StorageFailure
+from trio_multispool.errors import OF_ONE_FILE, AccessDenied, NotARegularFile, SpoolError
 from trio_multispool.events import Event, log
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.names import invalid_name
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.lifecycle import Place
     from trio_multispool.storage.directory.context import Context
     from trio_multispool.storage.directory.disk.layout import Layout
+    from trio_multispool.storage.directory.disk.locks import Lock
     from trio_multispool.storage.findings import Finding, Findings, Judge, Loose, Trace, Wanted
 
 _BUCKETS: Final = 256
@@ -334,12 +335,7 @@ def look_closely(context: Context, name: str, judge: Judge) -> Findings:
     layout, shut = context.layout, dict[str, SpoolError]()
     if not context.is_adopted():
         return _twice(context, name, judge, Holder.UNTOLD)
-    try:
-        lock = lock_existing(layout, name)
-    except NotARegularFile:
-        lock = Unavailable.GONE
-    except AccessDenied:
-        lock = Unavailable.BUSY
+    lock = _lock(layout, name)
     if lock is Unavailable.BUSY:
         return _findings(context, name, layout.places(shut=shut), judge, Holder.SOMEBODY)
     if isinstance(lock, Unavailable):
@@ -348,6 +344,16 @@ def look_closely(context: Context, name: str, judge: Judge) -> Findings:
         return _twice(context, name, judge, Holder.NOBODY)
     finally:
         lock.release()
+
+
+def _lock(layout: Layout, name: str) -> Lock | Unavailable:
+    """Lock a name that is reserved. A reservation that this process may not read counts as held."""
+    try:
+        return lock_existing(layout, name)
+    except NotARegularFile:
+        return Unavailable.GONE
+    except AccessDenied:
+        return Unavailable.BUSY
 
 
 def _twice(context: Context, name: str, judge: Judge, holder: Holder) -> Findings:
@@ -372,12 +378,7 @@ def _spoilt_for_sure(context: Context, spoilt: Spoilt) -> Spoilt | None:
     Notes without an entry are orphans, whatever is in them. An entry that cannot be seen is in no place here.
     """
     layout, name = context.layout, spoilt.name
-    try:
-        lock = lock_existing(layout, name)
-    except NotARegularFile:
-        lock = Unavailable.GONE
-    except AccessDenied:
-        lock = Unavailable.BUSY
+    lock = _lock(layout, name)
     try:
         if not _is_seen(layout, name) and (spoilt.dir == NOTES or lock is Unavailable.BUSY):
             return None
@@ -393,7 +394,7 @@ def _is_seen(layout: Layout, name: str) -> bool:
     """Tell whether an entry is in a place that can be seen."""
     try:
         return bool(layout.places_of(name))
-    except (NotARegularFile, AccessDenied, StorageFailure):
+    except OF_ONE_FILE:
         return False
 
 
@@ -402,7 +403,7 @@ def _shut(layout: Layout, path: str) -> Shut | None:
     above, _, name = path.rpartition("/")
     try:
         found = layout.look_at(above, name)
-    except (NotARegularFile, AccessDenied, StorageFailure):  # then the one above is told
+    except OF_ONE_FILE:  # then the one above is told
         return None
     if found is None or not stat.S_ISDIR(found.st_mode) or layout.may_enter(above, name):
         return None

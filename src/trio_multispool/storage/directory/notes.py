@@ -125,16 +125,15 @@ def left(context: Context, claim: DirectoryClaim, notes: Notes | None, plan: Syn
     if power loss brings them back, they are merely old. A save goes on without notes if what `annotate` tells of is in
     their place.
     """
+    file = None
     if not notes:
         leave(context, claim, None)
-        yield ()
-        return
-    claim.check_owned()
-    try:
-        file = _begin(context, claim.name, _at_the_end(claim, notes))
-    except NotARegularFile as error:
-        context.say_unreadable(NOTES, claim.name, "its notes cannot be written", str(error))
-        file = None
+    else:
+        claim.check_owned()
+        try:
+            file = _begin(context, claim.name, _at_the_end(claim, notes))
+        except NotARegularFile as error:
+            context.say_unreadable(NOTES, claim.name, "its notes cannot be written", str(error))
     if file is None:
         yield ()
         return
@@ -161,14 +160,9 @@ def _set(context: Context, name: str, changes: Notes, found: dict[str, msgspec.R
 
 def _begin(context: Context, name: str, changes: Notes, found: dict[str, msgspec.Raw] | None = None) -> OpenFile | None:
     """Change some keys; return the new file, open, if one was written."""
-    layout = context.layout
     before = read_notes(context, name) if found is None else found
-    notes = dict(before)
-    for key, value in changes.items():
-        if value is None:
-            _ = notes.pop(key, None)
-        else:
-            notes[key] = msgspec.Raw(value)
+    after = {**before, **{key: None if value is None else msgspec.Raw(value) for key, value in changes.items()}}
+    notes = {key: value for key, value in after.items() if value is not None}
     if notes == before:
         return None
     if notes:
@@ -176,7 +170,7 @@ def _begin(context: Context, name: str, changes: Notes, found: dict[str, msgspec
         if len(content) > LARGEST:  # with what others wrote there; nobody could read it
             content = encode_notes({key: notes[key] for key in changes if key in notes})
         return _write(context, name, content, any_before=bool(before))
-    unlink_if_there(layout, NOTES, name)
+    unlink_if_there(context.layout, NOTES, name)
     return None
 
 
@@ -213,22 +207,21 @@ def send_along(context: Context, name: str, carrier: Mapping[str, str]) -> None:
     if not context.adopted:
         return
     layout, content = context.layout, msgspec.json.encode({_TRACE: dict(carrier)})
+    failure: SpoolError | str | None = None
     if len(content) > _LARGEST_CARRIER:
-        _say_not_carried(context, name, f"it is larger than {_LARGEST_CARRIER} bytes")
-        return
-    try:
-        with wanting_directory(layout, NOTES):
-            if layout.optional_fd(NOTES) is None:
-                _ = layout.ensure_directory(NOTES)
-            unlink_if_there(layout, NOTES, name)  # left by a failed enqueue under this reservation
-            write_new(layout, NOTES, name, content)
-    except SpoolError as error:
-        _say_not_carried(context, name, error)
-
-
-def _say_not_carried(context: Context, name: str, error: SpoolError | str) -> None:
-    message = "the trace of entry %(entry)s of spool %(spool)s ends here: %(error)s"
-    log(context.log.warning, Event.NOT_CARRIED, context.layout.path, message, entry=name, error=error)
+        failure = f"it is larger than {_LARGEST_CARRIER} bytes"
+    else:
+        try:
+            with wanting_directory(layout, NOTES):
+                if layout.optional_fd(NOTES) is None:
+                    _ = layout.ensure_directory(NOTES)
+                unlink_if_there(layout, NOTES, name)  # left by a failed enqueue under this reservation
+                write_new(layout, NOTES, name, content)
+        except SpoolError as error:
+            failure = error
+    if failure is not None:
+        message = "the trace of entry %(entry)s of spool %(spool)s ends here: %(error)s"
+        log(context.log.warning, Event.NOT_CARRIED, layout.path, message, entry=name, error=failure)
 
 
 def leave_behind(context: Context, name: str, carrier: Mapping[str, str] | None, *, because: BaseException) -> None:

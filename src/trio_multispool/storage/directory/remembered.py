@@ -180,7 +180,7 @@ def _dated(context: Context, name: str, remember: float, *, locked: bool) -> Gen
 def _how_long(context: Context, name: str) -> float | None:
     """Return for how many seconds to remember the name of an entry; `None` if that was not asked for, or is shut."""
     try:
-        return _decode(read_beside(context.layout, REMEMBERED, name))
+        return decode_beside(read_beside(context.layout, REMEMBERED, name), _Remembered).remember
     except FileNotFoundError:
         return None
     except UNREADABLE as error:
@@ -208,14 +208,10 @@ def _encode(remember: float) -> bytes:
     return msgspec.json.encode(_Remembered(min(remember, LATEST))) + b"\n"
 
 
-def _decode(content: bytes) -> float:
-    return decode_beside(content, _Remembered).remember
-
-
 def _read(layout: Layout, name: str) -> float | None:
     """Return for how many seconds to remember a name; `None` if the file is blank. Raises as `read_beside` does."""
     content = read_beside(layout, REMEMBERED, name)
-    return _decode(content) if content.strip(b"\0") else None
+    return decode_beside(content, _Remembered).remember if content.strip(b"\0") else None
 
 
 def _say_unreadable(context: Context, name: str, why: str) -> None:

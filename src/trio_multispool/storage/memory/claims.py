@@ -32,7 +32,6 @@ class MemoryClaim:
     """An entry that is checked out, with its lock. Without a lock, it takes the entry from its owner."""
 
     def __init__(self, kept: Kept, lock: Held[str] | None) -> None:
-        """Take over an entry that is checked out by now."""
         self.kept: Kept = kept
         self.queue: str = kept.place.queue
         self.name: str = kept.name

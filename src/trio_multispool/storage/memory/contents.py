@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar, final
 
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import TimeOrdered
-from trio_multispool.model.notes import PROGRESS
 from trio_multispool.model.times import aware
 from trio_multispool.storage.requests import Stat
 
@@ -66,11 +65,7 @@ class Kept:
 
     def annotate(self, changes: Notes) -> None:
         """Change some keys of its notes."""
-        for key, value in changes.items():
-            if value is None:
-                _ = self.notes.pop(key, None)
-            else:
-                self.notes[key] = value
+        self.notes = {key: value for key, value in {**self.notes, **changes}.items() if value is not None}
 
     def stat(self) -> Stat:
         """Return size and age of its metadata."""
@@ -197,12 +192,6 @@ class Contents:
     def _tell(self, queue: str) -> None:
         for listener in list(self.listeners):
             listener.tell(queue)
-
-    def put_back(self, kept: Kept) -> None:
-        """Make an entry available that its owner will not settle any more."""
-        with self.mutex:
-            kept.annotate({PROGRESS: None})
-            self.move(kept, Place(kept.place.queue, State.AVAILABLE))
 
     def remove(self, kept: Kept) -> None:
         """Remove an entry, and remember its name if that was asked for."""

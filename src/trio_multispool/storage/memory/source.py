@@ -8,6 +8,7 @@ list, so that it waits its turn.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
@@ -34,13 +35,13 @@ FEWEST_CLAIMS: Final = 100
 """No list is made anew after fewer claims than this while it has names."""
 
 
+@dataclasses.dataclass
 class _Due:
     """What one look knows of what is due, and of what it cannot read."""
 
-    def __init__(self) -> None:
-        self.tried: set[str] = set()  # and cannot be had
-        self.busy = False
-        self.unreadable = False
+    tried: set[str] = dataclasses.field(default_factory=set)  # and cannot be had
+    busy: bool = False
+    unreadable: bool = False
 
 
 class _Call(NamedTuple):
@@ -58,21 +59,20 @@ class _Call(NamedTuple):
 
 
 @final
+@dataclasses.dataclass(eq=False, repr=False)
 class MemorySource:
     """The entries of one queue, for one reader; any number of threads take from it."""
 
-    def __init__(self, storage: Storage[Any, Any], contents: Contents, queue: str, *, sorts_last: bool) -> None:
-        """Begin with no names."""
-        self._storage = storage
-        self._contents = contents
-        self._queue = queue
-        self._sorts_last = sorts_last
-        self._names: collections.deque[str] = collections.deque()
-        self._claims_left = 0  # until it is time to make the list anew
-        self._arrivals = 0  # before the list was made, or added to
-        self._in_question: set[str] = set()  # taken from the names; whether they can be had is not known yet
-        self._refused: set[str] = set()  # of this list
-        self._due: weakref.WeakKeyDictionary[Look, _Due] = weakref.WeakKeyDictionary()
+    _storage: Storage[Any, Any]
+    _contents: Contents
+    _queue: str
+    _sorts_last: bool
+    _names: collections.deque[str] = dataclasses.field(default_factory=collections.deque)
+    _claims_left: int = 0  # until it is time to make the list anew
+    _arrivals: int = 0  # before the list was made, or added to
+    _in_question: set[str] = dataclasses.field(default_factory=set)  # taken; whether they can be had is not known yet
+    _refused: set[str] = dataclasses.field(default_factory=set)  # of this list
+    _due: weakref.WeakKeyDictionary[Look, _Due] = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
 
     listings: int = 0
     """Never shared: they cost nothing."""

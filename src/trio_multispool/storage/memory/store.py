@@ -27,7 +27,7 @@ from trio_multispool.storage.memory.claims import MemoryClaim, MemoryReservation
 from trio_multispool.storage.memory.contents import Contents, Held, Kept
 from trio_multispool.storage.memory.source import MemorySource
 from trio_multispool.storage.memory.watch import MemoryWatch
-from trio_multispool.storage.requests import Item, NotDue, Recovered, Removing, Saving
+from trio_multispool.storage.requests import Item, NotDue, Recovered, Releasing, Removing, Saving
 from trio_multispool.storage.singly import claim_next
 
 if TYPE_CHECKING:
@@ -42,6 +42,13 @@ if TYPE_CHECKING:
 
 MOST_AT_A_TIME: Final = 64
 """How many entries a caller may make or claim at once. Any number would do."""
+
+_STEPS: Final[dict[type, tuple[Operation, Step, Step]]] = {
+    Saving: (Operation.SAVE, Step.SAVE, Step.SAVE_TO_WAIT),
+    Removing: (Operation.REMOVE, Step.REMOVE, Step.REMOVE),
+    Releasing: (Operation.RELEASE, Step.RELEASE, Step.RELEASE_TO_WAIT),
+}
+"""How a claim is settled: the operation, the step, and the step if the entry is to wait."""
 
 
 def _nothing(*_asked: object) -> None:
@@ -163,7 +170,7 @@ class MemoryStorage:
 
     def source(self, queue: str, *, sorts_last: bool) -> MemorySource:
         """Begin to find the entries of a queue."""
-        return MemorySource(self, self._contents, queue, sorts_last=sorts_last)
+        return MemorySource(self, self._contents, queue, sorts_last)
 
     def names(self, queue: str, *, after: str = "", most: int | None = None) -> list[str]:
         """List what is available in a queue."""
@@ -231,38 +238,27 @@ class MemoryStorage:
         return failures
 
     def _settle(self, settlement: Settlement[MemoryClaim]) -> None:
-        contents, claim = self._contents, settlement.claim
-        kept = claim.kept
+        contents, claim, kept = self._contents, settlement.claim, settlement.claim.kept
+        operation, step, step_to_wait = _STEPS[type(settlement)]
+        queue, due_at = claim.queue, claim.due_at
         if isinstance(settlement, Saving):
+            queue, due_at = settlement.queue, settlement.due_at
+        if not isinstance(settlement, Releasing):
             check_durability(settlement.durability)
-            due_at = settlement.due_at
-            target = claim.check(Step.SAVE if due_at is None else Step.SAVE_TO_WAIT)
-            self._fault(Operation.SAVE, claim.name)
+        target = claim.check(step if due_at is None else step_to_wait)
+        self._fault(operation, claim.name)
+        if not isinstance(settlement, Releasing):
             settlement.before_commit()
-            with contents.mutex:
-                claim.check_owned()
-                kept.annotate({**(settlement.notes or {}), PROGRESS: None})
-                if settlement.metadata is not None:
-                    kept.metadata, kept.written_at = settlement.metadata, contents.now()
-                claim.settle(target)
-                contents.move(kept, Place(settlement.queue, target), due_at)
-        elif isinstance(settlement, Removing):
-            check_durability(settlement.durability)
-            target = claim.check(Step.REMOVE)
-            self._fault(Operation.REMOVE, claim.name)
-            settlement.before_commit()
-            with contents.mutex:
-                claim.check_owned()
+        with contents.mutex:
+            claim.check_owned()
+            claim.settle(target)
+            if isinstance(settlement, Removing):
                 contents.remove(kept)
-                claim.settle(target)
-        else:
-            target = claim.check(Step.RELEASE if claim.due_at is None else Step.RELEASE_TO_WAIT)
-            self._fault(Operation.RELEASE, claim.name)
-            with contents.mutex:
-                claim.check_owned()
-                kept.annotate({**(settlement.notes or {}), PROGRESS: None})
-                claim.settle(target)
-                contents.move(kept, Place(claim.queue, target), claim.due_at)
+                return
+            kept.annotate({**(settlement.notes or {}), PROGRESS: None})
+            if isinstance(settlement, Saving) and settlement.metadata is not None:
+                kept.metadata, kept.written_at = settlement.metadata, contents.now()
+            contents.move(kept, Place(queue, target), due_at)
 
     def claims_unsafe(self, queue: str) -> list[MemoryClaim]:
         """Return claims on all that is checked out."""
@@ -450,7 +446,8 @@ class MemoryStorage:
         with lock, contents.mutex:
             kept = contents.entries.get(name)
             if kept is not None and kept.place.state is State.CHECKED_OUT:
-                contents.put_back(kept)
+                kept.annotate({PROGRESS: None})
+                contents.move(kept, Place(kept.place.queue, State.AVAILABLE))
                 return Recovered(name, kept.place.queue)
             was_there = name in contents.reserved or name in contents.remembered
             contents.reserved.discard(name)
@@ -470,10 +467,8 @@ class MemoryStorage:
         for kept in self._contents.each(queue, state):
             stat, place = kept.stat(), kept.place
             progress = progress_in(self.notes(kept.name)) if place.state is State.CHECKED_OUT else None
-            due_at = kept.due_at if place.state is State.WAITING else None
-            yield Item(
-                kept.name, place, stat.size, stat.modified_at, None, progress, None if due_at is None else aware(due_at)
-            )
+            due_at = aware(kept.due_at) if place.state is State.WAITING and kept.due_at is not None else None
+            yield Item(kept.name, place, stat.size, stat.modified_at, None, progress, due_at)
 
     def count(self, queue: str | None = None, state: State | None = None) -> int:
         """Count entries."""

@@ -18,7 +18,6 @@ class MemoryWatch:
     """Tells which queues may have new entries."""
 
     def __init__(self, contents: Contents) -> None:
-        """Watch nothing yet."""
         self._contents = contents
         self._read, self._write = socket.socketpair()
         for end in (self._read, self._write):
