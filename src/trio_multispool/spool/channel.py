@@ -29,9 +29,6 @@ class SendChannel(ChannelEnd[M, D], ObjectSendStream[tuple[M, D]], Generic[M, D]
     on disk.
     """
 
-    def __init__(self, shared: Shared[M, D]) -> None:
-        super().__init__(shared, shared.senders)
-
     async def send(self, item: tuple[M, D]) -> None:
         """Put a pair, `(metadata, data)`, into the queue, as a new entry: all of it or, if this fails, nothing.
 
@@ -62,14 +59,6 @@ class SendChannel(ChannelEnd[M, D], ObjectSendStream[tuple[M, D]], Generic[M, D]
         with self._end.in_use():
             async with shared.room():
                 _ = (await shared.enqueue(metadata, data)).unwrap()
-
-    def clone(self) -> SendChannel[M, D]:
-        """Return another send end of the same channel, which is closed separately.
-
-        Raises `anyio.ClosedResourceError` if this end is closed.
-        """
-        self._end.check_open()
-        return SendChannel(self._shared)
 
     async def aclose(self) -> None:
         """Close this end. Idempotent.
@@ -102,9 +91,6 @@ class ReceiveChannel(ChannelEnd[M, D], ObjectReceiveStream[Received[M, D]], Gene
 
     The iteration does not end by itself, since somebody may always send. Cancel it, or close the channel.
     """
-
-    def __init__(self, shared: Shared[M, D]) -> None:
-        super().__init__(shared, shared.receivers)
 
     async def receive(self) -> Received[M, D]:
         """Wait for an entry and check it out, without acknowledging it.
@@ -140,14 +126,6 @@ class ReceiveChannel(ChannelEnd[M, D], ObjectReceiveStream[Received[M, D]], Gene
         self._shared.took_one()
         return received
 
-    def clone(self) -> ReceiveChannel[M, D]:
-        """Return another receive end of the same channel, closed separately. Each entry goes to one of the ends.
-
-        Raises `anyio.ClosedResourceError` if this end is closed.
-        """
-        self._end.check_open()
-        return ReceiveChannel(self._shared)
-
     async def aclose(self) -> None:
         """Close this end, and return to the queue the entries it received and nobody acknowledged. Idempotent.
 
@@ -174,6 +152,6 @@ async def open_channel(shared: Shared[M, D]) -> AsyncGenerator[tuple[SendChannel
     """Make both ends of a channel, open for the length of the block."""
     async with shared.reader:
         try:
-            yield SendChannel(shared), ReceiveChannel(shared)
+            yield SendChannel(shared, shared.senders), ReceiveChannel(shared, shared.receivers)
         finally:
             shared.close()

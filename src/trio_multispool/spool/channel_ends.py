@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import enum
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
     from types import TracebackType
+    from typing import Self
 
     from trio_multispool.entries.checkout import Checkout
     from trio_multispool.errors import SpoolError
@@ -180,6 +181,7 @@ class ChannelEnd(AsyncResource, abc.ABC, Generic[M, D]):
 
     def __init__(self, shared: Shared[M, D], siblings: dict[End, None]) -> None:
         self._shared = shared
+        self._siblings = siblings
         self._end = End(shared, siblings, type(self).__name__)
 
     def __repr__(self) -> str:
@@ -193,6 +195,14 @@ class ChannelEnd(AsyncResource, abc.ABC, Generic[M, D]):
         if is_directory(shared.session.path):
             told[ChannelAttribute.path] = lambda: Path(shared.session.path)
         return told
+
+    def clone(self) -> Self:
+        """Return another such end of the same channel, closed separately. Each entry goes to one of the receive ends.
+
+        Raises `anyio.ClosedResourceError` if this end is closed.
+        """
+        self._end.check_open()
+        return type(self)(self._shared, self._siblings)
 
     def statistics(self) -> ChannelStatistics:
         """Tell how the channel stands in this process."""
