@@ -104,10 +104,9 @@ class MemorySource:
                 state, name = self._next(call)
                 if name:
                     claimed = self._try(state, name, call)
-                    tries += claimed is None
                     if claimed is not None:
                         found.claims.append(claimed)
-                    elif tries >= TRIES_AT_A_TIME:
+                    elif (tries := tries + 1) >= TRIES_AT_A_TIME:
                         break
                 elif found.claims or listed_only:
                     break
@@ -184,68 +183,49 @@ class MemorySource:
 
     def _try(self, state: State, name: str, call: _Call) -> tuple[Claim, Any] | None:
         """Claim an entry that is admitted; `None` if it cannot be had."""
-        if name in call.gate.ignored:
-            self._in_question.discard(name)
-            return None
-        waits, claimed = state is State.WAITING, None
         try:
-            claimed = self._admit(Place(self._queue, state), name, call)
+            return None if name in call.gate.ignored else self._admit(Place(self._queue, state), name, call)
         except EntryNotFound:
             call.due.tried.discard(name)
-            return None
         except UnreadableEntry as error:
             call.unreadable.append(error)
             call.due.unreadable = True
-            return None
         except BaseException:  # nobody has it: it is tried again first
             with self._contents.mutex:
-                if waits:
+                if state is State.WAITING:
                     call.due.tried.discard(name)
                 else:
                     self._names.appendleft(name)
             raise
-        else:
-            if claimed is not None and waits:
-                call.due.tried.discard(name)  # it may be taken back
-            return claimed
         finally:
             self._in_question.discard(name)
+        return None
 
     def _admit(self, place: Place, name: str, call: _Call) -> tuple[Claim, Any] | None:
-        admission = call.gate.admit(name, lambda: self._storage.read_metadata(place, name))
-        if admission is None:
-            self._refuse(place, name, call)
-            return None
-        claim: Claim | None = None
+        admission, claimed = call.gate.admit(name, lambda: self._storage.read_metadata(place, name)), None
         try:
-            claim = self._claim(place, name, call)
-        finally:
-            if claim is None:
-                call.gate.leave(admission)
-        return None if claim is None else (claim, admission)
-
-    def _claim(self, place: Place, name: str, call: _Call) -> Claim | None:
-        claim: Claim | Unavailable | NotDue = self._storage.claim(
-            place, name, due_by=self._contents.now(), before_commit=call.before_commit
-        )
-        if isinstance(claim, (Unavailable, NotDue)):
-            if claim is Unavailable.BUSY:
-                self._refuse(place, name, call)
-            else:  # it may wait again by now, and become due
+            if admission is None:
+                claim: Claim | Unavailable | NotDue = Unavailable.BUSY
+            else:
+                now = self._contents.now()
+                claim = self._storage.claim(place, name, due_by=now, before_commit=call.before_commit)
+            if claim is Unavailable.BUSY:  # it is there, and cannot be had now
+                if place.state is State.WAITING:
+                    call.due.busy = True
+                else:
+                    self._refused.add(name)
+            elif isinstance(claim, (Unavailable, NotDue)):  # it may wait again by now, and become due
                 call.due.tried.discard(name)
-            return None
-        if call.given is not None and not call.given.add(name):  # another thread has given it meanwhile
-            release_or_let_go(self._storage, claim)
-            return None
-        self._claims_left -= 1
-        return claim
-
-    def _refuse(self, place: Place, name: str, call: _Call) -> None:
-        """Note that an entry is there, and cannot be had now."""
-        if place.state is State.WAITING:
-            call.due.busy = True
-        else:
-            self._refused.add(name)
+            elif call.given is not None and not call.given.add(name):  # another thread has given it meanwhile
+                release_or_let_go(self._storage, claim)
+            else:
+                self._claims_left -= 1
+                call.due.tried.discard(name)  # it may be taken back
+                claimed = claim, admission
+        finally:
+            if claimed is None and admission is not None:
+                call.gate.leave(admission)
+        return claimed
 
     def _nothing_left(self, listing_took: float, call: _Call) -> NothingLeft:
         contents, due = self._contents, call.due
