@@ -5,18 +5,12 @@ from __future__ import annotations
 import datetime
 import math
 import operator
-from typing import TYPE_CHECKING, Final, TypeAlias, overload
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-@overload
-def seconds(duration: float | datetime.timedelta) -> float: ...
-@overload
-def seconds(duration: None) -> None: ...
-@overload
-def seconds(duration: float | datetime.timedelta | None) -> float | None: ...
 def seconds(duration: float | datetime.timedelta | None) -> float | None:
     """Return seconds, or `None` for `None`, where none need be given; otherwise as `length_of`."""
     return None if duration is None else length_of(duration)
@@ -97,7 +91,7 @@ def due_at(not_before: NotBefore | None, now: Callable[[], float]) -> float | No
             raise ValueError(message)
         at = not_before.timestamp()
     else:
-        at = now() + seconds(not_before)
+        at = now() + length_of(not_before)
     if not at < LATEST or math.isnan(at):
         raise ValueError(f"not_before is at the latest in the year 2445, and not {not_before!r}")
     return at if at > now() else None

@@ -38,7 +38,7 @@ from trio_multispool.model.attempts import (
     spent_before,
 )
 from trio_multispool.model.results import Err
-from trio_multispool.model.times import LATEST, seconds
+from trio_multispool.model.times import LATEST, length_of
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import GiveUp, Release, Remove, RetryLater, Save
 
@@ -155,7 +155,7 @@ class _Trial(Generic[Q, M, D]):
             return await self._failed(error)
         match verdict:
             case RetryLater(delay, reason, counts):
-                return await self._later(seconds(delay), reason, counts=counts)
+                return await self._later(length_of(delay), reason, counts=counts)
             case GiveUp(reason):
                 return await self._failed_with(answered("GiveUp", reason), None)
             case _:

@@ -25,7 +25,7 @@ from trio_multispool.errors import CorruptMetadata, UnreadableEntry
 from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.results import Err, Ok, Result
-from trio_multispool.model.times import aware, seconds
+from trio_multispool.model.times import aware, length_of
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import Release, Remove, Unavailable, Verdict
 from trio_multispool.threads.loop import in_several_tasks, whatever_is_cancelled
@@ -77,7 +77,7 @@ def not_to_be_kept(storage: Storage[Any, Any], queue: str, retention: Retention,
         else:
             misdated.append(item)
     dated.sort()
-    before = None if retention.max_age is None else aware(now - seconds(retention.max_age))
+    before = None if retention.max_age is None else aware(now - length_of(retention.max_age))
     too_old = 0 if before is None else bisect.bisect_left(dated, (before,))
     surplus = 0 if retention.max_count is None else max(0, len(dated) - retention.max_count)
     return NotKept(dated[: max(surplus, too_old)], misdated)
