@@ -17,6 +17,7 @@ reservation: metadata that is the same file in both looks was there in between, 
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 import stat
 from array import array
@@ -27,7 +28,6 @@ import msgspec
 
 from trio_multispool.errors import OF_ONE_FILE, AccessDenied, NotARegularFile, SpoolError
 from trio_multispool.events import Event, log
-from trio_multispool.model.lifecycle import State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage import findings
@@ -63,12 +63,11 @@ from trio_multispool.storage.findings import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from trio_multispool.model.lifecycle import Place
     from trio_multispool.storage.directory.context import Context
     from trio_multispool.storage.directory.disk.layout import Layout
-    from trio_multispool.storage.directory.disk.locks import Lock
     from trio_multispool.storage.findings import Finding, Findings, Judge, Loose, Trace, Wanted
 
 _BUCKETS: Final = 256
@@ -99,46 +98,25 @@ def examine(context: Context, wanted: Wanted, judge: Judge) -> Iterator[Finding 
     yield from survey.suspects(places)
 
 
-class _Join:
-    """The names of all directories, by their hashes."""
-
-    def __init__(self) -> None:
-        self._places: list[_Buckets] = []
-        self._attached: list[_Buckets] = []
-        self._kept: dict[Kind, _Buckets] = {kind: _buckets() for kind in (Kind.REGISTRY, Kind.DATA, Kind.NOTES)}
-
-    def of(self, directory: Dir) -> _Buckets:
-        """Return the buckets for the names of a directory."""
-        if directory.place is None:
-            return self._kept[directory.kind]
-        buckets = _buckets()
-        self._places.append(buckets)
-        if directory.place.state is not State.QUARANTINED:
-            self._attached.append(buckets)
-        return buckets
-
-    def irregular(self) -> set[int]:
-        """Return the hashes of all names that are not in exactly one place, with a reservation and data."""
-        found: set[int] = set()
-        for bucket in range(_BUCKETS):
-            entries: set[int] = set()
-            for place in self._places:
-                names = set(place[bucket])
-                found |= entries & names
-                entries |= names
-            attached = {name for place in self._attached for name in place[bucket]}
-            data = set(self._kept[Kind.DATA][bucket])
-            found |= entries ^ set(self._kept[Kind.REGISTRY][bucket])
-            found |= (data - entries) | (attached - data)
-            found |= set(self._kept[Kind.NOTES][bucket]) - entries
-        return found
-
-
 _Buckets = defaultdict[int, "array[int]"]
+"""The hashes of the names in one directory."""
 
 
-def _buckets() -> _Buckets:
-    return defaultdict(lambda: array("q"))
+def _irregular(listed: Mapping[Dir, _Buckets]) -> set[int]:
+    """Return the hashes of all names that are not in exactly one place, with a reservation and data."""
+    places = [(directory.kind, buckets) for directory, buckets in listed.items() if directory.place is not None]
+    found: set[int] = set()
+    for bucket in range(_BUCKETS):
+        entries, attached = set[int](), set[int]()
+        for kind, buckets in places:
+            names = set(buckets[bucket])
+            found |= entries & names
+            entries |= names
+            if kind is not Kind.QUARANTINE:
+                attached |= names
+        reserved, data, notes = (set(listed[directory][bucket]) for directory in (REGISTRY, DATA, NOTES))
+        found |= (entries ^ reserved) | (data - entries) | (attached - data) | (notes - entries)
+    return found
 
 
 @final
@@ -150,15 +128,13 @@ class _Survey:
         self._layout: Layout = context.layout
         self._wanted = wanted
         self._judge = judge
-        self._join = _Join()
+        self._listed: defaultdict[Dir, _Buckets] = defaultdict(lambda: defaultdict(lambda: array("q")))
         self._names = set(wanted.names)
 
     def read(self, places: Sequence[Place]) -> Iterator[Finding | None]:
         """Read all directories; yield files that belong to no entry, and `None` now and then."""
         yield from self._foreign_at_the_top()
-        for place in places:
-            yield from self._read_names(Dir.of(place))
-        for directory in (DATA, NOTES, REGISTRY):
+        for directory in (*map(Dir.of, places), DATA, NOTES, REGISTRY):
             yield from self._read_names(directory)
         for directory in (NOTES, REMEMBERED):
             yield from self._read_beside(directory)
@@ -169,7 +145,7 @@ class _Survey:
 
     def suspects(self, places: Sequence[Place]) -> Iterator[Finding | None]:
         """Yield the findings on each name that is irregular or otherwise of interest, and `None` now and then."""
-        hashes = self._join.irregular() - {hash(name) for name in self._names}
+        hashes = _irregular(self._listed) - {hash(name) for name in self._names}
         if hashes:
             for directory in (*map(Dir.of, places), DATA, NOTES, REGISTRY):
                 for number, (name, _, _) in enumerate(_listed(self._layout, directory), 1):
@@ -198,7 +174,7 @@ class _Survey:
             yield _foreign(directory, name, found)
 
     def _read_names(self, directory: Dir) -> Iterator[Foreign | None]:
-        buckets = self._join.of(directory)
+        buckets = self._listed[directory]
         for number, (name, is_file, is_directory) in enumerate(_listed(self._layout, directory), 1):
             if number % _BREATH == 0:
                 yield None
@@ -335,25 +311,28 @@ def look_closely(context: Context, name: str, judge: Judge) -> Findings:
     layout, shut = context.layout, dict[str, SpoolError]()
     if not context.is_adopted():
         return _twice(context, name, judge, Holder.UNTOLD)
-    lock = _lock(layout, name)
-    if lock is Unavailable.BUSY:
-        return _findings(context, name, layout.places(shut=shut), judge, Holder.SOMEBODY)
-    if isinstance(lock, Unavailable):
-        return _twice(context, name, judge, Holder.NO_RESERVATION)
+    with _locked(layout, name) as unavailable:
+        if unavailable is Unavailable.BUSY:
+            return _findings(context, name, layout.places(shut=shut), judge, Holder.SOMEBODY)
+        return _twice(context, name, judge, Holder.NO_RESERVATION if unavailable else Holder.NOBODY)
+
+
+@contextlib.contextmanager
+def _locked(layout: Layout, name: str) -> Generator[Unavailable | None]:
+    """Lock a name for a block, or yield why not. A reservation that this process may not read counts as held."""
     try:
-        return _twice(context, name, judge, Holder.NOBODY)
+        lock = lock_existing(layout, name)
+    except NotARegularFile:
+        lock = Unavailable.GONE
+    except AccessDenied:
+        lock = Unavailable.BUSY
+    if isinstance(lock, Unavailable):
+        yield lock
+        return
+    try:
+        yield None
     finally:
         lock.release()
-
-
-def _lock(layout: Layout, name: str) -> Lock | Unavailable:
-    """Lock a name that is reserved. A reservation that this process may not read counts as held."""
-    try:
-        return lock_existing(layout, name)
-    except NotARegularFile:
-        return Unavailable.GONE
-    except AccessDenied:
-        return Unavailable.BUSY
 
 
 def _twice(context: Context, name: str, judge: Judge, holder: Holder) -> Findings:
@@ -378,16 +357,12 @@ def _spoilt_for_sure(context: Context, spoilt: Spoilt) -> Spoilt | None:
     Notes without an entry are orphans, whatever is in them. An entry that cannot be seen is in no place here.
     """
     layout, name = context.layout, spoilt.name
-    lock = _lock(layout, name)
-    try:
-        if not _is_seen(layout, name) and (spoilt.dir == NOTES or lock is Unavailable.BUSY):
+    with _locked(layout, name) as unavailable:
+        if not _is_seen(layout, name) and (spoilt.dir == NOTES or unavailable is Unavailable.BUSY):
             return None
         found = _spoilt(context, spoilt.dir, name)
-        is_new = lock is Unavailable.GONE and layout.holds(REGISTRY.path, name)
+        is_new = unavailable is Unavailable.GONE and layout.holds(REGISTRY.path, name)
         return None if is_new else found
-    finally:
-        if not isinstance(lock, Unavailable):
-            lock.release()
 
 
 def _is_seen(layout: Layout, name: str) -> bool:
