@@ -169,8 +169,7 @@ def create(  # noqa: PLR0913  # what the caller of Spool.create can say
     path = _absolute(path)
     if mode & _WORLD_WRITABLE:
         raise WorldWritable(path)
-    layout = _make_root(path, calls, mode)
-    try:
+    with contextlib.closing(_make_root(path, calls, mode)) as layout:
         _check_safety(layout, trust_file_system=trust_file_system)
         ours = read_format(layout)
         if not ours:
@@ -181,8 +180,6 @@ def create(  # noqa: PLR0913  # what the caller of Spool.create can say
         sync_queues(layout, queues)
         if not ours and is_unfinished(layout):
             adopt(layout)
-    finally:
-        layout.close()
 
 
 def _begin(layout: Layout, mode: int, *, adopted: bool) -> None:

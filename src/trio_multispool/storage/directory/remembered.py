@@ -237,7 +237,10 @@ def fault_of(context: Context, name: str) -> str | None:
     if found is None or remember is None:
         return None
     fault = _why_misdated(layout, name, found, remember, context.now())
-    return None if fault is None or _may_have_entry(layout, name) else fault
+    try:
+        return None if fault is None or layout.places_of(name) else fault
+    except AccessDenied:  # it may have an entry
+        return None
 
 
 def _why_misdated(layout: Layout, name: str, found: os.stat_result, remember: float, now: float) -> str | None:
@@ -277,13 +280,6 @@ def _is_set(found: os.stat_result) -> bool:
 def _is_half_made(layout: Layout, name: str) -> bool:
     """Tell whether a name without an entry is that of an enqueue which was killed, and has not been collected yet."""
     return layout.holds(TEMPORARY, name)
-
-
-def _may_have_entry(layout: Layout, name: str) -> bool:
-    try:
-        return bool(layout.places_of(name))
-    except AccessDenied:
-        return True
 
 
 def is_remembered(context: Context, name: str, *, forget: bool = True) -> bool:
@@ -364,25 +360,18 @@ def collect_some(context: Context) -> None:
         return
     try:
         for _ in range(LOOKED_AT_EACH_TIME):
-            if not _look_at_next(context):
+            names, context.still_to_look_at = context.still_to_look_at, None  # `None` if it cannot be read further
+            if names is None:
+                names = context.layout.each_entry_name(REMEMBERED)
+            name = next(names, None)
+            if name is None:
                 return
+            context.still_to_look_at = names
+            until = _until(context, name)
+            if until is not None and 0 < until <= context.now():  # 0: it belongs to an entry, or to one being enqueued
+                _ = collect(context, name)
     finally:
         context.collecting.release()
-
-
-def _look_at_next(context: Context) -> bool:
-    """Look at one file; tell whether there was one. Under the mutex."""
-    names, context.still_to_look_at = context.still_to_look_at, None  # `None` if the directory cannot be read further
-    if names is None:
-        names = context.layout.each_entry_name(REMEMBERED)
-    name = next(names, None)
-    if name is None:
-        return False
-    context.still_to_look_at = names
-    until = _until(context, name)
-    if until is not None and 0 < until <= context.now():  # 0: it belongs to an entry, or to an enqueue under way
-        _ = collect(context, name)
-    return True
 
 
 def stop_collecting(context: Context) -> None:
