@@ -74,7 +74,6 @@ class Monitor(Generic[Q, M, D, A]):
             return None
 
         self._session = session
-        self._clock = clock
         self._examiner = Examiner(with_upkeep(session.storage, "the monitor"), self.limits.ages(), judged, judge, clock)
 
     def __repr__(self) -> str:
@@ -138,7 +137,7 @@ class Monitor(Generic[Q, M, D, A]):
 
         async def check() -> list[Problem]:
             nonlocal past
-            began = self._clock()
+            began = self._examiner.clock()
             problems = (await self._look(past)).unwrap()
             past = Past(began, tuple(problems))
             return problems

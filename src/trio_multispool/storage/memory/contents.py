@@ -71,10 +71,6 @@ class Kept:
         """Return size and age of its metadata."""
         return Stat(len(self.metadata), aware(self.written_at))
 
-    def stat_data(self) -> Stat:
-        """Return size and age of its data."""
-        return Stat(len(self.data), aware(self.data_written_at))
-
 
 @final
 class Held(Generic[H]):

@@ -27,7 +27,7 @@ from trio_multispool.storage.memory.claims import MemoryClaim, MemoryReservation
 from trio_multispool.storage.memory.contents import Contents, Held, Kept
 from trio_multispool.storage.memory.source import MemorySource
 from trio_multispool.storage.memory.watch import MemoryWatch
-from trio_multispool.storage.requests import Item, NotDue, Recovered, Releasing, Removing, Saving
+from trio_multispool.storage.requests import Item, NotDue, Recovered, Releasing, Removing, Saving, Stat
 from trio_multispool.storage.singly import claim_next
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from trio_multispool.errors import SpoolError
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.types import T
-    from trio_multispool.storage.requests import Content, NewEntry, Settlement, Stat
+    from trio_multispool.storage.requests import Content, NewEntry, Settlement
 
     BeforeCommit: TypeAlias = Callable[[], None]
 
@@ -91,7 +91,6 @@ class MemoryStorage:
         """Open the store, with these queues, and recover; `fault` may raise what an operation on a name is to raise."""
         self.contents: Contents = contents
         """What other handles share."""
-        self._contents = contents
         self._fault = fault
         self.location: str = location
         contents.queues.update(queues)
@@ -100,13 +99,13 @@ class MemoryStorage:
 
     def now(self) -> float:
         """Return the time of day."""
-        return self._contents.now()
+        return self.contents.now()
 
     # Names
 
     def reserve(self, name: str, *, unique: bool = False, briefly: bool = False) -> MemoryReservation:  # noqa: ARG002
         """Hold a name that no entry has."""
-        contents = self._contents
+        contents = self.contents
         with contents.mutex:
             if name in contents.entries:
                 raise NameTaken(name)
@@ -121,17 +120,17 @@ class MemoryStorage:
     def remember(self, reservation: MemoryReservation, remember: float, *, durability: Durability | None) -> None:
         """Remember a name that has no entry."""
         check_durability(durability)
-        self._contents.remembered[reservation.name] = self._contents.now() + remember
+        self.contents.remembered[reservation.name] = self.contents.now() + remember
 
     def give_up(self, reservation: MemoryReservation) -> None:
         """Give an unused name back."""
         if reservation.state is State.NOTHING and reservation.lock.held:
-            self._contents.reserved.discard(reservation.name)
+            self.contents.reserved.discard(reservation.name)
             reservation.abandon()
 
     def carrier(self, name: str) -> dict[str, str]:
         """Return the carrier of an entry."""
-        kept = self._contents.entries.get(name)
+        kept = self.contents.entries.get(name)
         return {} if kept is None else dict(kept.carrier)
 
     def enqueue_together(self, enqueuings: Sequence[NewEntry[MemoryReservation]]) -> list[BaseException | None]:
@@ -139,7 +138,7 @@ class MemoryStorage:
         return [_failure(self._enqueue, each) for each in enqueuings]
 
     def _enqueue(self, new: NewEntry[MemoryReservation]) -> None:
-        contents, reservation, name = self._contents, new.reservation, new.reservation.name
+        contents, reservation, name = self.contents, new.reservation, new.reservation.name
         check_durability(new.durability)
         state = next_state(Step.ENQUEUE if new.due_at is None else Step.ENQUEUE_TO_WAIT, reservation.state)
         if not reservation.lock.held:
@@ -170,17 +169,17 @@ class MemoryStorage:
 
     def source(self, queue: str, *, sorts_last: bool) -> MemorySource:
         """Begin to find the entries of a queue."""
-        return MemorySource(self, self._contents, queue, sorts_last)
+        return MemorySource(self, self.contents, queue, sorts_last)
 
     def names(self, queue: str, *, after: str = "", most: int | None = None) -> list[str]:
         """List what is available in a queue."""
-        return [name for name in self._contents.names(queue) if name > after][:most]
+        return [name for name in self.contents.names(queue) if name > after][:most]
 
     def waiting(
         self, queue: str, *, after: tuple[float, str] | None = None, most: int | None = None
     ) -> list[tuple[float, str]]:
         """List the entries that wait for a queue."""
-        return [each for each in self._contents.due(queue) if after is None or each > after][:most]
+        return [each for each in self.contents.due(queue) if after is None or each > after][:most]
 
     def read_metadata(self, place: Place, name: str) -> bytes:
         """Return an entry's metadata."""
@@ -192,11 +191,11 @@ class MemoryStorage:
 
     def quarantine_reason(self, name: str) -> str | None:
         """Return why an entry was set aside."""
-        kept = self._contents.entries.get(name)
+        kept = self.contents.entries.get(name)
         return None if kept is None else kept.reason
 
     def _at(self, place: Place, name: str) -> Kept:
-        kept = self._contents.at(place, name)
+        kept = self.contents.at(place, name)
         if kept is None:
             raise EntryNotFound(place.queue, name)
         return kept
@@ -208,7 +207,7 @@ class MemoryStorage:
     ) -> MemoryClaim | Unavailable | NotDue:
         """Check the entry out."""
         self._fault(Operation.CHECK_OUT, name)
-        contents = self._contents
+        contents = self.contents
         lock = contents.lock(name)
         if lock is None:
             return Unavailable.BUSY
@@ -238,7 +237,7 @@ class MemoryStorage:
         return failures
 
     def _settle(self, settlement: Settlement[MemoryClaim]) -> None:
-        contents, claim, kept = self._contents, settlement.claim, settlement.claim.kept
+        contents, claim, kept = self.contents, settlement.claim, settlement.claim.kept
         operation, step, step_to_wait = _STEPS[type(settlement)]
         queue, due_at = claim.queue, claim.due_at
         if isinstance(settlement, Saving):
@@ -262,18 +261,18 @@ class MemoryStorage:
 
     def claims_unsafe(self, queue: str) -> list[MemoryClaim]:
         """Return claims on all that is checked out."""
-        return [MemoryClaim(kept, None) for kept in self._contents.each(queue, State.CHECKED_OUT)]
+        return [MemoryClaim(kept, None) for kept in self.contents.each(queue, State.CHECKED_OUT)]
 
     # Quarantine
 
     def quarantine(self, claim: MemoryClaim, reason: str) -> None:
         """Set the entry aside."""
-        with self._contents.mutex:
+        with self.contents.mutex:
             target = claim.check(Step.QUARANTINE)
             claim.kept.reason = reason
             claim.kept.annotate({PROGRESS: None})
             claim.settle(target)
-            self._contents.move(claim.kept, Place(claim.queue, target))
+            self.contents.move(claim.kept, Place(claim.queue, target))
 
     def restore(
         self,
@@ -287,13 +286,13 @@ class MemoryStorage:
         """Put back an entry that was set aside."""
         with self._changing(Place(queue, State.QUARANTINED), name, durability, before_commit) as kept:
             kept.reason = None
-            self._contents.move(kept, Place(queue if to is None else to, State.AVAILABLE))
+            self.contents.move(kept, Place(queue if to is None else to, State.AVAILABLE))
 
     def discard(self, queue: str, name: str, *, durability: Durability | None, before_commit: BeforeCommit) -> None:
         """Delete an entry that was set aside."""
         with self._changing(Place(queue, State.QUARANTINED), name, durability, before_commit) as kept:
             kept.remember = None  # its work was not done: it may be sent again
-            self._contents.remove(kept)
+            self.contents.remove(kept)
 
     # Without ownership
 
@@ -302,12 +301,12 @@ class MemoryStorage:
     ) -> None:
         """Replace an available entry's metadata."""
         with self._changing(Place(queue, State.AVAILABLE), name, durability, before_commit) as kept:
-            kept.metadata, kept.written_at = metadata, self._contents.now()
+            kept.metadata, kept.written_at = metadata, self.contents.now()
 
     def delete(self, queue: str, name: str, *, durability: Durability | None, before_commit: BeforeCommit) -> None:
         """Delete an available entry."""
         with self._changing(Place(queue, State.AVAILABLE), name, durability, before_commit) as kept:
-            self._contents.remove(kept)
+            self.contents.remove(kept)
 
     @contextlib.contextmanager
     def _changing(
@@ -316,12 +315,12 @@ class MemoryStorage:
         """Yield an entry under the mutex, once the caller has not withdrawn; one in quarantine, under its lock too."""
         check_durability(durability)
         _ = self._at(place, name)
-        lock = self._contents.lock(name) if place.state is State.QUARANTINED else contextlib.nullcontext()
+        lock = self.contents.lock(name) if place.state is State.QUARANTINED else contextlib.nullcontext()
         if lock is None:
             raise EntryBusy(name)
         with lock:
             before_commit()
-            with self._contents.mutex:
+            with self.contents.mutex:
                 yield self._at(place, name)
 
     # Data and notes
@@ -332,11 +331,11 @@ class MemoryStorage:
 
     def read_entry(self, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
         """Read a whole entry under its lock."""
-        lock = self._contents.lock(name)
+        lock = self.contents.lock(name)
         if lock is None:
             return Unavailable.BUSY
         with lock:
-            kept = self._contents.at(Place(queue, State.AVAILABLE), name)
+            kept = self.contents.at(Place(queue, State.AVAILABLE), name)
             return Unavailable.GONE if kept is None else read(kept.metadata, kept.stat(), io.BytesIO(kept.data))
 
     def replace_data(
@@ -355,14 +354,15 @@ class MemoryStorage:
         self._fault(Operation.SAVE, name)
         data = _written(content)
         before_commit()
-        with self._contents.mutex:
+        with self.contents.mutex:
             check_owned()
             kept = self._with_data(name)
-            kept.data, kept.data_written_at = data, self._contents.now()
+            kept.data, kept.data_written_at = data, self.contents.now()
 
     def stat_data(self, name: str, *, owned: bool = False) -> Stat:  # noqa: ARG002  # as above
         """Return size and age of the entry's data."""
-        return self._with_data(name).stat_data()
+        kept = self._with_data(name)
+        return Stat(len(kept.data), aware(kept.data_written_at))
 
     def data_path(self, name: str) -> Path | None:  # noqa: ARG002  # there is none for any
         """Return nothing: no other program can read the data."""
@@ -378,7 +378,7 @@ class MemoryStorage:
             yield Path(file.name)
 
     def _with_data(self, name: str) -> Kept:
-        kept = self._contents.entries.get(name)
+        kept = self.contents.entries.get(name)
         if kept is None:
             raise DataNotFound(name)
         return kept
@@ -391,7 +391,7 @@ class MemoryStorage:
         found: dict[str, msgspec.Raw] | None = None,  # noqa: ARG002  # the protocol's
     ) -> None:
         """Set a key of an entry's notes."""
-        with self._contents.mutex:
+        with self.contents.mutex:
             claim.check_owned()
             if claim.lock is None:  # taken from its owner, who writes the notes
                 raise OwnershipLost(claim.queue, claim.name)
@@ -399,14 +399,14 @@ class MemoryStorage:
 
     def notes(self, name: str) -> dict[str, msgspec.Raw]:
         """Return an entry's notes."""
-        kept = self._contents.entries.get(name)
+        kept = self.contents.entries.get(name)
         return {} if kept is None else {key: msgspec.Raw(value) for key, value in kept.notes.items()}
 
     # The whole
 
     def slot(self, numbers: range) -> Held[int] | None:
         """Hold a free slot."""
-        mutex, slots = self._contents.mutex, self._contents.slots
+        mutex, slots = self.contents.mutex, self.contents.slots
         with mutex:
             free = next((number for number in numbers if number not in slots), None)
             return None if free is None else Held(mutex, slots, free)
@@ -415,16 +415,16 @@ class MemoryStorage:
         """Count the entries in every place."""
         queues = self.queues()
         empty = {Place(queue, state): 0 for queue in queues for state in (State.AVAILABLE, State.CHECKED_OUT)}
-        return {**empty, **collections.Counter(kept.place for kept in self._contents.each())}
+        return {**empty, **collections.Counter(kept.place for kept in self.contents.each())}
 
     def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:  # noqa: ARG002  # there is nothing to wait for
         """Put back what dead owners held."""
-        names = [kept.name for kept in self._contents.each(queue, State.CHECKED_OUT)]
+        names = [kept.name for kept in self.contents.each(queue, State.CHECKED_OUT)]
         return [found for name in names if (found := self.recover_name(name)) is not None]
 
     def recover_all(self, *, dry_run: bool = False) -> Iterator[Recovered | SpoolError]:
         """Recover, and forget names that nobody has."""
-        contents = self._contents
+        contents = self.contents
         if not dry_run:
             self._fault(Operation.RECOVER, "")
         with contents.mutex:
@@ -439,7 +439,7 @@ class MemoryStorage:
 
     def recover_name(self, name: str) -> Recovered | None:
         """Put one entry back, or forget a name."""
-        contents = self._contents
+        contents = self.contents
         lock = contents.lock(name)
         if lock is None:
             return None
@@ -456,15 +456,15 @@ class MemoryStorage:
 
     def watch(self) -> MemoryWatch:
         """Begin to watch the store."""
-        return MemoryWatch(self._contents)
+        return MemoryWatch(self.contents)
 
     def queues(self) -> list[str]:
         """Return the queues, sorted."""
-        return sorted(self._contents.queues)
+        return sorted(self.contents.queues)
 
     def inventory(self, queue: str | None = None, state: State | None = None) -> Iterator[Item]:
         """Yield every entry."""
-        for kept in self._contents.each(queue, state):
+        for kept in self.contents.each(queue, state):
             stat, place = kept.stat(), kept.place
             progress = progress_in(self.notes(kept.name)) if place.state is State.CHECKED_OUT else None
             due_at = aware(kept.due_at) if place.state is State.WAITING and kept.due_at is not None else None
@@ -472,7 +472,7 @@ class MemoryStorage:
 
     def count(self, queue: str | None = None, state: State | None = None) -> int:
         """Count entries."""
-        return sum(1 for _ in self._contents.each(queue, state))
+        return sum(1 for _ in self.contents.each(queue, state))
 
     def close(self) -> None:
         """Keep everything, for the other handles."""
