@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import sys
+from typing import TYPE_CHECKING, Protocol, final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from trio_multispool.model.lifecycle import State
 
@@ -71,12 +72,31 @@ class Reservation(Protocol):
         ...
 
 
-class Slot(Protocol):
-    """A held slot: one of the numbered slots that all processes share."""
+@final
+class Slot:
+    """A slot, or another lock, that is held until it is released: at the latest when Python collects it."""
+
+    __slots__ = ("__weakref__", "_free")
+
+    def __init__(self, free: Callable[[], None]) -> None:
+        """Take over what has just been taken; `free`, which any thread may call, frees it for others."""
+        self._free: Callable[[], None] | None = free
+
+    @property
+    def held(self) -> bool:
+        """Whether it has not been released."""
+        return self._free is not None
 
     def release(self) -> None:
         """Free it for others. Idempotent, in any thread."""
-        ...
+        free, self._free = self._free, None
+        if free is not None:
+            free()
+
+    def __del__(self) -> None:
+        """Let go; at the end of the interpreter the kernel does."""
+        if not sys.is_finalizing():
+            self.release()
 
 
 class Watch(Protocol):

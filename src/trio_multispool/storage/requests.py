@@ -84,8 +84,17 @@ Notes: TypeAlias = Mapping[str, bytes | None]
 """New values for some keys of an entry's notes, in JSON; `None` deletes the key."""
 
 
+class _Settling(msgspec.Struct, kw_only=True):
+    """What every way to settle a claim has."""
+
+    then: Claiming[Any] | None = None
+    """What to claim when this is done: one entry more."""
+    ready: Callable[[], object] | None = None
+    """Called before that: frees what the settled entry held, such as its key's slot."""
+
+
 @final
-class Saving(msgspec.Struct, Generic[T]):
+class Saving(_Settling, Generic[T]):
     """Settle a claim: move the entry to a queue, with new metadata unless it is `None`."""
 
     claim: T
@@ -97,36 +106,24 @@ class Saving(msgspec.Struct, Generic[T]):
     """If the entry waits there: until when, in seconds since 1970."""
     notes: Notes | None = None
     """Changes to the notes on the entry, as durable as the save itself."""
-    then: Claiming[Any] | None = None
-    """What to claim when this is done: one entry more."""
-    ready: Callable[[], object] | None = None
-    """Called before that: frees what the settled entry held, such as its key's slot."""
 
 
 @final
-class Removing(msgspec.Struct, Generic[T]):
+class Removing(_Settling, Generic[T]):
     """Settle a claim: delete the entry and its data."""
 
     claim: T
     durability: Durability | None
     before_commit: Callable[[], None]
-    then: Claiming[Any] | None = None
-    """What to claim when this is done: one entry more."""
-    ready: Callable[[], object] | None = None
-    """Called before that: frees what the settled entry held, such as its key's slot."""
 
 
 @final
-class Releasing(msgspec.Struct, Generic[T]):
+class Releasing(_Settling, Generic[T]):
     """Settle a claim: put the entry back where it came from. Never refused and never withdrawn."""
 
     claim: T
     notes: Notes | None = None
     """Changes to the notes on the entry. If they fail, the release goes on: it is never refused."""
-    then: Claiming[Any] | None = None
-    """What to claim when this is done: one entry more."""
-    ready: Callable[[], object] | None = None
-    """Called before that: frees what the settled entry held, such as its key's slot."""
 
 
 Settlement: TypeAlias = Saving[T] | Removing[T] | Releasing[T]

@@ -26,13 +26,24 @@ class CommitUnknown(StorageFailure):
     """The call failed, and its outcome could not be looked up. Nothing may be undone; recovery will decide."""
 
 
-def move(layout: Layout, name: str, source: str, target: str, new_name: str | None = None) -> bool:
-    """Move a file to another directory, under its name or a new one. Never replaces a file: raises `NameTaken`."""
+def move(  # noqa: PLR0913  # two names in two directories
+    layout: Layout, name: str, source: str, target: str, new_name: str | None = None, *, again: bool = True
+) -> bool:
+    """Move a file to another directory, under its name or a new one. Never replaces a file: raises `NameTaken`.
+
+    With `again`, tries once more if the file is not gone but one of the directories was replaced by another on disk.
+    """
     held, new_name = layout.fds.get, name if new_name is None else new_name
     try:
         layout.calls.move(name, held(source) or _fd(layout, source), new_name, held(target) or _fd(layout, target))
     except FileNotFoundError:
-        return _retry_where_replaced(layout, name, source, target, new_name)
+        replaced = [layout.refresh(directory) for directory in (source, target)] if again else []
+        if any(replaced):
+            return move(layout, name, source, target, new_name, again=False)
+        if layout.holds(source, name):
+            missing = FileNotFoundError(errno.ENOENT, "the target directory is missing")
+            raise as_spool_error(missing, "move", layout.full(source, name)) from missing
+        return False
     except FileExistsError as error:
         raise NameTaken(new_name) from error
     except OSError as error:
@@ -43,28 +54,6 @@ def move(layout: Layout, name: str, source: str, target: str, new_name: str | No
             lambda: not layout.holds(source, name) and layout.holds(target, new_name),
         )
     return True
-
-
-def _retry_where_replaced(layout: Layout, name: str, source: str, target: str, new_name: str) -> bool:
-    """Try once more if the file is not gone but one of the directories was replaced by another on disk."""
-    replaced = [layout.refresh(directory) for directory in (source, target)]
-    with layout.doing("move", source, name):
-        if any(replaced):
-            try:
-                layout.calls.move(name, layout.fds[source], new_name, layout.fds[target])
-            except FileExistsError as error:
-                raise NameTaken(new_name) from error
-            except FileNotFoundError:
-                return _is_source_gone(layout, source, name)
-            return True
-        return _is_source_gone(layout, source, name)
-
-
-def _is_source_gone(layout: Layout, source: str, name: str) -> bool:
-    """Return `False` if the file is gone. Raise if it is there: then the target directory is missing."""
-    if layout.holds(source, name):
-        raise FileNotFoundError(errno.ENOENT, "the target directory is missing")
-    return False
 
 
 def _fd(layout: Layout, directory: str) -> int:

@@ -110,7 +110,7 @@ def read_entry(context: Context, queue: str, name: str, read: Callable[[bytes, S
         lock = lock_or_reserve(layout, name)  # power loss (or a person) may have removed the reservation
     if isinstance(lock, Unavailable):
         return lock
-    try:
+    with lock:
         try:
             metadata = layout.again_if_replaced(queue, lambda: read_file(layout, queue, name))
             found = layout.look_at(queue, name)  # `None` if a program without locks has moved it
@@ -122,5 +122,3 @@ def read_entry(context: Context, queue: str, name: str, read: Callable[[bytes, S
             return Unavailable.GONE
         seen = as_stat(found, layout.full(queue, name))
         return read_data(context, name, lambda file: read(metadata, seen, file))
-    finally:
-        lock.release()

@@ -108,12 +108,13 @@ def _locked(context: Context, queue: str, name: str, plan: SyncPlan) -> Generato
     """
     layout = context.layout
     aside = directory_of(Place(queue, State.QUARANTINED))
+    _ = layout.refresh(aside)
     if not layout.holds(aside, name):
         raise EntryNotFound(queue, name)
     lock = lock_or_reserve(layout, name)  # power loss (or a person) may have removed the reservation
     if isinstance(lock, Unavailable):
         raise EntryBusy(name)
-    try:
+    with lock:
         drop_stale_copies(context, name)  # also the copy from a restore that was killed half-way
         if not layout.holds(aside, name):
             if lock.newborn:
@@ -128,8 +129,6 @@ def _locked(context: Context, queue: str, name: str, plan: SyncPlan) -> Generato
                 context.syncs.directory(checkout_of(queue))
             context.syncs.directory(aside)
         yield aside
-    finally:
-        lock.release()
 
 
 def reason_of(context: Context, name: str) -> str | None:

@@ -213,12 +213,10 @@ def recover_name(context: Context, name: str) -> Recovered | None:
     lock = _lock_to_recover(context, name)
     if isinstance(lock, Unavailable):
         return None
-    try:
+    with lock:
         shut: Denied = {}
         places = context.layout.where_are({name}, shut).get(name, [])
         return _recover_locked(context, _Seen(name, places, shut))
-    finally:
-        lock.release()
 
 
 class _Seen(msgspec.Struct):
@@ -334,11 +332,9 @@ def locked_if_possible(context: Context, name: str) -> Generator[bool]:
     if isinstance(lock, Unavailable):
         yield False
         return
-    try:
+    with lock:
         drop_stale_copies(context, name)
         yield True
-    finally:
-        lock.release()
 
 
 _HELD: Final = contextlib.nullcontext(enter_result=True)
@@ -452,10 +448,8 @@ def reserve_again(context: Context, name: str) -> bool:
     lock = lock_new(layout, name)
     if isinstance(lock, Unavailable):  # another process is making it
         return False
-    try:
+    with lock:
         return not collect_if_nowhere(context, name)  # it may have left between the two looks
-    finally:
-        lock.release()
 
 
 def clear_temporary(context: Context, name: str) -> bool:

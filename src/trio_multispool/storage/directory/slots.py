@@ -8,8 +8,8 @@ one description do not exclude each other, so the process itself records which s
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING
@@ -19,32 +19,11 @@ from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory.disk.files import discard
 from trio_multispool.storage.directory.disk.layout import LIMITS, TEMPORARY, UNSAFE_PREFIX
 from trio_multispool.storage.directory.disk.locks import lock_temporary
+from trio_multispool.storage.handles import Slot
 
 if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.layout import Layout
     from trio_multispool.storage.directory.disk.locks import Lock
-
-
-class ByteSlot:
-    """A slot that is held, until it is released."""
-
-    __slots__ = ("__weakref__", "_number", "_slots")
-
-    def __init__(self, slots: ByteSlots, number: int) -> None:
-        """Take it over."""
-        self._slots: ByteSlots | None = slots
-        self._number = number
-
-    def release(self) -> None:
-        """Free it for others. Idempotent."""
-        slots, self._slots = self._slots, None
-        if slots is not None:
-            slots.release(self._number)
-
-    def __del__(self) -> None:
-        """Let go; at the end of the interpreter the kernel does."""
-        if not sys.is_finalizing():
-            self.release()
 
 
 class ByteSlots:
@@ -58,7 +37,7 @@ class ByteSlots:
         self._held: set[int] = set()
         _all.add(self)
 
-    def take(self, number: int) -> ByteSlot | None:
+    def take(self, number: int) -> Slot | None:
         """Hold a slot; `None` if it is taken. Raises a `SpoolError`."""
         layout = self._layout
         with self._mutex, layout.doing("lock", "", LIMITS):
@@ -71,7 +50,7 @@ class ByteSlots:
             except BlockingIOError:
                 return None
             self._held.add(number)
-            return ByteSlot(self, number)
+            return Slot(functools.partial(self.release, number))
 
     def _open(self) -> int:
         """Open the file. A new one gets its name only once all may use it: after a kill it would shut others out."""

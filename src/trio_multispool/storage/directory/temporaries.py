@@ -40,7 +40,7 @@ _TRIES: Final = 16
 def unsafe_temporary(context: Context, entry: str, content: Content, *, sync: bool) -> Generator[OpenFile]:
     """Yield a new locked file with that content, synced if `sync`; at the end, unlink the file under its name."""
     name, lock = _make(context, entry)
-    try:
+    with lock:
         with begin_new(context.layout, TEMPORARY, name, content, fd=lock.fd) as file:
             if sync:
                 file.sync()
@@ -49,8 +49,6 @@ def unsafe_temporary(context: Context, entry: str, content: Content, *, sync: bo
         finally:
             with context.tidying(entry):
                 unlink_if_there(context.layout, TEMPORARY, name)
-    finally:
-        lock.release()
 
 
 def _make(context: Context, entry: str) -> tuple[str, Lock]:
@@ -67,10 +65,8 @@ def clear_dead_temporary(context: Context, name: str) -> bool:
     lock = lock_temporary(context.layout, name, TEMPORARY, new=False)
     if isinstance(lock, Unavailable):
         return lock is Unavailable.GONE
-    try:
+    with lock:
         unlink_if_there(context.layout, TEMPORARY, name)
-    finally:
-        lock.release()
     return True
 
 

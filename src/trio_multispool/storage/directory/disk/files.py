@@ -81,14 +81,10 @@ def read_beside(layout: Layout, directory: str, name: str) -> bytes:
 
 def no_directory(layout: Layout, directory: str) -> NotARegularFile | None:
     """Return what to say if something else lies in the place of a directory; `None` if nobody can say that it does."""
-    parent, _, name = directory.rpartition("/")
     try:
-        found = layout.look_at(parent, name)
+        return NotARegularFile(layout.full(directory), directory=True) if layout.holds_nothing(directory) else None
     except OF_ONE_FILE:
         return None
-    if found is None or stat.S_ISDIR(found.st_mode):
-        return None
-    return NotARegularFile(layout.full(directory), directory=True)
 
 
 @contextlib.contextmanager

@@ -90,17 +90,18 @@ _ENTER: Final = stat.S_IRUSR | stat.S_IXUSR
 _NAMES_KEPT: Final = 4096
 """So many names of directories are put together once only."""
 
+_DIRECTORIES: Final = {
+    State.AVAILABLE: "{}",
+    State.CHECKED_OUT: f"{{}}/{CHECKOUT}",
+    State.WAITING: f"{{}}/{WAITING}",
+    State.QUARANTINED: f"{QUARANTINE}/{{}}",
+}
+
 
 @functools.lru_cache(maxsize=_NAMES_KEPT)
 def directory_of(place: Place) -> str:
     """Return the directory of a place, relative to the spool."""
-    if place.state is State.AVAILABLE:
-        return place.queue
-    if place.state is State.CHECKED_OUT:
-        return checkout_of(place.queue)
-    if place.state is State.WAITING:
-        return waiting_of(place.queue)
-    return f"{QUARANTINE}/{place.queue}"
+    return _DIRECTORIES[place.state].format(place.queue)
 
 
 @functools.lru_cache(maxsize=_NAMES_KEPT)
@@ -550,7 +551,7 @@ class Layout:
         """
         shut: Denied = {}
         there = self.is_open(directory, shut)
-        if shut and not self._holds_nothing(directory):
+        if shut and not self.holds_nothing(directory):
             raise shut[directory]
         return there
 
@@ -590,36 +591,28 @@ class Layout:
 
     def may_read(self, directory: str, name: str) -> bool:
         """Tell whether this process may read a file or a directory; for root, whether the spool's owner may."""
+        return self._may(directory, name, READ_FILE, stat.S_IRUSR)
+
+    def may_enter(self, directory: str, name: str) -> bool:
+        """Tell whether this process may read and enter a directory; for root, whether the spool's owner may."""
+        return self._may(directory, name, READ_DIRECTORY, _ENTER)
+
+    def _may(self, directory: str, name: str, flags: int, mode: int) -> bool:
         if this_user()[0] == ROOT:
             if self._found.st_uid == ROOT:
                 return True
             found = self.look_at(directory, name)
-            return found is None or serves(found, self._found)
+            return found is None or serves(found, self._found, mode)
         try:
-            self.close_fd(self.calls.open(name, READ_FILE, self.fds[directory]))
-        except PermissionError:
-            return False
-        except OSError:  # it is gone, or is no file: others tell
-            return True
-        return True
-
-    def may_enter(self, directory: str, name: str) -> bool:
-        """Tell whether this process may read and enter a directory; for root, whether the spool's owner may."""
-        if this_user()[0] == ROOT:
-            found = self.look_at(directory, name)
-            if self._found.st_uid == ROOT or found is None:
-                return True
-            shift = 0 if found.st_uid == self._found.st_uid else 3 if found.st_gid == self._found.st_gid else 6
-            return (found.st_mode << shift) & _ENTER == _ENTER
-        try:
-            opened = self.calls.open(name, READ_DIRECTORY, self.fds[directory])
+            opened = self.calls.open(name, flags, self.fds[directory])
             try:
-                self.close_fd(self.calls.open(".", READ_DIRECTORY, opened))
+                if mode == _ENTER:
+                    self.close_fd(self.calls.open(".", READ_DIRECTORY, opened))
             finally:
                 self.close_fd(opened)
         except PermissionError:
             return False
-        except OSError:  # it is gone, or is no directory: others tell
+        except OSError:  # it is gone, or is something else: others tell
             return True
         return True
 
@@ -692,10 +685,10 @@ class Layout:
         name are `to_collect`, it raises too.
         """
         for directory, error in shut.items():
-            if to_collect or not self._holds_nothing(directory):
+            if to_collect or not self.holds_nothing(directory):
                 raise error
 
-    def _holds_nothing(self, directory: str) -> bool:
+    def holds_nothing(self, directory: str) -> bool:
         """Tell whether something else is in the place of a directory."""
         parent, _, name = directory.rpartition("/")
         found = self.look_at(parent, name)

@@ -73,6 +73,12 @@ class Lock(msgspec.Struct, eq=False, weakref=True):
         """Whether this process still has the lock."""
         return self.fd >= 0
 
+    def __enter__(self) -> None:
+        """Hold it for the length of a block."""
+
+    def __exit__(self, *raised: object) -> None:
+        self.release()
+
     def release(self) -> None:
         """Unlock and close. Idempotent; explicit, because a forked child may still have the description open."""
         with _table.mutex:

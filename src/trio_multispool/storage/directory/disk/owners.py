@@ -64,13 +64,10 @@ def is_half_made(found: os.stat_result, owner: Owner | None, mode: int) -> bool:
     return found.st_uid == this_user()[0] and not (is_right and stat.S_IMODE(found.st_mode) == mode)
 
 
-def serves(found: os.stat_result, spool: os.stat_result) -> bool:
-    """Tell whether the owner of a spool may read a file, or that owner's group, by its mode alone."""
-    if found.st_uid == spool.st_uid:
-        return bool(found.st_mode & stat.S_IRUSR)
-    if found.st_gid == spool.st_gid:
-        return bool(found.st_mode & stat.S_IRGRP)
-    return bool(found.st_mode & stat.S_IROTH)
+def serves(found: os.stat_result, spool: os.stat_result, mode: int) -> bool:
+    """Tell whether the owner of a spool, or that owner's group, may do with a file what `mode` says for an owner."""
+    shift = 0 if found.st_uid == spool.st_uid else 3 if found.st_gid == spool.st_gid else 6
+    return (found.st_mode << shift) & mode == mode
 
 
 def _user_name(number: int) -> str:

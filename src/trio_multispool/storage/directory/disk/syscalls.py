@@ -43,20 +43,12 @@ if _renameat2 is not None:
 class Notice(Protocol):
     """One event of inotify(7)."""
 
-    @property
-    def wd(self) -> int:
-        """The number of the watch that reports it."""
-        ...
-
-    @property
-    def mask(self) -> int:
-        """What happened."""
-        ...
-
-    @property
-    def name(self) -> str:
-        """The name in the watched directory; empty for the directory itself."""
-        ...
+    wd: int
+    """The number of the watch that reports it."""
+    mask: int
+    """What happened."""
+    name: str
+    """The name in the watched directory; empty for the directory itself."""
 
 
 class Notifier(Protocol):

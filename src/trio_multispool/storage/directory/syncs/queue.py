@@ -25,12 +25,8 @@ class _Wanted(Generic[N]):
 
     def __init__(self, needs: Iterable[N]) -> None:
         self.needs = list(needs)
-        self.failures: dict[N, Exception] | None = None
-        self.raised: BaseException | None = None
-
-    @property
-    def served(self) -> bool:
-        return self.failures is not None or self.raised is not None
+        self.outcome: dict[N, Exception] | BaseException | None = None
+        """What failed, of all that was synced; or what the leader raised."""
 
 
 class SyncQueue(Generic[N]):
@@ -48,35 +44,33 @@ class SyncQueue(Generic[N]):
         mine = _Wanted(needs)
         with self._changed:
             self._waiting.append(mine)
-            while self._under_way and not mine.served:
+            while self._under_way and mine.outcome is None:
                 _ = self._changed.wait()
-            if mine.served:
+            if mine.outcome is not None:
                 return self._outcome(mine)
             led, self._waiting = self._waiting, []
             self._under_way = True
-        self._lead(led)
-        if mine.raised is not None:
-            raise mine.raised
+        outcome = self._lead(led)
+        if isinstance(outcome, BaseException):
+            raise outcome
         return self._outcome(mine)
 
-    def _lead(self, led: list[_Wanted[N]]) -> None:
-        failures: dict[N, Exception] = {}
-        raised: BaseException | None = None
+    def _lead(self, led: list[_Wanted[N]]) -> dict[N, Exception] | BaseException:
+        outcome: dict[N, Exception] | BaseException
         try:
-            failures = self._sync(list(dict.fromkeys(need for each in led for need in each.needs)))
+            outcome = self._sync(list(dict.fromkeys(need for each in led for need in each.needs)))
         except BaseException as error:  # noqa: BLE001  # raised in each thread that was led
-            raised = error
+            outcome = error
         with self._changed:
             for each in led:
-                if raised is None:
-                    each.failures = {need: failures[need] for need in each.needs if need in failures}
-                else:
-                    each.raised = raised
+                each.outcome = outcome
             self._under_way = False
             self._changed.notify_all()
+        return outcome
 
     def _outcome(self, mine: _Wanted[N]) -> dict[N, Exception]:
-        if mine.raised is not None:
+        if isinstance(mine.outcome, BaseException):
             message = "another thread, which was to sync for this one too, failed"
-            raise RuntimeError(message) from mine.raised
-        return mine.failures or {}
+            raise RuntimeError(message) from mine.outcome  # noqa: TRY004  # no matter of types
+        failures = mine.outcome or {}
+        return {need: failures[need] for need in mine.needs if need in failures}
