@@ -1049,7 +1049,9 @@ def settled_and_next(reader: Reader, *, fails: bool = False) -> tuple[list[BaseE
     context.run(secret.set, "of the task")
     claiming = Claiming(reader.source, reader.look().given, reader.door, lambda: False, take, context)
     settlements = [
-        Removing(claimed, None, Commit(withdraw=fails), claiming, functools.partial(ready, claimed, admission))
+        Removing(
+            claimed, None, Commit(withdraw=fails), then=claiming, ready=functools.partial(ready, claimed, admission)
+        )
         for claimed, admission in held
     ]
     return reader.store.settle(settlements), happened

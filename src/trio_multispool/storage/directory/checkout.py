@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from trio_multispool.errors import OF_ONE_FILE, NameTaken, NotARegularFile, SpoolError, StorageFailure, UnreadableEntry
 from trio_multispool.model.lifecycle import State
@@ -18,8 +18,8 @@ from trio_multispool.storage.directory.disk.files import (
     read_file_and_stat,
     wanting_directory,
 )
-from trio_multispool.storage.directory.disk.layout import READ_FILE, REGISTRY, checkout_of, directory_of, waiting_of
-from trio_multispool.storage.directory.disk.locks import lock_file, lock_or_reserve
+from trio_multispool.storage.directory.disk.layout import REGISTRY, checkout_of, directory_of, waiting_of
+from trio_multispool.storage.directory.disk.locks import lock_entry
 from trio_multispool.storage.directory.recovery import collect_if_nowhere, drop_stale_copies, may_have_copies
 from trio_multispool.storage.directory.stamps import renew
 from trio_multispool.storage.requests import NotDue
@@ -36,7 +36,7 @@ _OF_ALL_ENTRIES: Final = (errno.ENOLCK, errno.ENOMEM)
 """Errors about the kernel itself, and not about the entry."""
 
 
-def claim(
+def claim(  # noqa: C901  # in one piece: every reader comes here
     context: Context, place: Place, name: str, *, due_by: float = math.inf, before_commit: Callable[[], None]
 ) -> DirectoryClaim | Unavailable | NotDue:
     """Check out an entry that is available, or waits. `GONE` if it is not there, `BUSY` if another owner has its lock.
@@ -46,7 +46,10 @@ def claim(
     queue, source, waits, layout = place.queue, directory_of(place), place.state is State.WAITING, context.layout
     if waits and layout.optional_fd(source) is None:
         return Unavailable.GONE
-    lock = _lock_to_claim(context, queue, source, name)
+    try:
+        lock = lock_entry(layout, name, source)
+    except OF_ONE_FILE as error:
+        _raise_as_unreadable(error, queue, name)
     if isinstance(lock, Unavailable):
         return lock
     metadata, due_at, written, moved = b"", None, 0.0, False
@@ -89,19 +92,6 @@ def _let_go(context: Context, name: str, lock: Lock, *, because: BaseException) 
     lock.release()
 
 
-def _lock_to_claim(context: Context, queue: str, source: str, name: str) -> Lock | Unavailable:
-    """Lock an entry that was seen in a directory of the queue, even if it has lost its reservation."""
-    try:
-        lock = lock_file(context.layout, name, READ_FILE)
-        if lock is not Unavailable.GONE:
-            return lock
-        return lock_or_reserve(context.layout, name) if context.layout.holds(source, name) else lock
-    except OF_ONE_FILE as error:
-        if _is_of_all(error):
-            raise
-        raise UnreadableEntry(queue, name, str(error)) from error
-
-
 def _read_to_claim(context: Context, queue: str, source: str, name: str) -> tuple[bytes, os.stat_result]:
     """Return the metadata of an entry whose lock is held, and its `fstat`. First drop any second copy."""
     layout = context.layout
@@ -115,14 +105,14 @@ def _read_to_claim(context: Context, queue: str, source: str, name: str) -> tupl
         if may_have_copies(context, name, found.st_nlink):
             drop_stale_copies(context, name)
     except OF_ONE_FILE as error:
-        if _is_of_all(error):
-            raise
-        raise UnreadableEntry(queue, name, str(error)) from error
+        _raise_as_unreadable(error, queue, name)
     return metadata, found
 
 
-def _is_of_all(error: SpoolError) -> bool:
-    return isinstance(error, StorageFailure) and error.errno in _OF_ALL_ENTRIES
+def _raise_as_unreadable(error: SpoolError, queue: str, name: str) -> NoReturn:
+    if isinstance(error, StorageFailure) and error.errno in _OF_ALL_ENTRIES:
+        raise error
+    raise UnreadableEntry(queue, name, str(error)) from error
 
 
 def _move_over_stale_copy(context: Context, queue: str, source: str, name: str) -> bool:

@@ -11,7 +11,7 @@ from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits
 from trio_multispool.storage.directory.disk.files import begin_new, read_file, read_through, unlink_if_there
 from trio_multispool.storage.directory.disk.layout import DATA, DATA_PREFIX, TEMPORARY
-from trio_multispool.storage.directory.disk.locks import lock_existing, lock_or_reserve
+from trio_multispool.storage.directory.disk.locks import lock_entry
 from trio_multispool.storage.directory.recovery import collect_if_nowhere, locked_if_possible
 from trio_multispool.storage.directory.stamps import written_at
 from trio_multispool.storage.directory.syncs.plan import telling_outcome
@@ -103,11 +103,7 @@ def _replace_own(
 def read_entry(context: Context, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
     """Call `read` with an available entry's metadata, their size and age, and its data, under the entry's lock."""
     layout = context.layout
-    lock = lock_existing(layout, name)
-    if lock is Unavailable.GONE:
-        if not layout.holds(queue, name):
-            return Unavailable.GONE
-        lock = lock_or_reserve(layout, name)  # power loss (or a person) may have removed the reservation
+    lock = lock_entry(layout, name, queue)
     if isinstance(lock, Unavailable):
         return lock
     with lock:

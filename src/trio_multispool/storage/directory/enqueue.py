@@ -246,7 +246,11 @@ def _write_files(
 ) -> None:
     """Write the files of the entry into `files`: its data, its metadata, and its file in `.keys` if it has one."""
     reservation, is_whole = wanted.reservation, isinstance(wanted.content, bytes)  # else it is usable perhaps only once
-    if not is_whole and not reservation.looked_up and _has_files(context, reservation):
+    if (
+        not is_whole
+        and not reservation.looked_up
+        and any(context.layout.holds(each, reservation.name) for each in (DATA, TEMPORARY))
+    ):
         _look_up_if_possible(context, reservation)
     try:
         _write_each(context, wanted, files)
@@ -261,10 +265,6 @@ def _write_files(
         files.append(remembered.begin(context, wanted.reservation.name, wanted.remember, plan))
     if wanted.carrier:
         send_along(context, wanted.reservation.name, wanted.carrier)
-
-
-def _has_files(context: Context, reservation: DirectoryReservation) -> bool:
-    return any(context.layout.holds(directory, reservation.name) for directory in (DATA, TEMPORARY))
 
 
 def _write_each(context: Context, wanted: NewEntry[DirectoryReservation], files: list[OpenFile]) -> None:

@@ -418,23 +418,19 @@ def _sweep_memory(context: Context, act: _Act) -> Iterator[Recovered | SpoolErro
         return
     found = remembered.forgettable(context)
     while several := list(itertools.islice(found, _BREATH)):
+        shut: Denied = {}
         over = [name for name in several if name is not None]
-        yield from _forget_together(context, over, only_tell=act is _would_recover)
+        places = layout.where_are(over, shut) if over else {}
+        for name in over:
+            told: list[Recovered | SpoolError] = []
+            with _passing_over(context, name, told):
+                if name not in places:
+                    layout.refuse_if_unseen(shut, to_collect=False)
+                    if act is _would_recover or remembered.collect(context, name):
+                        told.append(Recovered(name, None))
+            yield from told
         if len(several) == _BREATH:
             yield None
-
-
-def _forget_together(context: Context, names: list[str], *, only_tell: bool) -> Iterator[Recovered | SpoolError]:
-    shut: Denied = {}
-    places = context.layout.where_are(names, shut) if names else {}
-    for name in names:
-        told: list[Recovered | SpoolError] = []
-        with _passing_over(context, name, told):
-            if name not in places:
-                context.layout.refuse_if_unseen(shut, to_collect=False)
-                if only_tell or remembered.collect(context, name):
-                    told.append(Recovered(name, None))
-        yield from told
 
 
 def reserve_again(context: Context, name: str) -> bool:

@@ -148,10 +148,7 @@ class WaitingEntries:
         self._reading = None
         known = {name: at for at, name in self._read} | self._times  # what came meanwhile was read later
         self._read = []
-        kept = heapq.nsmallest(MOST_KEPT, ((at, name) for name, at in known.items()))  # sorted, and so a heap
-        self._horizon = min(kept[-1][0] if len(known) >= MOST_KEPT else math.inf, self._pruned_from)
-        kept = [pair for pair in kept if pair[0] <= self._horizon]
-        self.heap, self._times = kept, {name: at for at, name in kept}
+        self._keep(known, min(self._pruned_from, self._horizon))
         if self._since_all_looked_at is not None:
             self._looking_took = self._since_all_looked_at()
 
@@ -161,12 +158,13 @@ class WaitingEntries:
         self._times[name] = at
         heapq.heappush(self.heap, (at, name))
         if len(self.heap) > 2 * MOST_KEPT:
-            self._trim()
+            self._keep(self._times, self._horizon)
 
-    def _trim(self) -> None:
-        kept = heapq.nsmallest(MOST_KEPT, ((at, name) for name, at in self._times.items()))
-        if len(kept) < len(self._times):
-            self._horizon = kept[-1][0]
+    def _keep(self, known: dict[str, float], horizon: float) -> None:
+        """Keep the first to be due of what is known, which is all that is due up to `horizon`."""
+        kept = heapq.nsmallest(MOST_KEPT, ((at, name) for name, at in known.items()))  # sorted, and so a heap
+        self._horizon = min(kept[-1][0], horizon) if len(kept) < len(known) else horizon
+        kept = [pair for pair in kept if pair[0] <= self._horizon]
         self.heap, self._times = kept, {name: at for at, name in kept}
 
     def _first(self) -> Due | None:

@@ -14,16 +14,13 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
-from trio_multispool.clock import random_below
-from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory.disk.files import discard
-from trio_multispool.storage.directory.disk.layout import LIMITS, TEMPORARY, UNSAFE_PREFIX
-from trio_multispool.storage.directory.disk.locks import lock_temporary
+from trio_multispool.storage.directory.disk.layout import LIMITS, TEMPORARY
+from trio_multispool.storage.directory.temporaries import new_temporary
 from trio_multispool.storage.handles import Slot
 
 if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.layout import Layout
-    from trio_multispool.storage.directory.disk.locks import Lock
 
 
 class ByteSlots:
@@ -58,7 +55,7 @@ class ByteSlots:
         root, temporary = layout.fds[""], layout.fds[TEMPORARY]
         with contextlib.suppress(FileNotFoundError):
             return calls.open(LIMITS, os.O_RDWR, root)
-        name, lock = self._reserve()
+        name, lock = new_temporary(layout, LIMITS)  # locked, so that no recovery clears it
         try:
             calls.move(name, temporary, LIMITS, root)
         except OSError as error:
@@ -68,14 +65,6 @@ class ByteSlots:
         finally:
             lock.release()
         return calls.open(LIMITS, os.O_RDWR, root)
-
-    def _reserve(self) -> tuple[str, Lock]:
-        """Make a temporary file, locked so that no recovery clears it."""
-        while True:
-            name = f"{UNSAFE_PREFIX}{random_below(1 << 32):08x}{LIMITS}"
-            lock = lock_temporary(self._layout, name, TEMPORARY, new=True)
-            if not isinstance(lock, Unavailable):  # otherwise a recovery found it before it was locked
-                return name, lock
 
     def release(self, number: int) -> None:
         """Unlock a slot that is held."""

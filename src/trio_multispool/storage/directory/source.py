@@ -212,7 +212,7 @@ class DirectorySource:
 
     def _is_any_held(self, look: Look) -> bool:
         with no_directory_is_empty(wait=look.waits):
-            return self._layout.has_entries(self._checkouts)
+            return next(self._layout.each_entry_name(self._checkouts), None) is not None
         return True
 
     def _try_due(self, due: Due | None, call: _Call) -> tuple[Claim, Any] | None:

@@ -117,12 +117,7 @@ class DirectoryStorage(Context):
         """
         if create:
             opening.create(
-                path,
-                queues,
-                calls or SystemCalls(),
-                mode=mode,
-                trust_file_system=trust_file_system,
-                adopted=adopted,
+                path, queues, calls or SystemCalls(), mode=mode, trust_file_system=trust_file_system, adopted=adopted
             )
         with opening.opened(path, calls) as layout:
             adopted = opening.check(layout, queues, trust_file_system=trust_file_system)  # what it is on disk

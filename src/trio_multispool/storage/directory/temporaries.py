@@ -39,7 +39,7 @@ _TRIES: Final = 16
 @contextlib.contextmanager
 def unsafe_temporary(context: Context, entry: str, content: Content, *, sync: bool) -> Generator[OpenFile]:
     """Yield a new locked file with that content, synced if `sync`; at the end, unlink the file under its name."""
-    name, lock = _make(context, entry)
+    name, lock = new_temporary(context.layout, entry)
     with lock:
         with begin_new(context.layout, TEMPORARY, name, content, fd=lock.fd) as file:
             if sync:
@@ -51,10 +51,14 @@ def unsafe_temporary(context: Context, entry: str, content: Content, *, sync: bo
                 unlink_if_there(context.layout, TEMPORARY, name)
 
 
-def _make(context: Context, entry: str) -> tuple[str, Lock]:
+def new_temporary(layout: Layout, entry: str) -> tuple[str, Lock]:
+    """Make a temporary file, open for writing and locked, so that no recovery clears it; return its name, and the lock.
+
+    Raises `EntryBusy` if recoveries were quicker again and again.
+    """
     for _ in range(_TRIES):
         name = f"{UNSAFE_PREFIX}{_token()}-{next(_number)}.{entry}"
-        lock = lock_temporary(context.layout, name, TEMPORARY, new=True)
+        lock = lock_temporary(layout, name, TEMPORARY, new=True)
         if not isinstance(lock, Unavailable):  # otherwise a recovery found it before it was locked
             return name, lock
     raise EntryBusy(entry)

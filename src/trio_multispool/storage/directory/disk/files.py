@@ -107,41 +107,37 @@ def _read_on(fd: int, content: bytes, calls: SystemCalls) -> bytes:
     return b"".join(chunks)
 
 
-class Opened:
+class Opened(msgspec.Struct, eq=False):
     """A regular file, open for reading in a block, which gets its descriptor and its `fstat`.
 
     Raises `FileNotFoundError` if it is gone, and a `SpoolError` otherwise. A class for speed, like `Doing`.
     """
 
-    __slots__ = ("_directory", "_fd", "_layout", "_name")
-
-    def __init__(self, layout: Layout, directory: str, name: str) -> None:
-        """Keep where it is."""
-        self._layout = layout
-        self._directory = directory
-        self._name = name
-        self._fd = -1
+    layout: Layout
+    directory: str
+    name: str
+    fd: int = -1
 
     def __enter__(self) -> tuple[int, os.stat_result]:
-        layout, calls = self._layout, self._layout.calls
+        layout, calls = self.layout, self.layout.calls
         try:
-            self._fd = calls.open(self._name, READ_FILE, layout.fds[self._directory])
+            self.fd = calls.open(self.name, READ_FILE, layout.fds[self.directory])
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise as_spool_error(error, "open", layout.full(self._directory, self._name)) from error
+            raise as_spool_error(error, "open", layout.full(self.directory, self.name)) from error
         try:
-            found = calls.stat_fd(self._fd)
+            found = calls.stat_fd(self.fd)
         except OSError as error:
-            layout.close_fd(self._fd)
-            raise as_spool_error(error, "look at", layout.full(self._directory, self._name)) from error
+            layout.close_fd(self.fd)
+            raise as_spool_error(error, "look at", layout.full(self.directory, self.name)) from error
         if not stat.S_ISREG(found.st_mode):
-            layout.close_fd(self._fd)
-            raise NotARegularFile(layout.full(self._directory, self._name))
-        return self._fd, found
+            layout.close_fd(self.fd)
+            raise NotARegularFile(layout.full(self.directory, self.name))
+        return self.fd, found
 
     def __exit__(self, *raised: object) -> None:
-        self._layout.close_fd(self._fd)
+        self.layout.close_fd(self.fd)
 
 
 def read_through(layout: Layout, directory: str, name: str, read: Callable[[BinaryIO], T]) -> T:

@@ -34,6 +34,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+import msgspec
+
 from trio_multispool.clock import random_below, this_user
 from trio_multispool.errors import (
     AccessDenied,
@@ -148,17 +150,13 @@ MOST_HELD: Final = 512
 the usual limit of 1,024, the directories have 128 descriptors."""
 
 
-class Doing:
+class Doing(msgspec.Struct, eq=False):
     """Names the operation of a block, for its errors. A class, because a generator would take four times as long."""
 
-    __slots__ = ("_directory", "_layout", "_name", "_operation")
-
-    def __init__(self, layout: Layout, operation: str, directory: str, name: str) -> None:
-        """Keep the operation and its file."""
-        self._layout = layout
-        self._operation = operation
-        self._directory = directory
-        self._name = name
+    layout: Layout
+    operation: str
+    directory: str
+    name: str
 
     def __enter__(self) -> None:
         """Begin."""
@@ -166,7 +164,7 @@ class Doing:
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         """Turn an `OSError` into a `SpoolError`."""
         if isinstance(error, OSError):
-            raise as_spool_error(error, self._operation, self._layout.full(self._directory, self._name)) from error
+            raise as_spool_error(error, self.operation, self.layout.full(self.directory, self.name)) from error
 
 
 class _Held(dict[str, int]):
@@ -702,10 +700,6 @@ class Layout:
             found = [name for name in found if invalid_name(name) is None]
         found.sort()
         return found
-
-    def has_entries(self, directory: str) -> bool:
-        """Tell whether a directory has any entry."""
-        return next(self.each_entry_name(directory), None) is not None
 
     def each_entry_name(self, directory: str) -> Iterator[str]:
         """Yield what `entry_names` returns, in no order, without keeping a list: for large queues."""

@@ -148,6 +148,12 @@ def lock_or_reserve(layout: Layout, name: str) -> Lock | Unavailable:
     return lock_new(layout, name) if found is Unavailable.GONE else found
 
 
+def lock_entry(layout: Layout, name: str, directory: str) -> Lock | Unavailable:
+    """Lock an entry that was seen in a directory, also if it has lost its reservation and is still there."""
+    lock = lock_file(layout, name, READ_FILE)
+    return lock_or_reserve(layout, name) if lock is Unavailable.GONE and layout.holds(directory, name) else lock
+
+
 def lock_temporary(layout: Layout, name: str, directory: str, *, new: bool) -> Lock | Unavailable:
     """Lock a temporary file; the lock shows that its writer lives. With `new`, make the file, for writing.
 

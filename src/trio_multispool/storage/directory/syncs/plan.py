@@ -27,7 +27,7 @@ from trio_multispool.storage.directory.syncs.queue import SyncQueue
 from trio_multispool.storage.directory.syncs.whole import WholeSync
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Iterable
+    from collections.abc import Callable, Collection, Generator, Iterable
 
     from trio_multispool.storage.directory.disk.layout import Layout
     from trio_multispool.storage.directory.syncs.together import Need
@@ -77,14 +77,6 @@ def committing(name: str, queue: str) -> Generator[None]:
         yield
     except Exception as error:  # its cause: whatever went wrong, the commit stands
         raise DurabilityUnknown(name, queue, committed=True) from error
-
-
-@contextlib.contextmanager
-def _noting(failures: dict[Need, Exception], need: Need) -> Generator[None]:
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001  # raised in each operation that needed it
-        failures[need] = error
 
 
 class Syncs:
@@ -145,16 +137,17 @@ class Syncs:
 
     def _each(self, needs: Collection[Need], failures: dict[Need, Exception]) -> None:
         files = [need for need in needs if isinstance(need, OpenFile)]
-        for file in files if len(files) > 1 else ():
-            with _noting(failures, file):
-                file.write_out()
-        for file in files:
-            if file not in failures:
-                with _noting(failures, file):
-                    file.sync()
-        for directory in (need for need in needs if isinstance(need, str)):
-            with _noting(failures, directory):
-                self.directory(directory)
+        acts: list[tuple[Need, Callable[[], None]]] = []
+        if len(files) > 1:
+            acts += [(file, file.write_out) for file in files]
+        acts += [(file, file.sync) for file in files]
+        acts += [(need, functools.partial(self.directory, need)) for need in needs if isinstance(need, str)]
+        for need, act in acts:
+            if need not in failures:
+                try:
+                    act()
+                except Exception as error:  # noqa: BLE001  # raised in each operation that needed it
+                    failures[need] = error
 
     def committed(self, directory: str, name: str, queue: str) -> None:
         """Sync a directory after a commit; raises `DurabilityUnknown`."""

@@ -64,13 +64,3 @@ def _another(failure: Exception) -> Exception:
     other = copy.copy(failure)
     other.__cause__ = failure.__cause__
     return other
-
-
-def raise_failure(outcomes: list[BaseException | None]) -> None:
-    """Raise the only outcome in the list, if it is a failure."""
-    failure = outcomes.pop()  # popped: the frame below holds the exception, which holds the frame
-    if failure is not None:
-        try:
-            raise failure
-        finally:
-            del failure
