@@ -12,7 +12,7 @@ import pytest
 from helpers.spools import state_of
 from helpers.stores import claim, make_store, release
 from trio_multispool.cli.exits import Failure
-from trio_multispool.cli.selecting import Selection, Settling, criteria_of
+from trio_multispool.cli.selecting import Settling, criteria_of
 
 DAY = 86_400
 EVERY_COMMAND = (["mv", "spool", "retry"], ["rm", "spool"], ["retry", "spool", "failed", "retry"])
@@ -238,13 +238,13 @@ def test_many_are_settled_at_once(multispool, spool, put):
 )
 def test_metadata_are_compared_as_json_values(raw, pair, fits):
     """As numbers, truth values and structures, never as text; what is no JSON object fits nothing."""
-    criteria = criteria_of(Selection(meta=[pair]), [])
+    criteria = criteria_of(Settling(meta=[pair]), [])
     assert criteria is not None
     assert criteria.fit_metadata(raw) is fits
 
 
 def test_a_selection_of_nothing_is_no_selection():
     """It is refused here already, whatever a command makes of its options."""
-    for selection in (Selection(), Settling(), Selection(meta=[], name=[])):
+    for selection in (Settling(), Settling(meta=[], name=[])):
         with pytest.raises(Failure, match="say which entries"):
             criteria_of(selection, [])

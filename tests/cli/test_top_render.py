@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 
 from trio_multispool.cli.top.render import HELP, Scene, picture
-from trio_multispool.cli.top.seen import Aside, Details, Held, Listed, Listing, Look, QueueLook, Sample
+from trio_multispool.cli.top.seen import Details, Entry, Listing, Look, QueueLook, Sample
 from trio_multispool.cli.top.state import Line, Model, advance
 from trio_multispool.cli.top.text import count, few, fit, fit_end, fit_name, fold, rate, share, sparkline, window
 from trio_multispool.cli.top.view import Action, View, settle
@@ -32,10 +32,10 @@ def look(instant, *, grown=0):
             QueueLook("send", 14 + grown, 2, 1, Sample(0, names), NOW - 180),
         ),
         held=(
-            Held("send", NAME, NOW - 37, 2880, "mailer[2880]"),
-            Held("send", NAME.replace("8f", "9f"), NOW - 3, None, "unknown"),
+            Entry("send", NAME, State.CHECKED_OUT, NOW - 37, by="mailer[2880]", owner=2880),
+            Entry("send", NAME.replace("8f", "9f"), State.CHECKED_OUT, NOW - 3, by="unknown"),
         ),
-        aside=(Aside("send", "broken", NOW - 7200),),
+        aside=(Entry("send", "broken", State.QUARANTINED, NOW - 7200),),
     )
 
 
@@ -92,9 +92,12 @@ def test_a_wide_screen_shows_more_of_the_sparkline_and_nothing_twice():
 LISTING = Listing(
     "send",
     (
-        Listed("send", NAME, State.CHECKED_OUT, 43, NOW - 37, "mailer[2880]"),
-        Listed("send", "broken", State.QUARANTINED, 7, NOW - 7200),
-        *(Listed("send", NAME.replace("8f", f"{number:02}"), State.AVAILABLE, 43, NOW - 9) for number in range(40)),
+        Entry("send", NAME, State.CHECKED_OUT, NOW - 37, NOW - 37, 43, "mailer[2880]"),
+        Entry("send", "broken", State.QUARANTINED, NOW - 7200, NOW - 7200, 7),
+        *(
+            Entry("send", NAME.replace("8f", f"{number:02}"), State.AVAILABLE, NOW - 9, NOW - 9, 43)
+            for number in range(40)
+        ),
     ),
     more=12_345,
 )
@@ -125,8 +128,11 @@ ODD = advance(
             QueueLook(name, depth, 3000, 20_000, Sample(4), NOW + 5, oldest_of_all=False)
             for name, depth in [("zwölf \x1b[2J", 10**6), ("漢字" * 40, 10**9), ("a" * 200, 0), ("\u202egnp", 7)]
         ),
-        held=tuple(Held("漢字", f"{number}-" + "漢" * 60, NOW + 9, 1, "p\x07[1]") for number in range(70)),
-        aside=tuple(Aside("a" * 200, f"{number}\x1b", 0.0) for number in range(70)),
+        held=tuple(
+            Entry("漢字", f"{number}-" + "漢" * 60, State.CHECKED_OUT, NOW + 9, by="p\x07[1]", owner=1)
+            for number in range(70)
+        ),
+        aside=tuple(Entry("a" * 200, f"{number}\x1b", State.QUARANTINED, 0.0) for number in range(70)),
         troubles=(("send\x1b", "Permission denied"),),
     ),
 )

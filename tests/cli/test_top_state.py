@@ -11,8 +11,9 @@ from helpers.stores import make_store
 from trio_multispool import monitor
 from trio_multispool.cli.top.checks import MOST_ENTRIES, as_problem, check_again_and_again
 from trio_multispool.cli.top.problems import Problem, ownerless
-from trio_multispool.cli.top.seen import Aside, Held, Look, QueueLook, Sample
+from trio_multispool.cli.top.seen import Entry, Look, QueueLook, Sample
 from trio_multispool.cli.top.state import WINDOW, Model, Sampling, advance, changes, checked, pause_after
+from trio_multispool.model.lifecycle import State
 
 
 def queue(names, *, held=(), aside=0, name="send", most=1 << 15):
@@ -119,14 +120,15 @@ def test_queues_come_and_go():
 
 def held(name="a", owner=None):
     """Return a check-out."""
-    return Held("send", name, 990.0, owner, "unknown" if owner is None else f"python[{owner}]")
+    told = "unknown" if owner is None else f"python[{owner}]"
+    return Entry("send", name, State.CHECKED_OUT, 990.0, by=told, owner=owner)
 
 
 @pytest.mark.parametrize(
     ("wrong", "key"),
     [
         ({"held": (held(),)}, "ownerless/send/a"),
-        ({"queues": (queue("", aside=2),), "aside": (Aside("send", "a", 1.0),)}, "quarantine/send"),
+        ({"queues": (queue("", aside=2),), "aside": (Entry("send", "a", State.QUARANTINED, 1.0),)}, "quarantine/send"),
         ({"troubles": (("send", "Permission denied"),)}, "unreadable/send"),
     ],
 )

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from trio_multispool.cli.top.screen import keys_of
-from trio_multispool.cli.top.seen import Aside, Details, Held, Listed, Listing, Look, QueueLook, Sample
+from trio_multispool.cli.top.seen import Details, Entry, Listing, Look, QueueLook, Sample
 from trio_multispool.cli.top.state import Model, advance
 from trio_multispool.cli.top.view import (
     COLUMNS,
@@ -32,8 +32,11 @@ def look(instant, *queues, **more):
     return Look(at=100.0 + instant, instant=instant, took=0.0, queues=queues, **more)
 
 
-HELD = (Held("b", "one", 50.0, 7, "python[7]"), Held("c", "two", 60.0, None, "unknown"))
-ASIDE = (Aside("b", "bad", 70.0),)
+HELD = (
+    Entry("b", "one", State.CHECKED_OUT, 50.0, by="python[7]", owner=7),
+    Entry("c", "two", State.CHECKED_OUT, 60.0, by="unknown"),
+)
+ASIDE = (Entry("b", "bad", State.QUARANTINED, 70.0),)
 FIRST = look(0, queue("a", "123", 10.0), queue("b", "12345", 5.0), queue("c"))
 SECOND = look(1, queue("a", "1234", 10.0), queue("b", "45", 5.0, aside=1), queue("c"), held=HELD, aside=ASIDE)
 MODEL = advance(advance(Model(), FIRST), SECOND)
@@ -144,9 +147,9 @@ def test_keys_ask_the_loop_for_what_is_not_the_views(keys, request_):
 LISTING = Listing(
     "b",
     (
-        Listed("b", "one", State.CHECKED_OUT, 1, 50.0, "python[7]"),
-        Listed("b", "bad", State.QUARANTINED, 1, 70.0),
-        Listed("b", "next", State.AVAILABLE, 1, 80.0),
+        Entry("b", "one", State.CHECKED_OUT, 50.0, 50.0, 1, "python[7]"),
+        Entry("b", "bad", State.QUARANTINED, 70.0, 70.0, 1),
+        Entry("b", "next", State.AVAILABLE, 80.0, 80.0, 1),
     ),
     more=2,
 )

@@ -43,11 +43,6 @@ _KINDS: Final = {
 
 
 @final
-class Damaged(Exception):
-    """What is read is no archive, or not a whole one."""
-
-
-@final
 class Writer:
     """Writes an archive."""
 
@@ -96,7 +91,7 @@ class Refused(NamedTuple):
 
 
 class Reader:
-    """Reads an archive, once, from its beginning to its end."""
+    """Reads an archive, once, from its beginning to its end; raises `Failure` if it is none, or not a whole one."""
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
         """Read by `read(n)`, which returns n bytes, or fewer at the end."""
@@ -137,7 +132,7 @@ class Reader:
         wanted = min(most, self._left)
         piece = self._read(wanted) if wanted else b""
         if len(piece) < wanted:
-            raise Damaged("the archive is truncated")
+            raise Failure("the archive is truncated")
         self._left -= len(piece)
         return piece
 
@@ -160,22 +155,22 @@ class Reader:
         self.skip()
         block = self._read(_BLOCK)
         if len(block) < _BLOCK:
-            raise Damaged("the archive is truncated" if self._began else "standard input is not a tar archive")
+            raise Failure("the archive is truncated" if self._began else "standard input is not a tar archive")
         if not block.strip(b"\0"):
             return None
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except (tarfile.HeaderError, ValueError) as error:
             told = "is damaged" if self._began else "is not a tar archive"
-            raise Damaged(f"standard input {told}: {error}") from error
+            raise Failure(f"standard input {told}: {error}") from error
         if info.size < 0:
-            raise Damaged("standard input is damaged: a member has a negative size")
+            raise Failure("standard input is damaged: a member has a negative size")
         self._began = True
         return info
 
     def _extension(self, info: tarfile.TarInfo) -> bytes:
         if info.size > _LARGEST_EXTENSION:
-            raise Damaged(f"standard input is damaged: a header of {info.size} bytes")
+            raise Failure(f"standard input is damaged: a header of {info.size} bytes")
         self._begin(info.size)
         return self.read(info.size)
 
@@ -196,7 +191,7 @@ class _Said:
             record, content = content[len(digits) + len(space) : length - 1], content[length:]
             key, equals, value = record.partition(b"=")
             if not length or not equals:
-                raise Damaged("standard input is damaged: an extended header cannot be read")
+                raise Failure("standard input is damaged: an extended header cannot be read")
             if key == b"path":
                 self.path = value.decode("utf-8", "surrogateescape")
             elif key == b"size":
@@ -204,4 +199,4 @@ class _Said:
             elif key.startswith(b"GNU.sparse"):
                 self.sparse = True
         if self.size is not None and self.size < 0:
-            raise Damaged("standard input is damaged: a member has a negative size")
+            raise Failure("standard input is damaged: a member has a negative size")

@@ -15,7 +15,7 @@ from trio_multispool.cli.ages import human_age
 from trio_multispool.cli.durations import parse
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.sources import SourceCodec
-from trio_multispool.cli.spools import looking, require_queues, spoolable
+from trio_multispool.cli.spools import looking, spoolable
 from trio_multispool.model.spoolable import Spoolable
 from trio_multispool.monitor import Limits, Monitor
 from trio_multispool.spool.spool import Spool
@@ -100,9 +100,8 @@ def limits(spool: StrPath, checks: Checks, queue_ages: Mapping[str, str]) -> Lim
         max_tmp_file_age=_limit(checks.max_tmp_file_age),
         max_queue_ages={queue: parse(age) for queue, age in ages.items() if age != _NO_LIMIT},
     )
-    with looking(spool) as storage:
-        require_queues(storage, list(ages))
-    return checked
+    with looking(spool, *ages):
+        return checked
 
 
 def _limit(age: str) -> float | None:

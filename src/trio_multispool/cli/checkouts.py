@@ -14,7 +14,7 @@ from trio_multispool.cli.output import Troubles
 from trio_multispool.cli.progress import bar, counting
 from trio_multispool.cli.running import Ending, run_telling
 from trio_multispool.cli.selecting import selected
-from trio_multispool.cli.spools import load, looking, member, settle
+from trio_multispool.cli.spools import load, member, settle
 from trio_multispool.entries.job import checkout_of
 from trio_multispool.errors import (
     EntryBusy,
@@ -54,29 +54,33 @@ class Task:
     destination: str | None
     """The queue that they are moved to; `None`: they are removed."""
     options: Settling
+    names: Sequence[str]
+    criteria: Criteria | None
+    """What entries are like that are not named."""
 
-    @property
-    def what(self) -> str:
-        """What is done with them, in words."""
-        return "removed" if self.destination is None else f"moved to {self.destination}"
+    def told(self, whence: str = "") -> str:
+        """Say what is done with them."""
+        return f"removed{whence}" if self.destination is None else f"moved{whence} to {self.destination}"
 
 
-def settle_all(task: Task, names: Sequence[str], criteria: Criteria | None, done: Done) -> int:
+def settle_all(task: Task, storage: AnyStorage, done: Done) -> int:
     """Move entries to a queue, or remove them; note in `done` what was settled, and return the exit code.
 
-    These are the entries that are named, or what is available and fits `criteria`. Of the latter, what somebody else
+    These are the entries that are named, or what is available and fits the criteria. Of the latter, what somebody else
     takes meanwhile is passed over, and so is what has changed and fits no more. Nothing is recovered first: that would
     make more available than a dry run has shown.
     """
 
     async def work(_ending: Ending) -> int:
-        with looking(task.spool) as storage:
-            async with contextlib.AsyncExitStack() as stack:
-                settler = _Settler(task, storage, stack, done)
-                await (settler.settle_named(names) if criteria is None else settler.settle_selected(criteria))
-                return settler.troubles.code
+        async with contextlib.AsyncExitStack() as stack:
+            settler = _Settler(task, storage, stack, done)
+            if task.criteria is None:
+                await settler.settle_named(task.names)
+            else:
+                await settler.settle_selected(task.criteria)
+            return settler.troubles.code
 
-    return run_telling(work, done.entries, task.what)
+    return run_telling(work, done.entries, task.told())
 
 
 @final
@@ -137,11 +141,9 @@ class _Settler:
 
         async def settle_some() -> None:
             try:
-                while (item := await _next_of(items, looking)) is not None:
+                while not failures and (item := await _next_of(items, looking)) is not None:
                     if await self._settle_if(spool, item, criteria):
                         count()
-                    if failures:
-                        return
             except (Failure, SpoolError) as error:
                 failures.append(error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from typing import TYPE_CHECKING, Final, final
@@ -51,28 +52,23 @@ def environment(inherited: Mapping[str, str], task: Task) -> dict[str, str]:
     found["MULTISPOOL_QUEUE"] = os.fsdecode(task.queue.encode())
     found["MULTISPOOL_NAME"] = os.fsdecode(task.name.encode())
     found["MULTISPOOL_DATA"] = task.data
-    if _can_be_variable("MULTISPOOL_METADATA", task.metadata):
-        found["MULTISPOOL_METADATA"] = os.fsdecode(task.metadata)
+    with contextlib.suppress(UnicodeDecodeError):
+        if b"\0" not in task.metadata and len("MULTISPOOL_METADATA=\0") + len(task.metadata) <= _LONGEST:
+            _ = task.metadata.decode()
+            found["MULTISPOOL_METADATA"] = os.fsdecode(task.metadata)
     return found
 
 
-def _can_be_variable(name: str, value: bytes) -> bool:
-    if b"\0" in value or len(name) + len(value) + len("=\0") > _LONGEST:
-        return False
-    try:
-        _ = value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+async def run_command(command: Sequence[str], task: Task, ending: Ending) -> tuple[int | None, str]:
+    """Run a command on an entry's data. Return its status, negative for the signal that killed it, and how it ended.
 
-
-async def run_command(command: Sequence[str], task: Task, ending: Ending) -> int:
-    """Run a command on an entry's data and return its status, negative for the signal that killed it.
-
-    Raises `OSError` if it cannot be started, or the data cannot be opened (`filename` says which). When this is
+    If the data cannot be read, the status is `None`. Raises `OSError` if the command cannot be started. When this is
     cancelled, the command and the processes that it started get SIGTERM, and SIGKILL after a grace.
     """
-    stdin = os.open(task.data, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        stdin = os.open(task.data, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        return None, f"its data cannot be read: {error.strerror}"
     try:
         done = await trio.run_process(
             list(command),
@@ -86,7 +82,7 @@ async def run_command(command: Sequence[str], task: Task, ending: Ending) -> int
         )
     finally:
         os.close(stdin)
-    return done.returncode
+    return done.returncode, _told(done.returncode)
 
 
 async def _end(process: trio.Process, ending: Ending) -> None:
@@ -97,10 +93,9 @@ async def _end(process: trio.Process, ending: Ending) -> None:
 
 
 def _signal_group(process: trio.Process, number: signal.Signals) -> None:
-    if process.returncode is not None:
-        return
     try:
-        os.killpg(process.pid, number)
+        if process.returncode is None:
+            os.killpg(process.pid, number)
     except ProcessLookupError:
         return
     except PermissionError:
@@ -115,8 +110,7 @@ def ended_with_us(status: int) -> bool:
     return -status in _STOPPING or status - 128 in _STOPPING
 
 
-def told(status: int) -> str:
-    """Say how a command ended."""
+def _told(status: int) -> str:
     if status >= 0:
         return f"exit status {status}"
     try:

@@ -56,6 +56,11 @@ def outcome_line(text: str, *, dry_run: bool = False) -> None:
         line(text)
 
 
+def outcome_sum(done: str, number: int, *, dry_run: bool = False) -> None:
+    """Write how many entries have been `done`, or would be."""
+    outcome_line(f"{entries(number)} {'would be ' if dry_run else ''}{printable(done)}", dry_run=dry_run)
+
+
 def outcome_document(value: object, *, dry_run: bool = False) -> None:
     """Write a JSON document likewise."""
     with contextlib.nullcontext() if dry_run else outcome(encoded(value)):
@@ -81,9 +86,14 @@ def _escaped(character: str) -> str:
     return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
+def entries(number: int, one: str = "entry", more: str = "entries") -> str:
+    """Say how many there are, of `one` or of `more`."""
+    return f"{number} {one if number == 1 else more}"
+
+
 def were(done: str, number: int) -> str:
     """Say how many entries were `done`, when something keeps the others from it."""
-    return f"1 entry was {done}" if number == 1 else f"{number} entries were {done}"
+    return f"{entries(number, 'entry was', 'entries were')} {done}"
 
 
 def raw(content: bytes) -> None:
@@ -104,11 +114,12 @@ class Troubles:
     def __init__(self, write: Callable[[str], None] | None = None) -> None:
         """Write lines by `write`, by default to standard error."""
         self._write = remark if write is None else write
-        self._codes: list[int] = []
+        self.code: int = Exit.SUCCESS
+        """The exit code: that of the first trouble."""
 
     def tell(self, error: Failure | SpoolError, more: str = "") -> None:
         """Write one line, in the command's name."""
-        self._codes.append(code_of(error))
+        self.code = self.code or code_of(error)
         self._write(f"multispool: {printable(said(error) + more)}")
 
     def until(self, items: Iterator[T]) -> Iterator[T]:
@@ -117,11 +128,6 @@ class Troubles:
             yield from items
         except (Failure, SpoolError) as error:
             self.tell(error)
-
-    @property
-    def code(self) -> int:
-        """The exit code: that of the first trouble."""
-        return self._codes[0] if self._codes else Exit.SUCCESS
 
 
 def remark(text: str) -> None:

@@ -36,21 +36,20 @@ def error_console() -> Console:
 class Bar:
     """A bar that may be there or not."""
 
-    def __init__(self, progress: Progress | None, total: int | None) -> None:
+    def __init__(self, progress: Progress | None = None, total: int | None = None) -> None:
         """Show `progress`, or nothing."""
         self._progress = progress
-        self._total = total
-        self._completed = 0
-        self._task = None if progress is None else progress.add_task("", total=total)
+        if progress is not None:
+            self._task = progress.add_task("", total=total)
 
     def advance(self, by: int = 1) -> None:
         """Go on. What is done beyond the total raises it: a queue may grow while it is worked off."""
-        self._completed += by
-        if self._progress is None or self._task is None:
+        if self._progress is None:
             return
-        if self._total is not None:
-            self._total = max(self._total, self._completed)
-        self._progress.update(self._task, completed=self._completed, total=self._total)
+        self._progress.advance(self._task, by)
+        [task] = self._progress.tasks
+        if task.total is not None and task.completed > task.total:
+            self._progress.update(self._task, total=task.completed)
 
     def result(self, text: str) -> None:
         """Write a line of results to standard output, above the bar if both are on one screen."""
@@ -72,7 +71,7 @@ class Bar:
 def bar(total: int | None, *, shown: bool = True, sizes: bool = False) -> Generator[Bar]:
     """Show a bar of `total` things, or bytes with `sizes`, until the block is left."""
     if not (shown and output.is_terminal(sys.stderr)):
-        yield Bar(None, total)
+        yield Bar()
         return
     with _progress(DownloadColumn() if sizes else MofNCompleteColumn()) as progress:
         yield Bar(progress, total)

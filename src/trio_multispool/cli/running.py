@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, TypeVarTuple, final
 
 import trio
 
@@ -13,7 +13,9 @@ from trio_multispool.cli.exits import Failure, code_of, said
 from trio_multispool.errors import SpoolError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sized
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Sized
+
+Ts = TypeVarTuple("Ts")
 
 BY_SIGNAL: Final = 128
 """Added to the number of the signal that ended the command, as shells do."""
@@ -26,7 +28,6 @@ class Ending:
     """What is known about the end of the command while it runs."""
 
     def __init__(self) -> None:
-        """Begin with no end in sight."""
         self.signal: signal.Signals | None = None
         """The signal that ends it."""
         self.hurry: trio.Event = trio.Event()
@@ -123,9 +124,23 @@ def run_telling(work: Callable[[Ending], Awaitable[int | None]], done: Sized, wh
     return code
 
 
+@contextlib.asynccontextmanager
+async def beside(task: Callable[[*Ts], Awaitable[object]], *arguments: *Ts) -> AsyncGenerator[None]:
+    """Run a task until the block is left. A failure of the block passes as it is: no nursery wraps it."""
+    failure = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(task, *arguments)
+        try:
+            yield
+        except (Failure, SpoolError) as error:
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
 async def _run(work: Callable[[Ending], Awaitable[int | None]], wanted: list[signal.Signals], early: list[int]) -> int:
-    ending, code, failure = Ending(), 0, None
-    scope = trio.CancelScope()
+    ending, code, scope = Ending(), 0, trio.CancelScope()
 
     def end(number: int) -> None:
         if ending.signal is None:
@@ -138,19 +153,14 @@ async def _run(work: Callable[[Ending], Awaitable[int | None]], wanted: list[sig
         async for number in received:
             end(number)
 
-    with trio.open_signal_receiver(*wanted) as received:
-        for number in early:
-            end(number)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch, received)
-            with scope:
-                try:
+    try:
+        with trio.open_signal_receiver(*wanted) as received:
+            for number in early:
+                end(number)
+            async with beside(watch, received):
+                with scope:
                     code = await work(ending) or 0
-                except (Failure, SpoolError) as error:
-                    failure = error
-            nursery.cancel_scope.cancel()
-    if ending.signal is not None:
-        return BY_SIGNAL + ending.signal
-    if failure is not None:
-        raise failure
-    return code
+    except (Failure, SpoolError):
+        if ending.signal is None:
+            raise
+    return code if ending.signal is None else BY_SIGNAL + ending.signal

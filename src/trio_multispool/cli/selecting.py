@@ -22,8 +22,8 @@ from trio_multispool.storage.requests import Item
 
 @Parameter(name="*")
 @dataclasses.dataclass(frozen=True)
-class Selection:
-    """The options that select entries, as several commands have them."""
+class Settling:
+    """The options of a command that settles what is selected, or named."""
 
     older_than: Annotated[
         str | None,
@@ -42,21 +42,14 @@ class Selection:
         ),
     ] = None
     everything: Annotated[bool, Parameter(name="--all", help="Every entry.")] = False
+    dry_run: DryRun = False
+    as_json: AsJson = False
+    trust_file_system: TrustFileSystem = False
 
     @property
     def narrow(self) -> bool:
         """Whether some entries are selected, and not every one."""
         return self.older_than is not None or bool(self.meta) or bool(self.name)
-
-
-@Parameter(name="*")
-@dataclasses.dataclass(frozen=True)
-class Settling(Selection):
-    """The options of a command that settles what is selected, or named."""
-
-    dry_run: DryRun = False
-    as_json: AsJson = False
-    trust_file_system: TrustFileSystem = False
 
 
 _BREATH: Final = 64
@@ -109,7 +102,7 @@ def _same(one: object, other: object) -> bool:
     return one == other
 
 
-def criteria_of(chosen: Selection, names: Sequence[str], *, more: bool = False) -> Criteria | None:
+def criteria_of(chosen: Settling, names: Sequence[str], *, more: bool = False) -> Criteria | None:
     """Return what entries have to be like, or `None` if they are named; ends the command if it must not guess.
 
     `more` says that something else was given which only a selection can have.

@@ -6,7 +6,6 @@ the command is to end: it waits for the pipe and for its `Stop` at once.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import stat
@@ -33,10 +32,7 @@ class Stop:
     """Wakes a thread that is copying."""
 
     def __init__(self) -> None:
-        """Begin unset."""
-        reading_end, writing_end = os.pipe()
-        self.reading_end: int = reading_end
-        self._writing_end = writing_end
+        self.reading_end, self._writing_end = os.pipe()
 
     def set(self) -> None:
         """Make every copy end with `Interrupted`. Idempotent."""
@@ -48,83 +44,63 @@ class Stop:
         os.close(self._writing_end)
 
 
-def _piece(fd: int, size: int, stop: Stop) -> bytes:
-    """Wait for a piece of at most that many bytes, and return it; nothing at the end."""
-    wake = select.poll()
-    wake.register(fd, select.POLLIN)
-    wake.register(stop.reading_end, select.POLLIN)
-    while True:
-        if any(ready == stop.reading_end for ready, _ in wake.poll()):
-            raise Interrupted
-        with contextlib.suppress(BlockingIOError):  # somebody else was faster at a standard input that several share
-            return os.read(fd, size)
-
-
-def _standard_input() -> int:
-    if sys.stdin is None:
-        raise Failure("standard input is closed")
-    return sys.stdin.fileno()
-
-
-@final
-class Pipe:
-    """Standard input, read so that the command can be ended while it waits for more."""
-
-    def __init__(self, stop: Stop) -> None:
-        """Begin where standard input is."""
-        self._fd = _standard_input()
-        self._stop = stop
-
-    def read(self, size: int) -> bytes:
-        """Return that many bytes, or fewer at the end; raises `Interrupted` when the command is to end."""
-        pieces: list[bytes] = []
-        try:
-            while size and (piece := _piece(self._fd, size, self._stop)):
-                pieces.append(piece)
-                size -= len(piece)
-        except OSError as error:
-            raise unreadable(STANDARD_INPUT, error) from error
-        return b"".join(pieces)
-
-
 @final
 class Source:
-    """An open file that is to become the data of an entry."""
+    """An open file that is read so that the command can be ended while it waits for more."""
 
-    def __init__(self, path: str, stop: Stop, advance: Callable[[int], None]) -> None:
-        """Open `path`, or standard input for `-`; `advance` is told of each piece, in bytes."""
+    def __init__(self, path: str, stop: Stop, advance: Callable[[int], None] | None = None) -> None:
+        """Open `path`, or standard input for `-`; `advance` is told of each piece that is copied, in bytes."""
         self.path = path
-        self.failure: OSError | None = None
+        self.failure: Failure | None = None
         """What went wrong with reading, which is no fault of the spool."""
         self._stop = stop
         self._advance = advance
-        self._fd = _standard_input() if path == STANDARD_INPUT else _opened(path)
+        if path == STANDARD_INPUT:
+            if sys.stdin is None:
+                raise Failure("standard input is closed")
+            self._fd = sys.stdin.fileno()
+            return
+        try:
+            # O_NONBLOCK: a FIFO without a writer must not block here, where nothing could interrupt it.
+            self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise unreadable(path, error) from error
 
     def close(self) -> None:
         """Close the file, unless it is standard input."""
         if self.path != STANDARD_INPUT:
             os.close(self._fd)
 
+    def read(self, size: int) -> bytes:
+        """Return that many bytes, or fewer at the end; raises `Interrupted` when the command is to end."""
+        pieces: list[bytes] = []
+        while size and (piece := self._piece(size)):
+            pieces.append(piece)
+            size -= len(piece)
+        return b"".join(pieces)
+
     def copy_to(self, file: BinaryIO) -> None:
         """Copy everything; raises `Interrupted` when the command is to end."""
-        while piece := self._read():
+        while piece := self._piece(_CHUNK):
             _ = file.write(piece)
-            self._advance(len(piece))
+            if self._advance is not None:
+                self._advance(len(piece))
 
-    def _read(self) -> bytes:
-        try:
-            return _piece(self._fd, _CHUNK, self._stop)
-        except OSError as error:
-            self.failure = error
-            raise
-
-
-def _opened(path: str) -> int:
-    try:
-        # O_NONBLOCK: a FIFO without a writer must not block here, where nothing could interrupt it.
-        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise unreadable(path, error) from error
+    def _piece(self, size: int) -> bytes:
+        """Wait for a piece of at most that many bytes, and return it; nothing at the end."""
+        wake = select.poll()
+        wake.register(self._fd, select.POLLIN)
+        wake.register(self._stop.reading_end, select.POLLIN)
+        while True:
+            if any(ready == self._stop.reading_end for ready, _ in wake.poll()):
+                raise Interrupted
+            try:
+                return os.read(self._fd, size)
+            except BlockingIOError:  # somebody else was faster at a standard input that several share
+                continue
+            except OSError as error:
+                self.failure = unreadable(self.path, error)
+                raise self.failure from error
 
 
 def unreadable(path: str, error: OSError) -> Failure:

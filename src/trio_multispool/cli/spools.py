@@ -17,7 +17,7 @@ from trio_multispool.spool.spool import Spool, open_spool
 from trio_multispool.storage.protocol import Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from trio_multispool.entries.job import CheckedOutEntry
     from trio_multispool.instrumentation import Settled
@@ -31,9 +31,19 @@ AnyStorage: TypeAlias = Storage[Any, Any]
 """A store of any kind."""
 
 
-def looking(path: StrPath) -> contextlib.closing[AnyStorage]:
-    """Open a spool to look at it: nothing is written, recovered or locked."""
-    return contextlib.closing(look_at_store(path))
+@contextlib.contextmanager
+def looking(path: StrPath, *queues: str | None) -> Generator[AnyStorage]:
+    """Open a spool to look at it: nothing is written, recovered or locked. These queues must be there."""
+    with contextlib.closing(look_at_store(path)) as storage:
+        require_queues(storage, *queues)
+        yield storage
+
+
+def opened(
+    path: StrPath, *queues: str, trust_file_system: bool, recover: bool = False
+) -> contextlib.closing[AnyStorage]:
+    """Open a spool to change it, without tasks."""
+    return contextlib.closing(open_store(path, queues, trust_file_system=trust_file_system, recover=recover).storage)
 
 
 def spoolable(queues: Sequence[str]) -> Spoolable[enum.Enum, bytes, Source]:
@@ -59,7 +69,6 @@ class Done(Instrumentation):
     """Notes what was moved or removed, also if an error or a signal keeps the command from hearing of it otherwise."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
         self.entries: list[tuple[str, str]] = []
         """Their names, and the queues that they were in."""
 
@@ -76,8 +85,8 @@ async def load(
 
     What is settled is noted in `done`.
     """
-    with looking(path) as storage:
-        require_queues(storage, queues)
+    with looking(path, *queues):
+        pass
 
     def opening() -> Opened:
         wanted = list(dict.fromkeys(queues))
@@ -86,10 +95,11 @@ async def load(
     return (await open_spool(spoolable(queues), None, opening, done)).unwrap()
 
 
-def require_queues(storage: AnyStorage, queues: Sequence[str]) -> None:
-    """End the command if a queue does not exist, and name those that do."""
-    found = storage.queues()
-    for queue in queues:
+def require_queues(storage: AnyStorage, *queues: str | None) -> None:
+    """End the command if a queue does not exist, and name those that do. `None` is passed over."""
+    wanted = [queue for queue in queues if queue is not None]
+    found = storage.queues() if wanted else []
+    for queue in wanted:
         if queue not in found:
             known = ", ".join(map(printable, found)) or "no queues"
             raise Failure(f"there is no queue {queue!r} in {storage.location!r}; it has: {known}", Exit.NOT_FOUND)

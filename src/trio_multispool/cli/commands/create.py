@@ -44,13 +44,12 @@ def create(
         if (fault := invalid_name(queue)) is not None:
             raise fault
     wanted = None if mode is None else _parsed(mode)
-    before = _queues_of(spool)
+    before, adopted = _looked_at(spool)
     if before is not None and wanted is not None:
         found = stat.S_IMODE(Path(spool).stat().st_mode)
         if found != wanted:
             raise Failure(f"{spool!r} exists with mode {found:o}; change it with chmod", Exit.REFUSED)
-
-    if before is not None and not_adopted and _is_adopted(spool):
+    if not_adopted and adopted:
         raise Failure(f"{spool!r} exists, and is adopted: programs that take no locks must not use it", Exit.REFUSED)
 
     async def work(_ending: Ending) -> None:
@@ -70,11 +69,13 @@ def create(
         everything, path = storage.queues(), storage.location
     if as_json:
         output.outcome_document({"spool": output.as_text(path), "queues": everything, "created": made})
-    elif before is None:
-        output.outcome_line(f"{output.printable(path)} created, with {_listed(made)}")
+        return Exit.SUCCESS
+    listed = ", ".join(made)
+    if before is None:
+        told = f"created, with {listed}"
     else:
-        added = f"added {_listed(made)}" if made else "nothing to add"
-        output.outcome_line(f"{output.printable(path)} was there; {added}")
+        told = f"was there; {f'added {listed}' if made else 'nothing to add'}"
+    output.outcome_line(output.printable(f"{path} {told}"))
     return Exit.SUCCESS
 
 
@@ -84,28 +85,18 @@ def _parsed(mode: str) -> int:
     except ValueError:
         parsed = -1
     if not _PRIVATE <= parsed <= _ALL:
-        raise Failure(
-            f"--mode is three octal digits that give the owner everything, such as 770, not {mode!r}", Exit.USAGE
-        )
-    if parsed & _WORLD_WRITABLE:
-        raise Failure(
-            f"--mode {mode} would let everybody write; a spool that everybody can write is refused", Exit.USAGE
-        )
-    return parsed
+        told = f"--mode is three octal digits that give the owner everything, such as 770, not {mode!r}"
+    elif parsed & _WORLD_WRITABLE:
+        told = f"--mode {mode} would let everybody write; a spool that everybody can write is refused"
+    else:
+        return parsed
+    raise Failure(told, Exit.USAGE)
 
 
-def _queues_of(spool: SpoolPath) -> list[str] | None:
+def _looked_at(spool: SpoolPath) -> tuple[list[str] | None, bool]:
+    """Return the queues that are there, `None` if there is no spool, and whether it is adopted."""
     try:
         with looking(spool) as storage:
-            return storage.queues()
+            return storage.queues(), is_adopted(storage)
     except NotASpool:  # to be made, or refused by the library with its reason
-        return None
-
-
-def _is_adopted(spool: SpoolPath) -> bool:
-    with looking(spool) as storage:
-        return is_adopted(storage)
-
-
-def _listed(queues: list[str]) -> str:
-    return ", ".join(map(output.printable, queues))
+        return None, False

@@ -9,7 +9,7 @@ from trio_multispool.cli import child, durations, output
 from trio_multispool.cli.arguments import AsJson, DryRun, QueueName, SpoolPath, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.running import Ending, run_telling
-from trio_multispool.cli.spools import Done, load, looking, member, require_queues
+from trio_multispool.cli.spools import Done, load, looking, member
 from trio_multispool.clock import wall_clock
 from trio_multispool.entries.datafile import DataFile
 from trio_multispool.model.policies import Retention
@@ -50,11 +50,9 @@ def expire(  # noqa: PLR0913  # what a person can say on the command line
         raise Failure("say what is not to be kept: --max-age, or --max-count, or both", Exit.USAGE)
     if max_count is not None and max_count < 0:
         raise Failure(f"--max-count must not be negative, and is {max_count}", Exit.USAGE)
-    age = None if max_age is None else durations.parse(max_age)
-    retention = Retention(max_age=age, max_count=max_count)
+    retention = Retention(max_age=None if max_age is None else durations.parse(max_age), max_count=max_count)
     if dry_run:
-        with looking(spool) as storage:
-            require_queues(storage, [queue])
+        with looking(spool, queue) as storage:
             found = not_to_be_kept(storage, queue, retention, wall_clock())
         if found.misdated:
             first = output.printable(found.misdated[0].name)
@@ -72,15 +70,13 @@ def expire(  # noqa: PLR0913  # what a person can say on the command line
                 task = child.Task(str(opened.path), queue, data.name, metadata, str(data.path))
                 async with running:
                     try:
-                        status = await child.run_command(command, task, ending)
+                        status, told = await child.run_command(command, task, ending)
                     except OSError as error:
-                        no_data = error.filename == task.data
-                        what = "its data cannot be read" if no_data else f"cannot run {command[0]!r}"
-                        output.complain(f"{data.name} is kept: {what}: {error.strerror}")
-                        return Release()
-                if status:
-                    output.complain(f"{data.name} is kept: {child.told(status)}")
-                return Release() if status else Remove()
+                        status, told = None, f"cannot run {command[0]!r}: {error.strerror}"
+                if status == 0:
+                    return Remove()
+                output.complain(f"{data.name} is kept: {told}")
+                return Release()
 
             _ = (await opened.expire(member(opened, queue), retention, before_expiry=before)).unwrap()
 
@@ -92,9 +88,7 @@ def _tell(names: list[str], *, dry_run: bool, as_json: bool) -> int:
     if as_json:
         output.outcome_document(names, dry_run=dry_run)
         return Exit.SUCCESS
-    if dry_run:
-        for name in names:
-            output.line(f"{output.printable(name)}: would be removed")
-    what = "1 entry" if len(names) == 1 else f"{len(names)} entries"
-    output.outcome_line(f"{what} {'would be ' if dry_run else ''}removed", dry_run=dry_run)
+    for name in names if dry_run else ():
+        output.line(f"{output.printable(name)}: would be removed")
+    output.outcome_sum("removed", len(names), dry_run=dry_run)
     return Exit.SUCCESS

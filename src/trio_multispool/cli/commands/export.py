@@ -9,7 +9,7 @@ from trio_multispool.cli.archive import DATA, METADATA, Writer
 from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath
 from trio_multispool.cli.exits import Exit, Failure, said
 from trio_multispool.cli.progress import bar
-from trio_multispool.cli.spools import AnyStorage, looking, require_queues
+from trio_multispool.cli.spools import AnyStorage, looking
 from trio_multispool.errors import AccessDenied, DataNotFound, EntryBusy, NotARegularFile, SpoolError
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.verdicts import Unavailable
@@ -34,8 +34,7 @@ def export(spool: SpoolPath, queue: QueueName, /, *, as_json: AsJson = False) ->
     if output.is_terminal(sys.stdout):
         raise Failure("an archive is not for a terminal; redirect standard output", Exit.USAGE)
     exported: list[str] = []
-    with looking(spool) as storage:
-        require_queues(storage, [queue])
+    with looking(spool, queue) as storage:
         names = storage.names(queue)
         with output.writing() as out, bar(len(names)) as shown:
             writer, troubles = Writer(out.buffer), output.Troubles(shown.remark)
@@ -49,18 +48,12 @@ def export(spool: SpoolPath, queue: QueueName, /, *, as_json: AsJson = False) ->
             writer.end()
         held, waiting = (storage.count(queue, state) for state in (State.CHECKED_OUT, State.WAITING))
     if as_json:
-        told = {"queue": queue, "exported": exported, "checked_out": held, "waiting": waiting}
-        output.remark_document(told)
+        output.remark_document({"queue": queue, "exported": exported, "checked_out": held, "waiting": waiting})
         return troubles.code
-    if held:
-        output.complain(f"note: {_entries_are(held)} checked out, and not exported")
-    if waiting:
-        output.complain(f"note: {_entries_are(waiting)} waiting, and not exported")
+    for number, what in ((held, "checked out"), (waiting, "waiting")):
+        if number:
+            output.complain(f"note: {output.entries(number, 'entry is', 'entries are')} {what}, and not exported")
     return troubles.code
-
-
-def _entries_are(number: int) -> str:
-    return "1 entry is" if number == 1 else f"{number} entries are"
 
 
 def _export(storage: AnyStorage, queue: str, name: str, writer: Writer) -> bool:

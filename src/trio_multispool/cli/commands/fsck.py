@@ -1,6 +1,5 @@
 """`multispool fsck`: check a spool for problems, and repair what can be repaired."""
 
-import contextlib
 import itertools
 from typing import Annotated, Final, final
 
@@ -12,9 +11,8 @@ from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
 from trio_multispool.cli.checking import AS_USUAL, Checks, QueueAges
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.running import Ending, run, run_telling
-from trio_multispool.cli.spools import looking
+from trio_multispool.cli.spools import looking, opened
 from trio_multispool.monitor import Action, Problem, Repair
-from trio_multispool.session.stores import open_store
 from trio_multispool.storage.upkeep import is_adopted
 
 _PASSES: Final = 5
@@ -57,7 +55,11 @@ def fsck(  # noqa: PLR0913  # the options of the command
         path, adopted = storage.location, is_adopted(storage)
     repairs = repair and not dry_run
     if repairs:
-        _refuse_unless_safe(path, trust_file_system=trust_file_system)
+        with opened(spool, trust_file_system=trust_file_system):  # which refuses what is not safe
+            pass
+        if not adopted:
+            reason = "is not adopted, so nobody can be taken for dead; see multispool adopt --help"
+            raise Failure(f"{path!r} {reason}", Exit.REFUSED)
     seen = _Seen(tells=not as_json)
 
     async def work(_ending: Ending) -> None:
@@ -142,14 +144,6 @@ class _Seen:
     def _say(self, line: str, *, done: bool = False) -> None:
         if self._tells:
             output.outcome_line(line, dry_run=not done)
-
-
-def _refuse_unless_safe(path: str, *, trust_file_system: bool) -> None:
-    opened = open_store(path, [], trust_file_system=trust_file_system, recover=False)
-    with contextlib.closing(opened.storage) as storage:
-        if not is_adopted(storage):
-            reason = "is not adopted, so nobody can be taken for dead; see multispool adopt --help"
-            raise Failure(f"{path!r} {reason}", Exit.REFUSED)
 
 
 def _print_json(path: str, seen: _Seen, *, adopted: bool) -> None:

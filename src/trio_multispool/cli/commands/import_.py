@@ -6,24 +6,22 @@ members that an entry has is taken from it. What is small is enqueued many at a 
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable
-from typing import Annotated, BinaryIO, Final, final
+from typing import Annotated, Final, final
 
 from cyclopts import Parameter
 
 from trio_multispool.cli import output
-from trio_multispool.cli.archive import METADATA, Damaged, Member, Reader, Refused
+from trio_multispool.cli.archive import METADATA, Member, Reader, Refused
 from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
 from trio_multispool.cli.progress import counting
 from trio_multispool.cli.running import BY_SIGNAL, stopped_by_signals
-from trio_multispool.cli.sources import Interrupted, Pipe, Stop
-from trio_multispool.cli.spools import AnyStorage, looking, require_queues, withdraw_nothing
+from trio_multispool.cli.sources import STANDARD_INPUT, Interrupted, Source, Stop
+from trio_multispool.cli.spools import AnyStorage, looking, opened, withdraw_nothing
 from trio_multispool.clock import time_ordered_names
 from trio_multispool.errors import EntryBusy, NameTaken, SpoolError
 from trio_multispool.model.names import MAX_ATTEMPTS, TimeOrdered
-from trio_multispool.session.stores import open_store
 from trio_multispool.storage.handles import Reservation
 from trio_multispool.storage.requests import NewEntry
 
@@ -59,24 +57,21 @@ def import_(
     $ multispool export old/mail failed | multispool import var/mail send --new-names
     ```
     """
-    with looking(spool) as storage:
-        require_queues(storage, [queue])
-    storage = open_store(spool, [queue], trust_file_system=trust_file_system).storage
+    with looking(spool, queue):
+        pass
     with (
-        contextlib.closing(storage),
+        opened(spool, queue, trust_file_system=trust_file_system, recover=True) as storage,
         contextlib.closing(Stop()) as stop,
         stopped_by_signals(stop.set) as ending,
         counting("entries") as count,
     ):
-        archive, most = Reader(Pipe(stop).read), min(_TOGETHER, storage.at_a_time())
+        archive, most = Reader(Source(STANDARD_INPUT, stop).read), min(_TOGETHER, storage.at_a_time())
         importing = _Importing(storage, queue, archive, count, new_names, as_json, most)
         try:
             importing.run()
         except Interrupted:
             output.complain(f"interrupted; {importing.told()}")
             return BY_SIGNAL + (ending.signal or 0)
-        except Damaged as error:
-            raise Failure(f"{error}; {importing.told()}") from error
         except (Failure, SpoolError) as error:
             raise Failure(f"{said(error)}; {importing.told()}", code_of(error)) from error
     return importing.troubles.code
@@ -106,35 +101,33 @@ class _Importing:
 
     def run(self) -> None:
         """Read the archive to its end."""
+        pending: tuple[str, bytes | None] | None = None  # whose data is to come, and the metadata, unless it is refused
         try:
-            self._read()
+            while (member := self.archive.next()) is not None:
+                if isinstance(member, Refused):
+                    self._refuse(f"{member.path}: {member.reason}")
+                elif member.part == METADATA:
+                    self._expect_no_more(pending)
+                    pending = member.name, self._metadata(member)
+                elif pending is None or pending[0] != member.name:
+                    self._refuse(f"{member.name}: there is no metadata before its data")
+                else:
+                    if pending[1] is not None:
+                        self._take(member, pending[1])
+                    pending = None
+            self._expect_no_more(pending)
         finally:
             self._enqueue_together()  # what is whole is enqueued, also if what follows it is damaged
 
-    def _read(self) -> None:
-        metadata: tuple[str, bytes] | None = None
-        passed_over: str | None = None
-        while (member := self.archive.next()) is not None:
-            if isinstance(member, Refused):
-                self._refuse(f"{member.path}: {member.reason}")
-            elif member.part == METADATA:
-                self._expect_no_more(metadata)
-                metadata, passed_over = None, None
-                if member.size > _LARGEST_METADATA:
-                    passed_over = member.name
-                    self._refuse(f"{member.name}: metadata of {member.size} bytes")
-                else:
-                    metadata = member.name, self.archive.read(member.size)
-            elif metadata is not None and metadata[0] == member.name:
-                self._take(member, metadata[1])
-                metadata = None
-            elif passed_over != member.name:
-                self._refuse(f"{member.name}: there is no metadata before its data")
-        self._expect_no_more(metadata)
+    def _expect_no_more(self, pending: tuple[str, bytes | None] | None) -> None:
+        if pending is not None and pending[1] is not None:
+            self._refuse(f"{pending[0]}: there is no data after its metadata")
 
-    def _expect_no_more(self, metadata: tuple[str, bytes] | None) -> None:
-        if metadata is not None:
-            self._refuse(f"{metadata[0]}: there is no data after its metadata")
+    def _metadata(self, member: Member) -> bytes | None:
+        if member.size <= _LARGEST_METADATA:
+            return self.archive.read(member.size)
+        self._refuse(f"{member.name}: metadata of {member.size} bytes")
+        return None
 
     def _take(self, member: Member, metadata: bytes) -> None:
         """Enqueue the entry whose data is next, now or with others."""
@@ -149,10 +142,8 @@ class _Importing:
         try:
             if large:
                 self._enqueue_together()
-                write: Callable[[BinaryIO], None] = self.archive.copy_to
-            else:
-                write = functools.partial(_write, self.archive.read(member.size))
-            wanted = NewEntry(reservation, self.queue, metadata, write, None, withdraw_nothing)
+            content = self.archive.copy_to if large else self.archive.read(member.size)
+            wanted = NewEntry(reservation, self.queue, metadata, content, None, withdraw_nothing)
             self.together.append((member.name, wanted))
             if large or len(self.together) >= self.most:
                 self._enqueue_together()
@@ -204,7 +195,3 @@ class _Importing:
 
     def _refuse(self, message: str) -> None:
         self.troubles.tell(Failure(f"{message}; not imported", Exit.REFUSED))
-
-
-def _write(content: bytes, file: BinaryIO) -> None:
-    _ = file.write(content)

@@ -15,43 +15,54 @@ from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.histogram import FIRST, Histogram, edges, headers, short_count
 from trio_multispool.cli.progress import counting
 from trio_multispool.cli.render import table
-from trio_multispool.cli.spools import AnyStorage, looking, require_queues
+from trio_multispool.cli.spools import AnyStorage, looking
 from trio_multispool.clock import wall_clock
 from trio_multispool.model.lifecycle import State
+from trio_multispool.model.types import T
 from trio_multispool.storage.requests import Item
 from trio_multispool.storage.upkeep import is_adopted
 
 
-class Tally(msgspec.Struct):
-    """What is counted of one queue."""
+class Counts(msgspec.Struct):
+    """How many entries of one queue are in which state."""
 
     queue: str
     available: int = 0
     waiting: int = 0
-    next_due: datetime.datetime | None = None
     checked_out: int = 0
     quarantined: int = 0
+
+    def count(self, item: Item) -> None:
+        """Count an entry."""
+        state = item.place.state.name.lower()  # as the fields above are called
+        setattr(self, state, getattr(self, state) + 1)
+
+
+class Tally(Counts):
+    """What is counted of one queue."""
+
+    next_due: datetime.datetime | None = None
     oldest: datetime.datetime | None = None
+    """When the metadata of the oldest available entry was written."""
     owners: Counter[int | None] = msgspec.field(default_factory=Counter)
     ages: Histogram | None = None
 
     def add(self, item: Item, now: float) -> None:
         """Count an entry."""
+        self.count(item)
         if item.place.state is State.AVAILABLE:
-            self.available += 1
-            if self.oldest is None or item.modified_at < self.oldest:
-                self.oldest = item.modified_at
+            self.oldest = earlier(self.oldest, item.modified_at)
             if self.ages is not None:
                 self.ages.add(age_of(item.modified_at, now))
         elif item.place.state is State.WAITING:
-            self.waiting += 1
-            if item.due_at is not None and (self.next_due is None or item.due_at < self.next_due):
-                self.next_due = item.due_at
+            self.next_due = earlier(self.next_due, item.due_at)
         elif item.place.state is State.CHECKED_OUT:
-            self.checked_out += 1
             self.owners[item.owner] += 1
-        else:
-            self.quarantined += 1
+
+
+def earlier(one: datetime.datetime | None, other: datetime.datetime | None) -> datetime.datetime | None:
+    """Return the earlier of two times, or the one that there is."""
+    return min(one, other) if one is not None and other is not None else one or other
 
 
 def ls(  # noqa: PLR0913  # what a person can say on the command line
@@ -90,12 +101,18 @@ def ls(  # noqa: PLR0913  # what a person can say on the command line
     ```
     """
     limits = _limits(ages_from, wanted=ages, long=long)
-    with looking(spool) as storage:
+    items: list[Item] = []
+
+    def add(tally: Tally, item: Item) -> None:
+        tally.add(item, now)
+        if long:
+            items.append(item)
+
+    with looking(spool, queue) as storage:
         now = wall_clock()
-        if queue is not None:
-            require_queues(storage, [queue])
-        items: list[Item] = []
-        ordered = count_all(storage, queue, now, limits=limits, keep=items.append if long else None)
+        ordered = count_all(
+            storage, queue, lambda name: Tally(name, ages=None if limits is None else Histogram(limits)), add
+        )
         items.sort(key=lambda item: (item.place.queue, item.name))
         path, adopted = storage.location, is_adopted(storage)
     if as_json:
@@ -133,29 +150,18 @@ def _limits(first: str | None, *, wanted: bool, long: bool) -> list[float] | Non
 
 
 def count_all(
-    storage: AnyStorage,
-    queue: str | None,
-    now: float,
-    *,
-    limits: list[float] | None = None,
-    keep: Callable[[Item], None] | None = None,
-) -> list[Tally]:
-    """Count the entries of each queue, or of one, without holding any; `keep` is called for each."""
-
-    def tally(name: str) -> Tally:
-        return Tally(name, ages=None if limits is None else Histogram(limits))
-
-    tallies = {name: tally(name) for name in (storage.queues() if queue is None else [queue])}
+    storage: AnyStorage, queue: str | None, make: Callable[[str], T], add: Callable[[T, Item], None]
+) -> list[T]:
+    """Count the entries of each queue, or of one, without holding any: `make` what counts, and `add` each to it."""
+    counts = {name: make(name) for name in (storage.queues() if queue is None else [queue])}
     with counting("entries", lambda: storage.count(queue)) as count:
         for item in storage.inventory(queue):
-            found = tallies.get(item.place.queue)
-            if found is None:  # of a queue that is gone, only what was set aside is left
-                found = tallies[item.place.queue] = tally(item.place.queue)
-            found.add(item, now)
-            if keep is not None:
-                keep(item)
+            name = item.place.queue
+            if name not in counts:  # of a queue that is gone, only what was set aside is left
+                counts[name] = make(name)
+            add(counts[name], item)
             count()
-    return [tallies[name] for name in sorted(tallies)]
+    return [counts[name] for name in sorted(counts)]
 
 
 def item_document(item: Item, now: float) -> dict[str, object]:

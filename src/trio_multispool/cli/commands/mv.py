@@ -43,4 +43,5 @@ def mv(
         raise Failure("mv wants entries and a queue: multispool mv SPOOL NAME... QUEUE", Exit.USAGE)
     if source == queue:
         raise Failure(f"the two queues are the same: {queue!r}", Exit.USAGE)
-    return carry_out(Task(spool, source, queue, options), names, criteria_of(options, names, more=source is not None))
+    criteria = criteria_of(options, names, more=source is not None)
+    return carry_out(Task(spool, source, queue, options, names, criteria))

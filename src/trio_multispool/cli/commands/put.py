@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import datetime
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, final
 
@@ -14,8 +15,8 @@ from trio_multispool.cli import durations, metadata, output
 from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
 from trio_multispool.cli.progress import Bar, bar
-from trio_multispool.cli.running import Ending, run, when_cancelled
-from trio_multispool.cli.sources import STANDARD_INPUT, Source, Stop, size_of, unreadable
+from trio_multispool.cli.running import Ending, beside, run, when_cancelled
+from trio_multispool.cli.sources import STANDARD_INPUT, Source, Stop, size_of
 from trio_multispool.cli.spools import AnySpool, load, member
 from trio_multispool.clock import wall_clock
 from trio_multispool.entries.reserved_names import Use
@@ -100,6 +101,34 @@ def put(  # noqa: PLR0913  # what a person can say on the command line
     if name is None and (remember is not None or if_absent):
         raise Failure("--remember and --if-absent are about a name: say which, by --name", Exit.USAGE)
     remembered = None if remember is None else durations.parse(remember)
+    paths = _paths(files, name)
+    raw = metadata.from_options(described.meta or [], described.meta_json)
+    sizes = [size_of(path) for path in paths]  # before anything is enqueued: a typing error enqueues nothing
+    known = [size for size in sizes if size is not None]
+    total = sum(known) if len(known) == len(sizes) else None
+    use = None if name is None else Use(name, remembered)
+    putting = _Putting(queue, raw, use, not_before, if_absent, as_json)
+
+    async def work(_ending: Ending) -> None:
+        worth_it = len(paths) > 1 or total is None or total > _LARGE
+        async with await load(spool, [queue], trust_file_system=trust_file_system) as opened:
+            with bar(total, shown=worth_it, sizes=True) as shown:
+                await putting.put_all(paths, opened, shown)
+
+    try:
+        if (code := run(work)) == Exit.SUCCESS:
+            return code
+        told = "interrupted"
+    except (Failure, SpoolError) as error:
+        told, code = said(error), code_of(error)
+    if len(paths) > 1 and putting.began:
+        told = f"{told}; {putting.enqueued} of {len(paths)} files were enqueued"
+    output.complain(told)
+    return code
+
+
+def _paths(files: Sequence[Path], name: str | None) -> list[str]:
+    """Return the files to enqueue; ends the command if they cannot be what was meant."""
     paths = [os.fspath(file) for file in files]
     for path in paths:
         if path.startswith("-") and path != STANDARD_INPUT and not os.path.lexists(path):
@@ -110,27 +139,7 @@ def put(  # noqa: PLR0913  # what a person can say on the command line
         raise Failure("--name is for a single file", Exit.USAGE)
     if name is not None and (fault := invalid_name(name)) is not None:
         raise fault
-    raw = metadata.from_options(described.meta or [], described.meta_json)
-    sizes = [size_of(path) for path in paths]  # before anything is enqueued: a typing error enqueues nothing
-    known = [size for size in sizes if size is not None]
-    total = sum(known) if len(known) == len(sizes) else None
-    putting: list[_Putting] = []
-
-    async def work(_ending: Ending) -> None:
-        worth_it = len(paths) > 1 or total is None or total > _LARGE
-        async with await load(spool, [queue], trust_file_system=trust_file_system) as opened:
-            with bar(total, shown=worth_it, sizes=True) as shown:
-                use = None if name is None else Use(name, remembered)
-                putting.append(_Putting(opened, queue, raw, use, shown, not_before, if_absent, as_json))
-                await putting[0].put_all(paths)
-
-    try:
-        code = run(work)
-    except (Failure, SpoolError) as error:
-        raise Failure(_with_count(said(error), putting, paths), code_of(error)) from error
-    if code != Exit.SUCCESS:
-        output.complain(_with_count("interrupted", putting, paths))
-    return code
+    return paths
 
 
 def _not_before(delay: str | None, at: str | None) -> NotBefore | None:
@@ -149,61 +158,44 @@ def _not_before(delay: str | None, at: str | None) -> NotBefore | None:
     return not_before
 
 
-def _with_count(told: str, putting: list["_Putting"], paths: list[str]) -> str:
-    if len(paths) == 1 or not putting:
-        return told
-    return f"{told}; {putting[0].enqueued} of {len(paths)} files were enqueued"
-
-
 @final
 @dataclasses.dataclass
 class _Putting:
     """Enqueues files one after the other."""
 
-    spool: AnySpool
     queue: str
     raw: bytes
     name: Use | None
-    bar: Bar
     not_before: NotBefore | None
     if_absent: bool
     as_json: bool
+    began: bool = False
     enqueued: int = 0
 
-    async def put_all(self, paths: list[str]) -> None:
+    async def put_all(self, paths: list[str], spool: AnySpool, shown: Bar) -> None:
         """Enqueue each, and print its name; raises a `Failure` that tells which failed."""
+        self.began = True
         with contextlib.closing(Stop()) as stop:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(when_cancelled, stop.set)
-                failure = None
-                try:
-                    for path in paths:
-                        await self._put(path, stop)
-                except Failure as error:  # not through the nursery, which would wrap it
-                    failure = error
-                nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+            async with beside(when_cancelled, stop.set):
+                for path in paths:
+                    with contextlib.closing(Source(path, stop, shown.advance)) as source:
+                        await self._put(spool, source, shown)
 
-    async def _put(self, path: str, stop: Stop) -> None:
-        with contextlib.closing(Source(path, stop, self.bar.advance)) as source:
-            queue = member(self.spool, self.queue)
-            match await self.spool.enqueue(queue, self.raw, source, name=self.name, not_before=self.not_before):
-                case Ok(entry):
-                    self.enqueued += 1
-                    self._print(path, entry.name)
-                case Err(NameTaken()) if self.if_absent:
-                    return
-                case Err(EncodingFailed()) if source.failure is not None:
-                    raise unreadable(path, source.failure)
-                case Err(error):
-                    # A `put` that was interrupted ends here by its signal, and not by what that did to the copying.
-                    await trio.lowlevel.checkpoint_if_cancelled()
-                    raise Failure(f"{path}: {said(error)}", code_of(error))
-
-    def _print(self, path: str, name: str) -> None:
-        with output.outcome(f"{path} was enqueued as {name}"):
-            if self.as_json:
-                output.document({"name": name, "queue": self.queue, "file": output.as_text(path)})
-            else:
-                self.bar.result(output.printable(name))
+    async def _put(self, spool: AnySpool, source: Source, shown: Bar) -> None:
+        queue = member(spool, self.queue)
+        match await spool.enqueue(queue, self.raw, source, name=self.name, not_before=self.not_before):
+            case Ok(entry):
+                self.enqueued += 1
+                with output.outcome(f"{source.path} was enqueued as {entry.name}"):
+                    if self.as_json:
+                        output.document({"name": entry.name, "queue": self.queue, "file": output.as_text(source.path)})
+                    else:
+                        shown.result(output.printable(entry.name))
+            case Err(NameTaken()) if self.if_absent:
+                return
+            case Err(EncodingFailed()) if source.failure is not None:
+                raise source.failure
+            case Err(error):
+                # A `put` that was interrupted ends here by its signal, and not by what that did to the copying.
+                await trio.lowlevel.checkpoint_if_cancelled()
+                raise Failure(f"{source.path}: {said(error)}", code_of(error))

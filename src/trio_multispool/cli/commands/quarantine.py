@@ -1,6 +1,5 @@
 """`multispool quarantine`: look at what was set aside, put it back, or drop it."""
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, NamedTuple
 
@@ -17,12 +16,11 @@ from trio_multispool.cli.finding import find
 from trio_multispool.cli.render import table
 from trio_multispool.cli.running import ended_between_entries, say_interrupted
 from trio_multispool.cli.selecting import NOTHING_CHOSEN, Settling, criteria_of, selected
-from trio_multispool.cli.spools import AnyStorage, looking, require_queues, withdraw_nothing
+from trio_multispool.cli.spools import AnyStorage, looking, opened, require_queues, withdraw_nothing
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.types import StrPath
-from trio_multispool.session.stores import open_store
 from trio_multispool.storage.requests import Item
 
 _HELP = """Look at what was set aside, put it back, or drop it.
@@ -133,7 +131,7 @@ def retry(
 
     def restore(storage: AnyStorage, item: Item) -> str:
         target = item.place.queue if to is None else to
-        require_queues(storage, [target])
+        require_queues(storage, target)
         if not options.dry_run:
             storage.restore(item.place.queue, item.name, to=to, durability=None, before_commit=withdraw_nothing)
         return target
@@ -188,8 +186,7 @@ def _do(  # noqa: PLR0913, PLR0917  # what the two commands are given
     criteria = criteria_of(options, names, more=source is not None)
     told: list[dict[str, str]] = []
     troubles = output.Troubles()
-    opened = open_store(spool, [], trust_file_system=options.trust_file_system, recover=False)
-    with ended_between_entries() as ending, contextlib.closing(opened.storage) as storage:
+    with ended_between_entries() as ending, opened(spool, trust_file_system=options.trust_file_system) as storage:
         items: Iterator[Item | None]
         if criteria is None:
             items = _named(storage, names, troubles)

@@ -1,13 +1,11 @@
 """`multispool recover`: put back what dead processes had checked out, and collect what belongs to no entry."""
 
-import contextlib
-
 from trio_multispool.cli import output
 from trio_multispool.cli.arguments import AsJson, DryRun, SpoolPath, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.running import ended_between_entries, say_interrupted
+from trio_multispool.cli.spools import opened
 from trio_multispool.errors import SpoolError
-from trio_multispool.session.stores import open_store
 from trio_multispool.storage.requests import Recovered
 from trio_multispool.storage.upkeep import is_adopted
 
@@ -34,8 +32,7 @@ def recover(
     """
     recovered: list[Recovered] = []
     troubles, failed = output.Troubles(), 0
-    opened = open_store(spool, [], trust_file_system=trust_file_system, recover=False)
-    with ended_between_entries() as ending, contextlib.closing(opened.storage) as storage:
+    with ended_between_entries() as ending, opened(spool, trust_file_system=trust_file_system) as storage:
         if not is_adopted(storage):
             reason = "is not adopted, so nothing can be taken for abandoned; see multispool adopt --help"
             raise Failure(f"{storage.location!r} {reason}", Exit.REFUSED)
@@ -52,16 +49,15 @@ def recover(
     if ending.signal is not None:
         code = say_interrupted(ending.signal, "recovered", None if dry_run else len(recovered))
     if as_json:
-        found = [{"name": output.as_text(each.name), "queue": _text(each.queue)} for each in recovered]
+        found = [
+            {"name": output.as_text(each.name), "queue": None if each.queue is None else output.as_text(each.queue)}
+            for each in recovered
+        ]
         told = {"spool": output.as_text(storage.location), "dry_run": dry_run, "recovered": found, "failed": failed}
         output.outcome_document(told, dry_run=dry_run)
     elif not recovered and not code:
         output.line("nothing to recover")
     return code
-
-
-def _text(queue: str | None) -> str | None:
-    return None if queue is None else output.as_text(queue)
 
 
 def _line(recovered: Recovered, *, dry_run: bool) -> str:

@@ -33,4 +33,5 @@ def retry(
     """
     if source == to:
         raise Failure(f"the two queues are the same: {source!r}", Exit.USAGE)
-    return carry_out(Task(spool, source, to, options), names, criteria_of(options, names))
+    criteria = criteria_of(options, names)
+    return carry_out(Task(spool, source, to, options, names, criteria))

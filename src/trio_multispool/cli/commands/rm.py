@@ -29,4 +29,5 @@ def rm(
     $ multispool rm var/mail --from failed --older-than 30d --dry-run
     ```
     """
-    return carry_out(Task(spool, source, None, options), names, criteria_of(options, names, more=source is not None))
+    criteria = criteria_of(options, names, more=source is not None)
+    return carry_out(Task(spool, source, None, options, names, criteria))

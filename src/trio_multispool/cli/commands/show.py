@@ -1,6 +1,8 @@
 """`multispool show`: everything that is known about one entry."""
 
+import contextlib
 import sys
+from typing import NamedTuple
 
 from trio_multispool.cli import histories, metadata, output, owners
 from trio_multispool.cli.ages import age_of, human_age, human_size, human_time, told_progress
@@ -32,24 +34,23 @@ def show(spool: SpoolPath, name: EntryName, /, *, as_json: AsJson = False) -> in
     """
     with looking(spool) as storage:
         item, raw = _read(storage, name)
-        data, path = _data(storage, name), storage.data_path(name)
-        reason = storage.quarantine_reason(name) if item.place.state is State.QUARANTINED else None
-        history = history_in(storage.notes(name))
+        found, history = known(storage, item), history_in(storage.notes(name))
     now = wall_clock()
     if as_json:
         document = item_document(item, now) | metadata.for_script(raw)
-        document["data_size"] = None if data is None else data.size
-        document["data_modified_at"] = None if data is None else data.modified_at
-        document["data_path"] = None if data is None else output.as_text(str(path))
-        document["quarantine_reason"] = reason
+        document["data_size"] = None if found.data is None else found.data.size
+        document["data_modified_at"] = None if found.data is None else found.data.modified_at
+        document["data_path"] = None if found.data is None else found.path
+        document["quarantine_reason"] = found.reason
         document["history"] = None if history is None else histories.history_document(history)
         output.document(document)
         return Exit.SUCCESS
-    _print(item, data, str(path), reason, now)
+    lines = [f"{label:<10}{told}" for label, told in facts(found, now, by=owners.told(item.owner))]
     if history is not None:
-        for line in histories.told_history(history, at_work=item.place.state is State.CHECKED_OUT):
-            output.line(output.printable(line))
-    _print_metadata(raw)
+        lines += histories.told_history(history, at_work=item.place.state is State.CHECKED_OUT)
+    output.line("\n".join(map(output.printable, lines)))
+    shown = metadata.for_person(raw, terminal=output.is_terminal(sys.stdout))
+    output.raw(shown if shown.endswith(b"\n") or not shown else shown + b"\n")
     return Exit.SUCCESS
 
 
@@ -64,33 +65,40 @@ def _read(storage: AnyStorage, name: str) -> tuple[Item, bytes]:
     raise Failure(f"entry {name!r} is moving too fast to be read", Exit.BUSY)
 
 
-def _data(storage: AnyStorage, name: str) -> Stat | None:
-    try:
-        return storage.stat_data(name)
-    except DataNotFound:
-        return None
+class Known(NamedTuple):
+    """What is known about an entry besides its metadata."""
+
+    item: Item
+    data: Stat | None
+    path: str
+    """Where its data is."""
+    reason: str | None
+    """Why it is in quarantine."""
 
 
-def _print(item: Item, data: Stat | None, path: str, reason: str | None, now: float) -> None:
-    age = human_age(age_of(item.modified_at, now))
-    lines = [("name", item.name), ("queue", item.place.queue), ("state", item.place.state.value)]
-    if item.place.state is State.CHECKED_OUT:
-        lines.append(("by", owners.told(item.owner)))
-    if item.due_at is not None:
-        lines.append(("due", human_time(item.due_at)))
-    if item.progress is not None:
-        lines.append(("progress", told_progress(item.progress)))
-    if reason is not None:
-        lines.append(("reason", reason))
-    lines.append(("modified", f"{human_time(item.modified_at)} ({age} ago)"))
-    if data is None:
-        lines.append(("data", "missing"))
-    else:
-        lines += [("data", human_size(data.size)), ("path", path)]
-    lines.append(("metadata", human_size(item.size)))
-    output.line("\n".join(f"{label:<10}{output.printable(text)}" for label, text in lines))
+def known(storage: AnyStorage, item: Item) -> Known:
+    """Look up what an onlooker is not told of an entry."""
+    data = None
+    with contextlib.suppress(DataNotFound):
+        data = storage.stat_data(item.name)
+    reason = storage.quarantine_reason(item.name) if item.place.state is State.QUARANTINED else None
+    return Known(item, data, output.as_text(str(storage.data_path(item.name))), reason)
 
 
-def _print_metadata(raw: bytes) -> None:
-    shown = metadata.for_person(raw, terminal=output.is_terminal(sys.stdout))
-    output.raw(shown if shown.endswith(b"\n") or not shown else shown + b"\n")
+def facts(known: Known, now: float, *, by: str) -> list[tuple[str, str]]:
+    """Return what is known for a person, labelled; `by` is said of who has it checked out."""
+    item, age = known.item, human_age(age_of(known.item.modified_at, now))
+    found = [
+        ("name", item.name),
+        ("queue", item.place.queue),
+        ("state", item.place.state.value),
+        ("by", by if item.place.state is State.CHECKED_OUT else None),
+        ("due", None if item.due_at is None else human_time(item.due_at)),
+        ("progress", None if item.progress is None else told_progress(item.progress)),
+        ("reason", known.reason),
+        ("modified", f"{human_time(item.modified_at)} ({age} ago)"),
+        ("data", "missing" if known.data is None else human_size(known.data.size)),
+        ("path", None if known.data is None else known.path),
+        ("metadata", human_size(item.size)),
+    ]
+    return [(label, told) for label, told in found if told is not None]

@@ -1,6 +1,7 @@
 """`multispool stats`: how much a spool holds, and how that has changed since an earlier look."""
 
 import datetime
+import functools
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -10,10 +11,10 @@ from cyclopts import Parameter
 from trio_multispool.cli import output
 from trio_multispool.cli.ages import age_of, human_age, human_size
 from trio_multispool.cli.arguments import AsJson, OneQueue, SpoolPath
+from trio_multispool.cli.commands.ls import Counts, count_all, earlier
 from trio_multispool.cli.exits import Exit, Failure
-from trio_multispool.cli.progress import counting
 from trio_multispool.cli.render import table
-from trio_multispool.cli.spools import AnyStorage, looking, require_queues
+from trio_multispool.cli.spools import AnyStorage, looking
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import DataNotFound
 from trio_multispool.storage.requests import Item
@@ -21,15 +22,10 @@ from trio_multispool.storage.requests import Item
 _MINUTE: Final = 60
 
 
-class Amount(msgspec.Struct):
+class Amount(Counts):
     """How much there is of one queue."""
 
-    queue: str
     entries: int = 0
-    available: int = 0
-    waiting: int = 0
-    checked_out: int = 0
-    quarantined: int = 0
     metadata_bytes: int = 0
     data_bytes: int = 0
     oldest_at: datetime.datetime | None = None
@@ -40,13 +36,11 @@ class Amount(msgspec.Struct):
 
     def add(self, item: Item, data_bytes: int) -> None:
         """Count an entry."""
+        self.count(item)
         self.entries += 1
-        state = item.place.state.name.lower()  # as the fields above are called
-        setattr(self, state, getattr(self, state) + 1)
         self.metadata_bytes += item.size
         self.data_bytes += data_bytes
-        if self.oldest_at is None or item.modified_at < self.oldest_at:
-            self.oldest_at = item.modified_at
+        self.oldest_at = earlier(self.oldest_at, item.modified_at)
 
 
 class Look(msgspec.Struct):
@@ -100,28 +94,19 @@ def stats(
     ```
     """
     earlier = None if since is None else _earlier(since)
-    with looking(spool) as storage:
-        if queue is not None:
-            require_queues(storage, [queue])
+    with looking(spool, queue) as storage:
         now = wall_clock()
-        look = _look(storage, queue, now)
+        amounts = count_all(
+            storage, queue, Amount, lambda amount, item: amount.add(item, _data_bytes(storage, item.name))
+        )
+        at = datetime.datetime.fromtimestamp(now, datetime.UTC)
+        look = Look(output.as_text(storage.location), at, amounts)
     changes = None if earlier is None else _changes(earlier, look)
     if as_json:
         output.document(_document(look, changes, now))
     else:
         _print(look, changes, now)
     return Exit.SUCCESS
-
-
-def _look(storage: AnyStorage, queue: str | None, now: float) -> Look:
-    amounts = {name: Amount(name) for name in (storage.queues() if queue is None else [queue])}
-    with counting("entries", lambda: storage.count(queue)) as count:
-        for item in storage.inventory(queue):
-            name = item.place.queue
-            amounts.setdefault(name, Amount(name)).add(item, _data_bytes(storage, item.name))
-            count()
-    at = datetime.datetime.fromtimestamp(now, datetime.UTC)
-    return Look(output.as_text(storage.location), at, [amounts[name] for name in sorted(amounts)])
 
 
 def _data_bytes(storage: AnyStorage, name: str) -> int:
@@ -151,20 +136,14 @@ def _changes(earlier: Look, look: Look) -> Changes:
     for amount in look.queues:
         was = before.get(amount.queue, Amount(amount.queue))
         entries = amount.entries - was.entries
-        data_bytes = amount.data_bytes - was.data_bytes
-        found.append(Change(amount.queue, entries, data_bytes, entries / seconds * _MINUTE))
+        found.append(Change(amount.queue, entries, amount.data_bytes - was.data_bytes, entries / seconds * _MINUTE))
     return Changes(earlier.at, seconds, found)
 
 
 def _document(look: Look, changes: Changes | None, now: float) -> dict[str, object]:
-    document: dict[str, object] = {
-        "spool": look.spool,
-        "at": look.at,
-        "queues": [msgspec.structs.asdict(amount) | {"oldest_age": amount.age(now)} for amount in look.queues],
-    }
-    if changes is not None:
-        document["since"] = changes
-    return document
+    queues = [msgspec.structs.asdict(amount) | {"oldest_age": amount.age(now)} for amount in look.queues]
+    found: dict[str, object] = {"spool": look.spool, "at": look.at, "queues": queues}
+    return found if changes is None else found | {"since": changes}
 
 
 def _print(look: Look, changes: Changes | None, now: float) -> None:
@@ -189,11 +168,7 @@ def _print(look: Look, changes: Changes | None, now: float) -> None:
 
 def _sum(amounts: list[Amount]) -> Amount:
     """Return what is told of all queues together."""
-    return Amount(
-        "(all)",
-        entries=sum(amount.entries for amount in amounts),
-        available=sum(amount.available for amount in amounts),
-        metadata_bytes=sum(amount.metadata_bytes for amount in amounts),
-        data_bytes=sum(amount.data_bytes for amount in amounts),
-        oldest_at=min((amount.oldest_at for amount in amounts if amount.oldest_at is not None), default=None),
-    )
+    found = Amount("(all)", oldest_at=functools.reduce(earlier, (amount.oldest_at for amount in amounts)))
+    for field in ("entries", "available", "metadata_bytes", "data_bytes"):
+        setattr(found, field, sum(getattr(amount, field) for amount in amounts))
+    return found

@@ -20,8 +20,6 @@ from trio_multispool.entries.job import CheckedOutEntry
 from trio_multispool.errors import SpoolError
 from trio_multispool.reader.pool import Jobs
 
-_RETRY_DELAY = 1.0
-
 Job = CheckedOutEntry[Any, bytes, Source]
 
 
@@ -65,7 +63,7 @@ def work(  # noqa: PLR0913  # what a person can say on the command line
     retry_delay: Annotated[
         float,
         Parameter(help="How many seconds a failed entry is kept before it goes back (without --failed and --once)."),
-    ] = _RETRY_DELAY,
+    ] = 1.0,
     quiet: Annotated[bool, Parameter(alias="-q", help="No line for each entry.")] = False,
     as_json: Annotated[bool, Parameter(name="--json", help="The lines on standard error are JSON.")] = False,
     trust_file_system: TrustFileSystem = False,
@@ -95,7 +93,10 @@ def work(  # noqa: PLR0913  # what a person can say on the command line
         async with await load(spool, queues, trust_file_system=trust_file_system) as opened:
             if shutil.which(command[0]) is None:
                 raise Failure(f"cannot start {command[0]!r}: command not found")
-            total = _available(spool, queue) if once else None
+            total = None
+            if once:
+                with looking(spool) as storage:
+                    total = len(storage.names(queue))
             with bar(total, shown=once and not quiet) as shown:
                 report.bar = shown
                 await _Worker(opened, orders, report, ending).run(jobs)
@@ -118,11 +119,6 @@ def _check(orders: Orders, jobs: int) -> None:
         raise Failure("--failed must be another queue; without it, entries that failed go back", Exit.USAGE)
 
 
-def _available(spool: SpoolPath, queue: str) -> int:
-    with looking(spool) as storage:
-        return len(storage.names(queue))
-
-
 _STYLES: Final = {"done": "green", "failed": "red", "returned": "yellow"}
 
 
@@ -133,24 +129,13 @@ class _Report:
 
     quiet: bool
     as_json: bool
-    bar: Bar = dataclasses.field(default_factory=lambda: Bar(None, None))
+    bar: Bar = dataclasses.field(default_factory=Bar)
     begun: bool = False
     """Whether there was work to do or to wait for, so that a summary is printed."""
     counts: Counter[str] = dataclasses.field(default_factory=Counter)
 
-    def succeeded(self, name: str, queue: str | None) -> None:
-        """Tell of a command that succeeded, and where its entry is now."""
-        self._tell(name, "done", 0, queue, "done" if queue is None else f"done, moved to {queue}")
-
-    def failure(self, name: str, status: int | None, told: str, queue: str) -> None:
-        """Tell of a command that failed, and where its entry is now."""
-        self._tell(name, "failed", status, queue, f"failed ({told}), now in {queue}")
-
-    def returned(self, name: str, queue: str) -> None:
-        """Tell of an entry that went back because the work ended."""
-        self._tell(name, "returned", None, queue, f"returned to {queue}")
-
-    def _tell(self, name: str, outcome: str, status: int | None, queue: str | None, told: str) -> None:
+    def tell(self, name: str, outcome: str, status: int | None, queue: str | None, told: str) -> None:
+        """Tell what became of an entry, the `status` of its command, and in which queue it is now, if in any."""
         self.counts[outcome] += 1
         self.bar.advance()
         if self.as_json:
@@ -203,23 +188,24 @@ class _Worker:
 
     async def _attempt(self, job: Job) -> None:
         """Run the command on an entry, and settle it."""
-        ended = False
+        queue, told = self.orders.queue, None
         try:
             status, told = await self._run(job)
-            ended = True
         finally:
-            if not ended:  # cancelled, or the command cannot be started: leaving the job's block returns the entry
-                self.report.returned(job.name, self.orders.queue)
+            if told is None:  # cancelled, or the command cannot be started: leaving the job's block returns the entry
+                self.report.tell(job.name, "returned", None, queue, f"returned to {queue}")
+        destination = self.orders.done if status == 0 else self.orders.failed
         # What a command has done is kept, though the work may be ending.
         with trio.CancelScope(shield=True):
-            if status == 0:
-                await settle(self.spool, job, self.orders.done)
-                self.report.succeeded(job.name, self.orders.done)
-            elif self.orders.failed is not None:
-                await settle(self.spool, job, self.orders.failed)
-                self.report.failure(job.name, status, told, self.orders.failed)
+            if status == 0 or destination is not None:
+                await settle(self.spool, job, destination)
+        if status == 0:
+            moved = "" if destination is None else f", moved to {destination}"
+            self.report.tell(job.name, "done", status, destination, f"done{moved}")
+            return
+        now_in = queue if destination is None else destination
+        self.report.tell(job.name, "failed", status, now_in, f"failed ({told}), now in {now_in}")
         if not job.settled:
-            self.report.failure(job.name, status, told, self.orders.queue)
             if not self.orders.once:
                 await trio.sleep(self.orders.retry_delay)
             (await job.release()).unwrap()
@@ -228,11 +214,9 @@ class _Worker:
         """Run the command, and return its status, `None` if there is no data to run it on, and how to say it."""
         task = child.Task(str(self.spool.path), self.orders.queue, job.name, job.metadata, str(job.data.path))
         try:
-            status = await child.run_command(self.orders.command, task, self.ending)
+            status, told = await child.run_command(self.orders.command, task, self.ending)
         except OSError as error:
-            if error.filename == task.data:
-                return None, f"its data cannot be read: {error.strerror}"
             raise Failure(f"cannot start {self.orders.command[0]!r}: {error.strerror}") from error
-        if child.ended_with_us(status):
+        if status is not None and child.ended_with_us(status):
             await trio.sleep(child.ECHO)
-        return status, child.told(status)
+        return status, told

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from trio_multispool.cli import durations
 from trio_multispool.cli.arguments import SpoolPath
 from trio_multispool.cli.exits import Exit, Failure, said
-from trio_multispool.cli.running import BY_SIGNAL, Ending, run, when_cancelled
+from trio_multispool.cli.running import BY_SIGNAL, Ending, beside, run, when_cancelled
 from trio_multispool.cli.spools import looking
 from trio_multispool.cli.top import actions, checks, screen
 from trio_multispool.cli.top.look import Looker
@@ -172,10 +172,8 @@ class _Top:
     async def _look_again_and_again(self) -> None:
         while True:
             self._wanted = trio.Event()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._show_reading)
+            async with beside(self._show_reading):
                 await self._look()
-                nursery.cancel_scope.cancel()
             self._change(reading=None)
             with trio.move_on_after(math.inf if self._scene.view.paused else self._scene.pause):
                 await self._wanted.wait()
@@ -256,10 +254,8 @@ class _Top:
             self._change_view(message=said(answer.error))
         elif isinstance(found := answer.value, str):
             self._change_view(listing=None, message=found)
-        elif opening:
-            self._change_view(listing=found, selected=None, position=0)
         else:
-            self._change_view(listing=found)
+            self._change_view(listing=found, **({"selected": None, "position": 0} if opening else {}))
         self._change(view=settle(self._scene.model, self._scene.view))
 
     async def _detail(self, queue: str, name: str, *, opening: bool = False) -> None:

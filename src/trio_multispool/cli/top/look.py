@@ -8,17 +8,22 @@ can be stopped from outside, so that the command can end at once.
 from __future__ import annotations
 
 import contextlib
+import functools
 import heapq
+import itertools
 import os
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, final
 
-from trio_multispool.cli import metadata, output, owners
-from trio_multispool.cli.ages import age_of, human_age, human_size, human_time, told_progress
-from trio_multispool.cli.top.seen import Aside, Details, Held, Listed, Listing, Look, QueueLook
+from msgspec.structs import replace
+
+from trio_multispool.cli import metadata, owners
+from trio_multispool.cli.ages import human_age, told_progress
+from trio_multispool.cli.commands import show
+from trio_multispool.cli.top.seen import Details, Entry, Listing, Look, QueueLook
 from trio_multispool.cli.top.state import Sampling
 from trio_multispool.clock import stopwatch, wall_clock
-from trio_multispool.errors import AccessDenied, DataNotFound, EntryNotFound, NotARegularFile, SpoolError
+from trio_multispool.errors import AccessDenied, EntryNotFound, NotARegularFile, SpoolError
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.model.notes import progress_in
@@ -30,10 +35,13 @@ from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 from trio_multispool.storage.directory.inventory import lock_owners
 from trio_multispool.storage.directory.notes import notes_and_fault
 from trio_multispool.storage.directory.store import DirectoryStorage
+from trio_multispool.storage.requests import Item
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from trio_multispool.model.notes import Progress
 
 
 _EACH: Final = 10_000
@@ -51,10 +59,16 @@ _STEP: Final = 1_000
 _HIDDEN: Final = frozenset({"btrfs", "overlayfs"})
 """Where `/proc/locks` shows another device than `stat` does, so that no owner is ever found."""
 
-_ORDER: Final = {State.CHECKED_OUT: 0, State.QUARANTINED: 1, State.AVAILABLE: 2, State.WAITING: 3}
-"""How the entries of a queue are listed: the many that wait come last."""
+_LISTED: Final = {
+    State.CHECKED_OUT: _MOST,
+    State.QUARANTINED: _MOST,
+    State.AVAILABLE: _FIRST,
+    State.WAITING: _FIRST,
+}
+"""How the entries of a queue are listed, and up to how many, the first by name: the many that wait come last."""
 
 _since = attrgetter("since")
+_name = attrgetter("name")
 
 
 @final
@@ -79,8 +93,8 @@ class Looker:
         began, self.seen = self._elapsed(), 0
         troubles: list[tuple[str, str]] = []
         seen: list[QueueLook] = []
-        held: list[Held] = []
-        aside: list[Aside] = []
+        held: list[Entry] = []
+        aside: list[Entry] = []
         with contextlib.closing(DirectoryStorage.look(self.path)) as storage:
             adopted, found = storage.adopted, os.fstat(storage.layout.fds[""])
             for queue in storage.queues():
@@ -104,7 +118,7 @@ class Looker:
             troubles=tuple(troubles),
         )
 
-    def _queue(self, storage: DirectoryStorage, queue: str, held: list[Held], aside: list[Aside]) -> QueueLook:
+    def _queue(self, storage: DirectoryStorage, queue: str, held: list[Entry], aside: list[Entry]) -> QueueLook:
         """Look at one queue; what is checked out and what is in quarantine go to the two lists."""
         sampling = Sampling()
         # Check-outs first and last: an entry that is taken, or given back, meanwhile must not be taken for gone.
@@ -121,7 +135,7 @@ class Looker:
                     oldest = _earlier(oldest, entry)
                 yield entry
 
-        first = heapq.nsmallest(_FIRST, available(), key=attrgetter("name"))
+        first = heapq.nsmallest(_FIRST, available(), key=_name)
         if number > _EACH:
             for entry in first:
                 oldest = _earlier(oldest, entry)
@@ -129,9 +143,8 @@ class Looker:
         for entry in taken:
             sampling.add(entry.name)
         set_aside = [*self._files(Place(queue, State.QUARANTINED))]
-        examined = [(entry.name, _stat(entry)) for entry in set_aside[:_MOST]]
-        held += self._held(storage, queue, taken[:_MOST])
-        aside += [Aside(queue, name, stat.st_ctime) for name, stat in examined if stat is not None]
+        held += self._examined(storage, Place(queue, State.CHECKED_OUT), taken[:_MOST])
+        aside += self._examined(storage, Place(queue, State.QUARANTINED), set_aside[:_MOST])
         return QueueLook(
             queue=queue,
             available=number,
@@ -158,17 +171,21 @@ class Looker:
                     self.seen += 1
                     yield entry
 
-    def _held(self, storage: DirectoryStorage, queue: str, entries: list[os.DirEntry[str]]) -> list[Held]:
-        by_lock = lock_owners() if entries else {}
-        told: dict[int | None, str] = {None: owners.UNKNOWN}
-        found: list[Held] = []
-        for entry in entries:
-            if (stat := _stat(entry)) is None:
+    def _examined(self, storage: DirectoryStorage, place: Place, files: list[os.DirEntry[str]]) -> list[Entry]:
+        """Examine entries one by one; those that have gone meanwhile are left out."""
+        held = place.state is State.CHECKED_OUT
+        by_lock, told = lock_owners() if held and files else {}, functools.cache(owners.told)
+        found: list[Entry] = []
+        for file in files:
+            if (stat := _stat(file)) is None:
                 continue
-            owner = self._owner(entry.name, by_lock)
-            if owner not in told:
-                told[owner] = owners.told(owner)
-            found.append(Held(queue, entry.name, stat.st_ctime, owner, told[owner], _progress(storage, entry.name)))
+            written_at = min(stat.st_mtime, stat.st_ctime)
+            entry = Entry(place.queue, file.name, place.state, stat.st_ctime, written_at, stat.st_size)
+            if held:
+                owner, noted = self._owner(file.name, by_lock), _noted(storage, file.name)
+                progress = "" if noted is None else told_progress(noted)
+                entry = replace(entry, by=told(owner), owner=owner, progress=progress)
+            found.append(entry)
         return found
 
     def _owner(self, name: str, by_lock: dict[tuple[int, int, int], int]) -> int | None:
@@ -182,29 +199,17 @@ class Looker:
 
     def listing(self, queue: str) -> Listing:
         """List one queue; raises `OSError` if it has gone or cannot be read, and a `SpoolError` if the spool cannot."""
-        number = 0
-
-        def available() -> Iterator[os.DirEntry[str]]:
-            nonlocal number
-            for entry in self._files(Place(queue, State.AVAILABLE)):
-                number += 1
-                yield entry
-
+        found: list[Entry] = []
+        more = 0
         with contextlib.closing(DirectoryStorage.look(self.path)) as storage:
-            first = heapq.nsmallest(_FIRST, available(), key=attrgetter("name"))
-            held = [*self._files(Place(queue, State.CHECKED_OUT))][:_MOST]
-            by = {it.name: it.by for it in self._held(storage, queue, held)}
-        aside = [*self._files(Place(queue, State.QUARANTINED))][:_MOST]
-        waiting = heapq.nsmallest(_FIRST, self._files(Place(queue, State.WAITING)), key=attrgetter("name"))
-        listed = [
-            *(_listed(queue, entry, State.CHECKED_OUT, by.get(entry.name, "")) for entry in held),
-            *(_listed(queue, entry, State.QUARANTINED) for entry in aside),
-            *(_listed(queue, entry, State.AVAILABLE) for entry in first),
-            *(_listed(queue, entry, State.WAITING) for entry in waiting),
-        ]
-        found = [it for it in listed if it is not None]
-        found.sort(key=lambda it: (_ORDER[it.state], it.name))
-        return Listing(queue, tuple(found), number - len(first))
+            for state, most in reversed(_LISTED.items()):  # so none is missed that moves on
+                number = itertools.count()  # counts the files, of which only the first are kept
+                files = (file for file, _ in zip(self._files(Place(queue, state)), number, strict=False))
+                first = heapq.nsmallest(most, files, key=_name)
+                found[:0] = self._examined(storage, Place(queue, state), first)
+                if state is State.AVAILABLE:
+                    more = next(number) - len(first)
+        return Listing(queue, tuple(found), more)
 
     def details(self, queue: str, name: str) -> Details | None:
         """Return what is known about an entry that was seen in this queue, or `None` if it is no more."""
@@ -214,18 +219,12 @@ class Looker:
                 try:
                     raw = storage.read_metadata(place, name)
                     found = (self.path / directory_of(place) / name).lstat()
+                    facts = self._facts(storage, place, name, found)
                 except (EntryNotFound, OSError):
                     continue
                 except (AccessDenied, NotARegularFile) as error:  # it may be in another
                     shut = shut or error
                     continue
-                facts = self._facts(place, name, found)
-                if place.state is State.CHECKED_OUT and (progress := _progress(storage, name)):
-                    facts.append(("progress", progress))
-                facts += _data(storage, name)
-                if place.state is State.QUARANTINED:
-                    facts.append(("reason", storage.quarantine_reason(name) or "not written down"))
-                facts.append(("metadata", human_size(len(raw))))
                 text = metadata.for_person(raw, terminal=True).decode(errors="backslashreplace")
                 return Details(place.queue, name, place.state, tuple(facts), text)
         if shut is not None:
@@ -240,17 +239,17 @@ class Looker:
             for state in (State.AVAILABLE, State.WAITING, State.CHECKED_OUT, State.QUARANTINED):
                 yield Place(name, state)
 
-    def _facts(self, place: Place, name: str, found: os.stat_result) -> list[tuple[str, str]]:
-        now = wall_clock()
-        facts = [("name", name), ("queue", place.queue), ("state", place.state.value)]
-        if place.state is State.CHECKED_OUT:
-            owner = self._owner(name, lock_owners())
-            facts.append(("by", f"{owners.told(owner)}, for {human_age(now - found.st_ctime)}"))
-        if place.state is State.WAITING:
-            facts.append(("due", human_time(aware(found.st_mtime))))
-        modified = as_stat(found, name).modified_at
-        facts.append(("modified", f"{human_time(modified)} ({human_age(age_of(modified, now))} ago)"))
-        return facts
+    def _facts(
+        self, storage: DirectoryStorage, place: Place, name: str, found: os.stat_result
+    ) -> list[tuple[str, str]]:
+        now, held = wall_clock(), place.state is State.CHECKED_OUT
+        owner = self._owner(name, lock_owners()) if held else None
+        seen, due_at = as_stat(found, name), aware(found.st_mtime) if place.state is State.WAITING else None
+        item = Item(name, place, seen.size, seen.modified_at, owner, _noted(storage, name) if held else None, due_at)
+        known = show.known(storage, item)
+        if place.state is State.QUARANTINED and known.reason is None:
+            known = known._replace(reason="not written down")
+        return show.facts(known, now, by=f"{owners.told(owner)}, for {human_age(now - found.st_ctime)}")
 
 
 def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
@@ -266,28 +265,12 @@ def _earlier(oldest: float | None, entry: os.DirEntry[str]) -> float | None:
     return found.st_mtime if oldest is None else min(oldest, found.st_mtime)
 
 
-def _listed(queue: str, entry: os.DirEntry[str], state: State, by: str = "") -> Listed | None:
-    if (found := _stat(entry)) is None:
-        return None
-    return Listed(queue, entry.name, state, found.st_size, min(found.st_mtime, found.st_ctime), by)
-
-
-def _progress(storage: DirectoryStorage, name: str) -> str:
+def _noted(storage: DirectoryStorage, name: str) -> Progress | None:
+    """Return the progress that an owner reported."""
     try:
-        noted = progress_in(notes_and_fault(storage.layout, name)[0])  # without a line in the log, once a second
+        return progress_in(notes_and_fault(storage.layout, name)[0])  # without a line in the log, once a second
     except SpoolError:  # what cannot be read says nothing
-        return ""
-    return "" if noted is None else told_progress(noted)
-
-
-def _data(storage: DirectoryStorage, name: str) -> list[tuple[str, str]]:
-    try:
-        return [
-            ("data", human_size(storage.stat_data(name).size)),
-            ("path", output.as_text(str(storage.data_path(name)))),
-        ]
-    except DataNotFound:
-        return [("data", "missing")]
+        return None
 
 
 def _owners_are_shown(path: Path) -> bool:

@@ -41,28 +41,24 @@ class QueueLook(msgspec.Struct, frozen=True):
 
 
 @final
-class Held(msgspec.Struct, frozen=True):
-    """A checked-out entry."""
+class Entry(msgspec.Struct, frozen=True):
+    """An entry that was examined."""
 
     queue: str
     name: str
+    state: State
     since: float
-    """When it was checked out: the time of its file's last rename."""
-    owner: int | None
-    """The process that has it, as far as the kernel shows it."""
-    by: str
-    """The same for a person."""
+    """Since when it has been in that state: the time of its file's last rename, or change."""
+    written_at: float = 0.0
+    """When its metadata was written."""
+    size: int = 0
+    """Of the metadata, in bytes."""
+    by: str = ""
+    """The process that has it, for a person."""
+    owner: int | None = None
+    """The same, as far as the kernel shows it."""
     progress: str = ""
     """How far the owner says that it is."""
-
-
-@final
-class Aside(msgspec.Struct, frozen=True):
-    """An entry in quarantine."""
-
-    queue: str
-    name: str
-    since: float
 
 
 @final
@@ -80,24 +76,12 @@ class Look(msgspec.Struct, frozen=True):
     owners_shown: bool = True
     """Whether the file system is one of those for which the kernel shows who holds locks."""
     queues: tuple[QueueLook, ...] = ()
-    held: tuple[Held, ...] = ()
+    held: tuple[Entry, ...] = ()
     """The longest held first; of very many, these are not all."""
-    aside: tuple[Aside, ...] = ()
+    aside: tuple[Entry, ...] = ()
     """The same."""
     troubles: tuple[tuple[str, str], ...] = ()
     """What could not be looked at: a directory, and why."""
-
-
-@final
-class Listed(msgspec.Struct, frozen=True):
-    """An entry in the list of one queue."""
-
-    queue: str
-    name: str
-    state: State
-    size: int
-    since: float
-    by: str = ""
 
 
 @final
@@ -105,7 +89,7 @@ class Listing(msgspec.Struct, frozen=True):
     """What is in one queue: the first entries by name, available and waiting; what is checked out, or in quarantine."""
 
     queue: str
-    entries: tuple[Listed, ...] = ()
+    entries: tuple[Entry, ...] = ()
     more: int = 0
     """How many available entries are not in the list."""
 

@@ -5,7 +5,7 @@ Each table is drawn by a function that is given the number of lines, header incl
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, TypeVar, final
 
 import msgspec
 from rich.cells import cell_len
@@ -14,14 +14,16 @@ from rich.text import Text
 from trio_multispool.cli.ages import human_age, human_size
 from trio_multispool.cli.output import printable
 from trio_multispool.cli.top.text import GAP, Cell, Column, count, few, fit, fit_name, rate, row, sparkline, window
-from trio_multispool.cli.top.view import COLUMNS, KINDS, Kind, Row, View, sorted_lines
+from trio_multispool.cli.top.view import COLUMNS, View, row_of, sorted_lines
 from trio_multispool.model.lifecycle import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from trio_multispool.cli.top.seen import Listing
+    from trio_multispool.cli.top.seen import Entry, Listing
     from trio_multispool.cli.top.state import Line, Model
+
+_Seen = TypeVar("_Seen", "Line", "Entry")
 
 HEADER: Final = "bold cyan"
 SELECTED: Final = "reverse"
@@ -32,6 +34,8 @@ _WIDEST_SPARKLINE: Final = 90
 _SPARKLINE: Final = "DEPTH LATELY"
 _LEAST_PROGRESS: Final = 4
 """`40 %`: with less room, the progress of an owner is not shown."""
+
+_FOR: Final = Column("FOR", 5, right=True)
 
 _QUEUE: Final = (8, 14, 40)
 """The cells of a queue's name: at least, in 80 columns, and at most."""
@@ -64,19 +68,20 @@ class Frame(msgspec.Struct, frozen=True):
 def _table(  # noqa: PLR0913  # what a table consists of
     frame: Frame,
     columns: Sequence[Column],
-    rows: Sequence[Row],
-    cells: Callable[[int], list[Cell]],
+    found: Sequence[_Seen],
+    cells: Callable[[_Seen], list[Cell]],
     *,
     total: int,
     titles: Sequence[Cell] | None = None,
 ) -> list[Text]:
     """Draw the header, and as many rows as there is room for, the selected one among them."""
+    rows = [row_of(each) for each in found]
     position = rows.index(frame.view.selected) if frame.view.selected in rows else None
     drawn: list[Text] = []
     for number in window(len(rows), frame.lines - 1, position):
         selected = number == position
         line = Text("> " if selected else "  ", SELECTED if selected else "", no_wrap=True, end="")
-        _ = line.append_text(row(columns, cells(number)))
+        _ = line.append_text(row(columns, cells(found[number])))
         line.truncate(frame.width, pad=True)
         drawn.append(line)
     header = row(columns, [column.title for column in columns] if titles is None else titles)
@@ -98,14 +103,11 @@ def _header(text: Text | str, width: int, shown: int, length: int) -> Text:
 def queues(model: Model, frame: Frame) -> list[Text]:
     """Draw the table of queues."""
     found = sorted_lines(list(model.lines.values()), frame.view)
-    names = [line.seen.queue for line in found]
-    columns = _queue_columns(names, frame.width)
-    rows = [Row(Kind.QUEUE, name) for name in names]
-
-    def cells(number: int) -> list[Cell]:
-        return _queue_cells(found[number], columns, frame)
-
-    return _table(frame, columns, rows, cells, total=len(found), titles=_titles(columns, frame))
+    columns = _queue_columns([line.seen.queue for line in found], frame.width)
+    titles = _titles(columns, frame)
+    return _table(
+        frame, columns, found, lambda line: _queue_cells(line, columns, frame), total=len(found), titles=titles
+    )
 
 
 def _queue_columns(names: list[str], width: int) -> list[Column]:
@@ -154,23 +156,21 @@ def held(model: Model, frame: Frame) -> list[Text]:
     found, width = () if model.look is None else model.look.held, frame.width
     if not found:
         return [_header("CHECKED OUT: nothing", width, 0, 0)]
-    queue = _longest((it.queue for it in found), max(5, width // 6), 5)
-    by = _longest((it.by for it in found), max(7, width // 4), 7)
-    name = _name_width((it.name for it in found), width, queue, by, 5)
-    columns = [Column("CHECKED OUT", name), Column("QUEUE", queue), Column("BY", by), Column("FOR", 5, right=True)]
+    queue = Column("QUEUE", _longest((it.queue for it in found), max(5, width // 6), 5))
+    by = Column("BY", _longest((it.by for it in found), max(7, width // 4), 7))
+    columns = _after_names("CHECKED OUT", found, width, queue, by, _FOR)
     left = width - _MARK - sum(column.width + GAP for column in columns)
     progress = _longest((it.progress for it in found), left, 0)
     if progress >= _LEAST_PROGRESS:
         columns.append(Column(fit("PROGRESS", progress).rstrip(), progress))
 
-    def cells(number: int) -> list[Cell]:
-        it = found[number]
-        whose = fit_name(it.by, by), "" if it.owner is not None else "yellow"
-        shown: list[Cell] = [fit_name(it.name, name), fit_name(it.queue, queue), whose, frame.age(it.since)]
-        return [*shown, printable(it.progress)][: len(columns)]
+    def cells(it: Entry) -> list[Cell]:
+        whose = fit_name(it.by, by.width), "" if it.owner is not None else "yellow"
+        name, whence = fit_name(it.name, columns[0].width), fit_name(it.queue, queue.width)
+        cells: list[Cell] = [name, whence, whose, frame.age(it.since), printable(it.progress)]
+        return cells[: len(columns)]
 
-    rows = [Row(Kind.HELD, it.queue, it.name) for it in found]
-    return _table(frame, columns, rows, cells, total=sum(line.seen.held for line in model.lines.values()))
+    return _table(frame, columns, found, cells, total=sum(line.seen.held for line in model.lines.values()))
 
 
 def aside(model: Model, frame: Frame) -> list[Text]:
@@ -178,21 +178,19 @@ def aside(model: Model, frame: Frame) -> list[Text]:
     found, width = () if model.look is None else model.look.aside, frame.width
     if not found:
         return []
-    queue = _longest((it.queue for it in found), max(5, width // 4), 5)
-    name = _name_width((it.name for it in found), width, queue, 5)
-    columns = [Column("IN QUARANTINE", name), Column("QUEUE", queue), Column("FOR", 5, right=True)]
+    queue = Column("QUEUE", _longest((it.queue for it in found), max(5, width // 4), 5))
+    columns = _after_names("IN QUARANTINE", found, width, queue, _FOR)
 
-    def cells(number: int) -> list[Cell]:
-        it = found[number]
-        return [fit_name(it.name, name), fit_name(it.queue, queue), frame.age(it.since)]
+    def cells(it: Entry) -> list[Cell]:
+        return [fit_name(it.name, columns[0].width), fit_name(it.queue, queue.width), frame.age(it.since)]
 
-    rows = [Row(Kind.ASIDE, it.queue, it.name) for it in found]
-    return _table(frame, columns, rows, cells, total=sum(line.seen.aside for line in model.lines.values()))
+    return _table(frame, columns, found, cells, total=sum(line.seen.aside for line in model.lines.values()))
 
 
-def _name_width(names: Iterable[str], width: int, *others: int) -> int:
-    room = width - _MARK - sum(GAP + other for other in others)
-    return max(1, min(room, _longest(names, 200, 13)))
+def _after_names(title: str, found: Sequence[Entry], width: int, *others: Column) -> list[Column]:
+    """Return the columns of a table of entries: that of their names, as wide as there is room, and the others."""
+    room = width - _MARK - sum(GAP + column.width for column in others)
+    return [Column(title, max(1, min(room, _longest((it.name for it in found), 200, 13)))), *others]
 
 
 def problems(model: Model, frame: Frame) -> list[Text]:
@@ -224,18 +222,17 @@ def problem_lines(model: Model) -> int:
 def entries(listing: Listing, frame: Frame) -> list[Text]:
     """Draw the entries of one queue: what is checked out, what is in quarantine, and what comes next by name."""
     found = listing.entries
-    by = _longest((it.by for it in found), max(5, frame.width // 4), 2)
+    by = Column("BY", _longest((it.by for it in found), max(5, frame.width // 4), 2))
     sizes = [Column("METADATA", 9, right=True)] if frame.width >= _ROOM_FOR_SIZES else []
-    fixed = [Column("STATE", 11), Column("BY", by), *sizes, Column("AGE", 5, right=True)]
-    name = _name_width((it.name for it in found), frame.width, *(column.width for column in fixed))
+    age = Column("AGE", 5, right=True)
+    columns = _after_names("NAME", found, frame.width, Column("STATE", 11), by, *sizes, age)
 
-    def cells(number: int) -> list[Cell]:
-        it = found[number]
+    def cells(it: Entry) -> list[Cell]:
         state, size = (it.state.value, _STATE_STYLES[it.state]), [human_size(it.size)] if sizes else []
-        return [fit_name(it.name, name), state, fit_name(it.by, by), *size, frame.age(it.since)]
+        name, whose = fit_name(it.name, columns[0].width), fit_name(it.by, by.width)
+        return [name, state, whose, *size, frame.age(it.written_at)]
 
-    rows = [Row(KINDS[it.state], it.queue, it.name) for it in found]
-    return _table(frame, [Column("NAME", name), *fixed], rows, cells, total=len(found) + listing.more)
+    return _table(frame, columns, found, cells, total=len(found) + listing.more)
 
 
 _ROOM_FOR_SIZES: Final = 90

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 import msgspec
 from msgspec.structs import replace
 
-from trio_multispool.cli.top.seen import Details, Listing
+from trio_multispool.cli.top.seen import Details, Entry, Listing
 from trio_multispool.model.lifecycle import State
 
 if TYPE_CHECKING:
@@ -117,17 +117,21 @@ KINDS: Final = {
 }
 
 
+def row_of(seen: Line | Entry) -> Row:
+    """Return the row that stands for a queue or an entry."""
+    return (
+        Row(KINDS[seen.state], seen.queue, seen.name) if isinstance(seen, Entry) else Row(Kind.QUEUE, seen.seen.queue)
+    )
+
+
 def rows(model: Model, view: View) -> list[Row]:
     """Return what can be selected in what is shown, in its order: the overview, or the queue that is looked into."""
     if view.listing is not None:
-        return [Row(KINDS[entry.state], entry.queue, entry.name) for entry in view.listing.entries]
+        return [row_of(entry) for entry in view.listing.entries]
     if model.look is None:
         return []
-    return [
-        *(Row(Kind.QUEUE, line.seen.queue) for line in sorted_lines(list(model.lines.values()), view)),
-        *(Row(Kind.HELD, held.queue, held.name) for held in model.look.held),
-        *(Row(Kind.ASIDE, aside.queue, aside.name) for aside in model.look.aside),
-    ]
+    queues = sorted_lines(list(model.lines.values()), view)
+    return [*map(row_of, queues), *map(row_of, model.look.held + model.look.aside)]
 
 
 def settle(model: Model, view: View) -> View:
