@@ -80,7 +80,7 @@ def make_app() -> App:
         default_parameter=Parameter(negative="", show_default=_shown),
     )
     completion = completion_command(lambda shell: app.generate_completion(shell=shell))
-    commands: tuple[Callable[..., int], ...] = (
+    commands: tuple[Callable[..., int | None], ...] = (
         create,
         put,
         enqueue_at,

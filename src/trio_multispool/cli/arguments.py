@@ -9,11 +9,10 @@ from trio_multispool.cli.completing import entry_names, queue_names
 
 SpoolPath = Annotated[str | Path, Parameter(name="SPOOL", help="The spool's directory.")]
 QueueName = Annotated[str, Parameter(name="QUEUE", help="A queue of the spool.", completer=queue_names)]
-OneQueue = Annotated[str | None, Parameter(name="QUEUE", help="Only this queue.", completer=queue_names)]
+AnyQueue = Annotated[str | None, Parameter(completer=queue_names)]
+OneQueue = Annotated[AnyQueue, Parameter(name="QUEUE", help="Only this queue.")]
 EntryName = Annotated[str, Parameter(name="NAME", help="The name of an entry.", completer=entry_names)]
-FromQueue = Annotated[
-    str | None, Parameter(name="--from", help="Select entries of this queue only, not of all.", completer=queue_names)
-]
+FromQueue = Annotated[AnyQueue, Parameter(name="--from", help="Select entries of this queue only, not of all.")]
 AsJson = Annotated[bool, Parameter(name="--json", help="Write JSON, for scripts.")]
 DryRun = Annotated[bool, Parameter(name=["--dry-run", "-n"], help="Change nothing; say what would be done.")]
 TrustFileSystem = Annotated[

@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
-import msgspec
 from cyclopts import Parameter
 
 from trio_multispool.cli import output
 from trio_multispool.cli.ages import human_age
 from trio_multispool.cli.durations import parse
 from trio_multispool.cli.exits import Exit, Failure
-from trio_multispool.cli.sources import SourceCodec
-from trio_multispool.cli.spools import looking, spoolable
-from trio_multispool.model.spoolable import Spoolable
+from trio_multispool.cli.spools import AS_IT_IS, looking, spoolable
+from trio_multispool.model.codecs import Json
 from trio_multispool.monitor import Limits, Monitor
 from trio_multispool.spool.spool import Spool
 
@@ -68,20 +66,6 @@ _NO_QUEUE: Final = "none"
 _NO_LIMIT: Final = "none"
 
 
-@final
-class _Json:
-    """Metadata that has to be JSON, of any kind, and stays as it is."""
-
-    def encode(self, value: bytes, /) -> bytes:
-        """Return it."""
-        return value
-
-    def decode(self, raw: bytes, /) -> bytes:
-        """Return it if it is JSON."""
-        _ = msgspec.json.decode(raw)
-        return raw
-
-
 def limits(spool: StrPath, checks: Checks, queue_ages: Mapping[str, str]) -> Limits:
     """Return the limits that the options ask for; ends the command if one is invalid, or a queue does not exist."""
     ages: dict[str, str] = {}
@@ -113,9 +97,7 @@ async def monitoring(path: StrPath, limits: Limits, *, json_metadata: bool = Fal
     """Open a spool to check it: nothing is recovered and nothing written."""
     with looking(path) as storage:
         queues = storage.queues()
-    of = spoolable(queues or [_NO_QUEUE])
-    if json_metadata:
-        of = Spoolable(queues=of.queues, metadata=_Json(), data=SourceCodec())
+    of = spoolable(queues or [_NO_QUEUE], Json[Any](object) if json_metadata else AS_IT_IS)
     async with (await Spool.load_unsafe(path, of)).unwrap() as spool:
         yield Monitor(spool, limits)
 

@@ -21,18 +21,18 @@ _MANY: Final = 1000
 
 
 def queue_names(context: CompletionContext) -> list[str]:
-    """Offer the queues."""
+    """Offer the queues that begin with what was typed."""
     return _offered(context, lambda storage: storage.queues())
 
 
 def entry_names(context: CompletionContext) -> list[str]:
     """Offer the available entries that begin with what was typed."""
-    return _beginning(context, lambda it: (name for queue in it.queues() for name in it.names(queue)))
+    return _offered(context, lambda it: (name for queue in it.queues() for name in it.names(queue)))
 
 
 def quarantined_names(context: CompletionContext) -> list[str]:
     """Offer the entries that were set aside and begin with what was typed."""
-    return _beginning(context, lambda storage: (item.name for item in storage.inventory(None, State.QUARANTINED)))
+    return _offered(context, lambda storage: (item.name for item in storage.inventory(None, State.QUARANTINED)))
 
 
 def names_or_queues(context: CompletionContext) -> list[str]:
@@ -40,16 +40,10 @@ def names_or_queues(context: CompletionContext) -> list[str]:
     return [*queue_names(context), *entry_names(context)]
 
 
-def _beginning(context: CompletionContext, names: Callable[[AnyStorage], Iterable[str]]) -> list[str]:
-    begun = context.incomplete
-    return _offered(
-        context, lambda storage: itertools.islice((name for name in names(storage) if name.startswith(begun)), _MANY)
-    )
-
-
 def _offered(context: CompletionContext, names: Callable[[AnyStorage], Iterable[str]]) -> list[str]:
     try:
         with looking(context["SPOOL"].raw or ".") as storage:
-            return list(names(storage))
+            fitting = (name for name in names(storage) if name.startswith(context.incomplete))
+            return list(itertools.islice(fitting, _MANY))
     except SpoolError:
         return []

@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, Any, TextIO, cast, final
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast, final
 
 import msgspec
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from trio_multispool.model.types import T
+
+
+as_text: Final = encodable
+"""Returns a path as text that JSON can hold; bytes that are no UTF-8 are shown as escapes."""
 
 
 def prepare() -> None:
@@ -171,8 +175,3 @@ def drop_stdout() -> None:
     _ = os.dup2(nowhere, 1)
     os.close(nowhere)
     sys.stdout = cast("Any", None)  # as Python itself says that there is none
-
-
-def as_text(path: str) -> str:
-    """Return a path as text that JSON can hold; bytes that are no UTF-8 are shown as escapes."""
-    return encodable(path)

@@ -23,13 +23,9 @@ def table(columns: Mapping[str, Sequence[str]], *, numbers: Collection[str] = ()
 
     Those named in `numbers` stand to the right. On a terminal that is too narrow text is folded, and numbers never are.
     """
-    if output.is_terminal(sys.stdout):
-        _drawn(columns, numbers, gap)
-    else:
+    if not output.is_terminal(sys.stdout):
         _plain(columns, numbers, gap)
-
-
-def _drawn(columns: Mapping[str, Sequence[str]], numbers: Collection[str], gap: int) -> None:
+        return
     drawn = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     for header in columns:
         # Folded and never cut off: a name must be there to be copied, however narrow the window.

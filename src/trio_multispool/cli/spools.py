@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
-from typing import TYPE_CHECKING, Any, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
 
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.output import printable
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from trio_multispool.entries.job import CheckedOutEntry
     from trio_multispool.instrumentation import Settled
+    from trio_multispool.model.codecs import MetadataCodec
     from trio_multispool.model.types import StrPath
     from trio_multispool.session.stores import Opened
 
@@ -29,6 +30,8 @@ AnySpool: TypeAlias = Spool[enum.Enum, bytes, Source]
 
 AnyStorage: TypeAlias = Storage[Any, Any]
 """A store of any kind."""
+
+AS_IT_IS: Final = Bytes()
 
 
 @contextlib.contextmanager
@@ -46,12 +49,12 @@ def opened(
     return contextlib.closing(open_store(path, queues, trust_file_system=trust_file_system, recover=recover).storage)
 
 
-def spoolable(queues: Sequence[str]) -> Spoolable[enum.Enum, bytes, Source]:
+def spoolable(queues: Sequence[str], metadata: MetadataCodec[bytes] = AS_IT_IS) -> Spoolable[enum.Enum, bytes, Source]:
     """Describe a spool with these queues, whatever its program keeps in them."""
     # Found on disk, a queue may be called what no member of an enum can be (`mro`, `a b`): members are numbered.
     members = {f"Q{number}": queue for number, queue in enumerate(dict.fromkeys(queues))}
     make = cast("Callable[[str, dict[str, str]], type[enum.Enum]]", enum.Enum)
-    return Spoolable(queues=make("Queues", members), metadata=Bytes(), data=SourceCodec())
+    return Spoolable(queues=make("Queues", members), metadata=metadata, data=SourceCodec())
 
 
 def member(spool: AnySpool, queue: str) -> enum.Enum:

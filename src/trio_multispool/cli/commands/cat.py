@@ -12,7 +12,7 @@ from trio_multispool.model.names import invalid_name
 _CHUNK = 1 << 20
 
 
-def cat(spool: SpoolPath, name: EntryName, /) -> int:
+def cat(spool: SpoolPath, name: EntryName, /) -> None:
     """Write an entry's data to standard output, as it is.
 
     The entry may be available, checked out or set aside; nothing is locked, and nothing is changed.
@@ -28,4 +28,3 @@ def cat(spool: SpoolPath, name: EntryName, /) -> int:
             storage.read_data(name, lambda file: shutil.copyfileobj(file, out.buffer, _CHUNK))
         except DataNotFound:
             raise Failure(f"there is no entry {name!r} in {storage.location!r}", Exit.NOT_FOUND) from None
-    return Exit.SUCCESS

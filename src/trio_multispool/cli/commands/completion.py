@@ -6,15 +6,14 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from trio_multispool.cli import output
-from trio_multispool.cli.exits import Exit
 
 Shell = Literal["bash", "zsh", "fish"]
 
 
-def completion_command(generate: Callable[[Shell], str]) -> Callable[[Shell], int]:
+def completion_command(generate: Callable[[Shell], str]) -> Callable[[Shell], None]:
     """Return the command, which prints what `generate` makes for a shell."""
 
-    def completion(shell: Annotated[Shell, Parameter(name="SHELL", help="The shell.")], /) -> int:
+    def completion(shell: Annotated[Shell, Parameter(name="SHELL", help="The shell.")], /) -> None:
         """Print the script that makes a shell complete the command.
 
         It completes commands, options, and the queues and entries of the spool that is named.
@@ -26,6 +25,5 @@ def completion_command(generate: Callable[[Shell], str]) -> Callable[[Shell], in
         ```
         """
         output.line(generate(shell).rstrip("\n"))
-        return Exit.SUCCESS
 
     return completion

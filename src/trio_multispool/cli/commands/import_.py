@@ -7,7 +7,7 @@ members that an entry has is taken from it. What is small is enqueued many at a 
 import contextlib
 import dataclasses
 from collections.abc import Callable
-from typing import Annotated, Final, final
+from typing import Annotated, Any, Final, final
 
 from cyclopts import Parameter
 
@@ -18,11 +18,12 @@ from trio_multispool.cli.exits import Exit, Failure, code_of, said
 from trio_multispool.cli.progress import counting
 from trio_multispool.cli.running import BY_SIGNAL, stopped_by_signals
 from trio_multispool.cli.sources import STANDARD_INPUT, Interrupted, Source, Stop
-from trio_multispool.cli.spools import AnyStorage, looking, opened, withdraw_nothing
+from trio_multispool.cli.spools import looking, opened, withdraw_nothing
 from trio_multispool.clock import time_ordered_names
 from trio_multispool.errors import EntryBusy, NameTaken, SpoolError
 from trio_multispool.model.names import MAX_ATTEMPTS, TimeOrdered
 from trio_multispool.storage.handles import Reservation
+from trio_multispool.storage.protocol import Storage
 from trio_multispool.storage.requests import NewEntry
 
 _LARGEST_METADATA: Final = 16 << 20
@@ -82,7 +83,7 @@ def import_(
 class _Importing:
     """Enqueues what an archive holds."""
 
-    storage: AnyStorage
+    storage: Storage[Any, Reservation]
     queue: str
     archive: Reader
     count: Callable[[], None]
@@ -153,14 +154,12 @@ class _Importing:
 
     def _reserve(self, name: str) -> Reservation:
         if not self.new_names:
-            own: Reservation = self.storage.reserve(name)
-            return own
+            return self.storage.reserve(name)
         made = name
         for attempt in range(MAX_ATTEMPTS):
             made = self.names.next(None, attempt)
             with contextlib.suppress(NameTaken, EntryBusy):
-                new: Reservation = self.storage.reserve(made)
-                return new
+                return self.storage.reserve(made)
         raise NameTaken(made)
 
     def _enqueue_together(self) -> None:

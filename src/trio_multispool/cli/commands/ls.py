@@ -31,6 +31,12 @@ class Counts(msgspec.Struct):
     waiting: int = 0
     checked_out: int = 0
     quarantined: int = 0
+    oldest_at: datetime.datetime | None = None
+    """When the metadata of the oldest of them was written, or of the oldest available one, as the command has it."""
+
+    def age(self, now: float) -> float | None:
+        """Return how many seconds old that one is."""
+        return None if self.oldest_at is None else age_of(self.oldest_at, now)
 
     def count(self, item: Item) -> None:
         """Count an entry."""
@@ -42,8 +48,6 @@ class Tally(Counts):
     """What is counted of one queue."""
 
     next_due: datetime.datetime | None = None
-    oldest: datetime.datetime | None = None
-    """When the metadata of the oldest available entry was written."""
     owners: Counter[int | None] = msgspec.field(default_factory=Counter)
     ages: Histogram | None = None
 
@@ -51,7 +55,7 @@ class Tally(Counts):
         """Count an entry."""
         self.count(item)
         if item.place.state is State.AVAILABLE:
-            self.oldest = earlier(self.oldest, item.modified_at)
+            self.oldest_at = earlier(self.oldest_at, item.modified_at)
             if self.ages is not None:
                 self.ages.add(age_of(item.modified_at, now))
         elif item.place.state is State.WAITING:
@@ -79,7 +83,7 @@ def ls(  # noqa: PLR0913  # what a person can say on the command line
         Parameter(help="The same, with another first age, for example `30s` or `1h`; each next age is double."),
     ] = None,
     as_json: AsJson = False,
-) -> int:
+) -> None:
     """Show what a spool holds.
 
     For each queue: how many entries are available, the age of the oldest (since its metadata was written), how many
@@ -124,7 +128,7 @@ def ls(  # noqa: PLR0913  # what a person can say on the command line
         if long:
             found["entries"] = [item_document(item, now) for item in items]
         output.document(found)
-        return Exit.SUCCESS
+        return
     if long:
         _print_items(items, now)
     elif limits is not None:
@@ -134,7 +138,6 @@ def ls(  # noqa: PLR0913  # what a person can say on the command line
     if not adopted:
         note = f"note: {path!r} is not adopted (it has no .spool.json): nothing comes back from dead processes"
         output.complain(f"{note}; see multispool adopt --help")
-    return Exit.SUCCESS
 
 
 def _limits(first: str | None, *, wanted: bool, long: bool) -> list[float] | None:
@@ -184,8 +187,8 @@ def _tally_document(tally: Tally, now: float, limits: list[float] | None) -> dic
     document: dict[str, object] = {
         "queue": tally.queue,
         "available": tally.available,
-        "oldest_at": tally.oldest,
-        "oldest_age": None if tally.oldest is None else age_of(tally.oldest, now),
+        "oldest_at": tally.oldest_at,
+        "oldest_age": tally.age(now),
         "waiting": tally.waiting,
         "next_due_at": tally.next_due,
         "checked_out": tally.checked_out,
@@ -203,7 +206,7 @@ def _print_tallies(tallies: list[Tally], now: float) -> None:
     columns = {
         "QUEUE": [output.printable(tally.queue) for tally in tallies],
         "AVAILABLE": [str(tally.available) for tally in tallies],
-        "OLDEST": ["-" if tally.oldest is None else human_age(age_of(tally.oldest, now)) for tally in tallies],
+        "OLDEST": ["-" if (age := tally.age(now)) is None else human_age(age) for tally in tallies],
         "CHECKED OUT": [str(tally.checked_out) for tally in tallies],
         "BY": [_told_owners(tally) for tally in tallies],
     }

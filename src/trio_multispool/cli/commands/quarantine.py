@@ -7,10 +7,10 @@ from cyclopts import App, Parameter
 
 from trio_multispool.cli import output
 from trio_multispool.cli.ages import age_of, human_age
-from trio_multispool.cli.arguments import AsJson, SpoolPath
+from trio_multispool.cli.arguments import AnyQueue, AsJson, SpoolPath
 from trio_multispool.cli.commands.ls import item_document
 from trio_multispool.cli.commands.show import show as show_entry
-from trio_multispool.cli.completing import quarantined_names, queue_names
+from trio_multispool.cli.completing import quarantined_names
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.finding import find
 from trio_multispool.cli.render import table
@@ -40,15 +40,13 @@ $ multispool quarantine drop var/mail 20261124T013810.123456789Z-8f31c2aa
 _Name = Annotated[
     str, Parameter(name="NAME", help="The name of an entry that was set aside.", completer=quarantined_names)
 ]
-_From = Annotated[
-    str | None, Parameter(name="--from", help="Select what was set aside from this queue.", completer=queue_names)
-]
+_From = Annotated[AnyQueue, Parameter(name="--from", help="Select what was set aside from this queue.")]
 
 
 def quarantine_app(sort_key: int) -> App:
     """Return the command, which has commands of its own."""
     app = App(name="quarantine", help=_HELP, help_format="markdown", result_action="return_value", sort_key=sort_key)
-    commands: tuple[Callable[..., int], ...] = (ls, show, retry, drop)
+    commands: tuple[Callable[..., int | None], ...] = (ls, show, retry, drop)
     for position, command in enumerate(commands):
         _ = app.command(command, sort_key=position)
     return app
@@ -56,13 +54,11 @@ def quarantine_app(sort_key: int) -> App:
 
 def ls(
     spool: SpoolPath,
-    queue: Annotated[
-        str | None, Parameter(name="QUEUE", help="Only what was set aside from this queue.", completer=queue_names)
-    ] = None,
+    queue: Annotated[AnyQueue, Parameter(name="QUEUE", help="Only what was set aside from this queue.")] = None,
     /,
     *,
     as_json: AsJson = False,
-) -> int:
+) -> None:
     """List what was set aside, with the reasons.
 
     The age counts from when the metadata was written. It only looks: nothing is locked or written.
@@ -81,7 +77,6 @@ def ls(
         output.line("nothing is in quarantine")
     else:
         _print(found, now)
-    return Exit.SUCCESS
 
 
 def _print(found: list[tuple[Item, str | None]], now: float) -> None:
@@ -94,7 +89,7 @@ def _print(found: list[tuple[Item, str | None]], now: float) -> None:
     table(columns, numbers={"AGE"})
 
 
-def show(spool: SpoolPath, name: _Name, /, *, as_json: AsJson = False) -> int:
+def show(spool: SpoolPath, name: _Name, /, *, as_json: AsJson = False) -> None:
     """Show everything that is known about an entry that was set aside.
 
     The reason, its metadata as it is, and where its data is. It only looks: nothing is locked or written.
@@ -105,16 +100,14 @@ def show(spool: SpoolPath, name: _Name, /, *, as_json: AsJson = False) -> int:
     """
     with looking(spool) as storage:
         _ = _find(storage, name)
-    return show_entry(spool, name, as_json=as_json)
+    show_entry(spool, name, as_json=as_json)
 
 
 def retry(
     spool: SpoolPath,
     /,
     *names: _Name,
-    to: Annotated[
-        str | None, Parameter(help="The queue to put them into, instead of their own.", completer=queue_names)
-    ] = None,
+    to: Annotated[AnyQueue, Parameter(help="The queue to put them into, instead of their own.")] = None,
     source: _From = None,
     options: Settling = NOTHING_CHOSEN,
 ) -> int:

@@ -20,7 +20,7 @@ from trio_multispool.storage.requests import Item, Stat
 _TRIES = 10
 
 
-def show(spool: SpoolPath, name: EntryName, /, *, as_json: AsJson = False) -> int:
+def show(spool: SpoolPath, name: EntryName, /, *, as_json: AsJson = False) -> None:
     """Show everything that is known about an entry.
 
     Where it is, who has it, the progress that its owner reports, its age, its metadata unchanged (over several lines
@@ -44,14 +44,13 @@ def show(spool: SpoolPath, name: EntryName, /, *, as_json: AsJson = False) -> in
         document["quarantine_reason"] = found.reason
         document["history"] = None if history is None else histories.history_document(history)
         output.document(document)
-        return Exit.SUCCESS
+        return
     lines = [f"{label:<10}{told}" for label, told in facts(found, now, by=owners.told(item.owner))]
     if history is not None:
         lines += histories.told_history(history, at_work=item.place.state is State.CHECKED_OUT)
     output.line("\n".join(map(output.printable, lines)))
     shown = metadata.for_person(raw, terminal=output.is_terminal(sys.stdout))
     output.raw(shown if shown.endswith(b"\n") or not shown else shown + b"\n")
-    return Exit.SUCCESS
 
 
 def _read(storage: AnyStorage, name: str) -> tuple[Item, bytes]:

@@ -9,7 +9,7 @@ import msgspec
 from cyclopts import Parameter
 
 from trio_multispool.cli import output
-from trio_multispool.cli.ages import age_of, human_age, human_size
+from trio_multispool.cli.ages import human_age, human_size
 from trio_multispool.cli.arguments import AsJson, OneQueue, SpoolPath
 from trio_multispool.cli.commands.ls import Counts, count_all, earlier
 from trio_multispool.cli.exits import Exit, Failure
@@ -28,11 +28,6 @@ class Amount(Counts):
     entries: int = 0
     metadata_bytes: int = 0
     data_bytes: int = 0
-    oldest_at: datetime.datetime | None = None
-
-    def age(self, now: float) -> float | None:
-        """Return how many seconds old the oldest is."""
-        return None if self.oldest_at is None else age_of(self.oldest_at, now)
 
     def add(self, item: Item, data_bytes: int) -> None:
         """Count an entry."""
@@ -78,7 +73,7 @@ def stats(
         Parameter(help="A file that an earlier look wrote with `--json`; also shows how each queue has changed."),
     ] = None,
     as_json: AsJson = False,
-) -> int:
+) -> None:
     """Show how much a spool holds.
 
     For each queue: its entries, available, waiting, checked out and set aside, the bytes of their metadata and data,
@@ -106,7 +101,6 @@ def stats(
         output.document(_document(look, changes, now))
     else:
         _print(look, changes, now)
-    return Exit.SUCCESS
 
 
 def _data_bytes(storage: AnyStorage, name: str) -> int:
@@ -148,14 +142,13 @@ def _document(look: Look, changes: Changes | None, now: float) -> dict[str, obje
 
 def _print(look: Look, changes: Changes | None, now: float) -> None:
     amounts = [*look.queues, _sum(look.queues)] if len(look.queues) > 1 else look.queues
-    ages = [amount.age(now) for amount in amounts]
     columns = {
         "QUEUE": [output.printable(amount.queue) for amount in amounts],
         "ENTRIES": [str(amount.entries) for amount in amounts],
         "AVAILABLE": [str(amount.available) for amount in amounts],
         "METADATA": [human_size(amount.metadata_bytes) for amount in amounts],
         "DATA": [human_size(amount.data_bytes) for amount in amounts],
-        "OLDEST": ["-" if age is None else human_age(age) for age in ages],
+        "OLDEST": ["-" if (age := amount.age(now)) is None else human_age(age) for amount in amounts],
     }
     if changes is not None:
         found = [(change.entries, change.entries_per_minute) for change in changes.queues]

@@ -9,8 +9,7 @@ import trio
 from cyclopts import Parameter
 
 from trio_multispool.cli import child, output
-from trio_multispool.cli.arguments import QueueName, SpoolPath, TrustFileSystem
-from trio_multispool.cli.completing import queue_names
+from trio_multispool.cli.arguments import AnyQueue, QueueName, SpoolPath, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.progress import Bar, bar
 from trio_multispool.cli.running import Ending, run
@@ -48,14 +47,10 @@ def work(  # noqa: PLR0913  # what a person can say on the command line
     ],
     jobs: Annotated[int, Parameter(alias="-j", help="How many commands run at a time.")] = 1,
     done: Annotated[
-        str | None,
-        Parameter(
-            help="Where to move entries whose command succeeded; they are removed unless given.", completer=queue_names
-        ),
+        AnyQueue, Parameter(help="Where to move entries whose command succeeded; they are removed unless given.")
     ] = None,
     failed: Annotated[
-        str | None,
-        Parameter(help="Where to move entries whose command failed; they go back unless given.", completer=queue_names),
+        AnyQueue, Parameter(help="Where to move entries whose command failed; they go back unless given.")
     ] = None,
     once: Annotated[
         bool, Parameter(help="Try each entry once, and end when nothing is left. Exit code 6 if some failed.")
