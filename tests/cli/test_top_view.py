@@ -12,7 +12,6 @@ from trio_multispool.cli.top.view import (
     COLUMNS,
     Action,
     Ask,
-    Kind,
     Row,
     View,
     press,
@@ -40,8 +39,9 @@ ASIDE = (Entry("b", "bad", State.QUARANTINED, 70.0),)
 FIRST = look(0, queue("a", "123", 10.0), queue("b", "12345", 5.0), queue("c"))
 SECOND = look(1, queue("a", "1234", 10.0), queue("b", "45", 5.0, aside=1), queue("c"), held=HELD, aside=ASIDE)
 MODEL = advance(advance(Model(), FIRST), SECOND)
-QUEUES = [Row(Kind.QUEUE, name) for name in "abc"]
-OTHERS = [Row(Kind.HELD, "b", "one"), Row(Kind.HELD, "c", "two"), Row(Kind.ASIDE, "b", "bad")]
+QUEUES = [Row(name) for name in "abc"]
+HELD_ROWS = [Row("b", "one", State.CHECKED_OUT), Row("c", "two", State.CHECKED_OUT)]
+OTHERS = [*HELD_ROWS, Row("b", "bad", State.QUARANTINED)]
 
 
 def pressed(*keys, view=None, model=MODEL):
@@ -79,7 +79,7 @@ def pressed(*keys, view=None, model=MODEL):
 def test_queues_are_sorted_by_the_column_that_is_asked_for(keys, order):
     """Figures begin with the largest, names with the first; equals are in the order of their names."""
     view, _ = pressed(*keys)
-    assert "".join(row.queue for row in rows(MODEL, view) if row.kind is Kind.QUEUE) == order
+    assert "".join(row.queue for row in rows(MODEL, view) if row.state is None) == order
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_selection_whose_row_goes_passes_to_the_one_that_takes_its_place():
     assert view.selected == OTHERS[1]
     later = advance(MODEL, look(2, *SECOND.queues, held=HELD[:1], aside=ASIDE))
     assert settle(later, view).selected == OTHERS[2]
-    assert settle(advance(MODEL, look(2, queue("z"))), view).selected == Row(Kind.QUEUE, "z")
+    assert settle(advance(MODEL, look(2, queue("z"))), view).selected == Row("z")
     nothing = settle(advance(MODEL, look(2)), view)
     assert (nothing.selected, nothing.position) == (None, 0)
     for key in ("down", "tab", "enter", "r", "pageup", "5"):
@@ -159,7 +159,7 @@ BAD = Details("b", "bad", State.QUARANTINED, (("name", "bad"),), "{}")
 def test_in_a_listing_its_entries_are_selected_and_escape_goes_back_to_the_queue():
     """Each level is left to where it was entered."""
     opened = View(listing=LISTING)
-    assert pressed("down", "down", "enter", view=opened)[1] == Row(Kind.AVAILABLE, "b", "next")
+    assert pressed("down", "down", "enter", view=opened)[1] == Row("b", "next", State.AVAILABLE)
     assert pressed("tab", "enter", view=opened)[1] == OTHERS[2]
     view, _ = pressed("tab", "esc", view=opened)
     assert (view.listing, view.selected) == (None, QUEUES[1])

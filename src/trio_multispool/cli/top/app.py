@@ -31,7 +31,7 @@ from trio_multispool.cli.top.problems import Problem
 from trio_multispool.cli.top.render import Scene, page, picture
 from trio_multispool.cli.top.seen import Listing
 from trio_multispool.cli.top.state import Model, advance, checked, pause_after
-from trio_multispool.cli.top.view import Action, Ask, Kind, Request, Row, View, press, settle
+from trio_multispool.cli.top.view import Action, Ask, Request, Row, View, press, settle
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import NotASpool, SpoolError
 from trio_multispool.model.results import Err
@@ -223,9 +223,9 @@ class _Top:
 
     async def _fulfil(self, request: Request) -> None:
         match request:
-            case Row(Kind.QUEUE, queue):
+            case Row(queue, ""):
                 await self._list(queue, opening=True)
-            case Row(_, queue, name):
+            case Row(queue, name):
                 await self._detail(queue, name, opening=True)
             case Action(verb, _queue, name):
                 self._change_view(message=f"{name}: {verb} …")

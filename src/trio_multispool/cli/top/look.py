@@ -59,12 +59,7 @@ _STEP: Final = 1_000
 _HIDDEN: Final = frozenset({"btrfs", "overlayfs"})
 """Where `/proc/locks` shows another device than `stat` does, so that no owner is ever found."""
 
-_LISTED: Final = {
-    State.CHECKED_OUT: _MOST,
-    State.QUARANTINED: _MOST,
-    State.AVAILABLE: _FIRST,
-    State.WAITING: _FIRST,
-}
+_LISTED: Final = {State.CHECKED_OUT: _MOST, State.QUARANTINED: _MOST, State.AVAILABLE: _FIRST, State.WAITING: _FIRST}
 """How the entries of a queue are listed, and up to how many, the first by name: the many that wait come last."""
 
 _since = attrgetter("since")
@@ -234,8 +229,7 @@ class Looker:
     @staticmethod
     def _places(storage: DirectoryStorage, queue: str) -> Iterator[Place]:
         """Yield where an entry may be, first where it was seen: it may have moved."""
-        queues = [queue, *(other for other in storage.queues() if other != queue)]
-        for name in queues:
+        for name in dict.fromkeys([queue, *storage.queues()]):
             for state in (State.AVAILABLE, State.WAITING, State.CHECKED_OUT, State.QUARANTINED):
                 yield Place(name, state)
 

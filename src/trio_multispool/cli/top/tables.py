@@ -5,6 +5,7 @@ Each table is drawn by a function that is given the number of lines, header incl
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
 import msgspec
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from trio_multispool.cli.ages import human_age, human_size
 from trio_multispool.cli.output import printable
-from trio_multispool.cli.top.text import GAP, Cell, Column, count, few, fit, fit_name, rate, row, sparkline, window
+from trio_multispool.cli.top.text import GAP, Cell, Column, count, few, fit, rate, row, sparkline, window
 from trio_multispool.cli.top.view import COLUMNS, View, row_of, sorted_lines
 from trio_multispool.model.lifecycle import State
 
@@ -104,10 +105,8 @@ def queues(model: Model, frame: Frame) -> list[Text]:
     """Draw the table of queues."""
     found = sorted_lines(list(model.lines.values()), frame.view)
     columns = _queue_columns([line.seen.queue for line in found], frame.width)
-    titles = _titles(columns, frame)
-    return _table(
-        frame, columns, found, lambda line: _queue_cells(line, columns, frame), total=len(found), titles=titles
-    )
+    cells = functools.partial(_queue_cells, columns=columns, frame=frame)
+    return _table(frame, columns, found, cells, total=len(found), titles=_titles(columns, frame))
 
 
 def _queue_columns(names: list[str], width: int) -> list[Column]:
@@ -121,7 +120,7 @@ def _queue_columns(names: list[str], width: int) -> list[Column]:
     name = max(least, min(longest, usual if width - taken - longest < 2 * usual else most, width - taken))
     spark = min(_WIDEST_SPARKLINE, width - taken - name - GAP)
     lately = [Column(_SPARKLINE if spark >= len(_SPARKLINE) else "LATELY", spark)] if spark >= least else []
-    return [Column(COLUMNS[0], name), *figures, *lately]
+    return [Column(COLUMNS[0], name, names=True), *figures, *lately]
 
 
 def _titles(columns: Sequence[Column], frame: Frame) -> list[Cell]:
@@ -139,7 +138,7 @@ def _queue_cells(line: Line, columns: Sequence[Column], frame: Frame) -> list[Ce
     seen, rates = line.seen, line.rates or (None, None)
     oldest = "-" if seen.oldest_at is None else frame.age(seen.oldest_at)
     cells: list[Cell] = [
-        fit_name(seen.queue, columns[0].width),
+        seen.queue,
         count(seen.available),
         rate(rates[0], estimated=line.estimated),
         rate(rates[1], estimated=line.estimated),
@@ -156,8 +155,8 @@ def held(model: Model, frame: Frame) -> list[Text]:
     found, width = () if model.look is None else model.look.held, frame.width
     if not found:
         return [_header("CHECKED OUT: nothing", width, 0, 0)]
-    queue = Column("QUEUE", _longest((it.queue for it in found), max(5, width // 6), 5))
-    by = Column("BY", _longest((it.by for it in found), max(7, width // 4), 7))
+    queue = _names("QUEUE", (it.queue for it in found), max(5, width // 6), 5)
+    by = _names("BY", (it.by for it in found), max(7, width // 4), 7)
     columns = _after_names("CHECKED OUT", found, width, queue, by, _FOR)
     left = width - _MARK - sum(column.width + GAP for column in columns)
     progress = _longest((it.progress for it in found), left, 0)
@@ -165,9 +164,8 @@ def held(model: Model, frame: Frame) -> list[Text]:
         columns.append(Column(fit("PROGRESS", progress).rstrip(), progress))
 
     def cells(it: Entry) -> list[Cell]:
-        whose = fit_name(it.by, by.width), "" if it.owner is not None else "yellow"
-        name, whence = fit_name(it.name, columns[0].width), fit_name(it.queue, queue.width)
-        cells: list[Cell] = [name, whence, whose, frame.age(it.since), printable(it.progress)]
+        whose = it.by, "" if it.owner is not None else "yellow"
+        cells: list[Cell] = [it.name, it.queue, whose, frame.age(it.since), printable(it.progress)]
         return cells[: len(columns)]
 
     return _table(frame, columns, found, cells, total=sum(line.seen.held for line in model.lines.values()))
@@ -178,19 +176,20 @@ def aside(model: Model, frame: Frame) -> list[Text]:
     found, width = () if model.look is None else model.look.aside, frame.width
     if not found:
         return []
-    queue = Column("QUEUE", _longest((it.queue for it in found), max(5, width // 4), 5))
+    queue = _names("QUEUE", (it.queue for it in found), max(5, width // 4), 5)
     columns = _after_names("IN QUARANTINE", found, width, queue, _FOR)
-
-    def cells(it: Entry) -> list[Cell]:
-        return [fit_name(it.name, columns[0].width), fit_name(it.queue, queue.width), frame.age(it.since)]
-
-    return _table(frame, columns, found, cells, total=sum(line.seen.aside for line in model.lines.values()))
+    total = sum(line.seen.aside for line in model.lines.values())
+    return _table(frame, columns, found, lambda it: [it.name, it.queue, frame.age(it.since)], total=total)
 
 
 def _after_names(title: str, found: Sequence[Entry], width: int, *others: Column) -> list[Column]:
     """Return the columns of a table of entries: that of their names, as wide as there is room, and the others."""
     room = width - _MARK - sum(GAP + column.width for column in others)
-    return [Column(title, max(1, min(room, _longest((it.name for it in found), 200, 13)))), *others]
+    return [Column(title, max(1, min(room, _longest((it.name for it in found), 200, 13))), names=True), *others]
+
+
+def _names(title: str, texts: Iterable[str], most: int, least: int) -> Column:
+    return Column(title, _longest(texts, most, least), names=True)
 
 
 def problems(model: Model, frame: Frame) -> list[Text]:
@@ -222,15 +221,14 @@ def problem_lines(model: Model) -> int:
 def entries(listing: Listing, frame: Frame) -> list[Text]:
     """Draw the entries of one queue: what is checked out, what is in quarantine, and what comes next by name."""
     found = listing.entries
-    by = Column("BY", _longest((it.by for it in found), max(5, frame.width // 4), 2))
+    by = _names("BY", (it.by for it in found), max(5, frame.width // 4), 2)
     sizes = [Column("METADATA", 9, right=True)] if frame.width >= _ROOM_FOR_SIZES else []
     age = Column("AGE", 5, right=True)
     columns = _after_names("NAME", found, frame.width, Column("STATE", 11), by, *sizes, age)
 
     def cells(it: Entry) -> list[Cell]:
         state, size = (it.state.value, _STATE_STYLES[it.state]), [human_size(it.size)] if sizes else []
-        name, whose = fit_name(it.name, columns[0].width), fit_name(it.by, by.width)
-        return [name, state, whose, *size, frame.age(it.written_at)]
+        return [it.name, state, it.by, *size, frame.age(it.written_at)]
 
     return _table(frame, columns, found, cells, total=len(found) + listing.more)
 

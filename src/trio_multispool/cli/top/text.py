@@ -99,6 +99,8 @@ class Column(msgspec.Struct, frozen=True):
     title: str
     width: int
     right: bool = False
+    names: bool = False
+    """Whether it holds names, which are cut in their middle."""
 
 
 Cell: TypeAlias = str | tuple[str, str]
@@ -112,6 +114,7 @@ def row(columns: Sequence[Column], cells: Sequence[Cell]) -> Text:
         if number:
             _ = line.append(" " * GAP)
         text, style = (cell, "") if isinstance(cell, str) else cell
+        text = fit_name(text, column.width) if column.names else text
         _ = line.append(fit(text, column.width, right=column.right), style)
     return line
 

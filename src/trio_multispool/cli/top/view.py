@@ -24,22 +24,15 @@ COLUMNS: Final = ("QUEUE", "DEPTH", "IN/s", "OUT/s", "OLDEST", "HELD", "ASIDE")
 """Of the table of queues; key `1` sorts by the first."""
 
 
-class Kind(enum.Enum):
-    """What a row can stand for."""
-
-    QUEUE = "queue"
-    HELD = "checked out"
-    ASIDE = "quarantined"
-    AVAILABLE = "available"
-
-
 @final
 class Row(msgspec.Struct, frozen=True):
     """A row that can be selected, by what it stands for: it keeps the selection wherever it is sorted to."""
 
-    kind: Kind
     queue: str
     name: str = ""
+    """The entry, if it stands for one."""
+    state: State | None = None
+    """That of the entry; what waits counts as available."""
 
 
 @final
@@ -109,19 +102,11 @@ _FIGURES: Final[tuple[Callable[[Line], float | None] | None, ...]] = (
 """What each of `COLUMNS` is sorted by, the largest first; the first by name, as it is written."""
 
 
-KINDS: Final = {
-    State.AVAILABLE: Kind.AVAILABLE,
-    State.WAITING: Kind.AVAILABLE,
-    State.CHECKED_OUT: Kind.HELD,
-    State.QUARANTINED: Kind.ASIDE,
-}
-
-
 def row_of(seen: Line | Entry) -> Row:
     """Return the row that stands for a queue or an entry."""
-    return (
-        Row(KINDS[seen.state], seen.queue, seen.name) if isinstance(seen, Entry) else Row(Kind.QUEUE, seen.seen.queue)
-    )
+    if isinstance(seen, Entry):
+        return Row(seen.queue, seen.name, State.AVAILABLE if seen.state is State.WAITING else seen.state)
+    return Row(seen.seen.queue)
 
 
 def rows(model: Model, view: View) -> list[Row]:
@@ -172,7 +157,7 @@ def _press_in_details(view: View, details: Details, key: str, page: int) -> tupl
     if key in _BACK:
         return replace(view, details=None, scroll=0), None
     if key in _ACTIONS:
-        return _ask(view, _ACTIONS[key], Row(KINDS[details.state], details.queue, details.name)), None
+        return _ask(view, _ACTIONS[key], Row(details.queue, details.name, details.state)), None
     scroll = view.scroll + _moves(page).get(key, 0)
     return replace(view, scroll=max(0, scroll)), None
 
@@ -180,9 +165,7 @@ def _press_in_details(view: View, details: Details, key: str, page: int) -> tupl
 def _press_in_rows(model: Model, view: View, key: str, page: int) -> tuple[View, Request | None]:
     found = rows(model, view)
     if key in _BACK and view.listing is not None:
-        queue = Row(Kind.QUEUE, view.listing.queue)
-        closed = replace(view, listing=None, selected=queue)
-        return settle(model, closed), None
+        return settle(model, replace(view, listing=None, selected=Row(view.listing.queue))), None
     if (by := _moves(page).get(key)) is not None and found:
         position = max(0, min(view.position + by, len(found) - 1))
         return replace(view, selected=found[position], position=position), None
@@ -209,7 +192,7 @@ def _moves(page: int) -> dict[str, int]:
 
 
 def _ask(view: View, verb: str, row: Row | None) -> View:
-    if row is None or row.kind is not Kind.ASIDE:
+    if row is None or row.state is not State.QUARANTINED:
         return replace(view, message=_ONLY_QUARANTINED)
     return replace(view, asking=Action(verb, row.queue, row.name))
 
@@ -218,9 +201,9 @@ def _to_next_kind(view: View, found: list[Row], *, forwards: bool) -> View:
     """Select the first row of the next table, or of the one before."""
     if view.selected is None or not found:
         return view
-    kinds = list(dict.fromkeys(row.kind for row in found))
-    kind = kinds[(kinds.index(view.selected.kind) + (1 if forwards else -1)) % len(kinds)]
-    position = next(place for place, row in enumerate(found) if row.kind is kind)
+    states = list(dict.fromkeys(row.state for row in found))
+    state = states[(states.index(view.selected.state) + (1 if forwards else -1)) % len(states)]
+    position = next(place for place, row in enumerate(found) if row.state is state)
     return replace(view, selected=found[position], position=position)
 
 
