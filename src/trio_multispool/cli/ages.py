@@ -1,13 +1,10 @@
 """Ages, sizes and progress as a person says them."""
 
-from __future__ import annotations
-
 import datetime
 import math
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from trio_multispool.model.notes import Progress
+from trio_multispool.model.notes import Progress
 
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"))
 _KIB: Final = 1024

@@ -1,11 +1,11 @@
 """The command line as a whole: its commands, and how each ends."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import logging
 import signal
-from typing import TYPE_CHECKING, Final, NoReturn
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Final, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -34,10 +34,6 @@ from trio_multispool.cli.exits import Exit, Failure, code_of, said
 from trio_multispool.cli.running import BY_SIGNAL
 from trio_multispool.cli.top.app import top
 from trio_multispool.errors import SpoolError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from types import FrameType
 
 _HELP: Final = """Look at, fill and work off spools: durable queues in a directory.
 

@@ -5,18 +5,13 @@ block by block, in memory that does not depend on what it says, no path in it is
 either a regular file of such a name or is refused.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import tarfile
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from collections.abc import Callable
+from typing import BinaryIO, Final, NamedTuple, final
 
 from trio_multispool.cli.exits import Failure
 from trio_multispool.model.names import invalid_name
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import BinaryIO
 
 METADATA: Final = "metadata"
 DATA: Final = "data"

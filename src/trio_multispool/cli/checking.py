@@ -1,11 +1,11 @@
 """What `fsck` and `monitor` share: the limits on the command line, a monitor that only looks, and problems in words."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
+import enum
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from collections.abc import AsyncGenerator, Mapping
+from typing import Annotated, Any, Final, TypeAlias
 
 from cyclopts import Parameter
 
@@ -13,19 +13,12 @@ from trio_multispool.cli import output
 from trio_multispool.cli.ages import human_age
 from trio_multispool.cli.durations import parse
 from trio_multispool.cli.exits import Exit, Failure
+from trio_multispool.cli.sources import Source
 from trio_multispool.cli.spools import AS_IT_IS, looking, spoolable
 from trio_multispool.model.codecs import Json
-from trio_multispool.monitor import Limits, Monitor
+from trio_multispool.model.types import StrPath
+from trio_multispool.monitor import Limits, Monitor, Problem
 from trio_multispool.spool.spool import Spool
-
-if TYPE_CHECKING:
-    import enum
-    from collections.abc import AsyncGenerator, Mapping
-
-    from trio_multispool.cli.sources import Source
-    from trio_multispool.model.types import StrPath
-    from trio_multispool.monitor import Problem
-
 
 _JsonMetadata: TypeAlias = Annotated[
     bool,
@@ -59,7 +52,7 @@ AS_USUAL: Final = Checks()
 QueueAges: TypeAlias = Annotated[str, Parameter(show=False)]
 """Any further option: `--max-QUEUE-age`, for a queue that is found on disk."""
 
-AnyMonitor: TypeAlias = "Monitor[enum.Enum, bytes, Source]"
+AnyMonitor: TypeAlias = Monitor[enum.Enum, bytes, Source]
 
 _QUEUE_AGE: Final = re.compile(r"max[-_](.+)[-_]age")
 _NO_QUEUE: Final = "none"

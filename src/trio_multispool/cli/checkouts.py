@@ -1,10 +1,9 @@
 """Checking entries out, by name wherever they are or as they are selected, and moving or removing them."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
-from typing import TYPE_CHECKING, Final, final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, final
 
 import trio
 
@@ -13,8 +12,8 @@ from trio_multispool.cli.finding import find, find_available
 from trio_multispool.cli.output import Troubles
 from trio_multispool.cli.progress import bar, counting
 from trio_multispool.cli.running import Ending, run_telling
-from trio_multispool.cli.selecting import selected
-from trio_multispool.cli.spools import load, member, settle
+from trio_multispool.cli.selecting import Criteria, Settling, selected
+from trio_multispool.cli.spools import AnySpool, AnyStorage, Done, load, member, settle
 from trio_multispool.entries.job import checkout_of
 from trio_multispool.errors import (
     EntryBusy,
@@ -26,15 +25,9 @@ from trio_multispool.errors import (
 )
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.times import aware
+from trio_multispool.model.types import StrPath
 from trio_multispool.model.verdicts import Unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from trio_multispool.cli.selecting import Criteria, Settling
-    from trio_multispool.cli.spools import AnySpool, AnyStorage, Done
-    from trio_multispool.model.types import StrPath
-    from trio_multispool.storage.requests import Item
+from trio_multispool.storage.requests import Item
 
 _AT_A_TIME: Final = 64
 """How many selected entries are settled at once. Beyond some dozens, sharing syncs gains little."""

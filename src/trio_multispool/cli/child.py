@@ -1,21 +1,16 @@
 """Running one command for one entry: its environment, its standard input, and its end."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
-from typing import TYPE_CHECKING, Final, final
+from collections.abc import Mapping, Sequence
+from typing import Final, final
 
 import msgspec
 import trio
 
 from trio_multispool.cli import output
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from trio_multispool.cli.running import Ending
+from trio_multispool.cli.running import Ending
 
 GRACE: Final = 5.0
 """How many seconds a command has after SIGTERM before it is killed."""

@@ -1,7 +1,5 @@
 """Durations as a person types them: `90`, `10m`, `1h30m`, `2d`. Plain numbers are seconds."""
 
-from __future__ import annotations
-
 import re
 from typing import Final
 

@@ -1,7 +1,5 @@
 """How the command ends: exit codes, and which trouble has which."""
 
-from __future__ import annotations
-
 import enum
 from typing import Final, final
 

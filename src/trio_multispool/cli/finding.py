@@ -1,18 +1,12 @@
 """Where an entry is: in which queue, available, waiting, checked out or set aside."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.owners import told
+from trio_multispool.cli.spools import AnyStorage
 from trio_multispool.errors import AccessDenied, EntryNotFound, NotARegularFile
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.storage.requests import Item
-
-if TYPE_CHECKING:
-    from trio_multispool.cli.spools import AnyStorage
 
 
 def find(storage: AnyStorage, name: str) -> Item:

@@ -4,8 +4,6 @@ A queue that keeps up has its entries on the left; one that is stuck has them on
 tells since when.
 """
 
-from __future__ import annotations
-
 import bisect
 from typing import Final, final
 

@@ -1,18 +1,13 @@
 """How the history of an entry's attempts is shown, to people and to scripts."""
 
-from __future__ import annotations
-
 import datetime
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from msgspec import Struct
 from msgspec.structs import asdict
 
 from trio_multispool.cli.ages import human_age, human_time
-from trio_multispool.model.attempts import failure_told
-
-if TYPE_CHECKING:
-    from trio_multispool.model.attempts import Attempt, History
+from trio_multispool.model.attempts import Attempt, History, failure_told
 
 
 def told_history(history: History, *, at_work: bool) -> list[str]:

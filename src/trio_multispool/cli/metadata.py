@@ -1,17 +1,12 @@
 """Metadata on the command line: what `--meta` and `--meta-json` say, and what a person or a script is shown."""
 
-from __future__ import annotations
-
 import base64
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import msgspec
 
 from trio_multispool.cli import output
 from trio_multispool.cli.exits import Exit, Failure
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _INDENT = 2
 _ONE_LINE = -1

@@ -1,22 +1,15 @@
 """What `mv`, `rm` and `retry` have in common: which entries, by name or selected, and what is said of them."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from trio_multispool.cli import output
 from trio_multispool.cli.checkouts import Task, settle_all
 from trio_multispool.cli.exits import Failure
 from trio_multispool.cli.finding import find_available
 from trio_multispool.cli.selecting import selected
-from trio_multispool.cli.spools import Done, looking
+from trio_multispool.cli.spools import AnyStorage, Done, looking
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.lifecycle import State
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from trio_multispool.cli.spools import AnyStorage
 
 
 def carry_out(task: Task) -> int:

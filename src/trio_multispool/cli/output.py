@@ -1,12 +1,11 @@
 """What is written to standard output and standard error: plain lines, JSON, and bytes as they are."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Final, TextIO, cast, final
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, Final, TextIO, cast, final
 
 import msgspec
 
@@ -14,12 +13,7 @@ from trio_multispool.cli.exits import Exit, Failure, code_of, said
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.text import encodable
 from trio_multispool.model.text import printable as printable  # noqa: PLC0414  # the commands write `output.printable`
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
-
-    from trio_multispool.model.types import T
-
+from trio_multispool.model.types import T
 
 as_text: Final = encodable
 """Returns a path as text that JSON can hold; bytes that are no UTF-8 are shown as escapes."""

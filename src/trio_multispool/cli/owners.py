@@ -1,7 +1,5 @@
 """Which process has an entry, as far as the kernel shows it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from trio_multispool.cli.output import printable

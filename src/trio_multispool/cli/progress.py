@@ -1,22 +1,24 @@
 """Progress on standard error, for a person who waits: nothing is shown unless that is a terminal."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
-from typing import TYPE_CHECKING, Final, final
+from collections.abc import Callable, Generator
+from typing import Final, final
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from trio_multispool.cli import output
 from trio_multispool.clock import stopwatch
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-
-    from rich.progress import ProgressColumn
 
 _PATIENCE: Final = 0.5
 """Seconds after which a person wants to see that something goes on."""

@@ -1,9 +1,7 @@
 """Tables for people: drawn by rich on a terminal, and elsewhere as plain columns, as wide as their contents."""
 
-from __future__ import annotations
-
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -11,9 +9,6 @@ from rich.table import Table
 from rich.text import Text
 
 from trio_multispool.cli import output
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
 
 _GAP = 2
 

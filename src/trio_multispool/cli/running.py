@@ -1,19 +1,15 @@
 """Running a command's asynchronous part so that a signal ends it in order: what is in hand goes back first."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
-from typing import TYPE_CHECKING, Final, TypeVarTuple, final
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Sized
+from typing import Final, TypeVarTuple, final
 
 import trio
 
 from trio_multispool.cli import output
 from trio_multispool.cli.exits import Failure, code_of, said
 from trio_multispool.errors import SpoolError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Sized
 
 Ts = TypeVarTuple("Ts")
 

@@ -4,20 +4,15 @@ A transaction on the spool runs in a thread that is never abandoned, so a thread
 the command is to end: it waits for the pipe and for its `Stop` at once.
 """
 
-from __future__ import annotations
-
 import os
 import select
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, final
+from typing import BinaryIO, Final, final
 
 from trio_multispool.cli.exits import Failure
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import BinaryIO
 
 STANDARD_INPUT: Final = "-"
 _CHUNK: Final = 1 << 20

@@ -1,29 +1,21 @@
 """Opening a spool of any program: to look at it, or to work on some of its queues."""
 
-from __future__ import annotations
-
 import contextlib
 import enum
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Final, TypeAlias, cast, final
 
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.output import printable
 from trio_multispool.cli.sources import Source, SourceCodec
-from trio_multispool.instrumentation import How, Instrumentation
-from trio_multispool.model.codecs import Bytes
+from trio_multispool.entries.job import CheckedOutEntry
+from trio_multispool.instrumentation import How, Instrumentation, Settled
+from trio_multispool.model.codecs import Bytes, MetadataCodec
 from trio_multispool.model.spoolable import Spoolable
-from trio_multispool.session.stores import look_at_store, open_store
+from trio_multispool.model.types import StrPath
+from trio_multispool.session.stores import Opened, look_at_store, open_store
 from trio_multispool.spool.spool import Spool, open_spool
 from trio_multispool.storage.protocol import Storage
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
-
-    from trio_multispool.entries.job import CheckedOutEntry
-    from trio_multispool.instrumentation import Settled
-    from trio_multispool.model.codecs import MetadataCodec
-    from trio_multispool.model.types import StrPath
-    from trio_multispool.session.stores import Opened
 
 AnySpool: TypeAlias = Spool[enum.Enum, bytes, Source]
 """A spool whose metadata is taken as it is, and whose data is streamed."""

@@ -4,18 +4,13 @@
 processes, so that they cannot disturb the picture, and `top` itself never writes.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import trio
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from trio_multispool.cli.top.view import Action
+from trio_multispool.cli.top.view import Action
 
 
 def command(spool: Path, action: Action) -> list[str]:

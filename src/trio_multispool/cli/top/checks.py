@@ -5,10 +5,10 @@ it is examined. So it runs rarely, and not at all in a very large spool, where i
 Use `multispool fsck` for those.
 """
 
-from __future__ import annotations
-
 import contextlib
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -18,12 +18,7 @@ from trio_multispool.cli.top.state import pause_after
 from trio_multispool.clock import stopwatch
 from trio_multispool.errors import SpoolError
 from trio_multispool.monitor import Abandoned, Limits
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from trio_multispool.monitor import Problem as Found
+from trio_multispool.monitor import Problem as Found
 
 MOST_ENTRIES: Final = 20_000
 """In a larger spool the monitor does not run, and what it found before stays."""

@@ -5,15 +5,15 @@ A queue may hold a million entries. Their names are read in one stream and not k
 can be stopped from outside, so that the command can end at once.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import heapq
 import itertools
 import os
+from collections.abc import Iterator
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final, final
+from pathlib import Path
+from typing import Final, final
 
 from msgspec.structs import replace
 
@@ -26,7 +26,7 @@ from trio_multispool.clock import stopwatch, wall_clock
 from trio_multispool.errors import AccessDenied, EntryNotFound, NotARegularFile, SpoolError
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import invalid_name
-from trio_multispool.model.notes import progress_in
+from trio_multispool.model.notes import Progress, progress_in
 from trio_multispool.model.times import aware
 from trio_multispool.storage.directory.data import as_stat
 from trio_multispool.storage.directory.disk.filesystems import file_system_name
@@ -36,13 +36,6 @@ from trio_multispool.storage.directory.inventory import lock_owners
 from trio_multispool.storage.directory.notes import notes_and_fault
 from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.requests import Item
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from trio_multispool.model.notes import Progress
-
 
 _EACH: Final = 10_000
 """Up to this many available entries of a queue are examined one by one; in a longer queue, the `_FIRST`."""

@@ -5,15 +5,11 @@ lock and reads no file. The monitor knows more, because it confirms each suspect
 identity of a `Problem`, `state` knows which problems start, go on and end.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Final, final
+from typing import Final, final
 
 import msgspec
 
-if TYPE_CHECKING:
-    from trio_multispool.cli.top.seen import Look
-
+from trio_multispool.cli.top.seen import Look
 
 OWNERLESS: Final = "ownerless/"
 """How the identities of problems begin that are about check-outs: they end with the check-out."""

@@ -1,9 +1,7 @@
 """Turn what is known, what is wanted and the size of the screen into the lines that `top` shows. Pure."""
 
-from __future__ import annotations
-
 import datetime
-from typing import TYPE_CHECKING, Final, final
+from typing import Final, final
 
 import msgspec
 from rich.cells import cell_len
@@ -12,13 +10,11 @@ from rich.text import Text
 from trio_multispool.cli.ages import human_age
 from trio_multispool.cli.output import printable
 from trio_multispool.cli.top import tables
+from trio_multispool.cli.top.seen import Details, Look
 from trio_multispool.cli.top.state import Model
 from trio_multispool.cli.top.text import count, duration, fit, fit_end, fit_name, fold, share
 from trio_multispool.cli.top.view import View
 from trio_multispool.model.lifecycle import State
-
-if TYPE_CHECKING:
-    from trio_multispool.cli.top.seen import Details, Look
 
 _TITLE: Final = "bold reverse"
 _FRAME: Final = 3

@@ -4,26 +4,21 @@ Only the changed lines of a picture are written, so it neither flickers nor fill
 any way, undoes all changes to the terminal in reverse order. A terminal that has gone meanwhile (EIO) is no error then.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os
 import re
 import sys
 import termios
-from typing import TYPE_CHECKING, Final, final
+from collections.abc import Generator, Sequence
+from typing import Final, final
 
 import trio
 from rich.console import Console
+from rich.text import Text
 
 from trio_multispool.cli import output
 from trio_multispool.cli.exits import Exit, Failure
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
-
-    from rich.text import Text
 
 _ENTER: Final = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
 """The alternate screen, no cursor, no wrapping at the right edge, and nothing on it."""

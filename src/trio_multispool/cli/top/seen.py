@@ -1,7 +1,5 @@
 """What one look of `top` at a spool sees: values, with times as seconds since 1970."""
 
-from __future__ import annotations
-
 from typing import final
 
 import msgspec

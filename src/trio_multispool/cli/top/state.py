@@ -10,8 +10,6 @@ be compared, and one can be made coarser later. The growth of a queue is known e
 in and out again is estimated.
 """
 
-from __future__ import annotations
-
 import zlib
 from typing import Final, final
 

@@ -3,10 +3,9 @@
 Each table is drawn by a function that is given the number of lines, header included; each is as wide as the screen.
 """
 
-from __future__ import annotations
-
 import functools
-from typing import TYPE_CHECKING, Final, TypeVar, final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeVar, final
 
 import msgspec
 from rich.cells import cell_len
@@ -14,15 +13,11 @@ from rich.text import Text
 
 from trio_multispool.cli.ages import human_age, human_size
 from trio_multispool.cli.output import printable
+from trio_multispool.cli.top.seen import Entry, Listing
+from trio_multispool.cli.top.state import Line, Model
 from trio_multispool.cli.top.text import GAP, Cell, Column, count, few, fit, rate, row, sparkline, window
 from trio_multispool.cli.top.view import COLUMNS, View, row_of, sorted_lines
 from trio_multispool.model.lifecycle import State
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from trio_multispool.cli.top.seen import Entry, Listing
-    from trio_multispool.cli.top.state import Line, Model
 
 _Seen = TypeVar("_Seen", "Line", "Entry")
 

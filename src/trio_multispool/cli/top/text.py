@@ -1,17 +1,13 @@
 """Text that fits: what `top` writes into a column of a given width. Pure."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from collections.abc import Sequence
+from typing import Final, TypeAlias, final
 
 import msgspec
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from trio_multispool.cli.output import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 GAP: Final = 2
 _BARS: Final = "▁▂▃▄▅▆▇█"

@@ -4,21 +4,16 @@
 request for the loop to fulfil.
 """
 
-from __future__ import annotations
-
 import enum
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias, final
 
 import msgspec
 from msgspec.structs import replace
 
 from trio_multispool.cli.top.seen import Details, Entry, Listing
+from trio_multispool.cli.top.state import Line, Model
 from trio_multispool.model.lifecycle import State
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from trio_multispool.cli.top.state import Line, Model
 
 COLUMNS: Final = ("QUEUE", "DEPTH", "IN/s", "OUT/s", "OLDEST", "HELD", "ASIDE")
 """Of the table of queues; key `1` sorts by the first."""
