@@ -6,7 +6,7 @@ from typing import Final
 
 from trio_multispool.model.notes import Progress
 
-_UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"))
+UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 _KIB: Final = 1024
 
 
@@ -23,10 +23,7 @@ def human_age(seconds: float) -> str:
     if not math.isfinite(seconds):
         return "unknown"
     seconds = max(0.0, seconds)
-    for size, unit in _UNITS:
-        if seconds >= size:
-            return f"{int(seconds // size)}{unit}"
-    return f"{int(seconds)}s"
+    return next((f"{int(seconds // size)}{unit}" for size, unit in UNITS if seconds >= size), "0s")
 
 
 def human_size(size: int) -> str:

@@ -48,6 +48,11 @@ its name taken, **5** not a spool, or refused, **6** `work --once`: some command
 `multispool COMMAND --help` tells more, with examples.
 """
 
+_FILLING: Final = (create, put, enqueue_at)
+_LOOKING: Final = (ls, stats, show, cat, top)
+_TAKING: Final = (work, mv, rm, retry, expire)
+_KEEPING: Final = (export, import_, recover, fsck, monitor, adopt)
+"""The commands, in the order of the help."""
 
 _USAGE: Final = "Usage: multispool mv [OPTIONS] SPOOL NAME... QUEUE"
 """Of `mv`: an argument that may be repeated and one that follows it are one thing to Python."""
@@ -76,28 +81,7 @@ def make_app() -> App:
         default_parameter=Parameter(negative="", show_default=_shown),
     )
     completion = completion_command(lambda shell: app.generate_completion(shell=shell))
-    commands: tuple[Callable[..., int | None], ...] = (
-        create,
-        put,
-        enqueue_at,
-        ls,
-        stats,
-        show,
-        cat,
-        top,
-        work,
-        mv,
-        rm,
-        retry,
-        expire,
-        export,
-        import_,
-        recover,
-        fsck,
-        monitor,
-        adopt,
-        completion,
-    )
+    commands: tuple[Callable[..., int | None], ...] = (*_FILLING, *_LOOKING, *_TAKING, *_KEEPING, completion)
     for position, command in enumerate(commands):
         usage = _USAGE if command is mv else None
         _ = app.command(command, name=command.__name__.rstrip("_").replace("_", "-"), sort_key=position, usage=usage)

@@ -42,7 +42,6 @@ class Writer:
     """Writes an archive."""
 
     def __init__(self, out: BinaryIO) -> None:
-        """Write to `out`."""
         self._out = out
         self._written = 0
 
@@ -100,7 +99,10 @@ class Reader:
         said = _Said()
         while (info := self._header()) is not None:
             if info.type in _EXTENSIONS:
-                content = self._extension(info)
+                if info.size > _LARGEST_EXTENSION:
+                    raise Failure(f"standard input is damaged: a header of {info.size} bytes")
+                self._begin(info.size)
+                content = self.read(info.size)
                 if info.type == tarfile.GNUTYPE_LONGNAME:
                     said.path = content.partition(b"\0")[0].decode("utf-8", "surrogateescape")
                 elif info.type in _OF_ONE_MEMBER:
@@ -162,12 +164,6 @@ class Reader:
             raise Failure("standard input is damaged: a member has a negative size")
         self._began = True
         return info
-
-    def _extension(self, info: tarfile.TarInfo) -> bytes:
-        if info.size > _LARGEST_EXTENSION:
-            raise Failure(f"standard input is damaged: a header of {info.size} bytes")
-        self._begin(info.size)
-        return self.read(info.size)
 
 
 @dataclasses.dataclass

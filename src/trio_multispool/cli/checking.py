@@ -14,8 +14,9 @@ from trio_multispool.cli.ages import human_age
 from trio_multispool.cli.durations import parse
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.sources import Source
-from trio_multispool.cli.spools import AS_IT_IS, looking, spoolable
+from trio_multispool.cli.spools import looking, spoolable
 from trio_multispool.model.codecs import Json
+from trio_multispool.model.spoolable import Spoolable
 from trio_multispool.model.types import StrPath
 from trio_multispool.monitor import Limits, Monitor, Problem
 from trio_multispool.spool.spool import Spool
@@ -90,7 +91,9 @@ async def monitoring(path: StrPath, limits: Limits, *, json_metadata: bool = Fal
     """Open a spool to check it: nothing is recovered and nothing written."""
     with looking(path) as storage:
         queues = storage.queues()
-    of = spoolable(queues or [_NO_QUEUE], Json[Any](object) if json_metadata else AS_IT_IS)
+    of = spoolable(queues or [_NO_QUEUE])
+    if json_metadata:
+        of = Spoolable(queues=of.queues, metadata=Json[Any](object), data=of.data)
     async with (await Spool.load_unsafe(path, of)).unwrap() as spool:
         yield Monitor(spool, limits)
 

@@ -15,14 +15,7 @@ from trio_multispool.cli.running import Ending, run_telling
 from trio_multispool.cli.selecting import Criteria, Settling, selected
 from trio_multispool.cli.spools import AnySpool, AnyStorage, Done, load, member, settle
 from trio_multispool.entries.job import checkout_of
-from trio_multispool.errors import (
-    EntryBusy,
-    EntryNotFound,
-    NameTaken,
-    OwnershipLost,
-    SpoolError,
-    UnreadableEntry,
-)
+from trio_multispool.errors import EntryBusy, EntryNotFound, NameTaken, OwnershipLost, SpoolError, UnreadableEntry
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.times import aware
 from trio_multispool.model.types import StrPath
@@ -105,7 +98,7 @@ class _Settler:
             item = find(self.storage, name)
             if item.place.state is State.CHECKED_OUT and item.place.queue not in self.spools:
                 _ = await self._spool_with(item.place.queue)  # loading brings back what dead processes had
-            queue = find_available(self.storage, name, self.task.source)
+            queue = find_available(self.storage, name, self.task.source).place.queue
             spool = await self._spool_with(queue)
             entry = spool.entry(member(spool, queue), name).unwrap()
             try:

@@ -26,7 +26,6 @@ class Failure(Exception):
     """Ends the command with one line on standard error and an exit code."""
 
     def __init__(self, message: str, code: int = Exit.FAILED) -> None:
-        """Say what went wrong."""
         super().__init__(message)
         self.code: int = int(code)
 

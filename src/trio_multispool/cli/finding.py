@@ -1,9 +1,12 @@
 """Where an entry is: in which queue, available, waiting, checked out or set aside."""
 
+from collections.abc import Callable, Iterator, Sequence
+
 from trio_multispool.cli.exits import Exit, Failure
+from trio_multispool.cli.output import Troubles
 from trio_multispool.cli.owners import told
 from trio_multispool.cli.spools import AnyStorage
-from trio_multispool.errors import AccessDenied, EntryNotFound, NotARegularFile
+from trio_multispool.errors import AccessDenied, EntryNotFound, NotARegularFile, SpoolError
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.storage.requests import Item
@@ -34,8 +37,18 @@ def find(storage: AnyStorage, name: str) -> Item:
     raise Failure(f"there is no entry {name!r} in {storage.location!r}", Exit.NOT_FOUND)
 
 
-def find_available(storage: AnyStorage, name: str, source: str | None = None) -> str:
-    """Return the queue in which an entry can be had, also early; ends the command, saying why, if it cannot.
+def each_named(names: Sequence[str], find: Callable[[str], Item], troubles: Troubles) -> Iterator[Item | None]:
+    """Yield the entries, each once, and `None` for each that is not to be had, so that the caller can give up."""
+    for name in dict.fromkeys(names):
+        try:
+            yield find(name)
+        except (Failure, SpoolError) as error:
+            troubles.tell(error)
+            yield None
+
+
+def find_available(storage: AnyStorage, name: str, source: str | None = None) -> Item:
+    """Return an entry that can be had, also early; ends the command, saying why, if it cannot.
 
     With `source`, it is to be of that queue.
     """
@@ -44,7 +57,7 @@ def find_available(storage: AnyStorage, name: str, source: str | None = None) ->
         raise Failure(f"entry {name!r} is of {item.place.queue!r}, not of {source!r}", Exit.NOT_FOUND)
     match item.place.state:
         case State.AVAILABLE | State.WAITING:
-            return item.place.queue
+            return item
         case State.CHECKED_OUT:
             by = "" if item.owner is None else f" by {told(item.owner)}"
             raise Failure(f"entry {name!r} is checked out of {item.place.queue!r}{by}", Exit.BUSY)

@@ -7,13 +7,14 @@ tells since when.
 import bisect
 from typing import Final, final
 
+from trio_multispool.cli.ages import UNITS
+
 BUCKETS: Final = 10
 """With five minutes for the first, nine edges reach to 21 hours; what is older is in the last."""
 
 FIRST: Final = 300.0
 """The first bucket's edge in seconds unless somebody says otherwise: that of `qshape`."""
 
-_UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 _MANY: Final = 20
 """From this many units on, a fraction of one makes no difference."""
 _THOUSAND: Final = 1000
@@ -32,7 +33,7 @@ def headers(limits: list[float]) -> list[str]:
 
 def _edge(seconds: float) -> str:
     """Say an edge in the largest unit that does not round it much: `5m`, `640m`, `21h`."""
-    for size, unit in _UNITS:
+    for size, unit in UNITS:
         scaled = seconds / size
         if scaled >= _MANY or (scaled >= 1 and scaled.is_integer()):
             return f"{int(scaled)}{unit}"

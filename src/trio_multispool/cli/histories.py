@@ -42,18 +42,10 @@ def _time(at: float) -> str:
         return f"at {at}"
 
 
-def history_document(history: History) -> dict[str, object]:
-    """Return the history for a script: as it is kept, with nothing left out."""
-    return {
-        "queue": history.queue,
-        "spent": history.spent,
-        "given_up": history.given_up,
-        "attempts": _whole(history.attempts),
-    }
-
-
-def _whole(value: object) -> object:
-    """Return values with all their fields, also those that are not kept because they are the default."""
+def history_document(value: object) -> object:
+    """Return a history, or a part of it, for a script, also the fields that are not kept: they are the default."""
     if isinstance(value, tuple):
-        return [_whole(each) for each in cast("tuple[object, ...]", value)]
-    return {key: _whole(field) for key, field in asdict(value).items()} if isinstance(value, Struct) else value
+        return [history_document(each) for each in cast("tuple[object, ...]", value)]
+    if isinstance(value, Struct):
+        return {key: history_document(field) for key, field in asdict(value).items()}
+    return value

@@ -1,14 +1,10 @@
 """What `mv`, `rm` and `retry` have in common: which entries, by name or selected, and what is said of them."""
 
-from collections.abc import Iterator
-
 from trio_multispool.cli import output
 from trio_multispool.cli.checkouts import Task, settle_all
-from trio_multispool.cli.exits import Failure
-from trio_multispool.cli.finding import find_available
+from trio_multispool.cli.finding import each_named, find_available
 from trio_multispool.cli.selecting import selected
 from trio_multispool.cli.spools import AnyStorage, Done, looking
-from trio_multispool.errors import SpoolError
 from trio_multispool.model.lifecycle import State
 
 
@@ -29,22 +25,14 @@ def carry_out(task: Task) -> int:
 def _rehearse(task: Task, storage: AnyStorage, done: Done) -> int:
     """Say what would be settled, note it in `done`, and return the exit code."""
     troubles = output.Troubles()
-    for name, source in _would_settle(task, storage, troubles):
-        done.entries.append((name, source))
-        if not task.options.as_json:
-            output.line(output.printable(f"{name}: would be {task.told(f' from {source}')}"))
-    return troubles.code
-
-
-def _would_settle(task: Task, storage: AnyStorage, troubles: output.Troubles) -> Iterator[tuple[str, str]]:
-    """Yield the entries that would be settled, and where they are."""
     if task.criteria is None:
-        for name in dict.fromkeys(task.names):
-            try:
-                yield name, find_available(storage, name, task.source)
-            except (Failure, SpoolError) as error:
-                troubles.tell(error)
-        return
-    for item in selected(storage, task.source, State.AVAILABLE, task.criteria, troubles):
-        if item is not None and item.place.queue != task.destination:
-            yield item.name, item.place.queue
+        items = each_named(task.names, lambda name: find_available(storage, name, task.source), troubles)
+    else:
+        items = selected(storage, task.source, State.AVAILABLE, task.criteria, troubles)
+    for item in items:
+        if item is None or (task.criteria is not None and item.place.queue == task.destination):
+            continue
+        done.entries.append((item.name, item.place.queue))
+        if not task.options.as_json:
+            output.line(output.printable(f"{item.name}: would be {task.told(f' from {item.place.queue}')}"))
+    return troubles.code

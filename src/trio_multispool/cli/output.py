@@ -135,11 +135,6 @@ def remark(text: str) -> None:
         print(text, file=stream, flush=True)
 
 
-def remark_document(value: object) -> None:
-    """Write a JSON document to standard error, on one line."""
-    remark(encoded(value))
-
-
 @contextlib.contextmanager
 def writing() -> Generator[TextIO]:
     """Give standard output, flushed before and after; what keeps it from being written ends the command.

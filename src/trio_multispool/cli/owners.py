@@ -4,9 +4,6 @@ from pathlib import Path
 
 from trio_multispool.cli.output import printable
 
-UNKNOWN = "unknown"
-"""Said of an owner that cannot be seen: one that died, or that the kernel does not show (see `ls --help`)."""
-
 
 def command_of(pid: int) -> str | None:
     """Return the name of a process's program, or `None` if it cannot be told."""
@@ -24,6 +21,6 @@ def described(pid: int | None) -> dict[str, object] | None:
 def told(pid: int | None) -> str:
     """Name the owner for a person: `python[4242]`."""
     if pid is None:
-        return UNKNOWN
+        return "unknown"  # it died, or the kernel does not show it (see `ls --help`)
     command = command_of(pid)
     return f"process {pid}" if command is None else f"{printable(command)}[{pid}]"

@@ -2,16 +2,14 @@
 
 import contextlib
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Sized
-from typing import Final, TypeVarTuple, final
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sized
+from typing import Final, final
 
 import trio
 
 from trio_multispool.cli import output
 from trio_multispool.cli.exits import Failure, code_of, said
 from trio_multispool.errors import SpoolError
-
-Ts = TypeVarTuple("Ts")
 
 BY_SIGNAL: Final = 128
 """Added to the number of the signal that ended the command, as shells do."""
@@ -121,14 +119,14 @@ def run_telling(work: Callable[[Ending], Awaitable[int | None]], done: Sized, wh
 
 
 @contextlib.asynccontextmanager
-async def beside(task: Callable[[*Ts], Awaitable[object]], *arguments: *Ts) -> AsyncGenerator[None]:
+async def beside(task: Callable[[], Awaitable[object]]) -> AsyncGenerator[None]:
     """Run a task until the block is left. A failure of the block passes as it is: no nursery wraps it."""
     failure = None
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(task, *arguments)
+        nursery.start_soon(task)
         try:
             yield
-        except (Failure, SpoolError) as error:
+        except (Failure, SpoolError, BrokenPipeError) as error:
             failure = error
         nursery.cancel_scope.cancel()
     if failure is not None:
@@ -145,7 +143,7 @@ async def _run(work: Callable[[Ending], Awaitable[int | None]], wanted: list[sig
         else:
             ending.hurry.set()
 
-    async def watch(received: AsyncIterator[int]) -> None:
+    async def watch() -> None:
         async for number in received:
             end(number)
 
@@ -153,10 +151,10 @@ async def _run(work: Callable[[Ending], Awaitable[int | None]], wanted: list[sig
         with trio.open_signal_receiver(*wanted) as received:
             for number in early:
                 end(number)
-            async with beside(watch, received):
+            async with beside(watch):
                 with scope:
                     code = await work(ending) or 0
-    except (Failure, SpoolError):
+    except (Failure, SpoolError, BrokenPipeError):
         if ending.signal is None:
             raise
     return code if ending.signal is None else BY_SIGNAL + ending.signal

@@ -2,18 +2,19 @@
 
 import contextlib
 import enum
+import functools
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Final, TypeAlias, cast, final
+from typing import Any, TypeAlias, cast, final
 
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.output import printable
 from trio_multispool.cli.sources import Source, SourceCodec
 from trio_multispool.entries.job import CheckedOutEntry
 from trio_multispool.instrumentation import How, Instrumentation, Settled
-from trio_multispool.model.codecs import Bytes, MetadataCodec
+from trio_multispool.model.codecs import Bytes
 from trio_multispool.model.spoolable import Spoolable
 from trio_multispool.model.types import StrPath
-from trio_multispool.session.stores import Opened, look_at_store, open_store
+from trio_multispool.session.stores import look_at_store, open_store
 from trio_multispool.spool.spool import Spool, open_spool
 from trio_multispool.storage.protocol import Storage
 
@@ -22,8 +23,6 @@ AnySpool: TypeAlias = Spool[enum.Enum, bytes, Source]
 
 AnyStorage: TypeAlias = Storage[Any, Any]
 """A store of any kind."""
-
-AS_IT_IS: Final = Bytes()
 
 
 @contextlib.contextmanager
@@ -41,12 +40,12 @@ def opened(
     return contextlib.closing(open_store(path, queues, trust_file_system=trust_file_system, recover=recover).storage)
 
 
-def spoolable(queues: Sequence[str], metadata: MetadataCodec[bytes] = AS_IT_IS) -> Spoolable[enum.Enum, bytes, Source]:
+def spoolable(queues: Sequence[str]) -> Spoolable[enum.Enum, bytes, Source]:
     """Describe a spool with these queues, whatever its program keeps in them."""
     # Found on disk, a queue may be called what no member of an enum can be (`mro`, `a b`): members are numbered.
     members = {f"Q{number}": queue for number, queue in enumerate(dict.fromkeys(queues))}
     make = cast("Callable[[str, dict[str, str]], type[enum.Enum]]", enum.Enum)
-    return Spoolable(queues=make("Queues", members), metadata=metadata, data=SourceCodec())
+    return Spoolable(queues=make("Queues", members), metadata=Bytes(), data=SourceCodec())
 
 
 def member(spool: AnySpool, queue: str) -> enum.Enum:
@@ -83,10 +82,8 @@ async def load(
     with looking(path, *queues):
         pass
 
-    def opening() -> Opened:
-        wanted = list(dict.fromkeys(queues))
-        return open_store(path, wanted, trust_file_system=trust_file_system, recover=recover)
-
+    wanted = list(dict.fromkeys(queues))
+    opening = functools.partial(open_store, path, wanted, trust_file_system=trust_file_system, recover=recover)
     return (await open_spool(spoolable(queues), None, opening, done)).unwrap()
 
 

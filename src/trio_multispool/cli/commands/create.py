@@ -70,11 +70,8 @@ def create(
     if as_json:
         output.outcome_document({"spool": output.as_text(path), "queues": everything, "created": made})
         return Exit.SUCCESS
-    listed = ", ".join(made)
-    if before is None:
-        told = f"created, with {listed}"
-    else:
-        told = f"was there; {f'added {listed}' if made else 'nothing to add'}"
+    added = f"added {', '.join(made)}" if made else "nothing to add"
+    told = f"created, with {', '.join(made)}" if before is None else f"was there; {added}"
     output.outcome_line(output.printable(f"{path} {told}"))
     return Exit.SUCCESS
 

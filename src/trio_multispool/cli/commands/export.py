@@ -48,7 +48,7 @@ def export(spool: SpoolPath, queue: QueueName, /, *, as_json: AsJson = False) ->
             writer.end()
         held, waiting = (storage.count(queue, state) for state in (State.CHECKED_OUT, State.WAITING))
     if as_json:
-        output.remark_document({"queue": queue, "exported": exported, "checked_out": held, "waiting": waiting})
+        output.remark(output.encoded({"queue": queue, "exported": exported, "checked_out": held, "waiting": waiting}))
         return troubles.code
     for number, what in ((held, "checked out"), (waiting, "waiting")):
         if number:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from trio_multispool.cli import checking, output
 from trio_multispool.cli.ages import human_time
 from trio_multispool.cli.arguments import AsJson, SpoolPath
-from trio_multispool.cli.checking import AS_USUAL, AnyMonitor, Checks, QueueAges
+from trio_multispool.cli.checking import AS_USUAL, Checks, QueueAges
 from trio_multispool.cli.durations import parse
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.running import BY_SIGNAL, Ending, run
@@ -53,23 +53,17 @@ def monitor(  # noqa: PLR0913  # the options of the command
     if alert_after < 1:
         raise Failure(f"--alert-after-cycles must be at least 1, not {alert_after}", Exit.USAGE)
 
-    async def look(watched: AnyMonitor) -> int:
-        if once:
-            problems = (await watched.run_once()).unwrap()
-            for problem in problems:
-                _tell("start", problem, as_json=as_json)
-            return Exit.PROBLEMS if problems else Exit.SUCCESS
-        async with watched.watch(pause, alert_after) as events:
-            async for event in events:
-                _tell("start" if isinstance(event, Start) else "end", event.problem, as_json=as_json)
-        return Exit.SUCCESS
-
     async def work(_ending: Ending) -> int:
         async with checking.monitoring(spool, limits, json_metadata=checks.json_metadata) as watched:
-            try:
-                return await look(watched)
-            except BrokenPipeError:  # the reader has closed the pipe
-                return BY_SIGNAL + signal.SIGPIPE
+            if once:
+                problems = (await watched.run_once()).unwrap()
+                for problem in problems:
+                    _tell("start", problem, as_json=as_json)
+                return Exit.PROBLEMS if problems else Exit.SUCCESS
+            async with watched.watch(pause, alert_after) as events:
+                async for event in events:
+                    _tell("start" if isinstance(event, Start) else "end", event.problem, as_json=as_json)
+        return Exit.SUCCESS
 
     code = run(work)
     return Exit.SUCCESS if code == BY_SIGNAL + signal.SIGTERM and not once else code

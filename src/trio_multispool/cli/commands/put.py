@@ -31,7 +31,6 @@ _META_HELP = """`key=value` of the metadata, a JSON object; may be repeated. A v
 _LARGE = 64 << 20
 """A single file of at least this many bytes gets a progress bar."""
 
-
 Files = Annotated[
     Path,
     Parameter(
@@ -176,7 +175,7 @@ class _Putting:
         """Enqueue each, and print its name; raises a `Failure` that tells which failed."""
         self.began = True
         with contextlib.closing(Stop()) as stop:
-            async with beside(when_cancelled, stop.set):
+            async with beside(lambda: when_cancelled(stop.set)):
                 for path in paths:
                     with contextlib.closing(Source(path, stop, shown.advance)) as source:
                         await self._put(spool, source, shown)

@@ -1,6 +1,7 @@
 """`multispool quarantine`: look at what was set aside, put it back, or drop it."""
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Annotated, NamedTuple
 
 from cyclopts import App, Parameter
@@ -12,7 +13,7 @@ from trio_multispool.cli.commands.ls import item_document
 from trio_multispool.cli.commands.show import show as show_entry
 from trio_multispool.cli.completing import quarantined_names
 from trio_multispool.cli.exits import Exit, Failure
-from trio_multispool.cli.finding import find
+from trio_multispool.cli.finding import each_named, find
 from trio_multispool.cli.render import table
 from trio_multispool.cli.running import ended_between_entries, say_interrupted
 from trio_multispool.cli.selecting import NOTHING_CHOSEN, Settling, criteria_of, selected
@@ -76,17 +77,13 @@ def ls(
     elif not found:
         output.line("nothing is in quarantine")
     else:
-        _print(found, now)
-
-
-def _print(found: list[tuple[Item, str | None]], now: float) -> None:
-    columns = {
-        "NAME": [output.printable(item.name) for item, _ in found],
-        "QUEUE": [output.printable(item.place.queue) for item, _ in found],
-        "AGE": [human_age(age_of(item.modified_at, now)) for item, _ in found],
-        "REASON": ["unknown" if reason is None else output.printable(reason) for _, reason in found],
-    }
-    table(columns, numbers={"AGE"})
+        columns = {
+            "NAME": [output.printable(item.name) for item, _ in found],
+            "QUEUE": [output.printable(item.place.queue) for item, _ in found],
+            "AGE": [human_age(age_of(item.modified_at, now)) for item, _ in found],
+            "REASON": ["unknown" if reason is None else output.printable(reason) for _, reason in found],
+        }
+        table(columns, numbers={"AGE"})
 
 
 def show(spool: SpoolPath, name: _Name, /, *, as_json: AsJson = False) -> None:
@@ -133,13 +130,7 @@ def retry(
     return _do(spool, names, source, options, restore, words)
 
 
-def drop(
-    spool: SpoolPath,
-    /,
-    *names: _Name,
-    source: _From = None,
-    options: Settling = NOTHING_CHOSEN,
-) -> int:
+def drop(spool: SpoolPath, /, *names: _Name, source: _From = None, options: Settling = NOTHING_CHOSEN) -> int:
     """Drop what was set aside, with its data, for good.
 
     All are tried; the exit code is that of the first that failed.
@@ -180,9 +171,8 @@ def _do(  # noqa: PLR0913, PLR0917  # what the two commands are given
     told: list[dict[str, str]] = []
     troubles = output.Troubles()
     with ended_between_entries() as ending, opened(spool, trust_file_system=options.trust_file_system) as storage:
-        items: Iterator[Item | None]
         if criteria is None:
-            items = _named(storage, names, troubles)
+            items = each_named(names, functools.partial(_find, storage), troubles)
         else:
             items = selected(storage, source, State.QUARANTINED, criteria, troubles)
         for item in troubles.until(items):
@@ -207,16 +197,6 @@ def _do(  # noqa: PLR0913, PLR0917  # what the two commands are given
     elif not told and not code:
         output.line(words.nothing)
     return code
-
-
-def _named(storage: AnyStorage, names: Sequence[str], troubles: output.Troubles) -> Iterator[Item | None]:
-    """Yield the entries, and `None` for each that is not to be had, so that the caller can give up."""
-    for name in dict.fromkeys(names):
-        try:
-            yield _find(storage, name)
-        except (Failure, SpoolError) as error:
-            troubles.tell(error)
-            yield None
 
 
 def _find(storage: AnyStorage, name: str) -> Item:

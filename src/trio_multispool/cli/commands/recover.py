@@ -11,12 +11,7 @@ from trio_multispool.storage.upkeep import is_adopted
 
 
 def recover(
-    spool: SpoolPath,
-    /,
-    *,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-    trust_file_system: TrustFileSystem = False,
+    spool: SpoolPath, /, *, dry_run: DryRun = False, as_json: AsJson = False, trust_file_system: TrustFileSystem = False
 ) -> int:
     """Put back what dead processes had, and collect what belongs to no entry.
 

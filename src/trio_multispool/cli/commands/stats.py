@@ -94,11 +94,12 @@ def stats(
         amounts = count_all(
             storage, queue, Amount, lambda amount, item: amount.add(item, _data_bytes(storage, item.name))
         )
-        at = datetime.datetime.fromtimestamp(now, datetime.UTC)
-        look = Look(output.as_text(storage.location), at, amounts)
+        look = Look(output.as_text(storage.location), datetime.datetime.fromtimestamp(now, datetime.UTC), amounts)
     changes = None if earlier is None else _changes(earlier, look)
     if as_json:
-        output.document(_document(look, changes, now))
+        queues = [msgspec.structs.asdict(amount) | {"oldest_age": amount.age(now)} for amount in look.queues]
+        found: dict[str, object] = {"spool": look.spool, "at": look.at, "queues": queues}
+        output.document(found if changes is None else found | {"since": changes})
     else:
         _print(look, changes, now)
 
@@ -132,12 +133,6 @@ def _changes(earlier: Look, look: Look) -> Changes:
         entries = amount.entries - was.entries
         found.append(Change(amount.queue, entries, amount.data_bytes - was.data_bytes, entries / seconds * _MINUTE))
     return Changes(earlier.at, seconds, found)
-
-
-def _document(look: Look, changes: Changes | None, now: float) -> dict[str, object]:
-    queues = [msgspec.structs.asdict(amount) | {"oldest_age": amount.age(now)} for amount in look.queues]
-    found: dict[str, object] = {"spool": look.spool, "at": look.at, "queues": queues}
-    return found if changes is None else found | {"since": changes}
 
 
 def _print(look: Look, changes: Changes | None, now: float) -> None:

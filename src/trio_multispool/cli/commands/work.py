@@ -22,19 +22,6 @@ from trio_multispool.reader.pool import Jobs
 Job = CheckedOutEntry[Any, bytes, Source]
 
 
-@final
-@dataclasses.dataclass(frozen=True)
-class Orders:
-    """What to do with entries."""
-
-    queue: str
-    command: tuple[str, ...]
-    done: str | None
-    failed: str | None
-    retry_delay: float
-    once: bool
-
-
 def work(  # noqa: PLR0913  # what a person can say on the command line
     spool: SpoolPath,
     queue: QueueName,
@@ -79,8 +66,14 @@ def work(  # noqa: PLR0913  # what a person can say on the command line
     $ multispool work /srv/photos todo --once -- ./thumbnail.py
     ```
     """
-    orders = Orders(queue, command, done, failed, retry_delay, once)
-    _check(orders, jobs)
+    if jobs < 1:
+        raise Failure(f"--jobs must be at least 1, not {jobs}", Exit.USAGE)
+    if not 0 <= retry_delay < float("inf"):
+        raise Failure(f"--retry-delay must be a number of seconds, not {retry_delay}", Exit.USAGE)
+    if done == queue:
+        raise Failure("--done must be another queue, or the work would never end", Exit.USAGE)
+    if failed == queue:
+        raise Failure("--failed must be another queue; without it, entries that failed go back", Exit.USAGE)
     report = _Report(quiet, as_json)
 
     async def working(ending: Ending) -> int:
@@ -94,24 +87,13 @@ def work(  # noqa: PLR0913  # what a person can say on the command line
                     total = len(storage.names(queue))
             with bar(total, shown=once and not quiet) as shown:
                 report.bar = shown
-                await _Worker(opened, orders, report, ending).run(jobs)
+                await _Worker(opened, queue, command, done, failed, retry_delay, once, report, ending).run(jobs)
         return Exit.SOME_FAILED if once and report.counts["failed"] else Exit.SUCCESS
 
     try:
         return run(working)
     finally:
         report.summary()
-
-
-def _check(orders: Orders, jobs: int) -> None:
-    if jobs < 1:
-        raise Failure(f"--jobs must be at least 1, not {jobs}", Exit.USAGE)
-    if not 0 <= orders.retry_delay < float("inf"):
-        raise Failure(f"--retry-delay must be a number of seconds, not {orders.retry_delay}", Exit.USAGE)
-    if orders.done == orders.queue:
-        raise Failure("--done must be another queue, or the work would never end", Exit.USAGE)
-    if orders.failed == orders.queue:
-        raise Failure("--failed must be another queue; without it, entries that failed go back", Exit.USAGE)
 
 
 _STYLES: Final = {"done": "green", "failed": "red", "returned": "yellow"}
@@ -134,7 +116,7 @@ class _Report:
         self.counts[outcome] += 1
         self.bar.advance()
         if self.as_json:
-            output.remark_document({"name": name, "outcome": outcome, "status": status, "queue": queue})
+            output.remark(output.encoded({"name": name, "outcome": outcome, "status": status, "queue": queue}))
         elif not self.quiet:
             self.bar.remark(output.printable(f"multispool: {name}: {told}"), _STYLES[outcome])
 
@@ -144,7 +126,7 @@ class _Report:
             return
         counts = {outcome: self.counts[outcome] for outcome in _STYLES}
         if self.as_json:
-            output.remark_document(counts)
+            output.remark(output.encoded(counts))
         else:
             returned = f", returned {counts['returned']}" if counts["returned"] else ""
             output.complain(f"done {counts['done']}, failed {counts['failed']}{returned}")
@@ -156,7 +138,12 @@ class _Worker:
     """Works off one queue with any number of tasks."""
 
     spool: AnySpool
-    orders: Orders
+    queue: str
+    command: tuple[str, ...]
+    done: str | None
+    failed: str | None
+    retry_delay: float
+    once: bool
     report: _Report
     ending: Ending
     trouble: Failure | SpoolError | None = None
@@ -164,8 +151,8 @@ class _Worker:
     async def run(self, jobs: int) -> None:
         """Work until nothing is left (`once`), the scope is cancelled, or something is wrong (a `Failure`)."""
         self.report.begun = True
-        async with self.spool.reader(member(self.spool, self.orders.queue)) as reader:
-            coming = reader.available() if self.orders.once else aiter(reader)
+        async with self.spool.reader(member(self.spool, self.queue)) as reader:
+            coming = reader.available() if self.once else aiter(reader)
             async with trio.open_nursery() as nursery:
                 for _ in range(jobs):
                     nursery.start_soon(self._work_off, coming, nursery.cancel_scope)
@@ -183,13 +170,13 @@ class _Worker:
 
     async def _attempt(self, job: Job) -> None:
         """Run the command on an entry, and settle it."""
-        queue, told = self.orders.queue, None
+        queue, told = self.queue, None
         try:
             status, told = await self._run(job)
         finally:
             if told is None:  # cancelled, or the command cannot be started: leaving the job's block returns the entry
                 self.report.tell(job.name, "returned", None, queue, f"returned to {queue}")
-        destination = self.orders.done if status == 0 else self.orders.failed
+        destination = self.done if status == 0 else self.failed
         # What a command has done is kept, though the work may be ending.
         with trio.CancelScope(shield=True):
             if status == 0 or destination is not None:
@@ -201,17 +188,17 @@ class _Worker:
         now_in = queue if destination is None else destination
         self.report.tell(job.name, "failed", status, now_in, f"failed ({told}), now in {now_in}")
         if not job.settled:
-            if not self.orders.once:
-                await trio.sleep(self.orders.retry_delay)
+            if not self.once:
+                await trio.sleep(self.retry_delay)
             (await job.release()).unwrap()
 
     async def _run(self, job: Job) -> tuple[int | None, str]:
         """Run the command, and return its status, `None` if there is no data to run it on, and how to say it."""
-        task = child.Task(str(self.spool.path), self.orders.queue, job.name, job.metadata, str(job.data.path))
+        task = child.Task(str(self.spool.path), self.queue, job.name, job.metadata, str(job.data.path))
         try:
-            status, told = await child.run_command(self.orders.command, task, self.ending)
+            status, told = await child.run_command(self.command, task, self.ending)
         except OSError as error:
-            raise Failure(f"cannot start {self.orders.command[0]!r}: {error.strerror}") from error
+            raise Failure(f"cannot start {self.command[0]!r}: {error.strerror}") from error
         if status is not None and child.ended_with_us(status):
             await trio.sleep(child.ECHO)
         return status, told

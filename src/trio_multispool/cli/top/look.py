@@ -31,7 +31,6 @@ from trio_multispool.model.times import aware
 from trio_multispool.storage.directory.data import as_stat
 from trio_multispool.storage.directory.disk.filesystems import file_system_name
 from trio_multispool.storage.directory.disk.layout import REGISTRY, directory_of
-from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 from trio_multispool.storage.directory.inventory import lock_owners
 from trio_multispool.storage.directory.notes import notes_and_fault
 from trio_multispool.storage.directory.store import DirectoryStorage
@@ -55,6 +54,9 @@ _HIDDEN: Final = frozenset({"btrfs", "overlayfs"})
 _LISTED: Final = {State.CHECKED_OUT: _MOST, State.QUARANTINED: _MOST, State.AVAILABLE: _FIRST, State.WAITING: _FIRST}
 """How the entries of a queue are listed, and up to how many, the first by name: the many that wait come last."""
 
+_ON_ITS_WAY: Final = (State.AVAILABLE, State.WAITING, State.CHECKED_OUT, State.QUARANTINED)
+"""Where in a queue an entry is looked for, in this order."""
+
 _since = attrgetter("since")
 _name = attrgetter("name")
 
@@ -64,13 +66,11 @@ class Looker:
     """Looks at one spool, again and again, in one thread at a time."""
 
     def __init__(self, path: Path) -> None:
-        """Remember where the spool is."""
         self.path: Path = path
         self.seen: int = 0
         """How many names the look that is under way has read; may be read by another thread."""
         self._elapsed = stopwatch()
         self._stopped = False
-        self._owners_shown = _owners_are_shown(path)
 
     def stop(self) -> None:
         """End the look that is under way, and all later ones, soon."""
@@ -84,7 +84,8 @@ class Looker:
         held: list[Entry] = []
         aside: list[Entry] = []
         with contextlib.closing(DirectoryStorage.look(self.path)) as storage:
-            adopted, found = storage.adopted, os.fstat(storage.layout.fds[""])
+            adopted, calls, root = storage.adopted, storage.layout.calls, storage.layout.fds[""]
+            found, file_system = os.fstat(root), file_system_name(calls.file_system_type(root))
             for queue in storage.queues():
                 try:
                     seen.append(self._queue(storage, queue, held, aside))
@@ -99,7 +100,7 @@ class Looker:
             took=ended - began,
             identity=(found.st_dev, found.st_ino),
             adopted=adopted,
-            owners_shown=self._owners_shown,
+            owners_shown=file_system not in _HIDDEN,
             queues=tuple(seen),
             held=tuple(sorted(held, key=_since)),
             aside=tuple(sorted(aside, key=_since)),
@@ -203,7 +204,8 @@ class Looker:
         """Return what is known about an entry that was seen in this queue, or `None` if it is no more."""
         shut = None
         with contextlib.closing(DirectoryStorage.look(self.path)) as storage:
-            for place in self._places(storage, queue):
+            queues = dict.fromkeys([queue, *storage.queues()])  # first where it was seen: it may have moved
+            for place in itertools.starmap(Place, itertools.product(queues, _ON_ITS_WAY)):
                 try:
                     raw = storage.read_metadata(place, name)
                     found = (self.path / directory_of(place) / name).lstat()
@@ -218,13 +220,6 @@ class Looker:
         if shut is not None:
             raise shut
         return None
-
-    @staticmethod
-    def _places(storage: DirectoryStorage, queue: str) -> Iterator[Place]:
-        """Yield where an entry may be, first where it was seen: it may have moved."""
-        for name in dict.fromkeys([queue, *storage.queues()]):
-            for state in (State.AVAILABLE, State.WAITING, State.CHECKED_OUT, State.QUARANTINED):
-                yield Place(name, state)
 
     def _facts(
         self, storage: DirectoryStorage, place: Place, name: str, found: os.stat_result
@@ -258,12 +253,3 @@ def _noted(storage: DirectoryStorage, name: str) -> Progress | None:
         return progress_in(notes_and_fault(storage.layout, name)[0])  # without a line in the log, once a second
     except SpoolError:  # what cannot be read says nothing
         return None
-
-
-def _owners_are_shown(path: Path) -> bool:
-    calls = SystemCalls()
-    fd = calls.open_root(str(path))
-    try:
-        return file_system_name(calls.file_system_type(fd)) not in _HIDDEN
-    finally:
-        calls.close(fd)

@@ -57,7 +57,6 @@ _CONTROLS: Final = {
     "\x04": "q",  # what ends the input of other programs
 }
 
-
 _KEY: Final = re.compile(r"\x1b(?:O.|\[[^@-~]*[@-~]?)|.", re.DOTALL)
 """An escape sequence (`ESC O x` or `ESC [ … x`), or one character."""
 
@@ -138,7 +137,9 @@ class Screen:
 
     def draw(self, lines: Sequence[Text], size: tuple[int, int]) -> None:
         """Draw a picture; raises `OSError` if the terminal has gone."""
-        console = _console(size)
+        console = Console(  # into memory, as the terminal can, in colour or not (`NO_COLOR`, `TERM`)
+            file=io.StringIO(), force_terminal=True, width=size[0], height=size[1], highlight=False, markup=False
+        )
         drawn = [_as_drawn(console, line) for line in lines]
         pieces: list[str] = []
         if self._size != size or not self._drawn:
@@ -160,13 +161,6 @@ class Screen:
         remaining = memoryview(text.encode(self._encoding, "replace"))
         while remaining:
             remaining = remaining[os.write(1, remaining) :]
-
-
-def _console(size: tuple[int, int]) -> Console:
-    """Return a console that draws as the terminal can, in colour or not (`NO_COLOR`, `TERM`), into memory."""
-    return Console(
-        file=io.StringIO(), force_terminal=True, width=size[0], height=size[1], highlight=False, markup=False
-    )
 
 
 def _as_drawn(console: Console, line: Text) -> str:

@@ -37,7 +37,6 @@ class Sampling:
     """Takes in the names of a queue one by one, and keeps a sample of them that is never larger than `most`."""
 
     def __init__(self, most: int = MOST_NAMES) -> None:
-        """Begin with no names."""
         self._most = most
         self._bits = 0
         self._names: set[str] = set()

@@ -22,7 +22,6 @@ from trio_multispool.model.lifecycle import State
 _Seen = TypeVar("_Seen", "Line", "Entry")
 
 HEADER: Final = "bold cyan"
-SELECTED: Final = "reverse"
 _MARK: Final = 2
 """Cells before each row: the selected one has a mark there, which needs no colour."""
 
@@ -76,7 +75,7 @@ def _table(  # noqa: PLR0913  # what a table consists of
     drawn: list[Text] = []
     for number in window(len(rows), frame.lines - 1, position):
         selected = number == position
-        line = Text("> " if selected else "  ", SELECTED if selected else "", no_wrap=True, end="")
+        line = Text("> " if selected else "  ", "reverse" if selected else "", no_wrap=True, end="")
         _ = line.append_text(row(columns, cells(found[number])))
         line.truncate(frame.width, pad=True)
         drawn.append(line)
