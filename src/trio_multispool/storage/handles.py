@@ -93,6 +93,13 @@ class Slot:
         if free is not None:
             free()
 
+    def __enter__(self) -> None:
+        """Hold it for a block."""
+
+    def __exit__(self, *_raised: object) -> None:
+        """Free it."""
+        self.release()
+
     def __del__(self) -> None:
         """Let go; at the end of the interpreter the kernel does."""
         if not sys.is_finalizing():

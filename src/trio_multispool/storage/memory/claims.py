@@ -10,7 +10,8 @@ from trio_multispool.model.lifecycle import State, next_state
 
 if TYPE_CHECKING:
     from trio_multispool.model.lifecycle import Step
-    from trio_multispool.storage.memory.contents import Held, Kept
+    from trio_multispool.storage.handles import Slot
+    from trio_multispool.storage.memory.contents import Kept
 
 
 @final
@@ -19,7 +20,7 @@ class MemoryReservation:
     """A reserved name: its lock, until it is used or given up."""
 
     name: str
-    lock: Held[str]
+    lock: Slot
     state: State = State.NOTHING
 
     def abandon(self) -> None:
@@ -31,14 +32,14 @@ class MemoryReservation:
 class MemoryClaim:
     """An entry that is checked out, with its lock. Without a lock, it takes the entry from its owner."""
 
-    def __init__(self, kept: Kept, lock: Held[str] | None) -> None:
+    def __init__(self, kept: Kept, lock: Slot | None) -> None:
         self.kept: Kept = kept
         self.queue: str = kept.place.queue
         self.name: str = kept.name
         self.metadata: bytes = kept.metadata
         self.due_at: float | None = kept.due_at
         self.written_at: float = kept.written_at
-        self.lock: Held[str] | None = lock
+        self.lock: Slot | None = lock
         self.state: State = State.CHECKED_OUT
         self._checkout = kept.checkouts
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import itertools
-import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar, final
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, final
 
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import TimeOrdered
 from trio_multispool.model.times import aware
+from trio_multispool.storage.handles import Slot
 from trio_multispool.storage.requests import Stat
 
 if TYPE_CHECKING:
@@ -73,40 +74,6 @@ class Kept:
 
 
 @final
-class Held(Generic[H]):
-    """A name or a slot that nobody else can have: until it is released, its block ends, or Python collects it."""
-
-    def __init__(self, mutex: AbstractContextManager[bool], among: set[H], what: H) -> None:
-        """Take what is free; under the mutex."""
-        self._mutex = mutex
-        self._among: set[H] | None = among
-        self._what = what
-        among.add(what)
-
-    @property
-    def held(self) -> bool:
-        """Whether it has not been released."""
-        return self._among is not None
-
-    def release(self) -> None:
-        """Let others have it. Idempotent."""
-        among, self._among = self._among, None
-        if among is not None:
-            with self._mutex:
-                among.discard(self._what)
-
-    def __enter__(self) -> None:
-        """Hold it for a block."""
-
-    def __exit__(self, *_raised: object) -> None:
-        self.release()
-
-    def __del__(self) -> None:
-        if not sys.is_finalizing():
-            self.release()
-
-
-@final
 class Contents:
     """All that the handles on one store in memory share."""
 
@@ -133,10 +100,19 @@ class Contents:
         """Those that are held."""
         self.listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
 
-    def lock(self, name: str) -> Held[str] | None:
+    def lock(self, name: str) -> Slot | None:
         """Lock a name; `None` if it is locked."""
         with self.mutex:
-            return None if name in self.locked else Held(self.mutex, self.locked, name)
+            return None if name in self.locked else self.hold(self.locked, name)
+
+    def hold(self, among: set[H], what: H) -> Slot:
+        """Take a name or a number that is free; under the mutex."""
+        among.add(what)
+        return Slot(functools.partial(self._free, among, what))
+
+    def _free(self, among: set[H], what: H) -> None:
+        with self.mutex:
+            among.discard(what)
 
     def at(self, place: Place, name: str) -> Kept | None:
         """Return the entry if it is in that place."""

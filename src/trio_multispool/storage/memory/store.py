@@ -24,7 +24,7 @@ from trio_multispool.model.policies import check_durability
 from trio_multispool.model.times import aware
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.memory.claims import MemoryClaim, MemoryReservation
-from trio_multispool.storage.memory.contents import Contents, Held, Kept
+from trio_multispool.storage.memory.contents import Contents, Kept
 from trio_multispool.storage.memory.source import MemorySource
 from trio_multispool.storage.memory.watch import MemoryWatch
 from trio_multispool.storage.requests import Item, NotDue, Recovered, Releasing, Removing, Saving, Stat
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from trio_multispool.errors import SpoolError
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.types import T
+    from trio_multispool.storage.handles import Slot
     from trio_multispool.storage.requests import Content, NewEntry, Settlement
 
     BeforeCommit: TypeAlias = Callable[[], None]
@@ -404,12 +405,12 @@ class MemoryStorage:
 
     # The whole
 
-    def slot(self, numbers: range) -> Held[int] | None:
+    def slot(self, numbers: range) -> Slot | None:
         """Hold a free slot."""
-        mutex, slots = self.contents.mutex, self.contents.slots
-        with mutex:
-            free = next((number for number in numbers if number not in slots), None)
-            return None if free is None else Held(mutex, slots, free)
+        contents = self.contents
+        with contents.mutex:
+            free = next((number for number in numbers if number not in contents.slots), None)
+            return None if free is None else contents.hold(contents.slots, free)
 
     def depths(self) -> dict[Place, int]:
         """Count the entries in every place."""
