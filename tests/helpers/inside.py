@@ -100,8 +100,8 @@ def rest_of(spool: Any) -> list[str]:
     for kind, batches in (("settlements", session.settlements), ("enqueues", session.enqueuings)):
         if batches._pending or batches._leader is not None or batches._taken:
             found.append(f"the batches of {kind}: {len(batches._pending)} pending, led by {batches._leader}")
-    if session.limiter.borrowed_tokens:
-        found.append(f"{session.limiter.borrowed_tokens} tokens of the limiter are borrowed")
+    if session.offload.limiter.borrowed_tokens:
+        found.append(f"{session.offload.limiter.borrowed_tokens} tokens of the limiter are borrowed")
     return found
 
 

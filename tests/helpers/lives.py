@@ -78,7 +78,7 @@ class World:
         assert done <= len(new | received) <= begun
         session = self.spool._session
         assert not session.changes._waiters
-        assert not session.running.is_any
+        assert not session.running._count
         for batches in (session.settlements, session.enqueuings):
             assert not batches._pending
             assert batches._leader is None

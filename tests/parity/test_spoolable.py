@@ -124,9 +124,9 @@ def waiting_operations(spool: Spool) -> dict[str, Callable[[], Awaitable[object]
             }[what]()
 
     return {
-        "create": lambda: Spool.create(spool.path, MAIL, limiter=spool._session.limiter),
-        "load": lambda: Spool.load(spool.path, MAIL, limiter=spool._session.limiter),
-        "load_unsafe": lambda: Spool.load_unsafe(spool.path, MAIL, limiter=spool._session.limiter),
+        "create": lambda: Spool.create(spool.path, MAIL, limiter=spool._session.offload.limiter),
+        "load": lambda: Spool.load(spool.path, MAIL, limiter=spool._session.offload.limiter),
+        "load_unsafe": lambda: Spool.load_unsafe(spool.path, MAIL, limiter=spool._session.offload.limiter),
         "entries": lambda: spool.entries(Mail.SEND),
         "enqueue": lambda: spool.enqueue(Mail.SEND, ANNE, b""),
         "reserve_name": spool.reserve_name,

@@ -57,7 +57,8 @@ class Working:
     def claim(self, wanted: int = 1, given: Given | None = None) -> Any:
         """Check entries out, as the thread of a reader does that is not stopped."""
         look = Look(given, waits=False)
-        return self.claimer.claim(look, lambda: wanted, stopped=lambda: False, before_commit=nothing)
+        found = self.source.claim(look, lambda: wanted, gate=self.claimer, stopped=lambda: False, before_commit=nothing)
+        return self.claimer.finish(found, look)
 
     def claim_all(self) -> list[str]:
         """Check out whatever is to be had, one after the other, and return the names."""

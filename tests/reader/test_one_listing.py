@@ -150,7 +150,7 @@ class Looks:
         quiet = 0
         while quiet < 5:
             await breathe()
-            idle = len(waiters_of(self.spool)) == self.count and not self.spool._session.running.is_any
+            idle = len(waiters_of(self.spool)) == self.count and not self.spool._session.running._count
             quiet = quiet + 1 if idle else 0
 
 

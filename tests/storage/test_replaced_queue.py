@@ -73,7 +73,7 @@ async def waits(spool: Any) -> None:
     while quiet < 5:
         await breathe()
         session = spool._session
-        quiet = quiet + 1 if session.changes._waiters and not session.running.is_any else 0
+        quiet = quiet + 1 if session.changes._waiters and not session.running._count else 0
 
 
 def waiting_for(spool: Any) -> float:

@@ -407,7 +407,7 @@ async def test_a_thread_that_cannot_be_started_fails_its_leader_only(
             tasks.start_soon(settle, name)
             await settling.waiting(number + 1)
         with monkeypatch.context() as patched:
-            patched.setattr(threads, "start", start_or_fail)
+            patched.setattr(settling.batches._running, "start", start_or_fail)
             settling.store.go()
             while failing:
                 await anyio.lowlevel.checkpoint()
@@ -657,7 +657,7 @@ async def test_one_that_fails_keeps_no_other_from_being_done(
             raise failures.pop()
         start(*arguments)
 
-    monkeypatch.setattr(threads, "start", start_or_fail)
+    monkeypatch.setattr(settling.batches._running, "start", start_or_fail)
     answers: dict[int, Any] = {}
     with pytest.raises(RuntimeError if kind == "no thread" else LookupError):
         await settling.batches.finish(works, answers)

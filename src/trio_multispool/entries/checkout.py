@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import sys
 import threading
 import warnings
@@ -17,7 +16,7 @@ from trio_multispool.entries.claimer import Claimed
 from trio_multispool.entries.datafile import DataFile
 from trio_multispool.entries.key_limits import UNLIMITED
 from trio_multispool.errors import DurabilityUnknown, EntryBusy, EntryNotFound
-from trio_multispool.events import Event, log
+from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.instrumentation import How, Operation
 from trio_multispool.model.attempts import ATTEMPTS
 from trio_multispool.model.lifecycle import Place, State
@@ -27,12 +26,14 @@ from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import UNCHANGED, Unavailable, Unchanged
 from trio_multispool.storage.handles import Claim
 from trio_multispool.storage.requests import NotDue, Releasing, Removing, Saving, Settlement
+from trio_multispool.storage.singly import release_or_let_go
 from trio_multispool.storage.source import Claiming
+from trio_multispool.threads.batches import Whole
 from trio_multispool.threads.loop import take_over_notes
 from trio_multispool.threads.transaction import BeforeCommit
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Mapping
+    from collections.abc import Awaitable, Iterable
     from contextlib import AbstractContextManager
     from typing import Literal
 
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
     from trio_multispool.threads.transaction import Answer
 
 
-_LOG: Final = logging.getLogger("trio_multispool")
-_REMOVED: Final = (How.REMOVED, None)
 _LET_GO: Final = "entry %(entry)s of queue %(queue)s was let go: %(error)s"
 
 
@@ -60,23 +59,20 @@ class Checkout(Generic[Q, M, D]):
     raised. A native one is raised afterwards, with a note of what came of it.
     """
 
-    def __init__(  # noqa: PLR0913  # all that is known of it
+    def __init__(
         self,
         session: Session[Q, M, D, Any],
         queue: Q,
-        claim: Claim,
-        metadata: M,
+        claimed: Claimed[M],
+        began: float | None = None,
         *,
         on_settled: Callable[[Checkout[Q, M, D], str | None], None] | None = None,
-        carried: Mapping[str, str] | None = None,
-        slot: KeySlot = UNLIMITED,
-        begun: Begun | None = None,
     ) -> None:
-        """Take over a claim. `on_settled` is told the queue that the entry went to, `None` if it was removed.
+        """Take over what was claimed. `on_settled` is told the queue that it went to, `None` if it was removed.
 
-        `carried` is what the producer sent along for the instrumentation; `slot` ends when the entry is settled.
-        `begun` is the attempt that was begun with the check-out.
+        `began`: when the check-out began, by the clock of the hooks, which are told of it; `None`: they are not.
         """
+        claim = claimed.claim
         self.session: Session[Q, M, D, Any] = session
         self.queue: Q = queue
         self.claim: Claim = claim
@@ -85,7 +81,7 @@ class Checkout(Generic[Q, M, D]):
         session.held.add(claim)
         self.mutex: threading.Lock = threading.Lock()
         """Held in a worker thread by what writes the entry, its data or its notes."""
-        self.metadata: M = metadata
+        self.metadata: M = claimed.metadata
         self.data: DataFile[D] = DataFile(session, claim.name, claim, self.mutex)
         self.then: Callable[[], Claiming[Any] | None] | None = None
         """Returns what the store is to claim when this is settled."""
@@ -100,16 +96,18 @@ class Checkout(Generic[Q, M, D]):
         self._insisted = False  # when it was settled, which was a checkpoint
         self.attempt: tuple[How, str | None] = (How.LET_GO, None)
         """How it was tried to settle it; changed under the mutex, in a worker thread."""
-        self._since: float | None = None
-        self._carried = carried
-        self.slot: KeySlot = slot
-        """Of the limit that it counts for."""
-        if begun is not None:
-            self.begin_attempt(begun)
+        self._carried = claimed.carried
+        self.slot: KeySlot = claimed.slot
+        """Of the limit that it counts for. It ends when the entry is settled."""
+        if claimed.begun is not None:
+            self.begin_attempt(claimed.begun)
         self._slot_ended = False
         self._around: AbstractContextManager[object] | None = None
         self.over: bool = False
         """Whether nothing is left to do, and all have been told."""
+        self._since: float | None = None
+        if began is not None and session.hooks.listening:
+            self._since = session.hooks.checked_out(claim.queue, claim.name, began)
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled, as the spool does."""
@@ -169,24 +167,24 @@ class Checkout(Generic[Q, M, D]):
 
     def save_as_it_was(self, queue: str, due_at: float | None, notes: Notes) -> Awaitable[Answer[None]]:
         """Move the entry to a queue with the metadata that it was checked out with, and with notes; insists."""
-
-        def settlement(before_commit: BeforeCommit) -> Settlement[Claim]:
-            return Saving(self.claim, queue, None, None, before_commit, due_at, notes)
-
-        return self._settle(Operation.SAVE, (How.SAVED, queue), settlement, insist=True)
+        return self._settle(
+            Operation.SAVE,
+            (How.SAVED, queue),
+            lambda before_commit: Saving(self.claim, queue, None, None, before_commit, due_at, notes),
+            insist=True,
+        )
 
     def remove(self, *, durability: Durability | None = None, insist: bool = False) -> Awaitable[Answer[None]]:
         """Delete the entry and its data."""
         if self.over or self.let_go:
             self.check()
         settlement = functools.partial(Removing, self.claim, durability)
-        return self._settle(Operation.REMOVE, _REMOVED, settlement, insist=insist)
+        return self._settle(Operation.REMOVE, (How.REMOVED, None), settlement, insist=insist)
 
     def release(self, *, insist: bool = False) -> Awaitable[Answer[None]]:
         """Put the entry back in its queue, with the metadata that it was checked out with."""
         self.check()
-        attempt = (How.RELEASED, self.claim.queue)
-        return self._settle(Operation.RELEASE, attempt, self._releasing, insist=insist)
+        return self._settle(Operation.RELEASE, (How.RELEASED, self.claim.queue), self._releasing, insist=insist)
 
     def _releasing(self, _before_commit: BeforeCommit) -> Settlement[Claim]:
         return Releasing(self.claim, self.notes_when_returned)
@@ -217,7 +215,7 @@ class Checkout(Generic[Q, M, D]):
         self._failure = None
         if isinstance(answer, Err):
             self._failure = answer.error
-            self._tell_if_failed(operation, answer, began)
+            session.hooks.failed(operation, self.claim.queue, self.name, answer.error, began)
         return answer
 
     def end_slot(self) -> None:
@@ -229,8 +227,7 @@ class Checkout(Generic[Q, M, D]):
         """Raise `RuntimeError` if it is over."""
         if self.claim.state is not State.CHECKED_OUT or self.let_go:
             how = "settled" if self.settled else "let go"
-            message = f"entry {self.name!r} was {how} before; a job is settled once"
-            raise RuntimeError(message)
+            raise RuntimeError(f"entry {self.name!r} was {how} before; a job is settled once")
 
     def _tell_if_settled(self, destination: str | None, answer: Answer[None] | None, began: float) -> None:
         if self.over or (self.claim.state is State.CHECKED_OUT and not self.let_go):
@@ -252,17 +249,6 @@ class Checkout(Generic[Q, M, D]):
             hooks.settled(self.claim.queue, self.name, how, destination, began, self._since)
 
     # For the instrumentation
-
-    def tell_checked_out(self, began: float) -> None:
-        """Tell the hooks that it is in hand; `began` is when its check-out began, by their clock."""
-        hooks = self.session.hooks
-        if hooks.listening:
-            self._since = hooks.now()
-            hooks.checked_out(self.claim.queue, self.name, began)
-
-    def _tell_if_failed(self, operation: Operation, answer: Answer[None], began: float) -> None:
-        if isinstance(answer, Err):
-            self.session.hooks.failed(operation, self.claim.queue, self.name, answer.error, began)
 
     def begin_work(self) -> None:
         """Enter what the instrumentation puts around the work on the entry, unless that has been done."""
@@ -289,7 +275,7 @@ class Checkout(Generic[Q, M, D]):
             return False
         if self.session.closed:
             reason, path, queue = "the spool was closed before", self.session.path, self.claim.queue
-            log(_LOG.warning, Event.LET_GO, path, _LET_GO, queue=queue, entry=self.name, error=reason)
+            log(LOGGER.warning, Event.LET_GO, path, _LET_GO, queue=queue, entry=self.name, error=reason)
             self.end_giving_back(None, self.session.hooks.now())
             return False
         return True
@@ -301,9 +287,9 @@ class Checkout(Generic[Q, M, D]):
             self.claim.abandon()
         self._tell_if_settled(self.claim.queue, answer, began)
         if isinstance(answer, Err):
-            self._tell_if_failed(Operation.RELEASE, answer, began)
             error, path, queue = answer.error, self.session.path, self.claim.queue
-            log(_LOG.error, Event.LET_GO, path, _LET_GO, queue=queue, entry=self.name, error=error)
+            self.session.hooks.failed(Operation.RELEASE, queue, self.name, error, began)
+            log(LOGGER.error, Event.LET_GO, path, _LET_GO, queue=queue, entry=self.name, error=error)
 
     async def __aenter__(self) -> Checkout[Q, M, D]:
         """Begin the work. No checkpoint: were it cancelled here, the block's end would never come."""
@@ -396,11 +382,10 @@ async def check_out(
     session: Session[Q, M, D, Any], queue: Q, name: str, *, early: bool = False
 ) -> Result[Checkout[Q, M, D] | Unavailable, TryCheckoutError]:
     """Check out one entry by its name; `Entry.try_checkout` says what that means."""
-    listening = session.hooks.listening
-    began = session.hooks.now() if listening else 0.0
-    answer = await session.check_outs.run_whole(
+    began = session.hooks.now() if session.hooks.listening else 0.0
+    answer = await session.check_outs.run(
         f"check-out of entry {name}",
-        functools.partial(_claim, session, cast("str", queue._value_), name, early=early),
+        Whole(functools.partial(_claim, session, cast("str", queue._value_), name, early=early)),
         undo=functools.partial(_release, session),
     )
     if isinstance(answer, Err):
@@ -409,10 +394,7 @@ async def check_out(
     claimed = answer.value
     if isinstance(claimed, Unavailable):
         return Ok(claimed)
-    checkout = Checkout(session, queue, claimed.claim, claimed.metadata, carried=claimed.carried)
-    if listening:
-        checkout.tell_checked_out(began)
-    return Ok(checkout)
+    return Ok(Checkout(session, queue, claimed, began))
 
 
 async def check_out_or_tell_why(
@@ -432,12 +414,7 @@ async def check_out_or_tell_why(
 
 
 def _claim(
-    session: Session[Any, M, Any, Any],
-    queue: str,
-    name: str,
-    before_commit: BeforeCommit,
-    *,
-    early: bool,
+    session: Session[Any, M, Any, Any], queue: str, name: str, before_commit: BeforeCommit, *, early: bool
 ) -> Claimed[M] | Unavailable:
     claim = session.storage.claim(Place(queue, State.AVAILABLE), name, before_commit=before_commit)
     if early and claim is Unavailable.GONE:
@@ -449,4 +426,4 @@ def _claim(
 
 def _release(session: Session[Any, M, Any, Any], checked_out: Claimed[M] | Unavailable) -> None:
     if isinstance(checked_out, Claimed):
-        session.release_or_let_go(checked_out.claim)
+        release_or_let_go(session.storage, checked_out.claim)

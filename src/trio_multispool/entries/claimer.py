@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import collections
-import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Generic, final
+from typing import TYPE_CHECKING, Any, Generic, final
 
 import msgspec
 
 from trio_multispool.entries.key_limits import UNLIMITED, KeySlot
 from trio_multispool.errors import CorruptMetadata, SpoolError
-from trio_multispool.events import Event, log
+from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.model.attempts import Begun
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.types import M
@@ -24,19 +23,15 @@ if TYPE_CHECKING:
     from trio_multispool.errors import UnreadableEntry
     from trio_multispool.session.session import Session
     from trio_multispool.storage.source import Look, Next, NothingLeft, Source
-    from trio_multispool.threads.transaction import BeforeCommit
-
-
-_LOG: Final = logging.getLogger("trio_multispool")
 
 
 @final
 class Claimed(msgspec.Struct, Generic[M], frozen=True):
-    """An entry that was checked out."""
+    """An entry that was checked out, for a `Checkout` to take over."""
 
     claim: Claim
     metadata: M
-    carried: Mapping[str, str] | None
+    carried: Mapping[str, str] | None = None
     """What its producer sent along, if the instrumentation asks for it."""
     slot: KeySlot = UNLIMITED
     """Of the limit that it counts for."""
@@ -52,11 +47,7 @@ class Claimer(Generic[M]):
     """
 
     def __init__(
-        self,
-        session: Session[Any, M, Any, Any],
-        queue: str,
-        source: Source,
-        key_limiter: KeyLimiter[M] | None = None,
+        self, session: Session[Any, M, Any, Any], queue: str, source: Source, key_limiter: KeyLimiter[M] | None = None
     ) -> None:
         """Begin with nothing passed over."""
         self.source: Source = source
@@ -90,31 +81,15 @@ class Claimer(Generic[M]):
 
     # Checking out
 
-    def claim(  # noqa: PLR0913  # what a reader knows and the thread does not
-        self,
-        look: Look,
-        most: Callable[[], int],
-        *,
-        stopped: Callable[[], bool],
-        before_commit: BeforeCommit,
-        before_listing: Callable[[], None] = lambda: None,
-        begin: Callable[[Claim], Begun] | None = None,
-    ) -> list[Claimed[M]] | NothingLeft:
-        """Check out what the source claims; in a worker thread.
-
-        An empty list means that the reader was stopped, or that nothing of what was tried could be had: the caller may
-        be cancelled before it asks again, with the same look. A call that raises has checked nothing out. `begin`
-        begins an attempt at each.
-        """
-        found = self.source.claim(
-            look, most, gate=self, stopped=stopped, before_commit=before_commit, before_listing=before_listing
-        )
-        return self.finish(found, look, begin)
-
     def finish(
         self, found: Next[KeySlot], look: Look, begin: Callable[[Claim], Begun] | None = None
     ) -> list[Claimed[M]] | NothingLeft:
-        """Decode and confirm what the source has claimed; in a worker thread. Answers and raises what `claim` does."""
+        """Decode and confirm what the source has claimed with this gate; in a worker thread.
+
+        An empty list means that the reader was stopped, or that nothing of what was tried could be had: the caller may
+        be cancelled before it asks again, with the same look. A call that raises leaves nothing checked out. `begin`
+        begins an attempt at each.
+        """
         if found.unreadable:
             self._complain(found.unreadable)
         if found.finished is not None:
@@ -149,7 +124,7 @@ class Claimer(Generic[M]):
             if error.name not in self._complained:
                 self._complained.add(error.name)
                 path, message = self._session.path, "passed over: %(error)s"
-                log(_LOG.warning, Event.PASSED_OVER, path, message, queue=self._queue, entry=error.name, error=error)
+                log(LOGGER.warning, Event.PASSED_OVER, path, message, queue=self._queue, entry=error.name, error=error)
 
     def _finished(
         self, claim: Claim, slot: KeySlot, look: Look, begin: Callable[[Claim], Begun] | None
@@ -181,4 +156,4 @@ def strike_out(session: Session[Any, Any, Any, Any], claim: Claim, begun: Begun)
         except SpoolError as error:
             path, message = session.path, "an attempt at entry %(entry)s that was none counts: %(error)s"
             queue, entry = claim.queue, claim.name
-            log(_LOG.warning, Event.ATTEMPT_NOT_RECORDED, path, message, queue=queue, entry=entry, error=error)
+            log(LOGGER.warning, Event.ATTEMPT_NOT_RECORDED, path, message, queue=queue, entry=entry, error=error)

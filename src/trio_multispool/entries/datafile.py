@@ -181,8 +181,7 @@ class DataFile(Generic[D]):
         self._check()
         claim, now = self._claim, anyio.current_time()
         if claim is None:
-            mistake = f"only its owner can tell of progress with entry {self._name!r}; check it out"
-            raise RuntimeError(mistake)
+            raise RuntimeError(f"only its owner can tell of progress with entry {self._name!r}; check it out")
         value = encode_progress(done, message, self._session.now())
         if now - self._told_at < PROGRESS_INTERVAL and message == self._told:
             await checkpoint()
@@ -215,8 +214,7 @@ class DataFile(Generic[D]):
 
     def _check(self) -> None:
         if self._claim is not None and self._claim.state is not State.CHECKED_OUT:
-            message = f"entry {self._name!r} was settled; its data is no longer this job's"
-            raise RuntimeError(message)
+            raise RuntimeError(f"entry {self._name!r} was settled; its data is no longer this job's")
 
 
 def _leave(file: AbstractContextManager[object]) -> None:

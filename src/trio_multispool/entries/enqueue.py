@@ -49,8 +49,7 @@ class Item(msgspec.Struct, Generic[M, D, A], frozen=True, eq=False):
     def check(self) -> Item[M, D, A]:
         """Return it; raises `TypeError` if the name is not a `Reserve`, a `Use` or `None`."""
         if self.name is not None and not isinstance(self.name, (Reserve, Use)):
-            message = f"a name is Reserve(…) or Use(…), not {self.name!r}"
-            raise TypeError(message)
+            raise TypeError(f"a name is Reserve(…) or Use(…), not {self.name!r}")
         return self
 
 
@@ -165,18 +164,12 @@ class Enqueuer(Generic[Q, M, D, A]):
     def _one(self, order: _Order, item: Item[M, D, A]) -> Awaitable[Answer[str]]:
         operation = f"enqueue into {order.queue}"
         data: Any = item.data
-        whole = self.session.encoding.data_is_whole
-        if (whole and type(data) is bytes and len(data) <= LARGEST_IN_BATCH) or self._fits_a_batch(data):
+        sized = isinstance(data, (bytes, bytearray, str))
+        size = len(data) if sized else data.nbytes if isinstance(data, memoryview) else 0
+        if size <= LARGEST_IN_BATCH and self.session.encoding.data_is_whole:
             key = item.name.name if isinstance(item.name, Use) else None
             return self.session.enqueuings.run(operation, _Enqueueing(self, order, item), of=key)
         return self.session.run(operation, functools.partial(self._alone, order, item))
-
-    def _fits_a_batch(self, data: Any) -> bool:  # noqa: ANN401  # what its length is depends on what it is
-        if not self.session.encoding.data_is_whole:
-            return False
-        if isinstance(data, (bytes, bytearray, str)):
-            return len(data) <= LARGEST_IN_BATCH
-        return not isinstance(data, memoryview) or data.nbytes <= LARGEST_IN_BATCH
 
     # In worker threads
 

@@ -181,14 +181,12 @@ class DirectEntry(Generic[Q, M, D]):
         envelope = (await entry.direct.contents()).unwrap()
         ```
         """
-        session = self._session
-
-        def work(_before_commit: BeforeCommit) -> M:
-            return session.encoding.decode(
-                self._queue, self._name, session.storage.read_metadata(Place(self._queue, State.AVAILABLE), self._name)
-            )
-
-        return await session.run(f"reading entry {self._name}", work)
+        session, queue, name = self._session, self._queue, self._name
+        place = Place(queue, State.AVAILABLE)
+        return await session.run(
+            f"reading entry {name}",
+            lambda _before_commit: session.encoding.decode(queue, name, session.storage.read_metadata(place, name)),
+        )
 
     async def save(self, metadata: M, *, durability: Durability | None = None) -> Result[None, DirectSaveError]:
         """Replace the metadata of the entry where it is.
@@ -230,9 +228,8 @@ class DirectEntry(Generic[Q, M, D]):
         (await entry.direct.remove()).unwrap()
         ```
         """
-        session = self._session
-
-        def work(before_commit: BeforeCommit) -> None:
-            session.storage.delete(self._queue, self._name, durability=durability, before_commit=before_commit)
-
-        return await session.run(f"direct removal of entry {self._name}", work)
+        queue, name, delete = self._queue, self._name, self._session.storage.delete
+        return await self._session.run(
+            f"direct removal of entry {name}",
+            lambda before_commit: delete(queue, name, durability=durability, before_commit=before_commit),
+        )

@@ -35,45 +35,35 @@ _VERDICT_AND_VALUE: Final = 2
 @final
 @dataclasses.dataclass(frozen=True)
 class Work(Generic[Q, M, D]):
-    """What is done with each entry of an iteration."""
+    """What is done with an entry."""
 
-    handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]
-    time_limit: float | None
-    on_error: Callable[[M, Exception], Verdict[Q, M]] | None
+    handler: Handler[M, D, Q]
+    time_limit: float | None = None
+    """In seconds. A handler that takes longer raises `TimeoutError`."""
+    on_error: Callable[[M, Exception], Verdict[Q, M]] | None = None
+    """May turn what a handler raises into a verdict."""
     retry: Retry[Q] | None = None
 
 
 def handle(
-    job: Checkout[Q, M, D],
-    handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]],
-    *,
-    time_limit: float | None = None,
-    on_error: Callable[[M, Exception], Verdict[Q, M]] | None = None,
-    on_failure: Callable[[], None] = lambda: None,
+    job: Checkout[Q, M, D], work: Work[Q, M, D], *, on_failure: Callable[[], None] = lambda: None
 ) -> Awaitable[Result[Verdict[Q, M], SaveError | ReleaseError]]:
     """Give the job to a handler and settle it as the verdict says; return the verdict once it is stored.
 
     A verdict that cannot be stored returns the entry and is an `Err`. A handler that raises, is cancelled, or answers
-    something that is no verdict (`TypeError`) returns the entry. A handler that takes longer than `time_limit`, in
-    seconds, raises `TimeoutError`. `on_error` may turn what a handler raises into a verdict. `on_failure` is called
-    before an entry goes back that was not settled as its handler said, so that a pool can stop taking entries before
-    this one is there again.
+    something that is no verdict (`TypeError`) returns the entry. `on_failure` is called before an entry goes back that
+    was not settled as its handler said, so that a pool can stop taking entries before this one is there again.
     """
-    return work_on(job, functools.partial(_handled, job, handler, time_limit, on_error), on_failure)
+    return work_on(job, functools.partial(_handled, job, work), on_failure)
 
 
-async def _handled(
-    job: Checkout[Q, M, D],
-    handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]],
-    time_limit: float | None,
-    on_error: Callable[[M, Exception], Verdict[Q, M]] | None,
-) -> Result[Verdict[Q, M], Any]:
+async def _handled(job: Checkout[Q, M, D], work: Work[Q, M, D]) -> Result[Verdict[Q, M], Any]:
     try:
-        verdict = await called(job, handler, time_limit)
+        verdict = await called(job, work)
     except Exception as error:  # whatever user code raises; a cancellation is no `Exception`
-        if on_error is None:
+        if work.on_error is None:
             raise
-        verdict = _at_once(on_error(job.metadata, error))
+        verdict = _at_once(work.on_error(job.metadata, error))
     answer = await apply(job, verdict)
     return answer if isinstance(answer, Err) else Ok(verdict)
 
@@ -115,7 +105,7 @@ async def handle_for_value(
             verdict, answer = pair
         return cast("Verdict[Q, M]", verdict)
 
-    stored = await handle(job, verdict_alone)
+    stored = await handle(job, Work(verdict_alone))
     return stored if isinstance(stored, Err) else Ok(answer)
 
 
@@ -123,17 +113,13 @@ def _as_tuple(answer: object) -> Sequence[object]:
     return cast("Sequence[object]", answer) if isinstance(answer, tuple) else ()
 
 
-async def called(
-    job: Checkout[Q, M, D],
-    handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]],
-    time_limit: float | None,
-) -> Verdict[Q, M]:
+async def called(job: Checkout[Q, M, D], work: Work[Q, M, D]) -> Verdict[Q, M]:
     """Call a handler with a job, and note on what it raises which entry that was."""
     try:
-        if time_limit is None:  # a scope takes as long as all the rest
-            return await _awaited(handler(job.metadata, job.data))
-        with anyio.fail_after(time_limit):
-            return await _awaited(handler(job.metadata, job.data))
+        if work.time_limit is None:  # a scope takes as long as all the rest
+            return await _awaited(work.handler(job.metadata, job.data))
+        with anyio.fail_after(work.time_limit):
+            return await _awaited(work.handler(job.metadata, job.data))
     except Exception as error:  # whatever user code raises; a cancellation is no `Exception`
         error.add_note(f"while entry {job.name!r} of queue {job.queue.value!r} was handled")
         raise
@@ -142,16 +128,14 @@ async def called(
 @lets_interrupts_in
 async def _awaited(coming: Awaitable[T]) -> T:
     if not isinstance(coming, types.CoroutineType) and not inspect.isawaitable(coming):
-        message = f"a handler is an async function; this one returned {coming!r}, and its entry goes back"
-        raise TypeError(message)
+        raise TypeError(f"a handler is an async function; this one returned {coming!r}, and its entry goes back")
     return await coming
 
 
 def _at_once(verdict: T) -> T:
     if inspect.iscoroutine(verdict):
         verdict.close()
-        message = "on_error returns a verdict; an async function cannot, and the entry goes back"
-        raise TypeError(message)
+        raise TypeError("on_error returns a verdict; an async function cannot, and the entry goes back")
     return verdict
 
 
@@ -168,8 +152,7 @@ def apply(job: Checkout[Q, M, D], verdict: Verdict[Q, M]) -> Awaitable[Result[No
         case Release():
             return job.release(insist=True)
         case RetryLater() | GiveUp():
-            message = f"{verdict!r} needs reader.iter(…, retry=Retry(…)); entry {job.name!r} goes back"
-            raise TypeError(message)
+            raise TypeError(f"{verdict!r} needs reader.iter(…, retry=Retry(…)); entry {job.name!r} goes back")
         case _:
             message = f"a handler answers Save(…), Remove() or Release(), not {verdict!r}; entry {job.name!r} goes back"
             raise TypeError(message)

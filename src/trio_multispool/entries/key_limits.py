@@ -13,12 +13,11 @@ thousand looks into a table, and not a thousand check-outs. The check-out notice
 from __future__ import annotations
 
 import hashlib
-import logging
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, final
 
 from trio_multispool.clock import stopwatch
 from trio_multispool.errors import AccessDenied, CorruptMetadata, NotARegularFile, StorageFailure
-from trio_multispool.events import Event, log
+from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.model.times import whole
 from trio_multispool.model.types import M
 
@@ -44,8 +43,6 @@ FEW_NAMES: Final = 4096
 
 UNKNOWN: Final = b"\0unknown"
 """The key of entries for which the caller's function raises: they are limited together."""
-
-_LOG: Final = logging.getLogger("trio_multispool")
 
 
 @final
@@ -83,17 +80,15 @@ class KeyLimiter(Generic[M]):
         """Begin with nothing known. Raises `ValueError` or `TypeError` for a limit not from 1 to `MOST`."""
         self._limit = whole(limit, "limit", least=1)
         if self._limit > MOST:
-            message = f"limit is {MOST} at the most, not {limit}"
-            raise ValueError(message)
+            raise ValueError(f"limit is {MOST} at the most, not {limit}")
         if not callable(by):
-            message = f"limit_by is a function of the metadata, not {by!r}"
-            raise TypeError(message)
+            raise TypeError(f"limit_by is a function of the metadata, not {by!r}")
         self._session = session
         self._queue = queue
         self._by = by
         self._complained = False
         self._keys: dict[str, Key | None] = {}
-        self._full: dict[Key, Callable[[], float]] = {}
+        self._full: dict[Key | None, Callable[[], float]] = {}
 
     def key_of(self, name: str, metadata: M) -> Key | None:
         """Return the key of an entry, `None` if it is not limited."""
@@ -103,8 +98,7 @@ class KeyLimiter(Generic[M]):
             self._complain(name, error)
             return UNKNOWN
         if key is not None and not isinstance(key, (str, int, bytes)):
-            message = f"limit_by returns a string, a number, bytes or None, not {key!r}"
-            raise TypeError(message)
+            raise TypeError(f"limit_by returns a string, a number, bytes or None, not {key!r}")
         return key
 
     def _complain(self, name: str, error: Exception) -> None:
@@ -112,14 +106,11 @@ class KeyLimiter(Generic[M]):
             return
         self._complained = True
         path, message = self._session.path, "limit_by raised for entry %(entry)s of queue %(queue)s"
-        log(_LOG.error, Event.NO_KEY, path, message, queue=self._queue, entry=name, error=error, traceback_of=error)
+        log(LOGGER.error, Event.NO_KEY, path, message, queue=self._queue, entry=name, error=error, traceback_of=error)
 
     def is_known_full(self, name: str) -> bool:
         """Tell whether an entry was seen before, and its key has just been full."""
-        key = self._keys.get(name)
-        if key is None:
-            return False
-        since = self._full.get(key)
+        since = self._full.get(self._keys.get(name))  # without a key, it never is
         return since is not None and since() < FULL_FOR
 
     def slot_of(self, name: str, read: Callable[[], bytes]) -> KeySlot | None:
@@ -154,8 +145,7 @@ class KeyLimiter(Generic[M]):
 
     def is_free(self, key: Key | None) -> None:
         """Say that a key has a free slot again."""
-        if key is not None:
-            _ = self._full.pop(key, None)
+        _ = self._full.pop(key, None)
 
     def listed(self, names: Iterable[str]) -> None:
         """Ask again which keys are full, and forget names that are not in the queue any more, if there are many."""

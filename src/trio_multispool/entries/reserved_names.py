@@ -73,15 +73,12 @@ class ReservedName:
     def _use(self, session: Session[Any, Any, Any, Any]) -> Held:
         """Use the reservation, and nobody else until that is over; in a worker thread of `enqueue`."""
         if session is not self._session:
-            message = f"name {self.name!r} was reserved in another spool, {self._session.path}"
-            raise RuntimeError(message)
+            raise RuntimeError(f"name {self.name!r} was reserved in another spool, {self._session.path}")
         if not self._mutex.acquire(blocking=False):  # never waits: two batches might wait for each other
-            message = f"name {self.name!r} is being used by another enqueue; it can be used once"
-            raise RuntimeError(message)
+            raise RuntimeError(f"name {self.name!r} is being used by another enqueue; it can be used once")
         if not self._usable:
             self._mutex.release()
-            message = f"name {self.name!r} was used or given up before; reserve it again"
-            raise RuntimeError(message)
+            raise RuntimeError(f"name {self.name!r} was used or given up before; reserve it again")
         return self._reservation, self._mutex.release
 
     async def __aenter__(self) -> ReservedName:

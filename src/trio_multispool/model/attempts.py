@@ -91,7 +91,7 @@ class History(msgspec.Struct, frozen=True, omit_defaults=True):
 class Begun(msgspec.Struct, frozen=True):
     """An attempt at an entry that is in hand: what was found of those before, and what is noted of this one."""
 
-    history: History | None
+    history: History
     """With this one; as it was found, if no attempt is left."""
     number: int
     """Of this one; of the last one, if no attempt is left."""

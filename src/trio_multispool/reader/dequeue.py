@@ -25,6 +25,7 @@ from trio_multispool.model.types import D, M, Q
 from trio_multispool.session.changes import Polling
 from trio_multispool.session.session import Recoveries
 from trio_multispool.storage.source import Given, Look, NothingLeft
+from trio_multispool.threads.batches import Whole
 from trio_multispool.threads.loop import apart, take_over_notes, to_raise, whatever_is_cancelled
 from trio_multispool.threads.transaction import Withdrawn
 
@@ -125,11 +126,9 @@ class Dequeuer(Generic[Q, M, D]):
     def check_open(self) -> None:
         """Raise unless the reader's block has been entered and not left."""
         if self._tasks is None:
-            message = "put `async with` around a reader before using it"
-            raise RuntimeError(message)
+            raise RuntimeError("put `async with` around a reader before using it")
         if self.closed:
-            message = f"the block of the reader of queue {self.queue.value!r} has been left"
-            raise anyio.ClosedResourceError(message)
+            raise anyio.ClosedResourceError(f"the block of the reader of queue {self.queue.value!r} has been left")
 
     def wake(self) -> None:
         """End every wait, for a change or for a thread: the reader was stopped."""
@@ -172,7 +171,7 @@ class Dequeuer(Generic[Q, M, D]):
         self, given: Given | None, *, wait: bool, begin: Begin | None = None
     ) -> Result[Checkout[Q, M, D] | None, Trouble]:
         """Check out one entry; see `take`."""
-        taken = await self.take(given, _one, wait=wait, begin=begin)
+        taken = await self.take(given, lambda: 1, wait=wait, begin=begin)
         if isinstance(taken, Err):
             return taken
         return Ok(taken.value[0] if taken.value else None)
@@ -237,9 +236,9 @@ class Dequeuer(Generic[Q, M, D]):
         hooks = self.session.hooks
         began = hooks.now() if hooks.listening else 0.0
         try:
-            answer = await self._batch.run_whole(
+            answer = await self._batch.run(
                 f"check-out from {self._name}",
-                functools.partial(claim, look),
+                Whole(functools.partial(claim, look)),
                 undo=functools.partial(self._undo, look=look),
                 owner=self,
             )
@@ -293,18 +292,7 @@ class Dequeuer(Generic[Q, M, D]):
 
     def in_hand(self, claimed: Claimed[M], began: float) -> Checkout[Q, M, D]:
         """Make a job of a checked-out entry; `began` is when its check-out began, by the clock of the hooks."""
-        job = Checkout(
-            self.session,
-            self.queue,
-            claimed.claim,
-            claimed.metadata,
-            on_settled=self._on_settled,
-            carried=claimed.carried,
-            slot=claimed.slot,
-            begun=claimed.begun,
-        )
-        if self.session.hooks.listening:
-            job.tell_checked_out(began)
+        job = Checkout(self.session, self.queue, claimed, began, on_settled=self._on_settled)
         if not self.closed:  # else it goes back at once
             self._jobs[job] = None
         return job
@@ -319,18 +307,19 @@ class Dequeuer(Generic[Q, M, D]):
         self, wanted: Callable[[], int], begin: Begin | None, look: Look, before_commit: BeforeCommit
     ) -> list[Claimed[M]] | NothingLeft:
         """Check out the next entries, in a worker thread."""
-        changes, queue = self.session.changes, self._name
+        changes, queue, claimer = self.session.changes, self._name, self.claimer
         if self._recovering.pop(look, None) == self._recoveries.begun and not self.stopped:  # none was begun since
             self._recoveries.begun += 1  # what comes back is listed
             self.session.note_recovered(self.session.storage.recover(queue, insist=False))
-        return self.claimer.claim(
+        found = claimer.source.claim(
             look,
             wanted,
+            gate=claimer,
             stopped=lambda: self.stopped,
             before_commit=before_commit,
-            before_listing=(lambda: changes.watch(queue)) if look.waits else _nothing,
-            begin=begin,
+            before_listing=(lambda: changes.watch(queue)) if look.waits else lambda: None,
         )
+        return claimer.finish(found, look, begin)
 
     def _undo(self, claimed: list[Claimed[M]] | NothingLeft, look: Look) -> None:
         if isinstance(claimed, list):
@@ -418,11 +407,3 @@ class Dequeuer(Generic[Q, M, D]):
         elif failures:
             message = f"{len(failures)} entries could not be returned to queue {self.queue.value!r}"
             raise ExceptionGroup(message, failures)
-
-
-def _one() -> int:
-    return 1
-
-
-def _nothing() -> None:
-    """Do nothing."""

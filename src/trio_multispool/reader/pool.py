@@ -96,8 +96,6 @@ async def _work_off(supply: Supply[Q, M, D], work: Work[Q, M, D], attempts: Atte
         if attempts is not None:
             handled = await attempt(job, work, attempts, on_failure=supply.fail)
         else:
-            handled = await handle(
-                job, work.handler, time_limit=work.time_limit, on_error=work.on_error, on_failure=supply.fail
-            )
+            handled = await handle(job, work, on_failure=supply.fail)
         if isinstance(handled, Err):
             return handled

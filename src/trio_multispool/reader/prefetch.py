@@ -24,7 +24,6 @@ from trio_multispool.reader.next_job import Supply
 from trio_multispool.threads.loop import whatever_is_cancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
     from typing import Self
 
     from trio_multispool.entries.checkout import Checkout
@@ -108,7 +107,8 @@ class Prefetcher(Supply[Q, M, D]):
                 while not self._is_over():
                     if self._wanted():
                         await checkpoint()  # tasks that were woken together are about to ask too
-                        self._hand_out(await self._fetched())
+                        take = self._dequeuer.take
+                        self._hand_out(await take(self._given, self._wanted, wait=self._wait, begin=self._begin))
                     else:
                         self._demand = anyio.Event()
                         await self._demand.wait()
@@ -124,9 +124,6 @@ class Prefetcher(Supply[Q, M, D]):
             finally:
                 self._finished.set()
 
-    def _fetched(self) -> Awaitable[Result[list[Checkout[Q, M, D]], Trouble]]:
-        return self._dequeuer.take(self._given, self._wanted, wait=self._wait, begin=self._begin)
-
     def _wanted(self) -> int:
         """Return how many entries are wanted now; also called by the thread that checks them out."""
         room = self._prefetch - len(self._ready)
@@ -139,9 +136,8 @@ class Prefetcher(Supply[Q, M, D]):
     def _hand_out(self, answer: Result[list[Checkout[Q, M, D]], Trouble]) -> None:
         if isinstance(answer, Ok) and answer.value:
             self._ready.extend(answer.value)
-            while (
-                self._asking and self._ready and not self._is_over()
-            ):  # else one that has just failed comes round at once
+            # Not when it is over: one that has just failed would come round at once.
+            while self._asking and self._ready and not self._is_over():
                 self._asking.popleft().reply(Ok(self._ready.popleft()))
             return
         self._dry = True  # until a task asks: trouble that lasts is met again then

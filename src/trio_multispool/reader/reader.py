@@ -67,8 +67,7 @@ class QueueReader(Generic[Q, M, D]):
         """Make a reader that has not been entered."""
         interval = length_of(poll_interval, "poll_interval")
         if not interval:
-            message = f"poll_interval must be a positive number of seconds, not {poll_interval!r}"
-            raise ValueError(message)
+            raise ValueError(f"poll_interval must be a positive number of seconds, not {poll_interval!r}")
         self._session = session
         self._dequeuer: Dequeuer[Q, M, D] = Dequeuer(session, queue, interval, key_limiter)
         self._expiring = retention_task
@@ -93,8 +92,7 @@ class QueueReader(Generic[Q, M, D]):
     async def __aenter__(self) -> QueueReader[Q, M, D]:
         """Begin to read. No checkpoint. Raises `RuntimeError` if the reader was entered before."""
         if self._entered:
-            message = "a reader can be entered once; make another with spool.reader(queue)"
-            raise RuntimeError(message)
+            raise RuntimeError("a reader can be entered once; make another with spool.reader(queue)")
         self._session.check_open()
         self._loop = running_loop()
         self._entered = True
@@ -147,8 +145,7 @@ class QueueReader(Generic[Q, M, D]):
         """
         limit = seconds(timeout)
         if limit is None:  # type checkers refuse it, but an empty configuration brings it
-            message = "drain needs a timeout, in seconds or as a timedelta; to wait for ever, use stop()"
-            raise TypeError(message)
+            raise TypeError("drain needs a timeout, in seconds or as a timedelta; to wait for ever, use stop()")
         self.stop()
         if self._loop is not None:
             self._draining = True
@@ -331,14 +328,12 @@ class QueueReader(Generic[Q, M, D]):
         if work.retry is None:
             return
         if not isinstance(work.retry, Retry):
-            message = f"retry takes a Retry(…), not {work.retry!r}"
-            raise TypeError(message)
+            raise TypeError(f"retry takes a Retry(…), not {work.retry!r}")
         if work.on_error is not None:
             message = "retry= and on_error= exclude each other: Retry(on=…) says which exceptions are worth an attempt"
             raise TypeError(message)
         if self._session.check_queue(work.retry.dead_letter) == self.queue.value:
-            message = f"dead letters of queue {self.queue.value!r} must go to another queue"
-            raise ValueError(message)
+            raise ValueError(f"dead letters of queue {self.queue.value!r} must go to another queue")
 
 
 def _shown(answer: Result[Checkout[Q, M, D] | None, Trouble]) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:

@@ -14,14 +14,13 @@ put back by any means, and nobody need know of its history to do so.
 from __future__ import annotations
 
 import functools
-import logging
 from typing import TYPE_CHECKING, Any, Final, Generic, final
 
 from trio_multispool.clock import this_process
 from trio_multispool.entries.claimer import strike_out
 from trio_multispool.entries.handlers import apply, called, work_on
 from trio_multispool.errors import EncodingFailed, NotARegularFile, OutOfSpace, SpoolError
-from trio_multispool.events import Event, log
+from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.instrumentation import AttemptFailed
 from trio_multispool.model.attempts import (
     ATTEMPTS,
@@ -41,6 +40,7 @@ from trio_multispool.model.results import Err
 from trio_multispool.model.times import LATEST, length_of
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import GiveUp, Release, Remove, RetryLater, Save
+from trio_multispool.threads.batches import Whole
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -55,8 +55,6 @@ if TYPE_CHECKING:
     from trio_multispool.storage.handles import Claim
     from trio_multispool.threads.transaction import BeforeCommit
 
-
-_LOG: Final = logging.getLogger("trio_multispool")
 
 _WORKER_DIED: Final = Failure("WorkerDied", "it did not come to an end: its worker died")
 _AGAIN: Final = (
@@ -75,7 +73,17 @@ async def attempt(
     `handle`. A handler does not end the iteration if it raises, answers no verdict, or answers one that cannot be
     stored.
     """
-    return await work_on(job, functools.partial(_Trial(job, attempts).run, work), on_failure)
+    return await work_on(job, functools.partial(_attempted, job, work, attempts), on_failure)
+
+
+async def _attempted(job: Checkout[Q, M, D], work: Work[Q, M, D], attempts: Attempts[Q]) -> Result[None, Any]:
+    attempt = job.begun
+    if attempt is None:
+        answer = await attempts.begin_late(job)
+        if isinstance(answer, Err):
+            return answer
+        attempt = answer.value
+    return await _Trial(job, attempts, attempt).run(work)
 
 
 @final
@@ -85,72 +93,76 @@ class Attempts(Generic[Q]):
     def __init__(self, session: Session[Q, Any, Any, Any], queue: str, retry: Retry[Q]) -> None:
         """Begin with none."""
         self.retry: Final = retry
-        self._session = session
-        self._queue = queue
+        self.session: Final = session
+        self.queue: Final = queue
 
     def begin(self, claim: Claim) -> Begun:
         """Begin an attempt at an entry that was just checked out; what raises a `SpoolError` does not count."""
-        attempt = self.next_of(claim)
+        attempt = self._next_of(claim)
         try:
-            self.write_down(claim, attempt)
+            self._write_down(claim, attempt)
         except SpoolError:
-            strike_out(self._session, claim, attempt)
+            strike_out(self.session, claim, attempt)
             raise
         return attempt
 
-    def next_of(self, claim: Claim) -> Begun:
+    def begin_late(self, job: Checkout[Q, Any, Any]) -> Awaitable[Result[Begun, Any]]:
+        """Begin an attempt at an entry that was kept ready."""
+
+        def work(before_commit: BeforeCommit) -> Begun:
+            with job.mutex:
+                attempt = self._next_of(job.claim)
+                job.begin_attempt(attempt)
+                before_commit()
+                self._write_down(job.claim, attempt)
+                return attempt
+
+        return self.session.check_outs.run(f"record of an attempt at {job.name}", Whole(work))
+
+    def _next_of(self, claim: Claim) -> Begun:
         """Return the next attempt at an entry."""
-        found = self._session.storage.notes(claim.name)
+        found = self.session.storage.notes(claim.name)
         history = history_in(found)
-        spent = spent_before(history, self._queue)
-        if self.retry.is_exhausted(spent):
+        spent = spent_before(history, self.queue)
+        if history is not None and self.retry.is_exhausted(spent):
             return Begun(history, spent, exhausted=True, found=found)
         host, pid = this_process()
-        history = begun(history, self._queue, at=self._session.now(), host=host, pid=pid)
+        history = begun(history, self.queue, at=self.session.now(), host=host, pid=pid)
         return Begun(history, spent + 1, exhausted=False, found=found)
 
-    def write_down(self, claim: Claim, attempt: Begun) -> None:
+    def _write_down(self, claim: Claim, attempt: Begun) -> None:
         """Write an attempt down, if it is one.
 
         Those who make room must be able to: without room, the log tells that it is not written down. A directory in the
         place of one entry's notes must not stop the others either.
         """
-        if attempt.exhausted or attempt.history is None:
+        if attempt.exhausted:
             return
-        session, history = self._session, encode_history(attempt.history)
+        session, history = self.session, encode_history(attempt.history)
         try:
             session.storage.annotate(claim, ATTEMPTS, history, attempt.found)
         except (OutOfSpace, NotARegularFile) as error:
             path, message = session.path, "an attempt at entry %(entry)s is not written down: %(error)s"
-            queue, entry = self._queue, claim.name
-            log(_LOG.warning, Event.ATTEMPT_NOT_RECORDED, path, message, queue=queue, entry=entry, error=error)
+            queue, entry = self.queue, claim.name
+            log(LOGGER.warning, Event.ATTEMPT_NOT_RECORDED, path, message, queue=queue, entry=entry, error=error)
 
 
 @final
 class _Trial(Generic[Q, M, D]):
     """One attempt."""
 
-    def __init__(self, job: Checkout[Q, M, D], attempts: Attempts[Q]) -> None:
+    def __init__(self, job: Checkout[Q, M, D], attempts: Attempts[Q], attempt: Begun) -> None:
         self._job = job
-        self._attempts = attempts
-        self._retry = attempts.retry
-        self._session = job.session
-        self._queue: str = job.queue.value
-        self._history: History | None = None
-        self._number = 1
+        self._attempt = attempt
+        self._retry, self._session, self._queue = attempts.retry, attempts.session, attempts.queue
 
     async def run(self, work: Work[Q, M, D]) -> Result[None, Any]:
-        begun = self._job.begun
-        if begun is None:
-            answer = await self._begin()
-            if isinstance(answer, Err):
-                return answer
-            begun = answer.value
-        self._history, self._number = begun.history, begun.number
-        if begun.exhausted:
-            return await self._give_up_what_kills_workers()
+        history = self._attempt.history
+        if self._attempt.exhausted:
+            failure = history.attempts[-1].failure or _WORKER_DIED
+            return await self._move_on(abandoned(history), failure, None, None, None)
         try:
-            verdict = _checked(await called(self._job, work.handler, work.time_limit))
+            verdict = _checked(await called(self._job, work))
         except Exception as error:  # noqa: BLE001  # user code may raise anything; a cancellation is no Exception
             return await self._failed(error)
         match verdict:
@@ -170,43 +182,23 @@ class _Trial(Generic[Q, M, D]):
             return await self._failed(answer.error)
         return answer
 
-    def _begin(self) -> Awaitable[Result[Begun, Any]]:
-        """Begin the attempt at an entry that was kept ready."""
-        job, attempts = self._job, self._attempts
-
-        def work(before_commit: BeforeCommit) -> Begun:
-            with job.mutex:
-                attempt = attempts.next_of(job.claim)
-                job.begin_attempt(attempt)
-                before_commit()
-                attempts.write_down(job.claim, attempt)
-                return attempt
-
-        return self._session.check_outs.run_whole(f"record of an attempt at {job.name}", work)
-
     async def _failed(self, error: Exception) -> Result[None, Any]:
-        delay = self._retry.delay_after(error, self._number, self._session.chance())
+        delay = self._retry.delay_after(error, self._attempt.number, self._session.chance())
         return await self._failed_with(failure_of(error), delay, error)
 
     async def _later(self, delay: float, reason: str, *, counts: bool) -> Result[None, Any]:
         if not counts:
             notes = self._job.notes_when_returned
             return await self._job.save_as_it_was(self._queue, self._due_at(delay), notes or {})
-        exhausted = self._retry.is_exhausted(self._number)
+        exhausted = self._retry.is_exhausted(self._attempt.number)
         return await self._failed_with(answered("RetryLater", reason), None if exhausted else delay)
 
     async def _failed_with(
         self, failure: Failure, delay: float | None, error: Exception | None = None
     ) -> Result[None, Any]:
-        assert self._history is not None, "the attempt was begun"  # noqa: S101  # for the type checkers
         now, due_at = self._session.now(), self._due_at(delay)
-        history = failed(self._history, failure, at=now, next_at=due_at)
+        history = failed(self._attempt.history, failure, at=now, next_at=due_at)
         return await self._move_on(history, failure, delay, due_at, error)
-
-    async def _give_up_what_kills_workers(self) -> Result[None, Any]:
-        assert self._history is not None, "its attempts were counted"  # noqa: S101  # for the type checkers
-        failure = self._history.attempts[-1].failure or _WORKER_DIED
-        return await self._move_on(abandoned(self._history), failure, None, None, None)
 
     async def _move_on(
         self, history: History, failure: Failure, delay: float | None, due_at: float | None, error: Exception | None
@@ -224,12 +216,12 @@ class _Trial(Generic[Q, M, D]):
         return None if delay is None else min(self._session.now() + delay, _LATEST)
 
     def _tell(self, failure: Failure, delay: float | None, dead_letter: str | None, error: Exception | None) -> None:
-        session, name, number = self._session, self._job.name, self._number
+        session, name, number = self._session, self._job.name, self._attempt.number
         told = failure_told(failure)
         if dead_letter is None:
             of = "" if self._retry.attempts is None else f" of {self._retry.attempts}"
             log(
-                _LOG.warning,
+                LOGGER.warning,
                 Event.ATTEMPT_FAILED,
                 session.path,
                 _AGAIN,
@@ -243,7 +235,7 @@ class _Trial(Generic[Q, M, D]):
             )
         else:
             log(
-                _LOG.error,
+                LOGGER.error,
                 Event.DEAD_LETTERED,
                 session.path,
                 _DEAD,
@@ -262,6 +254,5 @@ class _Trial(Generic[Q, M, D]):
 
 def _checked(verdict: Verdict[Q, M]) -> Verdict[Q, M]:
     if not isinstance(verdict, (Save, Remove, Release, RetryLater, GiveUp)):
-        message = f"a handler answers Save(…), Remove(), Release(), RetryLater(…) or GiveUp(…), not {verdict!r}"
-        raise TypeError(message)
+        raise TypeError(f"a handler answers Save(…), Remove(), Release(), RetryLater(…) or GiveUp(…), not {verdict!r}")
     return verdict

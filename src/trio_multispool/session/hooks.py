@@ -80,10 +80,11 @@ class Hooks:
 
     # What happened
 
-    def checked_out(self, queue: str, entry: str, began: float) -> None:
-        """Tell of a check-out."""
-        if self.listening:
-            self._call(self._to.on_checkout, CheckedOut(self._spool, queue, entry, self.now() - began))
+    def checked_out(self, queue: str, entry: str, began: float) -> float:
+        """Tell of a check-out; return when it ended."""
+        now = self.now()
+        self._call(self._to.on_checkout, CheckedOut(self._spool, queue, entry, now - began))
+        return now
 
     def settled(  # noqa: PLR0913, PLR0917  # the fields
         self, queue: str, entry: str, how: How, destination: str | None, began: float, since: float | None
@@ -142,12 +143,10 @@ class Hooks:
 
     def _carried(self, carrier: Mapping[str, str] | None) -> Mapping[str, str] | None:
         """Return what is to travel with entries, if it can: where it is written, it is too late to complain."""
+        if carrier is None:
+            return None
         try:
-            return (
-                None
-                if carrier is None
-                else msgspec.json.decode(msgspec.json.encode(dict(carrier)), type=dict[str, str])
-            )
+            return msgspec.json.decode(msgspec.json.encode(dict(carrier)), type=dict[str, str])
         except Exception as error:  # noqa: BLE001  # as above
             self._complain("enqueueing", error)
             return None

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import functools
-import logging
 import math
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 import msgspec
 
 from trio_multispool.clock import random_fraction
 from trio_multispool.errors import CorruptMetadata, SpoolError
-from trio_multispool.events import Event, log
+from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.model.types import A, D, M, Q, T
 from trio_multispool.session.changes import Changes
 from trio_multispool.session.encoding import Encoding
@@ -33,14 +32,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.handles import Claim, Reservation
     from trio_multispool.storage.protocol import Storage
     from trio_multispool.storage.requests import NewEntry, Recovered, Settlement
-    from trio_multispool.threads.batches import Step
     from trio_multispool.threads.transaction import Answer, BeforeCommit
-
-
-SettlingStep: TypeAlias = "Step[Settlement[Any], None]"
-"""A step of a batch that settles one claim."""
-
-_LOG: Final = logging.getLogger("trio_multispool")
 
 
 class Recoveries(msgspec.Struct, eq=False):
@@ -76,12 +68,12 @@ class Session(Generic[Q, M, D, A]):
             f"the spool {self.path}",
             let_go=functools.partial(_let_go, self.held, self._close_storage),
             at_each_end=self.hooks.tell_noted if self.hooks.listening else None,
+            in_threads=storage.blocks,
         )
         storage.close_afterwards(self.running.grace.afterwards)
-        how: dict[str, Any] = {"in_threads": storage.blocks, "running": self.running}
-        self.offload: Offload = Offload(limiter, **how)
-        self.settlements: Batches[Settlement[Any]] = Batches(storage.settle, **how)
-        how["limiter"] = self.offload.limiter
+        self.offload: Offload = Offload(limiter, self.running)
+        self.settlements: Batches[Settlement[Any]] = Batches(storage.settle, running=self.running)
+        how: dict[str, Any] = {"limiter": self.offload.limiter, "running": self.running}
         self.enqueuings: Batches[NewEntry[Any]] = Batches(storage.enqueue_together, at_most=storage.at_a_time, **how)
         self._how: dict[str, Any] = {**how, "around": storage.in_one_look}
         self.check_outs: Batches[Any] = Batches(_nothing, **self._how)
@@ -102,11 +94,6 @@ class Session(Generic[Q, M, D, A]):
             "send the path and the entry's name, and use `Spool.load` and `spool.entry` there"
         )
         raise TypeError(message)
-
-    @property
-    def limiter(self) -> anyio.CapacityLimiter:
-        """The limiter that operations queue on."""
-        return self.offload.limiter
 
     @property
     def closed(self) -> bool:
@@ -143,8 +130,7 @@ class Session(Generic[Q, M, D, A]):
     def check_queue(self, queue: Q) -> str:
         """Return the queue's name; raises `TypeError` if it is not a queue of this spool."""
         if not isinstance(queue, self.spoolable.queues):
-            message = f"{queue!r} is no member of {self.spoolable.queues.__name__}, the queues of this spool"
-            raise TypeError(message)
+            raise TypeError(f"{queue!r} is no member of {self.spoolable.queues.__name__}, the queues of this spool")
         name: str = queue._value_  # what `value` is, after two more calls
         return name
 
@@ -156,33 +142,22 @@ class Session(Generic[Q, M, D, A]):
             self._set_aside(claim, error)
             raise
         except BaseException:  # nobody will get the claim, whatever it was
-            self.release_or_let_go(claim)
+            release_or_let_go(self.storage, claim)
             raise
 
     def _set_aside(self, claim: Claim, error: CorruptMetadata) -> None:
-        name, queue = claim.name, claim.queue
+        name, queue, path, reason = claim.name, claim.queue, self.path, error.reason
         try:
             self.storage.quarantine(claim, str(error))
-        except SpoolError as failure:
-            message = "entry %(entry)s of queue %(queue)s could not be set aside: %(reason)s: %(error)s"
-            reason, path = error.reason, self.path
-            log(
-                _LOG.warning,
-                Event.NOT_QUARANTINED,
-                path,
-                message,
-                queue=queue,
-                entry=name,
-                error=failure,
-                reason=reason,
-            )
-            error.add_note(f"it could not be set aside, and stays in its queue: {failure}")
-            self.release_or_let_go(claim)
+        except SpoolError as fault:
+            what = "entry %(entry)s of queue %(queue)s could not be set aside: %(reason)s: %(error)s"
+            log(LOGGER.warning, Event.NOT_QUARANTINED, path, what, queue=queue, entry=name, error=fault, reason=reason)
+            error.add_note(f"it could not be set aside, and stays in its queue: {fault}")
+            release_or_let_go(self.storage, claim)
             return
         message = "entry %(entry)s of queue %(queue)s is set aside in quarantine: %(reason)s"
-        reason, path = error.reason, self.path
-        log(_LOG.warning, Event.QUARANTINED, path, message, queue=queue, entry=name, error=error, reason=reason)
-        self.hooks.note_quarantined(queue, name, error.reason)
+        log(LOGGER.warning, Event.QUARANTINED, path, message, queue=queue, entry=name, error=error, reason=reason)
+        self.hooks.note_quarantined(queue, name, reason)
 
     def carried(self, claim: Claim) -> Mapping[str, str] | None:
         """Return what the producer sent along with an entry, if the instrumentation asks for it; in a worker thread."""
@@ -193,15 +168,11 @@ class Session(Generic[Q, M, D, A]):
         for one in recovered:
             if one.queue is None:
                 message = "what was left of %(entry)s, which is no entry, was collected"
-                log(_LOG.debug, Event.COLLECTED, self.path, message, entry=one.name)
+                log(LOGGER.debug, Event.COLLECTED, self.path, message, entry=one.name)
             else:
                 message = "entry %(entry)s is back in queue %(queue)s: its owner died"
-                log(_LOG.info, Event.RECOVERED, self.path, message, queue=one.queue, entry=one.name)
+                log(LOGGER.info, Event.RECOVERED, self.path, message, queue=one.queue, entry=one.name)
             self.hooks.note_recovered(one.name, one.queue)
-
-    def release_or_let_go(self, claim: Claim) -> None:
-        """Put back an entry that nobody will get; if that fails, recovery does it."""
-        release_or_let_go(self.storage, claim)
 
 
 def _let_go(held: set[Claim | Reservation], close_storage: Callable[[], object]) -> None:

@@ -8,22 +8,22 @@ which `pathlib` makes of a URL.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Final, NamedTuple, ParamSpec, cast
 
-from trio_multispool.clock import wall_clock
 from trio_multispool.errors import NotASpool
-from trio_multispool.model.policies import Durability
 from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 from trio_multispool.storage.directory.store import DirectoryStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from trio_multispool.model.types import StrPath
     from trio_multispool.storage.protocol import Storage
     from trio_multispool.storage.requests import Recovered
 
 __all__ = ["Opened", "SystemCalls", "is_directory", "look_at_store", "open_store", "open_store_unsafe"]
+
+P = ParamSpec("P")
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?:/|$)")
 _PASSWORD: Final = re.compile(r"((?<=:/)/?[^/@:]*:).*(?=@)|(\bpassword=)[^&]*")
@@ -36,43 +36,23 @@ class Opened(NamedTuple):
     recovered: list[Recovered]
 
 
-def open_store(  # noqa: PLR0913  # what the caller of `Spool.load` can say
-    location: StrPath,
-    queues: Sequence[str],
-    *,
-    create: bool = False,
-    adopted: bool = True,
-    mode: int = 0o700,
-    durability: Durability = Durability.POWER,
-    trust_file_system: bool = False,
-    recover: bool = True,
-    system_calls: SystemCalls | None = None,
-    now: Callable[[], float] = wall_clock,
-) -> Opened:
-    """Open a store with these queues, and `recover` what dead processes held; with `create`, make what is missing.
+def _opening(
+    open_directory: Callable[Concatenate[str, P], DirectoryStorage],
+) -> Callable[Concatenate[StrPath, P], Opened]:
+    """Return a function that opens a store by its location, as another does by the path of its directory."""
 
-    A new store is `adopted`, or else one that programs without locks may use too.
-    """
-    storage = DirectoryStorage.open(
-        _directory(location),
-        queues,
-        create=create,
-        adopted=adopted,
-        mode=mode,
-        durability=durability,
-        trust_file_system=trust_file_system,
-        recover=recover,
-        calls=system_calls,
-        now=now,
-    )
-    return Opened(storage, storage.recovered_at_first)
+    def open_by_location(location: StrPath, /, *args: P.args, **how: P.kwargs) -> Opened:
+        storage = open_directory(_directory(location), *args, **how)
+        return Opened(storage, storage.recovered_at_first)
+
+    return open_by_location
 
 
-def open_store_unsafe(
-    location: StrPath, *, durability: Durability = Durability.POWER, system_calls: SystemCalls | None = None
-) -> Opened:
-    """Open a store without checking that it is one, and without recovering anything."""
-    return Opened(DirectoryStorage.open_unsafe(_directory(location), durability=durability, calls=system_calls), [])
+open_store: Final = _opening(DirectoryStorage.open)
+"""Open a store with some queues; see `DirectoryStorage.open`."""
+
+open_store_unsafe: Final = _opening(DirectoryStorage.open_unsafe)
+"""Open a store without checking that it is one, and without recovering anything."""
 
 
 def look_at_store(location: StrPath) -> Storage[Any, Any]:

@@ -20,7 +20,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from trio_multispool.clock import stopwatch
 from trio_multispool.entries.checkout import check_out
-from trio_multispool.entries.handlers import Handler, handle
+from trio_multispool.entries.handlers import Handler, Work, handle
 from trio_multispool.errors import CorruptMetadata, UnreadableEntry
 from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.model.lifecycle import State
@@ -155,7 +155,7 @@ class Expiry(Generic[Q, M, D]):
                 return Release()
             return Remove() if self._before is None else await self._before(metadata, data)
 
-        answer = await handle(job, unless_changed)
+        answer = await handle(job, Work(unless_changed))
         if isinstance(answer, Err):
             return answer
         if not isinstance(answer.value, Release):

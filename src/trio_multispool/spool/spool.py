@@ -12,6 +12,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 
 from trio_multispool.clock import time_ordered_names, wall_clock
 from trio_multispool.entries.checkout import Checkout, check_out, check_out_or_tell_why
+from trio_multispool.entries.claimer import Claimed
 from trio_multispool.entries.enqueue import Enqueuer, Item
 from trio_multispool.entries.entry import Entry
 from trio_multispool.entries.handlers import handle_for_value
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
         TryCheckoutError,
         UnsupportedFormat,
     )
-    from trio_multispool.storage.handles import Claim
     from trio_multispool.storage.requests import Recovered
     from trio_multispool.threads.transaction import BeforeCommit
 
@@ -167,7 +167,7 @@ class Spool(Generic[Q, M, D, A]):
                 mode=directory_mode,
                 durability=durability,
                 trust_file_system=trust_file_system,
-                system_calls=system_calls,
+                calls=system_calls,
                 now=now,
             ),
             instrumentation,
@@ -229,7 +229,7 @@ class Spool(Generic[Q, M, D, A]):
                 mode=directory_mode,
                 durability=durability,
                 trust_file_system=trust_file_system,
-                system_calls=system_calls,
+                calls=system_calls,
                 now=now,
             ),
             instrumentation,
@@ -259,7 +259,7 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         return await open_spool(
-            spoolable, limiter, lambda: open_store_unsafe(path, durability=durability, system_calls=system_calls)
+            spoolable, limiter, lambda: open_store_unsafe(path, durability=durability, calls=system_calls)
         )
 
     def close(self) -> None:
@@ -710,11 +710,11 @@ class Spool(Generic[Q, M, D, A]):
         """
         name, session = self._session.check_queue(queue), self._session
 
-        def work(_before_commit: BeforeCommit) -> list[tuple[Claim, M]]:
-            found: list[tuple[Claim, M]] = []
+        def work(_before_commit: BeforeCommit) -> list[Claimed[M]]:
+            found: list[Claimed[M]] = []
             for claim in session.storage.claims_unsafe(name):
                 try:
-                    found.append((claim, session.encoding.decode(name, claim.name, claim.metadata)))
+                    found.append(Claimed(claim, session.encoding.decode(name, claim.name, claim.metadata)))
                 except CorruptMetadata as error:
                     what, entry = "not listed: %(error)s", claim.name
                     log(LOGGER.warning, Event.NOT_LISTED, session.path, what, queue=name, entry=entry, error=error)
@@ -723,7 +723,7 @@ class Spool(Generic[Q, M, D, A]):
         answer = await session.run("listing of check-outs", work)
         if isinstance(answer, Err):
             return answer
-        return Ok([CheckedOutEntry(Checkout(session, queue, claim, metadata)) for claim, metadata in answer.value])
+        return Ok([CheckedOutEntry(Checkout(session, queue, claimed)) for claimed in answer.value])
 
     # Upkeep
 

@@ -31,7 +31,6 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 
 from trio_multispool.model.results import Ok
 from trio_multispool.model.types import T
-from trio_multispool.threads import pool
 from trio_multispool.threads.interrupts import keep_interrupts_out
 from trio_multispool.threads.loop import context_for_a_thread
 from trio_multispool.threads.running import Running
@@ -39,7 +38,7 @@ from trio_multispool.threads.transaction import BeforeCommit, Transaction, Withd
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Awaitable, MutableMapping, Sequence
+    from collections.abc import MutableMapping, Sequence
     from contextlib import AbstractContextManager
 
     from trio_multispool.threads.loop import Loop, Wait, WaitForThread
@@ -118,16 +117,18 @@ class Part(Transaction[T], Generic[S, T], eq=False):
             self.fail(error)
 
 
-class _Whole(msgspec.Struct, Generic[T], eq=False):
-    """A step that shares nothing but its hop."""
+class Whole(msgspec.Struct, Generic[T], eq=False):
+    """A step that shares nothing but its hop: work as for `Offload.run`, if it is quick."""
 
     work: Callable[[BeforeCommit], T]
     done: Any = None
 
     def prepare(self, before_commit: BeforeCommit, /) -> Any:  # noqa: ANN401  # nothing, of whatever type
+        """Do the work."""
         self.done = self.work(before_commit)
 
     def conclude(self, _failure: BaseException | None, /) -> T:
+        """Return what it has returned."""
         done: T = self.done
         return done
 
@@ -135,11 +136,10 @@ class _Whole(msgspec.Struct, Generic[T], eq=False):
 class Batches(Generic[S]):
     """The transactions of one spool that go through its store in batches; used in its event loop."""
 
-    def __init__(  # noqa: PLR0913  # keyword arguments, each with a default
+    def __init__(  # keyword arguments, each with a default
         self,
         perform: Callable[[Sequence[S]], Sequence[BaseException | None]],
         *,
-        in_threads: bool = True,
         limiter: anyio.CapacityLimiter | None = None,
         at_most: Callable[[], int] | None = None,
         around: Callable[[], AbstractContextManager[object]] | None = None,
@@ -147,12 +147,11 @@ class Batches(Generic[S]):
     ) -> None:
         """Begin with nothing pending; `perform` does a batch, in a worker thread, and returns what each raised.
 
-        `in_threads`: as for `Offload`. `limiter`: what a leader queues on for its thread, if on anything.
-        `at_most`: how large a batch may be now. `around` surrounds each batch of several, in its thread.
+        `limiter`: what a leader queues on for its thread, if on anything. `at_most`: how large a batch may be now.
+        `around` surrounds each batch of several, in its thread.
         """
         keep_interrupts_out()
         self._perform = perform
-        self._in_threads = in_threads
         self._limiter = limiter
         self._at_most = at_most
         self._around = around
@@ -163,20 +162,6 @@ class Batches(Generic[S]):
         self._in_company = False
         self._queueing: anyio.CancelScope | None = None  # of the leader, while it queues on the limiter
         self._phase: int | None = None  # of the leader's hop, from when it may have a thread until it hands over
-
-    def run_whole(
-        self,
-        operation: str,
-        work: Callable[[BeforeCommit], T],
-        *,
-        undo: Callable[[T], None] | None = None,
-        owner: object = None,
-    ) -> Awaitable[Answer[T]]:
-        """Do as `Offload.run` does, in one hop with what comes at the same time: for work that is quick.
-
-        Raises `Withdrawn` if it was pending when its `owner` was given to `withdraw`.
-        """
-        return self.run(operation, _Whole(work), undo=undo, owner=owner)
 
     def withdraw(self, owner: object) -> None:
         """Withdraw what an owner has pending. What is in a batch already goes on."""
@@ -202,6 +187,8 @@ class Batches(Generic[S]):
     ) -> Answer[T]:
         """Run a transaction in one hop with those that come at the same time; `of` is what it is about.
 
+        Raises `Withdrawn` if it was pending when its `owner` was given to `withdraw`. For `undo` see `Offload.run`.
+
         **Cancellation**: as `Offload.run` says. With `insist`, it is never withdrawn: a native cancellation is raised
         afterwards, with a note of what came of it.
         """
@@ -214,7 +201,7 @@ class Batches(Generic[S]):
             cancelled = await self._see_through(part, loop)
             if cancelled is None and part.value is not None and not self._running.closed:
                 return part.value
-            return await part.outcome(operation, cancelled, undo, self._running, in_thread=self._in_threads)
+            return await part.outcome(operation, cancelled, undo, self._running)
         finally:
             self._running.end()
             del cancelled
@@ -308,8 +295,7 @@ class Batches(Generic[S]):
         self._in_company = len(batch) > 1
         self._taken = batch
         ended = loop.new_hop(True)  # noqa: FBT003  # shielded
-        start = pool.start if self._in_threads else pool.start_here
-        start(functools.partial(self._work_off, batch), ended.tell)
+        self._running.start(functools.partial(self._work_off, batch), ended.tell)
         return ended
 
     def _work_off(self, batch: list[Part[S, Any]]) -> None:

@@ -8,12 +8,11 @@ when the count of that phase has come to 0, though new hops begin all the time.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
 
 class Grace:
@@ -40,15 +39,6 @@ class Grace:
             acts = self._due() if self._acts and phase != self._phase else ()
         for act in acts:
             act()
-
-    @contextlib.contextmanager
-    def lasting(self) -> Generator[None]:
-        """Count a hop for the length of a block."""
-        phase = self.begin()
-        try:
-            yield
-        finally:
-            self.end(phase)
 
     def afterwards(self, act: Callable[[], None]) -> None:
         """Have something called when all hops that are under way now have ended; at once if there are none."""

@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
 
+Call: TypeAlias = "Callable[[Callable[[], object]], None]"
+
+
 class Loop(msgspec.Struct, frozen=True):
     """The event loop that is running: what differs between libraries, and what is of use from elsewhere."""
 
-    call: Callable[[Callable[[], object]], None]
+    call: Call
     """Have the loop call something soon; may itself be called from anywhere.
 
     An AnyIO event that is set from a raw signal handler would not wake asyncio, and one set from another thread breaks
@@ -62,11 +65,17 @@ def _trio_loop() -> Loop:
         except trio.RunFinishedError:
             return
 
+    def new_hop(shielded: bool) -> _TrioHop | _TrioWait:  # noqa: FBT001  # as `Loop` says
+        try:
+            return _TrioHop(trio, shielded, _bells.pop() if _bells else _Bell())
+        except OSError:  # no descriptor is left for a bell
+            return _TrioWait(lowlevel, call, shielded)
+
     return Loop(
         call,
         lowlevel.current_clock().current_time,
         functools.partial(_TrioWait, lowlevel, call),
-        functools.partial(_trio_hop, trio, call),
+        new_hop,
         lowlevel.checkpoint_if_cancelled,
         lowlevel.current_trio_token,
         waits_are_checkpoints=True,
@@ -107,7 +116,7 @@ class _TrioWait(msgspec.Struct, eq=False):
     """A wait of one task on Trio."""
 
     lowlevel: Any
-    call: Callable[[Callable[[], object]], None]
+    call: Call
     shielded: bool
     """Whether no scope can cancel the task in it. May be changed while it waits."""
     woken: bool = False
@@ -199,26 +208,10 @@ class _TrioHop(msgspec.Struct, eq=False):
         _bells.append(bell)
 
 
-def _trio_hop(
-    trio: Any,  # noqa: ANN401  # the module
-    call: Callable[[Callable[[], object]], None],
-    shielded: bool,  # noqa: FBT001  # as above
-) -> _TrioHop | _TrioWait:
-    try:
-        return _TrioHop(trio, shielded, _bells.pop() if _bells else _Bell())
-    except OSError:  # no descriptor is left for a bell
-        return _TrioWait(trio.lowlevel, call, shielded)
-
-
 class _AsyncioWait:
     """The same on asyncio."""
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        call: Callable[[Callable[[], object]], None],
-        shielded: bool,  # noqa: FBT001  # as above
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, call: Call, shielded: bool) -> None:  # noqa: FBT001  # as above
         self.woken: bool = False
         self._loop = loop
         self._call = call

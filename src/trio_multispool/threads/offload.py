@@ -44,17 +44,11 @@ DEFAULT_THREADS: Final = 40
 class Offload:
     """Runs the transactions of one spool in worker threads."""
 
-    def __init__(
-        self, limiter: anyio.CapacityLimiter | None, *, in_threads: bool = True, running: Running | None = None
-    ) -> None:
-        """Use the caller's limiter, or one of its own: sharing the process's default could deadlock with its users.
-
-        Without `in_threads`, transactions run in the event loop's own thread: for a store that does not block.
-        """
+    def __init__(self, limiter: anyio.CapacityLimiter | None, running: Running | None = None) -> None:
+        """Use the caller's limiter, or one of its own: sharing the process's default could deadlock with its users."""
         keep_interrupts_out()
         if limiter is not None and not isinstance(limiter, anyio.CapacityLimiter):
             raise TypeError(f"a limiter is an anyio.CapacityLimiter, not {limiter!r}")
-        self._in_threads = in_threads
         self._running = Running() if running is None else running
         self.limiter: anyio.CapacityLimiter = anyio.CapacityLimiter(DEFAULT_THREADS) if limiter is None else limiter
 
@@ -75,7 +69,7 @@ class Offload:
         **Cancellation**: cancelled means that it did not happen. The only exception is asyncio's own, when it comes
         after the commit and there is no `undo`: then the `CancelledError` has a note.
         """
-        hop = Hop(work, context_for_a_thread(), self._in_threads)
+        hop = Hop(work, context_for_a_thread())
         loop = self._running.begin()
         cancelled: BaseException | None = None
         try:
@@ -85,11 +79,10 @@ class Offload:
             except anyio.WouldBlock:
                 await self.limiter.acquire_on_behalf_of(hop)
             try:
-                with self._running.grace.lasting():
-                    cancelled = await hop.run_in_thread(loop, interruptible=interruptible)
+                cancelled = await hop.run_in_thread(self._running, interruptible=interruptible)
                 if cancelled is not None and interruptible:  # there is no effect
                     raise cancelled
-                return await hop.outcome(operation, cancelled, undo, self._running, in_thread=self._in_threads)
+                return await hop.outcome(operation, cancelled, undo, self._running)
             finally:
                 self.limiter.release_on_behalf_of(hop)
         finally:
@@ -101,12 +94,11 @@ class Offload:
 
         For releasing: it never queues on the caller's limiter.
         """
-        hop: Hop[T] = Hop(lambda _before_commit: work(), context_for_a_thread(), self._in_threads, insist=True)
-        loop = self._running.begin()
+        hop: Hop[T] = Hop(lambda _before_commit: work(), context_for_a_thread(), insist=True)
+        _ = self._running.begin()
         cancellation: BaseException | None = None
         try:
-            with self._running.grace.lasting():
-                cancellation = await hop.run_in_thread(loop)
+            cancellation = await hop.run_in_thread(self._running)
             if cancellation is None:
                 return hop.result()
             if not isinstance(hop.value, Ok):

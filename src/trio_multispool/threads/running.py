@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import anyio
 
+from trio_multispool.threads import pool
 from trio_multispool.threads.grace import Grace
 from trio_multispool.threads.loop import Loop, running_loop
 
@@ -31,8 +32,12 @@ class Running:
         *,
         let_go: Callable[[], object] = lambda: None,
         at_each_end: Callable[[], None] | None = None,
+        in_threads: bool = True,
     ) -> None:
-        """Begin with none. `what` is for messages. `let_go` is called at the end, when none is under way any more."""
+        """Begin with none. `what` is for messages. `let_go` is called at the end, when none is under way any more.
+
+        Without `in_threads`, hops run in the event loop's own thread: for a store that does not block.
+        """
         self.what: Final = what
         self.closed: bool = False
         """Whether `close` was called."""
@@ -40,6 +45,9 @@ class Running:
         self._at_each_end = at_each_end
         self._mutex = threading.Lock()
         self._count = 0
+        self.start: Callable[[Callable[[], None], Callable[[], None]], None]
+        """Does something in a thread, and then calls something else there; see `pool.start`."""
+        self.start = pool.start if in_threads else pool.start_here
         self.grace: Grace = Grace()
         """The hops of its operations."""
         self._token: object | None = None
@@ -80,11 +88,6 @@ class Running:
             last = self.closed and not self._count
         if last:
             _ = self._let_go()
-
-    @property
-    def is_any(self) -> bool:
-        """Whether any is under way."""
-        return self._count > 0
 
     def close(self) -> None:
         """Let none begin any more. Idempotent; in any thread."""

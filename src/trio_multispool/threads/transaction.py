@@ -11,11 +11,9 @@ import msgspec
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import T
-from trio_multispool.threads import pool
 from trio_multispool.threads.loop import context_for_a_thread, to_raise
 
 if TYPE_CHECKING:
-    from trio_multispool.threads.loop import Loop
     from trio_multispool.threads.running import Running
 
 
@@ -83,8 +81,6 @@ class Transaction(msgspec.Struct, Generic[T], eq=False, kw_only=True):
         cancelled: BaseException | None,
         undo: Callable[[T], None] | None,
         running: Running,
-        *,
-        in_thread: bool,
     ) -> Answer[T]:
         """Return or raise what came of the work, if nothing was raised in its caller meanwhile.
 
@@ -99,11 +95,8 @@ class Transaction(msgspec.Struct, Generic[T], eq=False, kw_only=True):
                 return self.result()
             if undo is not None and isinstance(self.value, Ok):
                 value = self.value.value
-                undoing: Hop[None] = Hop(
-                    lambda _before_commit: undo(value), context_for_a_thread(), in_thread, insist=True
-                )
-                with running.grace.lasting():
-                    late = await undoing.run_in_thread(running.loop)
+                undoing: Hop[None] = Hop(lambda _before_commit: undo(value), context_for_a_thread(), insist=True)
+                late = await undoing.run_in_thread(running)
                 undone = undoing.result()
                 if isinstance(undone, Err):
                     cancelled.add_note(f"{operation} was cancelled, and could not be undone: {undone.error}")
@@ -119,8 +112,6 @@ class Hop(Transaction[T], Generic[T], eq=False):
 
     work: Callable[[BeforeCommit], T]
     context: contextvars.Context
-    in_thread: bool = True
-    """Otherwise it runs right in the caller's thread: it must be quick. The wait is the same."""
 
     def _run(self) -> None:
         transaction: Transaction[T] = self
@@ -131,18 +122,18 @@ class Hop(Transaction[T], Generic[T], eq=False):
         except BaseException as error:  # noqa: BLE001  # raised again in the task that waits
             self.fail(error)
 
-    async def run_in_thread(self, loop: Loop, *, interruptible: bool = False) -> BaseException | None:
+    async def run_in_thread(self, running: Running, *, interruptible: bool = False) -> BaseException | None:
         """Do the work in a thread, to its end; return what came meanwhile: asyncio's own cancellation, or an interrupt.
 
         That withdraws it. The wait is shielded, so what comes is no scope's: that takes effect at the next checkpoint.
         If it is `interruptible`, a scope's counts too: for work without an effect. Raises `RuntimeError` if no thread
         could be started.
         """
-        ended = loop.new_hop(not interruptible)
-        start = pool.start if self.in_thread else pool.start_here
-        start(self._run, ended.tell)
         cancellation: BaseException | None = None
+        phase = running.grace.begin()
         try:
+            ended = running.loop.new_hop(not interruptible)
+            running.start(self._run, ended.tell)
             while not ended.woken:
                 try:
                     _ = await ended.until_woken()
@@ -153,3 +144,4 @@ class Hop(Transaction[T], Generic[T], eq=False):
             return cancellation
         finally:
             del cancellation
+            running.grace.end(phase)
