@@ -55,6 +55,15 @@ async def test_where_no_descriptor_is_left_a_hop_ends_all_the_same() -> None:
     assert open_descriptors() == before
 
 
+async def test_where_the_system_has_no_bells_a_hop_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS."""
+    for name in ("eventfd", "eventfd_read", "eventfd_write"):
+        monkeypatch.delattr(os, name)
+    offload = Offload(None)
+    assert await offload.run("read", lambda _before_commit: 1) == Ok(1)
+    assert await offload.finish("release", lambda: "released") == Ok("released")
+
+
 async def test_the_bell_of_a_cancelled_hop_rings_for_no_other() -> None:
     """Its thread is still at work, and rings later: another hop would end before its own thread."""
     offload = Offload(None)

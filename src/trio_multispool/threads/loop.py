@@ -71,11 +71,12 @@ def _trio_loop() -> Loop:
         except OSError:  # no descriptor is left for a bell
             return _TrioWait(lowlevel, call, shielded)
 
+    new_wait = functools.partial(_TrioWait, lowlevel, call)
     return Loop(
         call,
         lowlevel.current_clock().current_time,
-        functools.partial(_TrioWait, lowlevel, call),
-        new_hop,
+        new_wait,
+        new_hop if hasattr(os, "eventfd") else new_wait,  # only Linux has bells
         lowlevel.checkpoint_if_cancelled,
         lowlevel.current_trio_token,
         waits_are_checkpoints=True,
