@@ -23,6 +23,7 @@ from trio_multispool.threads import pool as threads
 from trio_multispool.threads import transaction as hop
 from trio_multispool.threads.batches import LARGEST_BATCH, Batches
 from trio_multispool.threads.loop import running_loop
+from trio_multispool.threads.running import Running
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -752,6 +753,37 @@ async def test_a_leader_that_is_cancelled_while_it_queues_hands_over() -> None:
             await breathe()
         limiter.release_on_behalf_of(settling)
     assert settling.store.batches == [["0", "1"]]
+    assert limiter.borrowed_tokens == 0
+    settling.check_idle()
+
+
+@pytest.mark.anyio
+async def test_what_raises_when_a_batch_has_ended_keeps_nobody_waiting() -> None:
+    """What was put off until the end of the hops, and is the caller's own: a system call, for example."""
+    settling, limiter, running = Settling(), anyio.CapacityLimiter(1), Running()
+    settling.batches = Batches(settling.store.perform, limiter=limiter, running=running)
+    settling.store.hold()
+    raised: list[BaseException] = []
+
+    def fail() -> None:
+        raise LookupError("an act")
+
+    async def settle(name: str) -> None:
+        try:
+            await settling.settle(name)
+        except LookupError as error:
+            raised.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(settle, "first")
+        await settling.begun()
+        tasks.start_soon(settle, "second")
+        await settling.waiting(1)
+        running.grace.afterwards(fail)
+        settling.store.go()
+    assert settling.store.committed == ["first", "second"]
+    assert list(map(str, raised)) == ["an act"]
+    await settling.settle("third")
     assert limiter.borrowed_tokens == 0
     settling.check_idle()
 

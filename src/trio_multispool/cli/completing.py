@@ -21,8 +21,8 @@ _MANY: Final = 1000
 
 
 def queue_names(context: CompletionContext) -> list[str]:
-    """Offer the queues that begin with what was typed."""
-    return _offered(context, lambda storage: storage.queues())
+    """Offer the queues; the shell chooses among them, in its own way."""
+    return _offered(context, lambda storage: storage.queues(), "")
 
 
 def entry_names(context: CompletionContext) -> list[str]:
@@ -40,10 +40,13 @@ def names_or_queues(context: CompletionContext) -> list[str]:
     return [*queue_names(context), *entry_names(context)]
 
 
-def _offered(context: CompletionContext, names: Callable[[AnyStorage], Iterable[str]]) -> list[str]:
+def _offered(
+    context: CompletionContext, names: Callable[[AnyStorage], Iterable[str]], begins_with: str | None = None
+) -> list[str]:
     try:
         with looking(context["SPOOL"].raw or ".") as storage:
-            fitting = (name for name in names(storage) if name.startswith(context.incomplete))
+            typed = context.incomplete if begins_with is None else begins_with
+            fitting = (name for name in names(storage) if name.startswith(typed))
             return list(itertools.islice(fitting, _MANY))
     except SpoolError:
         return []

@@ -41,7 +41,7 @@ class Claimed(msgspec.Struct, Generic[M], frozen=True):
 
 @final
 class Claimer(Generic[M]):
-    """Checks entries out of one queue for one reader: what the store claims, this admits, decodes and confirms.
+    """What one reader has done with what the store claims in its queue: it is admitted, decoded and confirmed.
 
     It is the store's gate (`storage.source.Gate`). Used by any number of threads.
     """
@@ -79,7 +79,7 @@ class Claimer(Generic[M]):
         if self._key_limiter is not None:
             self._key_limiter.listed(names)
 
-    # Checking out
+    # What was claimed
 
     def finish(
         self, found: Next[KeySlot], look: Look, begin: Callable[[Claim], Begun] | None = None

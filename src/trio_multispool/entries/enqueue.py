@@ -163,10 +163,7 @@ class Enqueuer(Generic[Q, M, D, A]):
 
     def _one(self, order: _Order, item: Item[M, D, A]) -> Awaitable[Answer[str]]:
         operation = f"enqueue into {order.queue}"
-        data: Any = item.data
-        sized = isinstance(data, (bytes, bytearray, str))
-        size = len(data) if sized else data.nbytes if isinstance(data, memoryview) else 0
-        if size <= LARGEST_IN_BATCH and self.session.encoding.data_is_whole:
+        if self.session.encoding.data_is_whole and _size(item.data) <= LARGEST_IN_BATCH:
             key = item.name.name if isinstance(item.name, Use) else None
             return self.session.enqueuings.run(operation, _Enqueueing(self, order, item), of=key)
         return self.session.run(operation, functools.partial(self._alone, order, item))
@@ -198,6 +195,13 @@ class Enqueuer(Generic[Q, M, D, A]):
                 error.add_note(f"{len(made)} of {len(items)} entries have been enqueued: {', '.join(made)}")
                 raise
         return answers
+
+
+def _size(data: object) -> int:
+    """Return the size of data that have one before they are encoded."""
+    if isinstance(data, memoryview):
+        return data.nbytes
+    return len(data) if isinstance(data, (bytes, bytearray, str)) else 0
 
 
 def _apart(items: Sequence[Item[M, D, A]], at_most: int) -> Iterator[list[Item[M, D, A]]]:

@@ -53,6 +53,14 @@ class DataCodec(Protocol[T]):
 class WholeFile(MetadataCodec[T], abc.ABC):
     """Makes a data codec of a metadata codec: the file holds the bytes of one value."""
 
+    @abc.abstractmethod
+    def encode(self, value: T, /) -> bytes:
+        """Return the bytes that stand for `value`."""
+
+    @abc.abstractmethod
+    def decode(self, raw: bytes, /) -> T:
+        """Return the value that `raw` stands for."""
+
     def dump(self, value: T, file: BinaryIO, /) -> None:
         """Write the encoded value."""
         _ = file.write(self.encode(value))

@@ -136,7 +136,7 @@ class Whole(msgspec.Struct, Generic[T], eq=False):
 class Batches(Generic[S]):
     """The transactions of one spool that go through its store in batches; used in its event loop."""
 
-    def __init__(  # keyword arguments, each with a default
+    def __init__(
         self,
         perform: Callable[[Sequence[S]], Sequence[BaseException | None]],
         *,
@@ -262,7 +262,7 @@ class Batches(Generic[S]):
                     try:
                         _ = await wait.until_woken()
                     except BaseException as cancelled:  # passed on, or returned to be raised later
-                        if not wait.shielded:  # it is pending
+                        if not wait.shielded:  # it was not taken
                             raise
                         cancellation = cancellation or cancelled
                         part.withdraw()
@@ -328,11 +328,18 @@ class Batches(Generic[S]):
 
     def _hand_over(self) -> None:
         """End a batch, if one was begun, and wake the next to lead, if anybody is waiting."""
-        if self._phase is not None:
-            self._running.grace.end(self._phase)
-            self._phase = None
-            if self._limiter is not None:
-                self._limiter.release_on_behalf_of(self._leader)
+        phase, self._phase = self._phase, None
+        if phase is None:
+            self._wake_next()
+            return
+        if self._limiter is not None:
+            self._limiter.release_on_behalf_of(self._leader)
+        try:
+            self._wake_next()
+        finally:
+            self._running.grace.end(phase)  # may raise, what it does not know
+
+    def _wake_next(self) -> None:
         taken, self._taken = self._taken, []
         if not self._pending and len(taken) == 1 and taken[0] is self._leader:  # nobody else has come
             self._leader = None

@@ -170,7 +170,7 @@ def _do(  # noqa: PLR0913, PLR0917  # what the two commands are given
     criteria = criteria_of(options, names, more=source is not None)
     told: list[dict[str, str]] = []
     troubles = output.Troubles()
-    with ended_between_entries() as ending, opened(spool, trust_file_system=options.trust_file_system) as storage:
+    with opened(spool, trust_file_system=options.trust_file_system) as storage, ended_between_entries() as ending:
         if criteria is None:
             items = each_named(names, functools.partial(_find, storage), troubles)
         else:

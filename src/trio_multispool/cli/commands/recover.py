@@ -27,7 +27,7 @@ def recover(
     """
     recovered: list[Recovered] = []
     troubles, failed = output.Troubles(), 0
-    with ended_between_entries() as ending, opened(spool, trust_file_system=trust_file_system) as storage:
+    with opened(spool, trust_file_system=trust_file_system) as storage, ended_between_entries() as ending:
         if not is_adopted(storage):
             reason = "is not adopted, so nothing can be taken for abandoned; see multispool adopt --help"
             raise Failure(f"{storage.location!r} {reason}", Exit.REFUSED)

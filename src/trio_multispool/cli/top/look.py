@@ -229,7 +229,7 @@ class Looker:
         seen, due_at = as_stat(found, name), aware(found.st_mtime) if place.state is State.WAITING else None
         item = Item(name, place, seen.size, seen.modified_at, owner, _noted(storage, name) if held else None, due_at)
         known = show.known(storage, item)
-        if place.state is State.QUARANTINED and known.reason is None:
+        if place.state is State.QUARANTINED and not known.reason:
             known = known._replace(reason="not written down")
         return show.facts(known, now, by=f"{owners.told(owner)}, for {human_age(now - found.st_ctime)}")
 

@@ -19,7 +19,7 @@ from trio_multispool.cli.top.text import GAP, Cell, Column, count, few, fit, rat
 from trio_multispool.cli.top.view import COLUMNS, View, row_of, sorted_lines
 from trio_multispool.model.lifecycle import State
 
-_Seen = TypeVar("_Seen", "Line", "Entry")
+_Seen = TypeVar("_Seen", Line, Entry)
 
 HEADER: Final = "bold cyan"
 _MARK: Final = 2

@@ -198,7 +198,7 @@ class DirectoryStorage(Context):
 
     def read_data(self, name: str, read: Callable[[BinaryIO], T], *, owned: bool = False) -> T:
         """Read the entry's data."""
-        with self._where_named(owned=owned):
+        with self._named(owned=owned):
             return data.read_data(self, name, read)
 
     def replace_data(
@@ -217,7 +217,7 @@ class DirectoryStorage(Context):
 
     def stat_data(self, name: str, *, owned: bool = False) -> Stat:
         """Look at the entry's data file."""
-        with self._where_named(owned=owned):
+        with self._named(owned=owned):
             return data.stat_data(self, name)
 
     def _told_gone(self, failures: list[BaseException | None]) -> list[BaseException | None]:
@@ -234,7 +234,7 @@ class DirectoryStorage(Context):
         return failures
 
     @contextlib.contextmanager
-    def _where_named(self, *, owned: bool) -> Generator[None]:
+    def _named(self, *, owned: bool) -> Generator[None]:
         """Look first whether the spool is where it was; for what is owned, only if it is not found."""
         if not owned:
             self.layout.check_named()

@@ -251,13 +251,14 @@ class MemoryStorage:
             settlement.before_commit()
         with contents.mutex:
             claim.check_owned()
-            claim.settle(target)
             if isinstance(settlement, Removing):
                 contents.remove(kept)
+                claim.settle(target)
                 return
             kept.annotate({**(settlement.notes or {}), PROGRESS: None})
             if isinstance(settlement, Saving) and settlement.metadata is not None:
                 kept.metadata, kept.written_at = settlement.metadata, contents.now()
+            claim.settle(target)
             contents.move(kept, Place(queue, target), due_at)
 
     def claims_unsafe(self, queue: str) -> list[MemoryClaim]:
