@@ -27,6 +27,7 @@ class Stop:
     """Wakes a thread that is copying."""
 
     def __init__(self) -> None:
+        self.reading_end: int
         self.reading_end, self._writing_end = os.pipe()
 
     def set(self) -> None:

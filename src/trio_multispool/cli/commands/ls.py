@@ -43,6 +43,10 @@ class Counts(msgspec.Struct):
         state = item.place.state.name.lower()  # as the fields above are called
         setattr(self, state, getattr(self, state) + 1)
 
+    def see(self, written_at: datetime.datetime) -> None:
+        """Take note of an entry that counts for the age."""
+        self.oldest_at = earlier(self.oldest_at, written_at)
+
 
 class Tally(Counts):
     """What is counted of one queue."""
@@ -55,7 +59,7 @@ class Tally(Counts):
         """Count an entry."""
         self.count(item)
         if item.place.state is State.AVAILABLE:
-            self.oldest_at = earlier(self.oldest_at, item.modified_at)
+            self.see(item.modified_at)
             if self.ages is not None:
                 self.ages.add(age_of(item.modified_at, now))
         elif item.place.state is State.WAITING:

@@ -35,7 +35,7 @@ class Amount(Counts):
         self.entries += 1
         self.metadata_bytes += item.size
         self.data_bytes += data_bytes
-        self.oldest_at = earlier(self.oldest_at, item.modified_at)
+        self.see(item.modified_at)
 
 
 class Look(msgspec.Struct):

@@ -9,7 +9,7 @@ import heapq
 import math
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, ParamSpec
+from typing import TYPE_CHECKING, BinaryIO
 
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import (
@@ -54,7 +54,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Generator, Iterator, Sequence
     from contextlib import AbstractContextManager
-    from typing import Concatenate
+
+    import msgspec
 
     from trio_multispool.model.lifecycle import Place, State
     from trio_multispool.model.types import T
@@ -64,20 +65,6 @@ if TYPE_CHECKING:
     from trio_multispool.storage.findings import Finding, Findings, Judge, Loose, Wanted
     from trio_multispool.storage.handles import Slot
     from trio_multispool.storage.requests import Content, Item, NewEntry, NotDue, Recovered, Settlement, Stat
-
-
-P = ParamSpec("P")
-
-
-def _where_named(operation: Callable[Concatenate[Context, P], T]) -> Callable[Concatenate[Context, P], T]:
-    """Make an operation look first whether the spool is where it was."""
-
-    @functools.wraps(operation)
-    def looking(context: Context, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        context.layout.check_named()
-        return operation(context, *args, **kwargs)
-
-    return looking
 
 
 class DirectoryStorage(Context):
@@ -155,25 +142,6 @@ class DirectoryStorage(Context):
 
     # Operations that are functions of the parts, which take this store as their context.
 
-    give_up = enqueue.give_up
-    annotate = beside.annotate
-    carrier = beside.carrier_of
-    notes = beside.read_notes
-    quarantine = aside.quarantine
-    quarantine_reason = aside.reason_of
-    remember = _where_named(remembered.remember)
-    claims_unsafe = _where_named(checkout.claims_unsafe)
-    stat = _where_named(direct.stat)
-    replace_metadata = _where_named(direct.replace_metadata)
-    delete = _where_named(direct.delete)
-    read_entry = _where_named(data.read_entry)
-    restore = _where_named(aside.restore)
-    discard = _where_named(aside.discard)
-    recover = _where_named(recovery.recover)
-    recover_all = _where_named(recovery.recover_all)
-    reserve_again = _where_named(recovery.reserve_again)
-    clear_temporary = _where_named(recovery.clear_temporary)
-
     def reserve(self, name: str, *, unique: bool = False, briefly: bool = False) -> DirectoryReservation:
         """Hold a name that no entry has."""
         if not briefly:  # else the enqueue does it
@@ -183,6 +151,15 @@ class DirectoryStorage(Context):
         except (NameTaken, EntryBusy, StorageFailure):  # perhaps only because the spool has gone
             self.layout.check_still_named()
             raise
+
+    def give_up(self, reservation: DirectoryReservation) -> None:
+        """Give an unused name back."""
+        enqueue.give_up(self, reservation)
+
+    def remember(self, reservation: DirectoryReservation, remember: float, *, durability: Durability | None) -> None:
+        """Remember a name that has no entry."""
+        self.layout.check_named()
+        remembered.remember(self, reservation, remember, durability=durability)
 
     def enqueue_together(self, enqueuings: Sequence[NewEntry[DirectoryReservation]]) -> list[BaseException | None]:
         """Make several entries with shared syncs."""
@@ -196,10 +173,45 @@ class DirectoryStorage(Context):
         self.layout.follow(checkout_of(place.queue))
         return checkout.claim(self, place, name, due_by=due_by, before_commit=before_commit)
 
+    def claims_unsafe(self, queue: str) -> list[DirectoryClaim]:
+        """Return claims on all that is checked out."""
+        self.layout.check_named()
+        return checkout.claims_unsafe(self, queue)
+
+    def stat(self, place: Place, name: str) -> Stat:
+        """Look at an entry's metadata file, wherever it is."""
+        self.layout.check_named()
+        return direct.stat(self, place, name)
+
+    def replace_metadata(
+        self,
+        queue: str,
+        name: str,
+        metadata: bytes,
+        *,
+        durability: Durability | None,
+        before_commit: Callable[[], None],
+    ) -> None:
+        """Rewrite an available entry's metadata."""
+        self.layout.check_named()
+        direct.replace_metadata(self, queue, name, metadata, durability=durability, before_commit=before_commit)
+
+    def delete(
+        self, queue: str, name: str, *, durability: Durability | None, before_commit: Callable[[], None]
+    ) -> None:
+        """Delete an available entry."""
+        self.layout.check_named()
+        direct.delete(self, queue, name, durability=durability, before_commit=before_commit)
+
     def read_data(self, name: str, read: Callable[[BinaryIO], T], *, owned: bool = False) -> T:
         """Read the entry's data."""
-        with self._named(owned=owned):
+        with self._where_named(owned=owned):
             return data.read_data(self, name, read)
+
+    def read_entry(self, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
+        """Read a whole entry under its lock."""
+        self.layout.check_named()
+        return data.read_entry(self, queue, name, read)
 
     def replace_data(
         self,
@@ -217,8 +229,66 @@ class DirectoryStorage(Context):
 
     def stat_data(self, name: str, *, owned: bool = False) -> Stat:
         """Look at the entry's data file."""
-        with self._named(owned=owned):
+        with self._where_named(owned=owned):
             return data.stat_data(self, name)
+
+    def annotate(
+        self, claim: DirectoryClaim, key: str, value: bytes | None, found: dict[str, msgspec.Raw] | None = None
+    ) -> None:
+        """Set a key of an entry's notes."""
+        beside.annotate(self, claim, key, value, found)
+
+    def carrier(self, name: str) -> dict[str, str]:
+        """Read the carrier of an entry."""
+        return beside.carrier_of(self, name)
+
+    def quarantine(self, claim: DirectoryClaim, reason: str) -> None:
+        """Set the entry aside."""
+        aside.quarantine(self, claim, reason)
+
+    def quarantine_reason(self, name: str) -> str | None:
+        """Return why an entry was set aside."""
+        return aside.reason_of(self, name)
+
+    def restore(
+        self,
+        queue: str,
+        name: str,
+        *,
+        to: str | None = None,
+        durability: Durability | None,
+        before_commit: Callable[[], None],
+    ) -> None:
+        """Put back an entry that was set aside."""
+        self.layout.check_named()
+        aside.restore(self, queue, name, to=to, durability=durability, before_commit=before_commit)
+
+    def discard(
+        self, queue: str, name: str, *, durability: Durability | None, before_commit: Callable[[], None]
+    ) -> None:
+        """Delete an entry that was set aside."""
+        self.layout.check_named()
+        aside.discard(self, queue, name, durability=durability, before_commit=before_commit)
+
+    def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:
+        """Put back what dead owners held."""
+        self.layout.check_named()
+        return recovery.recover(self, queue, insist=insist)
+
+    def recover_all(self, *, dry_run: bool = False) -> Iterator[Recovered | SpoolError | None]:
+        """Recover and sweep."""
+        self.layout.check_named()
+        return recovery.recover_all(self, dry_run=dry_run)
+
+    def reserve_again(self, name: str) -> bool:
+        """Make a file in `.registry` again."""
+        self.layout.check_named()
+        return recovery.reserve_again(self, name)
+
+    def clear_temporary(self, name: str) -> bool:
+        """Unlink a file in `.tmp`, if its writer is dead."""
+        self.layout.check_named()
+        return recovery.clear_temporary(self, name)
 
     def _told_gone(self, failures: list[BaseException | None]) -> list[BaseException | None]:
         """Return why things were not done: an entry, or a directory, may be gone because all of the spool is."""
@@ -234,7 +304,7 @@ class DirectoryStorage(Context):
         return failures
 
     @contextlib.contextmanager
-    def _named(self, *, owned: bool) -> Generator[None]:
+    def _where_named(self, *, owned: bool) -> Generator[None]:
         """Look first whether the spool is where it was; for what is owned, only if it is not found."""
         if not owned:
             self.layout.check_named()
@@ -352,6 +422,10 @@ class DirectoryStorage(Context):
         """Yield the path of the data, if it is there: where the spool was exchanged, it would lead to other data."""
         _ = self.stat_data(name)
         yield Path(self.layout.full(DATA, name))
+
+    def notes(self, name: str) -> dict[str, msgspec.Raw]:
+        """Read an entry's notes."""
+        return beside.read_notes(self, name)
 
     def depths(self) -> dict[Place, int]:
         """Count the names in every place."""
