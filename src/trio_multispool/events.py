@@ -77,7 +77,10 @@ class Event(enum.StrEnum):
     DEAD_LETTERED = "multispool.dead_lettered"
     """An entry was given up and is a dead letter: its attempts are used up, or another would do no better."""
     ATTEMPT_NOT_RECORDED = "multispool.attempt_not_recorded"
-    """An attempt is not written down, for want of room or of a file for its notes. It is made all the same."""
+    """An attempt is not written down, for want of room or of a file for its notes. It is made all the same.
+
+    Or one that was not made, because its entry went back at once, is still written down.
+    """
     HOOK_FAILED = "multispool.hook_failed"
     """The caller's instrumentation raised. Logged once for each hook and type of exception."""
 

@@ -85,7 +85,7 @@ class Refused(NamedTuple):
 
 
 class Reader:
-    """Reads an archive, once, from its beginning to its end; raises `Failure` if it is none, or not a whole one."""
+    """Reads an archive, once, from its beginning to its end; raises `Failure` if it is damaged or no archive."""
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
         """Read by `read(n)`, which returns n bytes, or fewer at the end."""

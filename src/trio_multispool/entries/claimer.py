@@ -154,6 +154,6 @@ def strike_out(session: Session[Any, Any, Any, Any], claim: Claim, begun: Begun)
         try:
             session.storage.annotate(claim, key, value)
         except SpoolError as error:
-            path, message = session.path, "an attempt at entry %(entry)s that was none counts: %(error)s"
+            path, message = session.path, "entry %(entry)s went back untried, but that counts as an attempt: %(error)s"
             queue, entry = claim.queue, claim.name
             log(LOGGER.warning, Event.ATTEMPT_NOT_RECORDED, path, message, queue=queue, entry=entry, error=error)

@@ -84,7 +84,7 @@ async def work_on(
         if isinstance(answer, Err):
             on_failure()
             _ = await job.give_back()  # quietly: the error is told to the caller as a value
-    except BaseException as error:
+    except BaseException as error:  # passed on, once the entry is back
         await job.__aexit__(type(error), error, error.__traceback__)
         raise
     if listening or not job.over:

@@ -96,7 +96,7 @@ class Begun(msgspec.Struct, frozen=True):
     number: int
     """Of this one; of the last one, if no attempt is left."""
     exhausted: bool
-    """Whether no attempt is left: this is none."""
+    """Whether no attempt is left, so that the handler is not to be called."""
     found: dict[str, msgspec.Raw]
     """The entry's notes before."""
 

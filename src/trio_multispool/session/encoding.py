@@ -84,7 +84,7 @@ def _by_codec(work: Callable[[Given], T], given: Given, refusal: Callable[..., S
         return work(given)
     except MemoryError:  # as above
         raise
-    except Exception as error:
+    except Exception as error:  # a codec's way of saying no
         raise refusal(*about, _told(error)) from error
 
 

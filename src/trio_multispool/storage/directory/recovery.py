@@ -146,7 +146,7 @@ def _in_breaths(names: Iterable[str]) -> Iterator[list[str]]:
 def _recover_together(context: Context, names: Iterable[str], act: _Act) -> Iterator[Recovered | SpoolError]:
     """Recover several names, in one look at all places for all of them, while their locks are held.
 
-    Yields what was done, each when its lock is free again: whoever is told may take long. Logs and yields the error of
+    Yields what was done, each once its lock is free: the caller may take long. Logs and yields the error of
     a name, so that the other names are still recovered.
     """
     told: list[Recovered | SpoolError] = []
