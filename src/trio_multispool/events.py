@@ -77,10 +77,7 @@ class Event(enum.StrEnum):
     DEAD_LETTERED = "multispool.dead_lettered"
     """An entry was given up and is a dead letter: its attempts are used up, or another would do no better."""
     ATTEMPT_NOT_RECORDED = "multispool.attempt_not_recorded"
-    """An attempt is not written down, for want of room or of a file for its notes. It is made all the same.
-
-    Or one that was not made, because its entry went back at once, is still written down.
-    """
+    """An attempt was made and is not written down, or the other way round: there was no room or file for its notes."""
     HOOK_FAILED = "multispool.hook_failed"
     """The caller's instrumentation raised. Logged once for each hook and type of exception."""
 
