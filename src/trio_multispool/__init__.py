@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 if sys.platform == "win32":
     raise ImportError("trio-multispool needs flock and renames relative to directories, which Windows does not have")
@@ -44,7 +45,7 @@ from trio_multispool.errors import (
     UnsupportedFormat,
     WorldWritable,
 )
-from trio_multispool.model.codecs import Bytes, DataCodec, Json, MessagePack, MetadataCodec, Text
+from trio_multispool.model.codecs import Bytes, DataCodec, Json, MessagePack, MetadataCodec, NoData, Text
 from trio_multispool.model.names import NameGenerator, Prioritized, Reserve, TimeOrdered
 from trio_multispool.model.policies import Backoff, Durability, Exponential, Retention, Retry
 from trio_multispool.model.results import Err, Ok, Result
@@ -91,6 +92,7 @@ __all__ = [
     "Missed",
     "NameGenerator",
     "NameTaken",
+    "NoData",
     "NotARegularFile",
     "NotASpool",
     "NotAdopted",
@@ -136,3 +138,18 @@ __all__ = [
     "every",
     "prioritized_names",
 ]
+
+__version__: str
+"""The version of the installed library."""
+
+if not TYPE_CHECKING:  # a module with `__getattr__` would have every name, for type checkers
+
+    def __getattr__(name: str) -> str:
+        if name != "__version__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import metadata  # noqa: PLC0415  # it takes a while, and few ask
+
+        try:
+            return metadata.version("trio-multispool")
+        except metadata.PackageNotFoundError:  # run from a source tree
+            return "unknown (not installed)"

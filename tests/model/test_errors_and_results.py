@@ -124,6 +124,31 @@ def test_unwrap_gives_the_value_of_ok_and_raises_the_very_error_of_err():
     assert isinstance(caught.value.__cause__, OSError)
 
 
+def test_an_expectation_is_told_with_the_error():
+    """The error is the same object, and its traceback says what the program was about."""
+    assert Ok(1).expect("the first entry") == 1
+    error = NameTaken("x")
+    with pytest.raises(NameTaken) as caught:
+        Err(error).expect("the first entry of the day")
+    assert caught.value is error
+    assert error.__notes__ == ["the first entry of the day"]
+
+
+def test_a_default_stands_in_for_an_error_only():
+    """Also a value that is false is a value."""
+    assert Ok(0).unwrap_or(1) == 0
+    assert Err(NameTaken("x")).unwrap_or(1) == 1
+
+
+def test_a_function_is_applied_to_values_only():
+    """What it raises passes through."""
+    assert Ok(2).map(str) == Ok("2")
+    failed = Err(NameTaken("x"))
+    assert failed.map(pytest.fail) is failed
+    with pytest.raises(ZeroDivisionError):
+        Ok(0).map(lambda value: 1 // value)
+
+
 @pytest.mark.parametrize("result", [Ok(1), Err(NameTaken("x")), Save(Mail.SEND), Remove(), Release()])
 def test_results_and_verdicts_are_frozen(result):
     """A value that was answered stays what it was."""

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from helpers.spools import MAIL, Envelope, Mail
-from trio_multispool import Bytes, InvalidName, Json, MessagePack, Spoolable, Text
+from trio_multispool import Bytes, InvalidName, Json, MessagePack, NoData, Spoolable, Text
 from trio_multispool.model.spoolable import queue_names
 from trio_multispool.testing import LexicographicTimeOrder
 
@@ -72,13 +72,17 @@ def test_types_stand_for_their_codecs():
     codec = MessagePack(Envelope)
     assert Spoolable(Mail, codec, codec).metadata is codec
     assert Spoolable(Mail, codec, codec).data is codec
+    assert isinstance(Spoolable(Mail, Envelope).data, NoData)
+    assert isinstance(Spoolable(Mail, Envelope, None).data, NoData)
 
 
-@pytest.mark.parametrize("value", [1, "json", None, object()])
+@pytest.mark.parametrize("value", [1, "json", object()])
 def test_what_is_no_type_and_no_codec_is_refused(value):
     """A mistake in the definition is told where the definition is."""
     with pytest.raises(TypeError, match="encode and decode"):
         Spoolable(Mail, value, bytes)
+    with pytest.raises(TypeError, match="encode and decode"):
+        Spoolable(Mail, None)
     with pytest.raises(TypeError, match="load and dump"):
         Spoolable(Mail, Envelope, value)
 

@@ -1,6 +1,5 @@
 """The command line as a whole: its commands, and how each ends."""
 
-import importlib.metadata
 import logging
 import signal
 from collections.abc import Callable, Sequence
@@ -9,6 +8,7 @@ from typing import Final, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
+import trio_multispool
 from trio_multispool.cli import output
 from trio_multispool.cli.commands.adopt import adopt
 from trio_multispool.cli.commands.cat import cat
@@ -58,13 +58,6 @@ _USAGE: Final = "Usage: multispool mv [OPTIONS] SPOOL NAME... QUEUE"
 """Of `mv`: an argument that may be repeated and one that follows it are one thing to Python."""
 
 
-def _version() -> str:
-    try:
-        return importlib.metadata.version("trio-multispool")
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree
-        return "unknown (not installed)"
-
-
 def _shown(default: object) -> str | None:
     """Say an option's default for its help. That of a flag goes without saying."""
     return None if default is None or default is False else str(default)
@@ -75,7 +68,7 @@ def make_app() -> App:
     app = App(
         name="multispool",
         help=_HELP,
-        version=_version,
+        version=lambda: trio_multispool.__version__,
         help_format="markdown",
         result_action="return_value",
         default_parameter=Parameter(negative="", show_default=_shown),

@@ -153,14 +153,30 @@ class Text(WholeFile[str]):
         return raw.decode()
 
 
+@final
+class NoData(WholeFile[None]):
+    """No data: what a `Spoolable` without `data` means. The file for data is there, and empty."""
+
+    def encode(self, value: None, /) -> bytes:
+        """Return no bytes; raises `TypeError` for a value that is not `None`."""
+        if value is not None:
+            raise TypeError(f"the entries have no data, by their Spoolable, and {type(value).__name__} is given")
+        return b""
+
+    def decode(self, raw: bytes, /) -> None:
+        """Return `None`; raises `ValueError` if there are data."""
+        if raw:
+            raise ValueError("there are data, and by its Spoolable an entry has none")
+
+
 def metadata_codec(of: type[T] | MetadataCodec[T]) -> MetadataCodec[T]:
     """Return `of` if it is a codec, and else the codec for the type that it is."""
     return cast("MetadataCodec[T]", _codec(of, MetadataCodec, "metadata", "encode", "decode"))
 
 
-def data_codec(of: type[T] | DataCodec[T]) -> DataCodec[T]:
-    """Return `of` if it is a codec, and else the codec for the type that it is."""
-    return cast("DataCodec[T]", _codec(of, DataCodec, "data", "load", "dump"))
+def data_codec(of: type[T] | DataCodec[T] | None) -> DataCodec[T]:
+    """Return `of` if it is a codec, and else the codec for the type that it is, or for no data."""
+    return cast("DataCodec[T]", NoData() if of is None else _codec(of, DataCodec, "data", "load", "dump"))
 
 
 def _codec(of: object, protocol: type, part: str, *methods: str) -> object:

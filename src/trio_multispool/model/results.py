@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Generic, NoReturn, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeVar, final
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio_multispool.model.types import T
 
 T_co = TypeVar("T_co", covariant=True)
 E_co = TypeVar("E_co", bound=Exception, covariant=True)
@@ -29,6 +34,18 @@ class Ok(msgspec.Struct, Generic[T_co], frozen=True):
         """Return the value. Of an `Err`, the same call raises its error."""
         return self.value
 
+    def expect(self, _message: str) -> T_co:
+        """Return the value. Of an `Err`, the same call raises its error, with the message as a note."""
+        return self.value
+
+    def unwrap_or(self, _default: object) -> T_co:
+        """Return the value. Of an `Err`, the same call returns the default."""
+        return self.value
+
+    def map(self, function: Callable[[T_co], T]) -> Ok[T]:
+        """Return `Ok(function(value))`. An `Err` stays as it is, and the function is not called."""
+        return Ok(function(self.value))
+
 
 @final
 class Err(msgspec.Struct, Generic[E_co], frozen=True):
@@ -50,6 +67,19 @@ class Err(msgspec.Struct, Generic[E_co], frozen=True):
         """
         raise self.error
 
+    def expect(self, message: str) -> NoReturn:
+        """Raise the error, with a note that says what was expected. Of an `Ok`, the same call returns its value."""
+        self.error.add_note(message)
+        raise self.error
+
+    def unwrap_or(self, default: T) -> T:
+        """Return the default. Of an `Ok`, the same call returns its value."""
+        return default
+
+    def map(self, _function: Callable[[Any], object]) -> Err[E_co]:
+        """Return this `Err`. Of an `Ok`, the same call returns an `Ok` of what the function makes of its value."""
+        return self
+
 
 Result: TypeAlias = Ok[T_co] | Err[E_co]
-"""`Ok[T]` or `Err[E]`: `match` it, or call `unwrap()`."""
+"""`Ok[T]` or `Err[E]`: `match` it, or call `unwrap()`, `expect(message)`, `unwrap_or(default)` or `map(function)`."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-from typing import Generic, final
+from typing import Any, Generic, final, overload
 
 from trio_multispool.model.codecs import DataCodec, MetadataCodec, data_codec, metadata_codec
 from trio_multispool.model.names import NameGenerator, invalid_name
-from trio_multispool.model.types import A, D, M, Q
+from trio_multispool.model.types import A2, M2, Q2, A, D, M, Q
 
 
 @final
@@ -17,7 +17,7 @@ class Spoolable(Generic[Q, M, D, A]):
     - `queues`: an `enum.Enum` whose values are the names of the queues' directories.
     - `metadata`: the type of the entries' metadata (stored as JSON by msgspec), or a codec with `encode` and `decode`.
     - `data`: the type of their data (`bytes` and `str` are stored as they are, other types as JSON), or a codec with
-      `load` and `dump`.
+      `load` and `dump`. Without it, entries have no data.
     - `names`: a generator of names with `next(argument, attempt)`; by default names sort by time.
 
     Raises `InvalidName` (a `ValueError`) for a queue whose value cannot be a directory name, `ValueError` for an enum
@@ -33,12 +33,28 @@ class Spoolable(Generic[Q, M, D, A]):
     ```
     """
 
+    @overload
+    def __init__(
+        self: Spoolable[Q2, M2, None, A2],
+        queues: type[Q2],
+        metadata: type[M2] | MetadataCodec[M2],
+        data: None = None,
+        names: NameGenerator[A2] | None = None,
+    ) -> None: ...
+    @overload
     def __init__(
         self,
         queues: type[Q],
         metadata: type[M] | MetadataCodec[M],
         data: type[D] | DataCodec[D],
         names: NameGenerator[A] | None = None,
+    ) -> None: ...
+    def __init__(
+        self,
+        queues: type[Any],
+        metadata: type[Any] | MetadataCodec[Any],
+        data: type[D] | DataCodec[D] | None = None,
+        names: NameGenerator[Any] | None = None,
     ) -> None:
         _check_queues(queues)
         self.queues: type[Q] = queues

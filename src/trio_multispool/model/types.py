@@ -11,7 +11,7 @@ if sys.version_info >= (3, 13):
 else:
     from typing_extensions import TypeVar as TypeVarWithDefault
 
-__all__ = ["A", "D", "M", "Q", "StrPath", "T", "TypeVarWithDefault"]
+__all__ = ["A2", "D2", "M2", "Q2", "A", "D", "M", "Q", "StrPath", "T", "TypeVarWithDefault"]
 
 Q = TypeVar("Q", bound=enum.Enum)
 """The queues of a spool."""
@@ -24,6 +24,12 @@ D = TypeVar("D")
 
 A = TypeVarWithDefault("A", default=None)
 """The argument of its name generator."""
+
+# Constructors need their own type variables: those of the class are bound to the type that they are called on.
+Q2 = TypeVar("Q2", bound=enum.Enum)
+M2 = TypeVar("M2")
+D2 = TypeVar("D2")
+A2 = TypeVarWithDefault("A2", default=None)
 
 T = TypeVar("T")
 """What a function returns."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from typing import TYPE_CHECKING, Any, Generic, final
+from typing import TYPE_CHECKING, Any, Final, Generic, final
 
 import anyio
 
@@ -18,6 +18,8 @@ from trio_multispool.model.times import length_of, seconds, whole
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.reader.dequeue import Dequeuer
 from trio_multispool.reader.pool import Jobs, work_off
+from trio_multispool.reader.signals import watching
+from trio_multispool.session.session import Session
 from trio_multispool.storage.upkeep import is_adopted
 from trio_multispool.threads.loop import Loop, background, running_loop
 
@@ -33,7 +35,9 @@ if TYPE_CHECKING:
     from trio_multispool.model.results import Result
     from trio_multispool.model.verdicts import Verdict
     from trio_multispool.reader.dequeue import Fetcher
-    from trio_multispool.session.session import Session
+
+POLL_INTERVAL: Final = 1.0
+"""The longest wait of an idle reader before it looks again, in seconds."""
 
 
 @final
@@ -60,11 +64,13 @@ class QueueReader(Generic[Q, M, D]):
         session: Session[Q, M, D, Any],
         queue: Q,
         *,
-        poll_interval: float | datetime.timedelta,
+        poll_interval: float | datetime.timedelta = POLL_INTERVAL,
         key_limiter: KeyLimiter[M] | None = None,
         retention_task: Fetcher | None = None,
     ) -> None:
         """Make a reader that has not been entered."""
+        if not isinstance(session, Session):  # type checkers refuse it, and newcomers write it
+            raise TypeError("make a reader by `spool.reader(queue)`")
         interval = length_of(poll_interval, "poll_interval")
         if not interval:
             raise ValueError(f"poll_interval must be a positive number of seconds, not {poll_interval!r}")
@@ -76,6 +82,7 @@ class QueueReader(Generic[Q, M, D]):
         self._deadline = math.inf
         self._draining = False
         self._scopes: set[anyio.CancelScope] = set()
+        self._signals = contextlib.ExitStack()
         self._block = contextlib.AsyncExitStack()
 
     def __repr__(self) -> str:
@@ -96,6 +103,7 @@ class QueueReader(Generic[Q, M, D]):
         self._session.check_open()
         self._loop = running_loop()
         self._entered = True
+        _ = self._block.enter_context(self._signals)
         self._block.enter_context(self._drained(anyio.CancelScope()))
         self._dequeuer.open(await self._block.enter_async_context(background()))
         _ = self._block.push_async_exit(self._close)
@@ -138,18 +146,36 @@ class QueueReader(Generic[Q, M, D]):
         duration.
 
         ```python
-        with trio.open_signal_receiver(signal.SIGTERM) as signals:
-            async for _ in signals:
-                reader.drain(timeout=10)
+        reader.drain(timedelta(seconds=10))
         ```
         """
-        limit = seconds(timeout)
-        if limit is None:  # type checkers refuse it, but an empty configuration brings it
-            raise TypeError("drain needs a timeout, in seconds or as a timedelta; to wait for ever, use stop()")
+        limit = _checked(timeout)
         self.stop()
         if self._loop is not None:
             self._draining = True
             self._loop.call(functools.partial(self._cancel_after, limit, self._loop.time))
+
+    def drain_on(self, *signals: int, timeout: float | datetime.timedelta) -> None:
+        """From now to the end of the reader's block, have the first of each of these signals call `drain(timeout)`.
+
+        Only the first: a second one does what it did before, so that a second Ctrl-C interrupts as ever. All readers
+        that watch for a signal are drained by it. Signals that are ignored stay so, as with `nohup`, and a forked child
+        has the handlers that were there before. They are put back at the end of the block.
+
+        Call it in the block, and in the main thread: signals are handled there. Raises `ValueError` in another thread
+        (call `drain` from a handler of your own), `RuntimeError` outside of the block, and `TypeError` without a signal
+        and as `drain` does. It works on Trio and asyncio; what asyncio's `add_signal_handler` has set goes before it.
+
+        ```python
+        async with spool.reader(Mail.SEND) as reader:
+            reader.drain_on(signal.SIGTERM, signal.SIGINT, timeout=10)
+            (await reader.iter(deliver, concurrency=8)).unwrap()
+        ```
+        """
+        if not signals:
+            raise TypeError("drain_on needs a signal, such as signal.SIGTERM")
+        self._dequeuer.check_open()
+        self._signals.enter_context(watching(signals, functools.partial(self.drain, _checked(timeout))))
 
     def _cancel_after(self, limit: float, now: Callable[[], float]) -> None:
         self._deadline = min(self._deadline, now() + limit)
@@ -334,6 +360,13 @@ class QueueReader(Generic[Q, M, D]):
             raise TypeError(message)
         if self._session.check_queue(work.retry.dead_letter) == self.queue.value:
             raise ValueError(f"dead letters of queue {self.queue.value!r} must go to another queue")
+
+
+def _checked(timeout: float | datetime.timedelta) -> float:
+    limit = seconds(timeout)
+    if limit is None:  # type checkers refuse it, but an empty configuration brings it
+        raise TypeError("drain needs a timeout, in seconds or as a timedelta; to wait for ever, use stop()")
+    return limit
 
 
 def _shown(answer: Result[Checkout[Q, M, D] | None, Trouble]) -> Result[CheckedOutEntry[Q, M, D] | None, Trouble]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import enum
 import functools
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Generic, final, overload
 
 from anyio.lowlevel import cancel_shielded_checkpoint
 
@@ -22,14 +21,15 @@ from trio_multispool.entries.reserved_names import Naming, ReservedName, Use
 from trio_multispool.errors import CorruptMetadata, InvalidName, NameTaken, SpoolError
 from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.instrumentation import Instrumentation, Operation
+from trio_multispool.model.codecs import NoData
 from trio_multispool.model.names import NO_ARGUMENT, NameGenerator, Reserve, invalid_name
 from trio_multispool.model.policies import Durability, Retention
 from trio_multispool.model.results import Err, Ok, Result
 from trio_multispool.model.spoolable import Spoolable, queue_names
 from trio_multispool.model.times import NotBefore, aware, due_at, whole
-from trio_multispool.model.types import A, D, M, Q, StrPath, T, TypeVarWithDefault
+from trio_multispool.model.types import A2, D2, M2, Q2, A, D, M, Q, StrPath, T
 from trio_multispool.model.verdicts import Unavailable, Verdict
-from trio_multispool.reader.reader import QueueReader
+from trio_multispool.reader.reader import POLL_INTERVAL, QueueReader
 from trio_multispool.session.session import Session
 from trio_multispool.session.stores import Opened, SystemCalls, is_directory, open_store, open_store_unsafe
 from trio_multispool.spool.channel import ReceiveChannel, SendChannel, open_channel
@@ -62,15 +62,6 @@ if TYPE_CHECKING:
     from trio_multispool.storage.requests import Recovered
     from trio_multispool.threads.transaction import BeforeCommit
 
-# The constructors need their own type variables: those of the class are bound to the type that they are called on.
-Q2 = TypeVar("Q2", bound=enum.Enum)
-M2 = TypeVar("M2")
-D2 = TypeVar("D2")
-A2 = TypeVarWithDefault("A2", default=None)
-
-POLL_INTERVAL: Final = 1.0
-"""The longest wait of an idle reader before it looks again, in seconds."""
-
 
 @final
 class Spool(Generic[Q, M, D, A]):
@@ -92,6 +83,8 @@ class Spool(Generic[Q, M, D, A]):
 
     def __init__(self, session: Session[Q, M, D, A], names: NameGenerator[A]) -> None:
         """Take over an open spool; use `create` or `load`."""
+        if not isinstance(session, Session):  # type checkers refuse it, and newcomers write it
+            raise TypeError("open a spool by `await Spool.create(path, spoolable)` or `await Spool.load(…)`")
         self._session = session
         self._naming: Naming[A] = Naming(session, names)
         self._enqueuer: Enqueuer[Q, M, D, A] = Enqueuer(session, self._naming)
@@ -347,7 +340,19 @@ class Spool(Generic[Q, M, D, A]):
             return answer
         return Ok([(aware(due_at), self._entry(queue, found)) for due_at, found in answer.value])
 
-    async def enqueue(  # noqa: PLR0913  # keyword arguments, each with a default
+    @overload
+    async def enqueue(
+        self: Spool[Q, M, None, A],
+        queue: Q,
+        metadata: M,
+        data: None = None,
+        *,
+        name: Reserve[A] | Use | None = None,
+        not_before: NotBefore | None = None,
+        durability: Durability | None = None,
+    ) -> Result[Entry[Q, M, None, Spool[Q, M, None, A]], EnqueueError]: ...
+    @overload
+    async def enqueue(
         self,
         queue: Q,
         metadata: M,
@@ -356,8 +361,20 @@ class Spool(Generic[Q, M, D, A]):
         name: Reserve[A] | Use | None = None,
         not_before: NotBefore | None = None,
         durability: Durability | None = None,
-    ) -> Result[Entry[Q, M, D, Spool[Q, M, D, A]], EnqueueError]:
+    ) -> Result[Entry[Q, M, D, Spool[Q, M, D, A]], EnqueueError]: ...
+    async def enqueue(  # noqa: PLR0913  # keyword arguments, each with a default
+        self,
+        queue: Q,
+        metadata: M,
+        data: Any = None,
+        *,
+        name: Reserve[A] | Use | None = None,
+        not_before: NotBefore | None = None,
+        durability: Durability | None = None,
+    ) -> Result[Entry[Q, M, Any, Spool[Q, M, Any, A]], EnqueueError]:
         """Put a new entry into a queue: all of it or, if this fails, nothing.
+
+        `data` is left out where the `Spoolable` has none.
 
         `name` names the entry. By default, `Reserve(None)`, the name generator makes the name; `Reserve(argument)` is
         for a generator that wants an argument; `Use(name)` gives a name of the caller's, or one from `reserve_name`.
@@ -401,7 +418,19 @@ class Spool(Generic[Q, M, D, A]):
         answer = await self._enqueuer.one(directory, item, durability, due)
         return Ok(Entry(self, self._session, queue, answer.value)) if isinstance(answer, Ok) else answer
 
-    async def enqueue_if_absent(  # noqa: PLR0913  # keyword arguments, each with a default
+    @overload
+    async def enqueue_if_absent(
+        self: Spool[Q, M, None, A],
+        queue: Q,
+        metadata: M,
+        data: None = None,
+        *,
+        name: Use,
+        not_before: NotBefore | None = None,
+        durability: Durability | None = None,
+    ) -> Result[Entry[Q, M, None, Spool[Q, M, None, A]] | None, EnqueueError]: ...
+    @overload
+    async def enqueue_if_absent(
         self,
         queue: Q,
         metadata: M,
@@ -410,7 +439,17 @@ class Spool(Generic[Q, M, D, A]):
         name: Use,
         not_before: NotBefore | None = None,
         durability: Durability | None = None,
-    ) -> Result[Entry[Q, M, D, Spool[Q, M, D, A]] | None, EnqueueError]:
+    ) -> Result[Entry[Q, M, D, Spool[Q, M, D, A]] | None, EnqueueError]: ...
+    async def enqueue_if_absent(  # noqa: PLR0913  # keyword arguments, each with a default
+        self,
+        queue: Q,
+        metadata: M,
+        data: Any = None,
+        *,
+        name: Use,
+        not_before: NotBefore | None = None,
+        durability: Durability | None = None,
+    ) -> Result[Entry[Q, M, Any, Spool[Q, M, Any, A]] | None, EnqueueError]:
         """Enqueue under a name of the caller's, unless that was done before; `Ok(None)`: it was.
 
         Like `enqueue`, but a name that is taken is an ordinary answer: there is such an entry, in whatever queue, or
@@ -436,6 +475,17 @@ class Spool(Generic[Q, M, D, A]):
         answer = await self.enqueue(queue, metadata, data, name=name, not_before=not_before, durability=durability)
         return Ok(None) if isinstance(answer, Err) and isinstance(answer.error, NameTaken) else answer
 
+    @overload
+    async def enqueue_many(
+        self: Spool[Q, M, None, A],
+        queue: Q,
+        items: Iterable[M],
+        *,
+        names: Iterable[Reserve[A] | Use] | None = None,
+        not_before: NotBefore | None = None,
+        durability: Durability | None = None,
+    ) -> list[Result[Entry[Q, M, None, Spool[Q, M, None, A]], EnqueueError]]: ...
+    @overload
     async def enqueue_many(
         self,
         queue: Q,
@@ -444,10 +494,20 @@ class Spool(Generic[Q, M, D, A]):
         names: Iterable[Reserve[A] | Use] | None = None,
         not_before: NotBefore | None = None,
         durability: Durability | None = None,
-    ) -> list[Result[Entry[Q, M, D, Spool[Q, M, D, A]], EnqueueError]]:
+    ) -> list[Result[Entry[Q, M, D, Spool[Q, M, D, A]], EnqueueError]]: ...
+    async def enqueue_many(
+        self,
+        queue: Q,
+        items: Iterable[Any],
+        *,
+        names: Iterable[Reserve[A] | Use] | None = None,
+        not_before: NotBefore | None = None,
+        durability: Durability | None = None,
+    ) -> list[Result[Entry[Q, M, Any, Spool[Q, M, Any, A]], EnqueueError]]:
         """Put many new entries into a queue, with shared syncs: each of them all or nothing, as `enqueue` does.
 
-        `items` are pairs of metadata and data. `names` gives one name for each item; without it, the name generator
+        `items` are pairs of metadata and data; where the `Spoolable` has no data, metadata alone will do, unless it is
+        itself a pair whose second part is `None`. `names` gives one name for each item; without it, the name generator
         makes them, in order. `not_before` says until when all of them wait. Entries become durable and visible a batch
         at a time. A batch holds as many as this process may have files open for, 256 at most. The whole call is one hop
         to a thread, so give it no more items than you would wait for.
@@ -470,7 +530,9 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         directory = self._session.check_queue(queue)
-        pairs = list(items)
+        pairs: list[Any] = list(items)
+        if isinstance(self.spoolable.data, NoData):
+            pairs = [pair if _is_pair(pair) else (pair, None) for pair in pairs]
         called = [None] * len(pairs) if names is None else list(itertools.islice(names, len(pairs) + 1))
         if len(called) != len(pairs):
             given = "more" if len(called) > len(pairs) else len(called)
@@ -807,6 +869,10 @@ def spool_on(
     session.note_recovered(opened.recovered)
     session.hooks.tell_noted()
     return Spool(session, names)
+
+
+def _is_pair(item: object) -> bool:
+    return isinstance(item, tuple) and item[1:] == (None,)
 
 
 def session_of(spool: Spool[Q, M, D, A]) -> Session[Q, M, D, A]:
