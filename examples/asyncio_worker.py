@@ -1,4 +1,4 @@
-"""A worker on asyncio: it takes entries until it gets SIGTERM, finishes those in hand, and ends.
+"""A worker on asyncio: it takes entries until SIGTERM or Ctrl-C, finishes those in hand, and ends.
 
     python examples/asyncio_worker.py SPOOL
 
@@ -39,10 +39,10 @@ async def greet(greeting: Greeting, text: DataFile[str]) -> Verdict[Queue, Greet
 
 
 async def main(path: str) -> None:
-    """Work until SIGTERM."""
+    """Work until a signal comes."""
     async with (await Spool.create(path, GREETINGS)).unwrap() as spool, spool.reader(Queue.GREETINGS) as reader:
-        # `stop` takes no new entry and lets the handlers finish; it may be called from anywhere.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, reader.stop)
+        # Takes no new entry then, and lets the handlers finish; after ten seconds, what they have goes back.
+        reader.drain_on(signal.SIGTERM, signal.SIGINT, timeout=10)
         print("ready", flush=True)
         (await reader.iter(greet, concurrency=4)).unwrap()
     print("stopped", flush=True)

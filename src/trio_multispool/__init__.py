@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+import typing
 
 if sys.platform == "win32":
     raise ImportError("trio-multispool needs flock and renames relative to directories, which Windows does not have")
@@ -142,7 +142,7 @@ __all__ = [
 __version__: str
 """The version of the installed library."""
 
-if not TYPE_CHECKING:  # a module with `__getattr__` would have every name, for type checkers
+if not typing.TYPE_CHECKING:  # a module with `__getattr__` would have every name, for type checkers
 
     def __getattr__(name: str) -> str:
         if name != "__version__":

@@ -7,17 +7,7 @@ from typing import Any
 import pytest
 
 from helpers.spools import ANNE, BERT, Envelope, Mail, load_spool, quick_spool
-from trio_multispool import (
-    CorruptData,
-    DataFile,
-    EncodingFailed,
-    Err,
-    Ok,
-    Remove,
-    Spoolable,
-    Use,
-    every,
-)
+from trio_multispool import CorruptData, DataFile, EncodingFailed, Err, Ok, Remove, Spoolable, Use
 from trio_multispool.testing import memory_spool
 
 BARE = Spoolable(queues=Mail, metadata=Envelope)
@@ -28,7 +18,7 @@ PAIRS = Spoolable(queues=Mail, metadata=tuple[str, int | None])
 @pytest.mark.parametrize("kind", ["directory", "memory"])
 async def test_data_are_left_out_everywhere(kind, tmp_path):
     """In each way to enqueue; a worker loads `None`."""
-    opened = await quick_spool(tmp_path / "spool", BARE) if kind == "directory" else (await memory_spool(BARE)).unwrap()
+    opened = await quick_spool(tmp_path / "spool", BARE) if kind == "directory" else memory_spool(BARE)
     done: list[tuple[Envelope, None]] = []
 
     async def handler(metadata: Envelope, data: DataFile[None]) -> Remove:
@@ -50,15 +40,6 @@ async def test_data_are_left_out_everywhere(kind, tmp_path):
 
 
 @pytest.mark.anyio
-async def test_entries_on_an_interval_need_no_data_either(tmp_path):
-    """A pair that ends in `None` is what `make` returns."""
-    async with await quick_spool(tmp_path / "spool", BARE) as spool:
-        async with await every(spool, Mail.SEND, 60, lambda _tick: (ANNE, None), name="minutely"):
-            pass
-        assert (await spool.entries(Mail.SEND)).unwrap() is not None
-
-
-@pytest.mark.anyio
 async def test_metadata_that_are_tuples_are_taken_as_they_are(tmp_path):
     """Only a pair that ends in `None` is taken apart, so such metadata are given in a pair."""
     async with await quick_spool(tmp_path / "spool", PAIRS) as spool:
@@ -66,7 +47,7 @@ async def test_metadata_that_are_tuples_are_taken_as_they_are(tmp_path):
         for answer in await spool.enqueue_many(Mail.SEND, items):
             answer.unwrap()
         entries = (await spool.entries(Mail.SEND)).unwrap()
-        assert [(await entry.direct.metadata()).unwrap() for entry in entries] == [("a", 1), ("b", None), ("c", 2)]
+        assert [(await entry.direct.contents()).unwrap() for entry in entries] == [("a", 1), ("b", None), ("c", 2)]
 
 
 @pytest.mark.anyio
@@ -98,8 +79,8 @@ async def test_data_of_another_program_are_not_taken_for_none(tmp_path):
     """They are there, and whoever asks is told so; who does not ask can save and remove the entry."""
     async with await quick_spool(tmp_path / "spool") as spool:
         (await spool.enqueue(Mail.SEND, ANNE, b"Hello", name=Use("x"))).unwrap()
-    async with await load_spool(tmp_path / "spool", BARE) as spool:
-        async with (await spool.entry(Mail.SEND, "x").unwrap().checkout()).unwrap() as job:
+    async with await load_spool(tmp_path / "spool", BARE) as spool, spool.reader(Mail.SEND) as reader:
+        async for job in reader.available():
             match await job.data.load():
                 case Err(CorruptData("x", reason)):
                     assert "by its Spoolable an entry has none" in reason
@@ -107,5 +88,5 @@ async def test_data_of_another_program_are_not_taken_for_none(tmp_path):
                     pytest.fail(f"{answer}")
             assert await job.save(Mail.FAILED) == Ok(None)
     async with await load_spool(tmp_path / "spool") as spool:
-        async with (await spool.entry(Mail.FAILED, "x").unwrap().checkout()).unwrap() as job:
-            assert (await job.data.load()).unwrap() == b"Hello"
+        [entry] = (await spool.entries(Mail.FAILED)).unwrap()
+        assert (await entry.direct.data_file.load()).unwrap() == b"Hello"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib.metadata
 import inspect
 import pkgutil
 import re
@@ -14,6 +15,7 @@ import pytest
 
 import trio_multispool
 from helpers.processes import run_python
+from helpers.spools import MAIL, Mail
 from trio_multispool import AccessDenied, NameTaken, NotARegularFile, SpoolError, errors, model, storage
 
 if TYPE_CHECKING:
@@ -132,6 +134,30 @@ READING = {
 
 
 # Names
+
+
+def test_the_version_is_that_of_the_installed_package():
+    """It stands in one place, `pyproject.toml`; and no other name is made up."""
+    assert trio_multispool.__version__ == importlib.metadata.version("trio-multispool")
+    assert not hasattr(trio_multispool, "__release__")
+
+
+def test_a_library_that_is_not_installed_has_no_version(monkeypatch):
+    """It runs from a source tree all the same."""
+    monkeypatch.setattr(importlib.metadata, "version", _not_installed)
+    assert trio_multispool.__version__ == "unknown (not installed)"
+
+
+def _not_installed(name: str) -> str:
+    raise importlib.metadata.PackageNotFoundError(name)
+
+
+def test_classes_that_are_not_called_say_what_is():
+    """The first thing that a newcomer may write is answered with what to write."""
+    with pytest.raises(TypeError, match=r"Spool\.create\(path, spoolable\)"):
+        trio_multispool.Spool("mail", MAIL)
+    with pytest.raises(TypeError, match=r"spool\.reader\(queue\)"):
+        trio_multispool.QueueReader("mail", Mail.SEND)
 
 
 @pytest.mark.parametrize("name", trio_multispool.__all__)

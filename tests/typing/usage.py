@@ -98,6 +98,9 @@ MAIL_TYPE = assert_type(MAIL, Spoolable[Mail, Envelope, bytes, None])
 PRIORITIES = Spoolable(queues=Mail, metadata=MessagePack(Envelope), data=Lines(), names=ByPriority())
 PRIORITIES_TYPE = assert_type(PRIORITIES, Spoolable[Mail, Envelope, list[str], int])
 
+BARE = Spoolable(queues=Mail, metadata=Envelope)
+BARE_TYPE = assert_type(BARE, Spoolable[Mail, Envelope, None, None])
+
 POST: Json[Parcel | Letter] = Json(Parcel | Letter)
 UNION = Spoolable(queues=Mail, metadata=POST, data=str)
 UNION_TYPE = assert_type(UNION, Spoolable[Mail, Parcel | Letter, str, None])
@@ -209,3 +212,17 @@ async def use() -> None:
 
     priorities = (await Spool.load("var/mail", PRIORITIES)).unwrap()
     _ = (await priorities.enqueue(Mail.SEND, envelope, ["one"], name=Reserve(3))).unwrap()
+
+
+async def use_entries_without_data() -> None:
+    """Leave the data out."""
+    spool = (await Spool.create("var/mail", BARE)).expect("the spool of the mail")
+    assert_type(spool, Spool[Mail, Envelope, None, None])
+    entry = (await spool.enqueue(Mail.SEND, Envelope("anne@example.org"))).unwrap()
+    assert_type(entry, Entry[Mail, Envelope, None, Spool[Mail, Envelope, None]])
+    found = (await spool.enqueue_if_absent(Mail.SEND, Envelope("anne@example.org"), name=Use("key"))).unwrap_or(None)
+    assert_type(found, Entry[Mail, Envelope, None, Spool[Mail, Envelope, None]] | None)
+    many = await spool.enqueue_many(Mail.SEND, [Envelope("anne@example.org"), Envelope("bert@example.org")])
+    assert_type([answer.map(lambda each: each.name).unwrap_or("none") for answer in many], list[str])
+    async with spool.reader(Mail.SEND) as reader:
+        reader.drain_on(15, timeout=10)

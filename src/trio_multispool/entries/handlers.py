@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, cast, final
 import anyio
 
 from trio_multispool.model.results import Err, Ok
-from trio_multispool.model.types import D, M, Q, T
+from trio_multispool.model.types import D2, D, M, Q, T
 from trio_multispool.model.verdicts import GiveUp, Release, Remove, RetryLater, Save
 from trio_multispool.threads.interrupts import lets_interrupts_in
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.verdicts import Verdict
 
 
-Handler: TypeAlias = "Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]"
+Handler: TypeAlias = "Callable[[M, DataFile[D2]], Awaitable[Verdict[Q, M]]]"
 """`async def handler(metadata, data) -> Verdict`. What it raises returns the entry, and passes through."""
 
 _VERDICT_AND_VALUE: Final = 2
@@ -69,7 +69,7 @@ async def _handled(job: Checkout[Q, M, D], work: Work[Q, M, D]) -> Result[Verdic
 
 
 async def work_on(
-    job: Checkout[Q, M, D], settle: Callable[[], Awaitable[Result[T, Any]]], on_failure: Callable[[], None]
+    job: Checkout[Q, M, D2], settle: Callable[[], Awaitable[Result[T, Any]]], on_failure: Callable[[], None]
 ) -> Result[T, Any]:
     """Settle a job in its block. If that raises or is an `Err`, call `on_failure` before the entry goes back."""
     listening = job.session.hooks.listening

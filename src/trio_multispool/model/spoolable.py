@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-from typing import Any, Generic, final, overload
+from typing import Generic, final
 
 from trio_multispool.model.codecs import DataCodec, MetadataCodec, data_codec, metadata_codec
 from trio_multispool.model.names import NameGenerator, invalid_name
-from trio_multispool.model.types import A2, M2, Q2, A, D, M, Q
+from trio_multispool.model.types import A, D, M, Q
 
 
 @final
@@ -33,28 +33,12 @@ class Spoolable(Generic[Q, M, D, A]):
     ```
     """
 
-    @overload
-    def __init__(
-        self: Spoolable[Q2, M2, None, A2],
-        queues: type[Q2],
-        metadata: type[M2] | MetadataCodec[M2],
-        data: None = None,
-        names: NameGenerator[A2] | None = None,
-    ) -> None: ...
-    @overload
     def __init__(
         self,
         queues: type[Q],
         metadata: type[M] | MetadataCodec[M],
-        data: type[D] | DataCodec[D],
-        names: NameGenerator[A] | None = None,
-    ) -> None: ...
-    def __init__(
-        self,
-        queues: type[Any],
-        metadata: type[Any] | MetadataCodec[Any],
         data: type[D] | DataCodec[D] | None = None,
-        names: NameGenerator[Any] | None = None,
+        names: NameGenerator[A] | None = None,
     ) -> None:
         _check_queues(queues)
         self.queues: type[Q] = queues

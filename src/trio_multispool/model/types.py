@@ -19,8 +19,8 @@ Q = TypeVar("Q", bound=enum.Enum)
 M = TypeVar("M")
 """The metadata of its entries."""
 
-D = TypeVar("D")
-"""Their data."""
+D = TypeVarWithDefault("D", default=None)
+"""Their data; none by default."""
 
 A = TypeVarWithDefault("A", default=None)
 """The argument of its name generator."""
