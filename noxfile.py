@@ -1,6 +1,7 @@
 """Everything that is checked about this project, each in a virtual environment of its own: `nox --list` tells."""
 
 import contextlib
+import logging
 import os
 import shutil
 import subprocess
@@ -15,9 +16,15 @@ nox.options.default_venv_backend = "venv"
 nox.options.download_python = "never"
 nox.options.sessions = ["tests", "lint", "types", "architecture"]
 
+# nox tells each time that it has looked for uv, which it can do without.
+logging.getLogger("nox").addFilter(lambda record: not str(record.msg).startswith("uv binary not found"))
+
 PROJECT = nox.project.load_toml("pyproject.toml")
 # Where the tests keep the packages that they share.
 TEST_PACKAGES = os.pathsep.join(["tests", "tests/crashes"])
+
+# What an installed package brings along.
+MODULES = ["trio_multispool", "_trio_multispool_command.py"]
 
 PYTHONS = nox.project.python_versions(PROJECT)
 
@@ -167,6 +174,36 @@ def docs(session: nox.Session) -> None:
     session.install(".[cli,otel,prometheus]", *group("docs"))
     output = Path("docs", "_build", "html")
     session.run("sphinx-build", "-W", "--keep-going", "-E", "-b", "html", "docs", str(output), *session.posargs)
+
+
+@nox.session(default=False)
+def build(session: nox.Session) -> None:
+    """Make the wheel and the sdist in dist/, check them, and run the quickstart with each, with and without extras."""
+    session.install(*group("build"))
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build")
+    made = sorted(Path("dist").absolute().iterdir())
+    session.run("twine", "check", "--strict", *map(str, made))
+    session.run(
+        "check-wheel-contents", "--toplevel", ",".join(MODULES), *(str(each) for each in made if each.suffix == ".whl")
+    )
+    for package in made:
+        for extra in ("", "[cli]"):
+            try_out(session, f"{package}{extra}")
+
+
+def try_out(session: nox.Session, package: str) -> None:
+    """Install a package into an environment of its own, and do there what the README says."""
+    quickstart, version = Path("examples", "quickstart.py").absolute(), PROJECT["project"]["version"]
+    with tempfile.TemporaryDirectory() as scratch, session.chdir(scratch):
+        session.run("python", "-m", "venv", "venv")
+        installed = Path(scratch, "venv", "bin")
+        session.run(str(installed / "python"), "-m", "pip", "install", "--quiet", package, external=True)
+        session.run(str(installed / "python"), str(quickstart), external=True)
+        asked = f"import trio_multispool as it; assert it.__version__ == {version!r}, it.__version__"
+        session.run(str(installed / "python"), "-c", asked, external=True)
+        has_command = package.endswith("]")
+        session.run(str(installed / "multispool"), "ls", "mail", external=True, success_codes=[0 if has_command else 2])
 
 
 @nox.session(default=False)
