@@ -58,7 +58,11 @@ def named(block: Block) -> str:
     return f"{block.page}:{block.line}"
 
 
-@pytest.mark.parametrize("block", [block for block in BLOCKS if block.complete], ids=named)
+TUTORIAL = "docs/tutorial.md"
+"""The one page whose programs belong together; test_tutorial.py types them."""
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.complete and block.page != TUTORIAL], ids=named)
 def test_a_program_in_the_documentation_prints_what_it_says(block, tmp_path):
     """It runs in an empty directory, without complaint."""
     command = [sys.executable, "-W", "default", "-c", block.text]
