@@ -11,13 +11,17 @@ def main() -> int:
     An exception would not do for that: Python prints those that are raised in callbacks of the import system.
     """
     try:
-        import signal  # noqa: PLC0415  # it takes a while too
+        import contextlib  # noqa: PLC0415  # these take a while too
+        import signal  # noqa: PLC0415
+        from importlib import import_module  # noqa: PLC0415
 
         heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if heeded:  # where it is ignored, it stays so
             _ = signal.signal(signal.SIGINT, signal.SIG_DFL)
         from trio_multispool.cli import main as command  # noqa: PLC0415  # as above
 
+        with contextlib.suppress(ModuleNotFoundError):  # the command says what is missing
+            _ = import_module("trio_multispool.cli.app")
         if heeded:
             _ = signal.signal(signal.SIGINT, signal.default_int_handler)
         return command()

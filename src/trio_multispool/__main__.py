@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from trio_multispool.cli import main
+from _trio_multispool_command import main
 
 if __name__ == "__main__":
     sys.exit(main())

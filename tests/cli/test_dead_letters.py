@@ -49,7 +49,7 @@ def test_show_tells_of_each_attempt(multispool, spool):
     host, pid = this_process()
     lines = multispool.done("show", spool, "a").splitlines()
     first = lines.index("attempts  2, given up")
-    assert lines[first + 1] == f"    1  {WHEN}, send, {host}[{pid}], took 0s: OSError: no route"
+    assert lines[first + 1] == f"    1  {WHEN}, send, {host}[{pid}], took 0.0s: OSError: no route"
     assert lines[first + 2].endswith("OSError: no route")
     traceback = [line.strip() for line in lines[first + 3 :]]
     assert traceback[0] == "Traceback (most recent call last):"

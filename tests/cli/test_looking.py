@@ -298,7 +298,13 @@ def test_ls_of_a_queue_that_does_not_exist_names_those_that_do(multispool, spool
 def test_a_closed_pipe_ends_it_quietly(multispool, spool, put):
     """`multispool ls | head -0`: not a word, and the exit code of a broken pipe."""
     put("one")
-    for arguments in (["ls", spool], ["cat", spool, "one"], ["show", spool, "one", "--json"]):
+    for arguments in (
+        ["ls", spool],
+        ["cat", spool, "one"],
+        ["show", spool, "one", "--json"],
+        ["ls", "--help"],
+        ["--help"],
+    ):
         reading, writing = os.pipe()
         os.close(reading)
         ended = multispool(*arguments, capture_output=False, stdout=writing, stderr=subprocess.PIPE)

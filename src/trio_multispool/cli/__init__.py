@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import sys
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Sequence
 
 __all__ = ["main"]
 
@@ -19,8 +17,7 @@ _EXTRA: Final = ("cyclopts", "rich")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line `arguments`, by default those of the process, and return the exit code."""
     try:
-        with _interrupts_are_quiet():
-            from trio_multispool.cli.app import run  # noqa: PLC0415  # the extra may be missing
+        from trio_multispool.cli.app import run  # noqa: PLC0415  # the extra may be missing
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRA:
@@ -29,16 +26,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print('  python -m pip install "trio-multispool[cli]"', file=sys.stderr)
         return _USAGE
     return run(sys.argv[1:] if arguments is None else arguments)
-
-
-@contextlib.contextmanager
-def _interrupts_are_quiet() -> Generator[None]:
-    """Let Ctrl-C end the process at once, without a traceback: nothing has begun. Where it is ignored, it stays so."""
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    _ = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        _ = signal.signal(signal.SIGINT, signal.default_int_handler)

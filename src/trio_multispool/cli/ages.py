@@ -8,6 +8,8 @@ from trio_multispool.model.notes import Progress
 
 UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 _KIB: Final = 1024
+_SHORT: Final = 10
+"""Of these many seconds, tenths count."""
 
 
 def age_of(moment: datetime.datetime, now: float) -> float:
@@ -24,6 +26,11 @@ def human_age(seconds: float) -> str:
         return "unknown"
     seconds = max(0.0, seconds)
     return next((f"{int(seconds // size)}{unit}" for size, unit in UNITS if seconds >= size), "0s")
+
+
+def human_length(seconds: float) -> str:
+    """Say how long something took, to a tenth of a second if that was short."""
+    return f"{seconds:.1f}s" if 0 <= seconds < _SHORT else human_age(seconds)
 
 
 def human_size(size: int) -> str:

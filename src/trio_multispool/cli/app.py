@@ -95,6 +95,10 @@ def run(arguments: Sequence[str]) -> int:
         return BY_SIGNAL + signal.SIGINT
     except BrokenPipeError:  # `multispool ls | head`: the reader has closed the pipe
         return BY_SIGNAL + signal.SIGPIPE
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # what rich makes of it, which prints the help
+            return BY_SIGNAL + signal.SIGPIPE
+        raise
     except OSError as error:  # of help and version: commands tell it themselves
         if error.filename is not None:
             raise
@@ -110,7 +114,8 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         code = app(arguments, print_error=False, exit_on_error=False)
     except CycloptsError as error:
-        output.complain(f"{' '.join(str(error).split())} See multispool --help")
+        command = " ".join(("multispool", *(error.command_chain or ())))
+        output.complain(f"{' '.join(str(error).split())} See {command} --help")
         return Exit.USAGE
     except (Failure, SpoolError) as error:
         output.complain(said(error))

@@ -6,7 +6,7 @@ from typing import cast
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from trio_multispool.cli.ages import human_age, human_time
+from trio_multispool.cli.ages import human_length, human_time
 from trio_multispool.model.attempts import Attempt, History, failure_told
 
 
@@ -31,7 +31,7 @@ def _told_attempt(attempt: Attempt, *, under_way: bool) -> str:
     when = f"{_time(attempt.began)}, {attempt.queue}, {attempt.host}[{attempt.pid}]"
     if attempt.failure is None:
         return f"{when}: {'under way' if under_way else 'its worker died'}"
-    took = "" if attempt.ended is None else f", took {human_age(attempt.ended - attempt.began)}"
+    took = "" if attempt.ended is None else f", took {human_length(attempt.ended - attempt.began)}"
     return f"{when}{took}: {failure_told(attempt.failure)}"
 
 
