@@ -330,16 +330,28 @@ def test_options_after_the_dashes_are_the_commands(multispool, spool, put):
     assert multispool("work", spool, "send", "--once", "--", *command).stdout == "--help -q -- --jobs x "
 
 
-def test_nobody_reading_standard_error_does_not_stop_the_work(multispool, spool, put):
-    """A closed pipe takes away the lines, not the work."""
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_nobody_reading_standard_error_does_not_stop_the_work(multispool, spool, put, unbuffered):
+    """A closed pipe takes away the lines, not the work, and makes no exit code of its own, buffered or not."""
     for name in ("a", "b", "c"):
         put(name)
     reading, writing = os.pipe()
     os.close(reading)
-    done = multispool.anew("work", spool, "send", "--once", "--", "true", capture_output=False, stderr=writing)
+    buffering = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    work = ("work", spool, "send", "--once", "--", "true")
+    done = multispool.anew(*work, capture_output=False, stderr=writing, env=buffering)
     os.close(writing)
     assert done.returncode == 0
     assert where(spool) == {}
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_complaint_that_cannot_be_written_leaves_the_exit_code_as_it_is(multispool, spool, unbuffered):
+    """On a full disk, for example: a script sees what kind of trouble it was."""
+    buffering = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "wb") as full:
+        done = multispool.anew("show", spool, "nobody", capture_output=False, stderr=full, env=buffering)
+    assert done.returncode == 3
 
 
 def test_ctrl_c_in_the_terminal_returns_the_entry_and_fails_nothing(multispool, spool, put, gate, tmp_path):

@@ -107,6 +107,7 @@ def run(arguments: Sequence[str]) -> int:
         return Exit.FAILED
     finally:
         _ = signal.signal(signal.SIGTERM, previous)
+        output.give_up_stderr()
 
 
 def _run(arguments: Sequence[str]) -> int:

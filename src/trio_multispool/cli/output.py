@@ -160,7 +160,21 @@ def drop_stdout() -> None:
 
     What comes later does not: from now on standard output is closed.
     """
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    _ = os.dup2(nowhere, 1)
-    os.close(nowhere)
+    _send_nowhere(1)
     sys.stdout = cast("Any", None)  # as Python itself says that there is none
+
+
+def give_up_stderr() -> None:
+    """Let what standard error did not take go nowhere: the interpreter's end would make an exit code of it."""
+    stream: TextIO | None = sys.stderr
+    if stream is not None and not stream.closed:
+        try:
+            stream.flush()
+        except OSError:
+            _send_nowhere(stream.fileno())
+
+
+def _send_nowhere(descriptor: int) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    _ = os.dup2(nowhere, descriptor)
+    os.close(nowhere)
