@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -80,9 +81,37 @@ async def test_a_signal_drains_and_what_it_did_before_is_back(before, tmp_path):
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_it_does_so_in_a_program_that_asyncio_runs(loop, before, tmp_path):
-    """Whoever runs the loop."""
+    """Also where AnyIO does not run the loop."""
     run_plainly(lambda: work_until_signalled(tmp_path), loop)
     assert before == []
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_handler_that_asyncio_has_set_is_called_too_and_one_that_it_sets_later_replaces_ours(loop, tmp_path):
+    """As the docstring says."""
+
+    async def main() -> tuple[list[int], bool, bool]:
+        told: list[int] = []
+        asyncios = asyncio.get_running_loop()
+        async with (
+            await quick_spool(tmp_path / "spool") as spool,
+            spool.reader(Mail.SEND) as first,
+            spool.reader(Mail.SEND) as second,
+        ):
+            asyncios.add_signal_handler(signal.SIGUSR1, told.append, 1)
+            first.drain_on(signal.SIGUSR1, timeout=HOUR)
+            second.drain_on(signal.SIGUSR2, timeout=HOUR)
+            asyncios.add_signal_handler(signal.SIGUSR2, told.append, 2)
+            for number, count in ((signal.SIGUSR1, 1), (signal.SIGUSR2, 2)):
+                await send(number)
+                while len(told) < count:  # noqa: ASYNC110  # a turn of the loop calls the handler
+                    await asyncio.sleep(0)
+            return told, first.stopped, second.stopped
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGUSR2)}
+    assert run_plainly(main, loop) == ([1, 2], True, False)
+    for number, handler in handlers.items():  # asyncio leaves the default behind
+        signal.signal(number, handler)
 
 
 @pytest.mark.anyio
@@ -169,7 +198,7 @@ async def test_a_forked_child_does_what_the_program_did_before(before, tmp_path)
 
 @pytest.mark.anyio
 async def test_a_program_that_puts_the_handler_back_later_loses_no_signal(before, tmp_path):
-    """Whoever took ours for what had been there before, gets what was."""
+    """Our handler, put back when nobody watches any more, hands the signal on."""
     async with await quick_spool(tmp_path / "spool") as spool:
         async with spool.reader(Mail.SEND) as reader:
             reader.drain_on(signal.SIGUSR1, timeout=HOUR)

@@ -163,8 +163,13 @@ class QueueReader(Generic[Q, M, D]):
         has the handlers that were there before. They are put back at the end of the block.
 
         Call it in the block, and in the main thread: signals are handled there. Raises `ValueError` in another thread
-        (call `drain` from a handler of your own), `RuntimeError` outside of the block, and `TypeError` without a signal
-        and as `drain` does. It works on Trio and asyncio; what asyncio's `add_signal_handler` has set goes before it.
+        (call `drain` from a handler of your own), `OSError` for a signal that cannot be handled, `RuntimeError` before
+        the block, `anyio.ClosedResourceError` after it, and `TypeError` without a signal and as `drain` does.
+
+        It works on Trio and asyncio. A handler that asyncio's `add_signal_handler` has set is called too; one that is
+        set later, in whatever way, replaces this one.
+
+        **Cancellation**: it does not wait. When the time is over, `drain` cancels the block.
 
         ```python
         async with spool.reader(Mail.SEND) as reader:

@@ -294,8 +294,8 @@ class Spool(Generic[Q, M, D, A]):
     ) -> Result[list[Entry[Q, M, D, Spool[Q, M, D, A]]], Trouble]:
         """List the entries available in a queue, sorted by name, which with generated names is by age.
 
-        A long queue can be listed page by page, in little memory: `at_most` so many entries, whose names sort `after`
-        that of the last one.
+        A long queue can be listed page by page, in little memory: no more than `at_most` entries, whose names sort
+        `after` that of the last one.
 
         A hint: entries come and go while the list is made and after. Files without a valid name, and anything that is
         not a regular file, are not listed. Raises `TypeError` if the spool does not have `queue`, and `TypeError` or
@@ -319,7 +319,7 @@ class Spool(Generic[Q, M, D, A]):
     ) -> Result[list[tuple[datetime.datetime, Entry[Q, M, D, Spool[Q, M, D, A]]]], Trouble]:
         """List the entries that wait for a queue, each with its due time in UTC, the earliest first.
 
-        A hint, as `entries` is. With `at_most`, only so many: those that are due first. To take one of them before it
+        A hint, as `entries` is. With `at_most`, no more than that: those due first. To take one of them before it
         is due, use `entry.checkout(early=True)`. Raises `TypeError` if the spool does not have `queue`, and `TypeError`
         or `ValueError` if `at_most` is not a positive whole number.
 
