@@ -156,9 +156,9 @@ async def get_mail(request: Request) -> Response:
     """Tell where a message is. What is in hand, waits for its next attempt, or was delivered is not found."""
     spool: Spool[Mail, Envelope, bytes] = request.state.spool
     for queue, state in ((Mail.SEND, "waiting"), (Mail.FAILED, "failed")):
-        match spool.entry(queue, request.path_params["name"]):
-            case Ok(entry) if isinstance(await entry.stat(), Ok):
-                return JSONResponse({"state": state})
+        entry = spool.entry(queue, request.path_params["name"]).unwrap_or(None)
+        if entry is not None and (await entry.stat()).unwrap_or(None) is not None:
+            return JSONResponse({"state": state})
     return JSONResponse({"error": "in hand, to be tried again, delivered, or never accepted"}, 404)
 
 

@@ -51,6 +51,7 @@ from trio_multispool.model.policies import Backoff, Durability, Exponential, Ret
 from trio_multispool.model.results import Err, Ok, Result
 from trio_multispool.model.spoolable import Spoolable
 from trio_multispool.model.ticks import Missed
+from trio_multispool.model.unread import UnreadErrWarning
 from trio_multispool.model.verdicts import UNCHANGED, GiveUp, Release, Remove, RetryLater, Save, Unavailable, Verdict
 from trio_multispool.reader.reader import QueueReader
 from trio_multispool.spool.channel import ReceiveChannel, SendChannel
@@ -130,6 +131,7 @@ __all__ = [
     "TimeOrdered",
     "TooManyOpenFiles",
     "Unavailable",
+    "UnreadErrWarning",
     "UnreadableEntry",
     "UnsupportedFormat",
     "Use",

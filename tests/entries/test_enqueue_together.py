@@ -17,6 +17,7 @@ import trio
 from helpers.calls import FailingCalls
 from helpers.gates import Gate, breathe
 from helpers.processes import run_python
+from helpers.results import is_err
 from helpers.spools import ANNE, BERT, MAIL, Mail, load_spool, make_spool, names_in, put, quick_spool, state_of
 from trio_multispool import (
     Durability,
@@ -136,7 +137,7 @@ async def test_a_directory_that_cannot_be_synced_before_the_commits_fails_all_of
     async with await quick_spool(tmp_path / "spool", system_calls=calls) as spool:
         with calls.failing("sync", errno.EIO, "/.data", times=5):
             answers = await spool.enqueue_many(Mail.SEND, [(ANNE, b"")] * 2, names=[Use("a"), Use("b")])
-        assert all(isinstance(answer, Err) for answer in answers)
+        assert all(is_err(answer) for answer in answers)
         assert state_of(spool.path).entries() == set()
         nothing_left(spool.path)
         [refused] = await spool.enqueue_many(Mail.SEND, [(ANNE, b"")])

@@ -14,6 +14,7 @@ import pytest
 from helpers.calls import FailingCalls
 from helpers.gates import Gate
 from helpers.inside import storage_of
+from helpers.results import is_err
 from helpers.spools import ANNE, MAIL, Envelope, Mail, load_spool, make_spool, put, state_of
 from helpers.stores import available
 from trio_multispool import (
@@ -143,7 +144,7 @@ async def test_a_reserved_name_whose_enqueue_failed_can_be_used_again(tmp_path: 
     async with await make_spool(tmp_path / "spool", system_calls=calls) as spool:
         async with (await spool.reserve_name()).unwrap() as reserved:
             with calls.failing("write", 28):
-                assert isinstance(await spool.enqueue(Mail.SEND, ANNE, b"x", name=Use(reserved)), Err)
+                assert is_err(await spool.enqueue(Mail.SEND, ANNE, b"x", name=Use(reserved)))
             entry = (await spool.enqueue(Mail.SEND, ANNE, b"x", name=Use(reserved))).unwrap()
             assert entry.name == reserved.name
         assert state_of(spool.path).faults() == []
@@ -260,7 +261,7 @@ async def test_an_entry_whose_check_out_was_withdrawn_keeps_its_turn(tmp_path: P
         order: list[str] = []
         async with spool.reader(Mail.SEND) as reader:
             with calls.failing("open", 24, on="send/1"):
-                assert isinstance(await reader.dequeue_available(), Err)
+                assert is_err(await reader.dequeue_available())
             async for job in reader.available():
                 async with job:
                     order.append(job.name)
@@ -285,7 +286,7 @@ async def test_a_full_disk_can_be_read_and_made_room_on(tmp_path: Path) -> None:
         async with full.reader(Mail.SEND) as reader:
             assert await reader.iter_available(handler) == Ok(None)
         assert state_of(spool.path).places("2") == []
-        assert isinstance(await full.recover(), Err)
+        assert is_err(await full.recover())
         calls.mend()
         assert [found.name for found in (await full.recover()).unwrap()] == ["1"]
 

@@ -18,8 +18,9 @@ from helpers.children import Child, Parent, quick_directory
 from helpers.forks import are_alive
 from helpers.gates import breathe, until
 from helpers.inside import claimer_of, waiters_of
+from helpers.results import is_err
 from helpers.spools import Envelope, Mail, Wall, load_spool, quick_spool, state_of
-from trio_multispool import Err, Release, Remove, Save, Use
+from trio_multispool import Release, Remove, Save, Use
 from trio_multispool.entries import key_limits as limiting_module
 from trio_multispool.session import changes as activity_module
 from trio_multispool.storage.directory import checkout
@@ -381,7 +382,7 @@ async def test_trouble_with_the_file_of_locks_is_an_err(path):
     async with spool.reader(Mail.SEND, limit_by=recipient, limit=1) as reader:
         for call, on in (("open", ".limits"), ("move", ".limits"), ("lock_byte", ".limits")):
             with calls.failing(call, errno.ENOLCK, on=on):
-                assert isinstance(await reader.dequeue_available(), Err)
+                assert is_err(await reader.dequeue_available())
         assert (await reader.dequeue_available()).unwrap() is not None
     assert state_of(path).names("send") == ["a1"]
 

@@ -18,6 +18,7 @@ from helpers.children import Child, Parent, quick_directory
 from helpers.gates import Gates, let_go_at_last
 from helpers.inside import storage_of
 from helpers.processes import run_python
+from helpers.results import is_err
 from helpers.spools import ANNE, START, Mail, Wall, load_spool, quick_spool, state_of
 from trio_multispool import (
     EntryBusy,
@@ -243,7 +244,7 @@ async def test_enqueue_many_remembers_too(path, wall):
     assert keys(path) == {"a", "c"}
     await remove_all(spool)
     wall.time += 20
-    assert [isinstance(await enqueue(spool, Use(name)), Ok) for name in "abc"] == [True, True, False]
+    assert [is_err(await enqueue(spool, Use(name))) for name in "abc"] == [False, False, True]
 
 
 # What is killed, and what fails
@@ -356,7 +357,7 @@ async def test_an_enqueue_that_fails_later_forgets(path, wall):
     calls = FailingCalls()
     spool = await quick_spool(path, now=wall, system_calls=calls)
     with calls.failing("move", errno.ENOSPC, on="send/order"):
-        assert isinstance(await enqueue(spool), Err)
+        assert is_err(await enqueue(spool))
     assert (keys(path), state_of(path).registry) == (set(), set())
 
 
@@ -367,9 +368,9 @@ async def test_a_removal_that_cannot_be_remembered_does_not_happen(path, wall):
     (await enqueue(spool)).unwrap()
     async with (await spool.entry(Mail.SEND, "order").unwrap().checkout()).unwrap() as job:
         with calls.failing("set_modified", errno.EIO, on=".keys/order"):
-            assert isinstance(await job.remove(), Err)
+            assert is_err(await job.remove())
         with calls.failing("unlink", errno.EPERM, on="send/.checkout/order"):
-            assert isinstance(await job.remove(), Err)
+            assert is_err(await job.remove())
         assert not job.settled
         (await job.release()).unwrap()
     assert await enqueue(spool) == Err(NameTaken("order"))

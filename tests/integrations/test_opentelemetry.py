@@ -18,8 +18,9 @@ from opentelemetry.semconv._incubating.attributes import messaging_attributes
 from opentelemetry.semconv._incubating.metrics import messaging_metrics
 
 from helpers.children import Child
+from helpers.results import is_err
 from helpers.spools import ANNE, Envelope, Mail, names_in, put, quick_spool, state_of
-from trio_multispool import Err, Remove, Retry, Save, Use
+from trio_multispool import Remove, Retry, Save, Use
 from trio_multispool.integrations.opentelemetry import OpenTelemetry
 
 both_backends = pytest.mark.anyio
@@ -157,7 +158,7 @@ async def test_what_fails_is_marked_in_its_span(tmp_path):
     telemetry = Telemetry()
     async with await quick_spool(tmp_path / "spool", instrumentation=telemetry.instrumentation) as spool:
         [entry] = await put(spool, Mail.SEND, "a")
-        assert isinstance(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a")), Err)
+        assert is_err(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a")))
 
         async def fail(_envelope: object, _data: object) -> Remove:
             raise KeyError("a")
@@ -215,7 +216,7 @@ async def test_metrics_count_what_happened(tmp_path):
     assert "trio_multispool.entries" not in telemetry.metrics(), "a spool that is not there has no entries"
     async with await quick_spool(tmp_path / "spool", instrumentation=telemetry.instrumentation) as spool:
         await put(spool, Mail.SEND, "a", "b", "c")
-        assert isinstance(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a")), Err)
+        assert is_err(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a")))
         async with (await spool.entry(Mail.SEND, "a").unwrap().checkout()).unwrap() as job:
             points = telemetry.metrics()
             assert [point.value for point in points["trio_multispool.entries.in_hand"]] == [1]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from helpers.results import is_err
 from helpers.spools import ANNE, Mail, put, quick_spool, snapshot
-from trio_multispool import DataFile, Err, Exponential, Remove, Retry, Use
+from trio_multispool import DataFile, Exponential, Remove, Retry, Use
 from trio_multispool.integrations.prometheus import Prometheus, SpoolCollector
 
 both_backends = pytest.mark.anyio
@@ -26,7 +27,7 @@ async def test_operations_are_exposed_as_text(tmp_path):
     of = f'queue="send",spool="{path}"'
     async with await quick_spool(path, instrumentation=Prometheus(registry)) as spool:
         await put(spool, Mail.SEND, "a", "b", "c", "d")
-        assert isinstance(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a")), Err)
+        assert is_err(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a")))
         (path / "send" / "d").write_bytes(b"{")
         async with spool.reader(Mail.SEND) as reader:
             saved = (await reader.dequeue()).unwrap()
@@ -108,7 +109,7 @@ async def test_the_depths_of_queues_are_counted_when_somebody_asks(tmp_path):
         await put(spool, Mail.SEND, "a", "b", "c")
         await put(spool, Mail.FAILED, "d")
         (path / "failed" / "d").write_bytes(b"{")
-        assert isinstance(await spool.entry(Mail.FAILED, "d").unwrap().checkout(), Err)
+        assert is_err(await spool.entry(Mail.FAILED, "d").unwrap().checkout())
         async with (await spool.entry(Mail.SEND, "a").unwrap().checkout()).unwrap():
             before = snapshot(path)
             found = exposed(registry)

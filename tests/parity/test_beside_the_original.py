@@ -12,6 +12,7 @@ import pytest
 
 from helpers.calls import FailingCalls
 from helpers.children import quick_directory
+from helpers.results import is_err
 from helpers.spools import ANNE, BERT, MAIL, Mail, state_of
 from trio_multispool import DirectoryNotEmpty, Err, NotAdopted, Ok, Remove, Retention, Retry, Save, Spool, Use
 
@@ -56,7 +57,7 @@ async def test_work_leaves_nothing_in_the_queues_that_the_original_trips_over(pa
     entry = (await spool.enqueue(Mail.SEND, ANNE, b"Hello")).unwrap()
     refused = Err(NotAdopted(os.fspath(path), "entries that wait"))
     assert await spool.enqueue(Mail.SEND, ANNE, b"", not_before=1) == refused
-    assert isinstance(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a", remember=1)), Err)
+    assert is_err(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a", remember=1)))
     async with (await entry.checkout()).unwrap() as job:
         assert await job.save(Mail.SEND, not_before=1) == refused
         (await job.save(Mail.RETRY, BERT)).unwrap()

@@ -9,6 +9,7 @@ import os
 import pytest
 
 from helpers.calls import FailingCalls
+from helpers.results import is_err
 from helpers.spools import (
     ANNE,
     BERT,
@@ -47,6 +48,7 @@ from trio_multispool import (
     TooManyOpenFiles,
     Unavailable,
     UnreadableEntry,
+    UnreadErrWarning,
 )
 
 pytestmark = pytest.mark.anyio
@@ -364,17 +366,18 @@ async def test_an_err_that_nobody_looked_at_is_raised_at_the_end_of_the_block(tm
     """A dropped `Err` must not become a silent hot loop: the entry goes back, and the error is raised."""
     spool, entry = await one(tmp_path)
     before = contents(spool.path)
-    with pytest.raises(EncodingFailed):
+    with pytest.raises(EncodingFailed):  # noqa: PT012  # as above
         async with (await entry.checkout()).unwrap() as job:
-            _ = await job.save(Mail.RETRY, Envelope(object()))
+            with pytest.warns(UnreadErrWarning, match="save of entry a of queue send"):
+                await job.save(Mail.RETRY, Envelope(object()))
     assert contents(spool.path) == before
     async with (await entry.checkout()).unwrap() as job:
-        _ = await job.save(Mail.RETRY, Envelope(object()))
+        (await job.save(Mail.RETRY, Envelope(object()))).ignore()
         (await job.save(Mail.RETRY)).unwrap()
     error = LookupError()
     with pytest.raises(LookupError) as caught:  # noqa: PT012  # a body that raises
         async with (await spool.entry(Mail.RETRY, "a").unwrap().checkout()).unwrap() as job:
-            _ = await job.save(Mail.SEND, Envelope(object()))
+            (await job.save(Mail.SEND, Envelope(object()))).ignore()
             raise error
     assert caught.value is error
     assert any("cannot be encoded" in note for note in error.__notes__)
@@ -442,7 +445,7 @@ async def test_an_entry_that_is_gone_or_busy_is_an_err_of_with_entry_and_an_answ
     (spool.path / "send" / ".checkout" / "a").rename(spool.path / "send" / "a")
     assert await spool.with_entry(entry, never) == Err(EntryBusy("a"))
     assert await spool.try_with_entry(entry, never) == Ok(Unavailable.BUSY)
-    assert isinstance(await job.release(), Err)
+    assert is_err(await job.release())
 
 
 @every_with

@@ -10,6 +10,7 @@ import os
 import pytest
 
 from helpers.calls import FailingCalls
+from helpers.results import is_err
 from helpers.spools import ANNE, BERT, MAIL, Envelope, Mail, contents, load_spool, names_in, put, quick_spool, state_of
 from trio_multispool import (
     AccessDenied,
@@ -141,7 +142,7 @@ async def test_use_of_a_name_that_an_entry_has_is_name_taken(tmp_path, where):
             assert await spool.enqueue(Mail.SEND, BERT, b"new", name=Use("a")) == Err(NameTaken("a"))
     if where == "quarantine":
         (spool.path / "send" / "a").write_bytes(b"nonsense")
-        assert isinstance(await entry.checkout(), Err)
+        assert is_err(await entry.checkout())
     before = contents(spool.path)
     assert await spool.enqueue(Mail.SEND, BERT, b"new", name=Use("a")) == Err(NameTaken("a"))
     assert contents(spool.path) == before

@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from helpers.calls import FailingCalls
+from helpers.results import is_err
 from helpers.spools import ANNE, BERT, Envelope, Mail, contents, load_spool, names_in, put, quick_spool, state_of
 from trio_multispool import (
     CorruptMetadata,
@@ -330,7 +331,7 @@ async def test_a_listing_is_sorted_by_name_and_holds_what_is_available(tmp_path)
     await put(spool, Mail.SEND, "d", "b", "a", "c", "é")
     await put(spool, Mail.RETRY, "x")
     (spool.path / "send" / "c").write_bytes(b"nonsense")
-    assert isinstance(await spool.entry(Mail.SEND, "c").unwrap().checkout(), Err)
+    assert is_err(await spool.entry(Mail.SEND, "c").unwrap().checkout())
     async with (await spool.entry(Mail.SEND, "b").unwrap().checkout()).unwrap():
         entries = (await spool.entries(Mail.SEND)).unwrap()
         assert [entry.name for entry in entries] == ["a", "d", "é"]

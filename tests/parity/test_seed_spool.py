@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from helpers.results import is_err
 from helpers.spools import load_spool, make_spool, names_in, snapshot, state_of
 from trio_multispool import (
     CorruptMetadata,
@@ -213,7 +214,7 @@ async def test_the_abandoned_entry_is_left_alone_until_the_spool_is_adopted(seed
         taken = [job.name async for job in reader.available()]
         assert taken == [COG_1, SPROCKET]
         assert (await reader.dequeue_available()).unwrap() is None
-    assert isinstance(await spool.entry(Widgets.ONE, ABANDONED).unwrap().checkout(), Err)
+    assert is_err(await spool.entry(Widgets.ONE, ABANDONED).unwrap().checkout())
     assert (await load_spool(seed, WIDGETS)).path == seed
     assert abandoned() == before
 

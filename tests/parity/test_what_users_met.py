@@ -14,6 +14,7 @@ import trio.testing
 
 from helpers.calls import FailingCalls
 from helpers.processes import run_python
+from helpers.results import is_err
 from helpers.spools import Envelope, Mail, load_spool, names_in, put, quick_spool, state_of
 from trio_multispool import DataFile, EntryBusy, Err, Ok, Remove
 
@@ -113,7 +114,7 @@ async def test_a_removal_never_leaves_an_entry_without_its_data(tmp_path, how):
                 (await job.release()).unwrap()
         state = state_of(spool.path)
         assert state.entries() <= state.data.keys()
-        assert (state.entries() == {"a"}) == isinstance(answer, Err)
+        assert (state.entries() == {"a"}) == is_err(answer)
         finished = calls.faults[0].met <= step
         calls.mend()
         (await spool.recover()).unwrap()

@@ -18,6 +18,7 @@ from helpers.children import Child, Parent, quick_directory
 from helpers.gates import Hold, let_go_at_last
 from helpers.inside import storage_of
 from helpers.listening import Listening
+from helpers.results import is_err
 from helpers.spools import ANNE, Envelope, Mail, Wall, load_spool, quick_spool, state_of
 from trio_multispool import (
     Err,
@@ -598,7 +599,7 @@ async def test_other_trouble_with_the_record_ends_the_iteration(path, wall):
     spool = await spool_with_one(path, wall, system_calls=calls)
     handler = Handler(Remove())
     with calls.failing("open", errno.EACCES, on=".notes.a"):
-        assert isinstance(await go_over(spool, handler), Err)
+        assert is_err(await go_over(spool, handler))
     assert handler.attempts == []
     assert set(state_of(path).available["send"]) == {"a"}
     (await go_over(spool, handler)).unwrap()

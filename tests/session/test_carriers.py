@@ -11,9 +11,9 @@ import pytest
 from helpers.calls import FailingCalls
 from helpers.children import Child
 from helpers.listening import Listening, listened_to
+from helpers.results import is_err
 from helpers.spools import ANNE, MAIL, Mail, put, quick_spool, state_of
 from trio_multispool import (
-    Err,
     Spool,
     Use,
 )
@@ -69,7 +69,7 @@ async def test_an_enqueue_that_fails_leaves_nothing_of_what_was_sent_along(tmp_p
     calls = FailingCalls()
     async with listened_to(tmp_path, system_calls=calls, carrier={"a": "b"}) as (spool, _):
         with calls.failing("move", errno.ENOSPC):
-            assert isinstance(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a")), Err)
+            assert is_err(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a")))
         assert state_of(tmp_path / "spool").faults() == []
         await put(spool, Mail.SEND, "a")
         assert set(state_of(tmp_path / "spool").notes) == {"a"}
@@ -82,10 +82,10 @@ async def test_a_reserved_name_that_is_used_again_sends_along_what_is_sent_then(
     async with listened_to(tmp_path, system_calls=calls, carrier={"a": "old"}) as (spool, heard):
         async with (await spool.reserve_name()).unwrap() as reserved:
             with calls.failing("move", errno.ENOSPC):
-                assert isinstance(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(reserved)), Err)
+                assert is_err(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(reserved)))
             assert state_of(tmp_path / "spool").notes == {}
             with calls.failing("move", errno.ENOSPC), calls.failing("unlink", errno.EIO, on=".notes/", skip=1):
-                assert isinstance(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(reserved)), Err)
+                assert is_err(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(reserved)))
             assert set(state_of(tmp_path / "spool").notes) == {reserved.name}
             heard.carrier = {"a": "new"}
             entry = (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(reserved))).unwrap()

@@ -13,10 +13,10 @@ from helpers.children import Child
 from helpers.gates import Gate, breathe
 from helpers.inside import waiters_of
 from helpers.listening import Listening, kinds, listened_to
+from helpers.results import is_err
 from helpers.spools import ANNE, BERT, MAIL, Envelope, Mail, names_in, put, quick_spool
 from trio_multispool import (
     NameTaken,
-    Ok,
     Release,
     Remove,
     Save,
@@ -85,7 +85,7 @@ async def test_each_entry_of_a_batch_is_told_once_and_each_failure(tmp_path):
         heard.take()
         names = [Use("one"), Use("taken"), Use("two")]
         answers = await spool.enqueue_many(Mail.SEND, [(ANNE, b"a"), (ANNE, b"b"), (ANNE, b"cc")], names=names)
-        assert [isinstance(answer, Ok) for answer in answers] == [True, False, True]
+        assert [is_err(answer) for answer in answers] == [False, True, False]
         path = str(tmp_path / "spool")
         assert timeless(heard.take()) == [
             Enqueueing(path, "send", 3),

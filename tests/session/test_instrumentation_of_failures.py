@@ -11,6 +11,7 @@ import pytest
 from helpers.calls import FailingCalls
 from helpers.gates import Gate
 from helpers.listening import Listening, kinds, listened_to
+from helpers.results import is_err
 from helpers.spools import ANNE, BERT, Mail, make_spool, names_in, put
 from trio_multispool import (
     Durability,
@@ -98,7 +99,7 @@ async def test_a_settlement_that_fails_is_told_as_a_failure_and_the_return_as_a_
         job = (await entry.checkout()).unwrap()
         with pytest.raises(OutOfSpace), calls.failing("write", errno.ENOSPC):  # the block's end raises
             async with job:
-                assert isinstance(await job.save(Mail.RETRY, BERT), Err)
+                assert is_err(await job.save(Mail.RETRY, BERT))
         told = heard.take()
         assert kinds(told) == ["CheckedOut", "Working", "Failed", "Settled", "tuple"]
         assert (told[2].operation, told[2].entry) == (Operation.SAVE, "a")
@@ -208,7 +209,7 @@ async def test_what_was_tried_in_vain_before_an_entry_was_let_go_is_not_told(tmp
         job = (await entry.checkout()).unwrap()
         with pytest.raises(OutOfSpace), calls.failing("write", errno.ENOSPC):  # noqa: PT012  # the block's end raises
             async with job:
-                assert isinstance(await job.save(Mail.RETRY, BERT), Err)
+                assert is_err(await job.save(Mail.RETRY, BERT))
                 spool.close()
         [settled] = heard.take(Settled)
         assert (settled.how, settled.destination) == (How.LET_GO, None)

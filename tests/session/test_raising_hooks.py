@@ -12,9 +12,9 @@ import pytest
 from helpers.gates import breathe
 from helpers.inside import waiters_of
 from helpers.listening import HOOKS, Raising
+from helpers.results import is_err
 from helpers.spools import ANNE, Mail, put, quick_spool, state_of
 from trio_multispool import (
-    Err,
     Remove,
     Retry,
     Use,
@@ -36,7 +36,7 @@ async def do_everything(spool: Any, tmp_path: Path) -> None:
     """Have every hook called."""
     await put(spool, Mail.SEND, "a", "b", "c", "junk", "x")
     assert len([answer.unwrap() for answer in await spool.enqueue_many(Mail.SEND, [(ANNE, b"")])]) == 1
-    assert isinstance(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a")), Err)
+    assert is_err(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a")))
     (tmp_path / "spool" / "send" / "junk").write_bytes(b"{")
     (tmp_path / "spool" / ".registry" / "orphan").touch()
 

@@ -15,6 +15,7 @@ import trio.testing
 
 from helpers.finding import Aside, Reader, put
 from helpers.inside import sizes_of_looks
+from helpers.results import is_err
 from helpers.spools import ANNE, BERT, MAIL, Envelope, Mail, quick_spool
 from helpers.stores import QUEUES, claim, claim_waiting, nothing, save
 from trio_multispool import (
@@ -75,7 +76,7 @@ async def test_every_operation_works_without_a_file_and_without_a_thread(tmp_pat
         assert [each.name for each in (await spool.entries(Mail.SEND)).unwrap()] == ["a"]
         async with (await entry.checkout()).unwrap() as job:
             assert (job.metadata, (await job.data.load()).unwrap()) == (ANNE, b"Hello")
-            assert isinstance(await entry.checkout(), Err)
+            assert is_err(await entry.checkout())
             (await job.data.save(b"Hello again")).unwrap()
             (await job.progress(0.5, "half way")).unwrap()
             job.update(lambda metadata: Envelope(metadata.recipient, 1))
@@ -303,7 +304,7 @@ async def test_faults_are_for_one_entry_or_for_several_times_and_can_be_cleared(
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"))).unwrap()
     for name, times in (("b", 1), ("c", 2)):
         for _ in range(times):
-            assert isinstance(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(name)), Err)
+            assert is_err(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(name)))
         (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(name))).unwrap()
     faults.add(Operation.ENQUEUE, FULL, times=1000)
     faults.clear()
@@ -321,7 +322,7 @@ async def test_an_unreadable_entry_is_passed_over_and_trouble_is_told():
         assert await work_off(reader, remove) == Ok(1)
         faults.clear()
         faults.add(Operation.CHECK_OUT, TooManyOpenFiles("open", "too many"))
-        assert isinstance(await work_off(reader, remove), Err)
+        assert is_err(await work_off(reader, remove))
         assert await work_off(reader, remove) == Ok(1)
 
 
@@ -375,7 +376,7 @@ async def test_spools_beside_each_other_share_their_entries_and_a_closed_one_is_
     job = (await entry.checkout()).unwrap()
     other = memory_spool(MAIL, beside=spool)
     assert other.location == spool.location
-    assert isinstance(await other.entry(Mail.SEND, entry.name).unwrap().checkout(), Err)
+    assert is_err(await other.entry(Mail.SEND, entry.name).unwrap().checkout())
     spool.close()
     third = memory_spool(MAIL, beside=other)
     async with third.reader(Mail.SEND) as reader:
@@ -475,7 +476,7 @@ async def test_it_has_no_path_and_nothing_to_monitor():
     spool = memory_spool(MAIL)
     with pytest.raises(RuntimeError, match="memory://"):
         _ = spool.path
-    assert isinstance(await Spool.load(spool.location, MAIL), Err)
+    assert is_err(await Spool.load(spool.location, MAIL))
     with pytest.raises(NotASpool, match="needs no upkeep"):
         Monitor(spool)
     refused = await spool.adopt()

@@ -14,6 +14,7 @@ import anyio
 import pytest
 
 from helpers.calls import FailingCalls, Mounted, WithoutSyncs
+from helpers.results import is_err
 from helpers.spools import ANNE, MAIL, Envelope, Mail, load_spool, names_in, put, quick_spool, snapshot, state_of
 from trio_multispool import (
     AccessDenied,
@@ -179,10 +180,10 @@ async def test_a_creation_that_died_half_way_is_finished_by_the_next(tmp_path: P
 
         calls._do = dying  # type: ignore[method-assign]
         answer = await Spool.create(path, MAIL, system_calls=calls)
-        if isinstance(answer, Ok):
+        if not is_err(answer):
             break
         halfway = await Spool.load(path, MAIL)
-        early = ["early"] if isinstance(halfway, Ok) else []  # all directories are there: nothing speaks against it
+        early = [] if is_err(halfway) else ["early"]  # all directories are there: nothing speaks against it
         if isinstance(halfway, Ok):
             await put(halfway.value, Mail.SEND, *early)
         spool = await quick_spool(path)
@@ -304,7 +305,7 @@ async def test_load_unsafe_opens_a_directory_that_is_no_spool(tmp_path: Path):
         await spool.entry(Mail.SEND, "a").unwrap().direct.remove(),
         await spool.reserve_name(),
     ]
-    assert all(isinstance(answer, Err) for answer in answers)
+    assert all(is_err(answer) for answer in answers)
     assert os.listdir(tmp_path) == []
 
 
@@ -499,11 +500,11 @@ async def test_opening_a_spool_leaks_no_descriptor(tmp_path: Path):
     spool.close()
     assert open_files() == 0
     for options in ({"system_calls": Mounted(NFS)}, {"spoolable": WIDER}):
-        assert isinstance(await Spool.load(tmp_path / "spool", **{"spoolable": MAIL, **options}), Err)
+        assert is_err(await Spool.load(tmp_path / "spool", **{"spoolable": MAIL, **options}))
     (tmp_path / "spool" / ".spool.json").write_bytes(b"{}")
-    assert isinstance(await Spool.load_unsafe(tmp_path / "spool", MAIL), Err)
-    assert isinstance(await Spool.load(tmp_path / "spool", MAIL), Err)
-    assert isinstance(await Spool.create(tmp_path / "spool", MAIL), Err)
+    assert is_err(await Spool.load_unsafe(tmp_path / "spool", MAIL))
+    assert is_err(await Spool.load(tmp_path / "spool", MAIL))
+    assert is_err(await Spool.create(tmp_path / "spool", MAIL))
     assert open_files() == 0
 
 
@@ -550,7 +551,7 @@ async def whole_life(spool: Spool) -> None:
         (await job.data.save(b"new")).unwrap()
         (await job.save(Mail.RETRY, Envelope("new"))).unwrap()
     (spool.path / "send" / "c").write_bytes(b"nonsense")
-    assert isinstance(await third.checkout(), Err)
+    assert is_err(await third.checkout())
     (spool.path / ".registry" / "a").unlink()
     async with (await first.checkout()).unwrap() as job:
         (await job.save(Mail.FAILED)).unwrap()

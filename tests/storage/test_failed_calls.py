@@ -17,6 +17,7 @@ from helpers.calls import FailingCalls
 from helpers.children import Child, quick_directory
 from helpers.inside import open_descriptors
 from helpers.proofs import thinned
+from helpers.results import is_err
 from helpers.spools import ANNE, BERT, Mail, contents, load_spool, make_spool, names_in, put, state_of
 from helpers.stores import (
     DATA,
@@ -530,7 +531,7 @@ async def test_a_spool_that_needs_no_syncs_goes_on_when_they_fail(path):
         job = await _job(spool, "a")
         (await job.data.save(NEW_DATA)).unwrap()
         (await job.save(Mail.RETRY, BERT)).unwrap()
-        assert isinstance(await spool.enqueue(Mail.SEND, ANNE, DATA, durability=Durability.POWER), Err)
+        assert is_err(await spool.enqueue(Mail.SEND, ANNE, DATA, durability=Durability.POWER))
         (await spool.enqueue(Mail.SEND, ANNE, DATA)).unwrap()
     assert state_of(path).faults() == []
 

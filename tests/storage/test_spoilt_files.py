@@ -90,7 +90,7 @@ def made(path: Path, *names: str) -> None:
 
 async def fail(metadata: Envelope, data: DataFile[bytes]) -> Verdict[Mail, Envelope]:
     """Raise."""
-    await data.progress(0.5, "halfway")
+    (await data.progress(0.5, "halfway")).ignore()
     raise ValueError(data.name)
 
 

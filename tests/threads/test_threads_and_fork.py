@@ -12,9 +12,10 @@ import anyio.to_thread
 import pytest
 
 from helpers.children import Child
+from helpers.results import is_err
 from helpers.spools import ANNE, BERT, Mail, load_spool, make_spool, names_in, put, state_of
 from helpers.stores import QUEUES, claim, enqueue, make_store, release, sweep, try_claim
-from trio_multispool import Err, Ok, Remove, Unavailable, Use
+from trio_multispool import Ok, Remove, Unavailable, Use
 from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.requests import Recovered
 
@@ -165,6 +166,7 @@ def test_an_entry_is_its_parents_in_a_forked_child(path):  # noqa: PLR0915  # a 
 
         import trio
 
+        from helpers.results import is_err
         from helpers.spools import ANNE, BERT, MAIL, Mail
         from trio_multispool import Err, OwnershipLost, Spool, Use
 
@@ -185,7 +187,7 @@ def test_an_entry_is_its_parents_in_a_forked_child(path):  # noqa: PLR0915  # a 
             assert await jobs["remove"].remove() == lost["remove"]
             assert await jobs["release"].release() == lost["release"]
             assert await jobs["data"].data.save(b"other") == lost["data"]
-            assert isinstance(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(reserved)), Err)
+            assert is_err(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(reserved)))
             try:
                 async with jobs["block"]:
                     pass
@@ -478,19 +480,19 @@ async def work(path: Path) -> list[str]:
         (await jobs[2].release()).unwrap()
         (await jobs[3].data.save(b"other")).unwrap()
         assert (await jobs[3].data.load()).unwrap() == b"other"
-        assert isinstance(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("3")), Err)
+        assert is_err(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("3")))
         for job in jobs[3:]:
             async with job:
                 pass
         async with (await spool.reserve_name()).unwrap():
             pass
         (path / "retry" / "0").write_bytes(b"not to be read")
-        assert isinstance(await spool.entry(Mail.RETRY, "0").unwrap().checkout(), Err)
+        assert is_err(await spool.entry(Mail.RETRY, "0").unwrap().checkout())
         direct = spool.entry(Mail.SEND, "4").unwrap().direct
         (await direct.save(BERT)).unwrap()
         (await direct.data_file.save(b"direct")).unwrap()
         (await direct.remove()).unwrap()
-        assert isinstance(await direct.contents(), Err)
+        assert is_err(await direct.contents())
         (await spool.recover()).unwrap()
 
         async def handle(envelope, data):

@@ -84,7 +84,7 @@ async def load(
 
     wanted = list(dict.fromkeys(queues))
     opening = functools.partial(open_store, path, wanted, trust_file_system=trust_file_system, recover=recover)
-    return (await open_spool(spoolable(queues), None, opening, done)).unwrap()
+    return (await open_spool(path, spoolable(queues), None, opening, done)).unwrap()
 
 
 def require_queues(storage: AnyStorage, *queues: str | None) -> None:

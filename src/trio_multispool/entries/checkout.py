@@ -20,7 +20,7 @@ from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.instrumentation import How, Operation
 from trio_multispool.model.attempts import ATTEMPTS
 from trio_multispool.model.lifecycle import Place, State
-from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.results import Err, Ok, handed_out, peek
 from trio_multispool.model.times import due_at
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import UNCHANGED, Unavailable, Unchanged
@@ -206,7 +206,8 @@ class Checkout(Generic[Q, M, D]):
         began = session.hooks.now() if session.hooks.listening else 0.0
         self._insisted = insist
         try:
-            told = f"{operation._value_} of entry {self.name}"  # what `value` is, after two more calls
+            what = operation._value_  # what `value` is, after two more calls
+            told = f"{what} of entry {self.name} of queue {self.claim.queue}"
             answer = await session.settlements.run(told, step, of=self.claim, insist=insist)
         except BaseException:  # passed on
             self._tell_if_settled(destination, None, began)
@@ -214,8 +215,9 @@ class Checkout(Generic[Q, M, D]):
         self._tell_if_settled(destination, answer, began)
         self._failure = None
         if isinstance(answer, Err):
-            self._failure = answer.error
-            session.hooks.failed(operation, self.claim.queue, self.name, answer.error, began)
+            error: SpoolError = peek(answer)
+            self._failure = error
+            session.hooks.failed(operation, self.claim.queue, self.name, error, began)
         return answer
 
     def end_slot(self) -> None:
@@ -243,7 +245,7 @@ class Checkout(Generic[Q, M, D]):
         hooks = self.session.hooks
         if hooks.listening:
             how, destination = self.attempt
-            lost = isinstance(answer, Err) and not isinstance(answer.error, DurabilityUnknown)
+            lost = isinstance(answer, Err) and not isinstance(peek(answer), DurabilityUnknown)
             if self.let_go or lost:  # over, and yet not as it was tried: another program was quicker
                 how, destination = How.LET_GO, None
             hooks.settled(self.claim.queue, self.name, how, destination, began, self._since)
@@ -370,7 +372,9 @@ async def give_back(session: Session[Q, M, D, Any], checkouts: Iterable[Checkout
     began = session.hooks.now()
     answers: dict[int, Answer[None]] = {}
     try:
-        steps = [(f"return of entry {one.name}", one.giving_back(), one.claim) for one in ours]
+        steps = [
+            (f"return of entry {one.name} of queue {one.claim.queue}", one.giving_back(), one.claim) for one in ours
+        ]
         await session.settlements.finish(steps, answers)
     finally:
         for number, checkout in enumerate(ours):
@@ -384,12 +388,12 @@ async def check_out(
     """Check out one entry by its name; `Entry.try_checkout` says what that means."""
     began = session.hooks.now() if session.hooks.listening else 0.0
     answer = await session.check_outs.run(
-        f"check-out of entry {name}",
+        f"check-out of entry {name} of queue {queue._value_}",
         Whole(functools.partial(_claim, session, cast("str", queue._value_), name, early=early)),
         undo=functools.partial(_release, session),
     )
     if isinstance(answer, Err):
-        session.hooks.failed(Operation.CHECK_OUT, queue.value, name, answer.error, began)
+        session.hooks.failed(Operation.CHECK_OUT, queue.value, name, peek(answer), began)
         return answer
     claimed = answer.value
     if isinstance(claimed, Unavailable):
@@ -410,7 +414,7 @@ async def check_out_or_tell_why(
     gone = answer.value is Unavailable.GONE
     error = EntryNotFound(queue.value, name) if gone else EntryBusy(name)
     session.hooks.failed(Operation.CHECK_OUT, queue.value, name, error, began)
-    return Err(error)
+    return handed_out(Err(error), f"check-out of entry {name} of queue {queue.value}", session.running.what)
 
 
 def _claim(

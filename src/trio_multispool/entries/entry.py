@@ -96,7 +96,7 @@ class Entry(Generic[Q, M, D, S_co]):
         ```
         """
         return await self._session.run(
-            f"looking at entry {self._name}",
+            f"look at entry {self._name} of queue {self._queue.value}",
             lambda _before_commit: self._session.storage.stat(Place(self._queue.value, State.AVAILABLE), self._name),
         )
 
@@ -184,7 +184,7 @@ class DirectEntry(Generic[Q, M, D]):
         session, queue, name = self._session, self._queue, self._name
         place = Place(queue, State.AVAILABLE)
         return await session.run(
-            f"reading entry {name}",
+            f"reading of entry {name} of queue {queue}",
             lambda _before_commit: session.encoding.decode(queue, name, session.storage.read_metadata(place, name)),
         )
 
@@ -213,7 +213,7 @@ class DirectEntry(Generic[Q, M, D]):
                 before_commit=before_commit,
             )
 
-        return await session.run(f"direct save of entry {self._name}", work)
+        return await session.run(f"direct save of entry {self._name} of queue {self._queue}", work)
 
     async def remove(self, *, durability: Durability | None = None) -> Result[None, DirectRemoveError]:
         """Delete the entry where it is, with its data.
@@ -230,6 +230,6 @@ class DirectEntry(Generic[Q, M, D]):
         """
         queue, name, delete = self._queue, self._name, self._session.storage.delete
         return await self._session.run(
-            f"direct removal of entry {name}",
+            f"direct removal of entry {name} of queue {queue}",
             lambda before_commit: delete(queue, name, durability=durability, before_commit=before_commit),
         )

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeVar, fi
 
 import msgspec
 
+from trio_multispool.model.unread import Unread, line_outside
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -46,9 +48,12 @@ class Ok(msgspec.Struct, Generic[T_co], frozen=True):
         """Return `Ok(function(value))`. An `Err` stays as it is, and the function is not called."""
         return Ok(function(self.value))
 
+    def ignore(self) -> None:
+        """Do nothing. Of an `Err`, the same call says that it is dropped on purpose."""
+
 
 @final
-class Err(msgspec.Struct, Generic[E_co], frozen=True):
+class Err(Generic[E_co]):
     """The operation did not take effect, unless its error says otherwise; `error` can be matched on.
 
     ```python
@@ -56,9 +61,25 @@ class Err(msgspec.Struct, Generic[E_co], frozen=True):
         case Err(EntryBusy(name)):
             print(name, "is somebody else's now")
     ```
+
+    One that an operation has answered with, and that is dropped before anybody looked at its error, makes an
+    `UnreadErrWarning`. `error` looks at it, and so do all methods but `map`, a `match` that binds it, `==`, `repr` and
+    pickling. `ignore()` says that it is dropped on purpose.
     """
 
-    error: E_co
+    __slots__ = ("_error", "_unread")
+    __match_args__ = ("error",)
+
+    def __init__(self, error: E_co) -> None:
+        """Hold an error."""
+        self._error = error
+        self._unread: Unread | None = None
+
+    @property
+    def error(self) -> E_co:
+        """The error, one of those that the operation's annotation names."""
+        self._unread = None
+        return self._error
 
     def unwrap(self) -> NoReturn:
         """Raise the error. Of an `Ok`, the same call returns its value.
@@ -74,12 +95,50 @@ class Err(msgspec.Struct, Generic[E_co], frozen=True):
 
     def unwrap_or(self, default: T) -> T:
         """Return the default. Of an `Ok`, the same call returns its value."""
+        self.ignore()
         return default
 
     def map(self, _function: Callable[[Any], object]) -> Err[E_co]:
         """Return this `Err`. Of an `Ok`, the same call returns an `Ok` of what the function makes of its value."""
         return self
 
+    def ignore(self) -> None:
+        """Say that it does not matter whether the operation succeeded."""
+        self._unread = None
+
+    def __repr__(self) -> str:
+        return f"Err(error={self.error!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return self.error == other.error if isinstance(other, Err) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((Err, self.error))
+
+    def __reduce__(self) -> tuple[type[Err[E_co]], tuple[E_co]]:
+        return Err, (self.error,)
+
+    def __del__(self) -> None:
+        """Warn if nobody has looked at the error."""
+        unread = getattr(self, "_unread", None)  # which one without an error lacks
+        if unread is not None:
+            unread.warn(self._error)
+
 
 Result: TypeAlias = Ok[T_co] | Err[E_co]
-"""`Ok[T]` or `Err[E]`: `match` it, or call `unwrap()`, `expect(message)`, `unwrap_or(default)` or `map(function)`."""
+"""`Ok[T]` or `Err[E]`: `match` it, or call one of the methods that both have."""
+
+
+def peek(answer: Err[E_co]) -> E_co:
+    """Return the error for the library itself, which passes the `Err` on: nobody has looked at it."""
+    return answer._error  # noqa: SLF001  # its own room
+
+
+def handed_out(answer: Result[T_co, E_co], operation: str, of: str) -> Result[T_co, E_co]:
+    """Return what an operation answers its caller with. If nobody looks at an `Err`, its line is told.
+
+    Call it in the caller's task; what is handed out again is told anew.
+    """
+    if isinstance(answer, Err):
+        answer._unread = Unread(operation, of, line_outside())  # noqa: SLF001  # its own room
+    return answer

@@ -20,7 +20,7 @@ from trio_multispool.entries.checkout import Checkout, give_back
 from trio_multispool.entries.claimer import Claimer
 from trio_multispool.instrumentation import Operation
 from trio_multispool.model.names import sorts_last
-from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.results import Err, Ok, peek
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.session.changes import Polling
 from trio_multispool.session.session import Recoveries
@@ -245,7 +245,7 @@ class Dequeuer(Generic[Q, M, D]):
         except Withdrawn:
             return None
         if isinstance(answer, Err):
-            hooks.failed(Operation.CHECK_OUT, self._name, None, answer.error, began)
+            hooks.failed(Operation.CHECK_OUT, self._name, None, peek(answer), began)
             return answer
         if isinstance(answer.value, NothingLeft):
             return answer.value

@@ -68,6 +68,7 @@ async def work_off(
         async def work_off_some(all_of_them: anyio.CancelScope) -> None:
             answer = await _work_off(prefetcher, work, attempts)
             if isinstance(answer, Err):
+                answer.ignore()  # the first is handed out
                 failures.append(answer)
                 all_of_them.cancel()
 

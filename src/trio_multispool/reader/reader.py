@@ -13,7 +13,7 @@ from trio_multispool.entries.handlers import Work
 from trio_multispool.entries.job import CheckedOutEntry
 from trio_multispool.errors import NotAdopted
 from trio_multispool.model.policies import Retry
-from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.results import Err, Ok, handed_out
 from trio_multispool.model.times import length_of, seconds, whole
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.reader.dequeue import Dequeuer
@@ -312,7 +312,8 @@ class QueueReader(Generic[Q, M, D]):
         ```
         """
         work = Work(handler, seconds(time_limit), on_error, retry)
-        return await self._iterate(work, concurrency, prefetch, wait=True)
+        answer = await self._iterate(work, concurrency, prefetch, wait=True)
+        return handed_out(answer, f"iteration over queue {self.queue.value}", self._session.running.what)
 
     async def iter_available(  # noqa: PLR0913  # as above
         self,
@@ -336,7 +337,8 @@ class QueueReader(Generic[Q, M, D]):
         ```
         """
         work = Work(handler, seconds(time_limit), on_error, retry)
-        return await self._iterate(work, concurrency, prefetch, wait=False)
+        answer = await self._iterate(work, concurrency, prefetch, wait=False)
+        return handed_out(answer, f"iteration over queue {self.queue.value}", self._session.running.what)
 
     async def _iterate(self, work: Work[Q, M, D], concurrency: int, prefetch: int, *, wait: bool) -> Result[None, Any]:
         concurrency, prefetch = whole(concurrency, "concurrency", least=1), whole(prefetch, "prefetch", least=0)

@@ -36,7 +36,7 @@ from trio_multispool.model.attempts import (
     history_in,
     spent_before,
 )
-from trio_multispool.model.results import Err
+from trio_multispool.model.results import Err, peek
 from trio_multispool.model.times import LATEST, length_of
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import GiveUp, Release, Remove, RetryLater, Save
@@ -178,7 +178,7 @@ class _Trial(Generic[Q, M, D]):
             answer = await apply(self._job, verdict)
         except (TypeError, ValueError) as error:  # the verdict holds something that is no queue, or no time
             return await self._failed(error)
-        if isinstance(answer, Err) and isinstance(answer.error, EncodingFailed):
+        if isinstance(answer, Err) and isinstance(peek(answer), EncodingFailed):
             return await self._failed(answer.error)
         return answer
 

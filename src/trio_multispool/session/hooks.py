@@ -29,7 +29,7 @@ from trio_multispool.instrumentation import (
     Waited,
     Working,
 )
-from trio_multispool.model.results import Err
+from trio_multispool.model.results import Err, peek
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -160,8 +160,9 @@ class Hooks:
             self._call(self._to.on_enqueue, Enqueued(self._spool, queue, entry, seconds, data_size))
         for answer in answers:
             if isinstance(answer, Err):
-                name = answer.error.name if isinstance(answer.error, DurabilityUnknown) else None
-                self.failed(Operation.ENQUEUE, queue, name, answer.error, began)
+                error = peek(answer)
+                name = error.name if isinstance(error, DurabilityUnknown) else None
+                self.failed(Operation.ENQUEUE, queue, name, error, began)
 
     def begin_working(
         self, queue: str, entry: str, carrier: Mapping[str, str]

@@ -21,7 +21,7 @@ import anyio
 from trio_multispool.entries.reserved_names import ReservedName, Use
 from trio_multispool.errors import EnqueueError, EntryBusy, InvalidName, NameTaken
 from trio_multispool.model.names import invalid_name
-from trio_multispool.model.results import Err, Ok, Result
+from trio_multispool.model.results import Err, Ok, Result, handed_out
 from trio_multispool.model.ticks import EPOCH, SHORTEST, Missed, Ticks
 from trio_multispool.model.times import aware, length_of
 from trio_multispool.model.types import D, M, Q
@@ -93,11 +93,12 @@ async def every(  # noqa: PLR0913  # keyword arguments, each with a default
     """
     _ = session_of(spool).check_queue(queue)
     ticks = _checked(name, interval, start)
+    told = f"schedule {name} of queue {queue.value}", session_of(spool).running.what
     if isinstance(ticks, Err):
-        return ticks
+        return handed_out(ticks, *told)
     between = ticks.value.interval.total_seconds()
     kept = datetime.timedelta(seconds=min(max(length_of(memory, "memory"), 2 * between), MOST_LOOKED_AT * between))
-    return await _Series(spool, queue, ticks.value, make, missed, kept, durability).run()
+    return handed_out(await _Series(spool, queue, ticks.value, make, missed, kept, durability).run(), *told)
 
 
 def _checked(name: str, interval: float | datetime.timedelta, start: datetime.datetime) -> Result[Ticks, InvalidName]:

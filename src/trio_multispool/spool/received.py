@@ -90,6 +90,7 @@ class Received(Generic[M, D]):
             return
         async with self._job:  # an entry that cannot be removed is returned here; then its error is raised
             answer = await self._job.remove(insist=True)
+            answer.ignore()  # leaving the block raises the error, or the next line does
         answer.unwrap()
 
     def _returned(self) -> anyio.ClosedResourceError:

@@ -124,7 +124,9 @@ class Expiry(Generic[Q, M, D]):
     ) -> None:
         for written_at, name in found:
             failure = await self._expire(name, written_at)
-            self._failure = self._failure or failure
+            if failure is not None:
+                failure.ignore()  # the first is handed out
+                self._failure = self._failure or failure
             if self._failure is not None:
                 return
 

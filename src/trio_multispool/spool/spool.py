@@ -24,7 +24,7 @@ from trio_multispool.instrumentation import Instrumentation, Operation
 from trio_multispool.model.codecs import NoData
 from trio_multispool.model.names import NO_ARGUMENT, NameGenerator, Reserve, invalid_name
 from trio_multispool.model.policies import Durability, Retention
-from trio_multispool.model.results import Err, Ok, Result
+from trio_multispool.model.results import Err, Ok, Result, handed_out, peek
 from trio_multispool.model.spoolable import Spoolable, queue_names
 from trio_multispool.model.times import NotBefore, aware, due_at, whole
 from trio_multispool.model.types import A2, D2, M2, Q2, A, D, M, Q, StrPath, T
@@ -38,6 +38,7 @@ from trio_multispool.spool.retention import Expiry, RetentionTask
 from trio_multispool.storage.upkeep import adopt
 from trio_multispool.threads.loop import keeping_notes_of
 from trio_multispool.threads.offload import Offload
+from trio_multispool.threads.running import Running
 
 if TYPE_CHECKING:
     import datetime
@@ -150,6 +151,7 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         return await open_spool(
+            path,
             spoolable,
             limiter,
             lambda: open_store(
@@ -213,6 +215,7 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         return await open_spool(
+            path,
             spoolable,
             limiter,
             lambda: open_store(
@@ -252,7 +255,7 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         return await open_spool(
-            spoolable, limiter, lambda: open_store_unsafe(path, durability=durability, calls=system_calls)
+            path, spoolable, limiter, lambda: open_store_unsafe(path, durability=durability, calls=system_calls)
         )
 
     def close(self) -> None:
@@ -284,7 +287,9 @@ class Spool(Generic[Q, M, D, A]):
         """
         _ = self._session.check_queue(queue)
         fault = invalid_name(name)
-        return Ok(self._entry(queue, name)) if fault is None else Err(fault)
+        if fault is not None:
+            return handed_out(Err(fault), "naming of an entry", self._session.running.what)
+        return Ok(self._entry(queue, name))
 
     def _entry(self, queue: Q, name: str) -> Entry[Q, M, D, Spool[Q, M, D, A]]:
         return Entry(self, self._session, queue, name)
@@ -473,7 +478,10 @@ class Spool(Generic[Q, M, D, A]):
         if not isinstance(name, Use):
             raise TypeError(f"a name is to be absent: say which, by Use(…), not {name!r}")
         answer = await self.enqueue(queue, metadata, data, name=name, not_before=not_before, durability=durability)
-        return Ok(None) if isinstance(answer, Err) and isinstance(answer.error, NameTaken) else answer
+        if isinstance(answer, Err) and isinstance(peek(answer), NameTaken):
+            answer.ignore()
+            return Ok(None)
+        return answer
 
     @overload
     async def enqueue_many(
@@ -539,7 +547,11 @@ class Spool(Generic[Q, M, D, A]):
             raise ValueError(f"{len(pairs)} items want as many names, not {given}")
         wanted = [Item(metadata, data, name).check() for (metadata, data), name in zip(pairs, called, strict=True)]
         answers = await self._enqueuer.many(directory, wanted, durability, due_at(not_before, self._session.now))
-        return [Ok(self._entry(queue, answer.value)) if isinstance(answer, Ok) else answer for answer in answers]
+        operation, of = f"enqueue of one of {len(wanted)} entries into {directory}", self._session.running.what
+        return [
+            Ok(self._entry(queue, answer.value)) if isinstance(answer, Ok) else handed_out(answer, operation, of)
+            for answer in answers
+        ]
 
     async def reserve_name(self, argument: A = NO_ARGUMENT) -> Result[ReservedName, ReserveError]:
         """Hold a new name, made by the name generator from `argument`, for an `enqueue` to come.
@@ -726,7 +738,8 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         _ = self._session.check_queue(queue)
-        return await Expiry(self._session, queue, retention, before_expiry).run()
+        answer = await Expiry(self._session, queue, retention, before_expiry).run()
+        return handed_out(answer, f"expiry of queue {queue.value}", self._session.running.what)
 
     def channel(
         self, queue: Q, *, max_entries: int | None = None
@@ -820,7 +833,7 @@ class Spool(Generic[Q, M, D, A]):
         began = hooks.now()
         answer = await self._session.run("recovery", work)
         if isinstance(answer, Err):
-            hooks.failed(Operation.RECOVER, None, None, answer.error, began)
+            hooks.failed(Operation.RECOVER, None, None, peek(answer), began)
         return answer
 
     async def adopt(self) -> Result[None, NotASpool | UnsupportedFormat | Trouble]:
@@ -844,14 +857,15 @@ class Spool(Generic[Q, M, D, A]):
 
 
 async def open_spool(
+    path: StrPath,
     spoolable: Spoolable[Q2, M2, D2, A2],
     limiter: anyio.CapacityLimiter | None,
     opening: Callable[[], Opened],
     instrumentation: Instrumentation | None = None,
 ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
     """Open a spool on the store that `opening` opens, in a worker thread. For the library itself."""
-    answer = await Offload(limiter).run(
-        "opening of the spool", lambda _before_commit: opening(), undo=lambda opened: opened.storage.close()
+    answer = await Offload(limiter, Running(f"the spool {path}")).run(
+        "opening", lambda _before_commit: opening(), undo=lambda opened: opened.storage.close()
     )
     return Ok(spool_on(answer.value, spoolable, limiter, instrumentation)) if isinstance(answer, Ok) else answer
 

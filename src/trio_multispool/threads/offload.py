@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from trio_multispool.model.results import Ok
 from trio_multispool.threads.interrupts import keep_interrupts_out
 from trio_multispool.threads.loop import context_for_a_thread
 from trio_multispool.threads.running import Running
@@ -101,8 +100,8 @@ class Offload:
             cancellation = await hop.run_in_thread(self._running)
             if cancellation is None:
                 return hop.result()
-            if not isinstance(hop.value, Ok):
-                cancellation.add_note(f"{operation} failed meanwhile: {hop.exception or hop.value!r}")
+            if hop.exception is not None:
+                cancellation.add_note(f"{operation} failed meanwhile: {hop.exception!r}")
             raise cancellation
         finally:
             self._running.end()

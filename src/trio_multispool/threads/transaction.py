@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 import msgspec
 
 from trio_multispool.errors import SpoolError
-from trio_multispool.model.results import Err, Ok
+from trio_multispool.model.results import Err, Ok, handed_out
 from trio_multispool.model.types import T
 from trio_multispool.threads.loop import context_for_a_thread, to_raise
 
@@ -34,8 +34,10 @@ class Transaction(msgspec.Struct, Generic[T], eq=False, kw_only=True):
     """Whether the worker thread has begun."""
     done: bool = False
     """Whether it has finished."""
-    value: Answer[T] | None = None
+    value: Ok[T] | None = None
+    """What it has returned."""
     exception: BaseException | None = None
+    """What it has raised; a `SpoolError` becomes an `Err`."""
     withdrawn: bool = False
     """Whether nobody wants the effect any more."""
     insist: bool = False
@@ -43,10 +45,7 @@ class Transaction(msgspec.Struct, Generic[T], eq=False, kw_only=True):
 
     def fail(self, error: BaseException) -> None:
         """Note what the work has raised, and that it is done."""
-        if isinstance(error, SpoolError):
-            self.value = Err(error)
-        else:
-            self.exception = error
+        self.exception = error
         self.done = True
 
     def before_commit(self) -> None:
@@ -56,6 +55,8 @@ class Transaction(msgspec.Struct, Generic[T], eq=False, kw_only=True):
 
     def result(self) -> Answer[T]:
         """Return or raise what came of the work."""
+        if isinstance(self.exception, SpoolError):
+            return Err(self.exception)
         if self.exception is not None:
             try:
                 raise self.exception
@@ -70,10 +71,10 @@ class Transaction(msgspec.Struct, Generic[T], eq=False, kw_only=True):
 
     def note(self, operation: str, cancelled: BaseException) -> None:
         """Tell in a note on the cancellation of the caller what came of the work all the same."""
-        if self.exception is not None:
-            cancelled.add_note(f"{operation} raised while it was being cancelled: {self.exception!r}")
+        if self.exception is None or isinstance(self.exception, SpoolError):
+            cancelled.add_note(f"{operation} was already done when it was cancelled: {self.result()!r}")
         else:
-            cancelled.add_note(f"{operation} was already done when it was cancelled: {self.value!r}")
+            cancelled.add_note(f"{operation} raised while it was being cancelled: {self.exception!r}")
 
     async def outcome(
         self,
@@ -89,11 +90,11 @@ class Transaction(msgspec.Struct, Generic[T], eq=False, kw_only=True):
         """
         late: BaseException | None = None
         try:
-            if undo is not None and cancelled is None and running.closed and isinstance(self.value, Ok):
+            if undo is not None and cancelled is None and running.closed and self.value is not None:
                 cancelled = running.closed_error()
             if cancelled is None:
-                return self.result()
-            if undo is not None and isinstance(self.value, Ok):
+                return self.result() if self.exception is None else handed_out(self.result(), operation, running.what)
+            if undo is not None and self.value is not None:
                 value = self.value.value
                 undoing: Hop[None] = Hop(lambda _before_commit: undo(value), context_for_a_thread(), insist=True)
                 late = await undoing.run_in_thread(running)
