@@ -2,6 +2,7 @@
 
     MAIL_SPOOL=spool MAIL_COMMAND="sendmail -i" uvicorn --app-dir examples web_app:app
     curl -d '{"recipient": "anne@example.org", "text": "Hello!"}' http://127.0.0.1:8000/mail
+    curl http://127.0.0.1:8000/mail/NAME?wait=20
 
 MAIL_COMMAND gets each message on its standard input. Needs starlette and uvicorn; FastAPI takes the same lifespan. Any
 number of such servers, and of workers without a server, may share the spool. A client that may ask twice sends the
@@ -30,6 +31,9 @@ from trio_multispool import (
     DataFile,
     EntryBusy,
     Err,
+    Finished,
+    Found,
+    InvalidName,
     Ok,
     OutOfSpace,
     QueueReader,
@@ -38,9 +42,10 @@ from trio_multispool import (
     Retry,
     Spool,
     Spoolable,
+    State,
     Use,
 )
-from trio_multispool.errors import EnqueueError
+from trio_multispool.errors import EnqueueError, ReserveError
 
 LOG = logging.getLogger("uvicorn.error")
 
@@ -49,7 +54,10 @@ TIME_LIMIT = float(os.environ.get("MAIL_TIME_LIMIT", "600"))
 """How long a server that shall end waits for the deliveries in hand, in seconds."""
 
 REMEMBER = datetime.timedelta(days=1)
-"""How long after its delivery a message is known by its key: as long as a client may go on asking."""
+"""How long after its delivery a message is known by its name: as long as a client may go on asking."""
+
+LONGEST_WAIT = 30
+"""How long a client may wait for the end of a delivery, in seconds. A server that shall end waits as long for it."""
 
 
 class Mail(enum.Enum):
@@ -118,12 +126,18 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, object]]:
 # Serving requests
 
 
-async def enqueue(spool: Spool[Mail, Envelope, bytes], letter: Letter, key: str | None) -> Result[str, EnqueueError]:
+async def enqueue(
+    spool: Spool[Mail, Envelope, bytes], letter: Letter, key: str | None
+) -> Result[str, EnqueueError | ReserveError]:
     """Enqueue a message, and answer its name. With a client's `key`, it is done once, however often it is asked for."""
     envelope, text = Envelope(letter.recipient), letter.text.encode()
     if not key:
-        answer = await spool.enqueue(Mail.SEND, envelope, text)
-        return Ok(answer.value.name) if isinstance(answer, Ok) else answer
+        reserved = await spool.reserve_name()
+        if isinstance(reserved, Err):
+            return reserved
+        async with reserved.value:
+            answer = await spool.enqueue(Mail.SEND, envelope, text, name=Use(reserved.value, remember=REMEMBER))
+        return answer.map(lambda entry: entry.name)
     name = hashlib.sha256(key.encode()).hexdigest()  # a key may be long, or have a `/`; a name may not
     known = await spool.enqueue_if_absent(Mail.SEND, envelope, text, name=Use(name, remember=REMEMBER))
     return Ok(name) if isinstance(known, Ok) else known
@@ -153,13 +167,26 @@ async def post_mail(request: Request) -> Response:
 
 
 async def get_mail(request: Request) -> Response:
-    """Tell where a message is. What is in hand, waits for its next attempt, or was delivered is not found."""
+    """Tell where a message is; with `?wait=20` after so many seconds, or when it has been delivered or given up."""
     spool: Spool[Mail, Envelope, bytes] = request.state.spool
-    for queue, state in ((Mail.SEND, "waiting"), (Mail.FAILED, "failed")):
-        entry = spool.entry(queue, request.path_params["name"]).unwrap_or(None)
-        if entry is not None and (await entry.stat()).unwrap_or(None) is not None:
-            return JSONResponse({"state": state})
-    return JSONResponse({"error": "in hand, to be tried again, delivered, or never accepted"}, 404)
+    name, wait = request.path_params["name"], request.query_params.get("wait", "0")
+    if not wait.isdecimal() or int(wait) > LONGEST_WAIT:
+        return JSONResponse({"error": f"wait= takes seconds, from 0 to {LONGEST_WAIT}"}, 422)
+    with anyio.move_on_after(int(wait)):
+        (await spool.wait(name, until=[Mail.FAILED])).ignore()
+    match await spool.find(name):
+        case Ok(Found(queue=Mail.FAILED) | Found(state=State.QUARANTINED)):
+            return JSONResponse({"state": "failed"})
+        case Ok(Found(state=State.CHECKED_OUT, progress=progress)):
+            return JSONResponse({"state": "in hand", "done": progress and progress.done})
+        case Ok(Found(due_at=due_at, attempts=attempts)):
+            return JSONResponse({"state": "waiting", "due_at": due_at and str(due_at), "attempts": len(attempts)})
+        case Ok(Finished()):
+            return JSONResponse({"state": "delivered"})
+        case Ok(None) | Err(InvalidName()):
+            return JSONResponse({"error": "never accepted, or delivered long ago"}, 404)
+        case Err(error):
+            raise error
 
 
 app = Starlette(

@@ -45,8 +45,11 @@ from trio_multispool.errors import (
     UnsupportedFormat,
     WorldWritable,
 )
+from trio_multispool.model.attempts import Attempt, Failure
 from trio_multispool.model.codecs import Bytes, DataCodec, Json, MessagePack, MetadataCodec, NoData, Text
+from trio_multispool.model.lifecycle import State
 from trio_multispool.model.names import NameGenerator, Prioritized, Reserve, TimeOrdered
+from trio_multispool.model.notes import Progress
 from trio_multispool.model.policies import Backoff, Durability, Exponential, Retention, Retry
 from trio_multispool.model.results import Err, Ok, Result
 from trio_multispool.model.spoolable import Spoolable
@@ -59,11 +62,13 @@ from trio_multispool.spool.channel_ends import ChannelAttribute, ChannelStatisti
 from trio_multispool.spool.every import every
 from trio_multispool.spool.received import Received
 from trio_multispool.spool.spool import Spool
+from trio_multispool.spool.whereabouts import Finished, Found
 from trio_multispool.storage.requests import Recovered, Stat
 
 __all__ = [
     "UNCHANGED",
     "AccessDenied",
+    "Attempt",
     "Backoff",
     "Bytes",
     "ChannelAttribute",
@@ -84,6 +89,9 @@ __all__ = [
     "EntryNotFound",
     "Err",
     "Exponential",
+    "Failure",
+    "Finished",
+    "Found",
     "GiveUp",
     "Handler",
     "InvalidName",
@@ -101,6 +109,7 @@ __all__ = [
     "OutOfSpace",
     "OwnershipLost",
     "Prioritized",
+    "Progress",
     "QueueReader",
     "ReadOnlySpool",
     "ReceiveChannel",
@@ -124,6 +133,7 @@ __all__ = [
     "SpoolReplaced",
     "Spoolable",
     "Stat",
+    "State",
     "StorageFailure",
     "SyncsRefused",
     "Text",

@@ -19,9 +19,15 @@ def storage_of(spool: Any) -> Any:
     return spool._session.storage
 
 
-def waiters_of(spool: Any) -> Any:
-    """Return what waits for a change in a queue of this spool: a reader, for each task of it that waits."""
-    return spool._session.changes._waiters
+def waiters_of(spool: Any, queue: str | None = None) -> Any:
+    """Return what waits for a change in a queue of this spool, or in any: a reader, for each task of it that waits."""
+    changes = spool._session.changes
+    return changes._waiters if queue is None else changes._waiting_for.get(queue, {})
+
+
+def movers_of(spool: Any) -> Any:
+    """Return what waits for an entry of this spool to move."""
+    return spool._session.moves._waiters
 
 
 def threads_of(spool: Any) -> int:

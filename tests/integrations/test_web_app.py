@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -227,14 +228,18 @@ def test_a_server_that_is_killed_in_the_middle_of_a_delivery_loses_nothing(loop,
 
 
 def test_a_client_can_ask_where_its_message_is(loop, folder):
-    """It is waiting, or it has failed; one that is in hand, delivered or unknown is not found."""
+    """It is waiting, in hand, or it has failed; one that is unknown is not found."""
     with Server(folder, loop, MAIL_COMMAND=FAILING, MAIL_ATTEMPTS="1") as server:
         *in_hand, last = [server.send(address(number)) for number in range(AT_A_TIME + 1)]
         for number in range(AT_A_TIME):
             assert (folder / f"begun {address(number)}").read_text() == "begun\n"
-        assert server.client.get(f"/mail/{last}").json() == {"state": "waiting"}
-        for name in [*in_hand, "unknown", ".dot", "n" * 300]:
+        assert server.client.get(f"/mail/{last}").json() == {"state": "waiting", "due_at": None, "attempts": 0}
+        for name in in_hand:
+            assert server.client.get(f"/mail/{name}").json() == {"state": "in hand", "done": None}
+        for name in ["unknown", ".dot", "n" * 300]:
             assert server.client.get(f"/mail/{name}").status_code == 404
+        for wait in ["-1", "31", "nan", ""]:
+            assert server.client.get(f"/mail/{last}?wait={wait}").status_code == 422
         for number in range(AT_A_TIME):
             (folder / address(number)).read_text()
         hand_over(folder, address(AT_A_TIME))
@@ -245,6 +250,22 @@ def test_a_client_can_ask_where_its_message_is(loop, folder):
             answer = server.client.get(f"/mail/{name}")
             assert (answer.status_code, answer.json()) == (200, {"state": "failed"})
     assert state_of(folder / "spool").names("failed") == sorted([*in_hand, last])
+
+
+def test_a_client_can_wait_until_its_message_is_delivered(loop, folder):
+    """The answer comes when it is; one that may not wait longer is told where it is meanwhile."""
+    with Server(folder, loop) as server:
+        name = server.send(address(0))
+        assert (folder / f"begun {address(0)}").read_text() == "begun\n"
+        assert server.client.get(f"/mail/{name}?wait=1").json() == {"state": "in hand", "done": None}
+        told: list[object] = []
+        asking = threading.Thread(target=lambda: told.append(server.client.get(f"/mail/{name}?wait=30").json()))
+        asking.start()
+        assert (folder / address(0)).read_text() == "Hello!"
+        asking.join()
+        assert told == [{"state": "delivered"}]
+        server.terminate()
+        server.end()
 
 
 @pytest.mark.parametrize(
@@ -378,5 +399,5 @@ def test_the_page_on_web_applications_shows_what_the_example_does():
     page = (PROJECT / "docs" / "web-applications.md").read_text(encoding="utf-8")
     example = (EXAMPLES / "web_app.py").read_text(encoding="utf-8")
     pieces = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert len(pieces) == 3
+    assert len(pieces) == 4
     assert [piece for piece in pieces if piece not in example] == []

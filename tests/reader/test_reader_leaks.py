@@ -578,7 +578,7 @@ async def test_nothing_is_left_of_a_reader_that_was_cancelled_at_any_moment(
             async with cancelled(live, spool):
                 for _ in range(steps):
                     await pause()
-                waited = Mail.RETRY.value in (waiter.queue for waiter in waiters_of(spool))
+                waited = bool(waiters_of(spool, Mail.RETRY.value))
             now = await counted_at_rest()
             assert left_over(now, before) == {}
             assert locked(spool.path) == []

@@ -1,14 +1,17 @@
 """Where an entry is: in which queue, available, waiting, checked out or set aside."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
+from trio_multispool.cli.ages import human_time
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.output import Troubles
 from trio_multispool.cli.owners import told
 from trio_multispool.cli.spools import AnyStorage
-from trio_multispool.errors import AccessDenied, EntryNotFound, NotARegularFile, SpoolError
-from trio_multispool.model.lifecycle import Place, State
+from trio_multispool.errors import SpoolError
+from trio_multispool.model.lifecycle import State
 from trio_multispool.model.names import invalid_name
+from trio_multispool.model.times import aware
 from trio_multispool.storage.requests import Item
 
 
@@ -16,25 +19,15 @@ def find(storage: AnyStorage, name: str) -> Item:
     """Return what an onlooker sees of an entry; ends the command if no entry has that name."""
     if (fault := invalid_name(name)) is not None:
         raise fault
-    shut = None
-    for _ in range(2):  # it may have moved to a place already searched
-        for queue in storage.queues():
-            place = Place(queue, State.AVAILABLE)
-            try:
-                found = storage.stat(place, name)
-            except EntryNotFound:
-                continue
-            except (AccessDenied, NotARegularFile) as error:  # it may be in another
-                shut = error
-                continue
-            return Item(name, place, found.size, found.modified_at, None)
-        for state in (State.CHECKED_OUT, State.WAITING, State.QUARANTINED):
-            for item in storage.inventory(None, state):
-                if item.name == name:
-                    return item
-    if shut is not None:
-        raise shut
-    raise Failure(f"there is no entry {name!r} in {storage.location!r}", Exit.NOT_FOUND)
+    found = storage.find(name)
+    if found is not None:
+        return found
+    message = f"there is no entry {name!r} in {storage.location!r}"
+    until = storage.remembered_until(name)
+    if until is not None:
+        when = "" if math.isinf(until) else f" until {human_time(aware(until))}"
+        message += f"; one was removed, and its name is remembered{when}"
+    raise Failure(message, Exit.NOT_FOUND)
 
 
 def each_named(names: Sequence[str], find: Callable[[str], Item], troubles: Troubles) -> Iterator[Item | None]:

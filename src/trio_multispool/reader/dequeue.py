@@ -116,7 +116,7 @@ class Dequeuer(Generic[Q, M, D]):
 
     def open(self, tasks: TaskGroup) -> None:
         """Begin, with a nursery for the fetchers."""
-        self.session.changes.join()
+        self.session.changes.join(self._name)
         names = self.session.spoolable.names
         new_ones_last = names is None or sorts_last(names)
         source = self.session.storage.source(self.queue.value, sorts_last=new_ones_last)
@@ -365,7 +365,7 @@ class Dequeuer(Generic[Q, M, D]):
                 except BaseException as error:  # noqa: BLE001  # raised below: the rest is closed all the same
                     raised = error if raised is None else to_raise(raised, error)
             self.claimer.source.close()
-            self.session.changes.leave()
+            self.session.changes.leave(self._name)
             self._tell_unreturned(exception or raised)
             if raised is not None:
                 take_over_notes(raised, exception)

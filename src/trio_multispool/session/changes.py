@@ -1,4 +1,4 @@
-"""Wait for a queue to change: the store tells where it can, and everywhere a reader looks again after a while.
+"""Wait for a queue to change, or for an entry to move: the store tells where it can, and everywhere one looks again.
 
 Theory. Looking again is the base: a reader lists, works the listing off, and lists again. Being told only makes it look
 earlier, so a lost hint loses nothing. Two changes must not be missed, or an entry would wait for the next look:
@@ -26,7 +26,7 @@ from __future__ import annotations
 import collections
 import math
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
@@ -35,8 +35,9 @@ from trio_multispool.errors import SpoolError
 from trio_multispool.events import LOGGER, Event, log
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trio_multispool.storage.handles import Watch
-    from trio_multispool.storage.protocol import Storage
 
 FIRST_WAIT: Final = 0.005
 """The first wait after something was there, in seconds."""
@@ -90,8 +91,7 @@ class Polling:
 class _Waiter:
     """One task that waits; `scope` is cancelled to wake it, `baton` to make it look whether the baton is free."""
 
-    def __init__(self, queue: str, seen: int, deadline: float) -> None:
-        self.queue = queue
+    def __init__(self, seen: int, deadline: float) -> None:
         self.seen = seen
         self.woken = False
         self.scope = anyio.CancelScope(deadline=deadline)
@@ -103,43 +103,50 @@ class _Waiter:
 
 
 class Changes:
-    """Where the readers of one spool wait for its queues to change; used in its event loop, but for `watch`."""
+    """Where the readers of one spool wait for its queues to change; used in its event loop, but for `watch`.
 
-    def __init__(self, storage: Storage[Any, Any], path: str) -> None:
-        """Begin with nobody waiting and nothing watched."""
-        self._storage = storage
+    A second one is for tasks that wait for entries to move, by their names.
+    """
+
+    def __init__(self, begin: Callable[[], Watch | None], path: str) -> None:
+        """Begin with nobody waiting and nothing watched; `begin` begins to watch, in a worker thread."""
+        self._begin = begin
         self._path = path
         self._opening = threading.Lock()
         self._watch: Watch | None = None
         self._watchable = True
         self._complained = False
         self._told: set[str] = set()
-        self._readers = 0
+        self._joined: collections.Counter[str] = collections.Counter()
         self._changes: collections.Counter[str] = collections.Counter()
         self._waiters: dict[_Waiter, None] = {}
+        self._waiting_for: collections.defaultdict[str, dict[_Waiter, None]] = collections.defaultdict(dict)
         self._holder: _Waiter | None = None
 
     def told(self, queue: str) -> bool:
         """Whether the store tells of changes of a queue."""
         return queue in self._told
 
-    def join(self) -> None:
-        """Count a reader that may come to wait."""
-        self._readers += 1
+    def join(self, what: str) -> None:
+        """Count one that may come to wait for a queue, or for an entry."""
+        self._joined[what] += 1
 
-    def leave(self) -> None:
-        """Count a reader that has gone and has nothing under way; with the last, close the watch."""
-        self._readers -= 1
+    def leave(self, what: str) -> None:
+        """Count one that has gone and has nothing under way; with the last of all, close the watch."""
+        self._joined[what] -= 1
+        if not self._joined[what]:
+            del self._joined[what], self._changes[what]
+            _ = self._waiting_for.pop(what, None)
         self._close_if_unused()
 
     def watch(self, queue: str) -> None:
-        """Watch a queue, if the store can; in a worker thread of a reader that has joined, before it lists."""
+        """Watch a queue, if the store can; in a worker thread for one that has joined, before it looks."""
         with self._opening:
             if not self._watchable:
                 return
             try:
                 if self._watch is None:
-                    self._watch = self._storage.watch()
+                    self._watch = self._begin()
                     self._watchable = self._watch is not None
                 if self._watch is not None:
                     self._watch.add(queue)
@@ -151,37 +158,45 @@ class Changes:
                     message = "changes of spool %(spool)s are looked for by polling: %(error)s"
                     log(LOGGER.warning, Event.POLLING, self._path, message, error=error)
 
-    def seen(self, queue: str) -> int:
+    def seen(self, what: str) -> int:
         """Return the count of changes, to be taken before the queue is listed, and given to `wait`."""
-        return self._changes[queue]
+        return self._changes[what]
 
-    def tell(self, queue: str, entries: float = math.inf) -> None:
-        """Say that a queue may have so many new entries: as many of those that wait are woken, the first ones first."""
-        self._changes[queue] += 1
-        for waiter in self._waiters:
+    def tell(self, what: str, entries: float = math.inf) -> None:
+        """Say that a queue may have so many new entries: as many of those that wait are woken, the first ones first.
+
+        Or that an entry may have moved; or, if it is `""`, that anything may have changed.
+        """
+        for each in [what] if what else list(self._joined):
+            if each in self._joined:
+                self._changes[each] += 1
+                self._wake(each, entries)
+
+    def _wake(self, what: str, entries: float) -> None:
+        for waiter in self._waiting_for[what]:
             if entries <= 0:
                 break
-            if waiter.queue == queue and not waiter.woken:
+            if not waiter.woken:
                 waiter.wake()
                 entries -= 1
 
-    def hand_on(self, queue: str, *, to_any: bool = True) -> None:
+    def hand_on(self, what: str, *, to_any: bool = True) -> None:
         """Wake another task in the place of one that was woken; unless `to_any`, only one that has not looked since."""
-        for waiter in self._waiters:
-            if waiter.queue == queue and not waiter.woken and (to_any or waiter.seen < self._changes[queue]):
+        for waiter in self._waiting_for[what]:
+            if not waiter.woken and (to_any or waiter.seen < self._changes[what]):
                 waiter.wake()
                 break
 
-    async def wait(self, queue: str, seen: int, timeout: float) -> None:  # noqa: ASYNC109  # the wait itself
-        """Wait until the queue may have changed since `seen`, or `timeout` seconds have passed.
+    async def wait(self, what: str, seen: int, timeout: float) -> None:  # noqa: ASYNC109  # the wait itself
+        """Wait until the queue may have changed since `seen`, or `timeout` seconds have passed; after `join`.
 
         The caller owes a look then; see `hand_on`. If this is cancelled, it owes nothing.
         """
-        waiter = _Waiter(queue, seen, anyio.current_time() + timeout)
-        self._waiters[waiter] = None
+        waiter = _Waiter(seen, anyio.current_time() + timeout)
+        self._waiters[waiter] = self._waiting_for[what][waiter] = None
         try:
             with waiter.scope:
-                if self._changes[queue] != seen:
+                if self._changes[what] != seen:
                     return
                 while not waiter.woken:
                     waiter.baton = anyio.CancelScope()
@@ -190,10 +205,10 @@ class Changes:
             await checkpoint_if_cancelled()  # woken, or over; or cancelled from outside as well
         except BaseException:  # a cancellation, which is passed on
             if waiter.woken:
-                self.hand_on(queue)
+                self.hand_on(what)
             raise
         finally:
-            del self._waiters[waiter]
+            del self._waiters[waiter], self._waiting_for[what][waiter]
             self._pass_on(waiter)
 
     async def _wait_for_baton(self, waiter: _Waiter) -> None:
@@ -206,8 +221,8 @@ class Changes:
             await anyio.wait_readable(watch.fileno())
         finally:
             self._holder = None
-        for queue, entries in watch.drain().items():
-            self.tell(queue, entries)
+        for what, entries in watch.drain().items():
+            self.tell(what, entries)
 
     def _pass_on(self, leaving: _Waiter) -> None:
         """Let another waiter take the baton, if it is free."""
@@ -225,7 +240,7 @@ class Changes:
             waiter.scope.cancel()
 
     def _close_if_unused(self) -> None:
-        if self._readers or self._waiters:
+        if self._joined or self._waiters:
             return
         # No lock is needed: without readers no thread uses it; taking it here could wait for the disk.
         watch, self._watch = self._watch, None

@@ -81,7 +81,12 @@ class Session(Generic[Q, M, D, A]):
         self._takes: dict[str, Batches[Any]] = {}
         self.recoveries: dict[str, Recoveries] = {}
         """By queue."""
-        self.changes: Changes = Changes(storage, self.path)
+        self.looks: Batches[Any] = Batches(_nothing, **self._how)
+        """Looks for entries by their names."""
+        self.changes: Changes = Changes(storage.watch, self.path)
+        """Of queues."""
+        self.moves: Changes = Changes(storage.watch_entries, self.path)
+        """Of entries."""
         self.now: Callable[[], float] = storage.now
         """The wall clock, in seconds since 1970."""
         self.chance: Callable[[], float] = random_fraction
@@ -121,6 +126,7 @@ class Session(Generic[Q, M, D, A]):
         """Take no more operations, and close the store when the last running one has ended. Idempotent."""
         self.running.close()
         self.changes.wake_all()
+        self.moves.wake_all()
 
     def check_open(self) -> None:
         """Raise `anyio.ClosedResourceError` if the spool has been closed."""

@@ -32,6 +32,7 @@ from trio_multispool.model.verdicts import Unavailable, Verdict
 from trio_multispool.reader.reader import POLL_INTERVAL, QueueReader
 from trio_multispool.session.session import Session
 from trio_multispool.session.stores import Opened, SystemCalls, is_directory, open_store, open_store_unsafe
+from trio_multispool.spool import whereabouts
 from trio_multispool.spool.channel import ReceiveChannel, SendChannel, open_channel
 from trio_multispool.spool.channel_ends import Shared
 from trio_multispool.spool.retention import Expiry, RetentionTask
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
         TryCheckoutError,
         UnsupportedFormat,
     )
+    from trio_multispool.spool.whereabouts import Finished, Found
     from trio_multispool.storage.requests import Recovered
     from trio_multispool.threads.transaction import BeforeCommit
 
@@ -344,6 +346,57 @@ class Spool(Generic[Q, M, D, A]):
         if isinstance(answer, Err):
             return answer
         return Ok([(aware(due_at), self._entry(queue, found)) for due_at, found in answer.value])
+
+    async def find(self, name: str) -> Result[Found[Q] | Finished | None, InvalidName | Trouble]:
+        """Tell where an entry is, in whatever queue and state, also while somebody works on it.
+
+        `Ok(Found(…))`: its queue and state, when it was written and is due, who has it, its progress and attempts.
+        `Ok(Finished(…))`: it was removed, and its name is remembered (`Use(name, remember=…)`). `Ok(None)`: there is no
+        such entry, and no memory of one. It locks nothing, and is a hint: the entry may move on at any time.
+
+        `Err(InvalidName)`: no entry can have that name.
+
+        **Cancellation**: reads only; nothing changes.
+
+        ```python
+        match (await spool.find(name)).unwrap():
+            case Found(state=State.CHECKED_OUT, progress=Progress(done)):
+                print(f"in hand, {done:.0%}")
+            case Found(queue=Mail.FAILED, attempts=[*_, last]):
+                print("failed:", last.failure)
+            case Found():
+                print("waiting")
+            case Finished() | None:
+                print("done")
+        ```
+        """
+        return await whereabouts.find(self._session, name)
+
+    async def wait(
+        self, name: str, *, until: Iterable[Q] = ()
+    ) -> Result[Found[Q] | Finished | None, InvalidName | Trouble]:
+        """Wait until an entry has left the spool; also until it is in one of the queues `until`, in whatever state.
+
+        Returns where it is then, as `find` does. An entry that is set aside in quarantine ends the wait too: it waits
+        for a person. One that is not there at the beginning has left. The kernel tells of each move, so a wait costs
+        nothing while nothing happens to the entry, and a thousand of them share one descriptor; where the kernel cannot
+        tell, the entry is looked for twice a second.
+
+        `Err(InvalidName)`: no entry can have that name. Raises `TypeError` if the spool does not have a queue.
+
+        **Cancellation**: it only looks; nothing changes. To wait no longer than a while, use `move_on_after`.
+
+        ```python
+        with anyio.move_on_after(30):
+            match (await spool.wait(name, until=[Mail.FAILED])).unwrap():
+                case Found(queue=Mail.FAILED):
+                    print("it could not be delivered")
+                case Finished() | None:
+                    print("delivered")
+        ```
+        """
+        queues = [until] if isinstance(until, self._session.spoolable.queues) else until
+        return await whereabouts.wait(self._session, name, frozenset(map(self._session.check_queue, queues)))
 
     @overload
     async def enqueue(

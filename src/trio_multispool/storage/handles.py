@@ -107,7 +107,7 @@ class Slot:
 
 
 class Watch(Protocol):
-    """Tells which queues may have new entries. A hint: it may tell of too many."""
+    """Tells which queues may have new entries, or which entries may have moved. A hint: it may tell of too many."""
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when there is something to `drain`."""
@@ -118,7 +118,10 @@ class Watch(Protocol):
         ...
 
     def drain(self) -> Mapping[str, int]:
-        """Return how many entries each queue may have got since the last call, without waiting."""
+        """Return how many entries each queue may have got since the last call, without waiting; or what may have moved.
+
+        The name `""` stands for all of them.
+        """
         ...
 
     def close(self) -> None:

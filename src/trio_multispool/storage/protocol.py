@@ -286,7 +286,28 @@ class Storage(Protocol[C, R]):
         ...
 
     def watch(self) -> Watch | None:
-        """Begin to watch for changes; `None` if this kind of store cannot. Raises if it cannot at the moment."""
+        """Begin to watch queues that may get entries; `None` if this kind of store cannot.
+
+        Raises if it cannot at the moment.
+        """
+        ...
+
+    def watch_entries(self) -> Watch | None:
+        """Begin to watch entries that may leave the store, or come into a queue that is added; otherwise as `watch`.
+
+        The queue `""` adds none: then it tells only of what leaves.
+        """
+        ...
+
+    def find(self, name: str) -> Item | None:
+        """Return what an onlooker sees of an entry, wherever it is; `None` if there is none. Locks nothing."""
+        ...
+
+    def remembered_until(self, name: str) -> float | None:
+        """Return until when the name of an entry that was removed is remembered, in seconds since 1970.
+
+        `None`: it is not. Infinity: nobody can say.
+        """
         ...
 
     def queues(self) -> list[str]:

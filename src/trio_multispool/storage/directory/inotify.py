@@ -13,16 +13,20 @@ import contextlib
 import errno
 import sys
 import threading
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, TypeVar, final
 
 import msgspec
 
 from trio_multispool.errors import OutOfSpace
-from trio_multispool.storage.directory.disk.layout import waiting_of
+from trio_multispool.storage.directory.disk.layout import REGISTRY, waiting_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trio_multispool.storage.directory.disk.layout import Layout
     from trio_multispool.storage.directory.disk.syscalls import Notifier
+
+W = TypeVar("W")
 
 # From inotify(7). Defined here, so that nothing is imported before something is watched.
 _CLOSE_WRITE: Final = 0x00000008
@@ -39,7 +43,7 @@ _ONLY_DIRECTORY: Final = 0x01000000
 _COMING_IN: Final = _MOVED_TO | _CREATE | _CLOSE_WRITE
 _QUEUES_CHANGE: Final = _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE
 _ANY: Final = ""
-"""Stands for any name."""
+"""Stands for any name, or for any queue."""
 _GONE: Final = _DELETE_SELF | _MOVE_SELF | _IGNORED
 
 
@@ -47,43 +51,33 @@ MANY: Final = 1 << 32
 """Stands for any number of entries."""
 
 
-class DirectoryWatch:
-    """Tells which queues of a spool may have new entries. `add` may be called from any thread."""
+class _Watch:
+    """An inotify instance with watches for directories of a spool."""
 
     def __init__(self, layout: Layout, notify: Notifier) -> None:
         """Take over an inotify instance."""
         self._layout = layout
         self._notify = notify
         self._mutex = threading.Lock()
-        self._directories: dict[int, str] = {}  # of queues, and their `.waiting`
-        self._wanted: set[str] = set()  # also queues whose directory is missing at the moment
-        self._root = -1
+        self._directories: dict[int, str] = {}
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when there is something to `drain`."""
         return self._notify.fileno()
 
-    def add(self, queue: str) -> None:
-        """Watch a queue from now on. Idempotent. Raises a `SpoolError`.
+    def close(self) -> None:
+        """Close the instance, with all its watches. Idempotent."""
+        self._notify.close()
 
-        Call it before each listing: the directory may have been replaced since the last one.
-        """
-        with self._mutex:
-            self._wanted.add(queue)
-        _ = self._layout.refresh(queue)
-        with self._layout.doing("watch", queue):
-            fds = [self._layout.fds[""], self._layout.fds[queue]]
-            directory = waiting_of(queue)
-            waiting = self._layout.optional_fd(directory) if self._layout.is_there(directory) else None
-            with self._mutex:
-                if self._root < 0:
-                    self._root = self._add(fds[0], _QUEUES_CHANGE | _MOVE_SELF)
-                self._watch(queue, fds[1])
-                if waiting is not None:
-                    self._watch(directory, waiting)
+    def _fds_of(self, queue: str) -> dict[str, int]:
+        """Return the descriptors of a queue's directory, and of its `.waiting` if there is one."""
+        directory = waiting_of(queue)
+        waiting = self._layout.optional_fd(directory) if self._layout.is_there(directory) else None
+        fds = {queue: self._layout.fds[queue]}
+        return fds if waiting is None else {**fds, directory: waiting}
 
-    def _watch(self, directory: str, fd: int) -> None:
-        number = self._add(fd, _COMING_IN | _DELETE_SELF | _MOVE_SELF)  # the same number again for the same inode
+    def _watch(self, directory: str, fd: int, mask: int) -> None:
+        number = self._add(fd, mask | _DELETE_SELF | _MOVE_SELF)  # the same number again for the same inode
         for other in [each for each, of in self._directories.items() if of == directory and each != number]:
             self._forget(other)
         self._directories[number] = directory
@@ -102,17 +96,40 @@ class DirectoryWatch:
         with contextlib.suppress(OSError):  # the watch of a removed directory is gone with it
             self._notify.rm_watch(number)
 
+
+@final
+class DirectoryWatch(_Watch):
+    """Tells which queues of a spool may have new entries. `add` may be called from any thread."""
+
+    def __init__(self, layout: Layout, notify: Notifier) -> None:
+        """Take over an inotify instance."""
+        super().__init__(layout, notify)
+        self._root = -1
+
+    def add(self, queue: str) -> None:
+        """Watch a queue from now on. Idempotent. Raises a `SpoolError`.
+
+        Call it before each listing: the directory may have been replaced since the last one.
+        """
+        _ = self._layout.refresh(queue)
+        with self._layout.doing("watch", queue):
+            root, fds = self._layout.fds[""], self._fds_of(queue)
+            with self._mutex:
+                if self._root < 0:
+                    self._root = self._add(root, _QUEUES_CHANGE | _MOVE_SELF)
+                for directory, fd in fds.items():
+                    self._watch(directory, fd, _COMING_IN)
+
     def drain(self) -> collections.Counter[str]:
         """Return how many entries each queue may have got since the last call, without waiting."""
         with self._mutex:
             changed: collections.Counter[str] = collections.Counter()
             for event in self._notify.read(timeout=0):
                 if event.mask & _OVERFLOW:
-                    changed.update(dict.fromkeys(self._wanted, MANY))
+                    changed[_ANY] = MANY
                     continue
                 if event.wd == self._root:
-                    queues = self._wanted if event.mask & _MOVE_SELF else {event.name} & self._wanted
-                    changed.update(dict.fromkeys(queues, MANY))
+                    changed[_ANY if event.mask & _MOVE_SELF else event.name] = MANY
                     continue
                 directory = self._directories.get(event.wd)
                 if directory is None:
@@ -123,9 +140,38 @@ class DirectoryWatch:
                     self._forget(event.wd)
             return changed
 
-    def close(self) -> None:
-        """Close the instance, with all its watches. Idempotent."""
-        self._notify.close()
+
+@final
+class EntryWatch(_Watch):
+    """Tells which entries may have left the spool, or come into a queue. `add` may be called from any thread.
+
+    What has left the spool has no reservation any more: unlinking that is the last step of every removal.
+    """
+
+    def add(self, queue: str) -> None:
+        """Watch what leaves the spool, and what comes into a queue unless that is `""`. Idempotent.
+
+        Raises a `SpoolError`. Call it before each look: a directory may have been replaced since the last one.
+        """
+        if queue:
+            _ = self._layout.refresh(queue)
+        with self._layout.doing("watch", queue or REGISTRY):
+            registry, fds = self._layout.fds[REGISTRY], self._fds_of(queue) if queue else {}
+            with self._mutex:
+                self._watch(REGISTRY, registry, _DELETE)
+                for directory, fd in fds.items():
+                    self._watch(directory, fd, _MOVED_TO | _CREATE)
+
+    def drain(self) -> collections.Counter[str]:
+        """Return the names of entries that may have moved since the last call, without waiting."""
+        with self._mutex:
+            moved: collections.Counter[str] = collections.Counter()
+            for event in self._notify.read(timeout=0):
+                lost = event.mask & (_OVERFLOW | _GONE)
+                moved[_ANY if lost else event.name] = MANY
+                if event.mask & _GONE and event.wd in self._directories:
+                    self._forget(event.wd)
+            return moved
 
 
 @final
@@ -205,13 +251,13 @@ def _begin_to_watch(notify: Notifier, fd: int, mask: int) -> int:
     return notify.add_watch(f"/proc/self/fd/{fd}", mask | _ONLY_DIRECTORY)
 
 
-def watch(layout: Layout) -> DirectoryWatch | None:
+def watch(layout: Layout, kind: Callable[[Layout, Notifier], W]) -> W | None:
     """Begin to watch a spool; `None` if the kernel has no inotify. Raises a `SpoolError` if no instance is left."""
     if not sys.platform.startswith("linux"):
         return None
     with layout.doing("watch", ""):
         try:
-            return DirectoryWatch(layout, layout.calls.notify())
+            return kind(layout, layout.calls.notify())
         except OSError as error:
             if error.errno != errno.EMFILE:
                 raise

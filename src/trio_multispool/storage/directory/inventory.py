@@ -7,7 +7,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
-from trio_multispool.errors import SpoolError
+from trio_multispool.errors import NotARegularFile, SpoolError
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.notes import progress_in
 from trio_multispool.model.times import aware
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _LOCKS: Final = "/proc/locks"
 
+_TRIES: Final = 10
+"""How often an entry may move on while all places are looked at."""
+
 _COARSE: Final = 1.0
 """How many seconds later a move may seem than the clock that its owner read: file systems keep coarse time."""
 
@@ -37,16 +40,48 @@ def inventory(layout: Layout, places: Sequence[Place], state: State | None = Non
     for place in places:
         if state not in (None, place.state):
             continue
-        directory = directory_of(place)
         owners = lock_owners() if place.state is State.CHECKED_OUT else {}
-        for name in layout.each_entry_name(directory):
-            found = layout.look_at(directory, name)
-            if found is not None and stat.S_ISREG(found.st_mode):  # not gone, and a regular file as before
-                seen = as_stat(found, directory)
-                owner = _owner(layout, name, owners) if owners else None
-                progress = _progress(layout, name, found.st_ctime) if place.state is State.CHECKED_OUT else None
-                due_at = aware(found.st_mtime) if place.state is State.WAITING else None
-                yield Item(name, place, seen.size, seen.modified_at, owner, progress, due_at, found.st_mtime)
+        for name in layout.each_entry_name(directory_of(place)):
+            item = _item(layout, place, name, owners)
+            if item is not None:
+                yield item
+
+
+def find(layout: Layout, name: str) -> Item | None:
+    """Return an entry, wherever it is; `None` if there is none. Raises `NotARegularFile` if all that is there is none.
+
+    Raises `AccessDenied` if it may be where this process cannot look.
+    """
+    odd = None
+    for _ in range(_TRIES):
+        place = layout.place_of(name)
+        if place is None and not layout.holds(REGISTRY, name):  # else it may have moved to a place already looked at
+            return None
+        item = None if place is None else _item(layout, place, name)
+        if item is None and place is not None:  # that was no regular file, or it has moved on
+            odd = layout.full(directory_of(place), name) if layout.holds(directory_of(place), name) else None
+            item = next(filter(None, (_item(layout, other, name) for other in layout.places_of(name))), None)
+        if item is not None:
+            return item
+    if odd is not None:
+        raise NotARegularFile(odd)
+    return None
+
+
+def _item(
+    layout: Layout, place: Place, name: str, owners: dict[tuple[int, int, int], int] | None = None
+) -> Item | None:
+    directory = directory_of(place)
+    found = layout.look_at(directory, name)
+    if found is None or not stat.S_ISREG(found.st_mode):  # gone, or not what it was
+        return None
+    seen = as_stat(found, directory)
+    if owners is None:
+        owners = lock_owners() if place.state is State.CHECKED_OUT else {}
+    owner = _owner(layout, name, owners) if owners else None
+    progress = _progress(layout, name, found.st_ctime) if place.state is State.CHECKED_OUT else None
+    due_at = aware(found.st_mtime) if place.state is State.WAITING else None
+    return Item(name, place, seen.size, seen.modified_at, owner, progress, due_at, found.st_mtime)
 
 
 def _progress(layout: Layout, name: str, checked_out_at: float) -> Progress | None:

@@ -287,10 +287,7 @@ def is_remembered(context: Context, name: str, *, forget: bool = True) -> bool:
 
     Without the lock, do not `forget`. It is true then too: a time to come is set by a removal, before it is committed.
     """
-    if not context.layout.is_there(REMEMBERED):
-        return False
-    with wanting_directory(context.layout, REMEMBERED):  # a symlink counts as there, and leads nowhere
-        until = _until(context, name)
+    until = _until(context, name)
     if until is None:
         return False
     if until > context.now():
@@ -300,9 +297,18 @@ def is_remembered(context: Context, name: str, *, forget: bool = True) -> bool:
     return False
 
 
+def remembered_until(context: Context, name: str) -> float | None:
+    """Return until when a name without an entry is remembered, in seconds since 1970; `None` if it is not."""
+    until = _until(context, name)
+    return until if until is not None and until > context.now() else None
+
+
 def _until(context: Context, name: str) -> float | None:
     """Return until when at least a name is remembered, in seconds since 1970; `None` if there is no file."""
-    found = context.layout.look_at(REMEMBERED, name)
+    if not context.layout.is_there(REMEMBERED):
+        return None
+    with wanting_directory(context.layout, REMEMBERED):  # a symlink counts as there, and leads nowhere
+        found = context.layout.look_at(REMEMBERED, name)
     if found is None:
         return None
     if not stat.S_ISREG(found.st_mode):

@@ -42,7 +42,7 @@ from trio_multispool.storage.directory.disk.format import read_format
 from trio_multispool.storage.directory.disk.layout import DATA, checkout_of, directory_of, waiting_of
 from trio_multispool.storage.directory.disk.locks import locks_at_a_time
 from trio_multispool.storage.directory.disk.syscalls import SystemCalls
-from trio_multispool.storage.directory.inotify import ArrivalsWatch, DirectoryWatch, watch
+from trio_multispool.storage.directory.inotify import ArrivalsWatch, DirectoryWatch, EntryWatch, watch
 from trio_multispool.storage.directory.schedule import Due, WaitingEntries
 from trio_multispool.storage.directory.slots import ByteSlots
 from trio_multispool.storage.directory.source import DirectorySource
@@ -439,8 +439,23 @@ class DirectoryStorage(Context):
         _ = self.is_adopted()
 
     def watch(self) -> DirectoryWatch | None:
-        """Begin to watch the spool."""
-        return watch(self.layout)
+        """Begin to watch queues."""
+        return watch(self.layout, DirectoryWatch)
+
+    def watch_entries(self) -> EntryWatch | None:
+        """Begin to watch entries."""
+        return watch(self.layout, EntryWatch)
+
+    def find(self, name: str) -> Item | None:
+        """Look for an entry in all places."""
+        self.layout.check_named()
+        from trio_multispool.storage.directory.inventory import find  # noqa: PLC0415  # as in `examine`
+
+        return find(self.layout, name)
+
+    def remembered_until(self, name: str) -> float | None:
+        """Read until when a name is remembered."""
+        return remembered.remembered_until(self, name)
 
     def queues(self) -> list[str]:
         """Return the queues on disk."""

@@ -36,8 +36,8 @@ _numbers: Final = itertools.count(1)
 class Listener(Protocol):
     """What is told of changes."""
 
-    def tell(self, queue: str) -> None:
-        """Take note that a queue may have new entries; under the mutex."""
+    def tell(self, name: str, queue: str | None) -> None:
+        """Take note that an entry came into a queue, or left the store (`None`); under the mutex."""
         ...
 
 
@@ -148,7 +148,7 @@ class Contents:
         with self.mutex:
             self.put(kept, place)
             kept.due_at = due_at
-            self._tell(place.queue)
+            self._tell(kept.name, place.queue)
 
     def next_due(self) -> float | None:
         """Return when the next waiting entry of any queue becomes due; `None` if none will."""
@@ -159,11 +159,11 @@ class Contents:
         """Tell that any queue may have more entries than before: the clock was put forward."""
         with self.mutex:
             for queue in self.queues:
-                self._tell(queue)
+                self._tell("", queue)
 
-    def _tell(self, queue: str) -> None:
+    def _tell(self, name: str, queue: str | None) -> None:
         for listener in list(self.listeners):
-            listener.tell(queue)
+            listener.tell(name, queue)
 
     def remove(self, kept: Kept) -> None:
         """Remove an entry, and remember its name if that was asked for."""
@@ -172,6 +172,7 @@ class Contents:
             kept.checkouts += 1  # nobody owns it any more
             if kept.remember:  # not for no time at all
                 self.remembered[kept.name] = self.now() + kept.remember
+            self._tell(kept.name, None)
 
     def is_remembered(self, name: str) -> bool:
         """Tell whether a name without an entry must not be used yet. Forgets it if its time has passed."""

@@ -457,8 +457,21 @@ class MemoryStorage:
             return Recovered(name, None) if is_gone else None
 
     def watch(self) -> MemoryWatch:
-        """Begin to watch the store."""
+        """Begin to watch queues."""
         return MemoryWatch(self.contents)
+
+    def watch_entries(self) -> MemoryWatch:
+        """Begin to watch entries."""
+        return MemoryWatch(self.contents, of_entries=True)
+
+    def find(self, name: str) -> Item | None:
+        """Look for an entry."""
+        kept = self.contents.entries.get(name)
+        return None if kept is None else self._item(kept)
+
+    def remembered_until(self, name: str) -> float | None:
+        """Look until when a name is remembered."""
+        return self.contents.remembered[name] if self.contents.is_remembered(name) else None
 
     def queues(self) -> list[str]:
         """Return the queues, sorted."""
@@ -466,11 +479,13 @@ class MemoryStorage:
 
     def inventory(self, queue: str | None = None, state: State | None = None) -> Iterator[Item]:
         """Yield every entry."""
-        for kept in self.contents.each(queue, state):
-            stat, place = kept.stat(), kept.place
-            progress = progress_in(self.notes(kept.name)) if place.state is State.CHECKED_OUT else None
-            due_at = aware(kept.due_at) if place.state is State.WAITING and kept.due_at is not None else None
-            yield Item(kept.name, place, stat.size, stat.modified_at, None, progress, due_at)
+        return map(self._item, self.contents.each(queue, state))
+
+    def _item(self, kept: Kept) -> Item:
+        stat, place = kept.stat(), kept.place
+        progress = progress_in(self.notes(kept.name)) if place.state is State.CHECKED_OUT else None
+        due_at = aware(kept.due_at) if place.state is State.WAITING and kept.due_at is not None else None
+        return Item(kept.name, place, stat.size, stat.modified_at, None, progress, due_at)
 
     def count(self, queue: str | None = None, state: State | None = None) -> int:
         """Count entries."""

@@ -1,4 +1,4 @@
-"""Watching a store in memory: a descriptor becomes readable when a queue may have new entries."""
+"""Watching a store in memory: a descriptor becomes readable when a queue may have new entries, or entries may move."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _MANY: Final = 4096
 
 @final
 class MemoryWatch:
-    """Tells which queues may have new entries."""
+    """Tells which queues may have new entries, or which entries may have moved."""
 
-    def __init__(self, contents: Contents) -> None:
+    def __init__(self, contents: Contents, *, of_entries: bool = False) -> None:
         self._contents = contents
+        self._of_entries = of_entries
         self._read, self._write = socket.socketpair()
         for end in (self._read, self._write):
             end.settimeout(0)
@@ -35,17 +36,21 @@ class MemoryWatch:
         with self._contents.mutex:
             self._queues.add(queue)
 
-    def tell(self, queue: str) -> None:
+    def tell(self, name: str, queue: str | None) -> None:
         """Make the descriptor readable; under the mutex."""
-        if queue not in self._queues:
+        if queue is None:
+            if not self._of_entries:
+                return
+        elif queue not in self._queues:
             return
-        self._told[queue] += 1
-        if self._told[queue] == 1:
+        what = name if self._of_entries else queue or ""
+        self._told[what] += 1
+        if self._told[what] == 1:
             with contextlib.suppress(BlockingIOError):  # full: readable
                 _ = self._write.send(b".")
 
     def drain(self) -> collections.Counter[str]:
-        """Return how often each queue was told of since the last time."""
+        """Return how often each queue, or entry, was told of since the last time."""
         with self._contents.mutex:
             with contextlib.suppress(BlockingIOError):
                 _ = self._read.recv(_MANY)
