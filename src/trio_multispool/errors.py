@@ -255,9 +255,10 @@ class DataNotFound(SpoolError):
 
 
 class EncodingFailed(SpoolError):
-    """The codec cannot encode the metadata or the data (`part` says which). Nothing was changed.
+    """The codec cannot encode the metadata or the data (`part` says which), or it would not come back equal.
 
-    The codec's own exception is the `__cause__`.
+    Nothing was changed. `reason` says where and what; the codec's own exception is the `__cause__`. Mend the value, its
+    type or the codec.
     """
 
     part: str

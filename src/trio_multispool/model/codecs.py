@@ -4,6 +4,9 @@ Metadata is small and rewritten often, so its codec works on `bytes`. Data is la
 so its codec reads from and writes to a binary file and can stream. `Json`, `MessagePack`, `Bytes` and
 `Text` are both kinds at once. Files hold exactly what the codec wrote, so that `cat` shows it.
 
+`Json` and `MessagePack` refuse what would not come back equal: a type when they are made (`storable`), a value when
+they encode it (`differing`). Other codecs answer for themselves.
+
 Codecs run in a worker thread of the library, in the context (`contextvars`) of the task that called. There is no event
 loop in that thread, so a codec may block, and even run a loop of its own (`anyio.run`). To call into the program's
 loop, it needs that loop's token: `anyio.from_thread.run(…, token=…)`. While it does, its task waits, and cannot be
@@ -18,6 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, final, get_orig
 
 import msgspec
 
+from trio_multispool.model.differing import CURE, difference, not_finite
+from trio_multispool.model.storable import check_storable, name_of
 from trio_multispool.model.types import T
 
 if TYPE_CHECKING:
@@ -74,7 +79,7 @@ class WholeFile(MetadataCodec[T], abc.ABC):
 
 
 class _Checked(WholeFile[T]):
-    """A format of msgspec, checked against a type when it is decoded."""
+    """A format of msgspec. The type is checked when the codec is made, a value when it is encoded and decoded."""
 
     _format: ClassVar[Any]
     """The module of msgspec."""
@@ -84,14 +89,29 @@ class _Checked(WholeFile[T]):
     @overload
     def __init__(self, type_: object) -> None: ...
     def __init__(self, type_: object) -> None:
-        """Make a codec for the values of `type_`; raises `TypeError` for a type that msgspec cannot handle."""
+        """Make a codec for the values of `type_`; raises `TypeError` for a type whose values would not come back."""
         self._decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T] = self._format.Decoder(type_)
+        self._type = type_
+        check_storable(type_, as_json=self._format is msgspec.json)
 
     def encode(self, value: T, /) -> bytes:
-        """Return the bytes that stand for `value`; raises `msgspec.ValidationError` if `decode` would refuse it."""
+        """Return the bytes that stand for `value`; raises `ValueError` if they would not come back equal to it."""
         raw: bytes = self._format.encode(value)
-        _ = self._decoder.decode(raw)  # msgspec checks types only when it decodes, and the next owner must be able to
+        # msgspec encodes what it can, whatever the type says, and the next owner must get what was given.
+        try:
+            back = self._decoder.decode(raw)
+        except msgspec.ValidationError as error:
+            told = f"{error}. Give a value of the type {name_of(self._type)}"
+            raise msgspec.ValidationError(self._no_number(value) or told) from error
+        if value != back and (found := difference(value, back)) is not None:  # of structs, one comparison in C
+            raise ValueError(self._no_number(value) or f"{found}. {CURE}")
         return raw
+
+    def _no_number(self, value: object) -> str | None:
+        """Say where there is a number that the format does not have."""
+        if self._format is not msgspec.json or (at := not_finite(value)) is None:
+            return None
+        return f"`{at}` is NaN or infinite, and JSON has no such numbers. Give None, or use MessagePack"
 
     def decode(self, raw: bytes, /) -> T:
         """Decode and check; raises `msgspec.DecodeError`."""
@@ -102,8 +122,8 @@ class _Checked(WholeFile[T]):
 class Json(_Checked[T]):
     """JSON by msgspec, in UTF-8 on one line, checked against a type when it is decoded: the default for metadata.
 
-    Encoding raises `msgspec.ValidationError` for a value that decoding would refuse. A union is not a class, so
-    annotate the codec:
+    Raises `TypeError` for a type whose values msgspec cannot give back. Encoding raises `ValueError` for a value that
+    would not come back equal. A union is not a class, so annotate the codec:
 
     ```python
     codec: Json[Parcel | Letter] = Json(Parcel | Letter)
@@ -117,7 +137,8 @@ class Json(_Checked[T]):
 class MessagePack(_Checked[T]):
     """MessagePack by msgspec, checked against a type when decoded: smaller and faster than JSON, not for people.
 
-    Encoding raises `msgspec.ValidationError` for a value that decoding would refuse.
+    Raises `TypeError` for a type whose values msgspec cannot give back. Encoding raises `ValueError` for a value that
+    would not come back equal.
     """
 
     _format: ClassVar[Any] = msgspec.msgpack
@@ -187,7 +208,10 @@ def _codec(of: object, protocol: type, part: str, *methods: str) -> object:
     if of is str:
         return Text()
     if isinstance(of, type) or get_origin(of) is not None:  # such as `list` or `list[int]`
-        return Json[object](of)
+        try:
+            return Json[object](of)
+        except TypeError as error:
+            raise TypeError(f"as {part}, {error}") from error
     if isinstance(of, protocol):
         return of
     raise TypeError(f"{part} must be a type or have {' and '.join(methods)}, and {of!r} is neither")

@@ -21,7 +21,8 @@ class Spoolable(Generic[Q, M, D, A]):
     - `names`: a generator of names with `next(argument, attempt)`; by default names sort by time.
 
     Raises `InvalidName` (a `ValueError`) for a queue whose value cannot be a directory name, `ValueError` for an enum
-    without members or with two names for one queue, and `TypeError` for anything that is not a type or a codec.
+    without members or with two names for one queue, and `TypeError` for anything that is not a type or a codec, and for
+    a type whose values msgspec cannot give back; it names the class, where it is, and the cure.
 
     ```python
     class Mail(enum.Enum):
