@@ -125,7 +125,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types with mypy and basedpyright, and that everything public has one."""
-    session.install(".[cli,otel,prometheus]", *group("types"))
+    session.install(".[cli,otel,prometheus,pydantic]", *group("types"))
     session.run("mypy")
     session.run("basedpyright")
     session.run("basedpyright", "--verifytypes", "trio_multispool", "--ignoreexternal")
@@ -171,7 +171,7 @@ def bench(session: nox.Session) -> None:
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
-    session.install(".[cli,otel,prometheus]", *group("docs"))
+    session.install(".[cli,otel,prometheus,pydantic]", *group("docs"))
     output = Path("docs", "_build", "html")
     session.run("sphinx-build", "-W", "--keep-going", "-E", "-b", "html", "docs", str(output), *session.posargs)
 
@@ -188,7 +188,7 @@ def build(session: nox.Session) -> None:
         "check-wheel-contents", "--toplevel", ",".join(MODULES), *(str(each) for each in made if each.suffix == ".whl")
     )
     for package in made:
-        for extra in ("", "[cli]"):
+        for extra in ("", "[cli]", "[pydantic]"):
             try_out(session, f"{package}{extra}")
 
 
@@ -202,8 +202,13 @@ def try_out(session: nox.Session, package: str) -> None:
         session.run(str(installed / "python"), str(quickstart), external=True)
         asked = f"import trio_multispool as it; assert it.__version__ == {version!r}, it.__version__"
         session.run(str(installed / "python"), "-c", asked, external=True)
-        has_command = package.endswith("]")
+        has_command = package.endswith("[cli]")
         session.run(str(installed / "multispool"), "ls", "mail", external=True, success_codes=[0 if has_command else 2])
+        if package.endswith("[pydantic]"):
+            made = (
+                "from trio_multispool.integrations.pydantic import PydanticCodec as C; assert C(int).encode(1) == b'1'"
+            )
+            session.run(str(installed / "python"), "-c", made, external=True)
 
 
 @nox.session(default=False)

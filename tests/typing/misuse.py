@@ -5,8 +5,10 @@ from __future__ import annotations
 import enum
 
 import msgspec
+import pydantic
 
 from trio_multispool import Spool, Spoolable
+from trio_multispool.integrations.pydantic import PydanticCodec
 
 
 class Mail(enum.Enum):
@@ -21,6 +23,13 @@ class Envelope(msgspec.Struct):
     recipient: str
 
 
+class Model(pydantic.BaseModel):
+    """The metadata of others."""
+
+    recipient: str
+
+
+MODELS = Spoolable(queues=Mail, metadata=PydanticCodec(Model))
 MAIL = Spoolable(queues=Mail, metadata=Envelope, data=bytes)
 
 
@@ -32,3 +41,5 @@ async def misuse() -> None:
     _ = await spool.enqueue(Mail.SEND, envelope, "text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # no bytes
     _ = await spool.enqueue(Mail.SEND, envelope, b"", name="x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # no Use
     await spool.enqueue(Mail.SEND, envelope, b"")  # pyright: ignore[reportUnusedCallResult]  # a result dropped unread
+    models = (await Spool.create("var/models", MODELS)).unwrap()
+    _ = await models.enqueue(Mail.SEND, envelope)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]  # no Model

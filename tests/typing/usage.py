@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
-from typing import TYPE_CHECKING, assert_never, assert_type
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, assert_never, assert_type
 
 import msgspec
+import pydantic
 
 from trio_multispool import (
     CheckedOutEntry,
@@ -38,6 +40,7 @@ from trio_multispool import (
     Use,
     every,
 )
+from trio_multispool.integrations.pydantic import PydanticCodec
 
 if TYPE_CHECKING:
     import datetime
@@ -72,6 +75,31 @@ class Letter(msgspec.Struct, tag=True):
     pages: int
 
 
+class Model(pydantic.BaseModel):
+    """A model of pydantic."""
+
+    recipient: str
+
+
+@dataclasses.dataclass
+class Data:
+    """A dataclass."""
+
+    recipient: str
+
+
+class Typed(TypedDict):
+    """A dictionary with keys."""
+
+    recipient: str
+
+
+class Pair(NamedTuple):
+    """A named tuple."""
+
+    recipient: str
+
+
 class ByPriority:
     """A name generator that wants an argument."""
 
@@ -104,6 +132,18 @@ BARE_TYPE = assert_type(BARE, Spoolable[Mail, Envelope, None, None])
 POST: Json[Parcel | Letter] = Json(Parcel | Letter)
 UNION = Spoolable(queues=Mail, metadata=POST, data=str)
 UNION_TYPE = assert_type(UNION, Spoolable[Mail, Parcel | Letter, str, None])
+
+MODELS = Spoolable(queues=Mail, metadata=PydanticCodec(Model), data=PydanticCodec(list[Model]))
+MODELS_TYPE = assert_type(MODELS, Spoolable[Mail, Model, list[Model], None])
+
+EITHER: PydanticCodec[Model | Letter] = PydanticCodec(Model | Letter)
+EITHER_TYPE = assert_type(Spoolable(Mail, EITHER), Spoolable[Mail, Model | Letter, None, None])
+
+DATA = Spoolable(queues=Mail, metadata=Data, data=list[Pair])
+DATA_TYPE = assert_type(DATA, Spoolable[Mail, Data, list[Pair], None])
+
+TYPED = Spoolable(queues=Mail, metadata=Typed, data=Pair)
+TYPED_TYPE = assert_type(TYPED, Spoolable[Mail, Typed, Pair, None])
 
 
 async def deliver_and_count(_envelope: Envelope, data: DataFile[bytes]) -> tuple[Verdict[Mail, Envelope], int]:

@@ -1,1 +1,1 @@
-"""Ready instrumentations: `opentelemetry` and `prometheus`, each imported by who uses it, and an extra of its own."""
+"""For use with `opentelemetry`, `prometheus` and `pydantic`: each imported by who uses it, and an extra of its own."""
