@@ -16,7 +16,7 @@ from trio_multispool import errors
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"), *PROJECT.glob("benchmarks/*.md")])
-BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"(?:^`(?P<file>[\w.]+)`:\n\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 OUTPUT = re.compile(r"\s*It prints:\s*```text\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?P<target>[^)#\s]+)(?:#[^)]*)?\)")
 
@@ -29,11 +29,13 @@ class Block(NamedTuple):
     text: str
     output: str | None
     """What the page says that it prints."""
+    file: str | None
+    """The name that the page gives it: then it is typed, by test_tutorial.py or test_typed_pages.py."""
 
     @property
     def complete(self) -> bool:
-        """Whether it is a program: it runs something at its end."""
-        return re.search(r"^(trio|asyncio|anyio)\.run\(", self.text, re.MULTILINE) is not None
+        """Whether it is a program of its own: it runs something at its end, and has no name."""
+        return self.file is None and re.search(r"^(trio|asyncio|anyio)\.run\(", self.text, re.MULTILINE) is not None
 
 
 def python_blocks() -> list[Block]:
@@ -46,7 +48,8 @@ def python_blocks() -> list[Block]:
                 output = OUTPUT.match(text, match.end())
                 line = text.count("\n", 0, match.start()) + 1
                 name = page.relative_to(PROJECT).as_posix()
-                found.append(Block(name, line, match["text"], None if output is None else output["text"]))
+                shown = None if output is None else output["text"]
+                found.append(Block(name, line, match["text"], shown, match["file"]))
     return found
 
 
@@ -58,11 +61,7 @@ def named(block: Block) -> str:
     return f"{block.page}:{block.line}"
 
 
-TUTORIAL = "docs/tutorial.md"
-"""The one page whose programs belong together; test_tutorial.py types them."""
-
-
-@pytest.mark.parametrize("block", [block for block in BLOCKS if block.complete and block.page != TUTORIAL], ids=named)
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.complete], ids=named)
 def test_a_program_in_the_documentation_prints_what_it_says(block, tmp_path):
     """It runs in an empty directory, without complaint."""
     command = [sys.executable, "-W", "default", "-c", block.text]
