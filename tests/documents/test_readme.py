@@ -12,6 +12,7 @@ from typing import NamedTuple, get_args
 import pytest
 
 import trio_multispool
+from helpers.pages import lines_of_code
 from trio_multispool import errors
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -98,15 +99,6 @@ def test_the_example_runs_on_asyncio_as_the_readme_says(tmp_path):
     command = [sys.executable, "-W", "default", "-c", text]
     finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert (finished.stdout, finished.stderr) == (README_PROGRAM.output, "")
-
-
-def lines_of_code(source: str) -> int:
-    """Count the lines of a program, without empty ones and docstrings."""
-    tree = ast.parse(source)
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    docstrings = [node.body[0] for node in ast.walk(tree) if isinstance(node, documented) and ast.get_docstring(node)]
-    told = {line for node in docstrings for line in range(node.lineno, node.end_lineno + 1)}
-    return sum(1 for number, line in enumerate(source.splitlines(), 1) if line.strip() and number not in told)
 
 
 def test_the_example_has_fourteen_lines():

@@ -9,7 +9,9 @@ import pytest
 
 from helpers.pages import PROJECT, files, pages_with_files, type_out
 
-PAGES = [page for page in pages_with_files() if page.name != "tutorial.md"]  # whose two shells are test_tutorial.py's
+OTHERS = {"tutorial": "test_tutorial.py", "comparison": "test_comparison.py"}
+"""Pages that need more than to be typed, and who sees to them."""
+PAGES = [page for page in pages_with_files() if page.stem not in OTHERS]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

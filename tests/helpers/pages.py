@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import signal
@@ -97,3 +98,12 @@ def type_out(page: Path, folder: Path) -> int:
                 assert is_it, f"$ {step.command}\n{seen}--- where the page shows\n{step.shown}"
                 typed += 1
     return typed
+
+
+def lines_of_code(source: str) -> int:
+    """Count the lines of a program, without empty ones and docstrings."""
+    tree = ast.parse(source)
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = [node.body[0] for node in ast.walk(tree) if isinstance(node, documented) and ast.get_docstring(node)]
+    told = {line for node in docstrings for line in range(node.lineno, node.end_lineno + 1)}
+    return sum(1 for number, line in enumerate(source.splitlines(), 1) if line.strip() and number not in told)
