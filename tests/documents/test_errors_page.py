@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
+import errno
 import re
 from pathlib import Path
+
+import pytest
 
 from trio_multispool import SpoolError, errors
 
@@ -21,3 +26,33 @@ def test_every_section_says_where_the_error_arises():
     """Each names the operations that answer it."""
     for section in PAGE.split("\n### ")[1:]:
         assert re.search(r"\bFrom\s|you see it from", section), section.split("\n", 1)[0]
+
+
+ROWS = re.findall(r"^\| \[(\w+)\]\(#(\w+)\) \| (.+?) \| (.+) \|$", PAGE, re.MULTILINE)
+
+
+def test_every_error_has_a_row_that_says_what_to_do():
+    """In the order of the sections, and linked to them."""
+    sections = re.findall(r"^### (.+)$", PAGE, re.MULTILINE)
+    assert [(name, anchor) for name, anchor, _, _ in ROWS] == [(name, name.lower()) for name in sections]
+    assert all(len(cure) > 40 for _, _, _, cure in ROWS)
+
+
+@pytest.mark.parametrize(("name", "says"), [(name, says) for name, _, says, _ in ROWS])
+def test_a_message_is_quoted_as_the_error_says_it(name, says):
+    """So that whoever searches the page for it finds the row."""
+    error = getattr(errors, name)
+    fields = {field.name: FIELDS.get(field.name, "x") for field in dataclasses.fields(error)}
+    for quoted in re.findall(r"`([^`]+)`", says):
+        pattern = ".*".join(map(re.escape, quoted.split("…")))
+        assert re.search(pattern, str(error(**fields)).replace("`", "")), str(error(**fields))
+
+
+FIELDS: dict[str, object] = {
+    "at": datetime.datetime(2100, 1, 1, tzinfo=datetime.UTC),
+    "committed": True,
+    "directory": False,
+    "errno": errno.EIO,
+    "finished": False,
+    "part": "metadata",
+}
