@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Final, NoReturn
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 
 import trio_multispool
 from trio_multispool.cli import output
@@ -31,9 +31,10 @@ from trio_multispool.cli.commands.show import show
 from trio_multispool.cli.commands.stats import stats
 from trio_multispool.cli.commands.work import work
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
+from trio_multispool.cli.meant import meant
 from trio_multispool.cli.running import BY_SIGNAL
 from trio_multispool.cli.top.app import top
-from trio_multispool.errors import SpoolError
+from trio_multispool.errors import NotASpool, SpoolError
 
 _HELP: Final = """Look at, fill and work off spools: durable queues in a directory.
 
@@ -116,10 +117,16 @@ def _run(arguments: Sequence[str]) -> int:
         code = app(arguments, print_error=False, exit_on_error=False)
     except CycloptsError as error:
         command = " ".join(("multispool", *(error.command_chain or ())))
-        output.complain(f"{' '.join(str(error).split())} See {command} --help")
+        hint = meant(arguments) if isinstance(error, MissingArgumentError) else None
+        output.complain(hint or f"{' '.join(str(error).split())} See {command} --help")
         return Exit.USAGE
     except (Failure, SpoolError) as error:
-        output.complain(said(error))
+        hint = None
+        if isinstance(error, NotASpool):
+            hint = meant(arguments, error.path)
+        elif code_of(error) == Exit.USAGE:  # `rm` and `mv` find out themselves that a name is missing
+            hint = meant(arguments)
+        output.complain(hint or said(error))
         return code_of(error)
     return code if isinstance(code, int) else Exit.SUCCESS
 

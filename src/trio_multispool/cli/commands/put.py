@@ -119,6 +119,8 @@ def put(  # noqa: PLR0913  # what a person can say on the command line
             return code
         told = "interrupted"
     except (Failure, SpoolError) as error:
+        if len(paths) == 1 or not putting.began:
+            raise
         told, code = said(error), code_of(error)
     if len(paths) > 1 and putting.began:
         told = f"{told}; {putting.enqueued} of {len(paths)} files were enqueued"
