@@ -37,7 +37,7 @@ from trio_multispool.cli.top.view import View, settle
 
 PICTURE = Path(__file__).with_suffix(".svg")
 COLUMNS, LINES, LOOKS, EVERY = 100, 25, 60, 1.0
-BURST, TROUBLED = 10, 0.15
+BURST, TROUBLED, PAUSE = 10, 0.15, 20.0
 
 
 class Mail(enum.Enum):
@@ -86,7 +86,8 @@ async def work(path: str, queue: str, seconds: float) -> None:
                     (await job.save(to)).unwrap()
                 elif chance.random() < TROUBLED:
                     job.update(lambda it: msgspec.structs.replace(it, attempts=it.attempts + 1))
-                    (await job.save(chance.choice([Mail.RETRY, Mail.RETRY, Mail.BOUNCE]))).unwrap()
+                    to = chance.choice([Mail.RETRY, Mail.RETRY, Mail.BOUNCE])
+                    (await job.save(to, not_before=PAUSE if to is Mail.RETRY else None)).unwrap()
                 else:
                     (await job.remove()).unwrap()
 

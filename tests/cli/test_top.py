@@ -57,14 +57,15 @@ def test_it_shows_queues_check_outs_and_quarantine(  # noqa: PLR0913, PLR0917  #
     """What is queued, who works on what, and what is set aside: on one screen, and it follows what happens."""
     put("one")
     put("two")
+    multispool.done("put", spool, "retry", os.devnull, "--delay", "1d")
     worker = multispool.start("work", spool, "send", "--", *gate.command())
     gate.wait_begun()
     screen = full_screen("top", spool, *SOON, columns=columns)
     shown = screen.until(has("CHECKED OUT", "IN QUARANTINE", "▁", "set aside in quarantine"))
     assert max(map(len, shown.splitlines())) <= columns
     assert row(shown, "send ")[:2] == ["send", "1"]
-    assert row(shown, "send ")[5:7] == ["1", "1"]
-    assert row(shown, "retry")[:2] == ["retry", "0"]
+    assert row(shown, "send ")[5:8] == ["1", "-", "1"]
+    assert row(shown, "retry")[:8] == ["retry", "0", *row(shown, "retry")[2:5], "-", "1", "-"]
     owner = owner_of(worker)
     assert row(shown, "one ")[1:3] == ["send", "unknown" if owner is None else f"{owner['command']}[{worker.pid}]"]
     assert row(shown, aside)[1] == "send"
@@ -303,7 +304,7 @@ def test_without_colours_everything_is_there(full_screen, spool, put):
     """Under `NO_COLOR`, the selection has a mark, and no colour is written."""
     put("one")
     screen = full_screen("top", spool, *SOON, NO_COLOR="1")
-    screen.until(has("> failed", "DEPTH LATELY"))
+    screen.until(has("> failed", "LATELY"))
     screen.press("q")
     assert screen.end() == 0
     colours = {part for style in screen.picture.styles for part in style.split(";")} - {"", "39", "49"}
@@ -445,3 +446,11 @@ def test_how_far_an_owner_says_that_it_is_is_seen_and_goes_with_the_check_out(sp
     assert looker.look().held == ()
     assert "progress" not in dict(looker.details("send", "letter").facts)
     store.close()
+
+
+def test_what_waits_is_counted_and_known_by_name(multispool, spool, put):
+    """So it is not taken for gone while it waits, nor for new when it is due."""
+    put("due")
+    multispool.done("put", spool, "send", os.devnull, "--name", "later", "--delay", "1d")
+    (seen,) = [each for each in Looker(spool).look().queues if each.queue == "send"]
+    assert (seen.available, seen.waiting, seen.sample.names) == (1, 1, {"due", "later"})

@@ -28,7 +28,7 @@ def look(instant, *, grown=0):
         took=0.004,
         queues=(
             QueueLook("failed", 1, oldest_at=NOW - 200_000, sample=Sample(0, frozenset("f"))),
-            QueueLook("retry"),
+            QueueLook("retry", waiting=1_234),
             QueueLook("send", 14 + grown, 2, 1, Sample(0, names), NOW - 180),
         ),
         held=(
@@ -52,11 +52,11 @@ def test_a_picture_of_80_by_24():
     """Everything that matters is on the smallest usual screen, in full."""
     assert text(SCENE) == [
         " multispool top  /var/spool/mail                                   07:04:39 UTC",
-        "  17 available, 2 checked out                       a look every 1s, taking 4 ms",
-        "  QUEUE        ▼DEPTH    IN/s   OUT/s   OLDEST   HELD   ASIDE  DEPTH LATELY",
-        "> send             16     1.5     0.5       3m      2       1                ▆█▇",
-        "  failed            1       0       0       2d      -       -                ███",
-        "  retry             0       0       0        -      -       -                ▁▁▁",
+        "  17 available, 2 checked out, 1,234 waiting        a look every 1s, taking 4 ms",
+        "  QUEUE        ▼DEPTH    IN/s   OUT/s   OLDEST   HELD   WAIT   ASIDE  LATELY",
+        "> send             16     1.5     0.5       3m      2      -       1         ▆█▇",
+        "  failed            1       0       0       2d      -      -       -         ███",
+        "  retry             0       0       0        -      -  1,234       -         ▁▁▁",
         "",
         "  CHECKED OUT                          QUEUE  BY              FOR",
         "  20261123T065439.923587437Z-8f31c2aa  send   mailer[2880]    37s",
@@ -74,7 +74,7 @@ def test_a_picture_of_80_by_24():
         "",
         "",
         "",
-        " ↑↓ tab move  enter look into  s 1-7 sort  r retry  d drop  h help  q quit",
+        " ↑↓ tab move  enter look into  s 1-8 sort  r retry  d drop  h help  q quit",
     ]
 
 
@@ -87,6 +87,30 @@ def test_a_wide_screen_shows_more_of_the_sparkline_and_nothing_twice():
     assert narrow.endswith("▇█")
     assert sum(character in "▁▂▃▄▅▆▇█" for character in wide) == 90
     assert "no living owner" in text(scene, 200)[16]
+
+
+@pytest.mark.parametrize(
+    ("width", "header"),
+    [
+        (50, "  QUEUE        ▼DEPTH    IN/s   OUT/s   OLDEST"),
+        (60, "  QUEUE        ▼DEPTH    IN/s   OUT/s   OLDEST   HELD   WAIT"),
+        (68, "  QUEUE        ▼DEPTH    IN/s   OUT/s   OLDEST   HELD   WAIT   ASIDE"),
+        (80, "  QUEUE        ▼DEPTH    IN/s   OUT/s   OLDEST   HELD   WAIT   ASIDE  LATELY"),
+        (120, "  QUEUE        ▼DEPTH    IN/s   OUT/s   OLDEST   HELD   WAIT   ASIDE  DEPTH LATELY"),
+    ],
+)
+def test_the_columns_are_those_for_which_there_is_room(width, header):
+    """A narrower screen has fewer, from the left; none is cut."""
+    assert text(SCENE, width)[2] == header
+
+
+def test_without_room_for_a_sparkline_the_names_have_it():
+    """At 80 columns, a name of up to 20 cells is whole."""
+    name = "a-name-of-twenty-too"
+    model = advance(Model(), Look(NOW, 0.0, 0.0, queues=(QueueLook(name, 3),)))
+    shown = text(Scene("/s", model, View(), NOW, 1.0))
+    assert shown[3].startswith(f"  {name} ")
+    assert shown[2].endswith("ASIDE")
 
 
 LISTING = Listing(
@@ -241,6 +265,7 @@ def test_a_question_shows_what_it_is_about():
         (count(12_345_678), "12M"),
         (few(9_999), "9,999"),
         (few(20_400), "20k"),
+        (few(12_345_678), "12M"),
         (rate(None), "-"),
         (rate(0.0), "0"),
         (rate(0.25), "0.2"),

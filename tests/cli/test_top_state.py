@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 import trio
 
@@ -16,12 +17,12 @@ from trio_multispool.cli.top.state import WINDOW, Model, Sampling, advance, chan
 from trio_multispool.model.lifecycle import State
 
 
-def queue(names, *, held=(), aside=0, name="send", most=1 << 15):
+def queue(names, *, held=(), waiting=(), aside=0, most=1 << 15):
     """Return a queue as it is seen with these names."""
     sampling = Sampling(most)
-    for each in [*names, *held]:
+    for each in [*names, *held, *waiting]:
         sampling.add(each)
-    return QueueLook(name, len(names), len(held), aside, sampling.sample())
+    return QueueLook("send", len(names), len(held), aside, sampling.sample(), waiting=len(waiting))
 
 
 def look(instant, *queues, **more):
@@ -48,6 +49,9 @@ def after(*looks):
         ([look(0, queue("ab")), look(1, queue("b", held="a"))], (0, 0)),  # taken is not gone
         ([look(0, queue("b", held="a")), look(1, queue("ab"))], (0, 0)),  # given back is not new
         ([look(0, queue("b", held="a")), look(1, queue("b"))], (0, 1)),  # settled is gone
+        ([look(0, queue("b", held="a")), look(1, queue("b", waiting="a"))], (0, 0)),  # to be tried again is not gone
+        ([look(0, queue("b", waiting="a")), look(1, queue("ab"))], (0, 0)),  # due is not new
+        ([look(0, queue("b")), look(1, queue("b", waiting="a"))], (1, 0)),  # enqueued for later is new at once
         ([look(0, queue("ab")), look(0, queue("abc"))], None),  # no time has gone by
         ([look(0, queue("ab")), look(1, queue("abc")), look(4, queue("abcd"))], (0.5, 0)),
         ([look(0, queue("ab")), look(1), look(2, queue("xyz"))], None),  # it came back as another queue
@@ -93,6 +97,14 @@ def test_growth_of_a_sampled_queue_is_exact_and_the_rest_estimated(came, went):
     assert abs(appeared - came) <= 0.2 * max(came, 1)
 
 
+def test_in_a_sampled_queue_too_what_waits_is_neither_gone_nor_new():
+    """It counts for the length from which the growth is known."""
+    names = [f"name-{number}" for number in range(30_000)]
+    all_due, some_wait = queue(names, most=1_000), queue(names[100:], waiting=names[:100], most=1_000)
+    assert changes(all_due, some_wait) == (0, 0)
+    assert changes(some_wait, all_due) == (0, 0)
+
+
 def test_a_queue_that_outgrows_its_sample_can_still_be_compared():
     """The finer sample is made as coarse as the other."""
     names = [f"name-{number}" for number in range(3_000)]
@@ -114,8 +126,9 @@ def test_depths_are_kept_look_by_look():
 
 def test_queues_come_and_go():
     """Only queues of the last look are shown."""
-    assert set(after(look(0, queue("a"), queue("b", name="new"))).lines) == {"send", "new"}
-    assert set(after(look(0, queue("a"), queue("b", name="new")), look(1, queue("a"))).lines) == {"send"}
+    new = msgspec.structs.replace(queue("b"), queue="new")
+    assert set(after(look(0, queue("a"), new)).lines) == {"send", "new"}
+    assert set(after(look(0, queue("a"), new), look(1, queue("a"))).lines) == {"send"}
 
 
 def held(name="a", owner=None):

@@ -21,9 +21,9 @@ from trio_multispool.cli.top.view import (
 from trio_multispool.model.lifecycle import State
 
 
-def queue(name, names="", oldest=None, aside=0):
+def queue(name, names="", oldest=None, aside=0, waiting=0):
     """Return a queue that is seen with these available entries."""
-    return QueueLook(name, len(names), 0, aside, Sample(0, frozenset(names)), oldest)
+    return QueueLook(name, len(names), 0, aside, Sample(0, frozenset(names)), oldest, waiting=waiting)
 
 
 def look(instant, *queues, **more):
@@ -37,7 +37,9 @@ HELD = (
 )
 ASIDE = (Entry("b", "bad", State.QUARANTINED, 70.0),)
 FIRST = look(0, queue("a", "123", 10.0), queue("b", "12345", 5.0), queue("c"))
-SECOND = look(1, queue("a", "1234", 10.0), queue("b", "45", 5.0, aside=1), queue("c"), held=HELD, aside=ASIDE)
+SECOND = look(
+    1, queue("a", "1234", 10.0), queue("b", "45", 5.0, aside=1), queue("c", waiting=2), held=HELD, aside=ASIDE
+)
 MODEL = advance(advance(Model(), FIRST), SECOND)
 QUEUES = [Row(name) for name in "abc"]
 HELD_ROWS = [Row("b", "one", State.CHECKED_OUT), Row("c", "two", State.CHECKED_OUT)]
@@ -64,14 +66,15 @@ def pressed(*keys, view=None, model=MODEL):
         ("4", "bac"),
         ("5", "bac"),
         ("55", "abc"),  # the oldest last, and what has no oldest entry after it
-        ("7", "bac"),
+        ("7", "cab"),
+        ("8", "bac"),
         ("s", "abc"),
         ("sss", "bac"),
         ("S", "cba"),
         (">>>S", "acb"),
         ("<", "bac"),
         ("s" * len(COLUMNS), "abc"),
-        ("8", "abc"),
+        ("9", "abc"),
         ("0", "abc"),
         ("²", "abc"),
     ],

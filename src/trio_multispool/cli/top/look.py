@@ -109,8 +109,12 @@ class Looker:
 
     def _queue(self, storage: DirectoryStorage, queue: str, held: list[Entry], aside: list[Entry]) -> QueueLook:
         """Look at one queue; what is checked out and what is in quarantine go to the two lists."""
-        sampling = Sampling()
-        # Check-outs first and last: an entry that is taken, or given back, meanwhile must not be taken for gone.
+        sampling, waiting = Sampling(), 0
+        # What waits comes first, and check-outs before and after what is available: an entry that becomes due, is taken
+        # or is given back meanwhile must not be taken for gone.
+        for entry in self._files(Place(queue, State.WAITING)):
+            sampling.add(entry.name)
+            waiting += 1
         for entry in self._files(Place(queue, State.CHECKED_OUT)):
             sampling.add(entry.name)
         oldest, number = None, 0
@@ -142,6 +146,7 @@ class Looker:
             sample=sampling.sample(),
             oldest_at=oldest,
             oldest_of_all=number <= _EACH,
+            waiting=waiting,
         )
 
     def _files(self, place: Place) -> Iterator[os.DirEntry[str]]:

@@ -100,6 +100,8 @@ def _totals(model: Model) -> str:
     if not seen:
         return "no queues" if model.look is not None else ""
     told = f"{count(sum(it.available for it in seen))} available, {count(sum(it.held for it in seen))} checked out"
+    if waiting := sum(it.waiting for it in seen):
+        told += f", {count(waiting)} waiting"
     return told if model.look is None or model.look.adopted else f"NOT ADOPTED, {told}"
 
 
@@ -139,7 +141,7 @@ def _hints(view: View) -> str:
         return f"esc back  ↑↓ scroll  {again}p pause  h help  q quit"
     if view.listing is not None:
         return "esc back  ↑↓ move  enter look into  r retry  d drop  p pause  h help  q quit"
-    return "↑↓ tab move  enter look into  s 1-7 sort  r retry  d drop  h help  q quit"
+    return "↑↓ tab move  enter look into  s 1-8 sort  r retry  d drop  h help  q quit"
 
 
 def _body(scene: Scene, room: int, width: int) -> list[Text]:
@@ -192,7 +194,7 @@ HELP: Final = (
     "↑ ↓ k j page home end   move               enter →   look into it",
     "tab shift-tab           next, last table   esc ←     back",
     "s S                     sort by the next column; the other way round",
-    "1 to 7                  sort by that column; again: the other way round",
+    "1 to 8                  sort by that column; again: the other way round",
     "r d                     retry or drop an entry in quarantine; asks first",
     "l                       look now           p space   pause, go on",
     "h ?                     help               q ctrl-c  quit",
@@ -201,7 +203,7 @@ HELP: Final = (
     "IN OUT  entries that appeared and went, a second, of the last ten; those that",
     "        did both between two looks are not seen; ~ estimated from a sample",
     "OLDEST  since its metadata was written; ~ of the first two hundred by name",
-    "ASIDE   entries in quarantine, whose metadata could not be decoded",
+    "ASIDE   entries in quarantine           WAIT   entries that are not due yet",
     "BY      unknown: it died, and its entry comes back when the queue is read;",
     "        or the kernel does not show it (other containers, btrfs, overlayfs)",
     "",

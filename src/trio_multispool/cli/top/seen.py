@@ -26,16 +26,18 @@ class QueueLook(msgspec.Struct, frozen=True):
     aside: int = 0
     """How many are in quarantine."""
     sample: Sample = Sample()
-    """Of the names of all that is available or checked out."""
+    """Of the names of all that is available, checked out or waiting."""
     oldest_at: float | None = None
     """When the metadata of the oldest available entry was written."""
     oldest_of_all: bool = True
     """Whether all entries were looked at to find the oldest, or, of a long queue, the first by name."""
+    waiting: int = 0
+    """How many are not due yet."""
 
     @property
     def total(self) -> int:
-        """How many entries are available or checked out."""
-        return self.available + self.held
+        """How many entries are available, checked out or waiting."""
+        return self.available + self.held + self.waiting
 
 
 @final

@@ -2,7 +2,8 @@
 
 Theory. A look is a list of names. Names that appear between two looks came in; names that vanish went out. An entry
 that did both in between is not seen, so a rate is a lower bound. An entry belongs to its queue while it is checked out
-of it: it goes *out* when it is settled, not when a worker takes it. A worker that gives it back brings nothing in.
+of it, or waits in it: it goes *out* when it is settled, not when a worker takes it. A worker that gives it back, or has
+it wait for another attempt, brings nothing in.
 
 Keeping a million names from one look to the next would take a hundred megabytes. So only a *sample* of a long queue is
 kept: the names whose checksum ends in a given number of zero bits. Each look makes the same choice, so two samples can

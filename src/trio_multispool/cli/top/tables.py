@@ -35,7 +35,7 @@ _FOR: Final = Column("FOR", 5, right=True)
 _QUEUE: Final = (8, 14, 40)
 """The cells of a queue's name: at least, in 80 columns, and at most."""
 
-_FIGURES: Final = (9, 6, 6, 7, 5, 6)
+_FIGURES: Final = (9, 6, 6, 7, 5, 5, 6)
 """The widths of `COLUMNS` after the first."""
 
 
@@ -104,17 +104,22 @@ def queues(model: Model, frame: Frame) -> list[Text]:
 
 
 def _queue_columns(names: list[str], width: int) -> list[Column]:
-    """Return the columns for which there is room; the sparkline gets what is left, if that is enough."""
+    """Return the columns for which there is room; the sparkline gets what is left, or the names if it is too little."""
     least, usual, most = _QUEUE
     figures = [Column(title, size, right=True) for title, size in zip(COLUMNS[1:], _FIGURES, strict=True)]
     while figures and _MARK + least + sum(GAP + it.width for it in figures) > width:
         _ = figures.pop()
-    taken = _MARK + sum(GAP + column.width for column in figures)
-    longest = _longest(names, most, least)
-    name = max(least, min(longest, usual if width - taken - longest < 2 * usual else most, width - taken))
-    spark = min(_WIDEST_SPARKLINE, width - taken - name - GAP)
-    lately = [Column(_SPARKLINE if spark >= len(_SPARKLINE) else "LATELY", spark)] if spark >= least else []
-    return [Column(COLUMNS[0], name, names=True), *figures, *lately]
+    room = width - _MARK - sum(GAP + column.width for column in figures)
+    longest = min(_longest(names, most, least), max(least, room))
+    name = min(longest, usual) if room - longest < 2 * usual else longest
+    spark = min(_WIDEST_SPARKLINE, room - name - GAP)
+    if spark < least:
+        return [Column(COLUMNS[0], longest, names=True), *figures]
+    return [
+        Column(COLUMNS[0], name, names=True),
+        *figures,
+        Column(_SPARKLINE if spark >= len(_SPARKLINE) else "LATELY", spark),
+    ]
 
 
 def _titles(columns: Sequence[Column], frame: Frame) -> list[Cell]:
@@ -138,6 +143,7 @@ def _queue_cells(line: Line, columns: Sequence[Column], frame: Frame) -> list[Ce
         rate(rates[1], estimated=line.estimated),
         oldest if seen.oldest_of_all or oldest == "-" else f"~{oldest}",
         few(seen.held) if seen.held else "-",
+        few(seen.waiting) if seen.waiting else "-",
         (few(seen.aside), "bold red") if seen.aside else "-",
         (sparkline(line.depths, columns[-1].width, plain=frame.plain), "not reverse green"),
     ]

@@ -51,8 +51,10 @@ def count(number: int) -> str:
 
 
 def few(number: int) -> str:
-    """Say how many of something that is rare, in five cells."""
-    return f"{number:,}" if number < _TEN * _THOUSAND else f"{number // _THOUSAND}k"
+    """Say how many of something that is mostly rare, in five cells."""
+    if number < _TEN * _THOUSAND:
+        return f"{number:,}"
+    return f"{number // _THOUSAND}k" if number < _TEN * _THOUSAND**2 else f"{number // _THOUSAND**2}M"
 
 
 def rate(per_second: float | None, *, estimated: bool = False) -> str:

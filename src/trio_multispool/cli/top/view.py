@@ -15,7 +15,7 @@ from trio_multispool.cli.top.seen import Details, Entry, Listing
 from trio_multispool.cli.top.state import Line, Model
 from trio_multispool.model.lifecycle import State
 
-COLUMNS: Final = ("QUEUE", "DEPTH", "IN/s", "OUT/s", "OLDEST", "HELD", "ASIDE")
+COLUMNS: Final = ("QUEUE", "DEPTH", "IN/s", "OUT/s", "OLDEST", "HELD", "WAIT", "ASIDE")
 """Of the table of queues; key `1` sorts by the first."""
 
 
@@ -92,6 +92,7 @@ _FIGURES: Final[tuple[Callable[[Line], float | None] | None, ...]] = (
     lambda line: None if line.rates is None else line.rates[1],
     lambda line: None if line.seen.oldest_at is None else -line.seen.oldest_at,
     lambda line: line.seen.held,
+    lambda line: line.seen.waiting,
     lambda line: line.seen.aside,
 )
 """What each of `COLUMNS` is sorted by, the largest first; the first by name, as it is written."""
