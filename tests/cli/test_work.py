@@ -300,9 +300,10 @@ def test_an_entry_without_data_has_failed(multispool, spool, put):
     [
         (["--jobs", "0"], "--jobs must be at least 1, not 0"),
         (["--jobs", "-3"], "--jobs must be at least 1, not -3"),
-        (["--retry-delay", "-1"], "--retry-delay must be a number of seconds, not -1.0"),
-        (["--retry-delay", "nan"], "--retry-delay must be a number of seconds, not nan"),
-        (["--retry-delay", "inf"], "--retry-delay must be a number of seconds, not inf"),
+        (["--retry-delay=-1"], "not a duration: '-1'; write 90, 10m, 1h30m or 2d"),
+        (["--retry-delay", "nan"], "not a duration: 'nan'; write 90, 10m, 1h30m or 2d"),
+        (["--attempts", "0", "--failed", "failed"], "--attempts must be at least 1, not 0"),
+        (["--attempts", "3"], "--attempts needs --failed QUEUE, for entries whose attempts are used up"),
         (["--done", "send"], "--done must be another queue, or the work would never end"),
         (["--failed", "send"], "--failed must be another queue; without it, entries that failed go back"),
     ],

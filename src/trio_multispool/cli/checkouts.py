@@ -161,8 +161,8 @@ class _Settler:
         if queue not in self.spools:
             queues = [queue] if self.task.destination is None else [queue, self.task.destination]
             trusting = self.task.options.trust_file_system
-            where, done = self.storage.location, self.done
-            loaded = await load(where, queues, trust_file_system=trusting, recover=recover, done=done)
+            where, told = self.storage.location, self.done
+            loaded = await load(where, queues, trust_file_system=trusting, recover=recover, told=told)
             self.spools[queue] = await self.stack.enter_async_context(loaded)
         return self.spools[queue]
 

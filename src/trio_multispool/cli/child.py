@@ -34,6 +34,8 @@ class Task(msgspec.Struct, frozen=True):
     name: str
     metadata: bytes
     data: str
+    attempt: int | None = None
+    """Which attempt at it this is, from 1, if they are counted."""
 
 
 def environment(inherited: Mapping[str, str], task: Task) -> dict[str, str]:
@@ -47,6 +49,8 @@ def environment(inherited: Mapping[str, str], task: Task) -> dict[str, str]:
     found["MULTISPOOL_QUEUE"] = os.fsdecode(task.queue.encode())
     found["MULTISPOOL_NAME"] = os.fsdecode(task.name.encode())
     found["MULTISPOOL_DATA"] = task.data
+    if task.attempt is not None:
+        found["MULTISPOOL_ATTEMPT"] = str(task.attempt)
     with contextlib.suppress(UnicodeDecodeError):
         if b"\0" not in task.metadata and len("MULTISPOOL_METADATA=\0") + len(task.metadata) <= _LONGEST:
             _ = task.metadata.decode()

@@ -73,18 +73,23 @@ class Done(Instrumentation):
 
 
 async def load(
-    path: StrPath, queues: Sequence[str], *, trust_file_system: bool, recover: bool = True, done: Done | None = None
+    path: StrPath,
+    queues: Sequence[str],
+    *,
+    trust_file_system: bool,
+    recover: bool = True,
+    told: Instrumentation | None = None,
 ) -> AnySpool:
     """Open a spool to work on some of its queues, which must be there; `recover` what the dead had.
 
-    What is settled is noted in `done`.
+    `told` hears of what is done.
     """
     with looking(path, *queues):
         pass
 
     wanted = list(dict.fromkeys(queues))
     opening = functools.partial(open_store, path, wanted, trust_file_system=trust_file_system, recover=recover)
-    return (await open_spool(path, spoolable(queues), None, opening, done)).unwrap()
+    return (await open_spool(path, spoolable(queues), None, opening, told)).unwrap()
 
 
 def require_queues(storage: AnyStorage, *queues: str | None) -> None:

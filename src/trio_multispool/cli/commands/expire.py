@@ -61,7 +61,7 @@ def expire(  # noqa: PLR0913  # what a person can say on the command line
     done = Done()
 
     async def work(ending: Ending) -> None:
-        async with await load(spool, [queue], trust_file_system=trust_file_system, done=done) as opened:
+        async with await load(spool, [queue], trust_file_system=trust_file_system, told=done) as opened:
             running = trio.CapacityLimiter(1)  # one command at a time
 
             async def before(metadata: bytes, data: DataFile[Any]) -> Remove | Release:

@@ -1,0 +1,81 @@
+"""`multispool work`: the command that is run for each entry, and what is told of that."""
+
+import dataclasses
+from collections import Counter
+from typing import Any, Final, final
+
+import trio
+
+from trio_multispool.cli import child, output
+from trio_multispool.cli.exits import Failure
+from trio_multispool.cli.progress import Bar
+from trio_multispool.cli.running import Ending
+from trio_multispool.entries.datafile import DataFile
+
+_STYLES: Final = {"done": "green", "failed": "red", "returned": "yellow"}
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command to run for entries of one queue."""
+
+    words: tuple[str, ...]
+    spool: str
+    queue: str
+    ending: Ending
+
+    async def run(self, metadata: bytes, data: DataFile[Any], attempt: int | None = None) -> tuple[int | None, str]:
+        """Run it for an entry. Return its status, `None` if there is no data to run it on, and how to say it."""
+        task = child.Task(self.spool, self.queue, data.name, metadata, str(data.path), attempt)
+        try:
+            status, told = await child.run_command(self.words, task, self.ending)
+        except OSError as error:
+            raise Failure(f"cannot start {self.words[0]!r}: {error.strerror}") from error
+        if status is not None and child.ended_with_us(status):
+            await trio.sleep(child.ECHO)
+        return status, told
+
+
+@final
+@dataclasses.dataclass
+class Report:
+    """Counts what became of the entries, and prints it."""
+
+    quiet: bool
+    as_json: bool
+    bar: Bar = dataclasses.field(default_factory=Bar)
+    begun: bool = False
+    """Whether there was work to do or to wait for, so that a summary is printed."""
+    counts: Counter[str] = dataclasses.field(default_factory=Counter)
+
+    def tell(self, name: str, outcome: str, status: int | None, queue: str | None, told: str, **more: object) -> None:
+        """Tell what became of an entry, the `status` of its command, and in which queue it is now, if in any.
+
+        `more` is for scripts alone.
+        """
+        self.counts[outcome] += 1
+        self.bar.advance()
+        if self.as_json:
+            output.remark(output.encoded({"name": name, "outcome": outcome, "status": status, "queue": queue} | more))
+        elif not self.quiet:
+            self.bar.remark(output.printable(f"multispool: {name}: {told}"), _STYLES[outcome])
+
+    def tell_done(self, name: str, status: int | None, queue: str | None, **more: object) -> None:
+        """Tell of an entry whose command succeeded, and which queue it was moved to, if to any."""
+        self.tell(name, "done", status, queue, "done" if queue is None else f"done, moved to {queue}", **more)
+
+    def tell_returned(self, name: str, queue: str) -> None:
+        """Tell of an entry whose command did not come to its end, or cannot be started."""
+        self.tell(name, "returned", None, queue, f"returned to {queue}")
+
+    def summary(self) -> None:
+        """Sum up, once the work has ended."""
+        if not self.begun:
+            return
+        counts = {outcome: self.counts[outcome] for outcome in _STYLES}
+        if self.as_json:
+            output.remark(output.encoded(counts))
+        else:
+            returned = f", returned {counts['returned']}" if counts["returned"] else ""
+            output.complain(f"done {counts['done']}, failed {counts['failed']}{returned}")
