@@ -130,7 +130,7 @@ class _Seen:
         if dry_run:
             return f"{told}, {sum(each.action is not Action.LEAVE for each in self.repairs)} can be repaired"
         if repair:
-            return f"{told}, {len(self.problems) - len(self.left)} were repaired"
+            return f"{told}, {output.entries(len(self.problems) - len(self.left), 'was', 'were')} repaired"
         return told
 
     def note(self, repair: Repair) -> None:
