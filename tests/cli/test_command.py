@@ -78,11 +78,18 @@ def test_every_command_has_help_with_an_example(multispool, command):
     assert shown.splitlines()[2].strip().endswith(".")
 
 
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"quarantine {command}" for command in OF_QUARANTINE)])
+def test_no_usage_line_has_words_that_only_python_knows(multispool, command):
+    """Arguments have their names: `[ARGS]` says nothing."""
+    assert "ARGS" not in multispool.here(*command.split(), "--help").stdout
+
+
 def test_help_names_all_commands_and_the_exit_codes(multispool):
     """Without arguments too, the overview is what one gets."""
     shown = multispool.done("--help")
     assert all(f"│ {command} " in shown for command in COMMANDS)
     assert "Exit codes: 0 success" in shown
+    assert "$ multispool work var/mail send" in shown
     assert multispool.done() == shown
 
 

@@ -370,3 +370,22 @@ def test_how_far_an_owner_is_can_be_seen(multispool, spool, put):
     release(store, claimed)
     assert "progress" not in multispool.done("show", spool, "one")
     store.close()
+
+
+@pytest.mark.parametrize("command", ["ls", "stats"])
+def test_a_terminal_too_narrow_for_the_numbers_misses_no_column(multispool, spool, command):
+    """Lines are longer than it is wide then; every queue has its name."""
+    code, shown = multispool.on_terminal(command, "spool", columns=30)
+    assert code == 0
+    assert [line.split()[0] for line in shown.splitlines()[:4]] == ["QUEUE", "failed", "retry", "send"]
+
+
+@pytest.mark.parametrize("command", ["show", "cat"])
+def test_a_queue_that_is_taken_for_an_entry_is_said_to_be_one(multispool, spool, command):
+    """With the command that shows it."""
+    refused = multispool.here(command, spool, "send")
+    assert refused.returncode == 3
+    assert (
+        refused.stderr
+        == f"multispool: there is no entry 'send' in '{spool}'; it is a queue, which `multispool ls` shows\n"
+    )

@@ -97,7 +97,10 @@ def test_put_names_the_queues_there_are(multispool, spool):
     """A queue that does not exist is exit code 3, and is not made."""
     refused = multispool.here("put", spool, "snd", "-")
     assert refused.returncode == 3
-    assert refused.stderr == f"multispool: there is no queue 'snd' in '{spool}'; it has: failed, retry, send\n"
+    assert (
+        refused.stderr
+        == f"multispool: there is no queue 'snd' in '{spool}'; it has: failed, retry, send; did you mean 'send'?\n"
+    )
     assert not (spool / "snd").exists()
 
 

@@ -202,3 +202,23 @@ def test_a_closed_pipe_ends_it_quietly(multispool, spool, set_aside):
         ended = multispool(*arguments, capture_output=False, stdout=writing, stderr=subprocess.PIPE)
         os.close(writing)
         assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize(
+    "words", [["ls", "sned"], ["retry", "--from", "sned", "--all"], ["drop", "--from", "sned", "--all"]]
+)
+def test_a_queue_that_does_not_exist_is_not_one_from_which_nothing_was_set_aside(multispool, spool, words):
+    """A typing error is told, with the queue that was probably meant."""
+    command, *rest = words
+    refused = multispool.here("quarantine", command, spool, *rest)
+    assert (refused.returncode, refused.stdout) == (3, "")
+    assert refused.stderr.endswith("it has: failed, retry, send; did you mean 'send'?\n")
+
+
+def test_what_was_set_aside_from_a_queue_that_was_removed_is_still_to_be_had(multispool, spool, set_aside):
+    """It is listed, and dropped."""
+    set_aside("one")
+    (spool / "send" / ".checkout").rmdir()
+    (spool / "send").rmdir()
+    assert "one" in multispool.done("quarantine", "ls", spool, "send")
+    assert multispool.done("quarantine", "drop", spool, "--from", "send", "--all") == "one: was dropped\n"

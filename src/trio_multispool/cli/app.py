@@ -47,6 +47,13 @@ its name taken, **5** not a spool, or refused, **6** `work --once`: some command
 **143** after SIGTERM.
 
 `multispool COMMAND --help` tells more, with examples.
+
+```console
+$ multispool create var/mail send failed
+$ multispool put var/mail send letter.txt
+$ multispool ls var/mail
+$ multispool work var/mail send --failed failed -- ./deliver.sh
+```
 """
 
 _FILLING: Final = (create, put, enqueue_at)
@@ -55,8 +62,16 @@ _TAKING: Final = (work, mv, rm, retry, expire)
 _KEEPING: Final = (export, import_, recover, fsck, monitor, adopt)
 """The commands, in the order of the help."""
 
-_USAGE: Final = "Usage: multispool mv [OPTIONS] SPOOL NAME... QUEUE"
-"""Of `mv`: an argument that may be repeated and one that follows it are one thing to Python."""
+_USAGE: Final[dict[Callable[..., int | None], str]] = {
+    ls: "ls [OPTIONS] SPOOL [QUEUE]",
+    stats: "stats [OPTIONS] SPOOL [QUEUE]",
+    work: "work [OPTIONS] SPOOL QUEUE -- COMMAND...",
+    mv: "mv [OPTIONS] SPOOL [NAME...] QUEUE",
+    rm: "rm [OPTIONS] SPOOL [NAME...]",
+    retry: "retry [OPTIONS] SPOOL FROM TO [NAME...]",
+    expire: "expire [OPTIONS] SPOOL QUEUE [-- COMMAND...]",
+}
+"""Of commands whose arguments are more than Python can tell: made from the function, it would say `[ARGS]`."""
 
 
 def _shown(default: object) -> str | None:
@@ -77,7 +92,7 @@ def make_app() -> App:
     completion = completion_command(lambda shell: app.generate_completion(shell=shell))
     commands: tuple[Callable[..., int | None], ...] = (*_FILLING, *_LOOKING, *_TAKING, *_KEEPING, completion)
     for position, command in enumerate(commands):
-        usage = _USAGE if command is mv else None
+        usage = f"Usage: multispool {_USAGE[command]}" if command in _USAGE else None
         _ = app.command(command, name=command.__name__.rstrip("_").replace("_", "-"), sort_key=position, usage=usage)
     _ = app.command(quarantine_app(sort_key=commands.index(retry)))
     install = app.register_install_completion_command  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # its keyword arguments are untyped

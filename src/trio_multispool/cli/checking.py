@@ -24,7 +24,7 @@ from trio_multispool.spool.spool import Spool
 _JsonMetadata: TypeAlias = Annotated[
     bool,
     Parameter(
-        help="Metadata has to be JSON: report what is not, and with --repair set it aside. Without this, any will do.",
+        help="Metadata has to be JSON: report what is not; `fsck --repair` sets it aside. Without this, any will do.",
     ),
 ]
 

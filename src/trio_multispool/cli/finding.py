@@ -20,14 +20,20 @@ def find(storage: AnyStorage, name: str) -> Item:
     if (fault := invalid_name(name)) is not None:
         raise fault
     found = storage.find(name)
-    if found is not None:
-        return found
-    message = f"there is no entry {name!r} in {storage.location!r}"
-    until = storage.remembered_until(name)
-    if until is not None:
+    if found is None:
+        raise no_entry(storage, name)
+    return found
+
+
+def no_entry(storage: AnyStorage, name: str) -> Failure:
+    """Return what ends the command if no entry has a name; that of a queue, or of what was removed, is said to be it."""
+    message, until = f"there is no entry {name!r} in {storage.location!r}", storage.remembered_until(name)
+    if name in storage.queues():
+        message += "; it is a queue, which `multispool ls` shows"
+    elif until is not None:
         when = "" if math.isinf(until) else f" until {human_time(aware(until))}"
         message += f"; one was removed, and its name is remembered{when}"
-    raise Failure(message, Exit.NOT_FOUND)
+    return Failure(message, Exit.NOT_FOUND)
 
 
 def each_named(names: Sequence[str], find: Callable[[str], Item], troubles: Troubles) -> Iterator[Item | None]:

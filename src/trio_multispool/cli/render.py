@@ -11,14 +11,20 @@ from rich.text import Text
 from trio_multispool.cli import output
 
 _GAP = 2
+_LEAST = 8
+"""Cells that a column of text has at least on a terminal, if it has so many."""
 
 
 def table(columns: Mapping[str, Sequence[str]], *, numbers: Collection[str] = (), gap: int = _GAP) -> None:
     """Write a table to standard output: its columns, by their headers, with `gap` spaces between them.
 
     Those named in `numbers` stand to the right. On a terminal that is too narrow text is folded, and numbers never are.
+    If not even that has room, lines are longer than the terminal is wide: whole columns would be missing otherwise.
     """
-    if not output.is_terminal(sys.stdout):
+    console = Console(force_terminal=True, highlight=False)
+    widths = {header: max(map(cell_len, (header, *column))) for header, column in columns.items()}
+    least = sum(gap + (width if header in numbers else min(width, _LEAST)) for header, width in widths.items())
+    if not output.is_terminal(sys.stdout) or least - gap > console.width:
         _plain(columns, numbers, gap)
         return
     drawn = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
@@ -28,7 +34,7 @@ def table(columns: Mapping[str, Sequence[str]], *, numbers: Collection[str] = ()
         drawn.add_column(header, justify="right" if number else "left", overflow="fold", no_wrap=number)
     for row in zip(*columns.values(), strict=True):
         drawn.add_row(*(Text(cell, overflow="fold") for cell in row))
-    Console(force_terminal=True, highlight=False).print(drawn)
+    console.print(drawn)
 
 
 def _plain(columns: Mapping[str, Sequence[str]], numbers: Collection[str], gap: int) -> None:

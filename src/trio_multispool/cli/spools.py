@@ -1,6 +1,7 @@
 """Opening a spool of any program: to look at it, or to work on some of its queues."""
 
 import contextlib
+import difflib
 import enum
 import functools
 from collections.abc import Callable, Generator, Sequence
@@ -99,7 +100,9 @@ def require_queues(storage: AnyStorage, *queues: str | None) -> None:
     for queue in wanted:
         if queue not in found:
             known = ", ".join(map(printable, found)) or "no queues"
-            raise Failure(f"there is no queue {queue!r} in {storage.location!r}; it has: {known}", Exit.NOT_FOUND)
+            near = "".join(f"; did you mean {each!r}?" for each in difflib.get_close_matches(queue, found, 1))
+            told = f"there is no queue {queue!r} in {storage.location!r}; it has: {known}{near}"
+            raise Failure(told, Exit.NOT_FOUND)
 
 
 def withdraw_nothing() -> None:

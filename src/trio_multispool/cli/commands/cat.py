@@ -4,7 +4,7 @@ import shutil
 
 from trio_multispool.cli import output
 from trio_multispool.cli.arguments import EntryName, SpoolPath
-from trio_multispool.cli.exits import Exit, Failure
+from trio_multispool.cli.finding import no_entry
 from trio_multispool.cli.spools import looking
 from trio_multispool.errors import DataNotFound
 from trio_multispool.model.names import invalid_name
@@ -27,4 +27,4 @@ def cat(spool: SpoolPath, name: EntryName, /) -> None:
         try:
             storage.read_data(name, lambda file: shutil.copyfileobj(file, out.buffer, _CHUNK))
         except DataNotFound:
-            raise Failure(f"there is no entry {name!r} in {storage.location!r}", Exit.NOT_FOUND) from None
+            raise no_entry(storage, name) from None

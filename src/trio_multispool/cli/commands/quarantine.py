@@ -1,7 +1,7 @@
 """`multispool quarantine`: look at what was set aside, put it back, or drop it."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, NamedTuple
 
 from cyclopts import App, Parameter
@@ -16,7 +16,7 @@ from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.finding import each_named, find
 from trio_multispool.cli.render import table
 from trio_multispool.cli.running import ended_between_entries, say_interrupted
-from trio_multispool.cli.selecting import NOTHING_CHOSEN, Settling, criteria_of, selected
+from trio_multispool.cli.selecting import NOTHING_CHOSEN, Criteria, Settling, criteria_of, selected
 from trio_multispool.cli.spools import AnyStorage, looking, opened, require_queues, withdraw_nothing
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import SpoolError
@@ -47,9 +47,14 @@ _From = Annotated[AnyQueue, Parameter(name="--from", help="Select what was set a
 def quarantine_app(sort_key: int) -> App:
     """Return the command, which has commands of its own."""
     app = App(name="quarantine", help=_HELP, help_format="markdown", result_action="return_value", sort_key=sort_key)
-    commands: tuple[Callable[..., int | None], ...] = (ls, show, retry, drop)
-    for position, command in enumerate(commands):
-        _ = app.command(command, sort_key=position)
+    commands: dict[Callable[..., int | None], str] = {
+        ls: "ls [OPTIONS] SPOOL [QUEUE]",
+        show: "show [OPTIONS] SPOOL NAME",
+        retry: "retry [OPTIONS] SPOOL [NAME...]",
+        drop: "drop [OPTIONS] SPOOL [NAME...]",
+    }
+    for position, (command, usage) in enumerate(commands.items()):
+        _ = app.command(command, sort_key=position, usage=f"Usage: multispool quarantine {usage}")
     return app
 
 
@@ -70,6 +75,8 @@ def ls(
     """
     with looking(spool) as storage:
         items = sorted(storage.inventory(queue, State.QUARANTINED), key=lambda item: (item.place.queue, item.name))
+        if not items:  # if there are, the queue may have been removed since
+            require_queues(storage, queue)
         found = [(item, storage.quarantine_reason(item.name)) for item in items]
     now = wall_clock()
     if as_json:
@@ -174,7 +181,7 @@ def _do(  # noqa: PLR0913, PLR0917  # what the two commands are given
         if criteria is None:
             items = each_named(names, functools.partial(_find, storage), troubles)
         else:
-            items = selected(storage, source, State.QUARANTINED, criteria, troubles)
+            items = _selected(storage, source, criteria, troubles)
         for item in troubles.until(items):
             if ending.signal is not None:
                 break
@@ -197,6 +204,17 @@ def _do(  # noqa: PLR0913, PLR0917  # what the two commands are given
     elif not told and not code:
         output.line(words.nothing)
     return code
+
+
+def _selected(
+    storage: AnyStorage, source: str | None, criteria: Criteria, troubles: output.Troubles
+) -> Iterator[Item | None]:
+    found = False
+    for item in selected(storage, source, State.QUARANTINED, criteria, troubles):
+        found = found or item is not None
+        yield item
+    if not found:  # if something is there, its queue may have been removed since
+        require_queues(storage, source)
 
 
 def _find(storage: AnyStorage, name: str) -> Item:

@@ -23,8 +23,8 @@ def retry(
     """Give entries of one queue back to another, to be tried again.
 
     Use it for dead letters, for example. Each is checked out and saved to the other queue, metadata and data unchanged.
-    An entry that a reader with `retry=` has given up gets all its attempts again, and keeps the history of earlier
-    ones. Entries that workers have are skipped. Prints how many entries were moved.
+    An entry that `work --attempts`, or a reader with `retry=`, has given up gets all its attempts again, and keeps the
+    history of earlier ones. Entries that workers have are skipped. Prints how many entries were moved.
 
     ```console
     $ multispool retry var/mail failed send --older-than 1h --meta status=75

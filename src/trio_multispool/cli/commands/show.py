@@ -25,8 +25,8 @@ def show(spool: SpoolPath, name: EntryName, /, *, as_json: AsJson = False) -> No
 
     Where it is, who has it, the progress that its owner reports, its age, its metadata unchanged (over several lines
     if it is JSON), and the size and path of its data. For an entry in quarantine, why it was set aside. For one that
-    failed in a reader with `retry=`, each attempt and why it failed, with the last traceback. It only looks: nothing is
-    locked or written.
+    failed in `work --attempts`, or in a reader with `retry=`, each attempt and why it failed, with the last traceback.
+    It only looks: nothing is locked or written.
 
     ```console
     $ multispool show var/mail 20261124T013810.123456789Z-8f31c2aa
