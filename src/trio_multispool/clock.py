@@ -8,11 +8,13 @@ import secrets
 import time
 from typing import TYPE_CHECKING
 
-from trio_multispool.model.names import LEVELS, Prioritized, TimeOrdered
+from trio_multispool.model.names import LEVELS, Prioritized, TimeOrdered, renew_locks
 
 if TYPE_CHECKING:
     import datetime
     from collections.abc import Callable
+
+os.register_at_fork(after_in_child=renew_locks)
 
 
 def wall_clock() -> float:

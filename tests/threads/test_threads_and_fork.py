@@ -12,6 +12,7 @@ import anyio.to_thread
 import pytest
 
 from helpers.children import Child
+from helpers.processes import run_python
 from helpers.results import is_err
 from helpers.spools import ANNE, BERT, Mail, load_spool, make_spool, names_in, put, state_of
 from helpers.stores import QUEUES, claim, enqueue, make_store, release, sweep, try_claim
@@ -310,6 +311,28 @@ def test_forking_while_threads_take_and_drop_locks_harms_neither_side(path):
     assert state_of(path).names("send") == list("abcd")
     assert state_of(path).faults() == []
     storage.close()
+
+
+@pytest.mark.parametrize("generator", ["time_ordered_names", "prioritized_names"])
+def test_a_forked_child_makes_names_while_a_thread_of_its_parent_was_making_one(generator):
+    """A generator that a program has given to its spools is inherited; the lock in it is the child's own."""
+    run_python(
+        """
+        import os, signal
+        from trio_multispool import clock
+
+        names = getattr(clock, sys.argv[1])()
+        generator = getattr(names, "_times", names)
+        generator._mutex.acquire()  # as a thread has it for some lines
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)  # it would wait for ever
+            names.next(None, 0)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        """,
+        generator,
+    )
 
 
 # Threads

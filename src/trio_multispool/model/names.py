@@ -12,6 +12,7 @@ import math
 import re
 import threading
 import unicodedata
+import weakref
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, final
 
 import msgspec
@@ -125,6 +126,15 @@ def sorts_last(generator: NameGenerator[Any]) -> bool:
     return isinstance(generator, TimeOrdered)
 
 
+_made: Final[weakref.WeakSet[TimeOrdered]] = weakref.WeakSet()
+
+
+def renew_locks() -> None:
+    """In a forked child: give all generators of its parent new locks."""
+    for generator in list(_made):
+        generator.renew_lock()
+
+
 @final
 class TimeOrdered:
     """Names that sort by the time they were made: the default.
@@ -139,10 +149,15 @@ class TimeOrdered:
         self._token = token
         self._mutex = threading.Lock()
         self._last = 0
+        _made.add(self)
 
     def next(self, argument: object, attempt: int) -> str:  # noqa: ARG002  # the protocol's parameters
         """Make a name later than the last."""
         return time_ordered_name(self.later_than_the_last(), self._token())
+
+    def renew_lock(self) -> None:
+        """In a forked child: do not wait for a thread of the parent that was making a name."""
+        self._mutex = threading.Lock()
 
     def later_than_the_last(self) -> int:
         """Return the time in nanoseconds since 1970, or one more than the last answer if that is later."""
