@@ -149,6 +149,17 @@ def test_a_handler_that_runs_twice_takes_effect_once(tmp_path):
     ]
 
 
+def test_a_cron_script_that_is_started_twice_enqueues_once(tmp_path):
+    """It ends by itself, says nothing else, and each line is in the spool once."""
+    (tmp_path / "file").write_text("water the plants\npay the rent\n")
+    told = [run(EXAMPLES / "cron_script.py", "spool", "file", cwd=tmp_path) for _ in range(2)]
+    assert [each.stderr for each in told] == ["", ""]
+    assert (told[0].stdout, told[0].returncode) == ("2 new reminders\n", 0)
+    assert told[1].stdout == "0 new reminders\n", "unless it is midnight"
+    texts = {path.read_text() for path in (tmp_path / "spool" / "due").iterdir() if path.is_file()}
+    assert texts == {"water the plants", "pay the rent"}
+
+
 def test_a_worker_on_asyncio_ends_after_the_entries_in_hand(tmp_path):
     """After SIGTERM it finishes, ends with status 0, and leaves no entry checked out."""
     command = [sys.executable, "-W", "default", str(EXAMPLES / "asyncio_worker.py"), "spool"]

@@ -38,6 +38,7 @@ from trio_multispool import (
     Stat,
     Unavailable,
     Use,
+    blocking,
     every,
 )
 from trio_multispool.integrations.pydantic import PydanticCodec
@@ -266,3 +267,24 @@ async def use_entries_without_data() -> None:
     assert_type([answer.map(lambda each: each.name).unwrap_or("none") for answer in many], list[str])
     async with spool.reader(Mail.SEND) as reader:
         reader.drain_on(15, timeout=10)
+
+
+def use_it_in_synchronous_code() -> None:
+    """Await nothing."""
+    spool = blocking.Spool.create("var/mail", MAIL).unwrap()
+    assert_type(spool, blocking.Spool[Mail, Envelope, bytes, None])
+    envelope = Envelope("anne@example.org")
+    entry = spool.enqueue(Mail.SEND, envelope, b"Hello").unwrap()
+    assert_type(entry, Entry[Mail, Envelope, bytes, blocking.Spool[Mail, Envelope, bytes]])
+    assert_type(name_of(entry), str)
+    maybe = spool.enqueue_if_absent(Mail.SEND, envelope, b"", name=Use("key")).unwrap()
+    assert_type(maybe, Entry[Mail, Envelope, bytes, blocking.Spool[Mail, Envelope, bytes]] | None)
+    assert_type([each.name for each in spool.entries(Mail.SEND).unwrap()], list[str])
+    for answer in spool.enqueue_many(Mail.SEND, [(envelope, b"Hello")]):
+        assert_type(answer.unwrap(), Entry[Mail, Envelope, bytes, blocking.Spool[Mail, Envelope, bytes]])
+    with blocking.Spool.load("var/mail", BARE).unwrap() as bare:
+        found = bare.enqueue(Mail.SEND, envelope).unwrap()
+        assert_type(found, Entry[Mail, Envelope, None, blocking.Spool[Mail, Envelope, None]])
+        assert_type(bare.enqueue_many(Mail.SEND, [envelope])[0].unwrap().name, str)
+    priorities = blocking.Spool.load("var/mail", PRIORITIES).unwrap()
+    _ = priorities.enqueue(Mail.SEND, envelope, ["one"], name=Reserve(3)).unwrap()
