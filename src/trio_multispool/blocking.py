@@ -1,8 +1,6 @@
 """For synchronous code: a spool whose operations wait, for any thread. It is a front of `trio_multispool.Spool`.
 
-Theory. All calls of a process run in one event loop (`threads/loop_thread.py`), so what several threads enqueue at the
-same time shares commits, as what several tasks enqueue does. A spool belongs to its loop, and a forked child has a loop
-of its own. So a spool knows in which loop it is open, and how to open it in another.
+All calls of a process run in one event loop, so what several threads enqueue at the same time shares commits.
 """
 
 from __future__ import annotations
@@ -78,6 +76,7 @@ class Spool(Generic[Q, M, D, A]):
             raise TypeError("open a spool by `blocking.Spool.create(path, spoolable)` or `blocking.Spool.load(…)`")
         self._load = load
         self._closed = False
+        # In which loop it is open: a forked child has a loop of its own. One attribute, so that nobody sees half of it.
         self._opened: tuple[LoopThread, AsyncSpool[Q, M, D, A]] = (loop_thread(), opened)
         loop_thread().belongings.add(opened)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -23,6 +24,8 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 WORKERS = 3
 CLIENTS = 8
 EACH = 5
+PATIENCE = 60.0
+"""How long a worker may take to begin, in seconds: a limit for a hung test only."""
 
 # Each worker enqueues when it begins, and then says so: so it is certain that all of them have used the spool.
 SETTINGS = """
@@ -58,26 +61,38 @@ class Gunicorn:
             stderr=subprocess.PIPE,
             text=True,
             pass_fds=descriptors,
+            start_new_session=True,
         )
         listening.close()
         os.close(tell)
 
     def __enter__(self) -> Self:
         """Wait until each worker has enqueued."""
-        for _ in range(WORKERS):
-            assert os.read(self._told, 1) == b"!", self.process.communicate()[1]
+        try:
+            self.wait_for_workers(WORKERS)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
+    def wait_for_workers(self, number: int) -> None:
+        """Wait until so many more have enqueued."""
+        for _ in range(number):
+            ready, _, _ = select.select([self._told], [], [], PATIENCE)
+            assert ready, "a worker hangs"
+            assert os.read(self._told, 1) == b"!", "gunicorn has ended"
+
     def __exit__(self, *_: object) -> None:
-        """Kill it, if it still runs. Workers whose master has gone end by themselves."""
-        self.process.kill()
+        """Kill it, if it still runs, with its workers."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate()
         os.close(self._told)
 
     def end(self) -> str:
         """Let it end in order; return what it has said."""
         self.process.send_signal(signal.SIGTERM)
-        said = self.process.communicate(timeout=60)[1]
+        said = self.process.communicate(timeout=PATIENCE)[1]
         assert self.process.returncode == 0, said
         return said
 
@@ -123,7 +138,7 @@ def test_a_worker_that_is_killed_loses_nothing(options, tmp_path):
         state = state_of(tmp_path / "spool")
         workers = [int(state.data[name]) for name in state.names("send") if name not in accepted]
         os.kill(workers[0], signal.SIGKILL)
-        assert os.read(server._told, 1) == b"!"  # of the one that takes its place
+        server.wait_for_workers(1)  # for the one that takes its place
         accepted |= post(server.address, 1)
         server.end()
     state = state_of(tmp_path / "spool")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import anyio
 import anyio.to_thread
 import pytest
+import sniffio
 
 from helpers.calls import FailingCalls, WithoutSyncs
 from helpers.gates import Gates, let_go_at_last, until
@@ -134,7 +135,6 @@ def test_what_one_enqueues_the_other_finds(spool, path):
     """It is one directory, and entries are equal."""
     entry = spool.enqueue(Mail.SEND, ANNE, b"Hello").unwrap()
     assert spool.entries(Mail.SEND) == Ok([entry])
-    assert entry.spool is spool
 
     async def look() -> None:
         async with await load_spool(path) as other:
@@ -142,6 +142,17 @@ def test_what_one_enqueues_the_other_finds(spool, path):
 
     anyio.run(look)
     assert state_of(path).data == {entry.name: b"Hello"}
+
+
+def test_entries_belong_to_the_spool_that_gave_them(spool):
+    """`entry.spool` is the one that does not need to be awaited, whichever call gave the entry."""
+    entries = [
+        spool.enqueue(Mail.SEND, ANNE, b"").unwrap(),
+        spool.enqueue_if_absent(Mail.SEND, ANNE, b"", name=Use("key")).unwrap(),
+        *(answer.unwrap() for answer in spool.enqueue_many(Mail.SEND, [(ANNE, b"")])),
+    ]
+    assert sorted(entry.name for entry in entries) == [entry.name for entry in spool.entries(Mail.SEND).unwrap()]
+    assert all(entry.spool is spool for entry in [*entries, *spool.entries(Mail.SEND).unwrap()])
 
 
 def test_entries_without_data_are_enqueued_with_metadata_alone(path):
@@ -302,6 +313,14 @@ def test_a_call_has_the_context_of_its_caller(path):
         spool.enqueue(Mail.SEND, "", b"by ").unwrap()
         WHO.reset(token)
     assert [*state_of(path).data.values()] == [b"by anne"]
+
+
+def test_a_context_that_names_another_async_library_does_no_harm(spool):
+    """A thread may have been given the context of a task on Trio."""
+    context = contextvars.copy_context()
+    context.run(sniffio.current_async_library_cvar.set, "trio")
+    assert isinstance(context.run(spool.enqueue, Mail.SEND, ANNE, b""), Ok)
+    assert isinstance(context.run(spool.enqueue_many, Mail.SEND, [(ANNE, b"")])[0], Ok)
 
 
 # Event loops

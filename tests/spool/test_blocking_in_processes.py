@@ -99,12 +99,14 @@ def test_many_threads_of_a_child_open_the_spool_once(path):
 spool = blocking.Spool.create(path, MAIL).unwrap()
 
 def child():
+    load, loads = spool._load, []
+    spool._load = lambda location: loads.append(location) or load(location)
     threads = [threading.Thread(target=lambda: spool.enqueue(Mail.SEND, ANNE, b"").unwrap()) for _ in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(loop_thread().belongings) == 1
+    assert loads == [path]
 
 assert status_of(in_child(child)) == 0
 """,
@@ -198,6 +200,39 @@ def child():
 assert status_of(in_child(child)) == 0
 over.set()
 holder.join()
+""",
+        path,
+    )
+    assert [*state_of(path).data.values()] == [b"child"]
+
+
+def test_a_child_does_not_close_what_it_inherited(path):
+    """A lock in there may be held for ever. What the child opens itself is another."""
+    run(
+        """
+spool = blocking.Spool.create(path, MAIL).unwrap()
+inherited = session_of(spool._opened[1]).storage
+calls = []
+inherited.layout.close = lambda: calls.append("closed")
+
+def child():
+    global spool
+    spool.enqueue(Mail.SEND, ANNE, b"child").unwrap()
+    spool = None
+    gc.collect()
+    assert calls == []
+
+def unused():
+    global spool
+    spool = None
+    gc.collect()
+    assert calls == []
+
+del inherited
+assert [status_of(in_child(work)) for work in (child, unused)] == [0, 0]
+spool = None
+gc.collect()
+assert calls == ["closed"], "in the parent, it is closed with the last reference"
 """,
         path,
     )
