@@ -67,7 +67,7 @@ def run_tests(session: nox.Session, *options: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests with the Python that runs nox; of what enumerates, a representative part."""
     session.log("The tests take three to six minutes on two processors, and less on more.")
-    run_tests(session)
+    run_tests(session, "-m", "not page")
 
 
 @nox.session(default=False)
@@ -76,6 +76,12 @@ def proofs(session: nox.Session) -> None:
     session.log("The proofs take three to ten minutes on two processors, and less on more.")
     session.env["TRIO_MULTISPOOL_PROOFS"] = "whole"
     run_tests(session, "-m", "proof")
+
+
+@nox.session(default=False)
+def pages(session: nox.Session) -> None:
+    """Type into a shell what the longer pages of the documentation show, beside the libraries that they speak of."""
+    run_tests(session, "-m", "page")
 
 
 def find_python(version: str) -> str | None:
@@ -98,7 +104,7 @@ def add_tests_for(version: str) -> None:
     def tests_for(session: nox.Session) -> None:
         if python is None:
             session.skip(f"there is no Python {version} on this machine")
-        run_tests(session)
+        run_tests(session, "-m", "not page")
 
     tests_for.__doc__ = f"Run the tests with Python {version}, if it is installed."
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.page
+
 ONE, TWO = "20261124T015604.568766441Z-987a8bb4", "20261124T015912.173982627Z-c437ccd8"
 OLD, LEFT = "20261024T015912.173982627Z-c437ccd8", "20261124T020000.000000000Z-11aa22bb"
 META = b'{"to":"anne@example.org","attempts":0}'

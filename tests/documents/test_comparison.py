@@ -17,6 +17,8 @@ from helpers.pages import PROJECT, files, lines_of_code
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.page
+
 PAGE = PROJECT / "docs" / "comparison.md"
 FILES = files(PAGE)
 

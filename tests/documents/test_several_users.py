@@ -15,7 +15,7 @@ from helpers import users
 from helpers.pages import PROJECT, as_pattern
 from helpers.processes import run_python
 
-pytestmark = pytest.mark.skipif(users.why_not() != "", reason=users.why_not())
+pytestmark = [pytest.mark.page, pytest.mark.skipif(users.why_not() != "", reason=users.why_not())]
 
 PAGE = PROJECT / "docs" / "several-users.md"
 WHO = {"root": users.ROOT, "web": users.ANNE, "worker": users.BOB, "watcher": users.STRANGER}

@@ -9,6 +9,8 @@ import pytest
 
 from helpers.pages import PROJECT, files, pages_with_files, type_out
 
+pytestmark = pytest.mark.page
+
 OTHERS = {"tutorial": "test_tutorial.py", "comparison": "test_comparison.py"}
 """Pages that need more than to be typed, and who sees to them."""
 PAGES = [page for page in pages_with_files() if page.stem not in OTHERS]

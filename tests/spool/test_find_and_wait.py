@@ -312,7 +312,6 @@ def test_the_kernel_tells_of_what_comes_into_a_queue(tmp_path):
             (await spool.wait(name, until=[queue])).unwrap()
             ended.append(name)
 
-        (await spool.enqueue(Mail.FAILED, ANNE, b"", not_before=HOUR)).unwrap()
         with anyio.fail_after(1):  # which never comes
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(wait, "a", Mail.RETRY)

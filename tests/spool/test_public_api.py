@@ -124,6 +124,8 @@ CHANGING = {
 }
 READING = {
     "Spool.entries",
+    "Spool.find",
+    "Spool.wait",
     "Spool.waiting",
     "Spool.checkouts_unsafe",
     "Entry.stat",

@@ -26,7 +26,7 @@ def find(storage: AnyStorage, name: str) -> Item:
 
 
 def no_entry(storage: AnyStorage, name: str) -> Failure:
-    """Return what ends the command if no entry has a name; that of a queue, or of what was removed, is said to be it."""
+    """Return what ends the command if no entry has a name; it says if a queue has it, or if an entry had it."""
     message, until = f"there is no entry {name!r} in {storage.location!r}", storage.remembered_until(name)
     if name in storage.queues():
         message += "; it is a queue, which `multispool ls` shows"

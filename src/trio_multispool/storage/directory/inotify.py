@@ -39,6 +39,7 @@ _MOVE_SELF: Final = 0x00000800
 _OVERFLOW: Final = 0x00004000
 _IGNORED: Final = 0x00008000
 _ONLY_DIRECTORY: Final = 0x01000000
+_IS_DIRECTORY: Final = 0x40000000
 
 _COMING_IN: Final = _MOVED_TO | _CREATE | _CLOSE_WRITE
 _QUEUES_CHANGE: Final = _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE
@@ -167,8 +168,9 @@ class EntryWatch(_Watch):
         with self._mutex:
             moved: collections.Counter[str] = collections.Counter()
             for event in self._notify.read(timeout=0):
-                lost = event.mask & (_OVERFLOW | _GONE)
-                moved[_ANY if lost else event.name] = MANY
+                # A new directory in a queue's is its `.waiting`, which is not watched yet.
+                is_entry = not event.mask & (_OVERFLOW | _GONE | _IS_DIRECTORY)
+                moved[event.name if is_entry else _ANY] = MANY
                 if event.mask & _GONE and event.wd in self._directories:
                     self._forget(event.wd)
             return moved
