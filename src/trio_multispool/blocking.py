@@ -14,6 +14,7 @@ import anyio
 from trio_multispool.clock import wall_clock
 from trio_multispool.entries.entry import Entry
 from trio_multispool.model.policies import Durability
+from trio_multispool.model.results import handed_on
 from trio_multispool.model.types import A2, D2, M2, Q2, A, D, M, Q, StrPath, T
 from trio_multispool.spool.spool import Spool as AsyncSpool
 from trio_multispool.spool.spool import session_of
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trio_multispool.entries.reserved_names import Use
-    from trio_multispool.errors import EnqueueError, LoadError, Trouble
+    from trio_multispool.errors import EnqueueError, InvalidName, LoadError, Trouble
     from trio_multispool.instrumentation import Instrumentation
     from trio_multispool.model.names import Reserve
     from trio_multispool.model.results import Result
     from trio_multispool.model.spoolable import Spoolable
     from trio_multispool.model.times import NotBefore
     from trio_multispool.session.stores import SystemCalls
+    from trio_multispool.spool.whereabouts import Finished, Found
 
 __all__ = ["Spool"]
 
@@ -39,7 +41,7 @@ def _open(
     path: StrPath, spoolable: Spoolable[Q, M, D, A], shared: dict[str, Any], how: dict[str, Any], *, create: bool
 ) -> Result[Spool[Q, M, D, A], LoadError]:
     open_it = AsyncSpool.create if create else AsyncSpool.load
-    answer = loop_thread().run(functools.partial(open_it, path, spoolable, **shared, **how))
+    answer = handed_on(loop_thread().run(functools.partial(open_it, path, spoolable, **shared, **how)))
     return answer.map(lambda opened: Spool(opened, functools.partial(AsyncSpool.load, spoolable=spoolable, **shared)))
 
 
@@ -181,8 +183,19 @@ class Spool(Generic[Q, M, D, A]):
             print(entry.name)
         ```
         """
-        answer = self._call(lambda spool: spool.entries(queue, after=after, at_most=at_most))
+        answer = handed_on(self._call(lambda spool: spool.entries(queue, after=after, at_most=at_most)))
         return answer.map(lambda found: [self._own(entry) for entry in found])
+
+    def find(self, name: str) -> Result[Found[Q] | Finished | None, InvalidName | Trouble]:
+        """Tell where an entry is, in whatever queue and state; see `trio_multispool.Spool.find`.
+
+        ```python
+        match spool.find(name).unwrap():
+            case Found(queue=Mail.FAILED):
+                print("it could not be delivered")
+        ```
+        """
+        return handed_on(self._call(lambda spool: spool.find(name)))
 
     @overload
     def enqueue(
@@ -229,7 +242,7 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         how: dict[str, Any] = {"name": name, "not_before": not_before, "durability": durability}
-        return self._call(lambda spool: spool.enqueue(queue, metadata, data, **how)).map(self._own)
+        return handed_on(self._call(lambda spool: spool.enqueue(queue, metadata, data, **how))).map(self._own)
 
     @overload
     def enqueue_if_absent(
@@ -274,7 +287,7 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         how: dict[str, Any] = {"name": name, "not_before": not_before, "durability": durability}
-        answer = self._call(lambda spool: spool.enqueue_if_absent(queue, metadata, data, **how))
+        answer = handed_on(self._call(lambda spool: spool.enqueue_if_absent(queue, metadata, data, **how)))
         return answer.map(lambda entry: None if entry is None else self._own(entry))
 
     @overload
@@ -317,7 +330,8 @@ class Spool(Generic[Q, M, D, A]):
         pairs = list(items)
         called = None if names is None else list(itertools.islice(names, len(pairs) + 1))
         how: dict[str, Any] = {"names": called, "not_before": not_before, "durability": durability}
-        return [answer.map(self._own) for answer in self._call(lambda spool: spool.enqueue_many(queue, pairs, **how))]
+        answers = self._call(lambda spool: spool.enqueue_many(queue, pairs, **how))
+        return [handed_on(answer).map(self._own) for answer in answers]
 
     # How
 

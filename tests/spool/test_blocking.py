@@ -24,6 +24,7 @@ from trio_multispool import (
     EncodingFailed,
     Entry,
     Err,
+    Found,
     InvalidName,
     NameTaken,
     NoData,
@@ -33,6 +34,8 @@ from trio_multispool import (
     OutOfSpace,
     Spool,
     Spoolable,
+    State,
+    UnreadErrWarning,
     Use,
     blocking,
 )
@@ -386,3 +389,17 @@ def test_one_loop_serves_all_spools(tmp_path):
     assert {type(spool._opened[1]) for spool in spools} == {Spool}
     for spool in spools:
         spool.close()
+
+
+def test_an_entry_is_found_and_an_err_that_is_dropped_is_told_of_here(path):
+    """The line is that of the call, not one of the loop's."""
+    with blocking.Spool.create(path, MAIL).unwrap() as spool:
+        entry = spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a")).unwrap()
+        where = spool.find(entry.name).unwrap()
+        assert isinstance(where, Found)
+        assert (where.queue, where.state) == (Mail.SEND, State.AVAILABLE)
+        assert spool.find("b").unwrap() is None
+        with pytest.warns(UnreadErrWarning) as told:  # noqa: PT031  # two lines that are told
+            spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"))
+            spool.find("a/b")
+        assert [warning.filename for warning in told] == [__file__, __file__]

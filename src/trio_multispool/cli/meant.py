@@ -37,7 +37,7 @@ def meant(arguments: Sequence[str], path: str | None = None) -> str | None:
 
     That is the argument for `path`, which was refused, or else the first after the command.
     """
-    if path is not None and not os.path.isabs(path):  # the working directory has been deleted
+    if path is not None and not Path(path).is_absolute():  # the working directory has been deleted
         return None
     length = 2 if arguments[:1] == ["quarantine"] else 1
     command, words = " ".join(arguments[:length]), [*arguments[length:]]

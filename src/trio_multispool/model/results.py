@@ -142,3 +142,10 @@ def handed_out(answer: Result[T_co, E_co], operation: str, of: str) -> Result[T_
     if isinstance(answer, Err):
         answer._unread = Unread(operation, of, line_outside())  # noqa: SLF001  # its own room
     return answer
+
+
+def handed_on(answer: Result[T_co, E_co]) -> Result[T_co, E_co]:
+    """Return what an operation has answered in another thread. If nobody looks at an `Err`, the line here is told."""
+    if isinstance(answer, Err) and answer._unread is not None:  # noqa: SLF001  # its own room
+        answer._unread = msgspec.structs.replace(answer._unread, line=line_outside())  # noqa: SLF001
+    return answer
