@@ -166,6 +166,21 @@ def test_who_may_not_give_files_the_group_of_the_spool_is_refused_with_the_cure(
         assert sorted(path.rglob("*")) == before
 
 
+def test_a_creation_that_is_refused_leaves_nothing_and_the_cure_that_it_names_helps(path):
+    """A member can create the spool then. And with setgid, which creation keeps, whoever may write there can."""
+    os.chown(path, STRANGER.number, SHARED)
+    path.chmod(0o770)
+    create = ("create", path, "send", "--mode", "770")
+    refused = multispool_as(STRANGER, *create)
+    assert "run this as a member, or let the spool's directories pass it on (chmod g+s)" in refused.stderr
+    assert list(path.iterdir()) == []
+    path.chmod(0o2770)
+    created = multispool_as(STRANGER, *create)
+    assert created.returncode == 0, created
+    assert {group for _, group in whose(path)} == {SHARED}
+    assert multispool_as(BOB, "put", path, "send", "/etc/hostname").returncode == 0
+
+
 def test_create_by_root_gives_back_the_directories_that_root_had_made(path):
     """A creation by root that was killed, or an old version, leaves directories that shut the owner out; no more."""
     make(path, ANNE, ANNE.number, 0o700)
@@ -484,3 +499,13 @@ def test_in_our_own_spool_no_operation_makes_a_call_for_the_owner(tmp_path):
             held.abandon()
     storage.close()
     assert calls.take("change_owner") == []
+
+
+def test_an_entry_whose_metadata_this_user_may_not_read_is_told_of_once(path):
+    """However often it is looked at until it is sure what is wrong."""
+    make(path, ANNE, SHARED, 0o770)
+    assert multispool_as(ANNE, "put", path, "send", "/etc/hostname", "--name", "a").returncode == 0
+    (path / "send/a").chmod(0o600)
+    checked = multispool_as(BOB, "fsck", path)
+    assert checked.returncode == 7, checked
+    assert checked.stderr.count("not judged: metadata of entry a") == 1

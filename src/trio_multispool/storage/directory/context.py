@@ -53,13 +53,19 @@ class Context:
 
     def say_unreadable(self, directory: str, name: str, what: str, why: str) -> None:
         """Log, once, that a file beside an entry cannot be read, and what that means."""
-        if (directory, name) in self._told_unreadable:
+        if not self.is_news(directory, name):
             return
+        message = "entry %(entry)s of spool %(spool)s: %(what)s: %(error)s"
+        log(self.log.warning, Event.UNREADABLE_NOTES, self.layout.path, message, entry=name, error=why, what=what)
+
+    def is_news(self, directory: str, name: str) -> bool:
+        """Tell whether nothing was told so far of a file that cannot be read, and note that it is told now."""
+        if (directory, name) in self._told_unreadable:
+            return False
         if len(self._told_unreadable) >= _MOST_TOLD:
             self._told_unreadable.clear()
         self._told_unreadable.add((directory, name))
-        message = "entry %(entry)s of spool %(spool)s: %(what)s: %(error)s"
-        log(self.log.warning, Event.UNREADABLE_NOTES, self.layout.path, message, entry=name, error=why, what=what)
+        return True
 
     def is_adopted(self) -> bool:
         """Tell whether the spool is adopted. Look again if it was not: another process may have adopted it since.

@@ -279,6 +279,8 @@ def _fault(context: Context, directory: Dir, name: str, judge: Judge) -> str | N
     except FileNotFoundError:
         return None
     except OF_ONE_FILE as error:
+        if not context.is_news(directory.path, name):
+            return None
         spool = context.layout.path
         message = "not judged: metadata of entry %(entry)s of spool %(spool)s: %(error)s"
         log(context.log.warning, Event.NOT_JUDGED, spool, message, entry=name, error=error)

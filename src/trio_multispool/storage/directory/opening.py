@@ -18,7 +18,9 @@ import posixpath
 import stat
 from typing import TYPE_CHECKING, Final
 
+from trio_multispool.clock import this_user
 from trio_multispool.errors import (
+    AccessDenied,
     DirectoryNotEmpty,
     NotARegularFile,
     NotASpool,
@@ -197,6 +199,7 @@ def _begin(layout: Layout, mode: int, *, adopted: bool) -> None:
         others = {name for name in others if name not in _OURS and not name.startswith(MADE_PREFIX)}
     if others and not _is_begun(layout):  # another creator may have begun since
         raise DirectoryNotEmpty(layout.path)
+    mode |= layout.directory_mode & stat.S_ISGID  # by which all that is made there has its group
     if layout.directory_mode != mode:  # the directory existed; it must not allow more than the caller asked for
         with layout.doing("set the mode of", ""):
             calls.change_mode(layout.fds[""], mode)
@@ -251,7 +254,12 @@ def _write_mark(layout: Layout) -> None:
                 raise NotARegularFile(layout.full("", _MARK))
             if found.st_nlink != 1:  # somebody may have linked a file of another user: it is not written, or given away
                 raise NotASpool(layout.path, f"{_MARK!r} there has another name somewhere else; delete it")
-            layout.hand_over(fd, layout.file_mode, "", _MARK)
+            try:
+                layout.hand_over(fd, layout.file_mode, "", _MARK)
+            except AccessDenied:
+                if not found.st_size and found.st_uid == this_user()[0]:  # others could not write into it
+                    calls.unlink(_MARK, layout.fds[""])
+                raise
             content = rest = memoryview(describe_format())
             while rest:
                 rest = rest[calls.write(fd, rest) :]
