@@ -164,6 +164,9 @@ async def test_a_name_that_no_entry_can_have_is_an_err(spool):
     for answer in (await spool.find("a/b"), await spool.wait("a/b")):
         assert isinstance(answer, Err)
         assert isinstance(answer.error, InvalidName)
+    await spool.wait("a", until=Mail.FAILED)
+    with pytest.raises(TypeError, match="'send' is no member of Mail"):
+        await spool.wait("a", until="send")
     with pytest.raises(TypeError, match="is no member of Mail"):
         await spool.wait("a", until=["send"])
 
@@ -453,7 +456,7 @@ def test_the_wall_clock_says_until_when_a_name_is_remembered(tmp_path):
         (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a", remember=HOUR))).unwrap()
         await remove_direct(spool)
         until = datetime.datetime.fromtimestamp(wall.time, datetime.UTC) + HOUR
-        assert await spool.find("a") == Ok(Finished("a", until))
+        assert await spool.find("a") == Ok(Finished(name="a", until=until))
         wall.time += 3601
         assert await spool.find("a") == Ok(None)
 

@@ -10,13 +10,17 @@ from trio_multispool.cli.ages import human_length, human_time
 from trio_multispool.model.attempts import Attempt, History, failure_told
 
 
-def told_history(history: History, *, at_work: bool) -> list[str]:
+def told_history(history: History, *, queue: str, at_work: bool) -> list[str]:
     """Return lines: what the attempts came to, then each of them, then the last traceback.
+
+    `queue`: where the entry is now.
 
     `at_work`: whether somebody has the entry, so that an attempt that has not ended is under way.
     """
     last = history.attempts[-1].number if history.attempts else 0
-    came_to = "given up" if history.given_up else f"{history.spent} count in {history.queue}"
+    came_to = f"{history.spent} count in {history.queue}"
+    if history.given_up:
+        came_to = "given up before, and put back: none of them counts" if queue == history.queue else "given up"
     lines = [f"attempts  {last}, {came_to}"]
     for attempt in history.attempts:
         under_way = at_work and attempt is history.attempts[-1] and attempt.ended is None

@@ -49,10 +49,13 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     type: str
     """The exception's class, with its module unless that is `builtins`. `RetryLater` or `GiveUp` if answered."""
     message: str = ""
+    """What `str()` makes of the exception, cut if it is long."""
     notes: tuple[str, ...] = ()
+    """Those that were added to the exception, such as the one that names the entry."""
     group: tuple[Failure, ...] = ()
     """The exceptions of a group and of the groups in it, in one flat list."""
     traceback: str = ""
+    """Of the last attempt only."""
 
 
 @final
@@ -62,14 +65,17 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     number: Count
     """From 1, over the entry's whole life."""
     queue: str
+    """The queue that the entry was taken from."""
     began: float
     """In seconds since 1970, as all times."""
     host: str
+    """The machine of the worker."""
     pid: Count
     """Of the worker."""
     ended: float | None = None
     """`None` if it is under way, or its worker died."""
     failure: Failure | None = None
+    """Why it failed. `None` if it is under way, or its worker died: then nobody could write down why."""
     next_at: float | None = None
     """When the entry was to be tried again. `None` if it is not tried again by itself."""
 

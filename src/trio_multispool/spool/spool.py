@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, final, overload
 
@@ -43,7 +44,7 @@ from trio_multispool.threads.running import Running
 
 if TYPE_CHECKING:
     import datetime
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     import anyio
@@ -363,7 +364,7 @@ class Spool(Generic[Q, M, D, A]):
             case Found(state=State.CHECKED_OUT, progress=Progress(done)):
                 print(f"in hand, {done:.0%}")
             case Found(queue=Mail.FAILED, attempts=[*_, last]):
-                print("failed:", last.failure)
+                print("failed:", last.failure or "its worker died")
             case Found():
                 print("waiting")
             case Finished() | None:
@@ -373,12 +374,15 @@ class Spool(Generic[Q, M, D, A]):
         return await whereabouts.find(self._session, name)
 
     async def wait(
-        self, name: str, *, until: Iterable[Q] = ()
+        self, name: str, *, until: Q | Iterable[Q] = ()
     ) -> Result[Found[Q] | Finished | None, InvalidName | Trouble]:
-        """Wait until an entry has left the spool; also until it is in one of the queues `until`, in whatever state.
+        """Wait until an entry has left the spool; also until it is in the queue `until`, or in one of several.
+
+        In whatever state it is there.
 
         Returns where it is then, as `find` does. An entry that is set aside in quarantine ends the wait too: it waits
-        for a person. One that is not there at the beginning has left. The kernel tells of each move, so a wait costs
+        for a person. One that is not there at the beginning has left, and so has one that never was: only a remembered
+        name (`Use(name, remember=…)`) tells the two apart. The kernel tells of each move, so a wait costs
         nothing while nothing happens to the entry, and a thousand of them share one descriptor; where the kernel cannot
         tell, the entry is looked for twice a second.
 
@@ -395,7 +399,9 @@ class Spool(Generic[Q, M, D, A]):
                     print("delivered")
         ```
         """
-        queues = [until] if isinstance(until, self._session.spoolable.queues) else until
+        queues: Iterable[Any] = [until]  # a member may be a `str`, which is iterable
+        if isinstance(until, Iterable) and not isinstance(until, str):
+            queues = until
         return await whereabouts.wait(self._session, name, frozenset(map(self._session.check_queue, queues)))
 
     @overload

@@ -38,10 +38,11 @@ LOOK_AGAIN_UNTOLD: Final = 0.5
 
 
 @final
-class Found(msgspec.Struct, Generic[Q], frozen=True):
+class Found(msgspec.Struct, Generic[Q], frozen=True, kw_only=True):
     """An entry, as it was when somebody looked: it may be elsewhere by now."""
 
     name: str
+    """The entry's name."""
     queue: Q | str
     """The queue; its name, if the spool's `Spoolable` does not have it."""
     state: State
@@ -61,10 +62,11 @@ class Found(msgspec.Struct, Generic[Q], frozen=True):
 
 
 @final
-class Finished(msgspec.Struct, frozen=True):
+class Finished(msgspec.Struct, frozen=True, kw_only=True):
     """There is no entry of that name; there was one, and its name is remembered (see `Use`)."""
 
     name: str
+    """The name that the entry had."""
     until: datetime.datetime | None
     """Until when it is remembered, in UTC; `None` if that cannot be told."""
 
@@ -118,17 +120,17 @@ def _look(session: Session[Q, Any, Any, Any], name: str) -> Where[Q]:
     item: Item | None = storage.find(name)
     if item is None:
         until = storage.remembered_until(name)
-        return None if until is None else Finished(name, None if math.isinf(until) else aware(until))
+        return None if until is None else Finished(name=name, until=None if math.isinf(until) else aware(until))
     history, state, queue = history_in(storage.notes(name)), item.place.state, item.place.queue
     known = {each.value: each for each in session.spoolable.queues}
     return Found(
-        name,
-        known.get(queue, queue),
-        state,
-        item.modified_at,
-        item.due_at,
-        item.owner,
-        item.progress,
-        () if history is None else history.attempts,
-        storage.quarantine_reason(name) if state is State.QUARANTINED else None,
+        name=name,
+        queue=known.get(queue, queue),
+        state=state,
+        modified_at=item.modified_at,
+        due_at=item.due_at,
+        owner=item.owner,
+        progress=item.progress,
+        attempts=() if history is None else history.attempts,
+        reason=storage.quarantine_reason(name) if state is State.QUARANTINED else None,
     )

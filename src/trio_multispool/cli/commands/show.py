@@ -47,7 +47,8 @@ def show(spool: SpoolPath, name: EntryName, /, *, as_json: AsJson = False) -> No
         return
     lines = [f"{label:<10}{told}" for label, told in facts(found, now, by=owners.told(item.owner))]
     if history is not None:
-        lines += histories.told_history(history, at_work=item.place.state is State.CHECKED_OUT)
+        at_work = item.place.state is State.CHECKED_OUT
+        lines += histories.told_history(history, queue=item.place.queue, at_work=at_work)
     output.line("\n".join(map(output.printable, lines)))
     shown = metadata.for_person(raw, terminal=output.is_terminal(sys.stdout))
     output.raw(shown if shown.endswith(b"\n") or not shown else shown + b"\n")
