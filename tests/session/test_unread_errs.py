@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import gc
 import pickle
 import re
@@ -12,6 +13,7 @@ import textwrap
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from helpers.spools import ANNE, BERT, Mail, put, quick_spool
@@ -28,6 +30,7 @@ from trio_multispool import (
     Use,
     every,
 )
+from trio_multispool.model import unread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,6 +161,49 @@ async def test_it_is_told_once_a_line(tmp_path):
         found = await answers()
         found.append(await spool.enqueue(Mail.SEND, ANNE, b"", name=TAKEN))
         assert len(told_by(found.clear)) == 2
+
+
+async def test_each_operation_that_a_task_is_started_on_is_told_of(tmp_path):
+    """It is the event loop that awaits them, in one line for all."""
+    spool = await spool_with_one(tmp_path / "spool")
+
+    async def start() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(functools.partial(spool.enqueue, Mail.SEND, ANNE, b"", name=TAKEN))
+            tasks.start_soon(functools.partial(spool.enqueue, Mail.RETRY, ANNE, b"", name=TAKEN))
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.resetwarnings()
+        warnings.simplefilter("default")
+        await start()
+        gc.collect()
+    texts = [str(each.message) for each in told if each.category is UnreadErrWarning]
+    assert {"into send" in text for text in texts} == {True, False}
+    assert len(texts) == 2
+
+
+async def test_a_line_that_is_told_of_once_is_remembered_once(tmp_path, monkeypatch):
+    """Whatever number of entries it drops the errors of."""
+    spool = await spool_with_one(tmp_path / "spool")
+    monkeypatch.setattr(unread, "_told", {})
+    with warnings.catch_warnings(record=True):
+        warnings.resetwarnings()
+        warnings.simplefilter("default")
+        for number in range(20):
+            (await spool.entry(Mail.SEND, str(number)).unwrap().stat()).map(str)
+    [kept] = unread._told.values()
+    assert len(kept) == 2  # the text, and the version of the filters
+
+
+async def test_what_is_enqueued_together_is_told_of_at_once(tmp_path):
+    """And not when garbage is collected next, in another test."""
+    spool = await spool_with_one(tmp_path / "spool")
+    gc.disable()
+    try:
+        with pytest.warns(UnreadErrWarning):
+            await spool.enqueue_many(Mail.SEND, [(ANNE, b"")], names=[TAKEN])
+    finally:
+        gc.enable()
 
 
 async def test_every_operation_that_can_fail_tells_of_its_err(tmp_path):

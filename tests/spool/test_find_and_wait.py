@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import errno
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -18,6 +19,7 @@ import trio.testing
 from helpers.children import Child
 from helpers.gates import breathe
 from helpers.inside import movers_of, open_descriptors, storage_of
+from helpers.results import is_err
 from helpers.spools import ANNE, Mail, Wall, load_spool, make_spool, put, quick_spool
 from trio_multispool import (
     Durability,
@@ -445,6 +447,60 @@ async def test_a_spool_that_is_closed_or_moved_away_ends_the_wait(tmp_path):
                 await waiting(spool)
                 spool.close()
         assert raised.group_contains(anyio.ClosedResourceError)
+
+
+async def test_what_is_exchanged_while_an_entry_is_waited_for_is_noticed(tmp_path):
+    """The kernel tells of a queue's directory that goes, and of the spool that is moved away."""
+    path = tmp_path / "spool"
+    spool = await quick_spool(path)
+    await put(spool, Mail.SEND, "a")
+    looks: list[str] = []
+    storage = storage_of(spool)
+    find = storage.find
+    storage.find = lambda name: looks.append(name) or find(name)
+    answers: list[Any] = []
+
+    async def wait() -> None:
+        answers.append(await spool.wait("a", until=[Mail.RETRY]))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await waiting(spool)
+        with anyio.fail_after(5):  # it looks by itself after ten
+            (path / "retry").rename(tmp_path / "aside")
+            while len(looks) < 2:
+                await breathe()
+            (tmp_path / "aside").rename(path / "retry")
+            while len(looks) < 3:
+                await breathe()
+            path.rename(tmp_path / "elsewhere")
+            while not answers:
+                await breathe()
+    [answer] = answers
+    assert is_err(answer)
+
+
+async def test_a_spool_that_is_closed_while_it_looks_ends_the_wait(tmp_path):
+    """Not when it would look again."""
+    spool = await quick_spool(tmp_path / "spool")
+    await put(spool, Mail.SEND, "a")
+    storage = storage_of(spool)
+    find, looking, closed = storage.find, threading.Event(), threading.Event()
+
+    def slowly(name: str) -> Any:
+        looking.set()
+        closed.wait()
+        return find(name)
+
+    storage.find = slowly
+    with anyio.fail_after(5), pytest.raises(BaseExceptionGroup) as raised:  # noqa: PT012  # the block that it ends
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(spool.wait, "a")
+            while not looking.is_set():
+                await breathe()
+            spool.close()
+            closed.set()
+    assert raised.group_contains(anyio.ClosedResourceError)
 
 
 def test_the_wall_clock_says_until_when_a_name_is_remembered(tmp_path):

@@ -18,7 +18,6 @@ from trio_multispool.entries.reserved_names import Use
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.names import Reserve
 from trio_multispool.model.policies import Durability
-from trio_multispool.model.results import Ok
 from trio_multispool.model.times import seconds
 from trio_multispool.model.types import A, D, M, Q
 from trio_multispool.storage.requests import NewEntry
@@ -147,7 +146,8 @@ class Enqueuer(Generic[Q, M, D, A]):
         order = _Order(queue, durability, due_at)
         with self._told(order, len(items), answers):
             operation = f"enqueue of {len(items)} entries into {queue}"
-            answers += (await self.session.run(operation, functools.partial(self._all, order, items))).unwrap()
+            parts = (await self.session.run(operation, functools.partial(self._all, order, items))).unwrap()
+            answers += [part.result() for part in parts]  # made here: the frames of the thread would keep them
         return answers
 
     @contextlib.contextmanager
@@ -182,19 +182,20 @@ class Enqueuer(Generic[Q, M, D, A]):
         [part] = self._make(order, [item], alone=True)
         return part.result().unwrap()
 
-    def _all(self, order: _Order, items: Sequence[Item[M, D, A]], before_commit: BeforeCommit) -> list[Answer[str]]:
+    def _all(self, order: _Order, items: Sequence[Item[M, D, A]], before_commit: BeforeCommit) -> list[Part[Any, str]]:
         order.before_commit = _once(before_commit)
-        answers: list[Answer[str]] = []
+        done: list[Part[Any, str]] = []
         for several in _apart(items, self.session.storage.at_a_time()):
             parts = self._make(order, several)
-            values = [part.value for part in parts]
+            done += parts
             try:
-                answers += [part.result() for part in parts]
+                for part in parts:
+                    _ = part.result()
             except BaseException as error:  # passed on: of a name generator, or a cancellation
-                made = [answer.value for answer in [*answers, *values] if isinstance(answer, Ok)]
+                made = [part.value.value for part in done if part.value is not None]
                 error.add_note(f"{len(made)} of {len(items)} entries have been enqueued: {', '.join(made)}")
                 raise
-        return answers
+        return done
 
 
 def _size(data: object) -> int:

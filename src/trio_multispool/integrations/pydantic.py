@@ -5,6 +5,7 @@ Needs the extra `pydantic`.
 
 from __future__ import annotations
 
+import re
 from typing import Final, cast, final, overload
 
 from trio_multispool.model.codecs import WholeFile
@@ -14,6 +15,7 @@ from trio_multispool.model.types import T
 
 try:
     from pydantic import PydanticUndefinedAnnotation, PydanticUserError, TypeAdapter, ValidationError
+    from pydantic_core import PydanticSerializationError
 except ImportError as _missing:
     _message = "pydantic is not installed; it comes with the extra: pip install 'trio-multispool[pydantic]'"
     raise ImportError(_message, name="pydantic") from _missing
@@ -57,7 +59,11 @@ class PydanticCodec(WholeFile[T]):
     def encode(self, value: T, /) -> bytes:
         """Return the bytes that stand for `value`; raises `ValueError` if they would not come back equal to it."""
         # `round_trip` leaves out what pydantic computes. Of a value of another type it would only warn.
-        raw = self._adapter.dump_json(value, by_alias=True, round_trip=True, warnings="error")
+        try:
+            raw = self._adapter.dump_json(value, by_alias=True, round_trip=True, warnings="error")
+        except PydanticSerializationError as error:  # whose text has several lines, with the values
+            wanted = "; ".join(re.findall(r"Expected `[^`]+`", str(error))) or "it is not of that type"
+            raise ValueError(f"{wanted}. {CURE}") from error
         try:
             back = self.decode(raw)
         except ValueError as error:

@@ -13,8 +13,13 @@ _PACKAGE: Final = __name__.partition(".")[0]
 Line: TypeAlias = tuple[str, int, str]
 """The file, the line's number, and the module."""
 
-_told: dict[Line, dict[str | tuple[str, type[Warning], int], int]] = {}
-"""What the module `warnings` keeps to tell of each line once, for each line."""
+_LOOPS: Final = {"anyio", "asyncio", "trio"}
+
+_AGAIN: Final = 2
+"""Marks what is told of another time, for as long as it takes to ask whether to tell it."""
+
+_told: dict[tuple[object, ...], dict[str | tuple[str, type[Warning], int], int]] = {}
+"""What the module `warnings` keeps to tell of each line once, for each line. Little: one text, and no more."""
 
 
 class UnreadErrWarning(ResourceWarning):
@@ -42,10 +47,14 @@ class Unread(msgspec.Struct, frozen=True, eq=False):
             f"an Err was dropped unread: {self.operation} ({self.of}): {type(error).__name__}: {error}; "
             "match the result or call its unwrap(), or its ignore() if the error does not matter"
         )
-        told = _told.setdefault(self.line, {})
-        if any(isinstance(key, tuple) for key in told):  # of another entry; it is forgotten if the filters change
-            told[text, UnreadErrWarning, number] = True
+        is_loop = module.partition(".")[0] in _LOOPS  # which awaits for everybody who starts a task
+        told = _told.setdefault((*self.line, self.operation, self.of) if is_loop else self.line, {})
+        key, is_told = (text, UnreadErrWarning, number), any(isinstance(key, tuple) for key in told)
+        if is_told:  # of another entry, maybe; all is forgotten if the filters change
+            told[key] = told.get(key, _AGAIN)
         warnings.warn_explicit(text, UnreadErrWarning, file, number, module, told)
+        if is_told and told.get(key) == _AGAIN:
+            del told[key]
 
 
 def line_outside() -> Line:

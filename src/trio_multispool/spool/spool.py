@@ -381,10 +381,13 @@ class Spool(Generic[Q, M, D, A]):
         In whatever state it is there.
 
         Returns where it is then, as `find` does. An entry that is set aside in quarantine ends the wait too: it waits
-        for a person. One that is not there at the beginning has left, and so has one that never was: only a remembered
-        name (`Use(name, remember=…)`) tells the two apart. The kernel tells of each move, so a wait costs
-        nothing while nothing happens to the entry, and a thousand of them share one descriptor; where the kernel cannot
-        tell, the entry is looked for twice a second.
+        for a person (that is noticed within ten seconds). One that is not there at the beginning has left, and so has
+        one that never was: only a remembered name (`Use(name, remember=…)`) tells the two apart. What is done to the
+        entry in quick succession may not be seen in between: a queue that it only passes through, or that it was
+        removed and its name enqueued anew.
+
+        The kernel tells of each move, so a wait costs next to nothing, and a thousand of them share one descriptor.
+        Where the kernel cannot tell, and in a spool that is not adopted, the entry is looked for twice a second.
 
         `Err(InvalidName)`: no entry can have that name. Raises `TypeError` if the spool does not have a queue.
 

@@ -1,10 +1,11 @@
 """Where an entry is, as one who only looks sees it; and waiting until it has got somewhere.
 
 Theory. An entry moves when somebody renames its file, and is gone when its reservation is unlinked, which is the last
-step of every removal. The kernel tells both to one watch, with the entry's name. So any number of tasks wait for as
-many entries with one descriptor, and each looks once when it begins and once when its entry moves. The rules of
-`session/changes.py` hold: watch first and look then, so no move is missed. Looking again after a while is for lost
-hints, and for what goes into quarantine, which is not watched.
+step of every removal. (A program that takes no locks, in a spool that is not adopted, has none to unlink.) The kernel
+tells both to one watch, with the entry's name. So any number of tasks wait for as many entries with one descriptor, and
+each looks once when it begins and once when its entry moves. The rules of `session/changes.py` hold: watch first and
+look then, so no move is missed. Looking again after a while is for lost hints, and for what goes into quarantine, which
+is not watched.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from trio_multispool.model.attempts import Attempt, history_in
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.model.notes import Progress
-from trio_multispool.model.results import Err, handed_out
+from trio_multispool.model.results import Err, Ok, handed_out
 from trio_multispool.model.times import aware
 from trio_multispool.model.types import Q
+from trio_multispool.storage.upkeep import is_adopted
 from trio_multispool.threads.batches import Whole
 
 if TYPE_CHECKING:
@@ -89,10 +91,11 @@ async def wait(session: Session[Q, Any, Any, Any], name: str, until: frozenset[s
     if fault is not None:
         return handed_out(Err(fault), "wait for an entry", session.running.what)
 
-    def work(_before_commit: BeforeCommit) -> Where[Q]:
+    def work(_before_commit: BeforeCommit) -> tuple[Where[Q], bool]:
         for queue in until or {""}:
             session.moves.watch(queue)
-        return _look(session, name)
+        told = is_adopted(session.storage) and all(map(session.moves.told, until or {""}))
+        return _look(session, name), told
 
     moves = session.moves
     moves.join(name)
@@ -100,9 +103,12 @@ async def wait(session: Session[Q, Any, Any, Any], name: str, until: frozenset[s
         while True:
             seen = moves.seen(name)
             answer = await session.looks.run(f"wait for entry {name}", Whole(work))
-            if isinstance(answer, Err) or _is_there(answer.value, until):
+            if isinstance(answer, Err):
                 return answer
-            told = all(map(moves.told, until or {""}))
+            where, told = answer.value
+            if _is_there(where, until):
+                return Ok(where)
+            session.check_open()
             await moves.wait(name, seen, LOOK_AGAIN if told else LOOK_AGAIN_UNTOLD)
             session.check_open()
     finally:

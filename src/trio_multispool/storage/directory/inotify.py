@@ -157,8 +157,10 @@ class EntryWatch(_Watch):
         if queue:
             _ = self._layout.refresh(queue)
         with self._layout.doing("watch", queue or REGISTRY):
-            registry, fds = self._layout.fds[REGISTRY], self._fds_of(queue) if queue else {}
+            root, registry = self._layout.fds[""], self._layout.fds[REGISTRY]
+            fds = self._fds_of(queue) if queue else {}
             with self._mutex:
+                self._watch("", root, _QUEUES_CHANGE)
                 self._watch(REGISTRY, registry, _DELETE)
                 for directory, fd in fds.items():
                     self._watch(directory, fd, _MOVED_TO | _CREATE)
@@ -168,7 +170,7 @@ class EntryWatch(_Watch):
         with self._mutex:
             moved: collections.Counter[str] = collections.Counter()
             for event in self._notify.read(timeout=0):
-                # A new directory in a queue's is its `.waiting`, which is not watched yet.
+                # A directory that comes or goes: a queue's, or its `.waiting`, which is not watched yet.
                 is_entry = not event.mask & (_OVERFLOW | _GONE | _IS_DIRECTORY)
                 moved[event.name if is_entry else _ANY] = MANY
                 if event.mask & _GONE and event.wd in self._directories:
