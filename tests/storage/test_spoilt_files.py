@@ -345,7 +345,7 @@ def test_anything_may_lie_beside_an_entry(tmp_path_factory, note):
         if history is not None:
             assert 0 <= history.spent < 2**53
             assert all(0 <= attempt.number < 2**53 for attempt in history.attempts)
-            assert "\n".join(told_history(history, at_work=True))
+            assert "\n".join(told_history(history, queue="send", at_work=True))
             assert json.dumps(history_document(history))
         now = begun(history, "send", at=START, host="h", pid=1)
         store.annotate(
