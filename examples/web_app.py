@@ -4,9 +4,10 @@
     curl -d '{"recipient": "anne@example.org", "text": "Hello!"}' http://127.0.0.1:8000/mail
     curl http://127.0.0.1:8000/mail/NAME?wait=20
 
-MAIL_COMMAND gets each message on its standard input. Needs starlette and uvicorn; FastAPI takes the same lifespan. Any
-number of such servers, and of workers without a server, may share the spool. A client that may ask twice sends the
-header `Idempotency-Key`, the same each time: what it asks for is done once.
+MAIL_COMMAND gets the recipient as its last argument, and the message on its standard input. Needs starlette and
+uvicorn; FastAPI takes the same lifespan. Any number of such servers, and of workers without a server, may share the
+spool. A client that may ask twice sends the header `Idempotency-Key`, the same each time: what it asks for is done
+once.
 """
 
 import contextlib
@@ -50,8 +51,10 @@ from trio_multispool.errors import EnqueueError, ReserveError
 LOG = logging.getLogger("uvicorn.error")
 
 GRACE = float(os.environ.get("MAIL_GRACE", "20"))
-TIME_LIMIT = float(os.environ.get("MAIL_TIME_LIMIT", "600"))
 """How long a server that shall end waits for the deliveries in hand, in seconds."""
+
+TIME_LIMIT = float(os.environ.get("MAIL_TIME_LIMIT", "600"))
+"""How long a delivery may take, in seconds."""
 
 REMEMBER = datetime.timedelta(days=1)
 """How long after its delivery a message is known by its name: as long as a client may go on asking."""

@@ -269,6 +269,15 @@ def test_cat_writes_data_as_it_is(multispool, spool, tmp_path):
     assert (found.returncode, found.stdout, found.stderr) == (0, data, b"")
 
 
+def test_cat_of_an_entry_whose_data_are_gone_says_so(multispool, spool, put):
+    """Not that there is no such entry."""
+    put("one", queue="send")
+    (spool / ".data" / "one").unlink()
+    found = multispool.here("cat", spool, "one")
+    told = "multispool: entry 'one' of queue 'send' has lost its data; see multispool fsck\n"
+    assert (found.returncode, found.stderr) == (1, told)
+
+
 @pytest.mark.parametrize("command", ["show", "cat", "rm"])
 def test_an_entry_that_does_not_exist_is_not_found(multispool, spool, command):
     """Exit code 3, and one line that names it."""

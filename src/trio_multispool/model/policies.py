@@ -65,6 +65,8 @@ class Exponential(msgspec.Struct, frozen=True):
       wait longer. (These are the "equal" and the "full" jitter of Marc Brooker, *Exponential Backoff And Jitter*, AWS
       Architecture Blog, 2015, who found that either of them spares a contended server most of its calls.)
 
+    The same wait each time is `factor=1, jitter=0`.
+
     Raises `ValueError` for numbers out of these ranges, and `TypeError` if `first` or `max` is not a duration.
 
     ```python

@@ -4,6 +4,7 @@ import shutil
 
 from trio_multispool.cli import output
 from trio_multispool.cli.arguments import EntryName, SpoolPath
+from trio_multispool.cli.exits import Failure
 from trio_multispool.cli.finding import no_entry
 from trio_multispool.cli.spools import looking
 from trio_multispool.errors import DataNotFound
@@ -27,4 +28,8 @@ def cat(spool: SpoolPath, name: EntryName, /) -> None:
         try:
             storage.read_data(name, lambda file: shutil.copyfileobj(file, out.buffer, _CHUNK))
         except DataNotFound:
-            raise no_entry(storage, name) from None
+            found = storage.find(name)
+            if found is None:
+                raise no_entry(storage, name) from None
+            what = f"entry {name!r} of queue {found.place.queue!r} has lost its data; see multispool fsck"
+            raise Failure(what) from None
