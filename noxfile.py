@@ -66,14 +66,14 @@ def run_tests(session: nox.Session, *options: str) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests with the Python that runs nox; of what enumerates, a representative part."""
-    session.log("The tests take three to six minutes on two processors, and less on more.")
+    session.log("The tests take four to eight minutes on two processors, and less on more.")
     run_tests(session, "-m", "not page")
 
 
 @nox.session(default=False)
 def proofs(session: nox.Session) -> None:
     """Run the tests that enumerate (calls, errnos, states of a disk, orders, moments), and leave nothing out."""
-    session.log("The proofs take three to ten minutes on two processors, and less on more.")
+    session.log("The proofs take five to twelve minutes on two processors, and less on more.")
     session.env["TRIO_MULTISPOOL_PROOFS"] = "whole"
     run_tests(session, "-m", "proof")
 

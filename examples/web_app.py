@@ -170,7 +170,7 @@ async def post_mail(request: Request) -> Response:
 
 
 async def get_mail(request: Request) -> Response:
-    """Tell where a message is; with `?wait=20` after so many seconds, or when it has been delivered or given up."""
+    """Tell where a message is; with `?wait=20`, after 20 seconds, or when it is delivered or given up."""
     spool: Spool[Mail, Envelope, bytes] = request.state.spool
     name, wait = request.path_params["name"], request.query_params.get("wait", "0")
     if not wait.isdecimal() or int(wait) > LONGEST_WAIT:

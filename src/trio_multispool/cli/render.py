@@ -12,7 +12,7 @@ from trio_multispool.cli import output
 
 _GAP = 2
 _LEAST = 8
-"""Cells that a column of text has at least on a terminal, if it has so many."""
+"""The least width of a column of text on a terminal, in cells; less if its texts are shorter."""
 
 
 def table(columns: Mapping[str, Sequence[str]], *, numbers: Collection[str] = (), gap: int = _GAP) -> None:

@@ -141,7 +141,7 @@ class Prefetcher(Supply[Q, M, D]):
                 self._asking.popleft().reply(Ok(self._ready.popleft()))
             return
         self._dry = True  # until a task asks: trouble that lasts is met again then
-        answer.ignore()  # whoever iterates is handed it anew
+        answer.ignore()  # the caller of the iteration is handed it anew
         self._reply_to_all(answer if isinstance(answer, Err) else Ok(None))
 
     def _reply_to_all(self, answer: Result[None, Trouble]) -> None:

@@ -163,7 +163,7 @@ class Changes:
         return self._changes[what]
 
     def tell(self, what: str, entries: float = math.inf) -> None:
-        """Say that a queue may have so many new entries: as many of those that wait are woken, the first ones first.
+        """Say that a queue may have new entries: as many of those that wait are woken, the first ones first.
 
         Or that an entry may have moved; or, if it is `""`, that anything may have changed.
         """
