@@ -23,6 +23,7 @@ from trio_multispool.errors import (
     DurabilityUnknown,
     EncodingFailed,
     EntryBusy,
+    EntryCancelled,
     EntryNotFound,
     InvalidName,
     NameTaken,
@@ -46,6 +47,7 @@ from trio_multispool.errors import (
     WorldWritable,
 )
 from trio_multispool.model.attempts import Attempt, Failure
+from trio_multispool.model.cancellation import Cancelled, CancelRequest
 from trio_multispool.model.codecs import Bytes, DataCodec, Json, MessagePack, MetadataCodec, NoData, Text
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.names import NameGenerator, Prioritized, Reserve, TimeOrdered
@@ -71,6 +73,8 @@ __all__ = [
     "Attempt",
     "Backoff",
     "Bytes",
+    "CancelRequest",
+    "Cancelled",
     "ChannelAttribute",
     "ChannelStatistics",
     "CheckedOutEntry",
@@ -86,6 +90,7 @@ __all__ = [
     "EncodingFailed",
     "Entry",
     "EntryBusy",
+    "EntryCancelled",
     "EntryNotFound",
     "Err",
     "Exponential",

@@ -52,8 +52,23 @@ class EntryNotFound(SpoolError):
     """The entry is not in that queue: it was taken, moved or removed, or it never was there."""
 
     queue: str
+    """Empty if it was looked for in all of them."""
     name: str
     _sentence = "there is no entry {name!r} in queue {queue!r}; it may have been taken, moved or removed"
+
+    def __str__(self) -> str:
+        if self.queue:
+            return super().__str__()
+        return f"there is no entry {self.name!r} in this spool; it may have been removed"
+
+
+class EntryCancelled(SpoolError):
+    """Somebody asked to cancel the work on the entry, by `spool.cancel`. The work was cancelled, the entry removed."""
+
+    name: str
+    reason: str
+    """Why, as who asked for it says; may be empty."""
+    _sentence = "the work on entry {name!r} was cancelled, as somebody asked: {reason}"
 
 
 class EntryBusy(SpoolError):

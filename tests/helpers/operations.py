@@ -99,6 +99,11 @@ async def _reserve_name(spool: Any, stack: Any) -> Any:
     return reserve
 
 
+async def _give_back(job: Any) -> None:
+    async with job:
+        pass
+
+
 def _entry(method: str) -> Any:
     async def prepare(spool: Any, stack: Any) -> Any:
         entry = (await put(spool, Mail.SEND, "one"))[0]
@@ -106,7 +111,7 @@ def _entry(method: str) -> Any:
         async def run() -> Any:
             answer = await getattr(entry, method)()
             if method != "stat" and not isinstance(answer, Err):
-                await stack.enter_async_context(answer.unwrap())
+                stack.push_async_callback(_give_back, answer.unwrap())  # this may run in a task of its own
             return answer
 
         return run

@@ -54,6 +54,8 @@ def words_of(call: str, arguments: tuple[Any, ...]) -> str:
         return f"{call} {_path(arguments[1], arguments[0])}"
     if call == "make_directory":
         return f"{call} {_path(arguments[1], arguments[0])}"
+    if not arguments:
+        return call
     return f"{call} {arguments[0] if isinstance(arguments[0], str) else _path(arguments[0])}"
 
 

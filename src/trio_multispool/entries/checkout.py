@@ -6,30 +6,33 @@ import functools
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, cast, final
 
 import msgspec
 from anyio.lowlevel import cancel_shielded_checkpoint
 
+from trio_multispool.clock import this_process
 from trio_multispool.entries.claimer import Claimed
 from trio_multispool.entries.datafile import DataFile
 from trio_multispool.entries.key_limits import UNLIMITED
 from trio_multispool.errors import DurabilityUnknown, EntryBusy, EntryNotFound
 from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.instrumentation import How, Operation
-from trio_multispool.model.attempts import ATTEMPTS
+from trio_multispool.model.attempts import ATTEMPTS, answered, begun, encode_history, failed, history_in
+from trio_multispool.model.cancellation import NO_REASON
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.results import Err, Ok, handed_out, peek
 from trio_multispool.model.times import due_at
 from trio_multispool.model.types import D, M, Q
-from trio_multispool.model.verdicts import UNCHANGED, Unavailable, Unchanged
+from trio_multispool.model.verdicts import UNCHANGED, Remove, Save, Unavailable, Unchanged
 from trio_multispool.storage.handles import Claim
 from trio_multispool.storage.requests import NotDue, Releasing, Removing, Saving, Settlement
 from trio_multispool.storage.singly import release_or_let_go
 from trio_multispool.storage.source import Claiming
 from trio_multispool.threads.batches import Whole
-from trio_multispool.threads.loop import take_over_notes
+from trio_multispool.threads.loop import is_cancellation, take_over_notes
 from trio_multispool.threads.transaction import BeforeCommit
 
 if TYPE_CHECKING:
@@ -37,9 +40,12 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Literal
 
+    import anyio
+
     from trio_multispool.entries.key_limits import KeySlot
     from trio_multispool.errors import CheckoutError, SpoolError, TryCheckoutError
     from trio_multispool.model.attempts import Begun
+    from trio_multispool.model.cancellation import CancelRequest
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.results import Result
     from trio_multispool.model.times import NotBefore
@@ -78,14 +84,24 @@ class Checkout(Generic[Q, M, D]):
         self.claim: Claim = claim
         self.name: str = claim.name
         """The entry's name."""
-        session.held.add(claim)
+        session.held[claim] = weakref.ref(self)
+        self.cancellation: CancelRequest | None = None
+        """The request to cancel the work on it."""
+        self.scope: anyio.CancelScope | None = None
+        """Of the work on it, for as long as a request is to cancel it."""
+        self.not_stored: Err[Any] | None = None
+        """Why it could not be settled when its work was cancelled."""
+        if not (cancellations := session.cancellations).listening:
+            cancellations.listen(session.running.loop)
+        if claim.name in cancellations.asked:
+            cancellations.look_again()
         self.mutex: threading.Lock = threading.Lock()
         """Held in a worker thread by what writes the entry, its data or its notes."""
         self.metadata: M = claimed.metadata
         self.data: DataFile[D] = DataFile(session, claim.name, claim, self.mutex)
         self.then: Callable[[], Claiming[Any] | None] | None = None
         """Returns what the store is to claim when this is settled."""
-        self.notes_when_saved: Notes | None = None
+        self.notes_when_saved: Notes | Callable[[], Notes] | None = None
         self.notes_when_returned: Notes | None = None
         self.begun: Begun | None = None
         """The attempt at it, if its reader tries again."""
@@ -102,7 +118,8 @@ class Checkout(Generic[Q, M, D]):
         if claimed.begun is not None:
             self.begin_attempt(claimed.begun)
         self._slot_ended = False
-        self._around: AbstractContextManager[object] | None = None
+        self.around: AbstractContextManager[object] | None = None
+        """What the instrumentation has put around the work."""
         self.over: bool = False
         """Whether nothing is left to do, and all have been told."""
         self._since: float | None = None
@@ -118,7 +135,7 @@ class Checkout(Generic[Q, M, D]):
         claim = self.claim
         if self.over or sys.is_finalizing():
             return
-        self.session.held.discard(claim)
+        _ = self.session.held.pop(claim, None)
         if claim.state is not State.CHECKED_OUT or not claim.held:
             return
         told = f"entry {claim.name!r} of spool {self.session.path} was never settled"
@@ -139,6 +156,55 @@ class Checkout(Generic[Q, M, D]):
         """Whether the entry has been saved, removed or released."""
         return self.claim.state is not State.CHECKED_OUT
 
+    # Cancelling
+
+    def cancel(self, request: CancelRequest) -> None:
+        """Cancel the work on it, if there is any; in the event loop."""
+        if self.cancellation is None and not self.over and self.claim.held:  # not of `checkouts_unsafe`
+            self.cancellation = request
+            if self.scope is not None:
+                self.scope.cancel()
+
+    def work_in(self, scope: anyio.CancelScope) -> None:
+        """Begin work on it, in a scope that a request is to cancel."""
+        self.scope = scope
+        if self.cancellation is not None:
+            scope.cancel()
+
+    def was_cancelled(self, raised: BaseException | None) -> bool:
+        """Tell whether the work has ended without an answer, and as somebody asked."""
+        return self.cancellation is not None and not (self.over or self.let_go) and is_cancellation(raised)
+
+    async def settle_cancelled(self, verdict: Save[Q, M] | Remove) -> Answer[None]:
+        """Settle it as its reader says of what is cancelled; insists."""
+        if isinstance(verdict, Save):
+            self.notes_when_saved = self._notes_of_cancelled
+            answer = await self.save(verdict.queue, verdict.metadata, not_before=verdict.not_before, insist=True)
+        else:
+            answer = await self.remove(insist=True)
+        if self.settled:
+            message = "entry %(entry)s of queue %(queue)s was cancelled: %(reason)s"
+            queue, reason = self.claim.queue, self.cancel_reason or NO_REASON
+            log(LOGGER.info, Event.CANCELLED, self.session.path, message, queue=queue, entry=self.name, reason=reason)
+        return answer
+
+    @property
+    def cancel_reason(self) -> str:
+        """Why the work on it is to be cancelled, if that is asked for; may be empty."""
+        return "" if self.cancellation is None else self.cancellation.reason
+
+    def _notes_of_cancelled(self) -> Notes:
+        """Return what keeps the reason with the entry: its last attempt ended so. In a worker thread."""
+        session, now = self.session, self.session.now()
+        if self.begun is None:
+            host, pid = this_process()
+            found = history_in(session.storage.notes(self.name))
+            history = begun(found, self.claim.queue, at=now, host=host, pid=pid)
+        else:
+            history = self.begun.history
+        failure = answered("Cancelled", self.cancel_reason)
+        return {ATTEMPTS: encode_history(failed(history, failure, at=now, next_at=None))}
+
     # Settling
 
     async def save(
@@ -158,7 +224,19 @@ class Checkout(Generic[Q, M, D]):
 
         def settlement(before_commit: BeforeCommit) -> Settlement[Claim]:
             raw = self.session.encoding.encode_if_changed(stored, self.claim)
-            return Saving(self.claim, target, raw, durability, before_commit, waits_until, self.notes_when_saved)
+            notes = self.notes_when_saved
+            if callable(notes):
+                notes = notes()
+            return Saving(
+                self.claim,
+                target,
+                raw,
+                durability,
+                before_commit,
+                waits_until,
+                notes,
+                withdraws=self.cancellation is not None,
+            )
 
         answer = await self._settle(Operation.SAVE, (How.SAVED, target), settlement, insist=insist)
         if self.settled:
@@ -178,7 +256,7 @@ class Checkout(Generic[Q, M, D]):
         """Delete the entry and its data."""
         if self.over or self.let_go:
             self.check()
-        settlement = functools.partial(Removing, self.claim, durability)
+        settlement = functools.partial(Removing, self.claim, durability, withdraws=self.cancellation is not None)
         return self._settle(Operation.REMOVE, (How.REMOVED, None), settlement, insist=insist)
 
     def release(self, *, insist: bool = False) -> Awaitable[Answer[None]]:
@@ -235,7 +313,7 @@ class Checkout(Generic[Q, M, D]):
         if self.over or (self.claim.state is State.CHECKED_OUT and not self.let_go):
             return
         self.over = True
-        self.session.held.discard(self.claim)
+        _ = self.session.held.pop(self.claim, None)
         if self.slot is not UNLIMITED:
             self.end_slot()
         if self._slot_ended:
@@ -254,12 +332,12 @@ class Checkout(Generic[Q, M, D]):
 
     def begin_work(self) -> None:
         """Enter what the instrumentation puts around the work on the entry, unless that has been done."""
-        if self._around is None and self.session.hooks.listening:
-            self._around = self.session.hooks.begin_working(self.claim.queue, self.name, self._carried or {})
+        if self.around is None and self.session.hooks.listening:
+            self.around = self.session.hooks.begin_working(self.claim.queue, self.name, self._carried or {})
 
     def end_work(self, raised: BaseException | None) -> None:
         """Leave it, if it was entered."""
-        around, self._around = self._around, None
+        around, self.around = self.around, None
         if around is not None:
             _ = around.__exit__(type(raised) if raised else None, raised, raised.__traceback__ if raised else None)
 
@@ -293,6 +371,22 @@ class Checkout(Generic[Q, M, D]):
             self.session.hooks.failed(Operation.RELEASE, queue, self.name, error, began)
             log(LOGGER.error, Event.LET_GO, path, _LET_GO, queue=queue, entry=self.name, error=error)
 
+    def open_scope(self) -> anyio.CancelScope:
+        """Begin a block by hand; return the scope that a request is to cancel, which is entered. `leave` ends it."""
+        if self.session.hooks.listening:
+            self.begin_work()
+        scope = self.session.running.loop.new_scope()
+        _ = scope.__enter__()
+        self.work_in(scope)
+        return scope
+
+    async def leave(self, exception: BaseException | None) -> None:
+        """End such a block: as a block ends, or by removing the entry if a request has cancelled it."""
+        self.scope = None
+        if self.was_cancelled(exception) or (exception is None and self.cancellation is not None and not self.over):
+            (await self.settle_cancelled(Remove())).ignore()  # raised, or noted, in the next line
+        await self.__aexit__(None if exception is None else type(exception), exception, None)
+
     async def __aenter__(self) -> Checkout[Q, M, D]:
         """Begin the work. No checkpoint: were it cancelled here, the block's end would never come."""
         self.begin_work()
@@ -300,7 +394,7 @@ class Checkout(Generic[Q, M, D]):
 
     async def __aexit__(self, exception_type: object, exception: BaseException | None, traceback: object) -> None:
         """Return the entry to its queue if it has not been settled."""
-        if self.over and self._around is None:  # settling it was a checkpoint
+        if self.over and self.around is None:  # settling it was a checkpoint
             return
         try:
             await self._leave(exception)
@@ -420,6 +514,8 @@ async def check_out_or_tell_why(
 def _claim(
     session: Session[Any, M, Any, Any], queue: str, name: str, before_commit: BeforeCommit, *, early: bool
 ) -> Claimed[M] | Unavailable:
+    if not session.cancellations.begun:
+        session.cancellations.begin()
     claim = session.storage.claim(Place(queue, State.AVAILABLE), name, before_commit=before_commit)
     if early and claim is Unavailable.GONE:
         claim = session.storage.claim(Place(queue, State.WAITING), name, before_commit=before_commit)

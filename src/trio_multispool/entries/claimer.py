@@ -97,6 +97,8 @@ class Claimer(Generic[M]):
         claimed: list[Claimed[M]] = []
         left = collections.deque(found.claims)
         try:
+            if left and not self._session.cancellations.begun:
+                self._session.cancellations.begin()
             while left:
                 made = self._finished(*left[0], look, begin)
                 _ = left.popleft()

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, cast, final
 
 import anyio
 
-from trio_multispool.model.results import Err, Ok
+from trio_multispool.errors import EntryCancelled
+from trio_multispool.model.cancellation import NO_REASON
+from trio_multispool.model.results import Err, Ok, handed_out
 from trio_multispool.model.types import D2, D, M, Q, T
 from trio_multispool.model.verdicts import GiveUp, Release, Remove, RetryLater, Save
 from trio_multispool.threads.interrupts import lets_interrupts_in
@@ -43,6 +45,8 @@ class Work(Generic[Q, M, D]):
     on_error: Callable[[M, Exception], Verdict[Q, M]] | None = None
     """May turn what a handler raises into a verdict."""
     retry: Retry[Q] | None = None
+    on_cancel: Save[Q, M] | Remove = Remove()  # noqa: RUF009  # frozen
+    """What becomes of an entry whose work was cancelled, because somebody asked for that."""
 
 
 def handle(
@@ -54,7 +58,7 @@ def handle(
     something that is no verdict (`TypeError`) returns the entry. `on_failure` is called before an entry goes back that
     was not settled as its handler said, so that a pool can stop taking entries before this one is there again.
     """
-    return work_on(job, functools.partial(_handled, job, work), on_failure)
+    return work_on(job, functools.partial(_handled, job, work), on_failure, work.on_cancel)
 
 
 async def _handled(job: Checkout[Q, M, D], work: Work[Q, M, D]) -> Result[Verdict[Q, M], Any]:
@@ -69,17 +73,27 @@ async def _handled(job: Checkout[Q, M, D], work: Work[Q, M, D]) -> Result[Verdic
 
 
 async def work_on(
-    job: Checkout[Q, M, D2], settle: Callable[[], Awaitable[Result[T, Any]]], on_failure: Callable[[], None]
+    job: Checkout[Q, M, D2],
+    settle: Callable[[], Awaitable[Result[T, Any]]],
+    on_failure: Callable[[], None],
+    on_cancel: Save[Q, M] | Remove,
 ) -> Result[T, Any]:
-    """Settle a job in its block. If that raises or is an `Err`, call `on_failure` before the entry goes back."""
+    """Settle a job in its block. If that raises or is an `Err`, call `on_failure` before the entry goes back.
+
+    A job whose work was cancelled by a request is settled as `on_cancel` says, and the cancellation raised.
+    """
     listening = job.session.hooks.listening
     if listening:
         job.begin_work()
     try:
         try:
             answer = await settle()
-        except BaseException:  # passed on; cancellations too return the entry
-            on_failure()
+        except BaseException as error:  # passed on; other cancellations too return the entry
+            if not job.was_cancelled(error):
+                on_failure()
+            elif isinstance(stored := await job.settle_cancelled(on_cancel), Err):
+                job.not_stored = stored
+                on_failure()
             raise
         if isinstance(answer, Err):
             on_failure()
@@ -94,7 +108,7 @@ async def work_on(
 
 async def handle_for_value(
     job: Checkout[Q, M, D], handler: Callable[[M, DataFile[D]], Awaitable[Any]]
-) -> Result[Any, SaveError | ReleaseError]:
+) -> Result[Any, SaveError | ReleaseError | EntryCancelled]:
     """Like `handle`, with a handler that may answer `(verdict, value)`: then the value is returned."""
     answer: Any = None
 
@@ -105,8 +119,13 @@ async def handle_for_value(
             verdict, answer = pair
         return cast("Verdict[Q, M]", verdict)
 
-    stored = await handle(job, Work(verdict_alone))
-    return stored if isinstance(stored, Err) else Ok(answer)
+    session = job.session
+    with session.running.loop.new_scope() as scope:
+        job.work_in(scope)
+        stored = await handle(job, Work(verdict_alone))
+        return stored if isinstance(stored, Err) else Ok(answer)
+    failure = job.not_stored or Err(EntryCancelled(job.name, job.cancel_reason or NO_REASON))
+    return handed_out(failure, f"work on entry {job.name} of queue {job.claim.queue}", session.running.what)
 
 
 def _as_tuple(answer: object) -> Sequence[object]:
@@ -123,6 +142,8 @@ async def called(job: Checkout[Q, M, D], work: Work[Q, M, D]) -> Verdict[Q, M]:
     except Exception as error:  # whatever user code raises; a cancellation is no `Exception`
         error.add_note(f"while entry {job.name!r} of queue {job.queue.value!r} was handled")
         raise
+    finally:
+        job.scope = None  # what it has answered, counts
 
 
 @lets_interrupts_in

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Generic, final
 
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import UNCHANGED, Unchanged
+from trio_multispool.threads.loop import leave_in_scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Literal
+
+    import anyio
 
     from trio_multispool.entries.checkout import Checkout
     from trio_multispool.entries.datafile import DataFile
@@ -46,6 +49,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
     def __init__(self, checkout: Checkout[Q, M, D]) -> None:
         """Show an entry in hand."""
         self._checkout = checkout
+        self._scope: anyio.CancelScope
 
     def __repr__(self) -> str:
         """Tell which entry, and how it stands."""
@@ -66,6 +70,11 @@ class CheckedOutEntry(Generic[Q, M, D]):
     def settled(self) -> bool:
         """Whether the entry has been saved, removed or released."""
         return self._checkout.settled
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether somebody asks by `spool.cancel` that the work on it ends."""
+        return self._checkout.cancellation is not None
 
     @property
     def metadata(self) -> M:
@@ -172,12 +181,15 @@ class CheckedOutEntry(Generic[Q, M, D]):
 
     async def __aenter__(self) -> CheckedOutEntry[Q, M, D]:
         """Return the job. No checkpoint: were it cancelled here, the block's end would never come."""
-        self._checkout.begin_work()
+        self._scope = self._checkout.open_scope()
         return self
 
-    async def __aexit__(self, exception_type: object, exception: BaseException | None, traceback: object) -> None:
-        """Return the entry to its queue if it has not been settled."""
-        await self._checkout.__aexit__(exception_type, exception, traceback)
+    async def __aexit__(self, exception_type: object, exception: BaseException | None, traceback: object) -> bool:
+        """Return the entry to its queue if it has not been settled; remove it, if a request has cancelled the block."""
+        checkout = self._checkout
+        if exception is None and checkout.over and checkout.around is None:  # settling it was a checkpoint
+            return bool(self._scope.__exit__(None, None, None))
+        return await leave_in_scope(self._scope, checkout.leave, exception)
 
 
 def checkout_of(job: CheckedOutEntry[Q, M, D]) -> Checkout[Q, M, D]:

@@ -51,7 +51,7 @@ class ReservedName:
         """Take over a reservation."""
         self._session = session
         self._reservation = reservation
-        session.held.add(reservation)
+        session.held[reservation] = None
         self._mutex = threading.Lock()
         self._given_up = False
         self._finalizer = weakref.finalize(self, _let_go, reservation, session.path, session.held)
@@ -88,7 +88,7 @@ class ReservedName:
     async def __aexit__(self, exception_type: object, exception: BaseException | None, traceback: object) -> None:
         """Give the name up if it has not been used, whatever is cancelled meanwhile."""
         self._given_up = True
-        self._session.held.discard(self._reservation)
+        _ = self._session.held.pop(self._reservation, None)
         if self._session.closed:
             self._reservation.abandon()
         if self._reservation.state is not State.NOTHING or self._session.closed:
@@ -141,8 +141,8 @@ class Use(msgspec.Struct, frozen=True):
         _ = seconds(self.remember)
 
 
-def _let_go(reservation: Reservation, path: str, held: set[Any]) -> None:
-    held.discard(reservation)
+def _let_go(reservation: Reservation, path: str, held: dict[Any, Any]) -> None:
+    _ = held.pop(reservation, None)
     if reservation.state is State.NOTHING:
         warnings.warn(
             f"name {reservation.name!r} of spool {path} was reserved and never used; put `async with` around it",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from trio_multispool.errors import Trouble
     from trio_multispool.model.results import Result
     from trio_multispool.reader.dequeue import Dequeuer
+    from trio_multispool.threads.loop import Loop
 
 
 @final
@@ -57,16 +58,17 @@ async def work_off(
     """Do the work on one entry after the other, in `concurrency` tasks; see `QueueReader.iter`."""
     attempts = None if work.retry is None else Attempts(dequeuer.session, dequeuer.queue.value, work.retry)
     begin = None if attempts is None or prefetch else attempts.begin  # what is kept ready is not begun
+    loop = dequeuer.session.running.loop
     if concurrency == 1 and not prefetch:  # nobody to share a hop with
         async with Jobs(dequeuer, wait=wait, begin=begin) as jobs:
-            return await _work_off(jobs, work, attempts)
+            return await _work_off(loop, jobs, work, attempts)
     async with Prefetcher(dequeuer, prefetch, wait=wait, begin=begin) as prefetcher:
         if concurrency == 1:
-            return await _work_off(prefetcher, work, attempts)
+            return await _work_off(loop, prefetcher, work, attempts)
         failures: list[Err[Any]] = []
 
         async def work_off_some(all_of_them: anyio.CancelScope) -> None:
-            answer = await _work_off(prefetcher, work, attempts)
+            answer = await _work_off(loop, prefetcher, work, attempts)
             if isinstance(answer, Err):
                 answer.ignore()  # the first is handed out
                 failures.append(answer)
@@ -83,20 +85,28 @@ async def work_off(
         return Ok(None)
 
 
-async def _work_off(supply: Supply[Q, M, D], work: Work[Q, M, D], attempts: Attempts[Q] | None) -> Result[None, Any]:
-    while True:
-        answer = await supply.next()
-        if isinstance(answer, Err):
-            return answer
-        if answer.value is None:
-            return Ok(None)
-        job = answer.value
-        if supply.claims_next:
-            job.then = supply.then
-        handled: Result[Any, Any]
-        if attempts is not None:
-            handled = await attempt(job, work, attempts, on_failure=supply.fail)
-        else:
-            handled = await handle(job, work, on_failure=supply.fail)
-        if isinstance(handled, Err):
-            return handled
+async def _work_off(
+    loop: Loop, supply: Supply[Q, M, D], work: Work[Q, M, D], attempts: Attempts[Q] | None
+) -> Result[None, Any]:
+    """Work on one entry after the other, in a scope that lasts until a request cancels the work on one of them."""
+    job: Checkout[Q, M, D] | None = None
+    while job is None or job.not_stored is None:
+        with loop.new_scope() as scope:
+            while True:
+                answer = await supply.next()
+                if isinstance(answer, Err):
+                    return answer
+                if answer.value is None:
+                    return Ok(None)
+                job = answer.value
+                if supply.claims_next:
+                    job.then = supply.then
+                job.work_in(scope)
+                handled: Result[Any, Any]
+                if attempts is not None:
+                    handled = await attempt(job, work, attempts, on_failure=supply.fail)
+                else:
+                    handled = await handle(job, work, on_failure=supply.fail)
+                if isinstance(handled, Err):
+                    return handled
+    return job.not_stored

@@ -16,6 +16,7 @@ from trio_multispool.model.policies import Retry
 from trio_multispool.model.results import Err, Ok, handed_out
 from trio_multispool.model.times import length_of, seconds, whole
 from trio_multispool.model.types import D, M, Q
+from trio_multispool.model.verdicts import Remove, Save
 from trio_multispool.reader.dequeue import Dequeuer
 from trio_multispool.reader.pool import Jobs, work_off
 from trio_multispool.reader.signals import watching
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 POLL_INTERVAL: Final = 1.0
 """The longest wait of an idle reader before it looks again, in seconds."""
+
+_REMOVE: Final = Remove()
 
 
 @final
@@ -268,6 +271,7 @@ class QueueReader(Generic[Q, M, D]):
         on_error: Callable[[M, Exception], Verdict[Q, M]] | None = None,
         prefetch: int = 0,
         retry: Retry[Q] | None = None,
+        on_cancel: Save[Q, M] | Remove = _REMOVE,
     ) -> Result[None, SaveError | ReleaseError]:
         """Give each entry to `handler` and do what its verdict says, waiting for more, until the reader is stopped.
 
@@ -289,6 +293,9 @@ class QueueReader(Generic[Q, M, D]):
           worker each time is given up too. An entry that goes back because the reader is stopped, drained or cancelled
           uses up no attempt.
 
+        - `on_cancel`: what becomes of an entry whose work somebody cancels by `spool.cancel`: `Remove()`, or
+          `Save(queue)`, which keeps the reason in its history. Its handler is cancelled, and the iteration goes on.
+
         `Err`: a verdict could not be stored (its entry is back in the queue), or trouble of the operating system;
         handlers that were running are cancelled, and their entries returned. `Err(NotAdopted)`: `retry` was given, in a
         spool that is not adopted: its other programs need not know of entries that wait.
@@ -299,8 +306,8 @@ class QueueReader(Generic[Q, M, D]):
         return a verdict counts as raising `TypeError`. (With `retry`, neither ends the iteration: the entry is tried
         again.)
         Raises `ValueError` if `concurrency` is not positive or `prefetch` is negative, and `TypeError` if one of them
-        is not a whole number. Raises `TypeError` for `retry` with `on_error`, or if the spool does not have its
-        dead-letter queue, and `ValueError` if that is the queue being read.
+        is not a whole number, or for another `on_cancel`. Raises `TypeError` for `retry` with `on_error`, or if the
+        spool does not have its dead-letter queue, and `ValueError` if that is the queue being read.
 
         **Cancellation**: every entry in hand goes back to the queue, unchanged, unless its handler has returned a
         verdict: that is stored.
@@ -311,7 +318,7 @@ class QueueReader(Generic[Q, M, D]):
         (await reader.iter(deliver, concurrency=8, retry=Retry(attempts=5, dead_letter=Mail.FAILED))).unwrap()
         ```
         """
-        work = Work(handler, seconds(time_limit), on_error, retry)
+        work = Work(handler, seconds(time_limit), on_error, retry, on_cancel)
         answer = await self._iterate(work, concurrency, prefetch, wait=True)
         return handed_out(answer, f"iteration over queue {self.queue.value}", self._session.running.what)
 
@@ -324,6 +331,7 @@ class QueueReader(Generic[Q, M, D]):
         on_error: Callable[[M, Exception], Verdict[Q, M]] | None = None,
         prefetch: int = 0,
         retry: Retry[Q] | None = None,
+        on_cancel: Save[Q, M] | Remove = _REMOVE,
     ) -> Result[None, SaveError | ReleaseError]:
         """Like `iter`, for the entries that can be had now, without waiting.
 
@@ -336,13 +344,17 @@ class QueueReader(Generic[Q, M, D]):
         (await reader.iter_available(deliver)).unwrap()
         ```
         """
-        work = Work(handler, seconds(time_limit), on_error, retry)
+        work = Work(handler, seconds(time_limit), on_error, retry, on_cancel)
         answer = await self._iterate(work, concurrency, prefetch, wait=False)
         return handed_out(answer, f"iteration over queue {self.queue.value}", self._session.running.what)
 
     async def _iterate(self, work: Work[Q, M, D], concurrency: int, prefetch: int, *, wait: bool) -> Result[None, Any]:
         concurrency, prefetch = whole(concurrency, "concurrency", least=1), whole(prefetch, "prefetch", least=0)
         self._check_retry(work)
+        if isinstance(work.on_cancel, Save):
+            _ = self._session.check_queue(work.on_cancel.queue)
+        elif not isinstance(work.on_cancel, Remove):
+            raise TypeError(f"on_cancel= takes Remove() or Save(…), not {work.on_cancel!r}")
         self._dequeuer.check_open()
         if work.retry is not None:
             adopted = await self._session.run("look for .spool.json", lambda _: is_adopted(self._session.storage))

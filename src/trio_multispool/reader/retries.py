@@ -73,7 +73,7 @@ async def attempt(
     `handle`. A handler does not end the iteration if it raises, answers no verdict, or answers one that cannot be
     stored.
     """
-    return await work_on(job, functools.partial(_attempted, job, work, attempts), on_failure)
+    return await work_on(job, functools.partial(_attempted, job, work, attempts), on_failure, work.on_cancel)
 
 
 async def _attempted(job: Checkout[Q, M, D], work: Work[Q, M, D], attempts: Attempts[Q]) -> Result[None, Any]:

@@ -13,6 +13,7 @@ from trio_multispool.clock import random_fraction
 from trio_multispool.errors import CorruptMetadata, SpoolError
 from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.model.types import A, D, M, Q, T
+from trio_multispool.session.cancellations import Cancellations
 from trio_multispool.session.changes import Changes
 from trio_multispool.session.encoding import Encoding
 from trio_multispool.session.hooks import Hooks
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
     from trio_multispool.instrumentation import Instrumentation
     from trio_multispool.model.spoolable import Spoolable
-    from trio_multispool.storage.handles import Claim, Reservation
+    from trio_multispool.session.cancellations import Held
+    from trio_multispool.storage.handles import Claim
     from trio_multispool.storage.protocol import Storage
     from trio_multispool.storage.requests import NewEntry, Recovered, Settlement
     from trio_multispool.threads.transaction import Answer, BeforeCommit
@@ -60,7 +62,7 @@ class Session(Generic[Q, M, D, A]):
         self.spoolable: Spoolable[Q, M, D, A] = spoolable
         self.encoding: Encoding[Q, M, D, A] = Encoding(spoolable)
         self.hooks: Hooks = Hooks(instrumentation, self.path)
-        self.held: set[Claim | Reservation] = set()
+        self.held: Held = {}
         """What is let go of when the spool is closed."""
         self._close_storage = weakref.finalize(self, storage.close)
         self._close_storage.atexit = False  # the kernel closes them; a forked child must not wait for a lock here
@@ -87,6 +89,8 @@ class Session(Generic[Q, M, D, A]):
         """Of queues."""
         self.moves: Changes = Changes(storage.watch_entries, self.path)
         """Of entries."""
+        self.cancellations: Cancellations = Cancellations(storage, self.offload, self.held)
+        weakref.finalize(self, self.cancellations.stop).atexit = False
         self.now: Callable[[], float] = storage.now
         """The wall clock, in seconds since 1970."""
         self.chance: Callable[[], float] = random_fraction
@@ -127,6 +131,7 @@ class Session(Generic[Q, M, D, A]):
         self.running.close()
         self.changes.wake_all()
         self.moves.wake_all()
+        self.cancellations.stop()
 
     def check_open(self) -> None:
         """Raise `anyio.ClosedResourceError` if the spool has been closed."""
@@ -181,7 +186,7 @@ class Session(Generic[Q, M, D, A]):
             self.hooks.note_recovered(one.name, one.queue)
 
 
-def _let_go(held: set[Claim | Reservation], close_storage: Callable[[], object]) -> None:
+def _let_go(held: Held, close_storage: Callable[[], object]) -> None:
     for each in list(held):
         each.abandon()
     _ = close_storage()

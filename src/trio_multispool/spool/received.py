@@ -8,7 +8,7 @@ import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from trio_multispool.model.types import D, M
-from trio_multispool.threads.loop import keeping_notes_of
+from trio_multispool.threads.loop import keeping_notes_of, leave_in_scope
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -44,6 +44,7 @@ class Received(Generic[M, D]):
         self._job = job
         self._in_hand = in_hand
         self._entered = False
+        self._scope: anyio.CancelScope
         in_hand[self] = job
 
     def __repr__(self) -> str:
@@ -71,13 +72,16 @@ class Received(Generic[M, D]):
         if self not in self._in_hand:
             raise self._returned()
         self._entered = True
-        self._job.begin_work()
+        self._scope = self._job.open_scope()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Acknowledge if the block ended normally; otherwise return the entry."""
+    ) -> bool:
+        """Acknowledge if the block ended normally; otherwise return the entry, or remove it if that was asked for."""
+        return await leave_in_scope(self._scope, self._leave, exception)
+
+    async def _leave(self, exception: BaseException | None) -> None:
         if self._in_hand.pop(self, None) is None:  # once popped, closing the end leaves the entry to this block
             self._job.end_work(exception)
             with keeping_notes_of(exception):
@@ -86,8 +90,9 @@ class Received(Generic[M, D]):
                 raise self._returned()
             return
         if exception is not None:
-            await self._job.__aexit__(kind, exception, traceback)
+            await self._job.leave(exception)
             return
+        self._job.scope = None
         async with self._job:  # an entry that cannot be removed is returned here; then its error is raised
             answer = await self._job.remove(insist=True)
             answer.ignore()  # leaving the block raises the error, or the next line does

@@ -33,7 +33,7 @@ from trio_multispool.model.verdicts import Unavailable, Verdict
 from trio_multispool.reader.reader import POLL_INTERVAL, QueueReader
 from trio_multispool.session.session import Session
 from trio_multispool.session.stores import Opened, SystemCalls, is_directory, open_store, open_store_unsafe
-from trio_multispool.spool import whereabouts
+from trio_multispool.spool import cancelling, whereabouts
 from trio_multispool.spool.channel import ReceiveChannel, SendChannel, open_channel
 from trio_multispool.spool.channel_ends import Shared
 from trio_multispool.spool.retention import Expiry, RetentionTask
@@ -53,15 +53,21 @@ if TYPE_CHECKING:
     from trio_multispool.errors import (
         CheckoutError,
         EnqueueError,
+        EntryBusy,
+        EntryCancelled,
+        EntryNotFound,
         LoadError,
+        NotAdopted,
         NotASpool,
         ReleaseError,
+        RemoveError,
         ReserveError,
         SaveError,
         Trouble,
         TryCheckoutError,
         UnsupportedFormat,
     )
+    from trio_multispool.model.cancellation import Cancelled
     from trio_multispool.spool.whereabouts import Finished, Found
     from trio_multispool.storage.requests import Recovered
     from trio_multispool.threads.transaction import BeforeCommit
@@ -407,6 +413,42 @@ class Spool(Generic[Q, M, D, A]):
             queues = until
         return await whereabouts.wait(self._session, name, frozenset(map(self._session.check_queue, queues)))
 
+    async def cancel(
+        self, name: str, *, reason: str = ""
+    ) -> Result[Cancelled, InvalidName | EntryNotFound | EntryBusy | NotAdopted | RemoveError]:
+        """Cancel an entry, wherever it is: remove it, or have whoever works on it end that work.
+
+        `Ok(Cancelled.REMOVED)`: it was available, or waiting, and is removed with its data.
+
+        `Ok(Cancelled.ASKED)`: it is in hand, in whatever process. Its owner is told within moments, and the handler is
+        cancelled as by a scope around it: it may clean up, and shield what it must finish. Then the entry is removed,
+        or goes where the reader's `iter(…, on_cancel=…)` says. A verdict that the handler returns all the same wins; so
+        does settling a job by hand. If the owner dies or gives the entry back before that, the request stands, and the
+        next owner is told. `wait` tells when it is over.
+
+        `reason`, for people, goes to the log, and with an entry that `on_cancel` saves into its history, which
+        `multispool show` shows; at most 1,000 characters of it.
+
+        `Err(EntryNotFound)`: there is none, or it is in quarantine (see `trio_multispool.monitor`). `Err(EntryBusy)`:
+        for a second it was locked, or moved on, each time that it was looked for. `Err(NotAdopted)`: it is in hand, and
+        programs that use this spool need not know of such requests. `Err(InvalidName)`: no entry can have that name.
+        Otherwise the errors of `job.remove`. Raises `TypeError` if `reason` is not a string.
+
+        **Cancellation**: cancelled means that nothing happened. (asyncio's own may come after the commit, with a note.)
+        **Durability**: a removal is synced, as by `job.remove`. A request is not: power loss ends the work anyway.
+
+        ```python
+        match await spool.cancel(name, reason="the customer has withdrawn the order"):
+            case Ok(Cancelled.REMOVED):
+                print("it had not begun")
+            case Ok(Cancelled.ASKED):
+                _ = (await spool.wait(name, until=[Mail.FAILED])).unwrap()
+            case Err(EntryNotFound()):
+                print("it is done")
+        ```
+        """
+        return await cancelling.cancel(self._session, name, reason)
+
     @overload
     async def enqueue(
         self: Spool[Q, M, None, A],
@@ -646,22 +688,24 @@ class Spool(Generic[Q, M, D, A]):
         self,
         entry: Entry[Q, M, D, Spool[Q, M, D, A]],
         handler: Callable[[M, DataFile[D]], Awaitable[tuple[Verdict[Q, M], T]]],
-    ) -> Result[T, CheckoutError | SaveError | ReleaseError]: ...
+    ) -> Result[T, CheckoutError | SaveError | ReleaseError | EntryCancelled]: ...
 
     @overload
     async def with_entry(
         self, entry: Entry[Q, M, D, Spool[Q, M, D, A]], handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]
-    ) -> Result[Verdict[Q, M], CheckoutError | SaveError | ReleaseError]: ...
+    ) -> Result[Verdict[Q, M], CheckoutError | SaveError | ReleaseError | EntryCancelled]: ...
 
     async def with_entry(
         self, entry: Entry[Q, M, D, Spool[Q, M, D, A]], handler: Callable[[M, DataFile[D]], Awaitable[Any]]
-    ) -> Result[Any, CheckoutError | SaveError | ReleaseError]:
+    ) -> Result[Any, CheckoutError | SaveError | ReleaseError | EntryCancelled]:
         """Check an entry out, give it to `handler`, and do what its verdict says.
 
         `handler` answers a verdict, which is returned once it is stored; or `(verdict, value)`: then the value is.
 
-        `Err(EntryNotFound)`: it is not available in its queue. `Err(EntryBusy)`: another owner has it. The other errors
-        are those of `entry.checkout` and of `job.save`, `remove` and `release`; then the entry is back in its queue.
+        `Err(EntryNotFound)`: it is not available in its queue. `Err(EntryBusy)`: another owner has it.
+        `Err(EntryCancelled)`: somebody asked by `spool.cancel` that the work on it ends; the handler was cancelled, and
+        the entry removed. The other errors are those of `entry.checkout` and of `job.save`, `remove` and `release`;
+        then the entry is back in its queue.
 
         If the handler raises, is cancelled, or answers no verdict (`TypeError`), the entry is returned; the handler's
         exception passes through as the same object. Raises `ValueError` for an entry of another spool.
@@ -689,19 +733,19 @@ class Spool(Generic[Q, M, D, A]):
         self,
         entry: Entry[Q, M, D, Spool[Q, M, D, A]],
         handler: Callable[[M, DataFile[D]], Awaitable[tuple[Verdict[Q, M], T]]],
-    ) -> Result[T | Unavailable, TryCheckoutError | SaveError | ReleaseError]: ...
+    ) -> Result[T | Unavailable, TryCheckoutError | SaveError | ReleaseError | EntryCancelled]: ...
 
     @overload
     async def try_with_entry(
         self, entry: Entry[Q, M, D, Spool[Q, M, D, A]], handler: Callable[[M, DataFile[D]], Awaitable[Verdict[Q, M]]]
-    ) -> Result[Verdict[Q, M] | Unavailable, TryCheckoutError | SaveError | ReleaseError]: ...
+    ) -> Result[Verdict[Q, M] | Unavailable, TryCheckoutError | SaveError | ReleaseError | EntryCancelled]: ...
 
     async def try_with_entry(
         self, entry: Entry[Q, M, D, Spool[Q, M, D, A]], handler: Callable[[M, DataFile[D]], Awaitable[Any]]
-    ) -> Result[Any, TryCheckoutError | SaveError | ReleaseError]:
+    ) -> Result[Any, TryCheckoutError | SaveError | ReleaseError | EntryCancelled]:
         """Like `with_entry`, but an entry that is gone or busy is an ordinary answer, `Ok(Unavailable)`.
 
-        `Err`: the errors of `entry.try_checkout`, and of `job.save`, `remove` and `release`.
+        `Err`: `EntryCancelled`, the errors of `entry.try_checkout`, and of `job.save`, `remove` and `release`.
 
         **Cancellation**: as `with_entry` says.
         **Durability**: as `job.save` and `job.remove` say.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, final
 import msgspec
 
 from trio_multispool.model.attempts import Attempt, history_in
+from trio_multispool.model.cancellation import CancelRequest
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.model.notes import Progress
@@ -61,6 +62,8 @@ class Found(msgspec.Struct, Generic[Q], frozen=True, kw_only=True):
     """The last attempts at it in readers with `retry=`, in order."""
     reason: str | None = None
     """Why it is in quarantine."""
+    cancellation: CancelRequest | None = None
+    """The request to cancel the work on it, if there is one."""
 
 
 @final
@@ -139,4 +142,5 @@ def _look(session: Session[Q, Any, Any, Any], name: str) -> Where[Q]:
         progress=item.progress,
         attempts=() if history is None else history.attempts,
         reason=storage.quarantine_reason(name) if state is State.QUARANTINED else None,
+        cancellation=storage.cancellation(name),
     )

@@ -30,6 +30,7 @@ class Kind(enum.Enum):
     DATA = ".data"
     NOTES = ".notes"
     REMEMBERED = ".keys"
+    CANCELLATIONS = ".cancel"
     REASONS = ".quarantine/.reasons"
     QUEUE = "queue"
     WAITING = "waiting"
@@ -87,6 +88,7 @@ REGISTRY: Final = Dir(Kind.REGISTRY)
 DATA: Final = Dir(Kind.DATA)
 NOTES: Final = Dir(Kind.NOTES)
 REMEMBERED: Final = Dir(Kind.REMEMBERED)
+CANCELLATIONS: Final = Dir(Kind.CANCELLATIONS)
 TEMPORARY: Final = Dir(Kind.TEMPORARY)
 
 

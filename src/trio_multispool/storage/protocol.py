@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import msgspec
 
     from trio_multispool.errors import SpoolError
+    from trio_multispool.model.cancellation import CancelRequest
     from trio_multispool.model.lifecycle import Place, State
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.types import T
@@ -297,6 +298,30 @@ class Storage(Protocol[C, R]):
 
         The queue `""` adds none: then it tells only of what leaves.
         """
+        ...
+
+    def ask_to_cancel(self, name: str, request: CancelRequest) -> None:
+        """Ask the owner of an entry in hand to cancel the work on it; keeps an earlier request. Locks nothing.
+
+        It is not synced. It stands until a settlement that `withdraws` it, or until the entry is gone. Raises
+        `NotAdopted` if owners need not know of such requests.
+        """
+        ...
+
+    def withdraw_cancellation(self, name: str) -> None:
+        """Delete the request to cancel an entry, if there is one."""
+        ...
+
+    def cancellation(self, name: str) -> CancelRequest | None:
+        """Return the request to cancel an entry, if there is one: never one about an earlier entry of that name."""
+        ...
+
+    def asked_to_cancel(self) -> list[str]:
+        """Return the names for which there is a request; maybe some of entries that are gone."""
+        ...
+
+    def watch_cancellations(self) -> Watch | None:
+        """Begin to watch for such requests; otherwise as `watch`. The name to add is always `""`."""
         ...
 
     def find(self, name: str) -> Item | None:

@@ -91,6 +91,8 @@ class _Settling(msgspec.Struct, kw_only=True):
     """What to claim when this is done: one entry more."""
     ready: Callable[[], object] | None = None
     """Called before that: frees what the settled entry held, such as its key's slot."""
+    withdraws: bool = False
+    """Whether to delete the request to cancel the work on the entry: there is one, and it is over."""
 
 
 @final

@@ -9,7 +9,7 @@ import functools
 import math
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
@@ -45,6 +45,10 @@ class Loop(msgspec.Struct, frozen=True):
     """Raise a cancellation that is on its way; on asyncio, also one that the task has asked for itself in this step."""
     token: Callable[[], object]
     """Return what tells the loop that runs the caller from others of the same library, or raise `RuntimeError`."""
+    new_scope: Callable[[], anyio.CancelScope]
+    """Make a scope to cancel; on Trio by itself, because AnyIO's takes twelve calls more."""
+    start_task: Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
+    """Run a task that belongs to nobody, until it ends or the loop does. Keep what this returns. It must not raise."""
     waits_are_checkpoints: bool
     """Whether a task in a cancelled scope is told as soon as it waits, and not some steps later."""
 
@@ -79,6 +83,8 @@ def _trio_loop() -> Loop:
         new_hop if hasattr(os, "eventfd") else new_wait,  # only Linux has bells
         lowlevel.checkpoint_if_cancelled,
         lowlevel.current_trio_token,
+        trio.CancelScope,
+        lowlevel.spawn_system_task,
         waits_are_checkpoints=True,
     )
 
@@ -109,6 +115,8 @@ def _asyncio_loop() -> Loop:
         new_wait,
         checkpoint_if_cancelled,
         asyncio.get_running_loop,
+        anyio.CancelScope,
+        lambda work: loop.create_task(work(), context=contextvars.Context()),
         waits_are_checkpoints=False,
     )
 
@@ -271,6 +279,28 @@ def take_over_notes(late: BaseException, leaving: BaseException | None) -> None:
     if isinstance(leaving, cancelled) and isinstance(late, cancelled) and late is not leaving:
         for note in getattr(leaving, "__notes__", ()):
             late.add_note(note)
+
+
+def is_cancellation(raised: BaseException | None) -> bool:
+    """Tell whether a block ended by a cancellation, or by several in a group, and not by an error as well."""
+    cancelled = anyio.get_cancelled_exc_class()
+    if isinstance(raised, BaseExceptionGroup):
+        return raised.split(cancelled)[1] is None
+    return isinstance(raised, cancelled)
+
+
+async def leave_in_scope(
+    scope: anyio.CancelScope, leave: Callable[[BaseException | None], Awaitable[None]], exception: BaseException | None
+) -> bool:
+    """End a block that has entered a scope: leave what is in the scope, and then the scope; return what that says."""
+    try:
+        await leave(exception)
+    except BaseException as late:  # goes through the scope, like all that is raised in it
+        if not scope.__exit__(type(late), late, late.__traceback__):
+            raise
+        return True
+    kind, traceback = (None, None) if exception is None else (type(exception), exception.__traceback__)
+    return bool(scope.__exit__(kind, exception, traceback))
 
 
 def to_raise(before: BaseException, late: BaseException) -> BaseException:

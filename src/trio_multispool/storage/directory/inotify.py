@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, final
 import msgspec
 
 from trio_multispool.errors import OutOfSpace
-from trio_multispool.storage.directory.disk.layout import REGISTRY, waiting_of
+from trio_multispool.storage.directory.disk.layout import CANCELLATIONS, REGISTRY, waiting_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,6 +91,18 @@ class _Watch:
                 raise
             reason = "this user's inotify watches are used up (sysctl fs.inotify.max_user_watches)"
             raise OutOfSpace("watch", self._layout.path, reason) from error
+
+    def _drained(self) -> collections.Counter[str]:
+        """Return the names of the files that came or went, without waiting."""
+        with self._mutex:
+            moved: collections.Counter[str] = collections.Counter()
+            for event in self._notify.read(timeout=0):
+                # A directory that comes or goes: a queue's, say, or its `.waiting`, which is not watched yet.
+                is_file = not event.mask & (_OVERFLOW | _GONE | _IS_DIRECTORY)
+                moved[event.name if is_file else _ANY] = MANY
+                if event.mask & _GONE and event.wd in self._directories:
+                    self._forget(event.wd)
+            return moved
 
     def _forget(self, number: int) -> None:
         del self._directories[number]
@@ -167,15 +179,29 @@ class EntryWatch(_Watch):
 
     def drain(self) -> collections.Counter[str]:
         """Return the names of entries that may have moved since the last call, without waiting."""
-        with self._mutex:
-            moved: collections.Counter[str] = collections.Counter()
-            for event in self._notify.read(timeout=0):
-                # A directory that comes or goes: a queue's, or its `.waiting`, which is not watched yet.
-                is_entry = not event.mask & (_OVERFLOW | _GONE | _IS_DIRECTORY)
-                moved[event.name if is_entry else _ANY] = MANY
-                if event.mask & _GONE and event.wd in self._directories:
-                    self._forget(event.wd)
-            return moved
+        return self._drained()
+
+
+@final
+class CancellationWatch(_Watch):
+    """Tells of which entries the cancellation was asked for. `add` may be called from any thread."""
+
+    def add(self, queue: str) -> None:  # noqa: ARG002  # as for other watches
+        """Watch for requests, and for the directory that the first one makes. Idempotent. Raises a `SpoolError`.
+
+        Call it before each look: it may have been made since the last one.
+        """
+        with self._layout.doing("watch", CANCELLATIONS):
+            there = self._layout.is_there(CANCELLATIONS)
+            root, fd = self._layout.fds[""], self._layout.optional_fd(CANCELLATIONS) if there else None
+            with self._mutex:
+                self._watch("", root, _QUEUES_CHANGE)
+                if fd is not None:
+                    self._watch(CANCELLATIONS, fd, _MOVED_TO | _CLOSE_WRITE)  # it is written under its name
+
+    def drain(self) -> collections.Counter[str]:
+        """Return the names for which there may be a request since the last call, without waiting."""
+        return self._drained()
 
 
 @final

@@ -37,6 +37,7 @@ from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits, remembered
 from trio_multispool.storage.directory.disk.files import unlink_if_there
 from trio_multispool.storage.directory.disk.layout import (
+    CANCELLATIONS,
     DATA,
     DATA_PREFIX,
     NOTES,
@@ -363,6 +364,7 @@ def _left_something(context: Context, name: str) -> bool:
         any(layout.holds(TEMPORARY, prefix + name) for prefix in OWNERS_PREFIXES)
         or layout.holds(DATA, name)
         or layout.holds(NOTES, name)
+        or layout.holds(CANCELLATIONS, name)
         or any(place.state is State.CHECKED_OUT for place in layout.places_of(name))
     )
 
@@ -374,8 +376,9 @@ def collect_if_nowhere(context: Context, name: str) -> bool:
     if context.adopted:
         _ = remembered.is_remembered(context, name)  # while what else is left still tells whether it was ever done
         collect_leftovers(context, name)
-        if context.layout.has_directory(REASONS):
-            unlink_if_there(context.layout, REASONS, name)
+        for directory in (REASONS, CANCELLATIONS):
+            if context.layout.has_directory(directory):
+                unlink_if_there(context.layout, directory, name)
     unlink_if_there(context.layout, REGISTRY, name)
     return True
 
@@ -388,9 +391,9 @@ def sweep(context: Context, act: _Act | None = None) -> Iterator[Recovered | Spo
     if not context.is_adopted():
         return
     act, layout = _recover_locked if act is None else act, context.layout
-    for directory in (REGISTRY, DATA, NOTES, REASONS):
+    for directory in (REGISTRY, DATA, NOTES, REASONS, CANCELLATIONS):
         beside: Denied = {}
-        if not layout.is_open(directory, beside if directory in (NOTES, REASONS) else None):
+        if not layout.is_open(directory, beside if directory in (NOTES, REASONS, CANCELLATIONS) else None):
             yield from _passed_over(context, beside)
             continue
         names = iter(layout.entry_names(directory))

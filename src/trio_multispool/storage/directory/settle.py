@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from trio_multispool.errors import DurabilityUnknown, NameTaken, OwnershipLost, SpoolError
 from trio_multispool.model.lifecycle import Step
 from trio_multispool.storage.directory import commits, remembered
+from trio_multispool.storage.directory.cancellations import withdraw
 from trio_multispool.storage.directory.disk.files import begin_new, unlink_if_there
 from trio_multispool.storage.directory.disk.layout import DATA, REGISTRY, TEMPORARY, waiting_of
 from trio_multispool.storage.directory.enqueue import clear_leftovers
@@ -95,10 +96,17 @@ def save(context: Context, wanted: Saving[DirectoryClaim]) -> Steps:
                 _put_old_metadata_back(context, claim, new.name, error)
             raise
         claim.state = target
-    claim.abandon()  # only once the temporary file is gone: the next owner will use its name
+    _let_go(context, wanted)  # only once the temporary file is gone: the next owner will use its name
     if plan.after:
         with committing(name, queue):
             yield (destination,)
+
+
+def _let_go(context: Context, saved: Saving[DirectoryClaim]) -> None:
+    if saved.withdraws:
+        with context.tidying(saved.claim.name):
+            withdraw(context, saved.claim.name)
+    saved.claim.abandon()
 
 
 def _synced_before_a_save(
@@ -185,6 +193,8 @@ def _remove(
             with committing(name, claim.queue):
                 yield (source,)
         if locked:
+            if wanted.withdraws:
+                withdraw(context, name)
             clear_leftovers(context, name, leftovers if claim.lock is not None else None)
             unlink_if_there(context.layout, REGISTRY, name)
     except DurabilityUnknown:

@@ -24,6 +24,7 @@ from trio_multispool.errors import (
 from trio_multispool.events import Event, log
 from trio_multispool.model.policies import Durability
 from trio_multispool.storage.directory import (
+    cancellations,
     checkout,
     data,
     direct,
@@ -42,7 +43,13 @@ from trio_multispool.storage.directory.disk.format import read_format
 from trio_multispool.storage.directory.disk.layout import DATA, checkout_of, directory_of, waiting_of
 from trio_multispool.storage.directory.disk.locks import locks_at_a_time
 from trio_multispool.storage.directory.disk.syscalls import SystemCalls
-from trio_multispool.storage.directory.inotify import ArrivalsWatch, DirectoryWatch, EntryWatch, watch
+from trio_multispool.storage.directory.inotify import (
+    ArrivalsWatch,
+    CancellationWatch,
+    DirectoryWatch,
+    EntryWatch,
+    watch,
+)
 from trio_multispool.storage.directory.schedule import Due, WaitingEntries
 from trio_multispool.storage.directory.slots import ByteSlots
 from trio_multispool.storage.directory.source import DirectorySource
@@ -57,6 +64,7 @@ if TYPE_CHECKING:
 
     import msgspec
 
+    from trio_multispool.model.cancellation import CancelRequest
     from trio_multispool.model.lifecycle import Place, State
     from trio_multispool.model.types import T
     from trio_multispool.model.verdicts import Unavailable
@@ -445,6 +453,27 @@ class DirectoryStorage(Context):
     def watch_entries(self) -> EntryWatch | None:
         """Begin to watch entries."""
         return watch(self.layout, EntryWatch)
+
+    def ask_to_cancel(self, name: str, request: CancelRequest) -> None:
+        """Make a request."""
+        self.layout.check_named()
+        cancellations.ask_to_cancel(self, name, request)
+
+    def withdraw_cancellation(self, name: str) -> None:
+        """Delete a request."""
+        cancellations.withdraw(self, name)
+
+    def cancellation(self, name: str) -> CancelRequest | None:
+        """Read a request."""
+        return cancellations.cancellation(self, name)
+
+    def asked_to_cancel(self) -> list[str]:
+        """List the requests."""
+        return cancellations.asked_to_cancel(self)
+
+    def watch_cancellations(self) -> CancellationWatch | None:
+        """Begin to watch for requests."""
+        return watch(self.layout, CancellationWatch)
 
     def find(self, name: str) -> Item | None:
         """Look for an entry in all places."""

@@ -24,9 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from trio_multispool.model.cancellation import CancelRequest
     from trio_multispool.storage.requests import Notes
 
 H = TypeVar("H")
+
+CANCELLATIONS: Final = ".cancel"
+"""Stands for a queue, which it cannot be, where listeners are told of requests to cancel entries."""
 
 _TICK: Final = 1_000_000_000
 
@@ -59,6 +63,8 @@ class Kept:
     notes: dict[str, bytes] = dataclasses.field(default_factory=dict)
     reason: str | None = None
     """Why it is in quarantine."""
+    cancellation: CancelRequest | None = None
+    """The request to cancel the work on it."""
     checkouts: int = 0
     """How often it was checked out or removed. Only the latest owner may settle it."""
     arrival: int = 0
@@ -164,6 +170,14 @@ class Contents:
     def _tell(self, name: str, queue: str | None) -> None:
         for listener in list(self.listeners):
             listener.tell(name, queue)
+
+    def ask_to_cancel(self, name: str, request: CancelRequest) -> None:
+        """Keep a request with an entry, if there is one, and tell of it."""
+        with self.mutex:
+            kept = self.entries.get(name)
+            if kept is not None and kept.cancellation is None:
+                kept.cancellation = request
+                self._tell(name, CANCELLATIONS)
 
     def remove(self, kept: Kept) -> None:
         """Remove an entry, and remember its name if that was asked for."""

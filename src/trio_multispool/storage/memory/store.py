@@ -24,7 +24,7 @@ from trio_multispool.model.policies import check_durability
 from trio_multispool.model.times import aware
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.memory.claims import MemoryClaim, MemoryReservation
-from trio_multispool.storage.memory.contents import Contents, Kept
+from trio_multispool.storage.memory.contents import CANCELLATIONS, Contents, Kept
 from trio_multispool.storage.memory.source import MemorySource
 from trio_multispool.storage.memory.watch import MemoryWatch
 from trio_multispool.storage.requests import Item, NotDue, Recovered, Releasing, Removing, Saving, Stat
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from trio_multispool.errors import SpoolError
+    from trio_multispool.model.cancellation import CancelRequest
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.types import T
     from trio_multispool.storage.handles import Slot
@@ -256,6 +257,8 @@ class MemoryStorage:
                 claim.settle(target)
                 return
             kept.annotate({**(settlement.notes or {}), PROGRESS: None})
+            if settlement.withdraws:
+                kept.cancellation = None
             if isinstance(settlement, Saving) and settlement.metadata is not None:
                 kept.metadata, kept.written_at = settlement.metadata, contents.now()
             claim.settle(target)
@@ -463,6 +466,31 @@ class MemoryStorage:
     def watch_entries(self) -> MemoryWatch:
         """Begin to watch entries."""
         return MemoryWatch(self.contents, of_entries=True)
+
+    def ask_to_cancel(self, name: str, request: CancelRequest) -> None:
+        """Make a request."""
+        self.contents.ask_to_cancel(name, request)
+
+    def withdraw_cancellation(self, name: str) -> None:
+        """Delete a request."""
+        kept = self.contents.entries.get(name)
+        if kept is not None:
+            kept.cancellation = None
+
+    def cancellation(self, name: str) -> CancelRequest | None:
+        """Return a request."""
+        kept = self.contents.entries.get(name)
+        return None if kept is None else kept.cancellation
+
+    def asked_to_cancel(self) -> list[str]:
+        """List the requests."""
+        return [kept.name for kept in self.contents.each() if kept.cancellation is not None]
+
+    def watch_cancellations(self) -> MemoryWatch:
+        """Begin to watch for requests."""
+        watch = MemoryWatch(self.contents)
+        watch.add(CANCELLATIONS)
+        return watch
 
     def find(self, name: str) -> Item | None:
         """Look for an entry."""
