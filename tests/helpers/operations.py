@@ -99,6 +99,17 @@ async def _reserve_name(spool: Any, stack: Any) -> Any:
     return reserve
 
 
+async def _cancel(spool: Any, _stack: Any) -> Any:
+    await put(spool, Mail.SEND, "one")
+    return lambda: spool.cancel("one")
+
+
+async def _cancel_in_hand(spool: Any, stack: Any) -> Any:
+    [entry] = await put(spool, Mail.SEND, "one")
+    stack.push_async_callback((await entry.checkout()).unwrap().release)  # no block, which would be cancelled
+    return lambda: spool.cancel("one")
+
+
 async def _give_back(job: Any) -> None:
     async with job:
         pass
@@ -187,6 +198,8 @@ OPERATIONS = [
     Operation("job.remove-remembered", _remembered("job"), "set_modified", "unlink", "stands"),
     Operation("direct.remove-remembered", _remembered("direct"), "set_modified", "unlink", "stands"),
     Operation("job.release", _job("release"), "move", "move", "stands", withdraws=False),
+    Operation("cancel", _cancel, "read", "unlink", "stands"),
+    Operation("cancel-in-hand", _cancel_in_hand, "stat", "write", "stands"),
     Operation("job.data.load", _job("data_load"), "read"),
     Operation("job.data.stat", _job("data_stat"), "stat"),
     Operation("job.data.save", _job("data_save", b"changed"), "write", "exchange", "stands"),

@@ -157,6 +157,8 @@ class State:
     registry: set[str]
     temporary: dict[str, bytes]
     notes: dict[str, bytes]
+    asked: set[str]
+    """Names for which there is a request to cancel."""
     adopted: bool
 
     def places(self, name: str) -> list[str]:
@@ -186,6 +188,7 @@ class State:
         found += [f"data of {name} belongs to no entry" for name in sorted(set(self.data) - entries)]
         found += [f"the reservation of {name} belongs to no entry" for name in sorted(self.registry - entries)]
         found += [f"notes of {name} belong to no entry" for name in sorted(set(self.notes) - entries)]
+        found += [f"the request to cancel {name} is about no entry" for name in sorted(self.asked - entries)]
         found += [f".tmp/{name} was left" for name in sorted(self.temporary)]
         return found
 
@@ -205,6 +208,7 @@ def state_of(path: Path) -> State:
         registry=set(_files(path / ".registry")),
         temporary=_files(path / ".tmp"),
         notes=_files(path / ".notes"),
+        asked=set(_files(path / ".cancel")),
         adopted=(path / ".spool.json").is_file(),
     )
 

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from trio_multispool import EntryNotFound
+from trio_multispool.model.cancellation import CancelRequest
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.storage.directory.recovery import sweep as collect_all
 from trio_multispool.storage.directory.store import DirectoryStorage
@@ -130,9 +131,10 @@ def save(  # noqa: PLR0913  # as above
     durability: Durability | None = None,
     before_commit: Callable[[], None] = nothing,
     due_at: float | None = None,
+    withdraws: bool = False,
 ) -> None:
     """Settle by saving."""
-    settle_one(storage, Saving(claimed, queue, metadata, durability, before_commit, due_at))
+    settle_one(storage, Saving(claimed, queue, metadata, durability, before_commit, due_at, withdraws=withdraws))
 
 
 def remove(
@@ -141,9 +143,10 @@ def remove(
     *,
     durability: Durability | None = None,
     before_commit: Callable[[], None] = nothing,
+    withdraws: bool = False,
 ) -> None:
     """Settle by removing."""
-    settle_one(storage, Removing(claimed, durability, before_commit))
+    settle_one(storage, Removing(claimed, durability, before_commit, withdraws=withdraws))
 
 
 def release(storage: Storage, claimed: Claim) -> None:
@@ -190,6 +193,17 @@ def _claim_of_waiting(storage: Storage, name: str) -> Claim:
 def _claim(storage: Storage, name: str) -> Claim:
     enqueue(storage, "send", name)
     return claim(storage, "send", name)
+
+
+def ask_to_cancel(storage: Storage, name: str) -> None:
+    """Ask the owner of an entry to cancel the work on it."""
+    storage.ask_to_cancel(name, CancelRequest(0.0, "enough"))
+
+
+def _asked(storage: Storage, name: str) -> Claim:
+    claimed = _claim(storage, name)
+    ask_to_cancel(storage, name)
+    return claimed
 
 
 def _dead_owner(storage: Storage, name: str) -> None:
@@ -271,6 +285,9 @@ OPERATIONS: dict[str, tuple[Callable[[Storage, str], Any], Callable[[Storage, st
     "release what waited": (_claim_of_waiting, lambda s, _, claimed: release(s, claimed)),
     "release": (_claim, lambda s, _, claimed: release(s, claimed)),
     "remove": (_claim, lambda s, _, claimed: remove(s, claimed)),
+    "ask to cancel": (_claim, lambda s, n, _: ask_to_cancel(s, n)),
+    "save what is cancelled": (_asked, lambda s, _, claimed: save(s, claimed, "retry", withdraws=True)),
+    "remove what is cancelled": (_asked, lambda s, _, claimed: remove(s, claimed, withdraws=True)),
     "quarantine": (_claim, lambda s, _, claimed: s.quarantine(claimed, "not to be read")),
     "restore": (_set_aside, lambda s, n, _: s.restore("send", n, durability=None, before_commit=nothing)),
     "discard": (_set_aside, lambda s, n, _: s.discard("send", n, durability=None, before_commit=nothing)),

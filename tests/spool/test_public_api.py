@@ -94,6 +94,7 @@ OPERATIONS = {
 every_operation = pytest.mark.parametrize("name", OPERATIONS)
 
 CHANGING = {
+    "Spool.cancel",
     "Spool.create",
     "Spool.load",
     "Spool.load_unsafe",

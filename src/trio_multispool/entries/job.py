@@ -40,6 +40,11 @@ class CheckedOutEntry(Generic[Q, M, D]):
     failed, and nothing settled it since, a block that ends normally returns it and raises that error: an `Err` that
     nobody looked at must not make the entry go round for ever.
 
+    **If somebody cancels the entry**, by `spool.cancel`, the block is cancelled as by a scope around it, and its
+    `cancel_requested` is true. The entry is removed, unless the block settles it all the same (under a shield, say),
+    and the program goes on after the block. So enter and leave it in one task. If the block raises something else, that
+    is raised, and the entry goes back; the request is for whoever has it next.
+
     **If the process dies**, the kernel drops the entry's lock, and recovery puts the entry back. A job that is garbage
     collected is let go in the same way, with a `ResourceWarning`.
 
@@ -73,7 +78,8 @@ class CheckedOutEntry(Generic[Q, M, D]):
 
     @property
     def cancel_requested(self) -> bool:
-        """Whether somebody asks by `spool.cancel` that the work on it ends."""
+        """Whether somebody has asked by `spool.cancel` that the work on it ends; without a block, look at it yourself.
+        """
         return self._checkout.cancellation is not None
 
     @property

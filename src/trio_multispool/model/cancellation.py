@@ -19,7 +19,7 @@ NO_REASON: Final = "no reason was given"
 
 @final
 class Cancelled(enum.Enum):
-    """What `spool.cancel` did."""
+    """What `spool.cancel` did about an entry."""
 
     REMOVED = "removed"
     """The entry was available, or waiting. It is removed, with its data."""

@@ -36,6 +36,9 @@ class Received(Generic[M, D]):
     (except with `DurabilityUnknown`: it is removed, and power loss might bring it back). If the process dies, recovery
     returns the entry.
 
+    **A block that somebody cancels** by `spool.cancel(received.name)` ends as if a scope around it were cancelled; its
+    entry is removed.
+
     A block can be entered once; after that it raises `RuntimeError`.
     """
 

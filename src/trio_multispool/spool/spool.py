@@ -432,7 +432,9 @@ class Spool(Generic[Q, M, D, A]):
         `Err(EntryNotFound)`: there is none, or it is in quarantine (see `trio_multispool.monitor`). `Err(EntryBusy)`:
         for a second it was locked, or moved on, each time that it was looked for. `Err(NotAdopted)`: it is in hand, and
         programs that use this spool need not know of such requests. `Err(InvalidName)`: no entry can have that name.
-        Otherwise the errors of `job.remove`. Raises `TypeError` if `reason` is not a string.
+        `Err(DurabilityUnknown)`: it is removed, and power loss might bring it back. `Err(SyncsRefused)`,
+        `Err(OwnershipLost)` (by an `…_unsafe` operation) and trouble of the operating system: it is where it was.
+        Raises `TypeError` if `reason` is not a string.
 
         **Cancellation**: cancelled means that nothing happened. (asyncio's own may come after the commit, with a note.)
         **Durability**: a removal is synced, as by `job.remove`. A request is not: power loss ends the work anyway.

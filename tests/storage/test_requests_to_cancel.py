@@ -1,0 +1,110 @@
+"""Requests to cancel what somebody has in hand: what any store does with them, in the words of `Storage`."""
+
+from __future__ import annotations
+
+import os
+import select
+from typing import TYPE_CHECKING
+
+import pytest
+
+from helpers.stores import ask_to_cancel, claim, enqueue, release, remove, save
+from trio_multispool import NotAdopted
+from trio_multispool.model.cancellation import CancelRequest
+from trio_multispool.storage.directory.store import DirectoryStorage
+from trio_multispool.storage.requests import Recovered
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trio_multispool.storage.handles import Watch
+
+ENOUGH = CancelRequest(0.0, "enough")
+
+
+def is_told(watch: Watch) -> bool:
+    """Tell whether there is something to drain, and drain it."""
+    readable = bool(select.select([watch], [], [], 0)[0])
+    if readable:
+        watch.drain()
+    return readable
+
+
+def test_a_request_is_seen_by_everybody_and_the_first_one_stands(store, other):
+    """Whoever asks for the same later changes nothing."""
+    enqueue(store, "send", "a")
+    claim(store, "send", "a")
+    assert (other.cancellation("a"), list(other.asked_to_cancel())) == (None, [])
+    ask_to_cancel(other, "a")
+    store.ask_to_cancel("a", CancelRequest(1.0, "enough of that"))
+    for each in (store, other):
+        assert (each.cancellation("a"), list(each.asked_to_cancel())) == (ENOUGH, ["a"])
+
+
+def test_a_request_stands_until_it_is_withdrawn(store, other):
+    """Whatever becomes of the entry: its owner gives it back, saves it, or dies; the next owner is asked too."""
+    enqueue(store, "send", "a")
+    held = claim(store, "send", "a")
+    ask_to_cancel(other, "a")
+    release(store, held)
+    held = claim(store, "send", "a")
+    save(store, held, "retry")
+    held = claim(store, "retry", "a")
+    held.abandon()
+    assert other.recover("retry") == [Recovered("a", "retry")]
+    held = claim(store, "retry", "a")
+    assert store.cancellation("a") == ENOUGH
+    save(store, held, "send", withdraws=True)
+    assert (other.cancellation("a"), list(other.asked_to_cancel())) == (None, [])
+    held = claim(store, "send", "a")
+    ask_to_cancel(other, "a")
+    store.withdraw_cancellation("a")
+    store.withdraw_cancellation("a")
+    assert (other.cancellation("a"), list(other.asked_to_cancel())) == (None, [])
+
+
+@pytest.mark.parametrize("withdraws", [True, False])
+def test_a_request_means_nothing_to_a_later_entry_of_its_name(store, other, withdraws):
+    """Whether or not the owner of the first knew of it."""
+    enqueue(store, "send", "a")
+    held = claim(store, "send", "a")
+    ask_to_cancel(other, "a")
+    remove(store, held, withdraws=withdraws)
+    assert other.cancellation("a") is None
+    enqueue(other, "send", "a")
+    claim(other, "send", "a")
+    assert store.cancellation("a") is None
+    ask_to_cancel(store, "a")
+    assert other.cancellation("a") == ENOUGH
+
+
+def test_who_watches_is_told_of_requests_and_of_nothing_else(store, other):
+    """Also of the first one ever, and of those that come before the watch is looked at again."""
+    watch = store.watch_cancellations()
+    assert watch is not None
+    watch.add("")
+    for name in "abc":
+        enqueue(other, "send", name)
+        claim(other, "send", name)
+    assert not is_told(watch)
+    for name in "abc":
+        ask_to_cancel(other, name)
+        assert is_told(watch)
+        watch.add("")
+        assert not is_told(watch)
+    watch.close()
+    watch.close()
+
+
+def test_owners_who_need_not_know_of_requests_are_not_asked(tmp_path: Path):
+    """In a directory that is not adopted."""
+    storage = DirectoryStorage.open(tmp_path / "spool", ["send"], create=True)
+    os.unlink(tmp_path / "spool" / ".spool.json")
+    storage.close()
+    storage = DirectoryStorage.open(tmp_path / "spool", ["send"])
+    enqueue(storage, "send", "a")
+    claim(storage, "send", "a")
+    with pytest.raises(NotAdopted):
+        ask_to_cancel(storage, "a")
+    assert storage.cancellation("a") is None
+    storage.close()
