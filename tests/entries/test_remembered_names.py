@@ -499,6 +499,7 @@ def test_another_user_may_remove_what_is_to_be_remembered(shared_directory):
 
         async def main():
             await anyio.to_thread.run_sync(os.getpid)  # all that is imported lazily, while it can be read
+            import inotify_simple
             os.setgroups([])
             os.setgid(54321)
             os.setuid(user)

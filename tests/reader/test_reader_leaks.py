@@ -421,8 +421,11 @@ async def test_what_a_reader_holds_while_it_lives_is_counted(tmp_path: Path) -> 
             assert in_hand[LOCK] == 1
             assert in_hand[str(spool.path / ".registry" / job.name)] == 1
             assert locked(spool.path) == [job.name]
+            while not (in_hand := counted() - before)[REGISTERED]:  # until it is listened for requests to cancel it
+                await breathe()
+            assert (in_hand[INSTANCE], in_hand[WATCH], in_hand[REGISTERED], in_hand[TASK]) == (1, 1, 1, 1)
             async with blocked(spool, idle):
-                in_wait = counted() - before
+                in_wait = counted() - before - in_hand
                 assert (in_wait[INSTANCE], in_wait[WATCH], in_wait[REGISTERED], in_wait[TASK]) == (1, 2, 1, 1)
                 idle.stop()
             async with anyio.create_task_group() as tasks:

@@ -417,6 +417,26 @@ async def test_what_cannot_be_stored_is_told(tmp_path, concurrency):
     assert (await found(spool)).cancellation is not None
 
 
+@pytest.mark.parametrize("retry", [None, Retry(attempts=3, dead_letter=Mail.FAILED)])
+async def test_what_is_kept_ready_is_not_begun(spool, retry):
+    """It is in hand, and no handler has it: none need be called."""
+    await put(spool, Mail.SEND, "a", "b")
+    handle = Handler("a")
+    async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
+
+        async def iterate() -> None:
+            (await reader.iter_available(handle, prefetch=1, retry=retry, on_cancel=Save(Mail.RETRY))).unwrap()
+
+        tasks.start_soon(iterate)
+        await handle.has_begun("a")
+        while (await found(spool, "b")).state is not State.CHECKED_OUT:
+            await breathe()
+        for name in "ba":
+            assert await spool.cancel(name) == Ok(Cancelled.ASKED)
+    assert handle.begun == ["a"]
+    assert await names_in(spool, Mail.RETRY) == ["a", "b"]
+
+
 async def test_what_is_no_answer_to_a_request_is_refused(spool):
     """It would come round for ever, or needs what the reader does not have."""
     async with spool.reader(Mail.SEND) as reader:
@@ -755,7 +775,7 @@ def test_where_the_kernel_cannot_tell_one_looks_once_a_second(tmp_path, caplog):
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.01))
     [record] = [record for record in caplog.records if record.name == "trio_multispool"]
     assert record.event == "multispool.polling"
-    assert "requests to cancel entries" in record.getMessage()
+    assert "looked for by polling" in record.getMessage()
 
 
 def opened() -> set[str]:

@@ -1019,6 +1019,7 @@ async def test_a_spool_of_another_user_can_be_read_if_its_mode_says_so_and_refus
             + """
     import enum, trio, anyio._backends._trio
     if os.getuid() == 0:
+        import inotify_simple
         os.setgroups([]); os.setgid(65534); os.setuid(65534)
     anyio.run(refused, sys.argv[1], AccessDenied, backend="trio")
     """,
@@ -1073,6 +1074,7 @@ async def test_what_another_user_may_not_read_is_access_denied_and_never_taken_f
                     print(job.name)
 
         if os.getuid() == 0:
+            import inotify_simple
             os.setgroups([]); os.setgid(65534); os.setuid(65534)
         anyio.run(main, backend="trio")
         """,

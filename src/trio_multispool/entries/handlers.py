@@ -9,6 +9,7 @@ import types
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, cast, final
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from trio_multispool.errors import EntryCancelled
 from trio_multispool.model.cancellation import NO_REASON
@@ -135,6 +136,8 @@ def _as_tuple(answer: object) -> Sequence[object]:
 async def called(job: Checkout[Q, M, D], work: Work[Q, M, D]) -> Verdict[Q, M]:
     """Call a handler with a job, and note on what it raises which entry that was."""
     try:
+        if job.cancellation is not None:  # nothing need begin
+            await checkpoint()
         if work.time_limit is None:  # a scope takes as long as all the rest
             return await _awaited(work.handler(job.metadata, job.data))
         with anyio.fail_after(work.time_limit):

@@ -78,8 +78,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
 
     @property
     def cancel_requested(self) -> bool:
-        """Whether somebody has asked by `spool.cancel` that the work on it ends; without a block, look at it yourself.
-        """
+        """Whether somebody has asked by `spool.cancel` that the work ends. Without a block, nothing else tells."""
         return self._checkout.cancellation is not None
 
     @property

@@ -117,6 +117,7 @@ class Dequeuer(Generic[Q, M, D]):
     def open(self, tasks: TaskGroup) -> None:
         """Begin, with a nursery for the fetchers."""
         self.session.changes.join(self._name)
+        self.session.cancellations.join()
         names = self.session.spoolable.names
         new_ones_last = names is None or sorts_last(names)
         source = self.session.storage.source(self.queue.value, sorts_last=new_ones_last)
@@ -359,6 +360,7 @@ class Dequeuer(Generic[Q, M, D]):
                 self._end_takes,
                 *[each.close for each in self._closing],
                 self._return_all,
+                self.session.cancellations.leave,
             ):
                 try:
                     await close()

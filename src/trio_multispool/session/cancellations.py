@@ -8,13 +8,14 @@ Theory. A request is a file that anybody may make, at any moment of an entry's l
   for which there is a request. A check-out of one of them has the task look.
 
 The watch is begun, with the first look, in the hop of the first check-out; from then on nothing is done until the store
-tells. The task that waits for that ends when the spool is closed. It belongs to no nursery, because entries that are
-checked out by their names belong to none; so it must never raise. It holds nothing that would keep a spool open which
-its users have dropped. Where the store cannot tell, it looks once a second.
+tells. The task that waits for that ends with the last reader, or when the spool is closed. It belongs to no nursery,
+because entries that are checked out by their names belong to none; so it must never raise. It holds nothing that would
+keep a spool open which its users have dropped. Where the store cannot tell, it looks once a second.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
@@ -24,12 +25,14 @@ import anyio
 from trio_multispool.errors import SpoolError
 from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.model.results import Err
+from trio_multispool.threads.loop import whatever_is_cancelled
 
 if TYPE_CHECKING:
     import weakref
     from collections.abc import Collection
 
     from trio_multispool.model.cancellation import CancelRequest
+    from trio_multispool.session.changes import Polled
     from trio_multispool.storage.handles import Claim, Reservation, Watch
     from trio_multispool.storage.protocol import Storage
     from trio_multispool.threads.loop import Loop
@@ -55,126 +58,183 @@ Held: TypeAlias = "dict[Claim | Reservation, weakref.ref[InHand] | None]"
 class Cancellations:
     """What passes requests on to the check-outs of one session; used in its event loop."""
 
-    def __init__(self, storage: Storage[Any, Any], offload: Offload, held: Held) -> None:
+    def __init__(self, storage: Storage[Any, Any], offload: Offload, held: Held, polled: Polled) -> None:
         """Begin with nobody to tell."""
+        self.begun: bool = False
+        """Whether the store was asked to tell, and looked at once."""
         self.listening: bool = False
-        """Whether the task was begun, and has not ended with its event loop."""
+        """Whether there is a task, or there was one that a bug has ended."""
         self.asked: frozenset[str] = frozenset()
         """The names for which there was a request at the last look."""
         self._storage = storage
         self._offload = offload
         self._held = held
+        self._polled = polled
+        self._mutex = threading.Lock()
         self._over = False
-        self._beginning = threading.Lock()
-        self.begun: bool = False
-        """Whether the store was asked to tell, and looked at once."""
+        self._readers = 0
         self._watch: Watch | None = None
-        self._failed = self._complained = False
-        self._loop: Loop | None = None
-        self._task: object = None
-        self._pause: anyio.CancelScope | None = None
+        self._listener: _Listener | None = None
+
+    def join(self) -> None:
+        """Count one more reader."""
+        self._readers += 1
+
+    async def leave(self) -> None:
+        """Count one reader less; with the last one the task ends, unless something else is in hand."""
+        self._readers -= 1
+        if not (self._readers or self._held):
+            listener = self._listener
+            self._rest()
+            if listener is not None:
+                await listener.has_ended()
 
     def begin(self) -> None:
         """Have the store tell from now on, and look once; in a worker thread, with a check-out."""
-        with self._beginning:
+        with self._mutex:
             if not (self.begun or self._over):
                 self.begun = True
                 try:
                     self._watch = self._storage.watch_cancellations()
-                    self.asked = self._asked()
                 except SpoolError as error:
-                    self._failed = True
-                    self._complain(error)
+                    self._polled.tell(error)
+                with contextlib.suppress(SpoolError):  # met again by the task, which then looks by itself
+                    self.asked = self.look(self._watch)
 
     def listen(self, loop: Loop) -> None:
         """Begin the task, when something is in hand."""
         self.listening = True
-        self._loop, self._pause = loop, loop.new_scope()
-        self._task = loop.start_task(functools.partial(self._listen, loop))
+        with self._mutex:
+            watch, self._watch = self._watch, None
+        self._listener = _Listener(self, loop, watch)
 
     def look_again(self) -> None:
         """Have the task look, also if it is only about to wait."""
-        if self._pause is not None:
-            self._pause.cancel()
+        if self._listener is not None:
+            self._listener.look_again()
 
     def stop(self) -> None:
-        """End the task, if there is one; in any thread."""
-        with self._beginning:
-            self._over = True
-            if self.listening and self._loop is not None:
-                self._loop.call(self.look_again)
-            else:
-                self._close()
+        """End the task for ever; in any thread."""
+        self._over = True
+        self._rest()
 
-    async def _listen(self, loop: Loop) -> None:
-        try:
-            while not self._over:
-                assert self._pause is not None  # noqa: S101  # for the type checkers: the task was begun
-                with self._pause:
-                    await self._wait()
-                self._pause = loop.new_scope()
-                if not self._over:
-                    await self._look()
-        except anyio.ClosedResourceError:  # the spool is closed
-            pass
-        except Exception as error:  # noqa: BLE001  # a bug; on Trio it would end the program
-            message = "requests to cancel entries of spool %(spool)s are not passed on any more: %(error)s"
-            path = self._storage.location
-            log(LOGGER.error, Event.NOT_LISTENING, path, message, error=error, traceback_of=error)
-        except BaseException:  # the event loop ends; another may follow
-            self.listening = self.begun = False
-            raise
-        finally:
+    def _rest(self) -> None:
+        """End the task until something is in hand again; in any thread."""
+        with self._mutex:
+            watch, self._watch = self._watch, None
+            listener, self._listener = self._listener, None
+            self.begun = self.listening = False
+            self.asked = frozenset()
+        if watch is not None:
+            watch.close()
+        if listener is not None:
+            listener.end()
+
+    # For the task
+
+    def ended(self, listener: _Listener) -> None:
+        """Take note that the event loop has ended: another may follow."""
+        if self._listener is listener:
+            self._rest()
+
+    async def pass_on(self, watch: Watch | None) -> bool:
+        """Look for requests about what is in hand, and pass them on; tell whether that went well."""
+        looked_for: set[str] | None = None
+        while looked_for is None or self._in_hand().intersection(self.asked) - looked_for:
+            looked_for = self._in_hand()
+            read = functools.partial(self._read, watch, looked_for)
+            answer = await self._offload.run("look for requests to cancel entries", read)
+            if isinstance(answer, Err):
+                self._polled.tell(answer.error)
+                return False
+            self.asked, requests = answer.value
+            for claim, reference in list(self._held.items()):
+                checkout = None if reference is None else reference()
+                if checkout is not None and claim.name in requests:
+                    checkout.cancel(requests[claim.name])
+        return True
+
+    def _in_hand(self) -> set[str]:
+        return {claim.name for claim in list(self._held)}
+
+    def _read(
+        self, watch: Watch | None, in_hand: Collection[str], _before_commit: BeforeCommit
+    ) -> tuple[frozenset[str], dict[str, CancelRequest]]:
+        """Return the names for which there is a request, and the requests about what is in hand; in a thread."""
+        asked = self.look(watch)
+        found = ((name, self._storage.cancellation(name)) for name in asked.intersection(in_hand))
+        return asked, {name: request for name, request in found if request is not None}
+
+    def look(self, watch: Watch | None) -> frozenset[str]:
+        """Return the names for which there is a request, and be told of those to come; in a thread."""
+        if watch is not None:
+            watch.add("")
+        return frozenset(self._storage.asked_to_cancel())
+
+    def tell_bug(self, error: Exception) -> None:
+        """Log what has ended the task."""
+        message = "requests to cancel entries of spool %(spool)s are not passed on any more: %(error)s"
+        path = self._storage.location
+        log(LOGGER.error, Event.NOT_LISTENING, path, message, error=error, traceback_of=error)
+
+
+class _Listener:
+    """The task that waits for requests, from the first check-out until nothing is to be told."""
+
+    def __init__(self, cancellations: Cancellations, loop: Loop, watch: Watch | None) -> None:
+        self._cancellations = cancellations
+        self._loop = loop
+        self._watch = watch
+        self._begun = self._over = self._failed = False
+        self._ended = anyio.Event()
+        self._scope, self._pause = loop.new_scope(), loop.new_scope()
+        self._task = loop.start_task(self._run)
+
+    def look_again(self) -> None:
+        self._pause.cancel()
+
+    def end(self) -> None:
+        self._over = True
+        if self._begun:
+            self._loop.call(self._scope.cancel)
+        else:  # asyncio never began it, or begins it now
             self._close()
+
+    async def has_ended(self) -> None:
+        """Wait for its end, after `end`."""
+        if self._begun:
+            await whatever_is_cancelled(self._ended.wait)
 
     def _close(self) -> None:
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.close()
 
+    async def _run(self) -> None:
+        self._begun = not self._over
+        if self._over:
+            return
+        try:
+            with self._scope:
+                while True:
+                    with self._pause:
+                        await self._wait()
+                    self._pause = self._loop.new_scope()
+                    self._failed = not await self._cancellations.pass_on(self._watch)
+        except anyio.ClosedResourceError:  # the spool is closed
+            return
+        except Exception as error:  # noqa: BLE001  # a bug; on Trio it would end the program
+            self._cancellations.tell_bug(error)
+        except BaseException:  # the event loop ends
+            self._cancellations.ended(self)
+            raise
+        finally:
+            self._close()
+            self._ended.set()
+
     async def _wait(self) -> None:
-        watch = self._watch
-        if watch is None or self._failed:
+        if self._watch is None or self._failed:
             await anyio.sleep(LOOK_AGAIN)
         else:
-            await anyio.wait_readable(watch.fileno())
-            _ = watch.drain()
-
-    async def _look(self) -> None:
-        """Look for requests about what is in hand, and pass them on."""
-        looked_for: set[str] | None = None
-        while looked_for is None or self._in_hand().intersection(self.asked) - looked_for:
-            looked_for = self._in_hand()
-            read = functools.partial(self._read, looked_for)
-            answer = await self._offload.run("look for requests to cancel entries", read)
-            self._failed = isinstance(answer, Err)
-            if isinstance(answer, Err):
-                self._complain(answer.error)
-                return
-            self.asked, requests = answer.value
-            for claim, reference in list(self._held.items()):
-                checkout = None if reference is None else reference()
-                if checkout is not None and claim.name in requests:
-                    checkout.cancel(requests[claim.name])
-
-    def _in_hand(self) -> set[str]:
-        return {claim.name for claim in list(self._held)}
-
-    def _read(
-        self, in_hand: Collection[str], _before_commit: BeforeCommit
-    ) -> tuple[frozenset[str], dict[str, CancelRequest]]:
-        """Return the names for which there is a request, and the requests about what is in hand; in a thread."""
-        asked = self._asked()
-        found = ((name, self._storage.cancellation(name)) for name in asked.intersection(in_hand))
-        return asked, {name: request for name, request in found if request is not None}
-
-    def _asked(self) -> frozenset[str]:
-        if self._watch is not None:
-            self._watch.add("")
-        return frozenset(self._storage.asked_to_cancel())
-
-    def _complain(self, error: SpoolError) -> None:
-        if not self._complained:
-            self._complained = True
-            message = "requests to cancel entries of spool %(spool)s are looked for by polling: %(error)s"
-            log(LOGGER.warning, Event.POLLING, self._storage.location, message, error=error)
+            await anyio.wait_readable(self._watch.fileno())
+            _ = self._watch.drain()

@@ -88,6 +88,21 @@ class Polling:
         return wait
 
 
+class Polled:
+    """Logs, once a spool, that its changes are looked for by polling."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._told = False
+
+    def tell(self, error: SpoolError) -> None:
+        """Say why, unless something was said before."""
+        if not self._told:
+            self._told = True
+            message = "changes of spool %(spool)s are looked for by polling: %(error)s"
+            log(LOGGER.warning, Event.POLLING, self._path, message, error=error)
+
+
 class _Waiter:
     """One task that waits; `scope` is cancelled to wake it, `baton` to make it look whether the baton is free."""
 
@@ -108,14 +123,13 @@ class Changes:
     A second one is for tasks that wait for entries to move, by their names.
     """
 
-    def __init__(self, begin: Callable[[], Watch | None], path: str) -> None:
+    def __init__(self, begin: Callable[[], Watch | None], polled: Polled) -> None:
         """Begin with nobody waiting and nothing watched; `begin` begins to watch, in a worker thread."""
         self._begin = begin
-        self._path = path
+        self._polled = polled
         self._opening = threading.Lock()
         self._watch: Watch | None = None
         self._watchable = True
-        self._complained = False
         self._told: set[str] = set()
         self._joined: collections.Counter[str] = collections.Counter()
         self._changes: collections.Counter[str] = collections.Counter()
@@ -153,10 +167,7 @@ class Changes:
                     self._told.add(queue)
             except SpoolError as error:
                 self._told.discard(queue)
-                if not self._complained:
-                    self._complained = True
-                    message = "changes of spool %(spool)s are looked for by polling: %(error)s"
-                    log(LOGGER.warning, Event.POLLING, self._path, message, error=error)
+                self._polled.tell(error)
 
     def seen(self, what: str) -> int:
         """Return the count of changes, to be taken before the queue is listed, and given to `wait`."""

@@ -14,7 +14,7 @@ from trio_multispool.errors import CorruptMetadata, SpoolError
 from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.model.types import A, D, M, Q, T
 from trio_multispool.session.cancellations import Cancellations
-from trio_multispool.session.changes import Changes
+from trio_multispool.session.changes import Changes, Polled
 from trio_multispool.session.encoding import Encoding
 from trio_multispool.session.hooks import Hooks
 from trio_multispool.storage.singly import release_or_let_go
@@ -85,11 +85,12 @@ class Session(Generic[Q, M, D, A]):
         """By queue."""
         self.looks: Batches[Any] = Batches(_nothing, **self._how)
         """Looks for entries by their names."""
-        self.changes: Changes = Changes(storage.watch, self.path)
+        polled = Polled(self.path)
+        self.changes: Changes = Changes(storage.watch, polled)
         """Of queues."""
-        self.moves: Changes = Changes(storage.watch_entries, self.path)
+        self.moves: Changes = Changes(storage.watch_entries, polled)
         """Of entries."""
-        self.cancellations: Cancellations = Cancellations(storage, self.offload, self.held)
+        self.cancellations: Cancellations = Cancellations(storage, self.offload, self.held, polled)
         weakref.finalize(self, self.cancellations.stop).atexit = False
         self.now: Callable[[], float] = storage.now
         """The wall clock, in seconds since 1970."""
