@@ -5,8 +5,10 @@ Where a test wants to see that the kernel told, the clock stands still, or the s
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
+import functools
 import gc
 import logging
 import os
@@ -24,6 +26,7 @@ from helpers.inside import open_descriptors, storage_of
 from helpers.spools import ANNE, MAIL, Mail, load_spool, names_in, put, quick_spool
 from trio_multispool import (
     Cancelled,
+    CancelRequest,
     EntryBusy,
     EntryCancelled,
     EntryNotFound,
@@ -605,6 +608,40 @@ async def test_a_spool_whose_programs_need_not_know_of_requests(tmp_path):
         (await job.remove()).unwrap()
     assert await spool.cancel("b") == Ok(Cancelled.REMOVED)
     assert not (tmp_path / "spool" / ".cancel").exists()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("order", ["the request first", "the request last"])
+@pytest.mark.parametrize("way", ["block", "one", "several", "with_entry"])
+async def test_asyncios_own_cancellation_in_the_same_turn_is_not_lost(spool, way, order, anyio_backend):
+    """The task ends as cancelled, and what was asked for is done."""
+    [entry] = await put(spool, Mail.SEND, "a")
+    handle = Handler("a")
+
+    async def work() -> None:
+        if way == "block":
+            async with await job_of(spool):
+                handle.begun.append("a")
+                await anyio.sleep_forever()
+        elif way == "with_entry":
+            await spool.with_entry(entry, handle)
+        else:
+            async with spool.reader(Mail.SEND) as reader:
+                await reader.iter(handle, concurrency=1 if way == "one" else 3)
+        await anyio.sleep_forever()
+
+    task = asyncio.ensure_future(work())
+    await handle.has_begun("a")
+    [job] = [reference() for reference in spool._session.held.values() if reference is not None]
+    request = CancelRequest(0.0, anyio_backend)
+    storage_of(spool).ask_to_cancel("a", request)
+    both = [functools.partial(job.cancel, request), task.cancel]
+    for each in both if order == "the request first" else reversed(both):
+        each()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await spool.find("a") == Ok(None)
+    assert storage_of(spool).asked_to_cancel() == []
 
 
 # In another process
