@@ -30,8 +30,9 @@ def pytest_configure() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-def pytest_collection_finish() -> None:
-    """Spare the collector the thousands of tests and all that they import: many tests collect, to see what is left."""
+@pytest.fixture(scope="module", autouse=True)
+def _spared_collector() -> None:
+    """Spare the collector the thousands of tests, and all that came before: many tests collect, to see what is left."""
     gc.collect()
     gc.freeze()
 
