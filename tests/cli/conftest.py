@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import io
 import logging
 import os
@@ -25,7 +26,7 @@ from trio_multispool.cli import main
 from trio_multispool.storage.directory import opening
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -107,8 +108,8 @@ class Multispool:
         assert (found.returncode, found.stderr) == (0, "")
         return found.stdout
 
-    def start(self, *arguments: str | os.PathLike[str], **options: Any) -> subprocess.Popen[str]:
-        """Start it and go on."""
+    def start(self, *arguments: str | os.PathLike[str], anew: bool = False, **options: Any) -> subprocess.Popen[str]:
+        """Start it likewise and go on; or `anew`, as a child of this process."""
         defaults = {
             "stdin": subprocess.DEVNULL,
             "stdout": subprocess.PIPE,
@@ -116,7 +117,8 @@ class Multispool:
             "env": clean_environment(),
             "text": True,
         }
-        process = subprocess.Popen([*COMMAND, *map(os.fspath, arguments)], cwd=self.directory, **(defaults | options))
+        begin, words = (subprocess.Popen, COMMAND) if anew else (preforked.Process, [])
+        process = begin([*words, *map(os.fspath, arguments)], cwd=self.directory, **(defaults | options))
         self.started.append(process)
         return process
 
@@ -125,7 +127,7 @@ class Multispool:
         *arguments: str,
         columns: int = 80,
         at: Callable[[bytes, int], object] | None = None,
-        command: Sequence[str] = COMMAND,
+        code: str | None = None,
         stdout: IO[Any] | None = None,
     ) -> tuple[int, str]:
         """Run it with a terminal of its own as its standard streams; return the exit code and all that was shown.
@@ -134,17 +136,15 @@ class Multispool:
         """
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-        process = subprocess.Popen(
-            [*command, *arguments],
-            cwd=self.directory,
+        process = self.start(
+            *arguments,
+            code=code,
             stdin=theirs,
             stdout=theirs if stdout is None else stdout,
             stderr=theirs,
             env=clean_environment(TERM="xterm-256color"),
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # these tests start no threads
         )
-        self.started.append(process)
         os.close(theirs)
         shown = b""
         try:
@@ -242,22 +242,17 @@ def put(spool: Path) -> Iterator[Callable[..., str]]:
     store.close()
 
 
-IMPATIENT = [
-    sys.executable,
-    "-c",
-    """
+IMPATIENT = """
 import sys
 from trio_multispool.cli import main, progress
 progress._PATIENCE, progress._AT_A_TIME = -1, 1
 sys.exit(main(sys.argv[1:]))
-""",
-]
-"""The command, for a person who wants to see a bar at once, however little there is to do."""
+"""
 
 
 @pytest.fixture
-def impatient() -> list[str]:
-    """Return the command that shows its bars at once."""
+def impatient() -> str:
+    """Return the code of the command for a person who wants to see a bar at once, however little there is to do."""
     return IMPATIENT
 
 
@@ -329,11 +324,12 @@ def full_screen(multispool: Multispool) -> Iterator[Callable[..., Terminal]]:
     """Return a function that starts the command on a terminal of its own, to type to it and to see what it shows."""
     opened: list[Terminal] = []
 
-    def start(*arguments: str | os.PathLike[str], columns: int = 80, lines: int = 24, **more: str) -> Terminal:
+    def start(
+        *arguments: str | os.PathLike[str], columns: int = 80, lines: int = 24, anew: bool = False, **more: str
+    ) -> Terminal:
         environment = clean_environment(**{"TERM": "xterm-256color"} | more)
-        opened.append(
-            Terminal(lambda **streams: multispool.start(*arguments, env=environment, **streams), columns, lines)
-        )
+        start = functools.partial(multispool.start, *arguments, anew=anew, env=environment)
+        opened.append(Terminal(start, columns, lines))
         return opened[-1]
 
     yield start

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import time
 
 import pytest
@@ -125,7 +124,7 @@ def test_whoever_waits_sees_a_bar_that_knows_how_many_there_are(multispool, put,
     """It is on standard error, fits the terminal, and is gone when the answer comes."""
     for number in range(5):
         put(f"{number}")
-    code, shown = multispool.on_terminal(*command, columns=columns, command=impatient)
+    code, shown = multispool.on_terminal(*command, columns=columns, code=impatient)
     assert code == 0
     assert "5 of 5 entries" in shown
     assert shown.index("of 5 entries") < shown.index("QUEUE")
@@ -143,7 +142,7 @@ def test_a_bar_is_for_terminals_alone(multispool, spool, put, impatient):
     put("one")
     done = multispool("ls", spool)
     assert done.stderr == ""
-    impatiently = subprocess.run([*impatient, "ls", spool], capture_output=True, text=True, check=True)
-    assert impatiently.stderr == ""
+    impatiently = multispool("ls", spool, code=impatient)
+    assert (impatiently.returncode, impatiently.stderr) == (0, "")
     ages = re.compile(r" \d+s ")  # a second may begin between the two
     assert ages.sub(" 0s ", impatiently.stdout) == ages.sub(" 0s ", done.stdout)

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +16,8 @@ from helpers.spools import state_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from .conftest import Multispool
 
 MANY = 300
 FAR = 2**31 - 1
@@ -97,18 +98,9 @@ def fill(spool: Path, where: str, held: list[int]) -> None:
             fcntl.flock(held[-1], fcntl.LOCK_EX)
 
 
-def start_held_up(
-    started: list[subprocess.Popen[str]], held_up: str, arguments: Sequence[str]
-) -> subprocess.Popen[str]:
+def start_held_up(multispool: Multispool, held_up: str, arguments: Sequence[str]) -> subprocess.Popen[str]:
     """Start the command, and wait until it is at its first look."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HELD_UP, held_up, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    started.append(process)  # the fixture ends it
+    process = multispool.start(held_up, *arguments, code=HELD_UP, stdin=subprocess.PIPE)
     assert process.stderr is not None
     assert process.stderr.readline() == "looking\n"
     return process
@@ -123,7 +115,7 @@ def test_the_first_signal_ends_a_command_that_finds_nothing(multispool, spool, h
     fill(spool, where, held)
     before = state_of(spool)
     arguments = [os.fspath(spool) if each == "SPOOL" else each for each in command]
-    process = start_held_up(multispool.started, held_up, [*arguments, *(["--json"] if as_json else [])])
+    process = start_held_up(multispool, held_up, [*arguments, *(["--json"] if as_json else [])])
     process.send_signal(number)
     out, err = process.communicate("go on\n")
     assert process.returncode == 128 + number
@@ -147,9 +139,7 @@ NAMING = {
 def test_the_first_signal_ends_a_command_whose_names_are_not_there(multispool, spool, what, number):
     """It looks for a few more names at most, and tells the trouble with those that it has looked for."""
     held_up, command, done = NAMING[what]
-    process = start_held_up(
-        multispool.started, held_up, [*command, os.fspath(spool), *(f"e{each}" for each in range(MANY))]
-    )
+    process = start_held_up(multispool, held_up, [*command, os.fspath(spool), *(f"e{each}" for each in range(MANY))])
     process.send_signal(number)
     out, err = process.communicate("go on\n")
     assert (process.returncode, out) == (128 + number, "")

@@ -278,7 +278,7 @@ def test_the_terminal_is_left_as_it_was_found(full_screen, spool, end, code):
 
 def test_the_terminal_is_given_back_while_it_is_suspended(full_screen, spool):
     """Ctrl-Z, and what `fg` does then."""
-    screen = full_screen("top", spool, *SOON)
+    screen = full_screen("top", spool, *SOON, anew=True)
     screen.until(has("> failed"))
     screen.press("\x1a")
     screen.until(lambda _shown: screen.picture.modes == AS_FOUND)
@@ -313,7 +313,7 @@ def test_without_colours_everything_is_there(full_screen, spool, put):
 
 def test_a_terminal_without_unicode_gets_ascii(full_screen, spool):
     """Bars, arrows and marks have their like there."""
-    screen = full_screen("top", spool, *SOON, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    screen = full_screen("top", spool, *SOON, anew=True, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
     shown = screen.until(has("> failed", "QUEUE^", "_", "^v tab move"))
     assert shown.isascii()
     screen.press("q")

@@ -201,6 +201,7 @@ def test_a_hangup_that_is_ignored_stays_ignored(multispool, spool, put, gate):
     put("one")
     worker = multispool.start(
         *["work", spool, "send", "--once", "--", *gate.command()],
+        anew=True,
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
     )
     gate.wait_begun()

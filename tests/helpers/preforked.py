@@ -1,4 +1,4 @@
-"""The command `multispool` in a process of its own, without the time that Python takes to start and to import.
+"""Processes that need not start and import: the command `multispool`, or other code, perhaps as another user.
 
 A server, one for each process that runs tests, has imported everything, has one thread, and forks for each command. So
 a command has its own signals, descriptors, working directory and environment, and ends as a process does. Start a
@@ -8,8 +8,11 @@ process anew (`Multispool.anew`, `Multispool.start`) where starting is the point
 from __future__ import annotations
 
 import atexit
+import contextlib
+import fcntl
 import functools
 import gc
+import inspect
 import json
 import logging
 import os
@@ -18,141 +21,85 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
+import termios
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from helpers.users import User
+
 STREAMS = 3
-LONGEST_REQUEST = 1 << 20
 
 
 def run(
     arguments: Sequence[str],
     *,
-    cwd: Path,
-    env: dict[str, str],
-    text: bool = True,
-    umask: int | None = None,
+    input: str | bytes | None = None,  # noqa: A002  # as there
+    capture_output: bool = True,
     **options: Any,
 ) -> subprocess.CompletedProcess[Any]:
-    """Run a command to its end, as `subprocess.run` does; the options that there are mean the same."""
-    with _Streams(text=text, **options) as streams, socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(_server())
-        asked = {"arguments": list(arguments), "cwd": os.fspath(cwd), "env": env, "umask": umask}
-        request = json.dumps(asked).encode()
-        socket.send_fds(connection, [len(request).to_bytes(4, "big")], streams.theirs)
-        connection.sendall(request)
-        streams.let_go_of_theirs()
-        stdout, stderr = streams.communicate()
-        status = connection.makefile("r").readline()
-    assert status, "the server of commands has ended"
-    return subprocess.CompletedProcess(list(arguments), int(status), stdout, stderr)
+    """Run a command to its end, as `subprocess.run` does; the options are those of `Process`."""
+    options = {"text": True, "stdin": subprocess.DEVNULL if input is None else subprocess.PIPE} | options
+    if capture_output:
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    with Process(arguments, **options) as process:
+        stdout, stderr = process.communicate(input)
+    return subprocess.CompletedProcess(list(arguments), process.returncode, stdout, stderr)
 
 
-class _Streams:
-    """The three standard streams of a command: their ends, and ours."""
+class Process(subprocess.Popen[Any]):
+    """A command that was forked instead of started; else a `Popen`, of which it changes how to start and to wait.
 
-    def __init__(  # noqa: PLR0913  # those of `subprocess.run`
-        self,
-        *,
-        text: bool,
-        input: str | bytes | None = None,  # noqa: A002  # as there
-        stdin: Any = None,
-        stdout: Any = None,
-        stderr: Any = None,
-        capture_output: bool = True,
+    What begins a session on a terminal has that as its own, without a `preexec_fn`. It has no descriptors but its
+    streams.
+    """
+
+    def __init__(
+        self, arguments: Sequence[str], *, code: str | None = None, as_user: User | None = None, **options: Any
     ) -> None:
-        self._text = text
-        self._owned: list[int] = []
-        self._input = input.encode() if isinstance(input, str) else input
-        self._writing: int | None = None
-        self._reading: list[int | None] = [None, None]
-        self.theirs = [self._for_reading(stdin)]
-        for number, stream in enumerate((stdout, stderr)):
-            self.theirs.append(self._for_writing(number, stream, captured=capture_output))
+        """Start `multispool`, or run `code` as `python -c` does, perhaps as another user."""
+        self._asked = {"code": code, "user": as_user}
+        super().__init__(arguments, **options)
 
-    def _for_reading(self, stdin: Any) -> int:
-        if self._input is not None:
-            theirs, self._writing = self._pipe()
-            return theirs
-        return self._own(os.open(os.devnull, os.O_RDONLY)) if stdin in (None, subprocess.DEVNULL) else _fd(stdin)
-
-    def _for_writing(self, number: int, stream: Any, *, captured: bool) -> int:
-        if stream == subprocess.STDOUT:
-            return self.theirs[1]
-        if stream == subprocess.PIPE or (stream is None and captured):
-            self._reading[number], theirs = self._pipe()
-            return theirs
-        return self._own(os.open(os.devnull, os.O_WRONLY)) if stream == subprocess.DEVNULL else _fd(stream, number + 1)
-
-    def _pipe(self) -> tuple[int, int]:
-        reading, writing = os.pipe()
-        self._owned += [reading, writing]
-        return reading, writing
-
-    def _own(self, fd: int) -> int:
-        self._owned.append(fd)
-        return fd
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_raised: object) -> None:
-        for fd in self._owned:
-            os.close(fd)
-
-    def _close(self, fd: int) -> None:
-        self._owned.remove(fd)
-        os.close(fd)
-
-    def let_go_of_theirs(self) -> None:
-        """Close the command's ends, but for those that the caller owns."""
-        for fd in set(self.theirs) & set(self._owned):
-            self._close(fd)
-
-    def communicate(self) -> tuple[Any, Any]:
-        """Write the input, and read all that the command writes."""
-        found: list[bytes | None] = [None, None]
-
-        def read(number: int, fd: int) -> None:
-            pieces = []
-            while piece := os.read(fd, 1 << 16):
-                pieces.append(piece)
-            found[number] = b"".join(pieces)
-
-        readers = [
-            threading.Thread(target=read, args=(number, fd))
-            for number, fd in enumerate(self._reading)
-            if fd is not None
-        ]
-        for reader in readers:
-            reader.start()
-        if self._writing is not None:
-            self._write(self._writing)
-        for reader in readers:
-            reader.join()
-        if not self._text:
-            return found[0], found[1]
-        out, err = (each if each is None else each.decode() for each in found)
-        return out, err
-
-    def _write(self, fd: int) -> None:
-        left = memoryview(self._input or b"")
+    def _execute_child(self, *arguments: Any) -> None:
+        asked = inspect.signature(subprocess.Popen._execute_child).bind(self, *arguments).arguments
+        names = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+        streams = [asked[name] for name in ("p2cread", "c2pwrite", "errwrite")]
+        kept = {name: asked[name] for name in ("umask", "start_new_session")}
+        self._asked |= {"arguments": list(asked["args"]), "cwd": os.fspath(asked["cwd"]), "env": asked["env"], **kept}
+        request = json.dumps(self._asked).encode()
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._answers = self._connection.makefile("rb", buffering=0)
         try:
-            while left:
-                left = left[os.write(fd, left) :]
-        except BrokenPipeError:  # it has read enough
-            pass
-        self._close(fd)
+            self._connection.connect(_server())
+            theirs = [number if fd == -1 else fd for number, fd in enumerate(streams)]
+            socket.send_fds(self._connection, [len(request).to_bytes(4, "big")], theirs)
+            self._connection.sendall(request)
+        finally:
+            self._close_pipe_fds(*(asked[name] for name in names))
+        self._child_created = True
+        self.pid = self._hear()
 
+    def _hear(self) -> int:
+        answer = self._answers.readline()
+        assert answer, "the server of commands has ended"
+        return int(answer)
 
-def _fd(stream: Any, default: int = 0) -> int:
-    if stream is None:
-        return default
-    return stream if isinstance(stream, int) else stream.fileno()
+    def _wait(self, timeout: float | None) -> int:
+        if self.returncode is None:
+            if not select.select([self._connection], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            self.returncode = self._hear()
+            self._answers.close()
+            self._connection.close()
+        return self.returncode
+
+    def _internal_poll(self, *_: Any, **__: Any) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._wait(0)
+        return self.returncode
 
 
 @functools.cache
@@ -175,8 +122,8 @@ def _server() -> str:
     return address
 
 
-def serve(address: str) -> None:
-    """Fork for each command, until standard input is closed. Returns in each command's process, ready to be run."""
+def serve(address: str) -> str | None:
+    """Fork for each command, until standard input is closed. Returns in each command's process, with its code."""
     _warm_up()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the guardians
     lifeline = os.dup(0)
@@ -197,9 +144,11 @@ def serve(address: str) -> None:
 
 
 def _warm_up() -> None:
-    """Run two commands into nothing, so that what they import late is there already."""
+    """Run two commands into nothing, so that what they import late is there already, and what other code imports."""
     import trio  # noqa: F401  # for the commands that run it
 
+    import helpers.stores
+    import helpers.users  # noqa: F401
     from trio_multispool.cli.app import run
 
     kept = os.dup(1), os.dup(2)
@@ -219,7 +168,7 @@ def _warm_up() -> None:
     gc.freeze()  # what is here already need not be looked at in each command
 
 
-def _guard(connection: socket.socket) -> None:
+def _guard(connection: socket.socket) -> str | None:
     """Be the parent of one command: fork it, wait for its end, and tell its exit code."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     length, fds, _, _ = socket.recv_fds(connection, 4, STREAMS)
@@ -230,14 +179,18 @@ def _guard(connection: socket.socket) -> None:
             os.close(fd)
         _, status = os.waitpid(child, 0)
         code = os.waitstatus_to_exitcode(status)
-        connection.sendall(f"{code}\n".encode())
+        with contextlib.suppress(BrokenPipeError):  # nobody wants to know
+            connection.sendall(f"{code}\n".encode())
         os._exit(0)
-    connection.close()
     for number, fd in enumerate(fds):
         os.dup2(fd, number)
     for fd in fds:
         if fd >= STREAMS:
             os.close(fd)
+    if request["start_new_session"]:
+        os.setsid()
+        if os.isatty(0):
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     # New objects: those of the server know whether *its* streams can be sought and are terminals.
     sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115  # for as long as the process lives
     sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115
@@ -245,14 +198,25 @@ def _guard(connection: socket.socket) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
-    if request["umask"] is not None:
+    if request["umask"] >= 0:
         os.umask(request["umask"])
     sys.argv[1:] = request["arguments"]
+    if request["user"] is not None:
+        from helpers.users import User
+
+        User(*request["user"]).become()
+    connection.sendall(f"{os.getpid()}\n".encode())
+    connection.close()
+    code: str | None = request["code"]
+    return code
 
 
 if __name__ == "__main__":
     from trio_multispool.cli import main
 
-    serve(sys.argv[1])
+    code = serve(sys.argv[1])
+    if code is not None:
+        exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+        sys.exit()
     sys.argv[0] = os.fspath(Path(sys.modules["trio_multispool.cli"].__file__ or "").parents[1] / "__main__.py")
     sys.exit(main())

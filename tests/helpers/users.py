@@ -1,14 +1,14 @@
-"""Real users: root, and two that share a group. Code runs as one of them by `setpriv`, in a process of its own.
+"""Real users: root, and two that share a group. Code runs as one of them in a process of its own.
 
 An interpreter that lies where only root may go is mounted anew for these processes, where others may go too.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import textwrap
@@ -16,9 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from helpers import mounts
+from helpers import mounts, preforked
+from helpers.children import quick_directory
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
 
@@ -36,20 +38,22 @@ class User(NamedTuple):
             f"--groups={groups}" if groups else "--clear-groups",
         ]
 
+    def become(self) -> None:
+        """Make this process, which is root's, one of this user, to whom the way is open to all that it may import."""
+        open_the_way([*filter(None, sys.path), sys.prefix, sys.base_prefix])
+        os.setgroups(self.other_groups)
+        os.setresgid(self.number, self.number, self.number)
+        os.setresuid(self.number, self.number, self.number)
+        # As `exec` would: without it, what /proc tells of this process is root's.
+        assert ctypes.CDLL(None).prctl(_SET_DUMPABLE, 1, 0, 0, 0) == 0
 
+
+_SET_DUMPABLE = 4  # PR_SET_DUMPABLE
 SHARED = 61_300
 """A group."""
 ROOT, ANNE, BOB = User(0), User(61_001, (SHARED,)), User(61_002, (SHARED,))
 STRANGER = User(61_003)
 """Neither root nor in the group."""
-
-_AS = """
-import os, subprocess, sys, tempfile
-sys.path[:0] = {path!r}
-from helpers import mounts, users
-users.open_the_way({path!r} + [sys.prefix, sys.base_prefix])
-sys.exit(subprocess.run({command!r}).returncode)
-"""
 
 
 @functools.cache
@@ -89,39 +93,21 @@ def open_the_way(needed: list[str]) -> None:
 @contextmanager
 def common_ground() -> Iterator[Path]:
     """Make a directory that all these users can reach, and that belongs to root."""
-    directory = Path(tempfile.mkdtemp())
-    directory.chmod(0o755)
-    try:
+    with tempfile.TemporaryDirectory() as otherwise, quick_directory(Path(otherwise)) as directory:
+        directory.chmod(0o755)
         yield directory
-    finally:
-        shutil.rmtree(directory)
 
 
 def run_as(user: User, code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run code as this user, in an interpreter that can import the library and `helpers`."""
-    path = [entry for entry in sys.path if entry]
-    source = f"import sys\nsys.path[:0] = {path!r}\n{textwrap.dedent(code)}"
-    return command_as(user, sys.executable, "-c", source, *arguments)
-
-
-def command_as(user: User, *command: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a command as this user, with nothing on its standard input."""
-    path = [entry for entry in sys.path if entry]
-    words = [*user.privileges(), *map(os.fspath, command)]
-    return subprocess.run(
-        [sys.executable, "-c", _AS.format(path=path, command=words)],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=120,
-        check=False,
-        cwd="/",
-        env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
-    )
+    """Run code as this user, where the library and `helpers` can be imported, with nothing on its standard input."""
+    return _run_as(user, textwrap.dedent(code), *arguments)
 
 
 def multispool_as(user: User, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run `multispool` as this user."""
-    path = [entry for entry in sys.path if entry]
-    code = f"import sys; sys.path[:0] = {path!r}; from trio_multispool.cli import main; sys.exit(main(sys.argv[1:]))"
-    return command_as(user, sys.executable, "-c", code, *arguments)
+    """Run `multispool` as this user likewise."""
+    return _run_as(user, None, *arguments)
+
+
+def _run_as(user: User, code: str | None, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    words, environment = [*map(os.fspath, arguments)], {"PATH": os.environ["PATH"]}
+    return preforked.run(words, cwd=Path("/"), env=environment, code=code, as_user=user)

@@ -84,8 +84,8 @@ storage = make_store(sys.argv[1], calls=Killed())
 """Do what follows, and be killed before something with this in its path is given to its owner."""
 
 
-BY_KILL = 256 - signal.SIGKILL
-"""How the command ends whose process was killed."""
+BY_KILL = -signal.SIGKILL
+"""How a process ends that was killed."""
 
 
 class Meanwhile(SystemCalls):
