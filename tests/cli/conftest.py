@@ -109,7 +109,7 @@ class Multispool:
         return found.stdout
 
     def start(self, *arguments: str | os.PathLike[str], anew: bool = False, **options: Any) -> subprocess.Popen[str]:
-        """Start it likewise and go on; or `anew`, as a child of this process."""
+        """Start it likewise and go on; or `anew`, as a person would start it."""
         defaults = {
             "stdin": subprocess.DEVNULL,
             "stdout": subprocess.PIPE,

@@ -278,7 +278,7 @@ def test_the_terminal_is_left_as_it_was_found(full_screen, spool, end, code):
 
 def test_the_terminal_is_given_back_while_it_is_suspended(full_screen, spool):
     """Ctrl-Z, and what `fg` does then."""
-    screen = full_screen("top", spool, *SOON, anew=True)
+    screen = full_screen("top", spool, *SOON)
     screen.until(has("> failed"))
     screen.press("\x1a")
     screen.until(lambda _shown: screen.picture.modes == AS_FOUND)

@@ -1,7 +1,7 @@
 """Child processes that do what a function says, and talk with the test by lines on pipes.
 
-A test gives a function of its own, whose source is run in a new interpreter: it imports what it needs itself, and its
-first argument is the `Parent`. A line is a JSON list of words. Nobody sleeps: each side waits for the other's line.
+A test gives a function of its own, whose source is run in the child: it imports what it needs itself, and its first
+argument is the `Parent`. A line is a JSON list of words. Nobody sleeps: each side waits for the other's line.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helpers import preforked
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Self
 
 _START = """\
 from __future__ import annotations
-import sys
-sys.path[:0] = {path!r}
 from helpers.children import Parent
 {function}
 {name}(Parent(), *{arguments!r})
@@ -55,14 +55,11 @@ class Child:
         """Start it."""
         plain = tuple(os.fspath(word) if isinstance(word, Path) else word for word in arguments)
         source = _START.format(
-            path=[entry for entry in sys.path if entry],
             function=textwrap.dedent(inspect.getsource(function)),
             name=function.__name__,
             arguments=plain,
         )
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self.process = preforked.Process([], code=source, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __enter__(self) -> Self:
         """Return the child."""

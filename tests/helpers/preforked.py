@@ -2,13 +2,14 @@
 
 A server, one for each process that runs tests, has imported everything, has one thread, and forks for each command. So
 a command has its own signals, descriptors, working directory and environment, and ends as a process does. Start a
-process anew (`Multispool.anew`, `Multispool.start`) where starting is the point.
+process anew where starting is the point.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import fcntl
 import functools
 import gc
@@ -22,15 +23,18 @@ import socket
 import subprocess
 import sys
 import termios
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from helpers.users import User
 
 STREAMS = 3
+_SET_CHILD_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def run(
@@ -50,7 +54,7 @@ def run(
 
 
 class Process(subprocess.Popen[Any]):
-    """A command that was forked instead of started; else a `Popen`, of which it changes how to start and to wait.
+    """A command that was forked instead of started; else it is as any `Popen`, and a child of this process.
 
     What begins a session on a terminal has that as its own, without a `preexec_fn`. It has no descriptors but its
     streams.
@@ -67,39 +71,32 @@ class Process(subprocess.Popen[Any]):
         asked = inspect.signature(subprocess.Popen._execute_child).bind(self, *arguments).arguments
         names = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
         streams = [asked[name] for name in ("p2cread", "c2pwrite", "errwrite")]
-        kept = {name: asked[name] for name in ("umask", "start_new_session")}
-        self._asked |= {"arguments": list(asked["args"]), "cwd": os.fspath(asked["cwd"]), "env": asked["env"], **kept}
+        self._asked |= {name: asked[name] for name in ("args", "umask", "start_new_session")}
+        self._asked |= {"cwd": os.fspath(asked["cwd"] or os.getcwd()), "env": dict(asked["env"] or os.environ)}
         request = json.dumps(self._asked).encode()
-        self._connection = socket.socket(socket.AF_UNIX)
-        self._answers = self._connection.makefile("rb", buffering=0)
+        theirs = [number if fd == -1 else fd for number, fd in enumerate(streams)]
         try:
-            self._connection.connect(_server())
-            theirs = [number if fd == -1 else fd for number, fd in enumerate(streams)]
-            socket.send_fds(self._connection, [len(request).to_bytes(4, "big")], theirs)
-            self._connection.sendall(request)
+            with socket.socket(socket.AF_UNIX) as connection, _adopting():
+                connection.connect(_server())
+                socket.send_fds(connection, [len(request).to_bytes(4, "big")], theirs)
+                connection.sendall(request)
+                answer = connection.makefile("rb").readline()
         finally:
             self._close_pipe_fds(*(asked[name] for name in names))
-        self._child_created = True
-        self.pid = self._hear()
-
-    def _hear(self) -> int:
-        answer = self._answers.readline()
         assert answer, "the server of commands has ended"
-        return int(answer)
+        self.pid, self._child_created = int(answer), True
 
-    def _wait(self, timeout: float | None) -> int:
-        if self.returncode is None:
-            if not select.select([self._connection], [], [], timeout)[0]:
-                raise subprocess.TimeoutExpired(self.args, timeout or 0)
-            self.returncode = self._hear()
-            self._answers.close()
-            self._connection.close()
-        return self.returncode
 
-    def _internal_poll(self, *_: Any, **__: Any) -> int | None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._wait(0)
-        return self.returncode
+@contextlib.contextmanager
+def _adopting() -> Iterator[None]:
+    """Be the parent of what loses its parent, if that is of our descendants."""
+    prctl = ctypes.CDLL(None).prctl
+    with _ONE_AT_A_TIME:
+        assert prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+        try:
+            yield
+        finally:
+            assert prctl(_SET_CHILD_SUBREAPER, 0, 0, 0, 0) == 0
 
 
 @functools.cache
@@ -125,7 +122,7 @@ def _server() -> str:
 def serve(address: str) -> str | None:
     """Fork for each command, until standard input is closed. Returns in each command's process, with its code."""
     _warm_up()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the guardians
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes between
     lifeline = os.dup(0)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(f"\0{address}")
@@ -139,7 +136,7 @@ def serve(address: str) -> str | None:
             if not os.fork():
                 listening.close()
                 os.close(lifeline)
-                return _guard(connection)
+                return _become(connection)
             connection.close()
 
 
@@ -168,20 +165,14 @@ def _warm_up() -> None:
     gc.freeze()  # what is here already need not be looked at in each command
 
 
-def _guard(connection: socket.socket) -> str | None:
-    """Be the parent of one command: fork it, wait for its end, and tell its exit code."""
+def _become(connection: socket.socket) -> str | None:
+    """Be what is asked for, as a child of who asks: that one adopts it, when the process between them ends."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    between = os.getpid()
+    if os.fork():
+        os._exit(0)
     length, fds, _, _ = socket.recv_fds(connection, 4, STREAMS)
     request = json.loads(connection.makefile("rb").read(int.from_bytes(length, "big")))
-    child = os.fork()
-    if child:
-        for fd in fds:
-            os.close(fd)
-        _, status = os.waitpid(child, 0)
-        code = os.waitstatus_to_exitcode(status)
-        with contextlib.suppress(BrokenPipeError):  # nobody wants to know
-            connection.sendall(f"{code}\n".encode())
-        os._exit(0)
     for number, fd in enumerate(fds):
         os.dup2(fd, number)
     for fd in fds:
@@ -200,11 +191,13 @@ def _guard(connection: socket.socket) -> str | None:
     os.chdir(request["cwd"])
     if request["umask"] >= 0:
         os.umask(request["umask"])
-    sys.argv[1:] = request["arguments"]
+    sys.argv[1:] = request["args"]
     if request["user"] is not None:
         from helpers.users import User
 
         User(*request["user"]).become()
+    while os.getppid() == between:
+        os.sched_yield()
     connection.sendall(f"{os.getpid()}\n".encode())
     connection.close()
     code: str | None = request["code"]

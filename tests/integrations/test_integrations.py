@@ -21,6 +21,7 @@ def test_importing_the_library_imports_no_integration():
         print([name for name in sys.argv[1:] if name in sys.modules])
         """,
         *(library for library, _ in EXTRAS.values()),
+        anew=True,
     )
     assert done.stdout.strip() == "[]"
 
@@ -37,6 +38,7 @@ def test_an_integration_does_not_import_the_others(integration):
         """,
         integration,
         *others,
+        anew=True,
     )
     assert done.stdout.strip() == "imported"
 
@@ -55,6 +57,7 @@ def test_without_its_library_an_integration_names_the_extra(integration):
         """,
         integration,
         library,
+        anew=True,
     )
     assert done.stdout.startswith(f"{library} ")
     assert f"pip install 'trio-multispool[{extra}]'" in done.stdout

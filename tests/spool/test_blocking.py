@@ -359,22 +359,28 @@ async def test_an_entry_of_it_is_not_awaited_elsewhere(path):
 
 def test_it_is_imported_by_who_asks_for_it():
     """Programs that await pay nothing for it."""
-    done = run_python("""
+    done = run_python(
+        """
         import trio_multispool
         print("trio_multispool.blocking" in sys.modules, "asyncio" in sys.modules)
         from trio_multispool import blocking
         print(blocking is trio_multispool.blocking, blocking.__all__)
-    """)
+    """,
+        anew=True,
+    )
     assert done.stdout.splitlines() == ["False False", "True ['Spool']"]
 
 
 def test_importing_it_starts_no_thread():
     """One begins with the first call."""
-    done = run_python("""
+    done = run_python(
+        """
         import threading
         from trio_multispool import blocking
         print(threading.active_count())
-    """)
+    """,
+        anew=True,
+    )
     assert done.stdout.strip() == "1"
 
 

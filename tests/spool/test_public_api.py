@@ -344,28 +344,35 @@ def test_nothing_below_the_thread_hop_imports_an_async_library():
         print(len(sys.argv) - 1)
         """,
         *BELOW,
+        anew=True,
     )
     assert int(done.stdout) == len(BELOW) >= 25
 
 
 def test_importing_the_package_imports_neither_trio_nor_asyncio():
     """Who uses one backend does not pay for the other."""
-    done = run_python("""
+    done = run_python(
+        """
         import anyio
         before = set(sys.modules)
         import trio_multispool
         print(sorted({"trio", "asyncio"} & (set(sys.modules) - before)))
-    """)
+    """,
+        anew=True,
+    )
     assert done.stdout.strip() == "[]"
 
 
 def test_the_package_works_with_warnings_as_errors_and_without_assertions():
     """No warning at import, and nothing that rests on an `assert`."""
-    done = run_python("""
+    done = run_python(
+        """
         import subprocess
         code = "import sys; sys.path[:0] = %r; import trio_multispool; print(trio_multispool.Ok(1).unwrap())" % sys.path
         for flags in (["-W", "error"], ["-O"], ["-OO"]):
             done = subprocess.run([sys.executable, *flags, "-c", code], check=True, capture_output=True, text=True)
             print(done.stdout)
-    """)
+    """,
+        anew=True,
+    )
     assert done.stdout.split() == ["1", "1", "1"]
