@@ -65,9 +65,9 @@ def run_tests(session: nox.Session, *options: str) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests with the Python that runs nox; of what enumerates, a representative part."""
-    session.log("The tests take four to eight minutes on two processors, and less on more.")
-    run_tests(session, "-m", "not page")
+    """Run the tests with the Python that runs nox; of what enumerates or starts programs, a representative part."""
+    session.log("The tests take three to five minutes on two processors, and less on more.")
+    run_tests(session, "-m", "sample or not (page or program)")
 
 
 @nox.session(default=False)
@@ -79,9 +79,15 @@ def proofs(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def programs(session: nox.Session) -> None:
+    """Run the tests that start interpreters: examples, servers, benchmarks, and commands as a person starts them."""
+    run_tests(session, "-m", "program and not sample")
+
+
+@nox.session(default=False)
 def pages(session: nox.Session) -> None:
     """Type into a shell what the longer pages of the documentation show, beside the libraries that they speak of."""
-    run_tests(session, "-m", "page")
+    run_tests(session, "-m", "page and not sample")
 
 
 def find_python(version: str) -> str | None:
@@ -106,7 +112,7 @@ def add_tests_for(version: str) -> None:
             session.skip(f"there is no Python {version} on this machine")
         run_tests(session, "-m", "not page")
 
-    tests_for.__doc__ = f"Run the tests with Python {version}, if it is installed."
+    tests_for.__doc__ = f"Run the tests, and those that start programs, with Python {version}, if it is installed."
 
 
 for python_version in PYTHONS:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from helpers import figures
+from helpers import figures, preforked
 from helpers.proofs import WHOLE
 from helpers.spools import Wall
 
@@ -24,10 +25,29 @@ def pytest_configure() -> None:
 
     What `nohup` started, or a script in the background, begins with some of them ignored, and so do its children.
     """
+    sys.addaudithook(_note)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
+
+
+_started: list[str] = []
+"""The interpreters that the test has started, but for the one that forks."""
+
+
+def _note(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "subprocess.Popen" and sys.executable in arguments[1] and preforked.__file__ not in arguments[1]:
+        _started.append(" ".join(map(str, arguments[1])))
+
+
+@pytest.fixture(autouse=True)
+def _rule_of_programs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that starts an interpreter without a word about it: that takes half a second, which adds up."""
+    _started.clear()
+    yield
+    marked = any(request.node.get_closest_marker(mark) for mark in ("page", "program", "sample"))
+    assert marked or not _started, f"mark it `program`, or use `helpers.processes`: it starts {_started}"
 
 
 @pytest.fixture(scope="module", autouse=True)

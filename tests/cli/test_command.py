@@ -136,7 +136,12 @@ def test_wrong_usage_is_one_line_and_exit_code_2(multispool, words, message):
 @pytest.mark.proof
 @pytest.mark.parametrize(
     ("command", "kind"),
-    thinned(itertools.product(ON_A_SPOOL, ["missing", "file", "empty", "world-writable", "new\nline"]), 4),
+    [
+        pytest.param(*case, marks=pytest.mark.program if case[1] == "missing" else ())
+        for case in thinned(
+            itertools.product(ON_A_SPOOL, ["missing", "file", "empty", "world-writable", "new\nline"]), 4
+        )
+    ],
 )
 def test_a_path_that_is_no_spool_is_refused_in_one_line(  # noqa: PLR0913, PLR0917  # fixtures
     multispool, spool, tmp_path, snapshot, command, kind
@@ -162,6 +167,8 @@ def test_a_path_that_is_no_spool_is_refused_in_one_line(  # noqa: PLR0913, PLR09
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.program
+@pytest.mark.sample
 @pytest.mark.parametrize("words", [["create", "new", "todo"], ["completion", "fish"]], ids=lambda words: words[0])
 def test_a_command_that_needs_no_spool_can_be_started(multispool, tmp_path, words):
     """A process that is started, as a person starts it, prints what a forked one prints."""
@@ -234,6 +241,7 @@ sys.exit(main())
 """The command, with a Ctrl-C that comes while it starts."""
 
 
+@pytest.mark.program
 @pytest.mark.parametrize(("how", "code"), [("heeded", -signal.SIGINT), ("ignored", 0)])
 def test_ctrl_c_while_the_command_starts_shows_no_traceback(spool, how, code):
     """It ends by the signal, without a word; under `nohup` and the like, it goes on."""
@@ -258,6 +266,7 @@ sys.exit("was imported")
 """A module that takes as long to import as somebody waits."""
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("how", ["heeded", "ignored"])
 def test_ctrl_c_while_python_still_imports_the_package_shows_no_traceback(tmp_path, how):
     """The installed command ends by the signal, without a word; under `nohup` and the like, it goes on."""
@@ -285,6 +294,7 @@ def test_ctrl_c_while_python_still_imports_the_package_shows_no_traceback(tmp_pa
     assert (command.returncode, ended[1]) == expected
 
 
+@pytest.mark.program
 def test_without_the_extra_it_says_how_to_get_it(multispool):
     """Exit code 2 and the line to type, for each of the two modules that may be missing."""
     for module in ("cyclopts", "rich"):
@@ -326,6 +336,7 @@ def complete(tmp_path, script, *words):
     return found.stdout.split()
 
 
+@pytest.mark.program
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash on this machine")
 def test_bash_completes_commands_options_queues_and_entries(multispool, spool, put, tmp_path, snapshot):
     """The script that `completion bash` prints works, and completing only looks."""

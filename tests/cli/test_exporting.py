@@ -381,6 +381,7 @@ def test_many_small_entries_are_all_imported(multispool, other):
     assert state_of(other).data == {f"{number:03}": b"%d" % number for number in range(150)}
 
 
+@pytest.mark.program
 @pytest.mark.parametrize(
     ("metadata", "data"), [(10 << 20, 1), (1, 10 << 20), (200 << 10, 200 << 10)], ids=["metadata", "data", "both"]
 )

@@ -331,6 +331,7 @@ def test_output_that_cannot_be_written_is_a_failure(multispool, spool, put):
         assert ended.stderr == "multispool: cannot write standard output: No space left on device\n"
 
 
+@pytest.mark.program
 def test_names_are_written_whatever_the_locale_can_show(multispool, spool, put):
     """A name that the terminal's encoding does not have is shown as escapes; JSON is UTF-8 always."""
     name = put("größe")

@@ -124,6 +124,7 @@ def test_put_stops_at_the_first_file_that_cannot_be_read(multispool, spool, tmp_
     assert contents(spool / ".tmp") == []
 
 
+@pytest.mark.program
 def test_put_does_not_keep_data_in_memory(spool, tmp_path):
     """A file many times larger than what the process may use is copied piece by piece."""
     size = 256 << 20

@@ -81,7 +81,13 @@ def telling_nobody(multispool, spool):
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize(("what", "trouble"), thinned(itertools.product(DOING, CANNOT), 3))
+@pytest.mark.parametrize(
+    ("what", "trouble"),
+    [
+        pytest.param(*case, marks=pytest.mark.program if case[1] == "is closed" else ())
+        for case in thinned(itertools.product(DOING, CANNOT), 3)
+    ],
+)
 def test_what_was_done_is_told_on_standard_error_instead(telling_nobody, spool, set_aside, what, trouble):
     """With an exit code of its own, so that a script does not do it again: it has been done."""
     set_aside("aside")
@@ -109,7 +115,7 @@ def test_what_would_be_done_is_not_told_as_done(telling_nobody, spool, set_aside
     assert state_of(spool) == before
 
 
-@pytest.mark.parametrize("trouble", CANNOT)
+@pytest.mark.parametrize("trouble", ["is full", pytest.param("is closed", marks=pytest.mark.program), "has no reader"])
 def test_every_entry_that_was_imported_is_told(telling_nobody, spool, tmp_path, trouble):
     """Small entries are enqueued together: of none is it hidden that it is there."""
     with tarfile.open(tmp_path / "archive", "w") as archive:

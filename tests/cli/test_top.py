@@ -311,6 +311,7 @@ def test_without_colours_everything_is_there(full_screen, spool, put):
     assert colours <= {"0", "1", "2", "4", "7"}
 
 
+@pytest.mark.program
 def test_a_terminal_without_unicode_gets_ascii(full_screen, spool):
     """Bars, arrows and marks have their like there."""
     screen = full_screen("top", spool, *SOON, anew=True, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")

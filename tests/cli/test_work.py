@@ -59,6 +59,7 @@ def test_the_environment_is_inherited_but_for_what_an_outer_work_said(multispool
     assert multispool("work", spool, "send", "--once", "--", *command, env=environment).stdout == "kept one unset\n"
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("raw", [b"\xff", b"a\0b", b"x" * (128 << 10)], ids=["no UTF-8", "NUL", "too long"])
 def test_metadata_that_cannot_be_a_variable_is_left_out(multispool, spool, put, raw):
     """The command runs all the same, and can ask `multispool show`."""
@@ -196,6 +197,7 @@ def test_a_second_signal_kills_what_does_not_end(multispool, spool, put, gate):
     assert where(spool) == {"send/one": META}
 
 
+@pytest.mark.program
 def test_a_hangup_that_is_ignored_stays_ignored(multispool, spool, put, gate):
     """Under `nohup` the work goes on when the terminal goes."""
     put("one")
@@ -332,6 +334,7 @@ def test_options_after_the_dashes_are_the_commands(multispool, spool, put):
     assert multispool("work", spool, "send", "--once", "--", *command).stdout == "--help -q -- --jobs x "
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_nobody_reading_standard_error_does_not_stop_the_work(multispool, spool, put, unbuffered):
     """A closed pipe takes away the lines, not the work, and makes no exit code of its own, buffered or not."""
@@ -347,6 +350,7 @@ def test_nobody_reading_standard_error_does_not_stop_the_work(multispool, spool,
     assert where(spool) == {}
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_complaint_that_cannot_be_written_leaves_the_exit_code_as_it_is(multispool, spool, unbuffered):
     """On a full disk, for example: a script sees what kind of trouble it was."""

@@ -22,8 +22,11 @@ NATIVE_BLOWS = ["own task", "task", "task group", "timeout", "wait for"]
 DONE = [f"{what} done" for what in ("enqueue", "data save", "save", "remove", "release")]
 
 
+@pytest.mark.program
 @pytest.mark.proof
-@pytest.mark.parametrize("loop", ["trio", *LOOPS, pytest.param("eager", marks=EAGER)])
+@pytest.mark.parametrize(
+    "loop", [pytest.param("trio", marks=pytest.mark.sample), *LOOPS, pytest.param("eager", marks=EAGER)]
+)
 def test_cancellation_is_right_for_every_operation_in_a_storm_of_cancellations(loop, count):
     """What was cancelled did not happen, what was told is so, nothing is swallowed or doubled, and all is at rest."""
     command = [sys.executable, "-m", "cancelling", "--loop", loop, "--seed", "1", "--rounds", f"{ROUNDS}"]

@@ -126,6 +126,7 @@ def test_every_target_is_measured_by_a_case() -> None:
     assert {setting[0] for setting in settings} == set(Cases().all)
 
 
+@pytest.mark.program
 def test_a_case_runs(tmp_path: Path) -> None:
     """Each system that needs nothing installed, a few entries: it is measured, written down and shown."""
     output = tmp_path / "results" / "report.json"
@@ -145,6 +146,7 @@ def test_a_case_runs(tmp_path: Path) -> None:
     assert {one.key.case for one in load(output).series} == {"save", "processes", "hop"}
 
 
+@pytest.mark.program
 @pytest.mark.parametrize(
     ("probe", "values"),
     [
@@ -153,7 +155,7 @@ def test_a_case_runs(tmp_path: Path) -> None:
             {"enqueue", "first claim", "claim and remove", "worst claim and remove", "memory"},
         ),
         ('dead_owners {"owners":3}', {"recover"}),
-        ('monitoring {"entries":50}', {"check", "memory"}),
+        pytest.param('monitoring {"entries":50}', {"check", "memory"}, marks=pytest.mark.sample),
         ('importing {"times":1}', {"trio, anyio, msgspec, trio_multispool", "trio, anyio, msgspec"}),
     ],
 )
@@ -169,6 +171,7 @@ def test_a_probe_runs(probe: str, values: set[str], tmp_path: Path) -> None:
     assert min(found.values()) > 0
 
 
+@pytest.mark.program
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -185,6 +188,7 @@ def test_what_cannot_be_meant_is_refused(words: list[str], said: str) -> None:
     assert said in done.stderr
 
 
+@pytest.mark.program
 def test_compare_fails_if_something_has_become_worse(tmp_path: Path) -> None:
     """Status 1, and 0 if not; with `--targets` also 1 for what is below what is asked for."""
     good, bad = tmp_path / "good.json", tmp_path / "bad.json"

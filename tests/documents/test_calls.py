@@ -38,6 +38,7 @@ STEPS = {("enqueue", 1): 1.1, ("enqueue", 64): 1.2, ("pool", 1): 1.2, ("pool", 6
 """How often Trio runs a task for each entry, with the beginning and the end of a pool."""
 
 
+@pytest.mark.program
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="other versions of Python call other functions")
 def test_an_entry_takes_no_more_calls_than_it_did(tmp_path: Path) -> None:
     """In a process of its own: threads that were started before would not be counted."""

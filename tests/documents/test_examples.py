@@ -18,6 +18,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.program
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LAST_LINE = re.compile(r"demo: enqueued (\d+), done (\d+), lost (\d+), twice (\d+), recovered (\d+)")
 
@@ -54,6 +56,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.sample
 def test_the_demonstration_loses_nothing_and_recovers_what_the_killed_worker_held(folder, tmp_path):
     """Every regular file is enqueued and done once, and the last line says so."""
     finished = run(EXAMPLES / "demo.py", folder, cwd=tmp_path)

@@ -62,7 +62,15 @@ def named(block: Block) -> str:
     return f"{block.page}:{block.line}"
 
 
-@pytest.mark.parametrize("block", [block for block in BLOCKS if block.complete], ids=named)
+PROGRAMS = [
+    pytest.param(block, marks=pytest.mark.sample if block.page == "README.md" else ())
+    for block in BLOCKS
+    if block.complete
+]
+
+
+@pytest.mark.program
+@pytest.mark.parametrize("block", PROGRAMS, ids=named)
 def test_a_program_in_the_documentation_prints_what_it_says(block, tmp_path):
     """It runs in an empty directory, without complaint."""
     command = [sys.executable, "-W", "default", "-c", block.text]
@@ -91,6 +99,7 @@ def test_the_readme_has_less_than_120_lines():
     assert len((PROJECT / "README.md").read_text(encoding="utf-8").splitlines()) < 120
 
 
+@pytest.mark.program
 def test_the_example_runs_on_asyncio_as_the_readme_says(tmp_path):
     """With another last line, it prints the same."""
     text = README_PROGRAM.text.replace("import trio\n", "import asyncio\n")

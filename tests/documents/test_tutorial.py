@@ -20,6 +20,7 @@ def test_every_block_is_of_a_kind_that_is_run():
     assert PAGE.count("\n```") == 2 * len(found)
 
 
+@pytest.mark.page
 def test_whoever_types_it_sees_what_it_shows(tmp_path):
     """Files are made, commands are run, and the worker's lines come, in the page's order."""
     known = Known()

@@ -20,6 +20,8 @@ from helpers.spools import state_of
 if TYPE_CHECKING:
     from typing import Self
 
+pytestmark = pytest.mark.program
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 WORKERS = 3
 CLIENTS = 8
@@ -130,7 +132,9 @@ def test_what_was_answered_202_is_in_the_spool_once(application, kind, options, 
     assert state.faults() == []
 
 
-@pytest.mark.parametrize("options", [[], ["--preload"]], ids=["plain", "preload"])
+@pytest.mark.parametrize(
+    "options", [pytest.param([], marks=pytest.mark.sample), ["--preload"]], ids=["plain", "preload"]
+)
 def test_a_worker_that_is_killed_loses_nothing(options, tmp_path):
     """The master forks another, which uses the spool too; what was answered stays."""
     with Gunicorn(tmp_path, "flask_app", "app", "--threads", "2", *options) as server:

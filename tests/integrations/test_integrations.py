@@ -13,6 +13,7 @@ EXTRAS = {
 }
 
 
+@pytest.mark.program
 def test_importing_the_library_imports_no_integration():
     """Neither the package, nor the hooks, nor the command bring OpenTelemetry, prometheus-client or pydantic along."""
     done = run_python(
@@ -26,6 +27,7 @@ def test_importing_the_library_imports_no_integration():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("integration", EXTRAS)
 def test_an_integration_does_not_import_the_others(integration):
     """Who uses one needs that one's extra alone."""
@@ -43,6 +45,7 @@ def test_an_integration_does_not_import_the_others(integration):
     assert done.stdout.strip() == "imported"
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("integration", EXTRAS)
 def test_without_its_library_an_integration_names_the_extra(integration):
     """The error says what to install, and is an `ImportError` of the library that is missing."""

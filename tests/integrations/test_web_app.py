@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
 
+pytestmark = pytest.mark.program
+
 PROJECT = Path(__file__).resolve().parents[2]
 EXAMPLES = PROJECT / "examples"
 ADDRESS = re.compile(r"running on (http://127\.0\.0\.1:\d+)")
@@ -157,6 +159,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         os.close(fd)
 
 
+@pytest.mark.sample
 def test_what_was_answered_202_is_worked_off(loop, folder):
     """Every message is delivered as it was posted, and nothing is left in the spool."""
     with Server(folder, loop) as server:

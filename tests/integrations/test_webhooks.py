@@ -37,6 +37,8 @@ from trio_multispool.model.notes import decode_notes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.program
+
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "webhooks"
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 QUICK = ["--first-wait", "0.02", "--longest-wait", "0.1", "--time-limit", "0.3"]
@@ -312,6 +314,7 @@ def test_sigterm_lets_what_is_under_way_come_to_its_end(path, receiver):
     assert len(state_of(path).names("outgoing")) == 4
 
 
+@pytest.mark.sample
 def test_an_event_is_sent_once_and_signed(path, receiver, tmp_path):
     """A second webhook of the same ID is known, also when the first has been delivered."""
     (tmp_path / "secret").write_bytes(b"whisper\n")

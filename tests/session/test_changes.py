@@ -10,8 +10,6 @@ import errno
 import logging
 import os
 import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -22,6 +20,7 @@ import trio.testing
 
 from helpers.gates import Gate, breathe
 from helpers.inside import threads_of, waiters_of
+from helpers.processes import start_python
 from helpers.spools import ANNE, Mail, Wall, load_spool, make_spool, put, state_of
 from trio_multispool import Use
 from trio_multispool.session import changes
@@ -420,7 +419,6 @@ async def test_a_queue_that_is_removed_and_made_again_is_watched_again(tmp_path:
 
 
 _HOLDER = """
-import os, sys
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.storage.directory.store import DirectoryStorage
 storage = DirectoryStorage.open(sys.argv[1], ["send"])
@@ -438,9 +436,7 @@ async def test_a_waiting_reader_has_the_entry_of_an_owner_that_died(
     monkeypatch.setattr(changes, "LISTING_SHARE", 0)  # a machine on which listing is slow would look again later
     async with await make_spool(tmp_path / "spool") as spool:
         await put(spool, Mail.SEND, "one")
-        with subprocess.Popen(  # noqa: ASYNC220  # it starts in no time, and this test has nothing else to do
-            [sys.executable, "-c", _HOLDER, spool.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as child:
+        with start_python(_HOLDER, spool.path) as child:
             assert child.stdout is not None
             assert child.stdout.readline() == "held\n"
             got: list[str] = []

@@ -262,6 +262,7 @@ async def test_what_the_library_looks_at_for_itself_is_not_told_of(tmp_path):
         gc.collect()
 
 
+@pytest.mark.program
 def test_a_program_is_told_under_the_development_mode_and_not_otherwise(tmp_path):
     """As of a file that was not closed."""
     program = tmp_path / "program.py"

@@ -357,6 +357,7 @@ async def test_an_entry_of_it_is_not_awaited_elsewhere(path):
 # Importing
 
 
+@pytest.mark.program
 def test_it_is_imported_by_who_asks_for_it():
     """Programs that await pay nothing for it."""
     done = run_python(
@@ -371,6 +372,7 @@ def test_it_is_imported_by_who_asks_for_it():
     assert done.stdout.splitlines() == ["False False", "True ['Spool']"]
 
 
+@pytest.mark.program
 def test_importing_it_starts_no_thread():
     """One begins with the first call."""
     done = run_python(

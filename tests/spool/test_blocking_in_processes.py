@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +23,7 @@ from trio_multispool import Err, NotASpool, Ok, Spoolable, blocking, prioritized
 from trio_multispool.spool.spool import session_of
 from trio_multispool.threads.loop_thread import loop_thread
 
+warnings.simplefilter("error")
 # Since Python 3.12, a fork of a process that has threads warns of what is tested here.
 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
 
@@ -52,14 +50,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def run(code: str, path: Path, *arguments: str) -> list[str]:
-    """Run code that knows all this, with every warning an error; return what it prints. It must say nothing else.
-
-    Not by `-X dev`, whose asyncio also logs whatever takes long.
-    """
-    source = "\n".join([f"import sys\nsys.path[:0] = {[each for each in sys.path if each]!r}", PROLOGUE, code])
-    command = [sys.executable, "-W", "error", "-c", source, os.fspath(path), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    """Run code that knows all this, with every warning an error; return what it prints. It must say nothing else."""
+    done = run_python(PROLOGUE + code, path, *arguments)
+    assert done.stderr == ""
     return done.stdout.splitlines()
 
 

@@ -329,6 +329,8 @@ BELOW = [
 ]
 
 
+@pytest.mark.program
+@pytest.mark.sample
 def test_nothing_below_the_thread_hop_imports_an_async_library():
     """The storage and all that is under it can be used, and understood, without an event loop."""
     done = run_python(
@@ -349,6 +351,7 @@ def test_nothing_below_the_thread_hop_imports_an_async_library():
     assert int(done.stdout) == len(BELOW) >= 25
 
 
+@pytest.mark.program
 def test_importing_the_package_imports_neither_trio_nor_asyncio():
     """Who uses one backend does not pay for the other."""
     done = run_python(
@@ -363,6 +366,7 @@ def test_importing_the_package_imports_neither_trio_nor_asyncio():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.program
 def test_the_package_works_with_warnings_as_errors_and_without_assertions():
     """No warning at import, and nothing that rests on an `assert`."""
     done = run_python(

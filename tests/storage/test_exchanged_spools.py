@@ -7,7 +7,6 @@ import errno
 import os
 import shutil
 import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import anyio.lowlevel
 import pytest
 import trio
 
+from helpers import preforked
 from helpers.calls import FailingCalls
 from helpers.inside import look_again, storage_of, waiters_of
 from helpers.mounts import why_not
@@ -694,9 +694,8 @@ trio.run(main)
 def test_a_command_that_works_ends_with_it(path):
     """With the exit code for a spool that is refused, and the path on standard error, so that a supervisor acts."""
     trio.run(make_spool, path)
-    code = "import sys; from trio_multispool.cli import main; sys.exit(main())"
-    program = [sys.executable, "-c", code, "work", str(path), "send", "true"]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    command, pipes = ["work", str(path), "send", "true"], dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    with preforked.Process(command, text=True, **pipes) as running:
         try:
             while running.poll() is None and not _is_watching(running.pid):
                 time.sleep(0.01)
