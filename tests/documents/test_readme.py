@@ -6,18 +6,15 @@ import ast
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import NamedTuple, get_args
 
 import pytest
 
 import trio_multispool
-from helpers.pages import lines_of_code
+from helpers.pages import BLOCK, PROJECT, lines_of_code
 from trio_multispool import errors
 
-PROJECT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"), *PROJECT.glob("benchmarks/*.md")])
-BLOCK = re.compile(r"(?:^`(?P<file>[\w.]+)`:\n\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 OUTPUT = re.compile(r"\s*It prints:\s*```text\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?P<target>[^)#\s]+)(?:#[^)]*)?\)")
 

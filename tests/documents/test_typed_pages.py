@@ -7,13 +7,13 @@ from importlib.metadata import version
 
 import pytest
 
-from helpers.pages import PROJECT, files, pages_with_files, type_out
+from helpers.pages import PROJECT, files, type_out
 
 pytestmark = pytest.mark.page
 
 OTHERS = {"tutorial": "test_tutorial.py", "comparison": "test_comparison.py"}
 """Pages that need more than to be typed, and who sees to them."""
-PAGES = [page for page in pages_with_files() if page.stem not in OTHERS]
+PAGES = [page for page in sorted(PROJECT.glob("docs/*.md")) if files(page) and page.stem not in OTHERS]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
