@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 
 def pytest_configure() -> None:
-    """Take signals as a program in a terminal does, in each worker too, so that tests may send them.
+    """Notice interpreters that start; and take signals as a program in a terminal does, so that tests may send them.
 
-    What `nohup` started, or a script in the background, begins with some of them ignored, and so do its children.
+    In each worker too. What `nohup` started, or a script in the background, begins with some of them ignored, and so
+    do its children.
     """
     sys.addaudithook(_note)
     signal.signal(signal.SIGINT, signal.default_int_handler)
