@@ -24,6 +24,7 @@ import subprocess
 import sys
 import termios
 import threading
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,7 +210,8 @@ if __name__ == "__main__":
 
     code = serve(sys.argv[1])
     if code is not None:
-        exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(code, "<string>", "exec", dont_inherit=True), sys.modules["__main__"].__dict__)
         sys.exit()
     sys.argv[0] = os.fspath(Path(sys.modules["trio_multispool.cli"].__file__ or "").parents[1] / "__main__.py")
     sys.exit(main())
