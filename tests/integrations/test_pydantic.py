@@ -79,6 +79,12 @@ class Private(pydantic.BaseModel):
     _lock: object = pydantic.PrivateAttr(default_factory=object)
 
 
+class Masked(pydantic.BaseModel):
+    """Has a field that pydantic does not write."""
+
+    key: pydantic.SecretStr
+
+
 class Hidden(pydantic.BaseModel):
     """A model with a field that is not stored."""
 
@@ -181,6 +187,9 @@ REFUSED_VALUES = [
     (Address, {"to": "a"}, "Expected `Address`"),
     (Address, Address.model_construct(to=3), "Expected `str`"),
     (Hidden, Hidden(number=1, secret=4), "`$.secret` is 4 and would come back as 3"),
+    (Hidden, Hidden(number=1, secret=4), "leaves out what has `exclude`: give such a field a serializer"),
+    (Masked, Masked(key=pydantic.SecretStr("x")), "`$.key` is SecretStr('**********') and would come back as another"),
+    (Masked, Masked(key=pydantic.SecretStr("x")), "pydantic masks secrets"),
     (Open, Open.model_validate({"number": 1, "more": b"x"}), "`$.more` is bytes and would come back as str"),
     (Written, Written(number=1), "would not be read again: Field required - at `$.number`"),
     (

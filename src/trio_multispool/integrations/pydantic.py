@@ -20,6 +20,8 @@ except ImportError as _missing:
     _message = "pydantic is not installed; it comes with the extra: pip install 'trio-multispool[pydantic]'"
     raise ImportError(_message, name="pydantic") from _missing
 
+_NOT_STORED: Final = "(pydantic masks secrets and leaves out what has `exclude`: give such a field a serializer)"
+
 _CALLER: Final = 3
 """How far up the stack pydantic looks up names that are given as strings: in the frame that makes the codec."""
 
@@ -69,7 +71,7 @@ class PydanticCodec(WholeFile[T]):
         except ValueError as error:
             raise ValueError(_no_number(value) or f"it would not be read again: {error}") from error.__cause__
         if value != back and (found := difference(value, back)) is not None:
-            raise ValueError(_no_number(value) or f"{found}. {CURE}")
+            raise ValueError(_no_number(value) or f"{found}. {CURE}. {_NOT_STORED}")
         return raw
 
     def decode(self, raw: bytes, /) -> T:

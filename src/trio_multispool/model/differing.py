@@ -57,7 +57,7 @@ def _told(value: object, back: object, at: str) -> str:
         told = mine.__qualname__, theirs.__qualname__
     else:
         told = f"{mine.__module__}.{mine.__qualname__}", f"{theirs.__module__}.{theirs.__qualname__}"
-    return f"`{at}` is {told[0]} and would come back as {told[1]}"
+    return f"`{at}` is {told[0]} and would come back as {'another' if told[0] == told[1] else told[1]}"
 
 
 def _parts(value: object) -> tuple[type | None, dict[str, object]]:
