@@ -210,7 +210,7 @@ if __name__ == "__main__":
 
     code = serve(sys.argv[1])
     if code is not None:
-        sys.modules["__main__"] = types.ModuleType("__main__")
+        sys.argv[0], sys.modules["__main__"] = "-c", types.ModuleType("__main__")
         exec(compile(code, "<string>", "exec", dont_inherit=True), sys.modules["__main__"].__dict__)
         sys.exit()
     sys.argv[0] = os.fspath(Path(sys.modules["trio_multispool.cli"].__file__ or "").parents[1] / "__main__.py")
