@@ -67,7 +67,7 @@ class EntryCancelled(SpoolError):
 
     name: str
     reason: str
-    """Why, as who asked for it says; may be empty."""
+    """Why, as who asked for it says; or that no reason was given."""
     _sentence = "the work on entry {name!r} was cancelled, as somebody asked: {reason}"
 
 

@@ -195,9 +195,9 @@ def _claim(storage: Storage, name: str) -> Claim:
     return claim(storage, "send", name)
 
 
-def ask_to_cancel(storage: Storage, name: str) -> None:
+def ask_to_cancel(storage: Storage, name: str, queue: str = "send") -> None:
     """Ask the owner of an entry to cancel the work on it."""
-    storage.ask_to_cancel(name, CancelRequest(0.0, "enough"))
+    storage.ask_to_cancel(queue, name, CancelRequest(0.0, "enough"))
 
 
 def _asked(storage: Storage, name: str) -> Claim:

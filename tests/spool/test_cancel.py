@@ -23,17 +23,21 @@ from helpers.calls import WithoutSyncs
 from helpers.children import Child
 from helpers.gates import breathe
 from helpers.inside import open_descriptors, storage_of
-from helpers.spools import ANNE, MAIL, Mail, load_spool, names_in, put, quick_spool
+from helpers.spools import ANNE, BERT, MAIL, Mail, load_spool, names_in, put, quick_spool, state_of
 from trio_multispool import (
+    UNCHANGED,
     Cancelled,
     CancelRequest,
+    EncodingFailed,
     EntryBusy,
     EntryCancelled,
     EntryNotFound,
     Err,
     Found,
+    GiveUp,
     InvalidName,
     NotAdopted,
+    NotARegularFile,
     Ok,
     OutOfSpace,
     Release,
@@ -46,9 +50,11 @@ from trio_multispool import (
     Unavailable,
     Use,
 )
+from trio_multispool.storage.requests import Releasing, Removing, Saving
 from trio_multispool.testing import memory_spool
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     AnySpool = Spool[Any, Any, Any, Any]
@@ -634,7 +640,7 @@ async def test_asyncios_own_cancellation_in_the_same_turn_is_not_lost(spool, way
     await handle.has_begun("a")
     [job] = [reference() for reference in spool._session.held.values() if reference is not None]
     request = CancelRequest(0.0, anyio_backend)
-    storage_of(spool).ask_to_cancel("a", request)
+    storage_of(spool).ask_to_cancel("send", "a", request)
     both = [functools.partial(job.cancel, request), task.cancel]
     for each in both if order == "the request first" else reversed(both):
         each()
@@ -642,6 +648,165 @@ async def test_asyncios_own_cancellation_in_the_same_turn_is_not_lost(spool, way
         await task
     assert await spool.find("a") == Ok(None)
     assert storage_of(spool).asked_to_cancel() == []
+
+
+async def test_a_block_that_could_not_settle_its_job_raises_that_and_the_entry_is_back(spool):
+    """It has answered, though nobody looked at what came of it."""
+    await put(spool, Mail.SEND, "a")
+
+    async def work() -> None:
+        async with await job_of(spool) as job:
+            (await spool.cancel("a")).unwrap()
+            with anyio.CancelScope(shield=True):
+                await told(job)
+                (await job.save(Mail.RETRY, object())).ignore()
+
+    with pytest.raises(EncodingFailed):
+        await work()
+    assert await names_in(spool, Mail.SEND) == ["a"]
+
+
+async def test_a_spool_that_is_closed_in_a_cancelled_block_lets_go(tmp_path, caplog):
+    """As in any other block."""
+    spool = await quick_spool(tmp_path / "spool")
+    await put(spool, Mail.SEND, "a")
+    async with await job_of(spool) as job:
+        (await spool.cancel("a")).unwrap()
+        with anyio.CancelScope(shield=True):
+            await told(job)
+        spool.close()
+        await anyio.sleep_forever()
+    assert [record.event for record in caplog.records] == ["multispool.let_go"]
+
+
+async def test_a_block_in_a_block_of_the_same_job(spool):
+    """The outer one is the scope."""
+    await put(spool, Mail.SEND, "a", "b")
+    inner = []
+    async with await job_of(spool) as job, job:
+        inner.append(job.settled)
+        (await spool.cancel("a")).unwrap()
+        await anyio.sleep_forever()
+    assert inner == [False]
+    async with await job_of(spool, "b") as job:
+        async with job:
+            (await job.remove()).unwrap()
+        await anyio.lowlevel.checkpoint()
+    assert await names_in(spool, Mail.SEND) == []
+
+
+async def test_what_the_work_has_changed_in_part_is_not_kept(spool):
+    """The metadata is saved as it was checked out; or what the reader gives."""
+    for given, kept in ((UNCHANGED, ANNE), (BERT, BERT)):
+        (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"))).unwrap()
+        began = anyio.Event()
+
+        async def handle(metadata: Any, _data: object, began: anyio.Event = began) -> Remove:
+            metadata.recipient = "half changed"
+            began.set()
+            await anyio.sleep_forever()
+            return Remove()
+
+        async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
+
+            async def iterate(reader: Any = reader, handle: Any = handle, given: Any = given) -> None:
+                (await reader.iter_available(handle, on_cancel=Save(Mail.RETRY, given))).unwrap()
+
+            tasks.start_soon(iterate)
+            await began.wait()
+            (await spool.cancel("a")).unwrap()
+        [entry] = (await spool.entries(Mail.RETRY)).unwrap()
+        assert (await entry.direct.contents()).unwrap() == kept
+        (await entry.direct.remove()).unwrap()
+
+
+@pytest.mark.parametrize("answer", [GiveUp("no"), ValueError("no")])
+async def test_a_dead_letter_is_not_cancelled(spool, answer):
+    """The handler knew of the request, and has answered: the work is over."""
+    await put(spool, Mail.SEND, "a")
+    began, finish = anyio.Event(), anyio.Event()
+
+    async def handle(_metadata: object, _data: object) -> Any:
+        with anyio.CancelScope(shield=True):
+            began.set()
+            await finish.wait()
+        if isinstance(answer, ValueError):
+            raise answer
+        return answer
+
+    async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
+
+        async def iterate() -> None:
+            (await reader.iter_available(handle, retry=Retry(attempts=1, dead_letter=Mail.FAILED))).unwrap()
+
+        tasks.start_soon(iterate)
+        await began.wait()
+        (await spool.cancel("a")).unwrap()
+        while "a" not in cancelled_in(spool):
+            await breathe()
+        finish.set()
+    where = await found(spool)
+    assert (where.queue, where.cancellation) == (Mail.FAILED, None)
+    await is_not_told(spool, (await spool.entry(Mail.FAILED, "a").unwrap().checkout()).unwrap())
+
+
+async def is_not_told(spool: AnySpool, job: Any) -> None:
+    """Check that a job is not told, when one that is asked for later is."""
+    await put(spool, Mail.SEND, "later")
+    later = await job_of(spool, "later")
+    (await spool.cancel("later")).unwrap()
+    await told(later)
+    assert not job.cancel_requested
+    for each in (job, later):
+        (await each.remove()).unwrap()
+
+
+def at_once(spool: AnySpool, settle: Callable[[Any], Any]) -> None:
+    """Have the owner, who knows nothing, settle an entry as soon as the request is written."""
+    storage = storage_of(spool)
+    ask = storage.ask_to_cancel
+
+    def ask_and_settle(queue: str, name: str, request: CancelRequest) -> None:
+        ask(queue, name, request)
+        [claim] = [claim for claim in spool._session.held if claim.name == name]
+        assert storage.settle([settle(claim)]) == [None]
+
+    storage.ask_to_cancel = ask_and_settle
+
+
+SETTLED: dict[str, tuple[Callable[[Any], Any], Cancelled, Mail | None]] = {
+    "removed": (lambda claim: Removing(claim, None, lambda: None), Cancelled.ASKED, None),
+    "saved": (lambda claim: Saving(claim, "retry", None, None, lambda: None), Cancelled.ASKED, Mail.RETRY),
+    "released": (Releasing, Cancelled.REMOVED, None),
+}
+
+
+@pytest.mark.parametrize("how", SETTLED)
+async def test_an_owner_that_is_quicker_than_the_request(spool, how):
+    """What it has done stands, and nothing is left of the request; what it has given back is removed."""
+    settle, answer, queue = SETTLED[how]
+    await put(spool, Mail.SEND, "a")
+    job = await job_of(spool)
+    at_once(spool, settle)
+    assert await spool.cancel("a") == Ok(answer)
+    assert storage_of(spool).asked_to_cancel() == []
+    if queue is None:
+        assert await spool.find("a") == Ok(None)
+    else:
+        assert (await found(spool)).queue is queue
+    with pytest.raises(RuntimeError):
+        await job.release()
+
+
+async def test_what_was_given_back_and_is_busy_has_its_request(spool):
+    """Whoever has it now is told."""
+    await put(spool, Mail.SEND, "a")
+    _job = await job_of(spool)
+    at_once(spool, Releasing)
+    claim, storage_of(spool).claim = storage_of(spool).claim, lambda *_, **__: Unavailable.BUSY
+    assert await spool.cancel("a", reason="x") == Ok(Cancelled.ASKED)
+    storage_of(spool).claim = claim
+    assert (await found(spool)).cancellation is not None
 
 
 # In another process
@@ -734,10 +899,10 @@ async def test_a_request_means_nothing_to_a_later_entry_of_the_name(tmp_path):
     (path / ".cancel" / "a").write_bytes(content)
     await put(spool, Mail.SEND, "a")
     assert (await found(spool)).cancellation is None
+    await is_not_told(spool, await job_of(spool))
+    await put(spool, Mail.SEND, "a")
+    (path / ".cancel" / "a").write_bytes(content)
     async with await job_of(spool) as job:
-        for _ in range(20):
-            await breathe()
-        assert not job.cancel_requested
         assert await spool.cancel("a") == Ok(Cancelled.ASKED)  # it does not count as asked for
         with anyio.CancelScope(shield=True):
             await told(job)
@@ -759,10 +924,9 @@ async def test_what_is_no_request_asks_nothing(tmp_path, content):
         (path / ".cancel" / "a").symlink_to("/etc/hostname")
     else:
         (path / ".cancel" / "a").write_bytes(content)
+    await is_not_told(spool, await job_of(spool))
+    await put(spool, Mail.SEND, "a")
     async with await job_of(spool) as job:
-        for _ in range(20):
-            await breathe()
-        assert not job.cancel_requested
         answer = await spool.cancel("a")
         if content == "directory":
             assert isinstance(answer, Err)
@@ -771,6 +935,27 @@ async def test_what_is_no_request_asks_nothing(tmp_path, content):
         else:
             assert answer == Ok(Cancelled.ASKED)
             await anyio.sleep_forever()
+
+
+@pytest.mark.parametrize("instead", ["file", "symlink"])
+async def test_something_else_in_the_place_of_the_requests_hides_nothing(tmp_path, instead):
+    """Entries are found, removed and worked on; what is in hand cannot be cancelled."""
+    path = tmp_path / "spool"
+    spool = await quick_spool(path)
+    await put(spool, Mail.SEND, "a", "b")
+    if instead == "file":
+        (path / ".cancel").write_bytes(b"")
+    else:
+        (path / ".cancel").symlink_to(tmp_path)
+    assert (await found(spool)).cancellation is None
+    assert await spool.cancel("a") == Ok(Cancelled.REMOVED)
+    assert state_of(path).faults() == []
+    async with await job_of(spool, "b") as job:
+        answer = await spool.cancel("b")
+        assert isinstance(answer, Err)
+        assert isinstance(answer.error, NotARegularFile)
+        (await job.remove()).unwrap()
+    assert state_of(path).faults() == []
 
 
 # The one who listens
@@ -793,8 +978,25 @@ def test_the_kernel_tells_of_requests(tmp_path):
     trio.run(main, clock=trio.testing.MockClock())
 
 
-def test_where_the_kernel_cannot_tell_one_looks_once_a_second(tmp_path, caplog):
-    """No watch is left; the log says so once."""
+class NoWatch:
+    """A watch that watches nothing, because no more are left."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def add(self, _queue: str) -> None:
+        """Refuse."""
+        raise OutOfSpace("watch", "somewhere", "no watches are left")
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed = True
+
+
+@pytest.mark.parametrize("left", ["no instance", "no watch"])
+def test_where_the_kernel_cannot_tell_one_looks_once_a_second(tmp_path, caplog, left):
+    """The log says so once; nothing is left open."""
+    watches: list[NoWatch] = []
 
     async def main() -> None:
         spool = await quick_spool(tmp_path / "spool")
@@ -806,13 +1008,17 @@ def test_where_the_kernel_cannot_tell_one_looks_once_a_second(tmp_path, caplog):
                 await trio.sleep_forever()
             assert await spool.find(name) == Ok(None)
 
-    def refuse() -> None:
-        raise OutOfSpace("watch", "somewhere", "no watches are left")
+    def refuse() -> NoWatch:
+        if left == "no instance":
+            raise OutOfSpace("watch", "somewhere", "no watches are left")
+        watches.append(NoWatch())
+        return watches[-1]
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.01))
     [record] = [record for record in caplog.records if record.name == "trio_multispool"]
     assert record.event == "multispool.polling"
     assert "looked for by polling" in record.getMessage()
+    assert all(watch.closed for watch in watches)
 
 
 def opened() -> set[str]:

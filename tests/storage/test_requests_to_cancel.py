@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from helpers.stores import ask_to_cancel, claim, enqueue, release, remove, save
+from helpers.stores import DUE, ask_to_cancel, claim, claim_waiting, enqueue, release, remove, save
 from trio_multispool import NotAdopted
 from trio_multispool.model.cancellation import CancelRequest
 from trio_multispool.storage.directory.store import DirectoryStorage
@@ -34,33 +34,47 @@ def test_a_request_is_seen_by_everybody_and_the_first_one_stands(store, other):
     """Whoever asks for the same later changes nothing."""
     enqueue(store, "send", "a")
     claim(store, "send", "a")
-    assert (other.cancellation("a"), list(other.asked_to_cancel())) == (None, [])
+    assert (other.cancellation("send", "a"), list(other.asked_to_cancel())) == (None, [])
     ask_to_cancel(other, "a")
-    store.ask_to_cancel("a", CancelRequest(1.0, "enough of that"))
+    store.ask_to_cancel("send", "a", CancelRequest(1.0, "enough of that"))
     for each in (store, other):
-        assert (each.cancellation("a"), list(each.asked_to_cancel())) == (ENOUGH, ["a"])
+        assert (each.cancellation("send", "a"), list(each.asked_to_cancel())) == (ENOUGH, ["a"])
 
 
 def test_a_request_stands_until_it_is_withdrawn(store, other):
-    """Whatever becomes of the entry: its owner gives it back, saves it, or dies; the next owner is asked too."""
+    """Its owner gives the entry back, or saves it to wait, or dies: the next one is asked too."""
     enqueue(store, "send", "a")
     held = claim(store, "send", "a")
     ask_to_cancel(other, "a")
     release(store, held)
     held = claim(store, "send", "a")
-    save(store, held, "retry")
-    held = claim(store, "retry", "a")
+    save(store, held, "send", due_at=DUE)
+    held = claim_waiting(store, "send", "a")
     held.abandon()
-    assert other.recover("retry") == [Recovered("a", "retry")]
-    held = claim(store, "retry", "a")
-    assert store.cancellation("a") == ENOUGH
+    assert other.recover("send") == [Recovered("a", "send")]
+    held = claim(store, "send", "a")
+    assert store.cancellation("send", "a") == ENOUGH
     save(store, held, "send", withdraws=True)
-    assert (other.cancellation("a"), list(other.asked_to_cancel())) == (None, [])
+    assert (other.cancellation("send", "a"), list(other.asked_to_cancel())) == (None, [])
     held = claim(store, "send", "a")
     ask_to_cancel(other, "a")
     store.withdraw_cancellation("a")
     store.withdraw_cancellation("a")
-    assert (other.cancellation("a"), list(other.asked_to_cancel())) == (None, [])
+    assert (other.cancellation("send", "a"), list(other.asked_to_cancel())) == (None, [])
+
+
+def test_a_request_means_nothing_in_another_queue(store, other):
+    """The work that it was about is over there, whether or not its owner knew of it; another request can be made."""
+    enqueue(store, "send", "a")
+    held = claim(store, "send", "a")
+    ask_to_cancel(other, "a")
+    save(store, held, "retry")
+    held = claim(store, "retry", "a")
+    assert store.cancellation("retry", "a") is None
+    ask_to_cancel(other, "a", "retry")
+    assert store.cancellation("retry", "a") == ENOUGH
+    save(store, held, "send", withdraws=True)
+    assert (other.cancellation("send", "a"), list(other.asked_to_cancel())) == (None, [])
 
 
 @pytest.mark.parametrize("withdraws", [True, False])
@@ -70,12 +84,12 @@ def test_a_request_means_nothing_to_a_later_entry_of_its_name(store, other, with
     held = claim(store, "send", "a")
     ask_to_cancel(other, "a")
     remove(store, held, withdraws=withdraws)
-    assert other.cancellation("a") is None
+    assert other.cancellation("send", "a") is None
     enqueue(other, "send", "a")
     claim(other, "send", "a")
-    assert store.cancellation("a") is None
+    assert store.cancellation("send", "a") is None
     ask_to_cancel(store, "a")
-    assert other.cancellation("a") == ENOUGH
+    assert other.cancellation("send", "a") == ENOUGH
 
 
 def test_who_watches_is_told_of_requests_and_of_nothing_else(store, other):
@@ -106,5 +120,5 @@ def test_owners_who_need_not_know_of_requests_are_not_asked(tmp_path: Path):
     claim(storage, "send", "a")
     with pytest.raises(NotAdopted):
         ask_to_cancel(storage, "a")
-    assert storage.cancellation("a") is None
+    assert storage.cancellation("send", "a") is None
     storage.close()

@@ -21,7 +21,6 @@ from trio_multispool.errors import DurabilityUnknown, EntryBusy, EntryNotFound
 from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.instrumentation import How, Operation
 from trio_multispool.model.attempts import ATTEMPTS, answered, begun, encode_history, failed, history_in
-from trio_multispool.model.cancellation import NO_REASON
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.results import Err, Ok, handed_out, peek
 from trio_multispool.model.times import due_at
@@ -101,7 +100,7 @@ class Checkout(Generic[Q, M, D]):
         self.data: DataFile[D] = DataFile(session, claim.name, claim, self.mutex)
         self.then: Callable[[], Claiming[Any] | None] | None = None
         """Returns what the store is to claim when this is settled."""
-        self.notes_when_saved: Notes | Callable[[], Notes] | None = None
+        self.notes_when_saved: Notes | None = None
         self.notes_when_returned: Notes | None = None
         self.begun: Begun | None = None
         """The attempt at it, if its reader tries again."""
@@ -171,27 +170,30 @@ class Checkout(Generic[Q, M, D]):
         if self.cancellation is not None:
             scope.cancel()
 
-    def was_cancelled(self, raised: BaseException | None) -> bool:
-        """Tell whether the work has ended without an answer, and as somebody asked."""
-        return self.cancellation is not None and not (self.over or self.let_go) and is_cancellation(raised)
+    @property
+    def is_to_be_cancelled(self) -> bool:
+        """Whether somebody has asked for that, and nothing has settled it."""
+        return self.cancellation is not None and not (self.over or self.let_go or self.session.closed)
 
     async def settle_cancelled(self, verdict: Save[Q, M] | Remove) -> Answer[None]:
         """Settle it as its reader says of what is cancelled; insists."""
         if isinstance(verdict, Save):
-            self.notes_when_saved = self._notes_of_cancelled
-            answer = await self.save(verdict.queue, verdict.metadata, not_before=verdict.not_before, insist=True)
+            target = self.session.check_queue(verdict.queue)
+            waits_until = due_at(verdict.not_before, self.session.now)
+
+            def settlement(before_commit: BeforeCommit) -> Settlement[Claim]:
+                metadata, raw = verdict.metadata, None  # as it was checked out, whatever the work has made of it
+                if metadata is not UNCHANGED:
+                    raw = self.session.encoding.encode_if_changed(metadata, self.claim)
+                notes = self._notes_of_cancelled()
+                return Saving(self.claim, target, raw, None, before_commit, waits_until, notes, withdraws=True)
+
+            answer = await self._settle(Operation.SAVE, (How.SAVED, target), settlement, insist=True)
         else:
             answer = await self.remove(insist=True)
         if self.settled:
-            message = "entry %(entry)s of queue %(queue)s was cancelled: %(reason)s"
-            queue, reason = self.claim.queue, self.cancel_reason or NO_REASON
-            log(LOGGER.info, Event.CANCELLED, self.session.path, message, queue=queue, entry=self.name, reason=reason)
+            self.session.tell_cancelled(self.claim.queue, self.name, self.cancellation)
         return answer
-
-    @property
-    def cancel_reason(self) -> str:
-        """Why the work on it is to be cancelled, if that is asked for; may be empty."""
-        return "" if self.cancellation is None else self.cancellation.reason
 
     def _notes_of_cancelled(self) -> Notes:
         """Return what keeps the reason with the entry: its last attempt ended so. In a worker thread."""
@@ -202,7 +204,7 @@ class Checkout(Generic[Q, M, D]):
             history = begun(found, self.claim.queue, at=now, host=host, pid=pid)
         else:
             history = self.begun.history
-        failure = answered("Cancelled", self.cancel_reason)
+        failure = answered("Cancelled", "" if self.cancellation is None else self.cancellation.reason)
         return {ATTEMPTS: encode_history(failed(history, failure, at=now, next_at=None))}
 
     # Settling
@@ -224,19 +226,9 @@ class Checkout(Generic[Q, M, D]):
 
         def settlement(before_commit: BeforeCommit) -> Settlement[Claim]:
             raw = self.session.encoding.encode_if_changed(stored, self.claim)
+            withdraws = self.cancellation is not None or self.name in self.session.cancellations.asked
             notes = self.notes_when_saved
-            if callable(notes):
-                notes = notes()
-            return Saving(
-                self.claim,
-                target,
-                raw,
-                durability,
-                before_commit,
-                waits_until,
-                notes,
-                withdraws=self.cancellation is not None,
-            )
+            return Saving(self.claim, target, raw, durability, before_commit, waits_until, notes, withdraws=withdraws)
 
         answer = await self._settle(Operation.SAVE, (How.SAVED, target), settlement, insist=insist)
         if self.settled:
@@ -256,7 +248,8 @@ class Checkout(Generic[Q, M, D]):
         """Delete the entry and its data."""
         if self.over or self.let_go:
             self.check()
-        settlement = functools.partial(Removing, self.claim, durability, withdraws=self.cancellation is not None)
+        withdraws = self.cancellation is not None or self.name in self.session.cancellations.asked
+        settlement = functools.partial(Removing, self.claim, durability, withdraws=withdraws)
         return self._settle(Operation.REMOVE, (How.REMOVED, None), settlement, insist=insist)
 
     def release(self, *, insist: bool = False) -> Awaitable[Answer[None]]:
@@ -381,11 +374,19 @@ class Checkout(Generic[Q, M, D]):
         return scope
 
     async def leave(self, exception: BaseException | None) -> None:
-        """End such a block: as a block ends, or by removing the entry if a request has cancelled it."""
+        """End such a block as a block ends; or, if a request has ended it, by removing the entry.
+
+        Then what keeps it from being removed is raised, and not only noted on a cancellation that nobody sees.
+        """
         self.scope = None
-        if self.was_cancelled(exception) or (exception is None and self.cancellation is not None and not self.over):
-            (await self.settle_cancelled(Remove())).ignore()  # raised, or noted, in the next line
-        await self.__aexit__(None if exception is None else type(exception), exception, None)
+        ended = is_cancellation(exception) or (exception is None and self._failure is None)
+        if not (ended and self.is_to_be_cancelled):
+            await self.__aexit__(None if exception is None else type(exception), exception, None)
+            return
+        answer = await self.settle_cancelled(Remove())
+        self.end_work(exception)
+        await self.__aexit__(None, None, None)  # if it was not settled, it goes back, and the error is raised
+        answer.unwrap()
 
     async def __aenter__(self) -> Checkout[Q, M, D]:
         """Begin the work. No checkpoint: were it cancelled here, the block's end would never come."""

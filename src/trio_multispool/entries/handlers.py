@@ -17,6 +17,7 @@ from trio_multispool.model.results import Err, Ok, handed_out
 from trio_multispool.model.types import D2, D, M, Q, T
 from trio_multispool.model.verdicts import GiveUp, Release, Remove, RetryLater, Save
 from trio_multispool.threads.interrupts import lets_interrupts_in
+from trio_multispool.threads.loop import is_cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -90,10 +91,7 @@ async def work_on(
         try:
             answer = await settle()
         except BaseException as error:  # passed on; other cancellations too return the entry
-            if not job.was_cancelled(error):
-                on_failure()
-            elif isinstance(stored := await job.settle_cancelled(on_cancel), Err):
-                job.not_stored = stored
+            if not (job.is_to_be_cancelled and is_cancellation(error) and await _settled(job, on_cancel, on_failure)):
                 on_failure()
             raise
         if isinstance(answer, Err):
@@ -105,6 +103,17 @@ async def work_on(
     if listening or not job.over:
         await job.__aexit__(None, None, None)
     return answer
+
+
+async def _settled(job: Checkout[Q, M, D], verdict: Save[Q, M] | Remove, on_failure: Callable[[], None]) -> bool:
+    """Settle a job that was cancelled by a request; tell whether that went well."""
+    try:
+        stored = await job.settle_cancelled(verdict)
+    except BaseException:  # passed on
+        on_failure()
+        raise
+    job.not_stored = stored if isinstance(stored, Err) else None
+    return job.not_stored is None
 
 
 async def handle_for_value(
@@ -125,7 +134,8 @@ async def handle_for_value(
         job.work_in(scope)
         stored = await handle(job, Work(verdict_alone))
         return stored if isinstance(stored, Err) else Ok(answer)
-    failure = job.not_stored or Err(EntryCancelled(job.name, job.cancel_reason or NO_REASON))
+    reason = NO_REASON if job.cancellation is None else job.cancellation.reason or NO_REASON
+    failure = job.not_stored or Err(EntryCancelled(job.name, reason))
     return handed_out(failure, f"work on entry {job.name} of queue {job.claim.queue}", session.running.what)
 
 

@@ -55,6 +55,7 @@ class CheckedOutEntry(Generic[Q, M, D]):
         """Show an entry in hand."""
         self._checkout = checkout
         self._scope: anyio.CancelScope
+        self._blocks = 0
 
     def __repr__(self) -> str:
         """Tell which entry, and how it stands."""
@@ -186,12 +187,18 @@ class CheckedOutEntry(Generic[Q, M, D]):
 
     async def __aenter__(self) -> CheckedOutEntry[Q, M, D]:
         """Return the job. No checkpoint: were it cancelled here, the block's end would never come."""
-        self._scope = self._checkout.open_scope()
+        if not self._blocks:
+            self._scope = self._checkout.open_scope()
+        self._blocks += 1
         return self
 
     async def __aexit__(self, exception_type: object, exception: BaseException | None, traceback: object) -> bool:
         """Return the entry to its queue if it has not been settled; remove it, if a request has cancelled the block."""
         checkout = self._checkout
+        self._blocks -= 1
+        if self._blocks:  # one around it has the scope
+            await checkout.leave(exception)
+            return False
         if exception is None and checkout.over and checkout.around is None:  # settling it was a checkpoint
             return bool(self._scope.__exit__(None, None, None))
         return await leave_in_scope(self._scope, checkout.leave, exception)

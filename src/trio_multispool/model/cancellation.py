@@ -25,12 +25,12 @@ class Cancelled(enum.Enum):
     """The entry was available, or waiting. It is removed, with its data."""
 
     ASKED = "asked"
-    """The entry is in hand. Whoever has it is asked to cancel the work on it."""
+    """The entry is, or was a moment ago, in hand. Whoever has it is asked to cancel the work on it."""
 
 
 @final
 class CancelRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A request to cancel the work on an entry in hand. It stands until the entry is removed, or saved by its owner."""
+    """A request to cancel the work on an entry in hand. It stands while the entry is in the queue it was taken from."""
 
     at: float
     """When it was made, in seconds since 1970."""
@@ -39,10 +39,12 @@ class CancelRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class StoredRequest(msgspec.Struct, frozen=True):
-    """A request as it is stored: of which entry, because another one may have the same name later."""
+    """A request as it is stored: about which entry, because another one may have the same name later."""
 
     of: int
     """When the name was reserved, in nanoseconds since 1970; 0 if that cannot be told."""
+    queue: str
+    """The queue that it was taken from. Once it has gone to another, the work that was to be cancelled is over."""
     request: CancelRequest
 
     def encode(self) -> bytes:

@@ -14,7 +14,7 @@ from trio_multispool.entries.job import CheckedOutEntry
 from trio_multispool.errors import NotAdopted
 from trio_multispool.model.policies import Retry
 from trio_multispool.model.results import Err, Ok, handed_out
-from trio_multispool.model.times import length_of, seconds, whole
+from trio_multispool.model.times import due_at, length_of, seconds, whole
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import Remove, Save
 from trio_multispool.reader.dequeue import Dequeuer
@@ -294,7 +294,8 @@ class QueueReader(Generic[Q, M, D]):
           uses up no attempt.
 
         - `on_cancel`: what becomes of an entry whose work somebody cancels by `spool.cancel`: `Remove()`, or
-          `Save(queue)`, which keeps the reason in its history. Its handler is cancelled, and the iteration goes on.
+          `Save(queue)`, which keeps the reason in its history, and the metadata as it was checked out unless some is
+          given. Its handler is cancelled, and the iteration goes on.
 
         `Err`: a verdict could not be stored (its entry is back in the queue), or trouble of the operating system;
         handlers that were running are cancelled, and their entries returned. `Err(NotAdopted)`: `retry` was given, in a
@@ -353,6 +354,7 @@ class QueueReader(Generic[Q, M, D]):
         self._check_retry(work)
         if isinstance(work.on_cancel, Save):
             _ = self._session.check_queue(work.on_cancel.queue)
+            _ = due_at(work.on_cancel.not_before, self._session.now)
         elif not isinstance(work.on_cancel, Remove):
             raise TypeError(f"on_cancel= takes Remove() or Save(…), not {work.on_cancel!r}")
         self._dequeuer.check_open()

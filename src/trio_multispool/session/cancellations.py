@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
 import anyio
 
@@ -29,7 +29,7 @@ from trio_multispool.threads.loop import whatever_is_cancelled
 
 if TYPE_CHECKING:
     import weakref
-    from collections.abc import Collection
+    from collections.abc import Iterable, Mapping
 
     from trio_multispool.model.cancellation import CancelRequest
     from trio_multispool.session.changes import Polled
@@ -83,7 +83,7 @@ class Cancellations:
     async def leave(self) -> None:
         """Count one reader less; with the last one the task ends, unless something else is in hand."""
         self._readers -= 1
-        if not (self._readers or self._held):
+        if not (self._readers or self._in_hand()):
             listener = self._listener
             self._rest()
             if listener is not None:
@@ -95,15 +95,13 @@ class Cancellations:
             if not (self.begun or self._over):
                 self.begun = True
                 try:
-                    self._watch = self._storage.watch_cancellations()
+                    self._watch, self.asked = self.look(None)
                 except SpoolError as error:
                     self._polled.tell(error)
-                with contextlib.suppress(SpoolError):  # met again by the task, which then looks by itself
-                    self.asked = self.look(self._watch)
 
     def listen(self, loop: Loop) -> None:
         """Begin the task, when something is in hand."""
-        self.listening = True
+        self.listening = self.begun = True
         with self._mutex:
             watch, self._watch = self._watch, None
         self._listener = _Listener(self, loop, watch)
@@ -117,6 +115,13 @@ class Cancellations:
         """End the task for ever; in any thread."""
         self._over = True
         self._rest()
+
+    def close(self) -> None:
+        """Do so in the event loop: it may be about to end."""
+        listener = self._listener
+        self.stop()
+        if listener is not None:
+            listener.end_now()
 
     def _rest(self) -> None:
         """End the task until something is in hand again; in any thread."""
@@ -137,45 +142,72 @@ class Cancellations:
         if self._listener is listener:
             self._rest()
 
-    async def pass_on(self, watch: Watch | None) -> bool:
-        """Look for requests about what is in hand, and pass them on; tell whether that went well."""
-        looked_for: set[str] | None = None
-        while looked_for is None or self._in_hand().intersection(self.asked) - looked_for:
+    async def pass_on(self, watch: Watch | None) -> Watch | None:
+        """Look for requests about what is in hand, and pass them on; return what tells of more, if anything can."""
+        looked_for: dict[str, str] | None = None
+        while looked_for is None or self._in_hand().keys() & self.asked - looked_for.keys():
             looked_for = self._in_hand()
             read = functools.partial(self._read, watch, looked_for)
-            answer = await self._offload.run("look for requests to cancel entries", read)
+            undo = functools.partial(_undo_look, watch)
+            answer = await self._offload.run("look for requests to cancel", read, undo=undo)
             if isinstance(answer, Err):
                 self._polled.tell(answer.error)
-                return False
-            self.asked, requests = answer.value
-            for claim, reference in list(self._held.items()):
+                return None
+            watch, self.asked, requests = answer.value
+            for claim in list(self._held):
+                reference = self._held.get(claim)
                 checkout = None if reference is None else reference()
                 if checkout is not None and claim.name in requests:
                     checkout.cancel(requests[claim.name])
-        return True
+        return watch
 
-    def _in_hand(self) -> set[str]:
-        return {claim.name for claim in list(self._held)}
+    def _in_hand(self) -> dict[str, str]:
+        """Return the names of what is in hand, with the queues that it was taken from."""
+        claims = (claim for claim in list(self._held) if self._held.get(claim) is not None)
+        return {claim.name: claim.queue for claim in cast("Iterable[Claim]", claims)}
 
     def _read(
-        self, watch: Watch | None, in_hand: Collection[str], _before_commit: BeforeCommit
-    ) -> tuple[frozenset[str], dict[str, CancelRequest]]:
-        """Return the names for which there is a request, and the requests about what is in hand; in a thread."""
-        asked = self.look(watch)
-        found = ((name, self._storage.cancellation(name)) for name in asked.intersection(in_hand))
-        return asked, {name: request for name, request in found if request is not None}
+        self, watch: Watch | None, in_hand: Mapping[str, str], _before_commit: BeforeCommit
+    ) -> tuple[Watch | None, frozenset[str], dict[str, CancelRequest]]:
+        """Look, and read the requests about what is in hand; in a thread."""
+        watch, asked = self.look(watch)
+        found = ((name, self._storage.cancellation(in_hand[name], name)) for name in asked.intersection(in_hand))
+        return watch, asked, {name: request for name, request in found if request is not None}
 
-    def look(self, watch: Watch | None) -> frozenset[str]:
-        """Return the names for which there is a request, and be told of those to come; in a thread."""
-        if watch is not None:
-            watch.add("")
-        return frozenset(self._storage.asked_to_cancel())
+    def look(self, watch: Watch | None) -> tuple[Watch | None, frozenset[str]]:
+        """Have the store tell of requests from now on, and return the names for which there is one; in a thread.
+
+        Returns what tells of them: what it was given, or a new one.
+        """
+        telling = watch
+        try:
+            try:
+                telling = self._storage.watch_cancellations() if watch is None else watch
+                if telling is not None:
+                    telling.add("")
+            except SpoolError as error:  # tried again with the next look
+                self._polled.tell(error)
+                _close_new(telling, watch)
+                telling = None
+            return telling, frozenset(self._storage.asked_to_cancel())
+        except BaseException:  # passed on
+            _close_new(telling, watch)
+            raise
 
     def tell_bug(self, error: Exception) -> None:
         """Log what has ended the task."""
         message = "requests to cancel entries of spool %(spool)s are not passed on any more: %(error)s"
         path = self._storage.location
         log(LOGGER.error, Event.NOT_LISTENING, path, message, error=error, traceback_of=error)
+
+
+def _close_new(watch: Watch | None, before: Watch | None) -> None:
+    if watch is not None and watch is not before:
+        watch.close()
+
+
+def _undo_look(before: Watch | None, looked: tuple[Watch | None, object, object]) -> None:
+    _close_new(looked[0], before)
 
 
 class _Listener:
@@ -185,7 +217,8 @@ class _Listener:
         self._cancellations = cancellations
         self._loop = loop
         self._watch = watch
-        self._begun = self._over = self._failed = False
+        self._token = loop.token()
+        self._begun = self._over = False
         self._ended = anyio.Event()
         self._scope, self._pause = loop.new_scope(), loop.new_scope()
         self._task = loop.start_task(self._run)
@@ -193,7 +226,14 @@ class _Listener:
     def look_again(self) -> None:
         self._pause.cancel()
 
+    def end_now(self) -> None:
+        """End it in the event loop, after `end`."""
+        with contextlib.suppress(RuntimeError):  # none runs here any more
+            if self._loop.token() is self._token:
+                self._scope.cancel()
+
     def end(self) -> None:
+        """End it soon; in any thread."""
         self._over = True
         if self._begun:
             self._loop.call(self._scope.cancel)
@@ -220,7 +260,7 @@ class _Listener:
                     with self._pause:
                         await self._wait()
                     self._pause = self._loop.new_scope()
-                    self._failed = not await self._cancellations.pass_on(self._watch)
+                    await self._look()
         except anyio.ClosedResourceError:  # the spool is closed
             return
         except Exception as error:  # noqa: BLE001  # a bug; on Trio it would end the program
@@ -232,8 +272,14 @@ class _Listener:
             self._close()
             self._ended.set()
 
+    async def _look(self) -> None:
+        watch = await self._cancellations.pass_on(self._watch)
+        if watch is not self._watch:
+            self._close()
+            self._watch = watch
+
     async def _wait(self) -> None:
-        if self._watch is None or self._failed:
+        if self._watch is None:
             await anyio.sleep(LOOK_AGAIN)
         else:
             await anyio.wait_readable(self._watch.fileno())

@@ -12,6 +12,7 @@ import msgspec
 from trio_multispool.clock import random_fraction
 from trio_multispool.errors import CorruptMetadata, SpoolError
 from trio_multispool.events import LOGGER, Event, log
+from trio_multispool.model.cancellation import NO_REASON
 from trio_multispool.model.types import A, D, M, Q, T
 from trio_multispool.session.cancellations import Cancellations
 from trio_multispool.session.changes import Changes, Polled
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import anyio
 
     from trio_multispool.instrumentation import Instrumentation
+    from trio_multispool.model.cancellation import CancelRequest
     from trio_multispool.model.spoolable import Spoolable
     from trio_multispool.session.cancellations import Held
     from trio_multispool.storage.handles import Claim
@@ -132,7 +134,7 @@ class Session(Generic[Q, M, D, A]):
         self.running.close()
         self.changes.wake_all()
         self.moves.wake_all()
-        self.cancellations.stop()
+        self.cancellations.close()
 
     def check_open(self) -> None:
         """Raise `anyio.ClosedResourceError` if the spool has been closed."""
@@ -174,6 +176,12 @@ class Session(Generic[Q, M, D, A]):
     def carried(self, claim: Claim) -> Mapping[str, str] | None:
         """Return what the producer sent along with an entry, if the instrumentation asks for it; in a worker thread."""
         return self.storage.carrier(claim.name) if self.hooks.carries else None
+
+    def tell_cancelled(self, queue: str, name: str, request: CancelRequest | None) -> None:
+        """Log that an entry was cancelled."""
+        reason = (request.reason if request is not None else "") or NO_REASON
+        message = "entry %(entry)s of queue %(queue)s was cancelled: %(reason)s"
+        log(LOGGER.info, Event.CANCELLED, self.path, message, queue=queue, entry=name, reason=reason)
 
     def note_recovered(self, recovered: Iterable[Recovered]) -> None:
         """Log what recovery did, and note it for the hooks; in any thread, with `tell_noted` in the loop after it."""

@@ -418,13 +418,14 @@ class Spool(Generic[Q, M, D, A]):
     ) -> Result[Cancelled, InvalidName | EntryNotFound | EntryBusy | NotAdopted | RemoveError]:
         """Cancel an entry, wherever it is: remove it, or have whoever works on it end that work.
 
-        `Ok(Cancelled.REMOVED)`: it was available, or waiting, and is removed with its data.
+        `Ok(Cancelled.REMOVED)`: it was available, or waiting, and is removed with its data. If its name is remembered
+        (`Use(name, remember=…)`), it counts as done.
 
         `Ok(Cancelled.ASKED)`: it is in hand, in whatever process. Its owner is told within moments, and the handler is
         cancelled as by a scope around it: it may clean up, and shield what it must finish. Then the entry is removed,
         or goes where the reader's `iter(…, on_cancel=…)` says. A verdict that the handler returns all the same wins; so
-        does settling a job by hand. If the owner dies or gives the entry back before that, the request stands, and the
-        next owner is told. `wait` tells when it is over.
+        does settling a job by hand. If the owner dies or gives the entry back before that, or it is tried again later,
+        the request stands, and the next owner is told; not in another queue. `wait` tells when it is over.
 
         `reason`, for people, goes to the log, and with an entry that `on_cancel` saves into its history, which
         `multispool show` shows; at most 1,000 characters of it.

@@ -142,5 +142,5 @@ def _look(session: Session[Q, Any, Any, Any], name: str) -> Where[Q]:
         progress=item.progress,
         attempts=() if history is None else history.attempts,
         reason=storage.quarantine_reason(name) if state is State.QUARANTINED else None,
-        cancellation=storage.cancellation(name),
+        cancellation=storage.cancellation(queue, name),
     )

@@ -300,11 +300,11 @@ class Storage(Protocol[C, R]):
         """
         ...
 
-    def ask_to_cancel(self, name: str, request: CancelRequest) -> None:
-        """Ask the owner of an entry in hand to cancel the work on it; keeps an earlier request. Locks nothing.
+    def ask_to_cancel(self, queue: str, name: str, request: CancelRequest) -> None:
+        """Ask the owner of an entry, taken from a queue, to cancel the work on it; keeps an earlier request.
 
-        It is not synced. It stands until a settlement that `withdraws` it, or until the entry is gone. Raises
-        `NotAdopted` if owners need not know of such requests.
+        Locks nothing, and is not synced. It stands until a settlement that `withdraws` it, or until the entry is in
+        another queue, or gone. Raises `NotAdopted` if owners need not know of such requests.
         """
         ...
 
@@ -312,8 +312,11 @@ class Storage(Protocol[C, R]):
         """Delete the request to cancel an entry, if there is one."""
         ...
 
-    def cancellation(self, name: str) -> CancelRequest | None:
-        """Return the request to cancel an entry, if there is one: never one about an earlier entry of that name."""
+    def cancellation(self, queue: str, name: str) -> CancelRequest | None:
+        """Return the request to cancel the work on an entry that is, or was taken, from a queue, if there is one.
+
+        Never one about an earlier entry of that name, or about its work in another queue.
+        """
         ...
 
     def asked_to_cancel(self) -> list[str]:

@@ -5,8 +5,9 @@ asks for is asked of an owner that is alive, and power loss leaves none. A reque
 next one. Its directory is watched by every process that has entries in hand, and so it has little else in it: notes,
 which are written for each attempt, would wake them all.
 
-A request tells which entry it is about, by the time at which the name was reserved. So one that was left behind means
-nothing to a later entry of the same name; recovery collects it.
+A request tells which work it is about: on which entry, by the time at which its name was reserved, and in which queue.
+So one that was left behind means nothing to a later entry of the same name, and recovery collects it; and one that the
+owner's save has overtaken means nothing in the next queue.
 """
 
 from __future__ import annotations
@@ -30,19 +31,20 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.layout import Layout
 
 
-def ask_to_cancel(context: Context, name: str, request: CancelRequest) -> None:
+def ask_to_cancel(context: Context, queue: str, name: str, request: CancelRequest) -> None:
     """Ask the owner of an entry to cancel the work on it. Does nothing if that was asked for before."""
     if not context.is_adopted():
         raise NotAdopted(context.layout.path, "requests to cancel what they have in hand")
     layout = context.layout
-    if cancellation(context, name) is not None:
+    if cancellation(context, queue, name) is not None:
         return
     with wanting_directory(layout, CANCELLATIONS):
         if not _is_there(layout):
             _ = layout.ensure_directory(CANCELLATIONS)
         unlink_if_there(layout, CANCELLATIONS, name)  # of an earlier entry, or one that cannot be read
         try:
-            write_new(layout, CANCELLATIONS, name, StoredRequest(_reserved_at(context, name), request).encode())
+            stored = StoredRequest(_reserved_at(context, name), queue, request)
+            write_new(layout, CANCELLATIONS, name, stored.encode())
         except NameTaken:  # by another who asks for the same
             return
 
@@ -53,16 +55,16 @@ def asked_to_cancel(context: Context) -> list[str]:
     return layout.entry_names(CANCELLATIONS) if _is_there(layout) else []
 
 
-def cancellation(context: Context, name: str) -> CancelRequest | None:
-    """Return the request to cancel an entry; `None` if there is none, or if it cannot be read."""
+def cancellation(context: Context, queue: str, name: str) -> CancelRequest | None:
+    """Return the request to cancel work on an entry of a queue; `None` if there is none, or if it cannot be read."""
     layout = context.layout
-    if not _is_there(layout):
-        return None
     try:
-        stored = decode_request(read_beside(layout, CANCELLATIONS, name))
+        stored = decode_request(read_beside(layout, CANCELLATIONS, name)) if _is_there(layout) else None
     except (FileNotFoundError, *UNREADABLE):
         return None
-    return None if stored is None or stored.of != _reserved_at(context, name) else stored.request
+    if stored is None or (stored.of, stored.queue) != (_reserved_at(context, name), queue):
+        return None
+    return stored.request
 
 
 def withdraw(context: Context, name: str) -> None:

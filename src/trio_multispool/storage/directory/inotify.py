@@ -92,8 +92,8 @@ class _Watch:
             reason = "this user's inotify watches are used up (sysctl fs.inotify.max_user_watches)"
             raise OutOfSpace("watch", self._layout.path, reason) from error
 
-    def _drained(self) -> collections.Counter[str]:
-        """Return the names of the files that came or went, without waiting."""
+    def drain(self) -> collections.Counter[str]:
+        """Return the names of the files that came or went since the last call, without waiting."""
         with self._mutex:
             moved: collections.Counter[str] = collections.Counter()
             for event in self._notify.read(timeout=0):
@@ -177,10 +177,6 @@ class EntryWatch(_Watch):
                 for directory, fd in fds.items():
                     self._watch(directory, fd, _MOVED_TO | _CREATE)
 
-    def drain(self) -> collections.Counter[str]:
-        """Return the names of entries that may have moved since the last call, without waiting."""
-        return self._drained()
-
 
 @final
 class CancellationWatch(_Watch):
@@ -198,10 +194,6 @@ class CancellationWatch(_Watch):
                 self._watch("", root, _QUEUES_CHANGE)
                 if fd is not None:
                     self._watch(CANCELLATIONS, fd, _MOVED_TO | _CLOSE_WRITE)  # it is written under its name
-
-    def drain(self) -> collections.Counter[str]:
-        """Return the names for which there may be a request since the last call, without waiting."""
-        return self._drained()
 
 
 @final

@@ -102,10 +102,14 @@ def save(context: Context, wanted: Saving[DirectoryClaim]) -> Steps:
             yield (destination,)
 
 
+def _withdraw(context: Context, name: str) -> None:
+    with context.tidying(name):
+        withdraw(context, name)
+
+
 def _let_go(context: Context, saved: Saving[DirectoryClaim]) -> None:
     if saved.withdraws:
-        with context.tidying(saved.claim.name):
-            withdraw(context, saved.claim.name)
+        _withdraw(context, saved.claim.name)
     saved.claim.abandon()
 
 
@@ -194,7 +198,7 @@ def _remove(
                 yield (source,)
         if locked:
             if wanted.withdraws:
-                withdraw(context, name)
+                _withdraw(context, name)
             clear_leftovers(context, name, leftovers if claim.lock is not None else None)
             unlink_if_there(context.layout, REGISTRY, name)
     except DurabilityUnknown:

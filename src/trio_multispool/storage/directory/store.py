@@ -454,18 +454,18 @@ class DirectoryStorage(Context):
         """Begin to watch entries."""
         return watch(self.layout, EntryWatch)
 
-    def ask_to_cancel(self, name: str, request: CancelRequest) -> None:
+    def ask_to_cancel(self, queue: str, name: str, request: CancelRequest) -> None:
         """Make a request."""
         self.layout.check_named()
-        cancellations.ask_to_cancel(self, name, request)
+        cancellations.ask_to_cancel(self, queue, name, request)
 
     def withdraw_cancellation(self, name: str) -> None:
         """Delete a request."""
         cancellations.withdraw(self, name)
 
-    def cancellation(self, name: str) -> CancelRequest | None:
+    def cancellation(self, queue: str, name: str) -> CancelRequest | None:
         """Read a request."""
-        return cancellations.cancellation(self, name)
+        return cancellations.cancellation(self, queue, name)
 
     def asked_to_cancel(self) -> list[str]:
         """List the requests."""

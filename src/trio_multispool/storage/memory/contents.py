@@ -63,8 +63,8 @@ class Kept:
     notes: dict[str, bytes] = dataclasses.field(default_factory=dict)
     reason: str | None = None
     """Why it is in quarantine."""
-    cancellation: CancelRequest | None = None
-    """The request to cancel the work on it."""
+    cancellation: tuple[str, CancelRequest] | None = None
+    """The request to cancel the work on it, and the queue that it was taken from."""
     checkouts: int = 0
     """How often it was checked out or removed. Only the latest owner may settle it."""
     arrival: int = 0
@@ -171,12 +171,12 @@ class Contents:
         for listener in list(self.listeners):
             listener.tell(name, queue)
 
-    def ask_to_cancel(self, name: str, request: CancelRequest) -> None:
+    def ask_to_cancel(self, queue: str, name: str, request: CancelRequest) -> None:
         """Keep a request with an entry, if there is one, and tell of it."""
         with self.mutex:
             kept = self.entries.get(name)
-            if kept is not None and kept.cancellation is None:
-                kept.cancellation = request
+            if kept is not None and (kept.cancellation is None or kept.cancellation[0] != queue):
+                kept.cancellation = queue, request
                 self._tell(name, CANCELLATIONS)
 
     def remove(self, kept: Kept) -> None:

@@ -467,9 +467,9 @@ class MemoryStorage:
         """Begin to watch entries."""
         return MemoryWatch(self.contents, of_entries=True)
 
-    def ask_to_cancel(self, name: str, request: CancelRequest) -> None:
+    def ask_to_cancel(self, queue: str, name: str, request: CancelRequest) -> None:
         """Make a request."""
-        self.contents.ask_to_cancel(name, request)
+        self.contents.ask_to_cancel(queue, name, request)
 
     def withdraw_cancellation(self, name: str) -> None:
         """Delete a request."""
@@ -477,10 +477,11 @@ class MemoryStorage:
         if kept is not None:
             kept.cancellation = None
 
-    def cancellation(self, name: str) -> CancelRequest | None:
+    def cancellation(self, queue: str, name: str) -> CancelRequest | None:
         """Return a request."""
         kept = self.contents.entries.get(name)
-        return None if kept is None else kept.cancellation
+        found = None if kept is None else kept.cancellation
+        return found[1] if found is not None and found[0] == queue else None
 
     def asked_to_cancel(self) -> list[str]:
         """List the requests."""
