@@ -70,8 +70,8 @@ def test_with_once_an_attempt_a_run_is_made_when_it_is_due(multispool, spool, pu
         told, counts = map(json.loads, failed.stderr.splitlines())
         assert most / 2 <= told.pop("again_in") <= most  # half of it is left to chance
         assert told == {"name": "one", "outcome": "failed", "status": 1, "queue": "send", "attempt": number}
-        assert counts == {"done": 0, "failed": 1, "returned": 0}
-        assert multispool(*work).stderr == '{"done":0,"failed":0,"returned":0}\n'
+        assert counts == {"done": 0, "failed": 1, "returned": 0, "cancelled": 0}
+        assert multispool(*work).stderr == '{"done":0,"failed":0,"returned":0,"cancelled":0}\n'
         make_due(spool, "one")
     told = json.loads(multispool(*work).stderr.splitlines()[0])
     assert (told["queue"], told["attempt"], told["again_in"]) == ("failed", 3, None)

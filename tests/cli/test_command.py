@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -15,7 +16,7 @@ import pytest
 from helpers.processes import run_python
 from helpers.proofs import thinned
 from helpers.rooms import PROJECT
-from helpers.stores import make_store
+from helpers.stores import claim, make_store, release
 
 COMMANDS = [
     "create",
@@ -29,6 +30,7 @@ COMMANDS = [
     "work",
     "mv",
     "rm",
+    "cancel",
     "retry",
     "expire",
     "quarantine",
@@ -52,6 +54,7 @@ ON_A_SPOOL = {
     "work": ["send", "--once", "--", "true"],
     "mv": ["one", "send"],
     "rm": ["one"],
+    "cancel": ["one"],
     "retry": ["send", "failed", "--all"],
     "expire": ["send", "--max-count", "9"],
     "quarantine ls": [],
@@ -355,6 +358,11 @@ def test_bash_completes_commands_options_queues_and_entries(multispool, spool, p
     assert complete(tmp_path, script, "rm", "spool", "order-1", "order-2") == ["order-2"]
     assert complete(tmp_path, script, "ls", "nosuch", "") == []
     assert snapshot(spool) == before
+    with contextlib.closing(make_store(spool)) as store:  # to cancel, also what somebody has
+        claimed = claim(store, "send", "order-1")
+        assert complete(tmp_path, script, "rm", "spool", "order-1") == []
+        assert complete(tmp_path, script, "cancel", "spool", "order-1") == ["order-1"]
+        release(store, claimed)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -31,6 +31,11 @@ DOING = {
     "put --json": (["put", "SPOOL", "send", "/dev/null", "--name", "new", "--json"], "/dev/null was enqueued as new"),
     "mv --json": (["mv", "SPOOL", "one", "failed", "--json"], '[{"name":"one","from":"send","to":"failed"}]'),
     "rm": (["rm", "SPOOL", "--older-than", "0", "--from", "send"], "1 entry removed"),
+    "cancel": (["cancel", "SPOOL", "one"], "one: removed from send; 1 entry was cancelled"),
+    "cancel --json": (
+        ["cancel", "SPOOL", "one", "--json"],
+        '[{"name":"one","from":"send","outcome":"removed","owner":null}]',
+    ),
     "expire": (["expire", "SPOOL", "send", "--max-count", "0"], "1 entry removed"),
     "recover": (["recover", "SPOOL"], "left: was collected, it belonged to no entry"),
     "create": (["create", "SPOOL", "more"], "SPOOL was there; added more"),
@@ -130,6 +135,7 @@ def test_every_entry_that_was_imported_is_told(telling_nobody, spool, tmp_path, 
 
 
 STOPPED = {
+    "cancel": (["cancel", "SPOOL", "--all"], "unlink", "/.checkout/b", "cancelled"),
     "rm": (["rm", "SPOOL", "--all"], "unlink", "/.checkout/b", "removed"),
     "mv": (["mv", "SPOOL", "failed", "--all"], "move", "/failed/b", "moved to failed"),
     "retry": (["retry", "SPOOL", "send", "failed", "--all"], "move", "/failed/b", "moved to failed"),
@@ -155,7 +161,8 @@ def test_what_was_done_before_an_error_is_told(multispool, spool, put, failing, 
     if as_json:
         assert sorted(each if what == "expire" else each["name"] for each in json.loads(ended.stdout)) == ["a", "c"]
     else:
-        assert ended.stdout == f"2 entries {done}\n"
+        assert ended.stdout.splitlines()[-1] == f"2 entries {done}"
+        assert len(ended.stdout.splitlines()) == (3 if what == "cancel" else 1)
 
 
 @pytest.mark.parametrize("what", STOPPED)
@@ -388,6 +395,9 @@ LOOKING = [
     ["mv", "SPOOL", BIDI, "failed", "--dry-run"],
     ["mv", "SPOOL", EVIL, EVIL],
     ["rm", "SPOOL", EVIL],
+    ["cancel", "SPOOL", BIDI, "--dry-run"],
+    ["cancel", "SPOOL", EVIL],
+    ["cancel", "SPOOL", BIDI],
     ["retry", "SPOOL", EVIL, EVIL],
     ["expire", "SPOOL", "send", "--max-count", "0", "--dry-run"],
     ["work", "SPOOL", EVIL, "--", EVIL],
@@ -420,6 +430,7 @@ IN_JSON = [
     ["put", "SPOOL", "send", "/dev/null", "--name", f"{BIDI}5"],
     ["mv", "SPOOL", BIDI, "failed"],
     ["rm", "SPOOL", "--all"],
+    ["cancel", "SPOOL", BIDI],
     ["retry", "SPOOL", "send", "failed", "--all"],
     ["expire", "SPOOL", "send", "--max-count", "0"],
     ["work", "SPOOL", "send", "--once", "--", "true"],

@@ -111,7 +111,7 @@ def test_once_tries_each_entry_once(multispool, spool, put, tmp_path):
     assert sorted((tmp_path / "tried").read_text().split()) == ["a", "b", "c"]
     told = sorted(map(json.loads, done.stderr.splitlines()), key=lambda line: line.get("name", "z"))
     expected = [{"name": name, "outcome": "failed", "status": 3, "queue": "send"} for name in "abc"]
-    assert told == [*expected, {"done": 0, "failed": 3, "returned": 0}]
+    assert told == [*expected, {"done": 0, "failed": 3, "returned": 0, "cancelled": 0}]
     assert where(spool) == {f"send/{name}": META for name in "abc"}
 
 

@@ -11,6 +11,7 @@ from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 import trio_multispool
 from trio_multispool.cli import output
 from trio_multispool.cli.commands.adopt import adopt
+from trio_multispool.cli.commands.cancel import cancel
 from trio_multispool.cli.commands.cat import cat
 from trio_multispool.cli.commands.completion import completion_command
 from trio_multispool.cli.commands.create import create
@@ -58,7 +59,7 @@ $ multispool work var/mail send --failed failed -- ./deliver.sh
 
 _FILLING: Final = (create, put, enqueue_at)
 _LOOKING: Final = (ls, stats, show, cat, top)
-_TAKING: Final = (work, mv, rm, retry, expire)
+_TAKING: Final = (work, mv, rm, cancel, retry, expire)
 _KEEPING: Final = (export, import_, recover, fsck, monitor, adopt)
 """The commands, in the order of the help."""
 
@@ -68,6 +69,7 @@ _USAGE: Final[dict[Callable[..., int | None], str]] = {
     work: "work [OPTIONS] SPOOL QUEUE -- COMMAND...",
     mv: "mv [OPTIONS] SPOOL [NAME...] QUEUE",
     rm: "rm [OPTIONS] SPOOL [NAME...]",
+    cancel: "cancel [OPTIONS] SPOOL [NAME...]",
     retry: "retry [OPTIONS] SPOOL FROM TO [NAME...]",
     expire: "expire [OPTIONS] SPOOL QUEUE [-- COMMAND...]",
 }

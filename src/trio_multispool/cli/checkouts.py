@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final, final
 
 import trio
@@ -122,22 +122,12 @@ class _Settler:
         """Settle what fits in one queue, many at a time: they share their syncs."""
         spool = await self._spool_with(queue, recover=False)
         items = selected(self.storage, queue, State.AVAILABLE, criteria, self.troubles)
-        failures: list[Failure | SpoolError] = []
-        looking = trio.Lock()
 
-        async def settle_some() -> None:
-            try:
-                while not failures and (item := await _next_of(items, looking)) is not None:
-                    if await self._settle_if(spool, item, criteria):
-                        count()
-            except (Failure, SpoolError) as error:
-                failures.append(error)
+        async def settle_one(item: Item) -> None:
+            if await self._settle_if(spool, item, criteria):
+                count()
 
-        async with trio.open_nursery() as nursery:
-            for _ in range(_AT_A_TIME):
-                nursery.start_soon(settle_some)
-        if failures:  # not through the nursery, which would wrap it
-            raise failures[0]
+        await with_each(items, settle_one)
 
     async def _settle_if(self, spool: AnySpool, item: Item, criteria: Criteria) -> bool:
         """Settle a selected entry, if it can be checked out and, once it is locked, still fits."""
@@ -165,6 +155,25 @@ class _Settler:
             loaded = await load(where, queues, trust_file_system=trusting, recover=recover, told=told)
             self.spools[queue] = await self.stack.enter_async_context(loaded)
         return self.spools[queue]
+
+
+async def with_each(items: Iterator[Item | None], act: Callable[[Item], Awaitable[None]]) -> None:
+    """Do something with each item, many at a time; end at the first error, and raise it."""
+    failures: list[Failure | SpoolError] = []
+    looking = trio.Lock()
+
+    async def act_on_some() -> None:
+        try:
+            while not failures and (item := await _next_of(items, looking)) is not None:
+                await act(item)
+        except (Failure, SpoolError) as error:
+            failures.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(_AT_A_TIME):
+            nursery.start_soon(act_on_some)
+    if failures:  # not through the nursery, which would wrap it
+        raise failures[0]
 
 
 async def _next_of(items: Iterator[Item | None], looking: trio.Lock) -> Item | None:

@@ -30,6 +30,15 @@ def entry_names(context: CompletionContext) -> list[str]:
     return _offered(context, lambda it: (name for queue in it.queues() for name in it.names(queue)))
 
 
+def names_to_cancel(context: CompletionContext) -> list[str]:
+    """Offer the entries that begin with what was typed, also those that somebody has; not what was set aside."""
+
+    def names(storage: AnyStorage) -> Iterable[str]:
+        return (item.name for item in storage.inventory() if item.place.state is not State.QUARANTINED)
+
+    return _offered(context, names)
+
+
 def quarantined_names(context: CompletionContext) -> list[str]:
     """Offer the entries that were set aside and begin with what was typed."""
     return _offered(context, lambda storage: (item.name for item in storage.inventory(None, State.QUARANTINED)))

@@ -61,4 +61,12 @@ def find_available(storage: AnyStorage, name: str, source: str | None = None) ->
             by = "" if item.owner is None else f" by {told(item.owner)}"
             raise Failure(f"entry {name!r} is checked out of {item.place.queue!r}{by}", Exit.BUSY)
         case _:
-            raise Failure(f"entry {name!r} is in quarantine; `multispool show` says why it was set aside", Exit.REFUSED)
+            return not_set_aside(item)
+
+
+def not_set_aside(item: Item) -> Item:
+    """Return an entry; ends the command if it is in quarantine."""
+    if item.place.state is State.QUARANTINED:
+        told = f"entry {item.name!r} is in quarantine; `multispool show` says why it was set aside"
+        raise Failure(told, Exit.REFUSED)
+    return item

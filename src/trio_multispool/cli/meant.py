@@ -15,7 +15,9 @@ _QUEUE_NEXT: Final = frozenset(
 )
 """The commands that take a queue right after the spool."""
 
-_NAMES_NEXT: Final = frozenset({"show", "cat", "mv", "rm", "quarantine show", "quarantine retry", "quarantine drop"})
+_NAMES_NEXT: Final = frozenset(
+    {"show", "cat", "mv", "rm", "cancel", "quarantine show", "quarantine retry", "quarantine drop"}
+)
 """Those that take names of entries there."""
 
 _SELECTING: Final = frozenset({"--older-than", "--meta", "--name", "--all"})

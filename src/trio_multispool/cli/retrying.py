@@ -16,11 +16,15 @@ from trio_multispool.cli.exits import Failure
 from trio_multispool.cli.spools import AnySpool, member
 from trio_multispool.cli.working import Command, Report
 from trio_multispool.clock import random_fraction
+from trio_multispool.entries.checkout import Checkout
 from trio_multispool.entries.datafile import DataFile
 from trio_multispool.events import LOGGER, Event
 from trio_multispool.instrumentation import AttemptFailed, How, Instrumentation, Settled
+from trio_multispool.model.cancellation import CancelRequest
 from trio_multispool.model.policies import Exponential, Retry
 from trio_multispool.model.verdicts import Release, Remove, RetryLater, Save, Verdict
+from trio_multispool.spool.spool import session_of
+from trio_multispool.threads.loop import is_cancellation
 
 _LONGEST_DELAY: Final = 3600.0
 """Waits double up to this many seconds, unless the first is longer already."""
@@ -43,15 +47,27 @@ class Outcomes(Instrumentation):
     def __init__(self, attempts: Attempts, report: Report) -> None:
         self.ended: dict[str, tuple[int | None, str]] = {}
         """The status of each command that has come to its end, and how to say it, until that is told."""
+        self.cancelled: dict[str, str] = {}
+        """Why somebody has cancelled entries whose command has been ended for that, until it is told."""
         self.attempts: Attempts = attempts
         self.report: Report = report
 
     def on_settle(self, settled: Settled) -> None:
-        """Tell of what succeeded."""
+        """Tell of what succeeded, or was cancelled."""
+        if settled.entry in self.cancelled:
+            self._on_settle_cancelled(settled)
+            return
         status, _ = self.ended.get(settled.entry, (None, ""))
         if status == 0 and settled.how in {How.REMOVED, How.SAVED}:
             del self.ended[settled.entry]
             self.report.tell_done(settled.entry, status, settled.destination)
+
+    def _on_settle_cancelled(self, settled: Settled) -> None:
+        reason = self.cancelled.pop(settled.entry)
+        if settled.how in {How.REMOVED, How.SAVED}:
+            self.report.tell_cancelled(settled.entry, settled.destination, reason)
+        else:
+            self.report.tell_returned(settled.entry, settled.queue)
 
     def on_attempt_failed(self, attempt_failed: AttemptFailed) -> None:
         """Tell of what failed, and when it is tried again, or where it is now."""
@@ -67,13 +83,14 @@ class Outcomes(Instrumentation):
 class Retrier:
     """Works off one queue; what fails is tried again later."""
 
-    def __init__(self, command: Command, done: str | None, outcomes: Outcomes) -> None:
+    def __init__(self, command: Command, done: str | None, cancelled: str | None, outcomes: Outcomes) -> None:
         attempts = outcomes.attempts
         self._command = command
         self._failed = attempts.failed
         self._most = attempts.most
         self._backoff = Exponential(first=attempts.delay, max=max(attempts.delay, _LONGEST_DELAY))
         self._done = done
+        self._cancelled = cancelled
         self._outcomes = outcomes
 
     async def run(self, spool: AnySpool, jobs: int, *, once: bool) -> None:
@@ -89,12 +106,15 @@ class Retrier:
                 return Release()
 
         retry = Retry(dead_letter=member(spool, self._failed), attempts=self._most, backoff=self._backoff)
+        on_cancel: Save[Any, bytes] | Remove = (
+            Remove() if self._cancelled is None else Save(member(spool, self._cancelled))
+        )
         answer = None
         with _told_here():
             async with spool.reader(member(spool, self._command.queue)) as reader:
                 work = reader.iter_available if once else reader.iter
                 with trio.CancelScope() as scope:
-                    answer = await work(handle, concurrency=jobs, retry=retry)
+                    answer = await work(handle, concurrency=jobs, retry=retry, on_cancel=on_cancel)
         if failures:  # not through the reader's nursery, which would wrap it
             raise failures[0]
         if answer is not None:
@@ -103,14 +123,24 @@ class Retrier:
     async def _handle(self, spool: AnySpool, metadata: bytes, data: DataFile[Any]) -> Verdict[Any, bytes]:
         try:
             status, told = await self._command.run(metadata, data, data.attempt)
-        except BaseException:  # cancelled, or the command cannot be started: passed on, and the entry goes back
-            self._outcomes.report.tell_returned(data.name, self._command.queue)
+        except BaseException as ended:  # passed on
+            request = _request(spool, data.name) if is_cancellation(ended) else None
+            if request is not None:
+                self._outcomes.cancelled[data.name] = request.reason
+            else:  # a signal, or the command cannot be started: the entry goes back
+                self._outcomes.report.tell_returned(data.name, self._command.queue)
             raise
         self._outcomes.ended[data.name] = status, told
         if status == 0:
             return Remove() if self._done is None else Save(member(spool, self._done))
         # An answer, and no exception: the history needs no traceback of this program.
         return RetryLater(self._backoff.delay(data.attempt, random_fraction()), told)
+
+
+def _request(spool: AnySpool, name: str) -> CancelRequest | None:
+    """Return the request to cancel an entry that is in hand, if its work is cancelled for that."""
+    held = [None if reference is None else reference() for reference in session_of(spool).held.values()]
+    return next((each.cancellation for each in held if isinstance(each, Checkout) and each.name == name), None)
 
 
 @contextlib.contextmanager

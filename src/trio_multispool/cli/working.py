@@ -11,8 +11,9 @@ from trio_multispool.cli.exits import Failure
 from trio_multispool.cli.progress import Bar
 from trio_multispool.cli.running import Ending
 from trio_multispool.entries.datafile import DataFile
+from trio_multispool.model.cancellation import NO_REASON
 
-_STYLES: Final = {"done": "green", "failed": "red", "returned": "yellow"}
+_STYLES: Final = {"done": "green", "failed": "red", "returned": "yellow", "cancelled": "yellow"}
 
 
 @final
@@ -69,6 +70,11 @@ class Report:
         """Tell of an entry whose command did not come to its end, or cannot be started."""
         self.tell(name, "returned", None, queue, f"returned to {queue}")
 
+    def tell_cancelled(self, name: str, queue: str | None, reason: str) -> None:
+        """Tell of an entry that somebody has cancelled, and which queue it was moved to, if to any."""
+        told = f"cancelled ({reason or NO_REASON}){'' if queue is None else f', now in {queue}'}"
+        self.tell(name, "cancelled", None, queue, told, reason=reason)
+
     def summary(self) -> None:
         """Sum up, once the work has ended."""
         if not self.begun:
@@ -77,5 +83,5 @@ class Report:
         if self.as_json:
             output.remark(output.encoded(counts))
         else:
-            returned = f", returned {counts['returned']}" if counts["returned"] else ""
-            output.complain(f"done {counts['done']}, failed {counts['failed']}{returned}")
+            more = "".join(f", {each} {counts[each]}" for each in ("returned", "cancelled") if counts[each])
+            output.complain(f"done {counts['done']}, failed {counts['failed']}{more}")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from typing import Annotated, Any, final
+from typing import Annotated, Any, NamedTuple, final
 
 import trio
 from cyclopts import Parameter
@@ -16,9 +16,11 @@ from trio_multispool.cli.running import Ending, run
 from trio_multispool.cli.sources import Source
 from trio_multispool.cli.spools import AnySpool, load, looking, member, settle
 from trio_multispool.cli.working import Command, Report
-from trio_multispool.entries.job import CheckedOutEntry
+from trio_multispool.entries.job import CheckedOutEntry, checkout_of
 from trio_multispool.errors import SpoolError
+from trio_multispool.model.verdicts import Remove, Save
 from trio_multispool.reader.pool import Jobs
+from trio_multispool.threads.loop import is_cancellation
 
 Job = CheckedOutEntry[Any, bytes, Source]
 
@@ -44,6 +46,9 @@ def work(  # noqa: PLR0913  # what a person can say on the command line
         AnyQueue,
         Parameter(help="Where to move entries whose command failed (all their --attempts); they go back unless given."),
     ] = None,
+    cancelled: Annotated[
+        AnyQueue, Parameter(help="Where to move entries that somebody cancels; they are removed unless given.")
+    ] = None,
     attempts: Annotated[
         int | None,
         Parameter(help="Try each entry again later, up to this many times in all; only then move it to --failed."),
@@ -67,6 +72,9 @@ def work(  # noqa: PLR0913  # what a person can say on the command line
     to `--failed`. Each wait is twice as long as the one before, up to an hour. `MULTISPOOL_ATTEMPT` is the number of
     the attempt, from 1, and `multispool show` tells how each of them ended.
 
+    If somebody cancels an entry by `multispool cancel`, its command gets SIGTERM, and after 5 seconds SIGKILL. Then the
+    entry is removed, or moved to `--cancelled`, and the work goes on with the next.
+
     Ctrl-C, SIGTERM and SIGHUP end it: commands that are running get SIGTERM, and after 5 seconds (or a second Ctrl-C)
     SIGKILL, and their entries go back as they were. If `work` itself is killed, the entries it had are available again
     as soon as somebody reads the queue.
@@ -84,11 +92,13 @@ def work(  # noqa: PLR0913  # what a person can say on the command line
         raise Failure("--done must be another queue, or the work would never end", Exit.USAGE)
     if failed == queue:
         raise Failure("--failed must be another queue; without it, entries that failed go back", Exit.USAGE)
+    if cancelled == queue:
+        raise Failure("--cancelled must be another queue, or what is cancelled would begin anew", Exit.USAGE)
     report = Report(quiet, as_json)
     outcomes = None if attempts is None else Outcomes(_attempts(attempts, delay, failed), report)
 
     async def working(ending: Ending) -> int:
-        queues = [name for name in (queue, done, failed) if name is not None]
+        queues = [name for name in (queue, done, failed, cancelled) if name is not None]
         async with await load(spool, queues, trust_file_system=trust_file_system, told=outcomes) as opened:
             if shutil.which(command[0]) is None:
                 raise Failure(f"cannot start {command[0]!r}: command not found")
@@ -100,9 +110,9 @@ def work(  # noqa: PLR0913  # what a person can say on the command line
                 report.bar, report.begun = shown, True
                 running = Command(command, str(opened.path), queue, ending)
                 if outcomes is not None:
-                    await Retrier(running, done, outcomes).run(opened, jobs, once=once)
+                    await Retrier(running, done, cancelled, outcomes).run(opened, jobs, once=once)
                 else:
-                    await _Worker(opened, running, done, failed, delay, once, report).run(jobs)
+                    await _Worker(opened, running, _Where(done, failed, cancelled), delay, once, report).run(jobs)
         return Exit.SOME_FAILED if once and report.counts["failed"] else Exit.SUCCESS
 
     try:
@@ -119,6 +129,14 @@ def _attempts(most: int, delay: float, failed: str | None) -> Attempts:
     return Attempts(most, delay, failed)
 
 
+class _Where(NamedTuple):
+    """The queues that entries are moved to, by what became of them; `None`: they are removed, or go back."""
+
+    done: str | None
+    failed: str | None
+    cancelled: str | None
+
+
 @final
 @dataclasses.dataclass
 class _Worker:
@@ -126,8 +144,7 @@ class _Worker:
 
     spool: AnySpool
     command: Command
-    done: str | None
-    failed: str | None
+    where: _Where
     retry_delay: float
     once: bool
     report: Report
@@ -147,20 +164,27 @@ class _Worker:
         try:
             async for job in coming:
                 async with job:
-                    await self._attempt(job)
+                    try:
+                        await self._attempt(job)
+                    except BaseException as ended:  # passed on
+                        if _was_cancelled(job, ended) and not job.settled:
+                            await self._cancel(job)
+                        raise
         except (Failure, SpoolError) as error:  # not through the nursery, which would wrap it
             self.trouble = self.trouble or error
             scope.cancel()
 
     async def _attempt(self, job: Job) -> None:
         """Run the command on an entry, and settle it."""
-        queue, told = self.command.queue, None
+        queue = self.command.queue
         try:
             status, told = await self.command.run(job.metadata, job.data)
-        finally:
-            if told is None:  # cancelled, or the command cannot be started: leaving the job's block returns the entry
+        except BaseException as ended:  # passed on
+            if not _was_cancelled(job, ended):
+                # A signal, or the command cannot be started: leaving the job's block returns the entry.
                 self.report.tell_returned(job.name, queue)
-        destination = self.done if status == 0 else self.failed
+            raise
+        destination = self.where.done if status == 0 else self.where.failed
         # What a command has done is kept, though the work may be ending.
         with trio.CancelScope(shield=True):
             if status == 0 or destination is not None:
@@ -174,3 +198,15 @@ class _Worker:
             if not self.once:
                 await trio.sleep(self.retry_delay)
             (await job.release()).unwrap()
+
+    async def _cancel(self, job: Job) -> None:
+        """Settle an entry that somebody has cancelled; its command has been ended."""
+        queue, checkout = self.where.cancelled, checkout_of(job)
+        verdict: Save[Any, bytes] | Remove = Remove() if queue is None else Save(member(self.spool, queue))
+        (await checkout.settle_cancelled(verdict)).unwrap()
+        self.report.tell_cancelled(job.name, queue, checkout.cancel_reason)
+
+
+def _was_cancelled(job: Job, ended: BaseException) -> bool:
+    """Tell whether the work on an entry has ended so because somebody has cancelled it."""
+    return job.cancel_requested and is_cancellation(ended)
