@@ -114,6 +114,7 @@ def test_ls_json_is_a_stable_document(multispool, spool, put, gate, owner_of):
                 "owner": owner,
                 "metadata_size": 13,
                 "progress": None,
+                "cancellation": None,
             },
             {
                 "name": "b",
@@ -122,6 +123,7 @@ def test_ls_json_is_a_stable_document(multispool, spool, put, gate, owner_of):
                 "owner": None,
                 "metadata_size": 13,
                 "progress": None,
+                "cancellation": None,
             },
         ],
     }
@@ -201,6 +203,7 @@ def test_show_json_gives_metadata_as_a_value_and_exactly(multispool, spool, put)
         "owner": None,
         "metadata_size": 14,
         "progress": None,
+        "cancellation": None,
         "metadata": {"to": "anne"},
         "metadata_base64": base64.b64encode(b'{"to": "anne"}').decode(),
         "data_size": 5,
@@ -278,7 +281,7 @@ def test_cat_of_an_entry_whose_data_are_gone_says_so(multispool, spool, put):
     assert (found.returncode, found.stderr) == (1, told)
 
 
-@pytest.mark.parametrize("command", ["show", "cat", "rm"])
+@pytest.mark.parametrize("command", ["show", "cat", "rm", "cancel"])
 def test_an_entry_that_does_not_exist_is_not_found(multispool, spool, command):
     """Exit code 3, and one line that names it."""
     found = multispool(command, spool, "nosuch")
@@ -287,7 +290,7 @@ def test_an_entry_that_does_not_exist_is_not_found(multispool, spool, command):
 
 
 @pytest.mark.parametrize("name", ["../send/one", ".spool.json", "", "x" * 201])
-@pytest.mark.parametrize("command", ["show", "cat", "rm"])
+@pytest.mark.parametrize("command", ["show", "cat", "rm", "cancel"])
 def test_a_name_that_cannot_be_is_wrong_usage(multispool, spool, put, command, name):
     """No name leads out of the spool."""
     put("one")

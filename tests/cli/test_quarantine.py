@@ -41,6 +41,7 @@ def test_ls_lists_what_was_set_aside_with_its_reason(multispool, spool, put, set
         "metadata_size": 13,
         "due_at": None,
         "progress": None,
+        "cancellation": None,
         "quarantine_reason": REASON,
     }
 

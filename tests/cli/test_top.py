@@ -15,6 +15,7 @@ from helpers.terminals import ALTERNATE, CURSOR_SHOWN, WRAPPING
 from trio_multispool.cli.top.actions import command
 from trio_multispool.cli.top.look import Looker
 from trio_multispool.cli.top.view import Action
+from trio_multispool.model.cancellation import CancelRequest
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.notes import PROGRESS, encode_progress
 
@@ -446,6 +447,27 @@ def test_how_far_an_owner_says_that_it_is_is_seen_and_goes_with_the_check_out(sp
     release(store, claimed)
     assert looker.look().held == ()
     assert "progress" not in dict(looker.details("send", "letter").facts)
+    store.close()
+
+
+def test_what_was_asked_to_be_cancelled_is_seen_before_its_progress(spool, put):
+    """The details say when and why; a request about another entry of that name is none."""
+    put("letter")
+    put("other")
+    store = make_store(spool)
+    claimed, other = claim(store, "send", "letter"), claim(store, "send", "other")
+    store.ask_to_cancel("letter", CancelRequest(0.0, "no longer"))
+    (spool / ".cancel/other").write_bytes((spool / ".cancel/letter").read_bytes())
+    os.utime(spool / ".registry/other", (1, 1))
+    looker = Looker(spool)
+    assert {held.name: held.progress for held in looker.look().held} == {"letter": "cancel asked", "other": ""}
+    store.annotate(claimed, PROGRESS, encode_progress(0.4, "converting", 0.0))
+    assert "cancel asked, 40 %, converting" in [held.progress for held in looker.look().held]
+    [told] = [fact for label, fact in looker.details("send", "letter").facts if label == "cancel"]
+    assert told.startswith("asked 1970-01-01 00:00:00 UTC (")
+    assert told.endswith(" ago): no longer")
+    release(store, claimed)
+    release(store, other)
     store.close()
 
 

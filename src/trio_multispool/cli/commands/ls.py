@@ -17,7 +17,9 @@ from trio_multispool.cli.progress import counting
 from trio_multispool.cli.render import table
 from trio_multispool.cli.spools import AnyStorage, looking
 from trio_multispool.clock import wall_clock
+from trio_multispool.model.cancellation import CancelRequest
 from trio_multispool.model.lifecycle import State
+from trio_multispool.model.times import aware
 from trio_multispool.model.types import T
 from trio_multispool.storage.requests import Item
 from trio_multispool.storage.upkeep import is_adopted
@@ -122,6 +124,7 @@ def ls(  # noqa: PLR0913  # what a person can say on the command line
             storage, queue, lambda name: Tally(name, ages=None if limits is None else Histogram(limits)), add
         )
         items.sort(key=lambda item: (item.place.queue, item.name))
+        asked = _asked_to_cancel(storage, items)
         path, adopted = storage.location, is_adopted(storage)
     if as_json:
         found: dict[str, object] = {
@@ -130,11 +133,11 @@ def ls(  # noqa: PLR0913  # what a person can say on the command line
             "queues": [_tally_document(tally, now, limits) for tally in ordered],
         }
         if long:
-            found["entries"] = [item_document(item, now) for item in items]
+            found["entries"] = [item_document(item, now, asked.get(item.name)) for item in items]
         output.document(found)
         return
     if long:
-        _print_items(items, now)
+        _print_items(items, asked, now)
     elif limits is not None:
         _print_ages(ordered, limits)
     else:
@@ -171,7 +174,7 @@ def count_all(
     return [counts[name] for name in sorted(counts)]
 
 
-def item_document(item: Item, now: float) -> dict[str, object]:
+def item_document(item: Item, now: float, asked: CancelRequest | None = None) -> dict[str, object]:
     """Describe an entry for a script."""
     return {
         "name": item.name,
@@ -183,6 +186,7 @@ def item_document(item: Item, now: float) -> dict[str, object]:
         "age": age_of(item.modified_at, now),
         "due_at": item.due_at,
         "progress": None if item.progress is None else {"done": item.progress.done, "message": item.progress.message},
+        "cancellation": None if asked is None else {"at": aware(asked.at), "reason": asked.reason},
     }
 
 
@@ -250,11 +254,18 @@ def _told_owners(tally: Tally) -> str:
     return ", ".join(told) or "-"
 
 
-def _print_items(items: list[Item], now: float) -> None:
+def _asked_to_cancel(storage: AnyStorage, items: list[Item]) -> dict[str, CancelRequest]:
+    """Return the requests to cancel entries, by their names."""
+    names = {item.name for item in items}.intersection(storage.asked_to_cancel()) if items else ()
+    found = ((name, storage.cancellation(name)) for name in names)
+    return {name: request for name, request in found if request is not None}
+
+
+def _print_items(items: list[Item], asked: dict[str, CancelRequest], now: float) -> None:
     columns = {
         "NAME": [output.printable(item.name) for item in items],
         "QUEUE": [output.printable(item.place.queue) for item in items],
-        "STATE": [item.place.state.value for item in items],
+        "STATE": [item.place.state.value + (", cancel asked" if item.name in asked else "") for item in items],
         "BY": [owners.told(item.owner) if item.place.state is State.CHECKED_OUT else "-" for item in items],
         "METADATA": [human_size(item.size) for item in items],
         "AGE": [human_age(age_of(item.modified_at, now)) for item in items],

@@ -14,7 +14,9 @@ from trio_multispool.cli.spools import AnyStorage, looking
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import DataNotFound, EntryNotFound
 from trio_multispool.model.attempts import history_in
+from trio_multispool.model.cancellation import NO_REASON, CancelRequest
 from trio_multispool.model.lifecycle import State
+from trio_multispool.model.times import aware
 from trio_multispool.storage.requests import Item, Stat
 
 _TRIES = 10
@@ -23,10 +25,10 @@ _TRIES = 10
 def show(spool: SpoolPath, name: EntryName, /, *, as_json: AsJson = False) -> None:
     """Show everything that is known about an entry.
 
-    Where it is, who has it, the progress that its owner reports, its age, its metadata unchanged (over several lines
-    if it is JSON), and the size and path of its data. For an entry in quarantine, why it was set aside. For one that
-    failed in `work --attempts`, or in a reader with `retry=`, each attempt and why it failed, with the last traceback.
-    It only looks: nothing is locked or written.
+    Where it is, who has it, the progress that its owner reports, when and why somebody asked to cancel it, its age, its
+    metadata unchanged (over several lines if it is JSON), and the size and path of its data. For an entry in
+    quarantine, why it was set aside. For one that failed in `work --attempts`, or in a reader with `retry=`, each
+    attempt and why it failed, with the last traceback. It only looks: nothing is locked or written.
 
     ```console
     $ multispool show var/mail 20261124T013810.123456789Z-8f31c2aa
@@ -37,7 +39,7 @@ def show(spool: SpoolPath, name: EntryName, /, *, as_json: AsJson = False) -> No
         found, history = known(storage, item), history_in(storage.notes(name))
     now = wall_clock()
     if as_json:
-        document = item_document(item, now) | metadata.for_script(raw)
+        document = item_document(item, now, found.cancellation) | metadata.for_script(raw)
         document["data_size"] = None if found.data is None else found.data.size
         document["data_modified_at"] = None if found.data is None else found.data.modified_at
         document["data_path"] = None if found.data is None else found.path
@@ -74,6 +76,8 @@ class Known(NamedTuple):
     """Where its data is."""
     reason: str | None
     """Why it is in quarantine."""
+    cancellation: CancelRequest | None
+    """The request to cancel the work on it."""
 
 
 def known(storage: AnyStorage, item: Item) -> Known:
@@ -82,7 +86,7 @@ def known(storage: AnyStorage, item: Item) -> Known:
     with contextlib.suppress(DataNotFound):
         data = storage.stat_data(item.name)
     reason = storage.quarantine_reason(item.name) if item.place.state is State.QUARANTINED else None
-    return Known(item, data, output.as_text(str(storage.data_path(item.name))), reason)
+    return Known(item, data, output.as_text(str(storage.data_path(item.name))), reason, storage.cancellation(item.name))
 
 
 def facts(known: Known, now: float, *, by: str) -> list[tuple[str, str]]:
@@ -95,6 +99,7 @@ def facts(known: Known, now: float, *, by: str) -> list[tuple[str, str]]:
         ("by", by if item.place.state is State.CHECKED_OUT else None),
         ("due", None if item.due_at is None else human_time(item.due_at)),
         ("progress", None if item.progress is None else told_progress(item.progress)),
+        ("cancel", None if known.cancellation is None else _told_request(known.cancellation, now)),
         ("reason", known.reason),
         ("modified", f"{human_time(item.modified_at)} ({age} ago)"),
         ("data", "missing" if known.data is None else human_size(known.data.size)),
@@ -102,3 +107,9 @@ def facts(known: Known, now: float, *, by: str) -> list[tuple[str, str]]:
         ("metadata", human_size(item.size)),
     ]
     return [(label, told) for label, told in found if told is not None]
+
+
+def _told_request(request: CancelRequest, now: float) -> str:
+    """Say when somebody has asked to cancel the work on an entry, and why."""
+    asked_at = aware(request.at)
+    return f"asked {human_time(asked_at)} ({human_age(age_of(asked_at, now))} ago): {request.reason or NO_REASON}"

@@ -170,6 +170,7 @@ class Looker:
         held = place.state is State.CHECKED_OUT
         by_lock, told = lock_owners() if held and files else {}, functools.cache(owners.told)
         found: list[Entry] = []
+        asked = frozenset(storage.asked_to_cancel()) if held and files else frozenset[str]()
         for file in files:
             if (stat := _stat(file)) is None:
                 continue
@@ -177,8 +178,10 @@ class Looker:
             entry = Entry(place.queue, file.name, place.state, stat.st_ctime, written_at, stat.st_size)
             if held:
                 owner, noted = self._owner(file.name, by_lock), _noted(storage, file.name)
-                progress = "" if noted is None else told_progress(noted)
-                entry = replace(entry, by=told(owner), owner=owner, progress=progress)
+                progress = [] if noted is None else [told_progress(noted)]
+                if file.name in asked and storage.cancellation(file.name) is not None:
+                    progress.insert(0, "cancel asked")
+                entry = replace(entry, by=told(owner), owner=owner, progress=", ".join(progress))
             found.append(entry)
         return found
 

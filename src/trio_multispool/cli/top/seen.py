@@ -58,7 +58,7 @@ class Entry(msgspec.Struct, frozen=True):
     owner: int | None = None
     """The same, as far as the kernel shows it."""
     progress: str = ""
-    """How far the owner says that it is."""
+    """How far the owner says that it is; before that, whether somebody asked to cancel it."""
 
 
 @final
