@@ -25,8 +25,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trio_multispool.entries.reserved_names import Use
-    from trio_multispool.errors import EnqueueError, InvalidName, LoadError, Trouble
+    from trio_multispool.errors import (
+        EnqueueError,
+        EntryBusy,
+        EntryNotFound,
+        InvalidName,
+        LoadError,
+        NotAdopted,
+        RemoveError,
+        Trouble,
+    )
     from trio_multispool.instrumentation import Instrumentation
+    from trio_multispool.model.cancellation import Cancelled
     from trio_multispool.model.names import Reserve
     from trio_multispool.model.results import Result
     from trio_multispool.model.spoolable import Spoolable
@@ -196,6 +206,21 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         return handed_on(self._call(lambda spool: spool.find(name)))
+
+    def cancel(
+        self, name: str, *, reason: str = ""
+    ) -> Result[Cancelled, InvalidName | EntryNotFound | EntryBusy | NotAdopted | RemoveError]:
+        """Cancel an entry, wherever it is: remove it, or ask whoever works on it; see `trio_multispool.Spool.cancel`.
+
+        ```python
+        match spool.cancel(name, reason="the customer has withdrawn the order"):
+            case Ok(Cancelled.REMOVED):
+                print("it had not begun")
+            case Ok(Cancelled.ASKED):
+                print("whoever has it is told")
+        ```
+        """
+        return handed_on(self._call(lambda spool: spool.cancel(name, reason=reason)))
 
     @overload
     def enqueue(

@@ -20,9 +20,11 @@ from helpers.processes import run_python
 from helpers.spools import ANNE, BERT, MAIL, Mail, load_spool, names_in, quick_spool, state_of
 from helpers.syscalls import words_of
 from trio_multispool import (
+    Cancelled,
     DirectoryNotEmpty,
     EncodingFailed,
     Entry,
+    EntryNotFound,
     Err,
     Found,
     InvalidName,
@@ -411,3 +413,39 @@ def test_an_entry_is_found_and_an_err_that_is_dropped_is_told_of_here(path):
             spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"))
             spool.find("a/b")
         assert [warning.filename for warning in told] == [__file__, __file__]
+
+
+def test_what_nobody_has_is_cancelled_from_a_thread(path):
+    """It is removed, and its data; errors are those of the operation, and an `Err` that is dropped is told of here."""
+    with blocking.Spool.create(path, MAIL).unwrap() as spool:
+        entry = spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a")).unwrap()
+        assert spool.cancel(entry.name, reason="withdrawn") == Ok(Cancelled.REMOVED)
+        assert spool.find("a").unwrap() is None
+        assert spool.cancel("a") == Err(EntryNotFound("", "a"))
+        with pytest.raises(TypeError, match="a reason is text for people"):
+            spool.cancel("a", reason=None)  # type: ignore[arg-type]
+        with pytest.warns(UnreadErrWarning) as told:
+            spool.cancel("a")
+        assert [warning.filename for warning in told] == [__file__]
+
+
+async def test_what_a_task_works_on_is_cancelled_from_a_thread(path):
+    """The one who has it is told, though another loop asked; the reason is seen until it is done."""
+    async with await quick_spool(path) as theirs:
+        entry = (await theirs.enqueue(Mail.SEND, ANNE, b"", name=Use("a"))).unwrap()
+
+        def ask() -> object:
+            with blocking.Spool.load(path, MAIL).unwrap() as spool:
+                answer = spool.cancel("a", reason="withdrawn")
+                where = spool.find("a").unwrap()
+                assert isinstance(where, Found)
+                assert where.cancellation is not None
+                assert where.cancellation.reason == "withdrawn"
+                return answer
+
+        async with (await entry.checkout()).unwrap() as job:
+            with anyio.CancelScope(shield=True):
+                assert await anyio.to_thread.run_sync(ask) == Ok(Cancelled.ASKED)
+            await anyio.sleep_forever()
+        assert job.cancel_requested
+        assert await theirs.find("a") == Ok(None)
