@@ -3,6 +3,7 @@
     MAIL_SPOOL=spool MAIL_COMMAND="sendmail -i" uvicorn --app-dir examples web_app:app
     curl -d '{"recipient": "anne@example.org", "text": "Hello!"}' http://127.0.0.1:8000/mail
     curl http://127.0.0.1:8000/mail/NAME?wait=20
+    curl -X DELETE http://127.0.0.1:8000/mail/NAME
 
 MAIL_COMMAND gets the recipient as its last argument, and the message on its standard input. Needs starlette and
 uvicorn; FastAPI takes the same lifespan. Any number of such servers, and of workers without a server, may share the
@@ -29,8 +30,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from trio_multispool import (
+    Cancelled,
     DataFile,
     EntryBusy,
+    EntryNotFound,
     Err,
     Finished,
     Found,
@@ -170,7 +173,7 @@ async def post_mail(request: Request) -> Response:
 
 
 async def get_mail(request: Request) -> Response:
-    """Tell where a message is; with `?wait=20`, after 20 seconds, or when it is delivered or given up."""
+    """Tell where a message is; with `?wait=20`, after 20 seconds, or when it is delivered, given up or cancelled."""
     spool: Spool[Mail, Envelope, bytes] = request.state.spool
     name, wait = request.path_params["name"], request.query_params.get("wait", "0")
     if not wait.isdecimal() or int(wait) > LONGEST_WAIT:
@@ -180,19 +183,40 @@ async def get_mail(request: Request) -> Response:
     match await spool.find(name):
         case Ok(Found(queue=Mail.FAILED) | Found(state=State.QUARANTINED)):
             return JSONResponse({"state": "failed"})
-        case Ok(Found(state=State.CHECKED_OUT, progress=progress)):
-            return JSONResponse({"state": "in hand", "done": progress and progress.done})
+        case Ok(Found(state=State.CHECKED_OUT, progress=progress, cancellation=asked)):
+            done = progress and progress.done
+            return JSONResponse({"state": "in hand", "done": done, "cancelling": asked is not None})
         case Ok(Found(due_at=due_at, attempts=attempts)):
             return JSONResponse({"state": "waiting", "due_at": due_at and str(due_at), "attempts": len(attempts)})
         case Ok(Finished()):
-            return JSONResponse({"state": "delivered"})
+            return JSONResponse({"state": "over"})  # it was delivered, unless somebody has cancelled it
         case Ok(None) | Err(InvalidName()):
-            return JSONResponse({"error": "never accepted, or delivered long ago"}, 404)
+            return JSONResponse({"error": "never accepted, or over long ago"}, 404)
+        case Err(error):
+            raise error
+
+
+async def delete_mail(request: Request) -> Response:
+    """Cancel a message: 200 if its delivery had not begun, and 202 if it has; then ask by GET when it is over."""
+    spool: Spool[Mail, Envelope, bytes] = request.state.spool
+    match await spool.cancel(request.path_params["name"], reason="its sender has cancelled it"):
+        case Ok(Cancelled.REMOVED):
+            return JSONResponse({"state": "over"})
+        case Ok(Cancelled.ASKED):  # in hand, here or in another process: a delivery that succeeds all the same counts
+            return JSONResponse({"state": "in hand", "cancelling": True}, 202)
+        case Err(EntryNotFound() | InvalidName()):
+            return JSONResponse({"error": "never accepted, or over"}, 404)
+        case Err(EntryBusy()):
+            return JSONResponse({"error": "it is on the move"}, 409, headers={"Retry-After": "1"})
         case Err(error):
             raise error
 
 
 app = Starlette(
-    routes=[Route("/mail", post_mail, methods=["POST"]), Route("/mail/{name}", get_mail)],
+    routes=[
+        Route("/mail", post_mail, methods=["POST"]),
+        Route("/mail/{name}", get_mail),
+        Route("/mail/{name}", delete_mail, methods=["DELETE"]),
+    ],
     lifespan=lifespan,
 )

@@ -238,7 +238,7 @@ def test_a_client_can_ask_where_its_message_is(loop, folder):
             assert (folder / f"begun {address(number)}").read_text() == "begun\n"
         assert server.client.get(f"/mail/{last}").json() == {"state": "waiting", "due_at": None, "attempts": 0}
         for name in in_hand:
-            assert server.client.get(f"/mail/{name}").json() == {"state": "in hand", "done": None}
+            assert server.client.get(f"/mail/{name}").json() == {"state": "in hand", "done": None, "cancelling": False}
         for name in ["unknown", ".dot", "n" * 300]:
             assert server.client.get(f"/mail/{name}").status_code == 404
         for wait in ["-1", "31", "nan", ""]:
@@ -260,15 +260,69 @@ def test_a_client_can_wait_until_its_message_is_delivered(loop, folder):
     with Server(folder, loop) as server:
         name = server.send(address(0))
         assert (folder / f"begun {address(0)}").read_text() == "begun\n"
-        assert server.client.get(f"/mail/{name}?wait=1").json() == {"state": "in hand", "done": None}
+        assert server.client.get(f"/mail/{name}?wait=1").json() == {
+            "state": "in hand",
+            "done": None,
+            "cancelling": False,
+        }
         told: list[object] = []
         asking = threading.Thread(target=lambda: told.append(server.client.get(f"/mail/{name}?wait=30").json()))
         asking.start()
         assert (folder / address(0)).read_text() == "Hello!"
         asking.join()
-        assert told == [{"state": "delivered"}]
+        assert told == [{"state": "over"}]
         server.terminate()
         server.end()
+
+
+def test_a_client_can_cancel_its_message(loop, folder):
+    """Its command is ended, whichever server has it; the others go on."""
+    with Server(folder, loop) as server, Server(folder, loop) as other:
+        *_, last = [server.send(address(number)) for number in range(AT_A_TIME)]
+        for number in range(AT_A_TIME):
+            assert (folder / f"begun {address(number)}").read_text() == "begun\n"
+        answer = other.client.delete(f"/mail/{last}")
+        assert (answer.status_code, answer.json()) == (202, {"state": "in hand", "cancelling": True})
+        assert server.client.get(f"/mail/{last}?wait=30").json() == {"state": "over"}
+        assert other.client.delete(f"/mail/{last}").status_code == 404
+        for number in range(AT_A_TIME - 1):
+            assert (folder / address(number)).read_text() == "Hello!"
+        for each in (server, other):
+            each.terminate()
+            each.end()
+    state = state_of(folder / "spool")
+    assert (state.entries(), state.faults()) == (set(), [])
+
+
+def test_a_message_that_nobody_has_is_cancelled_at_once(loop, folder):
+    """The answer is 200, and 404 for what nobody knows."""
+    with Server(folder, loop) as server:
+        *_, last = [server.send(address(number)) for number in range(AT_A_TIME + 1)]
+        for number in range(AT_A_TIME):
+            assert (folder / f"begun {address(number)}").read_text() == "begun\n"
+        answer = server.client.delete(f"/mail/{last}")
+        assert (answer.status_code, answer.json()) == (200, {"state": "over"})
+        assert server.client.get(f"/mail/{last}").json() == {"state": "over"}
+        for name in ["unknown", ".dot", "n" * 300, last]:
+            assert server.client.delete(f"/mail/{name}").status_code == 404
+        for number in range(AT_A_TIME):
+            assert (folder / address(number)).read_text() == "Hello!"
+        server.terminate()
+        server.end()
+    assert state_of(folder / "spool").entries() == set()
+
+
+def test_a_client_is_told_that_its_message_was_asked_to_be_cancelled(folder):
+    """The command does not end at once; meanwhile GET says so."""
+    with Server(folder, "asyncio") as server:
+        name = server.send(address(0))
+        assert (folder / f"begun {address(0)}").read_text() == "begun\n"
+        server.process.send_signal(signal.SIGSTOP)
+        with Server(folder, "asyncio", MAIL_COMMAND="true") as other:
+            assert other.client.delete(f"/mail/{name}").status_code == 202
+            assert other.client.get(f"/mail/{name}").json() == {"state": "in hand", "done": None, "cancelling": True}
+            server.process.send_signal(signal.SIGCONT)
+            assert other.client.get(f"/mail/{name}?wait=30").json() == {"state": "over"}
 
 
 @pytest.mark.parametrize(
@@ -402,5 +456,5 @@ def test_the_page_on_web_applications_shows_what_the_example_does():
     page = (PROJECT / "docs" / "web-applications.md").read_text(encoding="utf-8")
     example = (EXAMPLES / "web_app.py").read_text(encoding="utf-8")
     pieces = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert len(pieces) == 4
+    assert len(pieces) == 5
     assert [piece for piece in pieces if piece not in example] == []
