@@ -7,11 +7,13 @@ import re
 import pytest
 
 from helpers.pages import PROJECT
+from trio_multispool.session.cancellations import LOOK_AGAIN
 from trio_multispool.storage.directory.disk.layout import MOST_HELD
 from trio_multispool.storage.directory.disk.locks import MOST_LOCKS_AT_A_TIME, SHARE_OF_DESCRIPTORS
 from trio_multispool.threads.offload import DEFAULT_THREADS
 
 PROSE = re.sub(r"\s+", " ", (PROJECT / "docs" / "sizing.md").read_text(encoding="utf-8"))
+POLLING = {1.0: "once a second"}[LOOK_AGAIN]
 SHARE = {8: "an eighth"}[SHARE_OF_DESCRIPTORS]
 
 
@@ -20,6 +22,7 @@ SHARE = {8: "an eighth"}[SHARE_OF_DESCRIPTORS]
     [
         f"at most {MOST_HELD // 2} are kept open, and {SHARE} of `ulimit -n` where that is less",
         f"is {MOST_LOCKS_AT_A_TIME} at most, and likewise {SHARE} of `ulimit -n`",
+        f"requests to cancel are looked for {POLLING}",
         f"at most {DEFAULT_THREADS} operations of a spool are in a thread at a time",
     ],
 )
