@@ -456,7 +456,7 @@ def test_what_was_asked_to_be_cancelled_is_seen_before_its_progress(spool, put):
     put("other")
     store = make_store(spool)
     claimed, other = claim(store, "send", "letter"), claim(store, "send", "other")
-    store.ask_to_cancel("letter", CancelRequest(0.0, "no longer"))
+    store.ask_to_cancel("send", "letter", CancelRequest(0.0, "no longer"))
     (spool / ".cancel/other").write_bytes((spool / ".cancel/letter").read_bytes())
     os.utime(spool / ".registry/other", (1, 1))
     looker = Looker(spool)

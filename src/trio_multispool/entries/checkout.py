@@ -175,6 +175,11 @@ class Checkout(Generic[Q, M, D]):
         """Whether somebody has asked for that, and nothing has settled it."""
         return self.cancellation is not None and not (self.over or self.let_go or self.session.closed)
 
+    @property
+    def cancel_reason(self) -> str:
+        """Why that was asked for, as people say; may be empty."""
+        return "" if self.cancellation is None else self.cancellation.reason
+
     async def settle_cancelled(self, verdict: Save[Q, M] | Remove) -> Answer[None]:
         """Settle it as its reader says of what is cancelled; insists."""
         if isinstance(verdict, Save):
@@ -192,7 +197,7 @@ class Checkout(Generic[Q, M, D]):
         else:
             answer = await self.remove(insist=True)
         if self.settled:
-            self.session.tell_cancelled(self.claim.queue, self.name, self.cancellation)
+            self.session.tell_cancelled(self.claim.queue, self.name, self.cancel_reason)
         return answer
 
     def _notes_of_cancelled(self) -> Notes:
@@ -204,7 +209,7 @@ class Checkout(Generic[Q, M, D]):
             history = begun(found, self.claim.queue, at=now, host=host, pid=pid)
         else:
             history = self.begun.history
-        failure = answered("Cancelled", "" if self.cancellation is None else self.cancellation.reason)
+        failure = answered("Cancelled", self.cancel_reason)
         return {ATTEMPTS: encode_history(failed(history, failure, at=now, next_at=None))}
 
     # Settling

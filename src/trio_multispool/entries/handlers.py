@@ -134,8 +134,7 @@ async def handle_for_value(
         job.work_in(scope)
         stored = await handle(job, Work(verdict_alone))
         return stored if isinstance(stored, Err) else Ok(answer)
-    reason = NO_REASON if job.cancellation is None else job.cancellation.reason or NO_REASON
-    failure = job.not_stored or Err(EntryCancelled(job.name, reason))
+    failure = job.not_stored or Err(EntryCancelled(job.name, job.cancel_reason or NO_REASON))
     return handed_out(failure, f"work on entry {job.name} of queue {job.claim.queue}", session.running.what)
 
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     import anyio
 
     from trio_multispool.instrumentation import Instrumentation
-    from trio_multispool.model.cancellation import CancelRequest
     from trio_multispool.model.spoolable import Spoolable
     from trio_multispool.session.cancellations import Held
     from trio_multispool.storage.handles import Claim
@@ -177,11 +176,10 @@ class Session(Generic[Q, M, D, A]):
         """Return what the producer sent along with an entry, if the instrumentation asks for it; in a worker thread."""
         return self.storage.carrier(claim.name) if self.hooks.carries else None
 
-    def tell_cancelled(self, queue: str, name: str, request: CancelRequest | None) -> None:
+    def tell_cancelled(self, queue: str, name: str, reason: str) -> None:
         """Log that an entry was cancelled."""
-        reason = (request.reason if request is not None else "") or NO_REASON
         message = "entry %(entry)s of queue %(queue)s was cancelled: %(reason)s"
-        log(LOGGER.info, Event.CANCELLED, self.path, message, queue=queue, entry=name, reason=reason)
+        log(LOGGER.info, Event.CANCELLED, self.path, message, queue=queue, entry=name, reason=reason or NO_REASON)
 
     def note_recovered(self, recovered: Iterable[Recovered]) -> None:
         """Log what recovery did, and note it for the hooks; in any thread, with `tell_noted` in the loop after it."""

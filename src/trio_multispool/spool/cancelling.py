@@ -106,5 +106,5 @@ class _Cancelling:
         except BaseException:  # passed on, whatever it was
             release_or_let_go(self._storage, claim)
             raise
-        self._session.tell_cancelled(place.queue, self._name, self._request)
+        self._session.tell_cancelled(place.queue, self._name, self._request.reason)
         return Cancelled.REMOVED

@@ -256,8 +256,8 @@ def _told_owners(tally: Tally) -> str:
 
 def _asked_to_cancel(storage: AnyStorage, items: list[Item]) -> dict[str, CancelRequest]:
     """Return the requests to cancel entries, by their names."""
-    names = {item.name for item in items}.intersection(storage.asked_to_cancel()) if items else ()
-    found = ((name, storage.cancellation(name)) for name in names)
+    asked = frozenset(storage.asked_to_cancel()) if items else frozenset[str]()
+    found = ((each.name, storage.cancellation(each.place.queue, each.name)) for each in items if each.name in asked)
     return {name: request for name, request in found if request is not None}
 
 

@@ -86,7 +86,8 @@ def known(storage: AnyStorage, item: Item) -> Known:
     with contextlib.suppress(DataNotFound):
         data = storage.stat_data(item.name)
     reason = storage.quarantine_reason(item.name) if item.place.state is State.QUARANTINED else None
-    return Known(item, data, output.as_text(str(storage.data_path(item.name))), reason, storage.cancellation(item.name))
+    path, request = output.as_text(str(storage.data_path(item.name))), storage.cancellation(item.place.queue, item.name)
+    return Known(item, data, path, reason, request)
 
 
 def facts(known: Known, now: float, *, by: str) -> list[tuple[str, str]]:

@@ -179,7 +179,7 @@ class Looker:
             if held:
                 owner, noted = self._owner(file.name, by_lock), _noted(storage, file.name)
                 progress = [] if noted is None else [told_progress(noted)]
-                if file.name in asked and storage.cancellation(file.name) is not None:
+                if file.name in asked and storage.cancellation(place.queue, file.name) is not None:
                     progress.insert(0, "cancel asked")
                 entry = replace(entry, by=told(owner), owner=owner, progress=", ".join(progress))
             found.append(entry)
