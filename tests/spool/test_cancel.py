@@ -167,16 +167,19 @@ class Handler:
         self.waits = waits
         self.begun: list[str] = []
         self.ended: list[str] = []
+        self.told: dict[str, CancelRequest | None] = {}
 
-    async def __call__(self, metadata: Any, _data: object) -> Remove:
+    async def __call__(self, metadata: Any, data: Any) -> Remove:
         """Handle an entry."""
         name = metadata.recipient
         self.begun.append(name)
         if name in self.waits:
+            assert data.cancellation is None
             try:
                 await anyio.sleep_forever()
             finally:
                 self.ended.append(name)
+                self.told[name] = data.cancellation
         return Remove()
 
     async def has_begun(self, name: str) -> None:
@@ -237,6 +240,9 @@ async def test_what_is_cancelled_goes_where_the_reader_says_with_the_reason(spoo
         assert await spool.cancel("a", reason="no longer wanted") == Ok(Cancelled.ASKED)
     where = await found(spool)
     assert (where.queue, where.state, where.cancellation) == (Mail.RETRY, State.AVAILABLE, None)
+    told = handle.told["a"]
+    assert told is not None
+    assert told.reason == "no longer wanted"
     [attempt] = where.attempts
     assert attempt.failure is not None
     assert (attempt.queue, attempt.failure.type, attempt.failure.message) == ("send", "Cancelled", "no longer wanted")

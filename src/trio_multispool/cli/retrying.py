@@ -16,14 +16,11 @@ from trio_multispool.cli.exits import Failure
 from trio_multispool.cli.spools import AnySpool, member
 from trio_multispool.cli.working import Command, Report
 from trio_multispool.clock import random_fraction
-from trio_multispool.entries.checkout import Checkout
 from trio_multispool.entries.datafile import DataFile
 from trio_multispool.events import LOGGER, Event
 from trio_multispool.instrumentation import AttemptFailed, How, Instrumentation, Settled
-from trio_multispool.model.cancellation import CancelRequest
 from trio_multispool.model.policies import Exponential, Retry
 from trio_multispool.model.verdicts import Release, Remove, RetryLater, Save, Verdict
-from trio_multispool.spool.spool import session_of
 from trio_multispool.threads.loop import is_cancellation
 
 _LONGEST_DELAY: Final = 3600.0
@@ -124,9 +121,8 @@ class Retrier:
         try:
             status, told = await self._command.run(metadata, data, data.attempt)
         except BaseException as ended:  # passed on
-            request = _request(spool, data.name) if is_cancellation(ended) else None
-            if request is not None:
-                self._outcomes.cancelled[data.name] = request.reason
+            if data.cancellation is not None and is_cancellation(ended):
+                self._outcomes.cancelled[data.name] = data.cancellation.reason
             else:  # a signal, or the command cannot be started: the entry goes back
                 self._outcomes.report.tell_returned(data.name, self._command.queue)
             raise
@@ -135,12 +131,6 @@ class Retrier:
             return Remove() if self._done is None else Save(member(spool, self._done))
         # An answer, and no exception: the history needs no traceback of this program.
         return RetryLater(self._backoff.delay(data.attempt, random_fraction()), told)
-
-
-def _request(spool: AnySpool, name: str) -> CancelRequest | None:
-    """Return the request to cancel an entry that is in hand, if its work is cancelled for that."""
-    held = [None if reference is None else reference() for reference in session_of(spool).held.values()]
-    return next((each.cancellation for each in held if isinstance(each, Checkout) and each.name == name), None)
 
 
 @contextlib.contextmanager

@@ -160,7 +160,7 @@ class Checkout(Generic[Q, M, D]):
     def cancel(self, request: CancelRequest) -> None:
         """Cancel the work on it, if there is any; in the event loop."""
         if self.cancellation is None and not self.over and self.claim.held:  # not of `checkouts_unsafe`
-            self.cancellation = request
+            self.cancellation = self.data.cancellation = request
             if self.scope is not None:
                 self.scope.cancel()
 

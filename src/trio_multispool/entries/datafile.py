@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trio_multispool.errors import DataLoadError, DataNotFound, DataSaveError, OwnershipLost, Trouble
+    from trio_multispool.model.cancellation import CancelRequest
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.results import Result
     from trio_multispool.session.session import Session
@@ -57,6 +58,11 @@ class DataFile(Generic[D]):
         self._claim = claim
         self.attempt: int = 1
         """Which attempt at the entry this is, from 1, of those that count: see `Retry`. Without `retry=`, always 1."""
+        self.cancellation: CancelRequest | None = None
+        """The request by which somebody cancels the work on the entry, once its owner knows of it: when and why.
+
+        A handler that is being cancelled for another reason, such as the end of its reader, finds `None`.
+        """
         self._told_at: float = -math.inf
         self._told: str = ""
 
