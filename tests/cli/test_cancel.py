@@ -219,6 +219,7 @@ def test_a_cancelled_command_is_ended_and_its_entry_moved(multispool, spool, put
     assert (shown["queue"], shown["state"], shown["cancellation"]) == ("retry", "available", None)
     failure = shown["history"]["attempts"][-1]["failure"]
     assert (failure["type"], failure["message"]) == ("Cancelled", "no longer")
+    assert "attempts  1, cancelled\n" in multispool.done("show", spool, "one")
     worker.terminate()
     assert worker.communicate()[1] == "multispool: done 0, failed 0, cancelled 1\n"
 

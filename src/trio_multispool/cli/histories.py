@@ -7,7 +7,7 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from trio_multispool.cli.ages import human_length, human_time
-from trio_multispool.model.attempts import Attempt, History, failure_told
+from trio_multispool.model.attempts import CANCELLED, Attempt, History, failure_told
 
 
 def told_history(history: History, *, queue: str, at_work: bool) -> list[str]:
@@ -18,14 +18,16 @@ def told_history(history: History, *, queue: str, at_work: bool) -> list[str]:
     `at_work`: whether somebody has the entry, so that an attempt that has not ended is under way.
     """
     last = history.attempts[-1].number if history.attempts else 0
+    failure = history.attempts[-1].failure if history.attempts else None
     came_to = f"{history.spent} count in {history.queue}"
     if history.given_up:
-        came_to = "given up before, and put back: none of them counts" if queue == history.queue else "given up"
+        came_to = "cancelled" if failure is not None and failure.type == CANCELLED else "given up"
+        if queue == history.queue:
+            came_to += " before, and put back: none of them counts"
     lines = [f"attempts  {last}, {came_to}"]
     for attempt in history.attempts:
         under_way = at_work and attempt is history.attempts[-1] and attempt.ended is None
         lines.append(f"  {attempt.number:>3}  {_told_attempt(attempt, under_way=under_way)}")
-    failure = history.attempts[-1].failure if history.attempts else None
     if failure is not None:  # a traceback has what a line did not say: the notes, and what is in a group
         lines += [f"       {line}" for line in failure.traceback.splitlines()]
     return lines

@@ -20,7 +20,7 @@ from trio_multispool.entries.key_limits import UNLIMITED
 from trio_multispool.errors import DurabilityUnknown, EntryBusy, EntryNotFound
 from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.instrumentation import How, Operation
-from trio_multispool.model.attempts import ATTEMPTS, answered, begun, encode_history, failed, history_in
+from trio_multispool.model.attempts import ATTEMPTS, CANCELLED, answered, begun, encode_history, failed, history_in
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.results import Err, Ok, handed_out, peek
 from trio_multispool.model.times import due_at
@@ -209,7 +209,7 @@ class Checkout(Generic[Q, M, D]):
             history = begun(found, self.claim.queue, at=now, host=host, pid=pid)
         else:
             history = self.begun.history
-        failure = answered("Cancelled", self.cancel_reason)
+        failure = answered(CANCELLED, self.cancel_reason)
         return {ATTEMPTS: encode_history(failed(history, failure, at=now, next_at=None))}
 
     # Settling

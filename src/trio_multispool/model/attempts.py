@@ -21,6 +21,9 @@ from trio_multispool.model.text import encodable
 ATTEMPTS: Final = "attempts"
 """The key."""
 
+CANCELLED: Final = "Cancelled"
+"""The type of the failure of work that somebody has cancelled."""
+
 KEPT: Final = 20
 """Keep at most this many attempts, the last ones: notes are read at each attempt."""
 
