@@ -12,6 +12,7 @@ import functools
 import gc
 import logging
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -815,6 +816,55 @@ async def test_what_was_given_back_and_is_busy_has_its_request(spool):
     assert (await found(spool)).cancellation is not None
 
 
+async def test_the_block_of_a_job_that_is_settled_is_not_cancelled(spool):
+    """The request was about work that is over."""
+    await put(spool, Mail.SEND, "a")
+    job = await job_of(spool)
+    (await spool.cancel("a")).unwrap()
+    await told(job)
+    (await job.save(Mail.RETRY)).unwrap()
+    went_on = []
+    async with job:
+        await anyio.lowlevel.checkpoint()
+        went_on.append(True)
+    assert went_on == [True]
+
+
+async def test_work_that_holds_all_threads_is_told(tmp_path):
+    """A spool that shares its limiter with them looks for requests all the same."""
+    limiter = anyio.CapacityLimiter(1)
+    spool, other = await quick_spool(tmp_path / "spool", limiter=limiter), await load_spool(tmp_path / "spool")
+    await put(spool, Mail.SEND, "a")
+    async with await job_of(spool) as job, limiter:
+        (await other.cancel("a")).unwrap()
+        await anyio.sleep_forever()
+    assert job.cancel_requested
+
+
+async def test_a_request_that_is_overtaken_while_one_looks_for_it_is_about_no_other_work(tmp_path):
+    """The same process has the entry in hand again, from the next queue."""
+    spool, other = await quick_spool(tmp_path / "spool"), await load_spool(tmp_path / "spool")
+    await put(spool, Mail.SEND, "a")
+    job, storage = await job_of(spool), storage_of(spool)
+    looking, go_on, cancellation = threading.Event(), threading.Event(), storage.cancellation
+
+    def held_up(queue: str, name: str) -> CancelRequest | None:
+        found: CancelRequest | None = cancellation(queue, name)
+        looking.set()
+        assert go_on.wait(60)
+        return found
+
+    storage.cancellation = held_up
+    (await other.cancel("a")).unwrap()
+    while not looking.is_set():
+        await breathe()
+    (await job.save(Mail.RETRY)).unwrap()
+    again = (await spool.entry(Mail.RETRY, "a").unwrap().checkout()).unwrap()
+    go_on.set()
+    storage.cancellation = cancellation
+    await is_not_told(spool, again)
+
+
 # In another process
 
 
@@ -1080,6 +1130,30 @@ def test_another_event_loop_listens_in_its_turn(tmp_path):
         for _ in range(2):
             anyio.run(main, backend=backend)
         spools[0].close()
+
+
+def test_an_event_loop_that_ended_without_its_tasks_is_followed_by_another(tmp_path):
+    """Nobody listens in it any more, and the next one's reader does not wait for that."""
+    spools = []
+
+    async def hold() -> None:
+        spools.append(await quick_spool(tmp_path / "spool"))
+        await put(spools[0], Mail.SEND, "a", "b")
+        spools.append(await job_of(spools[0], "b"))
+
+    async def work() -> None:
+        spool, job = spools
+        (await job.release()).unwrap()
+        async with spool.reader(Mail.SEND) as reader, (await reader.dequeue()).unwrap():
+            (await spool.cancel("a")).unwrap()
+            with anyio.fail_after(30):
+                await anyio.sleep_forever()
+        spool.close()
+
+    for main in (hold, work):
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(asyncio.wait_for(main(), 60) if main is work else main())
+        loop.close()
 
 
 async def test_a_bug_of_who_listens_is_logged_and_ends_nothing(tmp_path, caplog):

@@ -90,8 +90,9 @@ class Checkout(Generic[Q, M, D]):
         """Of the work on it, for as long as a request is to cancel it."""
         self.not_stored: Err[Any] | None = None
         """Why it could not be settled when its work was cancelled."""
-        if not (cancellations := session.cancellations).listening:
-            cancellations.listen(session.running.loop)
+        loop = session.running.loop
+        if (cancellations := session.cancellations).loop is not loop:
+            cancellations.listen(loop)
         if claim.name in cancellations.asked:
             cancellations.look_again()
         self.mutex: threading.Lock = threading.Lock()
@@ -167,7 +168,7 @@ class Checkout(Generic[Q, M, D]):
     def work_in(self, scope: anyio.CancelScope) -> None:
         """Begin work on it, in a scope that a request is to cancel."""
         self.scope = scope
-        if self.cancellation is not None:
+        if self.cancellation is not None and not self.over:
             scope.cancel()
 
     @property
@@ -388,7 +389,11 @@ class Checkout(Generic[Q, M, D]):
         if not (ended and self.is_to_be_cancelled):
             await self.__aexit__(None if exception is None else type(exception), exception, None)
             return
-        answer = await self.settle_cancelled(Remove())
+        try:
+            answer = await self.settle_cancelled(Remove())
+        except BaseException as late:  # a native cancellation
+            await self.__aexit__(type(late), late, None)
+            raise
         self.end_work(exception)
         await self.__aexit__(None, None, None)  # if it was not settled, it goes back, and the error is raised
         answer.unwrap()

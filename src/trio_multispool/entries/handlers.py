@@ -134,6 +134,8 @@ async def handle_for_value(
         job.work_in(scope)
         stored = await handle(job, Work(verdict_alone))
         return stored if isinstance(stored, Err) else Ok(answer)
+    if job.not_stored is None and not job.settled:  # the spool was closed, and the entry let go
+        raise session.running.closed_error()
     failure = job.not_stored or Err(EntryCancelled(job.name, job.cancel_reason or NO_REASON))
     return handed_out(failure, f"work on entry {job.name} of queue {job.claim.queue}", session.running.what)
 

@@ -29,7 +29,7 @@ from trio_multispool.threads.loop import whatever_is_cancelled
 
 if TYPE_CHECKING:
     import weakref
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from trio_multispool.model.cancellation import CancelRequest
     from trio_multispool.session.changes import Polled
@@ -62,8 +62,8 @@ class Cancellations:
         """Begin with nobody to tell."""
         self.begun: bool = False
         """Whether the store was asked to tell, and looked at once."""
-        self.listening: bool = False
-        """Whether there is a task, or there was one that a bug has ended."""
+        self.loop: Loop | None = None
+        """The event loop in which there is a task, or was one that a bug has ended."""
         self.asked: frozenset[str] = frozenset()
         """The names for which there was a request at the last look."""
         self._storage = storage
@@ -101,10 +101,14 @@ class Cancellations:
 
     def listen(self, loop: Loop) -> None:
         """Begin the task, when something is in hand."""
-        self.listening = self.begun = True
+        if self._listener is not None:  # of a loop that has ended, and has not ended its tasks
+            self._listener.abandon()
+        self.loop, self.begun = loop, True
         with self._mutex:
             watch, self._watch = self._watch, None
         self._listener = _Listener(self, loop, watch)
+        if watch is None:
+            self._listener.look_again()
 
     def look_again(self) -> None:
         """Have the task look, also if it is only about to wait."""
@@ -128,7 +132,7 @@ class Cancellations:
         with self._mutex:
             watch, self._watch = self._watch, None
             listener, self._listener = self._listener, None
-            self.begun = self.listening = False
+            self.begun, self.loop = False, None
             self.asked = frozenset()
         if watch is not None:
             watch.close()
@@ -144,35 +148,36 @@ class Cancellations:
 
     async def pass_on(self, watch: Watch | None) -> Watch | None:
         """Look for requests about what is in hand, and pass them on; return what tells of more, if anything can."""
-        looked_for: dict[str, str] | None = None
-        while looked_for is None or self._in_hand().keys() & self.asked - looked_for.keys():
+        looked_for: set[Claim] | None = None
+        while looked_for is None or any(claim.name in self.asked for claim in self._in_hand() - looked_for):
             looked_for = self._in_hand()
             read = functools.partial(self._read, watch, looked_for)
             undo = functools.partial(_undo_look, watch)
-            answer = await self._offload.run("look for requests to cancel", read, undo=undo)
+            # Not on the spool's limiter: the work that is to be cancelled may hold all that it has.
+            answer = await self._offload.run("look for requests to cancel", read, undo=undo, limited=False)
             if isinstance(answer, Err):
                 self._polled.tell(answer.error)
                 return None
             watch, self.asked, requests = answer.value
-            for claim in list(self._held):
+            for claim, request in requests:  # the name may be in hand anew meanwhile, by another claim
                 reference = self._held.get(claim)
                 checkout = None if reference is None else reference()
-                if checkout is not None and claim.name in requests:
-                    checkout.cancel(requests[claim.name])
+                if checkout is not None:
+                    checkout.cancel(request)
         return watch
 
-    def _in_hand(self) -> dict[str, str]:
-        """Return the names of what is in hand, with the queues that it was taken from."""
-        claims = (claim for claim in list(self._held) if self._held.get(claim) is not None)
-        return {claim.name: claim.queue for claim in cast("Iterable[Claim]", claims)}
+    def _in_hand(self) -> set[Claim]:
+        """Return what is in hand, without reserved names."""
+        return {cast("Claim", claim) for claim in list(self._held) if self._held.get(claim) is not None}
 
     def _read(
-        self, watch: Watch | None, in_hand: Mapping[str, str], _before_commit: BeforeCommit
-    ) -> tuple[Watch | None, frozenset[str], dict[str, CancelRequest]]:
+        self, watch: Watch | None, in_hand: Iterable[Claim], _before_commit: BeforeCommit
+    ) -> tuple[Watch | None, frozenset[str], list[tuple[Claim, CancelRequest]]]:
         """Look, and read the requests about what is in hand; in a thread."""
         watch, asked = self.look(watch)
-        found = ((name, self._storage.cancellation(in_hand[name], name)) for name in asked.intersection(in_hand))
-        return watch, asked, {name: request for name, request in found if request is not None}
+        ours = (claim for claim in in_hand if claim.name in asked)
+        found = [(claim, self._storage.cancellation(claim.queue, claim.name)) for claim in ours]
+        return watch, asked, [(claim, request) for claim, request in found if request is not None]
 
     def look(self, watch: Watch | None) -> tuple[Watch | None, frozenset[str]]:
         """Have the store tell of requests from now on, and return the names for which there is one; in a thread.
@@ -242,8 +247,13 @@ class _Listener:
 
     async def has_ended(self) -> None:
         """Wait for its end, after `end`."""
-        if self._begun:
+        if self._begun and self._loop.token() is self._token:
             await whatever_is_cancelled(self._ended.wait)
+
+    def abandon(self) -> None:
+        """Close what it has open: it will never run again."""
+        self._over = True
+        self._close()
 
     def _close(self) -> None:
         watch, self._watch = self._watch, None

@@ -88,7 +88,8 @@ class _Cancelling:
         storage.ask_to_cancel(queue, name, self._request)
         item = storage.find(name)
         if item is None or item.place.queue != queue:  # it was about to be settled
-            storage.withdraw_cancellation(name)
+            if item is None or storage.cancellation(item.place.queue, name) is None:  # else it is somebody else's
+                storage.withdraw_cancellation(name)
         elif item.place.state in (State.AVAILABLE, State.WAITING):
             return self._remove(item.place, lambda: None, asked=True) or Cancelled.ASKED
         return Cancelled.ASKED

@@ -20,6 +20,7 @@ What releases something (`finish`) is never withdrawn. The cancellation goes on 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -49,6 +50,7 @@ class Offload:
         if limiter is not None and not isinstance(limiter, anyio.CapacityLimiter):
             raise TypeError(f"a limiter is an anyio.CapacityLimiter, not {limiter!r}")
         self._running = Running() if running is None else running
+        self._unlimited = anyio.CapacityLimiter(math.inf)
         self.limiter: anyio.CapacityLimiter = anyio.CapacityLimiter(DEFAULT_THREADS) if limiter is None else limiter
 
     async def run(
@@ -58,32 +60,34 @@ class Offload:
         *,
         undo: Callable[[T], None] | None = None,
         interruptible: bool = False,
+        limited: bool = True,
     ) -> Answer[T]:
         """Run `work` and return what it returns, or the `SpoolError` that it raises, as an `Err`.
 
         `work` is given the function to call right before its commit. What it raises otherwise passes through, as the
         same object. `undo` takes back an effect whose caller was cancelled after the commit. `interruptible`, for work
-        without an effect that may be long: a scope's cancellation ends it too, when it calls that function.
+        without an effect that may be long: a scope's cancellation ends it too, when it calls that function. What is not
+        `limited` waits for no token of the limiter.
 
         **Cancellation**: cancelled means that it did not happen. The only exception is asyncio's own, when it comes
         after the commit and there is no `undo`: then the `CancelledError` has a note.
         """
         hop = Hop(work, context_for_a_thread())
-        loop = self._running.begin()
+        loop, limiter = self._running.begin(), self.limiter if limited else self._unlimited
         cancelled: BaseException | None = None
         try:
             await loop.checkpoint_if_cancelled()
             try:  # no checkpoint if one is free; on behalf of the hop: the task may hold a token of its own
-                self.limiter.acquire_on_behalf_of_nowait(hop)
+                limiter.acquire_on_behalf_of_nowait(hop)
             except anyio.WouldBlock:
-                await self.limiter.acquire_on_behalf_of(hop)
+                await limiter.acquire_on_behalf_of(hop)
             try:
                 cancelled = await hop.run_in_thread(self._running, interruptible=interruptible)
                 if cancelled is not None and interruptible:  # there is no effect
                     raise cancelled
                 return await hop.outcome(operation, cancelled, undo, self._running)
             finally:
-                self.limiter.release_on_behalf_of(hop)
+                limiter.release_on_behalf_of(hop)
         finally:
             self._running.end()
             del cancelled
