@@ -55,7 +55,7 @@ from trio_multispool.storage.requests import Releasing, Removing, Saving
 from trio_multispool.testing import memory_spool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     AnySpool = Spool[Any, Any, Any, Any]
@@ -189,6 +189,18 @@ class Handler:
             await breathe()
 
 
+@contextlib.asynccontextmanager
+async def working(spool: AnySpool, handle: Any, *, until_empty: bool = False, **options: Any) -> AsyncIterator[Any]:
+    """Have a reader of the first queue work for the length of a block, until that is empty or the reader stopped."""
+    async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
+
+        async def iterate() -> None:
+            (await (reader.iter_available if until_empty else reader.iter)(handle, **options)).unwrap()
+
+        tasks.start_soon(iterate)
+        yield reader
+
+
 WAYS: dict[str, dict[str, Any]] = {
     "one": {"concurrency": 1},
     "one, ahead": {"concurrency": 1, "prefetch": 2},
@@ -205,12 +217,7 @@ async def test_a_handler_is_cancelled_and_its_entry_removed(spool, way):
     """And the others go on."""
     await put(spool, Mail.SEND, *"abcdef")
     handle = Handler("b", "d")
-    async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
-
-        async def iterate() -> None:
-            (await reader.iter(handle, **WAYS[way])).unwrap()
-
-        tasks.start_soon(iterate)
+    async with working(spool, handle, **WAYS[way]) as reader:
         for name in "bd":
             await handle.has_begun(name)
             assert await spool.cancel(name) == Ok(Cancelled.ASKED)
@@ -231,12 +238,7 @@ async def test_what_is_cancelled_goes_where_the_reader_says_with_the_reason(spoo
     caplog.set_level(logging.INFO, "trio_multispool")
     await put(spool, Mail.SEND, "a")
     handle = Handler("a")
-    async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
-
-        async def iterate() -> None:
-            (await reader.iter_available(handle, on_cancel=Save(Mail.RETRY), **WAYS[way])).unwrap()
-
-        tasks.start_soon(iterate)
+    async with working(spool, handle, until_empty=True, on_cancel=Save(Mail.RETRY), **WAYS[way]):
         await handle.has_begun("a")
         assert await spool.cancel("a", reason="no longer wanted") == Ok(Cancelled.ASKED)
     where = await found(spool)
@@ -267,13 +269,8 @@ async def test_attempts_that_were_made_before_stay_in_the_history(spool):
         await anyio.sleep_forever()
         return Remove()
 
-    async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
-
-        async def iterate() -> None:
-            retry = Retry(attempts=3, dead_letter=Mail.FAILED)
-            (await reader.iter(handle, retry=retry, on_cancel=Save(Mail.FAILED))).unwrap()
-
-        tasks.start_soon(iterate)
+    retry = Retry(attempts=3, dead_letter=Mail.FAILED)
+    async with working(spool, handle, retry=retry, on_cancel=Save(Mail.FAILED)) as reader:
         await began.wait()
         (await spool.cancel("a", reason="the second")).unwrap()
         (await spool.wait("a", until=Mail.FAILED)).unwrap()
@@ -296,12 +293,7 @@ async def test_a_verdict_that_is_returned_all_the_same_wins(spool, way):
                 await finish.wait()
         return Save(Mail.RETRY)
 
-    async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
-
-        async def iterate() -> None:
-            (await reader.iter_available(handle, on_cancel=Save(Mail.FAILED), **WAYS[way])).unwrap()
-
-        tasks.start_soon(iterate)
+    async with working(spool, handle, until_empty=True, on_cancel=Save(Mail.FAILED), **WAYS[way]):
         await began.wait()
         assert await spool.cancel("a") == Ok(Cancelled.ASKED)
         while "a" not in cancelled_in(spool):
@@ -438,12 +430,7 @@ async def test_what_is_kept_ready_is_not_begun(spool, retry):
     """It is in hand, and no handler has it: none need be called."""
     await put(spool, Mail.SEND, "a", "b")
     handle = Handler("a")
-    async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
-
-        async def iterate() -> None:
-            (await reader.iter_available(handle, prefetch=1, retry=retry, on_cancel=Save(Mail.RETRY))).unwrap()
-
-        tasks.start_soon(iterate)
+    async with working(spool, handle, until_empty=True, prefetch=1, retry=retry, on_cancel=Save(Mail.RETRY)):
         await handle.has_begun("a")
         while (await found(spool, "b")).state is not State.CHECKED_OUT:
             await breathe()
@@ -714,12 +701,7 @@ async def test_what_the_work_has_changed_in_part_is_not_kept(spool):
             await anyio.sleep_forever()
             return Remove()
 
-        async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
-
-            async def iterate(reader: Any = reader, handle: Any = handle, given: Any = given) -> None:
-                (await reader.iter_available(handle, on_cancel=Save(Mail.RETRY, given))).unwrap()
-
-            tasks.start_soon(iterate)
+        async with working(spool, handle, until_empty=True, on_cancel=Save(Mail.RETRY, given)):
             await began.wait()
             (await spool.cancel("a")).unwrap()
         [entry] = (await spool.entries(Mail.RETRY)).unwrap()
@@ -741,12 +723,7 @@ async def test_a_dead_letter_is_not_cancelled(spool, answer):
             raise answer
         return answer
 
-    async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
-
-        async def iterate() -> None:
-            (await reader.iter_available(handle, retry=Retry(attempts=1, dead_letter=Mail.FAILED))).unwrap()
-
-        tasks.start_soon(iterate)
+    async with working(spool, handle, until_empty=True, retry=Retry(attempts=1, dead_letter=Mail.FAILED)):
         await began.wait()
         (await spool.cancel("a")).unwrap()
         while "a" not in cancelled_in(spool):
