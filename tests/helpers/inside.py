@@ -31,8 +31,11 @@ def movers_of(spool: Any) -> Any:
 
 
 def threads_of(spool: Any) -> int:
-    """Return how many operations of this spool are in a thread at the moment."""
-    return spool._session.running._count
+    """Return how many operations of this spool are in a thread at the moment.
+
+    Without what looks for requests to cancel: that is nobody's, and may begin at any time.
+    """
+    return spool._session.running._count - spool._session.offload._unlimited.borrowed_tokens
 
 
 def idle_bells() -> set[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 
-from helpers.inside import dequeuer_of
+from helpers.inside import dequeuer_of, threads_of
 from helpers.spools import ANNE, Mail, load_spool, state_of
 from helpers.stores import enqueue, make_store
 from trio_multispool import Durability, Exponential, GiveUp, Release, Remove, Retry, Save
@@ -78,7 +78,7 @@ class World:
         assert done <= len(new | received) <= begun
         session = self.spool._session
         assert not session.changes._waiters
-        assert not session.running._count
+        assert not threads_of(self.spool)
         for batches in (session.settlements, session.enqueuings):
             assert not batches._pending
             assert batches._leader is None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 from trio_multispool import EntryNotFound
@@ -14,7 +16,6 @@ from trio_multispool.storage.requests import NewEntry, Recovered, Releasing, Rem
 from trio_multispool.storage.singly import settle_one
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
     from typing import BinaryIO
 
@@ -200,6 +201,12 @@ def ask_to_cancel(storage: Storage, name: str, queue: str = "send") -> None:
     storage.ask_to_cancel(queue, name, CancelRequest(0.0, "enough"))
 
 
+def _claim_before_any_request(storage: Any, name: str) -> Claim:
+    with contextlib.suppress(OSError):
+        os.rmdir(storage.layout.full(".cancel"))  # the first request makes it again
+    return _claim(storage, name)
+
+
 def _asked(storage: Storage, name: str) -> Claim:
     claimed = _claim(storage, name)
     ask_to_cancel(storage, name)
@@ -285,7 +292,7 @@ OPERATIONS: dict[str, tuple[Callable[[Storage, str], Any], Callable[[Storage, st
     "release what waited": (_claim_of_waiting, lambda s, _, claimed: release(s, claimed)),
     "release": (_claim, lambda s, _, claimed: release(s, claimed)),
     "remove": (_claim, lambda s, _, claimed: remove(s, claimed)),
-    "ask to cancel": (_claim, lambda s, n, _: ask_to_cancel(s, n)),
+    "ask to cancel": (_claim_before_any_request, lambda s, n, _: ask_to_cancel(s, n)),
     "save what is cancelled": (_asked, lambda s, _, claimed: save(s, claimed, "retry", withdraws=True)),
     "remove what is cancelled": (_asked, lambda s, _, claimed: remove(s, claimed, withdraws=True)),
     "quarantine": (_claim, lambda s, _, claimed: s.quarantine(claimed, "not to be read")),
