@@ -51,6 +51,7 @@ from trio_multispool import (
     Unavailable,
     Use,
 )
+from trio_multispool.entries.job import checkout_of
 from trio_multispool.storage.requests import Releasing, Removing, Saving
 from trio_multispool.testing import memory_spool
 
@@ -671,6 +672,47 @@ async def test_a_spool_that_is_closed_in_a_cancelled_block_lets_go(tmp_path, cap
         spool.close()
         await anyio.sleep_forever()
     assert [record.event for record in caplog.records] == ["multispool.let_go"]
+
+
+async def test_with_entry_of_a_spool_that_is_closed_meanwhile_tells_that(spool):
+    """The entry was let go: it is not removed, and to say so would be wrong."""
+    [entry] = await put(spool, Mail.SEND, "a")
+
+    async def handle(_metadata: object, _data: object) -> Remove:
+        (await spool.cancel("a")).unwrap()
+        with anyio.CancelScope(shield=True):
+            while "a" not in cancelled_in(spool):
+                await breathe()
+        spool.close()
+        await anyio.sleep_forever()
+        return Remove()
+
+    with pytest.raises(anyio.ClosedResourceError):
+        await spool.with_entry(entry, handle)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancelled_block_whose_removal_is_cut_short_gives_the_entry_back(spool, anyio_backend):
+    """By asyncio's own cancellation, while the removal fails: the block ends as any other, and raises that."""
+    await put(spool, Mail.SEND, "a")
+    job = await job_of(spool)
+
+    async def cut_short(_verdict: object) -> None:
+        task = asyncio.current_task()
+        assert task is not None, anyio_backend
+        task.cancel()
+        await asyncio.sleep(0)
+
+    checkout_of(job).settle_cancelled = cut_short
+
+    async def work() -> None:
+        async with job:
+            (await spool.cancel("a")).unwrap()
+            await anyio.sleep_forever()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.ensure_future(work())
+    assert await names_in(spool, Mail.SEND) == ["a"]
 
 
 async def test_a_block_in_a_block_of_the_same_job(spool):
