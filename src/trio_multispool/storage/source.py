@@ -19,7 +19,7 @@ from trio_multispool.errors import UnreadableEntry
 from trio_multispool.storage.handles import Claim
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Collection, Iterable
 
 A = TypeVar("A")
 
@@ -71,7 +71,7 @@ class Gate(Protocol[A]):
     """
 
     @property
-    def ignored(self) -> Container[str]:
+    def ignored(self) -> Collection[str]:
         """The names of entries that are never to be tried. They keep nobody busy."""
         ...
 

@@ -23,9 +23,10 @@ from trio_multispool.model.notes import PROGRESS, progress_in
 from trio_multispool.model.policies import check_durability
 from trio_multispool.model.times import aware
 from trio_multispool.model.verdicts import Unavailable
+from trio_multispool.storage.listed import ListedSource
 from trio_multispool.storage.memory.claims import MemoryClaim, MemoryReservation
 from trio_multispool.storage.memory.contents import CANCELLATIONS, Contents, Kept
-from trio_multispool.storage.memory.source import MemorySource
+from trio_multispool.storage.memory.shelf import MemoryShelf
 from trio_multispool.storage.memory.watch import MemoryWatch
 from trio_multispool.storage.requests import Item, NotDue, Recovered, Releasing, Removing, Saving, Stat
 from trio_multispool.storage.singly import claim_next
@@ -169,9 +170,9 @@ class MemoryStorage:
         """Return how many may be claimed at once."""
         return MOST_AT_A_TIME
 
-    def source(self, queue: str, *, sorts_last: bool) -> MemorySource:
+    def source(self, queue: str, *, sorts_last: bool) -> ListedSource:
         """Begin to find the entries of a queue."""
-        return MemorySource(self, self.contents, queue, sorts_last)
+        return ListedSource(self, MemoryShelf(self.contents, queue), queue, sorts_last)
 
     def names(self, queue: str, *, after: str = "", most: int | None = None) -> list[str]:
         """List what is available in a queue."""

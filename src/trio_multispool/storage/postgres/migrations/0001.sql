@@ -22,12 +22,13 @@ CREATE TABLE SCHEMA.owner (
 CREATE TABLE SCHEMA.server (id text PRIMARY KEY, since double precision NOT NULL);
 
 -- For each connection: the last change that it committed. Changes of an older epoch do nothing. It tells, after a
--- connection was lost, whether the change under way took place.
+-- connection was lost, whether the change under way took place, and which names it refused.
 CREATE TABLE SCHEMA.link (
     owner bigint NOT NULL,
     number integer NOT NULL,
     epoch integer NOT NULL DEFAULT 0,
     change bigint NOT NULL DEFAULT 0,
+    refused text[] NOT NULL DEFAULT '{}',
     PRIMARY KEY (owner, number)
 ) WITH (fillfactor = 10);
 

@@ -1,4 +1,4 @@
-"""Where readers of a store in memory find their next entries: what is due, and then the names of a list.
+"""`ListedSource`: what is due, and then the names of a list, one by one, for a store that can tell both.
 
 The list is made anew when it is used up. Where new names need not sort last, what has arrived is put in its place in
 the list, and the list is also made anew after as many claims as it had names. An entry that was released is in the next
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, final
 
 from trio_multispool.clock import stopwatch
 from trio_multispool.errors import EntryNotFound, SpoolError, UnreadableEntry
@@ -21,10 +22,10 @@ from trio_multispool.storage.singly import release_or_let_go
 from trio_multispool.storage.source import Next, NothingLeft
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
+    from contextlib import AbstractContextManager
 
     from trio_multispool.storage.handles import Claim
-    from trio_multispool.storage.memory.contents import Contents
     from trio_multispool.storage.protocol import Storage
     from trio_multispool.storage.source import A, Gate, Given, Look
 
@@ -33,6 +34,34 @@ TRIES_AT_A_TIME: Final = 100
 
 FEWEST_CLAIMS: Final = 100
 """No list is made anew after fewer claims than this while it has names."""
+
+
+class Shelf(Protocol):
+    """What is in one queue of a store, as its readers ask for it."""
+
+    def look(self) -> None:
+        """Begin to answer a call: what it is told later is no older than this."""
+        ...
+
+    def now(self) -> float:
+        """Return the time of day, in seconds since 1970."""
+        ...
+
+    def names(self) -> list[str]:
+        """Return the names of what is available, sorted."""
+        ...
+
+    def due(self, tried: Collection[str]) -> list[tuple[float, str]]:
+        """Return what waits, the first to be due first: when, and its name. Maybe only the first that were not tried."""
+        ...
+
+    def is_any_held(self) -> bool:
+        """Tell whether anything is checked out of the queue."""
+        ...
+
+    def arrived(self, since: int) -> tuple[int, set[str]]:
+        """Return a number, and the names of what came in since that number was returned. A hint."""
+        ...
 
 
 @dataclasses.dataclass
@@ -60,11 +89,11 @@ class _Call(NamedTuple):
 
 @final
 @dataclasses.dataclass(eq=False, repr=False)
-class MemorySource:
+class ListedSource:
     """The entries of one queue, for one reader; any number of threads take from it."""
 
     _storage: Storage[Any, Any]
-    _contents: Contents
+    _shelf: Shelf
     _queue: str
     _sorts_last: bool
     _names: collections.deque[str] = dataclasses.field(default_factory=collections.deque)
@@ -73,6 +102,8 @@ class MemorySource:
     _in_question: set[str] = dataclasses.field(default_factory=set)  # taken; whether they can be had is not known yet
     _refused: set[str] = dataclasses.field(default_factory=set)  # of this list
     _due: weakref.WeakKeyDictionary[Look, _Due] = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
+    # It is re-entrant, because a garbage collection may drop a claim in any line.
+    _mutex: AbstractContextManager[bool] = dataclasses.field(default_factory=threading.RLock)
 
     listings: int = 0
     """Never shared: they cost nothing."""
@@ -99,6 +130,7 @@ class MemorySource:
         found: Next[A] = Next()
         call, tries = _Call(gate, look.given, before_commit, found.unreadable, self._due.setdefault(look, _Due())), 0
         try:
+            self._shelf.look()
             self._look_for_earlier(look, gate)
             while not stopped() and (not found.claims or len(found.claims) < most()):
                 state, name = self._next(call)
@@ -130,43 +162,41 @@ class MemorySource:
                 look.given.discard(claim.name)
             release_or_let_go(self._storage, claim)
             gate.leave(admission)
-            with self._contents.mutex:
+            with self._mutex:
                 if claim.due_at is None:
                     self._names.appendleft(claim.name)
 
     def _look_for_earlier(self, look: Look, gate: Gate[Any]) -> None:
         """Find new names that sort before listed ones; not in a pass, which would go again over all it has given."""
-        contents = self._contents
         if not self._names or look.given is not None or self._sorts_last:
             return
         if self._claims_left <= 0:
             _ = self._list(gate)
-        elif contents.arrivals > self._arrivals:
-            with contents.mutex:
-                there = contents.each(self._queue, State.AVAILABLE)
-                new = {kept.name for kept in there if kept.arrival > self._arrivals}
+            return
+        with self._mutex:
+            self._arrivals, new = self._shelf.arrived(self._arrivals)
+            if new:
                 self._names = collections.deque(sorted(new.union(self._names)))
-                self._arrivals = contents.arrivals
 
     def _list(self, gate: Gate[Any], *, unless_there: bool = False) -> float | None:
         """Make the list anew, and return how long that took; `None`: another thread has made it meanwhile."""
         elapsed = stopwatch()
-        with self._contents.mutex:
+        with self._mutex:
             if unless_there and self._names:
                 return None
-            self._names = collections.deque(self._contents.names(self._queue))
+            self._arrivals, _ = self._shelf.arrived(self._arrivals)
+            self._names = collections.deque(self._shelf.names())
             self._claims_left = max(len(self._names), FEWEST_CLAIMS)
-            self._arrivals = self._contents.arrivals
             self._refused.clear()
             gate.listed(self._names)
         return elapsed()
 
     def _next(self, call: _Call) -> tuple[State, str]:
         """Return the next entry to try, and where it is; an empty name if there is none."""
-        contents, due = self._contents, call.due
-        with contents.mutex:
-            for due_at, name in contents.due(self._queue):
-                if due_at > contents.now():
+        shelf, due = self._shelf, call.due
+        with self._mutex:
+            for due_at, name in shelf.due(due.tried):
+                if due_at > shelf.now():
                     break
                 if name not in due.tried and not call.is_given(name):
                     due.tried.add(name)
@@ -191,7 +221,7 @@ class MemorySource:
             call.unreadable.append(error)
             call.due.unreadable = True
         except BaseException:  # nobody has it: it is tried again first
-            with self._contents.mutex:
+            with self._mutex:
                 if state is State.WAITING:
                     call.due.tried.discard(name)
                 else:
@@ -207,7 +237,7 @@ class MemorySource:
             if admission is None:
                 claim: Claim | Unavailable | NotDue = Unavailable.BUSY
             else:
-                now = self._contents.now()
+                now = self._shelf.now()
                 claim = self._storage.claim(place, name, due_by=now, before_commit=call.before_commit)
             if claim is Unavailable.BUSY:  # it is there, and cannot be had now
                 if place.state is State.WAITING:
@@ -228,10 +258,11 @@ class MemorySource:
         return claimed
 
     def _nothing_left(self, listing_took: float, call: _Call) -> NothingLeft:
-        contents, due = self._contents, call.due
-        with contents.mutex:
-            held = next(contents.each(self._queue, State.CHECKED_OUT), None) is not None
-            waiting = contents.due(self._queue)
+        shelf, due = self._shelf, call.due
+        with self._mutex:
+            shelf.look()
+            held = shelf.is_any_held()
+            waiting = shelf.due(due.tried)
             to_come = (due_at for due_at, name in waiting if name not in due.tried and not call.is_given(name))
             next_due = next(to_come, None)
             busy = bool(due.busy or self._refused or self._names or self._in_question)

@@ -1,0 +1,77 @@
+"""A connection to the server that notices when its other end is gone, and is noticed when this one is.
+
+Keepalives and a limit for what is not acknowledged are set on both ends of every connection. A host that was cut off is
+given up by the server after some 8 seconds. Until then, its session holds the lock that says that its owner lives.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from psycopg import pq
+
+from trio_multispool.errors import NotASpool
+
+if TYPE_CHECKING:
+    from trio_multispool.storage.postgres.address import Address
+
+PATIENCE: Final = 10.0
+"""How long an operation waits for a server that cannot be reached, or does not answer, in seconds."""
+
+_OF_OURS: Final[dict[str, Any]] = {
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 8000,
+    "connect_timeout": 5,
+}
+
+_OF_THE_SERVER: Final = " ".join(
+    f"-c {name}={value}"
+    for name, value in {
+        "tcp_keepalives_idle": 5,
+        "tcp_keepalives_interval": 1,
+        "tcp_keepalives_count": 3,
+        "tcp_user_timeout": 8000,
+        "client_connection_check_interval": 2000,
+        "idle_in_transaction_session_timeout": 60_000,
+    }.items()
+)
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+def connect(address: Address) -> Connection:
+    """Connect to the server itself. Raises `NotASpool` if something that pools transactions answers in its place."""
+    of_the_user = pq.Conninfo.parse(address.direct.encode())
+    options = next((option.val or b"" for option in of_the_user if option.keyword == b"options"), b"").decode()
+    try:
+        connection = psycopg.connect(
+            address.direct,
+            autocommit=True,
+            prepare_threshold=1,
+            **_OF_OURS,
+            options=f"{_OF_THE_SERVER} {options}",
+        )
+    except psycopg.OperationalError as error:
+        if "unsupported startup parameter" in str(error):
+            raise NotASpool(address.location, _POOLED) from error
+        raise
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    if row != (connection.info.backend_pid,):
+        connection.close()
+        raise NotASpool(address.location, _POOLED)
+    return connection
+
+
+def connect_to_pool(conninfo: str) -> Connection:
+    """Connect to what pools transactions: each may run in another session, so nothing is prepared or set."""
+    return psycopg.connect(conninfo, autocommit=True, prepare_threshold=None, **_OF_OURS)
+
+
+_POOLED: Final = (
+    "a pooler answers there, and who owns an entry is told by a session that stays; give the server's own address, "
+    "and the pooler's as a parameter: ?pool=HOST:PORT"
+)

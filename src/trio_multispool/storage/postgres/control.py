@@ -1,0 +1,94 @@
+"""The control connection: asked by the keeper alone, which never waits for it for longer than it wants to.
+
+A server that accepts and never answers must not stop the keeper, which has to notice just that. So this does not use
+psycopg's own waiting, but the functions of libpq that do not wait.
+"""
+
+from __future__ import annotations
+
+import select
+from typing import TYPE_CHECKING, Final, final
+
+import psycopg
+from psycopg import pq
+
+from trio_multispool.clock import stopwatch
+from trio_multispool.storage.postgres.connecting import connect
+from trio_multispool.storage.postgres.link import cut
+
+if TYPE_CHECKING:
+    from trio_multispool.storage.postgres.address import Address
+
+_FAILED: Final = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE)
+
+
+class SilentError(Exception):
+    """The server has not answered in time."""
+
+
+@final
+class Control:
+    """A connection that may be asked one thing at a time, and that notifications come in by."""
+
+    def __init__(self, address: Address) -> None:
+        """Connect."""
+        self._connection = connect(address)
+        self._pgconn = self._connection.pgconn
+        self.pid: int = self._pgconn.backend_pid
+        """The server's process of it."""
+
+    def fileno(self) -> int:
+        """Return the descriptor of its socket."""
+        return self._pgconn.socket
+
+    def ask(self, query: str, *values: object, within: float) -> list[list[str | None]]:
+        """Return the rows that answer a question, as text. Raises `SilentError` after `within` seconds."""
+        pgconn, clock = self._pgconn, stopwatch()
+        texts = [None if value is None else str(value).encode() for value in values]
+        pgconn.send_query_params(query.encode(), texts)
+        rows: list[list[str | None]] = []
+        while True:
+            left_to_send = bool(pgconn.flush())
+            readable, writable, _ = select.select([pgconn.socket], [pgconn.socket] if left_to_send else [], [], max(0.0, within - clock()))
+            if not readable and not writable:
+                raise SilentError
+            if readable:
+                pgconn.consume_input()
+            while not pgconn.is_busy():
+                result = pgconn.get_result()
+                if result is None:
+                    return rows
+                if result.status in _FAILED:
+                    raise psycopg.errors.lookup(_sqlstate(result))(result.get_error_message())
+                rows += [
+                    [_text(result.get_value(row, column)) for column in range(result.nfields)]
+                    for row in range(result.ntuples)
+                ]
+
+    def notified(self) -> list[tuple[int, str]]:
+        """Return the notifications that have come in since the last time: of which process, and what it tells."""
+        pgconn = self._pgconn
+        pgconn.consume_input()
+        found: list[tuple[int, str]] = []
+        while (notification := pgconn.notifies()) is not None:
+            found.append((notification.be_pid, notification.extra.decode()))
+        return found
+
+    def close(self) -> None:
+        """End the session, and with it all locks that it has."""
+        self._connection.close()
+
+    def cut(self) -> None:
+        """End the connection without a word to the server, which may not hear it."""
+        try:
+            cut(self._pgconn)
+        finally:
+            self._connection.close()
+
+
+def _sqlstate(result: pq.abc.PGresult) -> str:
+    return (result.error_field(pq.DiagnosticField.SQLSTATE) or b"58000").decode()
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()

@@ -1,0 +1,229 @@
+"""Enqueue: reserve names, and make entries, many with one statement and one commit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
+
+import msgspec
+
+from trio_multispool.errors import EntryBusy, NameTaken
+from trio_multispool.model.lifecycle import State, Step, next_state
+from trio_multispool.model.policies import check_durability
+from trio_multispool.storage.postgres import recovery
+from trio_multispool.storage.postgres.claims import PostgresReservation
+from trio_multispool.storage.postgres.contents import chunks_of, put_chunks, size_of, written
+from trio_multispool.storage.postgres.link import Committed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trio_multispool.model.policies import Durability
+    from trio_multispool.storage.postgres.context import Context
+    from trio_multispool.storage.requests import NewEntry
+
+    New = NewEntry[PostgresReservation]
+
+_IS_OVER: Final = "entry.state = 'k' AND entry.due_at <= %(now)s::double precision"
+
+_RESERVE: Final = f"""
+    done AS (
+        INSERT INTO SCHEMA.entry AS entry (name, queue, state, owner, token, written_at, moved_at, data_at, metadata)
+        SELECT %(name)s, '', 'r', %(me)s, %(token)s, 0, %(now)s, 0, '' FROM link
+        ON CONFLICT (name) DO UPDATE SET state = 'r', owner = %(me)s, token = %(token)s, due_at = NULL
+        WHERE (entry.state = 'r' AND entry.owner = 0) OR {_IS_OVER}
+        RETURNING name
+    )"""
+
+_GIVE_UP: Final = "DELETE FROM SCHEMA.entry WHERE name = %s AND state = 'r' AND owner = %s AND token = %s"
+
+_REMEMBER: Final = f"""
+    done AS (
+        INSERT INTO SCHEMA.entry AS entry (name, queue, state, due_at, written_at, moved_at, data_at, metadata)
+        SELECT %(name)s, '', 'k', %(until)s, 0, %(now)s, 0, '' FROM link
+        ON CONFLICT (name) DO UPDATE SET state = 'k', due_at = excluded.due_at, owner = NULL, token = NULL
+        WHERE (entry.state = 'r' AND entry.owner = %(me)s AND entry.token = %(token)s) OR {_IS_OVER}
+        RETURNING name
+    )"""
+
+_ENQUEUE: Final = f"""
+    done AS (
+        INSERT INTO SCHEMA.entry AS entry (
+            name, queue, state, due_at, remember, written_at, moved_at, data_at, metadata, data, size, chunks, carrier,
+            token)
+        SELECT new.name, queue, CASE WHEN due_at IS NULL THEN 'a' ELSE 'w' END::"char", due_at, remember,
+            %(now)s, %(now)s, %(now)s, metadata, data, size, chunks, carrier, token
+        FROM link, unnest(%(names)s::text[], %(queues)s::text[], %(due)s::double precision[],
+            %(remember)s::double precision[], %(metadata)s::bytea[], %(data)s::bytea[], %(sizes)s::bigint[],
+            %(chunks)s::integer[], %(carriers)s::bytea[], %(tokens)s::bigint[])
+            AS new (name, queue, due_at, remember, metadata, data, size, chunks, carrier, token)
+        ORDER BY new.name
+        ON CONFLICT (name) DO UPDATE SET queue = excluded.queue, state = excluded.state, due_at = excluded.due_at,
+            remember = excluded.remember, written_at = excluded.written_at, moved_at = excluded.moved_at,
+            data_at = excluded.data_at, metadata = excluded.metadata, data = excluded.data, size = excluded.size,
+            chunks = excluded.chunks, carrier = excluded.carrier, owner = NULL, token = NULL
+        WHERE (entry.state = 'r' AND entry.owner = %(me)s AND entry.token = excluded.token) OR {_IS_OVER}
+        RETURNING name
+    )"""
+
+_WHY: Final = "SELECT state::text FROM SCHEMA.entry WHERE name = %s"
+
+
+class _Made(NamedTuple):
+    """An entry whose data are written, and which can be committed."""
+
+    number: int
+    new: New
+    state: State
+    data: bytes | BinaryIO
+
+
+def reserve(context: Context, name: str, *, is_local: bool) -> PostgresReservation:
+    """Hold a name; one that is local has no row."""
+    links, token = context.links, context.next_token()
+    for _ in range(2):
+        if is_local:
+            break
+        values = {"name": name, "names": [name], "token": token, "now": context.now()}
+        answer = links.change("reserve", _RESERVE, values, level="off", about=("", name))
+        if name in done(answer, [name]):
+            break
+        error = why_not(context, name)
+        if not isinstance(error, EntryBusy) or recovery.recover_name(links, context.now(), name) is None:
+            raise error
+    else:
+        raise EntryBusy(name)
+    return PostgresReservation(name, token, context.let_go, has_row=not is_local)
+
+
+def give_up(context: Context, reservation: PostgresReservation) -> None:
+    """Give a name back."""
+    if not reservation.held:
+        return
+    if reservation.has_row:
+        values = (reservation.name, context.links.owner, reservation.token)
+        _ = context.links.update("give up a name in", _GIVE_UP, values)
+    reservation.end(reservation.state)
+
+
+def remember(
+    context: Context, reservation: PostgresReservation, length: float, durability: Durability | None
+) -> None:
+    """Remember a name that has no entry."""
+    check_durability(durability)
+    name, now = reservation.name, context.now()
+    values = {"name": name, "names": [name], "until": now + length, "now": now, "token": reservation.token}
+    level = context.links.level(durability)
+    answer = context.links.change("remember a name in", _REMEMBER, values, level=level, about=("", name))
+    if name not in done(answer, [name]):
+        raise why_not(context, name)
+    reservation.has_row = False
+
+
+def enqueue_together(context: Context, wanted: Sequence[New]) -> list[BaseException | None]:
+    """Make several entries."""
+    failures: list[BaseException | None] = [None] * len(wanted)
+    made: dict[str, _Made] = {}
+    later: list[_Made] = []  # one statement makes a name once
+    for number, new in enumerate(wanted):
+        try:
+            one = _prepared(number, new)
+            if isinstance(one.data, bytes):
+                new.before_commit()
+                if made.setdefault(new.reservation.name, one) is not one:
+                    later.append(one)
+            else:
+                with one.data as file:
+                    _enqueue_large(context, one, file)
+        except BaseException as error:  # noqa: BLE001  # the answer to who wanted it
+            failures[number] = error
+    for together in (list(made.values()), *([one] for one in later)):
+        try:
+            _commit(context, together, failures)
+        except BaseException as error:  # noqa: BLE001  # as above
+            for one in together:
+                failures[one.number] = error
+    return failures
+
+
+def _prepared(number: int, new: New) -> _Made:
+    check_durability(new.durability)
+    reservation = new.reservation
+    state = next_state(Step.ENQUEUE if new.due_at is None else Step.ENQUEUE_TO_WAIT, reservation.state)
+    if not reservation.held:
+        raise EntryBusy(reservation.name)
+    return _Made(number, new, state, written(new.content))
+
+
+def _commit(
+    context: Context, made: Sequence[_Made], failures: list[BaseException | None], *, again: bool = False
+) -> None:
+    if not made:
+        return
+    levels = {context.links.level(one.new.durability) for one in made}
+    level = next((level for level in ("", "on") if level in levels), "off")
+    first, names = made[0].new, [one.new.reservation.name for one in made]
+    values = _values(context, made)
+    answer = context.links.change("enqueue in", _ENQUEUE, values, level=level, about=(first.queue, names[0]))
+    there, freed = done(answer, names), []
+    for one in made:
+        name = one.new.reservation.name
+        if name in there:
+            _end(context, one)
+            continue
+        error = failures[one.number] = why_not(context, name)
+        if not again and isinstance(error, EntryBusy) and recovery.recover_name(context.links, context.now(), name):
+            failures[one.number] = None  # whoever had reserved it is dead
+            freed.append(one)
+    _commit(context, freed, failures, again=True)
+
+
+def _enqueue_large(context: Context, one: _Made, file: BinaryIO) -> None:
+    """Make an entry with data in chunks, in a transaction of its own."""
+    links, name = context.links, one.new.reservation.name
+    values = _values(context, [one])
+    with links.transaction("enqueue in", level=links.level(one.new.durability), about=(one.new.queue, name)) as to:
+        fenced = {**values, "me": links.owner}
+        row = to.execute(links.sql(f"WITH link AS (SELECT 1), {_ENQUEUE} SELECT name FROM done"), fenced).fetchone()
+        if row is not None:
+            put_chunks(links, to, name, file)
+            one.new.before_commit()
+    if row is None:
+        raise why_not(context, name)
+    _end(context, one)
+
+
+def _values(context: Context, made: Sequence[_Made]) -> dict[str, Any]:
+    new, data = [one.new for one in made], [one.data for one in made]
+    sizes = [len(each) if isinstance(each, bytes) else size_of(each) for each in data]
+    return {
+        "now": context.now(),
+        "names": [each.reservation.name for each in new],
+        "queues": [each.queue for each in new],
+        "due": [each.due_at for each in new],
+        "remember": [each.remember for each in new],
+        "metadata": [each.metadata for each in new],
+        "data": [each if isinstance(each, bytes) else None for each in data],
+        "sizes": sizes,
+        "chunks": [
+            0 if isinstance(each, bytes) else chunks_of(size) for each, size in zip(data, sizes, strict=True)
+        ],
+        "carriers": [msgspec.json.encode(dict(each.carrier)) if each.carrier else None for each in new],
+        "tokens": [each.reservation.token for each in new],
+    }
+
+
+def _end(context: Context, one: _Made) -> None:
+    one.new.reservation.end(one.state)
+    context.arrived(one.new.queue, [one.new.reservation.name])
+
+
+def done(answer: list[tuple[Any, ...]] | Committed, names: Sequence[str]) -> set[str]:
+    """Return which of the names an answer to a change is about."""
+    return set(names) - answer.refused if isinstance(answer, Committed) else {row[0] for row in answer}
+
+
+def why_not(context: Context, name: str) -> NameTaken | EntryBusy:
+    """Return why a name cannot be had."""
+    rows = context.links.read("look for a name in", _WHY, (name,))
+    state = rows[0][0] if rows else "r"  # it has just become free
+    return EntryBusy(name) if state == "r" else NameTaken(name, finished=state == "k")

@@ -1,0 +1,326 @@
+"""The keeper: one thread of an open spool that keeps its owner alive, hears hints and sends them, and notices silence.
+
+Theory. An owner is alive for as long as any session holds its lock, shared; every connection of it does. So a connection
+that is lost is no death. What the keeper adds:
+
+- It asks the server for the time, once a second. Without an answer for `CUT_OFF` seconds, this process must take itself
+  for one that was cut off: what it has in hand is lost, and is cancelled before the server gives the entries away.
+- When it has connected again, it looks which entries are still this owner's: somebody else may have got one.
+- A server that was started anew, or has taken over from another, has none of the old one's locks. Owners register with
+  it anew, and those that have not are not judged until it has been known for `GRACE` seconds.
+- Of all keepers of a spool, one is elected, by a lock. It looks many times a second for owners that have died, so that
+  their entries are back at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import threading
+from typing import TYPE_CHECKING, Final, final
+
+import psycopg
+
+from trio_multispool.clock import stopwatch, this_process, wall_clock
+from trio_multispool.errors import SpoolError
+from trio_multispool.storage.postgres.control import Control, SilentError
+from trio_multispool.storage.postgres.hints import MOVED
+from trio_multispool.storage.postgres.recovery import DEATHS, RECOVER, SERVER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio_multispool.storage.postgres.claims import InHand
+    from trio_multispool.storage.postgres.hints import Hints
+    from trio_multispool.storage.postgres.link import Links
+
+EVERY: Final = 1.0
+"""How often the server is asked for the time, in seconds."""
+
+CUT_OFF: Final = 5.0
+"""After so long without an answer, in seconds, a process takes itself for one that the server will give up."""
+
+DEATHS_EVERY: Final = 0.025
+"""How often the one that is elected looks for owners that have died, in seconds."""
+
+ASKED_LATELY: Final = 5.0
+"""For how long names are told to processes that wait for entries, after one has said that it does, in seconds."""
+
+_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+
+_REGISTER: Final = """
+    INSERT INTO SCHEMA.owner (id, host, pid, server) VALUES ($1::bigint, $2, $3::integer, $4)
+    ON CONFLICT (id) DO UPDATE SET server = excluded.server"""
+
+_SEE: Final = """
+    INSERT INTO SCHEMA.server (id, since) VALUES ($1, extract(epoch FROM clock_timestamp())) ON CONFLICT DO NOTHING"""
+
+_PING: Final = """
+    SELECT extract(epoch FROM clock_timestamp()),
+        CASE WHEN $2::boolean THEN true ELSE pg_try_advisory_lock(hashtextextended('multispool recovery SCHEMA', 0)) END,
+        (SELECT count(*) FROM SCHEMA.owner WHERE id <> $1::bigint)"""
+
+_LET_GO: Final = """
+    UPDATE SCHEMA.entry AS entry SET owner = 0 FROM unnest($2::text[], $3::bigint[]) AS gone (name, token)
+    WHERE entry.name = gone.name AND entry.owner = $1::bigint AND entry.token = gone.token"""
+
+_TELL: Final = "SELECT pg_notify($1, hint) FROM unnest($2::text[]) AS hint"
+
+_OURS: Final = "SELECT name, token FROM SCHEMA.entry WHERE owner = $1::bigint AND state = 'c'"
+
+
+@final
+class Keeper:
+    """The thread, and what other threads give it to do."""
+
+    def __init__(self, links: Links, hints: Hints, in_hand: InHand, *, own_clock: bool) -> None:
+        """Connect, and begin. `own_clock`: the caller's clock is what counts, and not the server's."""
+        self._links = links
+        self._schema = links.address.schema
+        self._hints = hints
+        self._in_hand = in_hand
+        self._own_clock = own_clock
+        self.ahead: float = 0.0
+        """How many seconds the server's clock is ahead of this host's."""
+        self.cut_off: bool = False
+        """Whether the server has not answered for so long that it may have given this process up."""
+        self.recovered: list[tuple[str, str]] = []
+        """What the elected one has put back, and nobody has been told of: names and queues."""
+        self._let_go: list[tuple[str, int]] = []
+        self._mutex = threading.RLock()  # a garbage collection may drop a claim in any line
+        self._closed = False
+        self._pid = os.getpid()
+        self._wake_end, self._poke_end = socket.socketpair()
+        self._wake_end.setblocking(False)
+        self._poke_end.setblocking(False)
+        self._elected = self._alone = False
+        self._answered = stopwatch()
+        self._asked: Callable[[], float] | None = None  # since another process asked for names
+        self._control: Control | None = None
+        try:
+            self._control = self._connect()
+        except BaseException:
+            self._close_ends()
+            raise
+        self._thread = threading.Thread(target=self._run, name=f"keeper of {links.address.location}", daemon=True)
+        self._thread.start()
+
+    # From other threads
+
+    def poke(self) -> None:
+        """Have it look for something to do."""
+        with contextlib.suppress(OSError):  # full, or closed
+            _ = self._poke_end.send(b".")
+
+    def let_go(self, name: str, token: int) -> None:
+        """Have an entry, or a name, let go of soon: recovery brings it back."""
+        with self._mutex:
+            self._let_go.append((name, token))
+        self.poke()
+
+    def take_recovered(self, queue: str | None) -> list[tuple[str, str]]:
+        """Return what was put back, of one queue or of all, and has not been returned before."""
+        with self._mutex:
+            found = [each for each in self.recovered if queue in (None, each[1])]
+            self.recovered = [each for each in self.recovered if queue not in (None, each[1])]
+        return found
+
+    def close(self) -> None:
+        """End it, and with it the session."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        self.poke()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # In its own
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        wait = _PAUSE
+        try:
+            while not self._closed:
+                try:
+                    if self._control is None:
+                        self._control = self._connect()
+                        self._check_what_is_ours(self._control)
+                        self._hints.tell_all()
+                    wait = _PAUSE
+                    self._serve(self._control)
+                except (psycopg.Error, SpoolError, SilentError, OSError, ValueError):
+                    # Whatever it was: the connection is made anew. Until then, silence grows.
+                    self._drop()
+                    self._notice_silence()
+                    self._links.cut_silent()
+                    _ = pause.wait(wait)
+                    wait = min(wait * 2, _LONGEST_PAUSE)
+        finally:
+            self._say_goodbye()
+            self._close_ends()
+
+    def _sql(self, statement: str) -> str:
+        return statement.replace("SCHEMA", self._schema)
+
+    def _connect(self) -> Control:
+        control = Control(self._links.address)
+        links, within = self._links, CUT_OFF
+        try:
+            host, pid = this_process()
+            _ = control.ask("SELECT pg_advisory_lock_shared($1::bigint)", links.owner, within=within)
+            [[server, syncs]] = control.ask(f"SELECT {SERVER}, current_setting('synchronous_commit')", within=within)
+            links.safe = syncs not in ("off", "local")
+            with contextlib.suppress(psycopg.errors.ReadOnlySqlTransaction):  # then it can only be read
+                _ = control.ask(self._sql(_SEE), server, within=within)
+                _ = control.ask(self._sql(_REGISTER), links.owner, host, pid, server, within=within)
+            _ = control.ask(f"LISTEN {self._schema}", within=within)
+            self._ping(control)
+        except BaseException:
+            control.close()
+            raise
+        return control
+
+    def _ping(self, control: Control) -> None:
+        before = wall_clock()
+        [[time, elected, others]] = control.ask(
+            self._sql(_PING), self._links.owner, self._elected, within=max(0.1, CUT_OFF - self._answered())
+        )
+        if not self._own_clock:
+            self.ahead = float(time or 0.0) - (before + wall_clock()) / 2
+        self._elected, self._alone = elected == "t", others == "0"
+        self._answered = stopwatch()
+        self.cut_off = False
+
+    def _serve(self, control: Control) -> None:
+        pinged, looked = stopwatch(), stopwatch()
+        while not self._closed:
+            wait = EVERY - pinged()
+            judges = self._elected and not self._alone
+            if judges:
+                wait = min(wait, DEATHS_EVERY - looked())
+            if not self._has_something_to_do():
+                _ = select.select([control, self._wake_end], [], [], max(0.0, wait))
+            with contextlib.suppress(BlockingIOError):
+                _ = self._wake_end.recv(4096)
+            self._work(control)
+            if pinged() >= EVERY:
+                pinged = stopwatch()
+                self._ping(control)
+                self._listen_for_names(control)
+            if judges and looked() >= DEATHS_EVERY:
+                looked = stopwatch()
+                self._judge(control)
+            for pid, hint in control.notified():
+                if pid != control.pid:
+                    self._hear(hint)
+
+    def _has_something_to_do(self) -> bool:
+        return bool(self._let_go or self._hints.waiting)
+
+    def _work(self, control: Control) -> None:
+        with self._mutex:
+            gone, self._let_go = self._let_go, []
+        if gone:
+            names, tokens = (_array(each) for each in zip(*gone, strict=True))
+            try:
+                _ = control.ask(self._sql(_LET_GO), self._links.owner, names, tokens, within=CUT_OFF)
+            except BaseException:
+                with self._mutex:
+                    self._let_go += gone
+                raise
+        if self._hints.waiting:
+            self._tell(control)
+
+    def _tell(self, control: Control) -> None:
+        hints = self._hints.take()
+        if hints:
+            _ = control.ask(_TELL, self._schema, _array(hints), within=CUT_OFF)
+
+    def _hear(self, hint: str) -> None:
+        self._hints.heard(hint)
+        if self._hints.names_wanted:
+            self._asked = self._asked or stopwatch()
+
+    def _listen_for_names(self, control: Control) -> None:
+        """Say that somebody here waits for entries to move; and forget that somebody elsewhere did, after a while."""
+        if self._hints.is_watching(MOVED):
+            self._tell(control)
+            self._hints.tell_here(MOVED, [""])  # what moved before the others heard it
+        if self._asked is not None and self._asked() > ASKED_LATELY:
+            self._asked, self._hints.names_wanted = None, False
+
+    def _judge(self, control: Control) -> None:
+        """Put back what owners had that have died, and tell of it."""
+        if not control.ask(self._sql(DEATHS), self._links.owner, within=CUT_OFF):
+            return
+        found = control.ask(self._sql(RECOVER), self._links.owner, None, self.now(), within=CUT_OFF)
+        back = [(name, queue) for name, queue in found if name is not None and queue is not None]
+        with self._mutex:
+            self.recovered += back
+        for name, queue in back:
+            self._hints.arrived(queue, 1)
+            self._hints.moved([name])
+
+    def now(self) -> float:
+        """Return the time of day by the server's clock."""
+        return wall_clock() + self.ahead
+
+    # Silence
+
+    def _notice_silence(self) -> None:
+        if self._answered() >= CUT_OFF and not self.cut_off:
+            self.cut_off = True
+            self._lose(self._in_hand.all())
+
+    def _lose(self, lost: dict[str, int]) -> None:
+        self._in_hand.lose(lost)
+        for name, token in lost.items():
+            self.let_go(name, token)
+            self._hints.cancelled(name)
+
+    def _check_what_is_ours(self, control: Control) -> None:
+        """Look which entries are still this owner's: others may have been given away while nobody answered."""
+        held = self._in_hand.all()
+        rows = control.ask(self._sql(_OURS), self._links.owner, within=CUT_OFF)
+        ours = {(name, int(token or 0)) for name, token in rows}
+        now_in_hand = self._in_hand.all()
+        gone = {name: token for name, token in held.items() if (name, token) not in ours and now_in_hand.get(name) == token}
+        self._lose(gone)
+
+    def _drop(self) -> None:
+        control, self._control = self._control, None
+        self._elected = False
+        if control is not None:
+            with contextlib.suppress(psycopg.Error, OSError, ValueError):
+                control.cut()
+
+    def _say_goodbye(self) -> None:
+        control, self._control = self._control, None
+        if control is not None:
+            with contextlib.suppress(psycopg.Error, SilentError, OSError, ValueError):
+                self._work(control)
+                for statement in _LEAVE:
+                    _ = control.ask(self._sql(statement), self._links.owner, within=1.0)
+            with contextlib.suppress(psycopg.Error, OSError):
+                control.close()
+
+    def _close_ends(self) -> None:
+        self._wake_end.close()
+        self._poke_end.close()
+
+
+_LEAVE: Final = (
+    "DELETE FROM SCHEMA.link WHERE owner = $1::bigint",
+    """DELETE FROM SCHEMA.owner AS owner WHERE id = $1::bigint
+        AND NOT EXISTS (SELECT 1 FROM SCHEMA.entry WHERE entry.owner = owner.id)""",
+)
+
+
+def _array(values: object) -> str:
+    """Return a PostgreSQL array of texts or numbers, as text."""
+    assert isinstance(values, (list, tuple))
+    quoted = (str(value).replace("\\", "\\\\").replace('"', '\\"') for value in values)
+    return "{" + ",".join(f'"{value}"' for value in quoted) + "}"

@@ -1,0 +1,361 @@
+"""Changes that are made once, and known to be made or not, though the connection may be lost at any moment.
+
+Theory. When a connection is lost during a commit, nobody tells whether it took place. To look for the effect cannot
+tell: a quick consumer may have removed a new entry already. So each connection has a row of its own in `link`, and each
+change writes its number there, in the same commit. After a loss, the connection is made anew, and the epoch in its row
+goes up by one. That waits for a change that is still running, and keeps one from happening that arrives late: a change
+of an older epoch does nothing. Then the row says whether the change took place, and what of it was refused.
+
+That is also what makes it safe to repeat a change that did not take place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+from typing import TYPE_CHECKING, Any, Final, final
+
+import psycopg
+from psycopg import pq
+
+from trio_multispool.clock import stopwatch
+from trio_multispool.errors import DurabilityUnknown, SpoolError, StoreUnreachable
+from trio_multispool.model.policies import Durability
+from trio_multispool.storage.postgres.connecting import PATIENCE, connect, connect_to_pool
+from trio_multispool.storage.postgres.sqlstates import is_again, is_lost, translated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+
+    from trio_multispool.storage.postgres.address import Address
+    from trio_multispool.storage.postgres.connecting import Connection
+
+    Rows = list[tuple[Any, ...]]
+
+MOST_LINKS: Final = 4
+"""How many connections an open spool uses for its operations. More make none of them quicker."""
+
+_AGAIN: Final = 5
+"""How often a statement is repeated that the server gave up for another one."""
+
+_PAUSE: Final = 0.05
+"""Between two attempts to connect, in seconds."""
+
+_LOCK: Final = b"SELECT pg_advisory_lock_shared(%s)"
+
+_BEGIN_EPOCH: Final = """
+    INSERT INTO SCHEMA.link AS link (owner, number) VALUES (%s, %s)
+    ON CONFLICT (owner, number) DO UPDATE SET epoch = link.epoch + 1
+    RETURNING epoch, change, refused"""
+
+_FENCE: Final = """
+    WITH link AS (
+        SELECT CASE WHEN %(level)s = '' THEN '' ELSE set_config('synchronous_commit', %(level)s, true) END
+        FROM SCHEMA.link WHERE owner = %(me)s AND number = %(link)s AND epoch = %(epoch)s FOR UPDATE
+    ),"""
+
+_NOTE: Final = """,
+    noted AS (
+        UPDATE SCHEMA.link SET change = %(change)s,
+            refused = ARRAY(SELECT unnest(%(names)s::text[]) EXCEPT SELECT name FROM done)
+        WHERE owner = %(me)s AND number = %(link)s AND epoch = %(epoch)s
+    )"""
+
+_BEGIN: Final = (
+    _FENCE
+    + """ noted AS (
+        UPDATE SCHEMA.link SET change = %(change)s, refused = '{}'
+        WHERE owner = %(me)s AND number = %(link)s AND epoch = %(epoch)s
+    ) SELECT 1 FROM link"""
+)
+
+
+@final
+class Committed:
+    """The answer to a change whose answer was lost: it took place, but for what was refused."""
+
+    def __init__(self, refused: Iterable[str]) -> None:
+        self.refused: frozenset[str] = frozenset(refused)
+
+
+@final
+class Link:
+    """One connection, with its row; used by one thread at a time."""
+
+    def __init__(self, number: int) -> None:
+        """Begin without a connection."""
+        self.number: int = number
+        self.connection: Connection | None = None
+        self.epoch: int = 0
+        self.change: int = 0
+        self.asking: Callable[[], float] | None = None
+        """For how long the server has been asked for something; `None`: it is not."""
+
+    def drop(self) -> None:
+        """Forget the connection."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            with contextlib.suppress(psycopg.Error, OSError):
+                connection.close()
+
+    def cut(self) -> None:
+        """End what waits for an answer on it, in another thread."""
+        connection = self.connection
+        if connection is not None:
+            with contextlib.suppress(psycopg.Error, OSError):
+                cut(connection.pgconn)
+
+
+def cut(connection: pq.abc.PGconn) -> None:
+    """Shut a connection's socket: who waits for it is told at once."""
+    import socket  # noqa: PLC0415  # for what is rare
+
+    with socket.socket(fileno=os.dup(connection.socket)) as copy:
+        copy.shutdown(socket.SHUT_RDWR)
+
+
+@final
+class Links:
+    """The connections of one open spool for its operations; used by any number of threads."""
+
+    def __init__(self, address: Address, owner: int, durability: Durability, *, patience: float = PATIENCE) -> None:
+        """Begin without any connection. Owner 0 makes no changes, and has no rows."""
+        self.address: Address = address
+        self.owner: int = owner
+        self.patience: float = patience
+        self._durability = durability
+        self._closed = False
+        self._all = [Link(number) for number in range(MOST_LINKS)]
+        self._free: queue.LifoQueue[Link] = queue.LifoQueue()
+        for link in reversed(self._all):
+            self._free.put(link)
+        self._statements: dict[str, bytes] = {}
+        self._pid = os.getpid()
+        self._pause = threading.Event()
+        """Set when it is closed: nobody need wait any longer for the server."""
+
+    def sql(self, statement: str) -> bytes:
+        """Return a statement with the schema's name in it."""
+        found = self._statements.get(statement)
+        if found is None:
+            found = self._statements[statement] = statement.replace("SCHEMA", self.address.schema).encode()
+        return found
+
+    def level(self, durability: Durability | None) -> str:
+        """Return what `synchronous_commit` is to be for a change, or `""` for what the server has."""
+        if (self._durability if durability is None else durability) is Durability.PROCESS:
+            return "off"
+        return "" if self.safe else "on"
+
+    safe: bool = True
+    """Whether the server syncs commits where it is not told otherwise."""
+
+    # What operations ask
+
+    def read(self, operation: str, statement: str, values: dict[str, Any] | tuple[Any, ...] = ()) -> Rows:
+        """Ask for something that may be asked again."""
+        return self._insist(operation, lambda link: self._execute(link, self.sql(statement), values))
+
+    def update(self, operation: str, statement: str, values: dict[str, Any] | tuple[Any, ...] = ()) -> Rows:
+        """Make a change that may be made again, with the same effect; nothing of it is synced for it."""
+        return self.read(operation, statement, values)
+
+    def change(
+        self,
+        operation: str,
+        statement: str,
+        values: dict[str, Any],
+        *,
+        level: str,
+        about: tuple[str, str],
+        rows: str = "SELECT name FROM done",
+    ) -> Rows | Committed:
+        """Make a change, once. Its last common table expression is called `done`, and has the names of what was done.
+
+        They are from `link`, which is empty if the change must not be made. The answer is `rows`. `Committed`: the
+        answer was lost, and all of the `names` were done but those refused. Raises `DurabilityUnknown` about a queue
+        and a name if nobody can tell.
+        """
+        query = self.sql(f"{_FENCE}{statement}{_NOTE} {rows}")
+        values = {"names": [], **values, "level": level}
+
+        def attempt(link: Link) -> Rows | Committed:
+            link.change += 1
+            of_link = {"me": self.owner, "link": link.number, "epoch": link.epoch, "change": link.change}
+            try:
+                return self._execute(link, query, {**values, **of_link})
+            except psycopg.Error as error:
+                if not self._is_lost(link, error):
+                    raise
+                committed = self._resolve(link, about, error)
+                if committed is None:
+                    raise
+                return committed
+
+        return self._insist(operation, attempt)
+
+    @contextlib.contextmanager
+    def transaction(
+        self, operation: str, *, level: str = "", about: tuple[str, str] = ("", ""), reads: bool = False
+    ) -> Generator[Connection]:
+        """Yield a connection in a transaction, which is committed at the end, once. What is raised undoes it.
+
+        One that only `reads` sees one state of everything, and changes nothing.
+        """
+        with self._lease(operation) as link:
+            connection = self._begin(link, operation, None if reads else level)
+            try:
+                yield connection
+            except psycopg.Error as error:
+                raise self._translated(link, error, operation) from error
+            try:
+                _ = connection.execute(b"COMMIT")
+            except psycopg.Error as error:
+                if not self._is_lost(link, error):
+                    raise self._translated(link, error, operation) from error
+                if self._resolve(link, about, error) is None:
+                    raise self._translated(link, error, operation) from error
+
+    def _begin(self, link: Link, operation: str, level: str | None) -> Connection:
+        clock = stopwatch()
+        while True:
+            try:
+                connection = self._connected(link)
+                link.change += 1
+                values = {"level": level, "me": self.owner, "link": link.number, "epoch": link.epoch}
+                if level is None:
+                    _ = connection.execute(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    return connection
+                _ = connection.execute(b"BEGIN")
+                _ = connection.execute(self.sql(_BEGIN), {**values, "change": link.change})
+                return connection
+            except psycopg.Error as error:
+                if not self._is_lost(link, error) or not self._wait(clock):
+                    raise self._translated(link, error, operation) from error
+
+    # Connections
+
+    @contextlib.contextmanager
+    def _lease(self, operation: str) -> Generator[Link]:
+        """Yield a free link, with or without a connection."""
+        if self._closed:
+            raise StoreUnreachable(operation, self.address.location, "it was closed")
+        link = self._free.get()
+        link.asking = stopwatch()
+        try:
+            yield link
+        finally:
+            link.asking = None
+            connection = link.connection
+            # A statement that failed may have left a transaction behind, which the next one must not meet.
+            if connection is not None and connection.info.transaction_status is not pq.TransactionStatus.IDLE:
+                try:
+                    connection.rollback()
+                except psycopg.Error:
+                    link.drop()
+            if self._closed:
+                link.drop()
+            self._free.put(link)
+
+    def _connected(self, link: Link) -> Connection:
+        if link.connection is None:
+            _ = self._connect(link)
+        assert link.connection is not None, "just made"  # noqa: S101  # for the type checkers
+        return link.connection
+
+    def _connect(self, link: Link) -> tuple[int, list[str]]:
+        """Connect, and begin the next epoch; return the last change that was committed, and what it refused."""
+        address = self.address
+        link.drop()
+        connection = connect(address) if address.pooled is None else connect_to_pool(address.pooled)
+        change, refused = 0, []
+        try:
+            if self.owner:
+                if address.pooled is None:
+                    _ = connection.execute(_LOCK, (self.owner,))
+                row = connection.execute(self.sql(_BEGIN_EPOCH), (self.owner, link.number)).fetchone()
+                assert row is not None, "it returns the row"  # noqa: S101  # for the type checkers
+                link.epoch, change, refused = row
+                link.change = change
+        except BaseException:
+            connection.close()
+            raise
+        link.connection = connection
+        return change, refused
+
+    def _resolve(self, link: Link, about: tuple[str, str], error: psycopg.Error) -> Committed | None:
+        """Find out whether the change took place whose connection was lost; `None`: it did not, and will not."""
+        change, clock = link.change, stopwatch()
+        while True:
+            try:
+                committed, refused = self._connect(link)
+            except (psycopg.Error, SpoolError) as again:
+                if not self._wait(clock):
+                    raise DurabilityUnknown(about[1], about[0], committed=False) from again
+                continue
+            link.change = max(change, committed)
+            if committed == change:
+                return Committed(refused)
+            return None
+
+    def _insist(self, operation: str, attempt: Callable[[Link], Any]) -> Any:
+        """Do something on a connection; again if that was lost, or the server gave it up for another one."""
+        clock, times = stopwatch(), 0
+        with self._lease(operation) as link:
+            while True:
+                try:
+                    _ = self._connected(link)
+                    return attempt(link)
+                except psycopg.Error as error:
+                    times += 1
+                    if is_again(error) and times < _AGAIN:
+                        continue
+                    if not self._is_lost(link, error) or not self._wait(clock):
+                        raise self._translated(link, error, operation) from error
+
+    def _execute(self, link: Link, query: bytes, values: dict[str, Any] | tuple[Any, ...]) -> Rows:
+        with self._connected(link).cursor(binary=True) as cursor:
+            _ = cursor.execute(query, values)
+            return cursor.fetchall() if cursor.description is not None else []
+
+    def _is_lost(self, link: Link, error: psycopg.Error) -> bool:
+        """Tell whether the connection is gone; then forget it."""
+        lost = is_lost(error) or (link.connection is not None and link.connection.closed)
+        if lost:
+            link.drop()
+        return lost
+
+    def _wait(self, clock: Callable[[], float]) -> bool:
+        """Wait a little, unless it has been too long."""
+        return clock() < self.patience and not self._closed and not self._pause.wait(_PAUSE)
+
+    def _translated(self, link: Link, error: psycopg.Error, operation: str) -> SpoolError:
+        found = translated(error, operation, self.address.location)
+        if found.__class__.__name__ == "ReadOnlySpool":
+            link.drop()  # it may be a server that was the first and is no more
+        return found
+
+    # For the keeper
+
+    def cut_silent(self) -> None:
+        """End the operations that have waited for an answer for longer than one need be patient."""
+        for link in self._all:
+            asking = link.asking
+            if asking is not None and asking() > self.patience:
+                link.cut()
+
+    def close(self) -> None:
+        """Close all connections that are not in use, and the others when they are not any more."""
+        self._closed = True
+        self._pause.set()
+        if os.getpid() != self._pid:  # they are the parent's
+            return
+        idle: list[Link] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                idle.append(self._free.get_nowait())
+        for link in idle:
+            link.drop()
+            self._free.put(link)  # who waits for one is told

@@ -1,0 +1,214 @@
+"""Settle claims: save, remove and release, many with one statement and one commit."""
+
+from __future__ import annotations
+
+import collections
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+
+from trio_multispool.model.lifecycle import State, Step
+from trio_multispool.model.notes import encode_notes
+from trio_multispool.model.policies import check_durability
+from trio_multispool.model.text import encodable
+from trio_multispool.storage.postgres.claims import PostgresClaim, read_notes
+from trio_multispool.storage.postgres.enqueue import done
+from trio_multispool.storage.requests import Releasing, Removing, Saving
+from trio_multispool.storage.singly import claim_next
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trio_multispool.storage.postgres.context import Context
+    from trio_multispool.storage.requests import Notes, Settlement
+
+_WANTED: Final = """
+    wanted AS MATERIALIZED (
+        SELECT entry.name, entry.remember, wanted.queue, wanted.due_at, wanted.metadata, wanted.notes, wanted.annotates,
+            wanted.removes, wanted.withdraws
+        FROM link, SCHEMA.entry AS entry JOIN unnest(%(names)s::text[], %(owners)s::bigint[], %(tokens)s::bigint[],
+            %(queues)s::text[], %(due)s::double precision[], %(metadata)s::bytea[], %(notes)s::bytea[],
+            %(annotates)s::boolean[], %(removes)s::boolean[], %(withdraws)s::boolean[])
+            AS wanted (name, owner, token, queue, due_at, metadata, notes, annotates, removes, withdraws)
+            ON entry.name = wanted.name AND entry.owner = wanted.owner AND entry.token = wanted.token
+        WHERE entry.state = 'c' ORDER BY entry.name FOR UPDATE OF entry
+    ),"""
+
+_MOVED: Final = """
+    moved AS (
+        UPDATE SCHEMA.entry AS entry SET queue = wanted.queue, due_at = wanted.due_at,
+            state = CASE WHEN wanted.due_at IS NULL THEN 'a' ELSE 'w' END::"char",
+            owner = NULL, token = NULL, progress = NULL, begun = NULL, moved_at = %(now)s,
+            notes = CASE WHEN wanted.annotates THEN wanted.notes ELSE entry.notes END,
+            metadata = COALESCE(wanted.metadata, entry.metadata),
+            written_at = CASE WHEN wanted.metadata IS NULL THEN entry.written_at ELSE %(now)s END,
+            cancel = CASE WHEN wanted.withdraws THEN NULL ELSE cancel END
+        FROM wanted WHERE entry.name = wanted.name AND NOT wanted.removes RETURNING entry.name
+    )"""
+
+_REMOVED: Final = """,
+    removed AS (
+        DELETE FROM SCHEMA.entry AS entry USING wanted
+        WHERE entry.name = wanted.name AND wanted.removes AND COALESCE(wanted.remember, 0) <= 0 RETURNING entry.name
+    )"""
+
+_KEPT: Final = """,
+    kept AS (
+        UPDATE SCHEMA.entry AS entry SET state = 'k', queue = '', owner = NULL, token = NULL,
+            due_at = %(now)s + wanted.remember, metadata = '', data = NULL, chunks = 0, size = 0, notes = NULL,
+            progress = NULL, begun = NULL, carrier = NULL, cancel = NULL, reason = NULL
+        FROM wanted WHERE entry.name = wanted.name AND wanted.removes AND wanted.remember > 0 RETURNING entry.name
+    )"""
+
+_CLEARED: Final = """,
+    cleared AS (
+        DELETE FROM SCHEMA.chunk USING wanted WHERE chunk.name = wanted.name AND wanted.removes
+    )"""
+
+_QUARANTINE: Final = """
+    done AS (
+        UPDATE SCHEMA.entry SET state = 'q', owner = NULL, token = NULL, due_at = NULL, progress = NULL,
+            reason = %(reason)s, moved_at = %(now)s
+        FROM link WHERE name = %(name)s AND entry.owner = %(owner)s AND token = %(token)s AND state = 'c'
+        RETURNING name
+    )"""
+
+
+class _Settling(NamedTuple):
+    """A settlement that can be committed."""
+
+    number: int
+    settlement: Settlement[PostgresClaim]
+    queue: str
+    due_at: float | None
+    target: State
+
+
+def settle(context: Context, settlements: Sequence[Settlement[PostgresClaim]]) -> list[BaseException | None]:
+    """Settle several claims, and then make the claims that they ask for."""
+    failures: list[BaseException | None] = [None] * len(settlements)
+    ready: dict[str, _Settling] = {}
+    later: list[_Settling] = []  # one statement settles an entry once
+    for number, settlement in enumerate(settlements):
+        try:
+            one = _prepared(number, settlement)
+            if ready.setdefault(settlement.claim.name, one) is not one:
+                later.append(one)
+        except BaseException as error:  # noqa: BLE001  # the answer to who wanted it
+            failures[number] = error
+    for together in (list(ready.values()), *([one] for one in later)):
+        try:
+            _commit(context, together, failures)
+        except BaseException as error:  # noqa: BLE001  # as above
+            for one in together:
+                failures[one.number] = error
+    claim_next(settlements, failures)
+    return failures
+
+
+def _prepared(number: int, settlement: Settlement[PostgresClaim]) -> _Settling:
+    claim = settlement.claim
+    queue, due_at = claim.queue, claim.due_at
+    match settlement:
+        case Saving():
+            queue, due_at = settlement.queue, settlement.due_at
+            step = Step.SAVE if due_at is None else Step.SAVE_TO_WAIT
+        case Removing():
+            step = Step.REMOVE
+        case _:
+            step = Step.RELEASE if due_at is None else Step.RELEASE_TO_WAIT
+    if not isinstance(settlement, Releasing):
+        check_durability(settlement.durability)
+    target = claim.check(step)
+    if not isinstance(settlement, Releasing):
+        settlement.before_commit()
+    return _Settling(number, settlement, queue, due_at, target)
+
+
+def _commit(context: Context, ready: Sequence[_Settling], failures: list[BaseException | None]) -> None:
+    if not ready:
+        return
+    claims = [one.settlement.claim for one in ready]
+    parts, answers = [_WANTED, _MOVED], ["moved"]
+    if any(isinstance(one.settlement, Removing) for one in ready):
+        parts.append(_REMOVED)
+        answers.append("removed")
+        if any(claim.is_remembered for claim in claims):
+            parts.append(_KEPT)
+            answers.append("kept")
+        if any(claim.is_large for claim in claims):
+            parts.append(_CLEARED)
+    parts.append(", done AS (" + " UNION ALL ".join(f"SELECT name FROM {answer}" for answer in answers) + ")")
+    answer = context.links.change(
+        "settle in",
+        "".join(parts),
+        _values(context, ready),
+        level=_level(context, ready),
+        about=(claims[0].queue, claims[0].name),
+    )
+    there, arrived, left = done(answer, [claim.name for claim in claims]), collections.defaultdict(list), []
+    for one in ready:
+        claim = one.settlement.claim
+        if claim.name not in there:
+            failures[one.number] = claim.lose()
+            continue
+        claim.settle(one.target)
+        if isinstance(one.settlement, Removing):
+            left.append(claim.name)
+        else:
+            arrived[one.queue].append(claim.name)
+    for queue, names in arrived.items():
+        context.arrived(queue, names)
+    context.moved(left)
+
+
+def _level(context: Context, ready: Sequence[_Settling]) -> str:
+    """Return the highest level that is asked for. Nothing need survive a release: recovery does the same."""
+    wanted = {
+        context.links.level(one.settlement.durability) for one in ready if not isinstance(one.settlement, Releasing)
+    }
+    return next((level for level in ("", "on") if level in wanted), "off")
+
+
+def _values(context: Context, ready: Sequence[_Settling]) -> dict[str, Any]:
+    settlements = [one.settlement for one in ready]
+    claims = [each.claim for each in settlements]
+    notes: list[Notes] = [{} if isinstance(each, Removing) else each.notes or {} for each in settlements]
+    return {
+        "now": context.now(),
+        "names": [claim.name for claim in claims],
+        "owners": [claim.owner for claim in claims],
+        "tokens": [claim.token for claim in claims],
+        "queues": [one.queue for one in ready],
+        "due": [one.due_at for one in ready],
+        "metadata": [each.metadata if isinstance(each, Saving) else None for each in settlements],
+        "notes": [changed_notes(each.claim.notes, changes) for each, changes in zip(settlements, notes, strict=True)],
+        "annotates": [bool(changes) for changes in notes],
+        "removes": [isinstance(each, Removing) for each in settlements],
+        "withdraws": [each.withdraws for each in settlements],
+    }
+
+
+def changed_notes(before: bytes | None, changes: Mapping[str, bytes | None]) -> bytes | None:
+    """Return notes with some keys changed; nothing if none are left."""
+    notes = {**read_notes(before), **{key: value if value is None else msgspec.Raw(value) for key, value in changes.items()}}
+    left = {key: value for key, value in notes.items() if value is not None}
+    return encode_notes(left) if left else None
+
+
+def quarantine(context: Context, claim: PostgresClaim, reason: str) -> None:
+    """Set an entry aside."""
+    target = claim.check(Step.QUARANTINE)
+    told = encodable(reason).replace("\0", "\ufffd")
+    values = {"owner": claim.owner, "token": claim.token, "name": claim.name, "names": [claim.name]}
+    answer = context.links.change(
+        "set aside an entry in",
+        _QUARANTINE,
+        {**values, "reason": told, "now": context.now()},
+        level=context.links.level(None),
+        about=(claim.queue, claim.name),
+    )
+    if claim.name not in done(answer, [claim.name]):
+        raise claim.lose()
+    claim.settle(target)
+    context.moved([claim.name])

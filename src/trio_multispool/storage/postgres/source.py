@@ -1,0 +1,211 @@
+"""Where readers of a store in PostgreSQL find their next entries: the server answers with the first that can be had.
+
+Theory. One statement finds and checks out. A listing is only two names: those between `begin` and `end` were there when
+it was made, and have not been given. They come before all others, so that what was released waits its turn; and it ends,
+so that it gets one. New entries are in the next listing, which the same statement begins when this one is used up.
+
+A reader that must ask about each entry before it may have it gets names, and checks out by name: see `storage.listed`.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Final, final
+
+from trio_multispool.clock import stopwatch
+from trio_multispool.errors import SpoolError
+from trio_multispool.storage.listed import ListedSource
+from trio_multispool.storage.postgres.take import claim_first
+from trio_multispool.storage.singly import release_or_let_go
+from trio_multispool.storage.source import Next, NothingLeft
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from trio_multispool.storage.handles import Claim
+    from trio_multispool.storage.postgres.claims import PostgresClaim
+    from trio_multispool.storage.postgres.context import Context
+    from trio_multispool.storage.protocol import Storage
+    from trio_multispool.storage.source import A, Gate, Given, Look
+
+_PAGE: Final = 100
+"""How many waiting entries are asked for at a time."""
+
+_AFTER: Final = "\x01"
+"""Added to a name, it sorts after that and before every other: no name has control characters."""
+
+_LEFT: Final = """
+    SELECT EXISTS (SELECT 1 FROM SCHEMA.entry WHERE queue = %(queue)s AND state = 'c'),
+        EXISTS (SELECT 1 FROM SCHEMA.entry WHERE queue = %(queue)s AND state = 'a' AND name <> ALL(%(but)s::text[])),
+        (SELECT due_at FROM SCHEMA.entry WHERE queue = %(queue)s AND state = 'w' AND name <> ALL(%(but)s::text[])
+            ORDER BY due_at LIMIT 1)"""
+
+_NAMES: Final = "SELECT name FROM SCHEMA.entry WHERE queue = %s AND state = 'a' ORDER BY name"
+
+_DUE: Final = """
+    SELECT due_at, name FROM SCHEMA.entry WHERE queue = %s AND state = 'w' AND name <> ALL(%s::text[])
+    ORDER BY due_at, name LIMIT %s"""
+
+_HELD: Final = "SELECT EXISTS (SELECT 1 FROM SCHEMA.entry WHERE queue = %s AND state = 'c')"
+
+
+@final
+class PostgresSource:
+    """The entries of one queue, for one reader; any number of threads take from it."""
+
+    listings: int = 0
+    """Never shared: they cost next to nothing."""
+
+    def __init__(self, storage: Storage[Any, Any], context: Context, queue: str, *, sorts_last: bool) -> None:
+        """Begin with nothing listed."""
+        self._storage = storage
+        self._context = context
+        self._queue = queue
+        self._asked = ListedSource(storage, _Shelf(context, queue), queue, sorts_last)
+        self._mutex = threading.RLock()  # a garbage collection may drop a claim in any line
+        self._begin = self._end = ""
+        self._asking = 0
+
+    def is_any_left(self) -> bool:
+        """Tell whether names are left, or are being tried."""
+        return self._begin < self._end or bool(self._asking) or self._asked.is_any_left()
+
+    def close(self) -> None:
+        """Do nothing: the source holds only names."""
+
+    def claim(  # noqa: PLR0913  # the protocol's parameters
+        self,
+        look: Look,
+        most: Callable[[], int],
+        *,
+        gate: Gate[A],
+        stopped: Callable[[], bool],
+        before_commit: Callable[[], None],
+        before_listing: Callable[[], None] = lambda: None,
+        listed_only: bool = False,
+    ) -> Next[A]:
+        """Claim the first entries that can be had."""
+        if gate.admits is None:
+            how: dict[str, Any] = {"before_commit": before_commit, "before_listing": before_listing}
+            return self._asked.claim(look, most, gate=gate, stopped=stopped, listed_only=listed_only, **how)
+        if stopped():
+            return Next()
+        if look.listing_took is None and not listed_only:
+            before_listing()
+        wanted = 0
+        while wanted < max(most(), 1) and not stopped():
+            before_commit()
+            wanted += 1
+        if not wanted:
+            return Next()
+        but = {*gate.ignored, *(look.given.names if look.given is not None else ())}
+        with self._mutex:
+            self._asking += 1
+        try:
+            claims = self._take(look, wanted, but, lists=not listed_only)
+            if claims or listed_only:
+                return Next([(claim, gate.admits) for claim in self._given(claims, look.given)])
+            return Next(finished=self._nothing_left(look, but))
+        finally:
+            with self._mutex:
+                self._asking -= 1
+
+    def _take(self, look: Look, wanted: int, but: Collection[str], *, lists: bool) -> list[PostgresClaim]:
+        elapsed = stopwatch()
+        begin, end = self._begin, self._end
+        claims, last = claim_first(self._context, self._queue, wanted, begin, end, but, lists=lists)
+        with self._mutex:
+            if (begin, end) == (self._begin, self._end):  # else another thread has gone on meanwhile
+                self._go_on(claims, last, used_up=len(claims) < wanted)
+        if lists:
+            look.listing_took = elapsed()
+        return claims
+
+    def _go_on(self, claims: list[PostgresClaim], last: str, *, used_up: bool) -> None:
+        """Take note of how far the listing was worked off, or that a new one was begun; under the mutex."""
+        names = [claim.name for claim in claims if claim.due_at is None]
+        others = [name for name in names if not self._begin <= name <= self._end]
+        if others:
+            self._begin, self._end = max(others) + _AFTER, max(last, *others)
+        elif used_up:
+            self._begin = self._end = ""
+        elif names:
+            self._begin = max(names) + _AFTER
+
+    def _given(self, claims: list[PostgresClaim], given: Given | None) -> list[Claim]:
+        """Return those that were not given in this pass by another thread meanwhile."""
+        kept: list[Claim] = []
+        for claim in claims:
+            if given is None or given.add(claim.name):
+                kept.append(claim)
+            else:
+                release_or_let_go(self._storage, claim)
+        return kept
+
+    def _nothing_left(self, look: Look, but: Collection[str]) -> NothingLeft:
+        values = {"queue": self._queue, "but": list(but)}
+        [(held, available, next_due)] = self._context.links.read("look for entries in", _LEFT, values)
+        busy = available or (next_due is not None and next_due <= self._context.now())
+        return NothingLeft(
+            look.listing_took or 0.0,
+            held,
+            busy,
+            next_due=next_due,
+            in_question=busy and self._asking > 1,
+            passed_over=look.given is not None,
+        )
+
+    def take_back(self, claims: list[tuple[Claim, Any]], look: Look, gate: Gate[Any]) -> None:
+        """Release entries that nobody will get, as if they had never been claimed."""
+        if gate.admits is None:
+            self._asked.take_back(claims, look, gate)
+            return
+        for claim, admission in reversed(claims):
+            if look.given is not None:
+                look.given.discard(claim.name)
+            release_or_let_go(self._storage, claim)
+            gate.leave(admission)
+        names = [claim.name for claim, _ in claims if claim.due_at is None]
+        if names:
+            with self._mutex:
+                self._begin = min(names) if not self._begin else min(self._begin, *names)
+                self._end = max(self._end, *names)
+
+
+@final
+class _Shelf:
+    """What is in a queue, for readers that ask about each entry."""
+
+    def __init__(self, context: Context, queue: str) -> None:
+        self._context = context
+        self._queue = queue
+        self._page: list[tuple[float, str]] | None = None
+
+    def look(self) -> None:
+        """Forget what was known of what waits."""
+        self._page = None
+
+    def now(self) -> float:
+        """Return the time of day."""
+        return self._context.now()
+
+    def names(self) -> list[str]:
+        """List what is available."""
+        return [name for (name,) in self._context.links.read("list entries in", _NAMES, (self._queue,))]
+
+    def due(self, tried: Collection[str]) -> list[tuple[float, str]]:
+        """List the first that wait."""
+        page = self._page
+        if page is None or (len(page) == _PAGE and all(name in tried for _, name in page)):
+            rows = self._context.links.read("list what waits in", _DUE, (self._queue, list(tried), _PAGE))
+            page = self._page = [(due_at, name) for due_at, name in rows]
+        return page
+
+    def is_any_held(self) -> bool:
+        """Tell whether anything is checked out."""
+        [(held,)] = self._context.links.read("look for check-outs in", _HELD, (self._queue,))
+        return bool(held)
+
+    def arrived(self, since: int) -> tuple[int, set[str]]:
+        """Say nothing of what came in: it is found by listing."""
+        return since, set()
