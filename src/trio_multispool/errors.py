@@ -126,8 +126,10 @@ class SpoolGone(SpoolError):
     """
 
     path: str
+    what: str = "the spool's directory"
+    """What is missing there. On a server: the spool's schema."""
     _sentence = (
-        "the spool's directory is not at {path!r} any more: it was moved, removed or unmounted; put it back, "
+        "{what} is not at {path!r} any more: it was moved, removed or unmounted; put it back, "
         "and start this program anew"
     )
 
@@ -147,20 +149,25 @@ class SpoolReplaced(SpoolError):
 
 
 class DirectoryNotEmpty(SpoolError):
-    """The directory holds something else, and no spool is made there. Choose an empty or a new directory."""
+    """The directory or the schema holds something else, and no spool is made there. Choose an empty or a new one."""
 
     path: str
-    _sentence = "{path!r} is not empty and not a spool; choose an empty or a new directory"
+    cure: str = "choose an empty or a new directory"
+    """What to do."""
+    _sentence = "{path!r} is not empty and not a spool; {cure}"
 
 
 class UnsupportedFormat(SpoolError):
-    """`.spool.json` cannot be read, or names a format that this version does not know. Nothing was touched."""
+    """`.spool.json` cannot be read, or names a format that this version does not know. Nothing was touched.
+
+    Or the tables on the server are of a version that this one cannot use: newer, or older and not brought up to date.
+    """
 
     path: str
     found: str
     cure: str = "upgrade"
     """What to do."""
-    _sentence = "the spool at {path!r} has a format that this version does not know ({found}); {cure}"
+    _sentence = "the spool at {path!r} has a format that this version cannot use ({found}); {cure}"
 
 
 class WorldWritable(SpoolError):
@@ -228,6 +235,7 @@ class AccessDenied(SpoolError):
     """Permissions of a file or directory forbid it (EACCES, EPERM). The entry is where it was; check owner and mode.
 
     Also: this process may not give a new file to the spool's owner or group. Nothing was committed; `cure` says more.
+    On a server: the role lacks a right (SQLSTATE 42501), or needs a password that was not given.
     """
 
     operation: str
@@ -238,11 +246,12 @@ class AccessDenied(SpoolError):
 
 
 class ReadOnlySpool(SpoolError):
-    """The spool's file system is mounted read-only (EROFS). Nothing was changed."""
+    """The spool's file system is mounted read-only (EROFS), or its server takes no writes. Nothing was changed."""
 
     operation: str
     path: str
-    _sentence = "cannot {operation} {path!r}: its file system is mounted read-only"
+    reason: str = "its file system is mounted read-only"
+    _sentence = "cannot {operation} {path!r}: {reason}"
 
 
 class CorruptMetadata(SpoolError):
@@ -326,15 +335,31 @@ class UnreadableEntry(SpoolError):
 
 
 class StorageFailure(SpoolError):
-    """The operating system reported an error without a class of its own here, such as EIO."""
+    """The operating system, or the server, reported an error without a class of its own here, such as EIO."""
 
     operation: str
     path: str
     errno: int
+    """EIO for what a server reports, ETIMEDOUT for a statement that it has cancelled."""
+    reason: str = ""
+    """What the server said."""
 
     def __str__(self) -> str:
         code = errno_codes.errorcode.get(self.errno, str(self.errno))
-        return f"could not {self.operation} {self.path!r}: {os.strerror(self.errno)} ({code})"
+        return f"could not {self.operation} {self.path!r}: {self.reason or os.strerror(self.errno)} ({code})"
+
+
+class StoreUnreachable(SpoolError):
+    """The server of the spool cannot be reached: it is down or restarting, has no connection left, or refuses ours.
+
+    Nothing was changed. The library has tried again for some seconds; go on trying, or end. What this process has in
+    hand stays its own, unless its server gives it up: see `OwnershipLost`.
+    """
+
+    operation: str
+    location: str
+    reason: str
+    _sentence = "cannot {operation} {location!r}: the server cannot be reached: {reason}"
 
 
 class OwnershipLost(SpoolError):
@@ -349,20 +374,25 @@ class DurabilityUnknown(SpoolError):
     """The change was made (`committed` is true), but the sync after it failed: power loss may undo it.
 
     If `committed` is false, the disk failed in the commit itself. Nobody can tell whether the change took place: look
-    where the entry is before you try again. Nothing was removed.
+    where the entry is before you try again. Nothing was removed from a directory.
 
     After this, the spool refuses operations that must survive power loss, because the kernel forgets which writes it
     lost. Check the disk, then load the spool again.
+
+    On a server, `committed` is always false: the connection was lost in the commit, and the server did not come back in
+    time to be asked. The spool goes on when it is back.
     """
 
     name: str
     queue: str
     committed: bool
+    reason: str = "the disk failed"
+    """What happened in the middle of the change."""
 
     def __str__(self) -> str:
         if not self.committed:
             return (
-                f"the disk failed in the middle of a change of entry {self.name!r} in queue {self.queue!r}; whether it "
+                f"{self.reason} in the middle of a change of entry {self.name!r} in queue {self.queue!r}; whether it "
                 "took place could not be seen: look where the entry is before trying again"
             )
         return (
@@ -394,8 +424,12 @@ Trouble: TypeAlias = (
     | SpoolGone
     | SpoolReplaced
     | StorageFailure
+    | StoreUnreachable
 )
-"""What the operating system can answer to any operation; the entry is where it was. `dequeue` answers nothing else."""
+"""What the operating system, or a server, can answer to any operation; the entry is where it was.
+
+`dequeue` answers nothing else.
+"""
 
 LoadError: TypeAlias = NotASpool | DirectoryNotEmpty | UnsupportedFormat | WorldWritable | SharedFileSystem | Trouble
 """What `Spool.create` and `Spool.load` can answer."""

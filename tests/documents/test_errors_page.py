@@ -42,7 +42,8 @@ def test_every_error_has_a_row_that_says_what_to_do():
 def test_a_message_is_quoted_as_the_error_says_it(name, says):
     """So that whoever searches the page for it finds the row."""
     error = getattr(errors, name)
-    fields = {field.name: FIELDS.get(field.name, "x") for field in dataclasses.fields(error)}
+    required = [field.name for field in dataclasses.fields(error) if field.default is dataclasses.MISSING]
+    fields = {name: FIELDS.get(name, "x") for name in required}
     for quoted in re.findall(r"`([^`]+)`", says):
         pattern = ".*".join(map(re.escape, quoted.split("…")))
         assert re.search(pattern, str(error(**fields)).replace("`", "")), str(error(**fields))
@@ -51,8 +52,6 @@ def test_a_message_is_quoted_as_the_error_says_it(name, says):
 FIELDS: dict[str, object] = {
     "at": datetime.datetime(2100, 1, 1, tzinfo=datetime.UTC),
     "committed": True,
-    "directory": False,
     "errno": errno.EIO,
-    "finished": False,
     "part": "metadata",
 }

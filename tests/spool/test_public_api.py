@@ -282,7 +282,7 @@ def test_the_errors_that_a_docstring_names_are_those_of_the_annotation(name):
 
 SPELLED_ELSEWHERE = {
     "AccessDenied", "ReadOnlySpool", "OutOfSpace", "TooManyOpenFiles", "NotARegularFile", "SeveralFileSystems",
-    "SpoolGone", "SpoolReplaced", "StorageFailure",
+    "SpoolGone", "SpoolReplaced", "StorageFailure", "StoreUnreachable",
 }  # fmt: skip
 REFERRING = {"Spool.create", "Spool.with_entry", "Spool.try_with_entry", "Entry.try_checkout", "Spool.load_unsafe"}
 
@@ -309,7 +309,8 @@ def test_an_error_does_not_hide_behind_its_dataclass(kind):
     assert dataclasses.is_dataclass(kind)
     defaults = {field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
     added = {NameTaken: {"finished"}, AccessDenied: {"cure"}, NotARegularFile: {"directory"}}
-    added[errors.UnsupportedFormat] = {"cure"}
+    added |= {errors.UnsupportedFormat: {"cure"}, errors.DirectoryNotEmpty: {"cure"}, errors.SpoolGone: {"what"}}
+    added |= {kind: {"reason"} for kind in (errors.ReadOnlySpool, errors.StorageFailure, errors.DurabilityUnknown)}
     assert defaults == added.get(kind, set())
 
 
@@ -325,6 +326,7 @@ BELOW = [
         module.name.removeprefix("trio_multispool.")
         for package in (model, storage)
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+        if not module.name.startswith("trio_multispool.storage.postgres.")  # psycopg itself imports asyncio
     ),
 ]
 
