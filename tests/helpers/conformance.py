@@ -53,8 +53,28 @@ def memory_store(tmp_path: Path, clock: Callable[[], float]) -> Callable[[], Sto
     return lambda: MemoryStorage(contents, QUEUES, "memory://tests")
 
 
-STORES = [pytest.param(directory_store, id="directory"), pytest.param(memory_store, id="memory")]
+def postgres_store(tmp_path: Path, clock: Callable[[], float]) -> Callable[[], Storage]:
+    """Keep the store in PostgreSQL."""
+    from trio_multispool.storage.postgres.store import PostgresStorage
+    import random
+    url = f"postgresql://multispool@127.0.0.1:54399/test?spool=s{random.randrange(10**9)}"
+
+    def open_it() -> Storage:
+        made = PostgresStorage.open(url, QUEUES, create=True, now=clock)
+        def let_go(name: str, token: int) -> None:
+            made._links.update("let go", "UPDATE SCHEMA.entry SET owner = 0 WHERE name = %s AND owner = %s AND token = %s", (name, made._links.owner, token))
+        made._context.let_go = let_go
+        return made
+    return open_it
+
+
+STORES = [pytest.param(postgres_store, id="postgresql"), pytest.param(directory_store, id="directory"), pytest.param(memory_store, id="memory")]
 """Each is a `Kind`. A new store is one line here."""
+
+
+def locks_before_commit(store: Storage) -> bool:
+    """Tell whether an entry is locked when its check-out is about to be committed, so that others are told."""
+    return isinstance(store, (DirectoryStorage, MemoryStorage))
 
 
 class WithdrawnError(BaseException):

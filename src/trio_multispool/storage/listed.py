@@ -55,6 +55,10 @@ class Shelf(Protocol):
         """Return what waits, the first to be due first: when, and its name. Maybe only the first that were not tried."""
         ...
 
+    def was_tried(self, name: str) -> None:
+        """Take note that an entry that waits was tried in this call, and may have moved."""
+        ...
+
     def is_any_held(self) -> bool:
         """Tell whether anything is checked out of the queue."""
         ...
@@ -229,6 +233,8 @@ class ListedSource:
             raise
         finally:
             self._in_question.discard(name)
+            if state is State.WAITING:
+                self._shelf.was_tried(name)
         return None
 
     def _admit(self, place: Place, name: str, call: _Call) -> tuple[Claim, Any] | None:

@@ -35,6 +35,9 @@ class MemoryShelf:
         """List what waits."""
         return self._contents.due(self._queue)
 
+    def was_tried(self, name: str) -> None:
+        """Do nothing: what moved is told to be elsewhere."""
+
     def is_any_held(self) -> bool:
         """Tell whether anything is checked out."""
         return next(self._contents.each(self._queue, State.CHECKED_OUT), None) is not None

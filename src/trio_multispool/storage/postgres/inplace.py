@@ -160,7 +160,7 @@ def read_data(context: Context, name: str, read: Callable[[BinaryIO], T]) -> T:
         raise DataNotFound(name)
     data, chunks = rows[0]
     if not chunks:
-        return read(io.BytesIO(data or b""))
+        return read(in_memory(data or b""))
     with links.transaction("read the data of an entry in", reads=True) as to_server:
         with to_server.cursor(binary=True) as cursor:
             row = cursor.execute(links.sql(_DATA), (name,)).fetchone()
@@ -169,6 +169,11 @@ def read_data(context: Context, name: str, read: Callable[[BinaryIO], T]) -> T:
         file = opened(links, to_server, name, *row)
     with file:
         return read(file)
+
+
+def in_memory(data: bytes) -> BinaryIO:
+    """Return data as a file."""
+    return io.BytesIO(data)
 
 
 def replace_data(  # noqa: PLR0913  # the protocol's

@@ -163,7 +163,7 @@ class Keeper:
             self._close_ends()
 
     def _sql(self, statement: str) -> str:
-        return statement.replace("SCHEMA", self._schema)
+        return statement.replace("SCHEMA", f'"{self._schema}"')
 
     def _connect(self) -> Control:
         control = Control(self._links.address)
@@ -176,7 +176,7 @@ class Keeper:
             with contextlib.suppress(psycopg.errors.ReadOnlySqlTransaction):  # then it can only be read
                 _ = control.ask(self._sql(_SEE), server, within=within)
                 _ = control.ask(self._sql(_REGISTER), links.owner, host, pid, server, within=within)
-            _ = control.ask(f"LISTEN {self._schema}", within=within)
+            _ = control.ask(f'LISTEN "{self._schema}"', within=within)
             self._ping(control)
         except BaseException:
             control.close()

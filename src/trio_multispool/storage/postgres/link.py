@@ -140,7 +140,7 @@ class Links:
         """Return a statement with the schema's name in it."""
         found = self._statements.get(statement)
         if found is None:
-            found = self._statements[statement] = statement.replace("SCHEMA", self.address.schema).encode()
+            found = self._statements[statement] = statement.replace("SCHEMA", f'"{self.address.schema}"').encode()
         return found
 
     def level(self, durability: Durability | None) -> str:

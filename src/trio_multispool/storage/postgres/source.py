@@ -179,11 +179,12 @@ class _Shelf:
     def __init__(self, context: Context, queue: str) -> None:
         self._context = context
         self._queue = queue
-        self._page: list[tuple[float, str]] | None = None
+        self._page: list[tuple[float, str]] = []
+        self._has_more = True
 
     def look(self) -> None:
         """Forget what was known of what waits."""
-        self._page = None
+        self._page, self._has_more = [], True
 
     def now(self) -> float:
         """Return the time of day."""
@@ -195,11 +196,14 @@ class _Shelf:
 
     def due(self, tried: Collection[str]) -> list[tuple[float, str]]:
         """List the first that wait."""
-        page = self._page
-        if page is None or (len(page) == _PAGE and all(name in tried for _, name in page)):
+        if self._has_more and all(name in tried for _, name in self._page):
             rows = self._context.links.read("list what waits in", _DUE, (self._queue, list(tried), _PAGE))
-            page = self._page = [(due_at, name) for due_at, name in rows]
-        return page
+            self._page, self._has_more = [(due_at, name) for due_at, name in rows], len(rows) == _PAGE
+        return self._page
+
+    def was_tried(self, name: str) -> None:
+        """Forget what may have moved."""
+        self._page = [each for each in self._page if each[1] != name]
 
     def is_any_held(self) -> bool:
         """Tell whether anything is checked out."""

@@ -88,9 +88,6 @@ def claim(
     """Check an entry out by its name."""
     waits = place.state is State.WAITING
     values = {"queue": place.queue, "name": name, "state": LETTERS[place.state], "due_by": due_by if waits else 0.0}
-    reason = _why_not(context, place, name, due_by)
-    if reason is not None:
-        return reason
     before_commit()
     claims, _ = _take(context, _BY_NAME, values, about=(place.queue, name), rows="SELECT * FROM done")
     if claims:

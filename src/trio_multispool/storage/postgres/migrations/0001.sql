@@ -4,7 +4,7 @@
 CREATE TABLE SCHEMA.format (
     version integer NOT NULL,
     reads integer NOT NULL,
-    only boolean PRIMARY KEY DEFAULT true CHECK (only)
+    single boolean PRIMARY KEY DEFAULT true CHECK (single)
 );
 INSERT INTO SCHEMA.format VALUES (1, 1);
 

@@ -1,0 +1,439 @@
+"""`PostgresStorage`: the store in one schema of a PostgreSQL database, shared by processes on any number of hosts."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias, final
+
+import msgspec
+
+from trio_multispool.clock import random_below, wall_clock
+from trio_multispool.errors import DataNotFound, OwnershipLost, SpoolError
+from trio_multispool.model.cancellation import CancelRequest
+from trio_multispool.model.notes import PROGRESS
+from trio_multispool.model.policies import Durability
+from trio_multispool.storage.postgres import enqueue, inplace, looks, recovery, settle, take
+from trio_multispool.storage.postgres.address import Address
+from trio_multispool.storage.postgres.context import Context
+from trio_multispool.storage.postgres.hints import ARRIVED, CANCELLED, MOVED, PostgresWatch
+from trio_multispool.storage.postgres.keeper import Keeper
+from trio_multispool.storage.postgres.link import Links
+from trio_multispool.storage.postgres.slots import Slots
+from trio_multispool.storage.postgres.source import PostgresSource
+from trio_multispool.storage.requests import Recovered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+
+    from trio_multispool.model.lifecycle import Place, State
+    from trio_multispool.model.types import T
+    from trio_multispool.model.verdicts import Unavailable
+    from trio_multispool.storage.handles import Slot
+    from trio_multispool.storage.postgres.claims import PostgresClaim, PostgresReservation
+    from trio_multispool.storage.requests import Content, Item, NewEntry, NotDue, Settlement, Stat
+
+    BeforeCommit: TypeAlias = Callable[[], None]
+
+MOST_AT_A_TIME: Final = 100
+"""How many entries are made, or claimed, by one statement: more gain nothing."""
+
+_ASK_TO_CANCEL: Final = """
+    UPDATE SCHEMA.entry SET cancel = %b, cancel_in = %s
+    WHERE name = %s AND queue = %s AND state IN ('a', 'w', 'c') AND (cancel IS NULL OR cancel_in <> %s)"""
+
+_WITHDRAW: Final = "UPDATE SCHEMA.entry SET cancel = NULL WHERE name = %s AND cancel IS NOT NULL"
+
+_CANCELLATION: Final = """
+    SELECT cancel FROM SCHEMA.entry WHERE name = %s AND cancel IS NOT NULL AND cancel_in = %s AND queue = %s"""
+
+_ASKED: Final = "SELECT name FROM SCHEMA.entry WHERE cancel IS NOT NULL"
+
+_ANNOTATE: Final = """
+    UPDATE SCHEMA.entry SET notes = %b WHERE name = %s AND owner = %s AND token = %s AND state = 'c' RETURNING 1"""
+
+_PROGRESS: Final = """
+    UPDATE SCHEMA.entry SET progress = %b WHERE name = %s AND owner = %s AND token = %s AND state = 'c' RETURNING 1"""
+
+_CUT_OFF: Final = "the server has not answered for so long that it may have given the entry to somebody else"
+
+
+@final
+class PostgresStorage:
+    """One open store. Made by `open`, `open_unsafe` or `look`."""
+
+    blocks: bool = True
+    """It waits for a server."""
+
+    def __init__(self, context: Context) -> None:
+        """Take over what `open` and its like have made."""
+        self._context = context
+        self._links = context.links
+        self._slots = Slots(context.links.address)
+        self.location: str = context.links.address.location
+        self.recovered_at_first: list[Recovered] = []
+        """What recovery did when the store was opened."""
+
+    @classmethod
+    def open(
+        cls,
+        location: str,
+        queues: Iterable[str] = (),
+        *,
+        create: bool = False,
+        durability: Durability = Durability.POWER,
+        now: Callable[[], float] = wall_clock,
+    ) -> PostgresStorage:
+        """Open a store, and put back what dead owners had; with `create`, make what is missing.
+
+        A clock of the caller's own counts as the server's.
+        """
+        made = cls._opened(location, queues, create=create, durability=durability, now=now)
+        try:
+            made.recovered_at_first = made.recover(insist=False)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    @classmethod
+    def open_unsafe(
+        cls,
+        location: str,
+        queues: Iterable[str] = (),
+        *,
+        durability: Durability = Durability.POWER,
+        now: Callable[[], float] = wall_clock,
+    ) -> PostgresStorage:
+        """Open a store without checking that it has these queues, and without recovering anything."""
+        return cls._opened(location, queues, create=False, durability=durability, now=now)
+
+    @classmethod
+    def _opened(
+        cls,
+        location: str,
+        queues: Iterable[str],
+        *,
+        create: bool,
+        durability: Durability,
+        now: Callable[[], float],
+    ) -> PostgresStorage:
+        address = Address.parse(location)
+        owner = (random_below(2**30) << 32) + random_below(2**32) + 1
+        links = Links(address, owner, durability)
+        context = Context(links, now)
+        from trio_multispool.storage.postgres.schema import prepare  # noqa: PLC0415
+
+        prepare(address, list(queues), create=create)
+        context.keeper = Keeper(links, context.hints, context.in_hand, own_clock=now is not wall_clock)
+        return cls(context)
+
+    @classmethod
+    def look(cls, location: str) -> PostgresStorage:
+        """Open a store to look at it: has no owner, recovers nothing, and writes nothing."""
+        return cls(Context(Links(Address.parse(location), 0, Durability.POWER), wall_clock))
+
+    def now(self) -> float:
+        """Return the time of day by the server's clock."""
+        return self._context.now()
+
+    def close_afterwards(self, afterwards: Callable[[Callable[[], None]], None]) -> None:
+        """Do nothing: connections that are in use are closed by who uses them."""
+
+    # Names
+
+    def reserve(self, name: str, *, unique: bool = False, briefly: bool = False) -> PostgresReservation:
+        """Hold a name; one that is made by nobody else, or is used at once, only here."""
+        return enqueue.reserve(self._context, name, is_local=unique or briefly)
+
+    def remember(
+        self, reservation: PostgresReservation, remember: float, *, durability: Durability | None
+    ) -> None:
+        """Remember a name that has no entry."""
+        enqueue.remember(self._context, reservation, remember, durability)
+
+    def give_up(self, reservation: PostgresReservation) -> None:
+        """Give an unused name back."""
+        enqueue.give_up(self._context, reservation)
+
+    def carrier(self, name: str) -> dict[str, str]:
+        """Return the carrier of an entry; empty if it cannot be read."""
+        claim = self._context.in_hand.find(name)
+        raw = looks.carrier(self._links, name) if claim is None else claim.carrier
+        try:
+            return msgspec.json.decode(raw, type=dict[str, str]) if raw else {}
+        except msgspec.DecodeError:
+            return {}
+
+    def enqueue_together(self, enqueuings: Sequence[NewEntry[PostgresReservation]]) -> list[BaseException | None]:
+        """Make several entries."""
+        return enqueue.enqueue_together(self._context, enqueuings)
+
+    # Finding entries
+
+    def in_one_look(self) -> contextlib.AbstractContextManager[None]:
+        """Do nothing: each statement looks for itself."""
+        return contextlib.nullcontext()
+
+    def at_a_time(self) -> int:
+        """Return how many may be made, or claimed, at once."""
+        return MOST_AT_A_TIME
+
+    def source(self, queue: str, *, sorts_last: bool) -> PostgresSource:
+        """Begin to find the entries of a queue."""
+        return PostgresSource(self, self._context, queue, sorts_last=sorts_last)
+
+    def names(self, queue: str, *, after: str = "", most: int | None = None) -> list[str]:
+        """List what is available in a queue."""
+        return looks.names(self._links, queue, after, most)
+
+    def waiting(
+        self, queue: str, *, after: tuple[float, str] | None = None, most: int | None = None
+    ) -> list[tuple[float, str]]:
+        """List what waits for a queue."""
+        return looks.waiting(self._links, queue, after, most)
+
+    def read_metadata(self, place: Place, name: str) -> bytes:
+        """Return an entry's metadata."""
+        return looks.read_metadata(self._links, place, name)
+
+    def stat(self, place: Place, name: str) -> Stat:
+        """Return size and age of an entry's metadata."""
+        return looks.stat(self._links, place, name)
+
+    def quarantine_reason(self, name: str) -> str | None:
+        """Return why an entry was set aside."""
+        return looks.reason(self._links, name)
+
+    # Checking out and settling
+
+    def claim(
+        self, place: Place, name: str, *, due_by: float = float("inf"), before_commit: BeforeCommit
+    ) -> PostgresClaim | Unavailable | NotDue:
+        """Check the entry out."""
+        return take.claim(self._context, place, name, due_by=due_by, before_commit=before_commit)
+
+    def settle(self, settlements: Sequence[Settlement[PostgresClaim]]) -> list[BaseException | None]:
+        """Settle several claims."""
+        return settle.settle(self._context, settlements)
+
+    def quarantine(self, claim: PostgresClaim, reason: str) -> None:
+        """Set the entry aside."""
+        settle.quarantine(self._context, claim, reason)
+
+    def claims_unsafe(self, queue: str) -> list[PostgresClaim]:
+        """Return claims on all that is checked out."""
+        return take.claims_unsafe(self._context, queue)
+
+    # Without ownership
+
+    def restore(
+        self,
+        queue: str,
+        name: str,
+        *,
+        to: str | None = None,
+        durability: Durability | None,
+        before_commit: BeforeCommit,
+    ) -> None:
+        """Put back an entry that was set aside."""
+        inplace.restore(self._context, queue, name, queue if to is None else to, durability, before_commit)
+
+    def discard(self, queue: str, name: str, *, durability: Durability | None, before_commit: BeforeCommit) -> None:
+        """Delete an entry that was set aside."""
+        inplace.discard(self._context, queue, name, durability, before_commit)
+
+    def replace_metadata(
+        self, queue: str, name: str, metadata: bytes, *, durability: Durability | None, before_commit: BeforeCommit
+    ) -> None:
+        """Replace an available entry's metadata."""
+        inplace.replace_metadata(self._context, queue, name, metadata, durability, before_commit)
+
+    def delete(self, queue: str, name: str, *, durability: Durability | None, before_commit: BeforeCommit) -> None:
+        """Delete an available entry."""
+        inplace.delete(self._context, queue, name, durability, before_commit)
+
+    # Data and notes
+
+    def read_data(self, name: str, read: Callable[[BinaryIO], T], *, owned: bool = False) -> T:
+        """Read the entry's data. Those that came with a check-out are read from memory, once."""
+        claim = self._context.in_hand.find(name) if owned else None
+        if claim is not None and claim.data is not None and not claim.is_large:
+            data, claim.data = claim.data, None
+            return read(inplace.in_memory(data))
+        return inplace.read_data(self._context, name, read)
+
+    def read_entry(self, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
+        """Read a whole entry under its lock."""
+        return inplace.read_entry(self._context, queue, name, read)
+
+    def replace_data(
+        self,
+        name: str,
+        claim: PostgresClaim | None,
+        content: Content,
+        *,
+        durability: Durability | None,
+        before_commit: BeforeCommit,
+    ) -> None:
+        """Replace the entry's data."""
+        inplace.replace_data(self._context, name, claim, content, durability, before_commit)
+
+    def stat_data(self, name: str, *, owned: bool = False) -> Stat:  # noqa: ARG002  # it is in one place
+        """Return size and age of the entry's data."""
+        found = looks.stat_data(self._links, name)
+        if found is None:
+            raise DataNotFound(name)
+        return found
+
+    def data_path(self, name: str) -> Path | None:  # noqa: ARG002  # there is none for any
+        """Return nothing: the server keeps the data."""
+        return None
+
+    @contextlib.contextmanager
+    def data_file(self, name: str) -> Generator[Path]:
+        """Yield the path of a copy of the data."""
+        with tempfile.NamedTemporaryFile(prefix="multispool-") as file:
+
+            def copy(data: BinaryIO) -> None:
+                while part := data.read(2**20):
+                    _ = file.write(part)
+
+            self.read_data(name, copy)
+            file.flush()
+            yield Path(file.name)
+
+    def annotate(
+        self,
+        claim: PostgresClaim,
+        key: str,
+        value: bytes | None,
+        found: dict[str, msgspec.Raw] | None = None,  # noqa: ARG002  # the claim knows them
+    ) -> None:
+        """Set a key of an entry's notes."""
+        claim.check_owned()
+        if claim.taken:  # from its owner, who writes the notes
+            raise OwnershipLost(claim.queue, claim.name)
+        is_progress = key == PROGRESS
+        notes = settle.changed_notes(None if is_progress else claim.notes, {key: value})
+        values = (notes, claim.name, claim.owner, claim.token)
+        if not self._links.update("annotate an entry in", _PROGRESS if is_progress else _ANNOTATE, values):
+            raise claim.lose()
+        if not is_progress:
+            claim.notes = notes
+
+    def notes(self, name: str) -> dict[str, msgspec.Raw]:
+        """Return an entry's notes."""
+        return looks.notes(self._links, name)
+
+    # The whole
+
+    def slot(self, numbers: range) -> Slot | None:
+        """Hold a free slot."""
+        return self._slots.take(numbers)
+
+    def depths(self) -> dict[Place, int]:
+        """Count the entries in every place."""
+        return looks.depths(self._links)
+
+    def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:
+        """Put back what dead owners had; tell also of what the keeper has put back."""
+        context = self._context
+        found = recovery.recover(self._links, context.now(), queue, insist=insist)
+        self._tell(found)
+        if context.keeper is not None:
+            found += [Recovered(name, place) for name, place in context.keeper.take_recovered(queue)]
+        return found
+
+    def recover_all(self, *, dry_run: bool = False) -> Iterator[Recovered | SpoolError]:
+        """Recover, and collect names that nobody has."""
+        if dry_run:
+            yield from recovery.foresee(self._links, self._context.now())
+            return
+        yield from self.recover()
+        yield from recovery.sweep(self._links, self._context.now())
+
+    def recover_name(self, name: str) -> Recovered | None:
+        """Put one entry back, or forget a name."""
+        found = recovery.recover_name(self._links, self._context.now(), name)
+        if found is not None:
+            self._tell([found])
+        return found
+
+    def _tell(self, recovered: Iterable[Recovered]) -> None:
+        for each in recovered:
+            if each.queue is not None:
+                self._context.arrived(each.queue, [each.name])
+
+    def watch(self) -> PostgresWatch:
+        """Begin to watch queues."""
+        return self._context.hints.watch(ARRIVED)
+
+    def watch_entries(self) -> PostgresWatch:
+        """Begin to watch entries."""
+        watch = self._context.hints.watch(MOVED)
+        if self._context.keeper is not None:
+            self._context.keeper.poke()
+        return watch
+
+    def ask_to_cancel(self, queue: str, name: str, request: CancelRequest) -> None:
+        """Make a request."""
+        values = (msgspec.json.encode(request), queue, name, queue, queue)
+        _ = self._links.update("ask to cancel an entry in", _ASK_TO_CANCEL, values)
+        self._context.hints.cancelled(name)
+        if self._context.keeper is not None:
+            self._context.keeper.poke()
+
+    def withdraw_cancellation(self, name: str) -> None:
+        """Delete a request."""
+        _ = self._links.update("withdraw a request in", _WITHDRAW, (name,))
+
+    def cancellation(self, queue: str, name: str) -> CancelRequest | None:
+        """Return a request; also one of the keeper's, about what was lost."""
+        if name in self._context.in_hand.lost():
+            return CancelRequest(self._context.now(), _CUT_OFF)
+        rows = self._links.read("look for a request in", _CANCELLATION, (name, queue, queue))
+        try:
+            return msgspec.json.decode(rows[0][0], type=CancelRequest) if rows else None
+        except msgspec.DecodeError:
+            return None
+
+    def asked_to_cancel(self) -> list[str]:
+        """List the requests, and what was lost. A server that does not answer is not asked."""
+        lost = self._context.in_hand.lost()
+        keeper = self._context.keeper
+        if lost and (keeper is None or keeper.cut_off):
+            return lost
+        return [*lost, *(name for (name,) in self._links.read("look for requests in", _ASKED))]
+
+    def watch_cancellations(self) -> PostgresWatch:
+        """Begin to watch for requests."""
+        return self._context.hints.watch(CANCELLED)
+
+    def find(self, name: str) -> Item | None:
+        """Look for an entry."""
+        return looks.find(self._links, name)
+
+    def remembered_until(self, name: str) -> float | None:
+        """Look until when a name is remembered."""
+        return looks.remembered_until(self._links, name, self._context.now())
+
+    def queues(self) -> list[str]:
+        """Return the queues, sorted."""
+        return looks.queues(self._links)
+
+    def inventory(self, queue: str | None = None, state: State | None = None) -> Iterator[Item]:
+        """Yield every entry."""
+        return looks.inventory(self._links, queue, state)
+
+    def count(self, queue: str | None = None, state: State | None = None) -> int:
+        """Count entries."""
+        return looks.count(self._links, queue, state)
+
+    def close(self) -> None:
+        """End all sessions. What is in hand is let go of with them."""
+        if self._context.keeper is not None:
+            self._context.keeper.close()
+        self._links.close()
+        self._slots.close()
