@@ -77,6 +77,7 @@ def test_libpq_gets_everything_but_our_own_parameters():
     assert direct == {
         "user": "anne", "password": "s cret", "host": "db", "port": "5433", "dbname": "shop", "sslmode": "require",
         "options": "-c a=b", "fallback_application_name": "multispool",
+        "client_encoding": "utf8",
     }  # fmt: skip
     del direct["options"]  # a pooler refuses it
     assert pooled == direct | {"host": "bouncer", "port": "6432"}

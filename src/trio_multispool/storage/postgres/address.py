@@ -147,7 +147,8 @@ def _conninfo(parts: dict[str, str]) -> str:
     if "," in hosts and environment["target_session_attrs"] in (None, b"any"):
         # After a failover one of them is a standby, and the first that answers would do for libpq.
         defaults["target_session_attrs"] = "read-write"
-    return make_conninfo("", **{**defaults, **parts})
+    # Names are UTF-8, whatever the program's environment prefers.
+    return make_conninfo("", **{**defaults, **parts, "client_encoding": "utf8"})
 
 
 def _told(parts: dict[str, str], ours: dict[str, str]) -> str:
