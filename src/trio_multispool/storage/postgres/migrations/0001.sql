@@ -6,7 +6,6 @@ CREATE TABLE SCHEMA.format (
     reads integer NOT NULL,
     single boolean PRIMARY KEY DEFAULT true CHECK (single)
 );
-INSERT INTO SCHEMA.format VALUES (1, 1);
 
 CREATE TABLE SCHEMA.queue (name text COLLATE "C" PRIMARY KEY);
 
@@ -88,3 +87,5 @@ CREATE TABLE SCHEMA.chunk (
     PRIMARY KEY (name, number)
 );
 ALTER TABLE SCHEMA.chunk ALTER bytes SET STORAGE EXTERNAL;
+
+INSERT INTO SCHEMA.format VALUES (1, 1);
