@@ -53,7 +53,7 @@ def scratch() -> Iterator[list[str]]:
 def run_tests(session: nox.Session, *options: str) -> None:
     """Install the project with its extras, and run the tests; arguments after `--` go to pytest."""
     # Editable, so that `nox -R` (which installs nothing) never tests an older state than the one in src/.
-    session.install("--editable", ".[cli]", *group("test"))
+    session.install("--editable", ".[cli,postgresql]", *group("test"))
     # The tests start the command in hundreds of processes. Where Python is told to write no compiled files, each of
     # them would compile all of it again.
     session.run("python", "-m", "compileall", "-q", "src", "tests/helpers")
@@ -67,7 +67,7 @@ def run_tests(session: nox.Session, *options: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests with the Python that runs nox; of what enumerates or starts programs, a representative part."""
     session.log("The tests take three to five minutes on two processors, and less on more.")
-    run_tests(session, "-m", "sample or not (page or program)")
+    run_tests(session, "-m", "sample or not (page or program or postgresql)")
 
 
 @nox.session(default=False)
@@ -75,19 +75,30 @@ def proofs(session: nox.Session) -> None:
     """Run the tests that enumerate (calls, errnos, states of a disk, orders, moments), and leave nothing out."""
     session.log("The proofs take five to twelve minutes on two processors, and less on more.")
     session.env["TRIO_MULTISPOOL_PROOFS"] = "whole"
-    run_tests(session, "-m", "proof")
+    run_tests(session, "-m", "proof and not postgresql")
 
 
 @nox.session(default=False)
 def programs(session: nox.Session) -> None:
     """Run the tests that start interpreters: examples, servers, benchmarks, and commands as a person starts them."""
-    run_tests(session, "-m", "program and not sample")
+    run_tests(session, "-m", "program and not (sample or postgresql)")
 
 
 @nox.session(default=False)
 def pages(session: nox.Session) -> None:
     """Type into a shell what the longer pages of the documentation show, beside the libraries that they speak of."""
-    run_tests(session, "-m", "page and not sample")
+    run_tests(session, "-m", "page and not (sample or postgresql)")
+
+
+@nox.session(default=False)
+def postgresql(session: nox.Session) -> None:
+    """Run all tests that need a PostgreSQL server, and leave nothing out. They start one, or use the one they are told.
+
+    `MULTISPOOL_TEST_POSTGRESQL` is the URL of a server; without it, one of Debian's programs is started, or, where
+    those are not installed, one from the Python package that is installed with the tests.
+    """
+    session.env["TRIO_MULTISPOOL_PROOFS"] = "whole"
+    run_tests(session, "-m", "postgresql")
 
 
 def find_python(version: str) -> str | None:
@@ -110,7 +121,7 @@ def add_tests_for(version: str) -> None:
     def tests_for(session: nox.Session) -> None:
         if python is None:
             session.skip(f"there is no Python {version} on this machine")
-        run_tests(session, "-m", "not page")
+        run_tests(session, "-m", "sample or not (page or postgresql)")
 
     tests_for.__doc__ = f"Run the tests, and those that start programs, with Python {version}, if it is installed."
 
@@ -137,7 +148,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types with mypy and basedpyright, and that everything public has one."""
-    session.install(".[cli,otel,prometheus,pydantic]", *group("types"))
+    session.install(".[cli,otel,postgresql,prometheus,pydantic]", *group("types"))
     session.run("mypy")
     session.run("basedpyright")
     session.run("basedpyright", "--verifytypes", "trio_multispool", "--ignoreexternal")
@@ -183,7 +194,7 @@ def bench(session: nox.Session) -> None:
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
-    session.install(".[cli,otel,prometheus,pydantic]", *group("docs"))
+    session.install(".[cli,otel,postgresql,prometheus,pydantic]", *group("docs"))
     output = Path("docs", "_build", "html")
     session.run("sphinx-build", "-W", "--keep-going", "-E", "-b", "html", "docs", str(output), *session.posargs)
 

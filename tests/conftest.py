@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from helpers import figures, preforked
+from helpers import figures, postgresql, postgresql_keeper, preforked
 from helpers.proofs import WHOLE
 from helpers.spools import Wall
 
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Notice interpreters that start; and take signals as a program in a terminal does, so that tests may send them.
 
     In each worker too. What `nohup` started, or a script in the background, begins with some of them ignored, and so
     do its children.
     """
     sys.addaudithook(_note)
+    postgresql.register(config)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -34,11 +35,12 @@ def pytest_configure() -> None:
 
 
 _started: list[str] = []
-"""The interpreters that the test has started, but for the one that forks."""
+"""The interpreters that the test has started, but for the one that forks and the one that keeps a server."""
+_SPARED = {preforked.__file__, postgresql_keeper.__file__}
 
 
 def _note(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "subprocess.Popen" and sys.executable in arguments[1] and preforked.__file__ not in arguments[1]:
+    if event == "subprocess.Popen" and sys.executable in arguments[1] and _SPARED.isdisjoint(arguments[1]):
         _started.append(" ".join(map(str, arguments[1])))
 
 
