@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
+from helpers import postgresql
 from helpers.calls import WithoutSyncs
 from helpers.stores import QUEUES, read_data
 from trio_multispool.storage.directory.store import DirectoryStorage
@@ -53,22 +55,32 @@ def memory_store(tmp_path: Path, clock: Callable[[], float]) -> Callable[[], Sto
     return lambda: MemoryStorage(contents, QUEUES, "memory://tests")
 
 
-def postgres_store(tmp_path: Path, clock: Callable[[], float]) -> Callable[[], Storage]:
-    """Keep the store in PostgreSQL."""
+_LET_GO = "UPDATE SCHEMA.entry SET owner = 0 WHERE name = %s AND owner = %s AND token = %s"
+
+
+def postgresql_store(tmp_path: Path, clock: Callable[[], float]) -> Callable[[], Storage]:  # no file
+    """Keep the store in a schema of the run's server."""
     from trio_multispool.storage.postgres.store import PostgresStorage
-    import random
-    url = f"postgresql://multispool@127.0.0.1:54399/test?spool=s{random.randrange(10**9)}"
 
-    def open_it() -> Storage:
-        made = PostgresStorage.open(url, QUEUES, create=True, now=clock)
-        def let_go(name: str, token: int) -> None:
-            made._links.update("let go", "UPDATE SCHEMA.entry SET owner = 0 WHERE name = %s AND owner = %s AND token = %s", (name, made._links.owner, token))
-        made._context.let_go = let_go
-        return made
-    return open_it
+    url = postgresql.server().url(f"conformance_{secrets.token_hex(8)}")
+
+    def open_another() -> Storage:
+        storage = PostgresStorage.open(url, QUEUES, create=True, now=clock)
+
+        def let_go(name: str, token: int) -> None:  # at once, and not soon
+            storage._links.update("let go in", _LET_GO, (name, storage._links.owner, token))
+
+        storage._context.let_go = let_go
+        return storage
+
+    return open_another
 
 
-STORES = [pytest.param(postgres_store, id="postgresql"), pytest.param(directory_store, id="directory"), pytest.param(memory_store, id="memory")]
+STORES = [
+    pytest.param(directory_store, id="directory"),
+    pytest.param(memory_store, id="memory"),
+    pytest.param(postgresql_store, id="postgresql", marks=[pytest.mark.postgresql, pytest.mark.sample]),
+]
 """Each is a `Kind`. A new store is one line here."""
 
 

@@ -28,6 +28,7 @@ from trio_multispool.errors import SpoolError
 from trio_multispool.storage.postgres.control import Control, SilentError
 from trio_multispool.storage.postgres.hints import MOVED
 from trio_multispool.storage.postgres.recovery import DEATHS, RECOVER, SERVER
+from trio_multispool.storage.postgres.schema import with_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +61,7 @@ _SEE: Final = """
 
 _PING: Final = """
     SELECT extract(epoch FROM clock_timestamp()),
-        CASE WHEN $2::boolean THEN true ELSE pg_try_advisory_lock(hashtextextended('multispool recovery SCHEMA', 0)) END,
+        CASE WHEN $2::boolean THEN true ELSE pg_try_advisory_lock(hashtextextended('multispool recovery ' || 'SCHEMA', 0)) END,
         (SELECT count(*) FROM SCHEMA.owner WHERE id <> $1::bigint)"""
 
 _LET_GO: Final = """
@@ -163,7 +164,7 @@ class Keeper:
             self._close_ends()
 
     def _sql(self, statement: str) -> str:
-        return statement.replace("SCHEMA", f'"{self._schema}"')
+        return with_schema(statement, self._schema)
 
     def _connect(self) -> Control:
         control = Control(self._links.address)

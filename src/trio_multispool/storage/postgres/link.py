@@ -21,9 +21,10 @@ import psycopg
 from psycopg import pq
 
 from trio_multispool.clock import stopwatch
-from trio_multispool.errors import DurabilityUnknown, SpoolError, StoreUnreachable
+from trio_multispool.errors import DurabilityUnknown, ReadOnlySpool, SpoolError, StoreUnreachable
 from trio_multispool.model.policies import Durability
 from trio_multispool.storage.postgres.connecting import PATIENCE, connect, connect_to_pool
+from trio_multispool.storage.postgres.schema import with_schema
 from trio_multispool.storage.postgres.sqlstates import is_again, is_lost, translated
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Links:
         """Return a statement with the schema's name in it."""
         found = self._statements.get(statement)
         if found is None:
-            found = self._statements[statement] = statement.replace("SCHEMA", f'"{self.address.schema}"').encode()
+            found = self._statements[statement] = with_schema(statement, self.address.schema).encode()
         return found
 
     def level(self, durability: Durability | None) -> str:
@@ -333,7 +334,7 @@ class Links:
 
     def _translated(self, link: Link, error: psycopg.Error, operation: str) -> SpoolError:
         found = translated(error, operation, self.address.location)
-        if found.__class__.__name__ == "ReadOnlySpool":
+        if isinstance(found, ReadOnlySpool):
             link.drop()  # it may be a server that was the first and is no more
         return found
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias, final
 
 import msgspec
+import psycopg
 
 from trio_multispool.clock import random_below, wall_clock
 from trio_multispool.errors import DataNotFound, OwnershipLost, SpoolError
@@ -16,12 +17,15 @@ from trio_multispool.model.notes import PROGRESS
 from trio_multispool.model.policies import Durability
 from trio_multispool.storage.postgres import enqueue, inplace, looks, recovery, settle, take
 from trio_multispool.storage.postgres.address import Address
+from trio_multispool.storage.postgres.connecting import connect
 from trio_multispool.storage.postgres.context import Context
 from trio_multispool.storage.postgres.hints import ARRIVED, CANCELLED, MOVED, PostgresWatch
 from trio_multispool.storage.postgres.keeper import Keeper
 from trio_multispool.storage.postgres.link import Links
+from trio_multispool.storage.postgres.schema import add_queues, check_queues, migrate
 from trio_multispool.storage.postgres.slots import Slots
 from trio_multispool.storage.postgres.source import PostgresSource
+from trio_multispool.storage.postgres.sqlstates import translated
 from trio_multispool.storage.requests import Recovered
 
 if TYPE_CHECKING:
@@ -57,6 +61,24 @@ _PROGRESS: Final = """
     UPDATE SCHEMA.entry SET progress = %b WHERE name = %s AND owner = %s AND token = %s AND state = 'c' RETURNING 1"""
 
 _CUT_OFF: Final = "the server has not answered for so long that it may have given the entry to somebody else"
+
+
+@contextlib.contextmanager
+def _opening(address: Address) -> Generator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translated(error, "open", address.location, opening=True) from error
+
+
+def _checked(location: str, *, create: bool = False, queues: Iterable[str] | None = None) -> Address:
+    """Return the address of a store that can be used; with `create`, once what is missing has been made."""
+    address = Address.parse(location)
+    with _opening(address), connect(address) as connection:
+        migrate(connection, address, create=create)
+        if queues is not None:
+            (add_queues if create else check_queues)(connection, address, list(queues))
+    return address
 
 
 @final
@@ -101,38 +123,36 @@ class PostgresStorage:
     def open_unsafe(
         cls,
         location: str,
-        queues: Iterable[str] = (),
+        queues: Iterable[str] = (),  # noqa: ARG003  # as for other stores
         *,
         durability: Durability = Durability.POWER,
         now: Callable[[], float] = wall_clock,
     ) -> PostgresStorage:
         """Open a store without checking that it has these queues, and without recovering anything."""
-        return cls._opened(location, queues, create=False, durability=durability, now=now)
+        return cls._opened(location, None, create=False, durability=durability, now=now)
 
     @classmethod
     def _opened(
         cls,
         location: str,
-        queues: Iterable[str],
+        queues: Iterable[str] | None,
         *,
         create: bool,
         durability: Durability,
         now: Callable[[], float],
     ) -> PostgresStorage:
-        address = Address.parse(location)
+        address = _checked(location, create=create, queues=queues)
         owner = (random_below(2**30) << 32) + random_below(2**32) + 1
         links = Links(address, owner, durability)
         context = Context(links, now)
-        from trio_multispool.storage.postgres.schema import prepare  # noqa: PLC0415
-
-        prepare(address, list(queues), create=create)
-        context.keeper = Keeper(links, context.hints, context.in_hand, own_clock=now is not wall_clock)
+        with _opening(address):
+            context.keeper = Keeper(links, context.hints, context.in_hand, own_clock=now is not wall_clock)
         return cls(context)
 
     @classmethod
     def look(cls, location: str) -> PostgresStorage:
         """Open a store to look at it: has no owner, recovers nothing, and writes nothing."""
-        return cls(Context(Links(Address.parse(location), 0, Durability.POWER), wall_clock))
+        return cls(Context(Links(_checked(location), 0, Durability.POWER), wall_clock))
 
     def now(self) -> float:
         """Return the time of day by the server's clock."""
