@@ -292,7 +292,8 @@ def locks_are_shown(tmp_path: Path) -> bool:
     with open(tmp_path / "probe", "w") as probe:
         fcntl.flock(probe, fcntl.LOCK_EX)
         found = os.fstat(probe.fileno())
-        return lock_owners().get((os.major(found.st_dev), os.minor(found.st_dev), found.st_ino)) == os.getpid()
+        owner = lock_owners().get((os.major(found.st_dev), os.minor(found.st_dev), found.st_ino))
+        return owner is not None and owner.pid == os.getpid()
 
 
 @pytest.fixture
@@ -316,7 +317,11 @@ def command_name(pid: int) -> str:
 @pytest.fixture
 def owner_of(locks_are_shown: bool) -> Callable[[subprocess.Popen[str]], dict[str, object] | None]:
     """Return a function that tells how a process is shown as an owner in JSON."""
-    return lambda process: {"pid": process.pid, "command": command_name(process.pid)} if locks_are_shown else None
+
+    def told(process: subprocess.Popen[str]) -> dict[str, object]:
+        return {"pid": process.pid, "command": command_name(process.pid), "host": os.uname().nodename}
+
+    return told if locks_are_shown else lambda _process: None
 
 
 @pytest.fixture

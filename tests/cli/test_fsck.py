@@ -10,6 +10,8 @@ import pytest
 from helpers.damage import DAMAGE, LONG_AGO
 from helpers.spools import state_of
 from helpers.stores import claim, make_store
+from trio_multispool.storage.directory.store import DirectoryStorage
+from trio_multispool.storage.requests import Advice
 
 
 @pytest.fixture
@@ -35,6 +37,7 @@ def test_a_sound_spool_has_nothing_wrong(multispool, spool, put, snapshot):
         "spool": str(spool),
         "adopted": True,
         "problems": [],
+        "advice": [],
     }
     assert snapshot(spool) == before
     claimed.abandon()
@@ -234,3 +237,22 @@ def test_what_goes_together_is_put_right_together(multispool, spool, put):
         "2 problems, 2 were repaired",
     ]
     assert multispool.done("fsck", spool) == "nothing is wrong\n"
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",), ("--repair",)], ids=["looking", "planning", "repairing"])
+def test_what_the_store_advises_is_told_and_changes_no_exit_code(multispool, spool, monkeypatch, options):
+    """A line each before the sum, or a list in JSON; it is no problem of any entry."""
+    advice = [Advice("fsync is off", "switch it on"), Advice("\x1b[31m", "look")]
+    monkeypatch.setattr(DirectoryStorage, "advice", lambda _store: advice)
+    told = multispool.here("fsck", spool, *options)
+    assert told.returncode == 0
+    assert told.stdout.splitlines() == [
+        "advice: fsync is off; switch it on",
+        r"advice: \x1b[31m; look",
+        "nothing is wrong",
+    ]
+    told = multispool.here("fsck", spool, "--json", *options)
+    assert json.loads(told.stdout)["advice"] == [
+        {"what": "fsync is off", "cure": "switch it on"},
+        {"what": "\x1b[31m", "cure": "look"},
+    ]

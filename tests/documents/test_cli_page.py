@@ -28,7 +28,7 @@ LETTER = b"Dear Anne,\n" * 112
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 
 VARIES = re.compile(
-    r"""(?:\ by\ )?\w+\[\d+\] | \{"pid":\d+,"command":"\w+"\} | \b\d+s\b | \b\d\d+\.\d+\b
+    r"""(?:\ by\ )?\w+\[\d+\] | \{"pid":\d+,"command":"\w+","host":"[^"]+"\} | \b\d+s\b | \b\d\d+\.\d+\b
     | \d{4}-\d\d-\d\d(?:\ \d\d:\d\d:\d\d\ UTC | T[\d:.]+Z)""",
     re.VERBOSE,
 )

@@ -56,6 +56,8 @@ class Found(msgspec.Struct, Generic[Q], frozen=True, kw_only=True):
     """Until when it waits, in UTC."""
     owner: int | None = None
     """The process that has it in hand, if the kernel shows it: not across PID namespaces, and not on btrfs."""
+    owner_host: str | None = None
+    """The name of the host that this process runs on."""
     progress: Progress | None = None
     """How far its owner says it is."""
     attempts: tuple[Attempt, ...] = ()
@@ -138,7 +140,8 @@ def _look(session: Session[Q, Any, Any, Any], name: str) -> Where[Q]:
         state=state,
         modified_at=item.modified_at,
         due_at=item.due_at,
-        owner=item.owner,
+        owner=None if item.owner is None else item.owner.pid,
+        owner_host=None if item.owner is None else item.owner.host,
         progress=item.progress,
         attempts=() if history is None else history.attempts,
         reason=storage.quarantine_reason(name) if state is State.QUARANTINED else None,

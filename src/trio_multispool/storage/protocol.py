@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.verdicts import Unavailable
     from trio_multispool.storage.handles import Slot, Watch
     from trio_multispool.storage.requests import (
+        Advice,
         Content,
         Item,
         NewEntry,
@@ -351,6 +352,10 @@ class Storage(Protocol[C, R]):
 
     def count(self, queue: str | None = None, state: State | None = None) -> int:
         """Return how many entries `inventory` would yield. It takes a fraction of the time."""
+        ...
+
+    def advice(self) -> list[Advice]:
+        """Return what a person who looks after the store should know: of its settings, say. Writes nothing."""
         ...
 
     def recover_name(self, name: str) -> Recovered | None:

@@ -36,6 +36,16 @@ class NotDue(msgspec.Struct, frozen=True):
 
 
 @final
+class Owner(msgspec.Struct, frozen=True, order=True):
+    """A process that has an entry checked out."""
+
+    host: str
+    """The name of its host."""
+    pid: int
+    """Its number there."""
+
+
+@final
 class Item(msgspec.Struct, frozen=True):
     """One entry, as a process that only looks sees it."""
 
@@ -45,8 +55,8 @@ class Item(msgspec.Struct, frozen=True):
     """Of the metadata, in bytes."""
     modified_at: datetime.datetime
     """When the metadata was last written, in UTC. (If the entry waits, or has waited: not after its last move.)"""
-    owner: int | None
-    """The process that has it checked out, if the kernel shows it."""
+    owner: Owner | None
+    """The process that has it checked out, if the store can tell."""
     progress: Progress | None = None
     """The progress that its owner reported."""
     due_at: datetime.datetime | None = None
@@ -57,6 +67,16 @@ class Item(msgspec.Struct, frozen=True):
     def has_possible_time(self, now: float) -> bool:
         """Tell whether its file can have been written when it says, so that its age means something."""
         return self.stamp is None or (is_possible(self.stamp, now) and is_possible(self.modified_at.timestamp(), now))
+
+
+@final
+class Advice(msgspec.Struct, frozen=True):
+    """What a person who looks after a store should know of it: no entry has come to harm, but that may come."""
+
+    what: str
+    """What is so, in a sentence without its full stop."""
+    cure: str
+    """What to do about it, likewise."""
 
 
 @final

@@ -13,6 +13,7 @@ from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.running import Ending, run, run_telling
 from trio_multispool.cli.spools import looking, opened
 from trio_multispool.monitor import Action, Problem, Repair
+from trio_multispool.storage.requests import Advice
 from trio_multispool.storage.upkeep import is_adopted
 
 _PASSES: Final = 5
@@ -42,6 +43,8 @@ def fsck(  # noqa: PLR0913  # the options of the command
     deleted, and entries that cannot be read or have lost their data are set aside in quarantine. What needs a person
     is left, and the output says so.
 
+    A store may also have advice for those who look after it: a server's settings, for example. It changes no exit code.
+
     Exit code: 0 if nothing is wrong, or everything was repaired; 7 if something is still wrong.
 
     ```console
@@ -52,7 +55,7 @@ def fsck(  # noqa: PLR0913  # the options of the command
     """
     limits = checking.limits(spool, checks, queue_ages)
     with looking(spool) as storage:
-        path, adopted = storage.location, is_adopted(storage)
+        path, adopted, advice = storage.location, is_adopted(storage), storage.advice()
     repairs = repair and not dry_run
     if repairs:
         with opened(spool, trust_file_system=trust_file_system):  # which refuses what is not safe
@@ -77,9 +80,11 @@ def fsck(  # noqa: PLR0913  # the options of the command
     if code and not (as_json and seen.repaired):
         return code
     if as_json:
-        _print_json(path, seen, adopted=adopted)
+        _print_json(path, seen, advice, adopted=adopted)
     else:
-        output.outcome_line(seen.total(dry_run=dry_run, repair=repair), dry_run=not seen.repaired)
+        told = [f"advice: {output.printable(each.what)}; {output.printable(each.cure)}" for each in advice]
+        told.append(seen.total(dry_run=dry_run, repair=repair))
+        output.outcome_line("\n".join(told), dry_run=not seen.repaired)
     if not adopted:
         note = f"note: {path!r} is not adopted (it has no .spool.json): nobody there is known to be dead"
         output.complain(f"{note}; see multispool adopt --help")
@@ -146,11 +151,12 @@ class _Seen:
             output.outcome_line(line, dry_run=not done)
 
 
-def _print_json(path: str, seen: _Seen, *, adopted: bool) -> None:
+def _print_json(path: str, seen: _Seen, advice: list[Advice], *, adopted: bool) -> None:
     found: dict[str, object] = {
         "spool": output.as_text(path),
         "adopted": adopted,
         "problems": [checking.document(problem) for problem in seen.problems | dict.fromkeys(seen.left)],
+        "advice": [{"what": output.as_text(each.what), "cure": output.as_text(each.cure)} for each in advice],
     }
     if seen.repairs:
         found["repairs"] = [

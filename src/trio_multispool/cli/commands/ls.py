@@ -21,8 +21,10 @@ from trio_multispool.model.cancellation import CancelRequest
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.times import aware
 from trio_multispool.model.types import T
-from trio_multispool.storage.requests import Item
+from trio_multispool.storage.requests import Item, Owner
 from trio_multispool.storage.upkeep import is_adopted
+
+_NOBODY = Owner("", 0)
 
 
 class Counts(msgspec.Struct):
@@ -54,7 +56,7 @@ class Tally(Counts):
     """What is counted of one queue."""
 
     next_due: datetime.datetime | None = None
-    owners: Counter[int | None] = msgspec.field(default_factory=Counter)
+    owners: Counter[Owner | None] = msgspec.field(default_factory=Counter)
     ages: Histogram | None = None
 
     def add(self, item: Item, now: float) -> None:
@@ -191,7 +193,7 @@ def item_document(item: Item, now: float, asked: CancelRequest | None = None) ->
 
 
 def _tally_document(tally: Tally, now: float, limits: list[float] | None) -> dict[str, object]:
-    by_process = sorted(tally.owners.items(), key=lambda counted: (counted[0] is None, counted[0] or 0))
+    by_process = sorted(tally.owners.items(), key=lambda counted: (counted[0] is None, counted[0] or _NOBODY))
     document: dict[str, object] = {
         "queue": tally.queue,
         "available": tally.available,
@@ -200,7 +202,7 @@ def _tally_document(tally: Tally, now: float, limits: list[float] | None) -> dic
         "waiting": tally.waiting,
         "next_due_at": tally.next_due,
         "checked_out": tally.checked_out,
-        "owners": [{"owner": owners.described(pid), "entries": number} for pid, number in by_process],
+        "owners": [{"owner": owners.described(owner), "entries": number} for owner, number in by_process],
         "quarantined": tally.quarantined,
     }
     if tally.ages is not None and limits is not None:
@@ -248,8 +250,8 @@ def _print_ages(tallies: list[Tally], limits: list[float]) -> None:
 
 def _told_owners(tally: Tally) -> str:
     told = [
-        owners.told(pid) if number == tally.checked_out else f"{owners.told(pid)} ({number})"
-        for pid, number in tally.owners.most_common()
+        owners.told(owner) if number == tally.checked_out else f"{owners.told(owner)} ({number})"
+        for owner, number in tally.owners.most_common()
     ]
     return ", ".join(told) or "-"
 

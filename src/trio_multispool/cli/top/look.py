@@ -34,7 +34,7 @@ from trio_multispool.storage.directory.disk.layout import REGISTRY, directory_of
 from trio_multispool.storage.directory.inventory import lock_owners
 from trio_multispool.storage.directory.notes import notes_and_fault
 from trio_multispool.storage.directory.store import DirectoryStorage
-from trio_multispool.storage.requests import Item
+from trio_multispool.storage.requests import Item, Owner
 
 _EACH: Final = 10_000
 """Up to this many available entries of a queue are examined one by one; in a longer queue, the `_FIRST`."""
@@ -185,7 +185,7 @@ class Looker:
             found.append(entry)
         return found
 
-    def _owner(self, name: str, by_lock: dict[tuple[int, int, int], int]) -> int | None:
+    def _owner(self, name: str, by_lock: dict[tuple[int, int, int], Owner]) -> Owner | None:
         try:
             found = (self.path / REGISTRY / name).lstat()
         except OSError:

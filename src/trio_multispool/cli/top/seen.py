@@ -5,6 +5,7 @@ from typing import final
 import msgspec
 
 from trio_multispool.model.lifecycle import State
+from trio_multispool.storage.requests import Owner
 
 
 @final
@@ -55,8 +56,8 @@ class Entry(msgspec.Struct, frozen=True):
     """Of the metadata, in bytes."""
     by: str = ""
     """The process that has it, for a person."""
-    owner: int | None = None
-    """The same, as far as the kernel shows it."""
+    owner: Owner | None = None
+    """The same, as far as the store can tell."""
     progress: str = ""
     """How far the owner says that it is; before that, whether somebody asked to cancel it."""
 

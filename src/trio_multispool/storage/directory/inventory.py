@@ -7,6 +7,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
+from trio_multispool.clock import this_process
 from trio_multispool.errors import NotARegularFile, SpoolError
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.notes import progress_in
@@ -14,7 +15,7 @@ from trio_multispool.model.times import aware
 from trio_multispool.storage.directory.data import as_stat
 from trio_multispool.storage.directory.disk.layout import REGISTRY, directory_of
 from trio_multispool.storage.directory.notes import notes_and_fault
-from trio_multispool.storage.requests import Item
+from trio_multispool.storage.requests import Item, Owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,7 +70,7 @@ def find(layout: Layout, name: str) -> Item | None:
 
 
 def _item(
-    layout: Layout, place: Place, name: str, owners: dict[tuple[int, int, int], int] | None = None
+    layout: Layout, place: Place, name: str, owners: dict[tuple[int, int, int], Owner] | None = None
 ) -> Item | None:
     directory = directory_of(place)
     found = layout.look_at(directory, name)
@@ -99,7 +100,7 @@ def count(layout: Layout, places: Sequence[Place], state: State | None = None) -
     return sum(1 for place in counted for _ in layout.each_entry_name(directory_of(place)))
 
 
-def _owner(layout: Layout, name: str, owners: dict[tuple[int, int, int], int]) -> int | None:
+def _owner(layout: Layout, name: str, owners: dict[tuple[int, int, int], Owner]) -> Owner | None:
     try:
         found = layout.calls.stat(name, layout.fds[REGISTRY])
     except OSError:  # optional here: an inventory must not fail for want of it
@@ -107,16 +108,17 @@ def _owner(layout: Layout, name: str, owners: dict[tuple[int, int, int], int]) -
     return owners.get((os.major(found.st_dev), os.minor(found.st_dev), found.st_ino))
 
 
-def lock_owners() -> dict[tuple[int, int, int], int]:
+def lock_owners() -> dict[tuple[int, int, int], Owner]:
     """Return the processes that hold `flock` locks, by device and inode, if the kernel shows them.
 
     Processes in other PID namespaces, and files on btrfs and overlayfs, are not shown (proc(5), /proc/locks).
     """
-    owners: dict[tuple[int, int, int], int] = {}
+    owners: dict[tuple[int, int, int], Owner] = {}
+    host, _ = this_process()
     with contextlib.suppress(OSError), open(_LOCKS, encoding="ascii") as lines:  # a kernel interface
         for line in lines:
             fields = line.split()
             if "FLOCK" in fields and "->" not in fields:
                 major, minor, inode = fields[5].split(":")
-                owners[int(major, 16), int(minor, 16), int(inode)] = int(fields[4])
+                owners[int(major, 16), int(minor, 16), int(inode)] = Owner(host, int(fields[4]))
     return owners

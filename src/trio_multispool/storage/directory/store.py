@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.layout import Layout
     from trio_multispool.storage.findings import Finding, Findings, Judge, Loose, Wanted
     from trio_multispool.storage.handles import Slot
-    from trio_multispool.storage.requests import Content, Item, NewEntry, NotDue, Recovered, Settlement, Stat
+    from trio_multispool.storage.requests import Advice, Content, Item, NewEntry, NotDue, Recovered, Settlement, Stat
 
 
 class DirectoryStorage(Context):
@@ -529,6 +529,10 @@ class DirectoryStorage(Context):
         """Put one entry back, or collect a name."""
         self.layout.check_named()
         return recovery.recover_name(self, name) if self.is_adopted() else None
+
+    def advice(self) -> list[Advice]:
+        """Return nothing: whatever makes a directory unsafe is refused when it is opened, or is a finding."""
+        return []
 
     def close(self) -> None:
         """Close all descriptors."""

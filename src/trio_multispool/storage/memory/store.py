@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.types import T
     from trio_multispool.storage.handles import Slot
-    from trio_multispool.storage.requests import Content, NewEntry, Settlement
+    from trio_multispool.storage.requests import Advice, Content, NewEntry, Settlement
 
     BeforeCommit: TypeAlias = Callable[[], None]
 
@@ -520,6 +520,10 @@ class MemoryStorage:
     def count(self, queue: str | None = None, state: State | None = None) -> int:
         """Count entries."""
         return sum(1 for _ in self.contents.each(queue, state))
+
+    def advice(self) -> list[Advice]:
+        """Return nothing: there is nothing to look after."""
+        return []
 
     def close(self) -> None:
         """Keep everything, for the other handles."""
