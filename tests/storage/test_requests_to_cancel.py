@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 ENOUGH = CancelRequest(0.0, "enough")
 
+PATIENCE = 60.0
+"""For how long a test waits for what must come, in seconds."""
 
-def is_told(watch: Watch) -> bool:
-    """Tell whether there is something to drain, and drain it."""
-    readable = bool(select.select([watch], [], [], 0)[0])
+
+def is_told(watch: Watch, within: float = 0.0) -> bool:
+    """Tell whether there is something to drain, at last after so many seconds, and drain it."""
+    readable = bool(select.select([watch], [], [], within)[0])
     if readable:
         watch.drain()
     return readable
@@ -103,7 +106,7 @@ def test_who_watches_is_told_of_requests_and_of_nothing_else(store, other):
     assert not is_told(watch)
     for name in "abc":
         ask_to_cancel(other, name)
-        assert is_told(watch)
+        assert is_told(watch, PATIENCE)
         watch.add("")
         assert not is_told(watch)
     watch.close()

@@ -10,7 +10,7 @@ from trio_multispool.model.notes import PROGRESS, Progress, decode_key
 from trio_multispool.model.times import aware
 from trio_multispool.storage.postgres.claims import read_notes
 from trio_multispool.storage.postgres.take import LETTERS, STATES
-from trio_multispool.storage.requests import Item, Stat
+from trio_multispool.storage.requests import Item, Owner, Stat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +99,7 @@ def _item(row: tuple[Any, ...]) -> Item:
         Place(queue, state),
         size,
         aware(written_at),
-        pid,
+        None if pid is None else Owner(host, pid),
         _progress(progress) if state is State.CHECKED_OUT else None,
         aware(due_at) if state is State.WAITING else None,
     )

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.verdicts import Unavailable
     from trio_multispool.storage.handles import Slot
     from trio_multispool.storage.postgres.claims import PostgresClaim, PostgresReservation
-    from trio_multispool.storage.requests import Content, Item, NewEntry, NotDue, Settlement, Stat
+    from trio_multispool.storage.requests import Advice, Content, Item, NewEntry, NotDue, Settlement, Stat
 
     BeforeCommit: TypeAlias = Callable[[], None]
 
@@ -105,6 +105,7 @@ class PostgresStorage:
         *,
         create: bool = False,
         durability: Durability = Durability.POWER,
+        recover: bool = True,
         now: Callable[[], float] = wall_clock,
     ) -> PostgresStorage:
         """Open a store, and put back what dead owners had; with `create`, make what is missing.
@@ -113,23 +114,17 @@ class PostgresStorage:
         """
         made = cls._opened(location, queues, create=create, durability=durability, now=now)
         try:
-            made.recovered_at_first = made.recover(insist=False)
+            if recover:
+                made.recovered_at_first = made.recover(insist=False)
         except BaseException:
             made.close()
             raise
         return made
 
     @classmethod
-    def open_unsafe(
-        cls,
-        location: str,
-        queues: Iterable[str] = (),  # noqa: ARG003  # as for other stores
-        *,
-        durability: Durability = Durability.POWER,
-        now: Callable[[], float] = wall_clock,
-    ) -> PostgresStorage:
-        """Open a store without checking that it has these queues, and without recovering anything."""
-        return cls._opened(location, None, create=False, durability=durability, now=now)
+    def open_unsafe(cls, location: str, *, durability: Durability = Durability.POWER) -> PostgresStorage:
+        """Open a store without checking that it has any queues, and without recovering anything."""
+        return cls._opened(location, None, create=False, durability=durability, now=wall_clock)
 
     @classmethod
     def _opened(
@@ -450,6 +445,10 @@ class PostgresStorage:
     def count(self, queue: str | None = None, state: State | None = None) -> int:
         """Count entries."""
         return looks.count(self._links, queue, state)
+
+    def advice(self) -> list[Advice]:
+        """Return what a person who looks after the server should know."""
+        return []
 
     def close(self) -> None:
         """End all sessions. What is in hand is let go of with them."""
