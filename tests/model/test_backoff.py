@@ -19,6 +19,7 @@ from trio_multispool.model.attempts import (
     MOST_PARTS,
     Failure,
     History,
+    Mark,
     begun,
     encode_history,
     failed,
@@ -185,7 +186,7 @@ def attempt_fails(
     history: History | None, error: Exception, *, next_at: float | None = 5.0, queue: str = "q"
 ) -> History:
     """Return the history after one more attempt, which failed."""
-    now_begun = begun(history, queue, at=1.0, host="here", pid=7)
+    now_begun = begun(history, Mark(queue, 1.0, "here", 7))
     return failed(now_begun, failure_of(error), at=2.0, next_at=next_at)
 
 
@@ -248,7 +249,7 @@ def test_whatever_an_exception_is_it_can_be_kept():
         assert len(kept.traceback) <= LONGEST_TRACEBACK
         assert len(kept.group) <= MOST_PARTS
         assert len(kept.notes) <= MOST_PARTS
-        history = failed(begun(None, "q", at=1.0, host="h", pid=1), kept, at=2.0, next_at=None)
+        history = failed(begun(None, Mark("q", 1.0, "h", 1)), kept, at=2.0, next_at=None)
         assert history_in({ATTEMPTS: msgspec.Raw(encode_history(history))}) == history
     assert "cut" in failure_of(long).message
     assert failure_of(raised(Silly())).message.startswith("<no message")

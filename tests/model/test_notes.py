@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_multispool.model.attempts import LARGEST_HISTORY, begun, encode_history, failed, failure_of, history_in
+from trio_multispool.model.attempts import LARGEST_HISTORY, Mark, begun, encode_history, failed, failure_of, history_in
 from trio_multispool.model.notes import DEEPEST, LARGEST, decode_beside, decode_notes, encode_notes
 
 TEXTS = st.text(alphabet='[]{}"\\a/\n', max_size=8)
@@ -64,7 +64,7 @@ def test_a_history_that_is_written_can_be_read():
             each.add_note("\x01" * 1000)
     history = None
     for _ in range(4):
-        history = failed(begun(history, "send", at=1.0, host="h", pid=1), failure_of(error), at=1.0, next_at=2.0)
+        history = failed(begun(history, Mark("send", 1.0, "h", 1)), failure_of(error), at=1.0, next_at=2.0)
         raw = encode_history(history)
         assert len(raw) <= LARGEST_HISTORY
         history = history_in(decode_notes(encode_notes({"attempts": msgspec.Raw(raw)})))

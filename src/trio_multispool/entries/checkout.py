@@ -20,7 +20,16 @@ from trio_multispool.entries.key_limits import UNLIMITED
 from trio_multispool.errors import DurabilityUnknown, EntryBusy, EntryNotFound
 from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.instrumentation import How, Operation
-from trio_multispool.model.attempts import ATTEMPTS, CANCELLED, answered, begun, encode_history, failed, history_in
+from trio_multispool.model.attempts import (
+    ATTEMPTS,
+    CANCELLED,
+    Mark,
+    answered,
+    begun,
+    encode_history,
+    failed,
+    history_in,
+)
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.results import Err, Ok, handed_out, peek
 from trio_multispool.model.times import due_at
@@ -207,7 +216,7 @@ class Checkout(Generic[Q, M, D]):
         if self.begun is None:
             host, pid = this_process()
             found = history_in(session.storage.notes(self.name))
-            history = begun(found, self.claim.queue, at=now, host=host, pid=pid)
+            history = begun(found, Mark(self.claim.queue, now, host, pid))
         else:
             history = self.begun.history
         failure = answered(CANCELLED, self.cancel_reason)

@@ -97,6 +97,18 @@ class History(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether it was put into the dead-letter queue."""
 
 
+@final
+class Mark(msgspec.Struct, frozen=True):
+    """That an attempt begins: what is known of it before the history of the entry is."""
+
+    queue: str
+    """The queue that the entry is taken from."""
+    at: float
+    """In seconds since 1970."""
+    host: str
+    pid: int
+
+
 class Begun(msgspec.Struct, frozen=True):
     """An attempt at an entry that is in hand: what was found of those before, and what is noted of this one."""
 
@@ -135,12 +147,12 @@ def spent_before(history: History | None, queue: str) -> int:
     return history.spent
 
 
-def begun(history: History | None, queue: str, *, at: float, host: str, pid: int) -> History:
+def begun(history: History | None, mark: Mark) -> History:
     """Return the history with one more attempt."""
     earlier = () if history is None else history.attempts
     number = earlier[-1].number + 1 if earlier else 1
-    attempt = Attempt(number=number, queue=queue, began=at, host=host, pid=pid)
-    return History(queue, spent_before(history, queue) + 1, (*earlier, attempt)[-KEPT:])
+    attempt = Attempt(number=number, queue=mark.queue, began=mark.at, host=mark.host, pid=mark.pid)
+    return History(mark.queue, spent_before(history, mark.queue) + 1, (*earlier, attempt)[-KEPT:])
 
 
 def failed(history: History, failure: Failure, *, at: float, next_at: float | None) -> History:

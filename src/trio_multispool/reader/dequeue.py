@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from trio_multispool.entries.claimer import Claimed
     from trio_multispool.entries.key_limits import KeyLimiter
     from trio_multispool.errors import SpoolError, Trouble
-    from trio_multispool.model.attempts import Begun
+    from trio_multispool.model.attempts import Begun, Mark
     from trio_multispool.model.results import Result
     from trio_multispool.session.session import Session
     from trio_multispool.storage.handles import Claim
@@ -53,8 +53,18 @@ SHORTEST_WAIT: Final = 0.001
 """The shortest wait for an entry to be due, in seconds: clocks do not agree to the last digit."""
 
 
-Begin: TypeAlias = "Callable[[Claim], Begun]"
-"""Begins an attempt at an entry that was just checked out, in that thread."""
+class Begin(Protocol):
+    """Begins an attempt at each entry that is checked out, in that thread."""
+
+    def mark(self) -> Mark:
+        """Return an attempt that begins now, for the store to note if it can."""
+        ...
+
+    def begin(self, claim: Claim) -> Begun:
+        """Begin an attempt at an entry that was just checked out."""
+        ...
+
+
 _Claim: TypeAlias = "Callable[[Look, BeforeCommit], list[Claimed[M]] | NothingLeft]"
 
 
@@ -319,8 +329,9 @@ class Dequeuer(Generic[Q, M, D]):
             stopped=lambda: self.stopped,
             before_commit=before_commit,
             before_listing=(lambda: changes.watch(queue)) if look.waits else lambda: None,
+            attempt=None if begin is None else begin.mark,
         )
-        return claimer.finish(found, look, begin)
+        return claimer.finish(found, look, None if begin is None else begin.begin)
 
     def _undo(self, claimed: list[Claimed[M]] | NothingLeft, look: Look) -> None:
         if isinstance(claimed, list):

@@ -162,14 +162,20 @@ class Supply(abc.ABC, Generic[Q, M, D]):
         if self._claiming is None:
             claimer = dequeuer.claimer
             self._claiming = Claiming(
-                claimer.source, self._given, claimer, self._is_over, self._take, context_for_a_thread()
+                claimer.source,
+                self._given,
+                claimer,
+                self._is_over,
+                self._take,
+                context_for_a_thread(),
+                None if self._begin is None else self._begin.mark,
             )
         return self._claiming
 
     def _take(self, look: Look, claim: Callable[[], Next[Any]]) -> None:
         elapsed, claimer = stopwatch(), self._dequeuer.claimer
         try:
-            claimed = claimer.finish(claim(), look, self._begin)
+            claimed = claimer.finish(claim(), look, None if self._begin is None else self._begin.begin)
         except SpoolError:
             return  # the next ordinary check-out meets it again
         except BaseException as error:  # noqa: BLE001  # raised in a task of the iteration: the settlement went well

@@ -57,7 +57,7 @@ async def work_off(
 ) -> Result[None, Any]:
     """Do the work on one entry after the other, in `concurrency` tasks; see `QueueReader.iter`."""
     attempts = None if work.retry is None else Attempts(dequeuer.session, dequeuer.queue.value, work.retry)
-    begin = None if attempts is None or prefetch else attempts.begin  # what is kept ready is not begun
+    begin = None if attempts is None or prefetch else attempts  # what is kept ready is not begun
     loop = dequeuer.session.running.loop
     if concurrency == 1 and not prefetch:  # nobody to share a hop with
         async with Jobs(dequeuer, wait=wait, begin=begin) as jobs:

@@ -26,6 +26,7 @@ from trio_multispool.model.attempts import (
     ATTEMPTS,
     Begun,
     Failure,
+    Mark,
     abandoned,
     answered,
     begun,
@@ -96,6 +97,11 @@ class Attempts(Generic[Q]):
         self.session: Final = session
         self.queue: Final = queue
 
+    def mark(self) -> Mark:
+        """Return an attempt that begins now."""
+        host, pid = this_process()
+        return Mark(self.queue, self.session.now(), host, pid)
+
     def begin(self, claim: Claim) -> Begun:
         """Begin an attempt at an entry that was just checked out; what raises a `SpoolError` does not count."""
         attempt = self._next_of(claim)
@@ -121,13 +127,14 @@ class Attempts(Generic[Q]):
 
     def _next_of(self, claim: Claim) -> Begun:
         """Return the next attempt at an entry."""
-        found = self.session.storage.notes(claim.name)
+        noted = claim.noted
+        found = self.session.storage.notes(claim.name) if noted is None else noted.found
         history = history_in(found)
         spent = spent_before(history, self.queue)
         if history is not None and self.retry.is_exhausted(spent):
             return Begun(history, spent, exhausted=True, found=found)
-        host, pid = this_process()
-        history = begun(history, self.queue, at=self.session.now(), host=host, pid=pid)
+        mark = None if noted is None else noted.attempt
+        history = begun(history, mark or self.mark())
         return Begun(history, spent + 1, exhausted=False, found=found)
 
     def _write_down(self, claim: Claim, attempt: Begun) -> None:
@@ -136,7 +143,7 @@ class Attempts(Generic[Q]):
         Those who make room must be able to: without room, the log tells that it is not written down. A directory in the
         place of one entry's notes must not stop the others either.
         """
-        if attempt.exhausted:
+        if attempt.exhausted or (claim.noted is not None and claim.noted.attempt is not None):
             return
         session, history = self.session, encode_history(attempt.history)
         try:

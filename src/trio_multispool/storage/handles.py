@@ -5,10 +5,24 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Protocol, final
 
+import msgspec
+
+from trio_multispool.model.attempts import Mark
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from trio_multispool.model.lifecycle import State
+
+
+@final
+class Noted(msgspec.Struct):
+    """What a store has read of an entry's notes with its check-out, and written."""
+
+    found: dict[str, msgspec.Raw]
+    """The notes before."""
+    attempt: Mark | None = None
+    """The attempt that it has written down, if it was asked to."""
 
 
 class Claim(Protocol):
@@ -37,6 +51,11 @@ class Claim(Protocol):
     @property
     def written_at(self) -> float:
         """When the metadata was last written, in seconds since 1970, as it was known before the check-out."""
+        ...
+
+    @property
+    def noted(self) -> Noted | None:
+        """What the store has read and written of the notes with the check-out; `None`: nothing."""
         ...
 
     @property

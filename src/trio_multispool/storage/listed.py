@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from contextlib import AbstractContextManager
 
+    from trio_multispool.model.attempts import Mark
     from trio_multispool.storage.handles import Claim
     from trio_multispool.storage.protocol import Storage
     from trio_multispool.storage.source import A, Gate, Given, Look
@@ -52,7 +53,7 @@ class Shelf(Protocol):
         ...
 
     def due(self, tried: Collection[str]) -> list[tuple[float, str]]:
-        """Return what waits, the first to be due first: when, and its name. Maybe only the first that were not tried."""
+        """Return when what waits is due, and its name, in that order; maybe only the first that were not tried."""
         ...
 
     def was_tried(self, name: str) -> None:
@@ -129,6 +130,7 @@ class ListedSource:
         before_commit: Callable[[], None],
         before_listing: Callable[[], None] = lambda: None,
         listed_only: bool = False,
+        attempt: Callable[[], Mark] | None = None,  # noqa: ARG002  # the caller writes it down
     ) -> Next[A]:
         """Claim the first entries that can be had."""
         found: Next[A] = Next()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, final
 import msgspec
 
 from trio_multispool.errors import UnreadableEntry
+from trio_multispool.model.attempts import Mark
 from trio_multispool.storage.handles import Claim
 
 if TYPE_CHECKING:
@@ -156,6 +157,8 @@ class Claiming(msgspec.Struct, Generic[A], eq=False):
     """Given a look and a function that claims, or raises why it cannot. Raises nothing itself."""
     context: contextvars.Context
     """In a copy of which it is called."""
+    attempt: Callable[[], Mark] | None = None
+    """See `Source.claim`."""
 
     def carry_out(self, most: int) -> None:
         """Claim up to `most` entries."""
@@ -168,6 +171,7 @@ class Claiming(msgspec.Struct, Generic[A], eq=False):
             stopped=self.stopped,
             before_commit=_nothing,
             listed_only=True,
+            attempt=self.attempt,
         )
         self.context.copy().run(self.take, look, claim)
 
@@ -185,6 +189,7 @@ class Source(Protocol):
         before_commit: Callable[[], None],
         before_listing: Callable[[], None] = lambda: None,
         listed_only: bool = False,
+        attempt: Callable[[], Mark] | None = None,
     ) -> Next[A]:
         """Claim the first entries that can be had, were not given before in this pass, and are admitted.
 
@@ -198,6 +203,9 @@ class Source(Protocol):
 
         `before_listing` is called before a listing that counts for the look. With `listed_only`, none is made for the
         look, and there is never an end: it takes what is at hand.
+
+        `attempt` returns an attempt that begins with each claim. A store that can note it in the same step does so, and
+        says so in `Claim.noted`; otherwise the caller does.
         """
         ...
 

@@ -53,6 +53,8 @@ class DirectoryClaim(msgspec.Struct, eq=False, weakref=True):
     state: State = State.CHECKED_OUT
     told: bool = False
     """Whether the owner has reported progress."""
+    noted: None = None
+    """Nothing: notes are files of their own."""
 
     @property
     def held(self) -> bool:

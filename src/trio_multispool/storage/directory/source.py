@@ -25,6 +25,7 @@ from trio_multispool.storage.source import Next, NothingLeft
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from trio_multispool.model.attempts import Mark
     from trio_multispool.storage.directory.claims import DirectoryClaim
     from trio_multispool.storage.directory.context import Context
     from trio_multispool.storage.directory.schedule import WaitingEntries
@@ -108,6 +109,7 @@ class DirectorySource:
         before_commit: Callable[[], None],
         before_listing: Callable[[], None] = lambda: None,
         listed_only: bool = False,
+        attempt: Callable[[], Mark] | None = None,  # noqa: ARG002  # the caller writes it down
     ) -> Next[A]:
         """Claim the first entries that can be had.
 

@@ -41,6 +41,7 @@ class MemoryClaim:
         self.written_at: float = kept.written_at
         self.lock: Slot | None = lock
         self.state: State = State.CHECKED_OUT
+        self.noted: None = None
         self._checkout = kept.checkouts
 
     @property

@@ -6,18 +6,23 @@ entry is settled by who has it, whatever anybody thinks of who is alive.
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, NamedTuple, final
+
+import msgspec
 
 from trio_multispool.errors import OwnershipLost
+from trio_multispool.model.attempts import ATTEMPTS, Mark, begun, encode_history, history_in
 from trio_multispool.model.lifecycle import State, Step, next_state
-from trio_multispool.model.notes import decode_notes
+from trio_multispool.model.notes import decode_beside, decode_notes, encode_notes
+from trio_multispool.storage.handles import Noted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
-    import msgspec
+    from trio_multispool.storage.requests import Notes
 
     LetGo = Callable[[str, int], None]
 
@@ -41,59 +46,77 @@ class PostgresReservation:
             if self.has_row and self.state is State.NOTHING:
                 self._let_go(self.name, self.token)
 
+    def __del__(self) -> None:
+        """Let go; at the end of the interpreter the server does."""
+        if not sys.is_finalizing():
+            self.abandon()
+
     def end(self, state: State) -> None:
         """Note that it was used, or given up."""
         self.state, self.held = state, False
+
+
+class Row(NamedTuple):
+    """What a check-out reads of an entry, in the order of `take.COLUMNS`."""
+
+    queue: str
+    name: str
+    metadata: bytes
+    due_at: float | None
+    written_at: float
+    notes: bytes | None
+    begun: bytes | None
+    """Attempts that were begun before, and whose workers have died: marks, with commas between them."""
+    carrier: bytes | None
+    data: bytes | None
+    is_large: bool
+    is_remembered: bool
 
 
 @final
 class PostgresClaim:
     """An entry that is checked out. One that is `taken` from its owner is not held: it can only be settled."""
 
-    __slots__ = (
-        "__weakref__", "_let_go", "begun", "carrier", "data", "due_at", "held", "is_large", "is_remembered",
-        "metadata", "name", "notes", "owner", "queue", "state", "taken", "token", "written_at",
-    )  # fmt: skip
-
-    def __init__(  # noqa: PLR0913  # the columns of a row
-        self,
-        let_go: LetGo,
-        owner: int,
-        token: int,
-        queue: str,
-        name: str,
-        metadata: bytes,
-        due_at: float | None,
-        written_at: float,
-        notes: bytes | None,
-        carrier: bytes | None,
-        data: bytes | None,
-        *,
-        is_large: bool,
-        is_remembered: bool,
-        taken: bool = False,
+    def __init__(  # noqa: PLR0913  # what a row does not say
+        self, row: Row, owner: int, token: int, let_go: LetGo, *, attempt: Mark | None = None, taken: bool = False
     ) -> None:
-        self._let_go = let_go
+        self.queue: str = row.queue
+        self.name: str = row.name
+        self.metadata: bytes = row.metadata
+        self.due_at: float | None = row.due_at
+        self.written_at: float = row.written_at
         self.owner: int = owner
         self.token: int = token
-        self.queue: str = queue
-        self.name: str = name
-        self.metadata: bytes = metadata
-        self.due_at: float | None = due_at
-        self.written_at: float = written_at
-        self.notes: bytes | None = notes
-        """As they are stored: nobody but the owner changes them."""
-        self.carrier: bytes | None = carrier
-        self.data: bytes | None = data
+        self.noted: Noted = Noted(with_attempts(read_notes(row.notes), row.begun), attempt)
+        self.carrier: bytes | None = row.carrier
+        self.data: bytes | None = row.data
         """The data, if they are small, until they have been read once."""
-        self.is_large: bool = is_large
+        self.is_large: bool = row.is_large
         """Whether the data are in chunks."""
-        self.is_remembered: bool = is_remembered
+        self.is_remembered: bool = row.is_remembered
         """Whether its name will be remembered."""
         self.taken: bool = taken
         self.held: bool = not taken
         """Whether it was not settled, let go of, or lost."""
         self.state: State = State.CHECKED_OUT
+        self._let_go = let_go
+        self._is_as_stored = attempt is None and row.begun is None
+
+    def notes(self, changes: Notes) -> tuple[bytes | None, bool]:
+        """Return the notes with some keys changed, and whether the row has others."""
+        if not changes and self._is_as_stored:
+            return None, False
+        noted, before = self.noted, self.noted.found
+        if noted.attempt is not None and ATTEMPTS not in changes:
+            before = with_attempts(before, msgspec.json.encode(noted.attempt))
+        return encoded({**before, **changes}), True
+
+    def annotate(self, key: str, value: bytes | None) -> bytes | None:
+        """Take note of a change, and return all notes for the row; what was begun is in them, or struck out."""
+        notes, _ = self.notes({key: value})
+        self.noted = Noted(read_notes(notes))
+        self._is_as_stored = True
+        return notes
 
     def abandon(self) -> None:
         """Let go of the entry."""
@@ -112,6 +135,11 @@ class PostgresClaim:
         """Raise `OwnershipLost` if it is known that the entry is not this claim's any more."""
         if self.state is not State.CHECKED_OUT or not (self.held or self.taken):
             raise OwnershipLost(self.queue, self.name)
+
+    def __del__(self) -> None:
+        """Let go; at the end of the interpreter the server does."""
+        if not sys.is_finalizing():
+            self.abandon()
 
     def settle(self, state: State) -> None:
         """Note the commit."""
@@ -175,3 +203,34 @@ def read_notes(raw: bytes | None) -> dict[str, msgspec.Raw]:
         return decode_notes(raw) if raw else {}
     except ValueError:
         return {}
+
+
+def with_attempts(notes: dict[str, msgspec.Raw], raw: bytes | None) -> dict[str, msgspec.Raw]:
+    """Return notes with the attempts that were begun since they were written."""
+    marks = _marks(raw)
+    if not marks:
+        return notes
+    history = history_in(notes)
+    for mark in marks:
+        history = begun(history, mark)
+    return notes if history is None else {**notes, ATTEMPTS: msgspec.Raw(encode_history(history))}
+
+
+def without_last(raw: bytes | None) -> bytes | None:
+    """Return the attempts that were begun before the last one."""
+    earlier = _marks(raw)[:-1]
+    return b",".join(map(msgspec.json.encode, earlier)) if earlier else None
+
+
+def _marks(raw: bytes | None) -> list[Mark]:
+    """Return attempts that were begun; none if they cannot be read."""
+    try:
+        return decode_beside(b"[" + raw + b"]", list[Mark]) if raw else []
+    except ValueError:
+        return []
+
+
+def encoded(notes: Mapping[str, bytes | msgspec.Raw | None]) -> bytes | None:
+    """Return notes as they are stored; nothing if there are none."""
+    left = {key: msgspec.Raw(value) for key, value in notes.items() if value is not None}
+    return encode_notes(left) if left else None

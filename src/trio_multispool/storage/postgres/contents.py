@@ -39,7 +39,7 @@ def written(content: Content) -> bytes | BinaryIO:
     """Return the content: small ones as bytes, large ones as a file at its beginning, to be closed."""
     if isinstance(content, bytes):
         return content if len(content) <= LARGEST_IN_ROW else io.BytesIO(content)
-    file = cast("BinaryIO", tempfile.SpooledTemporaryFile(_IN_MEMORY))
+    file = _temporary()
     try:
         content(file)
         size = file.seek(0, io.SEEK_END)
@@ -52,6 +52,12 @@ def written(content: Content) -> bytes | BinaryIO:
         raise
     file.close()
     return small
+
+
+def _temporary() -> BinaryIO:
+    """Return a file in memory, or on the disk if it becomes large."""
+    file: Any = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115  # closed by who gets it
+    return cast("BinaryIO", file)
 
 
 def size_of(file: BinaryIO) -> int:
@@ -81,19 +87,23 @@ def put_chunks(links: Links, connection: Connection, name: str, file: BinaryIO |
                 pipeline.sync()
 
 
+def _part(row: tuple[Any, ...] | None, name: str) -> bytes:
+    if row is None:
+        raise DataNotFound(name)
+    part: bytes = row[0]
+    return part
+
+
 def opened(links: Links, connection: Connection, name: str, data: bytes | None, chunks: int) -> BinaryIO:
-    """Return the data of an entry as a file, to be closed, in a transaction. Raises `DataNotFound` if a part is gone."""
+    """Return the data of an entry as a file, to be closed, in a transaction. `DataNotFound`: a part of them is gone."""
     if not chunks:
         return io.BytesIO(data or b"")
-    file = cast("BinaryIO", tempfile.SpooledTemporaryFile(_IN_MEMORY))
+    file = _temporary()
     get = links.sql(_GET)
     try:
         with connection.cursor(binary=True) as cursor:
             for number in range(chunks):
-                row: tuple[Any, ...] | None = cursor.execute(get, (name, number)).fetchone()
-                if row is None:
-                    raise DataNotFound(name)
-                _ = file.write(row[0])
+                _ = file.write(_part(cursor.execute(get, (name, number)).fetchone(), name))
         _ = file.seek(0)
     except BaseException:
         file.close()

@@ -49,7 +49,9 @@ class Control:
         rows: list[list[str | None]] = []
         while True:
             left_to_send = bool(pgconn.flush())
-            readable, writable, _ = select.select([pgconn.socket], [pgconn.socket] if left_to_send else [], [], max(0.0, within - clock()))
+            readable, writable, _ = select.select(
+                [pgconn.socket], [pgconn.socket] if left_to_send else [], [], max(0.0, within - clock())
+            )
             if not readable and not writable:
                 raise SilentError
             if readable:

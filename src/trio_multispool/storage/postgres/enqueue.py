@@ -12,7 +12,7 @@ from trio_multispool.model.policies import check_durability
 from trio_multispool.storage.postgres import recovery
 from trio_multispool.storage.postgres.claims import PostgresReservation
 from trio_multispool.storage.postgres.contents import chunks_of, put_chunks, size_of, written
-from trio_multispool.storage.postgres.link import Committed
+from trio_multispool.storage.postgres.link import Committed, Purpose
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +84,7 @@ def reserve(context: Context, name: str, *, is_local: bool) -> PostgresReservati
         if is_local:
             break
         values = {"name": name, "names": [name], "token": token, "now": context.now()}
-        answer = links.change("reserve", _RESERVE, values, level="off", about=("", name))
+        answer = links.change(Purpose("reserve a name in", "", name, "off"), _RESERVE, values)
         if name in done(answer, [name]):
             break
         error = why_not(context, name)
@@ -105,15 +105,13 @@ def give_up(context: Context, reservation: PostgresReservation) -> None:
     reservation.end(reservation.state)
 
 
-def remember(
-    context: Context, reservation: PostgresReservation, length: float, durability: Durability | None
-) -> None:
+def remember(context: Context, reservation: PostgresReservation, length: float, durability: Durability | None) -> None:
     """Remember a name that has no entry."""
     check_durability(durability)
     name, now = reservation.name, context.now()
     values = {"name": name, "names": [name], "until": now + length, "now": now, "token": reservation.token}
-    level = context.links.level(durability)
-    answer = context.links.change("remember a name in", _REMEMBER, values, level=level, about=("", name))
+    purpose = Purpose("remember a name in", "", name, context.links.level(durability))
+    answer = context.links.change(purpose, _REMEMBER, values)
     if name not in done(answer, [name]):
         raise why_not(context, name)
     reservation.has_row = False
@@ -163,8 +161,9 @@ def _commit(
     level = next((level for level in ("", "on") if level in levels), "off")
     first, names = made[0].new, [one.new.reservation.name for one in made]
     values = _values(context, made)
-    answer = context.links.change("enqueue in", _ENQUEUE, values, level=level, about=(first.queue, names[0]))
-    there, freed = done(answer, names), []
+    answer = context.links.change(Purpose("enqueue in", first.queue, names[0], level), _ENQUEUE, values)
+    freed: list[_Made] = []
+    there = done(answer, names)
     for one in made:
         name = one.new.reservation.name
         if name in there:
@@ -181,7 +180,7 @@ def _enqueue_large(context: Context, one: _Made, file: BinaryIO) -> None:
     """Make an entry with data in chunks, in a transaction of its own."""
     links, name = context.links, one.new.reservation.name
     values = _values(context, [one])
-    with links.transaction("enqueue in", level=links.level(one.new.durability), about=(one.new.queue, name)) as to:
+    with links.transaction(Purpose("enqueue in", one.new.queue, name, links.level(one.new.durability))) as to:
         fenced = {**values, "me": links.owner}
         row = to.execute(links.sql(f"WITH link AS (SELECT 1), {_ENQUEUE} SELECT name FROM done"), fenced).fetchone()
         if row is not None:
@@ -204,9 +203,7 @@ def _values(context: Context, made: Sequence[_Made]) -> dict[str, Any]:
         "metadata": [each.metadata for each in new],
         "data": [each if isinstance(each, bytes) else None for each in data],
         "sizes": sizes,
-        "chunks": [
-            0 if isinstance(each, bytes) else chunks_of(size) for each, size in zip(data, sizes, strict=True)
-        ],
+        "chunks": [0 if isinstance(each, bytes) else chunks_of(size) for each, size in zip(data, sizes, strict=True)],
         "carriers": [msgspec.json.encode(dict(each.carrier)) if each.carrier else None for each in new],
         "tokens": [each.reservation.token for each in new],
     }

@@ -125,7 +125,8 @@ class Hints:
 
 def _lines(names: Iterable[str]) -> Iterator[str]:
     """Yield the names in lines that are short enough; no name has a slash."""
-    line, length = [], 0
+    line: list[str] = []
+    length = 0
     for name in names:
         size = len(name.encode()) + 1
         if line and length + size > LONGEST:

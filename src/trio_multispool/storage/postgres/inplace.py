@@ -17,6 +17,7 @@ from trio_multispool.model.policies import check_durability
 from trio_multispool.model.times import aware
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.postgres.contents import chunks_of, opened, put_chunks, size_of, written
+from trio_multispool.storage.postgres.link import Purpose
 from trio_multispool.storage.postgres.take import LETTERS
 from trio_multispool.storage.requests import Stat
 
@@ -68,7 +69,7 @@ def _locked(
     """Lock an entry in a transaction. Raises `EntryNotFound`, or `EntryBusy` if another one has it locked."""
     check_durability(durability)
     links = context.links
-    with links.transaction(operation, level=links.level(durability), about=(place.queue, name)) as connection:
+    with links.transaction(Purpose(operation, place.queue, name, links.level(durability))) as connection:
         try:
             with connection.cursor(binary=True) as cursor:
                 row = cursor.execute(links.sql(_LOCK), (name, place.queue, LETTERS[place.state])).fetchone()
@@ -79,8 +80,8 @@ def _locked(
         yield connection, row
 
 
-def restore(
-    context: Context, queue: str, name: str, to: str, durability: Durability | None, before_commit: BeforeCommit
+def restore(  # noqa: PLR0913  # the protocol's
+    context: Context, queue: str, name: str, to: str, *, durability: Durability | None, before_commit: BeforeCommit
 ) -> None:
     """Put back what was set aside."""
     links = context.links
@@ -100,9 +101,7 @@ def discard(
     context.moved([name])
 
 
-def delete(
-    context: Context, queue: str, name: str, durability: Durability | None, before_commit: BeforeCommit
-) -> None:
+def delete(context: Context, queue: str, name: str, durability: Durability | None, before_commit: BeforeCommit) -> None:
     """Delete what is available."""
     place = Place(queue, State.AVAILABLE)
     with _locked(context, "delete an entry in", place, name, durability) as (to_server, row):
@@ -125,6 +124,7 @@ def replace_metadata(  # noqa: PLR0913  # the protocol's
     queue: str,
     name: str,
     metadata: bytes,
+    *,
     durability: Durability | None,
     before_commit: BeforeCommit,
 ) -> None:
@@ -135,9 +135,7 @@ def replace_metadata(  # noqa: PLR0913  # the protocol's
         _ = to_server.execute(context.links.sql(_REPLACE_METADATA), (metadata, context.now(), name))
 
 
-def read_entry(
-    context: Context, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]
-) -> T | Unavailable:
+def read_entry(context: Context, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
     """Read what is available, while nobody can have it."""
     links = context.links
     try:
@@ -161,7 +159,7 @@ def read_data(context: Context, name: str, read: Callable[[BinaryIO], T]) -> T:
     data, chunks = rows[0]
     if not chunks:
         return read(in_memory(data or b""))
-    with links.transaction("read the data of an entry in", reads=True) as to_server:
+    with links.transaction(Purpose("read the data of an entry in"), reads=True) as to_server:
         with to_server.cursor(binary=True) as cursor:
             row = cursor.execute(links.sql(_DATA), (name,)).fetchone()
         if row is None:
@@ -181,6 +179,7 @@ def replace_data(  # noqa: PLR0913  # the protocol's
     name: str,
     claim: PostgresClaim | None,
     content: Content,
+    *,
     durability: Durability | None,
     before_commit: BeforeCommit,
 ) -> None:
@@ -192,8 +191,8 @@ def replace_data(  # noqa: PLR0913  # the protocol's
     with contextlib.ExitStack() as stack:
         file = None if isinstance(data, bytes) else stack.enter_context(data)
         size = len(data) if isinstance(data, bytes) else size_of(data)
-        about = ("" if claim is None else claim.queue, name)
-        with links.transaction("change the data of an entry in", level=links.level(durability), about=about) as to:
+        queue, level = "" if claim is None else claim.queue, links.level(durability)
+        with links.transaction(Purpose("change the data of an entry in", queue, name, level)) as to:
             lock, whose = (_LOCK_DATA, ()) if claim is None else (_LOCK_OWN_DATA, (claim.owner, claim.token))
             if to.execute(links.sql(lock), (name, *whose)).fetchone() is None:
                 raise DataNotFound(name) if claim is None else claim.lose()

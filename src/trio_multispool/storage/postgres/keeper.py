@@ -1,4 +1,4 @@
-"""The keeper: one thread of an open spool that keeps its owner alive, hears hints and sends them, and notices silence.
+"""The keeper: a thread of an open spool. It keeps its owner alive, hears and sends hints, and notices silence.
 
 Theory. An owner is alive for as long as any session holds its lock, shared; every connection of it does. So a connection
 that is lost is no death. What the keeper adds:
@@ -31,7 +31,7 @@ from trio_multispool.storage.postgres.recovery import DEATHS, RECOVER, SERVER
 from trio_multispool.storage.postgres.schema import with_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from trio_multispool.storage.postgres.claims import InHand
     from trio_multispool.storage.postgres.hints import Hints
@@ -61,7 +61,8 @@ _SEE: Final = """
 
 _PING: Final = """
     SELECT extract(epoch FROM clock_timestamp()),
-        CASE WHEN $2::boolean THEN true ELSE pg_try_advisory_lock(hashtextextended('multispool recovery ' || 'SCHEMA', 0)) END,
+        CASE WHEN $2::boolean THEN true
+            ELSE pg_try_advisory_lock(hashtextextended('multispool recovery ' || 'SCHEMA', 0)) END,
         (SELECT count(*) FROM SCHEMA.owner WHERE id <> $1::bigint)"""
 
 _LET_GO: Final = """
@@ -95,8 +96,8 @@ class Keeper:
         self._closed = False
         self._pid = os.getpid()
         self._wake_end, self._poke_end = socket.socketpair()
-        self._wake_end.setblocking(False)
-        self._poke_end.setblocking(False)
+        for end in (self._wake_end, self._poke_end):
+            end.settimeout(0)
         self._elected = self._alone = False
         self._answered = stopwatch()
         self._asked: Callable[[], float] | None = None  # since another process asked for names
@@ -288,7 +289,9 @@ class Keeper:
         rows = control.ask(self._sql(_OURS), self._links.owner, within=CUT_OFF)
         ours = {(name, int(token or 0)) for name, token in rows}
         now_in_hand = self._in_hand.all()
-        gone = {name: token for name, token in held.items() if (name, token) not in ours and now_in_hand.get(name) == token}
+        gone = {
+            name: token for name, token in held.items() if (name, token) not in ours and now_in_hand.get(name) == token
+        }
         self._lose(gone)
 
     def _drop(self) -> None:
@@ -320,8 +323,7 @@ _LEAVE: Final = (
 )
 
 
-def _array(values: object) -> str:
+def _array(values: Iterable[object]) -> str:
     """Return a PostgreSQL array of texts or numbers, as text."""
-    assert isinstance(values, (list, tuple))
     quoted = (str(value).replace("\\", "\\\\").replace('"', '\\"') for value in values)
     return "{" + ",".join(f'"{value}"' for value in quoted) + "}"

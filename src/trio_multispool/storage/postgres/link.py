@@ -14,8 +14,9 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import socket
 import threading
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 import psycopg
 from psycopg import pq
@@ -28,8 +29,9 @@ from trio_multispool.storage.postgres.schema import with_schema
 from trio_multispool.storage.postgres.sqlstates import is_again, is_lost, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
+    from trio_multispool.model.types import T
     from trio_multispool.storage.postgres.address import Address
     from trio_multispool.storage.postgres.connecting import Connection
 
@@ -74,6 +76,19 @@ _BEGIN: Final = (
 
 
 @final
+class Purpose(NamedTuple):
+    """What a change is for."""
+
+    operation: str
+    """In words, for messages."""
+    queue: str = ""
+    name: str = ""
+    """Of the entry that `DurabilityUnknown` is about."""
+    level: str = ""
+    """See `Links.level`."""
+
+
+@final
 class Committed:
     """The answer to a change whose answer was lost: it took place, but for what was refused."""
 
@@ -111,8 +126,6 @@ class Link:
 
 def cut(connection: pq.abc.PGconn) -> None:
     """Shut a connection's socket: who waits for it is told at once."""
-    import socket  # noqa: PLC0415  # for what is rare
-
     with socket.socket(fileno=os.dup(connection.socket)) as copy:
         copy.shutdown(socket.SHUT_RDWR)
 
@@ -165,12 +178,9 @@ class Links:
 
     def change(
         self,
-        operation: str,
+        purpose: Purpose,
         statement: str,
         values: dict[str, Any],
-        *,
-        level: str,
-        about: tuple[str, str],
         rows: str = "SELECT name FROM done",
     ) -> Rows | Committed:
         """Make a change, once. Its last common table expression is called `done`, and has the names of what was done.
@@ -180,33 +190,56 @@ class Links:
         and a name if nobody can tell.
         """
         query = self.sql(f"{_FENCE}{statement}{_NOTE} {rows}")
-        values = {"names": [], **values, "level": level}
+        return self._change(purpose, ((query, {"names": [], **values}),))[0]
 
-        def attempt(link: Link) -> Rows | Committed:
+    def change_and(
+        self,
+        purpose: Purpose,
+        statement: str,
+        values: dict[str, Any],
+        then: tuple[str, dict[str, Any], str] | None,
+    ) -> tuple[Rows | Committed, Rows | Committed]:
+        """Make a change, and `then` another one (its statement, values and rows), in one commit and one round trip."""
+        if then is None:
+            return self.change(purpose, statement, values), []
+        query = self.sql(f"{_FENCE}{statement}{_NOTE} SELECT name FROM done")
+        another = self.sql(f"{_FENCE}{then[0]} {then[2]}")
+        first, second = self._change(purpose, ((query, values), (another, then[1])))
+        return first, second
+
+    def _change(self, purpose: Purpose, queries: Sequence[tuple[bytes, dict[str, Any]]]) -> list[Rows | Committed]:
+        def attempt(link: Link) -> list[Rows | Committed]:
             link.change += 1
-            of_link = {"me": self.owner, "link": link.number, "epoch": link.epoch, "change": link.change}
+            of_link = {
+                "level": purpose.level,
+                "me": self.owner,
+                "link": link.number,
+                "epoch": link.epoch,
+                "change": link.change,
+            }
             try:
-                return self._execute(link, query, {**values, **of_link})
+                if len(queries) == 1:
+                    return [self._execute(link, query, {**values, **of_link}) for query, values in queries]
+                return list(self._execute_together(link, [(query, {**values, **of_link}) for query, values in queries]))
             except psycopg.Error as error:
                 if not self._is_lost(link, error):
                     raise
-                committed = self._resolve(link, about, error)
+                committed = self._resolve(link, purpose)
                 if committed is None:
                     raise
-                return committed
+                return [committed] * len(queries)
 
-        return self._insist(operation, attempt)
+        return self._insist(purpose.operation, attempt)
 
     @contextlib.contextmanager
-    def transaction(
-        self, operation: str, *, level: str = "", about: tuple[str, str] = ("", ""), reads: bool = False
-    ) -> Generator[Connection]:
+    def transaction(self, purpose: Purpose, *, reads: bool = False) -> Generator[Connection]:
         """Yield a connection in a transaction, which is committed at the end, once. What is raised undoes it.
 
         One that only `reads` sees one state of everything, and changes nothing.
         """
+        operation = purpose.operation
         with self._lease(operation) as link:
-            connection = self._begin(link, operation, None if reads else level)
+            connection = self._begin(link, operation, None if reads else purpose.level)
             try:
                 yield connection
             except psycopg.Error as error:
@@ -216,7 +249,7 @@ class Links:
             except psycopg.Error as error:
                 if not self._is_lost(link, error):
                     raise self._translated(link, error, operation) from error
-                if self._resolve(link, about, error) is None:
+                if self._resolve(link, purpose) is None:
                     raise self._translated(link, error, operation) from error
 
     def _begin(self, link: Link, operation: str, level: str | None) -> Connection:
@@ -271,7 +304,8 @@ class Links:
         address = self.address
         link.drop()
         connection = connect(address) if address.pooled is None else connect_to_pool(address.pooled)
-        change, refused = 0, []
+        change: int = 0
+        refused: list[str] = []
         try:
             if self.owner:
                 if address.pooled is None:
@@ -286,7 +320,7 @@ class Links:
         link.connection = connection
         return change, refused
 
-    def _resolve(self, link: Link, about: tuple[str, str], error: psycopg.Error) -> Committed | None:
+    def _resolve(self, link: Link, purpose: Purpose) -> Committed | None:
         """Find out whether the change took place whose connection was lost; `None`: it did not, and will not."""
         change, clock = link.change, stopwatch()
         while True:
@@ -294,14 +328,14 @@ class Links:
                 committed, refused = self._connect(link)
             except (psycopg.Error, SpoolError) as again:
                 if not self._wait(clock):
-                    raise DurabilityUnknown(about[1], about[0], committed=False) from again
+                    raise DurabilityUnknown(purpose.name, purpose.queue, committed=False) from again
                 continue
             link.change = max(change, committed)
             if committed == change:
                 return Committed(refused)
             return None
 
-    def _insist(self, operation: str, attempt: Callable[[Link], Any]) -> Any:
+    def _insist(self, operation: str, attempt: Callable[[Link], T]) -> T:
         """Do something on a connection; again if that was lost, or the server gave it up for another one."""
         clock, times = stopwatch(), 0
         with self._lease(operation) as link:
@@ -320,6 +354,15 @@ class Links:
         with self._connected(link).cursor(binary=True) as cursor:
             _ = cursor.execute(query, values)
             return cursor.fetchall() if cursor.description is not None else []
+
+    def _execute_together(self, link: Link, queries: Sequence[tuple[bytes, dict[str, Any]]]) -> list[Rows]:
+        """Send several statements, and then wait for their answers; they are one transaction."""
+        connection = self._connected(link)
+        with contextlib.ExitStack() as stack, connection.pipeline():
+            cursors = [stack.enter_context(connection.cursor(binary=True)) for _ in queries]
+            for cursor, (query, values) in zip(cursors, queries, strict=True):
+                _ = cursor.execute(query, values)
+            return [cursor.fetchall() for cursor in cursors]
 
     def _is_lost(self, link: Link, error: psycopg.Error) -> bool:
         """Tell whether the connection is gone; then forget it."""

@@ -8,7 +8,7 @@ from trio_multispool.errors import EntryNotFound
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.notes import PROGRESS, Progress, decode_key
 from trio_multispool.model.times import aware
-from trio_multispool.storage.postgres.claims import read_notes
+from trio_multispool.storage.postgres.claims import read_notes, with_attempts
 from trio_multispool.storage.postgres.take import LETTERS, STATES
 from trio_multispool.storage.requests import Item, Owner, Stat
 
@@ -60,7 +60,7 @@ _STAT: Final = """
 
 _STAT_DATA: Final = "SELECT size, data_at FROM SCHEMA.entry WHERE name = %s AND state IN ('a', 'w', 'c', 'q')"
 
-_NOTES: Final = "SELECT notes, progress FROM SCHEMA.entry WHERE name = %s"
+_NOTES: Final = "SELECT notes, begun, progress FROM SCHEMA.entry WHERE name = %s"
 
 _CARRIER: Final = "SELECT carrier FROM SCHEMA.entry WHERE name = %s"
 
@@ -133,9 +133,7 @@ def names(links: Links, queue: str, after: str, most: int | None) -> list[str]:
     return [name for (name,) in links.read("list entries in", _NAMES, (queue, after, most))]
 
 
-def waiting(
-    links: Links, queue: str, after: tuple[float, str] | None, most: int | None
-) -> list[tuple[float, str]]:
+def waiting(links: Links, queue: str, after: tuple[float, str] | None, most: int | None) -> list[tuple[float, str]]:
     """List what waits."""
     due_at, name = (None, "") if after is None else after
     values = {"queue": queue, "due_at": due_at, "name": name, "most": most}
@@ -168,7 +166,10 @@ def stat_data(links: Links, name: str) -> Stat | None:
 def notes(links: Links, name: str) -> dict[str, msgspec.Raw]:
     """Read the notes on an entry."""
     rows = links.read("read the notes on an entry in", _NOTES, (name,))
-    return {**read_notes(rows[0][0]), **read_notes(rows[0][1])} if rows else {}
+    if not rows:
+        return {}
+    kept, begun, progress = rows[0]
+    return {**with_attempts(read_notes(kept), begun), **read_notes(progress)}
 
 
 def carrier(links: Links, name: str) -> bytes | None:

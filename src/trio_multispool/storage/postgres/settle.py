@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import collections
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import msgspec
-
 from trio_multispool.model.lifecycle import State, Step
-from trio_multispool.model.notes import encode_notes
 from trio_multispool.model.policies import check_durability
 from trio_multispool.model.text import encodable
-from trio_multispool.storage.postgres.claims import PostgresClaim, read_notes
 from trio_multispool.storage.postgres.enqueue import done
+from trio_multispool.storage.postgres.link import Purpose
+from trio_multispool.storage.postgres.source import PostgresSource
+from trio_multispool.storage.postgres.take import FIRST, FIRST_ROWS, First, first_of, values_of
 from trio_multispool.storage.requests import Releasing, Removing, Saving
 from trio_multispool.storage.singly import claim_next
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
+    from trio_multispool.storage.postgres.claims import PostgresClaim
     from trio_multispool.storage.postgres.context import Context
-    from trio_multispool.storage.requests import Notes, Settlement
+    from trio_multispool.storage.postgres.link import Committed
+    from trio_multispool.storage.requests import Settlement
+    from trio_multispool.storage.source import Claiming
 
 _WANTED: Final = """
     wanted AS MATERIALIZED (
@@ -78,7 +79,7 @@ class _Settling(NamedTuple):
     """A settlement that can be committed."""
 
     number: int
-    settlement: Settlement[PostgresClaim]
+    settlement: Settlement[Any]
     queue: str
     due_at: float | None
     target: State
@@ -96,13 +97,19 @@ def settle(context: Context, settlements: Sequence[Settlement[PostgresClaim]]) -
                 later.append(one)
         except BaseException as error:  # noqa: BLE001  # the answer to who wanted it
             failures[number] = error
+    source: PostgresSource | None = None
     for together in (list(ready.values()), *([one] for one in later)):
         try:
-            _commit(context, together, failures)
+            source = _commit(context, together, failures) or source
         except BaseException as error:  # noqa: BLE001  # as above
             for one in together:
                 failures[one.number] = error
-    claim_next(settlements, failures)
+    try:
+        claim_next(settlements, failures)
+    finally:
+        if source is not None:
+            for claim in source.take_ahead():
+                claim.abandon()
     return failures
 
 
@@ -125,9 +132,12 @@ def _prepared(number: int, settlement: Settlement[PostgresClaim]) -> _Settling:
     return _Settling(number, settlement, queue, due_at, target)
 
 
-def _commit(context: Context, ready: Sequence[_Settling], failures: list[BaseException | None]) -> None:
+def _commit(
+    context: Context, ready: Sequence[_Settling], failures: list[BaseException | None]
+) -> PostgresSource | None:
+    """Settle, and claim what the settlements ask for in the same round trip; return the source that has the claims."""
     if not ready:
-        return
+        return None
     claims = [one.settlement.claim for one in ready]
     parts, answers = [_WANTED, _MOVED], ["moved"]
     if any(isinstance(one.settlement, Removing) for one in ready):
@@ -139,14 +149,51 @@ def _commit(context: Context, ready: Sequence[_Settling], failures: list[BaseExc
         if any(claim.is_large for claim in claims):
             parts.append(_CLEARED)
     parts.append(", done AS (" + " UNION ALL ".join(f"SELECT name FROM {answer}" for answer in answers) + ")")
-    answer = context.links.change(
-        "settle in",
+    claiming = _claiming(ready)
+    first = None if claiming is None else _first(claiming, len(ready))
+    then = None if first is None else (FIRST, values_of(context, first), FIRST_ROWS)
+    answer, claimed = context.links.change_and(
+        Purpose("settle in", claims[0].queue, claims[0].name, _level(context, ready)),
         "".join(parts),
         _values(context, ready),
-        level=_level(context, ready),
-        about=(claims[0].queue, claims[0].name),
+        then,
     )
-    there, arrived, left = done(answer, [claim.name for claim in claims]), collections.defaultdict(list), []
+    _note(context, ready, answer, failures)
+    if claiming is None or first is None or then is None:
+        return None
+    source = claiming.source
+    assert isinstance(source, PostgresSource), "looked at above"  # noqa: S101  # for the type checkers
+    found, last = first_of(context, first, then[1], claimed)
+    source.answered(first, found, last)
+    source.keep_ahead(found)
+    return source
+
+
+def _claiming(ready: Sequence[_Settling]) -> Claiming[Any] | None:
+    """Return what all of them ask for next, if it can be claimed without asking anybody else."""
+    wanted = {one.settlement.then for one in ready}
+    claiming = wanted.pop()
+    if wanted or claiming is None or not isinstance(claiming.source, PostgresSource):
+        return None
+    return None if claiming.gate.admits is None or claiming.stopped() else claiming
+
+
+def _first(claiming: Claiming[Any], most: int) -> First:
+    assert isinstance(claiming.source, PostgresSource), "looked at before"  # noqa: S101  # for the type checkers
+    return claiming.source.first(most, claiming.gate, claiming.given, claiming.attempt, lists=False)
+
+
+def _note(
+    context: Context,
+    ready: Sequence[_Settling],
+    answer: list[tuple[Any, ...]] | Committed,
+    failures: list[BaseException | None],
+) -> None:
+    """Take note of what was settled, and tell of it."""
+    claims = [one.settlement.claim for one in ready]
+    arrived: dict[str, list[str]] = {}
+    left: list[str] = []
+    there = done(answer, [claim.name for claim in claims])
     for one in ready:
         claim = one.settlement.claim
         if claim.name not in there:
@@ -156,7 +203,7 @@ def _commit(context: Context, ready: Sequence[_Settling], failures: list[BaseExc
         if isinstance(one.settlement, Removing):
             left.append(claim.name)
         else:
-            arrived[one.queue].append(claim.name)
+            arrived.setdefault(one.queue, []).append(claim.name)
     for queue, names in arrived.items():
         context.arrived(queue, names)
     context.moved(left)
@@ -173,7 +220,9 @@ def _level(context: Context, ready: Sequence[_Settling]) -> str:
 def _values(context: Context, ready: Sequence[_Settling]) -> dict[str, Any]:
     settlements = [one.settlement for one in ready]
     claims = [each.claim for each in settlements]
-    notes: list[Notes] = [{} if isinstance(each, Removing) else each.notes or {} for each in settlements]
+    notes = [
+        (None, False) if isinstance(each, Removing) else each.claim.notes(each.notes or {}) for each in settlements
+    ]
     return {
         "now": context.now(),
         "names": [claim.name for claim in claims],
@@ -182,18 +231,11 @@ def _values(context: Context, ready: Sequence[_Settling]) -> dict[str, Any]:
         "queues": [one.queue for one in ready],
         "due": [one.due_at for one in ready],
         "metadata": [each.metadata if isinstance(each, Saving) else None for each in settlements],
-        "notes": [changed_notes(each.claim.notes, changes) for each, changes in zip(settlements, notes, strict=True)],
-        "annotates": [bool(changes) for changes in notes],
+        "notes": [raw for raw, _ in notes],
+        "annotates": [annotates for _, annotates in notes],
         "removes": [isinstance(each, Removing) for each in settlements],
         "withdraws": [each.withdraws for each in settlements],
     }
-
-
-def changed_notes(before: bytes | None, changes: Mapping[str, bytes | None]) -> bytes | None:
-    """Return notes with some keys changed; nothing if none are left."""
-    notes = {**read_notes(before), **{key: value if value is None else msgspec.Raw(value) for key, value in changes.items()}}
-    left = {key: value for key, value in notes.items() if value is not None}
-    return encode_notes(left) if left else None
 
 
 def quarantine(context: Context, claim: PostgresClaim, reason: str) -> None:
@@ -202,11 +244,9 @@ def quarantine(context: Context, claim: PostgresClaim, reason: str) -> None:
     told = encodable(reason).replace("\0", "\ufffd")
     values = {"owner": claim.owner, "token": claim.token, "name": claim.name, "names": [claim.name]}
     answer = context.links.change(
-        "set aside an entry in",
+        Purpose("set aside an entry in", claim.queue, claim.name, context.links.level(None)),
         _QUARANTINE,
         {**values, "reason": told, "now": context.now()},
-        level=context.links.level(None),
-        about=(claim.queue, claim.name),
     )
     if claim.name not in done(answer, [claim.name]):
         raise claim.lose()

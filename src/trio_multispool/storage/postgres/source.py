@@ -1,27 +1,28 @@
 """Where readers of a store in PostgreSQL find their next entries: the server answers with the first that can be had.
 
 Theory. One statement finds and checks out. A listing is only two names: those between `begin` and `end` were there when
-it was made, and have not been given. They come before all others, so that what was released waits its turn; and it ends,
-so that it gets one. New entries are in the next listing, which the same statement begins when this one is used up.
+it was made, and have not been given. They come before all others, so that what was released waits its turn. It ends, so
+that there is such a turn. New entries are in the next listing. The same statement begins it when this one is used up.
 
 A reader that must ask about each entry before it may have it gets names, and checks out by name: see `storage.listed`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any, Final, final
 
 from trio_multispool.clock import stopwatch
-from trio_multispool.errors import SpoolError
 from trio_multispool.storage.listed import ListedSource
-from trio_multispool.storage.postgres.take import claim_first
+from trio_multispool.storage.postgres.take import First, claim_first
 from trio_multispool.storage.singly import release_or_let_go
 from trio_multispool.storage.source import Next, NothingLeft
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Generator
 
+    from trio_multispool.model.attempts import Mark
     from trio_multispool.storage.handles import Claim
     from trio_multispool.storage.postgres.claims import PostgresClaim
     from trio_multispool.storage.postgres.context import Context
@@ -65,6 +66,7 @@ class PostgresSource:
         self._mutex = threading.RLock()  # a garbage collection may drop a claim in any line
         self._begin = self._end = ""
         self._asking = 0
+        self._ahead: dict[int, list[PostgresClaim]] = {}
 
     def is_any_left(self) -> bool:
         """Tell whether names are left, or are being tried."""
@@ -83,6 +85,7 @@ class PostgresSource:
         before_commit: Callable[[], None],
         before_listing: Callable[[], None] = lambda: None,
         listed_only: bool = False,
+        attempt: Callable[[], Mark] | None = None,
     ) -> Next[A]:
         """Claim the first entries that can be had."""
         if gate.admits is None:
@@ -98,28 +101,54 @@ class PostgresSource:
             wanted += 1
         if not wanted:
             return Next()
-        but = {*gate.ignored, *(look.given.names if look.given is not None else ())}
+        with self._asking_for_some():
+            ahead = self._ahead.pop(threading.get_ident(), None) if listed_only else None
+            first = self.first(wanted, gate, look.given, attempt, lists=not listed_only)
+            claims = self._take(look, first) if ahead is None else ahead
+            if claims or listed_only:
+                return Next([(claim, gate.admits) for claim in self._given(claims, look.given)])
+            return Next(finished=self._nothing_left(look, first.but))
+
+    @contextlib.contextmanager
+    def _asking_for_some(self) -> Generator[None]:
         with self._mutex:
             self._asking += 1
         try:
-            claims = self._take(look, wanted, but, lists=not listed_only)
-            if claims or listed_only:
-                return Next([(claim, gate.admits) for claim in self._given(claims, look.given)])
-            return Next(finished=self._nothing_left(look, but))
+            yield
         finally:
             with self._mutex:
                 self._asking -= 1
 
-    def _take(self, look: Look, wanted: int, but: Collection[str], *, lists: bool) -> list[PostgresClaim]:
-        elapsed = stopwatch()
-        begin, end = self._begin, self._end
-        claims, last = claim_first(self._context, self._queue, wanted, begin, end, but, lists=lists)
+    def first(
+        self, most: int, gate: Gate[Any], given: Given | None, attempt: Callable[[], Mark] | None, *, lists: bool
+    ) -> First:
+        """Return a question for the next entries."""
+        but = [*gate.ignored, *(given.names if given is not None else ())]
+        mark = None if attempt is None else attempt()
         with self._mutex:
-            if (begin, end) == (self._begin, self._end):  # else another thread has gone on meanwhile
-                self._go_on(claims, last, used_up=len(claims) < wanted)
-        if lists:
+            return First(self._queue, most, self._begin, self._end, but, lists, mark)
+
+    def _take(self, look: Look, first: First) -> list[PostgresClaim]:
+        elapsed = stopwatch()
+        claims, last = claim_first(self._context, first)
+        self.answered(first, claims, last)
+        if first.lists:
             look.listing_took = elapsed()
         return claims
+
+    def answered(self, first: First, claims: list[PostgresClaim], last: str) -> None:
+        """Take note of the answer to a question."""
+        with self._mutex:
+            if (first.begin, first.end) == (self._begin, self._end):  # else another thread has gone on meanwhile
+                self._go_on(claims, last, used_up=len(claims) < first.most)
+
+    def keep_ahead(self, claims: list[PostgresClaim]) -> None:
+        """Keep claims that were made with a settlement for the question that this thread is about to ask."""
+        self._ahead[threading.get_ident()] = claims
+
+    def take_ahead(self) -> list[PostgresClaim]:
+        """Return those that this thread did not ask for after all."""
+        return self._ahead.pop(threading.get_ident(), [])
 
     def _go_on(self, claims: list[PostgresClaim], last: str, *, used_up: bool) -> None:
         """Take note of how far the listing was worked off, or that a new one was begun; under the mutex."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias, final
+from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias, final
 
 import msgspec
 import psycopg
@@ -17,6 +18,7 @@ from trio_multispool.model.notes import PROGRESS
 from trio_multispool.model.policies import Durability
 from trio_multispool.storage.postgres import enqueue, inplace, looks, recovery, settle, take
 from trio_multispool.storage.postgres.address import Address
+from trio_multispool.storage.postgres.claims import encoded
 from trio_multispool.storage.postgres.connecting import connect
 from trio_multispool.storage.postgres.context import Context
 from trio_multispool.storage.postgres.hints import ARRIVED, CANCELLED, MOVED, PostgresWatch
@@ -55,7 +57,8 @@ _CANCELLATION: Final = """
 _ASKED: Final = "SELECT name FROM SCHEMA.entry WHERE cancel IS NOT NULL"
 
 _ANNOTATE: Final = """
-    UPDATE SCHEMA.entry SET notes = %b WHERE name = %s AND owner = %s AND token = %s AND state = 'c' RETURNING 1"""
+    UPDATE SCHEMA.entry SET notes = %b, begun = NULL
+    WHERE name = %s AND owner = %s AND token = %s AND state = 'c' RETURNING 1"""
 
 _PROGRESS: Final = """
     UPDATE SCHEMA.entry SET progress = %b WHERE name = %s AND owner = %s AND token = %s AND state = 'c' RETURNING 1"""
@@ -112,7 +115,7 @@ class PostgresStorage:
 
         A clock of the caller's own counts as the server's.
         """
-        made = cls._opened(location, queues, create=create, durability=durability, now=now)
+        made = cls._opened(_checked(location, create=create, queues=queues), durability, now)
         try:
             if recover:
                 made.recovered_at_first = made.recover(insist=False)
@@ -124,19 +127,10 @@ class PostgresStorage:
     @classmethod
     def open_unsafe(cls, location: str, *, durability: Durability = Durability.POWER) -> PostgresStorage:
         """Open a store without checking that it has any queues, and without recovering anything."""
-        return cls._opened(location, None, create=False, durability=durability, now=wall_clock)
+        return cls._opened(_checked(location), durability, wall_clock)
 
     @classmethod
-    def _opened(
-        cls,
-        location: str,
-        queues: Iterable[str] | None,
-        *,
-        create: bool,
-        durability: Durability,
-        now: Callable[[], float],
-    ) -> PostgresStorage:
-        address = _checked(location, create=create, queues=queues)
+    def _opened(cls, address: Address, durability: Durability, now: Callable[[], float]) -> PostgresStorage:
         owner = (random_below(2**30) << 32) + random_below(2**32) + 1
         links = Links(address, owner, durability)
         context = Context(links, now)
@@ -162,9 +156,7 @@ class PostgresStorage:
         """Hold a name; one that is made by nobody else, or is used at once, only here."""
         return enqueue.reserve(self._context, name, is_local=unique or briefly)
 
-    def remember(
-        self, reservation: PostgresReservation, remember: float, *, durability: Durability | None
-    ) -> None:
+    def remember(self, reservation: PostgresReservation, remember: float, *, durability: Durability | None) -> None:
         """Remember a name that has no entry."""
         enqueue.remember(self._context, reservation, remember, durability)
 
@@ -224,7 +216,7 @@ class PostgresStorage:
     # Checking out and settling
 
     def claim(
-        self, place: Place, name: str, *, due_by: float = float("inf"), before_commit: BeforeCommit
+        self, place: Place, name: str, *, due_by: float = math.inf, before_commit: BeforeCommit
     ) -> PostgresClaim | Unavailable | NotDue:
         """Check the entry out."""
         return take.claim(self._context, place, name, due_by=due_by, before_commit=before_commit)
@@ -253,7 +245,9 @@ class PostgresStorage:
         before_commit: BeforeCommit,
     ) -> None:
         """Put back an entry that was set aside."""
-        inplace.restore(self._context, queue, name, queue if to is None else to, durability, before_commit)
+        inplace.restore(
+            self._context, queue, name, queue if to is None else to, durability=durability, before_commit=before_commit
+        )
 
     def discard(self, queue: str, name: str, *, durability: Durability | None, before_commit: BeforeCommit) -> None:
         """Delete an entry that was set aside."""
@@ -263,7 +257,9 @@ class PostgresStorage:
         self, queue: str, name: str, metadata: bytes, *, durability: Durability | None, before_commit: BeforeCommit
     ) -> None:
         """Replace an available entry's metadata."""
-        inplace.replace_metadata(self._context, queue, name, metadata, durability, before_commit)
+        inplace.replace_metadata(
+            self._context, queue, name, metadata, durability=durability, before_commit=before_commit
+        )
 
     def delete(self, queue: str, name: str, *, durability: Durability | None, before_commit: BeforeCommit) -> None:
         """Delete an available entry."""
@@ -293,7 +289,7 @@ class PostgresStorage:
         before_commit: BeforeCommit,
     ) -> None:
         """Replace the entry's data."""
-        inplace.replace_data(self._context, name, claim, content, durability, before_commit)
+        inplace.replace_data(self._context, name, claim, content, durability=durability, before_commit=before_commit)
 
     def stat_data(self, name: str, *, owned: bool = False) -> Stat:  # noqa: ARG002  # it is in one place
         """Return size and age of the entry's data."""
@@ -331,12 +327,10 @@ class PostgresStorage:
         if claim.taken:  # from its owner, who writes the notes
             raise OwnershipLost(claim.queue, claim.name)
         is_progress = key == PROGRESS
-        notes = settle.changed_notes(None if is_progress else claim.notes, {key: value})
+        notes = encoded({key: value}) if is_progress else claim.annotate(key, value)
         values = (notes, claim.name, claim.owner, claim.token)
         if not self._links.update("annotate an entry in", _PROGRESS if is_progress else _ANNOTATE, values):
             raise claim.lose()
-        if not is_progress:
-            claim.notes = notes
 
     def notes(self, name: str) -> dict[str, msgspec.Raw]:
         """Return an entry's notes."""

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+import msgspec
+
+from trio_multispool.model.attempts import Mark
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.verdicts import Unavailable
-from trio_multispool.storage.postgres.claims import PostgresClaim
-from trio_multispool.storage.postgres.contents import LARGEST_IN_ROW
-from trio_multispool.storage.postgres.link import Committed
+from trio_multispool.storage.postgres.claims import PostgresClaim, Row, without_last
+from trio_multispool.storage.postgres.link import Committed, Purpose
 from trio_multispool.storage.requests import NotDue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from trio_multispool.model.lifecycle import Place
     from trio_multispool.storage.postgres.context import Context
+
+    Answer: TypeAlias = list[tuple[Any, ...]]
 
 LETTERS: Final = {
     State.AVAILABLE: "a",
@@ -27,44 +31,45 @@ LETTERS: Final = {
 
 STATES: Final = {letter: state for state, letter in LETTERS.items()}
 
-_COLUMNS: Final = """entry.queue, entry.name, entry.metadata, entry.due_at, entry.written_at, entry.notes, entry.carrier,
-    entry.data, entry.chunks > 0, entry.remember IS NOT NULL"""
+COLUMNS: Final = """entry.queue, entry.name, entry.metadata, entry.due_at, entry.written_at, entry.notes,
+    {begun}, entry.carrier, entry.data, entry.chunks > 0, entry.remember IS NOT NULL"""
 
 _TAKE: Final = f"""
-    UPDATE SCHEMA.entry AS entry SET state = 'c', owner = %(me)s, token = %(token)s, moved_at = %(now)s
-    FROM taken, link WHERE entry.name = taken.name RETURNING {_COLUMNS}"""
+    UPDATE SCHEMA.entry AS entry SET state = 'c', owner = %(me)s, token = %(token)s, moved_at = %(now)s,
+        begun = COALESCE(entry.begun || ','::bytea || %(begun)s::bytea, %(begun)s::bytea, entry.begun)
+    FROM taken, link WHERE entry.name = taken.name RETURNING {COLUMNS.format(begun="taken.begun")}"""
 
 _BY_NAME: Final = f"""
     taken AS MATERIALIZED (
-        SELECT name FROM SCHEMA.entry WHERE name = %(name)s AND queue = %(queue)s AND state = %(state)s::"char"
+        SELECT name, begun FROM SCHEMA.entry WHERE name = %(name)s AND queue = %(queue)s AND state = %(state)s::"char"
             AND (due_at IS NULL OR due_at <= %(due_by)s::double precision)
         FOR UPDATE SKIP LOCKED
     ),
     done AS ({_TAKE})"""
 
 # What is due comes first; then what was listed and not tried; then everything else, which is listed anew.
-_FIRST: Final = f"""
+FIRST: Final = f"""
     due AS MATERIALIZED (
-        SELECT name FROM SCHEMA.entry
+        SELECT name, begun FROM SCHEMA.entry
         WHERE queue = %(queue)s AND state = 'w' AND due_at <= %(now)s::double precision
             AND name <> ALL(%(but)s::text[])
         ORDER BY due_at, name LIMIT %(most)s FOR UPDATE SKIP LOCKED
     ),
     listed AS MATERIALIZED (
-        SELECT name FROM SCHEMA.entry
+        SELECT name, begun FROM SCHEMA.entry
         WHERE queue = %(queue)s AND state = 'a' AND name >= %(begin)s AND name <= %(end)s
             AND name <> ALL(%(but)s::text[])
         ORDER BY name LIMIT %(most)s - (SELECT count(*) FROM due) FOR UPDATE SKIP LOCKED
     ),
     others AS MATERIALIZED (
-        SELECT name FROM SCHEMA.entry
+        SELECT name, begun FROM SCHEMA.entry
         WHERE queue = %(queue)s AND state = 'a' AND (name < %(begin)s OR name > %(end)s)
             AND name <> ALL(%(but)s::text[])
         ORDER BY name
         LIMIT CASE WHEN %(lists)s THEN %(most)s - (SELECT count(*) FROM due) - (SELECT count(*) FROM listed) ELSE 0 END
         FOR UPDATE SKIP LOCKED
     ),
-    taken AS (SELECT name FROM due UNION ALL SELECT name FROM listed UNION ALL SELECT name FROM others),
+    taken AS (TABLE due UNION ALL TABLE listed UNION ALL TABLE others),
     done AS ({_TAKE})"""
 
 FIRST_ROWS: Final = """
@@ -73,10 +78,11 @@ FIRST_ROWS: Final = """
     ) FROM (SELECT) AS always LEFT JOIN done ON true"""
 
 _TAKEN: Final = f"""
-    SELECT {_COLUMNS} FROM SCHEMA.entry AS entry WHERE owner = %(me)s AND token = %(token)s AND state = 'c'"""
+    SELECT {COLUMNS.format(begun="entry.begun")} FROM SCHEMA.entry AS entry
+    WHERE owner = %s AND token = %s AND state = 'c'"""
 
 _UNSAFE: Final = f"""
-    SELECT {_COLUMNS}, entry.owner, entry.token FROM SCHEMA.entry AS entry
+    SELECT {COLUMNS.format(begun="entry.begun")}, entry.owner, entry.token FROM SCHEMA.entry AS entry
     WHERE queue = %(queue)s AND state = 'c' AND owner IS NOT NULL ORDER BY name"""
 
 _WHY_NOT: Final = "SELECT state::text, queue, due_at FROM SCHEMA.entry WHERE name = %s"
@@ -89,9 +95,11 @@ def claim(
     waits = place.state is State.WAITING
     values = {"queue": place.queue, "name": name, "state": LETTERS[place.state], "due_by": due_by if waits else 0.0}
     before_commit()
-    claims, _ = _take(context, _BY_NAME, values, about=(place.queue, name), rows="SELECT * FROM done")
-    if claims:
-        return claims[0]
+    values |= _new_values(context, None)
+    purpose = Purpose("check out from", place.queue, name, "off")
+    answer = context.links.change(purpose, _BY_NAME, values, "SELECT * FROM done")
+    for claimed in _claims(context, values, answer):
+        return claimed
     return _why_not(context, place, name, due_by) or Unavailable.BUSY
 
 
@@ -108,54 +116,73 @@ def _why_not(context: Context, place: Place, name: str, due_by: float) -> Unavai
     return NotDue(due_at) if due_at is not None and due_at > due_by else None
 
 
-def claim_first(
-    context: Context, queue: str, most: int, begin: str, end: str, but: Iterable[str], *, lists: bool
-) -> tuple[list[PostgresClaim], str]:
-    """Check out the first entries that are to be had; return them, and the last name that is available.
+class First(msgspec.Struct, frozen=True):
+    """A question for the first entries of a queue that can be had.
 
     First what is due, then what has a name from `begin` to `end`; then, if it `lists`, what has any other name. Those
     of `but` are passed over.
     """
-    values = {"queue": queue, "most": most, "begin": begin, "end": end, "but": list(but), "lists": lists}
-    claims, last = _take(context, _FIRST, values, about=(queue, ""), rows=FIRST_ROWS)
 
-    def turn(claimed: PostgresClaim) -> tuple[int, float, str]:
+    queue: str
+    most: int
+    begin: str
+    end: str
+    but: list[str]
+    lists: bool
+    attempt: Mark | None
+    """What begins with each check-out."""
+
+    def turn(self, claimed: PostgresClaim) -> tuple[int, float, str]:
+        """Return what sorts the entries that were found."""
         if claimed.due_at is not None:
             return 0, claimed.due_at, claimed.name
-        return (1 if begin <= claimed.name <= end else 2), 0.0, claimed.name
-
-    return sorted(claims, key=turn), last
+        return (1 if self.begin <= claimed.name <= self.end else 2), 0.0, claimed.name
 
 
-def _take(
-    context: Context, statement: str, values: dict[str, Any], *, about: tuple[str, str], rows: str
+def claim_first(context: Context, first: First) -> tuple[list[PostgresClaim], str]:
+    """Check entries out; return them in their order, and the last name that is available in the queue."""
+    values = values_of(context, first)
+    answer = context.links.change(Purpose("check out from", first.queue, level="off"), FIRST, values, FIRST_ROWS)
+    return first_of(context, first, values, answer)
+
+
+def values_of(context: Context, first: First) -> dict[str, Any]:
+    """Return what the statement `FIRST` is given."""
+    asked = {"queue": first.queue, "most": first.most, "begin": first.begin, "end": first.end, "but": first.but}
+    return {**asked, "lists": first.lists, **_new_values(context, first.attempt)}
+
+
+def first_of(
+    context: Context, first: First, values: dict[str, Any], answer: Answer | Committed
 ) -> tuple[list[PostgresClaim], str]:
-    links, token = context.links, context.next_token()
-    values = {**values, "token": token, "now": context.now()}
-    answer = links.change("check out from", statement, values, level="off", about=about, rows=rows)
+    """Return what the statement has answered."""
+    claims = _claims(context, values, answer, first.attempt)
+    last = None if isinstance(answer, Committed) or not answer else answer[0][-1]
+    return sorted(claims, key=first.turn), last or ""
+
+
+def _new_values(context: Context, attempt: Mark | None) -> dict[str, Any]:
+    begun = None if attempt is None else msgspec.json.encode(attempt)
+    return {"token": context.next_token(), "now": context.now(), "begun": begun}
+
+
+def _claims(
+    context: Context, values: dict[str, Any], answer: Answer | Committed, attempt: Mark | None = None
+) -> list[PostgresClaim]:
+    """Return the claims on what was checked out; if the answer was lost, by asking for it."""
+    links, token = context.links, values["token"]
     if isinstance(answer, Committed):
-        answer = links.read("look for what was checked out of", _TAKEN, {"me": links.owner, "token": token})
-    claims = [
-        PostgresClaim(
-            context.let_go, links.owner, token, *row[:8], is_large=row[8], is_remembered=row[9]
-        )
-        for row in answer
-        if row[0] is not None
-    ]
+        rows = [Row(*row) for row in links.read("look for what was checked out of", _TAKEN, (links.owner, token))]
+        if attempt is not None:
+            rows = [row._replace(begun=without_last(row.begun)) for row in rows]
+    else:
+        rows = [Row(*row[: len(Row._fields)]) for row in answer if row[0] is not None]
+    claims = [PostgresClaim(row, links.owner, token, context.let_go, attempt=attempt) for row in rows]
     context.in_hand.add(claims)
-    last = answer[0][10] if answer and len(answer[0]) > len(_FIELDS) else None
-    return claims, last or ""
-
-
-_FIELDS: Final = range(10)
+    return claims
 
 
 def claims_unsafe(context: Context, queue: str) -> list[PostgresClaim]:
     """Return claims on all that is checked out of a queue, by whomever."""
     rows = context.links.read("look for check-outs in", _UNSAFE, {"queue": queue})
-    return [
-        PostgresClaim(
-            context.let_go, row[10], row[11], *row[:8], is_large=row[8], is_remembered=row[9], taken=True
-        )
-        for row in rows
-    ]
+    return [PostgresClaim(Row(*row[:-2]), row[-2], row[-1], context.let_go, taken=True) for row in rows]
