@@ -1,7 +1,7 @@
 """The keeper: a thread of an open spool. It keeps its owner alive, hears and sends hints, and notices silence.
 
-Theory. An owner is alive for as long as any session holds its lock, shared; every connection of it does. So a connection
-that is lost is no death. What the keeper adds:
+Theory. An owner is alive for as long as any session holds its lock, shared. Every connection of it does, so one that is
+lost is no death. What the keeper adds:
 
 - It asks the server for the time, once a second. Without an answer for `CUT_OFF` seconds, this process must take itself
   for one that was cut off: what it has in hand is lost, and is cancelled before the server gives the entries away.

@@ -101,7 +101,7 @@ class PostgresStorage:
         """What recovery did when the store was opened."""
 
     @classmethod
-    def open(
+    def open(  # noqa: PLR0913  # what the caller of Spool.load can say
         cls,
         location: str,
         queues: Iterable[str] = (),
