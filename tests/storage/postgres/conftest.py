@@ -1,4 +1,4 @@
-"""A server, and schemas of it that are dropped after each test."""
+"""Schemas of the server, which are dropped after each test."""
 
 from __future__ import annotations
 
@@ -8,32 +8,45 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from helpers.postgresql import server
 from trio_multispool.storage.postgres.address import Address
+from trio_multispool.storage.postgres.schema import add_queues, migrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 @pytest.fixture
-def server() -> str:
-    """Return the URL of a server's database, of which the role is the owner."""
-    url = os.environ.get("MULTISPOOL_TEST_POSTGRESQL")
-    if not url:
-        pytest.skip("there is no server: give the URL of one in MULTISPOOL_TEST_POSTGRESQL")
-    return url
+def address() -> Iterator[Address]:
+    """Return where a spool can be made."""
+    name = f"of_the_store_{os.getpid()}"
+    server().drop(name)
+    yield Address.parse(server().url(name))
+    server().drop(name)
 
 
 @pytest.fixture
-def admin(server: str) -> Iterator[psycopg.Connection[Any]]:
-    """Return a connection of the role that owns the database."""
-    with psycopg.connect(server, autocommit=True) as connection:
+def admin(address: Address) -> Iterator[psycopg.Connection[Any]]:
+    """Return a connection of the role that owns the database, in autocommit mode."""
+    with psycopg.connect(address.direct, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
-def address(server: str, admin: psycopg.Connection[Any]) -> Iterator[Address]:
-    """Return where a spool can be made."""
-    made = Address.parse(f"{server}?spool=hc_{os.getpid()}")
-    _ = admin.execute(f"DROP SCHEMA IF EXISTS {made.schema} CASCADE")
-    yield made
-    _ = admin.execute(f"DROP SCHEMA IF EXISTS {made.schema} CASCADE")
+def spool(admin: psycopg.Connection[Any], address: Address) -> Address:
+    """Return where a spool is, with the queues `send` and `größer`."""
+    migrate(admin, address, create=True)
+    add_queues(admin, address, ["send", "größer"])
+    return address
+
+
+@pytest.fixture
+def role(admin: psycopg.Connection[Any], address: Address) -> Iterator[psycopg.Connection[Any]]:
+    """Return a connection of a role that has no rights."""
+    name = f"{address.schema}_role"
+    admin.execute(f"DROP ROLE IF EXISTS {name}")
+    admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'x'")
+    with psycopg.connect(address.direct, user=name, password="x", autocommit=True) as connection:
+        yield connection
+    admin.execute(f"DROP OWNED BY {name} CASCADE")
+    admin.execute(f"DROP ROLE {name}")

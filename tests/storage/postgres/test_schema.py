@@ -15,7 +15,6 @@ from trio_multispool.storage.postgres.address import Address
 from trio_multispool.storage.postgres.schema import add_queues, check_queues, migrate, script
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from importlib.resources.abc import Traversable
 
 pytestmark = pytest.mark.postgresql
@@ -27,18 +26,6 @@ def tables(connection: psycopg.Connection[Any], address: Address) -> list[str]:
         "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(%s)", (address.schema,)
     )
     return sorted(name for (name,) in rows)
-
-
-@pytest.fixture
-def role(admin: psycopg.Connection[Any], address: Address) -> Iterator[psycopg.Connection[Any]]:
-    """Return a connection of a role that has no rights."""
-    name = f"{address.schema}_role"
-    admin.execute(f"DROP ROLE IF EXISTS {name}")
-    admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'x'")
-    with psycopg.connect(address.direct, user=name, password="x", autocommit=True) as connection:
-        yield connection
-    admin.execute(f"DROP OWNED BY {name}")
-    admin.execute(f"DROP ROLE {name}")
 
 
 def test_create_makes_the_tables_and_load_finds_them(admin, address):
