@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from helpers.postgresql import server
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -161,6 +163,32 @@ def test_a_cron_script_that_is_started_twice_enqueues_once(tmp_path):
     assert told[1].stdout == "0 new reminders\n", "unless it is midnight"
     texts = {path.read_text() for path in (tmp_path / "spool" / "due").iterdir() if path.is_file()}
     assert texts == {"water the plants", "pay the rent"}
+
+
+@pytest.fixture
+def location() -> Iterator[str]:
+    """Return where a spool on a server can be made."""
+    name = f"of_an_example_{os.getpid()}"
+    server().drop(name)
+    yield server().url(name)
+    server().drop(name)
+
+
+@pytest.mark.postgresql
+def test_an_order_and_the_mail_about_it_are_one_transaction(location, tmp_path):
+    """The order that comes to nothing leaves no mail, and its transaction no order."""
+    told = run(EXAMPLES / "postgresql_transaction.py", server().base, location, cwd=tmp_path)
+    assert told.stderr == ""
+    assert told.stdout == "no order of bert@example.org\nmail to anne@example.org\nmail to cleo\n"
+
+
+@pytest.mark.postgresql
+def test_a_session_of_sqlalchemy_is_one_transaction_too(location, tmp_path):
+    """What it rolls back is neither in its tables nor in the spool."""
+    database = server().base.replace("postgresql:", "postgresql+psycopg:", 1)
+    told = run(EXAMPLES / "postgresql_sqlalchemy.py", database, location, cwd=tmp_path)
+    assert told.stderr == ""
+    assert told.stdout == "orders of anne@example.org cleo@example.org\nmail about order-1 order-2\n"
 
 
 def test_a_worker_on_asyncio_ends_after_the_entries_in_hand(tmp_path):

@@ -8,6 +8,7 @@ from helpers.processes import run_python
 
 EXTRAS = {
     "opentelemetry": ("opentelemetry", "otel"),
+    "postgresql": ("psycopg", "postgresql"),
     "prometheus": ("prometheus_client", "prometheus"),
     "pydantic": ("pydantic", "pydantic"),
 }
@@ -15,7 +16,7 @@ EXTRAS = {
 
 @pytest.mark.program
 def test_importing_the_library_imports_no_integration():
-    """Neither the package, nor the hooks, nor the command bring OpenTelemetry, prometheus-client or pydantic along."""
+    """Neither the package, nor the hooks, nor the command bring any library along that an extra installs."""
     done = run_python(
         """
         import trio_multispool, trio_multispool.instrumentation, trio_multispool.integrations, trio_multispool.cli.app

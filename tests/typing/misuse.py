@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import enum
+from typing import TYPE_CHECKING
 
 import msgspec
 import pydantic
 
 from trio_multispool import Spool, Spoolable
+from trio_multispool.integrations.postgresql import enqueue_in
 from trio_multispool.integrations.pydantic import PydanticCodec
+
+if TYPE_CHECKING:
+    import psycopg
 
 
 class Mail(enum.Enum):
@@ -43,3 +48,11 @@ async def misuse() -> None:
     await spool.enqueue(Mail.SEND, envelope, b"")  # pyright: ignore[reportUnusedCallResult]  # a result dropped unread
     models = (await Spool.create("var/models", MODELS)).unwrap()
     _ = await models.enqueue(Mail.SEND, envelope)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]  # no Model
+
+
+async def misuse_in_a_transaction(connection: psycopg.Connection, of_asyncio: psycopg.AsyncConnection) -> None:
+    """Make each mistake once."""
+    envelope = Envelope("anne@example.org")
+    enqueue_in(connection, "postgresql:///", MAIL, Mail.SEND, envelope, b"")  # pyright: ignore[reportUnusedCallResult]  # dropped
+    enqueue_in(of_asyncio, "postgresql:///", MAIL, Mail.SEND, envelope, b"")  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCallResult, reportUnusedCoroutine]  # not awaited
+    _ = enqueue_in(connection, "postgresql:///", MAIL, Mail.SEND, envelope)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]  # no data

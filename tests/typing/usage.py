@@ -39,13 +39,17 @@ from trio_multispool import (
     Unavailable,
     Use,
     blocking,
+    errors,
     every,
 )
+from trio_multispool.integrations.postgresql import EnqueueInError, enqueue_in
 from trio_multispool.integrations.pydantic import PydanticCodec
 
 if TYPE_CHECKING:
     import datetime
     from typing import BinaryIO
+
+    import psycopg
 
     from trio_multispool import DataFile, Verdict
 
@@ -288,3 +292,20 @@ def use_it_in_synchronous_code() -> None:
         assert_type(bare.enqueue_many(Mail.SEND, [envelope])[0].unwrap().name, str)
     priorities = blocking.Spool.load("var/mail", PRIORITIES).unwrap()
     _ = priorities.enqueue(Mail.SEND, envelope, ["one"], name=Reserve(3)).unwrap()
+
+
+async def enqueue_in_a_transaction(
+    connection: psycopg.Connection,
+    of_asyncio: psycopg.AsyncConnection[dict[str, str]],
+    spool: Spool[Mail, Envelope, bytes],
+) -> None:
+    """On a connection of either kind, whatever rows it gives."""
+    envelope = Envelope("anne@example.org")
+    assert_type(enqueue_in(connection, spool, MAIL, Mail.SEND, envelope, b"Hello"), Ok[str] | Err[EnqueueInError])
+    name = (await enqueue_in(of_asyncio, spool.location, BARE, Mail.SEND, envelope, not_before=60)).unwrap()
+    assert_type(name, str)
+    match enqueue_in(connection, spool, PRIORITIES, Mail.SEND, envelope, ["one"], name=Reserve(3)):
+        case Ok(made):
+            assert_type(made, str)
+        case Err(NameTaken() | errors.EntryBusy() | errors.InvalidName() | errors.EncodingFailed()):
+            pass

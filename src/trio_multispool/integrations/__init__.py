@@ -1,1 +1,1 @@
-"""For use with `opentelemetry`, `prometheus` and `pydantic`: each imported by who uses it, and an extra of its own."""
+"""For use with `opentelemetry`, `postgresql`, `prometheus` and `pydantic`: each an extra, imported by who uses it."""
