@@ -57,6 +57,8 @@ class Orders(NamedTuple):
     user: int | None
     group: int | None
     settings: dict[str, str]
+    segment: int
+    """Of its log of changes, in megabytes."""
 
 
 class Keeper:
@@ -92,7 +94,7 @@ class Keeper:
         if self.orders.user is not None:
             os.chown(self.folder, self.orders.user, self.orders.group or -1)
         plain = ["--auth=trust", f"--username={self.orders.superuser}", "--encoding=UTF8", "--locale=C", "--no-sync"]
-        small = ["--wal-segsize=1"]
+        small = [f"--wal-segsize={self.orders.segment}"]
         for locale in (["--locale-provider=icu", "--icu-locale=en"], []):
             shutil.rmtree(self.folder / "data", ignore_errors=True)
             if self._run("initdb", "-D", "data", *plain, *small, *locale).wait() == 0:

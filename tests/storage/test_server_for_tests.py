@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from helpers import postgresql
-from helpers.postgresql import PACKAGE, VARIABLE, Binaries, Given, Server, find_source, own_server, server
+from helpers import postgresql, postgresql_servers
+from helpers.postgresql import own_server, server
+from helpers.postgresql_servers import PACKAGE, VARIABLE, Binaries, Given, Server, find_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,7 +142,9 @@ def test_the_package_has_programs_that_run_a_server(tmp_path, monkeypatch):
     monkeypatch.setattr(postgresql, "server", lambda: shared)
     source = find_source({}, NOWHERE)
     monkeypatch.setattr(postgresql, "find_source", lambda _: source)
-    monkeypatch.setattr(postgresql, "_is_open", lambda path: Path(PACKAGE) not in (*path.parents, Path(path.name)))
+    monkeypatch.setattr(
+        postgresql_servers, "_is_open", lambda path: Path(PACKAGE) not in (*path.parents, Path(path.name))
+    )
     with own_server(tmp_path) as started:
         [[version]] = started.execute("SHOW server_version")
         assert started.origin.startswith(f"postgres (PostgreSQL) {version}")
