@@ -185,8 +185,8 @@ def model(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure this library beside its peers: `-- CASE…`, `--rounds`, `--places`; `-- --help` tells more."""
-    session.install(".", *group("bench"))
+    """Measure this library beside its peers: `-- CASE…` (`postgresql`, say), `--rounds`; `-- --help` tells more."""
+    session.install(".[postgresql]", *group("bench"))
     session.chdir("benchmarks")
     session.run("python", "-m", "bench", "--plots", "../docs/pictures", *session.posargs)
 

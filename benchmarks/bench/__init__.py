@@ -7,7 +7,8 @@ The rooms, from the bottom:
   of this library alone.
 - `worker`: the process in which one measurement happens; `crew`: starts such processes, lets them go at the same
   moment, and makes a rate of what they answer.
-- `places`: a fresh file system for each round.
-- `cases`: what is measured, on which places; `runner`: runs the rounds, in which the systems take turns.
+- `places`: a fresh file system for each round; `servers`: a PostgreSQL server on one, and a fresh database in it.
+- `cases` and `served`: what is measured, as `setting`s, on which places; `runner`: runs the rounds, in which the
+  systems take turns.
 - `report`: what was measured, as a JSON file; `targets`: what is to be reached; `tables` and `plots` show it.
 """

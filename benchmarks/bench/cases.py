@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from bench.crew import rates
 from bench.probes import probed
+from bench.served import Served
+from bench.setting import OWN, Measure, Setting, label_of
 from bench.systems import PEERS, SYSTEMS
 from bench.waking import waking
 from bench.work import Work
@@ -18,46 +19,12 @@ if TYPE_CHECKING:
 
     from bench.work import Level, Phase
 
-OWN = "trio-multispool"
 LIMIT = "bare loop"
 SQLITE = "SQLite"
 TASKS = (1, 8, 64, 256)
 
 DISKS: tuple[tuple[str, Level], ...] = (("ext4", "power"), ("xfs", "power"))
 MEMORY: tuple[str, Level] = ("tmpfs", "process")
-
-Measure: TypeAlias = "Callable[[str], dict[str, float]]"
-"""Given a folder on a fresh file system, returns values by what they are."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What takes turns in the rounds of a case, on one place and at one level."""
-
-    case: str
-    place: str
-    level: str
-    trials: dict[str, Measure]
-    """By label."""
-
-    unit: str | dict[str, str] = "entries/s"
-    """Of all values, or by what they are."""
-
-    size: int = 1024
-
-    def unit_of(self, what: str) -> str:
-        """Return the unit of a value."""
-        return self.unit if isinstance(self.unit, str) else self.unit[what]
-
-
-def label_of(system: str, tasks: int = 1, workers: int = 1) -> str:
-    """Name what takes a turn."""
-    parts = [system]
-    if system == OWN:
-        parts.append("1 task" if tasks == 1 else f"{tasks} tasks")
-    if workers > 1:
-        parts.append(f"{workers} processes")
-    return ", ".join(parts)
 
 
 class Cases:
@@ -81,6 +48,7 @@ class Cases:
             "monitor": self.monitor,
             "hop": self.hop,
             "import": self.importing,
+            **Served(self._scaled).all,
         }
 
     def _scaled(self, count: int) -> int:

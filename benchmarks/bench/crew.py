@@ -14,7 +14,7 @@ import msgspec
 from bench.work import Took
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from bench.work import Phase, Work
 
@@ -26,17 +26,24 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.fspath(HERE)}
 
 
-def rates(work: Work, phases: Sequence[tuple[Phase, int]]) -> list[float]:
+def rates(
+    work: Work, phases: Sequence[tuple[Phase, int]], *, before: Callable[[str], None] = lambda _folder: None
+) -> list[float]:
     """Do phases one after the other, in as many processes as the work says; return entries a second, of each.
 
-    Each phase has a number of entries, over all processes. One that works off entries must find as many.
+    Each phase has a number of entries, over all processes. One that works off entries must find as many. `before` is
+    called before each.
     """
     with contextlib.ExitStack() as stack:
         crew: list[subprocess.Popen[str]] = []
         for number in range(work.workers):
             crew.append(stack.enter_context(_started(msgspec.structs.replace(work, worker=number))))
             _ = _line(crew[-1])  # the first makes what the others find
-        return [_together(crew, phase, entries) for phase, entries in phases]
+        found: list[float] = []
+        for phase, entries in phases:
+            before(work.folder)
+            found.append(_together(crew, phase, entries))
+        return found
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import os
 import platform
 import subprocess
@@ -11,35 +12,48 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench import servers
 from bench.report import Key, Report, Series
 from bench.systems import SYSTEMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
-    from bench.cases import Setting
     from bench.places import Places
+    from bench.setting import Setting
 
 
 def run(settings: Iterable[Setting], rounds: int, places: Places, tell: Callable[[str], None]) -> Iterator[Report]:
     """Measure all settings, so many rounds each; tell how it goes; after each setting, yield what there is."""
     report = Report(datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"), machine())
     for setting in settings:
-        missing = places.missing(setting.place)
+        missing = places.missing(setting.place) or (servers.missing() if setting.is_served else None)
         if missing is not None:
             tell(f"{setting.case} is left out on {setting.place}: {missing}")
             continue
         values: dict[Key, list[float]] = {}
-        for number in range(rounds):
-            for label, measure in setting.trials.items():
-                tell(f"{setting.case}, {setting.place}, {setting.level}, round {number + 1} of {rounds}: {label}")
-                with places.fresh(setting.place) as folder:
-                    measured = measure(folder)
-                for what, value in measured.items():
-                    key = Key(setting.case, setting.place, setting.level, label, what, setting.size)
-                    values.setdefault(key, []).append(value)
+        with _grounds(setting, places) as fresh:
+            for number in range(rounds):
+                for label, measure in setting.trials.items():
+                    tell(f"{setting.case}, {setting.place}, {setting.level}, round {number + 1} of {rounds}: {label}")
+                    with fresh() as folder:
+                        measured = measure(folder)
+                    for what, value in measured.items():
+                        key = Key(setting.case, setting.place, setting.level, label, what, setting.size)
+                        values.setdefault(key, []).append(value)
         report.series += [Series(key, setting.unit_of(key.what), found) for key, found in values.items()]
         yield report
+
+
+@contextlib.contextmanager
+def _grounds(setting: Setting, places: Places) -> Iterator[Callable[[], AbstractContextManager[str]]]:
+    """Yield what makes a new file system, or a new database of one server."""
+    if setting.is_served:
+        with servers.databases(places, setting.place) as fresh:
+            yield fresh
+    else:
+        yield functools.partial(places.fresh, setting.place)
 
 
 def machine() -> dict[str, str]:

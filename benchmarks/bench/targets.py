@@ -118,7 +118,56 @@ def _importing() -> Iterator[Target]:
     yield Target("import, times what it needs", of, to, 1.3, 1.1, at_most=True)
 
 
-TARGETS = (*_durable(), *_in_memory(), *_together(), *_waking(), *_large(), *_consumers(), *_importing())
+def _on_a_server() -> Iterator[Target]:
+    """Compare with what else keeps a queue in PostgreSQL; the peers enqueue a hundred with one statement."""
+    together, one_by_one, psycopg = (_64, "enqueue"), (_1, "enqueue"), "pgqueuer on psycopg"
+    many, work_off = (_1, "enqueue_many"), (_64, "work_off")
+    rows = (
+        ("enqueue_many", many, ("pgqueuer", "enqueue_many"), 1, 1.2),
+        ("enqueue, 64 tasks", together, ("pgqueuer", "enqueue_many"), 1, 1.2),
+        ("enqueue, 64 tasks,", together, ("pgqueuer, 64 tasks", "enqueue"), 1, 2),
+        ("enqueue one by one", one_by_one, (psycopg, "enqueue"), 1.5, 2),
+        ("work off, 64 tasks", work_off, ("pgqueuer", "work_off"), 1.2, 1.5),
+        ("work off, 64 tasks", work_off, (psycopg, "work_off"), 1.2, 1.5),
+        ("enqueue_many", many, ("procrastinate", "enqueue_many"), 3, 4),
+        ("enqueue one by one", one_by_one, ("procrastinate", "enqueue"), 3, 4),
+        ("work off, 64 tasks", work_off, ("procrastinate", "work_off"), 3, 4),
+    )
+    for place in ("tmpfs", "ext4"):
+        for name, of, to, least, aim in rows:
+            keys = (Key("postgresql-entries", place, "power", *each) for each in (of, to))
+            yield Target(f"postgresql, {name}, times {to[0]}, {place}", *keys, least, aim)
+        for name, tasks in (("64 tasks each", _64), ("1 task each", _1)):
+            of = Key("postgresql-consumers", place, "power", f"{tasks}, 16 processes", "work_off")
+            for fewer in ("", ", 2 processes", ", 4 processes", ", 8 processes"):
+                to = Key("postgresql-consumers", place, "power", f"{tasks}{fewer}", "work_off")
+                words = fewer or ", 1 process"
+                yield Target(f"postgresql, 16 processes, {name}, of{words[1:]}, {place}", of, to, 0.9, 1)
+        for what, most, aim in (("p50", 5, 3), ("p99", 25, 10)):
+            key = Key("postgresql-waking", place, "power", "trio", what)
+            yield Target(f"postgresql, waking, {what}, {place}, ms", key, None, most, aim, at_most=True)
+        for what, most, aim in (("p50", 50, 30), ("max", 100, 50)):
+            key = Key("postgresql-deaths", place, "power", "10 entries", what)
+            yield Target(f"postgresql, back after kill -9, {what}, {place}, ms", key, None, most, aim, at_most=True)
+    for what in ("enqueue", "enqueue 64", "claim and remove", "claim and remove 64"):
+        keys = (
+            Key("postgresql-backlog", "tmpfs", "power", waiting, what)
+            for waiting in ("1,000,000 waiting", "1,000 waiting")
+        )
+        name = f"postgresql, {what}, a million waiting, times a thousand waiting"
+        yield Target(name, *keys, 1.3, 1.1, at_most=True)
+
+
+TARGETS = (
+    *_durable(),
+    *_in_memory(),
+    *_together(),
+    *_waking(),
+    *_large(),
+    *_consumers(),
+    *_importing(),
+    *_on_a_server(),
+)
 
 
 def shortfalls(baseline: Report, report: Report) -> Iterator[tuple[Target, float, float, float]]:

@@ -10,9 +10,10 @@ import msgspec
 Level = Literal["power", "process"]
 """What an acknowledged entry survives: the loss of power, or whatever kills processes."""
 
-Phase = Literal["enqueue", "enqueue_many", "remove", "save", "pipeline", "with_entry", "try_checkout"]
-"""What can be timed: to enqueue one by one, a hundred together; to check out, and remove or save to another queue; and
-to take entries from a first queue through a second and a third until they are removed."""
+Phase = Literal["enqueue", "enqueue_many", "remove", "work_off", "save", "pipeline", "with_entry", "try_checkout"]
+"""What can be timed: to enqueue one by one, a hundred together; to check out, and remove (with the data loaded, in
+`work_off`) or save to another queue; and to take entries from a first queue through a second and a third until they are
+removed."""
 
 QUEUES = ("work", "second", "third")
 METADATA_BYTES = 100
@@ -25,6 +26,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
     system: str
     folder: str
+    """Or the URL of a database, for a system that is on a server."""
     level: Level = "power"
     tasks: int = 1
     """How many tasks work at a time in a process; a system that blocks has one."""

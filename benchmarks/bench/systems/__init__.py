@@ -47,6 +47,9 @@ class System:
     distribution: str | None = None
     """What to install, and whose version to tell."""
 
+    is_served: bool = False
+    """Whether it is on a PostgreSQL server."""
+
     def opened(self, work: Work) -> Running:
         """Open it in this process."""
         return importlib.import_module(f"bench.systems.{self.module}").opened(work)
@@ -68,7 +71,16 @@ SYSTEMS = {
         System("huey", "huey_storage", BOTH, kind="destructive", distribution="huey"),
         System("diskcache", "disk_cache", {"process": "process"}, kind="destructive", distribution="diskcache"),
         System("Maildir", "maildir", {"power": "files"}, kind="unclaimed"),
+        System("pgqueuer", "pgqueuer_worker", {"power": "power"}, distribution="pgqueuer", is_served=True),
+        System("pgqueuer on psycopg", "pgqueuer_worker", {"power": "power"}, distribution="psycopg", is_served=True),
+        System(
+            "procrastinate", "procrastinate_worker", {"power": "power"}, distribution="procrastinate", is_served=True
+        ),
     )
 }
 
-PEERS = tuple(name for name in SYSTEMS if name not in {"trio-multispool", "bare loop", "SQLite"})
+PEERS = tuple(
+    name
+    for name, system in SYSTEMS.items()
+    if name not in {"trio-multispool", "bare loop", "SQLite"} and not system.is_served
+)

@@ -31,6 +31,11 @@ class Note(msgspec.Struct):
 NOTES = Spoolable(queues=Queue, metadata=Note, data=bytes)
 
 
+def location(folder: str) -> str:
+    """Return where the spool is: in a folder, or in the database that a URL names."""
+    return f"{folder}?spool=bench" if "://" in folder else f"{folder}/spool"
+
+
 class Own:
     """A spool; each phase opens it anew, before the clock runs."""
 
@@ -42,6 +47,7 @@ class Own:
             "enqueue": self._enqueue,
             "enqueue_many": self._enqueue_many,
             "remove": self._remove,
+            "work_off": self._load_and_remove,
             "save": self._save,
             "pipeline": self._pipeline,
             "with_entry": self._with_entry,
@@ -54,7 +60,7 @@ class Own:
         return trio.run(self._run, phase, count, ready)
 
     async def _run(self, phase: Phase | None, count: int, ready: Callable[[], None]) -> Took | None:
-        path = f"{self._work.folder}/spool"
+        path = location(self._work.folder)
         durability = Durability(self._work.level)
         async with (await Spool.create(path, NOTES, durability=durability)).unwrap() as spool:
             ready()  # blocks: nothing else is to run
@@ -86,13 +92,18 @@ class Own:
     async def _save(self, spool: Spool, _count: int) -> Took:
         return await self._work_off(spool, Save(Queue.SECOND, metadata=Note(1)))
 
-    async def _work_off(self, spool: Spool, verdict: Verdict) -> Took:
+    async def _load_and_remove(self, spool: Spool, _count: int) -> Took:
+        return await self._work_off(spool, Remove(), loads=True)
+
+    async def _work_off(self, spool: Spool, verdict: Verdict, *, loads: bool = False) -> Took:
         """Work off what is there."""
         done = 0
 
-        async def handle(_note: Note, _data: DataFile[bytes]) -> Verdict:
+        async def handle(_note: Note, data: DataFile[bytes]) -> Verdict:
             nonlocal done
             done += 1
+            if loads:
+                _ = (await data.load()).unwrap()
             return verdict
 
         clock = Clock()
