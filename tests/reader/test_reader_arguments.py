@@ -12,8 +12,9 @@ import pytest
 
 from helpers.gates import breathe
 from helpers.inside import waiters_of
-from helpers.spools import ANNE, Mail, put, quick_spool, state_of
+from helpers.spools import ANNE, MAIL, Mail, put, quick_spool, state_of
 from trio_multispool import Remove
+from trio_multispool.testing import memory_spool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,9 +66,12 @@ async def test_a_channel_sends_pairs(wrong: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("interval", [datetime.timedelta(hours=1), 3600, 3600.0])
-async def test_an_interval_is_a_number_of_seconds_or_a_timedelta(interval: Any, tmp_path: Path) -> None:
-    """It is what the reader waits for when something is checked out, and the kernel tells of changes."""
-    async with await quick_spool(tmp_path / "spool") as spool, anyio.create_task_group() as tasks:
+async def test_an_interval_is_a_number_of_seconds_or_a_timedelta(interval: Any) -> None:
+    """It is what the reader waits for when something is checked out, and the store tells of changes.
+
+    As one in memory always does: all of this machine's programs share what the kernel has to tell of changes with.
+    """
+    async with memory_spool(MAIL) as spool, anyio.create_task_group() as tasks:
         await put(spool, Mail.SEND, "1")
         async with spool.reader(Mail.SEND, poll_interval=interval) as reader:
             (await reader.dequeue()).unwrap()

@@ -48,8 +48,8 @@ _BY_NAME: Final = f"""
     ),
     done AS ({_TAKE})"""
 
-# What is due comes first; then what was listed and not tried; then everything else, which is listed anew. All are sorted
-# by the queue too, so that no index will do but the one with just these rows.
+# What is due comes first; then what was listed and not tried; then everything else, which is listed anew. They are
+# sorted by the queue too, so that no index will do but the one with just these rows.
 FIRST: Final = f"""
     due AS MATERIALIZED (
         SELECT name FROM SCHEMA.entry
