@@ -1,9 +1,9 @@
 """Where a spool on a server is: `postgresql://user@host/db?spool=mail`, taken apart, and told again without secrets.
 
-libpq says what such a URL means, with its environment (`PGHOST`, `PGPASSWORD`, a service, a password file). Two
-parameters are ours and are cut out before: `spool`, the schema, and `pool`, where statements go if that is another
-place. libpq's complaints quote what they are about, which may be a password with an unquoted `@` or `/`. So none is
-passed on: what it would refuse is refused here first, in words that quote names of parameters only.
+libpq says what such a URL means, with its environment (`PGHOST`, `PGPASSWORD`, a service, a password file). Three
+parameters are ours and are cut out before: `spool`, the schema, `pool`, where statements go if that is another place,
+and `trust`. libpq's complaints quote what they are about, which may be a password with an unquoted `@` or `/`. So none
+is passed on: what it would refuse is refused here first, in words that quote names of parameters only.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Address:
     """For libpq likewise: connections for statements, through a pooler that lends them by transaction."""
     schema: str
     """A plain identifier in lower case. In SQL put it in double quotes: it may be a word such as `order`."""
+    trusted: bool
+    """Whether the user says that the server keeps what it has committed, whatever its settings."""
     location: str
     """The URL without secrets, always in one form. It opens the spool again where libpq finds the password itself."""
 
@@ -66,13 +68,16 @@ class Address:
                 _told(given, {}), f"{schema!r} cannot be the name of its schema: give another ?spool= ({told})"
             )
         pool = _understood(_of_a_pool(ours["pool"])) if "pool" in ours else None
+        trusted = _yes_or_no(ours.get("trust", "no"))
         parameters = {"spool": schema} if pool is None else {"spool": schema, "pool": _told_briefly(pool)}
+        if trusted:
+            parameters["trust"] = "yes"
         location = _told(given, parameters)
         if pool is None:
-            return cls(_conninfo(given), None, schema, location)
+            return cls(_conninfo(given), None, schema, trusted, location)
         # A pooler refuses `options`; and none of the direct place is of use there.
         elsewhere = {key: value for key, value in given.items() if key not in (*_PLACE, "options")}
-        return cls(_conninfo(given), _conninfo({**elsewhere, **pool}), schema, location)
+        return cls(_conninfo(given), _conninfo({**elsewhere, **pool}), schema, trusted, location)
 
 
 def _refuse(reason: str) -> NoReturn:
@@ -96,7 +101,7 @@ def _parted(rest: str) -> tuple[dict[str, str], str]:
         key = unquote(key)
         if not equals or "=" in value:
             _refuse("a parameter after the ? is NAME=VALUE; in the value write %3D for =, and %26 for &")
-        if key not in ("spool", "pool"):
+        if key not in ("spool", "pool", "trust"):
             kept.append(parameter)
         elif key in ours:
             _refuse(f"{key}= is given twice")
@@ -104,6 +109,12 @@ def _parted(rest: str) -> tuple[dict[str, str], str]:
             ours[key] = unquote(value)
     begin = rest[: len(rest) - len(after)] + where
     return ours, f"{SCHEMES[0]}://{begin}" + (f"?{'&'.join(kept)}" if kept else "")
+
+
+def _yes_or_no(value: str) -> bool:
+    if value not in ("yes", "no"):
+        _refuse("trust= is yes or no: whether the server keeps what it has committed, whatever its settings")
+    return value == "yes"
 
 
 def _check_ports(where: str) -> None:
@@ -120,7 +131,7 @@ def _understood(url: str) -> dict[str, str]:
     for parameter in filter(None, url.partition("?")[2].split("&")):
         key = unquote(parameter.partition("=")[0])
         if key not in known:
-            _refuse(f"there is no parameter {key!r}: those of libpq are allowed, spool= and pool=")
+            _refuse(f"there is no parameter {key!r}: those of libpq are allowed, spool=, pool= and trust=")
     try:
         return {key: str(value) for key, value in conninfo_to_dict(url).items() if value is not None}
     except (ProgrammingError, ValueError):

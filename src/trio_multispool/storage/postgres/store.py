@@ -12,11 +12,11 @@ import msgspec
 import psycopg
 
 from trio_multispool.clock import random_below, wall_clock
-from trio_multispool.errors import DataNotFound, OwnershipLost, SpoolError
+from trio_multispool.errors import DataNotFound, NotASpool, OwnershipLost, SpoolError
 from trio_multispool.model.cancellation import CancelRequest
 from trio_multispool.model.notes import PROGRESS
 from trio_multispool.model.policies import Durability
-from trio_multispool.storage.postgres import enqueue, inplace, looks, recovery, settle, take
+from trio_multispool.storage.postgres import advice, enqueue, inplace, looks, recovery, settle, take
 from trio_multispool.storage.postgres.address import Address
 from trio_multispool.storage.postgres.claims import encoded
 from trio_multispool.storage.postgres.connecting import connect
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.verdicts import Unavailable
     from trio_multispool.storage.handles import Slot
     from trio_multispool.storage.postgres.claims import PostgresClaim, PostgresReservation
+    from trio_multispool.storage.postgres.connecting import Connection
     from trio_multispool.storage.requests import Advice, Content, Item, NewEntry, NotDue, Settlement, Stat
 
     BeforeCommit: TypeAlias = Callable[[], None]
@@ -74,14 +75,34 @@ def _opening(address: Address) -> Generator[None]:
         raise translated(error, "open", address.location, opening=True) from error
 
 
-def _checked(location: str, *, create: bool = False, queues: Iterable[str] | None = None) -> Address:
+def _checked(
+    location: str,
+    durability: Durability = Durability.PROCESS,
+    *,
+    create: bool = False,
+    queues: Iterable[str] | None = None,
+) -> Address:
     """Return the address of a store that can be used; with `create`, once what is missing has been made."""
     address = Address.parse(location)
     with _opening(address), connect(address) as connection:
         migrate(connection, address, create=create)
+        if durability is Durability.POWER and not address.trusted:
+            _check_syncs(connection, address)
         if queues is not None:
             (add_queues if create else check_queues)(connection, address, list(queues))
     return address
+
+
+def _check_syncs(connection: Connection, address: Address) -> None:
+    """Raise `NotASpool` for a server that does not keep what it has committed."""
+    row = connection.execute("SELECT current_setting('fsync'), current_setting('full_page_writes')").fetchone()
+    setting = None if row is None else advice.unsynced(*row)
+    if setting is not None:
+        reason = (
+            f"its server runs with {setting}, so power loss may undo or damage what was acknowledged; turn that on, "
+            "use Durability.PROCESS, or say with ?trust=yes that it is safe all the same"
+        )
+        raise NotASpool(address.location, reason)
 
 
 @final
@@ -115,7 +136,7 @@ class PostgresStorage:
 
         A clock of the caller's own counts as the server's.
         """
-        made = cls._opened(_checked(location, create=create, queues=queues), durability, now)
+        made = cls._opened(_checked(location, durability, create=create, queues=queues), durability, now)
         try:
             if recover:
                 made.recovered_at_first = made.recover(insist=False)
@@ -127,7 +148,7 @@ class PostgresStorage:
     @classmethod
     def open_unsafe(cls, location: str, *, durability: Durability = Durability.POWER) -> PostgresStorage:
         """Open a store without checking that it has any queues, and without recovering anything."""
-        return cls._opened(_checked(location), durability, wall_clock)
+        return cls._opened(_checked(location, durability), durability, wall_clock)
 
     @classmethod
     def _opened(cls, address: Address, durability: Durability, now: Callable[[], float]) -> PostgresStorage:
@@ -442,7 +463,7 @@ class PostgresStorage:
 
     def advice(self) -> list[Advice]:
         """Return what a person who looks after the server should know."""
-        return []
+        return list(advice.advice(self._links))
 
     def close(self) -> None:
         """End all sessions. What is in hand is let go of with them."""
