@@ -15,7 +15,6 @@ lost is no death. What the keeper adds:
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import socket
 import threading
@@ -49,6 +48,7 @@ DEATHS_EVERY: Final = 0.025
 ASKED_LATELY: Final = 5.0
 """For how long names are told to processes that wait for entries, after one has said that it does, in seconds."""
 
+_FAREWELL: Final = 1.0
 _PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 
@@ -94,7 +94,6 @@ class Keeper:
         self._let_go: list[tuple[str, int]] = []
         self._mutex = threading.RLock()  # a garbage collection may drop a claim in any line
         self._closed = False
-        self._pid = os.getpid()
         self._wake_end, self._poke_end = socket.socketpair()
         for end in (self._wake_end, self._poke_end):
             end.settimeout(0)
@@ -131,13 +130,11 @@ class Keeper:
         return found
 
     def close(self) -> None:
-        """End it, and with it the session."""
-        if self._closed or os.getpid() != self._pid:
-            return
+        """End it, and with it the session; wait for that, but not for a server that does not answer."""
         self._closed = True
         self.poke()
         if threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._thread.join(_FAREWELL)
 
     # In its own
 
@@ -307,7 +304,7 @@ class Keeper:
             with contextlib.suppress(psycopg.Error, SilentError, OSError, ValueError):
                 self._work(control)
                 for statement in _LEAVE:
-                    _ = control.ask(self._sql(statement), self._links.owner, within=1.0)
+                    _ = control.ask(self._sql(statement), self._links.owner, within=_FAREWELL)
             with contextlib.suppress(psycopg.Error, OSError):
                 control.close()
 

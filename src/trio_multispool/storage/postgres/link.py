@@ -146,7 +146,6 @@ class Links:
         for link in reversed(self._all):
             self._free.put(link)
         self._statements: dict[str, bytes] = {}
-        self._pid = os.getpid()
         self._pause = threading.Event()
         """Set when it is closed: nobody need wait any longer for the server."""
 
@@ -394,8 +393,6 @@ class Links:
         """Close all connections that are not in use, and the others when they are not any more."""
         self._closed = True
         self._pause.set()
-        if os.getpid() != self._pid:  # they are the parent's
-            return
         idle: list[Link] = []
         with contextlib.suppress(queue.Empty):
             while True:

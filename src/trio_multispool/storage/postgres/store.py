@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias, final
 import msgspec
 import psycopg
 
-from trio_multispool.clock import random_below, wall_clock
+from trio_multispool.clock import random_below, this_process, wall_clock
 from trio_multispool.errors import DataNotFound, NotASpool, OwnershipLost, SpoolError
 from trio_multispool.model.cancellation import CancelRequest
 from trio_multispool.model.notes import PROGRESS
@@ -118,6 +118,7 @@ class PostgresStorage:
         self._links = context.links
         self._slots = Slots(context.links.address)
         self.location: str = context.links.address.location
+        self._process = this_process()
         self.recovered_at_first: list[Recovered] = []
         """What recovery did when the store was opened."""
 
@@ -466,7 +467,9 @@ class PostgresStorage:
         return list(advice.advice(self._links))
 
     def close(self) -> None:
-        """End all sessions. What is in hand is let go of with them."""
+        """End all sessions. What is in hand is let go of with them. In a forked child they are the parent's."""
+        if self._process != this_process():
+            return
         if self._context.keeper is not None:
             self._context.keeper.close()
         self._links.close()
