@@ -165,9 +165,13 @@ def architecture(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def demo(session: nox.Session) -> None:
-    """Run the demonstration."""
-    session.install(".[cli]")
-    session.run("python", "examples/demo.py", *session.posargs)
+    """Run the demonstration: in a directory, or `-- --postgresql`, on a server that is started for it."""
+    session.install(".[cli,postgresql]")
+    command, arguments = ["python", "examples/demo.py"], list(session.posargs)
+    if "--postgresql" in arguments:
+        arguments.remove("--postgresql")
+        command = ["python", "-m", "helpers.with_postgresql", *command, "--spool", "{URL}?spool=demo"]
+    session.run(*command, *arguments, env={"PYTHONPATH": TEST_PACKAGES})
 
 
 @nox.session(default=False)

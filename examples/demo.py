@@ -1,6 +1,7 @@
 """Many processes share a spool, one of them is killed in the middle of its work, and nothing is lost.
 
-Run it with `nox -s demo`, or `python examples/demo.py [FOLDER]`. It makes a spool in a temporary folder. Two producer
+Run it with `nox -s demo`, or `python examples/demo.py [FOLDER]`. It makes a spool in a temporary folder, or where
+`--spool` says: `nox -s demo -- --postgresql` starts a server for it, which is the only difference. Two producer
 processes enqueue every file of FOLDER (by default, of this checkout). Four worker processes work the entries off: each
 writes the SHA-256 of a file into the entry's metadata and saves the entry to a second queue. One worker is killed with
 SIGKILL while it holds an entry, and another has to do that entry in its place. At the end every digest is compared with
@@ -347,22 +348,30 @@ async def lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[bytes]:
             yield line
 
 
-async def demonstrate(folder: Path, seconds: float) -> bool:
-    """Run the demonstration in a temporary folder, for so many seconds at most; tell whether all is well."""
+async def demonstrate(folder: Path, seconds: float, given: str | None) -> bool:
+    """Run the demonstration in a temporary folder, or in a new spool at the location that is given.
+
+    Takes so many seconds at most. Tells whether all is well.
+    """
     files = find_files(folder)
     with tempfile.TemporaryDirectory(prefix="multispool-demo-") as scratch:
+        location = given or f"{scratch}/spool"
         say = (progress := Progressing(Console(), len(files))).say
-        say(f"{len(files)} files of {folder}, {PRODUCERS} producers, {WORKERS} workers, in a spool at {scratch}")
+        say(f"{len(files)} files of {folder}, {PRODUCERS} producers, {WORKERS} workers, in a spool at {location}")
         if not files:
             say("there is nothing to enqueue")
             return False
-        match await Spool.create(f"{scratch}/spool", SPOOL, durability=Durability.POWER):
+        match await Spool.create(location, SPOOL, durability=Durability.POWER):
             case Ok(spool):
+                left = [*(await spool.entries(Work.TODO)).unwrap(), *(await spool.entries(Work.DONE)).unwrap()]
                 spool.close()
             case Err(error):
-                say(f"{error}; set TMPDIR to a folder on another disk")
+                say(str(error) if given else f"{error}; set TMPDIR to a folder on another disk")
                 return False
-        processes = Processes(folder, files, f"{scratch}/spool", progress)
+        if left:
+            say("there are entries in it; give the location of a new spool")
+            return False
+        processes = Processes(folder, files, location, progress)
         finished = False
         try:
             with progress, trio.fail_after(seconds):
@@ -374,7 +383,7 @@ async def demonstrate(folder: Path, seconds: float) -> bool:
             say(f"{errors.exceptions[0]}; all processes were ended")
         except* KeyboardInterrupt:
             say("interrupted; all processes were ended")
-        return await judge(folder, files, f"{scratch}/spool", processes.reports, say) and finished
+        return await judge(folder, files, location, processes.reports, say) and finished
 
 
 def main() -> int:
@@ -382,16 +391,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Many processes share a spool; one is killed, and nothing is lost.")
     parser.add_argument("folder", nargs="?", type=Path, default=CHECKOUT, help="enqueue its files (this checkout)")
     parser.add_argument("--timeout", type=float, default=300, help="give up after so many seconds (300)")
+    parser.add_argument("--spool", metavar="LOCATION", help="where to make it: a path, or postgresql://…")
     # How the parent calls the others.
     parser.add_argument("--produce", metavar="FOLDER", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--work", metavar="HOLD", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--spool", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.produce is not None:
         trio.run(produce, arguments.spool, arguments.produce)
     elif arguments.work is not None:
         trio.run(work, arguments.spool, arguments.work)
-    elif not trio.run(demonstrate, arguments.folder.resolve(), arguments.timeout):
+    elif not trio.run(demonstrate, arguments.folder.resolve(), arguments.timeout, arguments.spool):
         return 1
     return 0
 

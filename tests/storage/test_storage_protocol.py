@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -880,6 +881,21 @@ def test_data_can_be_sought_in(store):
         return tail + file.read(4)
 
     assert store.read_data("a", read) == b"Hello1234"
+
+
+@pytest.mark.parametrize("size", [5, 300_000])
+def test_data_are_read_as_a_file_is(store, size):
+    """Also by what has a short cut for data in memory: where it has read to is where the file is then."""
+    data = bytes(range(256)) * (size // 256 + 1)
+    enqueue(store, "send", "a", data=data[:size])
+
+    def read(file: Any) -> tuple[bytes, int, bytes]:
+        return hashlib.file_digest(file, "sha256").digest(), file.tell(), file.read()
+
+    assert store.read_data("a", read) == (hashlib.sha256(data[:size]).digest(), size, b"")
+    claimed = claim(store, "send", "a")
+    assert store.read_data("a", read, owned=True) == (hashlib.sha256(data[:size]).digest(), size, b"")
+    release(store, claimed)
 
 
 def test_data_of_nobody_is_not_found(store):

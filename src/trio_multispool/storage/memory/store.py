@@ -28,6 +28,7 @@ from trio_multispool.storage.memory.claims import MemoryClaim, MemoryReservation
 from trio_multispool.storage.memory.contents import CANCELLATIONS, Contents, Kept
 from trio_multispool.storage.memory.shelf import MemoryShelf
 from trio_multispool.storage.memory.watch import MemoryWatch
+from trio_multispool.storage.reading import as_file
 from trio_multispool.storage.requests import Item, NotDue, Recovered, Releasing, Removing, Saving, Stat
 from trio_multispool.storage.singly import claim_next
 
@@ -333,7 +334,7 @@ class MemoryStorage:
 
     def read_data(self, name: str, read: Callable[[BinaryIO], T], *, owned: bool = False) -> T:  # noqa: ARG002  # as above
         """Read the entry's data."""
-        return read(io.BytesIO(self._with_data(name).data))
+        return read(as_file(self._with_data(name).data))
 
     def read_entry(self, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
         """Read a whole entry under its lock."""
@@ -342,7 +343,7 @@ class MemoryStorage:
             return Unavailable.BUSY
         with lock:
             kept = self.contents.at(Place(queue, State.AVAILABLE), name)
-            return Unavailable.GONE if kept is None else read(kept.metadata, kept.stat(), io.BytesIO(kept.data))
+            return Unavailable.GONE if kept is None else read(kept.metadata, kept.stat(), as_file(kept.data))
 
     def replace_data(
         self,

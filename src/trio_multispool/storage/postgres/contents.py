@@ -11,6 +11,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from trio_multispool.errors import DataNotFound
+from trio_multispool.storage.reading import as_file
 
 if TYPE_CHECKING:
     from trio_multispool.storage.postgres.connecting import Connection
@@ -97,7 +98,7 @@ def _part(row: tuple[Any, ...] | None, name: str) -> bytes:
 def opened(links: Links, connection: Connection, name: str, data: bytes | None, chunks: int) -> BinaryIO:
     """Return the data of an entry as a file, to be closed, in a transaction. `DataNotFound`: a part of them is gone."""
     if not chunks:
-        return io.BytesIO(data or b"")
+        return as_file(data or b"")
     file = _temporary()
     get = links.sql(_GET)
     try:

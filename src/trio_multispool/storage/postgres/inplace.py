@@ -6,7 +6,6 @@ These are rare. Each is a short transaction around a row that nobody can have me
 from __future__ import annotations
 
 import contextlib
-import io
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from psycopg import errors
@@ -19,6 +18,7 @@ from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.postgres.contents import chunks_of, opened, put_chunks, size_of, written
 from trio_multispool.storage.postgres.link import Purpose
 from trio_multispool.storage.postgres.take import LETTERS
+from trio_multispool.storage.reading import as_file
 from trio_multispool.storage.requests import Stat
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def read_data(context: Context, name: str, read: Callable[[BinaryIO], T]) -> T:
         raise DataNotFound(name)
     data, chunks = rows[0]
     if not chunks:
-        return read(in_memory(data or b""))
+        return read(as_file(data or b""))
     with links.transaction(Purpose("read the data of an entry in"), reads=True) as to_server:
         with to_server.cursor(binary=True) as cursor:
             row = cursor.execute(links.sql(_DATA), (name,)).fetchone()
@@ -167,11 +167,6 @@ def read_data(context: Context, name: str, read: Callable[[BinaryIO], T]) -> T:
         file = opened(links, to_server, name, *row)
     with file:
         return read(file)
-
-
-def in_memory(data: bytes) -> BinaryIO:
-    """Return data as a file."""
-    return io.BytesIO(data)
 
 
 def replace_data(  # noqa: PLR0913  # the protocol's

@@ -28,6 +28,7 @@ from trio_multispool.storage.postgres.schema import add_queues, check_queues, mi
 from trio_multispool.storage.postgres.slots import Slots
 from trio_multispool.storage.postgres.source import PostgresSource
 from trio_multispool.storage.postgres.sqlstates import translated
+from trio_multispool.storage.reading import as_file
 from trio_multispool.storage.requests import Recovered
 
 if TYPE_CHECKING:
@@ -294,7 +295,7 @@ class PostgresStorage:
         claim = self._context.in_hand.find(name) if owned else None
         if claim is not None and claim.data is not None and not claim.is_large:
             data, claim.data = claim.data, None
-            return read(inplace.in_memory(data))
+            return read(as_file(data))
         return inplace.read_data(self._context, name, read)
 
     def read_entry(self, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
