@@ -168,7 +168,7 @@ def _make(connection: psycopg.Connection[Any], address: Address, before: _Found)
             found = _look(connection, address.schema)
             if found.others and not found.tables:
                 raise DirectoryNotEmpty(address.location, "choose another schema, with ?spool=NAME")
-            if found.version >= VERSION or found.reads > VERSION:
+            if found.version >= VERSION:
                 return
             if not found.schema:
                 # Not `IF NOT EXISTS`, which asks for the right to make one even if it is there.

@@ -90,7 +90,7 @@ ALTER TABLE SCHEMA.chunk ALTER bytes SET STORAGE EXTERNAL;
 
 -- Names that sort by the time they were made, as the library makes them; each later than the session's last.
 CREATE FUNCTION SCHEMA.next_name() RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
     told text := current_setting('multispool.last_name', true);
     last bigint := CASE WHEN told ~ '^[1-8][0-9]{18}$' THEN told::bigint ELSE 0 END;
@@ -105,7 +105,7 @@ $$;
 
 -- Why a text cannot be a name; NULL if it can.
 CREATE FUNCTION SCHEMA.fault_of(name text) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE
         WHEN name = '' THEN 'it is empty'
         WHEN octet_length(name) > 200 THEN 'it has ' || octet_length(name) || ' bytes, and 200 is the most'
@@ -116,7 +116,8 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Enqueue in the transaction of the caller: a program in any language, a trigger, a job of the server. Returns the
--- name. With if_absent, returns NULL for a name that is taken; without, that is an error (unique_violation).
+-- name. With if_absent, returns NULL for a name that is taken; without, that is an error (unique_violation). The
+-- search path is its own, and so is that of what it calls: an administrator may make it SECURITY DEFINER.
 CREATE FUNCTION SCHEMA.enqueue(
     queue text,
     metadata bytea,
