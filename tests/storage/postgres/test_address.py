@@ -178,6 +178,8 @@ def test_a_password_reaches_libpq_and_nobody_else(password):
 @given(PASSWORDS, st.sampled_from(["spool=x", "spool=X", "odd=x", "user=a@b", "spool", "sslmode=%zz"]))
 @example("12?a/bcdef", "spool=x")
 @example("secret/@", "spool=x")
+@example("?secret", "spool=x")
+@example("a?secret&secret=secret", "spool=x")
 @example("#secret%", "spool=x")
 @example("p?spool=secret", "spool=x")
 @example("12345/secret", "spool=x")

@@ -94,6 +94,7 @@ def _parted(rest: str) -> tuple[dict[str, str], str]:
         _refuse("write %40 for each @, and %2F for each /, in the user, the password and the parameters")
     where, _, query = after.partition("?")
     _check_ports(where)
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()} | {"ssl"}
     ours: dict[str, str] = {}
     kept: list[str] = []
     for parameter in query.split("&") if query else ():
@@ -101,8 +102,10 @@ def _parted(rest: str) -> tuple[dict[str, str], str]:
         key = unquote(key)
         if not equals or "=" in value:
             _refuse("a parameter after the ? is NAME=VALUE; in the value write %3D for =, and %26 for &")
-        if key not in ("spool", "pool", "trust"):
+        if key in known:
             kept.append(parameter)
+        elif key not in ("spool", "pool", "trust"):
+            _refuse(f"there is no parameter {key!r}: those of libpq are allowed, spool=, pool= and trust=")
         elif key in ours:
             _refuse(f"{key}= is given twice")
         else:
@@ -127,11 +130,6 @@ def _check_ports(where: str) -> None:
 
 def _understood(url: str) -> dict[str, str]:
     """Return what libpq understands by a URL."""
-    known = {option.keyword.decode() for option in Conninfo.get_defaults()} | {"ssl"}
-    for parameter in filter(None, url.partition("?")[2].split("&")):
-        key = unquote(parameter.partition("=")[0])
-        if key not in known:
-            _refuse(f"there is no parameter {key!r}: those of libpq are allowed, spool=, pool= and trust=")
     try:
         return {key: str(value) for key, value in conninfo_to_dict(url).items() if value is not None}
     except (ProgrammingError, ValueError):
