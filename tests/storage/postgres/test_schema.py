@@ -124,6 +124,22 @@ def test_a_creator_waits_for_another_and_then_sees_what_it_has_made(admin, addre
     migrate(admin, address, create=False)
 
 
+def test_two_may_add_a_queue_at_the_same_time_in_any_isolation(admin, address):
+    """The second waits for the first, and is content with what that has made."""
+    migrate(admin, address, create=True)
+    admin.execute("SET default_transaction_isolation = 'serializable'")
+    with psycopg.connect(address.direct) as first:
+        first.execute(f"INSERT INTO {address.schema}.queue VALUES ('send')")
+        second = threading.Thread(target=add_queues, args=(admin, address, ["send", "failed"]))
+        second.start()
+        with psycopg.connect(address.direct, autocommit=True) as onlooker:
+            while not onlooker.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall():
+                assert second.is_alive()
+        first.commit()
+        second.join()
+    check_queues(admin, address, ["send", "failed"])
+
+
 def test_a_role_without_the_right_is_told_what_an_administrator_runs(admin, address, role):
     """And with what that has made, and the rights that the script names, it can open and make queues."""
     with pytest.raises(AccessDenied) as caught:

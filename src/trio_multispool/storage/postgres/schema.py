@@ -202,10 +202,11 @@ def add_queues(connection: psycopg.Connection[Any], address: Address, names: Col
     """Add the queues that are missing; writes nothing if none is."""
     try:
         if missing := _missing(connection, address, names):
-            statement = with_schema(
-                "INSERT INTO SCHEMA.queue SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING", address.schema
-            )
-            _ = connection.execute(statement.encode(), (missing,))
+            add = "INSERT INTO SCHEMA.queue SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING"
+            with connection.transaction():
+                # Another creator may add them too: no conflict, except in the isolation that a role may prefer.
+                _ = connection.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+                _ = connection.execute(with_schema(add, address.schema).encode(), (missing,))
     except psycopg.Error as error:
         raise translated(error, "add a queue to", address.location, opening=True) from error
 
