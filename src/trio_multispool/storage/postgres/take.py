@@ -48,26 +48,25 @@ _BY_NAME: Final = f"""
     ),
     done AS ({_TAKE})"""
 
-# What is due comes first; then what was listed and not tried; then everything else, which is listed anew. They are
-# sorted by the queue too, so that no index will do but the one with just these rows.
+# What is due comes first; then what was listed and not tried; then everything else, which is listed anew.
 FIRST: Final = f"""
     due AS MATERIALIZED (
         SELECT name FROM SCHEMA.entry
         WHERE queue = %(queue)s AND state = 'w' AND due_at <= %(now)s::double precision
             AND name <> ALL(%(but)s::text[])
-        ORDER BY queue, due_at, name LIMIT %(most)s FOR UPDATE SKIP LOCKED
+        ORDER BY due_at, name LIMIT %(most)s FOR UPDATE SKIP LOCKED
     ),
     listed AS MATERIALIZED (
         SELECT name FROM SCHEMA.entry
         WHERE queue = %(queue)s AND state = 'a' AND name >= %(begin)s AND name <= %(end)s
             AND name <> ALL(%(but)s::text[])
-        ORDER BY queue, name LIMIT %(most)s - (SELECT count(*) FROM due) FOR UPDATE SKIP LOCKED
+        ORDER BY name LIMIT %(most)s - (SELECT count(*) FROM due) FOR UPDATE SKIP LOCKED
     ),
     others AS MATERIALIZED (
         SELECT name FROM SCHEMA.entry
         WHERE queue = %(queue)s AND state = 'a' AND (name < %(begin)s OR name > %(end)s)
             AND name <> ALL(%(but)s::text[])
-        ORDER BY queue, name
+        ORDER BY name
         LIMIT CASE WHEN %(lists)s THEN %(most)s - (SELECT count(*) FROM due) - (SELECT count(*) FROM listed) ELSE 0 END
         FOR UPDATE SKIP LOCKED
     ),
@@ -76,7 +75,7 @@ FIRST: Final = f"""
 
 FIRST_ROWS: Final = """
     SELECT done.*, (
-        SELECT name FROM SCHEMA.entry WHERE queue = %(queue)s AND state = 'a' ORDER BY queue DESC, name DESC LIMIT 1
+        SELECT name FROM SCHEMA.entry WHERE queue = %(queue)s AND state = 'a' ORDER BY name DESC LIMIT 1
     ) FROM (SELECT) AS always LEFT JOIN done ON true"""
 
 _TAKEN: Final = f"""
