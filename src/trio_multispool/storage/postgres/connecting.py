@@ -12,6 +12,7 @@ import psycopg
 from psycopg import pq
 
 from trio_multispool.errors import NotASpool
+from trio_multispool.storage.postgres.arrays import register
 
 if TYPE_CHECKING:
     from trio_multispool.storage.postgres.address import Address
@@ -59,6 +60,7 @@ def connect(address: Address) -> Connection:
         if "unsupported startup parameter" in str(error):
             raise NotASpool(address.location, _POOLED) from error
         raise
+    register(connection)
     row = connection.execute("SELECT pg_backend_pid()").fetchone()
     if row != (connection.info.backend_pid,):
         connection.close()
@@ -68,7 +70,9 @@ def connect(address: Address) -> Connection:
 
 def connect_to_pool(conninfo: str) -> Connection:
     """Connect to what pools transactions: each may run in another session, so nothing is prepared or set."""
-    return psycopg.connect(conninfo, autocommit=True, prepare_threshold=None, **_OF_OURS)
+    connection = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None, **_OF_OURS)
+    register(connection)
+    return connection
 
 
 _POOLED: Final = (

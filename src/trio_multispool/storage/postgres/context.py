@@ -9,7 +9,7 @@ from trio_multispool.storage.postgres.claims import InHand
 from trio_multispool.storage.postgres.hints import Hints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from trio_multispool.storage.postgres.keeper import Keeper
     from trio_multispool.storage.postgres.link import Links
@@ -41,10 +41,11 @@ class Context:
         if self.keeper is not None:
             self.keeper.let_go(name, token)
 
-    def arrived(self, queue: str, names: Collection[str]) -> None:
-        """Tell of entries that came into a queue."""
-        self.hints.arrived(queue, len(names))
-        self.moved(names)
+    def arrived(self, names: Mapping[str, Collection[str]], left: Collection[str] = ()) -> None:
+        """Tell of entries that came into queues, and of others that have left the store."""
+        for queue, each in names.items():
+            self.hints.arrived(queue, len(each))
+        self.moved([*itertools.chain.from_iterable(names.values()), *left])
 
     def moved(self, names: Collection[str]) -> None:
         """Tell of entries that moved, or left."""

@@ -10,6 +10,7 @@ from trio_multispool.errors import EntryBusy, NameTaken
 from trio_multispool.model.lifecycle import State, Step, next_state
 from trio_multispool.model.policies import check_durability
 from trio_multispool.storage.postgres import recovery
+from trio_multispool.storage.postgres.arrays import Bytes, Reals, Texts, Whole
 from trio_multispool.storage.postgres.claims import PostgresReservation
 from trio_multispool.storage.postgres.contents import chunks_of, put_chunks, size_of, written
 from trio_multispool.storage.postgres.link import Committed, Purpose
@@ -54,7 +55,7 @@ _ENQUEUE: Final = f"""
             %(now)s, %(now)s, %(now)s, metadata, data, size, chunks, carrier, token
         FROM link, unnest(%(names)s::text[], %(queues)s::text[], %(due)s::double precision[],
             %(remember)s::double precision[], %(metadata)s::bytea[], %(data)s::bytea[], %(sizes)s::bigint[],
-            %(chunks)s::integer[], %(carriers)s::bytea[], %(tokens)s::bigint[])
+            %(chunks)s::bigint[], %(carriers)s::bytea[], %(tokens)s::bigint[])
             AS new (name, queue, due_at, remember, metadata, data, size, chunks, carrier, token)
         ORDER BY new.name
         ON CONFLICT (name) DO UPDATE SET queue = excluded.queue, state = excluded.state, due_at = excluded.due_at,
@@ -164,10 +165,10 @@ def _commit(
     answer = context.links.change(Purpose("enqueue in", first.queue, names[0], level), _ENQUEUE, values)
     freed: list[_Made] = []
     there = done(answer, names)
+    _note(context, [one for one in made if one.new.reservation.name in there])
     for one in made:
         name = one.new.reservation.name
         if name in there:
-            _end(context, one)
             continue
         error = failures[one.number] = why_not(context, name)
         if not again and isinstance(error, EntryBusy) and recovery.recover_name(context.links, context.now(), name):
@@ -188,30 +189,36 @@ def _enqueue_large(context: Context, one: _Made, file: BinaryIO) -> None:
             one.new.before_commit()
     if row is None:
         raise why_not(context, name)
-    _end(context, one)
+    _note(context, [one])
 
 
 def _values(context: Context, made: Sequence[_Made]) -> dict[str, Any]:
     new, data = [one.new for one in made], [one.data for one in made]
-    sizes = [len(each) if isinstance(each, bytes) else size_of(each) for each in data]
+    sizes = Whole(len(each) if isinstance(each, bytes) else size_of(each) for each in data)
     return {
         "now": context.now(),
-        "names": [each.reservation.name for each in new],
-        "queues": [each.queue for each in new],
-        "due": [each.due_at for each in new],
-        "remember": [each.remember for each in new],
-        "metadata": [each.metadata for each in new],
-        "data": [each if isinstance(each, bytes) else None for each in data],
+        "names": Texts(each.reservation.name for each in new),
+        "queues": Texts(each.queue for each in new),
+        "due": Reals(each.due_at for each in new),
+        "remember": Reals(each.remember for each in new),
+        "metadata": Bytes(each.metadata for each in new),
+        "data": Bytes(each if isinstance(each, bytes) else None for each in data),
         "sizes": sizes,
-        "chunks": [0 if isinstance(each, bytes) else chunks_of(size) for each, size in zip(data, sizes, strict=True)],
-        "carriers": [msgspec.json.encode(dict(each.carrier)) if each.carrier else None for each in new],
-        "tokens": [each.reservation.token for each in new],
+        "chunks": Whole(
+            0 if isinstance(each, bytes) else chunks_of(size) for each, size in zip(data, sizes, strict=True)
+        ),
+        "carriers": Bytes(msgspec.json.encode(dict(each.carrier)) if each.carrier else None for each in new),
+        "tokens": Whole(each.reservation.token for each in new),
     }
 
 
-def _end(context: Context, one: _Made) -> None:
-    one.new.reservation.end(one.state)
-    context.arrived(one.new.queue, [one.new.reservation.name])
+def _note(context: Context, made: Sequence[_Made]) -> None:
+    """Take note of what was made, and tell of it."""
+    arrived: dict[str, list[str]] = {}
+    for one in made:
+        one.new.reservation.end(one.state)
+        arrived.setdefault(one.new.queue, []).append(one.new.reservation.name)
+    context.arrived(arrived)
 
 
 def done(answer: list[tuple[Any, ...]] | Committed, names: Sequence[str]) -> set[str]:

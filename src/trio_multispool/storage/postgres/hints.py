@@ -44,11 +44,14 @@ class Hints:
 
     def moved(self, names: Iterable[str]) -> None:
         """Tell of entries that have moved, or left."""
+        if not (self.names_wanted or self._watches):
+            return
         with self._mutex:
-            if self.names_wanted or self.is_watching(MOVED):
-                for name in names:
-                    if self.names_wanted:
-                        self._names[MOVED][name] = None
+            is_watched = self.is_watching(MOVED)
+            for name in names:
+                if self.names_wanted:
+                    self._names[MOVED][name] = None
+                if is_watched:
                     self._tell(MOVED, name)
 
     def cancelled(self, name: str) -> None:

@@ -88,7 +88,7 @@ def restore(  # noqa: PLR0913  # the protocol's
     with _locked(context, "restore an entry in", Place(queue, State.QUARANTINED), name, durability) as (to_server, _):
         before_commit()
         _ = to_server.execute(links.sql(_RESTORE), (to, context.now(), name))
-    context.arrived(to, [name])
+    context.arrived({to: [name]})
 
 
 def discard(

@@ -97,7 +97,7 @@ class Keeper:
         self._wake_end, self._poke_end = socket.socketpair()
         for end in (self._wake_end, self._poke_end):
             end.settimeout(0)
-        self._elected = self._alone = False
+        self._elected = self._alone = self._poked = False
         self._answered = stopwatch()
         self._asked: Callable[[], float] | None = None  # since another process asked for names
         self._control: Control | None = None
@@ -113,6 +113,9 @@ class Keeper:
 
     def poke(self) -> None:
         """Have it look for something to do."""
+        if self._poked:
+            return
+        self._poked = True
         with contextlib.suppress(OSError):  # full, or closed
             _ = self._poke_end.send(b".")
 
@@ -204,6 +207,7 @@ class Keeper:
                 _ = select.select([control, self._wake_end], [], [], max(0.0, wait))
             with contextlib.suppress(BlockingIOError):
                 _ = self._wake_end.recv(4096)
+            self._poked = False  # after that, and before the work: what nobody pokes it for any more is done now
             self._work(control)
             if pinged() >= EVERY:
                 pinged = stopwatch()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from trio_multispool.model.lifecycle import State, Step
 from trio_multispool.model.policies import check_durability
 from trio_multispool.model.text import encodable
+from trio_multispool.storage.postgres.arrays import Bytes, Flags, Reals, Texts, Whole
 from trio_multispool.storage.postgres.enqueue import done
 from trio_multispool.storage.postgres.link import Purpose
 from trio_multispool.storage.postgres.source import PostgresSource
@@ -204,9 +205,7 @@ def _note(
             left.append(claim.name)
         else:
             arrived.setdefault(one.queue, []).append(claim.name)
-    for queue, names in arrived.items():
-        context.arrived(queue, names)
-    context.moved(left)
+    context.arrived(arrived, left)
 
 
 def _level(context: Context, ready: Sequence[_Settling]) -> str:
@@ -225,16 +224,16 @@ def _values(context: Context, ready: Sequence[_Settling]) -> dict[str, Any]:
     ]
     return {
         "now": context.now(),
-        "names": [claim.name for claim in claims],
-        "owners": [claim.owner for claim in claims],
-        "tokens": [claim.token for claim in claims],
-        "queues": [one.queue for one in ready],
-        "due": [one.due_at for one in ready],
-        "metadata": [each.metadata if isinstance(each, Saving) else None for each in settlements],
-        "notes": [raw for raw, _ in notes],
-        "annotates": [annotates for _, annotates in notes],
-        "removes": [isinstance(each, Removing) for each in settlements],
-        "withdraws": [each.withdraws for each in settlements],
+        "names": Texts(claim.name for claim in claims),
+        "owners": Whole(claim.owner for claim in claims),
+        "tokens": Whole(claim.token for claim in claims),
+        "queues": Texts(one.queue for one in ready),
+        "due": Reals(one.due_at for one in ready),
+        "metadata": Bytes(each.metadata if isinstance(each, Saving) else None for each in settlements),
+        "notes": Bytes(raw for raw, _ in notes),
+        "annotates": Flags(annotates for _, annotates in notes),
+        "removes": Flags(isinstance(each, Removing) for each in settlements),
+        "withdraws": Flags(each.withdraws for each in settlements),
     }
 
 

@@ -394,9 +394,11 @@ class PostgresStorage:
         return found
 
     def _tell(self, recovered: Iterable[Recovered]) -> None:
+        back: dict[str, list[str]] = {}
         for each in recovered:
             if each.queue is not None:
-                self._context.arrived(each.queue, [each.name])
+                back.setdefault(each.queue, []).append(each.name)
+        self._context.arrived(back)
 
     def watch(self) -> PostgresWatch:
         """Begin to watch queues."""
