@@ -1,7 +1,7 @@
 """A connection to the server that notices when its other end is gone, and is noticed when this one is.
 
-Keepalives and a limit for what is not acknowledged are set on both ends of every connection. A host that was cut off is
-given up by the server after some 8 seconds. Until then, its session holds the lock that says that its owner lives.
+Keepalives and a limit for what is not acknowledged are set on both ends of every connection, so that a host that was cut
+off is given up by the server. Until then, its session holds the lock that says that its owner lives.
 """
 
 from __future__ import annotations
@@ -16,35 +16,40 @@ from trio_multispool.storage.postgres.arrays import register
 
 if TYPE_CHECKING:
     from trio_multispool.storage.postgres.address import Address
+    from trio_multispool.storage.postgres.patience import Patience
 
-PATIENCE: Final = 10.0
-"""How long an operation waits for a server that cannot be reached, or does not answer, in seconds."""
-
-_OF_OURS: Final[dict[str, Any]] = {
-    "keepalives": 1,
-    "keepalives_idle": 5,
-    "keepalives_interval": 1,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 8000,
-    "connect_timeout": 5,
-}
-
-_OF_THE_SERVER: Final = " ".join(
-    f"-c {name}={value}"
-    for name, value in {
-        "tcp_keepalives_idle": 5,
-        "tcp_keepalives_interval": 1,
-        "tcp_keepalives_count": 3,
-        "tcp_user_timeout": 8000,
-        "client_connection_check_interval": 2000,
-        "idle_in_transaction_session_timeout": 60_000,
-    }.items()
-)
+_PROBES: Final = 3
+"""How many keepalives may be unanswered, a second apart."""
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
-def connect(address: Address) -> Connection:
+def _of_ours(patience: Patience) -> dict[str, Any]:
+    """Return parameters of this end of a connection."""
+    return {
+        "keepalives": 1,
+        "keepalives_idle": max(1, patience.given_up - _PROBES),
+        "keepalives_interval": 1,
+        "keepalives_count": _PROBES,
+        "tcp_user_timeout": patience.given_up * 1000,
+        "connect_timeout": patience.connect,
+    }
+
+
+def _of_the_server(patience: Patience) -> str:
+    """Return options of its other end."""
+    settings = {
+        "tcp_keepalives_idle": max(1, patience.given_up - _PROBES),
+        "tcp_keepalives_interval": 1,
+        "tcp_keepalives_count": _PROBES,
+        "tcp_user_timeout": patience.given_up * 1000,
+        "client_connection_check_interval": 2000,
+        "idle_in_transaction_session_timeout": 60_000,
+    }
+    return " ".join(f"-c {name}={value}" for name, value in settings.items())
+
+
+def connect(address: Address, patience: Patience) -> Connection:
     """Connect to the server itself. Raises `NotASpool` if something that pools transactions answers in its place."""
     of_the_user = pq.Conninfo.parse(address.direct.encode())
     options = next((option.val or b"" for option in of_the_user if option.keyword == b"options"), b"").decode()
@@ -53,8 +58,8 @@ def connect(address: Address) -> Connection:
             address.direct,
             autocommit=True,
             prepare_threshold=1,
-            **_OF_OURS,
-            options=f"{_OF_THE_SERVER} {options}",
+            **_of_ours(patience),
+            options=f"{_of_the_server(patience)} {options}",
         )
     except psycopg.OperationalError as error:
         if "unsupported startup parameter" in str(error):
@@ -68,9 +73,9 @@ def connect(address: Address) -> Connection:
     return connection
 
 
-def connect_to_pool(conninfo: str) -> Connection:
+def connect_to_pool(conninfo: str, patience: Patience) -> Connection:
     """Connect to what pools transactions: each may run in another session, so nothing is prepared or set."""
-    connection = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None, **_OF_OURS)
+    connection = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None, **_of_ours(patience))
     register(connection)
     return connection
 

@@ -18,6 +18,7 @@ from trio_multispool.storage.postgres.link import cut
 
 if TYPE_CHECKING:
     from trio_multispool.storage.postgres.address import Address
+    from trio_multispool.storage.postgres.patience import Patience
 
 _FAILED: Final = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE)
 
@@ -30,9 +31,9 @@ class SilentError(Exception):
 class Control:
     """A connection that may be asked one thing at a time, and that notifications come in by."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, patience: Patience) -> None:
         """Connect."""
-        self._connection = connect(address)
+        self._connection = connect(address, patience)
         self._pgconn = self._connection.pgconn
         self.pid: int = self._pgconn.backend_pid
         """The server's process of it."""

@@ -3,11 +3,11 @@
 Theory. An owner is alive for as long as any session holds its lock, shared. Every connection of it does, so one that is
 lost is no death. What the keeper adds:
 
-- It asks the server for the time, once a second. Without an answer for `CUT_OFF` seconds, this process must take itself
-  for one that was cut off: what it has in hand is lost, and is cancelled before the server gives the entries away.
+- It asks the server for the time, once a second. Without an answer for some (`Patience.cut_off`), this process must
+  take itself for one that was cut off: what it has in hand is lost, and is cancelled before the server gives the entries away.
 - When it has connected again, it looks which entries are still this owner's: somebody else may have got one.
 - A server that was started anew, or has taken over from another, has none of the old one's locks. Owners register with
-  it anew, and those that have not are not judged until it has been known for `GRACE` seconds.
+  it anew, and those that have not are not judged until it has been known for a while (`Patience.grace`).
 - Of all keepers of a spool, one is elected, by a lock. It looks many times a second for owners that have died, so that
   their entries are back at once.
 """
@@ -35,15 +35,6 @@ if TYPE_CHECKING:
     from trio_multispool.storage.postgres.claims import InHand
     from trio_multispool.storage.postgres.hints import Hints
     from trio_multispool.storage.postgres.link import Links
-
-EVERY: Final = 1.0
-"""How often the server is asked for the time, in seconds."""
-
-CUT_OFF: Final = 5.0
-"""After so long without an answer, in seconds, a process takes itself for one that the server will give up."""
-
-DEATHS_EVERY: Final = 0.025
-"""How often the one that is elected looks for owners that have died, in seconds."""
 
 ASKED_LATELY: Final = 5.0
 """For how long names are told to processes that wait for entries, after one has said that it does, in seconds."""
@@ -81,6 +72,7 @@ class Keeper:
     def __init__(self, links: Links, hints: Hints, in_hand: InHand, *, own_clock: bool) -> None:
         """Connect, and begin. `own_clock`: the caller's clock is what counts, and not the server's."""
         self._links = links
+        self._patience = links.patience
         self._schema = links.address.schema
         self._hints = hints
         self._in_hand = in_hand
@@ -168,8 +160,8 @@ class Keeper:
         return with_schema(statement, self._schema)
 
     def _connect(self) -> Control:
-        control = Control(self._links.address)
-        links, within = self._links, CUT_OFF
+        control = Control(self._links.address, self._patience)
+        links, within = self._links, self._patience.cut_off
         try:
             host, pid = this_process()
             _ = control.ask("SELECT pg_advisory_lock_shared($1::bigint)", links.owner, within=within)
@@ -188,7 +180,10 @@ class Keeper:
     def _ping(self, control: Control) -> None:
         before = wall_clock()
         [[time, elected, others]] = control.ask(
-            self._sql(_PING), self._links.owner, self._elected, within=max(0.1, CUT_OFF - self._answered())
+            self._sql(_PING),
+            self._links.owner,
+            self._elected,
+            within=max(0.1, self._patience.cut_off - self._answered()),
         )
         if not self._own_clock:
             self.ahead = float(time or 0.0) - (before + wall_clock()) / 2
@@ -199,21 +194,21 @@ class Keeper:
     def _serve(self, control: Control) -> None:
         pinged, looked = stopwatch(), stopwatch()
         while not self._closed:
-            wait = EVERY - pinged()
+            wait = self._patience.every - pinged()
             judges = self._elected and not self._alone
             if judges:
-                wait = min(wait, DEATHS_EVERY - looked())
+                wait = min(wait, self._patience.deaths_every - looked())
             if not self._has_something_to_do():
                 _ = select.select([control, self._wake_end], [], [], max(0.0, wait))
             with contextlib.suppress(BlockingIOError):
                 _ = self._wake_end.recv(4096)
             self._poked = False  # after that, and before the work: what nobody pokes it for any more is done now
             self._work(control)
-            if pinged() >= EVERY:
+            if pinged() >= self._patience.every:
                 pinged = stopwatch()
                 self._ping(control)
                 self._listen_for_names(control)
-            if judges and looked() >= DEATHS_EVERY:
+            if judges and looked() >= self._patience.deaths_every:
                 looked = stopwatch()
                 self._judge(control)
             for pid, hint in control.notified():
@@ -229,7 +224,7 @@ class Keeper:
         if gone:
             names, tokens = (_array(each) for each in zip(*gone, strict=True))
             try:
-                _ = control.ask(self._sql(_LET_GO), self._links.owner, names, tokens, within=CUT_OFF)
+                _ = control.ask(self._sql(_LET_GO), self._links.owner, names, tokens, within=self._patience.cut_off)
             except BaseException:
                 with self._mutex:
                     self._let_go += gone
@@ -240,7 +235,7 @@ class Keeper:
     def _tell(self, control: Control) -> None:
         hints = self._hints.take()
         if hints:
-            _ = control.ask(_TELL, self._schema, _array(hints), within=CUT_OFF)
+            _ = control.ask(_TELL, self._schema, _array(hints), within=self._patience.cut_off)
 
     def _hear(self, hint: str) -> None:
         self._hints.heard(hint)
@@ -257,9 +252,12 @@ class Keeper:
 
     def _judge(self, control: Control) -> None:
         """Put back what owners had that have died, and tell of it."""
-        if not control.ask(self._sql(DEATHS), self._links.owner, within=CUT_OFF):
+        grace = self._patience.grace
+        if not control.ask(self._sql(DEATHS), self._links.owner, grace, within=self._patience.cut_off):
             return
-        found = control.ask(self._sql(RECOVER), self._links.owner, None, self.now(), within=CUT_OFF)
+        found = control.ask(
+            self._sql(RECOVER), self._links.owner, grace, None, self.now(), within=self._patience.cut_off
+        )
         back = [(name, queue) for name, queue in found if name is not None and queue is not None]
         with self._mutex:
             self.recovered += back
@@ -274,7 +272,7 @@ class Keeper:
     # Silence
 
     def _notice_silence(self) -> None:
-        if self._answered() >= CUT_OFF and not self.cut_off:
+        if self._answered() >= self._patience.cut_off and not self.cut_off:
             self.cut_off = True
             self._lose(self._in_hand.all())
 
@@ -287,7 +285,7 @@ class Keeper:
     def _check_what_is_ours(self, control: Control) -> None:
         """Look which entries are still this owner's: others may have been given away while nobody answered."""
         held = self._in_hand.all()
-        rows = control.ask(self._sql(_OURS), self._links.owner, within=CUT_OFF)
+        rows = control.ask(self._sql(_OURS), self._links.owner, within=self._patience.cut_off)
         ours = {(name, int(token or 0)) for name, token in rows}
         now_in_hand = self._in_hand.all()
         gone = {

@@ -24,7 +24,8 @@ from psycopg import pq
 from trio_multispool.clock import stopwatch
 from trio_multispool.errors import DurabilityUnknown, ReadOnlySpool, SpoolError, StoreUnreachable
 from trio_multispool.model.policies import Durability
-from trio_multispool.storage.postgres.connecting import PATIENCE, connect, connect_to_pool
+from trio_multispool.storage.postgres.connecting import connect, connect_to_pool
+from trio_multispool.storage.postgres.patience import PATIENT
 from trio_multispool.storage.postgres.schema import with_schema
 from trio_multispool.storage.postgres.sqlstates import is_again, is_lost, translated
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.types import T
     from trio_multispool.storage.postgres.address import Address
     from trio_multispool.storage.postgres.connecting import Connection
+    from trio_multispool.storage.postgres.patience import Patience
 
     Rows = list[tuple[Any, ...]]
 
@@ -134,11 +136,11 @@ def cut(connection: pq.abc.PGconn) -> None:
 class Links:
     """The connections of one open spool for its operations; used by any number of threads."""
 
-    def __init__(self, address: Address, owner: int, durability: Durability, *, patience: float = PATIENCE) -> None:
+    def __init__(self, address: Address, owner: int, durability: Durability, patience: Patience = PATIENT) -> None:
         """Begin without any connection. Owner 0 makes no changes, and has no rows."""
         self.address: Address = address
         self.owner: int = owner
-        self.patience: float = patience
+        self.patience: Patience = patience
         self._durability = durability
         self._closed = False
         self._all = [Link(number) for number in range(MOST_LINKS)]
@@ -302,7 +304,11 @@ class Links:
         """Connect, and begin the next epoch; return the last change that was committed, and what it refused."""
         address = self.address
         link.drop()
-        connection = connect(address) if address.pooled is None else connect_to_pool(address.pooled)
+        connection = (
+            connect(address, self.patience)
+            if address.pooled is None
+            else connect_to_pool(address.pooled, self.patience)
+        )
         change: int = 0
         refused: list[str] = []
         try:
@@ -372,7 +378,7 @@ class Links:
 
     def _wait(self, clock: Callable[[], float]) -> bool:
         """Wait a little, unless it has been too long."""
-        return clock() < self.patience and not self._closed and not self._pause.wait(_PAUSE)
+        return clock() < self.patience.answer and not self._closed and not self._pause.wait(_PAUSE)
 
     def _translated(self, link: Link, error: psycopg.Error, operation: str) -> SpoolError:
         found = translated(error, operation, self.address.location)
@@ -386,7 +392,7 @@ class Links:
         """End the operations that have waited for an answer for longer than one need be patient."""
         for link in self._all:
             asking = link.asking
-            if asking is not None and asking() > self.patience:
+            if asking is not None and asking() > self.patience.answer:
                 link.cut()
 
     def close(self) -> None:

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from trio_multispool.storage.postgres.link import Links
 
-GRACE: Final = 10.0
-"""For how long owners that were known to another server are not judged by a new one, in seconds."""
-
 SERVER: Final = """(
     SELECT to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYYMMDD"T"HH24MISS.US') || '/' ||
         CASE WHEN pg_is_in_recovery() THEN 'standby' ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END)"""
@@ -30,7 +27,7 @@ _DEAD: Final = f"""
         SELECT owner.id FROM SCHEMA.owner JOIN SCHEMA.server ON server.id = {SERVER}
         WHERE owner.id <> {{me}} AND (
             owner.server = server.id
-            OR extract(epoch FROM clock_timestamp()) - server.since > {GRACE})
+            OR extract(epoch FROM clock_timestamp()) - server.since > {{grace}})
         OFFSET 0
     ) AS judged WHERE pg_try_advisory_xact_lock(id)"""
 
@@ -83,23 +80,29 @@ _COLLECT_ONE: Final = f"""
 
 
 def _for_the_keeper(statement: str) -> str:
-    return statement.format(me="$1::bigint", queue="$2::text", now="$3::double precision")
+    return statement.format(me="$1::bigint", grace="$2::double precision", queue="$3::text", now="$4::double precision")
 
 
 def _for_psycopg(statement: str) -> str:
-    return statement.format(me="%(me)s", queue="%(queue)s::text", now="%(now)s::double precision", name="%(name)s")
+    return statement.format(
+        me="%(me)s",
+        grace="%(grace)s",
+        queue="%(queue)s::text",
+        now="%(now)s::double precision",
+        name="%(name)s",
+    )
 
 
 DEATHS: Final = _for_the_keeper(_DEATHS)
-"""Tells whether there is anything to put back; asked with this owner."""
+"""Tells whether there is anything to put back; asked with this owner, and the grace."""
 
 RECOVER: Final = _for_the_keeper(_RECOVER)
-"""Puts it back; asked with this owner, a queue or nothing, and the time."""
+"""Puts it back; asked with this owner, the grace, a queue or nothing, and the time."""
 
 
 def recover(links: Links, now: float, queue: str | None, *, insist: bool) -> list[Recovered]:
     """Put back what dead owners have checked out. Without `insist`, nothing is said of a store that takes no writes."""
-    values = {"me": links.owner, "queue": queue, "now": now}
+    values = {**_values(links, now), "queue": queue}
     try:
         rows = links.update("recover what dead owners have in", _for_psycopg(_RECOVER), values)
     except (OutOfSpace, ReadOnlySpool):
@@ -109,15 +112,19 @@ def recover(links: Links, now: float, queue: str | None, *, insist: bool) -> lis
     return [Recovered(name, place) for name, place in rows]
 
 
+def _values(links: Links, now: float) -> dict[str, Any]:
+    return {"me": links.owner, "grace": links.patience.grace, "now": now}
+
+
 def foresee(links: Links, now: float) -> list[Recovered]:
     """Return what a recovery of everything would do."""
-    rows = links.read("look for dead owners in", _for_psycopg(_FORESEE), {"me": links.owner, "now": now})
+    rows = links.read("look for dead owners in", _for_psycopg(_FORESEE), _values(links, now))
     return [Recovered(name, place) for name, place in rows]
 
 
 def sweep(links: Links, now: float) -> Iterator[Recovered | SpoolError]:
     """Collect the reserved names of dead owners, names that are remembered no longer, and dead owners."""
-    values: dict[str, Any] = {"me": links.owner, "now": now}
+    values = _values(links, now)
     for (name,) in links.update("collect what belongs to no entry in", _for_psycopg(_SWEEP), values):
         yield Recovered(name, None)
     _ = links.update("forget dead owners in", _UNLINK)
@@ -125,7 +132,7 @@ def sweep(links: Links, now: float) -> Iterator[Recovered | SpoolError]:
 
 def recover_name(links: Links, now: float, name: str) -> Recovered | None:
     """Do so for one name."""
-    values = {"me": links.owner, "now": now, "name": name}
+    values = {**_values(links, now), "name": name}
     for statement in (_PUT_BACK_ONE, _COLLECT_ONE):
         for found, queue in links.update("recover", _for_psycopg(statement), values):
             return Recovered(found, queue)

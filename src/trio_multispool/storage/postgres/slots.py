@@ -19,6 +19,7 @@ from trio_multispool.storage.postgres.sqlstates import is_lost, translated
 if TYPE_CHECKING:
     from trio_multispool.storage.postgres.address import Address
     from trio_multispool.storage.postgres.connecting import Connection
+    from trio_multispool.storage.postgres.patience import Patience
 
 _TAKE: Final = """
     SELECT number FROM unnest(%s::bigint[]) AS number
@@ -33,9 +34,10 @@ _ATTEMPTS: Final = 2
 class Slots:
     """The slots of one open spool; used by any number of threads."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, patience: Patience) -> None:
         """Begin without any, and without a session."""
         self._address = address
+        self._patience = patience
         self._mutex = threading.RLock()  # a garbage collection may drop a slot in any line
         self._connection: Connection | None = None
         self._held: set[int] = set()
@@ -70,7 +72,7 @@ class Slots:
 
     def _connected(self) -> Connection:
         if self._connection is None:
-            self._connection = connect(self._address)
+            self._connection = connect(self._address, self._patience)
             for number in self._held:  # one that somebody else has got meanwhile is held twice for a while
                 _ = self._connection.execute(_TAKE, ([number], self._address.schema))
         return self._connection

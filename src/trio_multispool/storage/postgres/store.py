@@ -24,6 +24,7 @@ from trio_multispool.storage.postgres.context import Context
 from trio_multispool.storage.postgres.hints import ARRIVED, CANCELLED, MOVED, PostgresWatch
 from trio_multispool.storage.postgres.keeper import Keeper
 from trio_multispool.storage.postgres.link import Links
+from trio_multispool.storage.postgres.patience import PATIENT
 from trio_multispool.storage.postgres.schema import add_queues, check_queues, migrate
 from trio_multispool.storage.postgres.slots import Slots
 from trio_multispool.storage.postgres.source import PostgresSource
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.handles import Slot
     from trio_multispool.storage.postgres.claims import PostgresClaim, PostgresReservation
     from trio_multispool.storage.postgres.connecting import Connection
+    from trio_multispool.storage.postgres.patience import Patience
     from trio_multispool.storage.requests import Advice, Content, Item, NewEntry, NotDue, Settlement, Stat
 
     BeforeCommit: TypeAlias = Callable[[], None]
@@ -78,6 +80,7 @@ def _opening(address: Address) -> Generator[None]:
 
 def _checked(
     location: str,
+    patience: Patience,
     durability: Durability = Durability.PROCESS,
     *,
     create: bool = False,
@@ -85,7 +88,7 @@ def _checked(
 ) -> Address:
     """Return the address of a store that can be used; with `create`, once what is missing has been made."""
     address = Address.parse(location)
-    with _opening(address), connect(address) as connection:
+    with _opening(address), connect(address, patience) as connection:
         migrate(connection, address, create=create)
         if durability is Durability.POWER and not address.trusted:
             _check_syncs(connection, address)
@@ -117,7 +120,7 @@ class PostgresStorage:
         """Take over what `open` and its like have made."""
         self._context = context
         self._links = context.links
-        self._slots = Slots(context.links.address)
+        self._slots = Slots(context.links.address, context.links.patience)
         self.location: str = context.links.address.location
         self._process = this_process()
         self.recovered_at_first: list[Recovered] = []
@@ -133,12 +136,14 @@ class PostgresStorage:
         durability: Durability = Durability.POWER,
         recover: bool = True,
         now: Callable[[], float] = wall_clock,
+        patience: Patience = PATIENT,
     ) -> PostgresStorage:
         """Open a store, and put back what dead owners had; with `create`, make what is missing.
 
         A clock of the caller's own counts as the server's.
         """
-        made = cls._opened(_checked(location, durability, create=create, queues=queues), durability, now)
+        address = _checked(location, patience, durability, create=create, queues=queues)
+        made = cls._opened(address, durability, now, patience)
         try:
             if recover:
                 made.recovered_at_first = made.recover(insist=False)
@@ -150,12 +155,14 @@ class PostgresStorage:
     @classmethod
     def open_unsafe(cls, location: str, *, durability: Durability = Durability.POWER) -> PostgresStorage:
         """Open a store without checking that it has any queues, and without recovering anything."""
-        return cls._opened(_checked(location, durability), durability, wall_clock)
+        return cls._opened(_checked(location, PATIENT, durability), durability, wall_clock, PATIENT)
 
     @classmethod
-    def _opened(cls, address: Address, durability: Durability, now: Callable[[], float]) -> PostgresStorage:
+    def _opened(
+        cls, address: Address, durability: Durability, now: Callable[[], float], patience: Patience
+    ) -> PostgresStorage:
         owner = (random_below(2**30) << 32) + random_below(2**32) + 1
-        links = Links(address, owner, durability)
+        links = Links(address, owner, durability, patience)
         context = Context(links, now)
         with _opening(address):
             context.keeper = Keeper(links, context.hints, context.in_hand, own_clock=now is not wall_clock)
@@ -164,7 +171,7 @@ class PostgresStorage:
     @classmethod
     def look(cls, location: str) -> PostgresStorage:
         """Open a store to look at it: has no owner, recovers nothing, and writes nothing."""
-        return cls(Context(Links(_checked(location), 0, Durability.POWER), wall_clock))
+        return cls(Context(Links(_checked(location, PATIENT), 0, Durability.POWER), wall_clock))
 
     def now(self) -> float:
         """Return the time of day by the server's clock."""
