@@ -159,13 +159,15 @@ def read_data(context: Context, name: str, read: Callable[[BinaryIO], T]) -> T:
     data, chunks = rows[0]
     if not chunks:
         return read(as_file(data or b""))
-    with links.transaction(Purpose("read the data of an entry in"), reads=True) as to_server:
+
+    def copy(to_server: Connection) -> BinaryIO:
         with to_server.cursor(binary=True) as cursor:
             row = cursor.execute(links.sql(_DATA), (name,)).fetchone()
         if row is None:
             raise DataNotFound(name)
-        file = opened(links, to_server, name, *row)
-    with file:
+        return opened(links, to_server, name, *row)
+
+    with links.read_together("read the data of an entry in", copy) as file:
         return read(file)
 
 

@@ -232,15 +232,22 @@ class Links:
 
         return self._insist(purpose.operation, attempt)
 
-    @contextlib.contextmanager
-    def transaction(self, purpose: Purpose, *, reads: bool = False) -> Generator[Connection]:
-        """Yield a connection in a transaction, which is committed at the end, once. What is raised undoes it.
+    def read_together(self, operation: str, read: Callable[[Connection], T]) -> T:
+        """Return what `read` returns, which sees one state of everything on its connection, and may be called again."""
 
-        One that only `reads` sees one state of everything, and changes nothing.
-        """
+        def attempt(link: Link) -> T:
+            connection = self._connected(link)
+            _ = connection.execute(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            return read(connection)
+
+        return self._insist(operation, attempt)
+
+    @contextlib.contextmanager
+    def transaction(self, purpose: Purpose) -> Generator[Connection]:
+        """Yield a connection in a transaction, which is committed at the end, once. What is raised undoes it."""
         operation = purpose.operation
         with self._lease(operation) as link:
-            connection = self._begin(link, operation, None if reads else purpose.level)
+            connection = self._begin(link, operation, purpose.level)
             try:
                 yield connection
             except psycopg.Error as error:
@@ -253,16 +260,13 @@ class Links:
                 if self._resolve(link, purpose) is None:
                     raise self._translated(link, error, operation) from error
 
-    def _begin(self, link: Link, operation: str, level: str | None) -> Connection:
+    def _begin(self, link: Link, operation: str, level: str) -> Connection:
         clock = stopwatch()
         while True:
             try:
                 connection = self._connected(link)
                 link.change += 1
                 values = {"level": level, "me": self.owner, "link": link.number, "epoch": link.epoch}
-                if level is None:
-                    _ = connection.execute(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                    return connection
                 _ = connection.execute(b"BEGIN")
                 _ = connection.execute(self.sql(_BEGIN), {**values, "change": link.change})
                 return connection
