@@ -38,6 +38,7 @@ class Proof(enum.StrEnum):
     FULL_DISK = "real ENOSPC"
     FAILING_DISK = "real EIO"
     STORM = "a storm of kills"
+    LOST_CONNECTIONS = "a connection to the server is lost"
     CANCELLING = "a storm of cancellations"
     MODEL = "the protocol as a model"
     MUTANTS = "mutants of the model"
