@@ -17,7 +17,7 @@ answered as `Err(EncodingFailed)`, `Err(CorruptMetadata)` or `Err(CorruptData)`,
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, final, get_origin, overload, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, cast, final, get_origin, overload, runtime_checkable
 
 import msgspec
 
@@ -188,6 +188,10 @@ class NoData(WholeFile[None]):
         """Return `None`; raises `ValueError` if there are data."""
         if raw:
             raise ValueError("there are data, and by its Spoolable an entry has none")
+
+
+QUICK: Final[frozenset[type[object]]] = frozenset({Json, MessagePack, Bytes, Text, NoData})
+"""Those that take no time for little data, so that an event loop need not be spared it."""
 
 
 def metadata_codec(of: type[T] | MetadataCodec[T]) -> MetadataCodec[T]:

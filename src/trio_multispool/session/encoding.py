@@ -10,7 +10,7 @@ import functools
 from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar
 
 from trio_multispool.errors import CorruptData, CorruptMetadata, EncodingFailed, SpoolError
-from trio_multispool.model.codecs import WholeFile
+from trio_multispool.model.codecs import QUICK, WholeFile
 from trio_multispool.model.types import A, D, M, Q, T
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class Encoding(Generic[Q, M, D, A]):
         self._data = spoolable.data
         self.data_is_whole: bool = isinstance(spoolable.data, WholeFile)
         """Whether the codec encodes data as a whole."""
+        self.data_is_quick: bool = type(spoolable.data) in QUICK
+        """Whether the codec is known to take no time for little data."""
 
     def encode(self, metadata: M) -> bytes:
         """Return the bytes that stand for metadata, or raise `EncodingFailed`."""

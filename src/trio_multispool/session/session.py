@@ -122,6 +122,10 @@ class Session(Generic[Q, M, D, A]):
         """Run a transaction on the store; see `Offload.run`. Raises `anyio.ClosedResourceError` on a closed spool."""
         return self.offload.run(operation, work, undo=undo, interruptible=interruptible)
 
+    def at_once(self, operation: str, work: Callable[[], T]) -> Awaitable[Answer[T]]:
+        """Do what waits for nothing; see `Offload.at_once`."""
+        return self.offload.at_once(operation, work)
+
     def takes(self, queue: str) -> Batches[Any]:
         """Return what the readers of a queue take its entries through: they share hops, looks and listings."""
         if queue not in self._takes:

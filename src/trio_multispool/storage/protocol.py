@@ -232,6 +232,10 @@ class Storage(Protocol[C, R]):
         """Replace an entry's data, all or nothing. It commits on its own, however the claim is settled later."""
         ...
 
+    def data_at_hand(self, claim: C) -> bytes | None:
+        """Return the data of an entry in hand, if they are little and came with it; `None`: read them. Never waits."""
+        ...
+
     def stat_data(self, name: str, *, owned: bool = False) -> Stat:
         """Return size and age of the entry's data, or raise `DataNotFound`; `owned` as for `read_data`."""
         ...

@@ -24,6 +24,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 import anyio
+from anyio.lowlevel import cancel_shielded_checkpoint
 
 from trio_multispool.threads.interrupts import keep_interrupts_out
 from trio_multispool.threads.loop import context_for_a_thread
@@ -91,6 +92,21 @@ class Offload:
         finally:
             self._running.end()
             del cancelled
+
+    async def at_once(self, operation: str, work: Callable[[], T]) -> Answer[T]:
+        """Do what waits for nothing and changes nothing, here, and return what `run` would.
+
+        **Cancellation**: nothing was to change.
+        """
+        hop: Hop[T] = Hop(lambda _before_commit: work(), context_for_a_thread())
+        loop = self._running.begin()
+        try:
+            await loop.checkpoint_if_cancelled()
+            hop.run_here()
+            await cancel_shielded_checkpoint()
+            return await hop.outcome(operation, None, None, self._running)
+        finally:
+            self._running.end()
 
     async def finish(self, operation: str, work: Callable[[], T]) -> Answer[T]:
         """Run `work` to its end, whatever is cancelled; a cancellation that came meanwhile is raised afterwards.

@@ -114,7 +114,8 @@ class Hop(Transaction[T], Generic[T], eq=False):
     work: Callable[[BeforeCommit], T]
     context: contextvars.Context
 
-    def _run(self) -> None:
+    def run_here(self) -> None:
+        """Do the work in this thread."""
         transaction: Transaction[T] = self
         transaction.started = True
         try:
@@ -134,7 +135,7 @@ class Hop(Transaction[T], Generic[T], eq=False):
         phase = running.grace.begin()
         try:
             ended = running.loop.new_hop(not interruptible)
-            running.start(self._run, ended.tell)
+            running.start(self.run_here, ended.tell)
             while not ended.woken:
                 try:
                     _ = await ended.until_woken()

@@ -235,6 +235,10 @@ class DirectoryStorage(Context):
             self.layout.check_named()
         data.replace_data(self, name, claim, content, durability=durability, before_commit=before_commit)
 
+    def data_at_hand(self, claim: DirectoryClaim) -> bytes | None:  # noqa: ARG002  # there are none for any
+        """Return nothing: it is read when it is asked for."""
+        return None
+
     def stat_data(self, name: str, *, owned: bool = False) -> Stat:
         """Look at the entry's data file."""
         with self._where_named(owned=owned):

@@ -366,6 +366,10 @@ class MemoryStorage:
             kept = self._with_data(name)
             kept.data, kept.data_written_at = data, self.contents.now()
 
+    def data_at_hand(self, claim: MemoryClaim) -> bytes | None:  # noqa: ARG002  # there are none for any
+        """Return nothing: it is read when it is asked for."""
+        return None
+
     def stat_data(self, name: str, *, owned: bool = False) -> Stat:  # noqa: ARG002  # as above
         """Return size and age of the entry's data."""
         kept = self._with_data(name)

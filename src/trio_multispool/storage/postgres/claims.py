@@ -90,7 +90,7 @@ class PostgresClaim:
         self.noted: Noted = Noted(with_attempts(read_notes(row.notes), row.begun), attempt)
         self.carrier: bytes | None = row.carrier
         self.data: bytes | None = row.data
-        """The data, if they are small, until they have been read once."""
+        """The data, if they are small, as they were at the check-out; `None` once they were replaced."""
         self.is_large: bool = row.is_large
         """Whether the data are in chunks."""
         self.is_remembered: bool = row.is_remembered

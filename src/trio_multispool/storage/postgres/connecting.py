@@ -1,7 +1,7 @@
 """A connection to the server that notices when its other end is gone, and is noticed when this one is.
 
-Keepalives and a limit for what is not acknowledged are set on both ends of every connection, so that a host that was cut
-off is given up by the server. Until then, its session holds the lock that says that its owner lives.
+Keepalives and a limit for what is not acknowledged are set on both ends of every connection. So a host that was cut off
+is given up by the server. Until then, its session holds the lock that says that its owner lives.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Theory. An owner is alive for as long as any session holds its lock, shared. Eve
 lost is no death. What the keeper adds:
 
 - It asks the server for the time, once a second. Without an answer for some (`Patience.cut_off`), this process must
-  take itself for one that was cut off: what it has in hand is lost, and is cancelled before the server gives the entries away.
+  take itself for one that was cut off: what it has in hand is lost, and cancelled before the server gives it away.
 - When it has connected again, it looks which entries are still this owner's: somebody else may have got one.
 - A server that was started anew, or has taken over from another, has none of the old one's locks. Owners register with
   it anew, and those that have not are not judged until it has been known for a while (`Patience.grace`).

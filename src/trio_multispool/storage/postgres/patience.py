@@ -1,4 +1,4 @@
-"""For how long a spool on a server waits for what. Each number stands where the others can be seen that it depends on."""
+"""For how long a spool on a server waits for what. Each number depends on the others, and stands beside them."""
 
 from __future__ import annotations
 

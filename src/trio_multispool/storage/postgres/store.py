@@ -298,12 +298,16 @@ class PostgresStorage:
     # Data and notes
 
     def read_data(self, name: str, read: Callable[[BinaryIO], T], *, owned: bool = False) -> T:
-        """Read the entry's data. Those that came with a check-out are read from memory, once."""
+        """Read the entry's data. Those that came with a check-out are read from memory."""
         claim = self._context.in_hand.find(name) if owned else None
-        if claim is not None and claim.data is not None and not claim.is_large:
-            data, claim.data = claim.data, None
-            return read(as_file(data))
+        at_hand = None if claim is None else self.data_at_hand(claim)
+        if at_hand is not None:
+            return read(as_file(at_hand))
         return inplace.read_data(self._context, name, read)
+
+    def data_at_hand(self, claim: PostgresClaim) -> bytes | None:
+        """Return what came with the check-out, unless its owner has replaced it."""
+        return None if claim.is_large else claim.data
 
     def read_entry(self, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
         """Read a whole entry under its lock."""
