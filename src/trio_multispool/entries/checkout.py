@@ -135,6 +135,9 @@ class Checkout(Generic[Q, M, D]):
         if began is not None and session.hooks.listening:
             self._since = session.hooks.checked_out(claim.queue, claim.name, began)
 
+    is_unsafe: bool = False
+    """Whether somebody else has the entry: it is one of `checkouts_unsafe`."""
+
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled, as the spool does."""
         self.session.__reduce__()
@@ -169,7 +172,7 @@ class Checkout(Generic[Q, M, D]):
 
     def cancel(self, request: CancelRequest) -> None:
         """Cancel the work on it, if there is any; in the event loop."""
-        if self.cancellation is None and not self.over and self.claim.held:  # not of `checkouts_unsafe`
+        if self.cancellation is None and not self.over and not self.is_unsafe:
             self.cancellation = self.data.cancellation = request
             if self.scope is not None:
                 self.scope.cancel()
@@ -403,6 +406,7 @@ class Checkout(Generic[Q, M, D]):
         except BaseException as late:  # a native cancellation
             await self.__aexit__(type(late), late, None)
             raise
+        answer.ignore()  # it is raised: as one of giving the entry back, or else here
         self.end_work(exception)
         await self.__aexit__(None, None, None)  # if it was not settled, it goes back, and the error is raised
         answer.unwrap()

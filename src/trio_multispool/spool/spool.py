@@ -907,7 +907,10 @@ class Spool(Generic[Q, M, D, A]):
         answer = await session.run("listing of check-outs", work)
         if isinstance(answer, Err):
             return answer
-        return Ok([CheckedOutEntry(Checkout(session, queue, claimed)) for claimed in answer.value])
+        checkouts = [Checkout(session, queue, claimed) for claimed in answer.value]
+        for each in checkouts:
+            each.is_unsafe = True
+        return Ok([CheckedOutEntry(each) for each in checkouts])
 
     # Upkeep
 

@@ -250,11 +250,11 @@ def lose_once(bench: Bench, operation: str, point: Point, before: list[Any], aft
         # A claim that nobody got may take a moment to be let go of.
         try:
             until(
-                lambda: bench.storage.recover() and False or bench.tables.entries() in (before, found),
+                lambda: (bench.storage.recover() and False) or bench.tables.entries() in (before, found),
                 "it is as before",
                 5,
             )
-            until(lambda: bench.storage.recover() and False or bench.tables.entries() == before, "it is as before", 5)
+            until(lambda: (bench.storage.recover() and False) or bench.tables.entries() == before, "it is as before", 5)
         except AssertionError:
             fault = f"it is said not to be done, and there is {bench.tables.entries()}"
     is_over(made)
