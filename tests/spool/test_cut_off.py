@@ -13,8 +13,7 @@ from helpers.gates import until
 from helpers.postgresql import server
 from helpers.proxies import Proxy
 from helpers.spools import MAIL, Mail, put
-from trio_multispool import OwnershipLost, Remove, Spool
-from trio_multispool.model.results import peek
+from trio_multispool import Err, OwnershipLost, Remove, Spool
 from trio_multispool.session.stores import Opened
 from trio_multispool.spool.spool import spool_on
 from trio_multispool.storage.postgres.patience import Patience
@@ -75,7 +74,8 @@ async def test_work_is_cancelled_when_the_server_has_not_answered_for_long(proxy
     async def run() -> None:
         async with spool.reader(Mail.SEND) as reader:
             if how == "handler":
-                answers.append(peek(await reader.iter(handle)))
+                answer = await reader.iter(handle)
+                answers.append(answer.error if isinstance(answer, Err) else answer)
                 return
             job = (await reader.dequeue()).unwrap()
             try:
