@@ -48,7 +48,7 @@ _ENQUEUE: Final = """
         name => %(name)s::text, remember => make_interval(secs => %(remember)s), carrier => %(carrier)s::jsonb,
         if_absent => true)"""
 
-_WHY_NOT: Final = "SELECT state::text FROM SCHEMA.entry WHERE name = %(name)s"
+_WHY_NOT: Final = "SELECT SCHEMA.state_of(%(name)s::text)"
 
 _LONGEST: Final = 9e12
 """In seconds: some 285,000 years. An interval holds no more."""

@@ -364,3 +364,15 @@ def test_who_may_only_read_the_view_can_lock_nothing(admin, role, spool, connect
     for query in (f"SELECT 1 FROM {spool.schema}.entries FOR UPDATE", f"SELECT 1 FROM {spool.schema}.entry"):
         with pytest.raises(refused.InsufficientPrivilege):
             role.execute(query.encode())
+
+
+def test_a_state_can_be_asked_for_without_the_right_to_read_the_table(connection, admin, role, spool):
+    """By who may only enqueue, and was told that a name is taken."""
+    enqueued(connection, "send", "{}", name="a")
+    connection.commit()
+    ask = f"SELECT {spool.schema}.state_of('a'), {spool.schema}.state_of('b')".encode()
+    admin.execute(f"GRANT USAGE ON SCHEMA {spool.schema} TO {role.info.user}")
+    with pytest.raises(refused.InsufficientPrivilege):
+        role.execute(ask)
+    admin.execute(f"ALTER FUNCTION {spool.schema}.state_of(text) SECURITY DEFINER")
+    assert role.execute(ask).fetchall() == [("a", None)]

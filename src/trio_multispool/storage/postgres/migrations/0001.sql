@@ -119,6 +119,12 @@ LANGUAGE sql IMMUTABLE AS $$
     END
 $$;
 
+-- The state of an entry or a name, as in the table; NULL if there is neither. For who has no right to read that.
+CREATE FUNCTION SCHEMA.state_of(name text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT state::text FROM SCHEMA.entry WHERE entry.name = state_of.name
+$$;
+
 -- Enqueue in the transaction of the caller: a program in any language, a trigger, a job of the server. Returns the
 -- name. With if_absent, returns NULL for a name that is taken; without, that is an error (unique_violation). The
 -- search path is its own, and so is that of what it calls: an administrator may make it SECURITY DEFINER.
