@@ -48,8 +48,8 @@ class Tables:
 
     def stray_chunks(self) -> int:
         """Return how many parts of data belong to no entry."""
-        counted = "SELECT count(*) FROM SCHEMA.chunk WHERE NOT EXISTS (SELECT 1 FROM SCHEMA.entry WHERE entry.name = chunk.name)"
-        return int(self.ask(counted)[0][0])
+        strays = "NOT EXISTS (SELECT 1 FROM SCHEMA.entry WHERE entry.name = chunk.name)"
+        return int(self.ask(f"SELECT count(*) FROM SCHEMA.chunk WHERE {strays}")[0][0])
 
     def held(self) -> list[tuple[str, int]]:
         """Return what somebody has, or had: names, and owners."""
