@@ -1,4 +1,4 @@
-"""`Spool`: a directory of durable queues, opened by this process."""
+"""`Spool`: a set of durable queues, opened by this process."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ if TYPE_CHECKING:
 
 @final
 class Spool(Generic[Q, M, D, A]):
-    """A directory that any number of processes share as a set of durable queues.
+    """A set of durable queues that any number of processes share: a directory, or a schema on a PostgreSQL server.
 
     Made by `create`, `load` or `load_unsafe`. It belongs to the event loop that it was made in, and to its process: a
     forked child must open the spool again. In another loop, operations raise `RuntimeError`; what belongs to a spool
@@ -104,7 +104,10 @@ class Spool(Generic[Q, M, D, A]):
 
     @property
     def location(self) -> str:
-        """Where the spool is: the absolute path of its directory. Other processes load it from there."""
+        """Where the spool is, for other processes to load it from.
+
+        It is the absolute path of its directory, or its URL on a server, without the password.
+        """
         return self._session.path
 
     @property
@@ -139,18 +142,23 @@ class Spool(Generic[Q, M, D, A]):
     ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
         """Load a spool, and make what is missing: the directory, its parents, and directories of new queues.
 
-        `path` is a directory's; a URL (`SCHEME://…`) is refused with `Err(NotASpool)`.
+        `path` is a directory's, or the URL of a spool on a PostgreSQL server: `postgresql://user@host/database?spool=mail`,
+        which needs the extra `postgresql`. (The how-to on PostgreSQL tells what else may be in it.) There, what is
+        missing are the schema `mail`, its tables, and rows of new queues. Any other URL is refused with
+        `Err(NotASpool)`.
 
-        For everything else see `load`. `directory_mode` is the permission of a new spool's directories; its files get
-        the same without the right to execute. An existing empty directory gets it too. Use `0o770` for a spool that a
-        group shares.
+        For everything else see `load`. What follows is about directories; with a URL, an argument that says something
+        of them (`adopted`, `directory_mode`, `trust_file_system`, `system_calls`) raises `TypeError`.
+
+        `directory_mode` is the permission of a new spool's directories; its files get the same without the right to
+        execute. An existing empty directory gets it too. Use `0o770` for a spool that a group shares.
 
         `adopted=False` makes a spool that programs without locks may use beside this library: the original, for
         example. Nothing is recovered there, no entry can wait and no name is remembered (that is answered by
         `NotAdopted`), and each move dates the entry anew, as the original does. When the last such program has stopped
         for good, `adopt` it. A spool that exists stays what it is.
 
-        `Err(DirectoryNotEmpty)`: the directory holds something else, and nothing was made.
+        `Err(DirectoryNotEmpty)`: the directory, or the schema, holds something else, and nothing was made.
 
         **Cancellation**: a spool that is being made is finished, or finished by the next `create`.
         **Durability**: the new directories and the format file are synced.
@@ -203,7 +211,10 @@ class Spool(Generic[Q, M, D, A]):
         - `now`: for tests, the wall clock that says when waiting entries are due, in seconds since 1970.
         - `instrumentation`: is told of the operations, for metrics and traces; see `Instrumentation`.
 
-        `Err(NotASpool)`: the directory is missing, is no spool, or has no directory for one of the queues.
+        `Err(NotASpool)`: the directory is missing, is no spool, or has no directory for one of the queues. Likewise of
+        a schema on a server; or the URL cannot be understood, a pooler answers in the place of the server, or the
+        server does not keep what it commits. `Err(StoreUnreachable)`: the server cannot be reached. Raises
+        `ModuleNotFoundError` for a URL where the extra `postgresql` is not installed.
         `Err(DirectoryNotEmpty)`: with `create_if_missing`, it holds something else.
         `Err(UnsupportedFormat)`: it was written by a version that this one does not know.
         `Err(WorldWritable)`, `Err(SharedFileSystem)`, `Err(SeveralFileSystems)`: it is not safe to use. With none of

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 MOST_LINKS: Final = 4
 """How many connections an open spool uses for its operations. More make none of them quicker."""
 
+_LOST: Final = "the connection to the server was lost"
+
 _AGAIN: Final = 5
 """How often a statement is repeated that the server gave up for another one."""
 
@@ -337,7 +339,7 @@ class Links:
                 committed, refused = self._connect(link)
             except (psycopg.Error, SpoolError) as again:
                 if not self._wait(clock):
-                    raise DurabilityUnknown(purpose.name, purpose.queue, committed=False) from again
+                    raise DurabilityUnknown(purpose.name, purpose.queue, committed=False, reason=_LOST) from again
                 continue
             link.change = max(change, committed)
             if committed == change:
