@@ -14,6 +14,7 @@ lost is no death. What the keeper adds:
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import select
 import socket
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 ASKED_LATELY: Final = 5.0
 """For how long names are told to processes that wait for entries, after one has said that it does, in seconds."""
+
+MOST_RECOVERED: Final = 10_000
+"""So many are remembered of what was put back, until somebody asks."""
 
 _FAREWELL: Final = 1.0
 _PAUSE: Final = 0.05
@@ -81,7 +85,7 @@ class Keeper:
         """How many seconds the server's clock is ahead of this host's."""
         self.cut_off: bool = False
         """Whether the server has not answered for so long that it may have given this process up."""
-        self.recovered: list[tuple[str, str]] = []
+        self.recovered: collections.deque[tuple[str, str]] = collections.deque(maxlen=MOST_RECOVERED)
         """What the elected one has put back, and nobody has been told of: names and queues."""
         self._let_go: list[tuple[str, int]] = []
         self._mutex = threading.RLock()  # a garbage collection may drop a claim in any line
@@ -121,7 +125,9 @@ class Keeper:
         """Return what was put back, of one queue or of all, and has not been returned before."""
         with self._mutex:
             found = [each for each in self.recovered if queue in (None, each[1])]
-            self.recovered = [each for each in self.recovered if queue not in (None, each[1])]
+            left = [each for each in self.recovered if queue not in (None, each[1])]
+            self.recovered.clear()
+            self.recovered.extend(left)
         return found
 
     def close(self) -> None:

@@ -57,6 +57,8 @@ _BEGIN_EPOCH: Final = """
     ON CONFLICT (owner, number) DO UPDATE SET epoch = link.epoch + 1
     RETURNING epoch, change, refused"""
 
+_ROW: Final = "SELECT 1 FROM SCHEMA.link WHERE owner = %s AND number = %s AND epoch = %s"
+
 _FENCE: Final = """
     WITH link AS (
         SELECT CASE WHEN %(level)s = '' THEN '' ELSE set_config('synchronous_commit', %(level)s, true) END
@@ -220,10 +222,13 @@ class Links:
                 "epoch": link.epoch,
                 "change": link.change,
             }
+            asked = [(query, {**values, **of_link}) for query, values in queries]
             try:
-                if len(queries) == 1:
-                    return [self._execute(link, query, {**values, **of_link}) for query, values in queries]
-                return list(self._execute_together(link, [(query, {**values, **of_link}) for query, values in queries]))
+                answers = self._execute_together(link, asked) if len(asked) > 1 else [self._execute(link, *asked[0])]
+                if not answers[0] and not self._has_row(link):
+                    _ = self._connect(link)
+                    return attempt(link)
+                return list(answers)
             except psycopg.Error as error:
                 if not self._is_lost(link, error):
                     raise
@@ -233,6 +238,10 @@ class Links:
                 return [committed] * len(queries)
 
         return self._insist(purpose.operation, attempt)
+
+    def _has_row(self, link: Link) -> bool:
+        """Tell whether a connection has its row. One whose owner was taken for dead has none, and changes nothing."""
+        return bool(self._execute(link, self.sql(_ROW), (self.owner, link.number, link.epoch)))
 
     def read_together(self, operation: str, read: Callable[[Connection], T]) -> T:
         """Return what `read` returns, which sees one state of everything on its connection, and may be called again."""
@@ -270,8 +279,9 @@ class Links:
                 link.change += 1
                 values = {"level": level, "me": self.owner, "link": link.number, "epoch": link.epoch}
                 _ = connection.execute(b"BEGIN")
-                _ = connection.execute(self.sql(_BEGIN), {**values, "change": link.change})
-                return connection
+                if connection.execute(self.sql(_BEGIN), {**values, "change": link.change}).fetchone() is not None:
+                    return connection
+                _ = self._connect(link)
             except psycopg.Error as error:
                 if not self._is_lost(link, error) or not self._wait(clock):
                     raise self._translated(link, error, operation) from error

@@ -76,7 +76,7 @@ FIRST: Final = f"""
 FIRST_ROWS: Final = """
     SELECT done.*, (
         SELECT name FROM SCHEMA.entry WHERE queue = %(queue)s AND state = 'a' ORDER BY name DESC LIMIT 1
-    ) FROM (SELECT) AS always LEFT JOIN done ON true"""
+    ) FROM link LEFT JOIN done ON true"""
 
 _TAKEN: Final = f"""
     SELECT {_COLUMNS} FROM SCHEMA.entry AS entry
