@@ -166,6 +166,7 @@ class InHand:
         with self._mutex:
             for claim in claims:
                 self._claims[claim.name] = claim
+                _ = self._lost.pop(claim.name, None)  # what was lost is over, however long its work goes on
 
     def find(self, name: str) -> PostgresClaim | None:
         """Return the claim on an entry, if this process has it."""

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _FAILED: Final = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE)
 
 
+_LOCK_TIMEOUT: Final = "500ms"
+
+
 class SilentError(Exception):
     """The server has not answered in time."""
 
@@ -32,8 +35,9 @@ class Control:
     """A connection that may be asked one thing at a time, and that notifications come in by."""
 
     def __init__(self, address: Address, patience: Patience) -> None:
-        """Connect."""
+        """Connect. A table that somebody has locked is not waited for: that would look like silence."""
         self._connection = connect(address, patience)
+        _ = self._connection.execute("SELECT set_config('lock_timeout', %s, false)", (_LOCK_TIMEOUT,))
         self._pgconn = self._connection.pgconn
         self.pid: int = self._pgconn.backend_pid
         """The server's process of it."""
@@ -48,21 +52,21 @@ class Control:
         texts = [None if value is None else str(value).encode() for value in values]
         pgconn.send_query_params(query.encode(), texts)
         rows: list[list[str | None]] = []
+        failure: psycopg.Error | None = None
         while True:
-            left_to_send = bool(pgconn.flush())
-            readable, writable, _ = select.select(
-                [pgconn.socket], [pgconn.socket] if left_to_send else [], [], max(0.0, within - clock())
-            )
-            if not readable and not writable:
+            events = wait_for(within - clock(), pgconn.socket, writable=bool(pgconn.flush()))
+            if not events:
                 raise SilentError
-            if readable:
+            if events[pgconn.socket] & ~select.POLLOUT:
                 pgconn.consume_input()
             while not pgconn.is_busy():
                 result = pgconn.get_result()
-                if result is None:
+                if result is None:  # the connection is free for the next question, also after a failure
+                    if failure is not None:
+                        raise failure
                     return rows
                 if result.status in _FAILED:
-                    raise psycopg.errors.lookup(_sqlstate(result))(result.get_error_message())
+                    failure = psycopg.errors.lookup(_sqlstate(result))(result.get_error_message())
                 rows += [
                     [_text(result.get_value(row, column)) for column in range(result.nfields)]
                     for row in range(result.ntuples)
@@ -87,6 +91,17 @@ class Control:
             cut(self._pgconn)
         finally:
             self._connection.close()
+
+
+def wait_for(seconds: float, *descriptors: int, writable: bool = False) -> dict[int, int]:
+    """Wait until something can be read from one of these, or, if asked for, written; return what happened to which.
+
+    By `poll`: `select` knows no descriptors above 1023.
+    """
+    waiting = select.poll()
+    for each in descriptors:
+        waiting.register(each, select.POLLIN | select.POLLOUT if writable else select.POLLIN)
+    return dict(waiting.poll(max(0.0, seconds) * 1000))
 
 
 def _sqlstate(result: pq.abc.PGresult) -> str:

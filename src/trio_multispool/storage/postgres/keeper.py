@@ -16,16 +16,16 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import select
 import socket
 import threading
 from typing import TYPE_CHECKING, Final, final
 
 import psycopg
+from psycopg.errors import LockNotAvailable, ReadOnlySqlTransaction
 
 from trio_multispool.clock import stopwatch, this_process, wall_clock
 from trio_multispool.errors import SpoolError
-from trio_multispool.storage.postgres.control import Control, SilentError
+from trio_multispool.storage.postgres.control import Control, SilentError, wait_for
 from trio_multispool.storage.postgres.hints import MOVED
 from trio_multispool.storage.postgres.recovery import DEATHS, RECOVER, SERVER
 from trio_multispool.storage.postgres.schema import with_schema
@@ -56,9 +56,10 @@ _SEE: Final = """
 
 _PING: Final = """
     SELECT extract(epoch FROM clock_timestamp()),
-        CASE WHEN $2::boolean THEN true
-            ELSE pg_try_advisory_lock(hashtextextended('multispool recovery ' || 'SCHEMA', 0)) END,
-        (SELECT count(*) FROM SCHEMA.owner WHERE id <> $1::bigint)"""
+        CASE WHEN $1::boolean THEN true
+            ELSE pg_try_advisory_lock(hashtextextended('multispool recovery ' || 'SCHEMA', 0)) END"""
+
+_OTHERS: Final = "SELECT 1 FROM SCHEMA.owner WHERE id <> $1::bigint LIMIT 1"
 
 _LET_GO: Final = """
     UPDATE SCHEMA.entry AS entry SET owner = 0 FROM unnest($2::text[], $3::bigint[]) AS gone (name, token)
@@ -95,6 +96,7 @@ class Keeper:
             end.settimeout(0)
         self._elected = self._alone = self._poked = False
         self._answered = stopwatch()
+        self._unregistered: str | None = None  # the server that has not been told of this owner
         self._asked: Callable[[], float] | None = None  # since another process asked for names
         self._control: Control | None = None
         try:
@@ -169,13 +171,11 @@ class Keeper:
         control = Control(self._links.address, self._patience)
         links, within = self._links, self._patience.cut_off
         try:
-            host, pid = this_process()
             _ = control.ask("SELECT pg_advisory_lock_shared($1::bigint)", links.owner, within=within)
             [[server, syncs]] = control.ask(f"SELECT {SERVER}, current_setting('synchronous_commit')", within=within)
             links.safe = syncs not in ("off", "local")
-            with contextlib.suppress(psycopg.errors.ReadOnlySqlTransaction):  # then it can only be read
-                _ = control.ask(self._sql(_SEE), server, within=within)
-                _ = control.ask(self._sql(_REGISTER), links.owner, host, pid, server, within=within)
+            self._unregistered = server
+            self._register(control)
             _ = control.ask(f'LISTEN "{self._schema}"', within=within)
             self._ping(control)
         except BaseException:
@@ -183,19 +183,28 @@ class Keeper:
             raise
         return control
 
+    def _register(self, control: Control) -> None:
+        """Tell the server of this owner, unless it takes no writes, or somebody works on the tables: then later."""
+        server, within = self._unregistered, self._patience.cut_off
+        if server is not None:
+            with contextlib.suppress(ReadOnlySqlTransaction, LockNotAvailable):
+                host, pid = this_process()
+                _ = control.ask(self._sql(_SEE), server, within=within)
+                _ = control.ask(self._sql(_REGISTER), self._links.owner, host, pid, server, within=within)
+                self._unregistered = None
+
     def _ping(self, control: Control) -> None:
         before = wall_clock()
-        [[time, elected, others]] = control.ask(
-            self._sql(_PING),
-            self._links.owner,
-            self._elected,
-            within=max(0.1, self._patience.cut_off - self._answered()),
-        )
+        within = max(0.1, self._patience.cut_off - self._answered())
+        [[time, elected]] = control.ask(self._sql(_PING), self._elected, within=within)
         if not self._own_clock:
             self.ahead = float(time or 0.0) - (before + wall_clock()) / 2
-        self._elected, self._alone = elected == "t", others == "0"
+        self._elected = elected == "t"
         self._answered = stopwatch()
         self.cut_off = False
+        if self._elected:
+            with contextlib.suppress(LockNotAvailable):
+                self._alone = not control.ask(self._sql(_OTHERS), self._links.owner, within=self._patience.cut_off)
 
     def _serve(self, control: Control) -> None:
         pinged, looked = stopwatch(), stopwatch()
@@ -205,7 +214,7 @@ class Keeper:
             if judges:
                 wait = min(wait, self._patience.deaths_every - looked())
             if not self._has_something_to_do():
-                _ = select.select([control, self._wake_end], [], [], max(0.0, wait))
+                _ = wait_for(wait, control.fileno(), self._wake_end.fileno())
             with contextlib.suppress(BlockingIOError):
                 _ = self._wake_end.recv(4096)
             self._poked = False  # after that, and before the work: what nobody pokes it for any more is done now
@@ -213,6 +222,7 @@ class Keeper:
             if pinged() >= self._patience.every:
                 pinged = stopwatch()
                 self._ping(control)
+                self._register(control)
                 self._listen_for_names(control)
             if judges and looked() >= self._patience.deaths_every:
                 looked = stopwatch()
@@ -231,6 +241,9 @@ class Keeper:
             names, tokens = (_array(each) for each in zip(*gone, strict=True))
             try:
                 _ = control.ask(self._sql(_LET_GO), self._links.owner, names, tokens, within=self._patience.cut_off)
+            except LockNotAvailable:  # somebody works on the tables: later
+                with self._mutex:
+                    self._let_go += gone
             except BaseException:
                 with self._mutex:
                     self._let_go += gone
@@ -257,7 +270,11 @@ class Keeper:
             self._asked, self._hints.names_wanted = None, False
 
     def _judge(self, control: Control) -> None:
-        """Put back what owners had that have died, and tell of it."""
+        """Put back what owners had that have died, unless somebody works on the tables, and tell of it."""
+        with contextlib.suppress(LockNotAvailable):
+            self._put_back(control)
+
+    def _put_back(self, control: Control) -> None:
         grace = self._patience.grace
         if not control.ask(self._sql(DEATHS), self._links.owner, grace, within=self._patience.cut_off):
             return
