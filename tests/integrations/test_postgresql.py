@@ -7,7 +7,7 @@ import datetime
 import enum
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import psycopg
 import pytest
@@ -28,6 +28,7 @@ from trio_multispool import (
     Reserve,
     Spool,
     Spoolable,
+    StoreUnreachable,
     UnreadErrWarning,
     Use,
     errors,
@@ -304,6 +305,44 @@ async def test_in_two_transactions_the_second_of_a_name_waits_for_the_first(spoo
         other.execute("SET LOCAL lock_timeout = 10")
         with pytest.raises(refused.LockNotAvailable):
             enqueue_in(other, spool, MAIL, Mail.SEND, {}, b"", name=Use("x"))
+
+
+@pytest.mark.parametrize("data", [b"", b"x" * 100_000])
+async def test_a_name_of_a_transaction_that_is_under_way_is_busy(spool, connection, data):
+    """The spool does not wait for a program that takes its time; and those that come at the same time get through."""
+    enqueue_in(connection, spool, MAIL, Mail.SEND, {}, b"", name=Use("x")).unwrap()
+    answers = await spool.enqueue_many(Mail.SEND, [({}, data)] * 3, names=[Use("w"), Use("x"), Use("y")])
+    assert answers[1] == Err(EntryBusy("x"))
+    assert await names(spool) == ["w", "y"]
+    assert await spool.enqueue_if_absent(Mail.SEND, {}, data, name=Use("x")) == Err(EntryBusy("x"))
+    connection.rollback()
+    assert (await spool.enqueue(Mail.SEND, {}, data, name=Use("x"))).unwrap().name == "x"
+
+
+async def test_what_goes_wrong_with_one_name_is_not_the_answer_of_the_others(spool, monkeypatch):
+    """Those that were committed with it have been made, and are told so."""
+
+    def unreachable(*_: object) -> NoReturn:
+        raise StoreUnreachable("look for a name in", spool.location, "gone")
+
+    (await spool.enqueue(Mail.SEND, {}, b"", name=Use("x"))).unwrap()
+    monkeypatch.setattr("trio_multispool.storage.postgres.enqueue.why_not", unreachable)
+    answers = await spool.enqueue_many(Mail.SEND, [({}, b"")] * 3, names=[Use("w"), Use("x"), Use("y")])
+    assert [isinstance(answer, Ok) for answer in answers] == [True, False, True]
+    assert isinstance(answers[1].error, StoreUnreachable)
+    assert await names(spool) == ["w", "x", "y"]
+
+
+async def test_a_name_of_a_transaction_is_busy_for_upkeep_too(spool, connection):
+    """Of a name that was let go, or is remembered no longer, and that a transaction has taken over."""
+    held = "name, queue, state, owner, token, due_at, written_at, moved_at, data_at, metadata"
+    for name, row in {"r": "'', 'r', 0, 1, NULL", "k": "'', 'k', NULL, NULL, 1"}.items():
+        server().execute(f"INSERT INTO {schema_of(spool)}.entry ({held}) VALUES ('{name}', {row}, 0, 0, 0, '')")
+        enqueue_in(connection, spool, MAIL, Mail.SEND, {}, b"", name=Use(name)).unwrap()
+        assert await spool.enqueue(Mail.SEND, {}, b"", name=Use(name)) == Err(EntryBusy(name))
+        assert spool._session.storage.recover_name(name) is None
+    connection.commit()
+    assert await names(spool) == ["k", "r"]
 
 
 def test_with_an_async_connection_it_is_awaited(location):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 import msgspec
 
-from trio_multispool.errors import EntryBusy, NameTaken
+from trio_multispool.errors import EntryBusy, NameTaken, StorageFailure
 from trio_multispool.model.lifecycle import State, Step, next_state
 from trio_multispool.model.policies import check_durability
 from trio_multispool.storage.postgres import recovery
@@ -14,9 +15,10 @@ from trio_multispool.storage.postgres.arrays import Bytes, Reals, Texts, Whole
 from trio_multispool.storage.postgres.claims import PostgresReservation
 from trio_multispool.storage.postgres.contents import chunks_of, put_chunks, size_of, written
 from trio_multispool.storage.postgres.link import Committed, Purpose
+from trio_multispool.storage.postgres.sqlstates import is_locked
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from trio_multispool.model.policies import Durability
     from trio_multispool.storage.postgres.context import Context
@@ -26,10 +28,14 @@ if TYPE_CHECKING:
 
 _IS_OVER: Final = "entry.state = 'k' AND entry.due_at <= %(now)s::double precision"
 
-_RESERVE: Final = f"""
+_SHORTLY: Final = """
+    shortly AS MATERIALIZED (SELECT set_config('lock_timeout', '1s', true)),"""
+"""Waits for a name no longer: a program's own transaction may have it, not committed yet, for as long as it likes."""
+
+_RESERVE: Final = f"""{_SHORTLY}
     done AS (
         INSERT INTO SCHEMA.entry AS entry (name, queue, state, owner, token, written_at, moved_at, data_at, metadata)
-        SELECT %(name)s, '', 'r', %(me)s, %(token)s, 0, %(now)s, 0, '' FROM link
+        SELECT %(name)s, '', 'r', %(me)s, %(token)s, 0, %(now)s, 0, '' FROM link, shortly
         ON CONFLICT (name) DO UPDATE SET state = 'r', owner = %(me)s, token = %(token)s, due_at = NULL
         WHERE (entry.state = 'r' AND entry.owner = 0) OR {_IS_OVER}
         RETURNING name
@@ -37,23 +43,23 @@ _RESERVE: Final = f"""
 
 _GIVE_UP: Final = "DELETE FROM SCHEMA.entry WHERE name = %s AND state = 'r' AND owner = %s AND token = %s"
 
-_REMEMBER: Final = f"""
+_REMEMBER: Final = f"""{_SHORTLY}
     done AS (
         INSERT INTO SCHEMA.entry AS entry (name, queue, state, due_at, written_at, moved_at, data_at, metadata)
-        SELECT %(name)s, '', 'k', %(until)s, 0, %(now)s, 0, '' FROM link
+        SELECT %(name)s, '', 'k', %(until)s, 0, %(now)s, 0, '' FROM link, shortly
         ON CONFLICT (name) DO UPDATE SET state = 'k', due_at = excluded.due_at, owner = NULL, token = NULL
         WHERE (entry.state = 'r' AND entry.owner = %(me)s AND entry.token = %(token)s) OR {_IS_OVER}
         RETURNING name
     )"""
 
-_ENQUEUE: Final = f"""
+_ENQUEUE: Final = f"""{_SHORTLY}
     done AS (
         INSERT INTO SCHEMA.entry AS entry (
             name, queue, state, due_at, remember, written_at, moved_at, data_at, metadata, data, size, chunks, carrier,
             token)
         SELECT new.name, queue, CASE WHEN due_at IS NULL THEN 'a' ELSE 'w' END::"char", due_at, remember,
             %(now)s, %(now)s, %(now)s, metadata, data, size, chunks, carrier, token
-        FROM link, unnest(%(names)s::text[], %(queues)s::text[], %(due)s::double precision[],
+        FROM link, shortly, unnest(%(names)s::text[], %(queues)s::text[], %(due)s::double precision[],
             %(remember)s::double precision[], %(metadata)s::bytea[], %(data)s::bytea[], %(sizes)s::bigint[],
             %(chunks)s::bigint[], %(carriers)s::bytea[], %(tokens)s::bigint[])
             AS new (name, queue, due_at, remember, metadata, data, size, chunks, carrier, token)
@@ -78,6 +84,17 @@ class _Made(NamedTuple):
     data: bytes | BinaryIO
 
 
+@contextlib.contextmanager
+def _busy(name: str) -> Generator[None]:
+    """Make `EntryBusy` of a wait for a name that took too long."""
+    try:
+        yield
+    except StorageFailure as failure:
+        if is_locked(failure):
+            raise EntryBusy(name) from failure
+        raise
+
+
 def reserve(context: Context, name: str, *, is_local: bool) -> PostgresReservation:
     """Hold a name; one that is local has no row."""
     links, token = context.links, context.next_token()
@@ -85,7 +102,8 @@ def reserve(context: Context, name: str, *, is_local: bool) -> PostgresReservati
         if is_local:
             break
         values = {"name": name, "names": [name], "token": token, "now": context.now()}
-        answer = links.change(Purpose("reserve a name in", "", name, "off"), _RESERVE, values)
+        with _busy(name):
+            answer = links.change(Purpose("reserve a name in", "", name, "off"), _RESERVE, values)
         if name in done(answer, [name]):
             break
         error = why_not(context, name)
@@ -112,7 +130,8 @@ def remember(context: Context, reservation: PostgresReservation, length: float, 
     name, now = reservation.name, context.now()
     values = {"name": name, "names": [name], "until": now + length, "now": now, "token": reservation.token}
     purpose = Purpose("remember a name in", "", name, context.links.level(durability))
-    answer = context.links.change(purpose, _REMEMBER, values)
+    with _busy(name):
+        answer = context.links.change(purpose, _REMEMBER, values)
     if name not in done(answer, [name]):
         raise why_not(context, name)
     reservation.has_row = False
@@ -135,7 +154,7 @@ def enqueue_together(context: Context, wanted: Sequence[New]) -> list[BaseExcept
                     _enqueue_large(context, one, file)
         except BaseException as error:  # noqa: BLE001  # the answer to who wanted it
             failures[number] = error
-    for together in (list(made.values()), *([one] for one in later)):
+    for together in ([*made.values()], *([one] for one in later)) if made else ():
         try:
             _commit(context, together, failures)
         except BaseException as error:  # noqa: BLE001  # as above
@@ -156,32 +175,61 @@ def _prepared(number: int, new: New) -> _Made:
 def _commit(
     context: Context, made: Sequence[_Made], failures: list[BaseException | None], *, again: bool = False
 ) -> None:
-    if not made:
-        return
     levels = {context.links.level(one.new.durability) for one in made}
     level = next((level for level in ("", "on") if level in levels), "off")
     first, names = made[0].new, [one.new.reservation.name for one in made]
     values = _values(context, made)
-    answer = context.links.change(Purpose("enqueue in", first.queue, names[0], level), _ENQUEUE, values)
-    freed: list[_Made] = []
+    try:
+        with _busy(names[0]):
+            answer = context.links.change(Purpose("enqueue in", first.queue, names[0], level), _ENQUEUE, values)
+    except EntryBusy:
+        if len(made) == 1:
+            raise
+        _commit_one_by_one(context, made, failures)
+        return
     there = done(answer, names)
     _note(context, [one for one in made if one.new.reservation.name in there])
+    freed: list[_Made] = []
     for one in made:
-        name = one.new.reservation.name
-        if name in there:
-            continue
-        error = failures[one.number] = why_not(context, name)
-        if not again and isinstance(error, EntryBusy) and recovery.recover_name(context.links, context.now(), name):
-            failures[one.number] = None  # whoever had reserved it is dead
-            freed.append(one)
-    _commit(context, freed, failures, again=True)
+        if one.new.reservation.name not in there:
+            with _answering(one, failures):
+                error = failures[one.number] = _refusal(context, one.new.reservation.name, again=again)
+                freed += [one] if error is None else []
+    _commit_one_by_one(context, freed, failures, again=True)
+
+
+def _refusal(context: Context, name: str, *, again: bool) -> NameTaken | EntryBusy | None:
+    """Return why a name was refused; `None`: whoever had reserved it is dead, and it is free."""
+    error = why_not(context, name)
+    if again or not isinstance(error, EntryBusy) or not recovery.recover_name(context.links, context.now(), name):
+        return error
+    return None
+
+
+def _commit_one_by_one(
+    context: Context, made: Sequence[_Made], failures: list[BaseException | None], *, again: bool = False
+) -> None:
+    """Commit entries each on its own: where a name is busy, the others need not wait for it."""
+    for one in made:
+        with _answering(one, failures):
+            _commit(context, [one], failures, again=again)
+
+
+@contextlib.contextmanager
+def _answering(one: _Made, failures: list[BaseException | None]) -> Generator[None]:
+    """Give what is raised to who wanted that entry, and not to those whose entries have been made."""
+    try:
+        yield
+    except BaseException as error:  # noqa: BLE001  # the answer
+        failures[one.number] = error
 
 
 def _enqueue_large(context: Context, one: _Made, file: BinaryIO) -> None:
     """Make an entry with data in chunks, in a transaction of its own."""
     links, name = context.links, one.new.reservation.name
     values = _values(context, [one])
-    with links.transaction(Purpose("enqueue in", one.new.queue, name, links.level(one.new.durability))) as to:
+    purpose = Purpose("enqueue in", one.new.queue, name, links.level(one.new.durability))
+    with _busy(name), links.transaction(purpose) as to:
         fenced = {**values, "me": links.owner}
         row = to.execute(links.sql(f"WITH link AS (SELECT 1), {_ENQUEUE} SELECT name FROM done"), fenced).fetchone()
         if row is not None:

@@ -74,9 +74,11 @@ _PUT_BACK_ONE: Final = f"""
 
 _COLLECT_ONE: Final = f"""
     WITH dead AS MATERIALIZED ({_DEAD})
-    DELETE FROM SCHEMA.entry WHERE name = {{name}}
-        AND ((state = 'r' AND {_OF_THE_DEAD}) OR (state = 'k' AND due_at <= {{now}}))
-    RETURNING name, NULL::text"""
+    DELETE FROM SCHEMA.entry WHERE name IN (
+        SELECT name FROM SCHEMA.entry WHERE name = {{name}}
+            AND ((state = 'r' AND {_OF_THE_DEAD}) OR (state = 'k' AND due_at <= {{now}}))
+        FOR UPDATE SKIP LOCKED
+    ) RETURNING name, NULL::text"""
 
 
 def _for_the_keeper(statement: str) -> str:

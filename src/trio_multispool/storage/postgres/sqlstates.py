@@ -71,6 +71,11 @@ def is_lost(error: psycopg.Error) -> bool:
     return isinstance(error, kinds) and not isinstance(error, psycopg_errors.PipelineAborted)
 
 
+def is_locked(error: SpoolError) -> bool:
+    """Tell whether an error of ours is from a lock that was not waited for, or not any longer."""
+    return isinstance(error.__cause__, psycopg.Error) and sqlstate_of(error.__cause__) == "55P03"
+
+
 def reason_of(error: psycopg.Error) -> str:
     """Return what the server or libpq says, in one line."""
     words = " ".join((error.diag.message_primary or str(error)).split())
@@ -81,8 +86,8 @@ def translated(error: psycopg.Error, operation: str, location: str, *, opening: 
     """Return the `SpoolError` for what arose from `operation`.
 
     `opening`: the spool is being opened. Then a missing schema is `NotASpool`, and other tables `UnsupportedFormat`;
-    later it is `SpoolGone`, and `StorageFailure`. A lock that was not waited for is `StorageFailure` too: whoever does
-    not wait knows which entry was busy.
+    later it is `SpoolGone`, and `StorageFailure`. A lock that was not waited for is `StorageFailure` too (see
+    `is_locked`): whoever does not wait knows which entry was busy.
     """
     found = _error_for(error, operation, location, opening=opening)
     found.__cause__ = error
