@@ -45,6 +45,8 @@ def _of_the_server(patience: Patience) -> str:
         "tcp_user_timeout": patience.given_up * 1000,
         "client_connection_check_interval": 2000,
         "idle_in_transaction_session_timeout": 60_000,
+        # Whatever a role prefers: in any other, changes that have nothing to do with each other refuse each other.
+        "default_transaction_isolation": r"read\ committed",
     }
     return " ".join(f"-c {name}={value}" for name, value in settings.items())
 

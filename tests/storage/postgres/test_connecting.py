@@ -1,0 +1,30 @@
+"""What a connection asks of the server, whatever the role prefers."""
+
+from __future__ import annotations
+
+import re
+
+import psycopg
+import pytest
+
+from trio_multispool.storage.postgres.address import Address
+from trio_multispool.storage.postgres.connecting import connect
+from trio_multispool.storage.postgres.patience import PATIENT
+
+pytestmark = pytest.mark.postgresql
+
+
+def test_the_isolation_is_ours_unless_the_url_says_otherwise(admin, address, role):
+    """A role may prefer one in which changes are refused that have nothing to do with each other."""
+    user = role.info.user
+    admin.execute(f"ALTER ROLE {user} SET default_transaction_isolation = 'serializable'")
+    asked = "SHOW transaction_isolation"
+    with psycopg.connect(address.direct, user=user, password="x") as plain:
+        assert plain.execute(asked).fetchall() == [("serializable",)]
+    of_role = re.sub("//([^@/]*@)?", f"//{user}:x@", address.location, count=1)
+    for url, isolation in {
+        of_role: "read committed",
+        f"{of_role}&options=-c%20default_transaction_isolation%3Dserializable": "serializable",
+    }.items():
+        with connect(Address.parse(url), PATIENT) as connection:
+            assert connection.execute(asked).fetchall() == [(isolation,)]
