@@ -103,13 +103,13 @@ class PostgresClaim:
         self._is_as_stored = attempt is None and row.begun is None
 
     def notes(self, changes: Notes) -> tuple[bytes | None, bool]:
-        """Return the notes with some keys changed, and whether the row has others."""
+        """Return the notes with some keys changed, and whether the row has others.
+
+        An attempt that was noted with the check-out, and of which the changes say nothing, was not begun after all.
+        """
         if not changes and self._is_as_stored:
             return None, False
-        noted, before = self.noted, self.noted.found
-        if noted.attempt is not None and ATTEMPTS not in changes:
-            before = with_attempts(before, msgspec.json.encode(noted.attempt))
-        return encoded({**before, **changes}), True
+        return encoded({**self.noted.found, **changes}), True
 
     def annotate(self, key: str, value: bytes | None) -> bytes | None:
         """Take note of a change, and return all notes for the row; what was begun is in them, or struck out."""

@@ -6,6 +6,9 @@ is given up by the server. Until then, its session holds the lock that says that
 
 from __future__ import annotations
 
+import contextlib
+import os
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -22,6 +25,23 @@ _PROBES: Final = 3
 """How many keepalives may be unanswered, a second apart."""
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+
+_open: Final[weakref.WeakSet[Connection]] = weakref.WeakSet()
+
+
+def _leave_to_the_parent() -> None:
+    """In a forked child: close its copies of the sockets. With them, the server would not see that the parent dies.
+
+    The numbers stay taken, by what can neither be read nor written, for whoever closes them once more.
+    """
+    for connection in list(_open):
+        with contextlib.suppress(psycopg.Error, OSError):
+            nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            _ = os.dup2(nothing, connection.pgconn.socket, inheritable=False)
+            os.close(nothing)
+
+
+os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
 def _of_ours(patience: Patience) -> dict[str, Any]:
@@ -68,6 +88,7 @@ def connect(address: Address, patience: Patience) -> Connection:
             raise NotASpool(address.location, _POOLED) from error
         raise
     register(connection)
+    _open.add(connection)
     row = connection.execute("SELECT pg_backend_pid()").fetchone()
     if row != (connection.info.backend_pid,):
         connection.close()
@@ -79,6 +100,7 @@ def connect_to_pool(conninfo: str, patience: Patience) -> Connection:
     """Connect to what pools transactions: each may run in another session, so nothing is prepared or set."""
     connection = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None, **_of_ours(patience))
     register(connection)
+    _open.add(connection)
     return connection
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import TYPE_CHECKING, final
 
@@ -9,7 +10,7 @@ from trio_multispool.storage.postgres.claims import InHand
 from trio_multispool.storage.postgres.hints import Hints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Generator, Mapping
 
     from trio_multispool.storage.postgres.keeper import Keeper
     from trio_multispool.storage.postgres.link import Links
@@ -40,6 +41,19 @@ class Context:
         """Have an entry or a name let go of soon."""
         if self.keeper is not None:
             self.keeper.let_go(name, token)
+
+    @contextlib.contextmanager
+    def in_doubt(self, token: int) -> Generator[None]:
+        """Surround what checks out or reserves with a token. If it fails, have let go of what may have come of it.
+
+        Nobody would know that this owner has it, who goes on living.
+        """
+        try:
+            yield
+        except BaseException:
+            if self.keeper is not None:
+                self.keeper.let_go_all(token)
+            raise
 
     def arrived(self, names: Mapping[str, Collection[str]], left: Collection[str] = ()) -> None:
         """Tell of entries that came into queues, and of others that have left the store."""

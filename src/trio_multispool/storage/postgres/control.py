@@ -56,7 +56,7 @@ class Control:
         while True:
             events = wait_for(within - clock(), pgconn.socket, writable=bool(pgconn.flush()))
             if not events:
-                raise SilentError
+                raise SilentError("it does not answer")
             if events[pgconn.socket] & ~select.POLLOUT:
                 pgconn.consume_input()
             while not pgconn.is_busy():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 import msgspec
 
-from trio_multispool.errors import EntryBusy, NameTaken, StorageFailure
+from trio_multispool.errors import DurabilityUnknown, EntryBusy, NameTaken, StorageFailure
 from trio_multispool.model.lifecycle import State, Step, next_state
 from trio_multispool.model.policies import check_durability
 from trio_multispool.storage.postgres import recovery
@@ -102,7 +102,7 @@ def reserve(context: Context, name: str, *, is_local: bool) -> PostgresReservati
         if is_local:
             break
         values = {"name": name, "names": [name], "token": token, "now": context.now()}
-        with _busy(name):
+        with _busy(name), context.in_doubt(token):
             answer = links.change(Purpose("reserve a name in", "", name, "off"), _RESERVE, values)
         if name in done(answer, [name]):
             break
@@ -159,8 +159,17 @@ def enqueue_together(context: Context, wanted: Sequence[New]) -> list[BaseExcept
             _commit(context, together, failures)
         except BaseException as error:  # noqa: BLE001  # as above
             for one in together:
-                failures[one.number] = error
+                failures[one.number] = about(error, one.new.queue, one.new.reservation.name)
     return failures
+
+
+def about(error: BaseException, queue: str, name: str) -> BaseException:
+    """Return what to answer for one entry of several that share an error."""
+    if not isinstance(error, DurabilityUnknown):
+        return error
+    told = DurabilityUnknown(name, queue, error.committed, error.reason)
+    told.__cause__ = error.__cause__
+    return told
 
 
 def _prepared(number: int, new: New) -> _Made:
@@ -224,7 +233,7 @@ def _answering(one: _Made, failures: list[BaseException | None]) -> Generator[No
         failures[one.number] = error
 
 
-def _enqueue_large(context: Context, one: _Made, file: BinaryIO) -> None:
+def _enqueue_large(context: Context, one: _Made, file: BinaryIO, *, again: bool = False) -> None:
     """Make an entry with data in chunks, in a transaction of its own."""
     links, name = context.links, one.new.reservation.name
     values = _values(context, [one])
@@ -236,7 +245,12 @@ def _enqueue_large(context: Context, one: _Made, file: BinaryIO) -> None:
             put_chunks(links, to, name, file)
             one.new.before_commit()
     if row is None:
-        raise why_not(context, name)
+        error = _refusal(context, name, again=again)
+        if error is not None:
+            raise error
+        _ = file.seek(0)
+        _enqueue_large(context, one, file, again=True)
+        return
     _note(context, [one])
 
 

@@ -27,8 +27,9 @@ from trio_multispool.clock import stopwatch, this_process, wall_clock
 from trio_multispool.errors import SpoolError
 from trio_multispool.storage.postgres.control import Control, SilentError, wait_for
 from trio_multispool.storage.postgres.hints import MOVED
-from trio_multispool.storage.postgres.recovery import DEATHS, RECOVER, SERVER
+from trio_multispool.storage.postgres.recovery import BURY, DEATHS, RECOVER, SERVER, UNLINK
 from trio_multispool.storage.postgres.schema import with_schema
+from trio_multispool.storage.postgres.slots import Slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 ASKED_LATELY: Final = 5.0
 """For how long names are told to processes that wait for entries, after one has said that it does, in seconds."""
+
+IN_DOUBT: Final = 60.0
+"""For how long what was taken without a known outcome may still take place, in seconds: a server gives up before."""
 
 MOST_RECOVERED: Final = 10_000
 """So many are remembered of what was put back, until somebody asks."""
@@ -65,6 +69,13 @@ _LET_GO: Final = """
     UPDATE SCHEMA.entry AS entry SET owner = 0 FROM unnest($2::text[], $3::bigint[]) AS gone (name, token)
     WHERE entry.name = gone.name AND entry.owner = $1::bigint AND entry.token = gone.token"""
 
+_LET_GO_ALL: Final = """
+    UPDATE SCHEMA.entry SET owner = 0
+    WHERE owner = $1::bigint AND token = ANY($2::bigint[]) AND state IN ('c', 'r')"""
+
+_AT_WORK: Final = """
+    SELECT pid FROM pg_stat_activity WHERE pid = ANY($1::integer[]) AND state NOT LIKE 'idle%'"""
+
 _TELL: Final = "SELECT pg_notify($1, hint) FROM unnest($2::text[]) AS hint"
 
 _OURS: Final = "SELECT name, token FROM SCHEMA.entry WHERE owner = $1::bigint AND state = 'c'"
@@ -76,6 +87,8 @@ class Keeper:
 
     def __init__(self, links: Links, hints: Hints, in_hand: InHand, *, own_clock: bool) -> None:
         """Connect, and begin. `own_clock`: the caller's clock is what counts, and not the server's."""
+        self.slots: Slots = Slots(links.address, self.poke)
+        """Those of its session."""
         self._links = links
         self._patience = links.patience
         self._schema = links.address.schema
@@ -89,6 +102,7 @@ class Keeper:
         self.recovered: collections.deque[tuple[str, str]] = collections.deque(maxlen=MOST_RECOVERED)
         """What the elected one has put back, and nobody has been told of: names and queues."""
         self._let_go: list[tuple[str, int]] = []
+        self._in_doubt: dict[int, Callable[[], float]] = {}
         self._mutex = threading.RLock()  # a garbage collection may drop a claim in any line
         self._closed = False
         self._wake_end, self._poke_end = socket.socketpair()
@@ -123,6 +137,12 @@ class Keeper:
             self._let_go.append((name, token))
         self.poke()
 
+    def let_go_all(self, token: int) -> None:
+        """Have let go of what was taken with a token, if anything was: nobody knows, now and for a while."""
+        with self._mutex:
+            self._in_doubt[token] = stopwatch()
+        self.poke()
+
     def take_recovered(self, queue: str | None) -> list[tuple[str, str]]:
         """Return what was put back, of one queue or of all, and has not been returned before."""
         with self._mutex:
@@ -150,6 +170,7 @@ class Keeper:
                     if self._control is None:
                         self._control = self._connect()
                         self._check_what_is_ours(self._control)
+                        self.slots.take_again(self._ask_soon, _array)
                         self._hints.tell_all()
                     wait = _PAUSE
                     self._serve(self._control)
@@ -223,6 +244,8 @@ class Keeper:
                 pinged = stopwatch()
                 self._ping(control)
                 self._register(control)
+                self._let_go_of_doubtful(control)
+                self._cut_what_waits_in_vain(control)
                 self._listen_for_names(control)
             if judges and looked() >= self._patience.deaths_every:
                 looked = stopwatch()
@@ -232,7 +255,11 @@ class Keeper:
                     self._hear(hint)
 
     def _has_something_to_do(self) -> bool:
-        return bool(self._let_go or self._hints.waiting)
+        return bool(self._let_go or self._hints.waiting or self.slots.waiting)
+
+    def _ask_soon(self, query: str, *values: object) -> list[list[str | None]]:
+        assert self._control is not None, "it is connected"  # noqa: S101  # for the type checkers
+        return self._control.ask(query, *values, within=self._patience.cut_off)
 
     def _work(self, control: Control) -> None:
         with self._mutex:
@@ -248,8 +275,31 @@ class Keeper:
                 with self._mutex:
                     self._let_go += gone
                 raise
+        if self.slots.waiting:
+            self.slots.work(self._ask_soon, _array)
         if self._hints.waiting:
             self._tell(control)
+
+    def _let_go_of_doubtful(self, control: Control) -> None:
+        """Let go of what may have been taken with some tokens; again and again: it may take place late."""
+        with self._mutex:
+            tokens = list(self._in_doubt)
+        if tokens:
+            with contextlib.suppress(LockNotAvailable):
+                within = self._patience.cut_off
+                _ = control.ask(self._sql(_LET_GO_ALL), self._links.owner, _array(tokens), within=within)
+            with self._mutex:
+                self._in_doubt = {token: since for token, since in self._in_doubt.items() if since() < IN_DOUBT}
+
+    def _cut_what_waits_in_vain(self, control: Control) -> None:
+        """End operations that wait long for a session that has nothing to do, or is gone: their connection is silent.
+
+        A slow statement is not ended: its session is at work, or waits for a lock.
+        """
+        waiting = self._links.long_asking()
+        if waiting:
+            rows = control.ask(_AT_WORK, _array(waiting), within=self._patience.cut_off)
+            self._links.cut_all(set(waiting) - {int(pid or 0) for (pid,) in rows})
 
     def _tell(self, control: Control) -> None:
         hints = self._hints.take()
@@ -278,6 +328,8 @@ class Keeper:
         grace = self._patience.grace
         if not control.ask(self._sql(DEATHS), self._links.owner, grace, within=self._patience.cut_off):
             return
+        _ = control.ask(self._sql(BURY), self._links.owner, grace, within=self._patience.cut_off)
+        _ = control.ask(self._sql(UNLINK), within=self._patience.cut_off)
         found = control.ask(
             self._sql(RECOVER), self._links.owner, grace, None, self.now(), within=self._patience.cut_off
         )

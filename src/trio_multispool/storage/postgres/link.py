@@ -53,8 +53,8 @@ _PAUSE: Final = 0.05
 _LOCK: Final = b"SELECT pg_advisory_lock_shared(%s)"
 
 _BEGIN_EPOCH: Final = """
-    INSERT INTO SCHEMA.link AS link (owner, number) VALUES (%s, %s)
-    ON CONFLICT (owner, number) DO UPDATE SET epoch = link.epoch + 1
+    INSERT INTO SCHEMA.link AS link (owner, number, at) VALUES (%s, %s, extract(epoch FROM clock_timestamp()))
+    ON CONFLICT (owner, number) DO UPDATE SET epoch = link.epoch + 1, at = excluded.at
     RETURNING epoch, change, refused"""
 
 _ROW: Final = "SELECT 1 FROM SCHEMA.link WHERE owner = %s AND number = %s AND epoch = %s"
@@ -202,11 +202,9 @@ class Links:
         purpose: Purpose,
         statement: str,
         values: dict[str, Any],
-        then: tuple[str, dict[str, Any], str] | None,
+        then: tuple[str, dict[str, Any], str],
     ) -> tuple[Rows | Committed, Rows | Committed]:
         """Make a change, and `then` another one (its statement, values and rows), in one commit and one round trip."""
-        if then is None:
-            return self.change(purpose, statement, values), []
         query = self.sql(f"{_FENCE}{statement}{_NOTE} SELECT name FROM done")
         another = self.sql(f"{_FENCE}{then[0]} {then[2]}")
         first, second = self._change(purpose, ((query, values), (another, then[1])))
@@ -403,6 +401,23 @@ class Links:
         return found
 
     # For the keeper
+
+    def long_asking(self) -> list[int]:
+        """Return the server's processes that operations have waited for, for longer than one need be patient."""
+        if self.address.pooled is not None:  # nobody knows which they are
+            return []
+        return [
+            link.connection.info.backend_pid
+            for link in self._all
+            if link.connection is not None and link.asking is not None and link.asking() > self.patience.answer
+        ]
+
+    def cut_all(self, processes: set[int]) -> None:
+        """End what waits for some of the server's processes."""
+        for link in self._all:
+            connection = link.connection
+            if connection is not None and not connection.closed and connection.info.backend_pid in processes:
+                link.cut()
 
     def cut_silent(self) -> None:
         """End the operations that have waited for an answer for longer than one need be patient."""

@@ -31,7 +31,19 @@ _DEAD: Final = f"""
         OFFSET 0
     ) AS judged WHERE pg_try_advisory_xact_lock(id)"""
 
-_DEATHS: Final = f"({_DEAD} LIMIT 1) UNION ALL (SELECT 0 FROM SCHEMA.entry WHERE owner = 0 AND state = 'c' LIMIT 1)"
+# Those that have something which is to be put back, or nothing at all. Names that others have reserved are collected
+# when somebody wants them, or with everything else.
+_DEATHS: Final = f"""
+    (SELECT id FROM ({_DEAD}) AS dead
+        WHERE EXISTS (SELECT 1 FROM SCHEMA.entry WHERE entry.owner = dead.id AND state = 'c')
+            OR NOT EXISTS (SELECT 1 FROM SCHEMA.entry WHERE entry.owner = dead.id)
+        LIMIT 1)
+    UNION ALL (SELECT 0 FROM SCHEMA.entry WHERE owner = 0 AND state = 'c' LIMIT 1)"""
+
+_BURY: Final = f"""
+    WITH dead AS MATERIALIZED ({_DEAD})
+    DELETE FROM SCHEMA.owner USING dead
+    WHERE owner.id = dead.id AND NOT EXISTS (SELECT 1 FROM SCHEMA.entry WHERE entry.owner = owner.id)"""
 
 _OF_THE_DEAD: Final = "owner IS NOT NULL AND (owner = 0 OR owner IN (SELECT id FROM dead))"
 
@@ -65,8 +77,10 @@ _SWEEP: Final = f"""
     )
     DELETE FROM SCHEMA.entry WHERE state IN ('r', 'k') AND name IN (SELECT name FROM gone) RETURNING name"""
 
-_UNLINK: Final = """
-    DELETE FROM SCHEMA.link WHERE NOT EXISTS (SELECT 1 FROM SCHEMA.owner WHERE owner.id = link.owner)"""
+UNLINK: Final = """
+    DELETE FROM SCHEMA.link WHERE at < extract(epoch FROM clock_timestamp()) - 3600
+        AND NOT EXISTS (SELECT 1 FROM SCHEMA.owner WHERE owner.id = link.owner)"""
+"""Forgets connections of owners that were buried long ago: one that was not dead may ask what became of a change."""
 
 _PUT_BACK_ONE: Final = f"""
     WITH dead AS MATERIALIZED ({_DEAD})
@@ -97,6 +111,9 @@ def _for_psycopg(statement: str) -> str:
 
 DEATHS: Final = _for_the_keeper(_DEATHS)
 """Tells whether there is anything to put back; asked with this owner, and the grace."""
+
+BURY: Final = _for_the_keeper(_BURY)
+"""Forgets dead owners that have nothing; asked with this owner, and the grace."""
 
 RECOVER: Final = _for_the_keeper(_RECOVER)
 """Puts it back; asked with this owner, the grace, a queue or nothing, and the time."""
@@ -129,7 +146,7 @@ def sweep(links: Links, now: float) -> Iterator[Recovered | SpoolError]:
     values = _values(links, now)
     for (name,) in links.update("collect what belongs to no entry in", _for_psycopg(_SWEEP), values):
         yield Recovered(name, None)
-    _ = links.update("forget dead owners in", _UNLINK)
+    _ = links.update("forget dead owners in", UNLINK)
 
 
 def recover_name(links: Links, now: float, name: str) -> Recovered | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from trio_multispool.errors import SpoolError
 from trio_multispool.model.lifecycle import State, Step
 from trio_multispool.model.policies import check_durability
 from trio_multispool.model.text import encodable
 from trio_multispool.storage.postgres.arrays import Bytes, Flags, Reals, Texts, Whole
-from trio_multispool.storage.postgres.enqueue import done
+from trio_multispool.storage.postgres.enqueue import about, done
 from trio_multispool.storage.postgres.link import Purpose
 from trio_multispool.storage.postgres.source import PostgresSource
 from trio_multispool.storage.postgres.take import FIRST, FIRST_ROWS, First, first_of, values_of
@@ -70,7 +71,8 @@ _CLEARED: Final = """,
 _QUARANTINE: Final = """
     done AS (
         UPDATE SCHEMA.entry SET state = 'q', owner = NULL, token = NULL, due_at = NULL, progress = NULL,
-            reason = %(reason)s, moved_at = %(now)s
+            reason = %(reason)s, moved_at = %(now)s, begun = NULL,
+            notes = CASE WHEN %(annotates)s THEN %(notes)b ELSE notes END
         FROM link WHERE name = %(name)s AND entry.owner = %(owner)s AND token = %(token)s AND state = 'c'
         RETURNING name
     )"""
@@ -104,13 +106,14 @@ def settle(context: Context, settlements: Sequence[Settlement[PostgresClaim]]) -
             source = _commit(context, together, failures) or source
         except BaseException as error:  # noqa: BLE001  # as above
             for one in together:
-                failures[one.number] = error
+                claim = one.settlement.claim
+                failures[one.number] = about(error, claim.queue, claim.name)
     try:
         claim_next(settlements, failures)
     finally:
         if source is not None:
             for claim in source.take_ahead():
-                claim.abandon()
+                source.release(claim)
     return failures
 
 
@@ -153,18 +156,20 @@ def _commit(
     claiming = _claiming(ready)
     first = None if claiming is None else _first(claiming, len(ready))
     then = None if first is None else (FIRST, values_of(context, first), FIRST_ROWS)
-    answer, claimed = context.links.change_and(
-        Purpose("settle in", claims[0].queue, claims[0].name, _level(context, ready)),
-        "".join(parts),
-        _values(context, ready),
-        then,
-    )
-    _note(context, ready, answer, failures)
+    purpose = Purpose("settle in", claims[0].queue, claims[0].name, _level(context, ready))
     if claiming is None or first is None or then is None:
+        _note(context, ready, context.links.change(purpose, "".join(parts), _values(context, ready)), failures)
+        return None
+    with context.in_doubt(then[1]["token"]):
+        answer, claimed = context.links.change_and(purpose, "".join(parts), _values(context, ready), then)
+    _note(context, ready, answer, failures)
+    try:
+        with context.in_doubt(then[1]["token"]):
+            found, last = first_of(context, first, then[1], claimed)
+    except SpoolError:  # the settlements went well; the next ordinary check-out meets it again
         return None
     source = claiming.source
     assert isinstance(source, PostgresSource), "looked at above"  # noqa: S101  # for the type checkers
-    found, last = first_of(context, first, then[1], claimed)
     source.answered(first, found, last)
     source.keep_ahead(found)
     return source
@@ -241,7 +246,9 @@ def quarantine(context: Context, claim: PostgresClaim, reason: str) -> None:
     """Set an entry aside."""
     target = claim.check(Step.QUARANTINE)
     told = encodable(reason).replace("\0", "\ufffd")
+    notes, annotates = claim.notes({})
     values = {"owner": claim.owner, "token": claim.token, "name": claim.name, "names": [claim.name]}
+    values |= {"notes": notes, "annotates": annotates}
     answer = context.links.change(
         Purpose("set aside an entry in", claim.queue, claim.name, context.links.level(None)),
         _QUARANTINE,

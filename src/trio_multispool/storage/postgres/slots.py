@@ -1,105 +1,123 @@
 """Slots: numbers of which each is held by one process at a time, for limits on keys.
 
-A slot is a lock of a session, so it ends with that. The session is one of its own, which is opened for the first slot.
-If it is lost, the slots are taken again as soon as the next one is asked for.
+A slot is a lock of the keeper's session, so it ends with that. The keeper takes and frees them: whoever frees one does
+not wait. If the session is lost, the next one takes them again at once. One that somebody else has got meanwhile is
+held twice for a while.
 """
 
 from __future__ import annotations
 
 import functools
+import queue
 import threading
 from typing import TYPE_CHECKING, Final, final
 
 import psycopg
 
+from trio_multispool.errors import StoreUnreachable
 from trio_multispool.storage.handles import Slot
-from trio_multispool.storage.postgres.connecting import connect
-from trio_multispool.storage.postgres.sqlstates import is_lost, translated
+from trio_multispool.storage.postgres.sqlstates import translated
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from trio_multispool.storage.postgres.address import Address
-    from trio_multispool.storage.postgres.connecting import Connection
-    from trio_multispool.storage.postgres.patience import Patience
+
+    Ask = Callable[..., list[list[str | None]]]
 
 _TAKE: Final = """
-    SELECT number FROM unnest(%s::bigint[]) AS number
-    WHERE pg_try_advisory_lock(hashtextextended('multispool slot ' || %s, number)) LIMIT 1"""
+    SELECT number FROM unnest($1::bigint[]) AS number
+    WHERE pg_try_advisory_lock(hashtextextended('multispool slot ' || $2, number)) LIMIT 1"""
 
-_FREE: Final = "SELECT pg_advisory_unlock(hashtextextended('multispool slot ' || %s, %s))"
+_FREE: Final = """
+    SELECT pg_advisory_unlock(hashtextextended('multispool slot ' || $2, number))
+    FROM unnest($1::bigint[]) AS number"""
 
-_ATTEMPTS: Final = 2
+_TAKING: Final = "take a slot in"
+
+
+@final
+class _Wanted:
+    """A question of a thread that waits, for any of some numbers."""
+
+    def __init__(self, numbers: list[int]) -> None:
+        self.numbers = numbers
+        self.answer: queue.SimpleQueue[int | Exception | None] = queue.SimpleQueue()
 
 
 @final
 class Slots:
     """The slots of one open spool; used by any number of threads."""
 
-    def __init__(self, address: Address, patience: Patience) -> None:
-        """Begin without any, and without a session."""
+    def __init__(self, address: Address, poke: Callable[[], None]) -> None:
+        """Begin without any; `poke` wakes the keeper."""
         self._address = address
-        self._patience = patience
+        self._poke = poke
         self._mutex = threading.RLock()  # a garbage collection may drop a slot in any line
-        self._connection: Connection | None = None
         self._held: set[int] = set()
+        self._wanted: list[_Wanted] = []
         self._to_free: list[int] = []
 
-    def take(self, numbers: range) -> Slot | None:
-        """Hold any of these that is free; `None`: there is none."""
+    def take(self, numbers: range, patience: float) -> Slot | None:
+        """Hold any of these that is free; `None`: there is none. Waits so long for the keeper, in seconds."""
         with self._mutex:
-            for attempt in range(_ATTEMPTS):
-                try:
-                    return self._take(numbers)
-                except psycopg.Error as error:
-                    if is_lost(error) or (self._connection is not None and self._connection.closed):
-                        self._drop()
-                        if attempt + 1 < _ATTEMPTS:
-                            continue
-                    raise translated(error, "take a slot in", self._address.location) from error
-        return None
-
-    def _take(self, numbers: range) -> Slot | None:
-        connection = self._connected()
-        self._free_released(connection)
-        free = [number for number in numbers if number not in self._held]
-        if not free:
-            return None
-        row = connection.execute(_TAKE, (free, self._address.schema)).fetchone()
-        if row is None:
-            return None
-        number: int = row[0]
-        self._held.add(number)
-        return Slot(functools.partial(self._release, number))
-
-    def _connected(self) -> Connection:
-        if self._connection is None:
-            self._connection = connect(self._address, self._patience)
-            for number in self._held:  # one that somebody else has got meanwhile is held twice for a while
-                _ = self._connection.execute(_TAKE, ([number], self._address.schema))
-        return self._connection
+            wanted = _Wanted([number for number in numbers if number not in self._held])
+            if not wanted.numbers:
+                return None
+            self._wanted.append(wanted)
+        self._poke()
+        try:
+            answer = wanted.answer.get(timeout=patience)
+        except queue.Empty:
+            raise StoreUnreachable(_TAKING, self._address.location, "it does not answer") from None
+        if isinstance(answer, psycopg.Error):
+            raise translated(answer, _TAKING, self._address.location) from answer
+        if isinstance(answer, Exception):
+            raise StoreUnreachable(_TAKING, self._address.location, str(answer)) from answer
+        return None if answer is None else Slot(functools.partial(self._release, answer))
 
     def _release(self, number: int) -> None:
         with self._mutex:
             self._held.discard(number)
             self._to_free.append(number)
-            connection = self._connection
-            if connection is not None:
-                try:
-                    self._free_released(connection)
-                except psycopg.Error:  # freed with the session
-                    self._drop()
+        self._poke()
 
-    def _free_released(self, connection: Connection) -> None:
-        while self._to_free:
-            _ = connection.execute(_FREE, (self._address.schema, self._to_free[-1]))
-            _ = self._to_free.pop()
+    # For the keeper
 
-    def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        self._to_free.clear()
-        if connection is not None:
-            connection.close()
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to take, or to free."""
+        return bool(self._wanted or self._to_free)
 
-    def close(self) -> None:
-        """End the session."""
+    def work(self, ask: Ask, array: Callable[[Iterable[object]], str]) -> None:
+        """Free, and then take what is wanted."""
+        schema = self._address.schema
         with self._mutex:
-            self._drop()
+            to_free, self._to_free = self._to_free, []
+            wanted, self._wanted = self._wanted, []
+        if to_free:
+            _ = ask(_FREE, array(to_free), schema)
+        for each in wanted:
+            try:
+                taken = self._take(ask, array(each.numbers))
+            except Exception as error:
+                each.answer.put(error)
+                raise
+            each.answer.put(taken)
+
+    def _take(self, ask: Ask, numbers: str) -> int | None:
+        rows = ask(_TAKE, numbers, self._address.schema)
+        if not rows:
+            return None
+        number = int(rows[0][0] or 0)
+        with self._mutex:
+            self._held.add(number)
+        return number
+
+    def take_again(self, ask: Ask, array: Callable[[Iterable[object]], str]) -> None:
+        """Take what was held by a session that is gone."""
+        with self._mutex:
+            held = list(self._held)
+            self._to_free.clear()
+        for number in held:
+            _ = ask(_TAKE, array([number]), self._address.schema)

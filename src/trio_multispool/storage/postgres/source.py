@@ -184,6 +184,10 @@ class PostgresSource:
             passed_over=look.given is not None,
         )
 
+    def release(self, claim: Claim) -> None:
+        """Put back an entry that nobody has begun."""
+        release_or_let_go(self._storage, claim)
+
     def take_back(self, claims: list[tuple[Claim, Any]], look: Look, gate: Gate[Any]) -> None:
         """Release entries that nobody will get, as if they had never been claimed."""
         if gate.admits is None:

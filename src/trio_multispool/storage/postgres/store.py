@@ -12,7 +12,7 @@ import msgspec
 import psycopg
 
 from trio_multispool.clock import random_below, this_process, wall_clock
-from trio_multispool.errors import DataNotFound, NotASpool, OwnershipLost, SpoolError
+from trio_multispool.errors import DataNotFound, NotASpool, OwnershipLost, SpoolError, StoreUnreachable
 from trio_multispool.model.cancellation import CancelRequest
 from trio_multispool.model.notes import PROGRESS
 from trio_multispool.model.policies import Durability
@@ -21,12 +21,12 @@ from trio_multispool.storage.postgres.address import Address
 from trio_multispool.storage.postgres.claims import encoded
 from trio_multispool.storage.postgres.connecting import connect
 from trio_multispool.storage.postgres.context import Context
+from trio_multispool.storage.postgres.control import SilentError
 from trio_multispool.storage.postgres.hints import ARRIVED, CANCELLED, MOVED, PostgresWatch
 from trio_multispool.storage.postgres.keeper import Keeper
 from trio_multispool.storage.postgres.link import Links
 from trio_multispool.storage.postgres.patience import PATIENT
 from trio_multispool.storage.postgres.schema import add_queues, check_queues, migrate
-from trio_multispool.storage.postgres.slots import Slots
 from trio_multispool.storage.postgres.source import PostgresSource
 from trio_multispool.storage.postgres.sqlstates import translated
 from trio_multispool.storage.reading import as_file
@@ -76,6 +76,8 @@ def _opening(address: Address) -> Generator[None]:
         yield
     except psycopg.Error as error:
         raise translated(error, "open", address.location, opening=True) from error
+    except SilentError as error:
+        raise StoreUnreachable("open", address.location, "it does not answer") from error
 
 
 def _checked(
@@ -120,7 +122,6 @@ class PostgresStorage:
         """Take over what `open` and its like have made."""
         self._context = context
         self._links = context.links
-        self._slots = Slots(context.links.address, context.links.patience)
         self.location: str = context.links.address.location
         self._process = this_process()
         self.recovered_at_first: list[Recovered] = []
@@ -374,7 +375,9 @@ class PostgresStorage:
 
     def slot(self, numbers: range) -> Slot | None:
         """Hold a free slot."""
-        return self._slots.take(numbers)
+        keeper = self._context.keeper
+        assert keeper is not None, "only readers ask for slots, and they are no onlookers"  # noqa: S101
+        return keeper.slots.take(numbers, self._links.patience.answer)
 
     def depths(self) -> dict[Place, int]:
         """Count the entries in every place."""
@@ -487,4 +490,3 @@ class PostgresStorage:
         if self._context.keeper is not None:
             self._context.keeper.close()
         self._links.close()
-        self._slots.close()

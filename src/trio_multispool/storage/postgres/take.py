@@ -94,12 +94,14 @@ def claim(
 ) -> PostgresClaim | Unavailable | NotDue:
     """Check an entry out by its name."""
     waits = place.state is State.WAITING
-    values = {"queue": place.queue, "name": name, "state": LETTERS[place.state], "due_by": due_by if waits else 0.0}
+    asked = {"queue": place.queue, "name": name, "state": LETTERS[place.state], "due_by": due_by if waits else 0.0}
     before_commit()
-    values |= _new_values(context, None)
+    values: dict[str, Any] = {**asked, **_new_values(context, None)}
     purpose = Purpose("check out from", place.queue, name, "off")
-    answer = context.links.change(purpose, _BY_NAME, values, "SELECT * FROM done")
-    for claimed in _claims(context, values, answer):
+    with context.in_doubt(values["token"]):
+        answer = context.links.change(purpose, _BY_NAME, values, "SELECT * FROM done")
+        claims = _claims(context, values, answer)
+    for claimed in claims:
         return claimed
     return _why_not(context, place, name, due_by) or Unavailable.BUSY
 
@@ -143,8 +145,9 @@ class First(msgspec.Struct, frozen=True):
 def claim_first(context: Context, first: First) -> tuple[list[PostgresClaim], str]:
     """Check entries out; return them in their order, and the last name that is available in the queue."""
     values = values_of(context, first)
-    answer = context.links.change(Purpose("check out from", first.queue, level="off"), FIRST, values, FIRST_ROWS)
-    return first_of(context, first, values, answer)
+    with context.in_doubt(values["token"]):
+        answer = context.links.change(Purpose("check out from", first.queue, level="off"), FIRST, values, FIRST_ROWS)
+        return first_of(context, first, values, answer)
 
 
 def values_of(context: Context, first: First) -> dict[str, Any]:

@@ -28,6 +28,8 @@ CREATE TABLE SCHEMA.link (
     epoch integer NOT NULL DEFAULT 0,
     change bigint NOT NULL DEFAULT 0,
     refused text[] NOT NULL DEFAULT '{}',
+    -- When its epoch began.
+    at double precision NOT NULL,
     PRIMARY KEY (owner, number)
 ) WITH (fillfactor = 10);
 
