@@ -15,7 +15,7 @@ OTHERS = {"tutorial": "test_tutorial.py", "comparison": "test_comparison.py"}
 """Pages that need more than to be typed, and who sees to them."""
 PAGES = [
     pytest.param(page, marks=pytest.mark.sample if page.stem == "coming-from-memory" else ())
-    for page in sorted(PROJECT.glob("docs/*.md"))
+    for page in sorted(PROJECT.glob("docs/**/*.md"))
     if files(page) and page.stem not in OTHERS
 ]
 

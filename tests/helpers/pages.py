@@ -14,9 +14,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
 from helpers.terminals import Terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PROJECT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"(?:^`(?P<file>[\w.]+)`:\n\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -152,8 +155,10 @@ class Known(dict[str, str]):
         self.update({part: found[group] for part, group in new.items()})
 
 
-def type_out(page: Path, folder: Path) -> int:
+def type_out(page: Path, folder: Path, execute: Callable[[str], None] | None = None) -> int:
     """Write a page's files and type its commands, in the page's order; return how many commands there were.
+
+    What is SQL is executed, where there is something to do it.
 
     Raises `AssertionError` for the first command that shows something else than the page. What is typed by somebody
     (`worker$ `) may go on: its lines are read as they come.
@@ -164,6 +169,8 @@ def type_out(page: Path, folder: Path) -> int:
         for piece in pieces(page):
             if piece.file is not None:
                 _ = (folder / piece.file).write_text(piece.text, "utf-8")
+            if piece.language == "sql" and execute is not None:
+                execute(piece.text)
             for step in steps(piece.text) if piece.language == "console" else ():
                 typed += 1
                 command = known.told(step.command)
