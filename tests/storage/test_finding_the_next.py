@@ -22,7 +22,7 @@ from helpers.conformance import (
     locks_before_commit,
     look,
 )
-from helpers.finding import Aside, Door, Reader, halted, put, side_by_side
+from helpers.finding import Aside, Door, Reader, Ticket, halted, put, side_by_side
 from helpers.spools import Wall
 from helpers.stores import (
     DATA,
@@ -133,6 +133,54 @@ def test_an_entry_that_sorts_before_the_listed_ones_is_found_before_nothing_is_l
     assert reader.take() == ["b"]
     put(other, "a")
     assert sorted(reader.take_all()) == ["a", "c"]
+
+
+class Open(Door):
+    """A gate that admits everything without being asked."""
+
+    admits: Any = Ticket("all")
+
+
+@pytest.mark.parametrize("door", [Door, Open])
+def test_what_comes_in_and_sorts_before_the_listed_ones_need_not_wait_for_all_of_them(store, other, clock, door):
+    """Where new names may sort anywhere, as with priorities. What was released waits its turn all the same."""
+    names = put(store, *(f"m{number:03}" for number in range(300)))
+    reader = Reader(store, sorts_last=False, door=door())
+    assert reader.take() == names[:1]
+    reader.release()
+    clock.time += 1
+    put(other, "a")
+    got = reader.take_all()
+    assert got.index("a") < len(names) - 1
+    assert got.index(names[0]) > got.index(names[1])
+    assert sorted(got) == ["a", *names]
+
+
+@pytest.mark.parametrize("most", [1, 7])
+def test_a_reader_that_admits_all_gets_everything_in_order_and_once(store, clock, most):
+    """As one that asks about each: what is due first, then by name, and what was released after what was listed."""
+    names = put(store, *(f"m{number:02}" for number in range(20)))
+    due = put(store, "z", "y", due_at=clock() - 1)
+    reader = Reader(store, door=Open())
+    first = reader.take(most)
+    reader.release()
+    taken = list(first)
+    while got := reader.take(most):
+        taken += got
+        reader.remove()
+    assert sorted(taken) == sorted([*due, *names, *first])
+    assert [name for name in taken if name in due][:1] == ["y"]
+    assert [name for name in taken[len(first) :] if name in names[most:]] == names[most:]
+
+
+def test_a_pass_that_admits_all_gives_nothing_twice_and_ends(store):
+    """Though everything comes back at once."""
+    names = put(store, *(f"m{number:02}" for number in range(20)))
+    reader, taken = Reader(store, given=Given(), door=Open()), []
+    while got := reader.take(3):
+        taken += got
+        reader.release()
+    assert taken == names
 
 
 def test_only_the_entries_of_the_queue_are_given(store, clock):

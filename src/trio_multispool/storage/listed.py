@@ -64,8 +64,11 @@ class Shelf(Protocol):
         """Tell whether anything is checked out of the queue."""
         ...
 
-    def arrived(self, since: int) -> tuple[int, set[str]]:
-        """Return a number, and the names of what came in since that number was returned. A hint."""
+    def arrived(self, since: int, before: str) -> tuple[int, set[str]]:
+        """Return a number, and what came in since that number was returned, by names that sort before one. A hint.
+
+        It may return other names too.
+        """
         ...
 
 
@@ -180,7 +183,7 @@ class ListedSource:
             _ = self._list(gate)
             return
         with self._mutex:
-            self._arrivals, new = self._shelf.arrived(self._arrivals)
+            self._arrivals, new = self._shelf.arrived(self._arrivals, self._names[0])
             if new:
                 self._names = collections.deque(sorted(new.union(self._names)))
 
@@ -190,7 +193,7 @@ class ListedSource:
         with self._mutex:
             if unless_there and self._names:
                 return None
-            self._arrivals, _ = self._shelf.arrived(self._arrivals)
+            self._arrivals, _ = self._shelf.arrived(self._arrivals, "")
             self._names = collections.deque(self._shelf.names())
             self._claims_left = max(len(self._names), FEWEST_CLAIMS)
             self._refused.clear()

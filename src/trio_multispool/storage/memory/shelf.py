@@ -42,7 +42,7 @@ class MemoryShelf:
         """Tell whether anything is checked out."""
         return next(self._contents.each(self._queue, State.CHECKED_OUT), None) is not None
 
-    def arrived(self, since: int) -> tuple[int, set[str]]:
+    def arrived(self, since: int, before: str) -> tuple[int, set[str]]:  # noqa: ARG002  # it returns all
         """Return how often anything has arrived anywhere, and what came in since it was so often."""
         contents = self._contents
         with contents.mutex:

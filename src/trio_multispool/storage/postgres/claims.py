@@ -71,6 +71,8 @@ class Row(NamedTuple):
     data: bytes | None
     is_large: bool
     is_remembered: bool
+    arrived_at: float
+    """When it came into its queue, in seconds since 1970."""
 
 
 @final
@@ -93,6 +95,8 @@ class PostgresClaim:
         """The data, if they are small, as they were at the check-out; `None` once they were replaced."""
         self.is_large: bool = row.is_large
         """Whether the data are in chunks."""
+        self.arrived_at: float = row.arrived_at
+        """When it came into its queue, in seconds since 1970."""
         self.is_remembered: bool = row.is_remembered
         """Whether its name will be remembered."""
         self.taken: bool = taken

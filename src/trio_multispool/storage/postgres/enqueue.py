@@ -55,10 +55,10 @@ _REMEMBER: Final = f"""{_SHORTLY}
 _ENQUEUE: Final = f"""{_SHORTLY}
     done AS (
         INSERT INTO SCHEMA.entry AS entry (
-            name, queue, state, due_at, remember, written_at, moved_at, data_at, metadata, data, size, chunks, carrier,
-            token)
+            name, queue, state, due_at, remember, written_at, moved_at, arrived_at, data_at, metadata, data, size,
+            chunks, carrier, token)
         SELECT new.name, queue, CASE WHEN due_at IS NULL THEN 'a' ELSE 'w' END::"char", due_at, remember,
-            %(now)s, %(now)s, %(now)s, metadata, data, size, chunks, carrier, token
+            %(now)s, %(now)s, %(now)s, %(now)s, metadata, data, size, chunks, carrier, token
         FROM link, shortly, unnest(%(names)s::text[], %(queues)s::text[], %(due)s::double precision[],
             %(remember)s::double precision[], %(metadata)s::bytea[], %(data)s::bytea[], %(sizes)s::bigint[],
             %(chunks)s::bigint[], %(carriers)s::bytea[], %(tokens)s::bigint[])
@@ -66,8 +66,9 @@ _ENQUEUE: Final = f"""{_SHORTLY}
         ORDER BY new.name
         ON CONFLICT (name) DO UPDATE SET queue = excluded.queue, state = excluded.state, due_at = excluded.due_at,
             remember = excluded.remember, written_at = excluded.written_at, moved_at = excluded.moved_at,
-            data_at = excluded.data_at, metadata = excluded.metadata, data = excluded.data, size = excluded.size,
-            chunks = excluded.chunks, carrier = excluded.carrier, owner = NULL, token = NULL
+            arrived_at = excluded.arrived_at, data_at = excluded.data_at, metadata = excluded.metadata,
+            data = excluded.data, size = excluded.size, chunks = excluded.chunks, carrier = excluded.carrier,
+            owner = NULL, token = NULL
         WHERE (entry.state = 'r' AND entry.owner = %(me)s AND entry.token = excluded.token) OR {_IS_OVER}
         RETURNING name
     )"""

@@ -38,7 +38,7 @@ _LOCK: Final = """
     WHERE name = %s AND queue = %s AND state = %s::"char" FOR UPDATE NOWAIT"""
 
 _RESTORE: Final = """
-    UPDATE SCHEMA.entry SET state = 'a', queue = %s, reason = NULL, moved_at = %s WHERE name = %s"""
+    UPDATE SCHEMA.entry SET state = 'a', queue = %s, reason = NULL, moved_at = %s, arrived_at = %s WHERE name = %s"""
 
 _REPLACE_METADATA: Final = "UPDATE SCHEMA.entry SET metadata = %b, written_at = %s WHERE name = %s"
 
@@ -86,8 +86,9 @@ def restore(  # noqa: PLR0913  # the protocol's
     """Put back what was set aside."""
     links = context.links
     with _locked(context, "restore an entry in", Place(queue, State.QUARANTINED), name, durability) as (to_server, _):
+        now = context.now()
         before_commit()
-        _ = to_server.execute(links.sql(_RESTORE), (to, context.now(), name))
+        _ = to_server.execute(links.sql(_RESTORE), (to, now, now, name))
     context.arrived({to: [name]})
 
 

@@ -42,6 +42,7 @@ _MOVED: Final = """
         UPDATE SCHEMA.entry AS entry SET queue = wanted.queue, due_at = wanted.due_at,
             state = CASE WHEN wanted.due_at IS NULL THEN 'a' ELSE 'w' END::"char",
             owner = NULL, token = NULL, progress = NULL, begun = NULL, moved_at = %(now)s,
+            arrived_at = CASE WHEN entry.queue = wanted.queue THEN entry.arrived_at ELSE %(now)s END,
             notes = CASE WHEN wanted.annotates THEN wanted.notes ELSE entry.notes END,
             metadata = COALESCE(wanted.metadata, entry.metadata),
             written_at = CASE WHEN wanted.metadata IS NULL THEN entry.written_at ELSE %(now)s END,

@@ -47,6 +47,11 @@ _DUE: Final = """
     SELECT due_at, name FROM SCHEMA.entry WHERE queue = %s AND state = 'w' AND name <> ALL(%s::text[])
     ORDER BY due_at, name LIMIT %s"""
 
+_ARRIVED: Final = """
+    SELECT name FROM SCHEMA.entry WHERE queue = %s AND state = 'a' AND name < %s AND arrived_at > %s"""
+
+_MICROSECONDS: Final = 1_000_000
+
 _HELD: Final = "SELECT EXISTS (SELECT 1 FROM SCHEMA.entry WHERE queue = %s AND state = 'c')"
 
 
@@ -64,7 +69,10 @@ class PostgresSource:
         self._queue = queue
         self._asked = ListedSource(storage, _Shelf(context, queue), queue, sorts_last)
         self._mutex = threading.RLock()  # a garbage collection may drop a claim in any line
+        self._sorts_last = sorts_last
         self._begin = self._end = ""
+        self._listed_at = 0.0
+        self._early: set[str] = set()  # of this listing
         self._asking = 0
         self._ahead: dict[int, list[PostgresClaim]] = {}
 
@@ -126,7 +134,10 @@ class PostgresSource:
         but = [*gate.ignored, *(given.names if given is not None else ())]
         mark = None if attempt is None else attempt()
         with self._mutex:
-            return First(self._queue, most, self._begin, self._end, but, lists, mark)
+            # A pass would go again over all that it has given.
+            since = None if self._sorts_last or given is not None else self._listed_at
+            bounds = self._begin, self._end
+            return First(self._context.now(), self._queue, most, *bounds, but, lists, since, list(self._early), mark)
 
     def _take(self, look: Look, first: First) -> list[PostgresClaim]:
         elapsed = stopwatch()
@@ -140,7 +151,7 @@ class PostgresSource:
         """Take note of the answer to a question."""
         with self._mutex:
             if (first.begin, first.end) == (self._begin, self._end):  # else another thread has gone on meanwhile
-                self._go_on(claims, last, used_up=len(claims) < first.most)
+                self._go_on(first, claims, last)
 
     def keep_ahead(self, claims: list[PostgresClaim]) -> None:
         """Keep claims that were made with a settlement for the question that this thread is about to ask."""
@@ -150,16 +161,17 @@ class PostgresSource:
         """Return those that this thread did not ask for after all."""
         return self._ahead.pop(threading.get_ident(), [])
 
-    def _go_on(self, claims: list[PostgresClaim], last: str, *, used_up: bool) -> None:
+    def _go_on(self, first: First, claims: list[PostgresClaim], last: str) -> None:
         """Take note of how far the listing was worked off, or that a new one was begun; under the mutex."""
-        names = [claim.name for claim in claims if claim.due_at is None]
+        early = {claim.name for claim in claims if claim.due_at is None and first.is_early(claim)}
+        names = [claim.name for claim in claims if claim.due_at is None and claim.name not in early]
         others = [name for name in names if not self._begin <= name <= self._end]
-        if others:
-            self._begin, self._end = max(others) + _AFTER, max(last, *others)
-        elif used_up:
-            self._begin = self._end = ""
-        elif names:
-            self._begin = max(names) + _AFTER
+        if others or len(claims) < first.most:  # it was used up
+            self._listed_at, self._early = first.at, set()
+            self._begin, self._end = (max(others) + _AFTER, max(last, *others)) if others else ("", "")
+        else:
+            self._early |= early
+            self._begin = max(names, default="") + _AFTER if names else self._begin
 
     def _given(self, claims: list[PostgresClaim], given: Given | None) -> list[Claim]:
         """Return those that were not given in this pass by another thread meanwhile."""
@@ -243,6 +255,9 @@ class _Shelf:
         [(held,)] = self._context.links.read("look for check-outs in", _HELD, (self._queue,))
         return bool(held)
 
-    def arrived(self, since: int) -> tuple[int, set[str]]:
-        """Say nothing of what came in: it is found by listing."""
-        return since, set()
+    def arrived(self, since: int, before: str) -> tuple[int, set[str]]:
+        """Return the time in microseconds, and what came in since such a time."""
+        now = int(self.now() * _MICROSECONDS)
+        values = (self._queue, before, since / _MICROSECONDS)
+        rows = self._context.links.read("list what came into", _ARRIVED, values) if before else []
+        return now, {name for (name,) in rows}

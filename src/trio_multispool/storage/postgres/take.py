@@ -32,7 +32,8 @@ LETTERS: Final = {
 STATES: Final = {letter: state for state, letter in LETTERS.items()}
 
 _COLUMNS: Final = """entry.queue, entry.name, entry.metadata, entry.due_at, entry.written_at, entry.notes,
-    entry.begun, entry.carrier, entry.data, entry.chunks > 0, entry.remember IS NOT NULL"""
+    entry.begun, entry.carrier, entry.data, entry.chunks > 0, entry.remember IS NOT NULL,
+    entry.arrived_at"""
 
 # Not a join: the planner takes an unknown limit for a tenth of all rows, and would read them all.
 _TAKE: Final = f"""
@@ -48,7 +49,8 @@ _BY_NAME: Final = f"""
     ),
     done AS ({_TAKE})"""
 
-# What is due comes first; then what was listed and not tried; then everything else, which is listed anew.
+# What is due comes first; then what came in since the listing and sorts before what is left of it; then what was listed
+# and not tried; then everything else, which is listed anew.
 FIRST: Final = f"""
     due AS MATERIALIZED (
         SELECT name FROM SCHEMA.entry
@@ -56,21 +58,31 @@ FIRST: Final = f"""
             AND name <> ALL(%(but)s::text[])
         ORDER BY due_at, name LIMIT %(most)s FOR UPDATE SKIP LOCKED
     ),
+    early AS MATERIALIZED (
+        SELECT name FROM SCHEMA.entry
+        WHERE queue = %(queue)s AND state = 'a' AND name < %(begin)s AND arrived_at > %(since)s::double precision
+            AND name <> ALL(%(but)s::text[]) AND name <> ALL(%(early)s::text[])
+        ORDER BY name LIMIT CASE WHEN %(since)s IS NULL THEN 0 ELSE %(most)s - (SELECT count(*) FROM due) END
+        FOR UPDATE SKIP LOCKED
+    ),
     listed AS MATERIALIZED (
         SELECT name FROM SCHEMA.entry
         WHERE queue = %(queue)s AND state = 'a' AND name >= %(begin)s AND name <= %(end)s
             AND name <> ALL(%(but)s::text[])
-        ORDER BY name LIMIT %(most)s - (SELECT count(*) FROM due) FOR UPDATE SKIP LOCKED
+        ORDER BY name LIMIT %(most)s - (SELECT count(*) FROM due) - (SELECT count(*) FROM early)
+        FOR UPDATE SKIP LOCKED
     ),
     others AS MATERIALIZED (
         SELECT name FROM SCHEMA.entry
         WHERE queue = %(queue)s AND state = 'a' AND (name < %(begin)s OR name > %(end)s)
-            AND name <> ALL(%(but)s::text[])
+            AND name <> ALL(%(but)s::text[]) AND name <> ALL(ARRAY(SELECT name FROM early))
         ORDER BY name
-        LIMIT CASE WHEN %(lists)s THEN %(most)s - (SELECT count(*) FROM due) - (SELECT count(*) FROM listed) ELSE 0 END
+        LIMIT CASE WHEN %(lists)s
+            THEN %(most)s - (SELECT count(*) FROM due) - (SELECT count(*) FROM early) - (SELECT count(*) FROM listed)
+            ELSE 0 END
         FOR UPDATE SKIP LOCKED
     ),
-    taken AS (TABLE due UNION ALL TABLE listed UNION ALL TABLE others),
+    taken AS (TABLE due UNION ALL TABLE early UNION ALL TABLE listed UNION ALL TABLE others),
     done AS ({_TAKE})"""
 
 FIRST_ROWS: Final = """
@@ -122,16 +134,22 @@ def _why_not(context: Context, place: Place, name: str, due_by: float) -> Unavai
 class First(msgspec.Struct, frozen=True):
     """A question for the first entries of a queue that can be had.
 
-    First what is due, then what has a name from `begin` to `end`; then, if it `lists`, what has any other name. Those
-    of `but` are passed over.
+    First what is due; then what came in `since` a time, with a name before `begin`; then what has a name from `begin`
+    to `end`; then, if it `lists`, what has any other name. Those of `but` are passed over.
     """
 
+    at: float
+    """When it was asked, in seconds since 1970."""
     queue: str
     most: int
     begin: str
     end: str
     but: list[str]
     lists: bool
+    since: float | None
+    """In seconds since 1970; `None`: nothing comes in that sorts earlier, or it can wait."""
+    early: list[str]
+    """What came in since then, and was given already: it may have been released."""
     attempt: Mark | None
     """What begins with each check-out."""
 
@@ -139,7 +157,14 @@ class First(msgspec.Struct, frozen=True):
         """Return what sorts the entries that were found."""
         if claimed.due_at is not None:
             return 0, claimed.due_at, claimed.name
-        return (1 if self.begin <= claimed.name <= self.end else 2), 0.0, claimed.name
+        if self.is_early(claimed):
+            return 1, 0.0, claimed.name
+        return (2 if self.begin <= claimed.name <= self.end else 3), 0.0, claimed.name
+
+    def is_early(self, claimed: PostgresClaim) -> bool:
+        """Tell whether an entry has come in since the listing, and sorts before what is left of it."""
+        came = self.since is not None and claimed.arrived_at > self.since
+        return came and claimed.name < self.begin and claimed.name not in self.early
 
 
 def claim_first(context: Context, first: First) -> tuple[list[PostgresClaim], str]:
@@ -152,8 +177,15 @@ def claim_first(context: Context, first: First) -> tuple[list[PostgresClaim], st
 
 def values_of(context: Context, first: First) -> dict[str, Any]:
     """Return what the statement `FIRST` is given."""
-    asked = {"queue": first.queue, "most": first.most, "begin": first.begin, "end": first.end, "but": first.but}
-    return {**asked, "lists": first.lists, **_new_values(context, first.attempt)}
+    asked: dict[str, Any] = {
+        "queue": first.queue,
+        "most": first.most,
+        "begin": first.begin,
+        "end": first.end,
+        "but": first.but,
+    }
+    asked |= {"lists": first.lists, "since": first.since, "early": first.early}
+    return {**asked, **_new_values(context, first.attempt)}
 
 
 def first_of(

@@ -48,6 +48,8 @@ CREATE TABLE SCHEMA.entry (
     remember double precision,
     written_at double precision NOT NULL,
     moved_at double precision NOT NULL,
+    -- When it came into its queue, from another one or as a new entry: not when it was released.
+    arrived_at double precision NOT NULL DEFAULT extract(epoch FROM clock_timestamp()),
     metadata bytea NOT NULL,
     -- The data; or nothing, if there are chunks of it.
     data bytea,
@@ -186,7 +188,7 @@ BEGIN
     ON CONFLICT (name) DO UPDATE SET
         queue = excluded.queue, state = excluded.state, owner = NULL, token = NULL, due_at = excluded.due_at,
         remember = excluded.remember, written_at = excluded.written_at, moved_at = excluded.moved_at,
-        metadata = excluded.metadata, data = excluded.data, chunks = excluded.chunks, size = excluded.size,
+        arrived_at = excluded.arrived_at, metadata = excluded.metadata, data = excluded.data, chunks = excluded.chunks, size = excluded.size,
         data_at = excluded.data_at, notes = NULL, progress = NULL, carrier = excluded.carrier, begun = NULL,
         reason = NULL, cancel = NULL, cancel_in = NULL
         -- A name that is not remembered any longer; or a reservation that was let go.
