@@ -204,8 +204,8 @@ def memory_spool(
     they run in the event loop, and codecs too. So Trio's autojump clock works. Closing the spool with jobs in hand is
     what a process that is killed does to them.
 
-    It has no `path`, and nothing to monitor, check or adopt: those answer `Err(NotASpool)` or raise it. Entries end
-    with the last spool of them. Raises `ValueError` if `beside` is not in memory, or if there is a `clock` as well.
+    It has no `path`, and nothing to adopt: that answers `Err(NotASpool)`. Entries end with the last spool of them.
+    Raises `ValueError` if `beside` is not in memory, or if there is a `clock` as well.
 
     ```python
     spool = memory_spool(MAIL)

@@ -45,7 +45,7 @@ DOING = {
     ),
     "fsck --repair": (
         ["fsck", "SPOOL", "--repair"],
-        "the reservation of 'left' in .registry belongs to no entry (0s): deleted; 1 entry was repaired",
+        "the reservation of 'left' belongs to no entry (0s): deleted; 1 entry was repaired",
     ),
     "quarantine drop": (["quarantine", "drop", "SPOOL", "aside"], "aside: was dropped"),
 }

@@ -40,7 +40,6 @@ from trio_multispool import (
     Use,
     prioritized_names,
 )
-from trio_multispool.monitor import Monitor
 from trio_multispool.spool.spool import session_of
 from trio_multispool.storage.memory.contents import Contents
 from trio_multispool.storage.memory.store import MemoryStorage
@@ -471,14 +470,12 @@ async def test_metadata_that_cannot_be_decoded_is_set_aside():
     assert not isinstance(answer.error, CorruptMetadata)
 
 
-async def test_it_has_no_path_and_nothing_to_monitor():
+async def test_it_has_no_path_and_nothing_to_adopt():
     """Both say so, and name the location."""
     spool = memory_spool(MAIL)
     with pytest.raises(RuntimeError, match="memory://"):
         _ = spool.path
     assert is_err(await Spool.load(spool.location, MAIL))
-    with pytest.raises(NotASpool, match="needs no upkeep"):
-        Monitor(spool)
     refused = await spool.adopt()
     assert isinstance(refused, Err)
     assert isinstance(refused.error, NotASpool)

@@ -6,18 +6,19 @@ Blocking; runs in a worker thread. Only problems are kept in memory: suspects co
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from trio_multispool.monitor.check import may_be_newborn, problems_of
 from trio_multispool.monitor.problems import Problem, TooOld, Undecodable, Unreadable, UnreadableNotes
 from trio_multispool.storage.findings import Findings, Holder, Kind, Temporary, Wanted
+from trio_multispool.storage.upkeep import upkeep_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from trio_multispool.monitor.limits import Ages
-    from trio_multispool.storage.findings import Finding, Judge
-    from trio_multispool.storage.upkeep import StorageWithUpkeep
+    from trio_multispool.storage.findings import Finding, Judge, Loose
+    from trio_multispool.storage.protocol import Storage
 
 _FRESH: Final = 2.0
 """A file dated up to this many seconds before the last examination may still be new: file system clocks are coarse."""
@@ -43,7 +44,7 @@ class Found(NamedTuple):
 class Examiner:
     """Examines a store by given limits."""
 
-    storage: StorageWithUpkeep
+    storage: Storage[Any, Any]
     ages: Ages
     judged: frozenset[str]
     """The queues whose metadata `judge` can decode."""
@@ -61,7 +62,7 @@ class Examiner:
             if isinstance(finding, Findings):
                 closely: Finding | None = self.storage.look_closely(finding.name, self.judge)
             else:
-                closely = self.storage.look_again(finding)
+                closely = self._again(finding)
             problems = self._problems(closely)
             if isinstance(closely, Findings) and may_be_newborn(closely, self.clock()):
                 found.perhaps_newborn.extend([closely.name] * bool(problems))
@@ -76,12 +77,15 @@ class Examiner:
     def still(self, problem: Problem) -> bool:
         """Tell whether a problem that can be repaired is still there."""
         if isinstance(problem, TooOld) and problem.dir.kind is Kind.TEMPORARY:
-            return problem in self._problems(self.storage.look_again(Temporary(problem.name, 0.0)))
+            return problem in self._problems(self._again(Temporary(problem.name, 0.0)))
         return problem in self.confirm([problem.name])
 
     def is_at_rest(self, name: str) -> bool:
         """Tell whether nobody has the name."""
         return self.storage.look_closely(name, self.judge).holder is not Holder.SOMEBODY
+
+    def _again(self, finding: Loose) -> Loose | None:
+        return upkeep_of(self.storage, "what is judged by itself").look_again(finding)
 
     def _problems(self, finding: Finding | None) -> list[Problem]:
         return [] if finding is None else problems_of(finding, self.ages, self.clock())

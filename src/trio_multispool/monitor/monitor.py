@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Generic, final
 
 import anyio
 
-from trio_multispool.clock import wall_clock
 from trio_multispool.errors import CorruptMetadata, Trouble
 from trio_multispool.events import LOGGER, Event, log
 from trio_multispool.model.codecs import Bytes
@@ -22,7 +21,6 @@ from trio_multispool.monitor.limits import Limits
 from trio_multispool.monitor.problems import Orphaned, Problem
 from trio_multispool.monitor.repairs import Action, Repair, plan, repair
 from trio_multispool.spool.spool import Spool, session_of
-from trio_multispool.storage.upkeep import with_upkeep
 
 if TYPE_CHECKING:
     import datetime
@@ -45,7 +43,8 @@ class Monitor(Generic[Q, M, D, A]):
     nobody is known to be dead: nothing is `Abandoned`, and a name is skipped if one of its files has moved or changed
     within `max_tmp_file_age`, unless it is `TooOld`.
 
-    `limits` says how old each kind of file may be; `clock` returns the time of day in seconds since 1970, for tests.
+    `limits` says how old each kind of file may be; `clock` returns the time of day in seconds since 1970, for tests: by
+    default, the spool's clock is asked.
 
     ```python
     monitor = Monitor(spool, Limits(max_queue_ages={Mail.SEND: 300}))
@@ -55,9 +54,9 @@ class Monitor(Generic[Q, M, D, A]):
     """
 
     def __init__(
-        self, spool: Spool[Q, M, D, A], limits: Limits | None = None, *, clock: Callable[[], float] = wall_clock
+        self, spool: Spool[Q, M, D, A], limits: Limits | None = None, *, clock: Callable[[], float] | None = None
     ) -> None:
-        """Take the spool to check, and the limits. Raises `NotASpool` if its store needs no upkeep."""
+        """Take the spool to check, and the limits."""
         self.spool: Spool[Q, M, D, A] = spool
         self.limits: Limits = Limits() if limits is None else limits
         session = session_of(spool)
@@ -74,7 +73,8 @@ class Monitor(Generic[Q, M, D, A]):
             return None
 
         self._session = session
-        self._examiner = Examiner(with_upkeep(session.storage, "the monitor"), self.limits.ages(), judged, judge, clock)
+        clock = session.storage.now if clock is None else clock
+        self._examiner = Examiner(session.storage, self.limits.ages(), judged, judge, clock)
 
     def __repr__(self) -> str:
         return f"<Monitor of {self._session.path}>"

@@ -92,7 +92,7 @@ class TooOld(_Problem, frozen=True, eq=False):
 class Orphaned(_Problem, frozen=True, eq=False):
     """A reservation, data or notes belong to no entry, and nobody is making one of that name."""
 
-    _message = "the reservation of {name!r} in {dir} belongs to no entry"
+    _message = "the reservation of {name!r} belongs to no entry"
     _messages: ClassVar[dict[Kind, str]] = {
         Kind.DATA: "data of {name!r} in {dir} belong to no entry",
         Kind.NOTES: "notes of {name!r} in {dir} belong to no entry",

@@ -20,6 +20,7 @@ from trio_multispool.monitor.problems import Problem
 from trio_multispool.storage.findings import Kind
 from trio_multispool.storage.requests import NotDue, Releasing
 from trio_multispool.storage.singly import settle_one
+from trio_multispool.storage.upkeep import is_adopted, upkeep_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -84,7 +85,7 @@ def repair(
     if isinstance(problem, problems.Orphaned) and problem.name in collected:
         return msgspec.structs.replace(planned, done=True)
     try:
-        if not examiner.storage.is_adopted():
+        if not is_adopted(examiner.storage):
             return _left(problem, "the spool is not adopted: nobody in it is known to be dead")
         if not examiner.still(problem):
             return _left(problem, "it is no longer so, or somebody is at work on it")
@@ -112,7 +113,7 @@ def _act(examiner: Examiner, problem: Problem) -> bool:
     storage, name = examiner.storage, problem.name
     match problem:
         case problems.MissingReservation():
-            return storage.reserve_again(name)
+            return upkeep_of(storage, "a reservation").reserve_again(name)
         case problems.Undecodable():
             return _set_aside(examiner, problem, lambda raw: examiner.judge(problem.dir.queue, raw) is not None)
         case problems.MissingData():
@@ -120,7 +121,7 @@ def _act(examiner: Examiner, problem: Problem) -> bool:
                 _ = storage.recover_name(name)
             return _set_aside(examiner, problem, lambda _raw: _is_lost(examiner, name))
         case problems.TooOld():
-            return storage.clear_temporary(name)
+            return upkeep_of(storage, "a temporary file").clear_temporary(name)
         case problems.Duplicated():
             _ = storage.recover_name(name)
             return examiner.is_at_rest(name) and not examiner.still(problem)

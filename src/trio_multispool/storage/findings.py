@@ -1,12 +1,13 @@
 """What examining a store finds, as plain values: the findings on each name, and files that belong to no name.
 
 A snapshot of a spool is a stream of these. It leaves out each name with which nothing can be wrong. So it stays small
-even if the spool is full (see `directory/examine.py`).
+even if the spool is full (see `directory/examine.py`). Another store than a directory has fewer: see `of_entry`.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import msgspec
@@ -104,7 +105,7 @@ class Holder(enum.Enum):
 
 @final
 class Trace(msgspec.Struct, frozen=True):
-    """A regular file under a name."""
+    """A regular file under a name, or what stands for one in a store that keeps none."""
 
     dir: Dir
     modified_at: float
@@ -183,6 +184,35 @@ class Shut(msgspec.Struct, frozen=True):
     changed_at: float
     shut_by: str
     """Whose it is, and its mode."""
+
+
+def of_entry(  # noqa: PLR0913  # what a store keeps of an entry
+    name: str,
+    place: Place,
+    *,
+    written_at: float,
+    moved_at: float,
+    due_at: float | None,
+    has_data: bool,
+    fault: str | None,
+    holder: Holder,
+) -> Findings:
+    """Return the findings on an entry of a store that keeps no files: it is in one place, and its name is reserved.
+
+    `moved_at` is when it came there.
+    """
+    changed_at = max(written_at, moved_at)
+    if place.state is State.WAITING and due_at is not None:  # which this store cannot lose, even if it is that moment
+        written_at, changed_at = due_at, math.nextafter(changed_at, math.inf) if due_at == changed_at else changed_at
+    files = [Trace(Dir.of(place), written_at, changed_at, 0, fault), Trace(REGISTRY, changed_at, changed_at, 0)]
+    if has_data:
+        files.append(Trace(DATA, changed_at, changed_at, 0))
+    return Findings(name, tuple(files), holder)
+
+
+def of_reservation(name: str, reserved_at: float, holder: Holder) -> Findings:
+    """Return the findings on a name of such a store that is reserved, and has no entry."""
+    return Findings(name, (Trace(REGISTRY, reserved_at, reserved_at, 0),), holder)
 
 
 Loose: TypeAlias = Temporary | Foreign | Spoilt | Shut

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.types import T
     from trio_multispool.model.verdicts import Unavailable
+    from trio_multispool.storage.findings import Finding, Findings, Judge, Wanted
     from trio_multispool.storage.handles import Slot, Watch
     from trio_multispool.storage.requests import (
         Advice,
@@ -356,6 +357,24 @@ class Storage(Protocol[C, R]):
 
     def count(self, queue: str | None = None, state: State | None = None) -> int:
         """Return how many entries `inventory` would yield. It takes a fraction of the time."""
+        ...
+
+    def examine(self, wanted: Wanted, judge: Judge) -> Iterator[Finding | None]:
+        """Yield everything that may be wrong. Writes nothing. What it yields may just have been moving.
+
+        Each name is yielded once at most, and may be left out if nothing can be wrong with it: it has its data and
+        one place, is not checked out, and `wanted` does not ask for it. `judge` says why metadata cannot be decoded.
+        It need only be asked about what is available in `wanted.judged`, and came or was written since `judged_since`.
+
+        Yields `None` now and then while it finds nothing, so that the caller can give up.
+        """
+        ...
+
+    def look_closely(self, name: str, judge: Judge) -> Findings:
+        """Return all that there is under a name, looked up while no owner can change it; or `holder` says one can.
+
+        `NOBODY`: then the next `recover_name` puts it back or collects it, if it is checked out or belongs to no entry.
+        """
         ...
 
     def advice(self) -> list[Advice]:

@@ -1,20 +1,18 @@
 """`Upkeep`: looking after a store whose parts a person can reach, as those of a directory can be reached.
 
 A directory may have users that take no locks, files that belong to nobody, and writers that died half-way. Then it must
-be adopted, examined and repaired. A store that keeps all that from happening has no upkeep.
+be adopted, and more can be wrong with it than elsewhere. A store that keeps all that from happening has no upkeep.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from trio_multispool.errors import NotASpool
-from trio_multispool.storage.protocol import Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from trio_multispool.storage.findings import Finding, Findings, Judge, Loose, Wanted
+    from trio_multispool.storage.findings import Loose
+    from trio_multispool.storage.protocol import Storage
 
 
 @runtime_checkable
@@ -27,17 +25,6 @@ class Upkeep(Protocol):
 
     def adopt(self) -> None:
         """Declare that from now on every user of this store takes locks. Then recovery may act."""
-        ...
-
-    def examine(self, wanted: Wanted, judge: Judge) -> Iterator[Finding | None]:
-        """Yield everything that may be wrong. Writes nothing. What it yields may just have been moving.
-
-        Yields `None` now and then while it finds nothing, so that the caller can give up.
-        """
-        ...
-
-    def look_closely(self, name: str, judge: Judge) -> Findings:
-        """Return all files under a name, looked up while no owner can change them; or `holder` says that one can."""
         ...
 
     def look_again(self, finding: Loose) -> Loose | None:
@@ -53,10 +40,6 @@ class Upkeep(Protocol):
         ...
 
 
-class StorageWithUpkeep(Storage[Any, Any], Upkeep, Protocol):
-    """A store that has both."""
-
-
 def is_adopted(storage: Storage[Any, Any]) -> bool:
     """Tell whether every user of a store is known to take locks. Raises a `SpoolError` if it cannot be looked up."""
     return not isinstance(storage, Upkeep) or storage.is_adopted()
@@ -64,11 +47,11 @@ def is_adopted(storage: Storage[Any, Any]) -> bool:
 
 def adopt(storage: Storage[Any, Any]) -> None:
     """Declare that from now on every user takes locks. Raises `NotASpool` for a store that has no others."""
-    with_upkeep(storage, "adopting").adopt()
+    upkeep_of(storage, "adopting").adopt()
 
 
-def with_upkeep(storage: Storage[Any, Any], what: str) -> StorageWithUpkeep:
-    """Return a store whose upkeep is needed for `what`; raises `NotASpool` if it has none."""
+def upkeep_of(storage: Storage[Any, Any], what: str) -> Upkeep:
+    """Return the upkeep of a store, which is needed for `what`; raises `NotASpool` if it has none."""
     if not isinstance(storage, Upkeep):
         raise NotASpool(storage.location, f"its store needs no upkeep; {what} is for spools in a directory")
-    return cast("StorageWithUpkeep", storage)
+    return storage

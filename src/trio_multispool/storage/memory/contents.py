@@ -67,6 +67,8 @@ class Kept:
     """The request to cancel the work on it, and the queue that it was taken from."""
     checkouts: int = 0
     """How often it was checked out or removed. Only the latest owner may settle it."""
+    moved_at: float = 0.0
+    """When it came to its place."""
     arrival: int = 0
     """The number of its arrival in its queue, among all arrivals."""
 
@@ -97,8 +99,8 @@ class Contents:
         """The same entries, by place and name."""
         self.arrivals: int = 0
         """How often an entry has come into a queue, from another or as a new one."""
-        self.reserved: set[str] = set()
-        """Names without an entry. Nobody has those that are not locked."""
+        self.reserved: dict[str, float] = {}
+        """Names without an entry, and since when. Nobody has those that are not locked."""
         self.locked: set[str] = set()
         self.remembered: dict[str, float] = {}
         """Names of removed entries, and until when they are remembered."""
@@ -147,7 +149,7 @@ class Contents:
             kept.arrival = self.arrivals
         _ = self.places[kept.place].pop(kept.name, None)
         self.entries[kept.name] = self.places[place][kept.name] = kept
-        kept.place = place
+        kept.place, kept.moved_at = place, self.now()
 
     def move(self, kept: Kept, place: Place, due_at: float | None = None) -> None:
         """Put an entry in a place, and tell of it."""

@@ -23,6 +23,7 @@ from trio_multispool.model.notes import PROGRESS, progress_in
 from trio_multispool.model.policies import check_durability
 from trio_multispool.model.times import aware
 from trio_multispool.model.verdicts import Unavailable
+from trio_multispool.storage.findings import Findings, Holder, of_entry, of_reservation
 from trio_multispool.storage.listed import ListedSource
 from trio_multispool.storage.memory.claims import MemoryClaim, MemoryReservation
 from trio_multispool.storage.memory.contents import CANCELLATIONS, Contents, Kept
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from trio_multispool.model.cancellation import CancelRequest
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.types import T
+    from trio_multispool.storage.findings import Judge, Wanted
     from trio_multispool.storage.handles import Slot
     from trio_multispool.storage.requests import Advice, Content, NewEntry, Settlement
 
@@ -118,7 +120,7 @@ class MemoryStorage:
             lock = contents.lock(name)
             if lock is None:
                 raise EntryBusy(name)
-            contents.reserved.add(name)
+            contents.reserved[name] = contents.now()
             return MemoryReservation(name, lock)
 
     def remember(self, reservation: MemoryReservation, remember: float, *, durability: Durability | None) -> None:
@@ -129,7 +131,7 @@ class MemoryStorage:
     def give_up(self, reservation: MemoryReservation) -> None:
         """Give an unused name back."""
         if reservation.state is State.NOTHING and reservation.lock.held:
-            self.contents.reserved.discard(reservation.name)
+            _ = self.contents.reserved.pop(reservation.name, None)
             reservation.abandon()
 
     def carrier(self, name: str) -> dict[str, str]:
@@ -153,7 +155,7 @@ class MemoryStorage:
         with contents.mutex:
             place, now, carrier = Place(new.queue, state), contents.now(), dict(new.carrier or {})
             kept = Kept(name, place, new.metadata, now, data, now, new.due_at, carrier, new.remember)
-            contents.reserved.discard(name)
+            _ = contents.reserved.pop(name, None)
             reservation.state = state
             reservation.abandon()
             contents.move(kept, place, new.due_at)
@@ -461,7 +463,7 @@ class MemoryStorage:
                 contents.move(kept, Place(kept.place.queue, State.AVAILABLE))
                 return Recovered(name, kept.place.queue)
             was_there = name in contents.reserved or name in contents.remembered
-            contents.reserved.discard(name)
+            _ = contents.reserved.pop(name, None)
             is_gone = kept is None and was_there and not contents.is_remembered(name)
             return Recovered(name, None) if is_gone else None
 
@@ -525,6 +527,30 @@ class MemoryStorage:
     def count(self, queue: str | None = None, state: State | None = None) -> int:
         """Count entries."""
         return sum(1 for _ in self.contents.each(queue, state))
+
+    def examine(self, wanted: Wanted, judge: Judge) -> Iterator[Findings]:  # noqa: ARG002  # it yields all that there is
+        """Look at everything."""
+        return (self.look_closely(name, judge) for name in [*self.contents.entries, *self.contents.reserved])
+
+    def look_closely(self, name: str, judge: Judge) -> Findings:
+        """Look at one name."""
+        contents = self.contents
+        with contents.mutex:
+            kept, reserved_at = contents.entries.get(name), contents.reserved.get(name)
+            holder = Holder.SOMEBODY if name in contents.locked else Holder.NOBODY
+        if kept is None:
+            return Findings(name, ()) if reserved_at is None else of_reservation(name, reserved_at, holder)
+        place, is_judged = kept.place, kept.place.state is State.AVAILABLE
+        return of_entry(
+            name,
+            place,
+            written_at=kept.written_at,
+            moved_at=kept.moved_at,
+            due_at=kept.due_at,
+            has_data=True,
+            fault=judge(place.queue, kept.metadata) if is_judged else None,
+            holder=holder,
+        )
 
     def advice(self) -> list[Advice]:
         """Return nothing: there is nothing to look after."""
