@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -491,6 +492,32 @@ def test_what_cannot_be_read_whole_is_told(store, other):
         other.read_entry("send", "a", lambda *_: 1 // 0)
     assert [*other.recover(), *sweep(other)] == []
     release(store, claim(store, "send", "a"))
+
+
+def test_the_inventory_can_be_cut_to_the_first_by_name(store):
+    """In their order, from all the places that are asked for."""
+    for number in (3, 1, 4, 0, 2):
+        enqueue(store, "retry" if number == 1 else "send", f"{number}")
+    claimed = claim(store, "send", "2")
+    assert [item.name for item in store.inventory(most=4)] == ["0", "1", "2", "3"]
+    assert [item.name for item in store.inventory("send", State.AVAILABLE, most=2)] == ["0", "3"]
+    assert [item.name for item in store.inventory("send", State.CHECKED_OUT, most=9)] == ["2"]
+    assert list(store.inventory("send", State.QUARANTINED, most=9)) == []
+    remove(store, claimed)
+
+
+def test_the_inventory_tells_since_when_an_entry_is_where_it_is(store, clock):
+    """Whoever moved it; and how much data it has, if the store knows that without looking."""
+    enqueue(store, "send", "a", data=b"12345")
+    [before] = store.inventory()
+    assert before.data_size in (None, 5)
+    claimed = claim(store, "send", "a")
+    [held] = store.inventory()
+    assert held.moved_at is not None
+    assert before.moved_at is not None
+    assert held.moved_at >= before.moved_at
+    assert held.owner is None or held.owner.pid == os.getpid()
+    remove(store, claimed)
 
 
 def test_the_inventory_can_be_narrowed_and_counted(store):

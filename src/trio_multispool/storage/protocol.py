@@ -348,10 +348,12 @@ class Storage(Protocol[C, R]):
         """Return the names of all queues in the store, sorted, also of those that this program does not know."""
         ...
 
-    def inventory(self, queue: str | None = None, state: State | None = None) -> Iterator[Item]:
+    def inventory(
+        self, queue: str | None = None, state: State | None = None, *, most: int | None = None
+    ) -> Iterator[Item]:
         """Yield every entry in every place, or in those of one queue or state, in no order; writes nothing.
 
-        Keeps no list: a queue may be larger than memory.
+        Keeps no list: a queue may be larger than memory. With `most`, only the first by name, sorted, at most so many.
         """
         ...
 

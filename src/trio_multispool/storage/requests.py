@@ -64,6 +64,11 @@ class Item(msgspec.Struct, frozen=True):
     stamp: float | None = None
     """The modification time of its file, in seconds since 1970, if it has one. Any program may have set it."""
 
+    moved_at: float | None = None
+    """When it came to its place, or was written there since, in seconds since 1970, if the store can tell."""
+    data_size: int | None = None
+    """Of the data, in bytes, if the store knows that without looking."""
+
     def has_possible_time(self, now: float) -> bool:
         """Tell whether its file can have been written when it says, so that its age means something."""
         return self.stamp is None or (is_possible(self.stamp, now) and is_possible(self.modified_at.timestamp(), now))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import os
 import stat
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from trio_multispool.clock import this_process
@@ -33,19 +35,22 @@ _COARSE: Final = 1.0
 """How many seconds later a move may seem than the clock that its owner read: file systems keep coarse time."""
 
 
-def inventory(layout: Layout, places: Sequence[Place], state: State | None = None) -> Iterator[Item]:
-    """Yield every entry in these places, or of one state, in no order.
+def inventory(
+    layout: Layout, places: Sequence[Place], state: State | None = None, most: int | None = None
+) -> Iterator[Item]:
+    """Yield every entry in these places, or of one state, in no order; or `most` of them, the first by name.
 
     An entry that moves meanwhile may be missed or seen twice. No list is kept: a queue may be larger than memory.
     """
-    for place in places:
-        if state not in (None, place.state):
-            continue
-        owners = lock_owners() if place.state is State.CHECKED_OUT else {}
-        for name in layout.each_entry_name(directory_of(place)):
-            item = _item(layout, place, name, owners)
-            if item is not None:
-                yield item
+    wanted = [place for place in places if state in (None, place.state)]
+    found = ((name, place) for place in wanted for name in layout.each_entry_name(directory_of(place)))
+    owners: dict[Place, dict[tuple[int, int, int], Owner]] = {}
+    for name, place in found if most is None else heapq.nsmallest(most, found, key=itemgetter(0)):
+        if place not in owners:
+            owners[place] = lock_owners() if place.state is State.CHECKED_OUT else {}
+        item = _item(layout, place, name, owners[place])
+        if item is not None:
+            yield item
 
 
 def find(layout: Layout, name: str) -> Item | None:
@@ -82,7 +87,7 @@ def _item(
     owner = _owner(layout, name, owners) if owners else None
     progress = _progress(layout, name, found.st_ctime) if place.state is State.CHECKED_OUT else None
     due_at = aware(found.st_mtime) if place.state is State.WAITING else None
-    return Item(name, place, seen.size, seen.modified_at, owner, progress, due_at, found.st_mtime)
+    return Item(name, place, seen.size, seen.modified_at, owner, progress, due_at, found.st_mtime, found.st_ctime)
 
 
 def _progress(layout: Layout, name: str, checked_out_at: float) -> Progress | None:

@@ -495,12 +495,14 @@ class DirectoryStorage(Context):
         self.layout.check_named()
         return self.layout.queues()
 
-    def inventory(self, queue: str | None = None, state: State | None = None) -> Iterator[Item]:
+    def inventory(
+        self, queue: str | None = None, state: State | None = None, *, most: int | None = None
+    ) -> Iterator[Item]:
         """Yield every entry."""
         self.layout.check_named()
         from trio_multispool.storage.directory.inventory import inventory  # noqa: PLC0415  # as in `examine`
 
-        return inventory(self.layout, self.places(queue), state)
+        return inventory(self.layout, self.places(queue), state, most)
 
     def count(self, queue: str | None = None, state: State | None = None) -> int:
         """Count entries."""

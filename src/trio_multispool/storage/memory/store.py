@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import heapq
 import io
 import math
 import tempfile
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias, final
 
 import msgspec
 
+from trio_multispool.clock import this_process
 from trio_multispool.errors import DataNotFound, EntryBusy, EntryNotFound, NameTaken, OwnershipLost
 from trio_multispool.instrumentation import Operation
 from trio_multispool.model.lifecycle import Place, State, Step, next_state
@@ -30,7 +32,7 @@ from trio_multispool.storage.memory.contents import CANCELLATIONS, Contents, Kep
 from trio_multispool.storage.memory.shelf import MemoryShelf
 from trio_multispool.storage.memory.watch import MemoryWatch
 from trio_multispool.storage.reading import as_file
-from trio_multispool.storage.requests import Item, NotDue, Recovered, Releasing, Removing, Saving, Stat
+from trio_multispool.storage.requests import Item, NotDue, Owner, Recovered, Releasing, Removing, Saving, Stat
 from trio_multispool.storage.singly import claim_next
 
 if TYPE_CHECKING:
@@ -514,15 +516,21 @@ class MemoryStorage:
         """Return the queues, sorted."""
         return sorted(self.contents.queues)
 
-    def inventory(self, queue: str | None = None, state: State | None = None) -> Iterator[Item]:
+    def inventory(
+        self, queue: str | None = None, state: State | None = None, *, most: int | None = None
+    ) -> Iterator[Item]:
         """Yield every entry."""
-        return map(self._item, self.contents.each(queue, state))
+        found = self.contents.each(queue, state)
+        return map(self._item, found if most is None else heapq.nsmallest(most, found, key=lambda kept: kept.name))
 
     def _item(self, kept: Kept) -> Item:
         stat, place = kept.stat(), kept.place
         progress = progress_in(self.notes(kept.name)) if place.state is State.CHECKED_OUT else None
         due_at = aware(kept.due_at) if place.state is State.WAITING and kept.due_at is not None else None
-        return Item(kept.name, place, stat.size, stat.modified_at, None, progress, due_at)
+        moved_at, data_size = max(kept.moved_at, kept.written_at), len(kept.data)
+        is_held = place.state is State.CHECKED_OUT and kept.name in self.contents.locked
+        owner = Owner(*this_process()) if is_held else None
+        return Item(kept.name, place, stat.size, stat.modified_at, owner, progress, due_at, None, moved_at, data_size)
 
     def count(self, queue: str | None = None, state: State | None = None) -> int:
         """Count entries."""
