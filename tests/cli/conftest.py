@@ -9,25 +9,31 @@ import io
 import logging
 import os
 import pty
+import secrets
 import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
-from helpers import preforked
+from helpers import postgresql, preforked
+from helpers.by_url import keep_in_memory
 from helpers.calls import FailingCalls
-from helpers.stores import claim, enqueue, make_store
+from helpers.stores import QUEUES, claim, enqueue, make_store
 from helpers.terminals import Terminal
 from trio_multispool.cli import main
+from trio_multispool.session import stores
 from trio_multispool.storage.directory import opening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from trio_multispool.storage.protocol import Storage
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 COMMAND = [sys.executable, "-m", "trio_multispool"]
@@ -71,15 +77,18 @@ class Multispool:
         options = {"env": clean_environment()} | options
         return preforked.run([*map(os.fspath, arguments)], cwd=self.directory, **options)
 
-    def here(self, *arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
+    def here(self, *arguments: str | os.PathLike[str], given: bytes = b"") -> subprocess.CompletedProcess[str]:
         """Run it to its end in this process: for help and refusals, where the process is not the point.
 
-        Nothing is read from standard input, and what the command changes of the process is put back.
+        It is `given` its standard input, and what the command changes of the process is put back. What it writes that
+        is no text has surrogates in the place of its bytes.
         """
         out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
         command = [*map(os.fspath, arguments)]
-        with _as_it_was(), open(os.devnull, encoding="utf-8") as nothing, pytest.MonkeyPatch.context() as patch:
-            for name, stream in (("stdin", nothing), ("stdout", out), ("stderr", err)):
+        with _as_it_was(), tempfile.TemporaryFile() as stdin, pytest.MonkeyPatch.context() as patch:
+            stdin.write(given)
+            stdin.seek(0)
+            for name, stream in (("stdin", stdin), ("stdout", out), ("stderr", err)):
                 patch.setattr(sys, name, stream)
             patch.chdir(self.directory)
             for name in os.environ.keys() - clean_environment().keys():
@@ -92,7 +101,7 @@ class Multispool:
         said = []
         for stream in (out, err):
             stream.flush()
-            said.append(stream.buffer.getvalue().decode())
+            said.append(stream.buffer.getvalue().decode(errors="surrogateescape"))
         return subprocess.CompletedProcess(command, code, *said)
 
     def anew(self, *arguments: str | os.PathLike[str], **options: Any) -> subprocess.CompletedProcess[str]:
@@ -187,6 +196,24 @@ def spool(tmp_path: Path) -> Path:
     """Make a spool with three queues: send, retry and failed."""
     make_store(tmp_path / "spool").close()
     return tmp_path / "spool"
+
+
+@pytest.fixture(params=["memory", "postgresql"])
+def url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Name a spool that is not there, on each kind of store that is no directory; the one in memory for `here`."""
+    if request.param == "memory":
+        yield keep_in_memory(monkeypatch)
+        return
+    server, name = postgresql.server(), f"cli_{secrets.token_hex(8)}"
+    yield server.url(name)
+    server.drop(name)
+
+
+@pytest.fixture
+def opened(url: str) -> Iterator[Storage]:
+    """Make the spool that has a URL, and open its store."""
+    with contextlib.closing(stores.open_store(url, QUEUES, create=True).storage) as store:
+        yield store
 
 
 class Gate:

@@ -47,7 +47,7 @@ def test_a_command_has_a_look_first_and_keeps_what_it_fails_for(multispool, thre
     assert {path.name: path.read_text() for path in tmp_path.glob("*.saved")} == {f"{n}.saved": n for n in "abc"}
     found = multispool("expire", three, "failed", "--max-count", "0", "--", "/no/such/command")
     assert (found.returncode, found.stdout) == (0, "0 entries removed\n")
-    assert "b is kept: cannot run" in found.stderr
+    assert "b is kept: cannot start" in found.stderr
     (three / ".data/b").unlink()
     found = multispool("expire", three, "failed", "--max-count", "0", "--", "true")
     assert (found.returncode, found.stdout) == (0, "0 entries removed\n")

@@ -429,7 +429,7 @@ def test_a_terminal_that_cannot_be_drawn_on_is_refused(full_screen, spool, kind)
 
 def test_retrying_and_dropping_run_the_commands_for_that(spool):
     """The name cannot be taken for an option."""
-    assert command(spool, Action("drop", "send", "--all")) == [
+    assert command(str(spool), Action("drop", "send", "--all")) == [
         *(sys.executable, "-m", "trio_multispool", "quarantine", "drop"),
         *(str(spool), "--", "--all"),
     ]

@@ -1,6 +1,7 @@
 """The command line as a whole: its commands, and how each ends."""
 
 import logging
+import re
 import signal
 from collections.abc import Callable, Sequence
 from types import FrameType
@@ -36,8 +37,9 @@ from trio_multispool.cli.meant import meant
 from trio_multispool.cli.running import BY_SIGNAL
 from trio_multispool.cli.top.app import top
 from trio_multispool.errors import NotASpool, SpoolError
+from trio_multispool.session.stores import without_secrets
 
-_HELP: Final = """Look at, fill and work off spools: durable queues in a directory.
+_HELP: Final = """Look at, fill and work off spools: durable queues in a directory, or on a PostgreSQL server.
 
 An entry has a name, metadata (small, mostly JSON) and data (a file). Both are shown as they are, whatever program made
 them.
@@ -56,6 +58,8 @@ $ multispool ls var/mail
 $ multispool work var/mail send --failed failed -- ./deliver.sh
 ```
 """
+
+_URL: Final = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s'\"]+", re.IGNORECASE)
 
 _FILLING: Final = (create, put, enqueue_at)
 _LOOKING: Final = (ls, stats, show, cat, top)
@@ -135,7 +139,7 @@ def _run(arguments: Sequence[str]) -> int:
     except CycloptsError as error:
         command = " ".join(("multispool", *(error.command_chain or ())))
         hint = meant(arguments) if isinstance(error, MissingArgumentError) else None
-        output.complain(hint or f"{' '.join(str(error).split())} See {command} --help")
+        output.complain(hint or f"{_without_secrets(' '.join(str(error).split()), arguments)} See {command} --help")
         return Exit.USAGE
     except (Failure, SpoolError) as error:
         hint = None
@@ -146,6 +150,13 @@ def _run(arguments: Sequence[str]) -> int:
         output.complain(hint or said(error))
         return code_of(error)
     return code if isinstance(code, int) else Exit.SUCCESS
+
+
+def _without_secrets(told: str, arguments: Sequence[str]) -> str:
+    """Return a message with no more of a URL than how it begins, whether it quotes an argument, or a part of one."""
+    for word in filter(None, arguments):
+        told = told.replace(word, without_secrets(word))
+    return _URL.sub(r"\1…", told)
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:

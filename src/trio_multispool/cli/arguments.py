@@ -1,13 +1,15 @@
 """The arguments that several commands have, with their help and their completion."""
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from trio_multispool.cli.completing import entry_names, queue_names
 
-SpoolPath = Annotated[str | Path, Parameter(name="SPOOL", help="The spool's directory.")]
+Location = Annotated[
+    str,
+    Parameter(name="SPOOL", help="The spool's directory, or its URL: `postgresql://USER@HOST/DATABASE?spool=NAME`."),
+]
 QueueName = Annotated[str, Parameter(name="QUEUE", help="A queue of the spool.", completer=queue_names)]
 AnyQueue = Annotated[str | None, Parameter(completer=queue_names)]
 OneQueue = Annotated[AnyQueue, Parameter(name="QUEUE", help="Only this queue.")]

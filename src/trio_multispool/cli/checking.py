@@ -17,9 +17,9 @@ from trio_multispool.cli.sources import Source
 from trio_multispool.cli.spools import looking, spoolable
 from trio_multispool.model.codecs import Json
 from trio_multispool.model.spoolable import Spoolable
-from trio_multispool.model.types import StrPath
 from trio_multispool.monitor import Limits, Monitor, Problem
-from trio_multispool.spool.spool import Spool
+from trio_multispool.session.stores import Opened, look_at_store, open_store_unsafe
+from trio_multispool.spool.spool import open_spool
 
 _JsonMetadata: TypeAlias = Annotated[
     bool,
@@ -60,7 +60,7 @@ _NO_QUEUE: Final = "none"
 _NO_LIMIT: Final = "none"
 
 
-def limits(spool: StrPath, checks: Checks, queue_ages: Mapping[str, str]) -> Limits:
+def limits(spool: str, checks: Checks, queue_ages: Mapping[str, str]) -> Limits:
     """Return the limits that the options ask for; ends the command if one is invalid, or a queue does not exist."""
     ages: dict[str, str] = {}
     for pair in checks.max_age or []:
@@ -87,14 +87,20 @@ def _limit(age: str) -> float | None:
 
 
 @contextlib.asynccontextmanager
-async def monitoring(path: StrPath, limits: Limits, *, json_metadata: bool = False) -> AsyncGenerator[AnyMonitor]:
-    """Open a spool to check it: nothing is recovered and nothing written."""
+async def monitoring(
+    path: str, limits: Limits, *, json_metadata: bool = False, repairs: bool = False
+) -> AsyncGenerator[AnyMonitor]:
+    """Open a spool to check it: nothing is recovered, and nothing written unless it `repairs`."""
     with looking(path) as storage:
         queues = storage.queues()
     of = spoolable(queues or [_NO_QUEUE])
     if json_metadata:
         of = Spoolable(queues=of.queues, metadata=Json[Any](object), data=of.data)
-    async with (await Spool.load_unsafe(path, of)).unwrap() as spool:
+
+    def opening() -> Opened:
+        return open_store_unsafe(path) if repairs else Opened(look_at_store(path), [])
+
+    async with (await open_spool(path, of, None, opening)).unwrap() as spool:
         yield Monitor(spool, limits)
 
 

@@ -18,7 +18,6 @@ from trio_multispool.entries.job import checkout_of
 from trio_multispool.errors import EntryBusy, EntryNotFound, NameTaken, OwnershipLost, SpoolError, UnreadableEntry
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.times import aware
-from trio_multispool.model.types import StrPath
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.requests import Item
 
@@ -34,7 +33,7 @@ _TRIES: Final = 10
 class Task:
     """What is to be done."""
 
-    spool: StrPath
+    spool: str
     source: str | None
     """The queue that entries are taken from, or any."""
     destination: str | None
@@ -151,8 +150,7 @@ class _Settler:
         if queue not in self.spools:
             queues = [queue] if self.task.destination is None else [queue, self.task.destination]
             trusting = self.task.options.trust_file_system
-            where, told = self.storage.location, self.done
-            loaded = await load(where, queues, trust_file_system=trusting, recover=recover, told=told)
+            loaded = await load(self.task.spool, queues, trust_file_system=trusting, recover=recover, told=self.done)
             self.spools[queue] = await self.stack.enter_async_context(loaded)
         return self.spools[queue]
 

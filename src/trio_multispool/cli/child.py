@@ -3,14 +3,15 @@
 import contextlib
 import os
 import signal
-from collections.abc import Mapping, Sequence
-from typing import Final, final
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, Final, final
 
 import msgspec
 import trio
 
 from trio_multispool.cli import output
 from trio_multispool.cli.running import Ending
+from trio_multispool.entries.datafile import DataFile
 
 GRACE: Final = 5.0
 """How many seconds a command has after SIGTERM before it is killed."""
@@ -56,6 +57,19 @@ def environment(inherited: Mapping[str, str], task: Task) -> dict[str, str]:
             _ = task.metadata.decode()
             found["MULTISPOOL_METADATA"] = os.fsdecode(task.metadata)
     return found
+
+
+@contextlib.asynccontextmanager
+async def as_file(data: DataFile[Any]) -> AsyncGenerator[str]:
+    """Yield the path of an entry's data. Raises a `SpoolError` if they have to be copied, and cannot be.
+
+    The entry's own file need not be there: who opens it is told why it cannot be read.
+    """
+    if data.path is not None:
+        yield str(data.path)
+        return
+    async with data.as_file() as path:
+        yield str(path)
 
 
 async def run_command(command: Sequence[str], task: Task, ending: Ending) -> tuple[int | None, str]:

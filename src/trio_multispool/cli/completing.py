@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Final
 
+from trio_multispool.cli.exits import Failure
 from trio_multispool.cli.spools import looking
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.lifecycle import State
@@ -53,9 +54,14 @@ def _offered(
     context: CompletionContext, names: Callable[[AnyStorage], Iterable[str]], begins_with: str | None = None
 ) -> list[str]:
     try:
-        with looking(context["SPOOL"].raw or ".") as storage:
+        with looking(_unquoted(context["SPOOL"].raw or ".")) as storage:
             typed = context.incomplete if begins_with is None else begins_with
             fitting = (name for name in names(storage) if name.startswith(typed))
             return list(itertools.islice(fitting, _MANY))
-    except SpoolError:
+    except (Failure, SpoolError):
         return []
+
+
+def _unquoted(word: str) -> str:
+    """Return what stands in quotes, as bash hands a word on. A URL needs them there, for its `:` and `&`."""
+    return word[1:-1] if len(word) > 1 and word[0] == word[-1] and word[0] in "'\"" else word

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from trio_multispool.cli.spools import looking
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.names import invalid_name
+from trio_multispool.session.stores import is_directory
 
 _QUEUE_NEXT: Final = frozenset(
     {"create", "put", "enqueue-at", "ls", "stats", "work", "retry", "expire", "export", "import", "quarantine ls"}
@@ -56,13 +57,15 @@ def meant(arguments: Sequence[str], path: str | None = None) -> str | None:
 
 
 def _taken_apart(word: str) -> _Inside | None:
+    if not is_directory(word):
+        return None
     path = Path(word)
     if path.name in {"", ".."}:  # `.`: who stands in the queue's directory
         path = Path(os.path.abspath(word))  # noqa: PTH100  # `resolve` would follow symlinks
     for parent in path.parents[:_DEEPEST]:
         queue, *below = path.relative_to(parent).parts
         try:
-            with looking(parent) as storage:
+            with looking(str(parent)) as storage:
                 if queue in storage.queues():
                     name = below[-1] if below and invalid_name(below[-1]) is None else None
                     return _Inside(str(parent), queue, name)

@@ -14,7 +14,6 @@ from trio_multispool.cli.arguments import AsJson, DryRun, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.output import Troubles
 from trio_multispool.cli.spools import AnyStorage
-from trio_multispool.clock import wall_clock
 from trio_multispool.errors import OF_ONE_FILE, EntryNotFound, UnreadableEntry
 from trio_multispool.model.lifecycle import State
 from trio_multispool.storage.requests import Item
@@ -129,7 +128,7 @@ def selected(
 
     An entry whose metadata cannot be read is told in `troubles`, and is left.
     """
-    now = wall_clock()
+    now = storage.now()
     for number, item in enumerate(storage.inventory(queue, state), 1):
         if number % _BREATH == 0:
             yield None

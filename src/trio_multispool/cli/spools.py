@@ -14,8 +14,8 @@ from trio_multispool.entries.job import CheckedOutEntry
 from trio_multispool.instrumentation import How, Instrumentation, Settled
 from trio_multispool.model.codecs import Bytes
 from trio_multispool.model.spoolable import Spoolable
-from trio_multispool.model.types import StrPath
-from trio_multispool.session.stores import look_at_store, open_store
+from trio_multispool.model.types import T
+from trio_multispool.session.stores import is_directory, look_at_store, open_store, without_secrets
 from trio_multispool.spool.spool import Spool, open_spool
 from trio_multispool.storage.protocol import Storage
 
@@ -27,18 +27,32 @@ AnyStorage: TypeAlias = Storage[Any, Any]
 
 
 @contextlib.contextmanager
-def looking(path: StrPath, *queues: str | None) -> Generator[AnyStorage]:
+def looking(path: str, *queues: str | None) -> Generator[AnyStorage]:
     """Open a spool to look at it: nothing is written, recovered or locked. These queues must be there."""
-    with contextlib.closing(look_at_store(path)) as storage:
+    with contextlib.closing(_with_its_extra(functools.partial(look_at_store, path))) as storage:
         require_queues(storage, *queues)
         yield storage
 
 
-def opened(
-    path: StrPath, *queues: str, trust_file_system: bool, recover: bool = False
-) -> contextlib.closing[AnyStorage]:
+def opened(path: str, *queues: str, trust_file_system: bool, recover: bool = False) -> contextlib.closing[AnyStorage]:
     """Open a spool to change it, without tasks."""
-    return contextlib.closing(open_store(path, queues, trust_file_system=trust_file_system, recover=recover).storage)
+    refuse_on_a_server(path, "--trust-file-system", said=trust_file_system)
+    opening = functools.partial(open_store, path, queues, trust_file_system=trust_file_system, recover=recover)
+    return contextlib.closing(_with_its_extra(opening).storage)
+
+
+def _with_its_extra(opening: Callable[[], T]) -> T:
+    """Open a spool; end the command if that takes an extra that is not installed."""
+    try:
+        return opening()
+    except ModuleNotFoundError as error:
+        raise Failure(str(error), Exit.USAGE) from error
+
+
+def refuse_on_a_server(location: str, what: str, *, said: bool, code: int = Exit.USAGE) -> None:
+    """End the command if `what` was said, which is about directories, of a spool that is on a server."""
+    if said and not is_directory(location):
+        raise Failure(f"{what} is about directories, and {without_secrets(location)} is not one", code)
 
 
 def spoolable(queues: Sequence[str]) -> Spoolable[enum.Enum, bytes, Source]:
@@ -74,7 +88,7 @@ class Done(Instrumentation):
 
 
 async def load(
-    path: StrPath,
+    path: str,
     queues: Sequence[str],
     *,
     trust_file_system: bool,
@@ -85,6 +99,7 @@ async def load(
 
     `told` hears of what is done.
     """
+    refuse_on_a_server(path, "--trust-file-system", said=trust_file_system)
     with looking(path, *queues):
         pass
 

@@ -7,10 +7,11 @@ from typing import Any, Final, final
 import trio
 
 from trio_multispool.cli import child, output
-from trio_multispool.cli.exits import Failure
+from trio_multispool.cli.exits import Failure, code_of, said
 from trio_multispool.cli.progress import Bar
 from trio_multispool.cli.running import Ending
 from trio_multispool.entries.datafile import DataFile
+from trio_multispool.errors import DataNotFound, SpoolError
 from trio_multispool.model.cancellation import NO_REASON
 
 _STYLES: Final = {"done": "green", "failed": "red", "returned": "yellow", "cancelled": "yellow"}
@@ -28,11 +29,16 @@ class Command:
 
     async def run(self, metadata: bytes, data: DataFile[Any], attempt: int | None = None) -> tuple[int | None, str]:
         """Run it for an entry. Return its status, `None` if there is no data to run it on, and how to say it."""
-        task = child.Task(self.spool, self.queue, data.name, metadata, str(data.path), attempt)
         try:
-            status, told = await child.run_command(self.words, task, self.ending)
+            async with child.as_file(data) as path:
+                task = child.Task(self.spool, self.queue, data.name, metadata, path, attempt)
+                status, told = await child.run_command(self.words, task, self.ending)
         except OSError as error:
             raise Failure(f"cannot start {self.words[0]!r}: {error.strerror}") from error
+        except DataNotFound as error:
+            return None, str(error)
+        except SpoolError as error:  # not of this entry
+            raise Failure(said(error), code_of(error)) from error
         if status is not None and child.ended_with_us(status):
             await trio.sleep(child.ECHO)
         return status, told

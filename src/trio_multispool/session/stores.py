@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from trio_multispool.storage.protocol import Storage
     from trio_multispool.storage.requests import Recovered
 
-__all__ = ["Opened", "SystemCalls", "is_directory", "look_at_store", "open_store", "open_store_unsafe"]
+__all__ = [
+    "Opened",
+    "SystemCalls",
+    "is_directory",
+    "look_at_store",
+    "open_store",
+    "open_store_unsafe",
+    "without_secrets",
+]
 
 P = ParamSpec("P")
 
@@ -75,6 +83,13 @@ def look_at_store(location: StrPath) -> Storage[Any, Any]:
     """Open a store to look at it: recovers nothing, and writes nothing."""
     text = _text(location)
     return _kind_on_a_server().look(text) if _SERVER.match(text) else DirectoryStorage.look(_directory(text))
+
+
+def without_secrets(location: StrPath) -> str:
+    """Return a location for a message: of a URL, no more than how it begins, because it may hold a password."""
+    text = _text(location)
+    url = _URL.match(text)
+    return text if url is None else f"{url[1]}://…"
 
 
 def is_directory(location: str) -> bool:

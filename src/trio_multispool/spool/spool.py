@@ -32,7 +32,14 @@ from trio_multispool.model.types import A2, D2, M2, Q2, A, D, M, Q, StrPath, T
 from trio_multispool.model.verdicts import Unavailable, Verdict
 from trio_multispool.reader.reader import POLL_INTERVAL, QueueReader
 from trio_multispool.session.session import Session
-from trio_multispool.session.stores import Opened, SystemCalls, is_directory, open_store, open_store_unsafe
+from trio_multispool.session.stores import (
+    Opened,
+    SystemCalls,
+    is_directory,
+    open_store,
+    open_store_unsafe,
+    without_secrets,
+)
 from trio_multispool.spool import cancelling, whereabouts
 from trio_multispool.spool.channel import ReceiveChannel, SendChannel, open_channel
 from trio_multispool.spool.channel_ends import Shared
@@ -987,7 +994,7 @@ async def open_spool(
     instrumentation: Instrumentation | None = None,
 ) -> Result[Spool[Q2, M2, D2, A2], LoadError]:
     """Open a spool on the store that `opening` opens, in a worker thread. For the library itself."""
-    answer = await Offload(limiter, Running(f"the spool {path}")).run(
+    answer = await Offload(limiter, Running(f"the spool {without_secrets(path)}")).run(
         "opening", lambda _before_commit: opening(), undo=lambda opened: opened.storage.close()
     )
     return Ok(spool_on(answer.value, spoolable, limiter, instrumentation)) if isinstance(answer, Ok) else answer

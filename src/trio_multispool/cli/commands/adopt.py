@@ -1,14 +1,14 @@
 """`multispool adopt`: declare that every program that uses a spool takes locks."""
 
 from trio_multispool.cli import output
-from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
+from trio_multispool.cli.arguments import AsJson, Location, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.running import Ending, run
-from trio_multispool.cli.spools import load, looking
+from trio_multispool.cli.spools import load, looking, refuse_on_a_server
 from trio_multispool.storage.upkeep import is_adopted
 
 
-def adopt(spool: SpoolPath, /, *, as_json: AsJson = False, trust_file_system: TrustFileSystem = False) -> int:
+def adopt(spool: Location, /, *, as_json: AsJson = False, trust_file_system: TrustFileSystem = False) -> int:
     """Declare that every program that uses a spool takes locks.
 
     A spool without `.spool.json` may be shared with programs that take no locks, so checked-out entries never go back
@@ -19,6 +19,7 @@ def adopt(spool: SpoolPath, /, *, as_json: AsJson = False, trust_file_system: Tr
     $ multispool adopt var/mail
     ```
     """
+    refuse_on_a_server(spool, "adopting", said=True, code=Exit.REFUSED)
     with looking(spool) as storage:
         queues, path, before = storage.queues(), storage.location, is_adopted(storage)
     if not queues:

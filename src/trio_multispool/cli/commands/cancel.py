@@ -10,7 +10,7 @@ import trio
 from cyclopts import Parameter
 
 from trio_multispool.cli import output, owners
-from trio_multispool.cli.arguments import FromQueue, SpoolPath
+from trio_multispool.cli.arguments import FromQueue, Location
 from trio_multispool.cli.checkouts import with_each
 from trio_multispool.cli.completing import names_to_cancel
 from trio_multispool.cli.exits import Failure
@@ -29,7 +29,7 @@ _ANYWHERE: Final = (State.AVAILABLE, State.WAITING, State.CHECKED_OUT)
 
 
 def cancel(
-    spool: SpoolPath,
+    spool: Location,
     /,
     *names: Annotated[str, Parameter(name="NAME", help="The entries to cancel.", completer=names_to_cancel)],
     reason: Annotated[
@@ -58,7 +58,7 @@ def cancel(
     states = (State.CHECKED_OUT,) if in_hand else _ANYWHERE
     done: list[_Outcome] = []
     with looking(spool, source) as storage:
-        choosing = _Choosing(storage, names, source, states, criteria)
+        choosing = _Choosing(spool, storage, names, source, states, criteria)
         if options.dry_run:
             code = _rehearse(choosing, done, as_json=options.as_json)
         else:
@@ -101,6 +101,7 @@ class _Outcome:
 class _Choosing:
     """Which entries are meant."""
 
+    location: str
     storage: AnyStorage
     names: tuple[str, ...]
     source: str | None
@@ -211,6 +212,6 @@ class _Canceller:
         async with self.opening:
             if self.spool is None:
                 trusting = self.options.trust_file_system
-                loaded = await load(self.choosing.storage.location, [queue], trust_file_system=trusting, recover=False)
+                loaded = await load(self.choosing.location, [queue], trust_file_system=trusting, recover=False)
                 self.spool = await self.stack.enter_async_context(loaded)
             return self.spool

@@ -3,7 +3,7 @@
 import shutil
 
 from trio_multispool.cli import output
-from trio_multispool.cli.arguments import EntryName, SpoolPath
+from trio_multispool.cli.arguments import EntryName, Location
 from trio_multispool.cli.exits import Failure
 from trio_multispool.cli.finding import no_entry
 from trio_multispool.cli.spools import looking
@@ -13,7 +13,7 @@ from trio_multispool.model.names import invalid_name
 _CHUNK = 1 << 20
 
 
-def cat(spool: SpoolPath, name: EntryName, /) -> None:
+def cat(spool: Location, name: EntryName, /) -> None:
     """Write an entry's data to standard output, as it is.
 
     The entry may be available, checked out or set aside; nothing is locked, and nothing is changed.

@@ -7,10 +7,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from trio_multispool.cli import output
-from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
+from trio_multispool.cli.arguments import AsJson, Location, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.running import Ending, run
-from trio_multispool.cli.spools import looking, spoolable
+from trio_multispool.cli.spools import looking, refuse_on_a_server, spoolable
 from trio_multispool.errors import NotASpool
 from trio_multispool.model.names import invalid_name
 from trio_multispool.spool.spool import Spool
@@ -22,7 +22,7 @@ _PRIVATE = 0o700
 
 
 def create(
-    spool: SpoolPath,
+    spool: Location,
     /,
     *queues: Annotated[str, Parameter(name="QUEUE", required=True, help="The queues to make.")],
     mode: Annotated[str | None, Parameter(help="The permissions of a new spool, in octal; 700 unless given.")] = None,
@@ -44,6 +44,9 @@ def create(
         if (fault := invalid_name(queue)) is not None:
             raise fault
     wanted = None if mode is None else _parsed(mode)
+    for option, said in (("--mode", mode is not None), ("--not-adopted", not_adopted)):
+        refuse_on_a_server(spool, option, said=said)
+    refuse_on_a_server(spool, "--trust-file-system", said=trust_file_system)
     before, adopted = _looked_at(spool)
     if before is not None and wanted is not None:
         found = stat.S_IMODE(Path(spool).stat().st_mode)
@@ -90,7 +93,7 @@ def _parsed(mode: str) -> int:
     raise Failure(told, Exit.USAGE)
 
 
-def _looked_at(spool: SpoolPath) -> tuple[list[str] | None, bool]:
+def _looked_at(spool: Location) -> tuple[list[str] | None, bool]:
     """Return the queues that are there, `None` if there is no spool, and whether it is adopted."""
     try:
         with looking(spool) as storage:

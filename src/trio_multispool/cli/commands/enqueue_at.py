@@ -4,12 +4,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath, TrustFileSystem
+from trio_multispool.cli.arguments import AsJson, Location, QueueName, TrustFileSystem
 from trio_multispool.cli.commands.put import NOTHING_SAID, Described, Files, put
 
 
 def enqueue_at(  # noqa: PLR0913  # what a person can say on the command line
-    spool: SpoolPath,
+    spool: Location,
     queue: QueueName,
     time: Annotated[
         str,

@@ -5,12 +5,12 @@ from typing import Annotated, Any
 import trio
 from cyclopts import Parameter
 
-from trio_multispool.cli import child, durations, output
-from trio_multispool.cli.arguments import AsJson, DryRun, QueueName, SpoolPath, TrustFileSystem
+from trio_multispool.cli import durations, output
+from trio_multispool.cli.arguments import AsJson, DryRun, Location, QueueName, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.running import Ending, run_telling
 from trio_multispool.cli.spools import Done, load, looking, member
-from trio_multispool.clock import wall_clock
+from trio_multispool.cli.working import Command
 from trio_multispool.entries.datafile import DataFile
 from trio_multispool.model.policies import Retention
 from trio_multispool.model.verdicts import Release, Remove
@@ -18,7 +18,7 @@ from trio_multispool.spool.retention import not_to_be_kept
 
 
 def expire(  # noqa: PLR0913  # what a person can say on the command line
-    spool: SpoolPath,
+    spool: Location,
     queue: QueueName,
     /,
     *command: Annotated[
@@ -53,7 +53,7 @@ def expire(  # noqa: PLR0913  # what a person can say on the command line
     retention = Retention(max_age=None if max_age is None else durations.parse(max_age), max_count=max_count)
     if dry_run:
         with looking(spool, queue) as storage:
-            found = not_to_be_kept(storage, queue, retention, wall_clock())
+            found = not_to_be_kept(storage, queue, retention, storage.now())
         if found.misdated:
             first = output.printable(found.misdated[0].name)
             output.complain(f"{len(found.misdated)} would be left: their dates cannot be, such as that of {first}")
@@ -62,17 +62,16 @@ def expire(  # noqa: PLR0913  # what a person can say on the command line
 
     async def work(ending: Ending) -> None:
         async with await load(spool, [queue], trust_file_system=trust_file_system, told=done) as opened:
-            running = trio.CapacityLimiter(1)  # one command at a time
+            running, one_at_a_time = Command(command, opened.location, queue, ending), trio.CapacityLimiter(1)
 
             async def before(metadata: bytes, data: DataFile[Any]) -> Remove | Release:
                 if not command:
                     return Remove()
-                task = child.Task(str(opened.path), queue, data.name, metadata, str(data.path))
-                async with running:
+                async with one_at_a_time:
                     try:
-                        status, told = await child.run_command(command, task, ending)
-                    except OSError as error:
-                        status, told = None, f"cannot run {command[0]!r}: {error.strerror}"
+                        status, told = await running.run(metadata, data)
+                    except Failure as failure:
+                        status, told = None, str(failure)
                 if status == 0:
                     return Remove()
                 output.complain(f"{data.name} is kept: {told}")

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from trio_multispool.cli import output
 from trio_multispool.cli.archive import DATA, METADATA, Writer
-from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath
+from trio_multispool.cli.arguments import AsJson, Location, QueueName
 from trio_multispool.cli.exits import Exit, Failure, said
 from trio_multispool.cli.progress import bar
 from trio_multispool.cli.spools import AnyStorage, looking
@@ -16,7 +16,7 @@ from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.requests import Stat
 
 
-def export(spool: SpoolPath, queue: QueueName, /, *, as_json: AsJson = False) -> int:
+def export(spool: Location, queue: QueueName, /, *, as_json: AsJson = False) -> int:
     """Write the entries of a queue to standard output, as a tar archive.
 
     Each entry is two members, `NAME/metadata` and `NAME/data`, in the order of names. It is locked while it is read, so

@@ -7,7 +7,7 @@ import trio
 from cyclopts import Parameter
 
 from trio_multispool.cli import checking, output
-from trio_multispool.cli.arguments import AsJson, SpoolPath, TrustFileSystem
+from trio_multispool.cli.arguments import AsJson, Location, TrustFileSystem
 from trio_multispool.cli.checking import AS_USUAL, Checks, QueueAges
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.running import Ending, run, run_telling
@@ -21,7 +21,7 @@ _PASSES: Final = 5
 
 
 def fsck(  # noqa: PLR0913  # the options of the command
-    spool: SpoolPath,
+    spool: Location,
     /,
     *,
     repair: Annotated[bool, Parameter(help="Repair what can be without losing data.")] = False,
@@ -66,7 +66,7 @@ def fsck(  # noqa: PLR0913  # the options of the command
     seen = _Seen(tells=not as_json)
 
     async def work(_ending: Ending) -> None:
-        async with checking.monitoring(spool, limits, json_metadata=checks.json_metadata) as monitor:
+        async with checking.monitoring(spool, limits, json_metadata=checks.json_metadata, repairs=repairs) as monitor:
             seen.left = (await monitor.run_once()).unwrap()
             if dry_run:
                 for planned in (await monitor.repair(seen.left)).unwrap():

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from trio_multispool.cli import output
 from trio_multispool.cli.archive import METADATA, Member, Reader, Refused
-from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath, TrustFileSystem
+from trio_multispool.cli.arguments import AsJson, Location, QueueName, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
 from trio_multispool.cli.progress import counting
 from trio_multispool.cli.running import BY_SIGNAL, stopped_by_signals
@@ -37,7 +37,7 @@ _TOGETHER: Final = 64
 
 
 def import_(
-    spool: SpoolPath,
+    spool: Location,
     queue: QueueName,
     /,
     *,

@@ -10,13 +10,12 @@ from cyclopts import Parameter
 
 from trio_multispool.cli import durations, output, owners
 from trio_multispool.cli.ages import age_of, human_age, human_size, told_progress
-from trio_multispool.cli.arguments import AsJson, OneQueue, SpoolPath
+from trio_multispool.cli.arguments import AsJson, Location, OneQueue
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.histogram import FIRST, Histogram, edges, headers, short_count
 from trio_multispool.cli.progress import counting
 from trio_multispool.cli.render import table
 from trio_multispool.cli.spools import AnyStorage, looking
-from trio_multispool.clock import wall_clock
 from trio_multispool.model.cancellation import CancelRequest
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.times import aware
@@ -78,7 +77,7 @@ def earlier(one: datetime.datetime | None, other: datetime.datetime | None) -> d
 
 
 def ls(  # noqa: PLR0913  # what a person can say on the command line
-    spool: SpoolPath,
+    spool: Location,
     queue: OneQueue = None,
     /,
     *,
@@ -121,7 +120,7 @@ def ls(  # noqa: PLR0913  # what a person can say on the command line
             items.append(item)
 
     with looking(spool, queue) as storage:
-        now = wall_clock()
+        now = storage.now()
         ordered = count_all(
             storage, queue, lambda name: Tally(name, ages=None if limits is None else Histogram(limits)), add
         )

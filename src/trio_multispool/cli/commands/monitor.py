@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from trio_multispool.cli import checking, output
 from trio_multispool.cli.ages import human_time
-from trio_multispool.cli.arguments import AsJson, SpoolPath
+from trio_multispool.cli.arguments import AsJson, Location
 from trio_multispool.cli.checking import AS_USUAL, Checks, QueueAges
 from trio_multispool.cli.durations import parse
 from trio_multispool.cli.exits import Exit, Failure
@@ -18,7 +18,7 @@ from trio_multispool.monitor import Problem, Start
 
 
 def monitor(  # noqa: PLR0913  # the options of the command
-    spool: SpoolPath,
+    spool: Location,
     /,
     *,
     check_every: Annotated[str, Parameter(help="How often to check.")] = "15s",

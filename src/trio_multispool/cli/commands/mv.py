@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from trio_multispool.cli.arguments import FromQueue, SpoolPath
+from trio_multispool.cli.arguments import FromQueue, Location
 from trio_multispool.cli.checkouts import Task
 from trio_multispool.cli.completing import names_or_queues
 from trio_multispool.cli.exits import Exit, Failure
@@ -13,7 +13,7 @@ from trio_multispool.cli.selecting import NOTHING_CHOSEN, Settling, criteria_of
 
 
 def mv(
-    spool: SpoolPath,
+    spool: Location,
     /,
     *names_and_queue: Annotated[
         str,

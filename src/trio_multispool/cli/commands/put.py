@@ -12,7 +12,7 @@ import trio
 from cyclopts import Parameter
 
 from trio_multispool.cli import durations, metadata, output
-from trio_multispool.cli.arguments import AsJson, QueueName, SpoolPath, TrustFileSystem
+from trio_multispool.cli.arguments import AsJson, Location, QueueName, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
 from trio_multispool.cli.progress import Bar, bar
 from trio_multispool.cli.running import Ending, beside, run, when_cancelled
@@ -59,7 +59,7 @@ NOTHING_SAID: Final = Described()
 
 
 def put(  # noqa: PLR0913  # what a person can say on the command line
-    spool: SpoolPath,
+    spool: Location,
     queue: QueueName,
     /,
     *files: Files,

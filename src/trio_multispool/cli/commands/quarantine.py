@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 
 from trio_multispool.cli import output
 from trio_multispool.cli.ages import age_of, human_age
-from trio_multispool.cli.arguments import AnyQueue, AsJson, SpoolPath
+from trio_multispool.cli.arguments import AnyQueue, AsJson, Location
 from trio_multispool.cli.commands.ls import item_document
 from trio_multispool.cli.commands.show import show as show_entry
 from trio_multispool.cli.completing import quarantined_names
@@ -18,10 +18,8 @@ from trio_multispool.cli.render import table
 from trio_multispool.cli.running import ended_between_entries, say_interrupted
 from trio_multispool.cli.selecting import NOTHING_CHOSEN, Criteria, Settling, criteria_of, selected
 from trio_multispool.cli.spools import AnyStorage, looking, opened, require_queues, withdraw_nothing
-from trio_multispool.clock import wall_clock
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.lifecycle import State
-from trio_multispool.model.types import StrPath
 from trio_multispool.storage.requests import Item
 
 _HELP = """Look at what was set aside, put it back, or drop it.
@@ -59,7 +57,7 @@ def quarantine_app(sort_key: int) -> App:
 
 
 def ls(
-    spool: SpoolPath,
+    spool: Location,
     queue: Annotated[AnyQueue, Parameter(name="QUEUE", help="Only what was set aside from this queue.")] = None,
     /,
     *,
@@ -77,8 +75,7 @@ def ls(
         items = sorted(storage.inventory(queue, State.QUARANTINED), key=lambda item: (item.place.queue, item.name))
         if not items:  # if there are, the queue may have been removed since
             require_queues(storage, queue)
-        found = [(item, storage.quarantine_reason(item.name)) for item in items]
-    now = wall_clock()
+        found, now = [(item, storage.quarantine_reason(item.name)) for item in items], storage.now()
     if as_json:
         output.document([item_document(item, now) | {"quarantine_reason": reason} for item, reason in found])
     elif not found:
@@ -93,7 +90,7 @@ def ls(
         table(columns, numbers={"AGE"})
 
 
-def show(spool: SpoolPath, name: _Name, /, *, as_json: AsJson = False) -> None:
+def show(spool: Location, name: _Name, /, *, as_json: AsJson = False) -> None:
     """Show everything that is known about an entry that was set aside.
 
     The reason, its metadata as it is, and where its data is. It only looks: nothing is locked or written.
@@ -108,7 +105,7 @@ def show(spool: SpoolPath, name: _Name, /, *, as_json: AsJson = False) -> None:
 
 
 def retry(
-    spool: SpoolPath,
+    spool: Location,
     /,
     *names: _Name,
     to: Annotated[AnyQueue, Parameter(help="The queue to put them into, instead of their own.")] = None,
@@ -137,7 +134,7 @@ def retry(
     return _do(spool, names, source, options, restore, words)
 
 
-def drop(spool: SpoolPath, /, *names: _Name, source: _From = None, options: Settling = NOTHING_CHOSEN) -> int:
+def drop(spool: Location, /, *names: _Name, source: _From = None, options: Settling = NOTHING_CHOSEN) -> int:
     """Drop what was set aside, with its data, for good.
 
     All are tried; the exit code is that of the first that failed.
@@ -166,7 +163,7 @@ class _Words(NamedTuple):
 
 
 def _do(  # noqa: PLR0913, PLR0917  # what the two commands are given
-    spool: StrPath,
+    spool: str,
     names: Sequence[str],
     source: str | None,
     options: Settling,

@@ -1,7 +1,7 @@
 """`multispool recover`: put back what dead processes had checked out, and collect what belongs to no entry."""
 
 from trio_multispool.cli import output
-from trio_multispool.cli.arguments import AsJson, DryRun, SpoolPath, TrustFileSystem
+from trio_multispool.cli.arguments import AsJson, DryRun, Location, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.running import ended_between_entries, say_interrupted
 from trio_multispool.cli.spools import opened
@@ -11,7 +11,7 @@ from trio_multispool.storage.upkeep import is_adopted
 
 
 def recover(
-    spool: SpoolPath, /, *, dry_run: DryRun = False, as_json: AsJson = False, trust_file_system: TrustFileSystem = False
+    spool: Location, /, *, dry_run: DryRun = False, as_json: AsJson = False, trust_file_system: TrustFileSystem = False
 ) -> int:
     """Put back what dead processes had, and collect what belongs to no entry.
 

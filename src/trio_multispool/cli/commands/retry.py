@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from trio_multispool.cli.arguments import SpoolPath
+from trio_multispool.cli.arguments import Location
 from trio_multispool.cli.checkouts import Task
 from trio_multispool.cli.completing import entry_names, queue_names
 from trio_multispool.cli.exits import Exit, Failure
@@ -13,7 +13,7 @@ from trio_multispool.cli.selecting import NOTHING_CHOSEN, Settling, criteria_of
 
 
 def retry(
-    spool: SpoolPath,
+    spool: Location,
     source: Annotated[str, Parameter(name="FROM", help="The queue in which they are.", completer=queue_names)],
     to: Annotated[str, Parameter(name="TO", help="The queue to move them to.", completer=queue_names)],
     /,

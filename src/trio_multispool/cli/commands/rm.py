@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from trio_multispool.cli.arguments import FromQueue, SpoolPath
+from trio_multispool.cli.arguments import FromQueue, Location
 from trio_multispool.cli.checkouts import Task
 from trio_multispool.cli.completing import entry_names
 from trio_multispool.cli.moving import carry_out
@@ -12,7 +12,7 @@ from trio_multispool.cli.selecting import NOTHING_CHOSEN, Settling, criteria_of
 
 
 def rm(
-    spool: SpoolPath,
+    spool: Location,
     /,
     *names: Annotated[str, Parameter(name="NAME", help="The entries to remove.", completer=entry_names)],
     source: FromQueue = None,

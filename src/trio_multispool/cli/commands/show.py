@@ -6,12 +6,11 @@ from typing import NamedTuple
 
 from trio_multispool.cli import histories, metadata, output, owners
 from trio_multispool.cli.ages import age_of, human_age, human_size, human_time, told_progress
-from trio_multispool.cli.arguments import AsJson, EntryName, SpoolPath
+from trio_multispool.cli.arguments import AsJson, EntryName, Location
 from trio_multispool.cli.commands.ls import item_document
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.finding import find
 from trio_multispool.cli.spools import AnyStorage, looking
-from trio_multispool.clock import wall_clock
 from trio_multispool.errors import DataNotFound, EntryNotFound
 from trio_multispool.model.attempts import history_in
 from trio_multispool.model.cancellation import NO_REASON, CancelRequest
@@ -22,7 +21,7 @@ from trio_multispool.storage.requests import Item, Stat
 _TRIES = 10
 
 
-def show(spool: SpoolPath, name: EntryName, /, *, as_json: AsJson = False) -> None:
+def show(spool: Location, name: EntryName, /, *, as_json: AsJson = False) -> None:
     """Show everything that is known about an entry.
 
     Where it is, who has it, the progress that its owner reports, when and why somebody asked to cancel it, its age, its
@@ -36,8 +35,7 @@ def show(spool: SpoolPath, name: EntryName, /, *, as_json: AsJson = False) -> No
     """
     with looking(spool) as storage:
         item, raw = _read(storage, name)
-        found, history = known(storage, item), history_in(storage.notes(name))
-    now = wall_clock()
+        found, history, now = known(storage, item), history_in(storage.notes(name)), storage.now()
     if as_json:
         document = item_document(item, now, found.cancellation) | metadata.for_script(raw)
         document["data_size"] = None if found.data is None else found.data.size
@@ -72,8 +70,8 @@ class Known(NamedTuple):
 
     item: Item
     data: Stat | None
-    path: str
-    """Where its data is."""
+    path: str | None
+    """Where its data is, if it is in a file."""
     reason: str | None
     """Why it is in quarantine."""
     cancellation: CancelRequest | None
@@ -86,8 +84,8 @@ def known(storage: AnyStorage, item: Item) -> Known:
     with contextlib.suppress(DataNotFound):
         data = storage.stat_data(item.name)
     reason = storage.quarantine_reason(item.name) if item.place.state is State.QUARANTINED else None
-    path, request = output.as_text(str(storage.data_path(item.name))), storage.cancellation(item.place.queue, item.name)
-    return Known(item, data, path, reason, request)
+    path, request = storage.data_path(item.name), storage.cancellation(item.place.queue, item.name)
+    return Known(item, data, None if path is None else output.as_text(str(path)), reason, request)
 
 
 def facts(known: Known, now: float, *, by: str) -> list[tuple[str, str]]:

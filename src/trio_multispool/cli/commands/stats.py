@@ -10,12 +10,11 @@ from cyclopts import Parameter
 
 from trio_multispool.cli import output
 from trio_multispool.cli.ages import human_age, human_size
-from trio_multispool.cli.arguments import AsJson, OneQueue, SpoolPath
+from trio_multispool.cli.arguments import AsJson, Location, OneQueue
 from trio_multispool.cli.commands.ls import Counts, count_all, earlier
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.render import table
 from trio_multispool.cli.spools import AnyStorage, looking
-from trio_multispool.clock import wall_clock
 from trio_multispool.errors import DataNotFound
 from trio_multispool.storage.requests import Item
 
@@ -64,7 +63,7 @@ class Changes(msgspec.Struct):
 
 
 def stats(
-    spool: SpoolPath,
+    spool: Location,
     queue: OneQueue = None,
     /,
     *,
@@ -90,10 +89,8 @@ def stats(
     """
     earlier = None if since is None else _earlier(since)
     with looking(spool, queue) as storage:
-        now = wall_clock()
-        amounts = count_all(
-            storage, queue, Amount, lambda amount, item: amount.add(item, _data_bytes(storage, item.name))
-        )
+        now = storage.now()
+        amounts = count_all(storage, queue, Amount, lambda amount, item: amount.add(item, _data_bytes(storage, item)))
         look = Look(output.as_text(storage.location), datetime.datetime.fromtimestamp(now, datetime.UTC), amounts)
     changes = None if earlier is None else _changes(earlier, look)
     if as_json:
@@ -104,9 +101,11 @@ def stats(
         _print(look, changes, now)
 
 
-def _data_bytes(storage: AnyStorage, name: str) -> int:
+def _data_bytes(storage: AnyStorage, item: Item) -> int:
+    if item.data_size is not None:
+        return item.data_size
     try:
-        return storage.stat_data(name).size
+        return storage.stat_data(item.name).size
     except DataNotFound:  # the entry has gone since it was listed, or has lost its data, which `fsck` tells
         return 0
 

@@ -8,7 +8,7 @@ import trio
 from cyclopts import Parameter
 
 from trio_multispool.cli import durations
-from trio_multispool.cli.arguments import AnyQueue, QueueName, SpoolPath, TrustFileSystem
+from trio_multispool.cli.arguments import AnyQueue, Location, QueueName, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.progress import bar
 from trio_multispool.cli.retrying import Attempts, Outcomes, Retrier
@@ -29,7 +29,7 @@ as long. Otherwise, without --failed and --once: how long a failed entry is kept
 
 
 def work(  # noqa: PLR0913  # what a person can say on the command line
-    spool: SpoolPath,
+    spool: Location,
     queue: QueueName,
     /,
     *command: Annotated[
@@ -108,7 +108,7 @@ def work(  # noqa: PLR0913  # what a person can say on the command line
                     total = len(storage.names(queue))
             with bar(total, shown=once and not quiet) as shown:
                 report.bar, report.begun = shown, True
-                running = Command(command, str(opened.path), queue, ending)
+                running = Command(command, opened.location, queue, ending)
                 if outcomes is not None:
                     await Retrier(running, done, cancelled, outcomes).run(opened, jobs, once=once)
                 else:

@@ -6,19 +6,18 @@ processes, so that they cannot disturb the picture, and `top` itself never write
 
 import subprocess
 import sys
-from pathlib import Path
 
 import trio
 
 from trio_multispool.cli.top.view import Action
 
 
-def command(spool: Path, action: Action) -> list[str]:
+def command(spool: str, action: Action) -> list[str]:
     """Return the command that does what was asked for."""
-    return [sys.executable, "-m", "trio_multispool", "quarantine", action.verb, str(spool), "--", action.name]
+    return [sys.executable, "-m", "trio_multispool", "quarantine", action.verb, spool, "--", action.name]
 
 
-async def act(spool: Path, action: Action) -> str:
+async def act(spool: str, action: Action) -> str:
     """Do it, and return what there is to say about it."""
     done = await trio.run_process(
         command(spool, action),

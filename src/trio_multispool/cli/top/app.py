@@ -5,15 +5,15 @@ that tests call (`render`). textual is maintained and would bring widgets, but r
 threads and the ends of this package's commands are on Trio, and would be needed a second time. It also costs five more
 packages and a fifth of a second at import. What remained to be written for rich is the reading of keys (`screen`).
 
-How it works. Four tasks: one looks at the spool in a thread and waits (`look`), one lets the monitor look, more
+How it works. Four tasks: one looks at the spool in a thread and waits (`looks`), one lets the monitor look, more
 rarely (`checks`), one reads keys and changes the view (`view`), one draws what has changed (`render`). All
 they share is one `Scene`.
 """
 
+import contextlib
 import math
 import os
 import signal
-from pathlib import Path
 from typing import Annotated, final
 
 import trio
@@ -21,12 +21,12 @@ from cyclopts import Parameter
 from msgspec.structs import replace
 
 from trio_multispool.cli import durations
-from trio_multispool.cli.arguments import SpoolPath
+from trio_multispool.cli.arguments import Location
 from trio_multispool.cli.exits import Exit, Failure, said
 from trio_multispool.cli.running import BY_SIGNAL, Ending, beside, run, when_cancelled
 from trio_multispool.cli.spools import looking
 from trio_multispool.cli.top import actions, checks, screen
-from trio_multispool.cli.top.look import Looker
+from trio_multispool.cli.top.looks import Looks, looks_at
 from trio_multispool.cli.top.problems import Problem
 from trio_multispool.cli.top.render import Scene, page, picture
 from trio_multispool.cli.top.seen import Listing
@@ -35,6 +35,7 @@ from trio_multispool.cli.top.view import Action, Ask, Request, Row, View, press,
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import NotASpool, SpoolError
 from trio_multispool.model.results import Err
+from trio_multispool.session.stores import is_directory
 from trio_multispool.threads.offload import Offload
 
 _FASTEST = 0.1
@@ -50,7 +51,7 @@ _OF_THE_TERMINAL = (signal.SIGWINCH, signal.SIGTSTP)
 
 
 def top(
-    spool: SpoolPath,
+    spool: Location,
     /,
     *,
     every: Annotated[str, Parameter(help="How often to look, at most: `0.5`, `5`, `1m`.")] = "1s",
@@ -78,11 +79,13 @@ def top(
         raise Failure(f"--every must be at least {_FASTEST} seconds, not {every}", Exit.USAGE)
     check_interval = durations.parse(check_every)
     with looking(spool) as storage:
-        path = Path(storage.location)
+        path = storage.location  # absolute, and without a password
+    location = path if is_directory(path) else spool
 
     async def watching(_ending: Ending) -> int:
-        with screen.taken_over() as terminal:
-            shown = _Top(path, interval, check_interval, terminal)
+        with screen.taken_over() as terminal, contextlib.closing(looks_at(location)) as looks:
+            scene = Scene(path, Model(), View(), wall_clock(), interval, plain=terminal.plain)
+            shown = _Top(location, looks, scene, check_interval, terminal)
             await shown.run()
         return BY_SIGNAL + signal.SIGHUP if shown.gone else Exit.SUCCESS
 
@@ -98,13 +101,13 @@ def _trouble(error: SpoolError) -> str:
 class _Top:
     """The tasks, and what they share."""
 
-    def __init__(self, path: Path, every: float, check_every: float, terminal: screen.Screen) -> None:
-        self._path = path
+    def __init__(self, location: str, looks: Looks, scene: Scene, check_every: float, terminal: screen.Screen) -> None:
+        self._location = location
         self._check_every = check_every
         self._screen = terminal
-        self._looker = Looker(path)
+        self._looks = looks
         self._offload = Offload(None)
-        self._scene = Scene(str(path), Model(), View(), wall_clock(), every, plain=terminal.plain)
+        self._scene = scene
         self._changed = trio.Event()
         self._looked = trio.Event()
         """Set once something has been seen."""
@@ -116,7 +119,7 @@ class _Top:
     async def run(self) -> None:
         """Watch until a key or a signal ends it."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(when_cancelled, self._looker.stop)
+            nursery.start_soon(when_cancelled, self._looks.stop)
             nursery.start_soon(self._follow_the_terminal)
             nursery.start_soon(self._look_again_and_again)
             nursery.start_soon(self._draw_again_and_again)
@@ -160,7 +163,7 @@ class _Top:
         if not self._check_every:
             return
         await self._looked.wait()
-        await checks.check_again_and_again(self._path, self._check_every, self._entries, self._tell)
+        await checks.check_again_and_again(self._location, self._check_every, self._entries, self._tell)
 
     def _entries(self) -> int:
         return sum(line.seen.total for line in self._scene.model.lines.values())
@@ -183,11 +186,11 @@ class _Top:
     async def _show_reading(self) -> None:
         while True:
             await trio.sleep(_PATIENCE)
-            self._change(reading=self._looker.seen)
+            self._change(reading=self._looks.seen)
 
     async def _look(self) -> None:
         """Look once, and again at what is open."""
-        answer = await self._offload.run("look", lambda _before_commit: self._looker.look())
+        answer = await self._offload.run("look", lambda _before_commit: self._looks.look())
         if isinstance(answer, Err):
             self._change(trouble=_trouble(answer.error), pause=self._scene.every)
             return
@@ -229,7 +232,7 @@ class _Top:
                 await self._detail(queue, name, opening=True)
             case Action(verb, _queue, name):
                 self._change_view(message=f"{name}: {verb} …")
-                outcome = await actions.act(self._path, request)
+                outcome = await actions.act(self._location, request)
                 self._change_view(message=outcome, details=None)
                 self._wanted.set()
             case _:
@@ -240,7 +243,7 @@ class _Top:
 
         def fetch(_before_commit: object) -> Listing | str:
             try:
-                return self._looker.listing(queue)
+                return self._looks.listing(queue)
             except FileNotFoundError:
                 return f"queue {queue} has gone"
             except OSError as error:
@@ -260,7 +263,7 @@ class _Top:
 
     async def _detail(self, queue: str, name: str, *, opening: bool = False) -> None:
         """Fetch what is known about an entry, and show it if it is wanted (still)."""
-        answer = await self._offload.run("look at an entry", lambda _before_commit: self._looker.details(queue, name))
+        answer = await self._offload.run("look at an entry", lambda _before_commit: self._looks.details(queue, name))
         view = self._scene.view
         if not opening and (view.details is None or view.details.name != name):
             return

@@ -7,7 +7,6 @@ Use `multispool fsck` for those.
 
 import contextlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 import trio
@@ -25,7 +24,7 @@ MOST_ENTRIES: Final = 20_000
 
 
 async def check_again_and_again(
-    path: Path, every: float, entries: Callable[[], int], tell: Callable[[dict[str, Problem]], None]
+    path: str, every: float, entries: Callable[[], int], tell: Callable[[dict[str, Problem]], None]
 ) -> None:
     """Tell `tell` what each check finds, by identity, for ever. `entries` says how many entries there are."""
     while True:

@@ -192,6 +192,9 @@ class Looker:
             return None
         return by_lock.get((os.major(found.st_dev), os.minor(found.st_dev), found.st_ino))
 
+    def close(self) -> None:
+        """Do nothing: each look opens the spool anew."""
+
     # Only when a person wants to know more.
 
     def listing(self, queue: str) -> Listing:
