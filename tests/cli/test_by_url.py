@@ -244,3 +244,37 @@ def test_a_spool_on_a_server_is_watched_on_the_whole_screen(full_screen, tmp_pat
             held.abandon()
     finally:
         server.drop(name)
+
+
+def test_the_tables_can_be_made_by_an_administrator(multispool):
+    """What is printed makes the spool: then a role that may make nothing uses it. No server is asked for that."""
+    server, name = postgresql.server(), f"cli_{secrets.token_hex(8)}"
+    url = server.url(name)
+    try:
+        printed = multispool.here("sql", f"postgresql://anne:s3cret@nowhere.invalid/db?spool={name}")
+        assert (printed.returncode, printed.stderr) == (0, "")
+        assert name in printed.stdout
+        assert "s3cret" not in printed.stdout
+        server.execute(printed.stdout)
+        assert multispool.here("ls", url).returncode == 0
+        since = multispool.here("sql", url, "--from", "1")
+        assert (since.returncode, since.stdout.count("\n")) == (0, 1)
+    finally:
+        server.drop(name)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "why"),
+    [
+        (["postgresql://host/db", "--from", "99"], 2, "there are versions"),
+        (["postgresql://host/db", "--from", "-1"], 2, "there are versions"),
+        (["postgresql://host/db?spool=A"], 5, "cannot be the name of its schema"),
+        (["var/mail"], 5, "only a spool on a PostgreSQL server has tables"),
+        (["redis://anne:s3cret@host"], 5, "only a spool on a PostgreSQL server has tables"),
+    ],
+)
+def test_there_are_no_tables_of_anything_else(multispool, words, code, why):
+    """Nor of a version that does not exist."""
+    told = refused(multispool.here("sql", *words), code)
+    assert why in told
+    assert "s3cret" not in told

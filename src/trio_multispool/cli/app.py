@@ -30,6 +30,7 @@ from trio_multispool.cli.commands.recover import recover
 from trio_multispool.cli.commands.retry import retry
 from trio_multispool.cli.commands.rm import rm
 from trio_multispool.cli.commands.show import show
+from trio_multispool.cli.commands.sql import sql
 from trio_multispool.cli.commands.stats import stats
 from trio_multispool.cli.commands.work import work
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
@@ -64,7 +65,7 @@ _URL: Final = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s'\"]+", re.IGNORECASE)
 _FILLING: Final = (create, put, enqueue_at)
 _LOOKING: Final = (ls, stats, show, cat, top)
 _TAKING: Final = (work, mv, rm, cancel, retry, expire)
-_KEEPING: Final = (export, import_, recover, fsck, monitor, adopt)
+_KEEPING: Final = (export, import_, recover, fsck, monitor, adopt, sql)
 """The commands, in the order of the help."""
 
 _USAGE: Final[dict[Callable[..., int | None], str]] = {

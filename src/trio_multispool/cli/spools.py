@@ -29,7 +29,7 @@ AnyStorage: TypeAlias = Storage[Any, Any]
 @contextlib.contextmanager
 def looking(path: str, *queues: str | None) -> Generator[AnyStorage]:
     """Open a spool to look at it: nothing is written, recovered or locked. These queues must be there."""
-    with contextlib.closing(_with_its_extra(functools.partial(look_at_store, path))) as storage:
+    with contextlib.closing(with_its_extra(functools.partial(look_at_store, path))) as storage:
         require_queues(storage, *queues)
         yield storage
 
@@ -38,13 +38,13 @@ def opened(path: str, *queues: str, trust_file_system: bool, recover: bool = Fal
     """Open a spool to change it, without tasks."""
     refuse_on_a_server(path, "--trust-file-system", said=trust_file_system)
     opening = functools.partial(open_store, path, queues, trust_file_system=trust_file_system, recover=recover)
-    return contextlib.closing(_with_its_extra(opening).storage)
+    return contextlib.closing(with_its_extra(opening).storage)
 
 
-def _with_its_extra(opening: Callable[[], T]) -> T:
-    """Open a spool; end the command if that takes an extra that is not installed."""
+def with_its_extra(act: Callable[[], T]) -> T:
+    """Do something; end the command if that takes an extra that is not installed."""
     try:
-        return opening()
+        return act()
     except ModuleNotFoundError as error:
         raise Failure(str(error), Exit.USAGE) from error
 

@@ -7,6 +7,7 @@ directory called `SCHEME:`. So is `SCHEME:/…`, which `pathlib` makes of a URL.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, Any, Concatenate, Final, NamedTuple, ParamSpec, cast
 
@@ -15,7 +16,7 @@ from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 from trio_multispool.storage.directory.store import DirectoryStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from trio_multispool.model.types import StrPath
     from trio_multispool.storage.postgres.store import PostgresStorage
@@ -29,6 +30,7 @@ __all__ = [
     "look_at_store",
     "open_store",
     "open_store_unsafe",
+    "script_for",
     "without_secrets",
 ]
 
@@ -85,6 +87,20 @@ def look_at_store(location: StrPath) -> Storage[Any, Any]:
     return _kind_on_a_server().look(text) if _SERVER.match(text) else DirectoryStorage.look(_directory(text))
 
 
+def script_for(location: str, since: int) -> str:
+    """Return the SQL that makes the tables of a spool on a server, or brings those of a version up to date.
+
+    Asks no server. Raises `NotASpool` if the location is not on one, and `ValueError` for a version that there is none
+    of.
+    """
+    if not _SERVER.match(location):
+        raise NotASpool(without_secrets(location), "only a spool on a PostgreSQL server has tables: postgresql://…")
+    with _its_extra():
+        from trio_multispool.storage.postgres.address import Address  # noqa: PLC0415  # the extra may be missing
+        from trio_multispool.storage.postgres.schema import script  # noqa: PLC0415  # the same
+    return script(Address.parse(location).schema, since)
+
+
 def without_secrets(location: StrPath) -> str:
     """Return a location for a message: of a URL, no more than how it begins, because it may hold a password."""
     text = _text(location)
@@ -107,14 +123,20 @@ def _text(location: StrPath) -> str:
 
 
 def _kind_on_a_server() -> type[PostgresStorage]:
-    """Import what needs the extra. Raises `ModuleNotFoundError` that says how to get it."""
-    try:
+    with _its_extra():
         from trio_multispool.storage.postgres.store import PostgresStorage  # noqa: PLC0415  # the extra may be missing
+    return PostgresStorage
+
+
+@contextlib.contextmanager
+def _its_extra() -> Generator[None]:
+    """Surround the import of what needs the extra: a `ModuleNotFoundError` says how to get it."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         how = 'python -m pip install "trio-multispool[postgresql]"'
         message = f"the module {error.name} is missing, which a spool on a PostgreSQL server needs: {how}"
         raise ModuleNotFoundError(message, name=error.name) from error
-    return PostgresStorage
 
 
 def _for_a_server(how: dict[str, Any]) -> dict[str, Any]:
