@@ -18,6 +18,7 @@ LEGAL = {
     "give up": {None},
     "enqueue": {None, (SEND, OLD, DATA)},
     "enqueue together": {None, (SEND, OLD, DATA)},
+    "enqueue with notes": {None, (SEND, OLD, DATA)},
     "enqueue to wait": {None, (WAITING, OLD, DATA)},
     "check out what waited": {(WAITING, OLD, DATA), (SEND, OLD, DATA)},
     "check out": {(SEND, OLD, DATA)},

@@ -281,6 +281,10 @@ OPERATIONS: dict[str, tuple[Callable[[Storage, str], Any], Callable[[Storage, st
     "give up": (_reservation, lambda s, _n, reservation: s.give_up(reservation)),
     "enqueue": (lambda s, n: None, lambda s, n, _: enqueue(s, "send", n)),
     "enqueue together": (_TwoReserved, _enqueue_together),
+    "enqueue with notes": (
+        lambda s, n: None,
+        lambda s, n, _: enqueue_reserved(s, s.reserve(n), "send", OLD, writing(DATA), notes={"more": b"[1]"}),
+    ),
     "enqueue to wait": (lambda s, n: None, lambda s, n, _: enqueue(s, "send", n, due_at=DUE)),
     "check out": (_entry, lambda s, n, _: claim(s, "send", n)),
     "check out what waited": (_waiting, lambda s, n, _: claim_waiting(s, "send", n)),

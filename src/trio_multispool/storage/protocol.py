@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
+from trio_multispool.model.lifecycle import State
 from trio_multispool.storage.handles import Claim, Reservation
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from trio_multispool.errors import SpoolError
     from trio_multispool.model.cancellation import CancelRequest
-    from trio_multispool.model.lifecycle import Place, State
+    from trio_multispool.model.lifecycle import Place
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.types import T
     from trio_multispool.model.verdicts import Unavailable
@@ -97,7 +98,7 @@ class Storage(Protocol[C, R]):
         """Make several entries with their data, each all or nothing, and share work among them.
 
         Returns for each, in order, why it was not made, or `None`. A failure does not stop the others, and its
-        reservation is kept. `NotAdopted`: entries cannot wait, or names cannot be remembered, in this store.
+        reservation is kept. `NotAdopted`: entries cannot wait or have notes in this store, or names be remembered.
         `TimeNotKept`: an entry cannot wait, or a name be remembered, for so long.
         """
         ...
@@ -214,10 +215,18 @@ class Storage(Protocol[C, R]):
         """
         ...
 
-    def read_entry(self, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
-        """Call `read` with an available entry's metadata, their size and age, and its data; return its result.
+    def read_entry(
+        self,
+        queue: str,
+        name: str,
+        read: Callable[[bytes, Stat, BinaryIO], T],
+        *,
+        state: State = State.AVAILABLE,
+    ) -> T | Unavailable:
+        """Call `read` with an entry's metadata, their size and age, and its data; return its result.
 
-        Meanwhile no process can check the entry out. It is not moved. Raises `DataNotFound`, and what `read` raises.
+        The entry is available, or waits, as `state` says. Meanwhile no process can check it out. It is not moved.
+        Raises `DataNotFound`, and what `read` raises.
         """
         ...
 
@@ -342,6 +351,17 @@ class Storage(Protocol[C, R]):
 
         `None`: it is not. Infinity: nobody can say.
         """
+        ...
+
+    def remembered(self, *, after: str = "", most: int | None = None) -> list[tuple[str, float]]:
+        """Return the names that are remembered, sorted, each with what `remembered_until` tells of it.
+
+        A page, with `after` and `most`, as for `names`.
+        """
+        ...
+
+    def remember_for(self, name: str) -> float | None:
+        """Return for how many seconds to remember the name of an entry after its removal; `None`: not at all."""
         ...
 
     def queues(self) -> list[str]:

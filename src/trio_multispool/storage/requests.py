@@ -103,6 +103,8 @@ class NewEntry(msgspec.Struct, Generic[T], frozen=True):
     """For how long to remember its name after its removal, in seconds; `None`: not at all."""
     alone: bool = False
     """Whether to sync its data separately, so that no other operation waits for that."""
+    notes: Mapping[str, bytes] | None = None
+    """What is noted on it from the beginning, each value in JSON; as durable as the entry itself."""
 
 
 Notes: TypeAlias = Mapping[str, bytes | None]

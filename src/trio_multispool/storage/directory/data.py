@@ -10,7 +10,7 @@ from trio_multispool.model.times import aware
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.directory import commits
 from trio_multispool.storage.directory.disk.files import begin_new, read_file, read_through, unlink_if_there
-from trio_multispool.storage.directory.disk.layout import DATA, DATA_PREFIX, TEMPORARY
+from trio_multispool.storage.directory.disk.layout import DATA, DATA_PREFIX, TEMPORARY, directory_of
 from trio_multispool.storage.directory.disk.locks import lock_entry
 from trio_multispool.storage.directory.recovery import collect_if_nowhere, locked_if_possible
 from trio_multispool.storage.directory.stamps import written_at
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import BinaryIO
 
+    from trio_multispool.model.lifecycle import Place
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.types import T
     from trio_multispool.storage.directory.claims import DirectoryClaim
@@ -100,21 +101,23 @@ def _replace_own(
         unlink_if_there(layout, TEMPORARY, new)
 
 
-def read_entry(context: Context, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
-    """Call `read` with an available entry's metadata, their size and age, and its data, under the entry's lock."""
-    layout = context.layout
-    lock = lock_entry(layout, name, queue)
+def read_entry(
+    context: Context, place: Place, name: str, read: Callable[[bytes, Stat, BinaryIO], T]
+) -> T | Unavailable:
+    """Call `read` with an entry's metadata, their size and age, and its data, under the entry's lock."""
+    layout, directory = context.layout, directory_of(place)
+    lock = lock_entry(layout, name, directory)
     if isinstance(lock, Unavailable):
         return lock
     with lock:
         try:
-            metadata = layout.again_if_replaced(queue, lambda: read_file(layout, queue, name))
-            found = layout.look_at(queue, name)  # `None` if a program without locks has moved it
+            metadata = layout.again_if_replaced(directory, lambda: read_file(layout, directory, name))
+            found = layout.look_at(directory, name)  # `None` if a program without locks has moved it
         except FileNotFoundError:
             metadata, found = b"", None
         if found is None:
             if lock.newborn:  # this call made the reservation, and the entry is gone meanwhile
                 _ = collect_if_nowhere(context, name)
             return Unavailable.GONE
-        seen = as_stat(found, layout.full(queue, name))
+        seen = as_stat(found, layout.full(directory, name))
         return read_data(context, name, lambda file: read(metadata, seen, file))

@@ -36,7 +36,7 @@ from trio_multispool.storage.directory.disk.layout import (
     directory_of,
 )
 from trio_multispool.storage.directory.disk.locks import NEW_LOCK, lock_file, lock_new, lock_to_enqueue
-from trio_multispool.storage.directory.notes import leave_behind, send_along
+from trio_multispool.storage.directory.notes import begin_noted, leave_behind, send_along
 from trio_multispool.storage.directory.syncs.plan import committing
 from trio_multispool.storage.directory.syncs.together import run_together
 from trio_multispool.storage.directory.waiting import set_due, where_to_wait
@@ -238,7 +238,10 @@ def _synced(wanted: NewEntry[DirectoryReservation], files: list[OpenFile]) -> St
     """Have the files synced; the data is the first."""
     if wanted.alone:  # separately, so that no shared sync waits for large data
         files[0].sync()
-    yield (*files[int(wanted.alone) :], DATA, *(() if wanted.remember is None else (REMEMBERED,)))
+    beside = () if wanted.remember is None else (REMEMBERED,)
+    if wanted.notes:
+        beside = (*beside, NOTES)
+    yield (*files[int(wanted.alone) :], DATA, *beside)
 
 
 def _write_files(
@@ -263,7 +266,9 @@ def _write_files(
         _write_each(context, wanted, files)
     if wanted.remember is not None:
         files.append(remembered.begin(context, wanted.reservation.name, wanted.remember, plan))
-    if wanted.carrier:
+    if wanted.notes:
+        files.append(begin_noted(context, wanted.reservation.name, wanted.notes, wanted.carrier, plan))
+    elif wanted.carrier:
         send_along(context, wanted.reservation.name, wanted.carrier)
 
 

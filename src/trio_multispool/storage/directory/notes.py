@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from trio_multispool.errors import NameTaken, NotARegularFile, SpoolError
+from trio_multispool.errors import NameTaken, NotAdopted, NotARegularFile, SpoolError
 from trio_multispool.events import Event, log
 from trio_multispool.model.attempts import ATTEMPTS, History
 from trio_multispool.model.notes import (
@@ -197,6 +197,23 @@ def _write(context: Context, name: str, content: bytes, *, any_before: bool) -> 
         with context.tidying(name):
             unlink_if_there(layout, TEMPORARY, new)
     return file
+
+
+def begin_noted(
+    context: Context, name: str, notes: Mapping[str, bytes], carrier: Mapping[str, str] | None, plan: SyncPlan
+) -> OpenFile:
+    """Write the first notes on a new entry, whose lock is held, with its carrier; return the file, open."""
+    if not context.adopted:
+        raise NotAdopted(context.layout.path, "notes on entries")
+    layout, values = context.layout, {key: msgspec.Raw(value) for key, value in notes.items()}
+    if carrier:
+        values[_TRACE] = msgspec.Raw(msgspec.json.encode(dict(carrier)))
+    with wanting_directory(layout, NOTES):
+        if layout.optional_fd(NOTES) is None and layout.ensure_directory(NOTES):
+            layout.kept.discard(layout.pinned(NOTES))
+        unlink_if_there(layout, NOTES, name)  # left by a failed enqueue under this reservation
+        context.keep(NOTES, plan)
+        return begin_new(layout, NOTES, name, encode_notes(values))
 
 
 def send_along(context: Context, name: str, carrier: Mapping[str, str]) -> None:

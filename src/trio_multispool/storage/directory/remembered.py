@@ -29,6 +29,7 @@ A time is believed only if a removal can have set it:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import stat
 from typing import TYPE_CHECKING, Annotated, Final
@@ -134,7 +135,7 @@ def finishing(context: Context, name: str, *, locked: bool) -> Generator[tuple[N
     directory, nothing is remembered, and the removal goes on: otherwise the work would be done again and again.
     """
     # Asked first because this opens no descriptor where the directory is missing.
-    remember = _how_long(context, name) if context.layout.is_there(REMEMBERED) else None
+    remember = how_long(context, name) if context.layout.is_there(REMEMBERED) else None
     if remember is None:
         yield ()
         return
@@ -177,7 +178,7 @@ def _dated(context: Context, name: str, remember: float, *, locked: bool) -> Gen
         new.close()
 
 
-def _how_long(context: Context, name: str) -> float | None:
+def how_long(context: Context, name: str) -> float | None:
     """Return for how many seconds to remember the name of an entry; `None` if that was not asked for, or is shut."""
     try:
         return decode_beside(read_beside(context.layout, REMEMBERED, name), _Remembered).remember
@@ -301,6 +302,15 @@ def remembered_until(context: Context, name: str) -> float | None:
     """Return until when a name without an entry is remembered, in seconds since 1970; `None` if it is not."""
     until = _until(context, name)
     return until if until is not None and until > context.now() else None
+
+
+def remembered(context: Context, after: str, most: int | None) -> list[tuple[str, float]]:
+    """Return the names that are remembered, sorted, and until when; a page of them."""
+    if not context.layout.is_there(REMEMBERED):
+        return []
+    names = (name for name in context.layout.each_entry_name(REMEMBERED) if name > after)
+    found = ((name, until) for name in sorted(names) if (until := remembered_until(context, name)) is not None)
+    return list(itertools.islice(found, most))
 
 
 def _until(context: Context, name: str) -> float | None:

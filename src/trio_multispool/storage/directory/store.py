@@ -22,6 +22,7 @@ from trio_multispool.errors import (
     StorageFailure,
 )
 from trio_multispool.events import Event, log
+from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.policies import Durability
 from trio_multispool.storage.directory import (
     cancellations,
@@ -40,7 +41,7 @@ from trio_multispool.storage.directory import waiting as waited
 from trio_multispool.storage.directory.context import Context
 from trio_multispool.storage.directory.disk.files import read_file
 from trio_multispool.storage.directory.disk.format import read_format
-from trio_multispool.storage.directory.disk.layout import DATA, checkout_of, directory_of, waiting_of
+from trio_multispool.storage.directory.disk.layout import DATA, REMEMBERED, checkout_of, directory_of, waiting_of
 from trio_multispool.storage.directory.disk.locks import locks_at_a_time
 from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 from trio_multispool.storage.directory.inotify import (
@@ -65,7 +66,6 @@ if TYPE_CHECKING:
     import msgspec
 
     from trio_multispool.model.cancellation import CancelRequest
-    from trio_multispool.model.lifecycle import Place, State
     from trio_multispool.model.types import T
     from trio_multispool.model.verdicts import Unavailable
     from trio_multispool.storage.directory.claims import DirectoryClaim, DirectoryReservation
@@ -216,10 +216,17 @@ class DirectoryStorage(Context):
         with self._where_named(owned=owned):
             return data.read_data(self, name, read)
 
-    def read_entry(self, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
+    def read_entry(
+        self,
+        queue: str,
+        name: str,
+        read: Callable[[bytes, Stat, BinaryIO], T],
+        *,
+        state: State = State.AVAILABLE,
+    ) -> T | Unavailable:
         """Read a whole entry under its lock."""
         self.layout.check_named()
-        return data.read_entry(self, queue, name, read)
+        return data.read_entry(self, Place(queue, state), name, read)
 
     def replace_data(
         self,
@@ -489,6 +496,15 @@ class DirectoryStorage(Context):
     def remembered_until(self, name: str) -> float | None:
         """Read until when a name is remembered."""
         return remembered.remembered_until(self, name)
+
+    def remembered(self, *, after: str = "", most: int | None = None) -> list[tuple[str, float]]:
+        """List `.keys`."""
+        self.layout.check_named()
+        return remembered.remembered(self, after, most)
+
+    def remember_for(self, name: str) -> float | None:
+        """Read for how long the name of an entry is to be remembered."""
+        return remembered.how_long(self, name) if self.layout.is_there(REMEMBERED) else None
 
     def queues(self) -> list[str]:
         """Return the queues on disk."""

@@ -156,7 +156,8 @@ class MemoryStorage:
         new.before_commit()
         with contents.mutex:
             place, now, carrier = Place(new.queue, state), contents.now(), dict(new.carrier or {})
-            kept = Kept(name, place, new.metadata, now, data, now, new.due_at, carrier, new.remember)
+            notes = dict(new.notes or {})
+            kept = Kept(name, place, new.metadata, now, data, now, new.due_at, carrier, new.remember, notes)
             _ = contents.reserved.pop(name, None)
             reservation.state = state
             reservation.abandon()
@@ -340,13 +341,20 @@ class MemoryStorage:
         """Read the entry's data."""
         return read(as_file(self._with_data(name).data))
 
-    def read_entry(self, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
+    def read_entry(
+        self,
+        queue: str,
+        name: str,
+        read: Callable[[bytes, Stat, BinaryIO], T],
+        *,
+        state: State = State.AVAILABLE,
+    ) -> T | Unavailable:
         """Read a whole entry under its lock."""
         lock = self.contents.lock(name)
         if lock is None:
             return Unavailable.BUSY
         with lock:
-            kept = self.contents.at(Place(queue, State.AVAILABLE), name)
+            kept = self.contents.at(Place(queue, state), name)
             return Unavailable.GONE if kept is None else read(kept.metadata, kept.stat(), as_file(kept.data))
 
     def replace_data(
@@ -511,6 +519,17 @@ class MemoryStorage:
     def remembered_until(self, name: str) -> float | None:
         """Look until when a name is remembered."""
         return self.contents.remembered[name] if self.contents.is_remembered(name) else None
+
+    def remembered(self, *, after: str = "", most: int | None = None) -> list[tuple[str, float]]:
+        """List the names that are remembered."""
+        contents = self.contents
+        names = sorted(name for name in [*contents.remembered] if name > after and contents.is_remembered(name))
+        return [(name, contents.remembered[name]) for name in names[:most]]
+
+    def remember_for(self, name: str) -> float | None:
+        """Look for how long the name of an entry is to be remembered."""
+        kept = self.contents.entries.get(name)
+        return None if kept is None else kept.remember
 
     def queues(self) -> list[str]:
         """Return the queues, sorted."""
