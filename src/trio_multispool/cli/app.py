@@ -77,6 +77,8 @@ _USAGE: Final[dict[Callable[..., int | None], str]] = {
     cancel: "cancel [OPTIONS] SPOOL [NAME...]",
     retry: "retry [OPTIONS] SPOOL FROM TO [NAME...]",
     expire: "expire [OPTIONS] SPOOL QUEUE [-- COMMAND...]",
+    export: "export [OPTIONS] SPOOL [QUEUE]",
+    import_: "import [OPTIONS] SPOOL [QUEUE]",
 }
 """Of commands whose arguments are more than Python can tell: made from the function, it would say `[ARGS]`."""
 

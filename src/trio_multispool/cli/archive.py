@@ -1,4 +1,6 @@
-"""Entries as a tar stream: `NAME/metadata`, and right after it `NAME/data`, for each.
+"""Entries as a tar stream: `NAME/metadata`, and after it `NAME/data`, for each.
+
+Between the two may be `NAME/about`. A name that has no entry, and is remembered, is `NAME/remembered`.
 
 The format is that of POSIX (pax), which every tar reads. What is read here may have been made by an enemy: it is read
 block by block, in memory that does not depend on what it says, no path in it is ever used as one, and a member is
@@ -14,7 +16,11 @@ from trio_multispool.cli.exits import Failure
 from trio_multispool.model.names import invalid_name
 
 METADATA: Final = "metadata"
+ABOUT: Final = "about"
 DATA: Final = "data"
+REMEMBERED: Final = "remembered"
+
+_PARTS: Final = (METADATA, ABOUT, DATA, REMEMBERED)
 
 _BLOCK: Final = tarfile.BLOCKSIZE
 _RECORD: Final = tarfile.RECORDSIZE
@@ -70,7 +76,7 @@ class Writer:
 
 
 class Member(NamedTuple):
-    """A regular file in an archive: whose it is, and which of its two."""
+    """A regular file in an archive: whose it is, and what it is of that."""
 
     name: str
     part: str
@@ -118,7 +124,7 @@ class Reader:
         if kind not in _REGULAR or sparse:
             return Refused(path, f"it is {_KINDS.get(kind, 'not a regular file')}")
         name, slash, part = path.removeprefix("./").partition("/")
-        if not slash or part not in (METADATA, DATA):
+        if not slash or part not in _PARTS:
             return Refused(path, f"only NAME/{METADATA} and NAME/{DATA} are imported")
         if (fault := invalid_name(name)) is not None:
             return Refused(path, str(fault))
