@@ -16,6 +16,7 @@ from trio_multispool.entries.entry import Entry
 from trio_multispool.model.policies import Durability
 from trio_multispool.model.results import handed_on
 from trio_multispool.model.types import A2, D2, M2, Q2, A, D, M, Q, StrPath, T
+from trio_multispool.session.stores import is_directory
 from trio_multispool.spool.spool import Spool as AsyncSpool
 from trio_multispool.spool.spool import session_of
 from trio_multispool.threads.loop_thread import LoopThread, loop_thread
@@ -52,7 +53,13 @@ def _open(
 ) -> Result[Spool[Q, M, D, A], LoadError]:
     open_it = AsyncSpool.create if create else AsyncSpool.load
     answer = handed_on(loop_thread().run(functools.partial(open_it, path, spoolable, **shared, **how)))
-    return answer.map(lambda opened: Spool(opened, functools.partial(AsyncSpool.load, spoolable=spoolable, **shared)))
+    load = functools.partial(AsyncSpool.load, spoolable=spoolable, **shared)
+    # A location has no password: a URL is kept as it was given. A path may be relative to what was the directory then.
+    return answer.map(
+        lambda opened: Spool(
+            opened, functools.partial(load, opened.location if is_directory(opened.location) else path)
+        )
+    )
 
 
 @final
@@ -81,7 +88,7 @@ class Spool(Generic[Q, M, D, A]):
     def __init__(
         self,
         opened: AsyncSpool[Q, M, D, A],
-        load: Callable[[str], Awaitable[Result[AsyncSpool[Q, M, D, A], LoadError]]],
+        load: Callable[[], Awaitable[Result[AsyncSpool[Q, M, D, A], LoadError]]],
     ) -> None:
         """Take over an open spool; use `create` or `load`."""
         if not isinstance(opened, AsyncSpool):  # type checkers refuse it, and newcomers write it
@@ -377,7 +384,7 @@ class Spool(Generic[Q, M, D, A]):
                 if self._closed:
                     raise anyio.ClosedResourceError(f"the spool {self.location} has been closed")
                 if where is not here:
-                    spool = here.run(functools.partial(self._load, self.location)).expect(
+                    spool = here.run(self._load).expect(
                         f"the spool {self.location} could not be opened again in this forked process"
                     )
                     here.belongings.add(spool)

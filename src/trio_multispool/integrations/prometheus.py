@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from trio_multispool.instrumentation import Instrumentation
 from trio_multispool.integrations.depths import depths
+from trio_multispool.session.stores import is_directory, location_of
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -113,8 +114,9 @@ class SpoolCollector(Collector):
     """
 
     def __init__(self, path: StrPath) -> None:
-        """Remember the spool's path. The spool is read later."""
-        self._path = str(Path(path).absolute())
+        """Remember the spool's path, or its URL. The spool is read later."""
+        self._path = path if isinstance(path, str) and not is_directory(path) else str(Path(path).absolute())
+        self._spool = location_of(self._path)
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """Name the metrics, so that registering counts nothing."""
@@ -126,7 +128,7 @@ class SpoolCollector(Collector):
         entries, readable = self.describe()
         found = depths(self._path)
         for depth in found or ():
-            entries.add_metric([self._path, depth.queue, depth.state], depth.entries)
-        readable.add_metric([self._path], float(found is not None))
+            entries.add_metric([self._spool, depth.queue, depth.state], depth.entries)
+        readable.add_metric([self._spool], float(found is not None))
         yield entries
         yield readable

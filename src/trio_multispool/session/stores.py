@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Final, NamedTuple, ParamSpec, cast
 
 from trio_multispool.errors import NotASpool
@@ -27,6 +28,7 @@ __all__ = [
     "Opened",
     "SystemCalls",
     "is_directory",
+    "location_of",
     "look_at_store",
     "open_store",
     "open_store_unsafe",
@@ -99,6 +101,16 @@ def script_for(location: str, since: int) -> str:
         from trio_multispool.storage.postgres.address import Address  # noqa: PLC0415  # the extra may be missing
         from trio_multispool.storage.postgres.schema import script  # noqa: PLC0415  # the same
     return script(Address.parse(location).schema, since)
+
+
+def location_of(location: StrPath) -> str:
+    """Return a location as its store tells it: absolute, and without a password. Opens nothing."""
+    text = _text(location)
+    if not _SERVER.match(text):
+        return str(Path(text).absolute())
+    with _its_extra():
+        from trio_multispool.storage.postgres.address import Address  # noqa: PLC0415  # the extra may be missing
+    return Address.parse(text).location
 
 
 def without_secrets(location: StrPath) -> str:
