@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from helpers import figures, postgresql, postgresql_keeper, preforked
+from helpers.places import PLACES, place_of
 from helpers.proofs import WHOLE
 from helpers.spools import Wall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from helpers.spools import Location
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -105,6 +108,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for proof, numbers in figures.add_up(counted).items():
         line = figures.tell(proof, figures.in_words(numbers), numbers.get("bad", 0), whole=WHOLE)
         terminalreporter.write_line(line)
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Location]:
+    """Say where a spool is to be: a directory that is not there yet, or the location of a spool in PostgreSQL.
+
+    For tests of what a spool does, wherever it is; a test of what it does to files takes `tmp_path`.
+    """
+    with place_of(request.param, tmp_path) as place:
+        yield place
 
 
 @pytest.fixture

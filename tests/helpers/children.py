@@ -54,6 +54,7 @@ class Child:
     def __init__(self, function: Callable[..., None], *arguments: str | float | Path) -> None:
         """Start it."""
         plain = tuple(os.fspath(word) if isinstance(word, Path) else word for word in arguments)
+        self._servers = [word for word in plain if isinstance(word, str) and "://" in word]
         source = _START.format(
             function=textwrap.dedent(inspect.getsource(function)),
             name=function.__name__,
@@ -95,14 +96,22 @@ class Child:
         self.process.stdin.flush()
 
     def kill(self) -> None:
-        """Send SIGKILL, and wait until it is dead."""
+        """Send SIGKILL, and wait until it is dead, also for a server that it was given the location of a spool in."""
         self.process.kill()
         assert self.process.wait() == -signal.SIGKILL
+        self._be_mourned()
 
     def kill_unseen(self) -> None:
         """Send SIGKILL, and wait until it is a zombie: dead, and still in the table of processes."""
         self.process.kill()
         os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+        self._be_mourned()
+
+    def _be_mourned(self) -> None:
+        for location in self._servers:
+            from helpers import postgresql
+
+            postgresql.await_death(location, self.process.pid)
 
     def stop(self) -> None:
         """Send SIGSTOP, and wait until it has stopped."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -64,19 +63,19 @@ def postgresql_store(tmp_path: Path, clock: Callable[[], float]) -> Callable[[],
     """Keep the store in a schema of the run's server."""
     from trio_multispool.storage.postgres.store import PostgresStorage
 
-    url = postgresql.server().url(f"conformance_{secrets.token_hex(8)}")
+    url = postgresql.new_spool()
+    return lambda: letting_go_at_once(PostgresStorage.open(url, QUEUES, create=True, now=clock))
 
-    def open_another() -> Storage:
-        storage = PostgresStorage.open(url, QUEUES, create=True, now=clock)
 
-        def let_go(name: str, token: int) -> None:  # at once, and not soon
-            with contextlib.suppress(StoreUnreachable):  # the store was closed, and the claim is collected
-                storage._links.update("let go in", _LET_GO, (name, storage._links.owner, token))
+def letting_go_at_once(storage: Any) -> Any:
+    """Have a store on a server let go of what is abandoned at once, and not soon; return it."""
 
-        storage._context.let_go = let_go
-        return storage
+    def let_go(name: str, token: int) -> None:
+        with contextlib.suppress(StoreUnreachable):  # the store was closed, and the claim is collected
+            storage._links.update("let go in", _LET_GO, (name, storage._links.owner, token))
 
-    return open_another
+    storage._context.let_go = let_go
+    return storage
 
 
 STORES = [

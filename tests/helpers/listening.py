@@ -23,7 +23,8 @@ from trio_multispool.instrumentation import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
-    from pathlib import Path
+
+    from helpers.spools import Location
 
 HOOKS = (
     "on_enqueue",
@@ -119,10 +120,10 @@ class Listening(Instrumentation):
 
 
 @contextlib.asynccontextmanager
-async def listened_to(tmp_path: Path, **options: Any) -> AsyncIterator[tuple[Any, Listening]]:
-    """Make a spool at `tmp_path / "spool"`, and listen; `carrier` is sent along with each entry."""
+async def listened_to(place: Location, **options: Any) -> AsyncIterator[tuple[Any, Listening]]:
+    """Make a spool there, and listen; `carrier` is sent along with each entry."""
     heard = Listening(options.pop("carrier", None))
-    async with await quick_spool(tmp_path / "spool", instrumentation=heard, **options) as spool:
+    async with await quick_spool(place, instrumentation=heard, **options) as spool:
         yield spool, heard
 
 

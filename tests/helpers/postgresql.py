@@ -17,6 +17,7 @@ import functools
 import importlib.util
 import json
 import os
+import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -81,7 +82,9 @@ class Run:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """End the server, before pytest removes the run's folder."""
+        """End the server, before pytest removes the run's folder; leave one that is not ours as it was."""
+        if _made and server().address is None:
+            server().drop(*_made)
         if self._given or self._config._tmp_path_factory._basetemp is None or not self._record.exists():
             return
         known = json.loads(self._record.read_text())
@@ -120,6 +123,53 @@ def server() -> Server:
     if isinstance(found, str):
         pytest.skip(found)
     return found
+
+
+# Spools in it
+
+_made: set[str] = set()
+"""The names of the spools that this process has given out, and may have to drop."""
+
+
+def new_spool() -> str:
+    """Return the location of a spool that nobody has made yet, and nobody else will."""
+    name = f"test_{os.urandom(8).hex()}"
+    _made.add(name)
+    return server().url(name)
+
+
+def drop_spool(location: str) -> None:
+    """Remove a spool with all that is in it; fail if somebody still has it in a transaction."""
+    server().drop(name_of(location))
+    _made.discard(name_of(location))
+
+
+def name_of(location: str) -> str:
+    """Return the name of a spool."""
+    return urllib.parse.parse_qs(urllib.parse.urlsplit(location).query)["spool"][0]
+
+
+def await_death(location: str, pid: int) -> None:
+    """Wait until the server of a spool knows that a process of this machine has died, which it learns soon after.
+
+    It waits for the locks that say who is alive, as nobody else does: others try, and go on.
+    """
+    statement = f'SELECT pg_advisory_lock(id), pg_advisory_unlock(id) FROM "{name_of(location)}".owner WHERE pid = %s'
+    server().execute(statement, pid)
+
+
+@contextlib.contextmanager
+def unrecovered(location: str) -> Iterator[None]:
+    """Be the process that is to recover a spool by itself, and do not; so that it is recovered only when asked for."""
+    import psycopg
+
+    with psycopg.connect(server().base, autocommit=True) as connection:
+        lock = "SELECT pg_advisory_lock(hashtextextended('multispool recovery ' || %s, 0))"
+        connection.execute(lock, [name_of(location)])
+        yield
+
+
+# One for a test alone
 
 
 @contextlib.contextmanager

@@ -85,6 +85,9 @@ def _version(program: Path) -> list[int]:
 
 # A server
 
+LOCK_TIMEOUT: Final = 60
+"""Seconds for which a spool that is to be dropped may be in use."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Server:
@@ -114,10 +117,11 @@ class Server:
             return cursor.fetchall() if cursor.description else []
 
     def drop(self, *spools: str) -> None:
-        """Remove spools, if they are there, with all that is in them."""
+        """Remove spools, if they are there, with all that is in them; fail if somebody has one in a transaction."""
         if spools:
             quoted = ", ".join('"{}"'.format(spool.replace('"', '""')) for spool in spools)
-            self.execute(f"SET client_min_messages = warning; DROP SCHEMA IF EXISTS {quoted} CASCADE")
+            quietly = f"SET client_min_messages = warning; SET lock_timeout = '{LOCK_TIMEOUT}s'"
+            self.execute(f"{quietly}; DROP SCHEMA IF EXISTS {quoted} CASCADE")
 
     def tell(self, word: str) -> dict[str, Any]:
         """Give the keeper a word: `start`, `stop fast`, `stop immediate` or `end`; return how the server is then."""

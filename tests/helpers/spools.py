@@ -1,21 +1,56 @@
-"""A mail spool to test with, and readers of what lies on disk that know nothing of the library."""
+"""A mail spool to test with, in a directory or elsewhere, and readers of what lies there that know no library."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import enum
 import os
 import stat
+import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import msgspec
 
 from helpers.calls import WithoutSyncs
+from helpers.gates import breathe
+from helpers.inside import storage_of
 from trio_multispool import Spool, Spoolable
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+
+Location = Path | str
+"""Where a spool is: the path of its directory, or its location as a string."""
+
+_opened: list[weakref.ref[Spool[Any, Any, Any, Any]]] | None = None
+
+
+@contextlib.contextmanager
+def closing_at_last() -> Iterator[None]:
+    """Close the stores of all spools that the block opens and leaves open, as the end of their process would."""
+    global _opened  # noqa: PLW0603  # fixtures are not seen by functions that a test calls
+    _opened = []
+    try:
+        yield
+    finally:
+        for spool in filter(None, (each() for each in _opened)):
+            storage_of(spool).close()
+        _opened = None
+
+
+def _note(spool: Spool[Any, Any, Any, Any]) -> Spool[Any, Any, Any, Any]:
+    if _opened is not None:
+        _opened.append(weakref.ref(spool))
+    return spool
+
+
+def is_url(place: Location) -> bool:
+    """Tell whether a spool is somewhere else than in a directory."""
+    return "://" in os.fspath(place)
 
 
 class Mail(enum.Enum):
@@ -59,24 +94,29 @@ class Wall:
 
 
 async def make_spool(
-    path: Path, spoolable: Spoolable[Any, Any, Any, Any] = MAIL, **options: Any
+    place: Location, spoolable: Spoolable[Any, Any, Any, Any] = MAIL, **options: Any
 ) -> Spool[Any, Any, Any, Any]:
-    """Create a spool at `path`, or load the one that is there."""
-    return (await Spool.create(path, spoolable, **options)).unwrap()
+    """Create a spool at `place`, or load the one that is there."""
+    return _note((await Spool.create(place, spoolable, **options)).unwrap())
 
 
 async def load_spool(
-    path: Path, spoolable: Spoolable[Any, Any, Any, Any] = MAIL, **options: Any
+    place: Location, spoolable: Spoolable[Any, Any, Any, Any] = MAIL, **options: Any
 ) -> Spool[Any, Any, Any, Any]:
-    """Load the spool at `path`."""
-    return (await Spool.load(path, spoolable, **options)).unwrap()
+    """Load the spool at `place`."""
+    return _note((await Spool.load(place, spoolable, **options)).unwrap())
 
 
 async def quick_spool(
-    path: Path, spoolable: Spoolable[Any, Any, Any, Any] = MAIL, **options: Any
+    place: Location, spoolable: Spoolable[Any, Any, Any, Any] = MAIL, **options: Any
 ) -> Spool[Any, Any, Any, Any]:
     """Create a spool likewise, that does not take the time to sync, unless it is given system calls of its own."""
-    return await make_spool(path, spoolable, **{"system_calls": WithoutSyncs(), **options})
+    return await make_spool(place, spoolable, **{**unsynced(place), **options})
+
+
+def unsynced(place: Location) -> dict[str, Any]:
+    """Return the options by which a spool does not take the time to sync; elsewhere than in a directory it does."""
+    return {} if is_url(place) else {"system_calls": WithoutSyncs()}
 
 
 async def put(spool: Spool[Any, Any, Any, Any], queue: Mail, *names: str, data: bytes = b"Hello") -> list[Any]:
@@ -89,6 +129,14 @@ async def put(spool: Spool[Any, Any, Any, Any], queue: Mail, *names: str, data: 
 async def names_in(spool: Spool[Any, Any, Any, Any], queue: Any) -> list[str]:
     """List a queue by the names of its entries."""
     return [entry.name for entry in (await spool.entries(queue)).unwrap()]
+
+
+async def recover(spool: Spool[Any, Any, Any, Any]) -> list[Any]:
+    """Recover what was just let go of, or is a dead owner's, as soon as that is known to the store."""
+    with anyio.fail_after(60):
+        while not (found := (await spool.recover()).unwrap()):
+            await breathe()
+    return found
 
 
 # What lies on disk, read without the library
@@ -144,7 +192,7 @@ def contents(path: Path) -> dict[str, bytes | None]:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """The whole state of a spool, read from its files by the layout that is promised."""
+    """The whole state of a spool, read from its files, by the layout that is promised, or from its tables."""
 
     available: dict[str, dict[str, bytes]]
     """By queue and name: the metadata's bytes. Queues that are empty are there too."""
@@ -155,6 +203,8 @@ class State:
     reasons: dict[str, str]
     data: dict[str, bytes]
     registry: set[str]
+    keys: set[str]
+    """Names that are remembered, or will be when their entries are removed."""
     temporary: dict[str, bytes]
     notes: dict[str, bytes]
     asked: set[str]
@@ -193,8 +243,16 @@ class State:
         return found
 
 
-def state_of(path: Path) -> State:
-    """Read a spool's state from its files. Takes no locks: of entries in motion it may see both ends, or none."""
+def state_of(place: Location) -> State:
+    """Read a spool's state without the library, wherever it is. Takes no locks.
+
+    Of entries in motion in a directory it may see both ends, or none.
+    """
+    if is_url(place):
+        from helpers.rows import state_in_tables
+
+        return state_in_tables(os.fspath(place))
+    path = Path(place)
     queues = sorted(child.name for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
     quarantine = path / ".quarantine"
     aside = sorted(c.name for c in quarantine.iterdir() if not c.name.startswith(".")) if quarantine.is_dir() else []
@@ -206,6 +264,7 @@ def state_of(path: Path) -> State:
         reasons={name: text.decode() for name, text in _files(quarantine / ".reasons").items()},
         data=_files(path / ".data"),
         registry=set(_files(path / ".registry")),
+        keys=set(_files(path / ".keys")),
         temporary=_files(path / ".tmp"),
         notes=_files(path / ".notes"),
         asked=set(_files(path / ".cancel")),

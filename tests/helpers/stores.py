@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 from trio_multispool import EntryNotFound
 from trio_multispool.model.cancellation import CancelRequest
 from trio_multispool.model.lifecycle import Place, State
+from trio_multispool.session.stores import open_store
 from trio_multispool.storage.directory.recovery import sweep as collect_all
 from trio_multispool.storage.directory.store import DirectoryStorage
 from trio_multispool.storage.requests import NewEntry, Recovered, Releasing, Removing, Saving
 from trio_multispool.storage.singly import settle_one
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import BinaryIO
 
+    from helpers.spools import Location
     from trio_multispool import Durability, Unavailable
     from trio_multispool.storage.handles import Claim, Reservation
     from trio_multispool.storage.protocol import Storage
@@ -49,6 +51,17 @@ def writing(content: bytes) -> Callable[[BinaryIO], None]:
 def make_store(path: str | os.PathLike[str], *, queues: tuple[str, ...] = QUEUES, **options: Any) -> DirectoryStorage:
     """Make a spool directory, or open the one that is there, recovering what the dead held."""
     return DirectoryStorage.open(path, queues, create=True, **options)
+
+
+def store_at(place: Location, *, queues: tuple[str, ...] = QUEUES, create: bool = True, **options: Any) -> Storage:
+    """Make a store wherever it is to be, or open the one that is there, recovering what the dead held."""
+    return open_store(place, queues, create=create, **options).storage
+
+
+def fill(storage: Storage, queue: str, names: Sequence[str]) -> None:
+    """Enqueue many entries together."""
+    entries = [NewEntry(storage.reserve(name), queue, OLD, writing(DATA), None, nothing) for name in names]
+    assert not any(storage.enqueue_together(entries))
 
 
 def enqueue(  # noqa: PLR0913  # the operation's words
