@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio.from_thread
 import msgspec
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from helpers import postgresql
 from helpers.children import quick_directory
+from helpers.conformance import letting_go_at_once
 from helpers.inside import storage_of
 from helpers.operations import DUE
 from helpers.spools import MAIL, Envelope, Mail, load_spool, make_spool, state_of
+from helpers.tampering import forget, write_metadata
 from trio_multispool import (
     UNCHANGED,
     CorruptMetadata,
@@ -39,7 +42,9 @@ from trio_multispool.storage.requests import Recovered
 from trio_multispool.testing import strict_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
+
+    from helpers.spools import Location
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
 QUEUES = st.sampled_from(Mail)
@@ -81,10 +86,10 @@ class SpoolBesideModel(RuleBasedStateMachine):
         """Make an empty spool, an event loop for it, and an empty model."""
         super().__init__()
         self.cleanup = contextlib.ExitStack()
-        self.path = self.cleanup.enter_context(self._directory()) / "spool"
+        self.place = self.cleanup.enter_context(self._place())
         self.portal = self.cleanup.enter_context(anyio.from_thread.start_blocking_portal("trio"))
         self.spoolable = strict_order(MAIL)
-        self.spools = [self.run(lambda: make_spool(self.path, self.spoolable)) for _ in range(2)]
+        self.spools = [self.opened(make_spool) for _ in range(2)]
         self.entries: dict[str, Modelled] = {}
         self.jobs: list[InHand] = []
         self.leftovers: set[str] = set()
@@ -92,9 +97,13 @@ class SpoolBesideModel(RuleBasedStateMachine):
         self.remembered: set[str] = set()
 
     @contextlib.contextmanager
-    def _directory(self):
+    def _place(self) -> Iterator[Location]:
         with tempfile.TemporaryDirectory() as otherwise, quick_directory(Path(otherwise)) as directory:
-            yield directory
+            yield directory / "spool"
+
+    def opened(self, how: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
+        """Open a handle on the spool."""
+        return self.run(lambda: how(self.place, self.spoolable))
 
     def teardown(self) -> None:
         """Let go of everything; nothing is checked here, where a failure would hide the one before."""
@@ -193,9 +202,9 @@ class SpoolBesideModel(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def forget(self, name) -> None:
-        """A person may have a name forgotten by deleting its file."""
+        """A person may have a name forgotten by deleting its file, or its row."""
         if name in self.remembered:
-            os.unlink(self.path / ".keys" / name)
+            forget(self.place, name)
             self.remembered.discard(name)
 
     @precondition(lambda self: len(self.entries) < 8)
@@ -425,7 +434,7 @@ class SpoolBesideModel(RuleBasedStateMachine):
         """What cannot be decoded is set aside when it is checked out, keeps its data, and its name."""
         if not self.is_in(queue, name):
             return
-        (self.path / queue.value / name).write_bytes(b"not to be read")
+        write_metadata(self.place, queue.value, name, b"not to be read")
         modelled = self.entries[name]
         modelled.metadata = b"not to be read"
         answer = self.run(self.entry(handle, queue, name).checkout)
@@ -451,7 +460,11 @@ class SpoolBesideModel(RuleBasedStateMachine):
             for job in self.jobs:
                 if job.job is modelled.job:
                     self.abandon(job)
-            self.make_available(modelled)
+            self.release_unsafe(name)
+
+    def release_unsafe(self, name: str) -> None:
+        """Note that what another owner had was released: a directory does not know whether it had waited."""
+        self.make_available(self.entries[name])
 
     # The whole
 
@@ -462,7 +475,7 @@ class SpoolBesideModel(RuleBasedStateMachine):
         assert {(each.name, each.queue) for each in recovered} == self.revive() | {(n, None) for n in self.leftovers}
         self.leftovers.clear()
         assert all(isinstance(each, Recovered) for each in recovered)
-        assert state_of(self.path).faults() == []
+        assert state_of(self.place).faults() == []
 
     @rule(handle=HANDLES)
     def give_everything_back(self, handle) -> None:
@@ -473,7 +486,7 @@ class SpoolBesideModel(RuleBasedStateMachine):
                 self.put_back(held.job.name)
         self.jobs.clear()
         self.recover(handle)
-        assert not any(state_of(self.path).checked_out.values())
+        assert not any(state_of(self.place).checked_out.values())
 
     @rule(handle=HANDLES)
     def load_again(self, handle) -> None:
@@ -484,7 +497,7 @@ class SpoolBesideModel(RuleBasedStateMachine):
                 assert not held.job._checkout.claim.held
                 self.abandon(held)
         self.jobs = [held for held in self.jobs if held.handle != handle]
-        self.spools[handle] = self.run(lambda: load_spool(self.path, self.spoolable))
+        self.spools[handle] = self.opened(load_spool)
         self.revive()
 
     @rule(handle=HANDLES, queue=QUEUES)
@@ -507,7 +520,7 @@ class SpoolBesideModel(RuleBasedStateMachine):
     @invariant()
     def agree(self) -> None:
         """What lies on disk is what the model says: every entry in one place, with its data and its reservation."""
-        state = state_of(self.path)
+        state = state_of(self.place)
         for places, kind in (
             (state.available, State.AVAILABLE),
             (state.waiting, State.WAITING),
@@ -521,6 +534,27 @@ class SpoolBesideModel(RuleBasedStateMachine):
         assert state.temporary == {}
 
 
+class SpoolOnAServerBesideModel(SpoolBesideModel):
+    """The same, where the spool is in PostgreSQL, and no process puts back by itself what the dead held."""
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[Location]:
+        location = postgresql.new_spool()
+        with postgresql.unrecovered(location):
+            yield location
+        postgresql.drop_spool(location)
+
+    def opened(self, how: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
+        """Open a handle that lets go at once, as one on a directory does."""
+        spool = super().opened(how)
+        letting_go_at_once(storage_of(spool))
+        return spool
+
+    def release_unsafe(self, name: str) -> None:
+        """Note that it is where its owner had it from, which the server knows."""
+        self.put_back(name)
+
+
 SpoolBesideModel.TestCase.settings = settings(
     max_examples=50,
     stateful_step_count=30,
@@ -528,4 +562,12 @@ SpoolBesideModel.TestCase.settings = settings(
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
+SpoolOnAServerBesideModel.TestCase.settings = settings(
+    SpoolBesideModel.TestCase.settings,
+    max_examples=20,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a step takes ten times as long
+)
 test_a_spool_and_its_model_agree_after_every_step = SpoolBesideModel.TestCase
+test_a_spool_on_a_server_and_its_model_agree_after_every_step = pytest.mark.postgresql(
+    SpoolOnAServerBesideModel.TestCase
+)
