@@ -12,7 +12,10 @@ from trio_multispool import Err, NotASpool, Spool
 from trio_multispool.integrations.depths import depths
 from trio_multispool.session.stores import look_at_store, open_store, open_store_unsafe
 
-URLS = ["postgresql://mail@host/db?spool=mail", "redis://localhost", "file:///var/mail", "s3+x.y-z://bucket/mail"]
+URLS = ["redis://localhost", "file:///var/mail", "s3+x.y-z://bucket/mail"]
+"""Of kinds that there are not."""
+
+ADVICE = "give the path of a directory, or postgresql://…"
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +36,7 @@ async def test_a_url_is_refused_and_nothing_is_made(operation, url):
     assert isinstance(answer.error, NotASpool)
     assert str(answer.error) == (
         f"{url!r} is not a spool that can be used: no store answers to {url.split(':', maxsplit=1)[0]}: locations; "
-        "give the path of a directory"
+        f"{ADVICE}"
     )
 
 
@@ -47,7 +50,18 @@ async def test_a_url_that_became_a_path_is_refused_and_nothing_is_made(operation
     assert isinstance(answer.error, NotASpool)
     assert str(answer.error) == (
         f"{str(Path(url))!r} is not a spool that can be used: no store answers to "
-        f"{url.split(':', maxsplit=1)[0]}: locations; give the path of a directory"
+        f"{url.split(':', maxsplit=1)[0]}: locations; {ADVICE}"
+    )
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("operation", [Spool.create, Spool.load, Spool.load_unsafe], ids=lambda each: each.__name__)
+async def test_the_url_of_a_server_that_became_a_path_is_refused(operation):
+    """`Path` has taken one of its slashes, and would take those of a password's `//` too."""
+    answer = await operation(Path("postgresql://mail@host/db?spool=mail"), MAIL)
+    assert isinstance(answer, Err)
+    assert answer.error == NotASpool(
+        "postgresql:/mail@host/db?spool=mail", "give the URL as a string: a path keeps only one of its slashes"
     )
 
 
@@ -77,11 +91,11 @@ def test_every_way_to_open_a_store_refuses_a_url(way):
     assert depths(URLS[0]) is None
 
 
-@pytest.mark.parametrize("kind", [str, Path])
-def test_a_password_is_not_told(kind):
+@pytest.mark.parametrize(("kind", "scheme"), [(str, "redis"), (Path, "redis"), (Path, "postgresql")])
+def test_a_password_is_not_told(kind, scheme):
     """Neither in the message nor in the error's fields; the rest is."""
     with pytest.raises(NotASpool) as refused:
-        look_at_store(kind("postgresql://mail:s3cr/et@host/db?password=s3cret&x=1"))
+        look_at_store(kind(f"{scheme}://mail:s3cr/et@host/db?password=s3cret&x=1"))
     told = f"{refused.value} {refused.value!r} {refused.value.path}"
     assert "s3cr" not in told
     assert "mail:…@host/db?password=…&x=1" in told
