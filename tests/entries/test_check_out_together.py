@@ -38,12 +38,12 @@ async def test_a_check_out_that_finds_its_spool_closed_is_taken_back(after: bool
             spool.close()
             hold.go()
     assert len(raised) == 1
-    assert state_of(spool.path).names("send") == ["one"]
+    assert state_of(spool.location).names("send") == ["one"]
     async with await load_spool(spool.path) as other:
         [there] = (await other.entries(Mail.SEND)).unwrap()
         async with (await there.checkout()).unwrap() as job:
             (await job.remove()).unwrap()
-    assert state_of(spool.path).faults() == []
+    assert state_of(spool.location).faults() == []
 
 
 async def test_many_check_outs_take_few_hops(tmp_path: Path) -> None:
@@ -80,4 +80,4 @@ async def test_many_check_outs_take_few_hops(tmp_path: Path) -> None:
         for job in jobs:
             async with job:
                 (await job.remove()).unwrap()
-    assert state_of(spool.path).entries() == set()
+    assert state_of(spool.location).entries() == set()

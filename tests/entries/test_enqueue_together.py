@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from helpers.spools import Location
+
 pytestmark = pytest.mark.anyio
 
 
@@ -60,9 +62,10 @@ def nothing_left(path: Path) -> None:
 # enqueue_many
 
 
-async def test_many_are_enqueued_in_order_with_an_answer_each(tmp_path: Path) -> None:
+@pytest.mark.sample
+async def test_many_are_enqueued_in_order_with_an_answer_each(place: Location) -> None:
     """Names in the order of the items, each with its own metadata and data."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         items = [(ANNE if number % 2 else BERT, b"%d" % number) for number in range(20)]
         entries = [answer.unwrap() for answer in await spool.enqueue_many(Mail.SEND, items)]
         assert [entry.name for entry in entries] == await names_in(spool, Mail.SEND)
@@ -70,7 +73,7 @@ async def test_many_are_enqueued_in_order_with_an_answer_each(tmp_path: Path) ->
             assert await entry.direct.contents() == Ok(metadata)
             assert await entry.direct.data_file.load() == Ok(data)
         assert await spool.enqueue_many(Mail.SEND, []) == []
-    nothing_left(tmp_path / "spool")
+    nothing_left(place)
 
 
 async def test_many_share_their_syncs(tmp_path: Path) -> None:
@@ -138,7 +141,7 @@ async def test_a_directory_that_cannot_be_synced_before_the_commits_fails_all_of
         with calls.failing("sync", errno.EIO, "/.data", times=5):
             answers = await spool.enqueue_many(Mail.SEND, [(ANNE, b"")] * 2, names=[Use("a"), Use("b")])
         assert all(is_err(answer) for answer in answers)
-        assert state_of(spool.path).entries() == set()
+        assert state_of(spool.location).entries() == set()
         nothing_left(spool.path)
         [refused] = await spool.enqueue_many(Mail.SEND, [(ANNE, b"")])
         assert isinstance(refused.error, SyncsRefused)
@@ -186,9 +189,9 @@ def test_many_need_no_more_descriptors_than_the_process_can_spare(anyio_backend:
     )
 
 
-async def test_names_go_with_their_items(tmp_path: Path) -> None:
+async def test_names_go_with_their_items(place: Location) -> None:
     """A reserved name is used once; too few names, or too many, are refused before anything happens."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         async with (await spool.reserve_name()).unwrap() as reserved:
             names = [Use(reserved), Reserve(None), Use("chosen")]
             entries = [each.unwrap() for each in await spool.enqueue_many(Mail.SEND, [(ANNE, b"")] * 3, names=names)]
@@ -203,7 +206,7 @@ async def test_names_go_with_their_items(tmp_path: Path) -> None:
         with pytest.raises(TypeError, match="queue"):
             await spool.enqueue_many("send", [(ANNE, b"")])  # type: ignore[arg-type]
         assert len(await names_in(spool, Mail.SEND)) == 4
-    nothing_left(tmp_path / "spool")
+    nothing_left(place)
 
 
 class Exhausted:
@@ -221,10 +224,10 @@ class Exhausted:
         return f"{self.made}"
 
 
-async def test_what_a_name_generator_raises_passes_through_and_tells_what_was_done(tmp_path: Path) -> None:
+async def test_what_a_name_generator_raises_passes_through_and_tells_what_was_done(place: Location) -> None:
     """The others are enqueued; the note counts them."""
     spoolable = Spoolable(queues=Mail, metadata=MAIL.metadata, data=bytes, names=Exhausted())
-    spool = (await Spool.create(tmp_path / "spool", spoolable, durability=Durability.PROCESS)).unwrap()
+    spool = (await Spool.create(place, spoolable, durability=Durability.PROCESS)).unwrap()
     with pytest.raises(LookupError, match="no more names") as caught:
         await spool.enqueue_many(Mail.SEND, [(ANNE, b"")] * 4)
     assert caught.value.__notes__ == ["3 of 4 entries have been enqueued: 1, 2, 4"]
@@ -232,10 +235,10 @@ async def test_what_a_name_generator_raises_passes_through_and_tells_what_was_do
     spool.close()
 
 
-async def test_many_that_are_cancelled_before_their_thread_begins_have_not_happened(tmp_path: Path) -> None:
+async def test_many_that_are_cancelled_before_their_thread_begins_have_not_happened(place: Location) -> None:
     """Cancelled in the queue for a thread: nothing is there."""
     limiter = anyio.CapacityLimiter(1)
-    async with await quick_spool(tmp_path / "spool", limiter=limiter) as spool:
+    async with await quick_spool(place, limiter=limiter) as spool:
         limiter.acquire_on_behalf_of_nowait(spool)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(spool.enqueue_many, Mail.SEND, [(ANNE, b"")] * 3)
@@ -299,7 +302,7 @@ async def test_tasks_that_enqueue_meanwhile_share_the_next_hop_and_its_syncs(tmp
             await breathe()
         calls.made.clear()
         calls.go()
-        while len(state_of(spool.path).names("send")) < 21 or spool._session.enqueuings._leader:
+        while len(state_of(spool.location).names("send")) < 21 or spool._session.enqueuings._leader:
             await breathe()
         assert made(calls, "sync").count("sync send") == 2, "the first one's, and that of all others"
         assert made(calls, "sync").count("sync .data") == 1
@@ -415,10 +418,10 @@ class Telling:
 
 
 @pytest.mark.parametrize("data", [str, Telling()], ids=["in a batch", "streamed"])
-async def test_codecs_run_with_the_context_variables_of_their_own_caller(tmp_path: Path, data: Any) -> None:
+async def test_codecs_run_with_the_context_variables_of_their_own_caller(place: Location, data: Any) -> None:
     """Whoever leads the batch."""
     spoolable: Any = Spoolable(queues=Mail, metadata=Telling(), data=data)
-    spool = (await Spool.create(tmp_path / "spool", spoolable, durability=Durability.PROCESS)).unwrap()
+    spool = (await Spool.create(place, spoolable, durability=Durability.PROCESS)).unwrap()
 
     async def enqueue(name: str) -> None:
         variable.set(name)
@@ -430,7 +433,7 @@ async def test_codecs_run_with_the_context_variables_of_their_own_caller(tmp_pat
     variable.set("many")
     await spool.enqueue_many(Mail.SEND, [("metadata", "data")], names=[Use("many")])
     spool.close()
-    state = state_of(tmp_path / "spool")
+    state = state_of(place)
     for name in [*map(str, range(5)), "many"]:
         assert state.available["send"][name] == f"metadata {name}".encode()
         assert state.data[name] == (b"data" if data is str else f"data {name}".encode())
@@ -474,9 +477,9 @@ async def test_two_batches_that_want_each_others_reserved_names_do_not_wait_for_
         gate.go()
 
 
-async def test_a_name_that_is_no_way_to_say_one_is_refused(tmp_path: Path) -> None:
+async def test_a_name_that_is_no_way_to_say_one_is_refused(place: Location) -> None:
     """A plain string is not, and the error says what is."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         with pytest.raises(TypeError, match="Use"):
             await spool.enqueue_many(Mail.SEND, [(ANNE, b"")], names=["a"])  # type: ignore[list-item]
         with pytest.raises(TypeError, match="Use"):

@@ -39,13 +39,15 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
+    from helpers.spools import Location
+
 pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("how", ["assigned", "mutated", "updated"])
-async def test_a_save_stores_the_metadata_that_the_job_has_however_it_was_changed(how: str, tmp_path: Path) -> None:
+async def test_a_save_stores_the_metadata_that_the_job_has_however_it_was_changed(how: str, place: Location) -> None:
     """`save(queue)` stores what `job.metadata` is by then."""
-    async with await make_spool(tmp_path / "spool") as spool:
+    async with await make_spool(place) as spool:
         entry = (await put(spool, Mail.SEND, "one"))[0]
         async with (await entry.checkout()).unwrap() as job:
             if how == "assigned":
@@ -59,9 +61,10 @@ async def test_a_save_stores_the_metadata_that_the_job_has_however_it_was_change
         assert await moved.direct.contents() == Ok(Envelope("one", attempts=5))
 
 
-async def test_a_handler_that_changes_its_metadata_in_place_has_it_stored(tmp_path: Path) -> None:
+@pytest.mark.sample
+async def test_a_handler_that_changes_its_metadata_in_place_has_it_stored(place: Location) -> None:
     """`Save(queue)` without metadata stores what the handler made of what it was given."""
-    async with await make_spool(tmp_path / "spool") as spool:
+    async with await make_spool(place) as spool:
         entry = (await put(spool, Mail.SEND, "one"))[0]
 
         async def handler(envelope: Envelope, _data: Any) -> Any:
@@ -82,18 +85,18 @@ async def test_a_save_without_a_change_keeps_what_this_program_does_not_know(tmp
         entry = spool.entry(Mail.SEND, "one").unwrap()
         async with (await entry.checkout()).unwrap() as job:
             assert await job.save(Mail.RETRY) == Ok(None)
-        assert state_of(spool.path).available["retry"] == {"one": stored}
+        assert state_of(spool.location).available["retry"] == {"one": stored}
 
 
-async def test_metadata_that_nobody_could_decode_is_not_enqueued(tmp_path: Path) -> None:
+async def test_metadata_that_nobody_could_decode_is_not_enqueued(place: Location) -> None:
     """`Ok` means that a worker can read it: a value that does not fit its type is refused where it comes in."""
-    async with await make_spool(tmp_path / "spool") as spool:
-        before = state_of(spool.path)
+    async with await make_spool(place) as spool:
+        before = state_of(spool.location)
         wrong: Any = Envelope(recipient=None)  # type: ignore[arg-type]  # that is the mistake
         answer = await spool.enqueue(Mail.SEND, wrong, b"")
         assert isinstance(answer, Err)
         assert isinstance(answer.error, EncodingFailed)
-        assert state_of(spool.path) == before
+        assert state_of(spool.location) == before
 
 
 async def test_leaving_the_block_of_a_name_while_it_is_being_used_takes_nothing_away(tmp_path: Path) -> None:
@@ -112,7 +115,7 @@ async def test_leaving_the_block_of_a_name_while_it_is_being_used_takes_nothing_
             threading.Timer(0, gate.go).start()
         entry = answers[0].unwrap() if answers else (await spool.entries(Mail.SEND)).unwrap()[0]
         assert await entry.direct.data_file.load() == Ok(b"precious")
-        assert state_of(spool.path).faults() == []
+        assert state_of(spool.location).faults() == []
 
 
 async def test_a_name_is_used_once_also_by_two_tasks(tmp_path: Path) -> None:
@@ -135,7 +138,7 @@ async def test_a_name_is_used_once_also_by_two_tasks(tmp_path: Path) -> None:
                 tasks.start_soon(enqueue)
                 gate.go()
         assert sorted(map(str, outcomes)) == sorted(map(str, [Ok, RuntimeError]))
-        assert len(state_of(spool.path).entries()) == 1
+        assert len(state_of(spool.location).entries()) == 1
 
 
 async def test_a_reserved_name_whose_enqueue_failed_can_be_used_again(tmp_path: Path) -> None:
@@ -147,7 +150,7 @@ async def test_a_reserved_name_whose_enqueue_failed_can_be_used_again(tmp_path: 
                 assert is_err(await spool.enqueue(Mail.SEND, ANNE, b"x", name=Use(reserved)))
             entry = (await spool.enqueue(Mail.SEND, ANNE, b"x", name=Use(reserved))).unwrap()
             assert entry.name == reserved.name
-        assert state_of(spool.path).faults() == []
+        assert state_of(spool.location).faults() == []
 
 
 class _Paused:
@@ -168,11 +171,11 @@ class _Paused:
         return file.read()
 
 
-async def test_data_is_never_saved_into_an_entry_that_has_left(tmp_path: Path) -> None:
+async def test_data_is_never_saved_into_an_entry_that_has_left(place: Location) -> None:
     """A reader's block that is left while data is being written waits for it; then the entry goes back, whole."""
     codec = _Paused()
     spoolable = Spoolable(Mail, Envelope, codec)
-    async with await make_spool(tmp_path / "spool", spoolable) as spool, anyio.create_task_group() as tasks:
+    async with await make_spool(place, spoolable) as spool, anyio.create_task_group() as tasks:
         await put(spool, Mail.SEND, "one", data=b"first")
         order: list[str] = []
         async with spool.reader(Mail.SEND) as reader:
@@ -185,12 +188,12 @@ async def test_data_is_never_saved_into_an_entry_that_has_left(tmp_path: Path) -
 
             tasks.start_soon(save)
             await anyio.to_thread.run_sync(codec.started.wait)
-            assert state_of(spool.path).places("one") == ["send/.checkout"]
+            assert state_of(spool.location).places("one") == ["send/.checkout"]
             codec.go.set()
         codec.armed = False
-        assert state_of(spool.path).places("one") == ["send"]
-        assert state_of(spool.path).data["one"] == b"second"
-        assert state_of(spool.path).faults() == []
+        assert state_of(spool.location).places("one") == ["send"]
+        assert state_of(spool.location).data["one"] == b"second"
+        assert state_of(spool.location).faults() == []
 
 
 async def test_a_verdict_that_cannot_be_stored_and_an_entry_that_cannot_go_back_are_one_err(tmp_path: Path) -> None:
@@ -233,13 +236,13 @@ async def test_a_spool_that_is_closed_during_a_dequeue_has_nothing_in_hand(tmp_p
         spool.close()
         gate.go()
     assert len(raised) == 1
-    assert state_of(spool.path).places("one") == ["send"]
+    assert state_of(spool.location).places("one") == ["send"]
 
 
 @pytest.mark.parametrize("concurrency", [1, 4, 16])
-async def test_a_pass_gives_each_entry_once_although_they_come_back(concurrency: int, tmp_path: Path) -> None:
+async def test_a_pass_gives_each_entry_once_although_they_come_back(concurrency: int, place: Location) -> None:
     """`iter_available` with handlers that save into the same queue ends, and gives nothing twice."""
-    async with await make_spool(tmp_path / "spool", durability=Durability.PROCESS) as spool:
+    async with await make_spool(place, durability=Durability.PROCESS) as spool:
         names = [f"{number:02}" for number in range(30)]
         await put(spool, Mail.SEND, *names)
         given: list[str] = []
@@ -285,7 +288,7 @@ async def test_a_full_disk_can_be_read_and_made_room_on(tmp_path: Path) -> None:
 
         async with full.reader(Mail.SEND) as reader:
             assert await reader.iter_available(handler) == Ok(None)
-        assert state_of(spool.path).places("2") == []
+        assert state_of(spool.location).places("2") == []
         assert is_err(await full.recover())
         calls.mend()
         assert [found.name for found in (await full.recover()).unwrap()] == ["1"]
@@ -318,32 +321,32 @@ async def test_an_entry_of_another_spool_is_refused(tmp_path: Path) -> None:
                 await run(entry, handler)
 
 
-async def test_a_level_of_durability_that_is_none_is_a_type_error(tmp_path: Path) -> None:
+async def test_a_level_of_durability_that_is_none_is_a_type_error(place: Location) -> None:
     """A word in place of a member is refused: it would otherwise sync nothing."""
     wrong: Any = "power"
     with pytest.raises(TypeError, match="Durability"):
-        await Spool.create(tmp_path / "spool", MAIL, durability=wrong)
-    async with await make_spool(tmp_path / "spool") as spool:
+        await Spool.create(place, MAIL, durability=wrong)
+    async with await make_spool(place) as spool:
         with pytest.raises(TypeError, match="Durability"):
             await spool.enqueue(Mail.SEND, ANNE, b"", durability=wrong)
-        assert state_of(spool.path).faults() == []
+        assert state_of(spool.location).faults() == []
 
 
-async def test_a_name_that_is_no_string_is_a_type_error(tmp_path: Path) -> None:
+async def test_a_name_that_is_no_string_is_a_type_error(place: Location) -> None:
     """Neither `Use(None)` nor an entry called 5 makes anything."""
     wrong: Any = None
-    async with await make_spool(tmp_path / "spool") as spool:
+    async with await make_spool(place) as spool:
         with pytest.raises(TypeError, match="string"):
             await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(wrong))
         with pytest.raises(TypeError, match="string"):
             spool.entry(Mail.SEND, wrong)
-        assert state_of(spool.path).entries() == set()
+        assert state_of(spool.location).entries() == set()
 
 
-async def test_a_task_may_hold_a_token_of_the_limiter_that_its_spool_uses(tmp_path: Path) -> None:
+async def test_a_task_may_hold_a_token_of_the_limiter_that_its_spool_uses(place: Location) -> None:
     """The spool borrows on its own behalf, on both backends."""
     limiter = anyio.CapacityLimiter(2)
-    async with await make_spool(tmp_path / "spool", limiter=limiter) as spool, limiter:
+    async with await make_spool(place, limiter=limiter) as spool, limiter:
         assert isinstance(await spool.enqueue(Mail.SEND, ANNE, b""), Ok)
 
 

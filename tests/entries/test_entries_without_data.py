@@ -39,10 +39,11 @@ async def test_data_are_left_out_everywhere(kind, tmp_path):
     assert sorted(done, key=lambda each: each[0].recipient) == [(ANNE, None)] * 5 + [(BERT, None)] * 2
 
 
+@pytest.mark.sample
 @pytest.mark.anyio
-async def test_metadata_that_are_tuples_are_taken_as_they_are(tmp_path):
+async def test_metadata_that_are_tuples_are_taken_as_they_are(place):
     """Only a pair that ends in `None` is taken apart, so such metadata are given in a pair."""
-    async with await quick_spool(tmp_path / "spool", PAIRS) as spool:
+    async with await quick_spool(place, PAIRS) as spool:
         items: list[Any] = [("a", 1), (("b", None), None), (("c", 2), None)]
         for answer in await spool.enqueue_many(Mail.SEND, items):
             answer.unwrap()
@@ -51,9 +52,9 @@ async def test_metadata_that_are_tuples_are_taken_as_they_are(tmp_path):
 
 
 @pytest.mark.anyio
-async def test_data_where_there_are_none_are_refused(tmp_path):
+async def test_data_where_there_are_none_are_refused(place):
     """Nothing is enqueued, and the message says why."""
-    async with await quick_spool(tmp_path / "spool", BARE) as spool:
+    async with await quick_spool(place, BARE) as spool:
         match await spool.enqueue(Mail.SEND, ANNE, b"Hello"):
             case Err(EncodingFailed("data", reason)):
                 assert "the entries have no data, by their Spoolable, and bytes is given" in reason
@@ -63,9 +64,9 @@ async def test_data_where_there_are_none_are_refused(tmp_path):
 
 
 @pytest.mark.anyio
-async def test_data_that_are_missing_are_refused(tmp_path):
+async def test_data_that_are_missing_are_refused(place):
     """A spool with data does not take an entry without."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         match await spool.enqueue(Mail.SEND, ANNE):
             case Err(EncodingFailed("data", reason)):
                 assert "bytes are wanted, not NoneType" in reason
@@ -75,11 +76,11 @@ async def test_data_that_are_missing_are_refused(tmp_path):
 
 
 @pytest.mark.anyio
-async def test_data_of_another_program_are_not_taken_for_none(tmp_path):
+async def test_data_of_another_program_are_not_taken_for_none(place):
     """They are there, and whoever asks is told so; who does not ask can save and remove the entry."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         (await spool.enqueue(Mail.SEND, ANNE, b"Hello", name=Use("x"))).unwrap()
-    async with await load_spool(tmp_path / "spool", BARE) as spool, spool.reader(Mail.SEND) as reader:
+    async with await load_spool(place, BARE) as spool, spool.reader(Mail.SEND) as reader:
         async for job in reader.available():
             match await job.data.load():
                 case Err(CorruptData("x", reason)):
@@ -87,6 +88,6 @@ async def test_data_of_another_program_are_not_taken_for_none(tmp_path):
                 case answer:
                     pytest.fail(f"{answer}")
             assert await job.save(Mail.FAILED) == Ok(None)
-    async with await load_spool(tmp_path / "spool") as spool:
+    async with await load_spool(place) as spool:
         [entry] = (await spool.entries(Mail.FAILED)).unwrap()
         assert (await entry.direct.data_file.load()).unwrap() == b"Hello"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from helpers.spools import Location
+
 pytestmark = pytest.mark.anyio
 
 RETRY: Any = Retry(attempts=3, dead_letter=Mail.FAILED)
@@ -72,10 +74,10 @@ WHERE = {"remove": [], "save": ["failed"], "release": ["send"]}
 @pytest.mark.parametrize("verdict", VERDICTS)
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_verdict_that_was_returned_in_a_cancelled_scope_is_stored(
-    way: str, verdict: str, tmp_path: Path
+    way: str, verdict: str, place: Location
 ) -> None:
     """The handler has seen no exception: its work is done, and must not be done again."""
-    async with await make_spool(tmp_path / "spool") as spool:
+    async with await make_spool(place) as spool:
         await put(spool, Mail.SEND, "one")
         handled: list[str] = []
         with anyio.CancelScope() as scope:
@@ -89,13 +91,14 @@ async def test_a_verdict_that_was_returned_in_a_cancelled_scope_is_stored(
             await anyio.lowlevel.checkpoint()
         assert scope.cancelled_caught
         assert handled == ["one"]
-        assert state_of(spool.path).places("one") == WHERE[verdict]
-        assert state_of(spool.path).faults() == []
+        assert state_of(spool.location).places("one") == WHERE[verdict]
+        assert state_of(spool.location).faults() == []
 
 
-async def test_with_entry_answers_in_a_cancelled_scope_what_it_has_done(tmp_path: Path) -> None:
+@pytest.mark.sample
+async def test_with_entry_answers_in_a_cancelled_scope_what_it_has_done(place: Location) -> None:
     """It happened, so it returns; the cancellation takes effect at the next checkpoint."""
-    async with await make_spool(tmp_path / "spool") as spool:
+    async with await make_spool(place) as spool:
         [entry] = await put(spool, Mail.SEND, "one")
         with anyio.CancelScope() as scope:
 
@@ -139,13 +142,13 @@ async def test_a_verdict_whose_task_is_cancelled_natively_is_stored_and_that_is_
         with pytest.raises(asyncio.CancelledError) as raised:
             await task
         assert any("already done when it was cancelled: Ok(" in note for note in raised.value.__notes__)
-        assert state_of(spool.path).places("one") == WHERE[verdict]
+        assert state_of(spool.location).places("one") == WHERE[verdict]
 
 
 @pytest.mark.parametrize("options", [{}, {"retry": RETRY}, {"concurrency": 3}, {"concurrency": 2, "prefetch": 2}])
-async def test_what_a_thread_has_finished_when_the_drain_runs_out_is_settled(options: Any, tmp_path: Path) -> None:
+async def test_what_a_thread_has_finished_when_the_drain_runs_out_is_settled(options: Any, place: Location) -> None:
     """A handler in a thread cannot be cancelled: it comes to its end, and its verdict counts."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, "one", "two", "three")
         hold = Hold()
 
@@ -165,7 +168,7 @@ async def test_what_a_thread_has_finished_when_the_drain_runs_out_is_settled(opt
 
             tasks.start_soon(drain)
             await reader.iter(handler, **options)
-        state = state_of(spool.path)
+        state = state_of(spool.location)
         assert "one" not in state.entries()
         assert state.faults() == []
 
@@ -189,15 +192,15 @@ async def test_a_verdict_that_cannot_be_stored_in_a_cancelled_scope_is_told_as_w
             calls.mend()
         assert isinstance(answer, Err)
         assert isinstance(answer.error, OutOfSpace)
-        assert state_of(spool.path).places("one") == ["send"]
+        assert state_of(spool.location).places("one") == ["send"]
 
 
 @pytest.mark.parametrize("kind", ["scope", "native"])
-async def test_a_channels_acknowledgement_is_stored(kind: str, anyio_backend_name: str, tmp_path: Path) -> None:
+async def test_a_channels_acknowledgement_is_stored(kind: str, anyio_backend_name: str, place: Location) -> None:
     """The block of what was received ended normally, in a scope or a task that is cancelled."""
     if kind == "native" and anyio_backend_name != "asyncio":
         return  # only asyncio has it
-    async with await make_spool(tmp_path / "spool") as spool, spool.channel(Mail.SEND) as (_send, receive):
+    async with await make_spool(place) as spool, spool.channel(Mail.SEND) as (_send, receive):
         await put(spool, Mail.SEND, "one")
 
         async def acknowledge(cancelled: Callable[[], Any]) -> None:
@@ -213,7 +216,7 @@ async def test_a_channels_acknowledgement_is_stored(kind: str, anyio_backend_nam
             task = asyncio.ensure_future(acknowledge(lambda: task))
             with pytest.raises(asyncio.CancelledError):
                 await task
-        assert state_of(spool.path).entries() == set()
+        assert state_of(spool.location).entries() == set()
 
 
 class Striking(Instrumentation):
@@ -231,7 +234,7 @@ class Striking(Instrumentation):
 
 @pytest.mark.parametrize("way", ["with_entry", "try_with_entry", "received"])
 async def test_once_a_verdict_is_stored_no_cancellation_hides_that(
-    way: str, anyio_backend_name: str, tmp_path: Path
+    way: str, anyio_backend_name: str, place: Location
 ) -> None:
     """One that comes right after it finds the operation over: that returns, and raises nothing that has no note."""
     if anyio_backend_name != "asyncio":
@@ -242,7 +245,7 @@ async def test_once_a_verdict_is_stored_no_cancellation_hides_that(
         return Remove()
 
     async with (
-        await make_spool(tmp_path / "spool", instrumentation=striking) as spool,
+        await make_spool(place, instrumentation=striking) as spool,
         spool.channel(Mail.SEND) as (_send, receive),
     ):
         await put(spool, Mail.SEND, "one")
@@ -256,4 +259,4 @@ async def test_once_a_verdict_is_stored_no_cancellation_hides_that(
 
         striking.task = task = asyncio.ensure_future(work())
         assert await task == Ok(Remove())
-        assert state_of(spool.path).entries() == set()
+        assert state_of(spool.location).entries() == set()

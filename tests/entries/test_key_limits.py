@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from trio_multispool.model.lifecycle import Place
 
+
 pytestmark = pytest.mark.anyio
 
 
@@ -95,9 +96,9 @@ async def pool(spool: Any, handler: Any, limit: int = 2, concurrency: int = 8, *
 
 
 @pytest.mark.parametrize("prefetch", [0, 3])
-async def test_so_many_of_a_key_are_at_work_and_the_others_are_not_held_up(path, prefetch):
+async def test_so_many_of_a_key_are_at_work_and_the_others_are_not_held_up(place, prefetch):
     """What comes behind a key that is full is begun; and when all goes on, all is done."""
-    spool = await quick_spool(path)
+    spool = await quick_spool(place)
     await put(spool, "a1", "a2", "a3", "a4", "a5", "b1", "c1", "-1", "-2", "-3")
     handler = AtWork()
     async with pool(spool, handler, prefetch=prefetch):
@@ -108,8 +109,8 @@ async def test_so_many_of_a_key_are_at_work_and_the_others_are_not_held_up(path,
         handler.go_on.set()
         await until(lambda: len(handler.done) == 10)
     assert handler.most["a"] == 2
-    assert state_of(path).entries() == set()
-    assert state_of(path).faults() == []
+    assert state_of(place).entries() == set()
+    assert state_of(place).faults() == []
 
 
 async def test_a_key_that_has_a_free_place_again_is_begun_at_once(path, monkeypatch):
@@ -134,9 +135,10 @@ async def test_a_key_that_has_a_free_place_again_is_begun_at_once(path, monkeypa
     assert (sorted(handler.done), handler.most["a"]) == ([f"a{number}" for number in range(6)], 1)
 
 
-async def test_a_place_that_another_process_frees_is_noticed(path):
+@pytest.mark.sample
+async def test_a_place_that_another_process_frees_is_noticed(place):
     """No change of the queue tells of it, so it is looked for, however long the interval is."""
-    spool, other = await quick_spool(path), await load_spool(path)
+    spool, other = await quick_spool(place), await load_spool(place)
     await put(spool, "a1", "a2")
     limited = {"limit_by": recipient, "limit": 1, "poll_interval": 3600}
     async with spool.reader(Mail.SEND, **limited) as first, other.reader(Mail.SEND, **limited) as second:
@@ -181,9 +183,9 @@ async def test_a_key_that_was_full_is_asked_again_after_a_moment_or_with_the_nex
         assert (await reader.dequeue_available()).unwrap().name == had
 
 
-async def test_one_by_hand_and_in_passes(path):
+async def test_one_by_hand_and_in_passes(place):
     """An entry in hand counts, however it was taken and however it goes."""
-    spool = await quick_spool(path)
+    spool = await quick_spool(place)
     await put(spool, "a1", "a2", "a3")
     async with spool.reader(Mail.SEND, limit_by=recipient, limit=1) as reader:
         for settle in ("save", "remove", "release"):
@@ -202,9 +204,9 @@ async def test_one_by_hand_and_in_passes(path):
     assert handler.done == ["a3"]
 
 
-async def test_readers_of_one_queue_share_their_limit_and_those_of_others_do_not(path):
+async def test_readers_of_one_queue_share_their_limit_and_those_of_others_do_not(place):
     """In one spool that is open, in two, and in two queues."""
-    spool, other = await quick_spool(path), await load_spool(path)
+    spool, other = await quick_spool(place), await load_spool(place)
     await put(spool, "a1", "a2", "a3")
     (await spool.enqueue(Mail.RETRY, Envelope("a"), b"", name=Use("r"))).unwrap()
     limited = {"limit_by": recipient, "limit": 1}
@@ -227,19 +229,19 @@ async def test_readers_of_one_queue_share_their_limit_and_those_of_others_do_not
 
 
 @pytest.mark.parametrize("key", ["a", b"a", 7, -1, "ä\udcff", ""])
-async def test_a_key_is_text_bytes_or_a_number(path, key):
+async def test_a_key_is_text_bytes_or_a_number(place, key):
     """Whatever is in it."""
-    spool = await quick_spool(path)
+    spool = await quick_spool(place)
     await put(spool, "a1", "a2")
     async with spool.reader(Mail.SEND, limit_by=lambda _: key, limit=1) as reader:
         assert (await reader.dequeue_available()).unwrap() is not None
         assert (await reader.dequeue_available()).unwrap() is None
 
 
-async def test_what_waits_is_limited_too(path):
+async def test_what_waits_is_limited_too(place):
     """It is passed over when it is due, and comes when there is a place."""
     wall = Wall()
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     await put(spool, "a1", "a2", "b1", not_before=10)
     wall.time += 11
     async with spool.reader(Mail.SEND, limit_by=recipient, limit=1) as reader:
@@ -291,9 +293,9 @@ async def test_names_are_remembered_only_as_long_as_they_are_listed(path, monkey
 # What ends without being settled
 
 
-async def test_a_job_that_is_let_go_lets_go_of_its_place(path):
+async def test_a_job_that_is_let_go_lets_go_of_its_place(place):
     """Collected as garbage, or with its spool."""
-    spool, other = await quick_spool(path), await load_spool(path)
+    spool, other = await quick_spool(place), await load_spool(place)
     await put(spool, "a1", "a2")
     async with other.reader(Mail.SEND, limit_by=recipient, limit=1) as second:
         async with spool.reader(Mail.SEND, limit_by=recipient, limit=1) as first:
@@ -325,9 +327,9 @@ async def test_an_entry_that_cannot_be_had_keeps_no_place(path):
     assert set(state_of(path).quarantined["send"]) == {"a2"}
 
 
-async def test_entries_for_which_the_function_raises_are_limited_together(path, caplog):
+async def test_entries_for_which_the_function_raises_are_limited_together(place, caplog):
     """One of them must not keep all others from being done, nor do they get past the limit; the log says it once."""
-    spool = await quick_spool(path)
+    spool = await quick_spool(place)
     await put(spool, "a1", "b1", "c1")
 
     def wrong(envelope: Envelope) -> str:
@@ -358,16 +360,16 @@ async def test_entries_for_which_the_function_raises_are_limited_together(path, 
         ({"limit_by": "recipient", "limit": 1}, TypeError),
     ],
 )
-async def test_a_limit_that_makes_no_sense_is_refused_where_it_is_said(path, options, error):
+async def test_a_limit_that_makes_no_sense_is_refused_where_it_is_said(place, options, error):
     """Before anything is read."""
-    spool = await quick_spool(path)
+    spool = await quick_spool(place)
     with pytest.raises(error):
         spool.reader(Mail.SEND, **options)
 
 
-async def test_a_key_that_is_none_of_those_is_a_mistake(path):
+async def test_a_key_that_is_none_of_those_is_a_mistake(place):
     """It is said which are."""
-    spool = await quick_spool(path)
+    spool = await quick_spool(place)
     await put(spool, "a1")
     async with spool.reader(Mail.SEND, limit_by=lambda _: ("a", "b"), limit=1) as reader:  # type: ignore[arg-type,return-value]
         with pytest.raises(TypeError, match="returns a string"):
@@ -402,9 +404,9 @@ async def test_the_file_of_locks_is_nothing_wrong_and_has_the_modes_of_the_spool
     assert (await Monitor(spool).run_once()).unwrap() == []
 
 
-async def test_a_released_entry_comes_round_like_any_other(path):
+async def test_a_released_entry_comes_round_like_any_other(place):
     """Its place is free when it is back."""
-    spool = await quick_spool(path)
+    spool = await quick_spool(place)
     await put(spool, "a1")
     seen = 0
 
@@ -424,7 +426,7 @@ async def test_a_released_entry_comes_round_like_any_other(path):
 # Processes
 
 
-def work(parent: Parent, path: str) -> None:
+def work(parent: Parent, place: str, locks: str) -> None:
     """Work in a pool under a limit of two; a handler finds out by locks of its own whether it is one too many."""
     import fcntl
     import os
@@ -436,7 +438,7 @@ def work(parent: Parent, path: str) -> None:
 
     async def handler(envelope: object, data: object) -> Remove:
         key = envelope.recipient  # type: ignore[attr-defined]
-        files = [os.open(f"{path}-{key}-{number}", os.O_RDWR | os.O_CREAT) for number in range(2)]
+        files = [os.open(f"{locks}/{key}-{number}", os.O_RDWR | os.O_CREAT) for number in range(2)]
         try:
             for fd in files:
                 try:
@@ -453,7 +455,7 @@ def work(parent: Parent, path: str) -> None:
         return Remove()
 
     async def main() -> None:
-        spool = await load_spool(path)  # type: ignore[arg-type]
+        spool = await load_spool(place)
         limited = {"limit_by": lambda envelope: envelope.recipient, "limit": 2, "poll_interval": 0.01}
         async with spool.reader(Mail.SEND, **limited) as reader, anyio.create_task_group() as tasks:  # type: ignore[arg-type]
 
@@ -469,11 +471,11 @@ def work(parent: Parent, path: str) -> None:
     anyio.run(main)
 
 
-async def test_processes_keep_to_the_limit_together_and_the_dead_hold_nothing(path):
+async def test_processes_keep_to_the_limit_together_and_the_dead_hold_nothing(place, tmp_path):
     """Three of them, one of which is killed in the middle; all is done."""
-    spool = await quick_spool(path)
+    spool = await quick_spool(place)
     with contextlib.ExitStack() as stack:
-        children = [stack.enter_context(Child(work, path)) for _ in range(3)]
+        children = [stack.enter_context(Child(work, place, tmp_path)) for _ in range(3)]
         for child in children:
             assert child.hear() == ["ready"]
         for first in range(0, 150, 10):
@@ -481,12 +483,12 @@ async def test_processes_keep_to_the_limit_together_and_the_dead_hold_nothing(pa
             if first == 70:
                 children.pop().kill()
         with anyio.fail_after(60):
-            await until(lambda: state_of(path).entries() == set())
+            await until(lambda: state_of(place).entries() == set())
         for child in children:
             child.tell("stop")
             assert list(child) == [["done"]]
     (await spool.recover()).unwrap()  # the one that was killed may have been removing an entry: its data are left
-    assert state_of(path).faults() == []
+    assert state_of(place).faults() == []
 
 
 def hold_and_fork(parent: Parent, path: str) -> None:

@@ -74,14 +74,10 @@ async def remove_all(spool: Spool[Any, Any, Any, Any], queue: Mail = Mail.SEND) 
                 (await job.remove()).unwrap()
 
 
-def keys(path: Path) -> set[str]:
-    """Return the names of the files that remember."""
-    return set(os.listdir(path / ".keys")) if (path / ".keys").is_dir() else set()
-
-
-async def test_a_name_is_not_to_be_had_for_as_long_as_it_is_remembered(path, wall):
+@pytest.mark.sample
+async def test_a_name_is_not_to_be_had_for_as_long_as_it_is_remembered(place, wall):
     """From its entry's removal on; then it is free, and nothing is left of it."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     (await enqueue(spool)).unwrap()
     wall.time += 10_000  # the time counts from the removal
     assert await enqueue(spool) == Err(NameTaken("order"))
@@ -89,20 +85,20 @@ async def test_a_name_is_not_to_be_had_for_as_long_as_it_is_remembered(path, wal
     assert await enqueue(spool) == FINISHED
     assert await enqueue(spool, Use("order")) == FINISHED
     assert await spool.enqueue(Mail.FAILED, ANNE, b"", name=Use("order")) == FINISHED
-    state = state_of(path)
+    state = state_of(place)
     assert (state.registry, state.data, state.faults()) == (set(), {}, [])
     wall.time += 3599.9
     assert await enqueue(spool) == FINISHED
     wall.time += 0.1
     (await enqueue(spool, Use("order"))).unwrap()
-    assert keys(path) == set()
+    assert state_of(place).keys == set()
     await remove_all(spool)
     (await enqueue(spool)).unwrap()
 
 
-async def test_the_error_says_which_of_the_two_it_is(path, wall):
+async def test_the_error_says_which_of_the_two_it_is(place, wall):
     """Whether there is an entry, or was one."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     (await enqueue(spool)).unwrap()
     error = (await enqueue(spool)).error
     assert (error.finished, str(error)) == (False, "an entry named 'order' already exists in this spool")
@@ -129,9 +125,9 @@ def test_a_duration_that_is_none_is_refused_where_it_is_said(wrong, error):
         Use("order", remember=wrong)
 
 
-async def test_an_entry_is_remembered_by_whomever_it_is_removed(path, wall):
+async def test_an_entry_is_remembered_by_whomever_it_is_removed(place, wall):
     """From whatever queue, directly, by a batch, and by another process that knows of nothing."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     names = ("moved", "direct", "job", "other")
     for name in names:
         (await enqueue(spool, Use(name, HOUR))).unwrap()
@@ -142,16 +138,16 @@ async def test_an_entry_is_remembered_by_whomever_it_is_removed(path, wall):
     (await spool.entry(Mail.SEND, "direct").unwrap().direct.remove()).unwrap()
     async with (await spool.entry(Mail.SEND, "job").unwrap().checkout()).unwrap() as job:
         (await job.remove()).unwrap()
-    async with await load_spool(path, now=wall) as another:
+    async with await load_spool(place, now=wall) as another:
         await remove_all(another)
     for name in names:
         assert await enqueue(spool, Use(name)) == Err(NameTaken(name, finished=True))
-    assert state_of(path).faults() == []
+    assert state_of(place).faults() == []
 
 
-async def test_what_goes_back_or_on_is_not_finished(path, wall):
+async def test_what_goes_back_or_on_is_not_finished(place, wall):
     """Its name is its own."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     (await enqueue(spool)).unwrap()
     for verdict in (Release(), Save(Mail.SEND), Save(Mail.RETRY)):
 
@@ -173,22 +169,22 @@ async def test_what_is_dropped_from_quarantine_was_not_done(path, wall):
     assert await enqueue(spool) == Err(NameTaken("order"))
     storage = storage_of(spool)  # no operation of the spool does it, but the command line
     storage.discard("send", "order", durability=None, before_commit=lambda: None)
-    assert keys(path) == set()
+    assert state_of(path).keys == set()
     (await enqueue(spool)).unwrap()
 
 
-async def test_a_reserved_name_may_be_remembered_too(path, wall):
+async def test_a_reserved_name_may_be_remembered_too(place, wall):
     """As one of the caller's."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     async with (await spool.reserve_name()).unwrap() as reserved:
         (await enqueue(spool, Use(reserved, HOUR))).unwrap()
     await remove_all(spool)
     assert await enqueue(spool, Use(reserved.name)) == Err(NameTaken(reserved.name, finished=True))
 
 
-async def test_enqueue_if_absent_answers_none_for_what_is_there_or_was(path, wall):
+async def test_enqueue_if_absent_answers_none_for_what_is_there_or_was(place, wall):
     """And an entry for what is not."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     first = (await spool.enqueue_if_absent(Mail.SEND, ANNE, b"", name=ORDER)).unwrap()
     assert first is not None
     assert first.name == "order"
@@ -197,7 +193,7 @@ async def test_enqueue_if_absent_answers_none_for_what_is_there_or_was(path, wal
     assert await spool.enqueue_if_absent(Mail.SEND, ANNE, b"", name=ORDER) == Ok(None)
     wall.time += 3600
     assert await spool.enqueue_if_absent(Mail.SEND, ANNE, b"", name=ORDER, not_before=60) != Ok(None)
-    assert set(state_of(path).waiting["send"]) == {"order"}
+    assert set(state_of(place).waiting["send"]) == {"order"}
     with pytest.raises(TypeError, match="Use"):
         await spool.enqueue_if_absent(Mail.SEND, ANNE, b"", name="order")  # type: ignore[arg-type]
 
@@ -211,9 +207,9 @@ async def test_enqueue_if_absent_tells_of_who_is_at_it(path, wall):
     storage_of(spool).give_up(reserved)
 
 
-async def test_of_many_who_enqueue_one_thing_one_does(path, wall):
+async def test_of_many_who_enqueue_one_thing_one_does(place, wall):
     """At the same time, in one process."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     made: list[Any] = []
 
     async def once() -> None:
@@ -227,21 +223,21 @@ async def test_of_many_who_enqueue_one_thing_one_does(path, wall):
     assert len([entry for entry in made if entry is not None]) == 1
 
 
-async def test_what_has_much_data_is_remembered_too(path, wall):
+async def test_what_has_much_data_is_remembered_too(place, wall):
     """Which is written in a hop of its own."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     (await spool.enqueue(Mail.SEND, ANNE, b"x" * 300_000, name=ORDER)).unwrap()
     await remove_all(spool)
     assert await enqueue(spool) == FINISHED
 
 
-async def test_enqueue_many_remembers_too(path, wall):
+async def test_enqueue_many_remembers_too(place, wall):
     """Each name for its own time."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     names = [Use("a", 10), Use("b"), Use("c", 30)]
     for answer in await spool.enqueue_many(Mail.SEND, [(ANNE, b"")] * 3, names=names):
         answer.unwrap()
-    assert keys(path) == {"a", "c"}
+    assert state_of(place).keys == {"a", "c"}
     await remove_all(spool)
     wall.time += 20
     assert [is_err(await enqueue(spool, Use(name))) for name in "abc"] == [False, False, True]
@@ -292,7 +288,7 @@ async def test_a_name_whose_enqueue_was_killed_is_free_unless_its_entry_is_there
     spool = await quick_spool(path, now=wall)
     with Child(enqueue_and_be_killed, path, at) as child:
         assert list(child) == [["ready"]]
-    assert keys(path) == {"order"}
+    assert state_of(path).keys == {"order"}
     answer = await enqueue(spool)
     assert answer == Err(NameTaken("order")) if at == "after" else isinstance(answer, Ok)
     await remove_all(spool)
@@ -333,7 +329,7 @@ async def test_recovery_collects_what_a_killed_enqueue_left(path, wall):
     with Child(enqueue_and_be_killed, path, "before") as child:
         assert list(child) == [["ready"]]
     (await spool.recover()).unwrap()
-    assert keys(path) == set()
+    assert state_of(path).keys == set()
     assert state_of(path).registry == set()
 
 
@@ -348,7 +344,7 @@ async def test_what_cannot_be_remembered_is_not_enqueued(path, wall, call, on):
         assert isinstance(answer, Err)
         assert isinstance(answer.error, OutOfSpace)
     state = state_of(path)
-    assert (keys(path), state.registry, state.data, state.temporary) == (set(), set(), {}, {})
+    assert (state_of(path).keys, state.registry, state.data, state.temporary) == (set(), set(), {}, {})
     (await enqueue(spool)).unwrap()
 
 
@@ -358,7 +354,7 @@ async def test_an_enqueue_that_fails_later_forgets(path, wall):
     spool = await quick_spool(path, now=wall, system_calls=calls)
     with calls.failing("move", errno.ENOSPC, on="send/order"):
         assert is_err(await enqueue(spool))
-    assert (keys(path), state_of(path).registry) == (set(), set())
+    assert (state_of(path).keys, state_of(path).registry) == (set(), set())
 
 
 async def test_a_removal_that_cannot_be_remembered_does_not_happen(path, wall):
@@ -483,7 +479,7 @@ async def test_keys_want_a_spool_whose_programs_know_of_them(path, wall):
         (path / ".spool.json").unlink()
     spool = await load_spool(path)
     assert await enqueue(spool) == Err(NotAdopted(str(path), "keys that are remembered"))
-    assert (keys(path), state_of(path).registry) == (set(), set())
+    assert (state_of(path).keys, state_of(path).registry) == (set(), set())
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
@@ -521,7 +517,7 @@ def test_another_user_may_remove_what_is_to_be_remembered(shared_directory):
     run_python(code, path, "54321")
     run_python(code, path, "54322")
     state = state_of(path)
-    assert (state.temporary, state.registry, keys(path)) == ({}, set(), {"order"})
+    assert (state.temporary, state.registry, state_of(path).keys) == ({}, set(), {"order"})
 
 
 # What a wrong clock, or a copy, has dated
@@ -597,25 +593,25 @@ async def test_what_need_not_be_remembered_is_collected_as_others_are_removed(pa
     for number in range(4 * 14 // LOOKED_AT_EACH_TIME):
         (await enqueue(spool, Use(f"new-{number}", HOUR))).unwrap()
         await remove_all(spool)
-    found = {name for name in keys(path) if not name.startswith("new-")}
+    found = {name for name in state_of(path).keys if not name.startswith("new-")}
     assert found == {"kept", "in-use"}
     assert state_of(path).registry == {"in-use"}
     assert state_of(path).faults() == []
 
 
-async def test_recovering_everything_forgets_all_that_need_not_be_remembered(path, wall):
+async def test_recovering_everything_forgets_all_that_need_not_be_remembered(place, wall):
     """A dry run tells of it, and does not."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     for name, remember in (("old", 10), ("kept", HOUR)):
         (await enqueue(spool, Use(name, remember))).unwrap()
     await remove_all(spool)
     (await spool.enqueue(Mail.RETRY, ANNE, b"", name=Use("in-use", 10))).unwrap()
     wall.time += 11
     assert [one.name for one in (await spool.recover(dry_run=True)).unwrap()] == ["old"]
-    assert keys(path) == {"old", "kept", "in-use"}
+    assert state_of(place).keys == {"old", "kept", "in-use"}
     assert [one.name for one in (await spool.recover()).unwrap()] == ["old"]
-    assert keys(path) == {"kept", "in-use"}
-    assert state_of(path).registry == {"in-use"}
+    assert state_of(place).keys == {"kept", "in-use"}
+    assert state_of(place).registry == {"in-use"}
 
 
 async def test_trouble_with_forgetting_does_not_make_a_removal_fail(path, wall, caplog):
@@ -629,11 +625,11 @@ async def test_trouble_with_forgetting_does_not_make_a_removal_fail(path, wall, 
     with calls.failing("unlink", errno.EIO, on=".keys/old"):
         await remove_all(spool)
     assert "multispool.left_behind" in [record.event for record in caplog.records]
-    assert keys(path) == {"old", "order"}
+    assert state_of(path).keys == {"old", "order"}
     for name in ("another", "last"):
         (await enqueue(spool, Use(name, HOUR))).unwrap()
         await remove_all(spool)
-    assert keys(path) == {"order", "another", "last"}
+    assert state_of(path).keys == {"order", "another", "last"}
 
 
 def held_open(directory: Path) -> int:

@@ -87,14 +87,14 @@ def test_it_does_so_in_a_program_that_asyncio_runs(loop, before, tmp_path):
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_handler_that_asyncio_has_set_is_called_too_and_one_that_it_sets_later_replaces_ours(loop, tmp_path):
+def test_a_handler_that_asyncio_has_set_is_called_too_and_one_that_it_sets_later_replaces_ours(loop, place):
     """As the docstring says."""
 
     async def main() -> tuple[list[int], bool, bool]:
         told: list[int] = []
         asyncios = asyncio.get_running_loop()
         async with (
-            await quick_spool(tmp_path / "spool") as spool,
+            await quick_spool(place) as spool,
             spool.reader(Mail.SEND) as first,
             spool.reader(Mail.SEND) as second,
         ):
@@ -114,23 +114,24 @@ def test_a_handler_that_asyncio_has_set_is_called_too_and_one_that_it_sets_later
         signal.signal(number, handler)
 
 
+@pytest.mark.sample
 @pytest.mark.anyio
-async def test_a_drain_that_is_out_of_time_returns_what_is_in_hand(tmp_path):
+async def test_a_drain_that_is_out_of_time_returns_what_is_in_hand(place):
     """The block ends, and the program goes on behind it."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, "1")
         async with spool.reader(Mail.SEND) as reader:
             reader.drain_on(signal.SIGUSR1, timeout=0)
             assert (await reader.dequeue()).unwrap() is not None
             await send(signal.SIGUSR1)
             await anyio.sleep_forever()
-    assert state_of(tmp_path / "spool").names("send") == ["1"]
+    assert state_of(place).names("send") == ["1"]
 
 
 @pytest.mark.anyio
-async def test_a_second_signal_does_what_it_did_before(before, tmp_path):
+async def test_a_second_signal_does_what_it_did_before(before, place):
     """As a second Ctrl-C interrupts: the first is the drain, and the next is the program's again."""
-    async with await quick_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
+    async with await quick_spool(place) as spool, spool.reader(Mail.SEND) as reader:
         reader.drain_on(signal.SIGUSR1, signal.SIGUSR2, timeout=HOUR)
         await send(signal.SIGUSR1)
         assert (reader.stopped, before) == (True, [])
@@ -140,9 +141,9 @@ async def test_a_second_signal_does_what_it_did_before(before, tmp_path):
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("leaves", [0, 1, 2])
-async def test_all_readers_that_watch_are_drained(leaves, before, tmp_path):
+async def test_all_readers_that_watch_are_drained(leaves, before, place):
     """One signal for all of them, also after one of them, whichever, has left; the handler goes with the last."""
-    async with await quick_spool(tmp_path / "spool") as spool, anyio.create_task_group() as tasks:
+    async with await quick_spool(place) as spool, anyio.create_task_group() as tasks:
 
         async def read(*, task_status: Any) -> None:
             async with spool.reader(Mail.SEND) as reader:
@@ -166,11 +167,11 @@ async def test_all_readers_that_watch_are_drained(leaves, before, tmp_path):
 
 
 @pytest.mark.anyio
-async def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
+async def test_a_signal_that_is_ignored_stays_ignored(place):
     """What `nohup` started is not ended by a hangup."""
     standing = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
-        async with await quick_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
+        async with await quick_spool(place) as spool, spool.reader(Mail.SEND) as reader:
             reader.drain_on(signal.SIGUSR1, timeout=HOUR)
             await send(signal.SIGUSR1)
             assert not reader.stopped
@@ -197,9 +198,9 @@ async def test_a_forked_child_does_what_the_program_did_before(before, tmp_path)
 
 
 @pytest.mark.anyio
-async def test_a_program_that_puts_the_handler_back_later_loses_no_signal(before, tmp_path):
+async def test_a_program_that_puts_the_handler_back_later_loses_no_signal(before, place):
     """Our handler, put back when nobody watches any more, hands the signal on."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         async with spool.reader(Mail.SEND) as reader:
             reader.drain_on(signal.SIGUSR1, timeout=HOUR)
             ours = signal.signal(signal.SIGUSR1, Took())
@@ -209,9 +210,9 @@ async def test_a_program_that_puts_the_handler_back_later_loses_no_signal(before
 
 
 @pytest.mark.anyio
-async def test_what_cannot_be_watched_for_is_refused_at_once(before, tmp_path):
+async def test_what_cannot_be_watched_for_is_refused_at_once(before, place):
     """And not when the signal comes; no handler is left behind."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         reader = spool.reader(Mail.SEND)
         with pytest.raises(RuntimeError, match="async with"):
             reader.drain_on(signal.SIGUSR1, timeout=1)

@@ -23,7 +23,8 @@ from trio_multispool import Ok, Remove, Retry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
+
+    from helpers.spools import Location
 
 HOUR = 3600.0
 NAMES = ["1", "2", "3", "4", "5"]
@@ -70,12 +71,12 @@ async def drain_from(where: str, reader: Any, timeout: float) -> None:  # noqa: 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize(("concurrency", "prefetch"), [(1, 0), (2, 2)])
 def test_a_drain_cancels_in_a_program_that_asyncio_runs(
-    concurrency: int, prefetch: int, loop: str, where: str, tmp_path: Path
+    concurrency: int, prefetch: int, loop: str, where: str, place: Location
 ) -> None:
     """When the time is over, the block ends, every entry is back, and the program goes on behind the block."""
 
     async def main() -> str:
-        async with await quick_spool(tmp_path / "spool") as spool:
+        async with await quick_spool(place) as spool:
             await put(spool, Mail.SEND, *NAMES)
             handler = Handler(concurrency)
             async with spool.reader(Mail.SEND) as reader, asyncio.TaskGroup() as tasks:
@@ -86,17 +87,17 @@ def test_a_drain_cancels_in_a_program_that_asyncio_runs(
             return "went on"
 
     assert run_plainly(main, loop) == "went on"
-    state = state_of(tmp_path / "spool")
+    state = state_of(place)
     assert (state.names("send"), state.faults()) == (NAMES, [])
 
 
 @pytest.mark.parametrize("where", ["task", "thread", "signal"])
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_drain_lets_handlers_finish_in_a_program_that_asyncio_runs(loop: str, where: str, tmp_path: Path) -> None:
+def test_a_drain_lets_handlers_finish_in_a_program_that_asyncio_runs(loop: str, where: str, place: Location) -> None:
     """While there is time, nothing is cancelled: what was in hand is settled, and nothing else was taken."""
 
     async def main() -> Any:
-        async with await quick_spool(tmp_path / "spool") as spool:
+        async with await quick_spool(place) as spool:
             await put(spool, Mail.SEND, *NAMES)
             handler = Handler(2)
             async with spool.reader(Mail.SEND) as reader, asyncio.TaskGroup() as tasks:
@@ -107,17 +108,17 @@ def test_a_drain_lets_handlers_finish_in_a_program_that_asyncio_runs(loop: str, 
             return iteration.result()
 
     assert run_plainly(main, loop) == Ok(None)
-    assert state_of(tmp_path / "spool").names("send") == NAMES[2:]
+    assert state_of(place).names("send") == NAMES[2:]
 
 
 @pytest.mark.parametrize("where", ["task", "thread", "signal"])
-def test_a_drain_cancels_by_the_clock_of_asyncios_loop(where: str, tmp_path: Path) -> None:
+def test_a_drain_cancels_by_the_clock_of_asyncios_loop(where: str, place: Location) -> None:
     """After half the time the handler is still at work; after all of it, its entry is back."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, JumpingLoop)
-        async with await quick_spool(tmp_path / "spool") as spool:
+        async with await quick_spool(place) as spool:
             await put(spool, Mail.SEND, "1")
             handler = Handler(1)
             async with spool.reader(Mail.SEND) as reader, asyncio.TaskGroup() as tasks:
@@ -130,23 +131,23 @@ def test_a_drain_cancels_by_the_clock_of_asyncios_loop(where: str, tmp_path: Pat
                 for _ in range(10):
                     await asyncio.sleep(0)
                 assert not iteration.done()
-                assert state_of(spool.path).names("send") == []
+                assert state_of(spool.location).names("send") == []
                 loop.ahead += HOUR
             assert iteration.done()
 
     run_plainly(main, "jumping")
-    assert state_of(tmp_path / "spool").names("send") == ["1"]
+    assert state_of(place).names("send") == ["1"]
 
 
 @pytest.mark.parametrize("how", ["a task group of anyio", "a task group of asyncio"])
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_web_application_drains_its_reader_when_it_ends(loop: str, how: str, tmp_path: Path) -> None:
+def test_a_web_application_drains_its_reader_when_it_ends(loop: str, how: str, place: Location) -> None:
     """In the lifespan that a real server runs: it ends although handlers do not, and their entries are back."""
     handler, ended = Handler(2), []
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Any) -> AsyncIterator[None]:
-        async with await quick_spool(tmp_path / "spool") as spool:
+        async with await quick_spool(place) as spool:
             await put(spool, Mail.SEND, *NAMES)
             async with spool.reader(Mail.SEND) as reader, contextlib.AsyncExitStack() as tasks:
 
@@ -177,7 +178,7 @@ def test_a_web_application_drains_its_reader_when_it_ends(loop: str, how: str, t
     assert server.started
     assert not server.lifespan.shutdown_failed
     assert ended == ["behind the block"]
-    state = state_of(tmp_path / "spool")
+    state = state_of(place)
     assert (state.names("send"), state.faults()) == (NAMES, [])
 
 
@@ -186,10 +187,10 @@ def test_a_web_application_drains_its_reader_when_it_ends(loop: str, how: str, t
 
 @pytest.mark.parametrize("timeouts", [(100, 10), (10, 100), (10, 1000, 100)])
 async def test_the_shortest_of_several_drains_counts(
-    timeouts: tuple[int, ...], tmp_path: Path, autojump_clock: Any
+    timeouts: tuple[int, ...], place: Location, autojump_clock: Any
 ) -> None:
     """Whichever was called last."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         began = trio.current_time()
         async with spool.reader(Mail.SEND) as reader:
             for timeout in timeouts:
@@ -198,9 +199,10 @@ async def test_the_shortest_of_several_drains_counts(
         assert 10 <= trio.current_time() - began < 100
 
 
-async def test_of_several_drains_the_first_that_is_over_counts(tmp_path: Path, autojump_clock: Any) -> None:
+@pytest.mark.sample
+async def test_of_several_drains_the_first_that_is_over_counts(place: Location, autojump_clock: Any) -> None:
     """A shorter one that comes too late changes nothing, and neither does a longer one."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         began = trio.current_time()
         async with spool.reader(Mail.SEND) as reader:
             reader.drain(100)
@@ -213,10 +215,10 @@ async def test_of_several_drains_the_first_that_is_over_counts(tmp_path: Path, a
 @pytest.mark.anyio
 @pytest.mark.parametrize(("concurrency", "prefetch"), [(1, 0), (2, 2)])
 async def test_an_iteration_outside_the_block_is_drained_too_and_says_that_all_is_well(
-    concurrency: int, prefetch: int, tmp_path: Path
+    concurrency: int, prefetch: int, place: Location
 ) -> None:
     """`iter` in a task that the block does not hold returns `Ok(None)`, with every entry back."""
-    async with await quick_spool(tmp_path / "spool") as spool, anyio.create_task_group() as tasks:
+    async with await quick_spool(place) as spool, anyio.create_task_group() as tasks:
         await put(spool, Mail.SEND, *NAMES)
         handler, answers = Handler(concurrency), []
         async with spool.reader(Mail.SEND) as reader:
@@ -231,7 +233,7 @@ async def test_an_iteration_outside_the_block_is_drained_too_and_says_that_all_i
                 while not answers:
                     await breathe()
             assert answers == [Ok(None)]
-        assert state_of(spool.path).names("send") == NAMES
+        assert state_of(spool.location).names("send") == NAMES
 
 
 @pytest.mark.anyio
@@ -240,10 +242,10 @@ async def test_an_iteration_outside_the_block_is_drained_too_and_says_that_all_i
     "options", [{}, {"concurrency": 2}, {"retry": Retry(attempts=2, dead_letter=Mail.FAILED)}], ids=str
 )
 async def test_a_block_waits_for_handlers_outside_it_and_stores_what_they_answer(
-    options: dict[str, Any], left: str, tmp_path: Path
+    options: dict[str, Any], left: str, place: Location
 ) -> None:
     """Which wait for threads, so that no cancellation reaches them: nobody else gets their entries meanwhile."""
-    async with await quick_spool(tmp_path / "spool") as spool, anyio.create_task_group() as tasks:
+    async with await quick_spool(place) as spool, anyio.create_task_group() as tasks:
         await put(spool, Mail.SEND, *NAMES)
         concurrency = options.get("concurrency", 1)
         begun, go, answers, mutex = anyio.Event(), threading.Event(), [], threading.Lock()
@@ -284,16 +286,16 @@ async def test_a_block_waits_for_handlers_outside_it_and_stores_what_they_answer
                 await anyio.sleep_forever()
         assert go.is_set()
         assert answers == [Ok(None)]
-        assert state_of(spool.path).names("send") == NAMES[concurrency:]
+        assert state_of(spool.location).names("send") == NAMES[concurrency:]
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("concurrency", [1, 2])
 async def test_a_drain_leaves_handlers_outside_the_block_their_time_though_the_block_is_left(
-    concurrency: int, tmp_path: Path
+    concurrency: int, place: Location
 ) -> None:
     """They are not cancelled with it: what they answer in time is stored, and then the block has come to its end."""
-    async with await quick_spool(tmp_path / "spool") as spool, anyio.create_task_group() as tasks:
+    async with await quick_spool(place) as spool, anyio.create_task_group() as tasks:
         await put(spool, Mail.SEND, *NAMES)
         handler, answers = Handler(concurrency), []
 
@@ -313,17 +315,17 @@ async def test_a_drain_leaves_handlers_outside_the_block_their_time_though_the_b
             tasks.start_soon(let_go)
             reader.drain(HOUR)
         assert answers == [Ok(None)]
-        assert state_of(spool.path).names("send") == NAMES[concurrency:]
+        assert state_of(spool.location).names("send") == NAMES[concurrency:]
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("concurrency", "prefetch"), [(1, 0), (2, 2)])
 async def test_an_iteration_inside_the_block_is_drained_with_it(
-    concurrency: int, prefetch: int, tmp_path: Path
+    concurrency: int, prefetch: int, place: Location
 ) -> None:
     """What stands between it and the end of the block does not run, and what stands behind the block does."""
     ran = []
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, *NAMES)
 
         async def handler(_metadata: Any, _data: Any) -> Any:
@@ -335,14 +337,14 @@ async def test_an_iteration_inside_the_block_is_drained_with_it(
             ran.append("in the block")
         ran.append("behind the block")
         assert ran == ["behind the block"]
-        assert state_of(spool.path).names("send") == NAMES
+        assert state_of(spool.location).names("send") == NAMES
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("wrong", [None, "3"])
-async def test_what_is_no_duration_drains_nothing(wrong: Any, tmp_path: Path) -> None:
+async def test_what_is_no_duration_drains_nothing(wrong: Any, place: Location) -> None:
     """`TypeError`, also for what a configuration that was not filled in brings, and the reader goes on."""
-    async with await quick_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
+    async with await quick_spool(place) as spool, spool.reader(Mail.SEND) as reader:
         await put(spool, Mail.SEND, "1")
         with pytest.raises(TypeError, match=r"timeout|duration"):
             reader.drain(wrong)

@@ -17,6 +17,8 @@ from trio_multispool.storage.requests import Releasing
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from helpers.spools import Location
+
 pytestmark = pytest.mark.anyio
 
 
@@ -75,7 +77,7 @@ async def test_an_entry_that_failed_does_not_come_round_though_a_hop_is_under_wa
     gates = Gates()
     async with await quick_spool(tmp_path / "spool", system_calls=gates) as spool:
         await put(spool, Mail.SEND, "1")
-        before = state_of(spool.path)
+        before = state_of(spool.location)
         handler, answers = Failing(how), list[Any]()
         retry = Retry(on=passing_on, dead_letter=Mail.FAILED) if "`on`" in how else None
 
@@ -109,13 +111,14 @@ async def test_an_entry_that_failed_does_not_come_round_though_a_hop_is_under_wa
             assert isinstance(answers[0].error, EncodingFailed)
         else:
             assert [type(error) for error in answers] == [TypeError if how == "answers no verdict" else LookupError]
-        assert state_of(spool.path) == before
+        assert state_of(spool.location) == before
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("concurrency", [1, 2])
-async def test_a_note_names_the_entry_whose_handler_raised(concurrency: int, tmp_path: Path) -> None:
+async def test_a_note_names_the_entry_whose_handler_raised(concurrency: int, place: Location) -> None:
     """With one handler on what is raised bare, and with more on what is in the group."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, "1")
         handler = Failing("raises")
         handler.fail.set()
@@ -141,7 +144,7 @@ async def test_an_iteration_that_is_cancelled_ends_when_its_hop_has(
             async def read() -> None:
                 with scope:
                     await reader.iter(handler, concurrency=concurrency, prefetch=prefetch)
-                at_the_end.append(state_of(spool.path).names("send"))
+                at_the_end.append(state_of(spool.location).names("send"))
 
             taken = gates.hold("move", "send/.checkout/1", after=True)
             with let_go_at_last(taken):
@@ -164,10 +167,10 @@ async def test_an_iteration_that_is_cancelled_ends_when_its_hop_has(
 @pytest.mark.parametrize(("concurrency", "prefetch"), [(2, 0), (3, 2)])
 @pytest.mark.parametrize("how", ["raises it", "awaits what was cancelled"])
 async def test_a_handler_that_ends_with_a_cancellation_of_its_own_ends_the_pool(
-    how: str, concurrency: int, prefetch: int, anyio_backend: str, tmp_path: Path
+    how: str, concurrency: int, prefetch: int, anyio_backend: str, place: Location
 ) -> None:
     """A task group forgets a child that cancels itself; the pool says what has happened, and every entry is back."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, "1", "2", "3", "4")
         begun: list[str] = []
 
@@ -191,9 +194,9 @@ async def test_a_handler_that_ends_with_a_cancellation_of_its_own_ends_the_pool(
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_lone_handlers_own_cancellation_passes_through(anyio_backend: str, tmp_path: Path) -> None:
+async def test_a_lone_handlers_own_cancellation_passes_through(anyio_backend: str, place: Location) -> None:
     """As in any function that the caller awaits."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, "1")
         cancelled = asyncio.CancelledError()
 

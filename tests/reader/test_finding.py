@@ -26,6 +26,8 @@ from trio_multispool.storage.source import Given, Look, NothingLeft
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from helpers.spools import Location
+
 pytestmark = pytest.mark.anyio
 
 NAMES = [f"{number:02}" for number in range(20)]
@@ -159,12 +161,13 @@ async def test_a_long_run_of_names_that_others_had_is_passed_over(
 # In what order
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("taken", [1, 2])
 async def test_a_lone_reader_keeps_to_the_order_though_a_hand_takes_entries_away(
-    taken: int, limits: list[int], tmp_path: Path
+    taken: int, limits: list[int], place: Location
 ) -> None:
     """So many names in a row that are not to be had make nobody think of other readers."""
-    async with await quick_spool(tmp_path / "spool") as spool, await load_spool(tmp_path / "spool") as other:
+    async with await quick_spool(place) as spool, await load_spool(place) as other:
         entries = await put(other, Mail.SEND, *NAMES)
         got: list[str] = []
         async with spool.reader(Mail.SEND) as reader:
@@ -234,16 +237,16 @@ async def test_consumers_that_go_on_meeting_each_other_stay_apart(monkeypatch: p
 
 
 @pytest.mark.parametrize("in_a_pass", [False, True])
-async def test_what_is_taken_back_comes_first_again(in_a_pass: bool, tmp_path: Path) -> None:
+async def test_what_is_taken_back_comes_first_again(in_a_pass: bool, place: Location) -> None:
     """In its order, as if it had never been checked out, also in a pass that gives nothing twice."""
     given = Given() if in_a_pass else None
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, *NAMES[:6])
         working = Working(spool)
         claimed = working.claim(3, given)
         assert [one.claim.name for one in claimed] == NAMES[:3]
         working.claimer.take_back(claimed, Look(given, waits=False))
-        state = state_of(spool.path)
+        state = state_of(spool.location)
         assert (state.names("send"), state.checked_out["send"]) == (NAMES[:6], {})
         assert [one.claim.name for one in working.claim(6, given)] == NAMES[:6]
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from helpers.spools import Location
+
 pytestmark = pytest.mark.anyio
 
 NAMES = ["0", "1", "2", "3", "4"]
@@ -66,9 +68,9 @@ class Handled:
 
 
 @pytest.mark.parametrize("verdict", [Remove(), Save(Mail.RETRY)])
-async def test_one_look_is_enough_for_a_whole_listing(verdict: Any, tmp_path: Path) -> None:
+async def test_one_look_is_enough_for_a_whole_listing(verdict: Any, place: Location) -> None:
     """The first entry comes from it, each other one from the settlement before, in order; a second finds no more."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, *NAMES)
         handled = Handled(lambda _name: verdict)
         async with spool.reader(Mail.SEND) as reader:
@@ -76,12 +78,13 @@ async def test_one_look_is_enough_for_a_whole_listing(verdict: Any, tmp_path: Pa
             assert await reader.iter_available(handled) == Ok(None)
         assert handled.names == NAMES
         assert found == [1, 0]
-        assert checked_out(spool.path) == []
+        assert checked_out(spool.location) == []
 
 
-async def test_what_is_released_does_not_come_round_in_the_same_pass(tmp_path: Path) -> None:
+@pytest.mark.sample
+async def test_what_is_released_does_not_come_round_in_the_same_pass(place: Location) -> None:
     """Though it is in the queue again when the next one is checked out."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, *NAMES)
         handled = Handled(lambda _name: Release())
         async with spool.reader(Mail.SEND) as reader:
@@ -90,15 +93,15 @@ async def test_what_is_released_does_not_come_round_in_the_same_pass(tmp_path: P
         assert await names_in(spool, Mail.SEND) == NAMES
 
 
-async def test_no_more_is_in_hand_than_there_are_handlers(tmp_path: Path) -> None:
+async def test_no_more_is_in_hand_than_there_are_handlers(place: Location) -> None:
     """One is settled and one is checked out: two of two, again and again."""
     most = 0
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, *NAMES)
 
         def count(_name: str) -> Any:
             nonlocal most
-            most = max(most, len(checked_out(spool.path)))
+            most = max(most, len(checked_out(spool.location)))
             return Remove()
 
         async with spool.reader(Mail.SEND) as reader:
@@ -106,9 +109,9 @@ async def test_no_more_is_in_hand_than_there_are_handlers(tmp_path: Path) -> Non
     assert most == 2
 
 
-async def test_a_reader_that_was_stopped_takes_no_next_one(tmp_path: Path) -> None:
+async def test_a_reader_that_was_stopped_takes_no_next_one(place: Location) -> None:
     """Not even in the hop that settles what its handler had."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, *NAMES)
         async with spool.reader(Mail.SEND) as reader:
 
@@ -118,7 +121,7 @@ async def test_a_reader_that_was_stopped_takes_no_next_one(tmp_path: Path) -> No
 
             handled = Handled(stop)
             assert await reader.iter(handled) == Ok(None)
-            assert checked_out(spool.path) == [], "while the block is still open"
+            assert checked_out(spool.location) == [], "while the block is still open"
         assert handled.names == ["0"]
         assert await names_in(spool, Mail.SEND) == NAMES[1:]
 
@@ -147,9 +150,9 @@ async def test_recovery_is_not_put_off_by_a_long_listing(monkeypatch: pytest.Mon
         assert recovered == ["send"] * 4, "at each look but none between"
 
 
-async def test_what_was_busy_or_gone_is_passed_over(tmp_path: Path) -> None:
+async def test_what_was_busy_or_gone_is_passed_over(place: Location) -> None:
     """The next that can be had is had, in the same hop."""
-    async with await quick_spool(tmp_path / "spool") as spool, await quick_spool(tmp_path / "spool") as other:
+    async with await quick_spool(place) as spool, await quick_spool(place) as other:
         _ = await put(spool, Mail.SEND, *NAMES)
         async with other.reader(Mail.SEND) as elsewhere:
             job: CheckedOutEntry[Any, Any, Any] | None = None
@@ -182,7 +185,7 @@ async def test_a_settlement_that_fails_takes_no_next_one(tmp_path: Path) -> None
                 answer = await reader.iter_available(Handled())
             assert isinstance(answer, Err)
             assert isinstance(answer.error, StorageFailure)
-            assert checked_out(spool.path) == []
+            assert checked_out(spool.location) == []
         assert await names_in(spool, Mail.SEND) == NAMES
 
 
@@ -205,9 +208,9 @@ async def test_trouble_with_the_next_one_is_no_trouble_of_the_settlement(tmp_pat
         assert handled.names == NAMES
 
 
-async def test_what_has_ended_claims_nothing_more(tmp_path: Path) -> None:
+async def test_what_has_ended_claims_nothing_more(place: Location) -> None:
     """Neither by a failure, whose entry would come round at once, nor by a stop; and what was prepared does nothing."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, *NAMES)
         for ending in ("failure", "stop"):
             async with spool.reader(Mail.SEND) as reader:
@@ -218,7 +221,7 @@ async def test_what_has_ended_claims_nothing_more(tmp_path: Path) -> None:
                     _ = jobs.end() if ending == "failure" else reader.stop()
                     assert jobs.then() is None
                     claiming.carry_out(1)
-                    assert checked_out(spool.path) == ["0"]
+                    assert checked_out(spool.location) == ["0"]
                     assert not jobs._claimed
 
 
@@ -241,19 +244,19 @@ class _OutOfMemory(Json[Envelope]):
 
 @pytest.mark.parametrize("times", [1, 100])
 @pytest.mark.parametrize("concurrency", [1, 2])
-async def test_what_a_codec_raises_at_the_next_one_is_raised(concurrency: int, times: int, tmp_path: Path) -> None:
+async def test_what_a_codec_raises_at_the_next_one_is_raised(concurrency: int, times: int, place: Location) -> None:
     """The one before is settled, and nothing is checked out."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, "0", "01", "1", "2")
     spoolable = Spoolable(queues=Mail, metadata=_OutOfMemory(times), data=bytes)
-    async with await quick_spool(tmp_path / "spool", spoolable) as spool:
+    async with await quick_spool(place, spoolable) as spool:
         async with spool.reader(Mail.SEND) as reader:
             with pytest.raises((MemoryError, ExceptionGroup)) as raised:
                 await reader.iter_available(Handled(), concurrency=concurrency)
         if isinstance(raised.value, ExceptionGroup):
             assert [type(error) for error in raised.value.exceptions] == [MemoryError]
-        assert checked_out(spool.path) == []
-        left = set(state_of(spool.path).names("send"))
+        assert checked_out(spool.location) == []
+        left = set(state_of(spool.location).names("send"))
         assert "1" in left
         assert not left >= {"0", "01"}  # with two handlers, one may have had its entry in hand when the other failed
 
@@ -277,7 +280,7 @@ async def test_a_cancelled_iteration_returns_the_next_one(concurrency: int, tmp_
             tasks.cancel_scope.cancel()
             next_one.go()
         assert "never" not in handled.names
-        assert checked_out(spool.path) == []
+        assert checked_out(spool.location) == []
         left = await names_in(spool, Mail.SEND)
         assert set(left) >= set(NAMES[concurrency:])
         assert len(left) < len(NAMES), "one was settled, or no hop would have checked out the next"
@@ -302,7 +305,7 @@ async def test_leaving_the_reader_returns_the_next_one(tmp_path: Path) -> None:
             await next_one.reached()
             go_soon(next_one, tasks)
         assert ended == ["closed"]
-        assert checked_out(spool.path) == []
+        assert checked_out(spool.location) == []
         assert await names_in(spool, Mail.SEND) == NAMES[1:]
 
 
@@ -329,7 +332,7 @@ async def test_a_stop_that_comes_while_the_next_one_is_checked_out_returns_it(co
 
             async def read() -> None:
                 assert await reader.iter(handled, concurrency=concurrency) == Ok(None)
-                assert checked_out(spool.path) == []
+                assert checked_out(spool.location) == []
 
             tasks.start_soon(read)
             await next_one.reached()

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from helpers.spools import Location
+
 pytestmark = pytest.mark.anyio
 
 READERS = 12
@@ -68,9 +70,10 @@ async def test_all_readers_share_a_listing(how: str, tmp_path: Path) -> None:
     assert calls.made <= READERS / 2 + recoveries
 
 
-async def test_what_a_pass_has_given_stays_for_the_other_readers(tmp_path: Path) -> None:
+@pytest.mark.sample
+async def test_what_a_pass_has_given_stays_for_the_other_readers(place: Location) -> None:
     """It came back to the queue: this pass passes it over, and another reader takes it."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, "a", "b")
         given: list[str] = []
 
@@ -87,13 +90,13 @@ async def test_what_a_pass_has_given_stays_for_the_other_readers(tmp_path: Path)
                 async with job:
                     assert job.name == name
                     (await job.remove()).unwrap()
-    assert state_of(tmp_path / "spool").entries() == set()
+    assert state_of(place).entries() == set()
 
 
-async def test_what_is_full_for_one_reader_is_there_for_another(tmp_path: Path) -> None:
+async def test_what_is_full_for_one_reader_is_there_for_another(place: Location) -> None:
     """The one has as many of a key in hand as it may; the other has no limit."""
     async with (
-        await quick_spool(tmp_path / "spool") as spool,
+        await quick_spool(place) as spool,
         spool.reader(Mail.SEND, limit_by=lambda _: "all", limit=1) as limited,
         spool.reader(Mail.SEND) as free,
     ):

@@ -8,7 +8,7 @@ import gc
 import resource
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -24,6 +24,9 @@ from trio_multispool import Err, Json, Ok, Release, Remove, Save, Spoolable, Too
 from trio_multispool.reader.prefetch import Prefetcher
 from trio_multispool.storage.directory.disk.locks import MOST_LOCKS_AT_A_TIME, locks_at_a_time
 
+if TYPE_CHECKING:
+    from helpers.spools import Location
+
 pytestmark = pytest.mark.anyio
 
 NAMES = [f"{number:02}" for number in range(12)]
@@ -31,7 +34,7 @@ NAMES = [f"{number:02}" for number in range(12)]
 
 def checked_out(spool: Any) -> list[str]:
     """Return the names of what is checked out of the queue, as they are on disk."""
-    return sorted(state_of(spool.path).checked_out["send"])
+    return sorted(state_of(spool.location).checked_out["send"])
 
 
 async def until_checked_out(spool: Any, names: list[str]) -> None:
@@ -165,7 +168,7 @@ async def test_trouble_in_the_middle_of_a_hop_leaves_what_was_had(tmp_path: Path
         assert sorted(handler.begun)[:2] == NAMES[:2]
         # While one hop is in trouble with 02, another may have 03: which is begun first is for the machine to say.
         assert set(handler.begun) <= {*NAMES[:2], "03"}
-        state = state_of(spool.path)
+        state = state_of(spool.location)
         assert set(state.names("send")) >= set(NAMES[2:4]) - set(handler.begun)
         assert not any(state.checked_out.values())
 
@@ -183,13 +186,13 @@ class _OutOfMemory(Json[Envelope]):
 
 @pytest.mark.parametrize(("concurrency", "prefetch"), [(4, 0), (1, 3)])
 async def test_what_a_codec_raises_in_a_hop_ends_the_iteration_and_takes_the_hop_back(
-    concurrency: int, prefetch: int, tmp_path: Path
+    concurrency: int, prefetch: int, place: Location
 ) -> None:
     """Bare with one handler, in a group with more; nothing of that hop is checked out, and the order stays."""
     spoolable = Spoolable(queues=Mail, metadata=_OutOfMemory(Envelope), data=bytes)
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, *NAMES[:5])
-    async with await quick_spool(tmp_path / "spool", spoolable) as spool:
+    async with await quick_spool(place, spoolable) as spool:
         handler = Handler()
         async with spool.reader(Mail.SEND) as reader:
             with pytest.raises(MemoryError if concurrency == 1 else ExceptionGroup) as raised:
@@ -204,9 +207,9 @@ async def test_what_a_codec_raises_in_a_hop_ends_the_iteration_and_takes_the_hop
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-async def test_so_many_more_are_checked_out_ahead(concurrency: int, tmp_path: Path) -> None:
+async def test_so_many_more_are_checked_out_ahead(concurrency: int, place: Location) -> None:
     """No more and no fewer; and when half of them are gone, as many are fetched again, in one hop."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, *NAMES)
         handler = Handler()
         async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
@@ -228,13 +231,13 @@ async def test_so_many_more_are_checked_out_ahead(concurrency: int, tmp_path: Pa
             assert sizes == [2]
             handler.let_go(*NAMES)
         assert sorted(handler.begun) == NAMES
-        assert state_of(spool.path).entries() == set()
+        assert state_of(spool.location).entries() == set()
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])
-async def test_a_stop_returns_what_was_not_begun_at_once(concurrency: int, tmp_path: Path) -> None:
+async def test_a_stop_returns_what_was_not_begun_at_once(concurrency: int, place: Location) -> None:
     """While handlers go on with what they have."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, *NAMES)
         handler = Handler(Save(Mail.RETRY))
         async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
@@ -250,16 +253,18 @@ async def test_a_stop_returns_what_was_not_begun_at_once(concurrency: int, tmp_p
             assert await names_in(spool, Mail.SEND) == NAMES[concurrency:]
             handler.let_go(*NAMES)
         assert await names_in(spool, Mail.RETRY) == NAMES[:concurrency]
-        assert state_of(spool.path).faults() == []
+        assert state_of(spool.location).faults() == []
 
 
 @pytest.mark.parametrize("how", ["cancelled", "raised", "body raised", "drained"])
 @pytest.mark.parametrize("concurrency", [1, 3])
-async def test_however_an_iteration_ends_what_was_not_begun_is_back(how: str, concurrency: int, tmp_path: Path) -> None:
+async def test_however_an_iteration_ends_what_was_not_begun_is_back(
+    how: str, concurrency: int, place: Location
+) -> None:
     """Also while the reader is still open, unless it is the reader's block that ends."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, *NAMES)
-        before = state_of(spool.path)
+        before = state_of(spool.location)
         begun, fail = Handler(), anyio.Event()
 
         async def handler(metadata: Any, data: Any) -> Any:
@@ -292,13 +297,13 @@ async def test_however_an_iteration_ends_what_was_not_begun_is_back(how: str, co
             assert isinstance(error, ExceptionGroup if how == "raised" and concurrency > 1 else LookupError)
         else:
             await read()
-        assert state_of(spool.path) == before
+        assert state_of(spool.location) == before
 
 
 @pytest.mark.parametrize(("concurrency", "prefetch"), [(1, 4), (3, 0), (3, 4)])
-async def test_going_over_what_is_there_gives_nothing_twice(concurrency: int, prefetch: int, tmp_path: Path) -> None:
+async def test_going_over_what_is_there_gives_nothing_twice(concurrency: int, prefetch: int, place: Location) -> None:
     """Entries that come back to the queue meanwhile are left for the next time."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, *NAMES)
         handler = Handler(Release())
         handler.let_go(*NAMES)
@@ -329,9 +334,10 @@ async def test_trouble_while_fetching_ahead_does_not_end_the_work_in_hand(tmp_pa
         assert handler.begun == NAMES[:6]
 
 
-async def test_a_pool_that_waits_has_what_comes_later(tmp_path: Path) -> None:
+@pytest.mark.sample
+async def test_a_pool_that_waits_has_what_comes_later(place: Location) -> None:
     """With an empty queue, all wait; entries that come are worked, up to the number of handlers and those ahead."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         handler = Handler()
         async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
 
@@ -347,12 +353,12 @@ async def test_a_pool_that_waits_has_what_comes_later(tmp_path: Path) -> None:
             handler.let_go(*NAMES)
             await handler.has_begun(*NAMES[:6])
             reader.stop()
-        assert state_of(spool.path).entries() == set()
+        assert state_of(spool.location).entries() == set()
 
 
-async def test_an_iteration_whose_reader_another_task_leaves_is_told_so(tmp_path: Path) -> None:
+async def test_an_iteration_whose_reader_another_task_leaves_is_told_so(place: Location) -> None:
     """Its handlers are cancelled, and what they had is back before the block ends; then it finds the reader closed."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, "00")
         handler = Handler()
         told: list[BaseException] = []
@@ -375,9 +381,9 @@ async def test_an_iteration_whose_reader_another_task_leaves_is_told_so(tmp_path
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])
-async def test_what_a_handler_raises_while_it_is_cancelled_is_not_hidden(concurrency: int, tmp_path: Path) -> None:
+async def test_what_a_handler_raises_while_it_is_cancelled_is_not_hidden(concurrency: int, place: Location) -> None:
     """Its entry is back, and the exception passes through the cancelled scope."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, "00")
         error = LookupError("tidying up")
 
@@ -401,9 +407,9 @@ async def test_what_a_handler_raises_while_it_is_cancelled_is_not_hidden(concurr
 
 
 @pytest.mark.parametrize("in_hand", [True, False])
-async def test_what_a_readers_block_raises_is_not_hidden_by_a_cancelled_scope(in_hand: bool, tmp_path: Path) -> None:
+async def test_what_a_readers_block_raises_is_not_hidden_by_a_cancelled_scope(in_hand: bool, place: Location) -> None:
     """Also if it leaves an entry to be returned."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, "00")
         error = LookupError("body")
 
@@ -421,9 +427,9 @@ async def test_what_a_readers_block_raises_is_not_hidden_by_a_cancelled_scope(in
 
 
 @pytest.mark.parametrize("how", ["dequeue", "iter"])
-async def test_closing_the_spool_ends_the_waits_of_its_readers(how: str, tmp_path: Path) -> None:
+async def test_closing_the_spool_ends_the_waits_of_its_readers(how: str, place: Location) -> None:
     """At once, and not when they next look."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         told: list[BaseException] = []
 
         async def read() -> None:
@@ -442,9 +448,9 @@ async def test_closing_the_spool_ends_the_waits_of_its_readers(how: str, tmp_pat
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_pool_whose_tasks_are_all_cancelled_before_they_begin_ends(anyio_backend: str, tmp_path: Path) -> None:
+async def test_a_pool_whose_tasks_are_all_cancelled_before_they_begin_ends(anyio_backend: str, place: Location) -> None:
     """As a program does that cancels whatever runs; the reader does not wait for a task that will never be."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, *NAMES)
         entered, go = asyncio.Event(), asyncio.Event()
 
@@ -471,9 +477,9 @@ async def test_a_pool_whose_tasks_are_all_cancelled_before_they_begin_ends(anyio
 
 
 @pytest.mark.parametrize("what", ["iter", "iter_available"])
-async def test_fewer_than_none_cannot_be_fetched_ahead(what: str, tmp_path: Path) -> None:
+async def test_fewer_than_none_cannot_be_fetched_ahead(what: str, place: Location) -> None:
     """`ValueError`, and nothing is touched."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, "00")
         async with spool.reader(Mail.SEND) as reader:
             with pytest.raises(ValueError, match="prefetch"):
@@ -491,7 +497,7 @@ async def test_metadata_that_is_set_aside_in_the_middle_of_a_hop_does_not_keep_t
         async with spool.reader(Mail.SEND) as reader:
             assert await reader.iter_available(handler, concurrency=4, prefetch=2) == Ok(None)
         assert sorted(handler.begun) == ["00", "01", "03", "04"]
-        assert list(state_of(spool.path).quarantined["send"]) == ["02"]
+        assert list(state_of(spool.location).quarantined["send"]) == ["02"]
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -519,5 +525,5 @@ async def test_what_was_given_to_a_task_that_is_cancelled_in_the_same_turn_is_fo
                 job = (await supply.next()).unwrap()
                 assert job is not None
                 (await job.remove()).unwrap()
-        state = state_of(spool.path)
+        state = state_of(spool.location)
         assert (state.names("send"), state.checked_out["send"]) == (["1"] if then == "nobody asks" else [], {})

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from helpers.spools import Location
+
 SECOND = 1_000_000_000
 
 
@@ -125,6 +127,7 @@ def test_options_that_make_no_sense_are_refused_with_what_would(options, error, 
         _ = prioritized_names(**options)
 
 
+@pytest.mark.sample
 @pytest.mark.anyio
 @pytest.mark.parametrize(
     ("priority", "error", "named"),
@@ -134,13 +137,13 @@ def test_options_that_make_no_sense_are_refused_with_what_would(options, error, 
         ("high", TypeError, "a priority must be a whole number, not 'high'"),
     ],
 )
-async def test_an_entry_with_a_priority_that_there_is_not_is_not_enqueued(priority, error, named, tmp_path: Path):
+async def test_an_entry_with_a_priority_that_there_is_not_is_not_enqueued(priority, error, named, place: Location):
     """It raises, for it is a bug, and leaves nothing."""
-    spool = await quick_spool(tmp_path / "spool", Spoolable(Mail, Envelope, bytes, prioritized_names()))
-    before = state_of(spool.path)
+    spool = await quick_spool(place, Spoolable(Mail, Envelope, bytes, prioritized_names()))
+    before = state_of(spool.location)
     with pytest.raises(error, match=named):
         _ = await spool.enqueue(Mail.SEND, ANNE, b"", name=Reserve(priority))
-    assert state_of(spool.path) == before
+    assert state_of(spool.location) == before
 
 
 # Readers
@@ -175,9 +178,9 @@ async def add(spool: Any, priority: int) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("priorities", [[9, 0, 5, 5, 1]])
-async def test_a_reader_takes_the_most_urgent_first(priorities, tmp_path: Path):
+async def test_a_reader_takes_the_most_urgent_first(priorities, place: Location):
     """The order is that of the names, whatever came first."""
-    spool = await with_entries(tmp_path / "spool", priorities)
+    spool = await with_entries(place, priorities)
     done = []
 
     async def handle(metadata: Envelope, _data: Any) -> Remove:

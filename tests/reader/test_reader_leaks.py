@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
+
 HOUR = 3600.0
 POOL = 4
 TURNS = 50
@@ -471,7 +472,7 @@ async def test_nothing_is_left_of_a_reader(leave: Callable[[Any], Awaitable[None
     before = counted()
     async with await quick_spool(tmp_path / "spool", durability=Durability.PROCESS) as spool:
         await put(spool, Mail.SEND, *NAMES)
-        at_first, state = None, state_of(spool.path)
+        at_first, state = None, state_of(spool.location)
         for _ in range(3):
             await leave(spool)
             now = await counted_at_rest()
@@ -479,7 +480,7 @@ async def test_nothing_is_left_of_a_reader(leave: Callable[[Any], Awaitable[None
             at_first = at_first or now
             assert now == at_first
             assert locked(spool.path) == []
-            assert state_of(spool.path) == state
+            assert state_of(spool.location) == state
     assert await counted_at_rest() == before
 
 
@@ -575,7 +576,7 @@ async def test_nothing_is_left_of_a_reader_that_was_cancelled_at_any_moment(
     before, threads = counted(), threading.active_count()
     async with await quick_spool(tmp_path / "spool", durability=Durability.PROCESS) as spool:
         await put(spool, Mail.SEND, *NAMES)
-        state = state_of(spool.path)
+        state = state_of(spool.location)
         steps, waited = 0, False
         while not waited and (pause is breathe or steps < TURNS):
             async with cancelled(live, spool):
@@ -585,7 +586,7 @@ async def test_nothing_is_left_of_a_reader_that_was_cancelled_at_any_moment(
             now = await counted_at_rest()
             assert left_over(now, before) == {}
             assert locked(spool.path) == []
-            assert state_of(spool.path) == state
+            assert state_of(spool.location) == state
             steps += 1 if pause is breathe else every(9)
         assert threading.active_count() - threads <= 3 * POOL
     assert await counted_at_rest() == before
@@ -621,7 +622,7 @@ async def test_nothing_is_left_of_a_reader_whose_task_asyncio_cancelled(
     before = counted()
     async with await make_spool(tmp_path / "spool", durability=Durability.PROCESS, system_calls=gate) as spool:
         await put(spool, Mail.SEND, *NAMES)
-        state = state_of(spool.path)
+        state = state_of(spool.location)
         task = asyncio.ensure_future(read(spool))
         if where == "waiting":
             await waiting(spool)
@@ -638,6 +639,6 @@ async def test_nothing_is_left_of_a_reader_whose_task_asyncio_cancelled(
         now = await counted_at_rest()
         assert left_over(now, before) == {}
         assert locked(spool.path) == []
-        assert state_of(spool.path) == state
+        assert state_of(spool.location) == state
         del task
     assert await counted_at_rest() == before

@@ -107,35 +107,36 @@ async def spool_with_one(path: Path, wall: Wall, **options: Any) -> Spool[Any, A
 # Trying again, and giving up
 
 
-async def test_what_fails_waits_longer_each_time_and_is_forgotten_when_it_succeeds(path, wall):
+@pytest.mark.sample
+async def test_what_fails_waits_longer_each_time_and_is_forgotten_when_it_succeeds(place, wall):
     """The handler is told which attempt it is; until the wait is over, nobody gets the entry."""
-    spool = await spool_with_one(path, wall)
+    spool = await spool_with_one(place, wall)
     handler = Handler(OSError("no"), TimeoutError(), Remove())
     for wait in (10, 30):
         assert await go_over(spool, handler) == Ok(None)
-        assert set(state_of(path).waiting["send"]) == {"a"}
+        assert set(state_of(place).waiting["send"]) == {"a"}
         wall.time += wait - 0.1
         assert await go_over(spool, handler) == Ok(None)
         wall.time += 0.1
-    assert failures(path) == ["OSError", "TimeoutError"]
+    assert failures(place) == ["OSError", "TimeoutError"]
     assert await go_over(spool, handler) == Ok(None)
     assert handler.attempts == [1, 2, 3]
-    state = state_of(path)
+    state = state_of(place)
     assert (state.notes, state.data, state.faults()) == ({}, {}, [])
 
 
-async def test_the_last_attempt_makes_a_dead_letter_with_its_history(path, wall):
+async def test_the_last_attempt_makes_a_dead_letter_with_its_history(place, wall):
     """Of each attempt by whom, when, and why it failed; of the last the traceback. The metadata is as it was."""
-    spool = await spool_with_one(path, wall)
+    spool = await spool_with_one(place, wall)
     error = OSError("no route")
     error.add_note("to example.org")
     for _ in range(3):
         (await go_over(spool, Handler(error))).unwrap()
         wall.time += 100
-    state = state_of(path)
+    state = state_of(place)
     assert state.available["failed"] == {"a": msgspec.json.encode(Envelope("anne@example.org"))}
     assert state.faults() == []
-    found = history(path)
+    found = history(place)
     assert found is not None
     assert (found.queue, found.spent, found.given_up) == ("send", 3, True)
     start = Wall().time
@@ -155,9 +156,9 @@ async def test_the_last_attempt_makes_a_dead_letter_with_its_history(path, wall)
     assert not any(each.traceback for each in earlier if each)
 
 
-async def test_a_dead_letter_that_is_put_back_has_all_its_attempts_again_and_its_history(path, wall):
+async def test_a_dead_letter_that_is_put_back_has_all_its_attempts_again_and_its_history(place, wall):
     """However it is put back: nobody but the next reader need know of the history."""
-    spool = await spool_with_one(path, wall)
+    spool = await spool_with_one(place, wall)
     once = Retry(attempts=1, dead_letter=Mail.FAILED)
     (await go_over(spool, Handler(KeyError()), once)).unwrap()
     async with (await spool.entry(Mail.FAILED, "a").unwrap().checkout()).unwrap() as job:
@@ -167,13 +168,13 @@ async def test_a_dead_letter_that_is_put_back_has_all_its_attempts_again_and_its
     wall.time += 10
     (await go_over(spool, handler)).unwrap()
     assert handler.attempts == [1, 2]
-    assert failures(path) == ["KeyError", "OSError", "GiveUp"]
-    assert set(state_of(path).available["failed"]) == {"a"}
+    assert failures(place) == ["KeyError", "OSError", "GiveUp"]
+    assert set(state_of(place).available["failed"]) == {"a"}
 
 
-async def test_attempts_in_another_queue_count_anew(path, wall):
+async def test_attempts_in_another_queue_count_anew(place, wall):
     """An entry that somebody has moved on by hand while it was being tried."""
-    spool = await spool_with_one(path, wall)
+    spool = await spool_with_one(place, wall)
     for _ in range(2):
         (await go_over(spool, Handler(OSError()))).unwrap()
         wall.time += 100
@@ -182,19 +183,19 @@ async def test_attempts_in_another_queue_count_anew(path, wall):
     handler = Handler(OSError())
     (await go_over(spool, handler, queue=Mail.RETRY)).unwrap()
     assert handler.attempts == [1]
-    assert failures(path) == ["OSError"] * 3
+    assert failures(place) == ["OSError"] * 3
 
 
-async def test_attempts_none_is_for_ever(path, wall):
+async def test_attempts_none_is_for_ever(place, wall):
     """And what is not worth another attempt is given up all the same."""
-    spool = await spool_with_one(path, wall)
+    spool = await spool_with_one(place, wall)
     retry = Retry(attempts=None, backoff=PLAIN, dead_letter=Mail.FAILED, on=OSError)
     for _ in range(30):
         (await go_over(spool, Handler(OSError()), retry)).unwrap()
         wall.time += 100
-    assert set(state_of(path).waiting["send"]) == {"a"}
+    assert set(state_of(place).waiting["send"]) == {"a"}
     (await go_over(spool, Handler(KeyError()), retry)).unwrap()
-    assert set(state_of(path).available["failed"]) == {"a"}
+    assert set(state_of(place).available["failed"]) == {"a"}
 
 
 @pytest.mark.parametrize("jitter_of", [0.0, 0.25])
@@ -209,9 +210,9 @@ async def test_chance_is_drawn_for_each_failure(path, wall, jitter_of, monkeypat
     assert found.attempts[0].next_at == wall.time + 8 * (1 - jitter_of)
 
 
-async def test_without_a_wait_it_is_tried_again_at_once(path, wall):
+async def test_without_a_wait_it_is_tried_again_at_once(place, wall):
     """And by a reader that goes on, until there is no attempt left."""
-    spool = await spool_with_one(path, wall)
+    spool = await spool_with_one(place, wall)
     handler = Handler(OSError(), OSError(), GiveUp())
     retry = Retry(attempts=5, backoff=Exponential(first=0), dead_letter=Mail.FAILED)
 
@@ -223,15 +224,15 @@ async def test_without_a_wait_it_is_tried_again_at_once(path, wall):
     async with spool.reader(Mail.SEND) as reader:
         (await reader.iter(last, retry=retry)).unwrap()
     assert handler.attempts == [1, 2, 3]
-    assert set(state_of(path).available["failed"]) == {"a"}
+    assert set(state_of(place).available["failed"]) == {"a"}
 
 
 # What a handler answers
 
 
-async def test_retry_later_says_how_long_and_counts(path, wall):
+async def test_retry_later_says_how_long_and_counts(place, wall):
     """Unless it says otherwise: then it costs nothing, and leaves the history as it was."""
-    spool = await spool_with_one(path, wall)
+    spool = await spool_with_one(place, wall)
     handler = Handler(RetryLater(7, "busy"), RetryLater(9, counts=False), RetryLater(1), RetryLater(1, "at last"))
     for wait in (7, 9, 1):
         (await go_over(spool, handler)).unwrap()
@@ -240,42 +241,42 @@ async def test_retry_later_says_how_long_and_counts(path, wall):
         wall.time += 0.1
     (await go_over(spool, handler)).unwrap()
     assert handler.attempts == [1, 2, 2, 3]
-    found = history(path)
+    found = history(place)
     assert found is not None
     assert [each.failure.message for each in found.attempts if each.failure] == ["busy", "", "at last"]
-    assert failures(path) == ["RetryLater"] * 3
-    assert set(state_of(path).available["failed"]) == {"a"}
+    assert failures(place) == ["RetryLater"] * 3
+    assert set(state_of(place).available["failed"]) == {"a"}
 
 
-async def test_what_counts_for_nothing_leaves_nothing(path, wall):
+async def test_what_counts_for_nothing_leaves_nothing(place, wall):
     """There are no notes where there were none."""
-    spool = await spool_with_one(path, wall)
+    spool = await spool_with_one(place, wall)
     (await go_over(spool, Handler(RetryLater(9, counts=False)))).unwrap()
-    assert state_of(path).notes == {}
-    assert set(state_of(path).waiting["send"]) == {"a"}
+    assert state_of(place).notes == {}
+    assert set(state_of(place).waiting["send"]) == {"a"}
 
 
-async def test_give_up_is_no_other_attempt(path, wall):
+async def test_give_up_is_no_other_attempt(place, wall):
     """With the reason."""
-    spool = await spool_with_one(path, wall)
+    spool = await spool_with_one(place, wall)
     (await go_over(spool, Handler(GiveUp("gone for good")))).unwrap()
-    found = history(path)
+    found = history(place)
     assert found is not None
     assert found.given_up
     failure = found.attempts[0].failure
     assert failure is not None
     assert (failure.type, failure.message) == ("GiveUp", "gone for good")
-    assert set(state_of(path).available["failed"]) == {"a"}
+    assert set(state_of(place).available["failed"]) == {"a"}
 
 
 @pytest.mark.parametrize("verdict", [Save(Mail.RETRY), Save(Mail.SEND, not_before=60)], ids=["moved on", "same queue"])
-async def test_what_succeeds_and_stays_has_no_history(path, wall, verdict):
+async def test_what_succeeds_and_stays_has_no_history(place, wall, verdict):
     """Other notes are kept."""
-    spool = await spool_with_one(path, wall, instrumentation=Listening({"traceparent": "00-1-2-01"}))
+    spool = await spool_with_one(place, wall, instrumentation=Listening({"traceparent": "00-1-2-01"}))
     (await go_over(spool, Handler(OSError()))).unwrap()
     wall.time += 10
     (await go_over(spool, Handler(verdict))).unwrap()
-    notes = decode_notes(state_of(path).notes["a"])
+    notes = decode_notes(state_of(place).notes["a"])
     assert set(notes) == {"trace"}
 
 
@@ -293,35 +294,35 @@ class Unencodable:
     ],
     ids=["no verdict", "no queue", "no time", "no metadata"],
 )
-async def test_an_answer_that_cannot_be_stored_is_a_failed_attempt(path, wall, answer, kind):
+async def test_an_answer_that_cannot_be_stored_is_a_failed_attempt(place, wall, answer, kind):
     """One entry with which the handler does so must not end all the others' work."""
-    spool = await spool_with_one(path, wall)
+    spool = await spool_with_one(place, wall)
     (await go_over(spool, Handler(answer))).unwrap()
-    assert failures(path) == [kind]
-    assert set(state_of(path).waiting["send"]) == {"a"}
+    assert failures(place) == [kind]
+    assert set(state_of(place).waiting["send"]) == {"a"}
 
 
-async def test_a_handler_that_takes_too_long_has_failed(path, wall):
+async def test_a_handler_that_takes_too_long_has_failed(place, wall):
     """As by raising `TimeoutError`."""
-    spool = await spool_with_one(path, wall)
+    spool = await spool_with_one(place, wall)
 
     async def sleepy(_envelope: Envelope, _data: Any) -> Remove:
         await anyio.sleep_forever()
         return Remove()
 
     (await go_over(spool, sleepy, time_limit=0.01)).unwrap()
-    assert failures(path) == ["TimeoutError"]
+    assert failures(place) == ["TimeoutError"]
 
 
 @pytest.mark.parametrize("verdict", [RetryLater(1), GiveUp()])
-async def test_answers_about_attempts_need_a_retry(path, wall, verdict):
+async def test_answers_about_attempts_need_a_retry(place, wall, verdict):
     """Else nobody has said where dead letters go; the entry goes back."""
-    spool = await spool_with_one(path, wall)
+    spool = await spool_with_one(place, wall)
     async with spool.reader(Mail.SEND) as reader:
         with pytest.raises(TypeError, match="retry=Retry"):
             await reader.iter_available(Handler(verdict))
-    assert set(state_of(path).available["send"]) == {"a"}
-    assert state_of(path).notes == {}
+    assert set(state_of(place).available["send"]) == {"a"}
+    assert state_of(place).notes == {}
 
 
 # What costs no attempt
@@ -329,18 +330,18 @@ async def test_answers_about_attempts_need_a_retry(path, wall, verdict):
 
 @pytest.mark.parametrize("how", ["cancelled", "drained", "released", "left"])
 @pytest.mark.parametrize("failed_before", [False, True])
-async def test_what_goes_back_costs_no_attempt(path, wall, how, failed_before):
+async def test_what_goes_back_costs_no_attempt(place, wall, how, failed_before):
     """Neither a scope that is cancelled, nor a reader that is drained, nor a handler that releases."""
-    spool = await spool_with_one(path, wall)
+    spool = await spool_with_one(place, wall)
     if failed_before:
         (await go_over(spool, Handler(OSError()))).unwrap()
         wall.time += 10
-    before = state_of(path).notes
+    before = state_of(place).notes
     at_work = anyio.Event()
     seen: list[Any] = []
 
     async def handler(_envelope: Envelope, data: Any) -> Any:
-        seen.append((data.attempt, len(failures(path))))
+        seen.append((data.attempt, len(failures(place))))
         if how == "released":
             reader.stop()
             return Release()
@@ -360,15 +361,15 @@ async def test_what_goes_back_costs_no_attempt(path, wall, how, failed_before):
                 tasks.start_soon(end)
             await reader.iter(handler, retry=THREE)
     assert seen == [(1 + failed_before, 1 + failed_before)], "it was written down before the handler was called"
-    state = state_of(path)
+    state = state_of(place)
     assert state.notes == before
     places = set(state.available["send"]) | set(state.waiting["send"])
     assert (places, state.faults()) == ({"a"}, [])
 
 
-async def test_what_is_fetched_ahead_and_not_begun_costs_no_attempt(path, wall):
+async def test_what_is_fetched_ahead_and_not_begun_costs_no_attempt(place, wall):
     """Only what a handler was called with."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     for name in "abcdefgh":
         (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(name))).unwrap()
 
@@ -378,15 +379,15 @@ async def test_what_is_fetched_ahead_and_not_begun_costs_no_attempt(path, wall):
 
     async with spool.reader(Mail.SEND) as reader:
         (await reader.iter(handler, retry=THREE, concurrency=2, prefetch=4)).unwrap()
-    state = state_of(path)
+    state = state_of(place)
     assert set(state.notes) == set(state.waiting["send"])
     assert 1 <= len(state.waiting["send"]) <= 2
     assert set(state.available["send"]) | set(state.waiting["send"]) == set("abcdefgh")
 
 
-async def test_an_attempt_that_failed_is_kept_though_its_scope_is_cancelled(path, wall):
+async def test_an_attempt_that_failed_is_kept_though_its_scope_is_cancelled(place, wall):
     """It did fail: the failure is written down, and the entry waits for its next attempt."""
-    spool = await spool_with_one(path, wall)
+    spool = await spool_with_one(place, wall)
     scope = anyio.CancelScope()
 
     async def handler(_envelope: Envelope, _data: Any) -> Remove:
@@ -396,8 +397,8 @@ async def test_an_attempt_that_failed_is_kept_though_its_scope_is_cancelled(path
     with scope:
         await go_over(spool, handler)
     assert scope.cancelled_caught
-    assert failures(path) == ["OSError"]
-    assert set(state_of(path).waiting["send"]) == {"a"}
+    assert failures(place) == ["OSError"]
+    assert set(state_of(place).waiting["send"]) == {"a"}
 
 
 @pytest.mark.parametrize("prefetch", [0, 1])
@@ -508,9 +509,9 @@ def work_until_killed(parent: Parent, path: str) -> None:
     anyio.run(main)
 
 
-def test_a_poison_entry_that_kills_its_worker_each_time_ends_among_the_dead_letters(tmp_path):
+def test_a_poison_entry_that_kills_its_worker_each_time_ends_among_the_dead_letters(place):
     """It is called as often as it may be, and then given up by a worker that does not call the handler."""
-    path = tmp_path / "spool"
+    path = place
     anyio.run(quick_spool_with_one, path)
     for number in (1, 2, 3):
         with Child(work_until_killed, path) as worker:
@@ -534,16 +535,16 @@ async def quick_spool_with_one(path: Path) -> None:
         (await spool.enqueue(Mail.SEND, ANNE, b"Hello", name=Use("a"))).unwrap()
 
 
-async def test_a_worker_that_died_is_one_attempt_among_others(path, wall):
+async def test_a_worker_that_died_is_one_attempt_among_others(place, wall):
     """The next one is told that it is the second."""
-    spool = await spool_with_one(path, wall)
-    with Child(work_until_killed, path) as worker:
+    spool = await spool_with_one(place, wall)
+    with Child(work_until_killed, place) as worker:
         assert list(worker) == [[1]]
     (await spool.recover()).unwrap()
     handler = Handler(OSError())
     (await go_over(spool, handler)).unwrap()
     assert handler.attempts == [2]
-    assert failures(path) == [None, "OSError"]
+    assert failures(place) == [None, "OSError"]
 
 
 # Trouble
@@ -560,9 +561,9 @@ async def test_retry_wants_a_spool_whose_programs_know_of_entries_that_wait(path
     assert handler.attempts == []
 
 
-async def test_retry_and_on_error_exclude_each_other(path, wall):
+async def test_retry_and_on_error_exclude_each_other(place, wall):
     """Before anything is taken; and so do other mistakes raise."""
-    spool = await spool_with_one(path, wall)
+    spool = await spool_with_one(place, wall)
     handler = Handler(Remove())
     with pytest.raises(TypeError, match="exclude each other"):
         await go_over(spool, handler, on_error=lambda *_: Remove())
@@ -607,9 +608,9 @@ async def test_other_trouble_with_the_record_ends_the_iteration(path, wall):
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])
-async def test_what_the_function_on_raises_ends_the_iteration(path, wall, concurrency):
+async def test_what_the_function_on_raises_ends_the_iteration(place, wall, concurrency):
     """It is a bug of the program's, and no failure of the entry's: the attempt costs nothing, and no other follows."""
-    spool = await spool_with_one(path, wall)
+    spool = await spool_with_one(place, wall)
     handler = Handler(OSError(), Remove())
 
     def wrong(_error: Exception) -> bool:
@@ -619,22 +620,22 @@ async def test_what_the_function_on_raises_ends_the_iteration(path, wall, concur
         with pytest.raises((ZeroDivisionError, ExceptionGroup)):
             await reader.iter(handler, retry=Retry(dead_letter=Mail.FAILED, on=wrong), concurrency=concurrency)
     assert handler.attempts == [1]
-    assert state_of(path).notes == {}
-    assert set(state_of(path).available["send"]) == {"a"}
+    assert state_of(place).notes == {}
+    assert set(state_of(place).available["send"]) == {"a"}
 
 
-async def test_what_is_no_exception_passes_through(path, wall):
+async def test_what_is_no_exception_passes_through(place, wall):
     """A worker that is interrupted is stopped: no attempt is spent."""
-    spool = await spool_with_one(path, wall)
+    spool = await spool_with_one(place, wall)
     with pytest.raises(KeyboardInterrupt):
         await go_over(spool, Handler(KeyboardInterrupt()))
-    assert state_of(path).notes == {}
-    assert set(state_of(path).available["send"]) == {"a"}
+    assert state_of(place).notes == {}
+    assert set(state_of(place).available["send"]) == {"a"}
 
 
-async def test_one_failing_entry_does_not_disturb_the_others(path, wall):
+async def test_one_failing_entry_does_not_disturb_the_others(place, wall):
     """In a pool: all are handled, and those that fail wait."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     for number in range(20):
         (await spool.enqueue(Mail.SEND, ANNE, str(number).encode(), name=Use(f"{number:02}"))).unwrap()
 
@@ -644,7 +645,7 @@ async def test_one_failing_entry_does_not_disturb_the_others(path, wall):
         return Remove()
 
     (await go_over(spool, handler, concurrency=5)).unwrap()
-    state = state_of(path)
+    state = state_of(place)
     assert sorted(state.waiting["send"]) == ["00", "04", "08", "12", "16"]
     assert set(state.notes) == set(state.data) == set(state.waiting["send"])
 
@@ -652,18 +653,18 @@ async def test_one_failing_entry_does_not_disturb_the_others(path, wall):
 # What is told
 
 
-async def test_each_failure_is_told(path, wall, caplog):
+async def test_each_failure_is_told(place, wall, caplog):
     """In the log, and to the instrumentation, after the entry has been settled."""
     caplog.set_level(logging.WARNING, "trio_multispool")
     heard = Listening()
-    spool = await spool_with_one(path, wall, instrumentation=heard)
+    spool = await spool_with_one(place, wall, instrumentation=heard)
     error = OSError("no route")
     two = Retry(attempts=2, backoff=PLAIN, dead_letter=Mail.FAILED)
     for _ in range(2):
         (await go_over(spool, Handler(error), two)).unwrap()
         wall.time += 10
     told = [one for one in heard.events() if isinstance(one, AttemptFailed)]
-    where = str(path)
+    where = str(place)
     assert told == [
         AttemptFailed(where, "send", "a", 1, "OSError", error, 10.0, None),
         AttemptFailed(where, "send", "a", 2, "OSError", error, None, "failed"),
@@ -680,16 +681,16 @@ async def test_each_failure_is_told(path, wall, caplog):
     )
 
 
-async def test_what_was_given_up_for_its_dead_workers_is_told_too(path, wall, caplog):
+async def test_what_was_given_up_for_its_dead_workers_is_told_too(place, wall, caplog):
     """There is no exception then."""
     heard = Listening()
-    spool = await spool_with_one(path, wall, instrumentation=heard)
-    with Child(work_until_killed, path) as worker:
+    spool = await spool_with_one(place, wall, instrumentation=heard)
+    with Child(work_until_killed, place) as worker:
         assert list(worker) == [[1]]
     (await spool.recover()).unwrap()
     handler = Handler(Remove())
     (await go_over(spool, handler, Retry(attempts=1, dead_letter=Mail.FAILED))).unwrap()
     assert handler.attempts == []
     told = [one for one in heard.events() if isinstance(one, AttemptFailed)]
-    assert told == [AttemptFailed(str(path), "send", "a", 1, "WorkerDied", None, None, "failed")]
+    assert told == [AttemptFailed(str(place), "send", "a", 1, "WorkerDied", None, None, "failed")]
     assert "its worker died" in caplog.records[-1].getMessage()

@@ -23,6 +23,8 @@ from trio_multispool import Ok, Remove, StorageFailure
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from helpers.spools import Location
+
 pytestmark = pytest.mark.anyio
 
 HOUR = 3600.0
@@ -67,9 +69,10 @@ def instances() -> int:
 # Leaving
 
 
-async def test_leaving_waits_for_a_task_that_is_about_to_watch_the_queue(tmp_path: Path) -> None:
+@pytest.mark.sample
+async def test_leaving_waits_for_a_task_that_is_about_to_watch_the_queue(place: Location) -> None:
     """Its thread opens the watch that the reader's end has to close: afterwards there is none."""
-    async with await quick_spool(tmp_path / "spool") as spool, anyio.create_task_group() as tasks:
+    async with await quick_spool(place) as spool, anyio.create_task_group() as tasks:
         hold, ended, outcome = Hold(), threading.Event(), Outcome()
         watch = spool._session.changes.watch
 
@@ -115,12 +118,12 @@ async def test_leaving_waits_for_a_task_that_is_checking_out(what: str, after: b
                     tasks.start_soon(outcome.of, getattr(reader, what))
             await hold.reached()
             tasks.start_soon(let_go_once_closed, reader, hold)
-        assert state_of(spool.path).checked_out["send"] == {}
+        assert state_of(spool.location).checked_out["send"] == {}
         assert await names_in(spool, Mail.SEND) == ["1", "2"]
         await until(lambda: outcome.raised or outcome.answers)
         assert begun == []
         assert [type(error) for error in outcome.raised] == [anyio.ClosedResourceError]
-    assert state_of(spool.path).faults() == []
+    assert state_of(spool.location).faults() == []
 
 
 async def test_what_was_being_checked_out_and_cannot_go_back_is_told_by_the_block_that_was_left(tmp_path: Path) -> None:
@@ -156,10 +159,10 @@ async def test_what_was_being_checked_out_and_cannot_go_back_is_told_by_the_bloc
 
 
 @pytest.mark.parametrize("what", ["dequeue", "dequeue_available", "iter", "pool"])
-async def test_a_stop_ends_what_waits_for_a_thread(what: str, tmp_path: Path) -> None:
+async def test_a_stop_ends_what_waits_for_a_thread(what: str, place: Location) -> None:
     """`Ok(None)` although the limiter has no token to spare, and nothing is checked out when it has one again."""
     limiter = anyio.CapacityLimiter(1)
-    async with await quick_spool(tmp_path / "spool", limiter=limiter) as spool:
+    async with await quick_spool(place, limiter=limiter) as spool:
         await put(spool, Mail.SEND, "1", "2")
 
         async def handler(_metadata: Any, _data: Any) -> Any:
@@ -214,7 +217,7 @@ async def test_a_stop_in_the_middle_of_a_hop_leaves_everything_where_it_is(
                 wrap_looks(reader, held)
             else:
                 hold = gates.hold("regular_files", "send", after=True)
-            before = state_of(spool.path)
+            before = state_of(spool.location)
             match what:
                 case "iter":
                     tasks.start_soon(outcome.of, reader.iter, handler)
@@ -231,7 +234,7 @@ async def test_a_stop_in_the_middle_of_a_hop_leaves_everything_where_it_is(
         assert not watching.there, "an entry was checked out after the stop"
         assert outcome.answers == [Ok(None)]
         assert moved == []
-        assert state_of(spool.path) == before
+        assert state_of(spool.location) == before
 
 
 @pytest.mark.parametrize("how", ["it is stopped", "its block is left"])

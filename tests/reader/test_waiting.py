@@ -18,7 +18,7 @@ from helpers.calls import WithoutSyncs
 from helpers.children import quick_directory
 from helpers.inside import dequeuer_of, schedule_of, storage_of
 from helpers.proofs import WHOLE
-from helpers.spools import ANNE, BERT, START, Mail, load_spool, make_spool, quick_spool, state_of
+from helpers.spools import ANNE, BERT, START, Mail, load_spool, make_spool, quick_spool, recover, state_of
 from trio_multispool import (
     EntryNotFound,
     Err,
@@ -85,24 +85,25 @@ def waiting(path: Path, queue: str = "send") -> set[str]:
     [60, 60.0, datetime.timedelta(minutes=1), datetime.datetime.fromtimestamp(START + 60, datetime.UTC)],
     ids=["whole seconds", "seconds", "timedelta", "datetime"],
 )
-async def test_an_entry_that_waits_comes_when_it_is_due_and_not_before(path, wall, not_before):
+async def test_an_entry_that_waits_comes_when_it_is_due_and_not_before(place, wall, not_before):
     """However the time is said: until then it is in no listing and for nobody to have, and its name is taken."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     entry = (await spool.enqueue(Mail.SEND, ANNE, b"later", name=Use("a"), not_before=not_before)).unwrap()
     wall.time += 59.9
     assert (await spool.entries(Mail.SEND)).unwrap() == []
     assert await entry.checkout() == Err(EntryNotFound("send", "a"))
     assert await spool.enqueue(Mail.RETRY, ANNE, b"", name=Use("a")) == Err(NameTaken("a"))
     assert await names_available(spool) == []
-    assert waiting(path) == {"a"}
+    assert waiting(place) == {"a"}
     wall.time += 0.1
     assert await names_available(spool) == ["a"]
-    assert state_of(path).faults() == []
+    assert state_of(place).faults() == []
 
 
-async def test_what_waits_can_be_listed_in_the_order_in_which_it_is_due(path, wall):
+@pytest.mark.sample
+async def test_what_waits_can_be_listed_in_the_order_in_which_it_is_due(place, wall):
     """With its time, in UTC; of one queue, and nothing that is available or in hand."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     assert (await spool.waiting(Mail.SEND)).unwrap() == []
     for name, delay in (("b", 30), ("a", 60), ("c", 90)):
         (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(name), not_before=delay)).unwrap()
@@ -120,7 +121,7 @@ async def test_what_waits_can_be_listed_in_the_order_in_which_it_is_due(path, wa
 
 @pytest.mark.proof
 @pytest.mark.parametrize(("backend", "number"), [("trio", 10_000 if WHOLE else 1_000), ("asyncio", 1_000)])
-def test_thousands_of_entries_come_in_the_order_in_which_they_are_due(path, wall, backend, number):
+def test_thousands_of_entries_come_in_the_order_in_which_they_are_due(place, wall, backend, number):
     """Whatever the order in which they were enqueued, and before all that has not waited."""
     delays = list(range(1, number + 1))
     random.Random(7).shuffle(delays)  # no secret
@@ -132,7 +133,7 @@ def test_thousands_of_entries_come_in_the_order_in_which_they_are_due(path, wall
             answer.unwrap()
 
     async def main() -> None:
-        spool = await quick_spool(path, now=wall)
+        spool = await quick_spool(place, now=wall)
         (await spool.enqueue(Mail.SEND, BERT, b"0")).unwrap()
         async with anyio.create_task_group() as tasks:
             for first in range(100):
@@ -151,9 +152,9 @@ def test_thousands_of_entries_come_in_the_order_in_which_they_are_due(path, wall
     assert came == [*range(1, number // 2 + 1), 0, *range(number // 2 + 1, number + 1)]
 
 
-async def test_a_waiting_reader_has_what_is_due_at_the_next_time_and_hears_of_what_is_due_earlier(path, wall):
+async def test_a_waiting_reader_has_what_is_due_at_the_next_time_and_hears_of_what_is_due_earlier(place, wall):
     """It waits for the first of them, with one timer; another process that enqueues what is earlier shortens it."""
-    spool, other = await quick_spool(path, now=wall), await quick_spool(path, now=wall)
+    spool, other = await quick_spool(place, now=wall), await quick_spool(place, now=wall)
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("late"), not_before=50)).unwrap()
     waits, waited = trio.open_memory_channel[float](100)
     activity = spool._session.changes
@@ -178,15 +179,15 @@ async def test_a_waiting_reader_has_what_is_due_at_the_next_time_and_hears_of_wh
         wall.time += 20
         (await other.enqueue(Mail.SEND, ANNE, b"", name=Use("later"), not_before=1)).unwrap()  # any hint will do
     assert got == ["early"]
-    assert waiting(path) == {"late", "later"}
+    assert waiting(place) == {"late", "later"}
 
 
 @pytest.mark.parametrize("backend", ["trio", "asyncio"])
-def test_a_waiting_reader_follows_the_wall_clock_when_it_jumps(path, wall, backend):
+def test_a_waiting_reader_follows_the_wall_clock_when_it_jumps(place, wall, backend):
     """Forward: what has become due comes within the poll interval. Back: what was due is not any more."""
 
     async def main() -> None:
-        spool = await quick_spool(path, now=wall)
+        spool = await quick_spool(place, now=wall)
         (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=3600)).unwrap()
         (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("b"), not_before=7200)).unwrap()
         async with spool.reader(Mail.SEND, poll_interval=QUICK) as reader:
@@ -209,9 +210,9 @@ def test_a_waiting_reader_follows_the_wall_clock_when_it_jumps(path, wall, backe
     anyio.run(main, backend=backend)
 
 
-async def test_a_handler_saves_to_wait(path, wall):
+async def test_a_handler_saves_to_wait(place, wall):
     """With `Save(…, not_before=…)`, with new metadata or as it is; and what was saved so comes with its data."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     (await spool.enqueue(Mail.SEND, ANNE, b"Hello", name=Use("a"))).unwrap()
     seen: list[int] = []
 
@@ -236,9 +237,9 @@ async def test_a_handler_saves_to_wait(path, wall):
     assert await names_available(spool, Mail.RETRY) == ["a"]
 
 
-async def test_what_waited_and_is_given_back_is_where_it_was(path, wall):
+async def test_what_waited_and_is_given_back_is_where_it_was(place, wall):
     """Released, or returned by a block: it is due still, comes before what has not waited, and may be so again."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=1)).unwrap()
     wall.time += 1
     async with spool.reader(Mail.SEND) as reader:
@@ -248,7 +249,7 @@ async def test_what_waited_and_is_given_back_is_where_it_was(path, wall):
             (await job.release()).unwrap()
         async with (await reader.dequeue()).unwrap() as job:
             assert job.name == "a"
-    assert waiting(path) == {"a"}
+    assert waiting(place) == {"a"}
     wall.time -= 1
     assert await names_available(spool) == ["b"]
 
@@ -267,21 +268,21 @@ async def test_an_entry_can_be_taken_early_by_its_name(path, wall):
     assert await entry.try_checkout(early=True) == Ok(Unavailable.GONE)
 
 
-async def test_a_time_that_has_come_is_none(path, wall):
+async def test_a_time_that_has_come_is_none(place, wall):
     """Nothing waits for the past, and a delay of nothing is no delay."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     past = datetime.datetime.fromtimestamp(START - 1, datetime.UTC)
     for number, not_before in enumerate((0, datetime.timedelta(0), past)):
         (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(f"{number}"), not_before=not_before)).unwrap()
-    assert state_of(path).names("send") == ["0", "1", "2"]
+    assert state_of(place).names("send") == ["0", "1", "2"]
 
 
-async def test_many_are_enqueued_to_wait_until_the_same_time(path, wall):
+async def test_many_are_enqueued_to_wait_until_the_same_time(place, wall):
     """`not_before` of `enqueue_many` is that of all."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     answers = await spool.enqueue_many(Mail.SEND, [(ANNE, b"1"), (ANNE, b"2")], not_before=5)
     names = [answer.unwrap().name for answer in answers]
-    assert waiting(path) == set(names)
+    assert waiting(place) == set(names)
     wall.time += 5
     assert await names_available(spool) == names
 
@@ -297,9 +298,9 @@ async def test_many_are_enqueued_to_wait_until_the_same_time(path, wall):
         ("tomorrow", TypeError, "tomorrow"),
     ],
 )
-async def test_what_is_no_time_is_refused_before_anything_happens(path, wall, not_before, error, words):
+async def test_what_is_no_time_is_refused_before_anything_happens(place, wall, not_before, error, words):
     """By `enqueue`, `enqueue_many` and `save`, with words that name it."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"))).unwrap()
     with pytest.raises(error, match=words):
         await spool.enqueue(Mail.SEND, ANNE, b"", not_before=not_before)
@@ -308,7 +309,7 @@ async def test_what_is_no_time_is_refused_before_anything_happens(path, wall, no
     async with spool.reader(Mail.SEND) as reader, (await reader.dequeue()).unwrap() as job:
         with pytest.raises(error, match=words):
             await job.save(Mail.RETRY, not_before=not_before)
-    assert state_of(path).entries() == {"a"}
+    assert state_of(place).entries() == {"a"}
 
 
 async def test_nothing_waits_where_other_programs_may_not_know_of_it(path, wall):
@@ -332,14 +333,14 @@ async def _spoolable(path: Path) -> Any:
     return (await load_spool(path)).spoolable
 
 
-async def test_what_waited_before_this_process_began_comes_too(path, wall):
+async def test_what_waited_before_this_process_began_comes_too(place, wall):
     """The directory is looked at when the reader begins; and entries of the dead are available at once."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     for number in range(3):
         (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(f"{number}"), not_before=3 - number)).unwrap()
     spool.close()
     wall.time += 3
-    assert await names_available(await quick_spool(path, now=wall)) == ["2", "1", "0"]
+    assert await names_available(await quick_spool(place, now=wall)) == ["2", "1", "0"]
 
 
 class WithoutNotify(WithoutSyncs):
@@ -419,9 +420,9 @@ async def test_what_is_not_taken_after_all_stays_where_it_is_and_comes_the_next_
             assert job.name == "a"
 
 
-async def test_what_the_owner_of_a_due_entry_leaves_when_it_dies_is_available(path, wall):
+async def test_what_the_owner_of_a_due_entry_leaves_when_it_dies_is_available(place, wall):
     """Recovery puts it into its queue, whatever the clock says by then."""
-    spool, other = await quick_spool(path, now=wall), await quick_spool(path, now=wall)
+    spool, other = await quick_spool(place, now=wall), await quick_spool(place, now=wall)
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a"), not_before=1)).unwrap()
     wall.time += 1
     reader = spool.reader(Mail.SEND)
@@ -432,7 +433,7 @@ async def test_what_the_owner_of_a_due_entry_leaves_when_it_dies_is_available(pa
             job._checkout.claim.abandon()
             job._checkout.let_go = True
     wall.time -= 1
-    assert [each.queue for each in (await other.recover()).unwrap()] == ["send"]
+    assert [each.queue for each in await recover(other)] == ["send"]
     assert await names_available(other) == ["a"]
 
 
@@ -539,9 +540,9 @@ async def test_when_those_that_were_kept_are_used_up_the_next_look_is_due(path, 
     spool.close()  # no reader has left, which gives back what tells of arrivals
 
 
-async def test_what_waited_and_is_due_comes_before_what_has_not_waited(path, wall):
+async def test_what_waited_and_is_due_comes_before_what_has_not_waited(place, wall):
     """Whatever the names are, also when it becomes due while a listing is worked off: else it might never come."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     for name in "abc":
         (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(name))).unwrap()
     for name, after in (("x", 1), ("y", 2)):
