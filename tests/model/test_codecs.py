@@ -98,18 +98,19 @@ async def test_what_a_codec_cannot_read_is_corrupt(tmp_path, codec, raw):
 
 
 @pytest.mark.parametrize(("codec", "value"), [(Bytes(), "text"), (Bytes(), None), (Text(), b"bytes"), (Text(), None)])
-async def test_a_value_of_the_wrong_type_is_not_encoded(tmp_path, codec, value):
+async def test_a_value_of_the_wrong_type_is_not_encoded(place, codec, value):
     """Neither text is taken for bytes nor bytes for text."""
-    spool = await quick_spool(tmp_path / "spool", Spoolable(Mail, Envelope, codec))
+    spool = await quick_spool(place, Spoolable(Mail, Envelope, codec))
     answer = await spool.enqueue(Mail.SEND, ANNE, value)
     assert isinstance(answer.error, EncodingFailed)
     assert answer.error.part == "data"
     assert "TypeError" in answer.error.reason
 
 
-async def test_everything_that_is_bytes_is_taken_for_bytes(tmp_path):
+@pytest.mark.sample
+async def test_everything_that_is_bytes_is_taken_for_bytes(place):
     """`bytearray` and `memoryview` are stored as they are."""
-    spool = await quick_spool(tmp_path / "spool")
+    spool = await quick_spool(place)
     for value in (bytearray(b"abc"), memoryview(b"abc")):
         entry = (await spool.enqueue(Mail.SEND, ANNE, value)).unwrap()
         assert await entry.direct.data_file.load() == Ok(b"abc")
@@ -149,7 +150,7 @@ async def test_a_data_codec_streams_to_a_file_and_from_one(tmp_path):
     assert entry.direct.data_file.path.read_bytes() == b"00000003\n0\n1\n2\n"
 
 
-async def test_a_codec_may_close_the_file(tmp_path):
+async def test_a_codec_may_close_the_file(place):
     """What a codec wrote before it closed the file is stored."""
 
     class Closing:
@@ -161,16 +162,16 @@ async def test_a_codec_may_close_the_file(tmp_path):
             with io.TextIOWrapper(file, encoding="utf-8") as text:
                 return json.load(text)
 
-    spool = await quick_spool(tmp_path / "spool", Spoolable(Mail, Envelope, Closing()))
+    spool = await quick_spool(place, Spoolable(Mail, Envelope, Closing()))
     entry = (await spool.enqueue(Mail.SEND, ANNE, "Grüße")).unwrap()
     assert await entry.direct.data_file.load() == Ok("Grüße")
-    assert state_of(spool.path).faults() == []
+    assert state_of(spool.location).faults() == []
 
 
 WHO = contextvars.ContextVar("who", default="nobody")
 
 
-async def test_codecs_and_generators_run_in_a_thread_with_the_callers_context(tmp_path):
+async def test_codecs_and_generators_run_in_a_thread_with_the_callers_context(place):
     """They see the context variables of the task that called, and never block the event loop."""
     seen: list[tuple[str, str, bool]] = []
     loop_thread = threading.get_ident()
@@ -200,7 +201,7 @@ async def test_codecs_and_generators_run_in_a_thread_with_the_callers_context(tm
             return "a"
 
     codec = Watching()
-    spool = await quick_spool(tmp_path / "spool", Spoolable(Mail, codec, codec, codec))
+    spool = await quick_spool(place, Spoolable(Mail, codec, codec, codec))
     WHO.set("me")
     entry = (await spool.enqueue(Mail.SEND, "m", "d")).unwrap()
     async with (await entry.checkout()).unwrap() as job:

@@ -20,6 +20,8 @@ from trio_multispool.model.names import MAX_ATTEMPTS, invalid_name, time_ordered
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from helpers.spools import Location
+
 LONGEST_PREFIX = ".unsafe.00000000-4294967295."
 
 INVALID = {
@@ -142,21 +144,21 @@ class Numbered:
 
 
 @pytest.mark.anyio
-async def test_a_generator_gets_the_argument_of_reserve_and_one_attempt_more_while_the_name_is_taken(tmp_path: Path):
+async def test_a_generator_gets_the_argument_of_reserve_and_one_attempt_more_while_the_name_is_taken(place: Location):
     """A taken name is never used twice: the generator is asked again, with attempt + 1."""
     names = Numbered()
-    spool = await quick_spool(tmp_path / "spool", Spoolable(Mail, Envelope, bytes, names))
+    spool = await quick_spool(place, Spoolable(Mail, Envelope, bytes, names))
     first = (await spool.enqueue(Mail.SEND, ANNE, b"", name=Reserve("letter"))).unwrap()
     second = (await spool.enqueue(Mail.RETRY, ANNE, b"", name=Reserve("letter"))).unwrap()
     assert (first.name, second.name) == ("letter-0", "letter-1")
     assert names.asked == [("letter", 0), ("letter", 0), ("letter", 1)]
     (await spool.enqueue(Mail.SEND, ANNE, b"")).unwrap()
     assert names.asked[-1] == (None, 0)
-    assert state_of(spool.path).faults() == []
+    assert state_of(spool.location).faults() == []
 
 
 @pytest.mark.anyio
-async def test_a_generator_that_makes_only_taken_names_is_asked_a_bounded_number_of_times(tmp_path: Path):
+async def test_a_generator_that_makes_only_taken_names_is_asked_a_bounded_number_of_times(place: Location):
     """A generator that never makes a free name ends in `Err(NameTaken)`, not in an endless loop."""
 
     class Always:
@@ -167,14 +169,14 @@ async def test_a_generator_that_makes_only_taken_names_is_asked_a_bounded_number
             return "same"
 
     names = Always()
-    spool = await quick_spool(tmp_path / "spool", Spoolable(Mail, Envelope, bytes, names))
+    spool = await quick_spool(place, Spoolable(Mail, Envelope, bytes, names))
     (await spool.enqueue(Mail.SEND, ANNE, b"1")).unwrap()
-    before = state_of(spool.path)
+    before = state_of(spool.location)
     names.asked = 0
     assert await spool.enqueue(Mail.SEND, ANNE, b"2") == Err(NameTaken("same"))
     assert names.asked == MAX_ATTEMPTS
     assert await spool.reserve_name() == Err(NameTaken("same"))
-    assert state_of(spool.path) == before
+    assert state_of(spool.location) == before
 
 
 @pytest.mark.anyio
@@ -187,15 +189,16 @@ async def test_a_generator_that_makes_an_invalid_name_is_answered_with_invalid_n
             return name
 
     spool = await quick_spool(tmp_path / "spool", Spoolable(Mail, Envelope, bytes, Bad()))
-    before = state_of(spool.path)
+    before = state_of(spool.location)
     assert await spool.enqueue(Mail.SEND, ANNE, b"") == Err(invalid_name(name))
     assert await spool.reserve_name() == Err(invalid_name(name))
-    assert state_of(spool.path) == before
+    assert state_of(spool.location) == before
     assert sorted(os.listdir(tmp_path)) == ["spool"]
 
 
+@pytest.mark.sample
 @pytest.mark.anyio
-async def test_what_a_generator_raises_passes_through_as_the_same_object(tmp_path: Path):
+async def test_what_a_generator_raises_passes_through_as_the_same_object(place: Location):
     """User code's exceptions are not turned into an `Err`, and nothing is enqueued."""
     error = LookupError("no more names")
 
@@ -203,15 +206,15 @@ async def test_what_a_generator_raises_passes_through_as_the_same_object(tmp_pat
         def next(self, argument: None, attempt: int) -> str:
             raise error
 
-    spool = await quick_spool(tmp_path / "spool", Spoolable(Mail, Envelope, bytes, Raising()))
-    before = state_of(spool.path)
+    spool = await quick_spool(place, Spoolable(Mail, Envelope, bytes, Raising()))
+    before = state_of(spool.location)
     with pytest.raises(LookupError) as caught:
         await spool.enqueue(Mail.SEND, ANNE, b"")
     assert caught.value is error
     with pytest.raises(LookupError) as caught:
         await spool.reserve_name()
     assert caught.value is error
-    assert state_of(spool.path) == before
+    assert state_of(spool.location) == before
 
 
 @pytest.mark.anyio
@@ -219,18 +222,18 @@ async def test_what_a_generator_raises_passes_through_as_the_same_object(tmp_pat
 async def test_an_invalid_name_is_an_err_of_entry_and_of_enqueue_and_touches_nothing(tmp_path: Path, name):
     """No name leads out of its queue, whichever operation it is given to."""
     spool = await quick_spool(tmp_path / "spool", MAIL)
-    before = state_of(spool.path)
+    before = state_of(spool.location)
     assert spool.entry(Mail.SEND, name) == Err(invalid_name(name))
     assert await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(name)) == Err(invalid_name(name))
-    assert state_of(spool.path) == before
+    assert state_of(spool.location) == before
     assert sorted(os.listdir(tmp_path)) == ["spool"]
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", VALID)
-async def test_every_valid_name_goes_through_a_whole_life(tmp_path: Path, name):
+async def test_every_valid_name_goes_through_a_whole_life(place: Location, name):
     """A valid name can be enqueued, found, replaced in place, checked out, given new data, saved and removed."""
-    spool = await quick_spool(tmp_path / "spool", MAIL)
+    spool = await quick_spool(place, MAIL)
     (entry,) = await put(spool, Mail.SEND, name)
     assert await names_in(spool, Mail.SEND) == [name]
     (await entry.direct.save(Envelope("changed"))).unwrap()
@@ -238,10 +241,10 @@ async def test_every_valid_name_goes_through_a_whole_life(tmp_path: Path, name):
     async with (await entry.checkout()).unwrap() as job:
         (await job.data.save(b"again")).unwrap()
         (await job.save(Mail.RETRY, Envelope("again"))).unwrap()
-    assert state_of(spool.path).faults() == []
+    assert state_of(spool.location).faults() == []
     async with (await spool.entry(Mail.RETRY, name).unwrap().checkout()).unwrap() as job:
         assert job.metadata == Envelope("again")
         assert (await job.data.load()).unwrap() == b"again"
         (await job.remove()).unwrap()
-    assert state_of(spool.path).entries() == set()
-    assert state_of(spool.path).faults() == []
+    assert state_of(spool.location).entries() == set()
+    assert state_of(spool.location).faults() == []

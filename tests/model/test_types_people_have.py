@@ -199,9 +199,9 @@ def same(value: object, back: object) -> bool:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("of", "value"), WORK)
-async def test_these_types_work_through_a_spool_and_a_reader(tmp_path, of, value):
+async def test_these_types_work_through_a_spool_and_a_reader(place, of, value):
     """What was enqueued is what the handler is given, as metadata and as data."""
-    spool = await quick_spool(tmp_path / "spool", Spoolable(Mail, of, of))
+    spool = await quick_spool(place, Spoolable(Mail, of, of))
     (await spool.enqueue(Mail.SEND, value, value)).unwrap()
     seen: list[Any] = []
 
@@ -395,8 +395,9 @@ def test_the_codec_of_a_struct_compares_without_calling_a_function_of_ours(monke
         Json(Same).encode(Same([]))
 
 
+@pytest.mark.sample
 @pytest.mark.anyio
-async def test_a_codec_of_ones_own_answers_for_itself(tmp_path):
+async def test_a_codec_of_ones_own_answers_for_itself(place):
     """Whether its values come back equal is not looked at, and it may be for any class."""
 
     class Own:
@@ -413,7 +414,7 @@ async def test_a_codec_of_ones_own_answers_for_itself(tmp_path):
             return Plain()
 
     assert isinstance(Own(), DataCodec)
-    spool = await quick_spool(tmp_path / "spool", Spoolable(Mail, Own(), Own()))
+    spool = await quick_spool(place, Spoolable(Mail, Own(), Own()))
     entry = (await spool.enqueue(Mail.SEND, Plain(), Plain())).unwrap()
     assert isinstance((await entry.direct.contents()).unwrap(), Plain)
 
@@ -439,12 +440,12 @@ class Required(msgspec.Struct):
 
 
 @pytest.mark.anyio
-async def test_types_evolve_as_the_page_says(tmp_path):
+async def test_types_evolve_as_the_page_says(place):
     """A new field with a default, a field that is gone, and one that is renamed are read; a required one is not."""
-    old = await quick_spool(tmp_path / "spool", Spoolable(Mail, Older, bytes))
+    old = await quick_spool(place, Spoolable(Mail, Older, bytes))
     (await old.enqueue(Mail.SEND, Older("anne", 7), b"", name=Use("a"))).unwrap()
     stands = {Envelope: Envelope("anne"), Renamed: Renamed("anne"), Required: None}
     for of, value in stands.items():
-        new = await quick_spool(tmp_path / "spool", Spoolable(Mail, of, bytes))
+        new = await quick_spool(place, Spoolable(Mail, of, bytes))
         answer = await new.entry(Mail.SEND, "a").unwrap().direct.contents()
         assert answer.unwrap_or(None) == value

@@ -30,6 +30,8 @@ from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from helpers.spools import Location
+
 HOUR = 3600.0
 
 
@@ -50,10 +52,11 @@ async def _waiting(spool: Any, count: int = 1) -> None:
         await breathe()
 
 
+@pytest.mark.sample
 @pytest.mark.anyio
-async def test_a_waiting_reader_is_woken_by_an_enqueue(tmp_path: Path) -> None:
+async def test_a_waiting_reader_is_woken_by_an_enqueue(place: Location) -> None:
     """The entry of another owner of the spool arrives although the reader would not look again for an hour."""
-    async with await make_spool(tmp_path / "spool") as spool, await load_spool(tmp_path / "spool") as other:
+    async with await make_spool(place) as spool, await load_spool(place) as other:
         got: list[str] = []
         async with spool.reader(Mail.SEND, poll_interval=HOUR) as reader, anyio.create_task_group() as tasks:
 
@@ -150,9 +153,9 @@ async def test_a_change_that_another_reader_fetched_is_not_missed(tmp_path: Path
 
 
 @pytest.mark.anyio
-async def test_the_baton_passes_on_when_its_holder_leaves(tmp_path: Path) -> None:
+async def test_the_baton_passes_on_when_its_holder_leaves(place: Location) -> None:
     """A reader that stops waiting leaves the others awake: each of three in turn is woken."""
-    async with await make_spool(tmp_path / "spool") as spool, await load_spool(tmp_path / "spool") as other:
+    async with await make_spool(place) as spool, await load_spool(place) as other:
         got: list[tuple[str, str]] = []
         readers = {queue: spool.reader(queue, poll_interval=HOUR) for queue in Mail}
 
@@ -172,9 +175,9 @@ async def test_the_baton_passes_on_when_its_holder_leaves(tmp_path: Path) -> Non
 
 
 @pytest.mark.anyio
-async def test_several_waiting_tasks_of_one_queue_are_all_kept_busy(tmp_path: Path) -> None:
+async def test_several_waiting_tasks_of_one_queue_are_all_kept_busy(place: Location) -> None:
     """Four tasks wait, four entries come, each has one."""
-    async with await make_spool(tmp_path / "spool") as spool, await load_spool(tmp_path / "spool") as other:
+    async with await make_spool(place) as spool, await load_spool(place) as other:
         got: list[str] = []
         async with spool.reader(Mail.SEND, poll_interval=HOUR) as reader, anyio.create_task_group() as tasks:
 
@@ -306,7 +309,7 @@ async def test_without_inotify_readers_poll_and_say_so_once(
 
 
 @pytest.mark.anyio
-async def test_when_all_instances_are_used_up_readers_poll(tmp_path: Path) -> None:
+async def test_when_all_instances_are_used_up_readers_poll(place: Location) -> None:
     """The real limit of the kernel: entries arrive, and nothing is raised."""
     used: list[Any] = []
     try:
@@ -316,7 +319,7 @@ async def test_when_all_instances_are_used_up_readers_poll(tmp_path: Path) -> No
         if error.errno != errno.EMFILE:
             raise
     try:
-        async with await make_spool(tmp_path / "spool") as spool:
+        async with await make_spool(place) as spool:
             got: list[str] = []
             async with spool.reader(Mail.SEND) as reader, anyio.create_task_group() as tasks:
 
@@ -455,7 +458,7 @@ async def test_a_waiting_reader_has_the_entry_of_an_owner_that_died(
                 began = trio.current_time()
             assert got == ["one"]
             assert trio.current_time() - began < 3
-    assert state_of(spool.path).faults() == []
+    assert state_of(spool.location).faults() == []
 
 
 async def test_an_idle_reader_looks_again_only_now_and_then(tmp_path: Path, mock_clock: trio.testing.MockClock) -> None:
@@ -486,9 +489,9 @@ async def test_an_idle_reader_looks_again_only_now_and_then(tmp_path: Path, mock
 
 
 @pytest.mark.anyio
-async def test_nothing_is_waited_for_when_a_scope_was_cancelled(tmp_path: Path) -> None:
+async def test_nothing_is_waited_for_when_a_scope_was_cancelled(place: Location) -> None:
     """A wait that is cancelled leaves no waiter behind, and the next one works."""
-    async with await make_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND, poll_interval=HOUR) as reader:
+    async with await make_spool(place) as spool, spool.reader(Mail.SEND, poll_interval=HOUR) as reader:
         for _ in range(3):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(reader.dequeue)

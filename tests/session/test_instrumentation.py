@@ -55,12 +55,13 @@ def timeless(told: list[Any]) -> list[Any]:
 # Each operation once
 
 
+@pytest.mark.sample
 @both_backends
-async def test_an_enqueue_is_told_once_with_its_fields(tmp_path):
+async def test_an_enqueue_is_told_once_with_its_fields(place):
     """The context manager is around `on_enqueue`; the name, the queue and the size of the data are true."""
-    async with listened_to(tmp_path) as (spool, heard):
+    async with listened_to(place) as (spool, heard):
         entry = (await spool.enqueue(Mail.SEND, ANNE, b"Hello")).unwrap()
-        path = str(tmp_path / "spool")
+        path = str(place)
         assert timeless(heard.take()) == [
             Enqueueing(path, "send", None),
             Enqueued(path, "send", entry.name, 0.0, 5),
@@ -69,24 +70,24 @@ async def test_an_enqueue_is_told_once_with_its_fields(tmp_path):
 
 
 @both_backends
-async def test_large_data_and_data_of_a_streaming_codec_are_told_too(tmp_path):
+async def test_large_data_and_data_of_a_streaming_codec_are_told_too(place):
     """What is written in a hop of its own is told like what goes in a batch."""
-    async with listened_to(tmp_path) as (spool, heard):
+    async with listened_to(place) as (spool, heard):
         (await spool.enqueue(Mail.SEND, ANNE, b"x" * 300_000)).unwrap()
         [told] = heard.take(Enqueued)
         assert told.data_size == 300_000
 
 
 @both_backends
-async def test_each_entry_of_a_batch_is_told_once_and_each_failure(tmp_path):
+async def test_each_entry_of_a_batch_is_told_once_and_each_failure(place):
     """One context manager is around all; what was enqueued is told by its name, and what was not as a failure."""
-    async with listened_to(tmp_path) as (spool, heard):
+    async with listened_to(place) as (spool, heard):
         await put(spool, Mail.SEND, "taken")
         heard.take()
         names = [Use("one"), Use("taken"), Use("two")]
         answers = await spool.enqueue_many(Mail.SEND, [(ANNE, b"a"), (ANNE, b"b"), (ANNE, b"cc")], names=names)
         assert [is_err(answer) for answer in answers] == [False, True, False]
-        path = str(tmp_path / "spool")
+        path = str(place)
         assert timeless(heard.take()) == [
             Enqueueing(path, "send", 3),
             Enqueued(path, "send", "one", 0.0, 1),
@@ -97,9 +98,9 @@ async def test_each_entry_of_a_batch_is_told_once_and_each_failure(tmp_path):
 
 
 @both_backends
-async def test_enqueues_of_many_tasks_are_told_each_in_its_own_task(tmp_path):
+async def test_enqueues_of_many_tasks_are_told_each_in_its_own_task(place):
     """A batch that one task's thread enqueued is told in the tasks that asked, inside of their context managers."""
-    async with listened_to(tmp_path) as (spool, heard):
+    async with listened_to(place) as (spool, heard):
         async with anyio.create_task_group() as tasks:
             for number in range(20):
                 tasks.start_soon(put, spool, Mail.SEND, f"n{number:02}")
@@ -117,14 +118,14 @@ async def test_enqueues_of_many_tasks_are_told_each_in_its_own_task(tmp_path):
         (lambda job: job.release(), How.RELEASED, "send"),
     ],
 )
-async def test_a_check_out_and_its_settlement_are_told_once(tmp_path, settle, how, destination):
+async def test_a_check_out_and_its_settlement_are_told_once(place, settle, how, destination):
     """The order is: checked out, the block begins, settled, the block ends."""
-    async with listened_to(tmp_path) as (spool, heard):
+    async with listened_to(place) as (spool, heard):
         [entry] = await put(spool, Mail.SEND, "a")
         heard.take()
         async with (await entry.checkout()).unwrap() as job:
             (await settle(job)).unwrap()
-        path = str(tmp_path / "spool")
+        path = str(place)
         assert timeless(heard.take()) == [
             CheckedOut(path, "send", "a", 0.0),
             Working(path, "send", "a", {}),
@@ -134,9 +135,9 @@ async def test_a_check_out_and_its_settlement_are_told_once(tmp_path, settle, ho
 
 
 @both_backends
-async def test_a_block_that_is_left_unsettled_is_told_as_a_release(tmp_path):
+async def test_a_block_that_is_left_unsettled_is_told_as_a_release(place):
     """By its end, by an exception, and by a cancellation; the context manager sees what the block raised."""
-    async with listened_to(tmp_path) as (spool, heard):
+    async with listened_to(place) as (spool, heard):
         [entry] = await put(spool, Mail.SEND, "a")
         heard.take()
         async with (await entry.checkout()).unwrap():
@@ -162,14 +163,14 @@ async def test_a_block_that_is_left_unsettled_is_told_as_a_release(tmp_path):
 
 @both_backends
 @pytest.mark.parametrize("options", [{}, {"concurrency": 3}, {"concurrency": 2, "prefetch": 4}])
-async def test_a_pool_tells_each_entry_once(tmp_path, options):
+async def test_a_pool_tells_each_entry_once(place, options):
     """Checked out, worked on and settled as the verdict says; what was fetched ahead goes back, and is told too."""
     verdicts = {"a": Save(Mail.RETRY), "b": Remove(), "c": Release(), "d": Remove()}
 
     async def handler(envelope: Envelope, _data: object) -> Any:
         return verdicts[envelope.recipient]
 
-    async with listened_to(tmp_path) as (spool, heard):
+    async with listened_to(place) as (spool, heard):
         await put(spool, Mail.SEND, *verdicts)
         heard.take()
         async with spool.reader(Mail.SEND) as reader:
@@ -191,9 +192,9 @@ async def test_a_pool_tells_each_entry_once(tmp_path, options):
 
 
 @both_backends
-async def test_what_a_reader_returns_at_its_end_is_told(tmp_path):
+async def test_what_a_reader_returns_at_its_end_is_told(place):
     """An entry that was dequeued and not settled leaves this process's hands when the reader is left."""
-    async with listened_to(tmp_path) as (spool, heard):
+    async with listened_to(place) as (spool, heard):
         await put(spool, Mail.SEND, "a", "b")
         heard.take()
         async with spool.reader(Mail.SEND) as reader:
@@ -208,9 +209,9 @@ async def test_what_a_reader_returns_at_its_end_is_told(tmp_path):
 
 
 @both_backends
-async def test_a_channel_tells_as_queues_do(tmp_path):
+async def test_a_channel_tells_as_queues_do(place):
     """Sending enqueues, receiving checks out, the block's end removes; the context manager is around the block."""
-    async with listened_to(tmp_path) as (spool, heard):
+    async with listened_to(place) as (spool, heard):
         async with spool.channel(Mail.SEND) as (send, receive):
             await send.send((ANNE, b"Hello"))
             async with await receive.receive():
@@ -228,7 +229,7 @@ async def test_a_channel_tells_as_queues_do(tmp_path):
 @both_backends
 async def test_an_entry_that_does_not_decode_is_told_as_set_aside(tmp_path):
     """By a reader and by a check-out; it is not told as checked out."""
-    async with listened_to(tmp_path) as (spool, heard):
+    async with listened_to(tmp_path / "spool") as (spool, heard):
         entries = await put(spool, Mail.SEND, "a", "b")
         heard.take()
         for name in ("a", "b"):
@@ -265,18 +266,18 @@ def check_out_and_say_so(parent, path):
 
 @both_backends
 @pytest.mark.parametrize("by", ["load", "reader", "recover"])
-async def test_what_recovery_puts_back_is_told_once(tmp_path, by):
+async def test_what_recovery_puts_back_is_told_once(place, by):
     """Whoever does it: loading, a reader on its way, or `recover`; a dry run tells nothing."""
     heard = Listening()
-    spool = await quick_spool(tmp_path / "spool", instrumentation=heard)
+    spool = await quick_spool(place, instrumentation=heard)
     await put(spool, Mail.SEND, "a")
-    with Child(check_out_and_say_so, tmp_path / "spool") as child:
+    with Child(check_out_and_say_so, place) as child:
         assert child.hear() == ["a"]
         child.kill()
     heard.take()
     if by == "load":
         spool.close()
-        spool = (await Spool.load(tmp_path / "spool", MAIL, instrumentation=heard)).unwrap()
+        spool = (await Spool.load(place, MAIL, instrumentation=heard)).unwrap()
     elif by == "reader":
         async with spool.reader(Mail.SEND) as reader:
             assert (await reader.dequeue_available()).unwrap() is not None
@@ -284,22 +285,20 @@ async def test_what_recovery_puts_back_is_told_once(tmp_path, by):
         assert len((await spool.recover(dry_run=True)).unwrap()) == 1
         assert heard.take() == []
         (await spool.recover()).unwrap()
-    assert [one for one in heard.events() if isinstance(one, Returned)] == [
-        Returned(str(tmp_path / "spool"), "send", "a")
-    ]
+    assert [one for one in heard.events() if isinstance(one, Returned)] == [Returned(str(place), "send", "a")]
     spool.close()
 
 
 @both_backends
 async def test_what_recovery_collects_is_told_without_a_queue(tmp_path):
     """A reservation that belongs to no entry."""
-    async with listened_to(tmp_path) as (spool, heard):
+    async with listened_to(tmp_path / "spool") as (spool, heard):
         (tmp_path / "spool" / ".registry" / "orphan").touch()
         (await spool.recover()).unwrap()
         assert heard.events() == [Returned(str(tmp_path / "spool"), None, "orphan")]
 
 
-async def test_durations_are_those_of_the_event_loops_clock(tmp_path, autojump_clock):
+async def test_durations_are_those_of_the_event_loops_clock(place, autojump_clock):
     """An entry that is worked on for an hour, on a clock that jumps, was in hand for an hour."""
 
     async def handler(_envelope: object, _data: object) -> Remove:
@@ -307,7 +306,7 @@ async def test_durations_are_those_of_the_event_loops_clock(tmp_path, autojump_c
         reader.stop()
         return Remove()
 
-    async with listened_to(tmp_path) as (spool, heard):
+    async with listened_to(place) as (spool, heard):
         await put(spool, Mail.SEND, "a")
         async with spool.reader(Mail.SEND) as reader:
             (await reader.iter(handler)).unwrap()
@@ -329,22 +328,22 @@ async def test_a_wait_is_told_with_its_length(autojump_clock):
 
 
 @both_backends
-async def test_a_reader_that_has_nothing_to_do_is_told_of_its_waits(tmp_path):
+async def test_a_reader_that_has_nothing_to_do_is_told_of_its_waits(place):
     """Each wait once it is over, the last by a cancellation."""
-    async with listened_to(tmp_path) as (spool, heard):
+    async with listened_to(place) as (spool, heard):
         async with spool.reader(Mail.RETRY) as reader, anyio.create_task_group() as tasks:
             tasks.start_soon(reader.dequeue)
             while not waiters_of(spool):  # nothing else shows that it waits
                 await breathe()
             reader.stop()
-        assert {(one.spool, one.queue) for one in heard.waits} == {(str(tmp_path / "spool"), "retry")}
+        assert {(one.spool, one.queue) for one in heard.waits} == {(str(place), "retry")}
 
 
 @both_backends
 async def test_a_job_that_two_tasks_settle_is_told_once_and_as_it_was_settled(tmp_path):
     """A save is under way when the reader that the job belongs to is left: the entry was saved."""
     gate = Gate()
-    async with listened_to(tmp_path, system_calls=gate) as (spool, heard):
+    async with listened_to(tmp_path / "spool", system_calls=gate) as (spool, heard):
         await put(spool, Mail.SEND, "a")
         async with anyio.create_task_group() as tasks, spool.reader(Mail.SEND) as reader:
             job = (await reader.dequeue()).unwrap()
@@ -364,9 +363,9 @@ async def open_soon(gate: Gate) -> None:
 
 
 @both_backends
-async def test_a_block_whose_channel_was_closed_ends_for_the_instrumentation_too(tmp_path):
+async def test_a_block_whose_channel_was_closed_ends_for_the_instrumentation_too(place):
     """The entry was returned with the end that had received it, and the context manager is left once."""
-    async with listened_to(tmp_path) as (spool, heard):
+    async with listened_to(place) as (spool, heard):
         await put(spool, Mail.SEND, "a")
         async with spool.channel(Mail.SEND) as (_, receive):
             received = await receive.receive()

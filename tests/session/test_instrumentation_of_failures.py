@@ -38,7 +38,7 @@ on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_an_enqueue_that_fails_is_told_as_a_failure_only(tmp_path):
     """`on_enqueue` is not called."""
     calls = FailingCalls()
-    async with listened_to(tmp_path, system_calls=calls) as (spool, heard):
+    async with listened_to(tmp_path / "spool", system_calls=calls) as (spool, heard):
         with calls.failing("write", errno.ENOSPC):
             answer = await spool.enqueue(Mail.SEND, ANNE, b"Hello")
         assert isinstance(answer, Err)
@@ -48,10 +48,11 @@ async def test_an_enqueue_that_fails_is_told_as_a_failure_only(tmp_path):
         assert failed.error is answer.error
 
 
+@pytest.mark.sample
 @both_backends
-async def test_a_cancelled_operation_is_not_told(tmp_path):
+async def test_a_cancelled_operation_is_not_told(place):
     """Cancelled before it began, nothing has happened, and nothing is told but that the context manager was left."""
-    async with listened_to(tmp_path) as (spool, heard):
+    async with listened_to(place) as (spool, heard):
         [entry] = await put(spool, Mail.SEND, "a")
         job = (await entry.checkout()).unwrap()
         heard.take()
@@ -72,9 +73,9 @@ async def test_a_cancelled_operation_is_not_told(tmp_path):
 
 
 @both_backends
-async def test_an_answer_that_there_is_nothing_is_told_as_what_it_is(tmp_path):
+async def test_an_answer_that_there_is_nothing_is_told_as_what_it_is(place):
     """`try_checkout` of what is gone or busy is an ordinary answer; of `checkout` it is an error."""
-    async with listened_to(tmp_path) as (spool, heard):
+    async with listened_to(place) as (spool, heard):
         [entry] = await put(spool, Mail.SEND, "a")
         gone = spool.entry(Mail.RETRY, "a").unwrap()
         async with (await entry.checkout()).unwrap():
@@ -93,7 +94,7 @@ async def test_an_answer_that_there_is_nothing_is_told_as_what_it_is(tmp_path):
 async def test_a_settlement_that_fails_is_told_as_a_failure_and_the_return_as_a_release(tmp_path):
     """The job is still in hand after the failure; its block's end returns it."""
     calls = FailingCalls()
-    async with listened_to(tmp_path, system_calls=calls) as (spool, heard):
+    async with listened_to(tmp_path / "spool", system_calls=calls) as (spool, heard):
         [entry] = await put(spool, Mail.SEND, "a")
         heard.take()
         job = (await entry.checkout()).unwrap()
@@ -108,9 +109,9 @@ async def test_a_settlement_that_fails_is_told_as_a_failure_and_the_return_as_a_
 
 
 @both_backends
-async def test_a_job_that_another_took_is_told_as_let_go(tmp_path):
+async def test_a_job_that_another_took_is_told_as_let_go(place):
     """Releasing what somebody else has settled puts nothing back, and is not told as a release."""
-    async with listened_to(tmp_path) as (spool, heard):
+    async with listened_to(place) as (spool, heard):
         [entry] = await put(spool, Mail.SEND, "a")
         job = (await entry.checkout()).unwrap()
         [theirs] = (await spool.checkouts_unsafe(Mail.SEND)).unwrap()
@@ -127,7 +128,7 @@ async def test_a_job_that_another_took_is_told_as_let_go(tmp_path):
 async def test_an_entry_that_cannot_be_returned_is_told_as_let_go(tmp_path):
     """The disk refuses the rename: recovery will return it, and nobody has it in hand."""
     calls = FailingCalls()
-    async with listened_to(tmp_path, system_calls=calls) as (spool, heard):
+    async with listened_to(tmp_path / "spool", system_calls=calls) as (spool, heard):
         [entry] = await put(spool, Mail.SEND, "a")
         heard.take()
         with calls.failing("move", errno.EACCES, on=".checkout/a -> "), pytest.raises(Exception, match="a"):
@@ -142,7 +143,7 @@ async def test_an_entry_that_cannot_be_returned_is_told_as_let_go(tmp_path):
 async def test_what_happened_and_may_be_undone_is_told_as_both(tmp_path):
     """With `DurabilityUnknown` the entry is there: `on_enqueue` and `on_error` hear of it."""
     calls = FailingCalls()
-    async with listened_to(tmp_path, system_calls=calls, durability=Durability.POWER) as (spool, heard):
+    async with listened_to(tmp_path / "spool", system_calls=calls, durability=Durability.POWER) as (spool, heard):
         with calls.failing("sync", errno.EIO, on="/send"):
             answer = await spool.enqueue(Mail.SEND, ANNE, b"Hello")
         assert isinstance(answer.error, DurabilityUnknown)
@@ -189,9 +190,9 @@ async def test_a_check_out_that_asyncio_cancelled_is_not_told(tmp_path):
 
 
 @both_backends
-async def test_a_job_whose_spool_was_closed_before_is_told_as_let_go(tmp_path):
+async def test_a_job_whose_spool_was_closed_before_is_told_as_let_go(place):
     """Its lock was dropped with the spool; recovery returns it."""
-    async with listened_to(tmp_path) as (spool, heard):
+    async with listened_to(place) as (spool, heard):
         [entry] = await put(spool, Mail.SEND, "a")
         async with (await entry.checkout()).unwrap():
             heard.take()
@@ -204,7 +205,7 @@ async def test_a_job_whose_spool_was_closed_before_is_told_as_let_go(tmp_path):
 async def test_what_was_tried_in_vain_before_an_entry_was_let_go_is_not_told(tmp_path):
     """A save failed, and then the spool was closed: the entry was not saved."""
     calls = FailingCalls()
-    async with listened_to(tmp_path, system_calls=calls) as (spool, heard):
+    async with listened_to(tmp_path / "spool", system_calls=calls) as (spool, heard):
         [entry] = await put(spool, Mail.SEND, "a")
         job = (await entry.checkout()).unwrap()
         with pytest.raises(OutOfSpace), calls.failing("write", errno.ENOSPC):  # noqa: PT012  # the block's end raises
@@ -219,7 +220,7 @@ async def test_what_was_tried_in_vain_before_an_entry_was_let_go_is_not_told(tmp
 async def test_a_reader_that_cannot_list_is_told_as_a_failure(tmp_path):
     """Of the queue, and of no entry in particular."""
     calls = FailingCalls()
-    async with listened_to(tmp_path, system_calls=calls) as (spool, heard):
+    async with listened_to(tmp_path / "spool", system_calls=calls) as (spool, heard):
         async with spool.reader(Mail.SEND) as reader:
             with calls.failing("regular_files", errno.EIO, on="/send"):
                 answer = await reader.dequeue_available()

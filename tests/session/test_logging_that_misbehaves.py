@@ -204,8 +204,9 @@ async def test_what_comes_from_outside_is_printable_in_the_log(tmp_path, caplog)
     assert {record.__dict__.get("entry") for record in caplog.records} == {None, name, f"{name}2", f"{name}3"}
 
 
+@pytest.mark.sample
 @pytest.mark.anyio
-async def test_a_hook_without_a_name_of_its_own_may_raise_too(tmp_path, caplog):
+async def test_a_hook_without_a_name_of_its_own_may_raise_too(place, caplog):
     """A mock and a `functools.partial` have no `__name__`."""
 
     class Calling:
@@ -214,14 +215,14 @@ async def test_a_hook_without_a_name_of_its_own_may_raise_too(tmp_path, caplog):
 
     hooks = Instrumentation()
     hooks.on_enqueue = Calling()  # type: ignore[method-assign]  # a user's
-    async with await quick_spool(tmp_path / "spool", instrumentation=hooks) as spool:
+    async with await quick_spool(place, instrumentation=hooks) as spool:
         await put(spool, Mail.SEND, "a")
     assert [record.__dict__["hook"] for record in caplog.records] == ["Calling"]
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("carrier", [5, {"a": 1}, {"a": "\ud800"}, {"a": object()}, [("a", "b", "c")]])
-async def test_a_carrier_that_cannot_travel_is_left_behind(carrier, tmp_path, caplog):
+async def test_a_carrier_that_cannot_travel_is_left_behind(carrier, place, caplog):
     """The entries are enqueued without it, and the log says so once."""
 
     class Hooks(Instrumentation):
@@ -230,7 +231,7 @@ async def test_a_carrier_that_cannot_travel_is_left_behind(carrier, tmp_path, ca
         def enqueueing(self, enqueueing: Enqueueing) -> Any:
             return contextlib.nullcontext(carrier)
 
-    async with await quick_spool(tmp_path / "spool", instrumentation=Hooks()) as spool:
+    async with await quick_spool(place, instrumentation=Hooks()) as spool:
         await put(spool, Mail.SEND, "a", "b")
-    assert sorted(state_of(tmp_path / "spool").available["send"]) == ["a", "b"]
+    assert sorted(state_of(place).available["send"]) == ["a", "b"]
     assert {record.__dict__["hook"] for record in caplog.records} == {"enqueueing"}

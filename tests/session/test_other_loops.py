@@ -38,22 +38,23 @@ USES = {
 }
 
 
+@pytest.mark.sample
 @pytest.mark.anyio
 @pytest.mark.parametrize("other", BACKENDS)
 @pytest.mark.parametrize("use", USES)
-async def test_a_spool_is_refused_in_another_loop_and_goes_on_in_its_own(use, other, tmp_path):
+async def test_a_spool_is_refused_in_another_loop_and_goes_on_in_its_own(use, other, place):
     """While its own loop runs: the message says what to do, and nothing has happened."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, "a", "b")
         async with (await spool.entry(Mail.SEND, "b").unwrap().checkout()).unwrap() as job:
-            before = state_of(tmp_path / "spool")
+            before = state_of(place)
 
             def elsewhere() -> None:
                 with pytest.raises(RuntimeError, match=TOLD):
                     anyio.run(USES[use], spool, job, backend=other)
 
             await anyio.to_thread.run_sync(elsewhere)
-            assert state_of(tmp_path / "spool") == before
+            assert state_of(place) == before
             assert (await job.data.load()).unwrap() == b"Hello"
             assert await job.save(Mail.RETRY) == Ok(None)
         assert await names_in(spool, Mail.SEND) == ["a"]

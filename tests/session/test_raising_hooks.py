@@ -80,8 +80,9 @@ async def test_hooks_that_raise_change_nothing_and_are_logged_once_of_each_kind(
     }
 
 
+@pytest.mark.sample
 @both_backends
-async def test_each_type_of_exception_is_logged_once(tmp_path, caplog):
+async def test_each_type_of_exception_is_logged_once(place, caplog):
     """A hook that begins to fail in another way is heard of again."""
 
     class Fickle(Instrumentation):
@@ -90,13 +91,13 @@ async def test_each_type_of_exception_is_logged_once(tmp_path, caplog):
         def on_enqueue(self, enqueued: Enqueued) -> None:
             raise next(self.raised)
 
-    async with await quick_spool(tmp_path / "spool", instrumentation=Fickle()) as spool:
+    async with await quick_spool(place, instrumentation=Fickle()) as spool:
         await put(spool, Mail.SEND, *"abcde")
     assert [type(record.__dict__["error"]) for record in caplog.records] == [ValueError, KeyError]
 
 
 @both_backends
-async def test_a_context_manager_cannot_suppress_what_passes_through_it(tmp_path):
+async def test_a_context_manager_cannot_suppress_what_passes_through_it(place):
     """The block's exception leaves as the same object."""
 
     class Swallowing(Instrumentation):
@@ -106,7 +107,7 @@ async def test_a_context_manager_cannot_suppress_what_passes_through_it(tmp_path
         def working(self, working: Working) -> Any:
             return contextlib.suppress(BaseException)
 
-    async with await quick_spool(tmp_path / "spool", instrumentation=Swallowing()) as spool:
+    async with await quick_spool(place, instrumentation=Swallowing()) as spool:
         [entry] = await put(spool, Mail.SEND, "a")
         error = KeyError("a")
         with pytest.raises(KeyError) as caught:

@@ -109,9 +109,9 @@ LOOKS: list[Callable[[Any], object]] = [
 
 
 @pytest.mark.parametrize("look", LOOKS)
-async def test_an_err_that_was_looked_at_is_dropped_in_silence(tmp_path, look):
+async def test_an_err_that_was_looked_at_is_dropped_in_silence(place, look):
     """However it was looked at."""
-    spool = await spool_with_one(tmp_path / "spool")
+    spool = await spool_with_one(place)
     answers = [await spool.enqueue(Mail.SEND, ANNE, b"", name=TAKEN)]
     look(answers[0])
     assert told_by(answers.clear) == []
@@ -121,13 +121,13 @@ async def test_an_err_that_was_looked_at_is_dropped_in_silence(tmp_path, look):
     "look",
     [lambda _answer: None, lambda answer: isinstance(answer, Err), lambda answer: answer.map(str), bool],
 )
-async def test_an_err_that_nobody_looked_at_is_told_of(tmp_path, look):
+async def test_an_err_that_nobody_looked_at_is_told_of(place, look):
     """Operation, spool and error, and what to do."""
-    spool = await spool_with_one(tmp_path / "spool")
+    spool = await spool_with_one(place)
     answers = [await spool.enqueue(Mail.SEND, ANNE, b"", name=TAKEN)]
     look(answers[0])
     [told] = told_by(answers.clear)
-    path = re.escape(str(tmp_path / "spool"))
+    path = re.escape(str(place))
     assert re.fullmatch(
         rf"an Err was dropped unread: enqueue into send \(the spool {path}\): NameTaken: an entry named 'taken' .*; "
         r"match the result or call its unwrap\(\), or its ignore\(\) if the error does not matter",
@@ -135,9 +135,10 @@ async def test_an_err_that_nobody_looked_at_is_told_of(tmp_path, look):
     )
 
 
-async def test_it_is_told_of_the_line_that_awaited_it(tmp_path):
+@pytest.mark.sample
+async def test_it_is_told_of_the_line_that_awaited_it(place):
     """Not of a line of the library, and not of the one that dropped it."""
-    spool = await spool_with_one(tmp_path / "spool")
+    spool = await spool_with_one(place)
 
     async def deeper() -> None:
         await spool.enqueue(Mail.SEND, ANNE, b"", name=TAKEN)
@@ -149,9 +150,9 @@ async def test_it_is_told_of_the_line_that_awaited_it(tmp_path):
     assert warning.lineno == deeper.__code__.co_firstlineno + 1
 
 
-async def test_it_is_told_once_a_line(tmp_path):
+async def test_it_is_told_once_a_line(place):
     """Whatever entry it is about; another line is told of too, and the first again when the filters change."""
-    spool = await spool_with_one(tmp_path / "spool")
+    spool = await spool_with_one(place)
     await put(spool, Mail.SEND, "other")
 
     async def answers() -> list[Any]:
@@ -163,9 +164,9 @@ async def test_it_is_told_once_a_line(tmp_path):
         assert len(told_by(found.clear)) == 2
 
 
-async def test_each_operation_that_a_task_is_started_on_is_told_of(tmp_path):
+async def test_each_operation_that_a_task_is_started_on_is_told_of(place):
     """It is the event loop that awaits them, in one line for all."""
-    spool = await spool_with_one(tmp_path / "spool")
+    spool = await spool_with_one(place)
 
     async def start() -> None:
         async with anyio.create_task_group() as tasks:
@@ -195,9 +196,9 @@ async def test_a_line_that_is_told_of_once_is_remembered_once(tmp_path, monkeypa
     assert len(kept) == 2  # the text, and the version of the filters
 
 
-async def test_what_is_enqueued_together_is_told_of_at_once(tmp_path):
+async def test_what_is_enqueued_together_is_told_of_at_once(place):
     """And not when garbage is collected next, in another test."""
-    spool = await spool_with_one(tmp_path / "spool")
+    spool = await spool_with_one(place)
     gc.disable()
     try:
         with pytest.warns(UnreadErrWarning):
@@ -247,9 +248,9 @@ async def test_every_operation_that_can_fail_tells_of_its_err(tmp_path):
     assert {text[: text.index("(the spool") + len("(the spool")] for text in told} == expected
 
 
-async def test_what_the_library_looks_at_for_itself_is_not_told_of(tmp_path):
+async def test_what_the_library_looks_at_for_itself_is_not_told_of(place):
     """An answer that says in another way that it failed is no `Err` that was dropped."""
-    spool = await spool_with_one(tmp_path / "spool")
+    spool = await spool_with_one(place)
 
     async def handle(_metadata: object, _data: object) -> Remove:
         return Remove()

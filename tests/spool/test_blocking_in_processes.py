@@ -85,7 +85,8 @@ spool.enqueue(Mail.SEND, ANNE, b"parent").unwrap()
     assert state.faults() == []
 
 
-def test_many_threads_of_a_child_open_the_spool_once(path):
+@pytest.mark.sample
+def test_many_threads_of_a_child_open_the_spool_once(place):
     """They all wait for the one that came first."""
     run(
         """
@@ -103,9 +104,9 @@ def child():
 
 assert status_of(in_child(child)) == 0
 """,
-        path,
+        place,
     )
-    assert len(state_of(path).entries()) == 16
+    assert len(state_of(place).entries()) == 16
 
 
 def test_a_fork_in_the_middle_of_a_call_harms_neither_side(path):
@@ -140,7 +141,7 @@ for before in ("open", "write", "move", "sync"):
 
 
 @pytest.mark.parametrize("threads", [1, 6])
-def test_children_that_are_forked_at_any_moment_work(path, threads):
+def test_children_that_are_forked_at_any_moment_work(place, threads):
     """While threads of the parent make one call after the other; each child is a process that ends well."""
     run(
         """
@@ -162,15 +163,15 @@ stop.set()
 for thread in threads:
     thread.join()
 """,
-        path,
+        place,
         str(threads),
     )
-    state = state_of(path)
+    state = state_of(place)
     assert len(state.names("failed")) == 20
     assert state.faults() == []
 
 
-def test_a_fork_while_another_thread_opens_a_spool_leaves_the_child_no_lock(path):
+def test_a_fork_while_another_thread_opens_a_spool_leaves_the_child_no_lock(place):
     """What the parent's threads wait for is not there to be waited for in the child."""
     run(
         """
@@ -194,9 +195,9 @@ assert status_of(in_child(child)) == 0
 over.set()
 holder.join()
 """,
-        path,
+        place,
     )
-    assert [*state_of(path).data.values()] == [b"child"]
+    assert [*state_of(place).data.values()] == [b"child"]
 
 
 def test_a_child_does_not_close_what_it_inherited(path):
@@ -232,7 +233,7 @@ assert calls == ["closed"], "in the parent, it is closed with the last reference
     assert [*state_of(path).data.values()] == [b"child"]
 
 
-def test_children_of_multiprocessing_enqueue(path):
+def test_children_of_multiprocessing_enqueue(place):
     """Workers of a pool, by `fork`: each name is given once."""
     [names] = run(
         """
@@ -249,16 +250,16 @@ with multiprocessing.get_context("fork").Pool(3) as pool:
     pool.close()
     pool.join()
 """,
-        path,
+        place,
     )
-    state = state_of(path)
+    state = state_of(place)
     assert len(set(names.split())) == 30
     assert set(names.split()) < set(state.names("send"))
     assert len(state.entries()) == 31
     assert state.faults() == []
 
 
-def test_closing_in_a_child_does_not_close_for_the_parent(path):
+def test_closing_in_a_child_does_not_close_for_the_parent(place):
     """Nor does the end of the child; and a spool that was closed before the fork stays closed."""
     run(
         """
@@ -282,9 +283,9 @@ assert status_of(in_child(lambda: child(use=True))) == 0
 assert status_of(in_child(lambda: child(use=False))) == 0
 spool.enqueue(Mail.SEND, ANNE, b"parent").unwrap()
 """,
-        path,
+        place,
     )
-    assert sorted(state_of(path).data.values()) == [b"child", b"parent"]
+    assert sorted(state_of(place).data.values()) == [b"child", b"parent"]
 
 
 def test_a_child_that_cannot_open_the_spool_raises_the_error(path):
@@ -441,7 +442,7 @@ spool.enqueue(Mail.SEND, ANNE, b"again").unwrap()
 
 
 @pytest.mark.parametrize("end", ["", "sys.exit()", "del spool", "spool.close()"])
-def test_a_script_that_forgets_to_close_ends_well(end, path):
+def test_a_script_that_forgets_to_close_ends_well(end, place):
     """Its entry is on disk, its status is 0, and it says nothing."""
     run(
         f"""
@@ -449,13 +450,13 @@ spool = blocking.Spool.create(path, MAIL).unwrap()
 spool.enqueue(Mail.SEND, ANNE, b"Hello").unwrap()
 {end}
 """,
-        path,
+        place,
     )
-    assert [*state_of(path).data.values()] == [b"Hello"]
-    assert state_of(path).faults() == []
+    assert [*state_of(place).data.values()] == [b"Hello"]
+    assert state_of(place).faults() == []
 
 
-def test_a_process_may_enqueue_while_it_ends(path):
+def test_a_process_may_enqueue_while_it_ends(place):
     """In a function that `atexit` calls."""
     run(
         """
@@ -463,9 +464,9 @@ import atexit
 spool = blocking.Spool.create(path, MAIL).unwrap()
 atexit.register(lambda: spool.enqueue(Mail.SEND, ANNE, b"the last").unwrap())
 """,
-        path,
+        place,
     )
-    assert [*state_of(path).data.values()] == [b"the last"]
+    assert [*state_of(place).data.values()] == [b"the last"]
 
 
 def test_a_process_ends_though_a_daemon_thread_is_in_a_call(path):
@@ -498,20 +499,20 @@ anyio.run(held.reached)
     assert state_of(path).faults() == []
 
 
-def test_what_was_ok_survives_a_kill(path):
+def test_what_was_ok_survives_a_kill(place):
     """The answer is the promise."""
 
-    def enqueue(parent: Any, path: str) -> None:
+    def enqueue(parent: Any, place: str) -> None:
         from helpers.spools import ANNE, MAIL, Mail
         from trio_multispool import blocking
 
-        spool = blocking.Spool.create(path, MAIL).unwrap()
+        spool = blocking.Spool.create(place, MAIL).unwrap()
         while True:
             parent.say(spool.enqueue(Mail.SEND, ANNE, b"Hello").unwrap().name)
 
-    with Child(enqueue, path) as child:
+    with Child(enqueue, place) as child:
         names = [child.hear()[0] for _ in range(20)]
         child.kill()
         names += [name for [name] in child]
     assert child.process.returncode == -signal.SIGKILL
-    assert set(names) <= set(state_of(path).names("send"))
+    assert set(names) <= set(state_of(place).names("send"))

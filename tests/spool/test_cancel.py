@@ -24,6 +24,7 @@ from helpers.calls import WithoutSyncs
 from helpers.children import Child
 from helpers.gates import breathe
 from helpers.inside import open_descriptors, storage_of
+from helpers.places import PLACES, place_of
 from helpers.spools import ANNE, BERT, MAIL, Mail, load_spool, names_in, put, quick_spool, state_of
 from trio_multispool import (
     UNCHANGED,
@@ -64,10 +65,14 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["directory", "memory"])
-async def spool(request: pytest.FixtureRequest, tmp_path: Path) -> AnySpool:
+@pytest.fixture(params=["memory", *PLACES])
+async def spool(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AnySpool]:
     """Make a spool of each kind."""
-    return memory_spool(MAIL) if request.param == "memory" else await quick_spool(tmp_path / "spool")
+    if request.param == "memory":
+        yield memory_spool(MAIL)
+        return
+    with place_of(request.param, tmp_path) as place:
+        yield await quick_spool(place)
 
 
 async def job_of(spool: AnySpool, name: str = "a") -> Any:
@@ -582,9 +587,10 @@ async def test_what_a_channel_has_given_is_cancelled_too(spool):
     assert await names_in(spool, Mail.SEND) == []
 
 
-async def test_a_claim_without_ownership_is_not_told(tmp_path):
+@pytest.mark.sample
+async def test_a_claim_without_ownership_is_not_told(place):
     """Its owner is."""
-    spool = await quick_spool(tmp_path / "spool")
+    spool = await quick_spool(place)
     await put(spool, Mail.SEND, "a")
     async with await job_of(spool) as job:
         [other] = (await spool.checkouts_unsafe(Mail.SEND)).unwrap()
@@ -661,9 +667,9 @@ async def test_a_block_that_could_not_settle_its_job_raises_that_and_the_entry_i
     assert await names_in(spool, Mail.SEND) == ["a"]
 
 
-async def test_a_spool_that_is_closed_in_a_cancelled_block_lets_go(tmp_path, caplog):
+async def test_a_spool_that_is_closed_in_a_cancelled_block_lets_go(place, caplog):
     """As in any other block."""
-    spool = await quick_spool(tmp_path / "spool")
+    spool = await quick_spool(place)
     await put(spool, Mail.SEND, "a")
     async with await job_of(spool) as job:
         (await spool.cancel("a")).unwrap()
@@ -849,10 +855,10 @@ async def test_the_block_of_a_job_that_is_settled_is_not_cancelled(spool):
     assert went_on == [True]
 
 
-async def test_work_that_holds_all_threads_is_told(tmp_path):
+async def test_work_that_holds_all_threads_is_told(place):
     """A spool that shares its limiter with them looks for requests all the same."""
     limiter = anyio.CapacityLimiter(1)
-    spool, other = await quick_spool(tmp_path / "spool", limiter=limiter), await load_spool(tmp_path / "spool")
+    spool, other = await quick_spool(place, limiter=limiter), await load_spool(place)
     await put(spool, Mail.SEND, "a")
     async with await job_of(spool) as job, limiter:
         (await other.cancel("a")).unwrap()
@@ -909,11 +915,11 @@ def work_for_ever(parent: Any, path: str) -> None:
     trio.run(main)
 
 
-async def test_the_owner_is_another_process(tmp_path):
+async def test_the_owner_is_another_process(place):
     """It is told by the kernel, also by the first request of a spool, and of each alone."""
-    spool = await quick_spool(tmp_path / "spool")
+    spool = await quick_spool(place)
     await put(spool, Mail.SEND, "a", "b")
-    with Child(work_for_ever, tmp_path / "spool") as child:
+    with Child(work_for_ever, place) as child:
         begun = [await anyio.to_thread.run_sync(child.hear) for _ in range(2)]
         assert sorted(begun) == [["begun", "a"], ["begun", "b"]]
         for name in "ab":
@@ -1036,15 +1042,15 @@ async def test_something_else_in_the_place_of_the_requests_hides_nothing(tmp_pat
 # The one who listens
 
 
-def test_the_kernel_tells_of_requests(tmp_path):
+def test_the_kernel_tells_of_requests(place):
     """The clock stands still: nobody looks by himself. Also where another made the directory before."""
 
     async def main() -> None:
-        spool = await quick_spool(tmp_path / "spool")
+        spool = await quick_spool(place)
         for name in "ab":
             await put(spool, Mail.SEND, name)
             async with await job_of(spool, name):
-                other = await load_spool(tmp_path / "spool")
+                other = await load_spool(place)
                 assert await other.cancel(name) == Ok(Cancelled.ASKED)
                 other.close()
                 await trio.sleep_forever()
@@ -1101,10 +1107,10 @@ def opened() -> set[str]:
     return {number for number in open_descriptors() if os.path.exists(f"/proc/self/fd/{number}")}
 
 
-async def test_nothing_is_left_when_the_spool_is_closed(tmp_path):
+async def test_nothing_is_left_when_the_spool_is_closed(place):
     """No task that listens, and no descriptor."""
     before = opened()
-    spool = await quick_spool(tmp_path / "spool")
+    spool = await quick_spool(place)
     await put(spool, Mail.SEND, "a")
     async with await job_of(spool) as job:
         (await spool.cancel("a")).unwrap()
@@ -1115,10 +1121,10 @@ async def test_nothing_is_left_when_the_spool_is_closed(tmp_path):
         await breathe()
 
 
-async def test_who_listens_keeps_no_spool_open(tmp_path):
+async def test_who_listens_keeps_no_spool_open(place):
     """One that is dropped is closed as if nobody listened."""
     before = opened()
-    spool = await quick_spool(tmp_path / "spool")
+    spool = await quick_spool(place)
     await put(spool, Mail.SEND, "a")
     async with await job_of(spool) as job:
         (await spool.cancel("a")).unwrap()
@@ -1130,13 +1136,13 @@ async def test_who_listens_keeps_no_spool_open(tmp_path):
         await breathe()
 
 
-def test_another_event_loop_listens_in_its_turn(tmp_path):
+def test_another_event_loop_listens_in_its_turn(place):
     """Of the same library, once the first has ended."""
     spools = []
 
     async def main() -> None:
         if not spools:
-            spools.append(await quick_spool(tmp_path / "spool"))
+            spools.append(await quick_spool(place))
         [spool] = spools
         await put(spool, Mail.SEND, "a")
         async with await job_of(spool):
@@ -1151,12 +1157,12 @@ def test_another_event_loop_listens_in_its_turn(tmp_path):
         spools[0].close()
 
 
-def test_an_event_loop_that_ended_without_its_tasks_is_followed_by_another(tmp_path):
+def test_an_event_loop_that_ended_without_its_tasks_is_followed_by_another(place):
     """Nobody listens in it any more, and the next one's reader does not wait for that."""
     spools = []
 
     async def hold() -> None:
-        spools.append(await quick_spool(tmp_path / "spool"))
+        spools.append(await quick_spool(place))
         await put(spools[0], Mail.SEND, "a", "b")
         spools.append(await job_of(spools[0], "b"))
 

@@ -43,10 +43,11 @@ async def wait_until_waiting(stream: Any, *, send: int = 0, receive: int = 0) ->
 # What goes through
 
 
+@pytest.mark.sample
 @on_both
-async def test_what_is_sent_is_received_and_gone_once_it_is_acknowledged(tmp_path):
+async def test_what_is_sent_is_received_and_gone_once_it_is_acknowledged(place):
     """In order, with metadata and data; at rest, nothing is left on disk."""
-    async with await quick_spool(tmp_path / "spool") as spool, spool.channel(Mail.SEND) as (send, receive):
+    async with await quick_spool(place) as spool, spool.channel(Mail.SEND) as (send, receive):
         assert isinstance(send, anyio.abc.ObjectSendStream)
         assert isinstance(receive, anyio.abc.ObjectReceiveStream)
         await send.send((ANNE, b"one"))
@@ -59,25 +60,25 @@ async def test_what_is_sent_is_received_and_gone_once_it_is_acknowledged(tmp_pat
             if len(found) == 2:
                 break
         assert found == [(ANNE, b"one"), (BERT, b"two")]
-        assert state_of(tmp_path / "spool").entries() == set()
-        assert state_of(tmp_path / "spool").faults() == []
+        assert state_of(place).entries() == set()
+        assert state_of(place).faults() == []
 
 
 @on_both
-async def test_what_was_sent_survives_the_channel(tmp_path):
+async def test_what_was_sent_survives_the_channel(place):
     """It waits on disk for a channel of another time."""
-    async with await quick_spool(tmp_path / "spool") as spool, spool.channel(Mail.SEND) as (send, _):
+    async with await quick_spool(place) as spool, spool.channel(Mail.SEND) as (send, _):
         await send.send(MESSAGE)
-    async with await quick_spool(tmp_path / "spool") as spool, spool.channel(Mail.SEND) as (_, receive):
+    async with await quick_spool(place) as spool, spool.channel(Mail.SEND) as (_, receive):
         async with await receive.receive() as received:
             assert received.metadata == ANNE
         assert await names_in(spool, Mail.SEND) == []
 
 
 @on_both
-async def test_what_others_enqueue_is_received_too(tmp_path):
+async def test_what_others_enqueue_is_received_too(place):
     """A channel's messages are entries like all others."""
-    async with await quick_spool(tmp_path / "spool") as spool, spool.channel(Mail.SEND) as (send, receive):
+    async with await quick_spool(place) as spool, spool.channel(Mail.SEND) as (send, receive):
         await put(spool, Mail.SEND, "0")
         await send.send(MESSAGE)
         assert (await receive.receive()).name == "0"
@@ -108,14 +109,14 @@ def echo(parent, path) -> None:
 
 
 @on_both
-async def test_two_processes_talk_through_channels_and_a_killed_one_loses_nothing(tmp_path):
+async def test_two_processes_talk_through_channels_and_a_killed_one_loses_nothing(place):
     """What was acknowledged is gone, and what a killed process had received is received again."""
     async with (
-        await quick_spool(tmp_path / "spool") as spool,
+        await quick_spool(place) as spool,
         spool.channel(Mail.SEND) as (send, receive),
         spool.channel(Mail.RETRY) as (_, answers),
     ):
-        with Child(echo, tmp_path / "spool") as child:
+        with Child(echo, place) as child:
             assert child.hear() == ["ready"]
             await send.send((ANNE, b"hello"))
             await send.send((type(ANNE)("last"), b"bye"))
@@ -126,16 +127,16 @@ async def test_two_processes_talk_through_channels_and_a_killed_one_loses_nothin
             child.kill()
         async with await receive.receive() as again:
             assert again.metadata.recipient == "last"
-        assert state_of(tmp_path / "spool").faults() == []
+        assert state_of(place).faults() == []
 
 
 # Acknowledging
 
 
 @on_both
-async def test_receiving_acknowledges_nothing(tmp_path):
+async def test_receiving_acknowledges_nothing(place):
     """What was received and never entered is in its queue after the channel."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         async with spool.channel(Mail.SEND) as (send, receive):
             await send.send(MESSAGE)
             received = await receive.receive()
@@ -147,10 +148,10 @@ async def test_receiving_acknowledges_nothing(tmp_path):
 
 
 @on_both
-async def test_a_block_that_raises_returns_what_was_received(tmp_path):
+async def test_a_block_that_raises_returns_what_was_received(place):
     """The exception leaves as the same object, and the message is received again."""
     error = ValueError("no")
-    async with await quick_spool(tmp_path / "spool") as spool, spool.channel(Mail.SEND) as (send, receive):
+    async with await quick_spool(place) as spool, spool.channel(Mail.SEND) as (send, receive):
         await send.send(MESSAGE)
         received = await receive.receive()
         with pytest.raises(ValueError, match="no") as raised:
@@ -165,9 +166,9 @@ async def test_a_block_that_raises_returns_what_was_received(tmp_path):
 
 
 @on_both
-async def test_a_block_that_is_cancelled_returns_what_was_received(tmp_path):
+async def test_a_block_that_is_cancelled_returns_what_was_received(place):
     """Also if the cancellation came before the block began."""
-    async with await quick_spool(tmp_path / "spool") as spool, spool.channel(Mail.SEND) as (send, receive):
+    async with await quick_spool(place) as spool, spool.channel(Mail.SEND) as (send, receive):
         await send.send(MESSAGE)
         received = await receive.receive()
         with anyio.CancelScope() as scope:
@@ -178,15 +179,15 @@ async def test_a_block_that_is_cancelled_returns_what_was_received(tmp_path):
 
 
 @on_both
-async def test_a_block_that_ended_normally_acknowledges_though_it_is_cancelled_by_then(tmp_path):
+async def test_a_block_that_ended_normally_acknowledges_though_it_is_cancelled_by_then(place):
     """Work that was done is not done again because of a cancellation that came after it."""
-    async with await quick_spool(tmp_path / "spool") as spool, spool.channel(Mail.SEND) as (send, receive):
+    async with await quick_spool(place) as spool, spool.channel(Mail.SEND) as (send, receive):
         await send.send(MESSAGE)
         received = await receive.receive()
         with anyio.CancelScope() as scope:
             async with received:
                 scope.cancel()
-        assert state_of(tmp_path / "spool").entries() == set()
+        assert state_of(place).entries() == set()
 
 
 @on_both
@@ -221,9 +222,9 @@ async def test_an_acknowledgement_whose_durability_is_unknown_raises(tmp_path):
 
 
 @on_both
-async def test_a_block_is_entered_once(tmp_path):
+async def test_a_block_is_entered_once(place):
     """What was acknowledged stands for nothing any more."""
-    async with await quick_spool(tmp_path / "spool") as spool, spool.channel(Mail.SEND) as (send, receive):
+    async with await quick_spool(place) as spool, spool.channel(Mail.SEND) as (send, receive):
         await send.send(MESSAGE)
         async with await receive.receive() as received:
             pass
@@ -235,9 +236,9 @@ async def test_a_block_is_entered_once(tmp_path):
 
 
 @on_both
-async def test_closing_the_senders_does_not_end_the_receivers(tmp_path):
+async def test_closing_the_senders_does_not_end_the_receivers(place):
     """Somebody may always send: a receiver that waits goes on waiting, and receives."""
-    async with await quick_spool(tmp_path / "spool") as spool, spool.channel(Mail.SEND) as (send, receive):
+    async with await quick_spool(place) as spool, spool.channel(Mail.SEND) as (send, receive):
         found = []
 
         async def take() -> None:
@@ -255,18 +256,18 @@ async def test_closing_the_senders_does_not_end_the_receivers(tmp_path):
 
 
 @on_both
-async def test_closing_the_receivers_does_not_stop_the_senders(tmp_path):
+async def test_closing_the_receivers_does_not_stop_the_senders(place):
     """What is sent waits on disk for another receiver, anywhere."""
-    async with await quick_spool(tmp_path / "spool") as spool, spool.channel(Mail.SEND) as (send, receive):
+    async with await quick_spool(place) as spool, spool.channel(Mail.SEND) as (send, receive):
         await receive.aclose()
         await send.send(MESSAGE)
         assert len(await names_in(spool, Mail.SEND)) == 1
 
 
 @on_both
-async def test_a_closed_end_raises_and_its_clones_go_on(tmp_path):
+async def test_a_closed_end_raises_and_its_clones_go_on(place):
     """Each clone is closed for itself; all are closed with the channel."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         async with spool.channel(Mail.SEND) as (send, receive):
             send2, receive2 = send.clone(), receive.clone()
             assert (send.statistics().open_send_streams, send.statistics().open_receive_streams) == (2, 2)
@@ -289,9 +290,9 @@ async def test_a_closed_end_raises_and_its_clones_go_on(tmp_path):
 
 
 @on_both
-async def test_closing_a_receive_end_returns_what_it_had_in_hand_and_no_more(tmp_path):
+async def test_closing_a_receive_end_returns_what_it_had_in_hand_and_no_more(place):
     """What a clone received stays with the clone; a block that is at work learns that its message has gone."""
-    async with await quick_spool(tmp_path / "spool") as spool, spool.channel(Mail.SEND) as (_, receive):
+    async with await quick_spool(place) as spool, spool.channel(Mail.SEND) as (_, receive):
         await put(spool, Mail.SEND, "a", "b", "c")
         clone = receive.clone()
         idle, busy, other = await receive.receive(), await receive.receive(), await clone.receive()
@@ -301,13 +302,13 @@ async def test_closing_a_receive_end_returns_what_it_had_in_hand_and_no_more(tmp
         assert await names_in(spool, Mail.SEND) == [idle.name, busy.name]
         async with other:
             pass
-        assert state_of(tmp_path / "spool").entries() == {idle.name, busy.name}
+        assert state_of(place).entries() == {idle.name, busy.name}
 
 
 @on_both
-async def test_closing_wakes_who_waits_in_receive(tmp_path):
+async def test_closing_wakes_who_waits_in_receive(place):
     """`ClosedResourceError`, and nothing was taken."""
-    async with await quick_spool(tmp_path / "spool") as spool, spool.channel(Mail.SEND) as (_, receive):
+    async with await quick_spool(place) as spool, spool.channel(Mail.SEND) as (_, receive):
 
         async def wait() -> None:
             with pytest.raises(anyio.ClosedResourceError, match="has been closed"):
@@ -343,9 +344,9 @@ async def test_an_entry_that_is_taken_while_the_end_is_closed_goes_back(tmp_path
 
 
 @on_both
-async def test_a_spool_that_is_closed_below_breaks_the_ends(tmp_path):
+async def test_a_spool_that_is_closed_below_breaks_the_ends(place):
     """Nobody closed the ends themselves: `BrokenResourceError`."""
-    async with await quick_spool(tmp_path / "spool") as spool, spool.channel(Mail.SEND) as (send, receive):
+    async with await quick_spool(place) as spool, spool.channel(Mail.SEND) as (send, receive):
         spool.close()
         for use in (lambda: send.send(MESSAGE), receive.receive):
             with pytest.raises(anyio.BrokenResourceError, match="spool under"):
@@ -353,10 +354,10 @@ async def test_a_spool_that_is_closed_below_breaks_the_ends(tmp_path):
 
 
 @on_both
-async def test_the_bodys_exception_leaves_the_channel_as_the_same_object(tmp_path):
+async def test_the_bodys_exception_leaves_the_channel_as_the_same_object(place):
     """And what was in hand is returned."""
     error = ValueError("no")
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
 
         async def fail() -> None:
             async with spool.channel(Mail.SEND) as (send, receive):
@@ -374,15 +375,15 @@ async def test_the_bodys_exception_leaves_the_channel_as_the_same_object(tmp_pat
 
 
 @on_both
-async def test_a_send_that_is_cancelled_sent_nothing(tmp_path):
+async def test_a_send_that_is_cancelled_sent_nothing(place):
     """Cancelled before: the disk is as it was."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         async with spool.channel(Mail.SEND, max_entries=5) as (send, _):
             with anyio.CancelScope() as scope:
                 scope.cancel()
                 await send.send(MESSAGE)
             assert scope.cancelled_caught
-        assert state_of(tmp_path / "spool").entries() == set()
+        assert state_of(place).entries() == set()
 
 
 @on_both
@@ -411,9 +412,9 @@ async def test_a_send_that_is_interrupted_in_its_thread_sends_and_returns(how, t
 
 
 @on_both
-async def test_a_receive_that_is_cancelled_took_nothing(tmp_path):
+async def test_a_receive_that_is_cancelled_took_nothing(place):
     """Cancelled before, and while it waits: what comes then is for somebody else."""
-    async with await quick_spool(tmp_path / "spool") as spool, spool.channel(Mail.SEND) as (send, receive):
+    async with await quick_spool(place) as spool, spool.channel(Mail.SEND) as (send, receive):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(receive.receive)
             await wait_until_waiting(receive, receive=1)
@@ -446,9 +447,9 @@ async def test_asyncios_own_cancellation_of_a_receive_gives_back_what_was_taken(
 
 
 @on_both
-async def test_closing_in_a_cancelled_scope_closes_and_returns(tmp_path):
+async def test_closing_in_a_cancelled_scope_closes_and_returns(place):
     """Closing is not prevented by anything."""
-    async with await quick_spool(tmp_path / "spool") as spool, spool.channel(Mail.SEND) as (send, receive):
+    async with await quick_spool(place) as spool, spool.channel(Mail.SEND) as (send, receive):
         await send.send(MESSAGE)
         received = await receive.receive()
         with anyio.CancelScope() as scope:
@@ -478,12 +479,12 @@ async def test_sending_raises_the_error_that_enqueueing_answers(tmp_path):
 
 
 @on_both
-async def test_data_that_does_not_decode_is_the_receivers_to_handle(tmp_path):
+async def test_data_that_does_not_decode_is_the_receivers_to_handle(place):
     """`data.load` answers a `Result`, as everywhere."""
-    async with await quick_spool(tmp_path / "spool") as spool, spool.channel(Mail.SEND) as (send, _):
+    async with await quick_spool(place) as spool, spool.channel(Mail.SEND) as (send, _):
         await send.send((ANNE, b"\xff"))
     texts = Spoolable(queues=Mail, metadata=type(ANNE), data=str)
-    async with await quick_spool(tmp_path / "spool", texts) as spool, spool.channel(Mail.SEND) as (_, receive):
+    async with await quick_spool(place, texts) as spool, spool.channel(Mail.SEND) as (_, receive):
         received = await receive.receive()
         async with received:
             assert isinstance((await received.data.load()).error, CorruptData)
@@ -501,9 +502,9 @@ async def test_both_ends_know_their_spool_and_their_queue(tmp_path):
 
 
 @on_both
-async def test_a_channel_is_made_of_a_queue_and_a_positive_limit(tmp_path):
+async def test_a_channel_is_made_of_a_queue_and_a_positive_limit(place):
     """Misuse is raised at once."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         with pytest.raises(TypeError, match="no member"):
             spool.channel("send")
         with pytest.raises(ValueError, match="at least 1"):
@@ -514,9 +515,9 @@ async def test_a_channel_is_made_of_a_queue_and_a_positive_limit(tmp_path):
 
 
 @on_both
-async def test_one_channel_never_exceeds_its_limit(tmp_path):
+async def test_one_channel_never_exceeds_its_limit(place):
     """However many tasks send at once: whatever is on disk or under way is counted."""
-    async with await quick_spool(tmp_path / "spool") as spool, spool.channel(Mail.SEND, max_entries=3) as ends:
+    async with await quick_spool(place) as spool, spool.channel(Mail.SEND, max_entries=3) as ends:
         send, receive = ends
         depths = []
         async with anyio.create_task_group() as tasks:
@@ -548,9 +549,9 @@ async def test_what_is_under_way_takes_room(tmp_path, autojump_clock, nursery):
             assert len(await names_in(spool, Mail.SEND)) == 1
 
 
-async def test_a_sender_waits_for_room_that_another_program_makes(tmp_path, autojump_clock, nursery):
+async def test_a_sender_waits_for_room_that_another_program_makes(place, autojump_clock, nursery):
     """It looks again every `ROOM_INTERVAL`; the depth on disk is what counts."""
-    async with await quick_spool(tmp_path / "spool") as spool, spool.channel(Mail.SEND, max_entries=2) as (send, _):
+    async with await quick_spool(place) as spool, spool.channel(Mail.SEND, max_entries=2) as (send, _):
         entries = await put(spool, Mail.SEND, "a", "b")
         sent = trio.Event()
 
@@ -567,10 +568,10 @@ async def test_a_sender_waits_for_room_that_another_program_makes(tmp_path, auto
         assert len(await names_in(spool, Mail.SEND)) == 2
 
 
-async def test_a_sender_that_waits_for_room_can_be_cancelled_or_closed(tmp_path, autojump_clock, nursery):
+async def test_a_sender_that_waits_for_room_can_be_cancelled_or_closed(place, autojump_clock, nursery):
     """Nothing was sent, and the next in the line is not held up."""
     async with (
-        await quick_spool(tmp_path / "spool") as spool,
+        await quick_spool(place) as spool,
         spool.channel(Mail.SEND, max_entries=1) as (send, receive),
     ):
         await put(spool, Mail.SEND, "a")

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from helpers.gates import Gates, breathe, let_go_at_last
 from helpers.inside import threads_of
 from helpers.spools import ANNE, Mail, names_in, put, quick_spool
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from helpers.spools import Location
 
 MESSAGE = (ANNE, b"Hello")
 
@@ -25,10 +29,11 @@ async def at_rest(spool: Any) -> None:
         quiet = 0 if threads_of(spool) else quiet + 1
 
 
-async def test_receiving_wakes_a_sender_that_waits_for_room(tmp_path: Path, mock_clock: Any, nursery: Any) -> None:
+@pytest.mark.sample
+async def test_receiving_wakes_a_sender_that_waits_for_room(place: Location, mock_clock: Any, nursery: Any) -> None:
     """In the same channel, at once: it does not wait for the time at which it would look again."""
     async with (
-        await quick_spool(tmp_path / "spool") as spool,
+        await quick_spool(place) as spool,
         spool.channel(Mail.SEND, max_entries=2) as (send, receive),
     ):
         await put(spool, Mail.SEND, "1", "2")

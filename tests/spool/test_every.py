@@ -144,9 +144,10 @@ def test_which_ticks_are_due():
 # Entries
 
 
-async def test_there_is_an_entry_for_each_tick_from_the_next_on(path, now, mock_clock):
+@pytest.mark.sample
+async def test_there_is_an_entry_for_each_tick_from_the_next_on(place, now, mock_clock):
     """Named after the schedule and the time in UTC, in that order; `make` may be async."""
-    spool = await now.spool(path)
+    spool = await now.spool(place)
     now.offset += 600  # ten past
 
     async def make_slowly(tick: datetime.datetime) -> tuple[Any, bytes]:
@@ -154,18 +155,18 @@ async def test_there_is_an_entry_for_each_tick_from_the_next_on(path, now, mock_
         return make(tick)
 
     await go_on_for(3, spool, make_slowly)
-    assert ticks_in(path) == [1, 2, 3]
-    assert state_of(path).names("send")[0] == f"digest-{BEGIN + HOUR:%Y%m%dT%H%M%SZ}"
-    assert state_of(path).faults() == []
+    assert ticks_in(place) == [1, 2, 3]
+    assert state_of(place).names("send")[0] == f"digest-{BEGIN + HOUR:%Y%m%dT%H%M%SZ}"
+    assert state_of(place).faults() == []
 
 
-async def test_the_first_tick_may_be_said(path, now, mock_clock):
+async def test_the_first_tick_may_be_said(place, now, mock_clock):
     """In any time zone; nothing comes before it."""
-    spool = await now.spool(path)
+    spool = await now.spool(place)
     zone = datetime.timezone(datetime.timedelta(hours=5, minutes=30))
     start = (BEGIN + 2.25 * HOUR).astimezone(zone)
     await go_on_for(4, spool, start=start)
-    assert ticks_in(path) == [2.25, 3.25]
+    assert ticks_in(place) == [2.25, 3.25]
 
 
 async def test_of_many_processes_one_makes_the_entries(path, now, mock_clock, monkeypatch):
@@ -186,14 +187,14 @@ async def test_of_many_processes_one_makes_the_entries(path, now, mock_clock, mo
     assert len(calls) == 3
 
 
-async def test_two_schedules_do_not_meet(path, now, mock_clock):
+async def test_two_schedules_do_not_meet(place, now, mock_clock):
     """Each has its name."""
-    spool = await now.spool(path)
+    spool = await now.spool(place)
     with trio.move_on_after(2 * 3600 + 60):
         async with trio.open_nursery() as nursery:
             for name in ("a", "b"):
                 nursery.start_soon(functools.partial(every, spool, Mail.SEND, HOUR, make, name=name))
-    assert ticks_in(path) == [1, 2, 1, 2]
+    assert ticks_in(place) == [1, 2, 1, 2]
 
 
 # What went by
@@ -216,20 +217,20 @@ async def test_what_went_by_while_nothing_ran_is_made_up_for_as_asked(path, now,
 
 
 @pytest.mark.parametrize("missed", [Missed.ALL, Missed.LATEST])
-async def test_the_very_first_tick_is_not_missed_either(path, now, mock_clock, missed):
+async def test_the_very_first_tick_is_not_missed_either(place, now, mock_clock, missed):
     """Though who stood ready for it was killed before, and there is no entry that says so."""
-    spool = await now.spool(path)
+    spool = await now.spool(place)
     now.offset += 600
     await go_on_for(0.5, spool, missed=missed)
-    assert ticks_in(path) == []
+    assert ticks_in(place) == []
     await trio.sleep(3600 * 0.5)
     await go_on_for(0.1, spool, missed=missed)
-    assert ticks_in(path) == [1]
+    assert ticks_in(place) == [1]
 
 
-async def test_who_stood_by_misses_nothing(path, now, mock_clock):
+async def test_who_stood_by_misses_nothing(place, now, mock_clock):
     """A program did run: what came while the one was gone and the other had not noticed is made."""
-    spool, other = await now.spool(path), await now.spool(path)
+    spool, other = await now.spool(place), await now.spool(place)
     scope = trio.CancelScope()
     with trio.move_on_after(3600 * 2.5):
         async with trio.open_nursery() as nursery:
@@ -247,27 +248,27 @@ async def test_who_stood_by_misses_nothing(path, now, mock_clock):
             await trio.sleep(3600 - 1)
             scope.cancel()
             now.offset += 3  # the tick goes by before the other looks again
-    assert ticks_in(path) == [1, 2]
+    assert ticks_in(place) == [1, 2]
 
 
-async def test_after_a_longer_pause_than_is_remembered_it_begins_anew(path, now, mock_clock):
+async def test_after_a_longer_pause_than_is_remembered_it_begins_anew(place, now, mock_clock):
     """With the next tick, and not with all that there ever were."""
-    spool = await now.spool(path)
+    spool = await now.spool(place)
     await go_on_for(1.25, spool, missed=Missed.ALL, memory=6 * HOUR)
     await remove_all(spool)
     await trio.sleep(3600 * 10)
     await go_on_for(1, spool, missed=Missed.ALL, memory=6 * HOUR)
-    assert ticks_in(path) == [12]
+    assert ticks_in(place) == [12]
 
 
-async def test_two_intervals_are_remembered_at_least(path, now, mock_clock):
+async def test_two_intervals_are_remembered_at_least(place, now, mock_clock):
     """Else a schedule would forget its last tick before the next."""
-    spool = await now.spool(path)
+    spool = await now.spool(place)
     await go_on_for(1.25, spool, memory=0)
     await remove_all(spool)
     await trio.sleep(3600)
     await go_on_for(0.1, spool, memory=0)
-    assert ticks_in(path) == [2]
+    assert ticks_in(place) == [2]
 
 
 async def test_no_more_ticks_are_looked_for_than_anybody_would_wait_for(path, now, mock_clock, monkeypatch):
@@ -287,26 +288,26 @@ async def test_no_more_ticks_are_looked_for_than_anybody_would_wait_for(path, no
 # Clocks
 
 
-async def test_a_clock_that_is_put_forward_is_followed(path, now, mock_clock):
+async def test_a_clock_that_is_put_forward_is_followed(place, now, mock_clock):
     """Within seconds; what it passes over is made up for as asked."""
-    spool = await now.spool(path)
+    spool = await now.spool(place)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(functools.partial(every, spool, Mail.SEND, HOUR, make, name="digest", missed=Missed.ALL))
         await trio.sleep(60)
         now.offset += 2.5 * 3600
         await trio.sleep(30)
         nursery.cancel_scope.cancel()
-    assert ticks_in(path) == [1, 2]
+    assert ticks_in(place) == [1, 2]
 
 
-async def test_a_clock_that_is_put_back_makes_no_entry_twice(path, now, mock_clock):
+async def test_a_clock_that_is_put_back_makes_no_entry_twice(place, now, mock_clock):
     """What was made is remembered by its name."""
-    spool = await now.spool(path)
+    spool = await now.spool(place)
     await go_on_for(2.25, spool)
     await remove_all(spool)
     now.offset -= 2 * 3600
     await go_on_for(3.25, spool)
-    assert ticks_in(path) == [3]
+    assert ticks_in(place) == [3]
 
 
 # Trouble
@@ -326,9 +327,9 @@ async def test_an_entry_that_cannot_be_enqueued_is_an_err_and_made_the_next_time
     assert state_of(path).faults() == []
 
 
-async def test_what_make_raises_passes_through(path, now, mock_clock):
+async def test_what_make_raises_passes_through(place, now, mock_clock):
     """And the schedule is free for others."""
-    spool = await now.spool(path)
+    spool = await now.spool(place)
 
     def failing(tick: datetime.datetime) -> Any:
         raise ZeroDivisionError
@@ -336,12 +337,12 @@ async def test_what_make_raises_passes_through(path, now, mock_clock):
     with pytest.raises(ZeroDivisionError):
         await go_on_for(2, spool, failing)
     await go_on_for(0.1, spool)
-    assert ticks_in(path) == [1]
+    assert ticks_in(place) == [1]
 
 
-async def test_an_entry_that_has_the_name_of_the_schedule_is_in_the_way(path, now, mock_clock):
+async def test_an_entry_that_has_the_name_of_the_schedule_is_in_the_way(place, now, mock_clock):
     """It is said, and nothing waits for ever."""
-    spool = await now.spool(path)
+    spool = await now.spool(place)
     (await spool.enqueue(Mail.FAILED, ANNE, b"", name=Use("digest"))).unwrap()
     assert await go_on_for(2, spool) == Err(NameTaken("digest"))
 
@@ -373,19 +374,19 @@ async def test_somebody_who_is_making_the_very_entry_is_waited_for(path, now, mo
         ({"name": 5}, TypeError),
     ],
 )
-async def test_what_makes_no_sense_is_refused_at_once(path, wrong, error):
+async def test_what_makes_no_sense_is_refused_at_once(place, wrong, error):
     """Before anything is reserved."""
-    spool = await quick_spool(path)
+    spool = await quick_spool(place)
     arguments = {"queue": Mail.SEND, "interval": HOUR, "make": make, "name": "digest", **wrong}
     with pytest.raises(error):
         await every(spool, **arguments)
-    assert state_of(path).registry == set()
+    assert state_of(place).registry == set()
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "x" * 190])
-async def test_a_name_that_no_entry_can_have_is_an_err(path, name):
+async def test_a_name_that_no_entry_can_have_is_an_err(place, name):
     """Also if it is too long only with the time behind it."""
-    spool = await quick_spool(path)
+    spool = await quick_spool(place)
     answer = await every(spool, Mail.SEND, HOUR, make, name=name)
     assert isinstance(answer, Err)
     assert isinstance(answer.error, InvalidName)

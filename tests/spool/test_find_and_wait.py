@@ -19,8 +19,9 @@ import trio.testing
 from helpers.children import Child
 from helpers.gates import breathe
 from helpers.inside import movers_of, open_descriptors, storage_of
+from helpers.places import PLACES, place_of
 from helpers.results import is_err
-from helpers.spools import ANNE, Mail, Wall, load_spool, make_spool, put, quick_spool
+from helpers.spools import ANNE, MAIL, Mail, Wall, load_spool, make_spool, put, quick_spool
 from trio_multispool import (
     Durability,
     Err,
@@ -41,7 +42,7 @@ from trio_multispool.storage.directory.disk.syscalls import SystemCalls
 from trio_multispool.testing import memory_spool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     AnySpool = Spool[Any, Any, Any, Any]
@@ -51,12 +52,14 @@ pytestmark = pytest.mark.anyio
 HOUR = datetime.timedelta(hours=1)
 
 
-@pytest.fixture(params=["directory", "memory"])
-async def spool(request: pytest.FixtureRequest, tmp_path: Path) -> AnySpool:
+@pytest.fixture(params=["memory", *PLACES])
+async def spool(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AnySpool]:
     """Make a spool of each kind."""
-    from helpers.spools import MAIL
-
-    return memory_spool(MAIL) if request.param == "memory" else await quick_spool(tmp_path / "spool")
+    if request.param == "memory":
+        yield memory_spool(MAIL)
+        return
+    with place_of(request.param, tmp_path) as place:
+        yield await quick_spool(place)
 
 
 async def found(spool: AnySpool, name: str = "a") -> Found[Any]:
@@ -305,11 +308,12 @@ def test_a_thousand_tasks_wait_with_one_descriptor_and_each_is_woken_once(tmp_pa
     trio.run(main, clock=clock)
 
 
-def test_the_kernel_tells_of_what_comes_into_a_queue(tmp_path):
+@pytest.mark.sample
+def test_the_kernel_tells_of_what_comes_into_a_queue(place):
     """Available or to wait, also where the queue had nothing waiting before: the clock stands still."""
 
     async def main() -> None:
-        spool = await quick_spool(tmp_path / "spool")
+        spool = await quick_spool(place)
         await put(spool, Mail.SEND, "a", "b")
         ended: list[str] = []
 
@@ -376,9 +380,9 @@ def work_in_child(parent: Any, path: Path) -> None:
     trio.run(main)
 
 
-async def test_a_wait_ends_when_another_process_removes_the_entry(tmp_path):
+async def test_a_wait_ends_when_another_process_removes_the_entry(place):
     """And not when that process is killed: then the entry goes back, and the next owner removes it."""
-    path = tmp_path / "spool"
+    path = place
     spool = await quick_spool(path)
     await put(spool, Mail.SEND, "a")
     ended: list[Any] = []
@@ -503,12 +507,12 @@ async def test_a_spool_that_is_closed_while_it_looks_ends_the_wait(tmp_path):
     assert raised.group_contains(anyio.ClosedResourceError)
 
 
-def test_the_wall_clock_says_until_when_a_name_is_remembered(tmp_path):
+def test_the_wall_clock_says_until_when_a_name_is_remembered(place):
     """And a name whose time has passed is forgotten."""
 
     async def main() -> None:
         wall = Wall()
-        spool = await quick_spool(tmp_path / "spool", now=wall)
+        spool = await quick_spool(place, now=wall)
         (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a", remember=HOUR))).unwrap()
         await remove_direct(spool)
         until = datetime.datetime.fromtimestamp(wall.time, datetime.UTC) + HOUR

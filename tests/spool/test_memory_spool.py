@@ -227,9 +227,10 @@ async def test_working_off_takes_what_the_work_makes_and_not_what_waits():
     assert len((await spool.waiting(Mail.SEND)).unwrap()) == 1
 
 
-async def test_working_off_works_in_a_directory_too(tmp_path):
+@pytest.mark.sample
+async def test_working_off_works_in_a_directory_too(place):
     """Nothing in it is about memory."""
-    spool = await quick_spool(tmp_path / "spool")
+    spool = await quick_spool(place)
     (await spool.enqueue(Mail.SEND, ANNE, b"")).unwrap()
     async with spool.reader(Mail.SEND) as reader:
         assert await work_off(reader, remove) == Ok(1)

@@ -10,28 +10,27 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from helpers.children import Child, quick_directory
+from helpers.children import Child
 from helpers.spools import Mail, load_spool, state_of
-from helpers.stores import enqueue, make_store, sweep
+from helpers.stores import fill, store_at, sweep
 from trio_multispool import Durability, Remove, Save
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from helpers.spools import Location
 
 ENTRIES = 1000
 NAMES = [f"{number:04}" for number in range(ENTRIES)]
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Iterator[Path]:
+def filled(place: Location) -> Location:
     """Make a spool with a thousand entries in `send`."""
-    with quick_directory(tmp_path) as directory:
-        storage = make_store(directory / "spool", durability=Durability.PROCESS)
-        for name in NAMES:
-            enqueue(storage, "send", name)
-        storage.close()
-        yield directory / "spool"
+    storage = store_at(place, durability=Durability.PROCESS)
+    fill(storage, "send", NAMES)
+    storage.close()
+    return place
 
 
 def check_reports(reports: dict[str, list[str]], *, together: bool = True) -> None:
@@ -47,13 +46,12 @@ def gather(directory: Path) -> dict[str, list[str]]:
     return {report.name: report.read_text().split() for report in directory.iterdir()}
 
 
-def claim_with_threads(parent, path, reports, worker) -> None:
+def claim_with_threads(parent, place, reports, worker) -> None:
     """Work a queue off with two threads on one store; each writes down what it claimed, before it settles it."""
     import threading
 
-    from helpers.stores import available, nothing, save
+    from helpers.stores import available, nothing, save, store_at
     from trio_multispool import Durability, Unavailable
-    from trio_multispool.storage.directory.store import DirectoryStorage
 
     def work(number: int) -> None:
         with open(f"{reports}/{worker}-{number}", "w") as report:
@@ -65,7 +63,7 @@ def claim_with_threads(parent, path, reports, worker) -> None:
                     print(name, file=report)
                     save(storage, claim, "retry", None, durability=None, before_commit=nothing)
 
-    storage = DirectoryStorage.open(path, ["send", "retry"], durability=Durability.PROCESS)
+    storage = store_at(place, durability=Durability.PROCESS)
     parent.say("ready")
     parent.hear()
     threads = [threading.Thread(target=work, args=[number]) for number in range(2)]
@@ -75,7 +73,7 @@ def claim_with_threads(parent, path, reports, worker) -> None:
         thread.join()
 
 
-def claim_with_tasks(parent, path, reports, worker) -> None:
+def claim_with_tasks(parent, place, reports, worker) -> None:
     """Work a queue off with two tasks, each with a reader of its own, in one event loop."""
     import anyio
 
@@ -91,7 +89,7 @@ def claim_with_tasks(parent, path, reports, worker) -> None:
                         (await job.save(Mail.RETRY)).unwrap()
 
     async def main() -> None:
-        async with await load_spool(path, durability=Durability.PROCESS) as spool:
+        async with await load_spool(place, durability=Durability.PROCESS) as spool:
             parent.say("ready")
             parent.hear()
             async with anyio.create_task_group() as tasks:
@@ -102,11 +100,11 @@ def claim_with_tasks(parent, path, reports, worker) -> None:
 
 
 @pytest.mark.parametrize("work", [claim_with_threads, claim_with_tasks], ids=["threads", "tasks"])
-def test_two_processes_with_two_workers_each_claim_a_thousand_entries_exactly_once(path, tmp_path, work):
+def test_two_processes_with_two_workers_each_claim_a_thousand_entries_exactly_once(filled, tmp_path, work):
     """The four reports hold every entry once; every entry has moved once, whole."""
     reports = tmp_path / "reports"
     reports.mkdir()
-    with Child(work, path, reports, "one") as one, Child(work, path, reports, "two") as two:
+    with Child(work, filled, reports, "one") as one, Child(work, filled, reports, "two") as two:
         for child in (one, two):
             child.hear()
         for child in (one, two):
@@ -114,22 +112,22 @@ def test_two_processes_with_two_workers_each_claim_a_thousand_entries_exactly_on
         for child in (one, two):
             child.end()
     check_reports(gather(reports), together=False)
-    state = state_of(path)
+    state = state_of(filled)
     assert state.names("retry") == NAMES
     assert state.faults() == []
 
 
-def test_entries_that_killed_workers_held_are_claimed_once_more_and_no_others(path, tmp_path):
+@pytest.mark.sample
+def test_entries_that_killed_workers_held_are_claimed_once_more_and_no_others(filled, tmp_path):
     """Workers that are killed in the midst of their work lose nothing; what they had settled is not done again."""
     reports = tmp_path / "reports"
     reports.mkdir()
 
-    def work_until_killed(parent, path, report) -> None:
-        from helpers.stores import available, save
+    def work_until_killed(parent, place, report) -> None:
+        from helpers.stores import available, save, store_at
         from trio_multispool import Durability
-        from trio_multispool.storage.directory.store import DirectoryStorage
 
-        storage = DirectoryStorage.open(path, ["send", "retry"], durability=Durability.PROCESS)
+        storage = store_at(place, durability=Durability.PROCESS)
         parent.say("ready")
         parent.hear()
         with open(report, "w", buffering=1) as settled:
@@ -144,8 +142,8 @@ def test_entries_that_killed_workers_held_are_claimed_once_more_and_no_others(pa
 
     for round_ in range(3):
         with (
-            Child(work_until_killed, path, reports / f"{round_}-0") as one,
-            Child(work_until_killed, path, reports / f"{round_}-1") as two,
+            Child(work_until_killed, filled, reports / f"{round_}-0") as one,
+            Child(work_until_killed, filled, reports / f"{round_}-1") as two,
         ):
             for child in (one, two):
                 child.hear()
@@ -159,9 +157,9 @@ def test_entries_that_killed_workers_held_are_claimed_once_more_and_no_others(pa
             other.process.kill()
     settled = [name for report in gather(reports).values() for name in report]
     assert len(settled) == len(set(settled))
-    storage = make_store(path)
+    storage = store_at(filled)
     sweep(storage)
-    state = state_of(path)
+    state = state_of(filled)
     assert set(settled) <= set(state.names("retry"))
     assert sorted(state.names("send") + state.names("retry")) == NAMES
     assert state.faults() == []
@@ -169,7 +167,7 @@ def test_entries_that_killed_workers_held_are_claimed_once_more_and_no_others(pa
 
 
 @pytest.mark.anyio
-async def test_two_spools_in_one_process_claim_a_thousand_entries_exactly_once(path):
+async def test_two_spools_in_one_process_claim_a_thousand_entries_exactly_once(filled):
     """Two loads of one directory, in one event loop, exclude each other like two processes."""
     reports: dict[str, list[str]] = {"one": [], "two": []}
 
@@ -179,7 +177,7 @@ async def test_two_spools_in_one_process_claim_a_thousand_entries_exactly_once(p
             return Remove()
 
         async with (
-            await load_spool(path, durability=Durability.PROCESS) as spool,
+            await load_spool(filled, durability=Durability.PROCESS) as spool,
             spool.reader(Mail.SEND) as reader,
         ):
             (await reader.iter_available(handle, concurrency=2)).unwrap()
@@ -188,11 +186,11 @@ async def test_two_spools_in_one_process_claim_a_thousand_entries_exactly_once(p
         for worker in reports:
             tasks.start_soon(work, worker)
     check_reports(reports)
-    assert (state_of(path).entries(), state_of(path).faults()) == (set(), [])
+    assert (state_of(filled).entries(), state_of(filled).faults()) == (set(), [])
 
 
 @pytest.mark.parametrize("backends", [("trio", "trio"), ("asyncio", "trio"), ("asyncio", "asyncio")], ids="-".join)
-def test_two_event_loops_in_two_threads_claim_a_thousand_entries_exactly_once(path, backends):
+def test_two_event_loops_in_two_threads_claim_a_thousand_entries_exactly_once(filled, backends):
     """A spool in each of two event loops of one process: they share nothing but the directory."""
     reports: dict[str, list[str]] = {"0": [], "1": []}
     barrier = threading.Barrier(2)
@@ -202,7 +200,7 @@ def test_two_event_loops_in_two_threads_claim_a_thousand_entries_exactly_once(pa
             reports[worker].append(data.name)
             return Save(Mail.RETRY)
 
-        async with await load_spool(path, durability=Durability.PROCESS) as spool:
+        async with await load_spool(filled, durability=Durability.PROCESS) as spool:
             barrier.wait()
             async with spool.reader(Mail.SEND) as reader:
                 (await reader.iter_available(handle, concurrency=2)).unwrap()
@@ -216,25 +214,24 @@ def test_two_event_loops_in_two_threads_claim_a_thousand_entries_exactly_once(pa
     for thread in threads:
         thread.join()
     check_reports(reports)
-    assert state_of(path).names("retry") == NAMES
-    assert state_of(path).faults() == []
+    assert state_of(filled).names("retry") == NAMES
+    assert state_of(filled).faults() == []
 
 
-def produce(parent, path, first) -> None:
+def produce(parent, place, first) -> None:
     """Enqueue every second of 500 entries."""
-    from helpers.stores import enqueue
+    from helpers.stores import enqueue, store_at
     from trio_multispool import Durability
-    from trio_multispool.storage.directory.store import DirectoryStorage
 
-    storage = DirectoryStorage.open(path, ["send"], durability=Durability.PROCESS)
+    storage = store_at(place, durability=Durability.PROCESS)
     for number in range(first, 500, 2):
         enqueue(storage, "send", f"{number:04}")
 
 
-def test_two_producers_and_two_workers_lose_nothing(tmp_path):
+def test_two_producers_and_two_workers_lose_nothing(place):
     """Entries that are enqueued by two processes while two others work are each handled once."""
 
-    def consume(parent, path) -> None:
+    def consume(parent, place) -> None:
         import signal
 
         import anyio
@@ -248,7 +245,7 @@ def test_two_producers_and_two_workers_lose_nothing(tmp_path):
 
         async def main() -> None:
             async with (
-                await load_spool(path, durability=Durability.PROCESS) as spool,
+                await load_spool(place, durability=Durability.PROCESS) as spool,
                 spool.reader(Mail.SEND, poll_interval=0.02) as reader,
             ):
                 signal.signal(signal.SIGTERM, lambda *_: reader.stop())
@@ -263,24 +260,22 @@ def test_two_producers_and_two_workers_lose_nothing(tmp_path):
         for [name] in child:
             handled.put(name)
 
-    with quick_directory(tmp_path) as directory:
-        path = directory / "spool"
-        make_store(path).close()
-        with Child(consume, path) as one, Child(consume, path) as two:
-            for child in (one, two):
-                assert child.hear() == ["ready"]
-            listeners = [threading.Thread(target=listen, args=[child]) for child in (one, two)]
-            for listener in listeners:
-                listener.start()
-            with Child(produce, path, 0) as even, Child(produce, path, 1) as odd:
-                even.end()
-                odd.end()
-            names = [handled.get() for _ in range(500)]
-            for child in (one, two):
-                child.process.terminate()
-                child.end()
-            for listener in listeners:
-                listener.join()
-        assert handled.empty()
-        assert sorted(names) == [f"{number:04}" for number in range(500)]
-        assert (state_of(path).entries(), state_of(path).faults()) == (set(), [])
+    store_at(place).close()
+    with Child(consume, place) as one, Child(consume, place) as two:
+        for child in (one, two):
+            assert child.hear() == ["ready"]
+        listeners = [threading.Thread(target=listen, args=[child]) for child in (one, two)]
+        for listener in listeners:
+            listener.start()
+        with Child(produce, place, 0) as even, Child(produce, place, 1) as odd:
+            even.end()
+            odd.end()
+        names = [handled.get() for _ in range(500)]
+        for child in (one, two):
+            child.process.terminate()
+            child.end()
+        for listener in listeners:
+            listener.join()
+    assert handled.empty()
+    assert sorted(names) == [f"{number:04}" for number in range(500)]
+    assert (state_of(place).entries(), state_of(place).faults()) == (set(), [])

@@ -16,6 +16,7 @@ from helpers.children import quick_directory
 from helpers.gates import breathe
 from helpers.results import is_err
 from helpers.spools import ANNE, Mail, Wall, load_spool, quick_spool, state_of
+from helpers.tampering import date, write_metadata
 from trio_multispool import AccessDenied, Err, Ok, OutOfSpace, Release, Remove, Retention, Save, Use
 from trio_multispool.events import Event
 from trio_multispool.spool import retention as expiring_module
@@ -23,6 +24,8 @@ from trio_multispool.spool import retention as expiring_module
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from helpers.spools import Location
 
 pytestmark = pytest.mark.anyio
 
@@ -49,12 +52,12 @@ async def put(spool: Any, **days_old: float) -> None:
     """Enqueue entries, each so many days old."""
     for name, days in days_old.items():
         (await spool.enqueue(Mail.SEND, ANNE, name.encode(), name=Use(name))).unwrap()
-        os.utime(spool.path / "send" / name, (BEGIN, BEGIN - days * 86_400))
+        date(spool.location, "send", name, BEGIN - days * 86_400)
 
 
-def left(path: Path) -> str:
+def left(place: Location) -> str:
     """Return the names of what is available, in order."""
-    state = state_of(path)
+    state = state_of(place)
     assert state.faults() == []
     assert set(state.data) == state.entries()
     return "".join(state.names("send"))
@@ -74,39 +77,40 @@ def left(path: Path) -> str:
     ],
     ids=str,
 )
-async def test_the_too_old_and_the_oldest_of_too_many_go(path, wall, retention, kept):
+async def test_the_too_old_and_the_oldest_of_too_many_go(place, wall, retention, kept):
     """By when their metadata was written, and not by their names; what goes is told."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     days = {"a": 3, "b": 2.6, "c": 1, "d": 2.4 if kept == "cde" else 50, "e": 0}
     await put(spool, **days)
     gone = (await spool.expire(Mail.SEND, retention)).unwrap()
-    assert left(path) == kept
+    assert left(place) == kept
     assert sorted(gone) == sorted(set(days) - set(kept))
     assert (await spool.expire(Mail.SEND, retention)).unwrap() == []
 
 
-async def test_only_what_is_available_goes(path, wall):
+@pytest.mark.sample
+async def test_only_what_is_available_goes(place, wall):
     """Not what waits, what somebody has, or what is in quarantine, however old."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("w"), not_before=1)).unwrap()
     await put(spool, a=9, b=9, c=9)
-    (path / "send" / "c").write_bytes(b"no json")
+    write_metadata(place, "send", "c", b"no json")
     async with spool.reader(Mail.RETRY):
         (await spool.entry(Mail.SEND, "c").unwrap().try_checkout()).ignore()
     wall.time += 10 * 86_400
     async with (await spool.entry(Mail.SEND, "a").unwrap().checkout()).unwrap() as job:
         assert (await spool.expire(Mail.SEND, Retention(max_count=0))).unwrap() == ["b"]
         (await job.release()).unwrap()
-    state = state_of(path)
-    assert (set(state.waiting["send"]), set(state.quarantined["send"]), left(path)) == ({"w"}, {"c"}, "a")
+    state = state_of(place)
+    assert (set(state.waiting["send"]), set(state.quarantined["send"]), left(place)) == ({"w"}, {"c"}, "a")
 
 
 @pytest.mark.parametrize(
     ("verdict", "kept", "gone"), [(Remove(), "b", ["a"]), (Release(), "ab", []), (Save(Mail.RETRY), "b", ["a"])]
 )
-async def test_a_hook_has_a_look_before_anything_goes(path, wall, verdict, kept, gone):
+async def test_a_hook_has_a_look_before_anything_goes(place, wall, verdict, kept, gone):
     """It is given metadata and data, and says whether the entry goes, stays, or goes elsewhere."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     await put(spool, a=3, b=0)
     seen: list[Any] = []
 
@@ -117,14 +121,14 @@ async def test_a_hook_has_a_look_before_anything_goes(path, wall, verdict, kept,
     answer = await spool.expire(Mail.SEND, Retention(max_age=DAY), before_expiry=before)
     assert answer == Ok(gone)
     assert seen == [(ANNE, "a", b"a")]
-    assert left(path) == kept
-    assert state_of(path).names("retry") == (["a"] if verdict == Save(Mail.RETRY) else [])
+    assert left(place) == kept
+    assert state_of(place).names("retry") == (["a"] if verdict == Save(Mail.RETRY) else [])
 
 
 @pytest.mark.parametrize(("number", "error"), [(1, ZeroDivisionError), (3, ExceptionGroup)])
-async def test_what_a_hook_raises_keeps_the_entry_and_passes_through(path, wall, number, error):
+async def test_what_a_hook_raises_keeps_the_entry_and_passes_through(place, wall, number, error):
     """Bare if it was the only entry to go."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     await put(spool, **dict.fromkeys("abc"[:number], 3.0))
 
     async def before(metadata: Any, data: Any) -> Any:
@@ -132,24 +136,24 @@ async def test_what_a_hook_raises_keeps_the_entry_and_passes_through(path, wall,
 
     with pytest.raises(error):
         await spool.expire(Mail.SEND, Retention(max_age=DAY), before_expiry=before)
-    assert left(path) == "abc"[:number]
+    assert left(place) == "abc"[:number]
 
 
-async def test_an_entry_that_was_written_since_stays(path, wall):
+async def test_an_entry_that_was_written_since_stays(place, wall):
     """Between the look and the check-out: it is not what was looked at."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     await put(spool, a=3)
     find = expiring_module.not_to_be_kept
 
     def find_and_touch(*arguments: Any) -> Any:
         found = find(*arguments)
-        os.utime(path / "send" / "a", (BEGIN, BEGIN - 2 * 86_400))
+        date(place, "send", "a", BEGIN - 2 * 86_400)
         return found
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(expiring_module, "not_to_be_kept", find_and_touch)
         assert await spool.expire(Mail.SEND, Retention(max_age=DAY)) == Ok([])
-    assert left(path) == "a"
+    assert left(place) == "a"
 
 
 @pytest.mark.parametrize("days_old", [54 * 366, -1.5, -400], ids=["before all spools", "ahead", "far ahead"])
@@ -170,7 +174,7 @@ async def test_a_clock_that_cannot_be_expires_nothing(path, wall, caplog, clock)
     """Neither what was written while it was right, nor what was written since; and it goes on when it is right."""
     spool = await quick_spool(path, now=wall)
     await put(spool, a=9, b=3, c=0)
-    os.utime(path / "send" / "a", (clock, clock))
+    date(path, "send", "a", clock)
     wall.time = clock
     kept = "bc" if clock > 1e9 else "abc"
     gone = (await spool.expire(Mail.SEND, Retention(max_age=DAY, max_count=0))).unwrap()
@@ -181,9 +185,9 @@ async def test_a_clock_that_cannot_be_expires_nothing(path, wall, caplog, clock)
     assert left(path) == ("c" if clock > 1e9 else "ac")
 
 
-async def test_an_entry_that_was_due_later_than_it_was_moved_is_as_old_as_its_last_move(path, wall):
+async def test_an_entry_that_was_due_later_than_it_was_moved_is_as_old_as_its_last_move(place, wall):
     """It was to wait, and was taken early: the check-out, which moves it, does not make it younger."""
-    spool = await quick_spool(path)
+    spool = await quick_spool(place)
     for name in "abc":
         (await spool.enqueue(Mail.SEND, ANNE, b"", name=Use(name), not_before=3600)).unwrap()
     async with (await spool.entry(Mail.SEND, "a").unwrap().checkout(early=True)).unwrap() as job:
@@ -192,12 +196,12 @@ async def test_an_entry_that_was_due_later_than_it_was_moved_is_as_old_as_its_la
     async with (await spool.entry(Mail.SEND, "b").unwrap().checkout(early=True)).unwrap() as job:
         (await job.save(Mail.SEND)).unwrap()
     assert (await spool.expire(Mail.SEND, Retention(max_count=0))).unwrap() == ["b"]
-    assert set(state_of(path).waiting["send"]) == {"c"}
+    assert set(state_of(place).waiting["send"]) == {"c"}
 
 
-async def test_several_who_do_it_at_once_let_go_of_no_more(path, wall):
+async def test_several_who_do_it_at_once_let_go_of_no_more(place, wall):
     """Each entry once, and as many stay as may."""
-    spool, other = await quick_spool(path, now=wall), await load_spool(path, now=wall)
+    spool, other = await quick_spool(place, now=wall), await load_spool(place, now=wall)
     for number in range(40):
         await put(spool, **{f"{number:02}": number})
     gone: list[str] = []
@@ -209,7 +213,7 @@ async def test_several_who_do_it_at_once_let_go_of_no_more(path, wall):
         for who in (spool, other, spool):
             tasks.start_soon(expire, who)
     assert len(gone) == len(set(gone)) == 30
-    assert left(path) == "".join(f"{number:02}" for number in range(10))
+    assert left(place) == "".join(f"{number:02}" for number in range(10))
 
 
 async def test_trouble_is_an_err(path, wall):
@@ -269,29 +273,29 @@ async def until(condition: Any) -> None:
             await breathe()
 
 
-async def test_a_reader_applies_it_when_it_is_entered_and_again_and_again(path, wall, monkeypatch, caplog):
+async def test_a_reader_applies_it_when_it_is_entered_and_again_and_again(place, wall, monkeypatch, caplog):
     """Until it is stopped; each entry that goes has a line in the log."""
     caplog.set_level(logging.INFO, "trio_multispool")
     monkeypatch.setattr(expiring_module, "INTERVAL", 0)
     monkeypatch.setattr(expiring_module, "SHARE", 0)
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     await put(spool, a=3, b=0.5)
     async with spool.reader(Mail.SEND, retention=Retention(max_age=DAY)) as reader:
-        await until(lambda: state_of(path).entries() == {"b"})
+        await until(lambda: state_of(place).entries() == {"b"})
         wall.time += 86_400
-        await until(lambda: state_of(path).entries() == set())
+        await until(lambda: state_of(place).entries() == set())
         reader.stop()
         await until(reader._expiring._finished.is_set)
         await put(spool, c=9)
-    assert left(path) == "c"
+    assert left(place) == "c"
     told = [record.entry for record in caplog.records if record.event == Event.EXPIRED.value]
     assert told == ["a", "b"]
 
 
 @pytest.mark.parametrize("how", ["left", "cancelled", "drained"])
-async def test_leaving_a_reader_returns_what_the_hook_had(path, wall, how):
+async def test_leaving_a_reader_returns_what_the_hook_had(place, wall, how):
     """It is cancelled like all others."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     await put(spool, a=3, b=3)
     begun: list[str] = []
 
@@ -307,13 +311,13 @@ async def test_leaving_a_reader_returns_what_the_hook_had(path, wall, how):
                 await anyio.sleep_forever()
             if how == "drained":
                 reader.drain(0)
-    assert left(path) == "ab"
+    assert left(place) == "ab"
     assert scope.cancelled_caught == (how == "cancelled")
 
 
-async def test_what_a_hook_raises_ends_the_readers_block(path, wall):
+async def test_what_a_hook_raises_ends_the_readers_block(place, wall):
     """As what a handler raises ends an iteration."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     await put(spool, a=3)
 
     async def before(metadata: Any, data: Any) -> Any:
@@ -322,7 +326,7 @@ async def test_what_a_hook_raises_ends_the_readers_block(path, wall):
     with pytest.raises(ZeroDivisionError):
         async with spool.reader(Mail.SEND, retention=Retention(max_age=DAY), before_expiry=before):
             await anyio.sleep_forever()
-    assert left(path) == "a"
+    assert left(place) == "a"
 
 
 async def test_trouble_of_a_reader_is_logged_and_it_tries_again(path, wall, monkeypatch, caplog):
@@ -340,13 +344,13 @@ async def test_trouble_of_a_reader_is_logged_and_it_tries_again(path, wall, monk
         await until(lambda: state_of(path).entries() == set())
 
 
-async def test_a_reader_that_was_stopped_before_applies_nothing(path, wall):
+async def test_a_reader_that_was_stopped_before_applies_nothing(place, wall):
     """It takes nothing new, for whatever purpose."""
-    spool = await quick_spool(path, now=wall)
+    spool = await quick_spool(place, now=wall)
     await put(spool, a=3)
     reader = spool.reader(Mail.SEND, retention=Retention(max_age=DAY))
     reader.stop()
     async with reader:
         for _ in range(10):
             await breathe()
-    assert left(path) == "a"
+    assert left(place) == "a"

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from helpers.spools import Location
+
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
@@ -92,7 +94,7 @@ async def test_a_task_cancelled_before_it_ran_does_nothing(operation: Operation,
         contextlib.AsyncExitStack() as stack,
     ):
         run = await operation.prepare(spool, stack)
-        before = state_of(spool.path)
+        before = state_of(spool.location)
 
         async def wrapped() -> Any:
             return await run()
@@ -109,7 +111,7 @@ async def test_a_task_cancelled_before_it_ran_does_nothing(operation: Operation,
                 gate.go()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert state_of(spool.path) == before
+            assert state_of(spool.location) == before
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
@@ -140,7 +142,7 @@ async def test_asyncio_timeout_works_as_it_does_without_us(operation: Operation,
         current = asyncio.current_task()
         assert current is not None
         assert current.cancelling() == 0
-        assert state_of(spool.path) == (before if operation.withdraws else after)
+        assert state_of(spool.location) == (before if operation.withdraws else after)
         assert isinstance(await spool.entries(Mail.SEND), Ok)
 
 
@@ -169,14 +171,14 @@ async def test_wait_for_works_as_it_does_without_us(
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(run(), timeout=3600)
         await other
-        assert state_of(spool.path) == (before if operation.withdraws else after)
+        assert state_of(spool.location) == (before if operation.withdraws else after)
 
 
 async def test_a_task_group_of_asyncio_cancels_its_operations(tmp_path: Path) -> None:
     """A failing task cancels its sibling in the middle of an enqueue, and the group raises what it raised."""
     gate = Gate()
     async with await make_spool(tmp_path / "spool", ordered(), system_calls=gate) as spool:
-        before = state_of(spool.path)
+        before = state_of(spool.location)
         gate.arm("write")
 
         failing = asyncio.Event()
@@ -201,7 +203,7 @@ async def test_a_task_group_of_asyncio_cancels_its_operations(tmp_path: Path) ->
             await both()
         await other
         assert [type(error) for error in group.value.exceptions] == [LookupError]
-        assert state_of(spool.path) == before
+        assert state_of(spool.location) == before
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -210,7 +212,7 @@ async def test_a_job_whose_return_is_cancelled_goes_back_all_the_same(after: boo
     gate = Gate()
     async with await make_spool(tmp_path / "spool", system_calls=gate) as spool:
         entry = (await put(spool, Mail.SEND, "one"))[0]
-        before = state_of(spool.path)
+        before = state_of(spool.location)
 
         async def work() -> None:
             async with (await entry.checkout()).unwrap():
@@ -225,14 +227,15 @@ async def test_a_job_whose_return_is_cancelled_goes_back_all_the_same(after: boo
         gate.go()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert state_of(spool.path) == before
+        assert state_of(spool.location) == before
 
 
-async def test_a_job_whose_task_is_cancelled_again_and_again_goes_back(tmp_path: Path) -> None:
+@pytest.mark.sample
+async def test_a_job_whose_task_is_cancelled_again_and_again_goes_back(place: Location) -> None:
     """However many cancellations arrive while a block is left, each at another step, the entry is back."""
-    async with await make_spool(tmp_path / "spool") as spool:
+    async with await make_spool(place) as spool:
         entry = (await put(spool, Mail.SEND, "one"))[0]
-        before = state_of(spool.path)
+        before = state_of(spool.location)
         for steps in range(12):
             entered = asyncio.Event()
 
@@ -249,7 +252,7 @@ async def test_a_job_whose_task_is_cancelled_again_and_again_goes_back(tmp_path:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert state_of(spool.path) == before
+            assert state_of(spool.location) == before
 
 
 async def test_a_job_settled_while_its_task_was_cancelled_is_not_returned(tmp_path: Path) -> None:
@@ -270,8 +273,8 @@ async def test_a_job_settled_while_its_task_was_cancelled_is_not_returned(tmp_pa
         gate.go()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert state_of(spool.path).places("one") == ["retry"]
-        assert state_of(spool.path).faults() == []
+        assert state_of(spool.location).places("one") == ["retry"]
+        assert state_of(spool.location).faults() == []
 
 
 @pytest.mark.parametrize("method", ["create", "load", "load_unsafe"])
@@ -320,7 +323,7 @@ async def test_a_reader_cancelled_in_a_check_out_has_nothing_in_hand(tmp_path: P
     gate = Gate()
     async with await make_spool(tmp_path / "spool", system_calls=gate) as spool:
         await put(spool, Mail.SEND, "one")
-        before = state_of(spool.path)
+        before = state_of(spool.location)
 
         async def read() -> None:
             async with spool.reader(Mail.SEND) as reader:
@@ -335,14 +338,14 @@ async def test_a_reader_cancelled_in_a_check_out_has_nothing_in_hand(tmp_path: P
         gate.go()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert state_of(spool.path) == before
+        assert state_of(spool.location) == before
 
 
-async def test_a_reader_whose_leaving_is_cancelled_at_any_step_returns_all_it_has(tmp_path: Path) -> None:
+async def test_a_reader_whose_leaving_is_cancelled_at_any_step_returns_all_it_has(place: Location) -> None:
     """Whatever step of leaving a reader's block a cancellation meets, every entry in hand is back."""
-    async with await make_spool(tmp_path / "spool") as spool:
+    async with await make_spool(place) as spool:
         await put(spool, Mail.SEND, "1", "2", "3")
-        before = state_of(spool.path)
+        before = state_of(spool.location)
         for steps in range(20):
             leaving = asyncio.Event()
 
@@ -359,7 +362,7 @@ async def test_a_reader_whose_leaving_is_cancelled_at_any_step_returns_all_it_ha
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-            assert state_of(spool.path) == before
+            assert state_of(spool.location) == before
 
 
 @pytest.mark.parametrize("how", ["waiting", "available"])
@@ -378,7 +381,7 @@ async def test_an_entry_that_was_taken_for_a_cancelled_task_comes_first_for_the_
             taken.go()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert state_of(spool.path).names("send") == ["1", "2", "3"]
+            assert state_of(spool.location).names("send") == ["1", "2", "3"]
             assert [(await anext(jobs)).name for _ in range(3)] == ["1", "2", "3"]
 
 
@@ -405,14 +408,14 @@ async def test_a_task_that_is_cancelled_in_the_turn_in_which_its_reader_is_stopp
         await put(spool, Mail.SEND, "1")
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert state_of(spool.path).checked_out["send"] == {}
-        assert state_of(spool.path).names("send") == ["1"]
+        assert state_of(spool.location).checked_out["send"] == {}
+        assert state_of(spool.location).names("send") == ["1"]
 
 
 @pytest.mark.parametrize("order", [*itertools.permutations(["stop", "scope", "native"])], ids=", ".join)
 @pytest.mark.parametrize("options", [{}, {"prefetch": 1}, {"concurrency": 2}], ids=str)
 async def test_a_cancellation_is_not_lost_in_the_turn_in_which_a_reader_is_stopped_and_a_scope_cancelled(
-    options: dict[str, int], order: tuple[str, ...], tmp_path: Path
+    options: dict[str, int], order: tuple[str, ...], place: Location
 ) -> None:
     """A scope that ends in a task of the reader does not count as one of the task that is cancelled."""
     loop, readers, scope = asyncio.get_running_loop(), list[Any](), anyio.CancelScope()
@@ -423,7 +426,7 @@ async def test_a_cancellation_is_not_lost_in_the_turn_in_which_a_reader_is_stopp
                 readers.append(reader)
                 await reader.iter(pytest.fail, **options)
 
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         task = asyncio.ensure_future(work())
         while not waiters_of(spool):
             await breathe()
@@ -470,7 +473,7 @@ async def test_a_timeout_and_a_scope_that_strike_while_a_pool_ends_are_both_heed
         await other
         assert expired
         assert scope.cancelled_caught
-        assert state_of(spool.path).names("send") == ["one"]
+        assert state_of(spool.location).names("send") == ["one"]
 
 
 async def test_a_name_that_is_given_up_by_a_cancelled_task_is_not_reported_as_never_used(tmp_path: Path) -> None:
@@ -497,4 +500,4 @@ async def test_a_name_that_is_given_up_by_a_cancelled_task_is_not_reported_as_ne
             del task
             gc.collect()
         assert [str(each.message) for each in warned] == []
-        assert state_of(spool.path).registry == set()
+        assert state_of(spool.location).registry == set()

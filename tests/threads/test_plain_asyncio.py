@@ -17,7 +17,8 @@ from helpers.spools import Mail, put, quick_spool, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
+
+    from helpers.spools import Location
 
 NAMES = ["1", "2", "3", "4", "5", "6"]
 
@@ -67,17 +68,18 @@ WAYS = {
 }
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("cancelled", ["by its end", "and at once ends", "and ends a turn later"])
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_program_that_ends_returns_what_its_tasks_have_in_hand(
-    way: str, loop: str, cancelled: str, tmp_path: Path
+    way: str, loop: str, cancelled: str, place: Location
 ) -> None:
     """Every entry is back in its queue, whether the program cancels the task itself or not, and nothing is warned."""
     read, in_hand = WAYS[way]
 
     async def main() -> Any:
-        spool = await quick_spool(tmp_path / "spool")
+        spool = await quick_spool(place)
         await put(spool, Mail.SEND, *NAMES)
         busy = asyncio.Event()
 
@@ -87,7 +89,7 @@ def test_a_program_that_ends_returns_what_its_tasks_have_in_hand(
 
         task = asyncio.create_task(work())
         await busy.wait()
-        while len(state_of(spool.path).checked_out["send"]) < in_hand:
+        while len(state_of(spool.location).checked_out["send"]) < in_hand:
             await breathe()
         if cancelled != "by its end":
             task.cancel()
@@ -96,7 +98,7 @@ def test_a_program_that_ends_returns_what_its_tasks_have_in_hand(
         return spool  # still open
 
     spool = run_plainly(main, loop)
-    state = state_of(spool.path)
+    state = state_of(spool.location)
     assert (state.names("send"), state.checked_out["send"], state.faults()) == (NAMES, {}, [])
     spool.close()
     gc.collect()  # a coroutine that nobody awaited is a warning by now, and that fails the test

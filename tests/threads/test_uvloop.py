@@ -60,9 +60,10 @@ async def _let_everything_run() -> None:
         await asyncio.sleep(0)
 
 
-async def test_an_entry_lives_on_uvloop_as_it_does_elsewhere(tmp_path):
+@pytest.mark.sample
+async def test_an_entry_lives_on_uvloop_as_it_does_elsewhere(place):
     """It is enqueued once, checked out, saved with new metadata, and removed; the spool is empty then."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         entry = (await spool.enqueue(Mail.SEND, ANNE, b"Hello", name=Use("one"))).unwrap()
         assert await spool.enqueue(Mail.SEND, ANNE, b"Hello", name=Use("one")) == Err(NameTaken("one"))
         async with (await entry.checkout()).unwrap() as job:
@@ -73,8 +74,8 @@ async def test_an_entry_lives_on_uvloop_as_it_does_elsewhere(tmp_path):
                 async with job:
                     assert job.metadata == BERT
                     (await job.remove()).unwrap()
-    assert state_of(tmp_path / "spool").entries() == set()
-    assert state_of(tmp_path / "spool").faults() == []
+    assert state_of(place).entries() == set()
+    assert state_of(place).faults() == []
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
@@ -114,7 +115,7 @@ async def test_asyncio_timeout_withdraws_an_enqueue(tmp_path):
     """It raises `TimeoutError`, nothing was enqueued, and the task is not left cancelled."""
     gate = Gate()
     async with await make_spool(tmp_path / "spool", ordered(), system_calls=gate) as spool:
-        before = state_of(spool.path)
+        before = state_of(spool.location)
         gate.arm("write")
         expiring = asyncio.timeout(None)
 
@@ -134,7 +135,7 @@ async def test_asyncio_timeout_withdraws_an_enqueue(tmp_path):
         current = asyncio.current_task()
         assert current is not None
         assert current.cancelling() == 0
-        assert state_of(spool.path) == before
+        assert state_of(spool.location) == before
         assert isinstance(await spool.enqueue(Mail.SEND, ANNE, b""), Ok)
 
 
@@ -161,7 +162,7 @@ async def test_a_task_group_of_asyncio_cancels_its_operations(tmp_path):
     """A failing task cancels its sibling in the middle of an enqueue, and the group raises what it raised."""
     gate = Gate()
     async with await make_spool(tmp_path / "spool", ordered(), system_calls=gate) as spool:
-        before = state_of(spool.path)
+        before = state_of(spool.location)
         gate.arm("write")
 
         failing = asyncio.Event()
@@ -186,14 +187,14 @@ async def test_a_task_group_of_asyncio_cancels_its_operations(tmp_path):
             await both()
         await other
         assert [type(error) for error in group.value.exceptions] == [LookupError]
-        assert state_of(spool.path) == before
+        assert state_of(spool.location) == before
 
 
-async def test_a_handler_whose_task_is_cancelled_gives_its_entry_back(tmp_path):
+async def test_a_handler_whose_task_is_cancelled_gives_its_entry_back(place):
     """A task group that is torn down in the middle of handlers leaves every entry in its queue."""
-    async with await quick_spool(tmp_path / "spool") as spool:
+    async with await quick_spool(place) as spool:
         await put(spool, Mail.SEND, "1", "2", "3")
-        before = state_of(spool.path)
+        before = state_of(spool.location)
         started = asyncio.Queue[str]()
 
         async def handle(metadata: Any, _data: Any) -> Any:
@@ -206,12 +207,12 @@ async def test_a_handler_whose_task_is_cancelled_gives_its_entry_back(tmp_path):
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert state_of(spool.path) == before
+            assert state_of(spool.location) == before
 
 
-async def test_an_idle_reader_gets_what_another_task_enqueues(tmp_path):
+async def test_an_idle_reader_gets_what_another_task_enqueues(place):
     """A task group of asyncio's own, with a worker and a producer: each entry is handled once."""
-    async with await quick_spool(tmp_path / "spool") as spool, spool.reader(Mail.SEND) as reader:
+    async with await quick_spool(place) as spool, spool.reader(Mail.SEND) as reader:
         handled: list[str] = []
 
         async def handle(metadata: Any, _data: Any) -> Any:
