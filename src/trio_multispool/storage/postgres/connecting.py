@@ -2,12 +2,16 @@
 
 Keepalives and a limit for what is not acknowledged are set on both ends of every connection. So a host that was cut off
 is given up by the server. Until then, its session holds the lock that says that its owner lives.
+
+A server that is silent, and whose host is not, is no trouble to them. So whoever waits for it waits with a limit.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +22,8 @@ from trio_multispool.errors import NotASpool
 from trio_multispool.storage.postgres.arrays import register
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
     from trio_multispool.storage.postgres.address import Address
     from trio_multispool.storage.postgres.patience import Patience
 
@@ -71,6 +77,24 @@ def _of_the_server(patience: Patience) -> str:
     return " ".join(f"-c {name}={value}" for name, value in settings.items())
 
 
+@contextlib.contextmanager
+def no_longer_than(seconds: float, connection: Connection) -> Generator[Callable[[], None]]:
+    """Shut a connection if the block takes longer: who waits for an answer is told at once. Yields what allows it."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as copy:
+
+        def shut() -> None:
+            with contextlib.suppress(OSError):
+                copy.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(seconds, shut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield timer.cancel
+        finally:
+            timer.cancel()
+
+
 def connect(address: Address, patience: Patience) -> Connection:
     """Connect to the server itself. Raises `NotASpool` if something that pools transactions answers in its place."""
     of_the_user = pq.Conninfo.parse(address.direct.encode())
@@ -89,7 +113,12 @@ def connect(address: Address, patience: Patience) -> Connection:
         raise
     register(connection)
     _open.add(connection)
-    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    try:
+        with no_longer_than(patience.connect, connection):
+            row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    except BaseException:
+        connection.close()
+        raise
     if row != (connection.info.backend_pid,):
         connection.close()
         raise NotASpool(address.location, _POOLED)

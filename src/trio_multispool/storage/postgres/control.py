@@ -37,10 +37,14 @@ class Control:
     def __init__(self, address: Address, patience: Patience) -> None:
         """Connect. A table that somebody has locked is not waited for: that would look like silence."""
         self._connection = connect(address, patience)
-        _ = self._connection.execute("SELECT set_config('lock_timeout', %s, false)", (_LOCK_TIMEOUT,))
         self._pgconn = self._connection.pgconn
         self.pid: int = self._pgconn.backend_pid
         """The server's process of it."""
+        try:
+            _ = self.ask("SELECT set_config('lock_timeout', $1, false)", _LOCK_TIMEOUT, within=patience.connect)
+        except BaseException:
+            self.close()
+            raise
 
     def fileno(self) -> int:
         """Return the descriptor of its socket."""

@@ -73,8 +73,7 @@ _LET_GO_ALL: Final = """
     UPDATE SCHEMA.entry SET owner = 0
     WHERE owner = $1::bigint AND token = ANY($2::bigint[]) AND state IN ('c', 'r')"""
 
-_AT_WORK: Final = """
-    SELECT pid FROM pg_stat_activity WHERE pid = ANY($1::integer[]) AND state NOT LIKE 'idle%'"""
+_BUSY: Final = "SELECT pid FROM pg_stat_activity WHERE pid = ANY($1::integer[]) AND state = 'active'"
 
 _TELL: Final = "SELECT pg_notify($1, hint) FROM unnest($2::text[]) AS hint"
 
@@ -216,7 +215,8 @@ class Keeper:
 
     def _ping(self, control: Control) -> None:
         before = wall_clock()
-        within = max(0.1, self._patience.cut_off - self._answered())
+        patience = self._patience.cut_off
+        within = patience if self.cut_off else max(0.1, patience - self._answered())
         [[time, elected]] = control.ask(self._sql(_PING), self._elected, within=within)
         if not self._own_clock:
             self.ahead = float(time or 0.0) - (before + wall_clock()) / 2
@@ -245,7 +245,7 @@ class Keeper:
                 self._ping(control)
                 self._register(control)
                 self._let_go_of_doubtful(control)
-                self._cut_what_waits_in_vain(control)
+                self._cut_the_silent(control)
                 self._listen_for_names(control)
             if judges and looked() >= self._patience.deaths_every:
                 looked = stopwatch()
@@ -291,15 +291,11 @@ class Keeper:
             with self._mutex:
                 self._in_doubt = {token: since for token, since in self._in_doubt.items() if since() < IN_DOUBT}
 
-    def _cut_what_waits_in_vain(self, control: Control) -> None:
-        """End operations that wait long for a session that has nothing to do, or is gone: their connection is silent.
-
-        A slow statement is not ended: its session is at work, or waits for a lock.
-        """
-        waiting = self._links.long_asking()
-        if waiting:
-            rows = control.ask(_AT_WORK, _array(waiting), within=self._patience.cut_off)
-            self._links.cut_all(set(waiting) - {int(pid or 0) for (pid,) in rows})
+    def _cut_the_silent(self, control: Control) -> None:
+        """End operations that wait for an answer in vain: the server, which answers here, does not work on them."""
+        if waiting := self._links.waiting_long():
+            busy = control.ask(_BUSY, _array(waiting), within=self._patience.cut_off)
+            self._links.cut_silent([int(pid) for (pid,) in busy if pid is not None])
 
     def _tell(self, control: Control) -> None:
         hints = self._hints.take()

@@ -24,13 +24,13 @@ from psycopg import pq
 from trio_multispool.clock import stopwatch
 from trio_multispool.errors import DurabilityUnknown, ReadOnlySpool, SpoolError, StoreUnreachable
 from trio_multispool.model.policies import Durability
-from trio_multispool.storage.postgres.connecting import connect, connect_to_pool
+from trio_multispool.storage.postgres.connecting import connect, connect_to_pool, no_longer_than
 from trio_multispool.storage.postgres.patience import PATIENT
 from trio_multispool.storage.postgres.schema import with_schema
 from trio_multispool.storage.postgres.sqlstates import is_again, is_lost, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 
     from trio_multispool.model.types import T
     from trio_multispool.storage.postgres.address import Address
@@ -112,6 +112,8 @@ class Link:
         self.connection: Connection | None = None
         self.epoch: int = 0
         self.change: int = 0
+        self.process: int = 0
+        """The server's process of the connection; 0: it may be any of a pooler's."""
         self.asking: Callable[[], float] | None = None
         """For how long the server has been asked for something; `None`: it is not."""
 
@@ -121,6 +123,12 @@ class Link:
         if connection is not None:
             with contextlib.suppress(psycopg.Error, OSError):
                 connection.close()
+
+    def waits_for_longer_than(self, seconds: float) -> bool:
+        """Tell whether an answer is waited for, and the operation takes so long already."""
+        asking, connection = self.asking, self.connection
+        waits = connection is not None and connection.info.transaction_status is pq.TransactionStatus.ACTIVE
+        return waits and asking is not None and asking() > seconds
 
     def cut(self) -> None:
         """End what waits for an answer on it, in another thread."""
@@ -296,14 +304,15 @@ class Links:
         try:
             yield link
         finally:
-            link.asking = None
             connection = link.connection
+            link.asking = stopwatch()
             # A statement that failed may have left a transaction behind, which the next one must not meet.
             if connection is not None and connection.info.transaction_status is not pq.TransactionStatus.IDLE:
                 try:
                     connection.rollback()
                 except psycopg.Error:
                     link.drop()
+            link.asking = None
             if self._closed:
                 link.drop()
             self._free.put(link)
@@ -327,9 +336,10 @@ class Links:
         refused: list[str] = []
         try:
             if self.owner:
-                if address.pooled is None:
-                    _ = connection.execute(_LOCK, (self.owner,))
-                row = connection.execute(self.sql(_BEGIN_EPOCH), (self.owner, link.number)).fetchone()
+                with no_longer_than(max(self.patience.answer, self.patience.connect), connection):
+                    if address.pooled is None:
+                        _ = connection.execute(_LOCK, (self.owner,))
+                    row = connection.execute(self.sql(_BEGIN_EPOCH), (self.owner, link.number)).fetchone()
                 assert row is not None, "it returns the row"  # noqa: S101  # for the type checkers
                 link.epoch, change, refused = row
                 link.change = change
@@ -337,6 +347,7 @@ class Links:
             connection.close()
             raise
         link.connection = connection
+        link.process = connection.info.backend_pid if address.pooled is None else 0
         return change, refused
 
     def _resolve(self, link: Link, purpose: Purpose) -> Committed | None:
@@ -402,28 +413,17 @@ class Links:
 
     # For the keeper
 
-    def long_asking(self) -> list[int]:
-        """Return the server's processes that operations have waited for, for longer than one need be patient."""
-        if self.address.pooled is not None:  # nobody knows which they are
-            return []
-        return [
-            link.connection.info.backend_pid
-            for link in self._all
-            if link.connection is not None and link.asking is not None and link.asking() > self.patience.answer
-        ]
+    def waiting_long(self) -> list[int]:
+        """Return the server's processes whose answer was waited for for longer than one need be patient.
 
-    def cut_all(self, processes: set[int]) -> None:
-        """End what waits for some of the server's processes."""
-        for link in self._all:
-            connection = link.connection
-            if connection is not None and not connection.closed and connection.info.backend_pid in processes:
-                link.cut()
+        0: a pooler knows which one it is.
+        """
+        return [link.process for link in self._all if link.waits_for_longer_than(self.patience.answer)]
 
-    def cut_silent(self) -> None:
-        """End the operations that have waited for an answer for longer than one need be patient."""
+    def cut_silent(self, busy: Collection[int] = ()) -> None:
+        """End the operations that have waited so long, but for those on which the server is at work."""
         for link in self._all:
-            asking = link.asking
-            if asking is not None and asking() > self.patience.answer:
+            if link.waits_for_longer_than(self.patience.answer) and link.process not in busy:
                 link.cut()
 
     def close(self) -> None:

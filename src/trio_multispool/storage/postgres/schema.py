@@ -18,7 +18,7 @@ from trio_multispool.errors import AccessDenied, DirectoryNotEmpty, NotASpool, U
 from trio_multispool.storage.postgres.sqlstates import translated
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from trio_multispool.storage.postgres.address import Address
 
@@ -132,10 +132,18 @@ def _look(connection: psycopg.Connection[Any], schema: str) -> _Found:
     return _Found(there, tables, others, version, reads)
 
 
-def migrate(connection: psycopg.Connection[Any], address: Address, *, create: bool) -> None:
+def migrate(
+    connection: psycopg.Connection[Any],
+    address: Address,
+    *,
+    create: bool,
+    before_making: Callable[[], None] = lambda: None,
+) -> None:
     """Make sure that there are tables which this version can use; with `create`, make them or bring them up to date.
 
-    The connection is in autocommit mode, and not one of a pooler. Raises `NotASpool`, `DirectoryNotEmpty` for a schema
+    The connection is in autocommit mode, and not one of a pooler. `before_making` is called before what may take long.
+
+    Raises `NotASpool`, `DirectoryNotEmpty` for a schema
     that holds something else, `UnsupportedFormat`, `AccessDenied` with the way to do it by hand, and what else a server
     can answer.
     """
@@ -143,6 +151,7 @@ def migrate(connection: psycopg.Connection[Any], address: Address, *, create: bo
         _check_server(connection, address)
         found = _look(connection, address.schema)
         if create and not (found.tables and found.version >= VERSION):
+            before_making()
             _make(connection, address, found)
             found = _look(connection, address.schema)
     except psycopg.Error as error:

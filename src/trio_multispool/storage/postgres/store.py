@@ -19,7 +19,7 @@ from trio_multispool.model.policies import Durability
 from trio_multispool.storage.postgres import advice, enqueue, inplace, looks, recovery, settle, take
 from trio_multispool.storage.postgres.address import Address
 from trio_multispool.storage.postgres.claims import encoded
-from trio_multispool.storage.postgres.connecting import connect
+from trio_multispool.storage.postgres.connecting import connect, no_longer_than
 from trio_multispool.storage.postgres.context import Context
 from trio_multispool.storage.postgres.control import SilentError
 from trio_multispool.storage.postgres.hints import ARRIVED, CANCELLED, MOVED, PostgresWatch
@@ -91,11 +91,13 @@ def _checked(
     """Return the address of a store that can be used; with `create`, once what is missing has been made."""
     address = Address.parse(location)
     with _opening(address), connect(address, patience) as connection:
-        migrate(connection, address, create=create)
-        if durability is Durability.POWER and not address.trusted:
-            _check_syncs(connection, address)
-        if queues is not None:
-            (add_queues if create else check_queues)(connection, address, list(queues))
+        with no_longer_than(patience.answer, connection) as take_your_time:
+            migrate(connection, address, create=create, before_making=take_your_time)
+        with no_longer_than(patience.answer, connection):
+            if durability is Durability.POWER and not address.trusted:
+                _check_syncs(connection, address)
+            if queues is not None:
+                (add_queues if create else check_queues)(connection, address, list(queues))
     return address
 
 
