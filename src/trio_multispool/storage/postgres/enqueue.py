@@ -160,7 +160,8 @@ def enqueue_together(context: Context, wanted: Sequence[New]) -> list[BaseExcept
             _commit(context, together, failures)
         except BaseException as error:  # noqa: BLE001  # as above
             for one in together:
-                failures[one.number] = about(error, one.new.queue, one.new.reservation.name)
+                if one.new.reservation.held and failures[one.number] is None:  # else that has its answer
+                    failures[one.number] = about(error, one.new.queue, one.new.reservation.name)
     return failures
 
 

@@ -108,7 +108,8 @@ def settle(context: Context, settlements: Sequence[Settlement[PostgresClaim]]) -
         except BaseException as error:  # noqa: BLE001  # as above
             for one in together:
                 claim = one.settlement.claim
-                failures[one.number] = about(error, claim.queue, claim.name)
+                if claim.state is State.CHECKED_OUT and failures[one.number] is None:  # else that has its answer
+                    failures[one.number] = about(error, claim.queue, claim.name)
     try:
         claim_next(settlements, failures)
     finally:
