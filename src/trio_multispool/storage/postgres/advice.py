@@ -78,7 +78,7 @@ def advice(links: Links) -> Iterator[Advice]:
         yield Advice("autovacuum is off: each entry that is worked off stays in the tables", "turn it on")
     if connections > most * _NEARLY:
         yield Advice(
-            f"{connections} of {most} connections are in use; each process with an open spool has up to six",
+            f"{connections} of {most} connections are in use; each open spool has up to five",
             "raise max_connections, or send statements through a pooler (?pool=)",
         )
     yield from _of_the_tables(links)
