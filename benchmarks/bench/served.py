@@ -108,6 +108,9 @@ class Served:
     def deaths(self) -> Iterator[Setting]:
         """From `kill -9` of a process that holds ten entries until all are available again, with others alive."""
         units = dict.fromkeys(("p50", "max"), "ms")
-        trials = {"10 entries": lambda url: probed("served_deaths", url, deaths=self._scaled(20))}
+        trials = {
+            label: lambda url, first=first: probed("served_deaths", url, deaths=self._scaled(20), first=first)
+            for label, first in (("10 entries", False), ("10 entries, of the first", True))
+        }
         for place in PLACES:
             yield Setting("postgresql-deaths", place, "power", trials, units, is_served=True)

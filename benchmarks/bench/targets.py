@@ -147,8 +147,10 @@ def _on_a_server() -> Iterator[Target]:
             key = Key("postgresql-waking", place, "power", "trio", what)
             yield Target(f"postgresql, waking, {what}, {place}, ms", key, None, most, aim, at_most=True)
         for what, most, aim in (("p50", 50, 30), ("max", 100, 50)):
-            key = Key("postgresql-deaths", place, "power", "10 entries", what)
-            yield Target(f"postgresql, back after kill -9, {what}, {place}, ms", key, None, most, aim, at_most=True)
+            for label in ("10 entries", "10 entries, of the first"):
+                key = Key("postgresql-deaths", place, "power", label, what)
+                name = f"postgresql, {label}, back after kill -9, {what}, {place}, ms"
+                yield Target(name, key, None, most, aim, at_most=True)
     for what in ("enqueue", "enqueue 64", "claim and remove", "claim and remove 64"):
         keys = (
             Key("postgresql-backlog", "tmpfs", "power", waiting, what)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,24 @@ def test_a_probe_runs(probe: str, values: set[str], tmp_path: Path) -> None:
     found = json.loads(done.stdout)
     assert set(found) == values
     assert min(found.values()) > 0
+
+
+@pytest.mark.program
+@pytest.mark.postgresql
+def test_a_case_on_a_server_runs() -> None:
+    """It starts a server of its own, measures on it, and leaves nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        options = ("--rounds", "1", "--scale", "0.01", "--places", "tmpfs", "--on", f"tmpfs={folder}")
+        cases = ("postgresql-waking", "postgresql-deaths", "postgresql-backlog")
+        done = run("-m", "bench", *cases, *options, "--output", Path(folder, "report.json"))
+        if "left out" in done.stderr:
+            pytest.skip(done.stderr.strip())
+        assert done.returncode == 0, done.stderr
+        found = load(Path(folder, "report.json"))
+        assert {one.key.case for one in found.series} == set(cases)
+        assert "| postgresql, waking, p50, tmpfs, ms |" in done.stdout
+        assert [path.name for path in Path(folder).iterdir()] == ["report.json"]
 
 
 @pytest.mark.program
