@@ -12,7 +12,7 @@ from trio_multispool.model.lifecycle import State, Step, next_state
 from trio_multispool.model.policies import check_durability
 from trio_multispool.storage.postgres import recovery
 from trio_multispool.storage.postgres.arrays import Bytes, Reals, Texts, Whole
-from trio_multispool.storage.postgres.claims import PostgresReservation
+from trio_multispool.storage.postgres.claims import PostgresReservation, encoded
 from trio_multispool.storage.postgres.contents import chunks_of, put_chunks, size_of, written
 from trio_multispool.storage.postgres.link import Committed, Purpose
 from trio_multispool.storage.postgres.sqlstates import is_locked
@@ -56,19 +56,19 @@ _ENQUEUE: Final = f"""{_SHORTLY}
     done AS (
         INSERT INTO SCHEMA.entry AS entry (
             name, queue, state, due_at, remember, written_at, moved_at, arrived_at, data_at, metadata, data, size,
-            chunks, carrier, token)
+            chunks, carrier, notes, token)
         SELECT new.name, queue, CASE WHEN due_at IS NULL THEN 'a' ELSE 'w' END::"char", due_at, remember,
-            %(now)s, %(now)s, %(now)s, %(now)s, metadata, data, size, chunks, carrier, token
+            %(now)s, %(now)s, %(now)s, %(now)s, metadata, data, size, chunks, carrier, notes, token
         FROM link, shortly, unnest(%(names)s::text[], %(queues)s::text[], %(due)s::double precision[],
             %(remember)s::double precision[], %(metadata)s::bytea[], %(data)s::bytea[], %(sizes)s::bigint[],
-            %(chunks)s::bigint[], %(carriers)s::bytea[], %(tokens)s::bigint[])
-            AS new (name, queue, due_at, remember, metadata, data, size, chunks, carrier, token)
+            %(chunks)s::bigint[], %(carriers)s::bytea[], %(notes)s::bytea[], %(tokens)s::bigint[])
+            AS new (name, queue, due_at, remember, metadata, data, size, chunks, carrier, notes, token)
         ORDER BY new.name
         ON CONFLICT (name) DO UPDATE SET queue = excluded.queue, state = excluded.state, due_at = excluded.due_at,
             remember = excluded.remember, written_at = excluded.written_at, moved_at = excluded.moved_at,
             arrived_at = excluded.arrived_at, data_at = excluded.data_at, metadata = excluded.metadata,
             data = excluded.data, size = excluded.size, chunks = excluded.chunks, carrier = excluded.carrier,
-            owner = NULL, token = NULL
+            notes = excluded.notes, owner = NULL, token = NULL
         WHERE (entry.state = 'r' AND entry.owner = %(me)s AND entry.token = excluded.token) OR {_IS_OVER}
         RETURNING name
     )"""
@@ -271,6 +271,7 @@ def _values(context: Context, made: Sequence[_Made]) -> dict[str, Any]:
         "chunks": Whole(
             0 if isinstance(each, bytes) else chunks_of(size) for each, size in zip(data, sizes, strict=True)
         ),
+        "notes": Bytes(encoded(each.notes or {}) for each in new),
         "carriers": Bytes(msgspec.json.encode(dict(each.carrier)) if each.carrier else None for each in new),
         "tokens": Whole(each.reservation.token for each in new),
     }

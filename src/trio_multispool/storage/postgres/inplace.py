@@ -136,11 +136,13 @@ def replace_metadata(  # noqa: PLR0913  # the protocol's
         _ = to_server.execute(context.links.sql(_REPLACE_METADATA), (metadata, context.now(), name))
 
 
-def read_entry(context: Context, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
-    """Read what is available, while nobody can have it."""
+def read_entry(
+    context: Context, place: Place, name: str, read: Callable[[bytes, Stat, BinaryIO], T]
+) -> T | Unavailable:
+    """Read an entry while nobody can have it."""
     links = context.links
     try:
-        with _locked(context, "read an entry in", Place(queue, State.AVAILABLE), name, None) as (to_server, row):
+        with _locked(context, "read an entry in", place, name, None) as (to_server, row):
             metadata, written_at, data, chunks, _ = row
             with opened(links, to_server, name, data, chunks) as file:
                 return read(metadata, Stat(len(metadata), aware(written_at)), file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from trio_multispool.errors import EntryNotFound
@@ -23,13 +24,14 @@ _PAGE: Final = 1000
 
 _ITEM: Final = """
     entry.name, entry.queue, entry.state::text, length(entry.metadata), entry.written_at, entry.due_at, entry.progress,
-    owner.host, owner.pid FROM SCHEMA.entry AS entry LEFT JOIN SCHEMA.owner AS owner
+    owner.host, owner.pid, greatest(entry.written_at, entry.moved_at), entry.size
+    FROM SCHEMA.entry AS entry LEFT JOIN SCHEMA.owner AS owner
         ON owner.id = entry.owner AND entry.state = 'c'"""
 
 _INVENTORY: Final = f"""
     SELECT {_ITEM} WHERE entry.name > %(after)s AND entry.state = ANY(%(states)s::"char"[])
         AND (%(queue)s::text IS NULL OR entry.queue = %(queue)s)
-    ORDER BY entry.name LIMIT {_PAGE}"""
+    ORDER BY entry.name LIMIT %(most)s"""
 
 _FIND: Final = f"SELECT {_ITEM} WHERE entry.name = %s AND entry.state IN ('a', 'w', 'c', 'q')"
 
@@ -69,20 +71,38 @@ _REASON: Final = "SELECT reason FROM SCHEMA.entry WHERE name = %s AND state = 'q
 _REMEMBERED: Final = "SELECT due_at FROM SCHEMA.entry WHERE name = %s AND state = 'k' AND due_at > %s"
 
 
+_ALL_REMEMBERED: Final = """
+    SELECT name, due_at FROM SCHEMA.entry WHERE state = 'k' AND due_at > %s AND name > %s ORDER BY name LIMIT %s"""
+
+_REMEMBER_FOR: Final = "SELECT remember FROM SCHEMA.entry WHERE name = %s AND state IN ('a', 'w', 'c', 'q')"
+
+
+def remembered(links: Links, now: float, after: str, most: int | None) -> list[tuple[str, float]]:
+    """List the names that are remembered, and until when."""
+    return [(name, until) for name, until in links.read("list names in", _ALL_REMEMBERED, (now, after, most))]
+
+
+def remember_for(links: Links, name: str) -> float | None:
+    """Look for how long the name of an entry is to be remembered."""
+    rows = links.read("look for a name in", _REMEMBER_FOR, (name,))
+    return rows[0][0] if rows else None
+
+
 def _letters(state: State | None) -> list[str]:
     return list(STATES) if state is None else [LETTERS[state]] if state in LETTERS else []
 
 
-def inventory(links: Links, queue: str | None, state: State | None) -> Iterator[Item]:
-    """Yield every entry. One that moves meanwhile is told of once."""
-    after = ""
-    while True:
-        values = {"after": after, "states": _letters(state), "queue": queue}
+def inventory(links: Links, queue: str | None, state: State | None, most: int | None) -> Iterator[Item]:
+    """Yield every entry, or the first, by name. One that moves meanwhile is told of once."""
+    after, left = "", math.inf if most is None else most
+    while left > 0:
+        page = min(_PAGE, left)
+        values = {"after": after, "states": _letters(state), "queue": queue, "most": page}
         rows = links.read("look through", _INVENTORY, values)
         yield from map(_item, rows)
-        if len(rows) < _PAGE:
+        if len(rows) < page:
             return
-        after = rows[-1][0]
+        after, left = rows[-1][0], left - len(rows)
 
 
 def find(links: Links, name: str) -> Item | None:
@@ -92,7 +112,7 @@ def find(links: Links, name: str) -> Item | None:
 
 
 def _item(row: tuple[Any, ...]) -> Item:
-    name, queue, letter, size, written_at, due_at, progress, host, pid = row
+    name, queue, letter, size, written_at, due_at, progress, host, pid, moved_at, data_size = row
     state = STATES[letter]
     return Item(
         name,
@@ -102,6 +122,9 @@ def _item(row: tuple[Any, ...]) -> Item:
         None if pid is None else Owner(host, pid),
         _progress(progress) if state is State.CHECKED_OUT else None,
         aware(due_at) if state is State.WAITING else None,
+        None,
+        moved_at,
+        data_size,
     )
 
 

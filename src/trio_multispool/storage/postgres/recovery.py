@@ -115,6 +115,9 @@ DEATHS: Final = _for_the_keeper(_DEATHS)
 BURY: Final = _for_the_keeper(_BURY)
 """Forgets dead owners that have nothing; asked with this owner, and the grace."""
 
+DEAD: Final = _for_psycopg(_DEAD)
+"""The owners that are dead; asked with this owner, in a common table expression that is materialized."""
+
 RECOVER: Final = _for_the_keeper(_RECOVER)
 """Puts it back; asked with this owner, the grace, a queue or nothing, and the time."""
 

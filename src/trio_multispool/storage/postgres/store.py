@@ -14,9 +14,10 @@ import psycopg
 from trio_multispool.clock import random_below, this_process, wall_clock
 from trio_multispool.errors import DataNotFound, NotASpool, OwnershipLost, SpoolError, StoreUnreachable
 from trio_multispool.model.cancellation import CancelRequest
+from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.notes import PROGRESS
 from trio_multispool.model.policies import Durability
-from trio_multispool.storage.postgres import advice, enqueue, inplace, looks, recovery, settle, take
+from trio_multispool.storage.postgres import advice, enqueue, examine, inplace, looks, recovery, settle, take
 from trio_multispool.storage.postgres.address import Address
 from trio_multispool.storage.postgres.claims import encoded
 from trio_multispool.storage.postgres.connecting import connect, no_longer_than
@@ -35,9 +36,9 @@ from trio_multispool.storage.requests import Recovered
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
-    from trio_multispool.model.lifecycle import Place, State
     from trio_multispool.model.types import T
     from trio_multispool.model.verdicts import Unavailable
+    from trio_multispool.storage.findings import Findings, Judge, Wanted
     from trio_multispool.storage.handles import Slot
     from trio_multispool.storage.postgres.claims import PostgresClaim, PostgresReservation
     from trio_multispool.storage.postgres.connecting import Connection
@@ -312,9 +313,16 @@ class PostgresStorage:
         """Return what came with the check-out, unless its owner has replaced it."""
         return None if claim.is_large else claim.data
 
-    def read_entry(self, queue: str, name: str, read: Callable[[bytes, Stat, BinaryIO], T]) -> T | Unavailable:
+    def read_entry(
+        self,
+        queue: str,
+        name: str,
+        read: Callable[[bytes, Stat, BinaryIO], T],
+        *,
+        state: State = State.AVAILABLE,
+    ) -> T | Unavailable:
         """Read a whole entry under its lock."""
-        return inplace.read_entry(self._context, queue, name, read)
+        return inplace.read_entry(self._context, Place(queue, state), name, read)
 
     def replace_data(
         self,
@@ -469,17 +477,35 @@ class PostgresStorage:
         """Look until when a name is remembered."""
         return looks.remembered_until(self._links, name, self._context.now())
 
+    def remembered(self, *, after: str = "", most: int | None = None) -> list[tuple[str, float]]:
+        """List the names that are remembered."""
+        return looks.remembered(self._links, self._context.now(), after, most)
+
+    def remember_for(self, name: str) -> float | None:
+        """Look for how long the name of an entry is to be remembered."""
+        return looks.remember_for(self._links, name)
+
     def queues(self) -> list[str]:
         """Return the queues, sorted."""
         return looks.queues(self._links)
 
-    def inventory(self, queue: str | None = None, state: State | None = None) -> Iterator[Item]:
+    def inventory(
+        self, queue: str | None = None, state: State | None = None, *, most: int | None = None
+    ) -> Iterator[Item]:
         """Yield every entry."""
-        return looks.inventory(self._links, queue, state)
+        return looks.inventory(self._links, queue, state, most)
 
     def count(self, queue: str | None = None, state: State | None = None) -> int:
         """Count entries."""
         return looks.count(self._links, queue, state)
+
+    def examine(self, wanted: Wanted, judge: Judge) -> Iterator[Findings | None]:
+        """Look for what may be wrong."""
+        return examine.examine(self._links, wanted, judge)
+
+    def look_closely(self, name: str, judge: Judge) -> Findings:
+        """Look at one name."""
+        return examine.look_closely(self._links, name, judge)
 
     def advice(self) -> list[Advice]:
         """Return what a person who looks after the server should know."""
