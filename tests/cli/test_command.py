@@ -40,6 +40,7 @@ COMMANDS = [
     "fsck",
     "monitor",
     "adopt",
+    "sql",
     "completion",
 ]
 OF_QUARANTINE = ["ls", "show", "retry", "drop"]

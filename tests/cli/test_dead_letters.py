@@ -12,7 +12,7 @@ import msgspec
 from helpers.spools import MAIL, START, Mail, Wall, put, quick_spool, state_of
 from trio_multispool import Exponential, Remove, Retry
 from trio_multispool.clock import this_process
-from trio_multispool.model.attempts import ATTEMPTS, begun, encode_history
+from trio_multispool.model.attempts import ATTEMPTS, Mark, begun, encode_history
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +83,7 @@ def test_show_tells_scripts_all_of_it(multispool, spool):
 def test_show_tells_of_an_attempt_that_did_not_end(multispool, spool):
     """Its worker died, unless somebody has the entry: then it is under way. A time that is none is shown as it is."""
     fail(spool, 0)
-    history = begun(None, "send", at=1e300, host="there", pid=7)
+    history = begun(None, Mark("send", 1e300, "there", 7))
     (spool / ".notes").mkdir(exist_ok=True)
     (spool / ".notes" / "a").write_bytes(msgspec.json.encode({ATTEMPTS: msgspec.Raw(encode_history(history))}))
     lines = multispool.done("show", spool, "a").splitlines()

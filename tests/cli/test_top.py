@@ -362,7 +362,7 @@ def test_a_spool_that_is_replaced_is_said_to_be_another_once(full_screen, spool)
     ("harm", "told"),
     [
         (lambda spool: spool.chmod(0o777), "can be written by everybody"),
-        (lambda spool: (spool / ".spool.json").write_text("{spoilt"), "that this version does not know (.spool.json: "),
+        (lambda spool: (spool / ".spool.json").write_text("{spoilt"), "that this version cannot use (.spool.json: "),
         (lambda spool: spool.rename(spool.with_name("elsewhere")), "there is no such directory"),
     ],
     ids=["written by everybody", "spoilt", "gone"],

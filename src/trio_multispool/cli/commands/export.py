@@ -28,7 +28,7 @@ _Queue = Annotated[AnyQueue, Parameter(name="QUEUE", help="The queue to export; 
 
 
 def export(spool: Location, queue: _Queue = None, /, *, as_json: AsJson = False) -> int:
-    """Write the entries of a queue, or of a whole spool, to standard output, as a tar archive.
+    """Write a queue, or a whole spool, to standard output, as a tar archive.
 
     What is available and what waits is written, with all that belongs to it: its name, metadata and data, when it is
     due, the history of its attempts, and for how long its name is to be remembered. Of a whole spool, so are the queues

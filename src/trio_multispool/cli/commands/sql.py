@@ -19,10 +19,11 @@ def sql(
         int, Parameter(name="--from", help="The version of the tables that are there; 0: there are none.")
     ] = 0,
 ) -> None:
-    """Print the SQL that makes the tables of a spool on a PostgreSQL server, or brings them up to date.
+    """Print the SQL that makes the tables of a spool on a PostgreSQL server.
 
-    It is for an administrator, where the role of the programs must not make tables. It is one transaction, and says at
-    its beginning which rights that role needs. No server is asked. Otherwise `create` does the same itself.
+    Or, with `--from`, the SQL that brings them up to date. It is for an administrator, where the role of the programs
+    must not make tables. It is one transaction, and says at its beginning which rights that role needs. No server is
+    asked. Otherwise `create` does the same itself.
 
     ```console
     $ multispool sql 'postgresql://db.example.org/shop?spool=mail' | psql shop
