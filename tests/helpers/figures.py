@@ -39,6 +39,7 @@ class Proof(enum.StrEnum):
     FAILING_DISK = "real EIO"
     STORM = "a storm of kills"
     LOST_CONNECTIONS = "a connection to the server is lost"
+    SILENCE = "the server falls silent"
     CANCELLING = "a storm of cancellations"
     MODEL = "the protocol as a model"
     MUTANTS = "mutants of the model"

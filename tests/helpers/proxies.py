@@ -33,6 +33,7 @@ class Loss(enum.Enum):
     AFTER = "after the answer"
     LATE = "and the request arrives while its client connects again"
     OVERDUE = "and the request arrives when its client has gone on"
+    SILENCE = "before the request arrives, and nobody is told"
 
 
 class _Messages:
@@ -67,6 +68,8 @@ class _Pair:
         self.prepared: dict[bytes, str] = {}
         self.answers = 0
         self.then: Loss | None = None
+        self.silent = False
+        """Whether nothing is passed on any more."""
         self.held = b""
         """A request that has not been passed on, though its client thinks so, or is gone."""
 
@@ -108,7 +111,7 @@ class Proxy:
         self._selector.register(self._listening, selectors.EVENT_READ, None)
         self.requests: list[str] | None = None
         """The statements that were asked for since `count`."""
-        self._point: Point | None = None
+        self._points: list[Point] = []
         self.lost = 0
         """How many connections were lost as they were told to be."""
         self.frozen = False
@@ -116,7 +119,7 @@ class Proxy:
         self.shut = False
         """Whether it lets nobody in."""
         self.shuts_then = False
-        """Whether it lets nobody in once a connection has been lost."""
+        """Whether it lets nobody in once the last connection was lost that it was told to lose."""
         self.delay = 0.0
         """How much later answers come, in seconds."""
         self.chance: Callable[[], Loss | None] | None = None
@@ -147,11 +150,11 @@ class Proxy:
             self._orders.append(do)
         assert done.wait(60), "the proxy hangs"
 
-    def count(self, point: Point | None = None) -> None:
-        """Count requests from now on; lose a connection at one of them."""
+    def count(self, *points: Point) -> None:
+        """Count requests from now on; lose a connection at some of them."""
 
         def order() -> None:
-            self.requests, self._point = [], point
+            self.requests, self._points = [], [*points]
 
         self._do(order)
 
@@ -161,7 +164,7 @@ class Proxy:
 
         def order() -> None:
             found.extend(self.requests or ())
-            self.requests = self._point = None
+            self.requests, self._points = None, []
             self._pass_on_what_is_late()
 
         self._do(order)
@@ -227,6 +230,8 @@ class Proxy:
 
     def _hear(self, pair: _Pair, data: bytes) -> None:
         """Take what a client says, and pass it on by requests."""
+        if pair.silent:
+            return
         if not pair.begun:
             pair.startup += data
             if len(pair.startup) < 8 or len(pair.startup) < int.from_bytes(pair.startup[:4], "big"):
@@ -250,19 +255,10 @@ class Proxy:
         sql, raw = pair.sql(), b"".join(pair.request)
         pair.request.clear()
         pair.listens |= sql.startswith("LISTEN")
-        loss = None
-        if not pair.listens:
-            if self.requests is not None:
-                self.requests.append(sql)
-                if self._point is not None and len(self.requests) == self._point.number:
-                    loss = self._point.loss
-            elif self.chance is not None:
-                loss = self.chance()
-        if loss is not None:
-            self.lost += 1
-            if self.shuts_then and loss is not Loss.AFTER:
-                self.shut = True
-        if loss is Loss.BEFORE:
+        loss = None if pair.listens else self._loss_of(sql)
+        if loss is Loss.SILENCE:
+            pair.silent = True
+        elif loss is Loss.BEFORE:
             self._lose(pair)
         elif loss in (Loss.LATE, Loss.OVERDUE):
             pair.held, pair.then = raw, loss
@@ -273,8 +269,20 @@ class Proxy:
         else:
             pair.then = loss
             self._send(pair, raw)
-        if " AS link (owner, number)" in sql:  # a client that has connected again
+        if "link AS link (owner" in sql:  # a client that has connected again
             self._pass_on_what_is_late(Loss.LATE)
+
+    def _loss_of(self, sql: str) -> Loss | None:
+        """Count a request; return how its connection is to be lost, if it is."""
+        if self.requests is None:
+            loss = None if self.chance is None else self.chance()
+        else:
+            self.requests.append(sql)
+            [loss] = [each.loss for each in self._points if each.number == len(self.requests)] or [None]
+            if loss is not None and self.shuts_then and len(self.requests) == max(each.number for each in self._points):
+                self.shut = True
+        self.lost += loss is not None
+        return loss
 
     def _pass_on_what_is_late(self, *how: Loss) -> None:
         for pair in list(self._pairs):
@@ -284,6 +292,8 @@ class Proxy:
 
     def _answer(self, pair: _Pair, data: bytes) -> None:
         """Take what the server says, and pass it on, or not."""
+        if pair.silent:
+            return
         if self.delay:
             time.sleep(self.delay)
         if pair.encryption_asked:
