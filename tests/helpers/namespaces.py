@@ -30,7 +30,8 @@ def why_not() -> str:
         return "needs root to make network namespaces"
     if shutil.which("ip") is None:
         return "needs `ip`, of iproute2"
-    tried = subprocess.run(["ip", "netns", "add", name := f"multispool-{secrets.token_hex(3)}"], capture_output=True)
+    name = f"multispool-{secrets.token_hex(3)}"
+    tried = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False)
     if tried.returncode != 0:
         return "needs to be allowed to make network namespaces"
     subprocess.run(["ip", "netns", "del", name], check=True)

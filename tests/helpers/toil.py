@@ -1,4 +1,4 @@
-"""Processes that enqueue and work off what they can in a spool on a server, whatever happens to that, and keep a ledger.
+"""Processes that enqueue and work off what they can in a spool on a server, whatever happens, and keep a ledger.
 
 A line is written before each attempt, and one with the answer after it. So a process may be killed at any moment. The
 ledgers and what is in the tables at the end must agree: what was acknowledged is there, or was removed, once.
@@ -20,7 +20,6 @@ from helpers.losing import Open
 from helpers.schemas import until
 from helpers.stores import OLD, QUEUES, nothing
 from trio_multispool.errors import DurabilityUnknown, SpoolError
-from trio_multispool.storage.postgres.patience import Patience
 from trio_multispool.storage.postgres.store import PostgresStorage
 from trio_multispool.storage.requests import NewEntry, Releasing, Removing, Saving
 from trio_multispool.storage.source import Look
@@ -28,8 +27,10 @@ from trio_multispool.storage.source import Look
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+    from typing import Self
 
     from helpers.schemas import Tables
+    from trio_multispool.storage.postgres.patience import Patience
 
 AT_A_TIME = 8
 MUCH = bytes(300_000)
@@ -146,7 +147,9 @@ class Toil:
             each.claim.abandon()
 
 
-def toil(parent: Any, url: str, ledger: str, seed: str, patience: str, namespace: str) -> None:
+def toil(  # noqa: PLR0913, PLR0917  # what a child is given, in texts
+    parent: Any, url: str, ledger: str, seed: str, patience: str, namespace: str
+) -> None:
     """Toil in a child process, until the test says so."""
     import contextlib
     import json
@@ -212,7 +215,7 @@ class Workers:
         self.recovered: list[str] = []
         """What those that have ended put back of others."""
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> Self:
         """Return it."""
         return self
 
