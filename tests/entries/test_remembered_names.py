@@ -394,14 +394,14 @@ async def test_a_name_may_be_had_forgotten_at_any_moment(path, wall, monkeypatch
     """By deleting its file, also in the middle of the removal."""
     spool = await quick_spool(path, now=wall)
     (await enqueue(spool)).unwrap()
-    how_long = keys_module._how_long
+    how_long = keys_module.how_long
 
     def deleted_after(*arguments: Any) -> Any:
         found = how_long(*arguments)
         (path / ".keys" / "order").unlink()
         return found
 
-    monkeypatch.setattr(keys_module, "_how_long", deleted_after)
+    monkeypatch.setattr(keys_module, "how_long", deleted_after)
     await remove_all(spool)
     monkeypatch.undo()
     assert isinstance(await enqueue(spool), Ok)

@@ -35,7 +35,7 @@ from trio_multispool import (
 from trio_multispool.cli.histories import history_document, told_history
 from trio_multispool.cli.top.look import Looker
 from trio_multispool.events import Event
-from trio_multispool.model.attempts import ATTEMPTS, begun, encode_history, failure_of, history_in
+from trio_multispool.model.attempts import ATTEMPTS, Mark, begun, encode_history, failure_of, history_in
 from trio_multispool.model.attempts import failed as with_failure
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.notes import progress_in
@@ -257,7 +257,7 @@ def test_a_key_of_notes_that_cannot_be_read_stays_for_a_person_until_it_is_writt
         assert state_of(path).notes["a"] == b'{"attempts":{"queue": "send\xff"}}\n', "the progress of the dead is gone"
         assert history_in(store.notes("a")) is None
         claim = store.claim(Place("send", State.AVAILABLE), "a", before_commit=lambda: None)
-        store.annotate(claim, ATTEMPTS, encode_history(begun(None, "send", at=START, host="h", pid=1)))
+        store.annotate(claim, ATTEMPTS, encode_history(begun(None, Mark("send", START, "h", 1))))
         assert history_in(store.notes("a")) is not None
         claim.abandon()
 
@@ -347,7 +347,7 @@ def test_anything_may_lie_beside_an_entry(tmp_path_factory, note):
             assert all(0 <= attempt.number < 2**53 for attempt in history.attempts)
             assert "\n".join(told_history(history, queue="send", at_work=True))
             assert json.dumps(history_document(history))
-        now = begun(history, "send", at=START, host="h", pid=1)
+        now = begun(history, Mark("send", START, "h", 1))
         store.annotate(
             claim, ATTEMPTS, encode_history(with_failure(now, failure_of(ValueError()), at=START, next_at=None))
         )

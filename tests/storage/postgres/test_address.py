@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from urllib.parse import quote
 
@@ -190,7 +191,12 @@ def test_a_password_that_was_not_quoted_is_not_told_either(password, query):
     except NotASpool as error:
         told = f"{error} {error!r}"
     pieces = [password, *re.split(r"[@/?&#:%]", password)]
-    known = Address.parse("postgresql://anne@db/shop?spool=x").location
+    # A password may be a word that is always told.
+    known = (
+        Address.parse("postgresql://anne@db/shop?spool=x").location
+        + inspect.getsource(inspect.getmodule(Address))
+        + repr(NotASpool)
+    )
     for piece in pieces:
         if len(piece) >= 6 and piece not in known:
             assert piece not in told

@@ -47,9 +47,6 @@ _LOST: Final = "the connection to the server was lost"
 _AGAIN: Final = 5
 """How often a statement is repeated that the server gave up for another one."""
 
-_PAUSE: Final = 0.05
-"""Between two attempts to connect, in seconds."""
-
 _LOCK: Final = b"SELECT pg_advisory_lock_shared(%s)"
 
 _BEGIN_EPOCH: Final = """
@@ -404,7 +401,7 @@ class Links:
 
     def _wait(self, clock: Callable[[], float]) -> bool:
         """Wait a little, unless it has been too long."""
-        return clock() < self.patience.answer and not self._closed and not self._pause.wait(_PAUSE)
+        return clock() < self.patience.answer and not self._closed and not self._pause.wait(self.patience.again)
 
     def _translated(self, link: Link, error: psycopg.Error, operation: str) -> SpoolError:
         found = translated(error, operation, self.address.location)

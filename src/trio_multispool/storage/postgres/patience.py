@@ -13,6 +13,8 @@ class Patience:
 
     answer: float = 10.0
     """An operation waits so long for a server that cannot be reached, or does not answer."""
+    again: float = 0.05
+    """How long it waits between two attempts to connect."""
     connect: int = 5
     """To connect to one host may take so long."""
     every: float = 1.0
