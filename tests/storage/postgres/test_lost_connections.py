@@ -12,14 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers.figures import Proof
-from helpers.finding import Aside
 from helpers.losing import CHANGING, LOOKING, QUIET, Bench, Case, bench
 from helpers.proofs import thinned
 from helpers.proxies import Loss, Point
-from helpers.schemas import until
-from helpers.stores import OLD, nothing
-from trio_multispool.errors import DurabilityUnknown
-from trio_multispool.storage.requests import NewEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,9 +37,10 @@ def direct() -> Iterator[Bench]:
 
 
 @pytest.fixture(scope="module")
-def kept() -> Iterator[Bench]:
-    """Open one whose keeper looks often what there is to do."""
+def impatient() -> Iterator[Bench]:
+    """Open one that waits for its server for a moment only."""
     with bench(dataclasses.replace(QUIET, every=0.05)) as made:
+        made.storage._links.patience = dataclasses.replace(QUIET, answer=0.02)
         yield made
 
 
@@ -100,42 +96,11 @@ def test_a_connection_that_is_lost_again_while_it_is_found_out_what_became_of_th
 
 @pytest.mark.parametrize("operation", [*CHANGING, *LOOKING])
 def test_a_server_that_stays_away_leaves_it_open_what_became_of_a_change_and_nothing_in_nobodys_hands(
-    kept, operation, count
+    impatient, operation, count
 ):
     """Only then is an outcome not known; it is either, and whatever was checked out unseen is available again."""
-    case = Case(kept, operation)
+    case = Case(impatient, operation)
     numbers = range(1, len(case.requests) + 1)
     points = [(Point(n, loss),) for n in numbers for loss in (Loss.BEFORE, Loss.ANSWER, Loss.OVERDUE)]
     points += [(Point(n, Loss.ANSWER), Point(n + 4, Loss.BEFORE)) for n in numbers]  # made, as is known
-    lose_at_each(case, thinned(points, 5), kept, count, for_good=True)
-
-
-def enqueue_three(on: Bench) -> list[BaseException | None]:
-    """Enqueue three entries together; return what each was told."""
-    reserved = [on.storage.reserve(name, unique=True) for name in ("a", "b", "c")]
-    return on.storage.enqueue_together([NewEntry(each, "send", OLD, b"", None, nothing) for each in reserved])
-
-
-@pytest.mark.parametrize("forgotten", [False, True], ids=["known", "forgotten"])
-def test_an_owner_that_was_forgotten_meanwhile_is_not_told_that_nothing_was_done(direct, forgotten):
-    """A server that took it for dead has forgotten what it has committed; each entry is told so by its own name."""
-    direct.tables.clear()
-    direct.proxy.shuts_then = True
-    direct.proxy.count(Point(1, Loss.ANSWER))
-    enqueuing = Aside(lambda: enqueue_three(direct))
-    until(lambda: direct.proxy.shut, "the answer is lost")
-    until(lambda: len(direct.tables.names()) == 3, "it is done")
-    if forgotten:
-        for table in ("owner", "link"):
-            direct.tables.ask(f"DELETE FROM SCHEMA.{table}")
-    direct.proxy.shuts_then = direct.proxy.shut = False
-    answers = enqueuing.result()
-    direct.proxy.stop_counting()
-    assert direct.tables.names() == {"a", "b", "c"}
-    if not forgotten:
-        assert answers == [None] * 3
-        return
-    for name, answer in zip(("a", "b", "c"), answers, strict=True):
-        assert isinstance(answer, DurabilityUnknown)
-        assert (answer.name, answer.queue, answer.committed) == (name, "send", False)
-    assert direct.tables.ask("SELECT count(*) FROM SCHEMA.owner") == [(1,)], "what it has would never be recovered"
+    lose_at_each(case, thinned(points, 5), impatient, count, for_good=True)

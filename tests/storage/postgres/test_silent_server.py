@@ -68,7 +68,7 @@ def test_an_operation_whose_connection_falls_silent_ends_all_the_same(either, op
 
 
 def test_a_store_is_not_opened_for_ever(count):
-    """At whatever the server falls silent, of all that it is asked; but to make tables takes as long as it takes."""
+    """At whatever the server falls silent, of all that it is asked. (To make tables may take as long as it takes.)"""
     server = postgresql.server()
     with tables_in(server, "silent") as tables, proxy_before(server) as proxy:
         PostgresStorage.open(server.url(tables.schema), QUEUES[:1], create=True).close()
