@@ -39,7 +39,6 @@ class Proof(enum.StrEnum):
     FAILING_DISK = "real EIO"
     STORM = "a storm of kills"
     LOST_CONNECTIONS = "a connection to the server is lost"
-    SILENCE = "the server falls silent"
     TERMINATED = "sessions on the server are ended"
     CANCELLING = "a storm of cancellations"
     MODEL = "the protocol as a model"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import dataclasses
 import gc
 import urllib.parse
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -208,6 +209,9 @@ class Case:
         """Do it, and lose connections meanwhile, the last one `for_good`, until it is over; return what is wrong."""
         on, made, error = self._bench, None, None
         prepared = self._prepared()
+        links, patience = on.storage._links, on.storage._links.patience
+        if for_good:
+            links.patience = dataclasses.replace(patience, answer=0.02)
         on.proxy.shuts_then = for_good
         on.proxy.count(*points)
         try:
@@ -216,6 +220,7 @@ class Case:
             error = raised.with_traceback(None)
             error.__context__ = error.__cause__ = None
         finally:
+            links.patience = patience
             on.proxy.shut = on.proxy.shuts_then = False
             on.proxy.stop_counting()
         fault = self._misreported(error, known=not (for_good or may_be_unknown)) or self._judge(error)

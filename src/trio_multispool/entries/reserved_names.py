@@ -178,7 +178,7 @@ class Naming(Generic[A]):
         for attempt in range(MAX_ATTEMPTS):
             made = self._generator.next(argument, attempt)
             try:
-                return self._chosen(made, unique=self._unique, briefly=briefly)
+                return self._chosen(made, unique=self._unique, briefly=briefly and self._unique)
             except (NameTaken, EntryBusy):
                 continue
         raise NameTaken(made)

@@ -58,7 +58,19 @@ def test_an_entry_has_what_the_library_gives_it(connection):
     assert found["written_at"] == found["moved_at"] == found["data_at"]
     assert (found["queue"], found["state"], found["metadata"], found["data"]) == ("send", "a", b"\x00\xff", b"\x01")
     assert (found["size"], found["chunks"]) == (1, 0)
-    kept = {"name", "queue", "state", "metadata", "data", "size", "chunks", "written_at", "moved_at", "data_at"}
+    kept = {
+        "name",
+        "queue",
+        "state",
+        "metadata",
+        "data",
+        "size",
+        "chunks",
+        "written_at",
+        "moved_at",
+        "arrived_at",
+        "data_at",
+    }
     assert {key for key, value in found.items() if value is not None} == kept
 
 

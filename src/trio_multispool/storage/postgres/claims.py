@@ -101,7 +101,9 @@ class PostgresClaim:
         """Whether its name will be remembered."""
         self.taken: bool = taken
         self.held: bool = not taken
-        """Whether it was not settled, let go of, or lost."""
+        """Whether it was not settled, or let go of."""
+        self.lost: bool = False
+        """Whether it is known that somebody else may have the entry."""
         self.state: State = State.CHECKED_OUT
         self._let_go = let_go
         self._is_as_stored = attempt is None and row.begun is None
@@ -137,7 +139,7 @@ class PostgresClaim:
 
     def check_owned(self) -> None:
         """Raise `OwnershipLost` if it is known that the entry is not this claim's any more."""
-        if self.state is not State.CHECKED_OUT or not (self.held or self.taken):
+        if self.lost or self.state is not State.CHECKED_OUT or not (self.held or self.taken):
             raise OwnershipLost(self.queue, self.name)
 
     def __del__(self) -> None:
@@ -148,11 +150,6 @@ class PostgresClaim:
     def settle(self, state: State) -> None:
         """Note the commit."""
         self.state, self.held, self.data = state, False, None
-
-    def lose(self) -> OwnershipLost:
-        """Note that somebody else has the entry; return what to tell the owner."""
-        self.held = self.taken = False
-        return OwnershipLost(self.queue, self.name)
 
 
 @final
@@ -176,12 +173,12 @@ class InHand:
         """Return the claim on an entry, if this process has it."""
         with self._mutex:
             claim = self._claims.get(name)
-        return claim if claim is not None and claim.held else None
+        return claim if claim is not None and claim.held and not claim.lost else None
 
     def all(self) -> dict[str, int]:
         """Return the tokens of what is in hand, by name."""
         with self._mutex:
-            return {claim.name: claim.token for claim in list(self._claims.values()) if claim.held}
+            return {claim.name: claim.token for claim in list(self._claims.values()) if claim.held and not claim.lost}
 
     def lose(self, tokens: dict[str, int]) -> None:
         """Mark claims as lost."""
@@ -189,7 +186,7 @@ class InHand:
             for name, token in tokens.items():
                 claim = self.find(name)
                 if claim is not None and claim.token == token:
-                    _ = claim.lose()
+                    claim.lost = True
                     self._lost[name] = weakref.ref(claim)
 
     def lost(self) -> list[str]:

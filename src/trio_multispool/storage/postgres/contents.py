@@ -40,19 +40,30 @@ def written(content: Content) -> bytes | BinaryIO:
     """Return the content: small ones as bytes, large ones as a file at its beginning, to be closed."""
     if isinstance(content, bytes):
         return content if len(content) <= LARGEST_IN_ROW else io.BytesIO(content)
-    file = _temporary()
+    file = _Temporary(_IN_MEMORY)
     try:
-        content(file)
+        content(cast("BinaryIO", cast("object", file)))
         size = file.seek(0, io.SEEK_END)
         _ = file.seek(0)
         if size > LARGEST_IN_ROW:
-            return file
+            return cast("BinaryIO", cast("object", file))
         small = file.read()
     except BaseException:
-        file.close()
+        file.end()
         raise
-    file.close()
+    file.end()
     return small
+
+
+class _Temporary(tempfile.SpooledTemporaryFile[bytes]):
+    """A file in memory, or on the disk if it becomes large; who writes it may close it, and it is still there."""
+
+    def close(self) -> None:
+        """Do nothing: the end of its block closes it."""
+
+    def end(self) -> None:
+        """Close it."""
+        super().close()
 
 
 def _temporary() -> BinaryIO:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from psycopg import errors
 
-from trio_multispool.errors import DataNotFound, EntryBusy, EntryNotFound
+from trio_multispool.errors import DataNotFound, EntryBusy, EntryNotFound, OwnershipLost
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.policies import check_durability
 from trio_multispool.model.times import aware
@@ -195,7 +195,7 @@ def replace_data(  # noqa: PLR0913  # the protocol's
         with links.transaction(Purpose("change the data of an entry in", queue, name, level)) as to:
             lock, whose = (_LOCK_DATA, ()) if claim is None else (_LOCK_OWN_DATA, (claim.owner, claim.token))
             if to.execute(links.sql(lock), (name, *whose)).fetchone() is None:
-                raise DataNotFound(name) if claim is None else claim.lose()
+                raise DataNotFound(name) if claim is None else OwnershipLost(claim.queue, claim.name)
             put_chunks(links, to, name, file)
             before_commit()
             small = data if isinstance(data, bytes) else None

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import socket
 import threading
 from typing import TYPE_CHECKING, Final, final
@@ -169,7 +170,7 @@ class Keeper:
                     if self._control is None:
                         self._control = self._connect()
                         self._check_what_is_ours(self._control)
-                        self.slots.take_again(self._ask_soon, _array)
+                        self.slots.take_again(self._asking(self._control), _array)
                         self._hints.tell_all()
                     wait = _PAUSE
                     self._serve(self._control)
@@ -257,9 +258,8 @@ class Keeper:
     def _has_something_to_do(self) -> bool:
         return bool(self._let_go or self._hints.waiting or self.slots.waiting)
 
-    def _ask_soon(self, query: str, *values: object) -> list[list[str | None]]:
-        assert self._control is not None, "it is connected"  # noqa: S101  # for the type checkers
-        return self._control.ask(query, *values, within=self._patience.cut_off)
+    def _asking(self, control: Control) -> Callable[..., list[list[str | None]]]:
+        return functools.partial(control.ask, within=self._patience.cut_off)
 
     def _work(self, control: Control) -> None:
         with self._mutex:
@@ -276,7 +276,7 @@ class Keeper:
                     self._let_go += gone
                 raise
         if self.slots.waiting:
-            self.slots.work(self._ask_soon, _array)
+            self.slots.work(self._asking(control), _array)
         if self._hints.waiting:
             self._tell(control)
 

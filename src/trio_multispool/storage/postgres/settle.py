@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from trio_multispool.errors import SpoolError
+from trio_multispool.errors import OwnershipLost, SpoolError
 from trio_multispool.model.lifecycle import State, Step
 from trio_multispool.model.policies import check_durability
 from trio_multispool.model.text import encodable
@@ -205,7 +205,7 @@ def _note(
     for one in ready:
         claim = one.settlement.claim
         if claim.name not in there:
-            failures[one.number] = claim.lose()
+            failures[one.number] = OwnershipLost(claim.queue, claim.name)
             continue
         claim.settle(one.target)
         if isinstance(one.settlement, Removing):
@@ -257,6 +257,6 @@ def quarantine(context: Context, claim: PostgresClaim, reason: str) -> None:
         {**values, "reason": told, "now": context.now()},
     )
     if claim.name not in done(answer, [claim.name]):
-        raise claim.lose()
+        raise OwnershipLost(claim.queue, claim.name)
     claim.settle(target)
     context.moved([claim.name])

@@ -99,14 +99,16 @@ class Slots:
             _ = ask(_FREE, array(to_free), schema)
         for each in wanted:
             try:
-                taken = self._take(ask, array(each.numbers))
+                taken = self._take(ask, array, each.numbers)
             except Exception as error:
                 each.answer.put(error)
                 raise
             each.answer.put(taken)
 
-    def _take(self, ask: Ask, numbers: str) -> int | None:
-        rows = ask(_TAKE, numbers, self._address.schema)
+    def _take(self, ask: Ask, array: Callable[[Iterable[object]], str], numbers: list[int]) -> int | None:
+        with self._mutex:  # a session may lock again what it has locked
+            free = [number for number in numbers if number not in self._held]
+        rows = ask(_TAKE, array(free), self._address.schema) if free else []
         if not rows:
             return None
         number = int(rows[0][0] or 0)

@@ -16,7 +16,7 @@ from trio_multispool.errors import DataNotFound, NotASpool, OwnershipLost, Spool
 from trio_multispool.model.cancellation import CancelRequest
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.notes import PROGRESS
-from trio_multispool.model.policies import Durability
+from trio_multispool.model.policies import Durability, check_durability
 from trio_multispool.storage.postgres import advice, enqueue, examine, inplace, looks, recovery, settle, take
 from trio_multispool.storage.postgres.address import Address
 from trio_multispool.storage.postgres.claims import encoded
@@ -146,6 +146,7 @@ class PostgresStorage:
 
         A clock of the caller's own counts as the server's.
         """
+        check_durability(durability)
         address = _checked(location, patience, durability, create=create, queues=queues)
         made = cls._opened(address, durability, now, patience)
         try:
@@ -375,7 +376,7 @@ class PostgresStorage:
         notes = encoded({key: value}) if is_progress else claim.annotate(key, value)
         values = (notes, claim.name, claim.owner, claim.token)
         if not self._links.update("annotate an entry in", _PROGRESS if is_progress else _ANNOTATE, values):
-            raise claim.lose()
+            raise OwnershipLost(claim.queue, claim.name)
 
     def notes(self, name: str) -> dict[str, msgspec.Raw]:
         """Return an entry's notes."""

@@ -9,6 +9,7 @@ import msgspec
 from trio_multispool.model.attempts import Mark
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.verdicts import Unavailable
+from trio_multispool.storage.postgres import recovery
 from trio_multispool.storage.postgres.claims import PostgresClaim, Row, without_last
 from trio_multispool.storage.postgres.link import Committed, Purpose
 from trio_multispool.storage.requests import NotDue
@@ -124,7 +125,10 @@ def _why_not(context: Context, place: Place, name: str, due_by: float) -> Unavai
     if not rows:
         return Unavailable.GONE
     state, queue, due_at = rows[0]
-    if state in ("c", "r"):
+    if state == "r":
+        is_dead = recovery.recover_name(context.links, context.now(), name) is not None
+        return Unavailable.GONE if is_dead else Unavailable.BUSY
+    if state == "c":
         return Unavailable.BUSY
     if (queue, state) != (place.queue, LETTERS[place.state]):
         return Unavailable.GONE

@@ -178,10 +178,11 @@ BEGIN
     END IF;
 
     INSERT INTO SCHEMA.entry AS entry (
-        name, queue, state, due_at, remember, written_at, moved_at, metadata, data, chunks, size, data_at, carrier
+        name, queue, state, due_at, remember, written_at, moved_at, arrived_at, metadata, data, chunks, size, data_at,
+        carrier
     ) VALUES (
         new_name, enqueue.queue, CASE WHEN due IS NULL THEN 'a' ELSE 'w' END::"char", due,
-        extract(epoch FROM enqueue.remember), now, now, enqueue.metadata,
+        extract(epoch FROM enqueue.remember), now, now, now, enqueue.metadata,
         CASE WHEN pieces = 0 THEN coalesce(enqueue.data, '') END, pieces, size, now,
         convert_to(enqueue.carrier::text, 'UTF8')
     )
