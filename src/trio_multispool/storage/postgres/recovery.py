@@ -95,6 +95,10 @@ _COLLECT_ONE: Final = f"""
     ) RETURNING name, NULL::text"""
 
 
+_IS_OF_THE_DEAD: Final = f"""
+    WITH dead AS MATERIALIZED ({_DEAD}) SELECT 1 FROM SCHEMA.entry WHERE name = {{name}} AND {_OF_THE_DEAD}"""
+
+
 def _for_the_keeper(statement: str) -> str:
     return statement.format(me="$1::bigint", grace="$2::double precision", queue="$3::text", now="$4::double precision")
 
@@ -150,6 +154,12 @@ def sweep(links: Links, now: float) -> Iterator[Recovered | SpoolError]:
     for (name,) in links.update("collect what belongs to no entry in", _for_psycopg(_SWEEP), values):
         yield Recovered(name, None)
     _ = links.update("forget dead owners in", UNLINK)
+
+
+def is_of_the_dead(links: Links, name: str) -> bool:
+    """Tell whether a dead owner has an entry, or has reserved its name."""
+    values = {"me": links.owner, "grace": links.patience.grace, "name": name}
+    return bool(links.read("look for a dead owner in", _for_psycopg(_IS_OF_THE_DEAD), values))
 
 
 def recover_name(links: Links, now: float, name: str) -> Recovered | None:

@@ -206,6 +206,8 @@ def _note(
         claim = one.settlement.claim
         if claim.name not in there:
             failures[one.number] = OwnershipLost(claim.queue, claim.name)
+            if isinstance(one.settlement, Releasing):  # somebody else has done what it was to do
+                claim.settle(one.target)
             continue
         claim.settle(one.target)
         if isinstance(one.settlement, Removing):

@@ -126,8 +126,7 @@ def _why_not(context: Context, place: Place, name: str, due_by: float) -> Unavai
         return Unavailable.GONE
     state, queue, due_at = rows[0]
     if state == "r":
-        is_dead = recovery.recover_name(context.links, context.now(), name) is not None
-        return Unavailable.GONE if is_dead else Unavailable.BUSY
+        return Unavailable.GONE if recovery.is_of_the_dead(context.links, name) else Unavailable.BUSY
     if state == "c":
         return Unavailable.BUSY
     if (queue, state) != (place.queue, LETTERS[place.state]):
