@@ -41,7 +41,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("name", [*thinned(OPERATIONS, 2), *thinned(BATCHES, 4)])
+@pytest.mark.parametrize("name", [*thinned(OPERATIONS, 4), *thinned(BATCHES, 6)])
 def test_every_sync_is_needed(name: str, stage: Theatre) -> None:
     """Leaving out any single sync makes states bad under one of the models, but for the few in `SPARE`."""
     models = [model for model in MODELS if (name, model) not in KNOWN]

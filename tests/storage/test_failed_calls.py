@@ -223,7 +223,7 @@ def check_error(error: SpoolError, operation: Operation, code: int) -> None:
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize(("name", "code"), thinned(itertools.product(OPERATION, ANSWERS), 5))
+@pytest.mark.parametrize(("name", "code"), thinned(itertools.product(OPERATION, ANSWERS), 9))
 async def test_whichever_call_fails_the_answer_is_an_error_and_the_entry_is_where_it_was(path, name, code):
     """No operation raises, loses, tears or moves anything because a call had no effect; all can be done again."""
     failed = await call_by_call(path, name, code)

@@ -821,7 +821,7 @@ def test_a_reader_that_is_stopped_meanwhile_gets_what_was_claimed(store, other):
     assert other.names("send") == ["c", "d", "e"]
 
 
-MANY = 1500
+MANY = 400
 
 
 def test_a_look_at_many_entries_that_are_refused_comes_to_an_end(store):
