@@ -29,8 +29,13 @@ if TYPE_CHECKING:
 _IS_OVER: Final = "entry.state = 'k' AND entry.due_at <= %(now)s::double precision"
 
 _SHORTLY: Final = """
-    shortly AS MATERIALIZED (SELECT set_config('lock_timeout', '1s', true)),"""
+    shortly AS MATERIALIZED (SELECT set_config('lock_timeout', %(patience)s, true)),"""
 """Waits for a name no longer: a program's own transaction may have it, not committed yet, for as long as it likes."""
+
+_PATIENCE: Final = "1s"
+
+_IMPATIENCE: Final = "20ms"
+"""For each of several names of which one was waited for in vain."""
 
 _RESERVE: Final = f"""{_SHORTLY}
     done AS (
@@ -102,7 +107,7 @@ def reserve(context: Context, name: str, *, is_local: bool) -> PostgresReservati
     for _ in range(2):
         if is_local:
             break
-        values = {"name": name, "names": [name], "token": token, "now": context.now()}
+        values = {"name": name, "names": [name], "token": token, "now": context.now(), "patience": _PATIENCE}
         with _busy(name), context.in_doubt(token):
             answer = links.change(Purpose("reserve a name in", "", name, "off"), _RESERVE, values)
         if name in done(answer, [name]):
@@ -130,6 +135,7 @@ def remember(context: Context, reservation: PostgresReservation, length: float, 
     check_durability(durability)
     name, now = reservation.name, context.now()
     values = {"name": name, "names": [name], "until": now + length, "now": now, "token": reservation.token}
+    values["patience"] = _PATIENCE
     purpose = Purpose("remember a name in", "", name, context.links.level(durability))
     with _busy(name):
         answer = context.links.change(purpose, _REMEMBER, values)
@@ -184,19 +190,24 @@ def _prepared(number: int, new: New) -> _Made:
 
 
 def _commit(
-    context: Context, made: Sequence[_Made], failures: list[BaseException | None], *, again: bool = False
+    context: Context,
+    made: Sequence[_Made],
+    failures: list[BaseException | None],
+    *,
+    again: bool = False,
+    patience: str = _PATIENCE,
 ) -> None:
     levels = {context.links.level(one.new.durability) for one in made}
     level = next((level for level in ("", "on") if level in levels), "off")
     first, names = made[0].new, [one.new.reservation.name for one in made]
-    values = _values(context, made)
+    values = {**_values(context, made), "patience": patience}
     try:
         with _busy(names[0]):
             answer = context.links.change(Purpose("enqueue in", first.queue, names[0], level), _ENQUEUE, values)
     except EntryBusy:
         if len(made) == 1:
             raise
-        _commit_one_by_one(context, made, failures)
+        _commit_one_by_one(context, made, failures, patience=_IMPATIENCE)
         return
     there = done(answer, names)
     _note(context, [one for one in made if one.new.reservation.name in there])
@@ -218,12 +229,17 @@ def _refusal(context: Context, name: str, *, again: bool) -> NameTaken | EntryBu
 
 
 def _commit_one_by_one(
-    context: Context, made: Sequence[_Made], failures: list[BaseException | None], *, again: bool = False
+    context: Context,
+    made: Sequence[_Made],
+    failures: list[BaseException | None],
+    *,
+    again: bool = False,
+    patience: str = _PATIENCE,
 ) -> None:
     """Commit entries each on its own: where a name is busy, the others need not wait for it."""
     for one in made:
         with _answering(one, failures):
-            _commit(context, [one], failures, again=again)
+            _commit(context, [one], failures, again=again, patience=patience)
 
 
 @contextlib.contextmanager
@@ -241,7 +257,7 @@ def _enqueue_large(context: Context, one: _Made, file: BinaryIO, *, again: bool 
     values = _values(context, [one])
     purpose = Purpose("enqueue in", one.new.queue, name, links.level(one.new.durability))
     with _busy(name), links.transaction(purpose) as to:
-        fenced = {**values, "me": links.owner}
+        fenced = {**values, "me": links.owner, "patience": _PATIENCE}
         row = to.execute(links.sql(f"WITH link AS (SELECT 1), {_ENQUEUE} SELECT name FROM done"), fenced).fetchone()
         if row is not None:
             put_chunks(links, to, name, file)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
+import math
 import socket
 import threading
 from typing import TYPE_CHECKING, Final, final
@@ -49,6 +50,7 @@ MOST_RECOVERED: Final = 10_000
 """So many are remembered of what was put back, until somebody asks."""
 
 _FAREWELL: Final = 1.0
+_LATER: Final = 0.01
 _PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 
@@ -74,7 +76,10 @@ _LET_GO_ALL: Final = """
     UPDATE SCHEMA.entry SET owner = 0
     WHERE owner = $1::bigint AND token = ANY($2::bigint[]) AND state IN ('c', 'r')"""
 
-_BUSY: Final = "SELECT pid FROM pg_stat_activity WHERE pid = ANY($1::integer[]) AND state = 'active'"
+_BUSY: Final = """
+    SELECT pid FROM pg_stat_activity WHERE pid = ANY($1::integer[])
+        AND (state IN ('active', 'disabled') OR state_change > clock_timestamp() - make_interval(secs => $2))"""
+"""Those that the server works on; and those that it has answered lately, as between two pieces of large data."""
 
 _TELL: Final = "SELECT pg_notify($1, hint) FROM unnest($2::text[]) AS hint"
 
@@ -217,7 +222,7 @@ class Keeper:
     def _ping(self, control: Control) -> None:
         before = wall_clock()
         patience = self._patience.cut_off
-        within = patience if self.cut_off else max(0.1, patience - self._answered())
+        within = patience if self.cut_off else max(self._patience.every, patience - self._answered())
         [[time, elected]] = control.ask(self._sql(_PING), self._elected, within=within)
         if not self._own_clock:
             self.ahead = float(time or 0.0) - (before + wall_clock()) / 2
@@ -294,7 +299,7 @@ class Keeper:
     def _cut_the_silent(self, control: Control) -> None:
         """End operations that wait for an answer in vain: the server, which answers here, does not work on them."""
         if waiting := self._links.waiting_long():
-            busy = control.ask(_BUSY, _array(waiting), within=self._patience.cut_off)
+            busy = control.ask(_BUSY, _array(waiting), math.ceil(self._patience.answer), within=self._patience.cut_off)
             self._links.cut_silent([int(pid) for (pid,) in busy if pid is not None])
 
     def _tell(self, control: Control) -> None:
@@ -370,6 +375,10 @@ class Keeper:
         if control is not None:
             with contextlib.suppress(psycopg.Error, OSError, ValueError):
                 control.cut()
+            # Somebody must notice it in time: to connect, to several hosts or by slow names, may take longer.
+            timer = threading.Timer(max(0.0, self._patience.cut_off - self._answered()) + _LATER, self._notice_silence)
+            timer.daemon = True
+            timer.start()
 
     def _say_goodbye(self) -> None:
         control, self._control = self._control, None

@@ -49,6 +49,8 @@ _AGAIN: Final = 5
 
 _LOCK: Final = b"SELECT pg_advisory_lock_shared(%s)"
 
+_UNSYNCED: Final = b"SELECT set_config('synchronous_commit', 'off', true)"
+
 _BEGIN_EPOCH: Final = """
     INSERT INTO SCHEMA.link AS link (owner, number, at) VALUES (%s, %s, extract(epoch FROM clock_timestamp()))
     ON CONFLICT (owner, number) DO UPDATE SET epoch = link.epoch + 1, at = excluded.at
@@ -141,6 +143,16 @@ def cut(connection: pq.abc.PGconn) -> None:
         copy.shutdown(socket.SHUT_RDWR)
 
 
+def _undo(link: Link) -> None:
+    """End what a statement that failed may have left behind: a transaction, which the next one must not meet."""
+    connection = link.connection
+    if connection is not None and connection.info.transaction_status is not pq.TransactionStatus.IDLE:
+        try:
+            connection.rollback()
+        except psycopg.Error:
+            link.drop()
+
+
 @final
 class Links:
     """The connections of one open spool for its operations; used by any number of threads."""
@@ -184,7 +196,12 @@ class Links:
 
     def update(self, operation: str, statement: str, values: dict[str, Any] | tuple[Any, ...] = ()) -> Rows:
         """Make a change that may be made again, with the same effect; nothing of it is synced for it."""
-        return self.read(operation, statement, values)
+        queries: list[tuple[bytes, dict[str, Any] | tuple[Any, ...]]] = [(_UNSYNCED, ()), (self.sql(statement), values)]
+
+        def attempt(link: Link) -> Rows:
+            return self._execute_together(link, queries)[1]
+
+        return self._insist(operation, attempt)
 
     def change(
         self,
@@ -302,14 +319,8 @@ class Links:
         try:
             yield link
         finally:
-            connection = link.connection
             link.asking = stopwatch()
-            # A statement that failed may have left a transaction behind, which the next one must not meet.
-            if connection is not None and connection.info.transaction_status is not pq.TransactionStatus.IDLE:
-                try:
-                    connection.rollback()
-                except psycopg.Error:
-                    link.drop()
+            _undo(link)
             link.asking = None
             if self._closed:
                 link.drop()
@@ -374,6 +385,7 @@ class Links:
                 except psycopg.Error as error:
                     times += 1
                     if is_again(error) and times < _AGAIN:
+                        _undo(link)
                         continue
                     if not self._is_lost(link, error) or not self._wait(clock):
                         raise self._translated(link, error, operation) from error
@@ -383,14 +395,17 @@ class Links:
             _ = cursor.execute(query, values)
             return cursor.fetchall() if cursor.description is not None else []
 
-    def _execute_together(self, link: Link, queries: Sequence[tuple[bytes, dict[str, Any]]]) -> list[Rows]:
+    def _execute_together(
+        self, link: Link, queries: Sequence[tuple[bytes, dict[str, Any] | tuple[Any, ...]]]
+    ) -> list[Rows]:
         """Send several statements, and then wait for their answers; they are one transaction."""
         connection = self._connected(link)
-        with contextlib.ExitStack() as stack, connection.pipeline():
+        with contextlib.ExitStack() as stack:
             cursors = [stack.enter_context(connection.cursor(binary=True)) for _ in queries]
-            for cursor, (query, values) in zip(cursors, queries, strict=True):
-                _ = cursor.execute(query, values)
-            return [cursor.fetchall() for cursor in cursors]
+            with connection.pipeline():  # its end asks for the answers; to ask inside is one round trip more
+                for cursor, (query, values) in zip(cursors, queries, strict=True):
+                    _ = cursor.execute(query, values)
+            return [cursor.fetchall() if cursor.description is not None else [] for cursor in cursors]
 
     def _is_lost(self, link: Link, error: psycopg.Error) -> bool:
         """Tell whether the connection is gone; then forget it."""

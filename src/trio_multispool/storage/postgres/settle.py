@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 _WANTED: Final = """
     wanted AS MATERIALIZED (
-        SELECT entry.name, entry.remember, wanted.queue, wanted.due_at, wanted.metadata, wanted.notes, wanted.annotates,
-            wanted.removes, wanted.withdraws
+        SELECT entry.name, entry.remember, entry.chunks, wanted.queue, wanted.due_at, wanted.metadata, wanted.notes,
+            wanted.annotates, wanted.removes, wanted.withdraws
         FROM link, SCHEMA.entry AS entry JOIN unnest(%(names)s::text[], %(owners)s::bigint[], %(tokens)s::bigint[],
             %(queues)s::text[], %(due)s::double precision[], %(metadata)s::bytea[], %(notes)s::bytea[],
             %(annotates)s::boolean[], %(removes)s::boolean[], %(withdraws)s::boolean[])
@@ -66,7 +66,7 @@ _KEPT: Final = """,
 
 _CLEARED: Final = """,
     cleared AS (
-        DELETE FROM SCHEMA.chunk USING wanted WHERE chunk.name = wanted.name AND wanted.removes
+        DELETE FROM SCHEMA.chunk USING wanted WHERE chunk.name = wanted.name AND wanted.removes AND wanted.chunks > 0
     )"""
 
 _QUARANTINE: Final = """
@@ -152,8 +152,7 @@ def _commit(
         if any(claim.is_remembered for claim in claims):
             parts.append(_KEPT)
             answers.append("kept")
-        if any(claim.is_large for claim in claims):
-            parts.append(_CLEARED)
+        parts.append(_CLEARED)  # others may have replaced the data since
     parts.append(", done AS (" + " UNION ALL ".join(f"SELECT name FROM {answer}" for answer in answers) + ")")
     claiming = _claiming(ready)
     first = None if claiming is None else _first(claiming, len(ready))

@@ -7,6 +7,7 @@ held twice for a while.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import queue
 import threading
@@ -43,6 +44,7 @@ class _Wanted:
     def __init__(self, numbers: list[int]) -> None:
         self.numbers = numbers
         self.answer: queue.SimpleQueue[int | Exception | None] = queue.SimpleQueue()
+        self.given_up: bool = False
 
 
 @final
@@ -69,12 +71,22 @@ class Slots:
         try:
             answer = wanted.answer.get(timeout=patience)
         except queue.Empty:
+            self._give_up(wanted)
             raise StoreUnreachable(_TAKING, self._address.location, "it does not answer") from None
         if isinstance(answer, psycopg.Error):
             raise translated(answer, _TAKING, self._address.location) from answer
         if isinstance(answer, Exception):
             raise StoreUnreachable(_TAKING, self._address.location, str(answer)) from answer
         return None if answer is None else Slot(functools.partial(self._release, answer))
+
+    def _give_up(self, wanted: _Wanted) -> None:
+        """Have nothing taken for who waits no longer, and free what was."""
+        with self._mutex:
+            wanted.given_up = True
+            with contextlib.suppress(queue.Empty):
+                answer = wanted.answer.get_nowait()
+                if isinstance(answer, int):
+                    self._release(answer)
 
     def _release(self, number: int) -> None:
         with self._mutex:
@@ -98,12 +110,17 @@ class Slots:
         if to_free:
             _ = ask(_FREE, array(to_free), schema)
         for each in wanted:
+            if each.given_up:
+                continue
             try:
                 taken = self._take(ask, array, each.numbers)
             except Exception as error:
                 each.answer.put(error)
                 raise
-            each.answer.put(taken)
+            with self._mutex:
+                each.answer.put(taken)
+                if each.given_up:  # meanwhile
+                    self._give_up(each)
 
     def _take(self, ask: Ask, array: Callable[[Iterable[object]], str], numbers: list[int]) -> int | None:
         with self._mutex:  # a session may lock again what it has locked

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _PAGE: Final = 100
 """How many waiting entries are asked for at a time."""
 
+_MOST_EARLY: Final = 100
+"""So many names of what came in early are kept, and sent with each question."""
+
 _AFTER: Final = "\x01"
 """Added to a name, it sorts after that and before every other: no name has control characters."""
 
@@ -172,6 +175,8 @@ class PostgresSource:
         else:
             self._early |= early
             self._begin = max(names, default="") + _AFTER if names else self._begin
+            if len(self._early) > _MOST_EARLY:  # list anew, and forget them
+                self._begin = self._end = ""
 
     def _given(self, claims: list[PostgresClaim], given: Given | None) -> list[Claim]:
         """Return those that were not given in this pass by another thread meanwhile."""
