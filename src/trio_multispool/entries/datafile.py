@@ -14,7 +14,6 @@ from trio_multispool.model.lifecycle import State
 from trio_multispool.model.notes import PROGRESS, encode_progress
 from trio_multispool.model.results import Ok
 from trio_multispool.model.types import D
-from trio_multispool.storage.reading import as_file
 from trio_multispool.threads.loop import keeping_notes_of
 
 if TYPE_CHECKING:
@@ -131,10 +130,10 @@ class DataFile(Generic[D]):
         """
         self._check()
         session, operation = self._session, f"loading the data of {self._name}"
-        load = session.encoding.loading(self._name)
         at_hand = None if self._claim is None else session.storage.data_at_hand(self._claim)
         if at_hand is not None and session.encoding.data_is_quick:
-            return await session.at_once(operation, lambda: load(as_file(at_hand)))
+            return await session.at_once(operation, lambda: session.encoding.decode_data(self._name, at_hand))
+        load = session.encoding.loading(self._name)
         return await session.run(
             operation,
             lambda _before_commit: self._session.storage.read_data(self._name, load, owned=self._claim is not None),

@@ -185,16 +185,18 @@ class Enqueuer(Generic[Q, M, D, A]):
     def _all(self, order: _Order, items: Sequence[Item[M, D, A]], before_commit: BeforeCommit) -> list[Part[Any, str]]:
         order.before_commit = _once(before_commit)
         done: list[Part[Any, str]] = []
-        for several in _apart(items, self.session.storage.at_a_time()):
-            parts = self._make(order, several)
-            done += parts
-            try:
+        try:
+            for several in _apart(items, self.session.storage.at_a_time()):
+                parts = self._make(order, several)
+                done += parts
                 for part in parts:
                     _ = part.result()
-            except BaseException as error:  # passed on: of a name generator, or a cancellation
-                made = [part.value.value for part in done if part.value is not None]
-                error.add_note(f"{len(made)} of {len(items)} entries have been enqueued: {', '.join(made)}")
-                raise
+        except BaseException as error:  # passed on: of a name generator, or a cancellation
+            made = [part.value.value for part in done if part.value is not None]
+            error.add_note(f"{len(made)} of {len(items)} entries have been enqueued: {', '.join(made)}")
+            raise
+        finally:
+            order.before_commit = None  # it is the hop's, which is about to hold these parts
         return done
 
 

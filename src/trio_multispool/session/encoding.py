@@ -33,7 +33,7 @@ class Encoding(Generic[Q, M, D, A]):
         self.data_is_whole: bool = isinstance(spoolable.data, WholeFile)
         """Whether the codec encodes data as a whole."""
         self.data_is_quick: bool = type(spoolable.data) in QUICK
-        """Whether the codec is known to take no time for little data."""
+        """Whether the codec is one of this library that takes no time for little data."""
 
     def encode(self, metadata: M) -> bytes:
         """Return the bytes that stand for metadata, or raise `EncodingFailed`."""
@@ -62,6 +62,12 @@ class Encoding(Generic[Q, M, D, A]):
         """Like `dumping`, but what a codec can encode as a whole is encoded now."""
         codec: Any = self._data
         return _encoded("data", codec.encode, data) if self.data_is_whole else self.dumping(data)
+
+    def decode_data(self, name: str, raw: bytes) -> D:
+        """Return the data that bytes stand for, or raise `CorruptData`, with a codec that `data_is_quick` is about."""
+        codec: Any = self._data
+        decoded: D = _by_codec(codec.decode, raw, CorruptData, name)
+        return decoded
 
     def loading(self, name: str) -> Callable[[BinaryIO], D]:
         """Return a function that reads data from a file, or raises `CorruptData`."""

@@ -43,6 +43,8 @@ class Loop(msgspec.Struct, frozen=True):
     """Make one for a thread to end."""
     checkpoint_if_cancelled: Callable[[], Awaitable[None]]
     """Raise a cancellation that is on its way; on asyncio, also one that the task has asked for itself in this step."""
+    checkpoint: Callable[[], Awaitable[None]]
+    """Likewise, and let other tasks run."""
     token: Callable[[], object]
     """Return what tells the loop that runs the caller from others of the same library, or raise `RuntimeError`."""
     new_scope: Callable[[], anyio.CancelScope]
@@ -82,6 +84,7 @@ def _trio_loop() -> Loop:
         new_wait,
         new_hop if hasattr(os, "eventfd") else new_wait,  # only Linux has bells
         lowlevel.checkpoint_if_cancelled,
+        lowlevel.checkpoint,
         lowlevel.current_trio_token,
         trio.CancelScope,
         lowlevel.spawn_system_task,
@@ -107,6 +110,10 @@ def _asyncio_loop() -> Loop:
             await asyncio.sleep(0)
         await lowlevel.checkpoint_if_cancelled()
 
+    async def checkpoint() -> None:
+        await checkpoint_if_cancelled()
+        await lowlevel.cancel_shielded_checkpoint()
+
     new_wait = functools.partial(_AsyncioWait, loop, call)
     return Loop(
         call,
@@ -114,6 +121,7 @@ def _asyncio_loop() -> Loop:
         new_wait,
         new_wait,
         checkpoint_if_cancelled,
+        checkpoint,
         asyncio.get_running_loop,
         anyio.CancelScope,
         lambda work: loop.create_task(work(), context=contextvars.Context()),

@@ -24,8 +24,9 @@ import math
 from typing import TYPE_CHECKING, Final
 
 import anyio
-from anyio.lowlevel import cancel_shielded_checkpoint
 
+from trio_multispool.errors import SpoolError
+from trio_multispool.model.results import Err, Ok, handed_out
 from trio_multispool.threads.interrupts import keep_interrupts_out
 from trio_multispool.threads.loop import context_for_a_thread
 from trio_multispool.threads.running import Running
@@ -98,13 +99,12 @@ class Offload:
 
         **Cancellation**: nothing was to change.
         """
-        hop: Hop[T] = Hop(lambda _before_commit: work(), context_for_a_thread())
         loop = self._running.begin()
         try:
-            await loop.checkpoint_if_cancelled()
-            hop.run_here()
-            await cancel_shielded_checkpoint()
-            return await hop.outcome(operation, None, None, self._running)
+            await loop.checkpoint()
+            return Ok(work())
+        except SpoolError as error:
+            return handed_out(Err(error), operation, self._running.what)
         finally:
             self._running.end()
 

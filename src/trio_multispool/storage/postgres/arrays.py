@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
+from psycopg.types.numeric import Int8BinaryDumper
 
 if TYPE_CHECKING:
     import psycopg
@@ -52,13 +53,20 @@ class _ArrayDumper(Dumper, abc.ABC):
         return _HEAD.pack(1, 1, self.element, number, 1) + body if number else _HEAD.pack(0, 0, self.element, 0, 0)[:12]
 
 
+def _joined(values: list[bytes | None]) -> bytes:
+    """Return values, each with its length before it."""
+    parts: list[bytes] = []
+    for value in values:
+        parts += (_NULL,) if value is None else (_LENGTH(len(value)), value)
+    return b"".join(parts)
+
+
 class _BytesDumper(_ArrayDumper):
     oid: int = 1001
     element: int = 17
 
     def dump(self, obj: Bytes) -> bytes:
-        parts = [(_NULL, b"") if value is None else (_LENGTH(len(value)), value) for value in obj]
-        return self._whole(len(obj), b"".join(itertools.chain.from_iterable(parts)))
+        return self._whole(len(obj), _joined(obj))
 
 
 class _TextsDumper(_ArrayDumper):
@@ -66,9 +74,7 @@ class _TextsDumper(_ArrayDumper):
     element: int = 25
 
     def dump(self, obj: Texts) -> bytes:
-        raw = [None if value is None else value.encode() for value in obj]
-        parts = [(_NULL, b"") if value is None else (_LENGTH(len(value)), value) for value in raw]
-        return self._whole(len(obj), b"".join(itertools.chain.from_iterable(parts)))
+        return self._whole(len(obj), _joined([None if value is None else value.encode() for value in obj]))
 
 
 class _WholeDumper(_ArrayDumper):
@@ -107,6 +113,7 @@ _DUMPERS: Final[dict[type[list[Any]], type[Dumper]]] = {
 
 
 def register(connection: psycopg.Connection[Any]) -> None:
-    """Let a connection send these."""
+    """Let a connection send these; and whole numbers as what they may become: a plan is of types."""
+    connection.adapters.register_dumper(int, Int8BinaryDumper)
     for kind, dumper in _DUMPERS.items():
         connection.adapters.register_dumper(kind, dumper)

@@ -27,33 +27,47 @@ if TYPE_CHECKING:
     LetGo = Callable[[str, int], None]
 
 
-@final
 class PostgresReservation:
-    """A reserved name. If it has no row, it is only known here: nobody else makes that name, or it is used at once."""
+    """A reserved name. It has no row, and is known only here: nobody else makes that name, or it is used at once."""
 
-    def __init__(self, name: str, token: int, let_go: LetGo, *, has_row: bool) -> None:
+    has_row: bool = False
+    """Whether others see that it is reserved."""
+
+    def __init__(self, name: str, token: int) -> None:
         self.name: str = name
         self.token: int = token
-        self.has_row: bool = has_row
         self.held: bool = True
         self.state: State = State.NOTHING
-        self._let_go = let_go
 
     def abandon(self) -> None:
         """Let go of the name."""
-        if self.held:
-            self.held = False
-            if self.has_row and self.state is State.NOTHING:
-                self._let_go(self.name, self.token)
+        self.held = False
+
+    def end(self, state: State) -> None:
+        """Note that it was used, or given up."""
+        self.state, self.held = state, False
+
+
+@final
+class ReservationInRow(PostgresReservation):
+    """A reserved name that has a row."""
+
+    has_row: bool = True
+
+    def __init__(self, name: str, token: int, let_go: LetGo) -> None:
+        super().__init__(name, token)
+        self._let_go = let_go
+
+    def abandon(self) -> None:
+        """Let go of the name, and soon of its row."""
+        held, self.held = self.held, False
+        if held and self.has_row and self.state is State.NOTHING:
+            self._let_go(self.name, self.token)
 
     def __del__(self) -> None:
         """Let go; at the end of the interpreter the server does."""
         if not sys.is_finalizing():
             self.abandon()
-
-    def end(self, state: State) -> None:
-        """Note that it was used, or given up."""
-        self.state, self.held = state, False
 
 
 class Row(NamedTuple):

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from trio_multispool.storage.postgres.address import Address
     from trio_multispool.storage.postgres.patience import Patience
 
+UNSYNCED: Final = "off"
+"""What `synchronous_commit` is for what need not survive a crash of the server."""
+
 _PROBES: Final = 3
 """How many keepalives may be unanswered, a second apart."""
 
@@ -95,8 +98,11 @@ def no_longer_than(seconds: float, connection: Connection) -> Generator[Callable
             timer.cancel()
 
 
-def connect(address: Address, patience: Patience) -> Connection:
-    """Connect to the server itself. Raises `NotASpool` if something that pools transactions answers in its place."""
+def connect(address: Address, patience: Patience, *, synced: bool = True) -> Connection:
+    """Connect to the server itself; not `synced`: nothing is, unless it says so.
+
+    Raises `NotASpool` if something that pools transactions answers in its place.
+    """
     of_the_user = pq.Conninfo.parse(address.direct.encode())
     options = next((option.val or b"" for option in of_the_user if option.keyword == b"options"), b"").decode()
     try:
@@ -105,7 +111,7 @@ def connect(address: Address, patience: Patience) -> Connection:
             autocommit=True,
             prepare_threshold=1,
             **_of_ours(patience),
-            options=f"{_of_the_server(patience)} {options}",
+            options=f"{_of_the_server(patience)} {options}" + ("" if synced else f" -c synchronous_commit={UNSYNCED}"),
         )
     except psycopg.OperationalError as error:
         if "unsupported startup parameter" in str(error):

@@ -65,4 +65,4 @@ class Context:
         """Tell of entries that moved, or left."""
         self.hints.moved(names)
         if self.keeper is not None and self.hints.waiting:
-            self.keeper.poke()
+            self.keeper.tell()

@@ -17,6 +17,8 @@ from trio_multispool.storage.postgres.connecting import connect
 from trio_multispool.storage.postgres.link import cut
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trio_multispool.storage.postgres.address import Address
     from trio_multispool.storage.postgres.patience import Patience
 
@@ -40,6 +42,7 @@ class Control:
         self._pgconn = self._connection.pgconn
         self.pid: int = self._pgconn.backend_pid
         """The server's process of it."""
+        self._prepared: dict[str, bytes] = {}
         try:
             _ = self.ask("SELECT set_config('lock_timeout', $1, false)", _LOCK_TIMEOUT, within=patience.connect)
         except BaseException:
@@ -51,10 +54,22 @@ class Control:
         return self._pgconn.socket
 
     def ask(self, query: str, *values: object, within: float) -> list[list[str | None]]:
-        """Return the rows that answer a question, as text. Raises `SilentError` after `within` seconds."""
-        pgconn, clock = self._pgconn, stopwatch()
-        texts = [None if value is None else str(value).encode() for value in values]
-        pgconn.send_query_params(query.encode(), texts)
+        """Return the rows that answer a question, as text. Raises `SilentError` after `within` seconds.
+
+        The server keeps the plan of each question: some are asked many times a second.
+        """
+        clock = stopwatch()
+        name = self._prepared.get(query)
+        if name is None:
+            name = f"ask_{len(self._prepared)}".encode()
+            self._pgconn.send_prepare(name, query.encode())
+            _ = self._answer(clock, within)
+            self._prepared[query] = name
+        self._pgconn.send_query_prepared(name, [None if value is None else str(value).encode() for value in values])
+        return self._answer(clock, within)
+
+    def _answer(self, clock: Callable[[], float], within: float) -> list[list[str | None]]:
+        pgconn = self._pgconn
         rows: list[list[str | None]] = []
         failure: psycopg.Error | None = None
         while True:

@@ -12,13 +12,13 @@ from trio_multispool.model.lifecycle import State, Step, next_state
 from trio_multispool.model.policies import check_durability
 from trio_multispool.storage.postgres import recovery
 from trio_multispool.storage.postgres.arrays import Bytes, Reals, Texts, Whole
-from trio_multispool.storage.postgres.claims import PostgresReservation, encoded
+from trio_multispool.storage.postgres.claims import PostgresReservation, ReservationInRow, encoded
 from trio_multispool.storage.postgres.contents import chunks_of, put_chunks, size_of, written
-from trio_multispool.storage.postgres.link import Committed, Purpose
+from trio_multispool.storage.postgres.link import Committed, Purpose, highest
 from trio_multispool.storage.postgres.sqlstates import is_locked
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from trio_multispool.model.policies import Durability
     from trio_multispool.storage.postgres.context import Context
@@ -104,12 +104,12 @@ def _busy(name: str) -> Generator[None]:
 def reserve(context: Context, name: str, *, is_local: bool) -> PostgresReservation:
     """Hold a name; one that is local has no row."""
     links, token = context.links, context.next_token()
+    if is_local:
+        return PostgresReservation(name, token)
     for _ in range(2):
-        if is_local:
-            break
         values = {"name": name, "names": [name], "token": token, "now": context.now(), "patience": _PATIENCE}
         with _busy(name), context.in_doubt(token):
-            answer = links.change(Purpose("reserve a name in", "", name, "off"), _RESERVE, values)
+            answer = links.change(Purpose("reserve a name in", "", name), _RESERVE, values)
         if name in done(answer, [name]):
             break
         error = why_not(context, name)
@@ -117,7 +117,7 @@ def reserve(context: Context, name: str, *, is_local: bool) -> PostgresReservati
             raise error
     else:
         raise EntryBusy(name)
-    return PostgresReservation(name, token, context.let_go, has_row=not is_local)
+    return ReservationInRow(name, token, context.let_go)
 
 
 def give_up(context: Context, reservation: PostgresReservation) -> None:
@@ -197,8 +197,7 @@ def _commit(
     again: bool = False,
     patience: str = _PATIENCE,
 ) -> None:
-    levels = {context.links.level(one.new.durability) for one in made}
-    level = next((level for level in ("", "on") if level in levels), "off")
+    level = highest(context.links.level(one.new.durability) for one in made)
     first, names = made[0].new, [one.new.reservation.name for one in made]
     values = {**_values(context, made), "patience": patience}
     try:
@@ -273,24 +272,42 @@ def _enqueue_large(context: Context, one: _Made, file: BinaryIO, *, again: bool 
 
 
 def _values(context: Context, made: Sequence[_Made]) -> dict[str, Any]:
-    new, data = [one.new for one in made], [one.data for one in made]
-    sizes = Whole(len(each) if isinstance(each, bytes) else size_of(each) for each in data)
-    return {
-        "now": context.now(),
-        "names": Texts(each.reservation.name for each in new),
-        "queues": Texts(each.queue for each in new),
-        "due": Reals(each.due_at for each in new),
-        "remember": Reals(each.remember for each in new),
-        "metadata": Bytes(each.metadata for each in new),
-        "data": Bytes(each if isinstance(each, bytes) else None for each in data),
-        "sizes": sizes,
-        "chunks": Whole(
-            0 if isinstance(each, bytes) else chunks_of(size) for each, size in zip(data, sizes, strict=True)
-        ),
-        "notes": Bytes(encoded(each.notes or {}) for each in new),
-        "carriers": Bytes(msgspec.json.encode(dict(each.carrier)) if each.carrier else None for each in new),
-        "tokens": Whole(each.reservation.token for each in new),
-    }
+    columns = zip(*map(_row, made), strict=True)  # in the order of `_COLUMNS`
+    return {"now": context.now()} | {key: kind(next(columns)) for key, kind in _COLUMNS.items()}
+
+
+_COLUMNS: Final[dict[str, Callable[[Iterable[Any]], list[Any]]]] = {
+    "names": Texts,
+    "queues": Texts,
+    "due": Reals,
+    "remember": Reals,
+    "metadata": Bytes,
+    "data": Bytes,
+    "sizes": Whole,
+    "chunks": Whole,
+    "notes": Bytes,
+    "carriers": Bytes,
+    "tokens": Whole,
+}
+
+
+def _row(one: _Made) -> tuple[Any, ...]:
+    _, new, _, data = one
+    small = data if isinstance(data, bytes) else None
+    size = len(data) if isinstance(data, bytes) else size_of(data)
+    return (
+        new.reservation.name,
+        new.queue,
+        new.due_at,
+        new.remember,
+        new.metadata,
+        small,
+        size,
+        chunks_of(size) if small is None else 0,
+        encoded(new.notes) if new.notes else None,
+        msgspec.json.encode(dict(new.carrier)) if new.carrier else None,
+        new.reservation.token,
+    )
 
 
 def _note(context: Context, made: Sequence[_Made]) -> None:

@@ -27,6 +27,7 @@ from psycopg.errors import LockNotAvailable, ReadOnlySqlTransaction
 
 from trio_multispool.clock import stopwatch, this_process, wall_clock
 from trio_multispool.errors import SpoolError
+from trio_multispool.storage.postgres.connecting import UNSYNCED
 from trio_multispool.storage.postgres.control import Control, SilentError, wait_for
 from trio_multispool.storage.postgres.hints import MOVED
 from trio_multispool.storage.postgres.recovery import BURY, DEATHS, RECOVER, SERVER, UNLINK
@@ -48,6 +49,13 @@ IN_DOUBT: Final = 60.0
 
 MOST_RECOVERED: Final = 10_000
 """So many are remembered of what was put back, until somebody asks."""
+
+_HINTS_EVERY: Final = 0.005
+"""So long after hints were told, in seconds, the next are: what comes in between is told with them. Nobody need hear
+more often that there is work, and each costs as much as an entry."""
+
+_UNSAFE: Final = (UNSYNCED, "local")
+"""Where commits are not synced, or not by who takes over."""
 
 _FAREWELL: Final = 1.0
 _LATER: Final = 0.01
@@ -113,8 +121,9 @@ class Keeper:
         self._wake_end, self._poke_end = socket.socketpair()
         for end in (self._wake_end, self._poke_end):
             end.settimeout(0)
-        self._elected = self._alone = self._poked = False
+        self._elected = self._alone = self._poked = self._tells = False
         self._answered = stopwatch()
+        self._told: Callable[[], float] | None = None  # since hints were told
         self._unregistered: str | None = None  # the server that has not been told of this owner
         self._asked: Callable[[], float] | None = None  # since another process asked for names
         self._control: Control | None = None
@@ -135,6 +144,12 @@ class Keeper:
         self._poked = True
         with contextlib.suppress(OSError):  # full, or closed
             _ = self._poke_end.send(b".")
+
+    def tell(self) -> None:
+        """Have it tell others, soon, what the hints have."""
+        if not self._tells:
+            self._tells = True
+            self.poke()
 
     def let_go(self, name: str, token: int) -> None:
         """Have an entry, or a name, let go of soon: recovery brings it back."""
@@ -199,7 +214,7 @@ class Keeper:
         try:
             _ = control.ask("SELECT pg_advisory_lock_shared($1::bigint)", links.owner, within=within)
             [[server, syncs]] = control.ask(f"SELECT {SERVER}, current_setting('synchronous_commit')", within=within)
-            links.safe = syncs not in ("off", "local")
+            links.synced = "on" if syncs is None or syncs in _UNSAFE else syncs
             self._unregistered = server
             self._register(control)
             _ = control.ask(f'LISTEN "{self._schema}"', within=within)
@@ -241,6 +256,8 @@ class Keeper:
             if judges:
                 wait = min(wait, self._patience.deaths_every - looked())
             if not self._has_something_to_do():
+                if self._hints.waiting:
+                    wait = min(wait, self._hints_due_in())
                 _ = wait_for(wait, control.fileno(), self._wake_end.fileno())
             with contextlib.suppress(BlockingIOError):
                 _ = self._wake_end.recv(4096)
@@ -261,7 +278,10 @@ class Keeper:
                     self._hear(hint)
 
     def _has_something_to_do(self) -> bool:
-        return bool(self._let_go or self._hints.waiting or self.slots.waiting)
+        return bool(self._let_go or self.slots.waiting or (self._hints.waiting and self._hints_due_in() <= 0))
+
+    def _hints_due_in(self) -> float:
+        return 0.0 if self._told is None else _HINTS_EVERY - self._told()
 
     def _asking(self, control: Control) -> Callable[..., list[list[str | None]]]:
         return functools.partial(control.ask, within=self._patience.cut_off)
@@ -282,7 +302,7 @@ class Keeper:
                 raise
         if self.slots.waiting:
             self.slots.work(self._asking(control), _array)
-        if self._hints.waiting:
+        if self._hints.waiting and (self._hints_due_in() <= 0 or self._closed):
             self._tell(control)
 
     def _let_go_of_doubtful(self, control: Control) -> None:
@@ -303,9 +323,11 @@ class Keeper:
             self._links.cut_silent([int(pid) for (pid,) in busy if pid is not None])
 
     def _tell(self, control: Control) -> None:
+        self._tells = False  # before that: what comes later is told the next time
         hints = self._hints.take()
         if hints:
             _ = control.ask(_TELL, self._schema, _array(hints), within=self._patience.cut_off)
+            self._told = stopwatch()
 
     def _hear(self, hint: str) -> None:
         self._hints.heard(hint)

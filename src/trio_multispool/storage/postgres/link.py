@@ -24,13 +24,15 @@ from psycopg import pq
 from trio_multispool.clock import stopwatch
 from trio_multispool.errors import DurabilityUnknown, ReadOnlySpool, SpoolError, StoreUnreachable
 from trio_multispool.model.policies import Durability
-from trio_multispool.storage.postgres.connecting import connect, connect_to_pool, no_longer_than
+from trio_multispool.storage.postgres.arrays import Texts
+from trio_multispool.storage.postgres.connecting import UNSYNCED, connect, connect_to_pool, no_longer_than
 from trio_multispool.storage.postgres.patience import PATIENT
 from trio_multispool.storage.postgres.schema import with_schema
 from trio_multispool.storage.postgres.sqlstates import is_again, is_lost, translated
+from trio_multispool.storage.postgres.statements import Statements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterable
 
     from trio_multispool.model.types import T
     from trio_multispool.storage.postgres.address import Address
@@ -49,8 +51,6 @@ _AGAIN: Final = 5
 
 _LOCK: Final = b"SELECT pg_advisory_lock_shared(%s)"
 
-_UNSYNCED: Final = b"SELECT set_config('synchronous_commit', 'off', true)"
-
 _BEGIN_EPOCH: Final = """
     INSERT INTO SCHEMA.link AS link (owner, number, at) VALUES (%s, %s, extract(epoch FROM clock_timestamp()))
     ON CONFLICT (owner, number) DO UPDATE SET epoch = link.epoch + 1, at = excluded.at
@@ -60,7 +60,7 @@ _ROW: Final = "SELECT 1 FROM SCHEMA.link WHERE owner = %s AND number = %s AND ep
 
 _FENCE: Final = """
     WITH link AS (
-        SELECT CASE WHEN %(level)s = '' THEN '' ELSE set_config('synchronous_commit', %(level)s, true) END
+        SELECT set_config('synchronous_commit', %(level)s, true)
         FROM SCHEMA.link WHERE owner = %(me)s AND number = %(link)s AND epoch = %(epoch)s FOR UPDATE
     ),"""
 
@@ -89,8 +89,13 @@ class Purpose(NamedTuple):
     queue: str = ""
     name: str = ""
     """Of the entry that `DurabilityUnknown` is about."""
-    level: str = ""
+    level: str = UNSYNCED
     """See `Links.level`."""
+
+
+def highest(levels: Iterable[str]) -> str:
+    """Return the level for several changes in one commit: if any is synced, all are."""
+    return next((level for level in levels if level != UNSYNCED), UNSYNCED)
 
 
 @final
@@ -109,6 +114,8 @@ class Link:
         """Begin without a connection."""
         self.number: int = number
         self.connection: Connection | None = None
+        self.statements: Statements | None = None
+        """What runs those of its operations."""
         self.epoch: int = 0
         self.change: int = 0
         self.process: int = 0
@@ -118,7 +125,7 @@ class Link:
 
     def drop(self) -> None:
         """Forget the connection."""
-        connection, self.connection = self.connection, None
+        connection, self.connection, self.statements = self.connection, None, None
         if connection is not None:
             with contextlib.suppress(psycopg.Error, OSError):
                 connection.close()
@@ -180,13 +187,12 @@ class Links:
         return found
 
     def level(self, durability: Durability | None) -> str:
-        """Return what `synchronous_commit` is to be for a change, or `""` for what the server has."""
-        if (self._durability if durability is None else durability) is Durability.PROCESS:
-            return "off"
-        return "" if self.safe else "on"
+        """Return what `synchronous_commit` is to be for a change."""
+        process = (self._durability if durability is None else durability) is Durability.PROCESS
+        return UNSYNCED if process else self.synced
 
-    safe: bool = True
-    """Whether the server syncs commits where it is not told otherwise."""
+    synced: str = "on"
+    """What it is for changes that are synced: what the server has, unless that is less."""
 
     # What operations ask
 
@@ -195,13 +201,8 @@ class Links:
         return self._insist(operation, lambda link: self._execute(link, self.sql(statement), values))
 
     def update(self, operation: str, statement: str, values: dict[str, Any] | tuple[Any, ...] = ()) -> Rows:
-        """Make a change that may be made again, with the same effect; nothing of it is synced for it."""
-        queries: list[tuple[bytes, dict[str, Any] | tuple[Any, ...]]] = [(_UNSYNCED, ()), (self.sql(statement), values)]
-
-        def attempt(link: Link) -> Rows:
-            return self._execute_together(link, queries)[1]
-
-        return self._insist(operation, attempt)
+        """Make a change that may be made again, with the same effect; it is not synced, but through a pooler."""
+        return self.read(operation, statement, values)
 
     def change(
         self,
@@ -216,24 +217,9 @@ class Links:
         answer was lost, and all of the `names` were done but those refused. Raises `DurabilityUnknown` about a queue
         and a name if nobody can tell.
         """
-        query = self.sql(f"{_FENCE}{statement}{_NOTE} {rows}")
-        return self._change(purpose, ((query, {"names": [], **values}),))[0]
+        query, names = self.sql(f"{_FENCE}{statement}{_NOTE} {rows}"), {"names": Texts()}
 
-    def change_and(
-        self,
-        purpose: Purpose,
-        statement: str,
-        values: dict[str, Any],
-        then: tuple[str, dict[str, Any], str],
-    ) -> tuple[Rows | Committed, Rows | Committed]:
-        """Make a change, and `then` another one (its statement, values and rows), in one commit and one round trip."""
-        query = self.sql(f"{_FENCE}{statement}{_NOTE} SELECT name FROM done")
-        another = self.sql(f"{_FENCE}{then[0]} {then[2]}")
-        first, second = self._change(purpose, ((query, values), (another, then[1])))
-        return first, second
-
-    def _change(self, purpose: Purpose, queries: Sequence[tuple[bytes, dict[str, Any]]]) -> list[Rows | Committed]:
-        def attempt(link: Link) -> list[Rows | Committed]:
+        def attempt(link: Link) -> Rows | Committed:
             link.change += 1
             of_link = {
                 "level": purpose.level,
@@ -242,20 +228,19 @@ class Links:
                 "epoch": link.epoch,
                 "change": link.change,
             }
-            asked = [(query, {**values, **of_link}) for query, values in queries]
             try:
-                answers = self._execute_together(link, asked) if len(asked) > 1 else [self._execute(link, *asked[0])]
-                if not answers[0] and not self._has_row(link):
+                answer = self._execute(link, query, {**names, **values, **of_link})
+                if not answer and not self._has_row(link):
                     _ = self._connect(link)
                     return attempt(link)
-                return list(answers)
+                return answer
             except psycopg.Error as error:
                 if not self._is_lost(link, error):
                     raise
                 committed = self._resolve(link, purpose)
                 if committed is None:
                     raise
-                return [committed] * len(queries)
+                return committed
 
         return self._insist(purpose.operation, attempt)
 
@@ -337,7 +322,7 @@ class Links:
         address = self.address
         link.drop()
         connection = (
-            connect(address, self.patience)
+            connect(address, self.patience, synced=False)
             if address.pooled is None
             else connect_to_pool(address.pooled, self.patience)
         )
@@ -356,6 +341,7 @@ class Links:
             connection.close()
             raise
         link.connection = connection
+        link.statements = Statements(connection, prepares=address.pooled is None)
         link.process = connection.info.backend_pid if address.pooled is None else 0
         return change, refused
 
@@ -391,21 +377,9 @@ class Links:
                         raise self._translated(link, error, operation) from error
 
     def _execute(self, link: Link, query: bytes, values: dict[str, Any] | tuple[Any, ...]) -> Rows:
-        with self._connected(link).cursor(binary=True) as cursor:
-            _ = cursor.execute(query, values)
-            return cursor.fetchall() if cursor.description is not None else []
-
-    def _execute_together(
-        self, link: Link, queries: Sequence[tuple[bytes, dict[str, Any] | tuple[Any, ...]]]
-    ) -> list[Rows]:
-        """Send several statements, and then wait for their answers; they are one transaction."""
-        connection = self._connected(link)
-        with contextlib.ExitStack() as stack:
-            cursors = [stack.enter_context(connection.cursor(binary=True)) for _ in queries]
-            with connection.pipeline():  # its end asks for the answers; to ask inside is one round trip more
-                for cursor, (query, values) in zip(cursors, queries, strict=True):
-                    _ = cursor.execute(query, values)
-            return [cursor.fetchall() if cursor.description is not None else [] for cursor in cursors]
+        _ = self._connected(link)
+        assert link.statements is not None, "it is connected"  # noqa: S101  # for the type checkers
+        return link.statements.execute(query, values)
 
     def _is_lost(self, link: Link, error: psycopg.Error) -> bool:
         """Tell whether the connection is gone; then forget it."""

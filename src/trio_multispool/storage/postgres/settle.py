@@ -10,9 +10,9 @@ from trio_multispool.model.policies import check_durability
 from trio_multispool.model.text import encodable
 from trio_multispool.storage.postgres.arrays import Bytes, Flags, Reals, Texts, Whole
 from trio_multispool.storage.postgres.enqueue import about, done
-from trio_multispool.storage.postgres.link import Purpose
+from trio_multispool.storage.postgres.link import Committed, Purpose, highest
 from trio_multispool.storage.postgres.source import PostgresSource
-from trio_multispool.storage.postgres.take import FIRST, FIRST_ROWS, First, first_of, values_of
+from trio_multispool.storage.postgres.take import FIRST, First, first_of, values_of
 from trio_multispool.storage.requests import Releasing, Removing, Saving
 from trio_multispool.storage.singly import claim_next
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from trio_multispool.storage.postgres.claims import PostgresClaim
     from trio_multispool.storage.postgres.context import Context
-    from trio_multispool.storage.postgres.link import Committed
     from trio_multispool.storage.requests import Settlement
     from trio_multispool.storage.source import Claiming
 
@@ -68,6 +67,9 @@ _CLEARED: Final = """,
     cleared AS (
         DELETE FROM SCHEMA.chunk USING wanted WHERE chunk.name = wanted.name AND wanted.removes AND wanted.chunks > 0
     )"""
+
+# What is settled is not claimed: each row is of one of them.
+_CLAIMED_AND_DONE: Final = "SELECT claimed.*, done.name FROM claimed FULL JOIN done ON done.name = claimed.name"
 
 _QUARANTINE: Final = """
     done AS (
@@ -141,7 +143,7 @@ def _prepared(number: int, settlement: Settlement[PostgresClaim]) -> _Settling:
 def _commit(
     context: Context, ready: Sequence[_Settling], failures: list[BaseException | None]
 ) -> PostgresSource | None:
-    """Settle, and claim what the settlements ask for in the same round trip; return the source that has the claims."""
+    """Settle, and claim what the settlements ask for in the same statement; return the source that has the claims."""
     if not ready:
         return None
     claims = [one.settlement.claim for one in ready]
@@ -156,22 +158,28 @@ def _commit(
     parts.append(", done AS (" + " UNION ALL ".join(f"SELECT name FROM {answer}" for answer in answers) + ")")
     claiming = _claiming(ready)
     first = None if claiming is None else _first(claiming, len(ready))
-    then = None if first is None else (FIRST, values_of(context, first), FIRST_ROWS)
     purpose = Purpose("settle in", claims[0].queue, claims[0].name, _level(context, ready))
-    if claiming is None or first is None or then is None:
-        _note(context, ready, context.links.change(purpose, "".join(parts), _values(context, ready)), failures)
+    statement, values = "".join(parts), _values(context, ready)
+    if claiming is None or first is None:
+        _note(context, ready, context.links.change(purpose, statement, values), failures)
         return None
-    with context.in_doubt(then[1]["token"]):
-        answer, claimed = context.links.change_and(purpose, "".join(parts), _values(context, ready), then)
-    _note(context, ready, answer, failures)
+    values |= values_of(context, first)
+    with context.in_doubt(values["token"]):
+        answer = context.links.change(purpose, f"{statement}, {FIRST}", values, _CLAIMED_AND_DONE)
+    _note(
+        context,
+        ready,
+        answer if isinstance(answer, Committed) else [row[-1:] for row in answer if row[-1] is not None],
+        failures,
+    )
     try:
-        with context.in_doubt(then[1]["token"]):
-            found, last = first_of(context, first, then[1], claimed)
+        with context.in_doubt(values["token"]):
+            found = first_of(context, first, values, answer)
     except SpoolError:  # the settlements went well; the next ordinary check-out meets it again
         return None
     source = claiming.source
     assert isinstance(source, PostgresSource), "looked at above"  # noqa: S101  # for the type checkers
-    source.answered(first, found, last)
+    source.answered(first, found, "")
     source.keep_ahead(found)
     return source
 
@@ -218,10 +226,9 @@ def _note(
 
 def _level(context: Context, ready: Sequence[_Settling]) -> str:
     """Return the highest level that is asked for. Nothing need survive a release: recovery does the same."""
-    wanted = {
+    return highest(
         context.links.level(one.settlement.durability) for one in ready if not isinstance(one.settlement, Releasing)
-    }
-    return next((level for level in ("", "on") if level in wanted), "off")
+    )
 
 
 def _values(context: Context, ready: Sequence[_Settling]) -> dict[str, Any]:

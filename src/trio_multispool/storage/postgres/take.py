@@ -10,6 +10,7 @@ from trio_multispool.model.attempts import Mark
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.verdicts import Unavailable
 from trio_multispool.storage.postgres import recovery
+from trio_multispool.storage.postgres.arrays import Texts
 from trio_multispool.storage.postgres.claims import PostgresClaim, Row, without_last
 from trio_multispool.storage.postgres.link import Committed, Purpose
 from trio_multispool.storage.requests import NotDue
@@ -84,12 +85,14 @@ FIRST: Final = f"""
         FOR UPDATE SKIP LOCKED
     ),
     taken AS (TABLE due UNION ALL TABLE early UNION ALL TABLE listed UNION ALL TABLE others),
-    done AS ({_TAKE})"""
+    claimed AS ({_TAKE})"""
 
-FIRST_ROWS: Final = """
-    SELECT done.*, (
+_ALONE: Final = f"{FIRST}, done AS (SELECT name FROM claimed)"
+
+_CLAIMED: Final = """
+    SELECT claimed.*, (
         SELECT name FROM SCHEMA.entry WHERE queue = %(queue)s AND state = 'a' ORDER BY name DESC LIMIT 1
-    ) FROM link LEFT JOIN done ON true"""
+    ) FROM link LEFT JOIN claimed ON true"""
 
 _TAKEN: Final = f"""
     SELECT {_COLUMNS} FROM SCHEMA.entry AS entry
@@ -110,7 +113,7 @@ def claim(
     asked = {"queue": place.queue, "name": name, "state": LETTERS[place.state], "due_by": due_by if waits else 0.0}
     before_commit()
     values: dict[str, Any] = {**asked, **_new_values(context, None)}
-    purpose = Purpose("check out from", place.queue, name, "off")
+    purpose = Purpose("check out from", place.queue, name)
     with context.in_doubt(values["token"]):
         answer = context.links.change(purpose, _BY_NAME, values, "SELECT * FROM done")
         claims = _claims(context, values, answer)
@@ -174,8 +177,9 @@ def claim_first(context: Context, first: First) -> tuple[list[PostgresClaim], st
     """Check entries out; return them in their order, and the last name that is available in the queue."""
     values = values_of(context, first)
     with context.in_doubt(values["token"]):
-        answer = context.links.change(Purpose("check out from", first.queue, level="off"), FIRST, values, FIRST_ROWS)
-        return first_of(context, first, values, answer)
+        answer = context.links.change(Purpose("check out from", first.queue), _ALONE, values, _CLAIMED)
+        last = "" if isinstance(answer, Committed) or not answer else answer[0][-1] or ""
+        return first_of(context, first, values, answer), last
 
 
 def values_of(context: Context, first: First) -> dict[str, Any]:
@@ -185,19 +189,15 @@ def values_of(context: Context, first: First) -> dict[str, Any]:
         "most": first.most,
         "begin": first.begin,
         "end": first.end,
-        "but": first.but,
+        "but": Texts(first.but),
     }
-    asked |= {"lists": first.lists, "since": first.since, "early": first.early}
+    asked |= {"lists": first.lists, "since": first.since, "early": Texts(first.early)}
     return {**asked, **_new_values(context, first.attempt)}
 
 
-def first_of(
-    context: Context, first: First, values: dict[str, Any], answer: Answer | Committed
-) -> tuple[list[PostgresClaim], str]:
-    """Return what the statement has answered."""
-    claims = _claims(context, values, answer, first.attempt)
-    last = None if isinstance(answer, Committed) or not answer else answer[0][-1]
-    return sorted(claims, key=first.turn), last or ""
+def first_of(context: Context, first: First, values: dict[str, Any], answer: Answer | Committed) -> list[PostgresClaim]:
+    """Return what a statement with `FIRST` has claimed, whose rows begin with those of `claimed`."""
+    return sorted(_claims(context, values, answer, first.attempt), key=first.turn)
 
 
 def _new_values(context: Context, attempt: Mark | None) -> dict[str, Any]:
