@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 LONGEST: Final = 7000
 """In bytes: what `NOTIFY` carries is at most 8000."""
 
-ARRIVED, MOVED, CANCELLED, LISTENING = "a", "m", "c", "l"
-"""How hints begin: of entries in a queue, of entries that have moved, of a request, and that somebody asks for `m`."""
+ARRIVED, MOVED, CANCELLED, LISTENING, OPENED = "a", "m", "c", "l", "o"
+"""How hints begin: of entries in a queue, of entries that have moved, of a request, that somebody asks for `m`, that
+somebody has opened the spool."""
 
 
 @final

@@ -9,7 +9,7 @@ lost is no death. What the keeper adds:
 - A server that was started anew, or has taken over from another, has none of the old one's locks. Owners register with
   it anew, and those that have not are not judged until it has been known for a while (`Patience.grace`).
 - Of all keepers of a spool, one is elected, by a lock. It looks many times a second for owners that have died, so that
-  their entries are back at once.
+  their entries are back at once. Another is its deputy, by a second lock, and looks as often whether it has died.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from trio_multispool.clock import stopwatch, this_process, wall_clock
 from trio_multispool.errors import SpoolError
 from trio_multispool.storage.postgres.connecting import UNSYNCED
 from trio_multispool.storage.postgres.control import Control, SilentError, wait_for
-from trio_multispool.storage.postgres.hints import MOVED
+from trio_multispool.storage.postgres.hints import MOVED, OPENED
 from trio_multispool.storage.postgres.recovery import BURY, DEATHS, RECOVER, SERVER, UNLINK
 from trio_multispool.storage.postgres.schema import with_schema
 from trio_multispool.storage.postgres.slots import Slots
@@ -69,12 +69,16 @@ _REGISTER: Final = """
 _SEE: Final = """
     INSERT INTO SCHEMA.server (id, since) VALUES ($1, extract(epoch FROM clock_timestamp())) ON CONFLICT DO NOTHING"""
 
-_PING: Final = """
-    SELECT extract(epoch FROM clock_timestamp()),
-        CASE WHEN $1::boolean THEN true
-            ELSE pg_try_advisory_lock(hashtextextended('multispool recovery ' || 'SCHEMA', 0)) END"""
+_PING: Final = "SELECT extract(epoch FROM clock_timestamp())"
 
 _OTHERS: Final = "SELECT 1 FROM SCHEMA.owner WHERE id <> $1::bigint LIMIT 1"
+
+# Of two offices: to look for deaths (0), and to be the deputy of who does (1).
+_TAKE_OFFICE: Final = """
+    SELECT pg_try_advisory_lock(hashtextextended('multispool recovery ' || 'SCHEMA', $1::bigint))"""
+
+_LEAVE_OFFICE: Final = """
+    SELECT pg_advisory_unlock(hashtextextended('multispool recovery ' || 'SCHEMA', $1::bigint))"""
 
 _LET_GO: Final = """
     UPDATE SCHEMA.entry AS entry SET owner = 0 FROM unnest($2::text[], $3::bigint[]) AS gone (name, token)
@@ -121,7 +125,7 @@ class Keeper:
         self._wake_end, self._poke_end = socket.socketpair()
         for end in (self._wake_end, self._poke_end):
             end.settimeout(0)
-        self._elected = self._alone = self._poked = self._tells = False
+        self._elected = self._deputy = self._alone = self._poked = self._tells = False
         self._answered = stopwatch()
         self._told: Callable[[], float] | None = None  # since hints were told
         self._unregistered: str | None = None  # the server that has not been told of this owner
@@ -218,7 +222,10 @@ class Keeper:
             self._unregistered = server
             self._register(control)
             _ = control.ask(f'LISTEN "{self._schema}"', within=within)
+            _ = control.ask(_TELL, self._schema, _array([OPENED]), within=within)
+            self._elected = self._deputy = False
             self._ping(control)
+            self._run_for_office(control)
         except BaseException:
             control.close()
             raise
@@ -238,21 +245,32 @@ class Keeper:
         before = wall_clock()
         patience = self._patience.cut_off
         within = patience if self.cut_off else max(self._patience.every, patience - self._answered())
-        [[time, elected]] = control.ask(self._sql(_PING), self._elected, within=within)
+        [[time]] = control.ask(self._sql(_PING), within=within)
         if not self._own_clock:
             self.ahead = float(time or 0.0) - (before + wall_clock()) / 2
-        self._elected = elected == "t"
         self._answered = stopwatch()
         self.cut_off = False
         if self._elected:
             with contextlib.suppress(LockNotAvailable):
                 self._alone = not control.ask(self._sql(_OTHERS), self._links.owner, within=self._patience.cut_off)
 
+    def _run_for_office(self, control: Control) -> None:
+        """Be the one that is elected, or else its deputy, if there is none."""
+        if not self._elected:
+            self._elected = self._asked_for_office(control, _TAKE_OFFICE, 0)
+            if self._elected and self._deputy:
+                self._deputy = not self._asked_for_office(control, _LEAVE_OFFICE, 1)
+            elif not self._elected and not self._deputy:
+                self._deputy = self._asked_for_office(control, _TAKE_OFFICE, 1)
+
+    def _asked_for_office(self, control: Control, question: str, office: int) -> bool:
+        return control.ask(self._sql(question), office, within=self._patience.cut_off) == [["t"]]
+
     def _serve(self, control: Control) -> None:
         pinged, looked = stopwatch(), stopwatch()
         while not self._closed:
             wait = self._patience.every - pinged()
-            judges = self._elected and not self._alone
+            judges = (self._elected and not self._alone) or self._deputy
             if judges:
                 wait = min(wait, self._patience.deaths_every - looked())
             if not self._has_something_to_do():
@@ -266,13 +284,16 @@ class Keeper:
             if pinged() >= self._patience.every:
                 pinged = stopwatch()
                 self._ping(control)
+                self._run_for_office(control)
                 self._register(control)
                 self._let_go_of_doubtful(control)
                 self._cut_the_silent(control)
                 self._listen_for_names(control)
             if judges and looked() >= self._patience.deaths_every:
                 looked = stopwatch()
-                self._judge(control)
+                self._run_for_office(control)
+                if self._elected:
+                    self._judge(control)
             for pid, hint in control.notified():
                 if pid != control.pid:
                     self._hear(hint)
@@ -330,6 +351,8 @@ class Keeper:
             self._told = stopwatch()
 
     def _hear(self, hint: str) -> None:
+        if hint == OPENED:
+            self._alone = False
         self._hints.heard(hint)
         if self._hints.names_wanted:
             self._asked = self._asked or stopwatch()
@@ -393,7 +416,7 @@ class Keeper:
 
     def _drop(self) -> None:
         control, self._control = self._control, None
-        self._elected = False
+        self._elected = self._deputy = False
         if control is not None:
             with contextlib.suppress(psycopg.Error, OSError, ValueError):
                 control.cut()
