@@ -88,14 +88,34 @@ def enqueue_several(storage: Any, name: str, _: Any) -> None:
     _raise_any(storage.enqueue_together([NewEntry(each, "send", OLD, DATA, None, nothing) for each in reserved]))
 
 
-def checked_out(storage: Any, name: str, *others: str) -> Any:
-    """Make an entry, and others, and check it out."""
-    for each in (name, *others):
-        enqueue(storage, "send", each)
+def checked_out(storage: Any, name: str) -> Any:
+    """Make an entry, and check it out."""
+    enqueue(storage, "send", name)
     return claim(storage, "send", name)
 
 
-def settle_and_take(storage: Any, _name: str, claimed: Any) -> list[Any]:
+class Taken(NamedTuple):
+    """What a source has given, and which has listed more."""
+
+    claim: Any
+    source: Any
+
+    def abandon(self) -> None:
+        """Let it go."""
+        self.claim.abandon()
+
+
+def first_of_two(storage: Any, name: str) -> Taken:
+    """Make an entry, and one that comes after it, and check the first out."""
+    for each in (name, "b"):
+        enqueue(storage, "send", each)
+    reader = Reader(storage, door=Open())  # type: ignore[arg-type]
+    [(claimed, _)] = reader.ask().claims
+    assert claimed.name == name
+    return Taken(claimed, reader.source)
+
+
+def settle_and_take(storage: Any, _name: str, first: Taken) -> list[Any]:
     """Remove one, and check out the next in the same step, if there is still one to be had."""
     taken: list[Any] = []
 
@@ -103,9 +123,8 @@ def settle_and_take(storage: Any, _name: str, claimed: Any) -> list[Any]:
         with contextlib.suppress(SpoolError):  # told to who asked for the next one
             taken.extend(each for each, _ in claim_next().claims)
 
-    source, context = storage.source("send", sorts_last=True), contextvars.copy_context()
-    claiming: Claiming[Any] = Claiming(source, None, Open(), lambda: False, take, context)  # type: ignore[arg-type]
-    _raise_any(storage.settle([Removing(claimed, None, nothing, then=claiming)]))
+    how = (first.source, None, Open(), lambda: False, take, contextvars.copy_context())
+    _raise_any(storage.settle([Removing(first.claim, None, nothing, then=Claiming(*how))]))  # type: ignore[arg-type]
     return taken
 
 
@@ -123,7 +142,7 @@ CHANGING: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "enqueue much": (lambda s, n: None, lambda s, n, _: reserve_and_enqueue(s, n, BIG)),
     "remember": (lambda s, n: s.reserve(n), lambda s, _n, reserved: s.remember(reserved, 1000.0, durability=None)),
     "check out the first": (lambda s, n: enqueue(s, "send", n), take_first),
-    "settle and check out": (lambda s, n: checked_out(s, n, "b"), settle_and_take),
+    "settle and check out": (first_of_two, settle_and_take),
     "data save, much": (checked_out, lambda s, n, claimed: replace_data(s, n, claimed, BIG)),
     "annotate": (checked_out, lambda s, _n, claimed: s.annotate(claimed, "note", b'"it"')),
     "ask to cancel": (checked_out, lambda s, n, _: ask_to_cancel(s, n)),
