@@ -40,6 +40,8 @@ class Proof(enum.StrEnum):
     STORM = "a storm of kills"
     LOST_CONNECTIONS = "a connection to the server is lost"
     TERMINATED = "sessions on the server are ended"
+    RESTARTED = "the server restarts"
+    FAILED_OVER = "a standby takes over"
     CANCELLING = "a storm of cancellations"
     MODEL = "the protocol as a model"
     MUTANTS = "mutants of the model"

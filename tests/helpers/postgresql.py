@@ -172,17 +172,23 @@ def unrecovered(location: str) -> Iterator[None]:
 # One for a test alone
 
 
-@contextlib.contextmanager
-def own_server(near: Path, **settings: str) -> Iterator[Server]:
-    """Start a server that may be stopped and spoilt, and remove it at the end of the block; skip, if none is to be had.
-
-    Its data lies on the file system of `near`; settings are those of `postgresql.conf`.
-    """
-    _ = server()  # tells the reason
+def programs() -> Binaries:
+    """Return the programs of a server, or skip the test, with the reason."""
+    _ = server()  # tells it
     source = find_source({})
     if not isinstance(source, Binaries):
         pytest.skip("needs the programs of a PostgreSQL server, and not only its URL")
-    started = keep(source, near, os.getpid(), settings)
+    return source
+
+
+@contextlib.contextmanager
+def own_server(near: Path, *, copy_of: Server | None = None, **settings: str) -> Iterator[Server]:
+    """Start a server that may be stopped and spoilt, and remove it at the end of the block; skip, if none is to be had.
+
+    Its data lies on the file system of `near`; settings are those of `postgresql.conf`. A copy is a standby.
+    """
+    source = programs()
+    started = keep(source, near, os.getpid(), settings, copy_of=copy_of)
     try:
         yield started
     finally:

@@ -59,6 +59,8 @@ class Orders(NamedTuple):
     settings: dict[str, str]
     segment: int
     """Of its log of changes, in megabytes."""
+    copy_of: str = ""
+    """What it begins as a copy of, and follows: where that server is, for libpq; empty: it begins empty."""
 
 
 class Keeper:
@@ -93,6 +95,11 @@ class Keeper:
         """Make the data directory: where it is possible, with an order of text that is not that of bytes."""
         if self.orders.user is not None:
             os.chown(self.folder, self.orders.user, self.orders.group or -1)
+        if self.orders.copy_of:
+            how = ["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]
+            if self._run("pg_basebackup", "-d", self.orders.copy_of, "-D", "data", *how).wait() != 0:
+                raise FailedError(f"pg_basebackup failed:\n{self.log()}")
+            return
         plain = ["--auth=trust", f"--username={self.orders.superuser}", "--encoding=UTF8", "--locale=C", "--no-sync"]
         small = [f"--wal-segsize={self.orders.segment}"]
         for locale in (["--locale-provider=icu", "--icu-locale=en"], []):
@@ -129,7 +136,7 @@ class Keeper:
                 lines = (self.folder / "data" / "postmaster.pid").read_text().splitlines()
             except OSError:
                 lines = []
-            if lines[:1] == [str(process.pid)] and lines[-1].strip() == "ready":
+            if lines[:1] == [str(process.pid)] and lines[-1].strip() in {"ready", "standby"}:
                 return True
             time.sleep(0.005)
         self.stop(signal.SIGQUIT)

@@ -146,12 +146,20 @@ def _tell(address: str, word: str) -> dict[str, Any]:
     return answer
 
 
-def keep(source: Binaries, near: Path, watched: int, settings: Mapping[str, str], *, segment: int = 1) -> Server:
+def keep(  # noqa: PLR0913  # most are seldom given
+    source: Binaries,
+    near: Path,
+    watched: int,
+    settings: Mapping[str, str],
+    *,
+    segment: int = 1,
+    copy_of: Server | None = None,
+) -> Server:
     """Start a server of these binaries, which ends with a process, with its files near a directory.
 
-    Its log of changes is in segments of so many megabytes.
+    Its log of changes is in segments of so many megabytes. It may be a standby, which begins as a copy of another one.
     """
-    user = _user()
+    user = user_of_servers()
     folder = Path(tempfile.mkdtemp(prefix="multispool-tests-postgresql-", dir=_place(near, user is not None)))
     binaries = source.directory
     if user is not None and source.needed and not _is_open(binaries):
@@ -169,6 +177,7 @@ def keep(source: Binaries, near: Path, watched: int, settings: Mapping[str, str]
         group=user.pw_gid if user else None,
         settings=dict(settings),
         segment=segment,
+        copy_of="" if copy_of is None else copy_of.base,
     )
     command = [sys.executable, "-I", "-S", postgresql_keeper.__file__, json.dumps(orders._asdict())]
     started = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True)
@@ -180,7 +189,7 @@ def keep(source: Binaries, near: Path, watched: int, settings: Mapping[str, str]
     return Server(f"postgresql://{SUPERUSER}@127.0.0.1:{answer['port']}/postgres", origin, address, str(folder))
 
 
-def _user() -> pwd.struct_passwd | None:
+def user_of_servers() -> pwd.struct_passwd | None:
     """Return as whom a server runs, which refuses to run as root; `None` for this user."""
     if os.geteuid() != 0:
         return None

@@ -32,9 +32,20 @@ class Tables:
         self._connection = connection
         self.schema = schema
 
+    def connect_again(self, server: Server) -> None:
+        """Connect to a server that was started anew, or to another one."""
+        self._connection.close()
+        self._connection = psycopg.connect(server.base, autocommit=True)
+
+    def close(self) -> None:
+        """Remove the spool."""
+        self.ask("SET client_min_messages = warning")
+        self._connection.execute(f'DROP SCHEMA IF EXISTS "{self.schema}" CASCADE'.encode())
+        self._connection.close()
+
     def ask(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """Ask something, with `SCHEMA` for the spool's schema."""
-        statement = statement.replace("SCHEMA", f'"{self.schema}"')
+        statement = statement.replace("SCHEMA.", f'"{self.schema}".')
         cursor = self._connection.execute(statement.encode(), values or None)
         return cursor.fetchall() if cursor.description else []
 
@@ -57,6 +68,10 @@ class Tables:
             (name, owner) for name, owner in self.ask("SELECT name, owner FROM SCHEMA.entry WHERE owner IS NOT NULL")
         ]
 
+    def owners(self) -> set[int]:
+        """Return who has checked out anything."""
+        return {owner for (owner,) in self.ask("SELECT DISTINCT owner FROM SCHEMA.entry WHERE state = 'c'")}
+
     def clear(self) -> None:
         """Delete all entries."""
         self.ask("DELETE FROM SCHEMA.entry")
@@ -72,13 +87,11 @@ class Tables:
 @contextlib.contextmanager
 def tables_in(server: Server, kind: str) -> Iterator[Tables]:
     """Yield the tables of a spool that is yet to be made, and is removed at the end."""
-    schema = f"{kind}_{secrets.token_hex(4)}"
-    with psycopg.connect(server.base, autocommit=True) as connection:
-        try:
-            yield Tables(connection, schema)
-        finally:
-            connection.execute("SET client_min_messages = warning")
-            connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE'.encode())
+    tables = Tables(psycopg.connect(server.base, autocommit=True), f"{kind}_{secrets.token_hex(4)}")
+    try:
+        yield tables
+    finally:
+        tables.close()
 
 
 def until(condition: Callable[[], Any], what: str, patience: float = PATIENCE, every: float = 0.01) -> Any:

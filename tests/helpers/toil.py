@@ -41,6 +41,10 @@ ENOUGH_IS_WAITING = 400
 """Who finds so many entries enqueues nothing more."""
 
 
+HELD = "held."
+"""How the names of entries begin that a `Holder` has in hand: they are in nobody's ledger."""
+
+
 class Toil:
     """What one process does, in threads, until it is told to stop."""
 
@@ -176,6 +180,79 @@ def toil(  # noqa: PLR0913, PLR0917  # what a child is given, in texts
     parent.say("ended", recovered)
 
 
+def hold(parent: Any, url: str, entries: int, patience: str, namespace: str) -> None:
+    """Have entries in hand in a child process, and settle one of them whenever the test says so."""
+    import contextlib
+    import json
+    import time
+
+    from helpers.namespaces import enter
+    from helpers.stores import QUEUES, claim, enqueue, remove
+    from helpers.toil import HELD
+    from trio_multispool import SpoolError
+    from trio_multispool.storage.postgres.patience import Patience
+    from trio_multispool.storage.postgres.store import PostgresStorage
+
+    if namespace:
+        enter(namespace)
+    with contextlib.closing(PostgresStorage.open(url, QUEUES, patience=Patience(**json.loads(patience)))) as storage:
+        names = [f"{HELD}{number}" for number in range(entries)]
+        for name in names:
+            enqueue(storage, QUEUES[2], name)
+        held = [claim(storage, QUEUES[2], name) for name in names]
+        enqueue(storage, QUEUES[2], "durable")  # and all before it
+        remove(storage, claim(storage, QUEUES[2], "durable"))
+        parent.say("holding", storage._links.owner)
+        for [word] in iter(parent.hear, None):
+            if word == "await loss":
+                while not held[-1].lost:
+                    time.sleep(0.001)
+                parent.say(time.monotonic())
+                continue
+            claimed = held.pop()
+            try:
+                remove(storage, claimed)
+            except SpoolError as error:
+                parent.say(repr(error))
+            else:
+                parent.say(None)
+
+
+class Holder:
+    """A process that has entries in hand; put `with` around it."""
+
+    ENTRIES = 6
+
+    def __init__(self, url: str, patience: Patience, namespace: str = "") -> None:
+        """Start it, perhaps at another host."""
+        self.child = Child(hold, url, self.ENTRIES, json.dumps(dataclasses.asdict(patience)), namespace)
+        _, self.owner = self.child.hear()
+        self.left = self.ENTRIES
+
+    def __enter__(self) -> Self:
+        """Return it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Kill it, if it is still there."""
+        self.child.__exit__()
+
+    def settle_all(self) -> set[str | None]:
+        """Have it settle all that it has left."""
+        answers: set[str | None] = set()
+        while self.left:
+            answers.add(self.settle_one())
+        return answers
+
+    def settle_one(self) -> str | None:
+        """Have it settle an entry; return what it was told, if that was not done."""
+        self.child.tell("settle")
+        self.left -= 1
+        [answer] = self.child.hear()
+        told: str | None = answer
+        return told
+
+
 class Account(NamedTuple):
     """What the ledgers and the tables say of each other."""
 
@@ -232,9 +309,11 @@ class Workers:
         self.running[owner] = child
         return int(owner)
 
-    def forget(self, owner: int) -> Child:
-        """Return the process of an owner, which is not to end by itself."""
-        return self.running.pop(owner)
+    def kill(self, owner: int) -> None:
+        """Kill the process of an owner; the server need not know it yet."""
+        process = self.running.pop(owner).process
+        process.kill()
+        process.wait()
 
     def progress(self) -> int:
         """Return how much has been written down."""
@@ -275,7 +354,7 @@ class Workers:
                 told[what].update(about)
                 if why:
                     refused[f"{what}: {why[0]}"] += len(about)
-        left = self._tables.names()
+        left = {name for name in self._tables.names() if not name.startswith(HELD)}
         removed, open_removals = told["removed"], told["removes"] - told["removed"] - told["not removed"]
         unknown = set(told["unknown"]) | set(told["enqueues"] - told["enqueued"] - told["refused"])
         faults += [f"{name} is lost" for name in set(told["enqueued"]) - left - set(removed) - set(open_removals)]
