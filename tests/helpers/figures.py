@@ -42,6 +42,7 @@ class Proof(enum.StrEnum):
     TERMINATED = "sessions on the server are ended"
     RESTARTED = "the server restarts"
     FAILED_OVER = "a standby takes over"
+    FULL_SERVER = "the server has no room"
     CANCELLING = "a storm of cancellations"
     MODEL = "the protocol as a model"
     MUTANTS = "mutants of the model"

@@ -41,6 +41,11 @@ def tmpfs(path: str | os.PathLike[str], *options: str) -> None:
     _mount("none", path, "tmpfs", 0, ",".join(["mode=700", *options]))
 
 
+def resize(path: str | os.PathLike[str], size: str) -> None:
+    """Let a tmpfs have more room, or less."""
+    _mount(None, path, None, _REMOUNT, f"size={size}")
+
+
 def btrfs_with_quota(path: pathlib.Path, limit: str) -> None:
     """Mount an empty btrfs, which may hold so much, from an image beside it; its loop device goes with the mount."""
     image = path.with_name("image")

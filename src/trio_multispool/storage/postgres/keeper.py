@@ -23,7 +23,7 @@ import threading
 from typing import TYPE_CHECKING, Final, final
 
 import psycopg
-from psycopg.errors import LockNotAvailable, ReadOnlySqlTransaction
+from psycopg.errors import DiskFull, InsufficientResources, LockNotAvailable, OutOfMemory, ReadOnlySqlTransaction
 
 from trio_multispool.clock import stopwatch, this_process, wall_clock
 from trio_multispool.errors import SpoolError
@@ -56,6 +56,9 @@ more often that there is work, and each costs as much as an entry."""
 
 _UNSAFE: Final = (UNSYNCED, "local")
 """Where commits are not synced, or not by who takes over."""
+
+_NOT_NOW: Final = (DiskFull, InsufficientResources, LockNotAvailable, OutOfMemory)
+"""Somebody works on the tables, or the server has no room: something is done later then, and in the same session."""
 
 _FAREWELL: Final = 1.0
 _LATER: Final = 0.01
@@ -119,6 +122,7 @@ class Keeper:
         self.recovered: collections.deque[tuple[str, str]] = collections.deque(maxlen=MOST_RECOVERED)
         """What the elected one has put back, and nobody has been told of: names and queues."""
         self._let_go: list[tuple[str, int]] = []
+        self._let_go_later: list[tuple[str, int]] = []
         self._in_doubt: dict[int, Callable[[], float]] = {}
         self._mutex = threading.RLock()  # a garbage collection may drop a claim in any line
         self._closed = False
@@ -232,10 +236,10 @@ class Keeper:
         return control
 
     def _register(self, control: Control) -> None:
-        """Tell the server of this owner, unless it takes no writes, or somebody works on the tables: then later."""
+        """Tell the server of this owner, unless it takes no writes, or none now: then later."""
         server, within = self._unregistered, self._patience.cut_off
         if server is not None:
-            with contextlib.suppress(ReadOnlySqlTransaction, LockNotAvailable):
+            with contextlib.suppress(ReadOnlySqlTransaction, *_NOT_NOW):
                 host, pid = this_process()
                 _ = control.ask(self._sql(_SEE), server, within=within)
                 _ = control.ask(self._sql(_REGISTER), self._links.owner, host, pid, server, within=within)
@@ -267,12 +271,12 @@ class Keeper:
         return control.ask(self._sql(question), office, within=self._patience.cut_off) == [["t"]]
 
     def _serve(self, control: Control) -> None:
-        pinged, looked = stopwatch(), stopwatch()
+        pinged, looked, looks_every = stopwatch(), stopwatch(), self._patience.deaths_every
         while not self._closed:
             wait = self._patience.every - pinged()
             judges = (self._elected and not self._alone) or self._deputy
             if judges:
-                wait = min(wait, self._patience.deaths_every - looked())
+                wait = min(wait, looks_every - looked())
             if not self._has_something_to_do():
                 if self._hints.waiting:
                     wait = min(wait, self._hints_due_in())
@@ -286,14 +290,15 @@ class Keeper:
                 self._ping(control)
                 self._run_for_office(control)
                 self._register(control)
+                self._let_go_of_the_rest()
                 self._let_go_of_doubtful(control)
                 self._cut_the_silent(control)
                 self._listen_for_names(control)
-            if judges and looked() >= self._patience.deaths_every:
+            if judges and looked() >= looks_every:
                 looked = stopwatch()
                 self._run_for_office(control)
-                if self._elected:
-                    self._judge(control)
+                judged = not self._elected or self._judge(control)
+                looks_every = self._patience.deaths_every if judged else self._patience.every
             for pid, hint in control.notified():
                 if pid != control.pid:
                     self._hear(hint)
@@ -314,9 +319,8 @@ class Keeper:
             names, tokens = (_array(each) for each in zip(*gone, strict=True))
             try:
                 _ = control.ask(self._sql(_LET_GO), self._links.owner, names, tokens, within=self._patience.cut_off)
-            except LockNotAvailable:  # somebody works on the tables: later
-                with self._mutex:
-                    self._let_go += gone
+            except _NOT_NOW:
+                self._let_go_later += gone
             except BaseException:
                 with self._mutex:
                     self._let_go += gone
@@ -326,12 +330,18 @@ class Keeper:
         if self._hints.waiting and (self._hints_due_in() <= 0 or self._closed):
             self._tell(control)
 
+    def _let_go_of_the_rest(self) -> None:
+        """Try again what could not be let go of the last time."""
+        later, self._let_go_later = self._let_go_later, []
+        with self._mutex:
+            self._let_go += later
+
     def _let_go_of_doubtful(self, control: Control) -> None:
         """Let go of what may have been taken with some tokens; again and again: it may take place late."""
         with self._mutex:
             tokens = list(self._in_doubt)
         if tokens:
-            with contextlib.suppress(LockNotAvailable):
+            with contextlib.suppress(*_NOT_NOW):
                 within = self._patience.cut_off
                 _ = control.ask(self._sql(_LET_GO_ALL), self._links.owner, _array(tokens), within=within)
             with self._mutex:
@@ -365,10 +375,13 @@ class Keeper:
         if self._asked is not None and self._asked() > ASKED_LATELY:
             self._asked, self._hints.names_wanted = None, False
 
-    def _judge(self, control: Control) -> None:
-        """Put back what owners had that have died, unless somebody works on the tables, and tell of it."""
-        with contextlib.suppress(LockNotAvailable):
+    def _judge(self, control: Control) -> bool:
+        """Put back what owners had that have died, and tell of it; return whether that can be done now."""
+        try:
             self._put_back(control)
+        except _NOT_NOW:
+            return False
+        return True
 
     def _put_back(self, control: Control) -> None:
         grace = self._patience.grace
