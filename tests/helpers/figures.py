@@ -43,6 +43,7 @@ class Proof(enum.StrEnum):
     RESTARTED = "the server restarts"
     FAILED_OVER = "a standby takes over"
     FULL_SERVER = "the server has no room"
+    TWO_VERSIONS = "tables are brought up to date"
     CANCELLING = "a storm of cancellations"
     MODEL = "the protocol as a model"
     MUTANTS = "mutants of the model"
