@@ -43,6 +43,7 @@ class Proof(enum.StrEnum):
     RESTARTED = "the server restarts"
     FAILED_OVER = "a standby takes over"
     FULL_SERVER = "the server has no room"
+    WORKERS_OF_A_SERVER = "workers of a server are killed or stopped"
     TWO_VERSIONS = "tables are brought up to date"
     CANCELLING = "a storm of cancellations"
     MODEL = "the protocol as a model"

@@ -200,8 +200,8 @@ def hold(parent: Any, url: str, entries: int, patience: str, namespace: str) -> 
         for name in names:
             enqueue(storage, QUEUES[2], name)
         held = [claim(storage, QUEUES[2], name) for name in names]
-        enqueue(storage, QUEUES[2], "durable")  # and all before it
-        remove(storage, claim(storage, QUEUES[2], "durable"))
+        enqueue(storage, QUEUES[2], f"{HELD}durable")  # and all before it
+        remove(storage, claim(storage, QUEUES[2], f"{HELD}durable"))
         parent.say("holding", storage._links.owner)
         for [word] in iter(parent.hear, None):
             if word == "await loss":
