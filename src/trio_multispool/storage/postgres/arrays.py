@@ -9,13 +9,15 @@ from __future__ import annotations
 import abc
 import itertools
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 from psycopg.types.numeric import Int8BinaryDumper
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     import psycopg
 
 _HEAD: Final = struct.Struct("!5i")
@@ -41,6 +43,15 @@ class Reals(list["float | None"]):
 
 class Flags(list[bool]):
     """Values for a `boolean[]`."""
+
+
+Columns: TypeAlias = "dict[str, Callable[[Iterable[Any]], list[Any]]]"
+"""Columns of a statement, by the names of their values, with their types."""
+
+
+def columns(of: Columns, rows: Iterable[tuple[Any, ...]]) -> dict[str, list[Any]]:
+    """Return the columns of rows that have these in this order."""
+    return {name: kind(values) for (name, kind), values in zip(of.items(), zip(*rows, strict=True), strict=True)}
 
 
 class _ArrayDumper(Dumper, abc.ABC):

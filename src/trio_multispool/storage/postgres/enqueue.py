@@ -11,14 +11,14 @@ from trio_multispool.errors import DurabilityUnknown, EntryBusy, NameTaken, Stor
 from trio_multispool.model.lifecycle import State, Step, next_state
 from trio_multispool.model.policies import check_durability
 from trio_multispool.storage.postgres import recovery
-from trio_multispool.storage.postgres.arrays import Bytes, Reals, Texts, Whole
+from trio_multispool.storage.postgres.arrays import Bytes, Columns, Reals, Texts, Whole, columns
 from trio_multispool.storage.postgres.claims import PostgresReservation, ReservationInRow, encoded
 from trio_multispool.storage.postgres.contents import chunks_of, put_chunks, size_of, written
 from trio_multispool.storage.postgres.link import Committed, Purpose, highest
 from trio_multispool.storage.postgres.sqlstates import is_locked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Generator, Sequence
 
     from trio_multispool.model.policies import Durability
     from trio_multispool.storage.postgres.context import Context
@@ -68,7 +68,6 @@ _ENQUEUE: Final = f"""{_SHORTLY}
             %(remember)s::double precision[], %(metadata)s::bytea[], %(data)s::bytea[], %(sizes)s::bigint[],
             %(chunks)s::bigint[], %(carriers)s::bytea[], %(notes)s::bytea[], %(tokens)s::bigint[])
             AS new (name, queue, due_at, remember, metadata, data, size, chunks, carrier, notes, token)
-        ORDER BY new.name
         ON CONFLICT (name) DO UPDATE SET queue = excluded.queue, state = excluded.state, due_at = excluded.due_at,
             remember = excluded.remember, written_at = excluded.written_at, moved_at = excluded.moved_at,
             arrived_at = excluded.arrived_at, data_at = excluded.data_at, metadata = excluded.metadata,
@@ -197,6 +196,7 @@ def _commit(
     again: bool = False,
     patience: str = _PATIENCE,
 ) -> None:
+    made = sorted(made, key=lambda one: one.new.reservation.name)  # so that no two wait for each other
     level = highest(context.links.level(one.new.durability) for one in made)
     first, names = made[0].new, [one.new.reservation.name for one in made]
     values = {**_values(context, made), "patience": patience}
@@ -272,11 +272,10 @@ def _enqueue_large(context: Context, one: _Made, file: BinaryIO, *, again: bool 
 
 
 def _values(context: Context, made: Sequence[_Made]) -> dict[str, Any]:
-    columns = zip(*map(_row, made), strict=True)  # in the order of `_COLUMNS`
-    return {"now": context.now()} | {key: kind(next(columns)) for key, kind in _COLUMNS.items()}
+    return {"now": context.now(), **columns(_COLUMNS, map(_row, made))}
 
 
-_COLUMNS: Final[dict[str, Callable[[Iterable[Any]], list[Any]]]] = {
+_COLUMNS: Final[Columns] = {
     "names": Texts,
     "queues": Texts,
     "due": Reals,

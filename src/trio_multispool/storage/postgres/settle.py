@@ -8,7 +8,7 @@ from trio_multispool.errors import OwnershipLost, SpoolError
 from trio_multispool.model.lifecycle import State, Step
 from trio_multispool.model.policies import check_durability
 from trio_multispool.model.text import encodable
-from trio_multispool.storage.postgres.arrays import Bytes, Flags, Reals, Texts, Whole
+from trio_multispool.storage.postgres.arrays import Bytes, Columns, Flags, Reals, Texts, Whole, columns
 from trio_multispool.storage.postgres.enqueue import about, done
 from trio_multispool.storage.postgres.link import Committed, Purpose, highest
 from trio_multispool.storage.postgres.source import PostgresSource
@@ -232,24 +232,31 @@ def _level(context: Context, ready: Sequence[_Settling]) -> str:
 
 
 def _values(context: Context, ready: Sequence[_Settling]) -> dict[str, Any]:
-    settlements = [one.settlement for one in ready]
-    claims = [each.claim for each in settlements]
-    notes = [
-        (None, False) if isinstance(each, Removing) else each.claim.notes(each.notes or {}) for each in settlements
-    ]
-    return {
-        "now": context.now(),
-        "names": Texts(claim.name for claim in claims),
-        "owners": Whole(claim.owner for claim in claims),
-        "tokens": Whole(claim.token for claim in claims),
-        "queues": Texts(one.queue for one in ready),
-        "due": Reals(one.due_at for one in ready),
-        "metadata": Bytes(each.metadata if isinstance(each, Saving) else None for each in settlements),
-        "notes": Bytes(raw for raw, _ in notes),
-        "annotates": Flags(annotates for _, annotates in notes),
-        "removes": Flags(isinstance(each, Removing) for each in settlements),
-        "withdraws": Flags(each.withdraws for each in settlements),
-    }
+    return {"now": context.now(), **columns(_COLUMNS, map(_row, ready))}
+
+
+_COLUMNS: Final[Columns] = {
+    "names": Texts,
+    "owners": Whole,
+    "tokens": Whole,
+    "queues": Texts,
+    "due": Reals,
+    "metadata": Bytes,
+    "notes": Bytes,
+    "annotates": Flags,
+    "removes": Flags,
+    "withdraws": Flags,
+}
+
+
+def _row(one: _Settling) -> tuple[Any, ...]:
+    _, settlement, queue, due_at, _ = one
+    claim, withdraws = settlement.claim, settlement.withdraws
+    whose = (claim.name, claim.owner, claim.token)
+    if isinstance(settlement, Removing):
+        return (*whose, queue, due_at, None, None, False, True, withdraws)
+    metadata = settlement.metadata if isinstance(settlement, Saving) else None
+    return (*whose, queue, due_at, metadata, *claim.notes(settlement.notes or {}), False, withdraws)
 
 
 def quarantine(context: Context, claim: PostgresClaim, reason: str) -> None:
