@@ -36,10 +36,11 @@ _SUSPECTS: Final = f"""
         WHERE (state = 'a' AND written_at < before) OR (state = 'w' AND due_at < before)
     UNION SELECT name FROM SCHEMA.entry WHERE name = ANY(%(names)s::text[])"""
 
+# One queue at a time: only so are its pages read off its index.
 _JUDGED: Final = f"""
-    SELECT name, queue, metadata FROM SCHEMA.entry
-    WHERE state = 'a' AND queue = ANY(%(queues)s::text[]) AND greatest(written_at, moved_at) >= %(since)s
-        AND name > %(after)s ORDER BY name LIMIT {_PAGE}"""
+    SELECT name, metadata FROM SCHEMA.entry
+    WHERE state = 'a' AND queue = %(queue)s AND name > %(after)s AND greatest(written_at, moved_at) >= %(since)s
+    ORDER BY name LIMIT {_PAGE}"""
 
 _CLOSELY: Final = f"WITH dead AS MATERIALIZED ({DEAD}) {_ROW} WHERE name = ANY(%(names)s::text[])"
 
@@ -49,14 +50,14 @@ def examine(links: Links, wanted: Wanted, judge: Judge) -> Iterator[Findings | N
     queues, before = list(wanted.modified_before), list(wanted.modified_before.values())
     values: dict[str, Any] = {"queues": queues, "before": before, "names": list(wanted.names)}
     names = {name for (name,) in links.read("examine", _SUSPECTS, values)}
-    values, after = {"queues": list(wanted.judged), "since": wanted.judged_since}, ""
-    while wanted.judged:
-        rows = links.read("examine", _JUDGED, {**values, "after": after})
-        names |= {name for name, queue, metadata in rows if judge(queue, metadata) is not None}
-        yield None
-        if len(rows) < _PAGE:
-            break
-        after = rows[-1][0]
+    for queue in wanted.judged:
+        rows, after = [("", b"")] * _PAGE, ""
+        while len(rows) == _PAGE:
+            values = {"queue": queue, "since": wanted.judged_since, "after": after}
+            rows = links.read("examine", _JUDGED, values)
+            names |= {name for name, metadata in rows if judge(queue, metadata) is not None}
+            yield None
+            after = rows[-1][0] if rows else after
     found = sorted(names)
     for page in (found[at : at + _PAGE] for at in range(0, len(found), _PAGE)):
         yield from _closely(links, page, judge)
