@@ -16,7 +16,7 @@ import pytest
 
 from helpers import postgresql
 from helpers.stores import QUEUES, claim, enqueue
-from trio_multispool.cli import completing
+from trio_multispool.cli import checking, completing, spools
 from trio_multispool.session import stores
 
 if TYPE_CHECKING:
@@ -127,6 +127,21 @@ def test_what_the_dead_had_is_found_and_put_back(multispool, done, url, opened):
     assert done("recover", url) == "nothing to recover\n"
     assert done("fsck", url) == "nothing is wrong\n"
     assert json.loads(done("fsck", url, "--json"))["adopted"]
+
+
+def test_who_only_checks_opens_nothing_that_can_be_changed(multispool, url, opened, monkeypatch):
+    """So a role that may only read can check, and a check has no owner whose end others would have to wait for."""
+
+    def refuse(*_arguments: object, **_how: object) -> Any:
+        raise AssertionError("it was opened to be changed")
+
+    enqueue(opened, "send", "a")
+    for name in ("open_store", "open_store_unsafe"):
+        for module in (checking, spools):
+            monkeypatch.setattr(module, name, refuse, raising=False)
+    for words in (["fsck"], ["fsck", "--repair", "--dry-run"], ["monitor", "--once"], ["ls"], ["show", "a"], ["stats"]):
+        command, *rest = words
+        assert multispool.here(command, url, *rest).returncode == 0
 
 
 def test_an_entry_that_waits_too_long_is_told(multispool, url, opened):

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from helpers.conformance import STORES
-from helpers.stores import ask_to_cancel, available, claim, enqueue, make_store, release, remove
+from helpers.stores import ask_to_cancel, available, claim, enqueue, make_store, release, remove, save
 from trio_multispool.cli.top import asking
 from trio_multispool.cli.top.asking import Asker
 from trio_multispool.cli.top.look import Looker
@@ -113,6 +113,23 @@ def test_the_oldest_and_what_came_in_and_went_out_are_known(store, asker):
     remove(store, claimed)
     enqueue(store, "send", "c")
     assert changes(queue_of(after), queue_of(asker.look())) == (1, 1)
+
+
+def test_what_moves_while_it_is_looked_for_is_not_taken_for_gone(store, asker, monkeypatch):
+    """It is in hand, and is to be tried again later, just when what waits has been asked for."""
+    enqueue(store, "send", "a")
+    claimed = claim(store, "send", "a")
+    waiting = type(store).waiting
+
+    def asked(self: Any, queue: str, **page: Any) -> Any:
+        found = waiting(self, queue, **page)
+        if queue == "send" and claimed.state is State.CHECKED_OUT:
+            save(store, claimed, "send", due_at=time.time() + HOUR)
+        return found
+
+    monkeypatch.setattr(type(store), "waiting", asked)
+    assert queue_of(asker.look()).sample.names == {"a"}
+    assert queue_of(asker.look()).sample.names == {"a"}
 
 
 def test_of_a_long_queue_the_first_is_asked_for_and_only_its_growth_is_known(store, asker, monkeypatch):
