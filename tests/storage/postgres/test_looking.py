@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from helpers.postgresql import server
+from trio_multispool import DataNotFound
+from trio_multispool.storage.postgres import looks, store
 from trio_multispool.storage.postgres.store import PostgresStorage
 
 if TYPE_CHECKING:
@@ -36,3 +39,30 @@ def test_an_entry_is_read_as_a_whole(location):
         storage.close()
     assert found == (b"1", b"data")
     assert server().execute(f"SELECT count(*) FROM {location.rpartition('=')[2]}.link WHERE owner = 0") == [(0,)]
+
+
+def test_the_time_of_day_is_the_servers(location, monkeypatch):
+    """Also for who only looks: what waits is due by that."""
+    for module in (looks, store):
+        monkeypatch.setattr(module, "wall_clock", lambda: time.time() - 3600)
+    storage = PostgresStorage.look(location)
+    try:
+        assert abs(storage.now() - time.time()) < 1800
+    finally:
+        storage.close()
+
+
+def test_data_of_which_a_part_is_gone_are_not_there(location):
+    """They cannot be loaded, so nobody is told how large they are."""
+    schema = location.rpartition("=")[2]
+    storage = PostgresStorage.open(location)
+    try:
+        storage.replace_data("x", None, bytes(600_000), durability=None, before_commit=lambda: None)
+        assert storage.stat_data("x").size == 600_000
+        server().execute(f"DELETE FROM {schema}.chunk WHERE number = 1 RETURNING 1")
+        with pytest.raises(DataNotFound):
+            storage.stat_data("x")
+        with pytest.raises(DataNotFound):
+            storage.read_data("x", lambda file: file.read())
+    finally:
+        storage.close()

@@ -26,6 +26,8 @@ class Context:
         self.hints: Hints = Hints()
         self.in_hand: InHand = InHand()
         self.keeper: Keeper | None = None
+        self.ahead: float = 0.0
+        """How many seconds the server's clock was ahead when a store without a keeper was opened."""
         self._now = now
         self._tokens = itertools.count(1)
 
@@ -35,7 +37,7 @@ class Context:
 
     def now(self) -> float:
         """Return the time of day by the server's clock, in seconds since 1970."""
-        return self._now() + (0.0 if self.keeper is None else self.keeper.ahead)
+        return self._now() + (self.ahead if self.keeper is None else self.keeper.ahead)
 
     def let_go(self, name: str, token: int) -> None:
         """Have an entry or a name let go of soon."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from trio_multispool.clock import wall_clock
 from trio_multispool.errors import EntryNotFound
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.notes import PROGRESS, Progress, decode_key
@@ -60,7 +61,11 @@ _AT: Final = 'SELECT metadata FROM SCHEMA.entry WHERE name = %s AND queue = %s A
 _STAT: Final = """
     SELECT length(metadata), written_at FROM SCHEMA.entry WHERE name = %s AND queue = %s AND state = %s::"char" """
 
-_STAT_DATA: Final = "SELECT size, data_at FROM SCHEMA.entry WHERE name = %s AND state IN ('a', 'w', 'c', 'q')"
+_STAT_DATA: Final = """
+    SELECT size, data_at FROM SCHEMA.entry WHERE name = %s AND state IN ('a', 'w', 'c', 'q')
+        AND chunks = (SELECT count(*) FROM SCHEMA.chunk WHERE chunk.name = entry.name)"""
+
+_TIME: Final = "SELECT extract(epoch FROM clock_timestamp())::double precision"
 
 _NOTES: Final = "SELECT notes, begun, progress FROM SCHEMA.entry WHERE name = %s"
 
@@ -184,6 +189,13 @@ def stat_data(links: Links, name: str) -> Stat | None:
     """Look at the data of an entry."""
     rows = links.read("look at the data of an entry in", _STAT_DATA, (name,))
     return Stat(rows[0][0], aware(rows[0][1])) if rows else None
+
+
+def ahead(links: Links) -> float:
+    """Return how many seconds the server's clock is ahead of this host's."""
+    before = wall_clock()
+    [(time,)] = links.read("ask for the time of", _TIME)
+    return float(time) - (before + wall_clock()) / 2
 
 
 def notes(links: Links, name: str) -> dict[str, msgspec.Raw]:

@@ -176,7 +176,9 @@ class PostgresStorage:
     @classmethod
     def look(cls, location: str) -> PostgresStorage:
         """Open a store to look at it: has no owner, recovers nothing, and writes nothing."""
-        return cls(Context(Links(_checked(location, PATIENT), 0, Durability.POWER), wall_clock))
+        context = Context(Links(_checked(location, PATIENT), 0, Durability.POWER), wall_clock)
+        context.ahead = looks.ahead(context.links)
+        return cls(context)
 
     def now(self) -> float:
         """Return the time of day by the server's clock."""
