@@ -57,27 +57,27 @@ FIRST: Final = f"""
     due AS MATERIALIZED (
         SELECT name FROM SCHEMA.entry
         WHERE queue = %(queue)s AND state = 'w' AND due_at <= %(now)s::double precision
-            AND name <> ALL(%(but)s::text[])
+            AND name NOT IN (SELECT unnest(%(but)s::text[]))
         ORDER BY due_at, name LIMIT %(most)s FOR UPDATE SKIP LOCKED
     ),
     early AS MATERIALIZED (
         SELECT name FROM SCHEMA.entry
         WHERE queue = %(queue)s AND state = 'a' AND name < %(begin)s AND arrived_at > %(since)s::double precision
-            AND name <> ALL(%(but)s::text[]) AND name <> ALL(%(early)s::text[])
+            AND name NOT IN (SELECT unnest(%(but)s::text[])) AND name NOT IN (SELECT unnest(%(early)s::text[]))
         ORDER BY name LIMIT CASE WHEN %(since)s IS NULL THEN 0 ELSE %(most)s - (SELECT count(*) FROM due) END
         FOR UPDATE SKIP LOCKED
     ),
     listed AS MATERIALIZED (
         SELECT name FROM SCHEMA.entry
         WHERE queue = %(queue)s AND state = 'a' AND name >= %(begin)s AND name <= %(end)s
-            AND name <> ALL(%(but)s::text[])
+            AND name NOT IN (SELECT unnest(%(but)s::text[]))
         ORDER BY name LIMIT %(most)s - (SELECT count(*) FROM due) - (SELECT count(*) FROM early)
         FOR UPDATE SKIP LOCKED
     ),
     others AS MATERIALIZED (
         SELECT name FROM SCHEMA.entry
         WHERE queue = %(queue)s AND state = 'a' AND (name < %(begin)s OR name > %(end)s)
-            AND name <> ALL(%(but)s::text[]) AND name <> ALL(ARRAY(SELECT name FROM early))
+            AND name NOT IN (SELECT unnest(%(but)s::text[])) AND name NOT IN (SELECT name FROM early)
         ORDER BY name
         LIMIT CASE WHEN %(lists)s
             THEN %(most)s - (SELECT count(*) FROM due) - (SELECT count(*) FROM early) - (SELECT count(*) FROM listed)
