@@ -94,3 +94,45 @@ def test_a_process_that_was_killed_is_forgotten(tables, elected):
         assert {known for (known,) in tables.ask("SELECT id FROM SCHEMA.owner")} == {owner, elected._links.owner}
         child.process.kill()
         until(lambda: not tables.ask("SELECT 1 FROM SCHEMA.owner WHERE id = %s", owner), "it is forgotten")
+
+
+def hold(parent: Any, location: str) -> None:
+    """Check an entry out."""
+    from helpers.stores import QUEUES, claim
+    from trio_multispool.storage.postgres.store import PostgresStorage
+
+    held = claim(PostgresStorage.open(location, QUEUES), "send", "a")
+    parent.say(held.held)
+    parent.hear()
+
+
+def test_the_one_that_looks_for_deaths_is_missed_as_soon_as_any_other(tables):
+    """Its deputy does not wait until it is time to ask the server for the time."""
+    location = postgresql.server().url(tables.schema)
+    tables.ask("SELECT SCHEMA.enqueue('send', '1', '', name => 'a')")
+    with Child(hold, location) as first:
+        assert first.hear() == [True]
+        deputy = PostgresStorage.open(location, QUEUES, patience=Patience(every=3600))
+        try:
+            first.process.kill()
+            until(lambda: tables.names("a") == {"a"}, "the entry is back")
+        finally:
+            deputy.close()
+
+
+def test_one_that_was_alone_hears_at_once_that_another_has_opened_the_spool(tables):
+    """And misses it when it is killed."""
+    location = postgresql.server().url(tables.schema)
+    tables.ask("SELECT SCHEMA.enqueue('send', '1', '', name => 'a')")
+    alone = PostgresStorage.open(location, QUEUES, patience=Patience(every=0.05))
+    keeper = alone._context.keeper
+    assert keeper is not None
+    try:
+        until(lambda: keeper._alone, "it knows that it is alone")
+        keeper._patience = Patience(every=3600)
+        with Child(hold, location) as other:
+            assert other.hear() == [True]
+            other.process.kill()
+            until(lambda: tables.names("a") == {"a"}, "the entry is back")
+    finally:
+        alone.close()

@@ -40,9 +40,10 @@ _AFTER: Final = "\x01"
 
 _LEFT: Final = """
     SELECT EXISTS (SELECT 1 FROM SCHEMA.entry WHERE queue = %(queue)s AND state = 'c'),
-        EXISTS (SELECT 1 FROM SCHEMA.entry WHERE queue = %(queue)s AND state = 'a' AND name NOT IN (SELECT unnest(%(but)s::text[]))),
-        (SELECT due_at FROM SCHEMA.entry WHERE queue = %(queue)s AND state = 'w' AND name NOT IN (SELECT unnest(%(but)s::text[]))
-            ORDER BY due_at LIMIT 1)"""
+        EXISTS (SELECT 1 FROM SCHEMA.entry WHERE queue = %(queue)s AND state = 'a'
+            AND name NOT IN (SELECT unnest(%(but)s::text[]))),
+        (SELECT due_at FROM SCHEMA.entry WHERE queue = %(queue)s AND state = 'w'
+            AND name NOT IN (SELECT unnest(%(but)s::text[])) ORDER BY due_at LIMIT 1)"""
 
 _NAMES: Final = "SELECT name FROM SCHEMA.entry WHERE queue = %s AND state = 'a' ORDER BY name"
 
