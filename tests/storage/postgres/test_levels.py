@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from helpers.postgresql import own_server
-from helpers.stores import DATA, OLD, claim, enqueue, nothing, release, remove, replace_data, save
+from helpers.stores import DATA, OLD, ask_to_cancel, claim, enqueue, nothing, release, remove, replace_data, save
 from trio_multispool import Durability, NotASpool
+from trio_multispool.model.notes import PROGRESS
 from trio_multispool.storage.postgres.store import PostgresStorage
 
 if TYPE_CHECKING:
@@ -87,6 +88,38 @@ def test_a_claim_and_a_release_wait_for_no_disk(levels, address):
     enqueue(store, "send", "a")
     levels()
     release(store, claim(store, "send", "a"))
+    assert levels() == {"off"}
+    store.close()
+
+
+def _claimed(store: Any) -> Any:
+    enqueue(store, "send", "a")
+    return claim(store, "send", "a")
+
+
+def _asked(store: Any) -> None:
+    enqueue(store, "send", "a")
+    ask_to_cancel(store, "a")
+
+
+AGAIN: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], object]]] = {
+    "progress": (_claimed, lambda store, claimed: store.annotate(claimed, PROGRESS, b'{"done":1}')),
+    "annotate": (_claimed, lambda store, claimed: store.annotate(claimed, "note", b"1")),
+    "give up": (lambda store: store.reserve("b"), lambda store, reserved: store.give_up(reserved)),
+    "ask to cancel": (lambda store: enqueue(store, "send", "a"), lambda store, _: ask_to_cancel(store, "a")),
+    "withdraw": (_asked, lambda store, _: store.withdraw_cancellation("a")),
+}
+"""What prepares it, and what is done: it may be done again with the same effect."""
+
+
+@pytest.mark.parametrize("change", AGAIN)
+def test_what_may_be_done_again_waits_for_no_disk(levels, address, change):
+    """Attempts and progress are noted all the time; a crash of the server undoes no more than a word about the work."""
+    prepare, act = AGAIN[change]
+    store = PostgresStorage.open(address.location, ["send", "retry"])
+    prepared = prepare(store)
+    levels()
+    act(store, prepared)
     assert levels() == {"off"}
     store.close()
 
