@@ -176,8 +176,8 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def storm(session: nox.Session) -> None:
-    """Kill workers of a spool at random: `-- --minutes 10`, `--seed`, `--workers`, `--directory`."""
-    session.install("--editable", ".[cli]", *group("test"))
+    """Kill workers of a spool at random: `-- --minutes 10`, `--seed`, `--workers`, `--directory`, `--url`."""
+    session.install("--editable", ".[cli,postgresql]", *group("test"))
     session.run("python", "-m", "storm", *session.posargs, env={"PYTHONPATH": TEST_PACKAGES})
 
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from helpers.ledger import FIRST, TORN, Found, Line, What, Whole, check, found_in, stamp, stamped, version_of
+from helpers.postgresql import server
 from helpers.processes import run_python
 from helpers.proofs import WHOLE
 from helpers.spools import state_of
@@ -26,6 +27,17 @@ sys.exit(main())
 def test_nothing_is_lost_doubled_stale_or_resurrected_in_a_storm_of_kills(capsys):
     """What six workers in three queues were told is so when all of them are dead, however often they were killed."""
     done = run_python(COMMAND, "--kills", f"{KILLS}", "--seed", "4", check=False)
+    with capsys.disabled():
+        print(f"\n{done.stdout}", end="")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.proof
+@pytest.mark.postgresql
+def test_nor_in_a_storm_over_a_spool_on_a_server(capsys):
+    """There it is the server that must notice who is dead."""
+    done = run_python(COMMAND, "--kills", f"{KILLS}", "--seed", "5", "--url", server().base, check=False)
     with capsys.disabled():
         print(f"\n{done.stdout}", end="")
     assert done.returncode == 0, done.stdout + done.stderr

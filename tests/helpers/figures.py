@@ -38,6 +38,7 @@ class Proof(enum.StrEnum):
     FULL_DISK = "real ENOSPC"
     FAILING_DISK = "real EIO"
     STORM = "a storm of kills"
+    STORM_ON_A_SERVER = "such a storm over a spool on a server"
     LOST_CONNECTIONS = "a connection to the server is lost"
     TERMINATED = "sessions on the server are ended"
     RESTARTED = "the server restarts"

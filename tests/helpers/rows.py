@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 import psycopg
 
-from helpers import postgresql
 from helpers.spools import State
+from trio_multispool.storage.postgres.address import Address
 from trio_multispool.storage.postgres.claims import read_notes, with_attempts
 
 _ENTRIES = """
@@ -36,13 +36,14 @@ class _Row(NamedTuple):
 
 
 @functools.cache
-def _connection(process: int) -> psycopg.Connection[Any]:  # a forked child has one of its own
-    return psycopg.connect(postgresql.server().base, autocommit=True)
+def _connection(place: str, _process: int) -> psycopg.Connection[Any]:  # a forked child has one of its own
+    return psycopg.connect(place, autocommit=True)
 
 
 def state_in_tables(location: str) -> State:
     """Read all entries in one statement, so that those in motion are seen once."""
-    connection, spool = _connection(os.getpid()), postgresql.name_of(location)
+    address = Address.parse(location)
+    connection, spool = _connection(address.direct, os.getpid()), address.schema
     queues = [queue for [queue] in connection.execute(f'SELECT name FROM "{spool}".queue ORDER BY name'.encode())]
     rows = [_Row(*row) for row in connection.execute(_ENTRIES.format(spool=spool).encode())]
     entries = [row for row in rows if row.state in "awcq"]

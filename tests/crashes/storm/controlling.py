@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from helpers.ledger import Fault, What, check, found_in
 from helpers.spools import state_of
-from helpers.stores import claim, claim_waiting, make_store, remove, sweep
+from helpers.stores import claim, claim_waiting, remove, store_at, sweep
 from storm.turns import read_ledger
 from storm.worker import GIVEN_UP, work
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from helpers.ledger import Line, Verdict
+    from helpers.spools import Location
 
 _PARENT_DEATH: Final = 1  # PR_SET_PDEATHSIG, linux/prctl.h
 _FAILED: Final = 70
@@ -45,6 +46,8 @@ CALM: Final = 0.08
 """How long it is quiet between two blows, in seconds, on average."""
 FAINT: Final = 0.25
 """How long a stopped worker stays so, on average."""
+PATIENCE: Final = 60.0
+"""For how long a server may not notice that a worker has died: it is told so when the kernel closes its sockets."""
 
 
 @dataclasses.dataclass
@@ -57,8 +60,9 @@ class _Process:
 
 @dataclasses.dataclass
 class Storm:
-    """One storm, in a directory that holds nothing else."""
+    """One storm, over a spool that is made for it, with its records in a directory that holds nothing else."""
 
+    place: Location
     directory: Path
     seed: int
     workers: int = 6
@@ -69,10 +73,10 @@ class Storm:
 
     def __post_init__(self) -> None:
         """Make the spool, and room for what is written down."""
-        self.path, self._records = self.directory / "spool", self.directory / "records"
+        self._records = self.directory / "records"
         for kind in ("ledgers", "markers"):
             (self._records / kind).mkdir(parents=True)
-        make_store(self.path).close()
+        store_at(self.place).close()
         self._random = random.Random(self.seed)
         self._running: list[_Process] = []
         self._generations: collections.Counter[int] = collections.Counter()
@@ -100,7 +104,7 @@ class Storm:
             return _Process(pid, called)
         try:
             ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGKILL)
-            work(self.path, self._records, called, backend)
+            work(self.place, self._records, called, backend)
         except BaseException:  # noqa: BLE001  # its status says so
             traceback.print_exc()
         finally:
@@ -150,10 +154,14 @@ class Storm:
 
     def judge(self) -> Verdict:
         """Recover once, compare the spool with the ledgers, and take everything out of it."""
-        storage = make_store(self.path)
+        storage = store_at(self.place)
         with contextlib.closing(storage):
+            end = time.monotonic() + PATIENCE
             sweep(storage)
-            found, faults = found_in(state_of(self.path))
+            while any(state_of(self.place).checked_out.values()) and time.monotonic() < end:
+                time.sleep(0.01)  # until a server has noticed who has died
+                sweep(storage)
+            found, faults = found_in(state_of(self.place))
             verdict = check(self._ledgers(), found, GIVEN_UP)
             verdict.faults.extend([*self.failures, *faults])
             for queue in storage.queues():
@@ -161,7 +169,7 @@ class Storm:
                     remove(storage, claim(storage, queue, name))
                 for _, name in storage.waiting(queue):
                     remove(storage, claim_waiting(storage, queue, name))
-        rest = state_of(self.path)
+        rest = state_of(self.place)
         verdict.faults.extend(Fault("left over", name, "it could not be removed") for name in rest.entries())
         verdict.faults.extend(Fault("left over", "the empty spool", fault) for fault in rest.faults())
         return verdict

@@ -66,7 +66,7 @@ class Turn:
     def __init__(self, worker: Worker, queue: str, name: str, life: str, *, in_time: bool = True) -> None:
         """Hold the marker; raises `TwoOwnersError`. An entry that was taken by its name may have waited still."""
         self.life = life
-        self._at = time.time() if in_time else 0.0
+        self._at = time.time() + worker.nearly if in_time else 0.0
         self._worker = worker
         self._place = {"queue": queue, "name": name}
         self._held = False

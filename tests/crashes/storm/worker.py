@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from pathlib import Path
 
+    from helpers.spools import Location
     from trio_multispool import Result, Verdict
 
 STORMY = Spoolable(queues=Mail, metadata=Stamp, data=bytes)
@@ -50,6 +51,8 @@ ENOUGH = 40
 QUEUES = list(Mail)
 DELAYS = [None, None, 0.02, 0.3]
 """How long entries wait, in seconds."""
+NEARLY = 0.25
+"""How much earlier an entry on a server may be had: each process measures the server's clock, as well as it can."""
 FOR_GOOD = 3600.0
 """How long the name of what is to be done once is remembered: longer than any storm."""
 TO_DO_ONCE = 4000
@@ -85,9 +88,10 @@ class Steady:
 class Worker:
     """One task: what it does it chooses at random."""
 
-    def __init__(self, spool: Any, ledger: Ledger, markers: Markers, called: str) -> None:
-        """Begin with the generator that its name gives."""
+    def __init__(self, spool: Any, ledger: Ledger, markers: Markers, called: str, *, nearly: float = 0.0) -> None:
+        """Begin with the generator that its name gives. What it has `nearly` at the right time is in time."""
         self.spool = spool
+        self.nearly = nearly
         self.ledger = ledger
         self.markers = markers
         self.called = called
@@ -368,14 +372,16 @@ def key_of(metadata: Stamp) -> str:
     return metadata.life[-1]
 
 
-def work(path: Path, records: Path, called: str, backend: str) -> None:
+def work(place: Location, records: Path, called: str, backend: str) -> None:
     """Work in this process until it is killed: several tasks, one spool, one ledger."""
     ledger, markers = Ledger(records / "ledgers" / called), Markers(records / "markers")
 
     async def main() -> None:
-        calls = DawdlingCalls(called)
-        async with await load_spool(path, STORMY, system_calls=calls) as spool, anyio.create_task_group() as tasks:
+        is_served = isinstance(place, str)
+        calls = {} if is_served else {"system_calls": DawdlingCalls(called)}
+        async with await load_spool(place, STORMY, **calls) as spool, anyio.create_task_group() as tasks:
             for task in range(TASKS):
-                tasks.start_soon(Worker(spool, ledger, markers, f"{called}.{task}").run)
+                worker = Worker(spool, ledger, markers, f"{called}.{task}", nearly=NEARLY if is_served else 0.0)
+                tasks.start_soon(worker.run)
 
     anyio.run(main, backend=backend)
