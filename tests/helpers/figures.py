@@ -43,6 +43,7 @@ class Proof(enum.StrEnum):
     TERMINATED = "sessions on the server are ended"
     RESTARTED = "the server restarts"
     FAILED_OVER = "a standby takes over"
+    HOSTS = "hosts are cut off, or die"
     FULL_SERVER = "the server has no room"
     WORKERS_OF_A_SERVER = "workers of a server are killed or stopped"
     TWO_VERSIONS = "tables are brought up to date"

@@ -180,13 +180,16 @@ def toil(  # noqa: PLR0913, PLR0917  # what a child is given, in texts
     parent.say("ended", recovered)
 
 
-def hold(parent: Any, url: str, entries: int, patience: str, namespace: str) -> None:
+def hold(  # noqa: PLR0913, PLR0917  # as above
+    parent: Any, url: str, entries: int, patience: str, namespace: str, called: str
+) -> None:
     """Have entries in hand in a child process, and settle one of them whenever the test says so."""
     import contextlib
     import json
     import time
 
     from helpers.namespaces import enter
+    from helpers.schemas import until
     from helpers.stores import QUEUES, claim, enqueue, remove
     from helpers.toil import HELD
     from trio_multispool import SpoolError
@@ -196,17 +199,16 @@ def hold(parent: Any, url: str, entries: int, patience: str, namespace: str) -> 
     if namespace:
         enter(namespace)
     with contextlib.closing(PostgresStorage.open(url, QUEUES, patience=Patience(**json.loads(patience)))) as storage:
-        names = [f"{HELD}{number}" for number in range(entries)]
+        names = [f"{HELD}{called}{number}" for number in range(entries)]
         for name in names:
             enqueue(storage, QUEUES[2], name)
         held = [claim(storage, QUEUES[2], name) for name in names]
-        enqueue(storage, QUEUES[2], f"{HELD}durable")  # and all before it
-        remove(storage, claim(storage, QUEUES[2], f"{HELD}durable"))
+        enqueue(storage, QUEUES[2], f"{HELD}{called}durable")  # and all before it
+        remove(storage, claim(storage, QUEUES[2], f"{HELD}{called}durable"))
         parent.say("holding", storage._links.owner)
         for [word] in iter(parent.hear, None):
             if word == "await loss":
-                while not held[-1].lost:
-                    time.sleep(0.001)
+                until(lambda: held[-1].lost, "it is lost", every=0.001)
                 parent.say(time.monotonic())
                 continue
             claimed = held.pop()
@@ -223,9 +225,9 @@ class Holder:
 
     ENTRIES = 6
 
-    def __init__(self, url: str, patience: Patience, namespace: str = "") -> None:
-        """Start it, perhaps at another host."""
-        self.child = Child(hold, url, self.ENTRIES, json.dumps(dataclasses.asdict(patience)), namespace)
+    def __init__(self, url: str, patience: Patience, namespace: str = "", *, called: str = "") -> None:
+        """Start it, perhaps at another host; its entries are called after it, so that there may be several."""
+        self.child = Child(hold, url, self.ENTRIES, json.dumps(dataclasses.asdict(patience)), namespace, called)
         _, self.owner = self.child.hear()
         self.left = self.ENTRIES
 
