@@ -7,9 +7,12 @@ import re
 import psycopg
 import pytest
 
+from helpers.stores import enqueue
+from trio_multispool import EntryNotFound
 from trio_multispool.storage.postgres.address import Address
 from trio_multispool.storage.postgres.connecting import connect
 from trio_multispool.storage.postgres.patience import PATIENT
+from trio_multispool.storage.postgres.store import PostgresStorage
 
 pytestmark = pytest.mark.postgresql
 
@@ -28,3 +31,17 @@ def test_the_isolation_is_ours_unless_the_url_says_otherwise(admin, address, rol
     }.items():
         with connect(Address.parse(url), PATIENT) as connection:
             assert connection.execute(asked).fetchall() == [(isolation,)]
+
+
+def test_a_transaction_that_is_undone_leaves_what_the_server_has_prepared(address):
+    """On the same connection, the next statement is found there."""
+    store = PostgresStorage.open(address.location, ["send"], create=True)
+    try:
+        for name in "abc":  # the second time, it is prepared
+            enqueue(store, "send", name)
+        with pytest.raises(EntryNotFound):
+            store.delete("send", "none", durability=None, before_commit=lambda: None)
+        enqueue(store, "send", "d")
+        assert store.names("send") == [*"abcd"]
+    finally:
+        store.close()

@@ -109,7 +109,7 @@ def connect(address: Address, patience: Patience, *, synced: bool = True) -> Con
         connection = psycopg.connect(
             address.direct,
             autocommit=True,
-            prepare_threshold=1,
+            prepare_threshold=None,  # what is asked often is prepared by `Statements`
             **_of_ours(patience),
             options=f"{_of_the_server(patience)} {options}" + ("" if synced else f" -c synchronous_commit={UNSYNCED}"),
         )
