@@ -39,8 +39,9 @@ def test_a_transaction_that_is_undone_leaves_what_the_server_has_prepared(addres
     try:
         for name in "abc":  # the second time, it is prepared
             enqueue(store, "send", name)
-        with pytest.raises(EntryNotFound):
-            store.delete("send", "none", durability=None, before_commit=lambda: None)
+        for _ in range(3):  # psycopg would have what it prepared forgotten, and all else with it
+            with pytest.raises(EntryNotFound):
+                store.delete("send", "none", durability=None, before_commit=lambda: None)
         enqueue(store, "send", "d")
         assert store.names("send") == [*"abcd"]
     finally:
