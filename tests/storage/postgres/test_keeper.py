@@ -13,8 +13,8 @@ from helpers.children import Child
 from helpers.losing import bench
 from helpers.proxies import Loss, Point
 from helpers.schemas import until
-from helpers.stores import QUEUES, claim, enqueue, is_available, release, remove
-from trio_multispool import OwnershipLost, StoreUnreachable
+from helpers.stores import DATA, OLD, QUEUES, claim, enqueue, enqueue_reserved, is_available, release, remove
+from trio_multispool import Durability, OwnershipLost, StoreUnreachable
 from trio_multispool.storage.postgres import keeper as keeper_module
 from trio_multispool.storage.postgres.patience import PATIENT, Patience
 from trio_multispool.storage.postgres.store import PostgresStorage
@@ -180,3 +180,31 @@ def test_a_program_with_more_than_a_thousand_open_files_uses_a_spool_like_any_ot
         patient.tables.ask("SELECT pg_terminate_backend(%s)", session)
         child.end()
     assert patient.tables.names("a") == {"a"}
+
+
+def test_what_this_process_has_again_after_a_crash_of_the_server_is_let_go_of(tmp_path):
+    """A release waits for no disk; if it is undone, nobody would know whose the entry is. What is in hand stays so."""
+    with postgresql.own_server(tmp_path, wal_writer_delay="10s") as server:
+        store = PostgresStorage.open(server.url("crashing"), QUEUES, create=True)
+        for name in ("held", "released", "removed"):
+            enqueue(store, "send", name)
+        held, released, removed = (claim(store, "send", name) for name in ("held", "released", "removed"))
+        reserved, given_up = store.reserve("reserved"), store.reserve("given up")
+        enqueue(store, "send", "synced", durability=Durability.POWER)
+        release(store, released)
+        store.give_up(given_up)
+        remove(store, removed, durability=Durability.PROCESS)
+        server.tell("stop immediate")
+        server.tell("start")
+
+        def there() -> set[str]:
+            _ = list(store.recover_all())
+            owned = server.execute("SELECT name FROM crashing.entry WHERE owner IS NOT NULL")
+            return {name for (name,) in owned}
+
+        until(lambda: there() == {"held", "reserved"}, "nobody has what was given back")
+        assert is_available(store, "send", "released")
+        release(store, held)
+        enqueue_reserved(store, reserved, "send", OLD, DATA)
+        assert {"held", "reserved", "synced"} <= set(store.names("send"))
+        store.close()

@@ -168,13 +168,16 @@ class PostgresClaim:
 
 @final
 class InHand:
-    """The claims that this process has, by name; used by any number of threads."""
+    """The claims that this process has, by name, and the names; used by any number of threads."""
 
     def __init__(self) -> None:
         """Begin with none."""
         self._mutex = threading.RLock()  # a garbage collection may drop a claim in any line
         self._claims: weakref.WeakValueDictionary[str, PostgresClaim] = weakref.WeakValueDictionary()
         self._lost: dict[str, weakref.ref[PostgresClaim]] = {}
+        self._reserved: weakref.WeakValueDictionary[int, ReservationInRow] = weakref.WeakValueDictionary()
+        self.taking: set[int] = set()
+        """The tokens with which something is checked out, or reserved, at the moment."""
 
     def add(self, claims: Iterable[PostgresClaim]) -> None:
         """Take note of new claims."""
@@ -182,6 +185,18 @@ class InHand:
             for claim in claims:
                 self._claims[claim.name] = claim
                 _ = self._lost.pop(claim.name, None)  # what was lost is over, however long its work goes on
+
+    def add_reserved(self, reservation: ReservationInRow) -> None:
+        """Take note of a name."""
+        with self._mutex:
+            self._reserved[reservation.token] = reservation
+
+    def tokens(self) -> set[int]:
+        """Return the tokens of all that is in hand, or is being taken."""
+        with self._mutex:
+            taking = set(self.taking)  # first: what was taken meanwhile is among the others
+            reserved = {each.token for each in list(self._reserved.values()) if each.held}
+            return taking | reserved | set(self.all().values())
 
     def find(self, name: str) -> PostgresClaim | None:
         """Return the claim on an entry, if this process has it."""

@@ -46,16 +46,21 @@ class Context:
 
     @contextlib.contextmanager
     def in_doubt(self, token: int) -> Generator[None]:
-        """Surround what checks out or reserves with a token. If it fails, have let go of what may have come of it.
+        """Surround what checks out or reserves with a token, until it is in hand.
 
-        Nobody would know that this owner has it, who goes on living.
+        If that fails, have let go of what may have come of it. Nobody would know that this owner has it, who goes on
+        living.
         """
+        taking = self.in_hand.taking
+        taking.add(token)
         try:
             yield
         except BaseException:
             if self.keeper is not None:
                 self.keeper.let_go_all(token)
             raise
+        finally:
+            taking.discard(token)
 
     def arrived(self, names: Mapping[str, Collection[str]], left: Collection[str] = ()) -> None:
         """Tell of entries that came into queues, and of others that have left the store."""

@@ -109,14 +109,14 @@ def reserve(context: Context, name: str, *, is_local: bool) -> PostgresReservati
         values = {"name": name, "names": [name], "token": token, "now": context.now(), "patience": _PATIENCE}
         with _busy(name), context.in_doubt(token):
             answer = links.change(Purpose("reserve a name in", "", name), _RESERVE, values)
-        if name in done(answer, [name]):
-            break
+            if name in done(answer, [name]):
+                reservation = ReservationInRow(name, token, context.let_go)
+                context.in_hand.add_reserved(reservation)
+                return reservation
         error = why_not(context, name)
         if not isinstance(error, EntryBusy) or recovery.recover_name(links, context.now(), name) is None:
             raise error
-    else:
-        raise EntryBusy(name)
-    return ReservationInRow(name, token, context.let_go)
+    raise EntryBusy(name)
 
 
 def give_up(context: Context, reservation: PostgresReservation) -> None:

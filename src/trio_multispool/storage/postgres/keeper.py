@@ -5,7 +5,8 @@ lost is no death. What the keeper adds:
 
 - It asks the server for the time, once a second. Without an answer for some (`Patience.cut_off`), this process must
   take itself for one that was cut off: what it has in hand is lost, and cancelled before the server gives it away.
-- When it has connected again, it looks which entries are still this owner's: somebody else may have got one.
+- When it has connected again, it looks which entries are still this owner's: somebody else may have got one. And it
+  lets go of those that are its own again, because the server has lost that it gave them back.
 - A server that was started anew, or has taken over from another, has none of the old one's locks. Owners register with
   it anew, and those that have not are not judged until it has been known for a while (`Patience.grace`).
 - Of all keepers of a spool, one is elected, by a lock. It looks many times a second for owners that have died, so that
@@ -98,7 +99,7 @@ _BUSY: Final = """
 
 _TELL: Final = "SELECT pg_notify($1, hint) FROM unnest($2::text[]) AS hint"
 
-_OURS: Final = "SELECT name, token FROM SCHEMA.entry WHERE owner = $1::bigint AND state = 'c'"
+_OURS: Final = "SELECT name, token, state = 'c' FROM SCHEMA.entry WHERE owner = $1::bigint"
 
 
 @final
@@ -417,15 +418,22 @@ class Keeper:
             self._hints.cancelled(name)
 
     def _check_what_is_ours(self, control: Control) -> None:
-        """Look which entries are still this owner's: others may have been given away while nobody answered."""
+        """Look what is still this owner's: entries may have been given away while nobody answered.
+
+        And some may be its own again, or a name: a crash of the server undoes what was not synced, as a release is.
+        """
         held = self._in_hand.all()
         rows = control.ask(self._sql(_OURS), self._links.owner, within=self._patience.cut_off)
-        ours = {(name, int(token or 0)) for name, token in rows}
+        ours = {(name, int(token or 0)) for name, token, is_entry in rows if is_entry == "t"}
         now_in_hand = self._in_hand.all()
         gone = {
             name: token for name, token in held.items() if (name, token) not in ours and now_in_hand.get(name) == token
         }
         self._lose(gone)
+        known = self._in_hand.tokens()
+        for name, token, _ in rows:
+            if name is not None and token is not None and int(token) not in known:
+                self.let_go(name, int(token))
 
     def _drop(self) -> None:
         control, self._control = self._control, None

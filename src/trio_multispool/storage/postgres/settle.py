@@ -166,17 +166,17 @@ def _commit(
     values |= values_of(context, first)
     with context.in_doubt(values["token"]):
         answer = context.links.change(purpose, f"{statement}, {FIRST}", values, _CLAIMED_AND_DONE)
-    _note(
-        context,
-        ready,
-        answer if isinstance(answer, Committed) else [row[-1:] for row in answer if row[-1] is not None],
-        failures,
-    )
-    try:
-        with context.in_doubt(values["token"]):
-            found = first_of(context, first, values, answer)
-    except SpoolError:  # the settlements went well; the next ordinary check-out meets it again
-        return None
+        _note(
+            context,
+            ready,
+            answer if isinstance(answer, Committed) else [row[-1:] for row in answer if row[-1] is not None],
+            failures,
+        )
+        try:
+            with context.in_doubt(values["token"]):
+                found = first_of(context, first, values, answer)
+        except SpoolError:  # the settlements went well; the next ordinary check-out meets it again
+            return None
     source = claiming.source
     assert isinstance(source, PostgresSource), "looked at above"  # noqa: S101  # for the type checkers
     source.answered(first, found, "")
