@@ -42,18 +42,18 @@ def other(on: Bench) -> Iterator[PostgresStorage]:
 impatient = pytest.mark.parametrize("on", [Patience(answer=0.2)], indirect=True, ids=["impatient"])
 
 
-def slots_of(store: Any) -> Any:
-    """Return what a store's keeper is to do about slots, to see when it has begun."""
-    return store._context.keeper.slots
+def keeper_of(store: Any) -> Any:
+    """Return a store's keeper, to see what it has begun, and whether it has connected again."""
+    return store._context.keeper
 
 
 def test_of_several_threads_that_ask_for_one_slot_at_the_same_time_one_gets_it(on):
     """Though one session may take a lock of the server's twice."""
     on.proxy.frozen = True
     asking = [Aside(lambda: on.storage.slot(range(1)))]
-    until(lambda: not slots_of(on.storage).waiting, "the keeper has asked")
+    until(lambda: not keeper_of(on.storage).slots.waiting, "the keeper has asked")
     asking += [Aside(lambda: on.storage.slot(range(1))) for _ in range(2)]
-    until(lambda: slots_of(on.storage).waiting, "the others wait for it")
+    until(lambda: keeper_of(on.storage).slots.waiting, "the others wait for it")
     on.proxy.frozen = False
     assert [each.result() is None for each in asking].count(False) == 1
 
@@ -92,10 +92,11 @@ def test_a_slot_is_held_while_the_sessions_of_operations_idle_and_are_ended(on, 
     """A server, or a role, may end those that have had nothing to do for some time."""
     url = postgresql.server().url(on.tables.schema, options="-cidle_session_timeout=1000")
     with contextlib.closing(PostgresStorage.open(url, QUEUES, patience=Patience(every=0.05))) as store:
-        slot = store.slot(range(1))
+        slot, session = store.slot(range(1)), keeper_of(store)._control.pid
         assert store.names("send") == []
         assert len(on.tables.sessions(store._links.owner)) > 1
         until(lambda: len(on.tables.sessions(store._links.owner)) == 1, "the other sessions are ended")
+        assert keeper_of(store)._control.pid == session
         assert other.slot(range(1)) is None
         slot.release()
         until(lambda: other.slot(range(1)), "it is free")
