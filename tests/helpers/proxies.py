@@ -111,8 +111,6 @@ class Proxy:
         self._selector.register(self._listening, selectors.EVENT_READ, None)
         self.requests: list[str] | None = None
         """The statements that were asked for since `count`."""
-        self.flushes = 0
-        """How often a client has asked for answers in the middle of a request, which costs a round trip more."""
         self._points: list[Point] = []
         self.lost = 0
         """How many connections were lost as they were told to be."""
@@ -250,7 +248,6 @@ class Proxy:
             if kind in b"QS":
                 self._request(pair)
             elif kind in b"HXp":
-                self.flushes += kind == b"H" and len(pair.request) > 1
                 self._send(pair, b"".join(pair.request))
                 pair.request.clear()
 
