@@ -40,6 +40,7 @@ class Proof(enum.StrEnum):
     STORM = "a storm of kills"
     STORM_ON_A_SERVER = "such a storm over a spool on a server"
     LOST_CONNECTIONS = "a connection to the server is lost"
+    SILENCE = "a server falls silent"
     TERMINATED = "sessions on the server are ended"
     RESTARTED = "the server restarts"
     FAILED_OVER = "a standby takes over"

@@ -165,10 +165,6 @@ REPEATABLE = ("give up", "annotate", "ask to cancel", "recover", "sweep")
 """What has the same effect when it is done again: that may have taken place though it was refused."""
 
 
-PUT_BACK = ("reserve", "check out")
-"""What is put back if it cannot be told: it is as if it had not been done."""
-
-
 class Bench(NamedTuple):
     """A store behind a proxy, and its tables."""
 
@@ -268,9 +264,8 @@ class Case:
         if isinstance(error, DurabilityUnknown):
             if known:
                 return "the server was there, and it is said not to be known"
-            if self._operation.startswith(PUT_BACK):
-                return "it is said not to be known, and could have been put back"
-            return "" if not error.committed and error.name.startswith("a") else f"it is misreported as {error!r}"
+            name = "" if self._operation == "check out the first" else "a"  # which it was is not known
+            return "" if not error.committed and error.name.startswith(name) else f"it is misreported as {error!r}"
         return "" if error is None or isinstance(error, StoreUnreachable) else f"it is misreported as {error!r}"
 
     def _judge(self, error: SpoolError | None) -> str:
