@@ -45,7 +45,7 @@ def _suite() -> dict[str, Any]:
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     tests = [name for name in vars(module) if name.startswith("test_")]
-    left_out = set(tests) - set(thinned(tests, 7))
+    left_out = set(tests) - set(thinned(tests, 10))
     return {name: value for name, value in vars(module).items() if not name.startswith("__") and name not in left_out}
 
 
