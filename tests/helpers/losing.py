@@ -173,6 +173,10 @@ class Bench(NamedTuple):
     storage: PostgresStorage
 
 
+TAKEN_BACK = ("reserve", "check out", "release")
+"""What begins like these is undone if nobody knows that it took place."""
+
+
 @contextlib.contextmanager
 def bench(patience: Patience, *, pooled: bool = False) -> Iterator[Bench]:
     """Open a store whose connections go through a proxy: all of them, or only those that a pooler might lend."""
@@ -264,8 +268,9 @@ class Case:
         if isinstance(error, DurabilityUnknown):
             if known:
                 return "the server was there, and it is said not to be known"
-            name = "" if self._operation == "check out the first" else "a"  # which it was is not known
-            return "" if not error.committed and error.name.startswith(name) else f"it is misreported as {error!r}"
+            if self._operation.startswith(TAKEN_BACK):
+                return "it is said not to be known, and is taken back"
+            return "" if not error.committed and error.name.startswith("a") else f"it is misreported as {error!r}"
         return "" if error is None or isinstance(error, StoreUnreachable) else f"it is misreported as {error!r}"
 
     def _judge(self, error: SpoolError | None) -> str:

@@ -46,10 +46,13 @@ TAKING = ["reserve", "check out", "check out what waited", "check out the first"
 
 @pytest.mark.parametrize("operation", TAKING)
 def test_what_a_process_has_without_knowing_it_comes_back(on, operation):
-    """It lives on, so that nobody takes its entries for those of a dead process; it lets go of them itself."""
+    """It lives on, so that nobody takes its entries for those of a dead process; it lets go of them itself.
+
+    So what it is told is only that the server is away, and no more can be in doubt; but for what was settled with it.
+    """
     prepare, act = CHANGING[operation]
     prepared = prepare(on.storage, "a")
-    with pytest.raises(DurabilityUnknown):
+    with pytest.raises(DurabilityUnknown if operation.startswith("settle") else StoreUnreachable):
         lose_for_a_while(on, lambda: act(on.storage, "a", prepared))
 
     def nobody_has_anything() -> bool:

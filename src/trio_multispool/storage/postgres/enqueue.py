@@ -108,7 +108,7 @@ def reserve(context: Context, name: str, *, is_local: bool) -> PostgresReservati
     for _ in range(2):
         values = {"name": name, "names": [name], "token": token, "now": context.now(), "patience": _PATIENCE}
         with _busy(name), context.in_doubt(token):
-            answer = links.change(Purpose("reserve a name in", "", name), _RESERVE, values)
+            answer = links.change(Purpose("reserve a name in", "", name, is_taken_back=True), _RESERVE, values)
             if name in done(answer, [name]):
                 reservation = ReservationInRow(name, token, context.let_go)
                 context.in_hand.add_reserved(reservation)

@@ -91,6 +91,8 @@ class Purpose(NamedTuple):
     """Of the entry that `DurabilityUnknown` is about."""
     level: str = UNSYNCED
     """See `Links.level`."""
+    is_taken_back: bool = False
+    """Whether it is taken back if nobody can tell that it took place: then it is only the server that is away."""
 
 
 def highest(levels: Iterable[str]) -> str:
@@ -352,9 +354,11 @@ class Links:
             try:
                 committed, refused = self._connect(link)
             except (psycopg.Error, SpoolError) as again:
-                if not self._wait(clock):
-                    raise DurabilityUnknown(purpose.name, purpose.queue, committed=False, reason=_LOST) from again
-                continue
+                if self._wait(clock):
+                    continue
+                if purpose.is_taken_back:
+                    raise StoreUnreachable(purpose.operation, self.address.location, _LOST) from again
+                raise DurabilityUnknown(purpose.name, purpose.queue, committed=False, reason=_LOST) from again
             link.change = max(change, committed)
             if committed == change:
                 return Committed(refused)

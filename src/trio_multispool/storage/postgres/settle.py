@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from trio_multispool.errors import OwnershipLost, SpoolError
+from trio_multispool.errors import DurabilityUnknown, OwnershipLost, SpoolError, StoreUnreachable
 from trio_multispool.model.lifecycle import State, Step
 from trio_multispool.model.policies import check_durability
 from trio_multispool.model.text import encodable
@@ -111,7 +111,7 @@ def settle(context: Context, settlements: Sequence[Settlement[PostgresClaim]]) -
             for one in together:
                 claim = one.settlement.claim
                 if claim.state is State.CHECKED_OUT and failures[one.number] is None:  # else that has its answer
-                    failures[one.number] = about(error, claim.queue, claim.name)
+                    failures[one.number] = _told(context, one, error)
     try:
         claim_next(settlements, failures)
     finally:
@@ -119,6 +119,15 @@ def settle(context: Context, settlements: Sequence[Settlement[PostgresClaim]]) -
             for claim in source.take_ahead():
                 source.release(claim)
     return failures
+
+
+def _told(context: Context, one: _Settling, error: BaseException) -> BaseException:
+    """Return what to answer for one of several. An entry that was to be released comes back in either case."""
+    if isinstance(one.settlement, Releasing) and isinstance(error, DurabilityUnknown):
+        told = StoreUnreachable("release an entry in", context.links.address.location, error.reason)
+        told.__cause__ = error.__cause__
+        return told
+    return about(error, one.settlement.claim.queue, one.settlement.claim.name)
 
 
 def _prepared(number: int, settlement: Settlement[PostgresClaim]) -> _Settling:

@@ -113,7 +113,7 @@ def claim(
     asked = {"queue": place.queue, "name": name, "state": LETTERS[place.state], "due_by": due_by if waits else 0.0}
     before_commit()
     values: dict[str, Any] = {**asked, **_new_values(context, None)}
-    purpose = Purpose("check out from", place.queue, name)
+    purpose = Purpose("check out from", place.queue, name, is_taken_back=True)
     with context.in_doubt(values["token"]):
         answer = context.links.change(purpose, _BY_NAME, values, "SELECT * FROM done")
         claims = _claims(context, values, answer)
@@ -177,7 +177,8 @@ def claim_first(context: Context, first: First) -> tuple[list[PostgresClaim], st
     """Check entries out; return them in their order, and the last name that is available in the queue."""
     values = values_of(context, first)
     with context.in_doubt(values["token"]):
-        answer = context.links.change(Purpose("check out from", first.queue), _ALONE, values, _CLAIMED)
+        purpose = Purpose("check out from", first.queue, is_taken_back=True)
+        answer = context.links.change(purpose, _ALONE, values, _CLAIMED)
         last = "" if isinstance(answer, Committed) or not answer else answer[0][-1] or ""
         return first_of(context, first, values, answer), last
 
