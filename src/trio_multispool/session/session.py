@@ -75,7 +75,9 @@ class Session(Generic[Q, M, D, A]):
         )
         storage.close_afterwards(self.running.grace.afterwards)
         self.offload: Offload = Offload(limiter, self.running)
-        self.settlements: Batches[Settlement[Any]] = Batches(storage.settle, running=self.running)
+        self.settlements: Batches[Settlement[Any]] = Batches(
+            storage.settle, at_most=storage.settled_at_a_time, running=self.running
+        )
         how: dict[str, Any] = {"limiter": self.offload.limiter, "running": self.running}
         self.enqueuings: Batches[NewEntry[Any]] = Batches(storage.enqueue_together, at_most=storage.at_a_time, **how)
         self._how: dict[str, Any] = {**how, "around": storage.in_one_look}

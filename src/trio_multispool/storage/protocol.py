@@ -12,7 +12,7 @@ far and passes the exception on. That is how a caller withdraws at the last mome
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, TypeVar
 
 from trio_multispool.model.lifecycle import State
 from trio_multispool.storage.handles import Claim, Reservation
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
         Stat,
     )
     from trio_multispool.storage.source import Source
+
+MOST_SETTLED: Final = 64
+"""How many claims a store settles at once, unless it says otherwise: all of them wait for the last."""
 
 C = TypeVar("C", bound=Claim)
 
@@ -105,6 +108,10 @@ class Storage(Protocol[C, R]):
 
     def at_a_time(self) -> int:
         """Return how many entries may be made, or claimed, at once without using up what this process may have open."""
+        ...
+
+    def settled_at_a_time(self) -> int:
+        """Return how many claims are settled at once if there are more: where that is waited for, others work on."""
         ...
 
     def in_one_look(self) -> AbstractContextManager[None]:

@@ -55,6 +55,7 @@ from trio_multispool.storage.directory.schedule import Due, WaitingEntries
 from trio_multispool.storage.directory.slots import ByteSlots
 from trio_multispool.storage.directory.source import DirectorySource
 from trio_multispool.storage.directory.window import Window
+from trio_multispool.storage.protocol import MOST_SETTLED
 from trio_multispool.storage.requests import Releasing, Removing, Saving
 from trio_multispool.storage.singly import claim_next
 
@@ -336,6 +337,10 @@ class DirectoryStorage(Context):
     def close_afterwards(self, afterwards: Callable[[Callable[[], None]], None]) -> None:
         """Close directories that are not held any more when no operation can be using them."""
         self.layout.afterwards = afterwards
+
+    def settled_at_a_time(self) -> int:
+        """Return how many claims are settled at once: the more, the fewer syncs."""
+        return MOST_SETTLED
 
     def in_one_look(self) -> AbstractContextManager[None]:
         """In the block, look once whether the spool is where it was."""

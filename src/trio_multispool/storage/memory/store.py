@@ -31,6 +31,7 @@ from trio_multispool.storage.memory.claims import MemoryClaim, MemoryReservation
 from trio_multispool.storage.memory.contents import CANCELLATIONS, Contents, Kept
 from trio_multispool.storage.memory.shelf import MemoryShelf
 from trio_multispool.storage.memory.watch import MemoryWatch
+from trio_multispool.storage.protocol import MOST_SETTLED
 from trio_multispool.storage.reading import as_file
 from trio_multispool.storage.requests import Item, NotDue, Owner, Recovered, Releasing, Removing, Saving, Stat
 from trio_multispool.storage.singly import claim_next
@@ -167,6 +168,10 @@ class MemoryStorage:
 
     def close_afterwards(self, afterwards: Callable[[Callable[[], None]], None]) -> None:
         """Do nothing: there is nothing to close."""
+
+    def settled_at_a_time(self) -> int:
+        """Return how many claims are settled at once."""
+        return MOST_SETTLED
 
     def in_one_look(self) -> contextlib.AbstractContextManager[None]:
         """Do nothing: it is in one place."""

@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 MOST_AT_A_TIME: Final = 100
 """How many entries are made, or claimed, by one statement: more gain nothing."""
 
+MOST_SETTLED: Final = 32
+"""How many claims are settled by one statement: of a pool of 64, half are at work while the server settles the rest."""
+
 _ASK_TO_CANCEL: Final = """
     UPDATE SCHEMA.entry SET cancel = %b, cancel_in = %s
     WHERE name = %s AND queue = %s AND state IN ('a', 'w', 'c') AND (cancel IS NULL OR cancel_in <> %s)"""
@@ -223,6 +226,10 @@ class PostgresStorage:
     def at_a_time(self) -> int:
         """Return how many may be made, or claimed, at once."""
         return MOST_AT_A_TIME
+
+    def settled_at_a_time(self) -> int:
+        """Return how many claims are settled at once."""
+        return MOST_SETTLED
 
     def source(self, queue: str, *, sorts_last: bool) -> PostgresSource:
         """Begin to find the entries of a queue."""
