@@ -213,7 +213,7 @@ def url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
 def opened(url: str) -> Iterator[Storage]:
     """Make the spool that has a URL, and open its store."""
     with contextlib.closing(stores.open_store(url, QUEUES, create=True).storage) as store:
-        yield store
+        yield postgresql.leaving_the_dead(store)
 
 
 class Gate:

@@ -64,7 +64,12 @@ def postgresql_store(tmp_path: Path, clock: Callable[[], float]) -> Callable[[],
     from trio_multispool.storage.postgres.store import PostgresStorage
 
     url = postgresql.new_spool()
-    return lambda: letting_go_at_once(PostgresStorage.open(url, QUEUES, create=True, now=clock))
+
+    def opened() -> Storage:
+        storage = PostgresStorage.open(url, QUEUES, create=True, now=clock)
+        return letting_go_at_once(postgresql.leaving_the_dead(storage))
+
+    return opened
 
 
 def letting_go_at_once(storage: Any) -> Any:
