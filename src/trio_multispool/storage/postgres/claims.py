@@ -52,10 +52,9 @@ class PostgresReservation:
 class ReservationInRow(PostgresReservation):
     """A reserved name that has a row."""
 
-    has_row: bool = True
-
     def __init__(self, name: str, token: int, let_go: LetGo) -> None:
         super().__init__(name, token)
+        self.has_row: bool = True
         self._let_go = let_go
 
     def abandon(self) -> None:
