@@ -30,12 +30,11 @@ if TYPE_CHECKING:
 class PostgresReservation:
     """A reserved name. It has no row, and is known only here: nobody else makes that name, or it is used at once."""
 
-    has_row: bool = False
-    """Whether others see that it is reserved."""
-
-    def __init__(self, name: str, token: int) -> None:
+    def __init__(self, name: str, token: int, *, has_row: bool = False) -> None:
         self.name: str = name
         self.token: int = token
+        self.has_row: bool = has_row
+        """Whether others see that it is reserved."""
         self.held: bool = True
         self.state: State = State.NOTHING
 
@@ -53,15 +52,14 @@ class ReservationInRow(PostgresReservation):
     """A reserved name that has a row."""
 
     def __init__(self, name: str, token: int, let_go: LetGo) -> None:
-        super().__init__(name, token)
-        self.has_row: bool = True
+        super().__init__(name, token, has_row=True)
         self._let_go = let_go
 
     def abandon(self) -> None:
         """Let go of the name, and soon of its row."""
-        held, self.held = self.held, False
-        if held and self.has_row and self.state is State.NOTHING:
+        if self.held and self.has_row and self.state is State.NOTHING:
             self._let_go(self.name, self.token)
+        super().abandon()
 
     def __del__(self) -> None:
         """Let go; at the end of the interpreter the server does."""
