@@ -53,6 +53,7 @@ from trio_multispool.model.codecs import Bytes, DataCodec, Json, MessagePack, Me
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.names import NameGenerator, Prioritized, Reserve, TimeOrdered
 from trio_multispool.model.notes import Progress
+from trio_multispool.model.pauses import Pause
 from trio_multispool.model.policies import Backoff, Durability, Exponential, Retention, Retry
 from trio_multispool.model.results import Err, Ok, Result
 from trio_multispool.model.spoolable import Spoolable
@@ -114,6 +115,7 @@ __all__ = [
     "Ok",
     "OutOfSpace",
     "OwnershipLost",
+    "Pause",
     "Prioritized",
     "Progress",
     "QueueReader",

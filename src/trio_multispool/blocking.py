@@ -22,6 +22,7 @@ from trio_multispool.spool.spool import session_of
 from trio_multispool.threads.loop_thread import LoopThread, loop_thread
 
 if TYPE_CHECKING:
+    import datetime
     from collections.abc import Awaitable, Callable, Iterable
     from pathlib import Path
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from trio_multispool.instrumentation import Instrumentation
     from trio_multispool.model.cancellation import Cancelled
     from trio_multispool.model.names import Reserve
+    from trio_multispool.model.pauses import Pause
     from trio_multispool.model.results import Result
     from trio_multispool.model.spoolable import Spoolable
     from trio_multispool.model.times import NotBefore
@@ -228,6 +230,38 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         return handed_on(self._call(lambda spool: spool.cancel(name, reason=reason)))
+
+    def pause(
+        self, queue: Q, duration: float | datetime.timedelta | None = None, *, reason: str = ""
+    ) -> Result[Pause, Trouble]:
+        """Have all readers take nothing new from a queue, for a time or until `resume`.
+
+        See `trio_multispool.Spool.pause`.
+
+        ```python
+        spool.pause(Mail.SEND, timedelta(minutes=10), reason="the relay is being replaced").unwrap()
+        ```
+        """
+        return handed_on(self._call(lambda spool: spool.pause(queue, duration, reason=reason)))
+
+    def resume(self, queue: Q) -> Result[None, Trouble]:
+        """End the pause of a queue; see `trio_multispool.Spool.resume`.
+
+        ```python
+        spool.resume(Mail.SEND).unwrap()
+        ```
+        """
+        return handed_on(self._call(lambda spool: spool.resume(queue)))
+
+    def pauses(self) -> Result[dict[Q, Pause], Trouble]:
+        """Return which queues are paused now, and how; see `trio_multispool.Spool.pauses`.
+
+        ```python
+        for queue, pause in spool.pauses().unwrap().items():
+            print(queue.value, "is paused because", pause.reason)
+        ```
+        """
+        return handed_on(self._call(lambda spool: spool.pauses()))
 
     @overload
     def enqueue(

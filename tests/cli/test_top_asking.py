@@ -21,6 +21,7 @@ from trio_multispool.cli.top.state import changes
 from trio_multispool.errors import NotASpool
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.notes import PROGRESS, encode_progress
+from trio_multispool.model.pauses import Pause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -177,6 +178,13 @@ def test_only_the_first_entries_of_a_long_queue_are_listed(store, asker, monkeyp
         enqueue(store, "send", f"{number}")
     listing = asker.listing("send")
     assert ([entry.name for entry in listing.entries], listing.more) == (["0", "1"], 3)
+
+
+def test_a_queue_that_is_paused_is_called_so(store, asker):
+    """Until that is over."""
+    store.pause("send", Pause(0.0))
+    store.pause("failed", Pause(0.0, until=1.0))
+    assert {seen.queue: seen.paused for seen in asker.look().queues} == {"send": True, "failed": False, "retry": False}
 
 
 def test_a_stopped_look_ends_soon(store, asker):

@@ -214,6 +214,7 @@ SCENES: dict[str, Callable[[Scene], None]] = {
     "multispool work var/mail send --attempts 5 --retry-delay 30s --failed failed -- ./deliver.sh": for_work,
     f"multispool mv var/mail {TWO} send": failed,
     f'multispool cancel var/mail {TWO} {ONE} --reason "withdrawn"': two,
+    'multispool pause var/mail send --for 10m --reason "the relay is being replaced"': for_work,
     "multispool retry var/mail failed send --older-than 1h --meta status=75 --dry-run": failed,
     "multispool expire var/mail failed --max-age 30d --max-count 100000 --dry-run": expired,
     "multispool quarantine ls var/mail": aside,

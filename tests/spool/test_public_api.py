@@ -95,6 +95,8 @@ every_operation = pytest.mark.parametrize("name", OPERATIONS)
 
 CHANGING = {
     "Spool.cancel",
+    "Spool.pause",
+    "Spool.resume",
     "Spool.create",
     "Spool.load",
     "Spool.load_unsafe",
@@ -126,6 +128,7 @@ CHANGING = {
 READING = {
     "Spool.entries",
     "Spool.find",
+    "Spool.pauses",
     "Spool.wait",
     "Spool.waiting",
     "Spool.checkouts_unsafe",

@@ -24,6 +24,7 @@ from trio_multispool.cli.commands.import_ import import_
 from trio_multispool.cli.commands.ls import ls
 from trio_multispool.cli.commands.monitor import monitor
 from trio_multispool.cli.commands.mv import mv
+from trio_multispool.cli.commands.pause import pause, resume
 from trio_multispool.cli.commands.put import put
 from trio_multispool.cli.commands.quarantine import quarantine_app
 from trio_multispool.cli.commands.recover import recover
@@ -64,7 +65,7 @@ _URL: Final = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s'\"]+", re.IGNORECASE)
 
 _FILLING: Final = (create, put, enqueue_at)
 _LOOKING: Final = (ls, stats, show, cat, top)
-_TAKING: Final = (work, mv, rm, cancel, retry, expire)
+_TAKING: Final = (work, mv, rm, cancel, retry, expire, pause, resume)
 _KEEPING: Final = (export, import_, recover, fsck, monitor, adopt, sql)
 """The commands, in the order of the help."""
 
@@ -76,6 +77,8 @@ _USAGE: Final[dict[Callable[..., int | None], str]] = {
     rm: "rm [OPTIONS] SPOOL [NAME...]",
     cancel: "cancel [OPTIONS] SPOOL [NAME...]",
     retry: "retry [OPTIONS] SPOOL FROM TO [NAME...]",
+    pause: "pause [OPTIONS] SPOOL QUEUE",
+    resume: "resume [OPTIONS] SPOOL QUEUE",
     expire: "expire [OPTIONS] SPOOL QUEUE [-- COMMAND...]",
     export: "export [OPTIONS] SPOOL [QUEUE]",
     import_: "import [OPTIONS] SPOOL [QUEUE]",

@@ -23,6 +23,7 @@ from trio_multispool.model.names import sorts_last
 from trio_multispool.model.results import Err, Ok, peek
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.session.changes import Polling
+from trio_multispool.session.pauses import LOOK_EVERY
 from trio_multispool.session.session import Recoveries
 from trio_multispool.storage.source import Given, Look, NothingLeft
 from trio_multispool.threads.batches import Whole
@@ -283,6 +284,9 @@ class Dequeuer(Generic[Q, M, D]):
         The wall clock says when an entry is due, and it may jump: it is read again now and then.
         """
         changes, queue = self.session.changes, self._name
+        if found.paused:
+            await self._wait_in_pause(found.next_due)
+            return
         told, every, next_at = changes.told(queue), self._poll_interval, found.next_due
         timeout = polling.next_wait(found.listing_took, told=told, held=found.held, busy=found.busy)
         if told and found.announced:
@@ -298,6 +302,16 @@ class Dequeuer(Generic[Q, M, D]):
                     await changes.wait(queue, seen, max(min(left, until_due, every), SHORTEST_WAIT))
                     if changes.seen(queue) != seen or self.stopped or self.closed or self.session.closed:
                         return
+            finally:
+                self._waits.discard(scope)
+
+    async def _wait_in_pause(self, until: float | None) -> None:
+        """Wait until it is time to look whether the queue is still paused."""
+        left = math.inf if until is None else until - self.session.now()
+        with self.session.hooks.waiting(self._name), anyio.CancelScope() as scope:
+            self._waits.add(scope)
+            try:
+                await anyio.sleep(max(min(left, LOOK_EVERY), SHORTEST_WAIT))
             finally:
                 self._waits.discard(scope)
 
@@ -322,6 +336,9 @@ class Dequeuer(Generic[Q, M, D]):
         if self._recovering.pop(look, None) == self._recoveries.begun and not self.stopped:  # none was begun since
             self._recoveries.begun += 1  # what comes back is listed
             self.session.note_recovered(self.session.storage.recover(queue, insist=False))
+        self.session.pauses.look()
+        if (pause := self.session.pauses.of(queue)) is not None:
+            return NothingLeft(0.0, held=False, busy=False, next_due=pause.until, paused=True)
         found = claimer.source.claim(
             look,
             wanted,
@@ -337,8 +354,11 @@ class Dequeuer(Generic[Q, M, D]):
         if isinstance(claimed, list):
             self.claimer.take_back(claimed, look)
 
-    def recovery_is_due(self) -> bool:
-        """Tell whether the next look should also recover entries of dead owners."""
+    def look_is_due(self) -> bool:
+        """Tell whether the next look should also recover entries of dead owners, or look for pauses."""
+        pauses = self.session.pauses
+        if pauses.are_outdated() or pauses.of(self._name) is not None:
+            return True
         return self.session.running.loop.time() - self._recoveries.begun_at >= RECOVERY_INTERVAL
 
     def _on_settled(self, job: Checkout[Q, M, D], destination: str | None) -> None:

@@ -157,7 +157,7 @@ class Supply(abc.ABC, Generic[Q, M, D]):
     def then(self) -> Claiming[Any] | None:
         """Return what a store is to claim after a settlement; `None` if all is over or an ordinary look is due."""
         dequeuer = self._dequeuer
-        if self._ended or dequeuer.stopped or dequeuer.recovery_is_due():
+        if self._ended or dequeuer.stopped or dequeuer.look_is_due():
             return None
         if self._claiming is None:
             claimer = dequeuer.claimer

@@ -18,6 +18,7 @@ from trio_multispool.session.cancellations import Cancellations
 from trio_multispool.session.changes import Changes, Polled
 from trio_multispool.session.encoding import Encoding
 from trio_multispool.session.hooks import Hooks
+from trio_multispool.session.pauses import Pauses
 from trio_multispool.storage.singly import release_or_let_go
 from trio_multispool.threads.batches import Batches
 from trio_multispool.threads.offload import Offload
@@ -95,6 +96,8 @@ class Session(Generic[Q, M, D, A]):
         """Of entries."""
         self.cancellations: Cancellations = Cancellations(storage, self.offload, self.held, polled)
         weakref.finalize(self, self.cancellations.stop).atexit = False
+        self.pauses: Pauses = Pauses(storage, self.running)
+        """Of queues."""
         self.now: Callable[[], float] = storage.now
         """The wall clock, in seconds since 1970."""
         self.chance: Callable[[], float] = random_fraction

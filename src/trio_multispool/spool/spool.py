@@ -40,7 +40,7 @@ from trio_multispool.session.stores import (
     open_store_unsafe,
     without_secrets,
 )
-from trio_multispool.spool import cancelling, whereabouts
+from trio_multispool.spool import cancelling, pausing, whereabouts
 from trio_multispool.spool.channel import ReceiveChannel, SendChannel, open_channel
 from trio_multispool.spool.channel_ends import Shared
 from trio_multispool.spool.retention import Expiry, RetentionTask
@@ -75,6 +75,7 @@ if TYPE_CHECKING:
         UnsupportedFormat,
     )
     from trio_multispool.model.cancellation import Cancelled
+    from trio_multispool.model.pauses import Pause
     from trio_multispool.spool.whereabouts import Finished, Found
     from trio_multispool.storage.requests import Recovered
     from trio_multispool.threads.transaction import BeforeCommit
@@ -469,6 +470,62 @@ class Spool(Generic[Q, M, D, A]):
         ```
         """
         return await cancelling.cancel(self._session, name, reason)
+
+    async def pause(
+        self, queue: Q, duration: float | datetime.timedelta | None = None, *, reason: str = ""
+    ) -> Result[Pause, Trouble]:
+        """Have all readers, in all processes, take nothing new from a queue, for a time or until `resume`.
+
+        They know of it within a second. What is in hand goes on, and is settled as ever; entries that a reader has
+        checked out ahead of need (`prefetch`) count as in hand. Entries may be enqueued, and wait, and come back from
+        dead owners. A pause outlives this program, and every other. `entry.checkout()`, `with_entry` and what else
+        names an entry do not ask for it. `multispool ls` and `top` show it.
+
+        - `duration`: how long, in seconds or as a `timedelta`; `None`: until somebody resumes the queue.
+        - `reason`: for people; at most 1,000 characters of it.
+
+        A queue that is paused is paused anew: the last call counts. Returns what was written down.
+
+        `Err`: trouble of the operating system, or of the server; then the queue is as it was. Raises `TypeError` if the
+        spool does not have `queue`, for a `duration` that is none, and for a `reason` that is no string;
+        `ValueError` for one that is not above 0.
+
+        **Cancellation**: cancelled means that nothing happened. (asyncio's own may come after the commit, with a note.)
+        **Durability**: synced, whatever the level of the spool is.
+
+        ```python
+        (await spool.pause(Mail.SEND, timedelta(minutes=10), reason="the relay is being replaced")).unwrap()
+        ```
+        """
+        return await pausing.pause(self._session, self._session.check_queue(queue), duration, reason)
+
+    async def resume(self, queue: Q) -> Result[None, Trouble]:
+        """End the pause of a queue; readers go on within a second. It is no error if the queue is not paused.
+
+        `Err`: trouble of the operating system, or of the server. Raises `TypeError` if the spool does not have `queue`.
+
+        **Cancellation**: cancelled means that nothing happened. (asyncio's own may come after the commit, with a note.)
+        **Durability**: synced, whatever the level of the spool is.
+
+        ```python
+        (await spool.resume(Mail.SEND)).unwrap()
+        ```
+        """
+        return await pausing.resume(self._session, self._session.check_queue(queue))
+
+    async def pauses(self) -> Result[dict[Q, Pause], Trouble]:
+        """Return which queues are paused now, and how; without those that this program does not know.
+
+        `Err`: trouble of the operating system, or of the server.
+
+        **Cancellation**: reads only; nothing changes.
+
+        ```python
+        if (pause := (await spool.pauses()).unwrap().get(Mail.SEND)) is not None:
+            print("paused because", pause.reason)
+        ```
+        """
+        return await pausing.pauses(self._session)
 
     @overload
     async def enqueue(

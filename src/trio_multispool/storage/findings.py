@@ -32,6 +32,7 @@ class Kind(enum.Enum):
     NOTES = ".notes"
     REMEMBERED = ".keys"
     CANCELLATIONS = ".cancel"
+    PAUSES = ".paused"
     REASONS = ".quarantine/.reasons"
     QUEUE = "queue"
     WAITING = "waiting"
@@ -90,6 +91,7 @@ DATA: Final = Dir(Kind.DATA)
 NOTES: Final = Dir(Kind.NOTES)
 REMEMBERED: Final = Dir(Kind.REMEMBERED)
 CANCELLATIONS: Final = Dir(Kind.CANCELLATIONS)
+PAUSES: Final = Dir(Kind.PAUSES)
 TEMPORARY: Final = Dir(Kind.TEMPORARY)
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from trio_multispool.errors import SpoolError
     from trio_multispool.model.cancellation import CancelRequest
     from trio_multispool.model.lifecycle import Place
+    from trio_multispool.model.pauses import Pause
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.types import T
     from trio_multispool.model.verdicts import Unavailable
@@ -347,6 +348,18 @@ class Storage(Protocol[C, R]):
 
     def watch_cancellations(self) -> Watch | None:
         """Begin to watch for such requests; otherwise as `watch`. The name to add is always `""`."""
+        ...
+
+    def pause(self, queue: str, wanted: Pause) -> None:
+        """Pause a queue, in place of an earlier pause. It is durable, whatever the store's level is."""
+        ...
+
+    def resume(self, queue: str) -> None:
+        """End the pause of a queue, if there is one."""
+        ...
+
+    def pauses(self) -> dict[str, Pause]:
+        """Return the pauses, by queue; maybe also such whose time is over. The store itself minds none of them."""
         ...
 
     def find(self, name: str) -> Item | None:

@@ -126,6 +126,8 @@ class NothingLeft(msgspec.Struct, frozen=True):
     """When the next waiting entry is due, in seconds since 1970; `None` if none waits."""
     in_question: bool = False
     """Whether another thread of this process is trying an entry, and may leave it to this reader."""
+    paused: bool = False
+    """Whether nobody is to take anything from the queue now; `next_due` is when that ends, if it does by itself."""
     passed_over: bool = False
     """Whether there may be entries that other readers would take: they were given in this pass, or refused."""
 

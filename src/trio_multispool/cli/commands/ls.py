@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from trio_multispool.cli import durations, output, owners
 from trio_multispool.cli.ages import age_of, human_age, human_size, told_progress
 from trio_multispool.cli.arguments import AsJson, Location, OneQueue
+from trio_multispool.cli.commands.pause import described, until
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.histogram import FIRST, Histogram, edges, headers, short_count
 from trio_multispool.cli.progress import counting
@@ -18,6 +19,7 @@ from trio_multispool.cli.render import table
 from trio_multispool.cli.spools import AnyStorage, looking
 from trio_multispool.model.cancellation import CancelRequest
 from trio_multispool.model.lifecycle import State
+from trio_multispool.model.pauses import Pause
 from trio_multispool.model.times import aware
 from trio_multispool.model.types import T
 from trio_multispool.storage.requests import Item, Owner
@@ -126,12 +128,13 @@ def ls(  # noqa: PLR0913  # what a person can say on the command line
         )
         items.sort(key=lambda item: (item.place.queue, item.name))
         asked = _asked_to_cancel(storage, items)
+        pauses = {name: each for name, each in storage.pauses().items() if not each.is_over(now)}
         path, adopted = storage.location, is_adopted(storage)
     if as_json:
         found: dict[str, object] = {
             "spool": output.as_text(path),
             "adopted": adopted,
-            "queues": [_tally_document(tally, now, limits) for tally in ordered],
+            "queues": [_tally_document(tally, now, limits, pauses) for tally in ordered],
         }
         if long:
             found["entries"] = [item_document(item, now, asked.get(item.name)) for item in items]
@@ -142,7 +145,7 @@ def ls(  # noqa: PLR0913  # what a person can say on the command line
     elif limits is not None:
         _print_ages(ordered, limits)
     else:
-        _print_tallies(ordered, now)
+        _print_tallies(ordered, pauses, now)
     if not adopted:
         note = f"note: {path!r} is not adopted (it has no .spool.json): nothing comes back from dead processes"
         output.complain(f"{note}; see multispool adopt --help")
@@ -191,7 +194,9 @@ def item_document(item: Item, now: float, asked: CancelRequest | None = None) ->
     }
 
 
-def _tally_document(tally: Tally, now: float, limits: list[float] | None) -> dict[str, object]:
+def _tally_document(
+    tally: Tally, now: float, limits: list[float] | None, pauses: dict[str, Pause]
+) -> dict[str, object]:
     by_process = sorted(tally.owners.items(), key=lambda counted: (counted[0] is None, counted[0] or _NOBODY))
     document: dict[str, object] = {
         "queue": tally.queue,
@@ -203,6 +208,7 @@ def _tally_document(tally: Tally, now: float, limits: list[float] | None) -> dic
         "checked_out": tally.checked_out,
         "owners": [{"owner": owners.described(owner), "entries": number} for owner, number in by_process],
         "quarantined": tally.quarantined,
+        "pause": described(pauses.get(tally.queue)),
     }
     if tally.ages is not None and limits is not None:
         bounds: list[float | None] = [*limits, None]
@@ -211,7 +217,7 @@ def _tally_document(tally: Tally, now: float, limits: list[float] | None) -> dic
     return document
 
 
-def _print_tallies(tallies: list[Tally], now: float) -> None:
+def _print_tallies(tallies: list[Tally], pauses: dict[str, Pause], now: float) -> None:
     columns = {
         "QUEUE": [output.printable(tally.queue) for tally in tallies],
         "AVAILABLE": [str(tally.available) for tally in tallies],
@@ -224,7 +230,9 @@ def _print_tallies(tallies: list[Tally], now: float) -> None:
         columns["NEXT DUE"] = [_told_due(tally.next_due, now) for tally in tallies]
     if any(tally.quarantined for tally in tallies):
         columns["QUARANTINED"] = [str(tally.quarantined) for tally in tallies]
-    table(columns, numbers=columns.keys() - {"QUEUE", "BY"})
+    if pauses:
+        columns["PAUSED"] = [until(pauses[tally.queue], now) if tally.queue in pauses else "-" for tally in tallies]
+    table(columns, numbers=columns.keys() - {"QUEUE", "BY", "PAUSED"})
 
 
 def _told_due(due_at: datetime.datetime | None, now: float) -> str:

@@ -91,13 +91,16 @@ class Asker:
             held = list(self._entries(storage, None, State.CHECKED_OUT))
             aside = list(self._entries(storage, None, State.QUARANTINED))
             at = storage.now()
+            paused = {queue for queue, pause in storage.pauses().items() if not pause.is_over(at)}
         all_held = None if max(len(before), len(held)) == _MOST else [*before, *held]
         ended = self._elapsed()
         return Look(
             at=at,
             instant=ended,
             took=ended - began,
-            queues=tuple(_seen(queue, depths, named[queue], all_held) for queue in queues),
+            queues=tuple(
+                replace(_seen(queue, depths, named[queue], all_held), paused=queue in paused) for queue in queues
+            ),
             held=tuple(sorted(held, key=_since)),
             aside=tuple(sorted(aside, key=_since)),
         )

@@ -86,9 +86,11 @@ class Looker:
         with contextlib.closing(DirectoryStorage.look(self.path)) as storage:
             adopted, calls, root = storage.adopted, storage.layout.calls, storage.layout.fds[""]
             found, file_system = os.fstat(root), file_system_name(calls.file_system_type(root))
+            pauses, now = storage.pauses(), storage.now()
             for queue in storage.queues():
                 try:
-                    seen.append(self._queue(storage, queue, held, aside))
+                    pause, found_in = pauses.get(queue), self._queue(storage, queue, held, aside)
+                    seen.append(replace(found_in, paused=pause is not None and not pause.is_over(now)))
                 except FileNotFoundError:  # it went while it was looked at
                     continue
                 except OSError as error:

@@ -34,6 +34,8 @@ class QueueLook(msgspec.Struct, frozen=True):
     """Whether all entries were looked at to find the oldest, or, of a long queue, the first by name."""
     waiting: int = 0
     """How many are not due yet."""
+    paused: bool = False
+    """Whether readers are to take nothing new from it."""
 
     @property
     def total(self) -> int:

@@ -49,6 +49,7 @@ from trio_multispool.storage.findings import (
     CANCELLATIONS,
     DATA,
     NOTES,
+    PAUSES,
     REGISTRY,
     REMEMBERED,
     TEMPORARY,
@@ -74,7 +75,7 @@ if TYPE_CHECKING:
 _BUCKETS: Final = 256
 _BREATH: Final = 1024
 """The number of names after which the caller may give up: reading them takes some milliseconds."""
-_MAY_BE_SHUT: Final = (NOTES.path, REMEMBERED.path, CANCELLATIONS.path, QUARANTINE, REASONS)
+_MAY_BE_SHUT: Final = (NOTES.path, REMEMBERED.path, CANCELLATIONS.path, PAUSES.path, QUARANTINE, REASONS)
 """Directories beside the places that hide nothing if they cannot be read, or if something else is in their place."""
 _OURS: Final = {REGISTRY.path, TEMPORARY.path, DATA.path, *_MAY_BE_SHUT}
 _MAKING: Final = FORMAT_FILE + ".new"
@@ -164,7 +165,7 @@ class _Survey:
                     continue  # a queue, its quarantine, or one of the spool's own directories
                 if not (is_file and directory.kind is Kind.SPOOL and name in (FORMAT_FILE, _MAKING, LIMITS)):
                     yield from self._if_foreign(directory, name)
-        for directory in (Dir(Kind.REASONS), REMEMBERED, CANCELLATIONS):
+        for directory in (Dir(Kind.REASONS), REMEMBERED, CANCELLATIONS, PAUSES):
             for name, is_file, _ in _listed(self._layout, directory):
                 if not is_file or invalid_name(name) is not None:
                     yield from self._if_foreign(directory, name)

@@ -31,6 +31,7 @@ from trio_multispool.storage.directory import (
     direct,
     enqueue,
     opening,
+    pauses,
     recovery,
     remembered,
     settle,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     import msgspec
 
     from trio_multispool.model.cancellation import CancelRequest
+    from trio_multispool.model.pauses import Pause
     from trio_multispool.model.types import T
     from trio_multispool.model.verdicts import Unavailable
     from trio_multispool.storage.directory.claims import DirectoryClaim, DirectoryReservation
@@ -490,6 +492,20 @@ class DirectoryStorage(Context):
     def watch_cancellations(self) -> CancellationWatch | None:
         """Begin to watch for requests."""
         return watch(self.layout, CancellationWatch)
+
+    def pause(self, queue: str, wanted: Pause) -> None:
+        """Pause a queue."""
+        self.layout.check_named()
+        pauses.pause(self, queue, wanted)
+
+    def resume(self, queue: str) -> None:
+        """End a pause."""
+        self.layout.check_named()
+        pauses.resume(self, queue)
+
+    def pauses(self) -> dict[str, Pause]:
+        """List the pauses."""
+        return pauses.pauses(self)
 
     def find(self, name: str) -> Item | None:
         """Look for an entry in all places."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from trio_multispool.model.cancellation import CancelRequest
+    from trio_multispool.model.pauses import Pause
     from trio_multispool.storage.requests import Notes
 
 H = TypeVar("H")
@@ -104,6 +105,8 @@ class Contents:
         self.locked: set[str] = set()
         self.remembered: dict[str, float] = {}
         """Names of removed entries, and until when they are remembered."""
+        self.pauses: dict[str, Pause] = {}
+        """By queue."""
         self.slots: set[int] = set()
         """Those that are held."""
         self.listeners: weakref.WeakSet[Listener] = weakref.WeakSet()

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from trio_multispool.errors import SpoolError
     from trio_multispool.model.cancellation import CancelRequest
+    from trio_multispool.model.pauses import Pause
     from trio_multispool.model.policies import Durability
     from trio_multispool.model.types import T
     from trio_multispool.storage.findings import Judge, Wanted
@@ -509,6 +510,18 @@ class MemoryStorage:
     def asked_to_cancel(self) -> list[str]:
         """List the requests."""
         return [kept.name for kept in self.contents.each() if kept.cancellation is not None]
+
+    def pause(self, queue: str, wanted: Pause) -> None:
+        """Pause a queue."""
+        self.contents.pauses[queue] = wanted
+
+    def resume(self, queue: str) -> None:
+        """End a pause."""
+        _ = self.contents.pauses.pop(queue, None)
+
+    def pauses(self) -> dict[str, Pause]:
+        """List the pauses."""
+        return dict(self.contents.pauses)
 
     def watch_cancellations(self) -> MemoryWatch:
         """Begin to watch for requests."""

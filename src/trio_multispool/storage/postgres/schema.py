@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from trio_multispool.storage.postgres.address import Address
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the tables that this version makes: the number of the last migration."""
 
-NEEDED: Final = 1
+NEEDED: Final = 2
 """The oldest version of the tables that this version can use."""
 
 _OLDEST_SERVER: Final = 14

@@ -16,6 +16,7 @@ from trio_multispool.errors import DataNotFound, NotASpool, OwnershipLost, Spool
 from trio_multispool.model.cancellation import CancelRequest
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.notes import PROGRESS
+from trio_multispool.model.pauses import decode_pause
 from trio_multispool.model.policies import Durability, check_durability
 from trio_multispool.storage.postgres import advice, enqueue, examine, inplace, looks, recovery, settle, take
 from trio_multispool.storage.postgres.address import Address
@@ -25,7 +26,7 @@ from trio_multispool.storage.postgres.context import Context
 from trio_multispool.storage.postgres.control import SilentError
 from trio_multispool.storage.postgres.hints import ARRIVED, CANCELLED, MOVED, PostgresWatch
 from trio_multispool.storage.postgres.keeper import Keeper
-from trio_multispool.storage.postgres.link import Links
+from trio_multispool.storage.postgres.link import Links, Purpose
 from trio_multispool.storage.postgres.patience import PATIENT
 from trio_multispool.storage.postgres.schema import add_queues, check_queues, migrate
 from trio_multispool.storage.postgres.source import PostgresSource
@@ -36,6 +37,7 @@ from trio_multispool.storage.requests import Recovered
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
+    from trio_multispool.model.pauses import Pause
     from trio_multispool.model.types import T
     from trio_multispool.model.verdicts import Unavailable
     from trio_multispool.storage.findings import Findings, Judge, Wanted
@@ -70,6 +72,19 @@ _ANNOTATE: Final = """
 
 _PROGRESS: Final = """
     UPDATE SCHEMA.entry SET progress = %b WHERE name = %s AND owner = %s AND token = %s AND state = 'c' RETURNING 1"""
+
+_PAUSE: Final = """
+    done AS (
+        INSERT INTO SCHEMA.queue AS queue (name, pause) SELECT %(queue)s, %(pause)b FROM link
+        ON CONFLICT (name) DO UPDATE SET pause = excluded.pause RETURNING name
+    )"""
+
+_RESUME: Final = """
+    done AS (
+        UPDATE SCHEMA.queue SET pause = NULL FROM link WHERE name = %(queue)s AND pause IS NOT NULL RETURNING name
+    )"""
+
+_PAUSES: Final = "SELECT name, pause FROM SCHEMA.queue WHERE pause IS NOT NULL"
 
 _CUT_OFF: Final = "the server has not answered for so long that it may have given the entry to somebody else"
 
@@ -478,6 +493,20 @@ class PostgresStorage:
     def watch_cancellations(self) -> PostgresWatch:
         """Begin to watch for requests."""
         return self._context.hints.watch(CANCELLED)
+
+    def pause(self, queue: str, wanted: Pause) -> None:
+        """Pause a queue."""
+        purpose = Purpose("pause a queue in", queue, level=self._links.level(None))
+        _ = self._links.change(purpose, _PAUSE, {"queue": queue, "pause": wanted.encode()})
+
+    def resume(self, queue: str) -> None:
+        """End a pause."""
+        purpose = Purpose("resume a queue in", queue, level=self._links.level(None))
+        _ = self._links.change(purpose, _RESUME, {"queue": queue})
+
+    def pauses(self) -> dict[str, Pause]:
+        """List the pauses."""
+        return {queue: decode_pause(raw) for queue, raw in self._links.read("look for pauses in", _PAUSES)}
 
     def find(self, name: str) -> Item | None:
         """Look for an entry."""

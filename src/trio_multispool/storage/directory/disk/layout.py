@@ -10,6 +10,7 @@
     SPOOL/.notes/NAME             notes on the entry, beside its metadata; may be absent
     SPOOL/.keys/NAME              for how long to remember NAME once its entry is gone, or until when; may be absent
     SPOOL/.new.*                  a directory for others too, being made
+    SPOOL/.paused/QUEUE           that readers take nothing from QUEUE, until when, and why; may be absent
     SPOOL/.limits                 its bytes are locked, one for each slot of a limit; may be absent
     SPOOL/.quarantine/QUEUE/NAME  metadata that could not be decoded; .quarantine/.reasons/NAME says why
     SPOOL/QUEUE/NAME              metadata of an entry that is available in QUEUE
@@ -65,6 +66,7 @@ DATA: Final = ".data"
 NOTES: Final = ".notes"
 REMEMBERED: Final = ".keys"
 CANCELLATIONS: Final = ".cancel"
+PAUSES: Final = ".paused"
 LIMITS: Final = ".limits"
 QUARANTINE: Final = ".quarantine"
 REASONS: Final = ".quarantine/.reasons"
