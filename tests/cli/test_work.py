@@ -9,6 +9,9 @@ import sys
 
 import pytest
 
+from helpers.spools import state_of
+from trio_multispool.cli.exits import Exit
+
 META = '{"to": "anne", "n": 0.10}'
 ENVIRONMENT = 'for name in SPOOL QUEUE NAME METADATA DATA; do eval echo $name=\\"\\$MULTISPOOL_$name\\"; done'
 
@@ -408,3 +411,44 @@ def test_once_shows_its_progress_on_a_terminal(multispool, spool, put, gate):
     assert "\x1b[32mmultispool: one: done" in shown
     assert "multispool: done 2, failed 0" in shown
     assert "\x1b[?25h" in shown  # the cursor is back
+
+
+def test_several_queues_are_worked_off_each_in_its_share(multispool, spool, put, tmp_path):
+    """The command is told the queue of each entry; what fails goes where all of it goes."""
+    for name in "abc":
+        put(name)
+    for name in "de":
+        put(name, queue="retry")
+    told = tmp_path / "told"
+    command = ["sh", "-c", f'echo "$MULTISPOOL_QUEUE $MULTISPOOL_NAME" >> {told}; test $MULTISPOOL_NAME != d']
+    done = multispool("work", spool, "send=2,retry=1", "--once", "--failed", "failed", "--", *command)
+    assert done.returncode == Exit.SOME_FAILED
+    lines = told.read_text().split("\n")[:-1]
+    assert sorted(lines) == ["retry d", "retry e", "send a", "send b", "send c"]
+    assert {line.split()[0] for line in lines[:3]} == {"send", "retry"}
+    assert state_of(spool).names("failed") == ["d"]
+
+
+def test_with_attempts_an_entry_of_several_queues_is_tried_again_in_its_own(multispool, spool, put):
+    """And its history tells so."""
+    put("a", queue="retry")
+    tries = ["--attempts", "1", "--failed", "failed"]
+    multispool("work", spool, "send,retry", "--once", *tries, "--", "false")
+    assert state_of(spool).names("failed") == ["a"]
+    assert ", retry, " in multispool.done("show", spool, "a")
+
+
+@pytest.mark.parametrize(
+    ("queues", "code", "told"),
+    [
+        ("send,sent", Exit.NOT_FOUND, "there is no queue 'sent'"),
+        ("send=x", Exit.NOT_FOUND, "there is no queue 'send=x'"),
+        ("send=0,retry=1", Exit.USAGE, "the weight of 'send' must be above 0"),
+        ("send,failed", Exit.USAGE, "--failed must be another queue"),
+    ],
+)
+def test_queues_that_cannot_be_meant_are_refused(multispool, spool, queues, code, told):
+    """In one line."""
+    refused = multispool("work", spool, queues, "--once", "--failed", "failed", "--", "true")
+    assert refused.returncode == code, refused
+    assert told in refused.stderr

@@ -21,6 +21,7 @@ from trio_multispool.events import LOGGER, Event
 from trio_multispool.instrumentation import AttemptFailed, How, Instrumentation, Settled
 from trio_multispool.model.policies import Exponential, Retry
 from trio_multispool.model.verdicts import Release, Remove, RetryLater, Save, Verdict
+from trio_multispool.reader.reader import QueueReader
 from trio_multispool.threads.loop import is_cancellation
 
 _LONGEST_DELAY: Final = 3600.0
@@ -90,7 +91,7 @@ class Retrier:
         self._cancelled = cancelled
         self._outcomes = outcomes
 
-    async def run(self, spool: AnySpool, jobs: int, *, once: bool) -> None:
+    async def run(self, spool: AnySpool, reader: QueueReader[Any, bytes, Any], jobs: int, *, once: bool) -> None:
         """Work until nothing is left (`once`), the scope is cancelled, or something is wrong (a `Failure`)."""
         failures: list[Failure] = []
 
@@ -108,7 +109,7 @@ class Retrier:
         )
         answer = None
         with _told_here():
-            async with spool.reader(member(spool, self._command.queue)) as reader:
+            async with reader:
                 work = reader.iter_available if once else reader.iter
                 with trio.CancelScope() as scope:
                     answer = await work(handle, concurrency=jobs, retry=retry, on_cancel=on_cancel)
@@ -124,7 +125,7 @@ class Retrier:
             if data.cancellation is not None and is_cancellation(ended):
                 self._outcomes.cancelled[data.name] = data.cancellation.reason
             else:  # a signal, or the command cannot be started: the entry goes back
-                self._outcomes.report.tell_returned(data.name, self._command.queue)
+                self._outcomes.report.tell_returned(data.name, str(data.queue.value))
             raise
         self._outcomes.ended[data.name] = status, told
         if status == 0:

@@ -20,18 +20,17 @@ _STYLES: Final = {"done": "green", "failed": "red", "returned": "yellow", "cance
 @final
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command to run for entries of one queue."""
+    """A command to run for entries."""
 
     words: tuple[str, ...]
     spool: str
-    queue: str
     ending: Ending
 
     async def run(self, metadata: bytes, data: DataFile[Any], attempt: int | None = None) -> tuple[int | None, str]:
         """Run it for an entry. Return its status, `None` if there is no data to run it on, and how to say it."""
         try:
             async with child.as_file(data) as path:
-                task = child.Task(self.spool, self.queue, data.name, metadata, path, attempt)
+                task = child.Task(self.spool, str(data.queue.value), data.name, metadata, path, attempt)
                 status, told = await child.run_command(self.words, task, self.ending)
         except OSError as error:
             raise Failure(f"cannot start {self.words[0]!r}: {error.strerror}") from error

@@ -17,6 +17,7 @@ from trio_multispool.model.types import D
 from trio_multispool.threads.loop import keeping_notes_of
 
 if TYPE_CHECKING:
+    import enum
     from collections.abc import AsyncGenerator
     from contextlib import AbstractContextManager
     from pathlib import Path
@@ -115,6 +116,17 @@ class DataFile(Generic[D]):
                 _ = await leaving()
             raise
         _ = await leaving()
+
+    @property
+    def queue(self) -> enum.Enum:
+        """The queue that the entry was taken from, for a handler of several.
+
+        Raises `RuntimeError` for the data of an entry that is not in hand.
+        """
+        if self._claim is None:
+            raise RuntimeError("only the data of an entry in hand know its queue; an entry has `entry.queue`")
+        queue: enum.Enum = self._session.spoolable.queues(self._claim.queue)
+        return queue
 
     async def load(self) -> Result[D, DataLoadError]:
         """Return the data, decoded by the data codec.

@@ -57,8 +57,8 @@ SHORTEST_WAIT: Final = 0.001
 class Begin(Protocol):
     """Begins an attempt at each entry that is checked out, in that thread."""
 
-    def mark(self) -> Mark:
-        """Return an attempt that begins now, for the store to note if it can."""
+    def mark(self, queue: str) -> Mark:
+        """Return an attempt that begins now at an entry of a queue, for the store to note if it can."""
         ...
 
     def begin(self, claim: Claim) -> Begun:
@@ -92,6 +92,9 @@ class Fetcher(Closing, Protocol):
 @final
 class Dequeuer(Generic[Q, M, D]):
     """The check-outs of one reader, from `open` to `close`; used in its event loop."""
+
+    claims_next: bool = True
+    """Whether a settlement may check out the next entry in passing."""
 
     def __init__(
         self, session: Session[Q, M, D, Any], queue: Q, poll_interval: float, key_limiter: KeyLimiter[M] | None = None
@@ -165,6 +168,11 @@ class Dequeuer(Generic[Q, M, D]):
     def close_at_the_end(self, closing: Closing) -> None:
         """Poke a holder of check-outs when the reader is stopped, and close it when the block is left."""
         self._closing.add(closing)
+
+    @property
+    def queues(self) -> tuple[Q, ...]:
+        """The queue that it reads."""
+        return (self.queue,)
 
     @contextlib.contextmanager
     def iterating(self, scope: anyio.CancelScope) -> Generator[None]:
@@ -346,7 +354,7 @@ class Dequeuer(Generic[Q, M, D]):
             stopped=lambda: self.stopped,
             before_commit=before_commit,
             before_listing=(lambda: changes.watch(queue)) if look.waits else lambda: None,
-            attempt=None if begin is None else begin.mark,
+            attempt=None if begin is None else functools.partial(begin.mark, queue),
         )
         return claimer.finish(found, look, None if begin is None else begin.begin)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import abc
 import collections
+import functools
 import threading
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -25,6 +26,7 @@ from trio_multispool.clock import stopwatch
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.results import Ok
 from trio_multispool.model.types import D, M, Q
+from trio_multispool.reader.dequeue import Dequeuer
 from trio_multispool.storage.source import Claiming, Given, Look, NothingLeft
 from trio_multispool.threads.loop import context_for_a_thread, keeping_notes_of
 
@@ -36,7 +38,8 @@ if TYPE_CHECKING:
     from trio_multispool.entries.claimer import Claimed
     from trio_multispool.errors import Trouble
     from trio_multispool.model.results import Result
-    from trio_multispool.reader.dequeue import Begin, Dequeuer
+    from trio_multispool.reader.dequeue import Begin
+    from trio_multispool.reader.several import AnyDequeuer
     from trio_multispool.storage.source import Next
 
 
@@ -44,14 +47,14 @@ class Supply(abc.ABC, Generic[Q, M, D]):
     """The jobs of one iteration of a reader; an async context manager around the tasks that work on them."""
 
     def __init__(
-        self, dequeuer: Dequeuer[Q, M, D], *, wait: bool, claims_next: bool = True, begin: Begin | None = None
+        self, dequeuer: AnyDequeuer[Q, M, D], *, wait: bool, claims_next: bool = True, begin: Begin | None = None
     ) -> None:
         """Begin an iteration. One that does not wait gives no entry twice. `begin`: as for `Dequeuer.take`."""
-        self.claims_next: bool = claims_next
+        self.claims_next: bool = claims_next and dequeuer.claims_next
         """Whether each settlement is to check out the next entry, by what `then` returns."""
         self.failed: bool = False
         """Whether a job was not settled as its handler said."""
-        self._dequeuer = dequeuer
+        self._dequeuer: AnyDequeuer[Q, M, D] = dequeuer
         self._wait = wait
         self._begin = begin
         self._given = None if wait else Given()
@@ -113,6 +116,12 @@ class Supply(abc.ABC, Generic[Q, M, D]):
     def _ask(self) -> Awaitable[Result[Checkout[Q, M, D] | None, Trouble]]:
         """Wait for a job; nothing is ready."""
 
+    @property
+    def _of_one(self) -> Dequeuer[Q, M, D]:
+        """What checks out of the one queue: of several, no settlement checks anything out."""
+        assert isinstance(self._dequeuer, Dequeuer), "it claims next"  # noqa: S101  # a bug in this package
+        return self._dequeuer
+
     def _raise_bug(self) -> None:
         bug, self._bug = self._bug, None
         if bug is not None:
@@ -127,7 +136,7 @@ class Supply(abc.ABC, Generic[Q, M, D]):
             self._claimed.clear()
         hooks = self._dequeuer.session.hooks
         now = hooks.now() if hooks.listening else 0.0
-        return [self._dequeuer.in_hand(one, now - took) for one, took in claimed]
+        return [self._of_one.in_hand(one, now - took) for one, took in claimed]
 
     # The end
 
@@ -156,7 +165,7 @@ class Supply(abc.ABC, Generic[Q, M, D]):
 
     def then(self) -> Claiming[Any] | None:
         """Return what a store is to claim after a settlement; `None` if all is over or an ordinary look is due."""
-        dequeuer = self._dequeuer
+        dequeuer = self._of_one
         if self._ended or dequeuer.stopped or dequeuer.look_is_due():
             return None
         if self._claiming is None:
@@ -168,12 +177,12 @@ class Supply(abc.ABC, Generic[Q, M, D]):
                 self._is_over,
                 self._take,
                 context_for_a_thread(),
-                None if self._begin is None else self._begin.mark,
+                None if self._begin is None else functools.partial(self._begin.mark, dequeuer.queue.value),
             )
         return self._claiming
 
     def _take(self, look: Look, claim: Callable[[], Next[Any]]) -> None:
-        elapsed, claimer = stopwatch(), self._dequeuer.claimer
+        elapsed, claimer = stopwatch(), self._of_one.claimer
         try:
             claimed = claimer.finish(claim(), look, None if self._begin is None else self._begin.begin)
         except SpoolError:

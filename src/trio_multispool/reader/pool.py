@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from trio_multispool.entries.handlers import Work
     from trio_multispool.errors import Trouble
     from trio_multispool.model.results import Result
-    from trio_multispool.reader.dequeue import Dequeuer
+    from trio_multispool.reader.several import AnyDequeuer
     from trio_multispool.threads.loop import Loop
 
 
@@ -53,10 +53,10 @@ class Jobs(Supply[Q, M, D]):
 
 
 async def work_off(
-    dequeuer: Dequeuer[Q, M, D], work: Work[Q, M, D], *, concurrency: int, prefetch: int, wait: bool
+    dequeuer: AnyDequeuer[Q, M, D], work: Work[Q, M, D], *, concurrency: int, prefetch: int, wait: bool
 ) -> Result[None, Any]:
     """Do the work on one entry after the other, in `concurrency` tasks; see `QueueReader.iter`."""
-    attempts = None if work.retry is None else Attempts(dequeuer.session, dequeuer.queue.value, work.retry)
+    attempts = None if work.retry is None else Attempts(dequeuer.session, work.retry)
     begin = None if attempts is None or prefetch else attempts  # what is kept ready is not begun
     loop = dequeuer.session.running.loop
     if concurrency == 1 and not prefetch:  # nobody to share a hop with

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from trio_multispool.entries.checkout import Checkout
     from trio_multispool.errors import Trouble
     from trio_multispool.model.results import Result
-    from trio_multispool.reader.dequeue import Begin, Dequeuer
+    from trio_multispool.reader.dequeue import Begin
+    from trio_multispool.reader.several import AnyDequeuer
 
 
 class _Request(Generic[Q, M, D]):
@@ -48,7 +49,9 @@ class _Request(Generic[Q, M, D]):
 class Prefetcher(Supply[Q, M, D]):
     """The jobs of one iteration of a reader, fetched for several tasks, or ahead of need."""
 
-    def __init__(self, dequeuer: Dequeuer[Q, M, D], prefetch: int, *, wait: bool, begin: Begin | None = None) -> None:
+    def __init__(
+        self, dequeuer: AnyDequeuer[Q, M, D], prefetch: int, *, wait: bool, begin: Begin | None = None
+    ) -> None:
         """Begin an iteration. Settlements check out nothing if entries are kept ready instead."""
         super().__init__(dequeuer, wait=wait, claims_next=not prefetch, begin=begin)
         self._prefetch = prefetch

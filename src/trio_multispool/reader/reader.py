@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic, final
 
 import anyio
@@ -19,6 +20,7 @@ from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import Remove, Save
 from trio_multispool.reader.dequeue import Dequeuer
 from trio_multispool.reader.pool import Jobs, work_off
+from trio_multispool.reader.several import DequeuerOfSeveral
 from trio_multispool.reader.signals import watching
 from trio_multispool.session.session import Session
 from trio_multispool.storage.upkeep import is_adopted
@@ -26,7 +28,7 @@ from trio_multispool.threads.loop import Loop, background, running_loop
 
 if TYPE_CHECKING:
     import datetime
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
     from types import TracebackType
 
     from trio_multispool.entries.checkout import Checkout
@@ -36,11 +38,14 @@ if TYPE_CHECKING:
     from trio_multispool.model.results import Result
     from trio_multispool.model.verdicts import Verdict
     from trio_multispool.reader.dequeue import Fetcher
+    from trio_multispool.reader.several import AnyDequeuer
 
 POLL_INTERVAL: Final = 1.0
 """The longest wait of an idle reader before it looks again, in seconds."""
 
 _REMOVE: Final = Remove()
+
+_NO_LIMITERS: Final[Mapping[Any, Any]] = MappingProxyType({})
 
 
 @final
@@ -65,11 +70,11 @@ class QueueReader(Generic[Q, M, D]):
     def __init__(
         self,
         session: Session[Q, M, D, Any],
-        queue: Q,
+        queues: Mapping[Q, float],
         *,
         poll_interval: float | datetime.timedelta = POLL_INTERVAL,
-        key_limiter: KeyLimiter[M] | None = None,
-        retention_task: Fetcher | None = None,
+        key_limiters: Mapping[Q, KeyLimiter[M]] = _NO_LIMITERS,
+        retention_tasks: Sequence[Fetcher] = (),
     ) -> None:
         """Make a reader that has not been entered."""
         if not isinstance(session, Session):  # type checkers refuse it, and newcomers write it
@@ -78,8 +83,13 @@ class QueueReader(Generic[Q, M, D]):
         if not interval:
             raise ValueError(f"poll_interval must be a positive number of seconds, not {poll_interval!r}")
         self._session = session
-        self._dequeuer: Dequeuer[Q, M, D] = Dequeuer(session, queue, interval, key_limiter)
-        self._expiring = retention_task
+        dequeuers = {
+            Dequeuer[Q, M, D](session, queue, interval, key_limiters.get(queue)): weight
+            for queue, weight in queues.items()
+        }
+        self._dequeuer: AnyDequeuer[Q, M, D]
+        self._dequeuer = DequeuerOfSeveral(dequeuers) if len(dequeuers) > 1 else next(iter(dequeuers))
+        self._expiring = retention_tasks
         self._entered = False
         self._loop: Loop | None = None
         self._deadline = math.inf
@@ -92,12 +102,25 @@ class QueueReader(Generic[Q, M, D]):
         """Show the queue, and how the reader stands."""
         dequeuer = self._dequeuer
         state = "closed" if dequeuer.closed else "stopped" if dequeuer.stopped else "open"
-        return f"<QueueReader of {self.queue.value!r} of {self._session.path}, {state}, {len(dequeuer)} in hand>"
+        queues = ", ".join(repr(queue.value) for queue in self.queues)
+        return f"<QueueReader of {queues} of {self._session.path}, {state}, {len(dequeuer)} in hand>"
 
     @property
     def queue(self) -> Q:
-        """The queue."""
-        return self._dequeuer.queue
+        """The queue. Raises `ValueError` if there are several: see `queues`."""
+        queue, *others = self.queues
+        if others:
+            raise ValueError("this reader reads several queues: see its `queues`, and `job.queue` or `data.queue`")
+        return queue
+
+    @property
+    def _told(self) -> str:
+        return f"iteration over queue {', '.join(queue.value for queue in self.queues)}"
+
+    @property
+    def queues(self) -> tuple[Q, ...]:
+        """The queues; most readers have one."""
+        return self._dequeuer.queues
 
     async def __aenter__(self) -> QueueReader[Q, M, D]:
         """Begin to read. No checkpoint. Raises `RuntimeError` if the reader was entered before."""
@@ -110,8 +133,9 @@ class QueueReader(Generic[Q, M, D]):
         self._block.enter_context(self._drained(anyio.CancelScope()))
         self._dequeuer.open(await self._block.enter_async_context(background()))
         _ = self._block.push_async_exit(self._close)
-        if self._expiring is not None and not self._dequeuer.stopped:
-            self._dequeuer.begin_fetching(self._expiring)
+        for task in self._expiring:
+            if not self._dequeuer.stopped:
+                self._dequeuer.begin_fetching(task)
         return self
 
     async def __aexit__(
@@ -321,7 +345,7 @@ class QueueReader(Generic[Q, M, D]):
         """
         work = Work(handler, seconds(time_limit), on_error, retry, on_cancel)
         answer = await self._iterate(work, concurrency, prefetch, wait=True)
-        return handed_out(answer, f"iteration over queue {self.queue.value}", self._session.running.what)
+        return handed_out(answer, self._told, self._session.running.what)
 
     async def iter_available(  # noqa: PLR0913  # as above
         self,
@@ -347,7 +371,7 @@ class QueueReader(Generic[Q, M, D]):
         """
         work = Work(handler, seconds(time_limit), on_error, retry, on_cancel)
         answer = await self._iterate(work, concurrency, prefetch, wait=False)
-        return handed_out(answer, f"iteration over queue {self.queue.value}", self._session.running.what)
+        return handed_out(answer, self._told, self._session.running.what)
 
     async def _iterate(self, work: Work[Q, M, D], concurrency: int, prefetch: int, *, wait: bool) -> Result[None, Any]:
         concurrency, prefetch = whole(concurrency, "concurrency", least=1), whole(prefetch, "prefetch", least=0)
@@ -379,8 +403,9 @@ class QueueReader(Generic[Q, M, D]):
         if work.on_error is not None:
             message = "retry= and on_error= exclude each other: Retry(on=…) says which exceptions are worth an attempt"
             raise TypeError(message)
-        if self._session.check_queue(work.retry.dead_letter) == self.queue.value:
-            raise ValueError(f"dead letters of queue {self.queue.value!r} must go to another queue")
+        letters = self._session.check_queue(work.retry.dead_letter)
+        if letters in [queue.value for queue in self.queues]:
+            raise ValueError(f"dead letters of queue {letters!r} must go to another queue")
 
 
 def _checked(timeout: float | datetime.timedelta) -> float:

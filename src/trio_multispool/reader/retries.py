@@ -91,16 +91,15 @@ async def _attempted(job: Checkout[Q, M, D], work: Work[Q, M, D], attempts: Atte
 class Attempts(Generic[Q]):
     """Writes down the attempts of one iteration, in worker threads."""
 
-    def __init__(self, session: Session[Q, Any, Any, Any], queue: str, retry: Retry[Q]) -> None:
+    def __init__(self, session: Session[Q, Any, Any, Any], retry: Retry[Q]) -> None:
         """Begin with none."""
         self.retry: Final = retry
         self.session: Final = session
-        self.queue: Final = queue
 
-    def mark(self) -> Mark:
-        """Return an attempt that begins now."""
+    def mark(self, queue: str) -> Mark:
+        """Return an attempt that begins now, at an entry of a queue."""
         host, pid = this_process()
-        return Mark(self.queue, self.session.now(), host, pid)
+        return Mark(queue, self.session.now(), host, pid)
 
     def begin(self, claim: Claim) -> Begun:
         """Begin an attempt at an entry that was just checked out; what raises a `SpoolError` does not count."""
@@ -130,11 +129,11 @@ class Attempts(Generic[Q]):
         noted = claim.noted
         found = self.session.storage.notes(claim.name) if noted is None else noted.found
         history = history_in(found)
-        spent = spent_before(history, self.queue)
+        spent = spent_before(history, claim.queue)
         if history is not None and self.retry.is_exhausted(spent):
             return Begun(history, spent, exhausted=True, found=found)
         mark = None if noted is None else noted.attempt
-        history = begun(history, mark or self.mark())
+        history = begun(history, mark or self.mark(claim.queue))
         return Begun(history, spent + 1, exhausted=False, found=found)
 
     def _write_down(self, claim: Claim, attempt: Begun) -> None:
@@ -150,7 +149,7 @@ class Attempts(Generic[Q]):
             session.storage.annotate(claim, ATTEMPTS, history, attempt.found)
         except (OutOfSpace, NotARegularFile) as error:
             path, message = session.path, "an attempt at entry %(entry)s is not written down: %(error)s"
-            queue, entry = self.queue, claim.name
+            queue, entry = claim.queue, claim.name
             log(LOGGER.warning, Event.ATTEMPT_NOT_RECORDED, path, message, queue=queue, entry=entry, error=error)
 
 
@@ -161,7 +160,7 @@ class _Trial(Generic[Q, M, D]):
     def __init__(self, job: Checkout[Q, M, D], attempts: Attempts[Q], attempt: Begun) -> None:
         self._job = job
         self._attempt = attempt
-        self._retry, self._session, self._queue = attempts.retry, attempts.session, attempts.queue
+        self._retry, self._session, self._queue = attempts.retry, attempts.session, job.claim.queue
 
     async def run(self, work: Work[Q, M, D]) -> Result[None, Any]:
         history = self._attempt.history

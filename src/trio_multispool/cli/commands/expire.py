@@ -62,7 +62,7 @@ def expire(  # noqa: PLR0913  # what a person can say on the command line
 
     async def work(ending: Ending) -> None:
         async with await load(spool, [queue], trust_file_system=trust_file_system, told=done) as opened:
-            running, one_at_a_time = Command(command, opened.location, queue, ending), trio.CapacityLimiter(1)
+            running, one_at_a_time = Command(command, opened.location, ending), trio.CapacityLimiter(1)
 
             async def before(metadata: bytes, data: DataFile[Any]) -> Remove | Release:
                 if not command:

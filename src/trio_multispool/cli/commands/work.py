@@ -1,6 +1,7 @@
 """`multispool work`: run a command for each entry of a queue."""
 
 import dataclasses
+import math
 import shutil
 from typing import Annotated, Any, NamedTuple, final
 
@@ -8,7 +9,8 @@ import trio
 from cyclopts import Parameter
 
 from trio_multispool.cli import durations
-from trio_multispool.cli.arguments import AnyQueue, Location, QueueName, TrustFileSystem
+from trio_multispool.cli.arguments import AnyQueue, Location, TrustFileSystem
+from trio_multispool.cli.completing import queue_names
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.progress import bar
 from trio_multispool.cli.retrying import Attempts, Outcomes, Retrier
@@ -20,6 +22,7 @@ from trio_multispool.entries.job import CheckedOutEntry, checkout_of
 from trio_multispool.errors import SpoolError
 from trio_multispool.model.verdicts import Remove, Save
 from trio_multispool.reader.pool import Jobs
+from trio_multispool.reader.reader import QueueReader
 from trio_multispool.threads.loop import is_cancellation
 
 Job = CheckedOutEntry[Any, bytes, Source]
@@ -30,7 +33,14 @@ as long. Otherwise, without --failed and --once: how long a failed entry is kept
 
 def work(  # noqa: PLR0913  # what a person can say on the command line
     spool: Location,
-    queue: QueueName,
+    queue: Annotated[
+        str,
+        Parameter(
+            name="QUEUE",
+            help="A queue of the spool; or several, `urgent,send`, with weights if you like: `urgent=3,send=1`.",
+            completer=queue_names,
+        ),
+    ],
     /,
     *command: Annotated[
         str,
@@ -61,12 +71,15 @@ def work(  # noqa: PLR0913  # what a person can say on the command line
     as_json: Annotated[bool, Parameter(name="--json", help="The lines on standard error are JSON.")] = False,
     trust_file_system: TrustFileSystem = False,
 ) -> int:
-    """Run a command for each entry of a queue.
+    """Run a command for each entry of a queue, or of several.
 
     The command gets the entry's data on its standard input and, in its environment, `MULTISPOOL_NAME`,
     `MULTISPOOL_METADATA`, `MULTISPOOL_QUEUE`, `MULTISPOOL_SPOOL` and `MULTISPOOL_DATA`, the path of the data. If it
     succeeds (exit status 0), the entry is removed, or moved to `--done`; if it fails, it is moved to `--failed`, or
     goes back.
+
+    Of several queues, each gets its share of the `--jobs` while all of them have entries, in proportion to the weights;
+    without weights, all get the same. A queue that has nothing leaves its share to the others.
 
     With `--attempts N`, an entry whose command failed waits and is tried again, up to N times in all; then it is moved
     to `--failed`. Each wait is twice as long as the one before, up to an hour. `MULTISPOOL_ATTEMPT` is the number of
@@ -88,37 +101,58 @@ def work(  # noqa: PLR0913  # what a person can say on the command line
     if jobs < 1:
         raise Failure(f"--jobs must be at least 1, not {jobs}", Exit.USAGE)
     delay = durations.parse(retry_delay)
-    if done == queue:
+    weights = _weights(spool, queue)
+    if done in weights:
         raise Failure("--done must be another queue, or the work would never end", Exit.USAGE)
-    if failed == queue:
+    if failed in weights:
         raise Failure("--failed must be another queue; without it, entries that failed go back", Exit.USAGE)
-    if cancelled == queue:
+    if cancelled in weights:
         raise Failure("--cancelled must be another queue, or what is cancelled would begin anew", Exit.USAGE)
     report = Report(quiet, as_json)
     outcomes = None if attempts is None else Outcomes(_attempts(attempts, delay, failed), report)
 
     async def working(ending: Ending) -> int:
-        queues = [name for name in (queue, done, failed, cancelled) if name is not None]
+        queues = [name for name in (*weights, done, failed, cancelled) if name is not None]
         async with await load(spool, queues, trust_file_system=trust_file_system, told=outcomes) as opened:
             if shutil.which(command[0]) is None:
                 raise Failure(f"cannot start {command[0]!r}: command not found")
             total = None
             if once:
                 with looking(spool) as storage:
-                    total = len(storage.names(queue))
+                    total = sum(len(storage.names(name)) for name in weights)
             with bar(total, shown=once and not quiet) as shown:
                 report.bar, report.begun = shown, True
-                running = Command(command, opened.location, queue, ending)
+                running = Command(command, opened.location, ending)
+                reader = opened.reader({member(opened, name): weight for name, weight in weights.items()})
                 if outcomes is not None:
-                    await Retrier(running, done, cancelled, outcomes).run(opened, jobs, once=once)
+                    await Retrier(running, done, cancelled, outcomes).run(opened, reader, jobs, once=once)
                 else:
-                    await _Worker(opened, running, _Where(done, failed, cancelled), delay, once, report).run(jobs)
+                    where = _Where(done, failed, cancelled)
+                    await _Worker(opened, running, where, delay, once, report).run(reader, jobs)
         return Exit.SOME_FAILED if once and report.counts["failed"] else Exit.SUCCESS
 
     try:
         return run(working)
     finally:
         report.summary()
+
+
+def _weights(spool: str, told: str) -> dict[str, float]:
+    """Return the queues that are told, with their weights; a queue may be called what looks like several."""
+    with looking(spool) as storage:
+        if told in storage.queues():
+            return {told: 1.0}
+    weights: dict[str, float] = {}
+    for each in told.split(","):
+        name, is_weighed, weight = each.rpartition("=")
+        try:
+            weights[name if is_weighed else each] = float(weight) if is_weighed else 1.0
+        except ValueError:
+            weights[each] = 1.0  # so that it is told that there is no such queue
+    wrong = next((name for name, weight in weights.items() if not 0 < weight < math.inf), None)
+    if wrong is not None:
+        raise Failure(f"the weight of {wrong!r} must be above 0: {told!r}", Exit.USAGE)
+    return weights
 
 
 def _attempts(most: int, delay: float, failed: str | None) -> Attempts:
@@ -140,7 +174,7 @@ class _Where(NamedTuple):
 @final
 @dataclasses.dataclass
 class _Worker:
-    """Works off one queue with any number of tasks."""
+    """Works off queues with any number of tasks."""
 
     spool: AnySpool
     command: Command
@@ -150,9 +184,9 @@ class _Worker:
     report: Report
     trouble: Failure | SpoolError | None = None
 
-    async def run(self, jobs: int) -> None:
+    async def run(self, reader: QueueReader[Any, bytes, Source], jobs: int) -> None:
         """Work until nothing is left (`once`), the scope is cancelled, or something is wrong (a `Failure`)."""
-        async with self.spool.reader(member(self.spool, self.command.queue)) as reader:
+        async with reader:
             coming = reader.available() if self.once else aiter(reader)
             async with trio.open_nursery() as nursery:
                 for _ in range(jobs):
@@ -176,7 +210,7 @@ class _Worker:
 
     async def _attempt(self, job: Job) -> None:
         """Run the command on an entry, and settle it."""
-        queue = self.command.queue
+        queue = job.queue.value
         try:
             status, told = await self.command.run(job.metadata, job.data)
         except BaseException as ended:  # passed on
