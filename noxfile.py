@@ -148,7 +148,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types with mypy and basedpyright, and that everything public has one."""
-    session.install(".[cli,otel,postgresql,prometheus,pydantic]", *group("types"))
+    session.install(".[cli,cron,otel,postgresql,prometheus,pydantic]", *group("types"))
     session.run("mypy")
     session.run("basedpyright")
     session.run("basedpyright", "--verifytypes", "trio_multispool", "--ignoreexternal")
@@ -198,7 +198,7 @@ def bench(session: nox.Session) -> None:
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
-    session.install(".[cli,otel,postgresql,prometheus,pydantic]", *group("docs"))
+    session.install(".[cli,cron,otel,postgresql,prometheus,pydantic]", *group("docs"))
     output = Path("docs", "_build", "html")
     session.run("sphinx-build", "-W", "--keep-going", "-E", "-b", "html", "docs", str(output), *session.posargs)
 

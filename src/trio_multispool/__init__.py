@@ -63,6 +63,7 @@ from trio_multispool.model.verdicts import UNCHANGED, GiveUp, Release, Remove, R
 from trio_multispool.reader.reader import QueueReader
 from trio_multispool.spool.channel import ReceiveChannel, SendChannel
 from trio_multispool.spool.channel_ends import ChannelAttribute, ChannelStatistics
+from trio_multispool.spool.cron import Cron
 from trio_multispool.spool.every import every
 from trio_multispool.spool.received import Received
 from trio_multispool.spool.spool import Spool
@@ -82,6 +83,7 @@ __all__ = [
     "CheckedOutEntry",
     "CorruptData",
     "CorruptMetadata",
+    "Cron",
     "DataCodec",
     "DataFile",
     "DataNotFound",

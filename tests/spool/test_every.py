@@ -1,4 +1,4 @@
-"""Entries on an interval: each tick once, whoever is killed, and what becomes of the ticks that went by."""
+"""Entries on an interval or by a calendar: each tick once, whoever is killed, also of those that went by."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import math
 import random
 import time
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import trio
@@ -21,8 +22,8 @@ from helpers.children import Child, Parent, quick_directory
 from helpers.gates import breathe
 from helpers.inside import storage_of, threads_of
 from helpers.spools import ANNE, START, Mail, load_spool, quick_spool, state_of
-from trio_multispool import Err, InvalidName, Missed, NameTaken, OutOfSpace, Use, every
-from trio_multispool.model.ticks import EPOCH, Ticks
+from trio_multispool import Cron, Err, InvalidName, Missed, NameTaken, OutOfSpace, Use, every
+from trio_multispool.model.ticks import EPOCH, IntervalTicks, back_from, due, name_of
 from trio_multispool.spool import every as interval_module
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def ticks_in(path: Path, queue: str = "send") -> list[float]:
 async def go_on_for(hours: float, spool: Any, make: Any = make, **options: Any) -> Any:
     """Make entries for so long; return what `every` answered, if it did."""
     with trio.move_on_after(hours * 3600):
-        return await every(spool, Mail.SEND, HOUR, make, **{"name": "digest", **options})
+        return await every(spool, Mail.SEND, **{"interval": HOUR, "make": make, "name": "digest", **options})
     return None
 
 
@@ -117,28 +118,28 @@ async def remove_all(spool: Any) -> None:
 def test_ticks_are_whole_intervals_apart_and_named_by_their_time():
     """Exactly, however many there were: no fraction adds up."""
     third = datetime.timedelta(seconds=1, microseconds=333_333)
-    ticks = Ticks("t", third, EPOCH)
+    ticks = IntervalTicks("t", third, EPOCH)
     now = EPOCH + 10**9 * third
     assert ticks.latest(now) == now
     assert ticks.latest(now - datetime.timedelta(microseconds=1)) == now - third
     assert ticks.next_after(now) == now + third
-    assert ticks.name_of(datetime.datetime(2027, 12, 31, 8, tzinfo=datetime.UTC)) == "t-20271231T080000Z"
-    assert len({ticks.name_of(EPOCH + n * third) for n in range(1000)}) == 1000
+    assert name_of("t", datetime.datetime(2027, 12, 31, 8, tzinfo=datetime.UTC)) == "t-20271231T080000Z"
+    assert len({name_of("t", EPOCH + n * third) for n in range(1000)}) == 1000
 
 
 def test_which_ticks_are_due():
     """Nothing before the start; all since the last, or the latest of them."""
-    ticks = Ticks("t", HOUR, BEGIN)
+    ticks = IntervalTicks("t", HOUR, BEGIN)
     assert ticks.latest(BEGIN - HOUR) is None
-    assert ticks.due(None, BEGIN - HOUR, Missed.ALL) == []
-    assert ticks.due(None, BEGIN, Missed.LATEST) == [BEGIN]
-    assert ticks.due(BEGIN, BEGIN + HOUR / 2, Missed.ALL) == []
-    assert ticks.due(BEGIN, BEGIN + 2.5 * HOUR, Missed.ALL) == [BEGIN + HOUR, BEGIN + 2 * HOUR]
-    assert ticks.due(BEGIN, BEGIN + 2.5 * HOUR, Missed.LATEST) == [BEGIN + 2 * HOUR]
-    assert ticks.due(BEGIN + HOUR, BEGIN, Missed.ALL) == [], "the clock was put back"
-    assert list(ticks.back_from(BEGIN + 2.5 * HOUR, 2 * HOUR)) == [BEGIN + 2 * HOUR, BEGIN + HOUR]
-    assert list(ticks.back_from(BEGIN + HOUR, 100 * HOUR)) == [BEGIN + HOUR, BEGIN]
-    assert list(ticks.back_from(BEGIN - HOUR, HOUR)) == []
+    assert due(ticks, None, BEGIN - HOUR, Missed.ALL) == []
+    assert due(ticks, None, BEGIN, Missed.LATEST) == [BEGIN]
+    assert due(ticks, BEGIN, BEGIN + HOUR / 2, Missed.ALL) == []
+    assert due(ticks, BEGIN, BEGIN + 2.5 * HOUR, Missed.ALL) == [BEGIN + HOUR, BEGIN + 2 * HOUR]
+    assert due(ticks, BEGIN, BEGIN + 2.5 * HOUR, Missed.LATEST) == [BEGIN + 2 * HOUR]
+    assert due(ticks, BEGIN + HOUR, BEGIN, Missed.ALL) == [], "the clock was put back"
+    assert list(back_from(ticks, BEGIN + 2.5 * HOUR, 2 * HOUR, most=9)) == [BEGIN + 2 * HOUR, BEGIN + HOUR]
+    assert list(back_from(ticks, BEGIN + HOUR, 100 * HOUR, most=9)) == [BEGIN + HOUR, BEGIN]
+    assert list(back_from(ticks, BEGIN - HOUR, HOUR, most=9)) == []
 
 
 # Entries
@@ -368,6 +369,7 @@ async def test_somebody_who_is_making_the_very_entry_is_waited_for(path, now, mo
         ({"interval": 0.9}, ValueError),
         ({"interval": -1}, ValueError),
         ({"interval": "1h"}, TypeError),
+        ({"interval": Cron("* * * * *"), "start": BEGIN.replace(tzinfo=None)}, ValueError),
         ({"start": BEGIN.replace(tzinfo=None)}, ValueError),
         ({"memory": -1}, ValueError),
         ({"queue": "send"}, TypeError),
@@ -392,6 +394,151 @@ async def test_a_name_that_no_entry_can_have_is_an_err(place, name):
     assert isinstance(answer.error, InvalidName)
 
 
+# By a calendar
+
+HALVES = ("2:00", "2:30", "3:00", "3:30")
+BERLIN = ZoneInfo("Europe/Berlin")
+NIGHTLY = Cron("30 2 * * *", zone="Europe/Berlin")
+OFTEN = Cron("*/30 2,3 * * *", zone="Europe/Berlin")
+FORWARDS, BACK = (datetime.datetime(2037, *day, 12, tzinfo=BERLIN) for day in ((3, 28), (10, 24)))
+"""At noon, on the days before clocks are changed."""
+
+CHANGES = [
+    (NIGHTLY, FORWARDS, ["03-29 03:00 +0200", "03-30 02:30 +0200"]),
+    (NIGHTLY, BACK, ["10-25 02:30 +0200", "10-26 02:30 +0100"]),
+    (OFTEN, FORWARDS, ["03-29 03:00 +0200", "03-29 03:30 +0200", *(f"03-30 0{each} +0200" for each in HALVES)]),
+    (
+        OFTEN,
+        BACK,
+        [
+            *("10-25 02:00 +0200", "10-25 02:30 +0200"),
+            *(f"10-25 0{each} +0100" for each in HALVES),
+            *(f"10-26 0{each} +0100" for each in HALVES),
+        ],
+    ),
+]
+"""Schedules, when to begin with them, and what they then make in two days."""
+
+
+def local_ticks_in(path: Path) -> list[str]:
+    """Return when the entries were due, in the order of their names, by the clocks of Berlin."""
+    state = state_of(path)
+    found = [datetime.datetime.fromisoformat(state.data[name].decode()) for name in state.names("send")]
+    return [f"{tick.astimezone(BERLIN):%m-%d %H:%M %z}" for tick in found]
+
+
+def begin_at(now: Times, moment: datetime.datetime) -> None:
+    """Set the clock."""
+    now.offset += moment.timestamp() - now()
+
+
+@pytest.mark.sample
+@pytest.mark.parametrize(("schedule", "begin", "expected"), CHANGES)
+async def test_a_change_of_summer_time_makes_no_gap_and_nothing_twice(  # noqa: PLR0913, PLR0917  # fixtures
+    place, now, mock_clock, schedule, begin, expected
+):
+    """What is left out comes when the clock jumps over it; what comes twice, once, or as often as it is shown."""
+    spool = await now.spool(place)
+    begin_at(now, begin)
+    await go_on_for(42, spool, interval=schedule)
+    assert local_ticks_in(place) == expected
+    assert state_of(place).faults() == []
+
+
+@pytest.mark.parametrize(("schedule", "begin", "expected"), CHANGES)
+async def test_whoever_comes_and_goes_each_tick_of_a_calendar_has_one_entry(  # noqa: PLR0913, PLR0917  # fixtures
+    path, now, mock_clock, schedule, begin, expected
+):
+    """Programs that run for a while and are gone for a while, with a clock that is put back now and then."""
+    chance = random.Random(11)  # no secret
+    spool = await now.spool(path)
+    begin_at(now, begin)
+    end = now() + 42 * 3600
+    while now() < end:
+        await go_on_for(chance.uniform(0, 2), spool, interval=schedule, missed=Missed.ALL)
+        if chance.random() < 0.3:
+            now.offset -= chance.uniform(0, 3600)
+        await trio.sleep(chance.uniform(0, 3 * 3600))
+    await go_on_for(0.1, spool, interval=schedule, missed=Missed.ALL)
+    assert [tick for tick in local_ticks_in(path) if tick <= expected[-1]] == expected
+
+
+@pytest.mark.parametrize(
+    ("missed", "made_up_for"),
+    [
+        (Missed.ALL, ["10-25 02:30 +0200", "10-26 02:30 +0100", "10-27 02:30 +0100"]),
+        (Missed.LATEST, ["10-27 02:30 +0100"]),
+        (Missed.NONE, []),
+    ],
+)
+async def test_ticks_of_a_calendar_that_went_by_are_made_up_for_as_asked(place, now, mock_clock, missed, made_up_for):
+    """As those of an interval are; the tick before them is known by its name, though its entry has gone."""
+    spool = await now.spool(place)
+    begin_at(now, BACK - 24 * HOUR)
+    await go_on_for(24, spool, interval=NIGHTLY, missed=missed)
+    assert local_ticks_in(place) == ["10-24 02:30 +0200"]
+    await remove_all(spool)
+    await trio.sleep(72 * 3600)
+    await go_on_for(20, spool, interval=NIGHTLY, missed=missed)
+    assert local_ticks_in(place) == [*made_up_for, "10-28 02:30 +0100"]
+
+
+async def test_the_last_tick_is_remembered_until_the_one_after_the_next(place, now, mock_clock, monkeypatch):
+    """However far apart they are, and however short the memory; then the schedule begins anew."""
+    monkeypatch.setattr(interval_module, "CLOCK_INTERVAL", 3600.0)  # many thousands of looks, otherwise
+    monthly = Cron("0 0 1 * *")
+    spool = await now.spool(place)
+    for pause, expected in ((0, "02-01"), (45, "03-01"), (120, "")):
+        await trio.sleep(pause * 24 * 3600)
+        if expected == "02-01":
+            await go_on_for(31 * 24, spool, interval=monthly, memory=0)  # from the 1st of January on
+        else:
+            await go_on_for(0.1, spool, interval=monthly, memory=0)
+        assert [tick[:5] for tick in local_ticks_in(place)] == [expected][: bool(expected)]
+        await remove_all(spool)
+
+
+async def test_of_many_processes_one_makes_the_entries_of_a_calendar(path, now, mock_clock, monkeypatch):
+    """The others stand by; `make` is called once for each tick."""
+    monkeypatch.setattr(interval_module, "STANDING_BY", 300.0)  # thousands of looks, otherwise
+    calls: list[datetime.datetime] = []
+
+    def counting(tick: datetime.datetime) -> tuple[Any, bytes]:
+        calls.append(tick)
+        return make(tick)
+
+    spools = [await now.spool(path) for _ in range(3)]
+    begin_at(now, BACK + 12 * HOUR)
+    with trio.move_on_after(5 * 3600):
+        async with trio.open_nursery() as nursery:
+            for spool in spools:
+                nursery.start_soon(functools.partial(every, spool, Mail.SEND, OFTEN, counting, name="digest"))
+    assert local_ticks_in(path) == CHANGES[3][2][:6]
+    assert len(calls) == 6
+
+
+@pytest.mark.parametrize("missed", [Missed.ALL, Missed.LATEST])
+async def test_a_clock_that_jumps_over_a_change_of_summer_time_is_followed(place, now, mock_clock, missed):
+    """Forwards, what it passes over is made up for; back again, nothing is made twice."""
+    spool = await now.spool(place)
+    begin_at(now, BACK + 12 * HOUR)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(
+            functools.partial(every, spool, Mail.SEND, OFTEN, make, name="digest", missed=missed),
+        )
+        await trio.sleep(60)
+        now.offset += 3.25 * 3600  # now it is a quarter past two, for the second time
+        await trio.sleep(60)
+        made = CHANGES[3][2][:3] if missed is Missed.ALL else CHANGES[3][2][2:3]
+        assert local_ticks_in(place) == made
+        now.offset -= 2 * 3600
+        await trio.sleep(2 * 3600)
+        assert local_ticks_in(place) == made
+        await trio.sleep(900)
+        assert local_ticks_in(place) == [*made, CHANGES[3][2][3]]
+        nursery.cancel_scope.cancel()
+
+
 # Many processes, killed at random
 
 
@@ -403,11 +550,11 @@ def make_entries(parent: Parent, path: str) -> None:
     import trio
 
     from helpers.spools import ANNE, Mail, load_spool
-    from trio_multispool import Missed, every
+    from trio_multispool import Cron, Missed, every
     from trio_multispool.spool import every as interval
 
     interval.CLOCK_INTERVAL = interval.STANDING_BY = 0.002  # type: ignore[misc]  # the test's clock is quick
-    clock = pathlib.Path(path, ".clock")
+    clock, crontab = pathlib.Path(path, ".clock"), pathlib.Path(path, ".crontab").read_text()
 
     async def main() -> None:
         spool = await load_spool(path, now=lambda: float(clock.read_text()))  # type: ignore[arg-type]
@@ -415,7 +562,7 @@ def make_entries(parent: Parent, path: str) -> None:
         await every(
             spool,
             Mail.SEND,
-            datetime.timedelta(hours=1),
+            Cron(crontab, zone="Europe/Berlin") if crontab else datetime.timedelta(hours=1),
             lambda tick: (ANNE, tick.isoformat().encode()),
             name="digest",
             missed=Missed.ALL,
@@ -424,13 +571,26 @@ def make_entries(parent: Parent, path: str) -> None:
     trio.run(main)
 
 
-def test_each_tick_has_one_entry_whoever_is_killed(path):
+@pytest.mark.parametrize(
+    ("crontab", "begin", "hours"),
+    [
+        ("", BEGIN, range(1, 25)),
+        # Each hour, and not from one to two.
+        ("0 */1 * * *", BACK, range(1, 25)),
+        # Three is when clocks are put forward from two, which is 14 hours after the day before's noon.
+        ("0 0-2,4-23 * * *", FORWARDS, [*range(1, 15), *range(15, 25)]),
+        ("0 2-23/3 * * *", BACK, [2, 5, 8, 11, 14, 18, 21, 24]),
+    ],
+)
+def test_each_tick_has_one_entry_whoever_is_killed(path, crontab, begin, hours):
     """Of three processes, one is killed at each tick; entries are worked off meanwhile; all come, and none twice."""
     chance = random.Random(7)  # no secret
     came: list[str] = []
+    begins_at = begin.timestamp()
 
     async def prepare() -> None:
         (await quick_spool(path)).close()
+        (path / ".crontab").write_text(crontab)
 
     async def work_off() -> None:
         clock = path / ".clock"
@@ -445,8 +605,14 @@ def test_each_tick_has_one_entry_whoever_is_killed(path):
 
     def set_clock(hours: float) -> None:
         new = path / ".clock.new"
-        new.write_text(str(START + hours * 3600))
+        new.write_text(str(begins_at + hours * 3600))
         new.rename(path / ".clock")
+
+    def tick_at(hour: int) -> datetime.datetime:
+        return datetime.datetime.fromtimestamp(begins_at + hour * 3600, datetime.UTC)
+
+    def key_of(hour: int) -> Path:
+        return path / ".keys" / f"digest-{tick_at(hour):%Y%m%dT%H%M%SZ}"
 
     trio.run(prepare)
     set_clock(0.5)
@@ -455,19 +621,19 @@ def test_each_tick_has_one_entry_whoever_is_killed(path):
         for child in children:
             assert child.hear() == ["ready"]
         # The first tick is remembered when its file has its time: until then, a leader that is killed has not begun.
-        _wait_for(lambda: any(key.stat().st_mtime > START for key in (path / ".keys").glob("digest-*")))
+        _wait_for(lambda: any(key.stat().st_mtime > begins_at for key in (path / ".keys").glob("digest-*")))
         for hour in range(1, 25):
             set_clock(hour + 0.01)
             victim = chance.randrange(3)
             children[victim].kill()
             children[victim] = stack.enter_context(Child(make_entries, path))
             if hour % 4 == 0:
-                tick = f"digest-{BEGIN + hour * HOUR:%Y%m%dT%H%M%SZ}"
-                _wait_for(lambda tick=tick: (path / ".keys" / tick).exists())
+                last = max((each for each in hours if each <= hour), default=0)
+                _wait_for(lambda last=last: not last or key_of(last).exists())
                 trio.run(work_off)
-        _wait_for((path / ".keys" / f"digest-{BEGIN + 24 * HOUR:%Y%m%dT%H%M%SZ}").exists)
+        _wait_for(key_of(max(hours)).exists)
     trio.run(work_off)
-    assert came == [(BEGIN + hour * HOUR).isoformat() for hour in range(1, 25)]
+    assert came == [tick_at(hour).isoformat() for hour in hours]
 
 
 def _wait_for(so: Any) -> None:

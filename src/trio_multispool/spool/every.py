@@ -1,4 +1,4 @@
-"""`every`: entries on an interval, from exactly one of many processes.
+"""`every`: entries on an interval, or by a calendar, from exactly one of many processes.
 
 Theory. A tick is a point in time. Its entry is named after it, so it can be made only once: the name is refused while
 the entry is there, and remembered when it is gone. That is correct without agreement; one process leads so that `make`
@@ -20,11 +20,23 @@ import anyio
 
 from trio_multispool.entries.reserved_names import ReservedName, Use
 from trio_multispool.errors import EnqueueError, EntryBusy, InvalidName, NameTaken
+from trio_multispool.model.calendar import CalendarTicks
 from trio_multispool.model.names import invalid_name
 from trio_multispool.model.results import Err, Ok, Result, handed_out
-from trio_multispool.model.ticks import EPOCH, SHORTEST, Missed, Ticks
+from trio_multispool.model.ticks import (
+    EPOCH,
+    SHORTEST,
+    IntervalTicks,
+    Missed,
+    Ticks,
+    back_from,
+    due,
+    name_of,
+    to_remember,
+)
 from trio_multispool.model.times import aware, length_of
 from trio_multispool.model.types import D, M, Q
+from trio_multispool.spool.cron import Cron
 from trio_multispool.spool.spool import Spool, session_of
 
 if TYPE_CHECKING:
@@ -53,7 +65,7 @@ MOST_LOOKED_AT: Final = 10_000
 async def every(  # noqa: PLR0913  # keyword arguments, each with a default
     spool: Spool[Q, M, D, Any],
     queue: Q,
-    interval: float | datetime.timedelta,
+    interval: float | datetime.timedelta | Cron,
     make: Callable[[datetime.datetime], tuple[M, D] | Awaitable[tuple[M, D]]],
     *,
     name: str,
@@ -62,20 +74,20 @@ async def every(  # noqa: PLR0913  # keyword arguments, each with a default
     memory: float | datetime.timedelta = MEMORY,
     durability: Durability | None = None,
 ) -> Result[None, EnqueueError]:
-    """Enqueue an entry at every tick of an interval, until cancelled; of all processes that call this, one does it.
+    """Enqueue an entry at every tick of an interval or a calendar, until cancelled; of all that call this, one does it.
 
     Run it in a task of its own, in every process that may do it. Entries are named `NAME-20271231T080000Z`, after the
     schedule and the time of the tick in UTC. Readers take them like any others.
 
-    - `interval`: from tick to tick, in seconds or as a `timedelta`; a second at least.
+    - `interval`: from tick to tick, in seconds or as a `timedelta`; a second at least. Or a `Cron`.
     - `make(tick)`: returns the metadata and the data of the entry, or awaits them. `tick` is in UTC.
     - `name`: the name of the schedule. It is reserved while this runs, so no entry can have it.
     - `start`: the first tick, with a time zone. By default, ticks are at whole intervals since 1970 in UTC: of an hour
-      on the hour, of a day at midnight.
+      on the hour, of a day at midnight. With a `Cron`: the time before which there is no tick.
     - `missed`: what happens to ticks that went by while nothing ran.
-    - `memory`: how long ticks are remembered, in seconds or as a `timedelta`; at least two intervals, and at most
-      10,000. After a longer pause, and the first time, the next tick is the first. Each remembered tick is a small file
-      in `.keys/`.
+    - `memory`: how long ticks are remembered, in seconds or as a `timedelta`; at least two ticks, and at most 10,000.
+      (With a `Cron`: at most for as long as 10,000 ticks take on days that have any.) After a longer pause, and the
+      first time, the next tick is the first. Each remembered tick is a small file in `.keys/`.
 
     `Err`: an entry could not be enqueued, as `enqueue` says. It is missing, and is made when `every` is called again,
     as `missed` says. (`Err(NameTaken)`: an entry has the name of the schedule.) Raises what `make` raises; `ValueError`
@@ -96,19 +108,26 @@ async def every(  # noqa: PLR0913  # keyword arguments, each with a default
     told = f"schedule {name} of queue {queue.value}", session_of(spool).running.what
     if isinstance(ticks, Err):
         return handed_out(ticks, *told)
-    between = ticks.value.interval.total_seconds()
-    kept = datetime.timedelta(seconds=min(max(length_of(memory, "memory"), 2 * between), MOST_LOOKED_AT * between))
+    longest = ticks.value.span(MOST_LOOKED_AT)
+    kept = datetime.timedelta(seconds=min(length_of(memory, "memory"), longest.total_seconds()))
     return handed_out(await _Series(spool, queue, ticks.value, make, missed, kept, durability).run(), *told)
 
 
-def _checked(name: str, interval: float | datetime.timedelta, start: datetime.datetime) -> Result[Ticks, InvalidName]:
-    every_so_often = datetime.timedelta(seconds=length_of(interval, "an interval"))
-    if every_so_often < SHORTEST:
-        raise ValueError(f"an interval is a second at least, not {interval!r}")
+def _checked(
+    name: str, interval: float | datetime.timedelta | Cron, start: datetime.datetime
+) -> Result[Ticks, InvalidName]:
     if start.utcoffset() is None:
         raise ValueError(f"start wants a datetime with a time zone, not {start!r}")
-    ticks = Ticks(name, every_so_often, start.astimezone(datetime.UTC))
-    fault = invalid_name(name) or invalid_name(ticks.name_of(EPOCH))
+    start = start.astimezone(datetime.UTC)
+    ticks: Ticks
+    if isinstance(interval, Cron):
+        ticks = CalendarTicks(name, interval.calendar(), start)
+    else:
+        every_so_often = datetime.timedelta(seconds=length_of(interval, "an interval"))
+        if every_so_often < SHORTEST:
+            raise ValueError(f"an interval is a second at least, not {interval!r}")
+        ticks = IntervalTicks(name, every_so_often, start)
+    fault = invalid_name(name) or invalid_name(name_of(name, EPOCH))
     return Ok(ticks) if fault is None else Err(fault)
 
 
@@ -143,7 +162,7 @@ class _Series(Generic[Q, M, D]):
             if not isinstance(answer.error, EntryBusy):
                 return answer
             self._stood_by = True
-            await anyio.sleep(min(STANDING_BY, self._ticks.interval.total_seconds() / 2))
+            await anyio.sleep(min(STANDING_BY, self._ticks.closest.total_seconds() / 2))
 
     async def _lead(self) -> Result[None, EnqueueError]:
         found = await self._session.run(f"look for the last tick of {self._ticks.name}", self._begin)
@@ -151,7 +170,7 @@ class _Series(Generic[Q, M, D]):
             return found
         last = found.value
         while True:
-            for tick in self._ticks.due(last, self._now(), self._missed):
+            for tick in due(self._ticks, last, self._now(), self._missed):
                 answer = await self._enqueue(tick)
                 if isinstance(answer, Err):
                     return answer
@@ -167,11 +186,11 @@ class _Series(Generic[Q, M, D]):
         if latest is None or (last is not None and (self._stood_by or self._missed is not Missed.NONE)):
             return last
         try:
-            reservation = storage.reserve(self._ticks.name_of(latest))
+            reservation = storage.reserve(self._name_of(latest))
         except (NameTaken, EntryBusy):  # it has an entry, or somebody is making it
             return latest
         try:
-            storage.remember(reservation, self._remember, durability=self._durability)
+            storage.remember(reservation, self._remember(latest), durability=self._durability)
         finally:
             storage.give_up(reservation)
         return latest
@@ -179,24 +198,26 @@ class _Series(Generic[Q, M, D]):
     def _last(self) -> datetime.datetime | None:
         """Return the last tick that has or had an entry; `None` if none is found."""
         storage = self._session.storage
-        for tick in self._ticks.back_from(self._now(), self._memory):
+        for tick in back_from(self._ticks, self._now(), self._memory, most=MOST_LOOKED_AT):
             try:
-                storage.give_up(storage.reserve(self._ticks.name_of(tick)))
+                storage.give_up(storage.reserve(self._name_of(tick)))
             except NameTaken:
                 return tick
             except EntryBusy:  # somebody is making it, and may fail
                 continue
         return None
 
-    @property
-    def _remember(self) -> float:
-        """How long a tick is remembered, in seconds: an interval longer than ticks are looked for."""
-        return (self._memory + self._ticks.interval).total_seconds()
+    def _remember(self, tick: datetime.datetime) -> float:
+        """Return how long a tick is remembered, in seconds: longer than it is looked for."""
+        return to_remember(self._ticks, tick, self._memory).total_seconds()
+
+    def _name_of(self, tick: datetime.datetime) -> str:
+        return name_of(self._ticks.name, tick)
 
     async def _enqueue(self, tick: datetime.datetime) -> Result[None, EnqueueError]:
         made = self._make(tick)
         metadata, data = (await made) if inspect.isawaitable(made) else made
-        name = Use(self._ticks.name_of(tick), remember=self._remember)
+        name = Use(self._name_of(tick), remember=self._remember(tick))
         while True:
             answer = await self._spool.enqueue_if_absent(
                 self._queue, metadata, data, name=name, durability=self._durability
