@@ -61,6 +61,10 @@ class CheckedOut(msgspec.Struct, frozen=True):
     entry: str
     seconds: float
     """How long the look at the queue took that found it, without the waits before."""
+    in_queue: float | None = None
+    """How long it was to be had before, in seconds: since it came into its queue, or became due there. By the wall
+    clock. In a directory, an entry that was released, or put back by recovery, counts from then: its file tells no
+    more. `None` if it cannot be known, because a clock was wrong."""
 
 
 @final

@@ -156,7 +156,10 @@ LOOKING: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
         lambda s, n: enqueue(s, "send", n),
         lambda s, n, _: s.read_entry("send", n, lambda metadata, stat, data: data.read()),
     ),
-    "count": (lambda s, n: enqueue(s, "send", n), lambda s, n, _: (s.count(), s.depths(), list(s.inventory()))),
+    "count": (
+        lambda s, n: enqueue(s, "send", n),
+        lambda s, n, _: (s.count(), s.depths(), s.standings(), list(s.inventory())),
+    ),
 }
 """What changes nothing."""
 

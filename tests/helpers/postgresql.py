@@ -169,6 +169,12 @@ def await_death(location: str, pid: int) -> None:
     server().execute(statement, pid)
 
 
+def await_end(location: str, owner: int) -> None:
+    """Wait likewise until the server knows that an owner has ended."""
+    statement = f'SELECT pg_advisory_lock(id), pg_advisory_unlock(id) FROM "{name_of(location)}".owner WHERE id = %s'
+    server().execute(statement, owner)
+
+
 @contextlib.contextmanager
 def unrecovered(location: str) -> Iterator[None]:
     """Be the process that is to recover a spool by itself, and do not; so that it is recovered only when asked for."""

@@ -11,10 +11,10 @@ import pytest
 
 from helpers.children import Child
 from helpers.gates import Gate, breathe
-from helpers.inside import waiters_of
+from helpers.inside import storage_of, waiters_of
 from helpers.listening import Listening, kinds, listened_to
 from helpers.results import is_err
-from helpers.spools import ANNE, BERT, MAIL, Envelope, Mail, names_in, put, quick_spool
+from helpers.spools import ANNE, BERT, MAIL, Envelope, Mail, Wall, names_in, put, quick_spool
 from trio_multispool import (
     NameTaken,
     Release,
@@ -45,7 +45,7 @@ def timeless(told: list[Any]) -> list[Any]:
     """Return what was told without durations, which are numbers of seconds and never negative."""
 
     def strip(one: Any) -> Any:
-        durations = {name: getattr(one, name, None) for name in ("seconds", "in_hand")}
+        durations = {name: getattr(one, name, None) for name in ("seconds", "in_hand", "in_queue")}
         assert all(value is None or 0 <= value < 600 for value in durations.values())
         return msgspec.structs.replace(one, **{n: 0.0 for n, value in durations.items() if value is not None})
 
@@ -127,11 +127,44 @@ async def test_a_check_out_and_its_settlement_are_told_once(place, settle, how, 
             (await settle(job)).unwrap()
         path = str(place)
         assert timeless(heard.take()) == [
-            CheckedOut(path, "send", "a", 0.0),
+            CheckedOut(path, "send", "a", 0.0, 0.0),
             Working(path, "send", "a", {}),
             Settled(path, "send", "a", how, destination, 0.0, 0.0),
             ("working", None),
         ]
+
+
+@both_backends
+async def test_how_long_an_entry_was_to_be_had_is_told(place):
+    """Since it came into its queue, or became due; nothing where a clock was wrong, and no negative time."""
+    wall = Wall()
+    async with listened_to(place, now=wall) as (spool, heard):
+
+        async def told() -> float | None:
+            heard.take()
+            async with spool.reader(Mail.SEND) as reader:
+                (await reader.dequeue_available()).unwrap()
+            return heard.take(CheckedOut)[0].in_queue
+
+        await put(spool, Mail.SEND, "a")
+        [item] = storage_of(spool).inventory()
+        wall.time = item.moved_at + 5
+        assert await told() == 5
+        [item] = storage_of(spool).inventory()
+        if isinstance(place, str):  # a server knows that it had come before it was released
+            wall.time += 5
+            assert await told() == 10
+        else:
+            wall.time = item.moved_at + 7
+            assert await told() == 7
+        wall.time = item.moved_at - 600
+        assert await told() == 0
+        wall.time = item.moved_at - 1_000_000
+        assert await told() is None
+        (await spool.entry(Mail.SEND, "a").unwrap().direct.remove()).unwrap()
+        (await spool.enqueue(Mail.SEND, ANNE, b"", not_before=100)).unwrap()
+        wall.time += 104
+        assert await told() == 4
 
 
 @both_backends

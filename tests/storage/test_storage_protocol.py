@@ -425,6 +425,18 @@ def test_a_claim_tells_when_its_entry_was_written_and_not_when_it_was_taken(stor
         remove(store, claim(store, "retry", name))
 
 
+def test_a_claim_tells_since_when_its_entry_was_to_be_had(store):
+    """Since it came into its queue, whether or not its metadata were written anew; or since it was due."""
+    enqueue(store, "send", "a")
+    for queue, metadata in (("retry", None), ("send", NEW), ("failed", None)):
+        [item] = store.inventory()
+        taken = claim(store, item.place.queue, "a")
+        assert taken.available_since == item.moved_at
+        save(store, taken, queue, metadata)
+    save(store, claim(store, "failed", "a"), "send", due_at=DUE)
+    assert claim_waiting(store, "send", "a").available_since == DUE
+
+
 def test_what_a_dead_owner_had_taken_when_it_was_due_is_available(store, other):
     """It was due, so nothing has to wait any more."""
     enqueue(store, "send", "a", due_at=DUE)
@@ -1118,6 +1130,48 @@ def test_queues_and_inventory_show_everything(store, other):
     assert all(isinstance(item, Item) and item.size == len(OLD) for item in other.inventory())
     assert all(item.modified_at.tzinfo is datetime.UTC for item in other.inventory())
     release(store, claimed)
+
+
+def standing_of(store: Storage, queue: str = "send") -> Any:
+    """Return how a queue stands."""
+    [found] = [standing for standing in store.standings() if standing.queue == queue]
+    return found
+
+
+def test_standings_count_what_there_is(store, other):
+    """In each queue and state, also where nobody has put anything."""
+    assert [standing.queue for standing in other.standings()] == sorted(QUEUES)
+    empty = standing_of(other)
+    assert (empty.entries[State.AVAILABLE], empty.oldest_since, empty.abandoned) == (0, None, 0)
+    for name, queue in (("a", "send"), ("b", "send"), ("c", "retry"), ("d", "send")):
+        enqueue(store, queue, name)
+    enqueue(store, "send", "e", due_at=DUE)
+    claimed = claim(store, "send", "b")
+    store.quarantine(claim(store, "send", "d"), "unreadable")
+    expected = {State.AVAILABLE: 1, State.WAITING: 1, State.CHECKED_OUT: 1, State.QUARANTINED: 1}
+    assert {state: number for state, number in standing_of(other).entries.items() if number} == expected
+    counted = {(each.queue, state): n for each in other.standings() for state, n in each.entries.items() if n}
+    assert counted == {(place.queue, place.state): number for place, number in other.depths().items() if number}
+    assert standing_of(other).abandoned == 0
+    release(store, claimed)
+
+
+def test_the_oldest_entry_is_the_one_that_has_been_to_be_had_for_longest(store, other, clock):
+    """Whatever its name is: what is available, and what waits and is due."""
+    enqueue(store, "send", "b")
+    [before] = store.inventory()
+    clock.time = before.moved_at + 100  # what keeps files dates them by its own clock
+    enqueue(store, "send", "a")
+    assert standing_of(other).oldest_since == before.moved_at
+    remove(store, claim(store, "send", "b"))
+    assert standing_of(other).oldest_since in (None, *(item.moved_at for item in store.inventory()))
+    remove(store, claim(store, "send", "a"))
+    assert standing_of(other).oldest_since is None
+    enqueue(store, "send", "c", due_at=clock.time + 50)
+    enqueue(store, "send", "d", due_at=clock.time + 40)
+    assert standing_of(other).oldest_since is None
+    due, clock.time = clock.time + 40, clock.time + 60
+    assert standing_of(other).oldest_since == due
 
 
 def test_closing_is_idempotent_and_keeps_everything(store, open_store):

@@ -32,7 +32,7 @@ from trio_multispool.model.attempts import (
 )
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.results import Err, Ok, handed_out, peek
-from trio_multispool.model.times import due_at
+from trio_multispool.model.times import due_at, time_since
 from trio_multispool.model.types import D, M, Q
 from trio_multispool.model.verdicts import UNCHANGED, Remove, Save, Unavailable, Unchanged
 from trio_multispool.storage.handles import Claim
@@ -133,7 +133,8 @@ class Checkout(Generic[Q, M, D]):
         """Whether nothing is left to do, and all have been told."""
         self._since: float | None = None
         if began is not None and session.hooks.listening:
-            self._since = session.hooks.checked_out(claim.queue, claim.name, began)
+            in_queue = time_since(claim.available_since, session.now())
+            self._since = session.hooks.checked_out(claim.queue, claim.name, began, in_queue)
 
     is_unsafe: bool = False
     """Whether somebody else has the entry: it is one of `checkouts_unsafe`."""

@@ -76,6 +76,11 @@ def is_possible(at: float, now: float) -> bool:
     return EARLIEST <= at <= now + AHEAD
 
 
+def time_since(at: float | None, now: float) -> float | None:
+    """Return how long ago something was, in seconds, and never negative; `None` if `at` is, or cannot have been."""
+    return None if at is None or not is_possible(at, now) else max(0.0, now - at)
+
+
 def due_at(not_before: NotBefore | None, now: Callable[[], float]) -> float | None:
     """Return when an entry becomes due, in seconds since 1970, or `None` if it need not wait.
 

@@ -80,10 +80,10 @@ class Hooks:
 
     # What happened
 
-    def checked_out(self, queue: str, entry: str, began: float) -> float:
+    def checked_out(self, queue: str, entry: str, began: float, in_queue: float | None) -> float:
         """Tell of a check-out; return when it ended."""
         now = self.now()
-        self._call(self._to.on_checkout, CheckedOut(self._spool, queue, entry, now - began))
+        self._call(self._to.on_checkout, CheckedOut(self._spool, queue, entry, now - began, in_queue))
         return now
 
     def settled(  # noqa: PLR0913, PLR0917  # the fields

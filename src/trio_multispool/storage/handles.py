@@ -54,6 +54,15 @@ class Claim(Protocol):
         ...
 
     @property
+    def available_since(self) -> float | None:
+        """When it came into its queue, or became due there if that was later, in seconds since 1970.
+
+        `None`: nobody can say. A store may count an entry that was released, or put back by recovery, as one that came
+        in then.
+        """
+        ...
+
+    @property
     def noted(self) -> Noted | None:
         """What the store has read and written of the notes with the check-out; `None`: nothing."""
         ...

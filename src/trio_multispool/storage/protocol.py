@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         NotDue,
         Recovered,
         Settlement,
+        Standing,
         Stat,
     )
     from trio_multispool.storage.source import Source
@@ -291,6 +292,14 @@ class Storage(Protocol[C, R]):
 
     def depths(self) -> dict[Place, int]:
         """Count the entries in every place, also in queues unknown to this program. A hint: entries move meanwhile."""
+        ...
+
+    def standings(self) -> list[Standing]:
+        """Tell of each queue how it stands, also of those that this program does not know. A hint, as `depths`.
+
+        It may cost a listing. Of each place, no more than `LOOKED_AT` entries are looked at one by one, the first by
+        name.
+        """
         ...
 
     def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO, Generic, TypeAlias, final
+from typing import Any, BinaryIO, Final, Generic, TypeAlias, final
 
 import msgspec
 
-from trio_multispool.model.lifecycle import Place
+from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.notes import Progress
 from trio_multispool.model.policies import Durability
 from trio_multispool.model.times import is_possible
@@ -72,6 +72,29 @@ class Item(msgspec.Struct, frozen=True):
     def has_possible_time(self, now: float) -> bool:
         """Tell whether its file can have been written when it says, so that its age means something."""
         return self.stamp is None or (is_possible(self.stamp, now) and is_possible(self.modified_at.timestamp(), now))
+
+
+LOOKED_AT: Final = 1000
+"""Of the entries in one place, so many are looked at one by one for a `Standing`, the first by name."""
+
+
+@final
+class Standing(msgspec.Struct):
+    """How a queue stands, for metrics."""
+
+    queue: str
+    entries: dict[State, int] = {}
+    """How many there are, by state."""
+    oldest_since: float | None = None
+    """Since when the oldest entry is to be had: available, or waiting and due. In seconds since 1970; `None`: there is
+    none. In a long queue, the oldest of the first entries by name, which readers take next."""
+    abandoned: int | None = None
+    """How many check-outs have an owner who is dead, among those that were looked at. `None`: nobody can say."""
+
+    def see(self, since: float | None, now: float) -> None:
+        """Take note of an entry that is to be had since then, or is not yet."""
+        if since is not None and since <= now:
+            self.oldest_since = since if self.oldest_since is None else min(self.oldest_since, since)
 
 
 @final

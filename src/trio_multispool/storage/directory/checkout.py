@@ -21,7 +21,7 @@ from trio_multispool.storage.directory.disk.files import (
 from trio_multispool.storage.directory.disk.layout import REGISTRY, checkout_of, directory_of, waiting_of
 from trio_multispool.storage.directory.disk.locks import lock_entry
 from trio_multispool.storage.directory.recovery import collect_if_nowhere, drop_stale_copies, may_have_copies
-from trio_multispool.storage.directory.stamps import renew
+from trio_multispool.storage.directory.stamps import available_since, renew
 from trio_multispool.storage.requests import NotDue
 
 if TYPE_CHECKING:
@@ -52,11 +52,12 @@ def claim(  # noqa: C901  # in one piece: every reader comes here
         _raise_as_unreadable(error, queue, name)
     if isinstance(lock, Unavailable):
         return lock
-    metadata, due_at, written, moved = b"", None, 0.0, False
+    metadata, due_at, written, since, moved = b"", None, 0.0, 0.0, False
     try:
         # Read first: running out of descriptors, or a bad sector, must strand nothing in .checkout.
         metadata, found = _read_to_claim(context, queue, source, name)
         due_at, written = found.st_mtime if waits else None, min(found.st_mtime, found.st_ctime)  # as `stamps` says
+        since = available_since(found, waits=waits)
         if due_at is not None and due_at > due_by:
             lock.release()
             return NotDue(due_at)
@@ -75,7 +76,7 @@ def claim(  # noqa: C901  # in one piece: every reader comes here
     if moved:
         at = checkout_of(queue)
         home, sources = layout.pins.get(at) or layout.pinned(at), (layout.pins.get(source) or layout.pinned(source),)
-        return DirectoryClaim(queue, name, metadata, lock, home, sources, due_at, written)
+        return DirectoryClaim(queue, name, metadata, lock, home, sources, due_at, written, since)
     try:
         if lock.newborn:  # this call made the reservation, and the entry is gone meanwhile
             with context.tidying(name):

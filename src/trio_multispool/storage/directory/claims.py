@@ -50,6 +50,8 @@ class DirectoryClaim(msgspec.Struct, eq=False, weakref=True):
     """When it was due, in seconds since 1970, if it waited."""
     written_at: float = 0.0
     """When the metadata was written, in seconds since 1970, as it was seen before the check-out."""
+    available_since: float | None = None
+    """Since when it was to be had, in seconds since 1970, likewise."""
     state: State = State.CHECKED_OUT
     told: bool = False
     """Whether the owner has reported progress."""

@@ -22,6 +22,11 @@ def written_at(found: os.stat_result) -> float:
     return min(found.st_mtime, found.st_ctime)
 
 
+def available_since(found: os.stat_result, *, waits: bool) -> float:
+    """Return since when an entry is to be had, in seconds since 1970: when it was last put there, or became due."""
+    return found.st_mtime if waits else found.st_ctime
+
+
 def renew(context: Context, directory: str, name: str) -> None:
     """Date an entry anew that is about to be moved out of a directory, in a spool that is not adopted.
 

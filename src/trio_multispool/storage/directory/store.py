@@ -75,7 +75,17 @@ if TYPE_CHECKING:
     from trio_multispool.storage.directory.disk.layout import Layout
     from trio_multispool.storage.findings import Finding, Findings, Judge, Loose, Wanted
     from trio_multispool.storage.handles import Slot
-    from trio_multispool.storage.requests import Advice, Content, Item, NewEntry, NotDue, Recovered, Settlement, Stat
+    from trio_multispool.storage.requests import (
+        Advice,
+        Content,
+        Item,
+        NewEntry,
+        NotDue,
+        Recovered,
+        Settlement,
+        Standing,
+        Stat,
+    )
 
 
 class DirectoryStorage(Context):
@@ -457,6 +467,13 @@ class DirectoryStorage(Context):
         """Count the names in every place."""
         self.layout.check_named()
         return {place: len(self.layout.entry_names(directory_of(place))) for place in self.places()}
+
+    def standings(self) -> list[Standing]:
+        """List every place."""
+        self.layout.check_named()
+        from trio_multispool.storage.directory.standing import standings  # noqa: PLC0415  # as in `examine`
+
+        return standings(self)
 
     def adopt(self) -> None:
         """Write `.spool.json`."""

@@ -39,6 +39,7 @@ class MemoryClaim:
         self.metadata: bytes = kept.metadata
         self.due_at: float | None = kept.due_at
         self.written_at: float = kept.written_at
+        self.available_since: float | None = max(kept.arrived_at, kept.due_at or 0.0)
         self.lock: Slot | None = lock
         self.state: State = State.CHECKED_OUT
         self.noted: None = None

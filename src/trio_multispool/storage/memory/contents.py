@@ -70,6 +70,8 @@ class Kept:
     """How often it was checked out or removed. Only the latest owner may settle it."""
     moved_at: float = 0.0
     """When it came to its place."""
+    arrived_at: float = 0.0
+    """When it came into its queue, from another one or as a new entry."""
     arrival: int = 0
     """The number of its arrival in its queue, among all arrivals."""
 
@@ -149,7 +151,7 @@ class Contents:
         """Put an entry in a place; under the mutex."""
         if kept.name not in self.entries or kept.place.queue != place.queue:
             self.arrivals += 1
-            kept.arrival = self.arrivals
+            kept.arrival, kept.arrived_at = self.arrivals, self.now()
         _ = self.places[kept.place].pop(kept.name, None)
         self.entries[kept.name] = self.places[place][kept.name] = kept
         kept.place, kept.moved_at = place, self.now()

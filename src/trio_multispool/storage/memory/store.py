@@ -33,7 +33,7 @@ from trio_multispool.storage.memory.shelf import MemoryShelf
 from trio_multispool.storage.memory.watch import MemoryWatch
 from trio_multispool.storage.protocol import MOST_SETTLED
 from trio_multispool.storage.reading import as_file
-from trio_multispool.storage.requests import Item, NotDue, Owner, Recovered, Releasing, Removing, Saving, Stat
+from trio_multispool.storage.requests import Item, NotDue, Owner, Recovered, Releasing, Removing, Saving, Standing, Stat
 from trio_multispool.storage.singly import claim_next
 
 if TYPE_CHECKING:
@@ -445,6 +445,21 @@ class MemoryStorage:
         queues = self.queues()
         empty = {Place(queue, state): 0 for queue in queues for state in (State.AVAILABLE, State.CHECKED_OUT)}
         return {**empty, **collections.Counter(kept.place for kept in self.contents.each())}
+
+    def standings(self) -> list[Standing]:
+        """Look at everything."""
+        contents = self.contents
+        with contents.mutex:
+            found = {queue: Standing(queue, abandoned=0) for queue in sorted(contents.queues)}
+            for place, number in self.depths().items():
+                found.setdefault(place.queue, Standing(place.queue, abandoned=0)).entries[place.state] = number
+            for kept in contents.each():
+                standing = found[kept.place.queue]
+                if kept.place.state in (State.AVAILABLE, State.WAITING):
+                    standing.see(max(kept.arrived_at, kept.due_at or 0.0), contents.now())
+                elif kept.place.state is State.CHECKED_OUT and kept.name not in contents.locked:
+                    standing.abandoned = (standing.abandoned or 0) + 1
+        return list(found.values())
 
     def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:  # noqa: ARG002  # there is nothing to wait for
         """Put back what dead owners held."""

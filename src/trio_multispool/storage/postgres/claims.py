@@ -108,6 +108,8 @@ class PostgresClaim:
         """Whether the data are in chunks."""
         self.arrived_at: float = row.arrived_at
         """When it came into its queue, in seconds since 1970."""
+        self.available_since: float | None = max(row.arrived_at, row.due_at or 0.0)
+        """When it came into its queue, or became due, likewise."""
         self.is_remembered: bool = row.is_remembered
         """Whether its name will be remembered."""
         self.taken: bool = taken

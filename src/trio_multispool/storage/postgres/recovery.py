@@ -122,6 +122,9 @@ BURY: Final = _for_the_keeper(_BURY)
 DEAD: Final = _for_psycopg(_DEAD)
 """The owners that are dead; asked with this owner, in a common table expression that is materialized."""
 
+OF_THE_DEAD: Final = _OF_THE_DEAD
+"""What is theirs, or was let go of: a condition on an entry, beside that expression, which is called `dead`."""
+
 RECOVER: Final = _for_the_keeper(_RECOVER)
 """Puts it back; asked with this owner, the grace, a queue or nothing, and the time."""
 

@@ -18,7 +18,7 @@ from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.notes import PROGRESS
 from trio_multispool.model.pauses import decode_pause
 from trio_multispool.model.policies import Durability, check_durability
-from trio_multispool.storage.postgres import advice, enqueue, examine, inplace, looks, recovery, settle, take
+from trio_multispool.storage.postgres import advice, enqueue, examine, inplace, looks, recovery, settle, standing, take
 from trio_multispool.storage.postgres.address import Address
 from trio_multispool.storage.postgres.claims import encoded
 from trio_multispool.storage.postgres.connecting import connect, no_longer_than
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from trio_multispool.storage.postgres.claims import PostgresClaim, PostgresReservation
     from trio_multispool.storage.postgres.connecting import Connection
     from trio_multispool.storage.postgres.patience import Patience
-    from trio_multispool.storage.requests import Advice, Content, Item, NewEntry, NotDue, Settlement, Stat
+    from trio_multispool.storage.requests import Advice, Content, Item, NewEntry, NotDue, Settlement, Standing, Stat
 
     BeforeCommit: TypeAlias = Callable[[], None]
 
@@ -417,6 +417,10 @@ class PostgresStorage:
     def depths(self) -> dict[Place, int]:
         """Count the entries in every place."""
         return looks.depths(self._links)
+
+    def standings(self) -> list[Standing]:
+        """Ask for what metrics tell."""
+        return standing.standings(self._links, self._context.now())
 
     def recover(self, queue: str | None = None, *, insist: bool = True) -> list[Recovered]:
         """Put back what dead owners had; tell also of what the keeper has put back."""
