@@ -21,6 +21,7 @@ from helpers.children import Child
 from helpers.results import is_err
 from helpers.spools import ANNE, Envelope, Mail, names_in, put, quick_spool, state_of
 from trio_multispool import Remove, Retry, Save, Use
+from trio_multispool.integrations import opentelemetry as integration
 from trio_multispool.integrations.opentelemetry import OpenTelemetry
 
 both_backends = pytest.mark.anyio
@@ -213,7 +214,9 @@ async def test_metrics_count_what_happened(tmp_path):
     """Counters, histograms, what is in hand, and the depths of queues, whenever they are collected."""
     telemetry = Telemetry()
     telemetry.instrumentation.observe(tmp_path / "spool")
-    assert "trio_multispool.entries" not in telemetry.metrics(), "a spool that is not there has no entries"
+    points = telemetry.metrics()
+    assert "trio_multispool.entries" not in points, "a spool that is not there has no entries"
+    assert [point.value for point in points["trio_multispool.readable"]] == [0]
     async with await quick_spool(tmp_path / "spool", instrumentation=telemetry.instrumentation) as spool:
         await put(spool, Mail.SEND, "a", "b", "c")
         assert is_err(await spool.enqueue(Mail.SEND, ANNE, b"", name=Use("a")))
@@ -225,8 +228,15 @@ async def test_metrics_count_what_happened(tmp_path):
                 for point in points["trio_multispool.entries"]
             }
             assert (depths["send", "available"], depths["send", "checked out"]) == (2, 1)
+            queues = {"failed", "retry", "send"}
+            for name in ("trio_multispool.abandoned", "trio_multispool.oldest_age"):
+                assert {point.attributes["messaging.destination.name"] for point in points[name]} == queues
+            assert [point.value for point in points["trio_multispool.abandoned"]] == [0, 0, 0]
+            assert [point.value for point in points["trio_multispool.readable"]] == [1]
             (await job.remove()).unwrap()
         points = telemetry.metrics()
+    [in_queue] = points["trio_multispool.in_queue"]
+    assert (in_queue.count, in_queue.attributes["messaging.destination.name"]) == (1, "send")
     sent = {point.attributes.get("error.type"): point.value for point in points["messaging.client.sent.messages"]}
     assert sent == {None: 3, "NameTaken": 1}
     assert [point.value for point in points["messaging.client.consumed.messages"]] == [1]
@@ -260,6 +270,27 @@ async def test_a_failed_attempt_is_shown_by_its_span_and_counted(tmp_path):
     [point] = telemetry.metrics()["trio_multispool.attempts.failed"]
     assert point.value == 1
     assert {name: point.attributes[name] for name in told} == told
+    [given_up] = telemetry.metrics()["trio_multispool.dead_letters"]
+    assert (given_up.value, given_up.attributes["trio_multispool.outcome.queue"]) == (1, "failed")
+
+
+@both_backends
+async def test_a_collection_looks_at_a_spool_once(tmp_path, monkeypatch):
+    """However many gauges there are; and the next one looks again, also of another reader."""
+    looks: list[object] = []
+    real = integration.look
+    monkeypatch.setattr(integration, "look", lambda path: looks.append(path) or real(path))
+    readers = [InMemoryMetricReader(), InMemoryMetricReader()]
+    instrumentation = OpenTelemetry(meter_provider=MeterProvider(readers, shutdown_on_exit=False))
+    instrumentation.observe(tmp_path / "spool")
+    async with await quick_spool(tmp_path / "spool") as spool:
+        for number, reader in enumerate((*readers, *readers), 1):
+            await put(spool, Mail.SEND, f"{number}")
+            data = reader.get_metrics_data()
+            assert len(looks) == number
+            metrics = {each.name: each for each in data.resource_metrics[0].scope_metrics[0].metrics}
+            points = metrics["trio_multispool.entries"].data.data_points
+            assert max(point.value for point in points) == number
 
 
 # Across processes

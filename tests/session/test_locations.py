@@ -46,8 +46,9 @@ def test_a_collector_counts_a_spool_on_a_server(url):
     prometheus = pytest.importorskip("trio_multispool.integrations.prometheus")
     with blocking.Spool.create(url, MAIL).unwrap() as spool:
         spool.enqueue(Mail.SEND, ANNE, b"").unwrap()
-        entries, readable = prometheus.SpoolCollector(url).collect()
-        assert {sample.labels["spool"] for sample in (*entries.samples, *readable.samples)} == {spool.location}
+        families = list(prometheus.SpoolCollector(url).collect())
+        assert {sample.labels["spool"] for family in families for sample in family.samples} == {spool.location}
+        entries, *_, readable = families
         assert [sample.value for sample in readable.samples] == [1.0]
         assert {sample.value for sample in entries.samples if sample.labels["state"] == "available"} == {0.0, 1.0}
 

@@ -9,7 +9,7 @@ import pytest
 
 from helpers.spools import MAIL
 from trio_multispool import Err, NotASpool, Spool
-from trio_multispool.integrations.depths import depths
+from trio_multispool.integrations.standings import READABLE, Value, look
 from trio_multispool.session.stores import look_at_store, open_store, open_store_unsafe
 
 URLS = ["redis://localhost", "file:///var/mail", "s3+x.y-z://bucket/mail"]
@@ -88,7 +88,7 @@ def test_every_way_to_open_a_store_refuses_a_url(way):
     """Also those of the command and of gauges."""
     with pytest.raises(NotASpool):
         way(URLS[0])
-    assert depths(URLS[0]) is None
+    assert look(URLS[0]) == [Value(READABLE, (), 0)]
 
 
 @pytest.mark.parametrize(("kind", "scheme"), [(str, "redis"), (Path, "redis"), (Path, "postgresql")])

@@ -9,10 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
+import threading
 from typing import TYPE_CHECKING, Final, final
 
 from trio_multispool.instrumentation import Instrumentation, Operation
-from trio_multispool.integrations.depths import depths
+from trio_multispool.integrations.standings import (
+    DEAD_LETTERS,
+    GAUGES,
+    IN_QUEUE,
+    LONG,
+    Measure,
+    Value,
+    look,
+    of,
+)
+from trio_multispool.session.stores import location_of
 
 try:
     from opentelemetry import metrics, propagate, trace
@@ -52,8 +64,8 @@ class OpenTelemetry(Instrumentation):
 
     **Metrics.** `messaging.client.sent.messages`, `messaging.client.consumed.messages`,
     `messaging.client.operation.duration`, `messaging.process.duration` (from check-out until settled), and
-    `trio_multispool.entries.in_hand`, `….recovered`, `….quarantined`, `trio_multispool.attempts.failed` and
-    `trio_multispool.reader.idle`. With `observe`, `trio_multispool.entries`.
+    `trio_multispool.in_queue` (until check-out), `….dead_letters`, `….entries.in_hand`, `….entries.recovered`,
+    `….entries.quarantined`, `….attempts.failed` and `….reader.idle`. With `observe`, also what the queues look like.
 
     - `tracer_provider`, `meter_provider`, `propagator`: the global ones by default.
     - `carries`: whether the context travels. That costs a small file for each entry that is enqueued within a trace.
@@ -90,6 +102,10 @@ class OpenTelemetry(Instrumentation):
         )
         self._operation = histogram("client.operation.duration", "How long enqueueing, checking out and settling took.")
         self._process = histogram("process.duration", "How long entries were in hand.")
+        self._in_queue = meter.create_histogram(
+            "trio_multispool.in_queue", "s", IN_QUEUE, explicit_bucket_boundaries_advisory=LONG
+        )
+        self._dead_letters = counter("dead_letters", DEAD_LETTERS)
         self._in_hand = meter.create_up_down_counter(
             "trio_multispool.entries.in_hand", "{entry}", "Entries in this process's hands."
         )
@@ -99,17 +115,19 @@ class OpenTelemetry(Instrumentation):
         self._idle = counter("reader.idle", "How long readers had nothing to do.", "s")
 
     def observe(self, path: StrPath) -> None:
-        """Report how many entries lie in a spool, by queue and state, as the gauge `trio_multispool.entries`.
+        """Report what a spool's queues look like, by gauges of the same names and meanings as `SpoolCollector`'s.
 
-        They are counted each time metrics are collected, in the SDK's thread, at the cost of a listing.
+        They are `trio_multispool.entries`, `….oldest_age`, `….abandoned` and `….readable`. A look is taken each time
+        metrics are collected, in the SDK's thread, at the cost of a listing.
+
+        `path`: of the spool, or its URL. It need not be there yet.
         """
-
-        def look(_options: metrics.CallbackOptions) -> Iterable[metrics.Observation]:
-            for depth in depths(path) or ():
-                attributes = _of(depth.spool, depth.queue) | {"trio_multispool.state": depth.state}
-                yield metrics.Observation(depth.entries, attributes)
-
-        _ = self._meter.create_observable_gauge("trio_multispool.entries", [look], "{entry}", "Entries on disk.")
+        looks = _Looks(path)
+        for gauge in GAUGES:
+            name = f"trio_multispool.{gauge.name}"
+            _ = self._meter.create_observable_gauge(
+                name, [functools.partial(looks.observations, gauge)], gauge.unit, gauge.what
+            )
 
     # Traces
 
@@ -176,6 +194,8 @@ class OpenTelemetry(Instrumentation):
         self._consumed.add(1, attributes)
         self._operation.record(checked_out.seconds, attributes)
         self._in_hand.add(1, of)
+        if checked_out.in_queue is not None:
+            self._in_queue.record(checked_out.in_queue, of)
 
     def on_settle(self, settled: instrumentation.Settled) -> None:
         """Count, and note the outcome in the consumer's span."""
@@ -208,7 +228,10 @@ class OpenTelemetry(Instrumentation):
         """Count, and record the handler's exception in the consumer's span: it does not leave the span's block."""
         outcome = "retry" if attempt_failed.dead_letter is None else "dead letter"
         attributes = {"error.type": attempt_failed.error, "trio_multispool.attempt.outcome": outcome}
-        self._failed_attempts.add(1, _of(attempt_failed.spool, attempt_failed.queue) | attributes)
+        of = _of(attempt_failed.spool, attempt_failed.queue)
+        self._failed_attempts.add(1, of | attributes)
+        if attempt_failed.dead_letter is not None:
+            self._dead_letters.add(1, of | {"trio_multispool.outcome.queue": attempt_failed.dead_letter})
         span = _span_of(attempt_failed.entry)
         if span is not None:
             span.set_attribute("trio_multispool.attempt", attempt_failed.attempt)
@@ -229,6 +252,32 @@ class OpenTelemetry(Instrumentation):
     def on_wait(self, waited: instrumentation.Waited) -> None:
         """Add up the time."""
         self._idle.add(waited.seconds, _of(waited.spool, waited.queue))
+
+
+@final
+class _Looks:
+    """Looks at a spool, of which each serves every gauge once: a collection asks for one after the other."""
+
+    def __init__(self, path: StrPath) -> None:
+        self._path = path
+        self._spool = location_of(path)
+        self._values: list[Value] = []
+        self._left: set[Measure] = set()
+        self._mutex = threading.Lock()
+
+    def observations(self, gauge: Measure, _options: metrics.CallbackOptions) -> Iterable[metrics.Observation]:
+        """Return the values of a gauge."""
+        with self._mutex:
+            if gauge not in self._left:
+                self._values, self._left = look(self._path), set(GAUGES)
+            self._left.discard(gauge)
+            values = self._values
+        for labels, value in of(gauge, values):
+            named = dict(zip(gauge.labels, labels, strict=True))
+            attributes = _of(self._spool, named.get("queue"))
+            if "state" in named:
+                attributes["trio_multispool.state"] = named["state"]
+            yield metrics.Observation(value, attributes)
 
 
 def _reset(variable: contextvars.ContextVar[T], token: contextvars.Token[T]) -> None:

@@ -1,4 +1,4 @@
-"""Prometheus: metrics of a spool's operations, and a collector that counts the entries on disk.
+"""Prometheus: metrics of a spool's operations, and a collector that looks at its queues.
 
 Needs the extra `prometheus`, which brings `prometheus-client`.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
 from trio_multispool.instrumentation import Instrumentation
-from trio_multispool.integrations.depths import depths
+from trio_multispool.integrations.standings import DEAD_LETTERS, GAUGES, IN_QUEUE, LONG, look, of
 from trio_multispool.session.stores import is_directory, location_of
 
 try:
@@ -44,8 +44,10 @@ class Prometheus(Instrumentation):
         def counter(name: str, what: str, *labels: str) -> Counter:
             return Counter(f"multispool_{name}", what, (*_OF, *labels), registry=registry)
 
-        def histogram(name: str, what: str, *labels: str) -> Histogram:
-            return Histogram(f"multispool_{name}_seconds", what, (*_OF, *labels), registry=registry)
+        def histogram(
+            name: str, what: str, *labels: str, buckets: tuple[float, ...] = Histogram.DEFAULT_BUCKETS
+        ) -> Histogram:
+            return Histogram(f"multispool_{name}_seconds", what, (*_OF, *labels), registry=registry, buckets=buckets)
 
         self._enqueued = counter("enqueued", "Entries enqueued.")
         self._checked_out = counter("checked_out", "Entries checked out.")
@@ -53,10 +55,12 @@ class Prometheus(Instrumentation):
         self._recovered = counter("recovered", "Entries put back because their owner had died.")
         self._quarantined = counter("quarantined", "Entries set aside that could not be decoded.")
         self._attempts = counter("failed_attempts", "Handlers that failed, and how that ended.", "outcome", "error")
+        self._dead_letters = counter("dead_letters", DEAD_LETTERS, "destination")
         self._errors = counter("errors", "Operations that answered an error.", "operation", "error")
         self._idle = counter("idle_seconds", "How long readers had nothing to do.")
         self._enqueue_seconds = histogram("enqueue", "How long enqueueing took.")
         self._settle_seconds = histogram("settle", "How long settling took.", "how")
+        self._in_queue_seconds = histogram("in_queue", IN_QUEUE, buckets=LONG)
         self._in_hand_seconds = histogram("in_hand", "How long entries were in hand.", "how")
         self._in_hand = Gauge("multispool_in_hand", "Entries in this process's hands.", _OF, registry=registry)
 
@@ -69,6 +73,8 @@ class Prometheus(Instrumentation):
         """Count."""
         self._checked_out.labels(checked_out.spool, checked_out.queue).inc()
         self._in_hand.labels(checked_out.spool, checked_out.queue).inc()
+        if checked_out.in_queue is not None:
+            self._in_queue_seconds.labels(checked_out.spool, checked_out.queue).observe(checked_out.in_queue)
 
     def on_settle(self, settled: instrumentation.Settled) -> None:
         """Count."""
@@ -95,9 +101,10 @@ class Prometheus(Instrumentation):
 
     def on_attempt_failed(self, attempt_failed: instrumentation.AttemptFailed) -> None:
         """Count."""
-        outcome = "retry" if attempt_failed.dead_letter is None else "dead letter"
-        labels = (attempt_failed.spool, attempt_failed.queue, outcome, attempt_failed.error)
-        self._attempts.labels(*labels).inc()
+        destination, of = attempt_failed.dead_letter, (attempt_failed.spool, attempt_failed.queue)
+        self._attempts.labels(*of, "retry" if destination is None else "dead letter", attempt_failed.error).inc()
+        if destination is not None:
+            self._dead_letters.labels(*of, destination).inc()
 
     def on_wait(self, waited: instrumentation.Waited) -> None:
         """Add up the time."""
@@ -106,11 +113,20 @@ class Prometheus(Instrumentation):
 
 @final
 class SpoolCollector(Collector):
-    """Counts a spool's entries each time Prometheus asks: `REGISTRY.register(SpoolCollector("var/mail"))`.
+    """Looks at a spool each time Prometheus asks: `REGISTRY.register(SpoolCollector("var/mail"))`.
 
-    It opens the directory, only reads, and needs no `Spool`: any process will do. A scrape costs a listing of each
-    queue. `multispool_entries` has the labels `spool`, `queue` and `state` (`available`, `checked out`, `quarantined`).
-    `multispool_readable` is 0 for a spool that cannot be read.
+    It opens the directory, or connects to the server, only reads, and needs no `Spool`: any process will do. A scrape
+    costs a listing of each queue, and a look at the first 1,000 entries of each; on a server, a few questions. All
+    metrics have the label `spool`, and all but the last the label `queue`:
+
+    - `multispool_entries`: how many there are, by `state` (`available`, `waiting`, `checked out`, `quarantined`).
+    - `multispool_oldest_age_seconds`: how long the oldest entry has been to be had, available or due; 0 if there is
+      none. In a queue of more than 1,000 entries, the oldest of the first by name, which readers take next.
+    - `multispool_abandoned`: check-outs whose owner is dead. Readers put them back within seconds; with none, they
+      stay. Absent for a spool that is not adopted, where nobody can say.
+    - `multispool_readable`: 0 for a spool that cannot be read; then the others are absent.
+
+    `path`: of the spool, or its URL. It need not be there yet.
     """
 
     def __init__(self, path: StrPath) -> None:
@@ -119,16 +135,15 @@ class SpoolCollector(Collector):
         self._spool = location_of(self._path)
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        """Name the metrics, so that registering counts nothing."""
-        yield GaugeMetricFamily("multispool_entries", "Entries on disk.", labels=[*_OF, "state"])
-        yield GaugeMetricFamily("multispool_readable", "Whether the spool can be read.", labels=["spool"])
+        """Name the metrics, so that registering looks at nothing."""
+        for gauge in GAUGES:
+            name = f"multispool_{gauge.name}{'_seconds' if gauge.unit == 's' else ''}"
+            yield GaugeMetricFamily(name, gauge.what, labels=["spool", *gauge.labels])
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Count."""
-        entries, readable = self.describe()
-        found = depths(self._path)
-        for depth in found or ():
-            entries.add_metric([self._spool, depth.queue, depth.state], depth.entries)
-        readable.add_metric([self._spool], float(found is not None))
-        yield entries
-        yield readable
+        """Look."""
+        values = look(self._path)
+        for gauge, family in zip(GAUGES, self.describe(), strict=True):
+            for labels, value in of(gauge, values):
+                family.add_metric([self._spool, *labels], value)
+            yield family
