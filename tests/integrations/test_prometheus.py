@@ -13,6 +13,7 @@ from trio_multispool.instrumentation import CheckedOut
 from trio_multispool.integrations import standings
 from trio_multispool.integrations.prometheus import Prometheus, SpoolCollector
 from trio_multispool.model.lifecycle import State
+from trio_multispool.model.pauses import Pause
 from trio_multispool.session.stores import location_of
 from trio_multispool.storage.requests import Standing
 
@@ -193,6 +194,10 @@ class Told:
             Standing("untold", {State.AVAILABLE: 0}, None, None),
         ]
 
+    def pauses(self) -> dict[str, Pause]:
+        """Tell of one pause that lasts, and of one that is over."""
+        return {"old": Pause(START - 60), "ahead": Pause(START - 60, until=START)}
+
     def close(self) -> None:
         """Do nothing."""
 
@@ -205,3 +210,5 @@ def test_what_cannot_be_known_is_left_out(monkeypatch):
     assert dict(standings.of(standings.ABANDONED, values)) == {("ahead",): 0, ("misdated",): 0, ("old",): 2}
     assert dict(standings.of(standings.ENTRIES, values))["old", "waiting"] == 2
     assert dict(standings.of(standings.READABLE, values)) == {(): 1}
+    paused = dict(standings.of(standings.PAUSED, values))
+    assert paused == {("ahead",): False, ("misdated",): False, ("old",): True, ("untold",): False}

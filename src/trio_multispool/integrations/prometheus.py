@@ -124,6 +124,7 @@ class SpoolCollector(Collector):
       none. In a queue of more than 1,000 entries, the oldest of the first by name, which readers take next.
     - `multispool_abandoned`: check-outs whose owner is dead. Readers put them back within seconds; with none, they
       stay. Absent for a spool that is not adopted, where nobody can say.
+    - `multispool_paused`: 1 if readers are to take nothing new from the queue, as by `multispool pause`.
     - `multispool_readable`: 0 for a spool that cannot be read; then the others are absent.
 
     `path`: of the spool, or its URL. It need not be there yet.

@@ -41,9 +41,10 @@ class Measure(NamedTuple):
 ENTRIES: Final = Measure("entries", "Entries by queue and state.", "{entry}", labels=("queue", "state"))
 OLDEST_AGE: Final = Measure("oldest_age", "How long the oldest entry has been to be had; 0 if there is none.", "s")
 ABANDONED: Final = Measure("abandoned", "Check-outs whose owner is dead.", "{entry}")
+PAUSED: Final = Measure("paused", "Whether readers are to take nothing new from the queue.")
 READABLE: Final = Measure("readable", "Whether the spool can be read.", labels=())
 
-GAUGES: Final = (ENTRIES, OLDEST_AGE, ABANDONED, READABLE)
+GAUGES: Final = (ENTRIES, OLDEST_AGE, ABANDONED, PAUSED, READABLE)
 """What a look at a spool tells."""
 
 
@@ -60,11 +61,11 @@ def look(path: StrPath) -> list[Value]:
     """Look at a spool, and return what its gauges show. Recovers nothing, and writes nothing.
 
     In a directory it costs a listing, some milliseconds for ten thousand entries, and a look at some of them; on a
-    server, three questions.
+    server, four questions.
     """
     try:
         with contextlib.closing(look_at_store(path)) as storage:
-            standings, now = storage.standings(), storage.now()
+            standings, pauses, now = storage.standings(), storage.pauses(), storage.now()
     except SpoolError:
         return [Value(READABLE, (), 0)]
     found = [Value(READABLE, (), 1)]
@@ -77,6 +78,7 @@ def look(path: StrPath) -> list[Value]:
             found.append(Value(OLDEST_AGE, (queue,), age))
         if standing.abandoned is not None:
             found.append(Value(ABANDONED, (queue,), standing.abandoned))
+        found.append(Value(PAUSED, (queue,), queue in pauses and not pauses[queue].is_over(now)))
     return found
 
 
