@@ -18,6 +18,7 @@ from helpers import postgresql
 from helpers.stores import QUEUES, claim, enqueue
 from trio_multispool.cli import checking, completing, spools
 from trio_multispool.session import stores
+from trio_multispool.storage.postgres.schema import VERSION
 
 if TYPE_CHECKING:
     import subprocess
@@ -272,7 +273,7 @@ def test_the_tables_can_be_made_by_an_administrator(multispool):
         assert "s3cret" not in printed.stdout
         server.execute(printed.stdout)
         assert multispool.here("ls", url).returncode == 0
-        since = multispool.here("sql", url, "--from", "1")
+        since = multispool.here("sql", url, "--from", str(VERSION))
         assert (since.returncode, since.stdout.count("\n")) == (0, 1)
     finally:
         server.drop(name)

@@ -104,6 +104,7 @@ def test_ls_json_is_a_stable_document(multispool, spool, put, gate, owner_of):
                 "checked_out": 1,
                 "owners": [{"owner": owner, "entries": 1}],
                 "quarantined": 0,
+                "pause": None,
             }
         ],
         "entries": [

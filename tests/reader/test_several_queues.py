@@ -85,6 +85,20 @@ async def test_it_waits_for_whichever_queue_has_an_entry_first(place):
     assert order.queues == [Mail.RETRY, Mail.SEND, Mail.RETRY]
 
 
+async def test_what_a_limit_raises_leaves_as_it_is_also_while_all_are_waited_for(place):
+    """As from a reader of one queue."""
+    spool = await quick_spool(place)
+    async with spool.reader(WEIGHTS, limit_by=lambda _: [], limit=1) as reader, anyio.create_task_group() as tasks:
+
+        async def wait() -> None:
+            with pytest.raises(TypeError):
+                await reader.dequeue()
+
+        tasks.start_soon(wait)
+        await put(spool, Mail.RETRY, "a")
+    assert await names_in(spool, Mail.RETRY) == ["a"]
+
+
 async def test_one_by_one_and_by_async_for(place):
     """Each job tells its queue."""
     spool = await filled(place, 4)

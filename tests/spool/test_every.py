@@ -21,7 +21,7 @@ from helpers.calls import FailingCalls
 from helpers.children import Child, Parent, quick_directory
 from helpers.gates import breathe
 from helpers.inside import storage_of, threads_of
-from helpers.spools import ANNE, START, Mail, load_spool, quick_spool, state_of
+from helpers.spools import ANNE, START, Mail, closing_at_last, load_spool, quick_spool, state_of
 from trio_multispool import Cron, Err, InvalidName, Missed, NameTaken, OutOfSpace, Use, every
 from trio_multispool.model.ticks import EPOCH, IntervalTicks, back_from, due, name_of
 from trio_multispool.spool import every as interval_module
@@ -81,7 +81,7 @@ async def now(mock_clock: MockClock, nursery: trio.Nursery) -> Times:
 @pytest.fixture
 def path(tmp_path: Path) -> Iterator[Path]:
     """Say where the spool is to be."""
-    with quick_directory(tmp_path) as directory:
+    with quick_directory(tmp_path) as directory, closing_at_last():
         yield directory / "spool"
 
 

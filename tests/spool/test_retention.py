@@ -285,7 +285,7 @@ async def test_a_reader_applies_it_when_it_is_entered_and_again_and_again(place,
         wall.time += 86_400
         await until(lambda: state_of(place).entries() == set())
         reader.stop()
-        await until(reader._expiring._finished.is_set)
+        await until(reader._expiring[0]._finished.is_set)
         await put(spool, c=9)
     assert left(place) == "c"
     told = [record.entry for record in caplog.records if record.event == Event.EXPIRED.value]

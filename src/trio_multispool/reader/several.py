@@ -215,11 +215,15 @@ class DequeuerOfSeveral(Generic[Q, M, D]):
         found: list[Checkout[Q, M, D]] = []
         try:
             _ = await in_several_tasks(len(self._shares), wait)
-        finally:
-            for share, answer in answers:
-                if isinstance(answer, Ok):
-                    self._note(share, answer.value)
-                    found += answer.value
+        except BaseException as raised:  # passed on, of any kind: nobody will get these
+            await self.give_back(job for _, answer in answers if isinstance(answer, Ok) for job in answer.value)
+            if isinstance(raised, BaseExceptionGroup) and len(raised.exceptions) == 1:
+                raise raised.exceptions[0] from None  # as from the one queue of another reader
+            raise
+        for share, answer in answers:
+            if isinstance(answer, Ok):
+                self._note(share, answer.value)
+                found += answer.value
         if not found:
             await checkpoint()
         failures = [answer for _, answer in answers if isinstance(answer, Err)]
