@@ -27,7 +27,7 @@ from trio_multispool.model.ticks import EPOCH, IntervalTicks, back_from, due, na
 from trio_multispool.spool import every as interval_module
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from trio.testing import MockClock
@@ -45,7 +45,7 @@ class Times:
     def __init__(self, clock: MockClock) -> None:
         """Begin on the hour."""
         self._clock = clock
-        self._spools: list[Any] = []
+        self.spools: list[Any] = []
         self.offset = START - clock.current_time()
 
     def __call__(self) -> float:
@@ -54,15 +54,15 @@ class Times:
 
     async def spool(self, path: Path, **options: Any) -> Any:
         """Open a spool that has this clock."""
-        self._spools.append(await quick_spool(path, now=self, **options))
-        return self._spools[-1]
+        self.spools.append(await quick_spool(path, now=self, **options))
+        return self.spools[-1]
 
     async def pass_when_idle(self) -> None:
         """Let time pass whenever nothing else happens."""
         while True:
             await wait_all_tasks_blocked()
             until_next = trio.lowlevel.current_statistics().seconds_to_next_deadline
-            if any(threads_of(spool) for spool in self._spools):  # a thread is at work
+            if any(threads_of(spool) for spool in self.spools):  # a thread is at work
                 await breathe()
             elif 0 < until_next < math.inf:
                 self._clock.jump(until_next)
@@ -71,11 +71,13 @@ class Times:
 
 
 @pytest.fixture
-async def now(mock_clock: MockClock, nursery: trio.Nursery) -> Times:
-    """Let time pass."""
+async def now(mock_clock: MockClock, nursery: trio.Nursery) -> AsyncIterator[Times]:
+    """Let time pass; close at the end what was opened by it: nothing is left open for hundreds of tests to come."""
     times = Times(mock_clock)
     nursery.start_soon(times.pass_when_idle)
-    return times
+    yield times
+    for spool in times.spools:
+        spool.close()
 
 
 @pytest.fixture
