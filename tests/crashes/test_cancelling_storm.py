@@ -13,7 +13,7 @@ from helpers.loops import LOOPS
 from helpers.processes import run_python
 from helpers.proofs import WHOLE
 
-ROUNDS = 300 if WHOLE else 20
+ROUNDS = 100 if WHOLE else 20
 
 EAGER = pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio has eager tasks from Python 3.12 on")
 
