@@ -12,6 +12,8 @@ from helpers.postgresql import server
 from helpers.proxies import Proxy
 from helpers.spools import ANNE, MAIL, Mail
 from trio_multispool import Remove, Retry, Save, Spool
+from trio_multispool.reader import dequeue
+from trio_multispool.session import pauses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,9 +22,9 @@ pytestmark = [pytest.mark.anyio, pytest.mark.postgresql]
 
 ENTRIES = 40
 
-LOOKS = 5
-"""More requests than this are not needed besides: for the first entry, for what is left at the end, for requests, and
-for the server to keep a plan."""
+LOOKS = 6
+"""More requests than this are not needed besides: for the first entry, for what is left at the end, for requests and
+pauses, and for the server to keep a plan."""
 
 
 @pytest.fixture
@@ -65,8 +67,13 @@ RETRY = Retry(attempts=3, dead_letter=Mail.FAILED)
     "how", [{}, {"retry": RETRY}, {"retry": RETRY, "concurrency": 8}], ids=["plain", "retry", "retry, a pool"]
 )
 @pytest.mark.parametrize("verdict", [Remove(), Save(Mail.RETRY)], ids=["remove", "save"])
-async def test_an_entry_costs_one_round_trip(proxy, url, how, verdict):
-    """It is settled in the one in which the next is checked out, with its data, and the attempt is noted with that."""
+async def test_an_entry_costs_one_round_trip(proxy, url, how, verdict, monkeypatch):
+    """It is settled in the one in which the next is checked out, with its data, and the attempt is noted with that.
+
+    But for a look every half second, however many entries that is.
+    """
+    monkeypatch.setattr(pauses, "LOOK_EVERY", 3600)
+    monkeypatch.setattr(dequeue, "RECOVERY_INTERVAL", 3600)
     async with (await Spool.create(url, MAIL)).unwrap() as spool:
         for result in await spool.enqueue_many(Mail.SEND, [(ANNE, b"Hello")] * ENTRIES):
             result.unwrap()
