@@ -69,6 +69,11 @@ class Begin(Protocol):
 _Claim: TypeAlias = "Callable[[Look, BeforeCommit], list[Claimed[M]] | NothingLeft]"
 
 
+def the_one(taken: Result[list[Checkout[Q, M, D]], Trouble]) -> Result[Checkout[Q, M, D] | None, Trouble]:
+    """Return the only entry of a take of one, or `None`."""
+    return taken if isinstance(taken, Err) else Ok(taken.value[0] if taken.value else None)
+
+
 class Closing(Protocol):
     """Holds entries that an iteration has checked out and not begun, for example."""
 
@@ -191,10 +196,7 @@ class Dequeuer(Generic[Q, M, D]):
         self, given: Given | None, *, wait: bool, begin: Begin | None = None
     ) -> Result[Checkout[Q, M, D] | None, Trouble]:
         """Check out one entry; see `take`."""
-        taken = await self.take(given, lambda: 1, wait=wait, begin=begin)
-        if isinstance(taken, Err):
-            return taken
-        return Ok(taken.value[0] if taken.value else None)
+        return the_one(await self.take(given, lambda: 1, wait=wait, begin=begin))
 
     async def take(
         self, given: Given | None, wanted: Callable[[], int], *, wait: bool, begin: Begin | None = None

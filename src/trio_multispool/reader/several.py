@@ -20,7 +20,7 @@ from anyio.lowlevel import checkpoint
 
 from trio_multispool.model.results import Err, Ok
 from trio_multispool.model.types import D, M, Q
-from trio_multispool.reader.dequeue import Dequeuer
+from trio_multispool.reader.dequeue import Dequeuer, the_one
 from trio_multispool.threads.loop import in_several_tasks, to_raise
 
 if TYPE_CHECKING:
@@ -144,10 +144,7 @@ class DequeuerOfSeveral(Generic[Q, M, D]):
         self, given: Given | None, *, wait: bool, begin: Begin | None = None
     ) -> Result[Checkout[Q, M, D] | None, Trouble]:
         """Check out one entry; see `take`."""
-        taken = await self.take(given, lambda: 1, wait=wait, begin=begin)
-        if isinstance(taken, Err):
-            return taken
-        return Ok(taken.value[0] if taken.value else None)
+        return the_one(await self.take(given, lambda: 1, wait=wait, begin=begin))
 
     async def take(
         self, given: Given | None, wanted: Callable[[], int], *, wait: bool, begin: Begin | None = None

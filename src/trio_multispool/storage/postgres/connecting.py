@@ -122,7 +122,7 @@ def connect(address: Address, patience: Patience, *, synced: bool = True) -> Con
     try:
         with no_longer_than(patience.connect, connection):
             row = connection.execute("SELECT pg_backend_pid()").fetchone()
-    except BaseException:
+    except BaseException:  # passed on, whatever it was: nobody would close it
         connection.close()
         raise
     if row != (connection.info.backend_pid,):

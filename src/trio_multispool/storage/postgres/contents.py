@@ -48,7 +48,7 @@ def written(content: Content) -> bytes | BinaryIO:
         if size > LARGEST_IN_ROW:
             return cast("BinaryIO", cast("object", file))
         small = file.read()
-    except BaseException:
+    except BaseException:  # passed on: a codec may raise anything
         file.end()
         raise
     file.end()
@@ -117,7 +117,7 @@ def opened(links: Links, connection: Connection, name: str, data: bytes | None, 
             for number in range(chunks):
                 _ = file.write(_part(cursor.execute(get, (name, number)).fetchone(), name))
         _ = file.seek(0)
-    except BaseException:
+    except BaseException:  # passed on, whatever it was: nobody gets the file
         file.close()
         raise
     return file

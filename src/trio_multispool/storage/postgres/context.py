@@ -55,7 +55,7 @@ class Context:
         taking.add(token)
         try:
             yield
-        except BaseException:
+        except BaseException:  # passed on, of any kind: what came of it is nobody's
             if self.keeper is not None:
                 self.keeper.let_go_all(token)
             raise

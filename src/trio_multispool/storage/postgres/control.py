@@ -45,7 +45,7 @@ class Control:
         self._prepared: dict[str, bytes] = {}
         try:
             _ = self.ask("SELECT set_config('lock_timeout', $1, false)", _LOCK_TIMEOUT, within=patience.connect)
-        except BaseException:
+        except BaseException:  # passed on, whatever it was: nobody would close it
             self.close()
             raise
 

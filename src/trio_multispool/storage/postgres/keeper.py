@@ -138,7 +138,7 @@ class Keeper:
         self._control: Control | None = None
         try:
             self._control = self._connect()
-        except BaseException:
+        except BaseException:  # passed on, whatever it was: there is no keeper
             self._close_ends()
             raise
         self._thread = threading.Thread(target=self._run, name=f"keeper of {links.address.location}", daemon=True)
@@ -231,7 +231,7 @@ class Keeper:
             self._elected = self._deputy = False
             self._ping(control)
             self._run_for_office(control)
-        except BaseException:
+        except BaseException:  # passed on, whatever it was: nobody would close it
             control.close()
             raise
         return control
@@ -322,7 +322,7 @@ class Keeper:
                 _ = control.ask(self._sql(_LET_GO), self._links.owner, names, tokens, within=self._patience.cut_off)
             except _NOT_NOW:
                 self._let_go_later += gone
-            except BaseException:
+            except BaseException:  # passed on, of any kind: the next connection does it
                 with self._mutex:
                     self._let_go += gone
                 raise

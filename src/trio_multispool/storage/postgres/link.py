@@ -339,7 +339,7 @@ class Links:
                 assert row is not None, "it returns the row"  # noqa: S101  # for the type checkers
                 link.epoch, change, refused = row
                 link.change = change
-        except BaseException:
+        except BaseException:  # passed on, whatever it was: nobody would close it
             connection.close()
             raise
         link.connection = connection

@@ -170,7 +170,7 @@ class PostgresStorage:
         try:
             if recover:
                 made.recovered_at_first = made.recover(insist=False)
-        except BaseException:
+        except BaseException:  # passed on, of any kind: nobody gets the store
             made.close()
             raise
         return made
