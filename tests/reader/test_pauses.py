@@ -11,6 +11,7 @@ import trio
 from helpers.gates import breathe
 from helpers.spools import Envelope, Mail, load_spool, names_in, put, quick_spool
 from trio_multispool import Ok, Pause, Remove, Use
+from trio_multispool.session.pauses import LOOK_EVERY
 
 SOON = 1.0
 """Within so many seconds, each reader knows of a pause and of its end."""
@@ -77,7 +78,7 @@ async def test_a_pool_at_work_stops_taking_and_finishes_what_it_has(place, autoj
         if len(done) == 20 and not paused.is_set():
             paused.set()
             (await operator.pause(Mail.SEND)).unwrap()
-            await trio.sleep(SOON)
+            await trio.sleep(LOOK_EVERY)  # before it is time to look for the dead, which is a look too
         done.append(envelope.recipient)
         return Remove()
 
