@@ -30,10 +30,10 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
 from trio_multispool import Durability, Spool, Spoolable
-from trio_multispool.cli.top.look import Looker
 from trio_multispool.cli.top.render import Scene, picture
-from trio_multispool.cli.top.state import Model, advance, pause_after
 from trio_multispool.cli.top.view import View, settle
+from trio_multispool.looks.directory import Looker
+from trio_multispool.looks.state import Model, advance, pause_after
 
 PICTURE = Path(__file__).with_suffix(".svg")
 COLUMNS, LINES, LOOKS, EVERY = 100, 25, 60, 1.0

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from trio_multispool.cli.histogram import Histogram, edges, headers, short_count
+from trio_multispool.looks.histogram import Histogram, edges, headers, short_count
 
 MINUTE, DAY = 60, 86_400
 

@@ -12,9 +12,9 @@ import pytest
 
 from helpers.spools import state_of
 from helpers.stores import claim, make_store, release
-from trio_multispool.cli.top.look import Looker
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import NotARegularFile
+from trio_multispool.looks.directory import Looker
 from trio_multispool.model.notes import PROGRESS, encode_progress
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from helpers.spools import state_of
 from helpers.stores import DUE, claim, enqueue, make_store, release
-from trio_multispool.cli.top.look import Looker
+from trio_multispool.looks.directory import Looker
 from trio_multispool.model.attempts import ATTEMPTS, Attempt, Failure, History, encode_history
 
 ODD = {"long-ago": -(10**11), "before-1970": -(10**9), "year-10000": 253_402_300_800, "far-ahead": 2**40}

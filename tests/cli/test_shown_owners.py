@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from trio_multispool.cli.owners import described, told
 from trio_multispool.clock import this_process
+from trio_multispool.looks.owners import described, told
 from trio_multispool.storage.requests import Owner
 
 HERE, PID = this_process()

@@ -13,8 +13,8 @@ import pytest
 from helpers.stores import claim, enqueue, make_store, release
 from helpers.terminals import ALTERNATE, CURSOR_SHOWN, WRAPPING
 from trio_multispool.cli.top.actions import command
-from trio_multispool.cli.top.look import Looker
 from trio_multispool.cli.top.view import Action
+from trio_multispool.looks.directory import Looker
 from trio_multispool.model.cancellation import CancelRequest
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.notes import PROGRESS, encode_progress

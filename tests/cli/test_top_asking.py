@@ -12,13 +12,13 @@ from msgspec.structs import replace
 
 from helpers.conformance import STORES
 from helpers.stores import ask_to_cancel, available, claim, enqueue, make_store, release, remove, save
-from trio_multispool.cli.top import asking
-from trio_multispool.cli.top.asking import Asker
-from trio_multispool.cli.top.look import Looker
-from trio_multispool.cli.top.looks import looks_at
-from trio_multispool.cli.top.problems import problems_of
-from trio_multispool.cli.top.state import changes
 from trio_multispool.errors import NotASpool
+from trio_multispool.looks import asking
+from trio_multispool.looks.asking import Asker
+from trio_multispool.looks.directory import Looker
+from trio_multispool.looks.opening import looks_at
+from trio_multispool.looks.problems import problems_of
+from trio_multispool.looks.state import changes
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.notes import PROGRESS, encode_progress
 from trio_multispool.model.pauses import Pause
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from helpers.conformance import Kind
-    from trio_multispool.cli.top.seen import Entry, Look, QueueLook
+    from trio_multispool.looks.seen import Entry, Look, QueueLook
     from trio_multispool.storage.protocol import Storage
 
 HOUR = 3600.0

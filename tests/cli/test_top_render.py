@@ -9,10 +9,10 @@ import pytest
 from rich.cells import cell_len
 
 from trio_multispool.cli.top.render import HELP, Scene, picture
-from trio_multispool.cli.top.seen import Details, Entry, Listing, Look, QueueLook, Sample
-from trio_multispool.cli.top.state import Line, Model, advance
 from trio_multispool.cli.top.text import count, few, fit, fit_end, fit_name, fold, rate, share, sparkline, window
 from trio_multispool.cli.top.view import Action, View, settle
+from trio_multispool.looks.seen import Details, Entry, Listing, Look, QueueLook, Sample
+from trio_multispool.looks.state import Line, Model, advance
 from trio_multispool.model.lifecycle import State
 
 NOW = 1_795_417_479.0

@@ -11,9 +11,9 @@ import trio
 from helpers.stores import make_store
 from trio_multispool import monitor
 from trio_multispool.cli.top.checks import MOST_ENTRIES, as_problem, check_again_and_again
-from trio_multispool.cli.top.problems import Problem, ownerless
-from trio_multispool.cli.top.seen import Entry, Look, QueueLook, Sample
-from trio_multispool.cli.top.state import WINDOW, Model, Sampling, advance, changes, checked, pause_after
+from trio_multispool.looks.problems import Problem, ownerless
+from trio_multispool.looks.seen import Entry, Look, QueueLook, Sample
+from trio_multispool.looks.state import WINDOW, Model, Sampling, advance, changes, checked, pause_after
 from trio_multispool.model.lifecycle import State
 
 

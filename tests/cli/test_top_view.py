@@ -6,8 +6,6 @@ import msgspec
 import pytest
 
 from trio_multispool.cli.top.screen import keys_of
-from trio_multispool.cli.top.seen import Details, Entry, Listing, Look, QueueLook, Sample
-from trio_multispool.cli.top.state import Model, advance
 from trio_multispool.cli.top.view import (
     COLUMNS,
     Action,
@@ -18,6 +16,8 @@ from trio_multispool.cli.top.view import (
     rows,
     settle,
 )
+from trio_multispool.looks.seen import Details, Entry, Listing, Look, QueueLook, Sample
+from trio_multispool.looks.state import Model, advance
 from trio_multispool.model.lifecycle import State
 
 

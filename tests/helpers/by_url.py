@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from trio_multispool.cli import checking, spools
-from trio_multispool.cli.top import asking
 from trio_multispool.errors import NotASpool
+from trio_multispool.looks import asking
 from trio_multispool.session import stores
 from trio_multispool.session.stores import Opened
 from trio_multispool.spool import spool

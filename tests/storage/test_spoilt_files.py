@@ -33,8 +33,8 @@ from trio_multispool import (
     Verdict,
 )
 from trio_multispool.cli.histories import history_document, told_history
-from trio_multispool.cli.top.look import Looker
 from trio_multispool.events import Event
+from trio_multispool.looks.directory import Looker
 from trio_multispool.model.attempts import ATTEMPTS, Mark, begun, encode_history, failure_of, history_in
 from trio_multispool.model.attempts import failed as with_failure
 from trio_multispool.model.lifecycle import Place, State

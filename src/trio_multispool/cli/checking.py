@@ -10,11 +10,11 @@ from typing import Annotated, Any, Final, TypeAlias
 from cyclopts import Parameter
 
 from trio_multispool.cli import output
-from trio_multispool.cli.ages import human_age
 from trio_multispool.cli.durations import parse
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.sources import Source
 from trio_multispool.cli.spools import looking, spoolable
+from trio_multispool.looks.ages import human_age
 from trio_multispool.model.codecs import Json
 from trio_multispool.model.spoolable import Spoolable
 from trio_multispool.monitor import Limits, Monitor, Problem

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from trio_multispool.cli.ages import human_time
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.output import Troubles
-from trio_multispool.cli.owners import told
 from trio_multispool.cli.spools import AnyStorage
 from trio_multispool.errors import SpoolError
+from trio_multispool.looks.ages import human_time
+from trio_multispool.looks.owners import told
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.model.times import aware

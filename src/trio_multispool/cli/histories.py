@@ -6,7 +6,7 @@ from typing import cast
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from trio_multispool.cli.ages import human_length, human_time
+from trio_multispool.looks.ages import human_length, human_time
 from trio_multispool.model.attempts import CANCELLED, Attempt, History, failure_told
 
 

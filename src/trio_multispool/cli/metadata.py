@@ -1,14 +1,13 @@
-"""Metadata on the command line: what `--meta` and `--meta-json` say, and what a person or a script is shown."""
+"""Metadata on the command line: what `--meta` and `--meta-json` say, and what a script is shown."""
 
 import base64
 from collections.abc import Sequence
 
 import msgspec
 
-from trio_multispool.cli import output
 from trio_multispool.cli.exits import Exit, Failure
+from trio_multispool.looks.metadata import is_json
 
-_INDENT = 2
 _ONE_LINE = -1
 
 
@@ -43,26 +42,6 @@ def _value(text: str) -> msgspec.Raw:
     """Return a value as it was written if it is JSON, so that `0.10` stays `0.10`, and else as a string."""
     raw = text.encode("utf-8", "surrogateescape").strip()
     return msgspec.Raw(raw if is_json(raw) else msgspec.json.encode(text))
-
-
-def is_json(raw: bytes) -> bool:
-    """Tell whether these bytes are one JSON value."""
-    try:
-        msgspec.json.decode(raw)
-    except (ValueError, RecursionError):  # what is nested too deeply to be read is no JSON here
-        return False
-    return True
-
-
-def for_person(raw: bytes, *, terminal: bool) -> bytes:
-    """Return metadata to look at: JSON over several lines, anything else as it is.
-
-    For a terminal, without what it would obey.
-    """
-    shown = msgspec.json.format(raw, indent=_INDENT) if is_json(raw) else raw
-    if terminal:
-        shown = output.printable(shown.decode("utf-8", "backslashreplace"), keep="\n\t").encode()
-    return shown
 
 
 def for_script(raw: bytes) -> dict[str, object]:

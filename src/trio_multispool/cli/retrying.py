@@ -11,7 +11,6 @@ from typing import Any, Final, NamedTuple, final
 
 import trio
 
-from trio_multispool.cli.ages import human_length
 from trio_multispool.cli.exits import Failure
 from trio_multispool.cli.spools import AnySpool, member
 from trio_multispool.cli.working import Command, Report
@@ -19,6 +18,7 @@ from trio_multispool.clock import random_fraction
 from trio_multispool.entries.datafile import DataFile
 from trio_multispool.events import LOGGER, Event
 from trio_multispool.instrumentation import AttemptFailed, How, Instrumentation, Settled
+from trio_multispool.looks.ages import human_length
 from trio_multispool.model.policies import Exponential, Retry
 from trio_multispool.model.verdicts import Release, Remove, RetryLater, Save, Verdict
 from trio_multispool.reader.reader import QueueReader

@@ -9,12 +9,12 @@ import msgspec
 from cyclopts import Parameter
 
 from trio_multispool.cli import durations, metadata
-from trio_multispool.cli.ages import age_of
 from trio_multispool.cli.arguments import AsJson, DryRun, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.output import Troubles
 from trio_multispool.cli.spools import AnyStorage
 from trio_multispool.errors import OF_ONE_FILE, EntryNotFound, UnreadableEntry
+from trio_multispool.looks.ages import age_of
 from trio_multispool.model.lifecycle import State
 from trio_multispool.storage.requests import Item
 

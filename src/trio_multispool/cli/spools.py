@@ -5,25 +5,22 @@ import difflib
 import enum
 import functools
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, TypeAlias, cast, final
+from typing import TypeAlias, cast, final
 
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.output import printable
 from trio_multispool.cli.sources import Source, SourceCodec
 from trio_multispool.entries.job import CheckedOutEntry
 from trio_multispool.instrumentation import How, Instrumentation, Settled
+from trio_multispool.looks.seen import AnyStorage as AnyStorage  # noqa: PLC0414  # the commands import it from here
 from trio_multispool.model.codecs import Bytes
 from trio_multispool.model.spoolable import Spoolable
 from trio_multispool.model.types import T
 from trio_multispool.session.stores import is_directory, look_at_store, open_store, without_secrets
 from trio_multispool.spool.spool import Spool, open_spool
-from trio_multispool.storage.protocol import Storage
 
 AnySpool: TypeAlias = Spool[enum.Enum, bytes, Source]
 """A spool whose metadata is taken as it is, and whose data is streamed."""
-
-AnyStorage: TypeAlias = Storage[Any, Any]
-"""A store of any kind."""
 
 
 @contextlib.contextmanager

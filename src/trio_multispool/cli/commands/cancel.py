@@ -9,7 +9,7 @@ from typing import Annotated, Final, final
 import trio
 from cyclopts import Parameter
 
-from trio_multispool.cli import output, owners
+from trio_multispool.cli import output
 from trio_multispool.cli.arguments import FromQueue, Location
 from trio_multispool.cli.checkouts import with_each
 from trio_multispool.cli.completing import names_to_cancel
@@ -20,6 +20,7 @@ from trio_multispool.cli.running import Ending, run_telling
 from trio_multispool.cli.selecting import NOTHING_CHOSEN, Criteria, Settling, criteria_of, selected
 from trio_multispool.cli.spools import AnySpool, AnyStorage, load, looking
 from trio_multispool.errors import EntryBusy, EntryNotFound, NotAdopted, SpoolError
+from trio_multispool.looks import owners
 from trio_multispool.model.cancellation import Cancelled
 from trio_multispool.model.lifecycle import State
 from trio_multispool.storage.requests import Item

@@ -8,15 +8,16 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
-from trio_multispool.cli import durations, output, owners
-from trio_multispool.cli.ages import age_of, human_age, human_size, told_progress
+from trio_multispool.cli import durations, output
 from trio_multispool.cli.arguments import AsJson, Location, OneQueue
 from trio_multispool.cli.commands.pause import described, until
 from trio_multispool.cli.exits import Exit, Failure
-from trio_multispool.cli.histogram import FIRST, Histogram, edges, headers, short_count
 from trio_multispool.cli.progress import counting
 from trio_multispool.cli.render import table
 from trio_multispool.cli.spools import AnyStorage, looking
+from trio_multispool.looks import owners
+from trio_multispool.looks.ages import age_of, human_age, human_size, told_progress
+from trio_multispool.looks.histogram import FIRST, Histogram, edges, headers, short_count
 from trio_multispool.model.cancellation import CancelRequest
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.pauses import Pause

@@ -7,13 +7,13 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from trio_multispool.cli import checking, output
-from trio_multispool.cli.ages import human_time
 from trio_multispool.cli.arguments import AsJson, Location
 from trio_multispool.cli.checking import AS_USUAL, Checks, QueueAges
 from trio_multispool.cli.durations import parse
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.running import BY_SIGNAL, Ending, run
 from trio_multispool.clock import wall_clock
+from trio_multispool.looks.ages import human_time
 from trio_multispool.monitor import Problem, Start
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from trio_multispool.cli import durations, output
-from trio_multispool.cli.ages import human_age
+from trio_multispool.looks.ages import human_age
 from trio_multispool.cli.arguments import AsJson, Location, QueueName, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.spools import looking, opened

@@ -7,7 +7,6 @@ from typing import Annotated, NamedTuple
 from cyclopts import App, Parameter
 
 from trio_multispool.cli import output
-from trio_multispool.cli.ages import age_of, human_age
 from trio_multispool.cli.arguments import AnyQueue, AsJson, Location
 from trio_multispool.cli.commands.ls import item_document
 from trio_multispool.cli.commands.show import show as show_entry
@@ -19,6 +18,7 @@ from trio_multispool.cli.running import ended_between_entries, say_interrupted
 from trio_multispool.cli.selecting import NOTHING_CHOSEN, Criteria, Settling, criteria_of, selected
 from trio_multispool.cli.spools import AnyStorage, looking, opened, require_queues, withdraw_nothing
 from trio_multispool.errors import SpoolError
+from trio_multispool.looks.ages import age_of, human_age
 from trio_multispool.model.lifecycle import State
 from trio_multispool.storage.requests import Item
 

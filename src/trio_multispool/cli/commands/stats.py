@@ -9,13 +9,13 @@ import msgspec
 from cyclopts import Parameter
 
 from trio_multispool.cli import output
-from trio_multispool.cli.ages import human_age, human_size
 from trio_multispool.cli.arguments import AsJson, Location, OneQueue
 from trio_multispool.cli.commands.ls import Counts, count_all, earlier
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.render import table
 from trio_multispool.cli.spools import AnyStorage, looking
 from trio_multispool.errors import DataNotFound
+from trio_multispool.looks.ages import human_age, human_size
 from trio_multispool.storage.requests import Item
 
 _MINUTE: Final = 60

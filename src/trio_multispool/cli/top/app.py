@@ -26,14 +26,14 @@ from trio_multispool.cli.exits import Exit, Failure, said
 from trio_multispool.cli.running import BY_SIGNAL, Ending, beside, run, when_cancelled
 from trio_multispool.cli.spools import looking
 from trio_multispool.cli.top import actions, checks, screen
-from trio_multispool.cli.top.looks import Looks, looks_at
-from trio_multispool.cli.top.problems import Problem
 from trio_multispool.cli.top.render import Scene, page, picture
-from trio_multispool.cli.top.seen import Listing
-from trio_multispool.cli.top.state import Model, advance, checked, pause_after
 from trio_multispool.cli.top.view import Action, Ask, Request, Row, View, press, settle
 from trio_multispool.clock import wall_clock
 from trio_multispool.errors import NotASpool, SpoolError
+from trio_multispool.looks.opening import Looks, looks_at
+from trio_multispool.looks.problems import Problem
+from trio_multispool.looks.seen import Listing
+from trio_multispool.looks.state import Model, advance, checked, pause_after
 from trio_multispool.model.results import Err
 from trio_multispool.session.stores import is_directory
 from trio_multispool.threads.offload import Offload

@@ -12,10 +12,10 @@ from typing import Final
 import trio
 
 from trio_multispool.cli import checking
-from trio_multispool.cli.top.problems import Problem, ownerless
-from trio_multispool.cli.top.state import pause_after
 from trio_multispool.clock import stopwatch
 from trio_multispool.errors import SpoolError
+from trio_multispool.looks.problems import Problem, ownerless
+from trio_multispool.looks.state import pause_after
 from trio_multispool.monitor import Abandoned, Limits
 from trio_multispool.monitor import Problem as Found
 

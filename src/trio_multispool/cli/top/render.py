@@ -7,13 +7,13 @@ import msgspec
 from rich.cells import cell_len
 from rich.text import Text
 
-from trio_multispool.cli.ages import human_age
 from trio_multispool.cli.output import printable
 from trio_multispool.cli.top import tables
-from trio_multispool.cli.top.seen import Details, Look
-from trio_multispool.cli.top.state import Model
 from trio_multispool.cli.top.text import count, duration, fit, fit_end, fit_name, fold, share
 from trio_multispool.cli.top.view import View
+from trio_multispool.looks.ages import human_age
+from trio_multispool.looks.seen import Details, Look
+from trio_multispool.looks.state import Model
 from trio_multispool.model.lifecycle import State
 
 _TITLE: Final = "bold reverse"

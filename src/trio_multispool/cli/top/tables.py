@@ -11,12 +11,12 @@ import msgspec
 from rich.cells import cell_len
 from rich.text import Text
 
-from trio_multispool.cli.ages import human_age, human_size
 from trio_multispool.cli.output import printable
-from trio_multispool.cli.top.seen import Entry, Listing
-from trio_multispool.cli.top.state import Line, Model
 from trio_multispool.cli.top.text import GAP, Cell, Column, count, few, fit, rate, row, sparkline, window
 from trio_multispool.cli.top.view import COLUMNS, View, row_of, sorted_lines
+from trio_multispool.looks.ages import human_age, human_size
+from trio_multispool.looks.seen import Entry, Listing
+from trio_multispool.looks.state import Line, Model
 from trio_multispool.model.lifecycle import State
 
 _Seen = TypeVar("_Seen", Line, Entry)

@@ -11,8 +11,8 @@ from typing import Final, TypeAlias, final
 import msgspec
 from msgspec.structs import replace
 
-from trio_multispool.cli.top.seen import Details, Entry, Listing
-from trio_multispool.cli.top.state import Line, Model
+from trio_multispool.looks.seen import Details, Entry, Listing
+from trio_multispool.looks.state import Line, Model
 from trio_multispool.model.lifecycle import State
 
 COLUMNS: Final = ("QUEUE", "DEPTH", "IN/s", "OUT/s", "OLDEST", "HELD", "WAIT", "ASIDE")

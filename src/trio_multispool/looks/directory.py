@@ -1,4 +1,4 @@
-"""Look at a spool for `top`: count names as they are read, lock nothing, write nothing, and never take long.
+"""Look at a spool in a directory: count names as they are read, lock nothing, write nothing, and never take long.
 
 A queue may hold a million entries. Their names are read in one stream and not kept (except for the sample, see
 `state`). In a long queue, only the first entries by name are examined to find the oldest. A look runs in a thread and
@@ -17,13 +17,12 @@ from typing import Final, final
 
 from msgspec.structs import replace
 
-from trio_multispool.cli import metadata, owners
-from trio_multispool.cli.ages import human_age, told_progress
-from trio_multispool.cli.commands import show
-from trio_multispool.cli.top.seen import Details, Entry, Listing, Look, QueueLook
-from trio_multispool.cli.top.state import Sampling
 from trio_multispool.clock import stopwatch, wall_clock
 from trio_multispool.errors import AccessDenied, EntryNotFound, NotARegularFile, SpoolError
+from trio_multispool.looks import facts, metadata, owners
+from trio_multispool.looks.ages import human_age, told_progress
+from trio_multispool.looks.seen import Details, Entry, Listing, Look, QueueLook
+from trio_multispool.looks.state import Sampling
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.model.notes import Progress, progress_in
@@ -222,14 +221,14 @@ class Looker:
                 try:
                     raw = storage.read_metadata(place, name)
                     found = (self.path / directory_of(place) / name).lstat()
-                    facts = self._facts(storage, place, name, found)
+                    told = self._facts(storage, place, name, found)
                 except (EntryNotFound, OSError):
                     continue
                 except (AccessDenied, NotARegularFile) as error:  # it may be in another
                     shut = shut or error
                     continue
                 text = metadata.for_person(raw, terminal=True).decode(errors="backslashreplace")
-                return Details(place.queue, name, place.state, tuple(facts), text)
+                return Details(place.queue, name, place.state, tuple(told), text)
         if shut is not None:
             raise shut
         return None
@@ -241,10 +240,10 @@ class Looker:
         owner = self._owner(name, lock_owners()) if held else None
         seen, due_at = as_stat(found, name), aware(found.st_mtime) if place.state is State.WAITING else None
         item = Item(name, place, seen.size, seen.modified_at, owner, _noted(storage, name) if held else None, due_at)
-        known = show.known(storage, item)
+        known = facts.known(storage, item)
         if place.state is State.QUARANTINED and not known.reason:
             known = known._replace(reason="not written down")
-        return show.facts(known, now, by=f"{owners.told(owner)}, for {human_age(now - found.st_ctime)}")
+        return facts.facts(known, now, by=f"{owners.told(owner)}, for {human_age(now - found.st_ctime)}")
 
 
 def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from trio_multispool.cli.output import printable
 from trio_multispool.clock import this_process
+from trio_multispool.model.text import printable
 from trio_multispool.storage.requests import Owner
 
 

@@ -1,6 +1,6 @@
-"""What is wrong with a spool, as `top` shows it: the one seam between `top` and the code that finds problems.
+"""What is wrong with a spool, as far as a look shows it: the one seam to the code that finds problems.
 
-`problems_of` is the cheap look that `top` can afford once a second: it draws conclusions from names alone, takes no
+`problems_of` is the cheap look that can be afforded once a second: it draws conclusions from names alone, takes no
 lock and reads no file. The monitor knows more, because it confirms each suspect under its lock (`checks`). By the
 identity of a `Problem`, `state` knows which problems start, go on and end.
 """
@@ -9,7 +9,7 @@ from typing import Final, final
 
 import msgspec
 
-from trio_multispool.cli.top.seen import Look
+from trio_multispool.looks.seen import Look
 
 OWNERLESS: Final = "ownerless/"
 """How the identities of problems begin that are about check-outs: they end with the check-out."""

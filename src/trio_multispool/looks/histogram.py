@@ -7,7 +7,7 @@ tells since when.
 import bisect
 from typing import Final, final
 
-from trio_multispool.cli.ages import UNITS
+from trio_multispool.looks.ages import UNITS
 
 BUCKETS: Final = 10
 """With five minutes for the first, nine edges reach to 21 hours; what is older is in the last."""

@@ -1,11 +1,15 @@
-"""What one look of `top` at a spool sees: values, with times as seconds since 1970."""
+"""What one look at a spool sees: values, with times as seconds since 1970."""
 
-from typing import final
+from typing import Any, TypeAlias, final
 
 import msgspec
 
 from trio_multispool.model.lifecycle import State
+from trio_multispool.storage.protocol import Storage
 from trio_multispool.storage.requests import Owner
+
+AnyStorage: TypeAlias = Storage[Any, Any]
+"""A store of any kind."""
 
 
 @final

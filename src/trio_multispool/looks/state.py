@@ -1,4 +1,4 @@
-"""What `top` knows: successive looks at a spool, and what follows from them. No clock, no files, no terminal.
+"""What is known after some looks at a spool, and what follows from them. No clock, no files, no terminal.
 
 Theory. A look is a list of names. Names that appear between two looks came in; names that vanish went out. An entry
 that did both in between is not seen, so a rate is a lower bound. An entry belongs to its queue while it is checked out
@@ -17,8 +17,8 @@ from typing import Final, final
 import msgspec
 from msgspec.structs import replace
 
-from trio_multispool.cli.top.problems import OWNERLESS, Problem, problems_of
-from trio_multispool.cli.top.seen import Look, QueueLook, Sample
+from trio_multispool.looks.problems import OWNERLESS, Problem, problems_of
+from trio_multispool.looks.seen import Look, QueueLook, Sample
 
 MOST_NAMES: Final = 1 << 15
 """How many names of a queue are kept from one look to the next."""

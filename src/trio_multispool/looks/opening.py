@@ -1,11 +1,11 @@
-"""Where `top` gets its looks from: a directory, which it reads itself, or any other store, which it asks."""
+"""What looks at a spool: at a directory, by reading it, and at any other store by asking it."""
 
 from pathlib import Path
 from typing import Protocol
 
-from trio_multispool.cli.top.asking import Asker
-from trio_multispool.cli.top.look import Looker
-from trio_multispool.cli.top.seen import Details, Listing, Look
+from trio_multispool.looks.asking import Asker
+from trio_multispool.looks.directory import Looker
+from trio_multispool.looks.seen import Details, Listing, Look
 from trio_multispool.session.stores import is_directory
 
 

@@ -1,4 +1,4 @@
-"""Look at a spool for `top` by asking its store, whatever kind it is. It locks nothing and writes nothing.
+"""Look at a spool by asking its store, whatever kind it is. It locks nothing and writes nothing.
 
 A question may be a round trip to a server, and a queue may hold a million entries. So there are few questions, each of
 which is answered by a count or by a short page. The names of a long queue are not asked for: what came in and went out
@@ -12,13 +12,11 @@ from typing import Final, NamedTuple, final
 
 from msgspec.structs import replace
 
-from trio_multispool.cli import metadata, owners
-from trio_multispool.cli.ages import human_age, told_progress
-from trio_multispool.cli.commands import show
-from trio_multispool.cli.spools import AnyStorage
-from trio_multispool.cli.top.seen import Details, Entry, Listing, Look, QueueLook, Sample
 from trio_multispool.clock import stopwatch
 from trio_multispool.errors import EntryNotFound, SpoolError
+from trio_multispool.looks import facts, metadata, owners
+from trio_multispool.looks.ages import human_age, told_progress
+from trio_multispool.looks.seen import AnyStorage, Details, Entry, Listing, Look, QueueLook, Sample
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.session.stores import look_at_store
 from trio_multispool.storage.requests import Item
@@ -154,15 +152,15 @@ class Asker:
                 with contextlib.suppress(EntryNotFound):  # it has moved on
                     raw = storage.read_metadata(item.place, name)
                     text = metadata.for_person(raw, terminal=True).decode(errors="backslashreplace")
-                    facts = self._facts(storage, item)
-                    return Details(item.place.queue, name, item.place.state, tuple(facts), text)
+                    told = self._facts(storage, item)
+                    return Details(item.place.queue, name, item.place.state, tuple(told), text)
         return None
 
     def _facts(self, storage: AnyStorage, item: Item) -> list[tuple[str, str]]:
         now, by = storage.now(), owners.told(item.owner)
         if item.moved_at is not None:
             by += f", for {human_age(now - item.moved_at)}"
-        return show.facts(show.known(storage, item), now, by=by)
+        return facts.facts(facts.known(storage, item), now, by=by)
 
 
 def _seen(queue: str, depths: dict[Place, int], named: _Named, held: list[Entry] | None) -> QueueLook:
