@@ -1,6 +1,7 @@
 """Everything that is checked about this project, each in a virtual environment of its own: `nox --list` tells."""
 
 import contextlib
+import itertools
 import logging
 import os
 import shutil
@@ -50,10 +51,10 @@ def scratch() -> Iterator[list[str]]:
         yield [f"--basetemp={made}/pytest"]
 
 
-def run_tests(session: nox.Session, *options: str) -> None:
+def run_tests(session: nox.Session, *options: str, groups: tuple[str, ...] = ("test",)) -> None:
     """Install the project with its extras, and run the tests; arguments after `--` go to pytest."""
     # Editable, so that `nox -R` (which installs nothing) never tests an older state than the one in src/.
-    session.install("--editable", ".[cli,postgresql]", *group("test"))
+    session.install("--editable", ".[cli,postgresql,web]", *itertools.chain(*map(group, groups)))
     # The tests start the command in hundreds of processes. Where Python is told to write no compiled files, each of
     # them would compile all of it again.
     session.run("python", "-m", "compileall", "-q", "src", "tests/helpers")
@@ -67,7 +68,7 @@ def run_tests(session: nox.Session, *options: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests with the Python that runs nox; of what enumerates or starts programs, a representative part."""
     session.log("The tests take three to five minutes on two processors, and less on more.")
-    run_tests(session, "-m", "sample or not (page or program or postgresql)")
+    run_tests(session, "-m", "sample or not (page or program or postgresql or browser)")
 
 
 @nox.session(default=False)
@@ -81,7 +82,7 @@ def proofs(session: nox.Session) -> None:
 @nox.session(default=False)
 def programs(session: nox.Session) -> None:
     """Run the tests that start interpreters: examples, servers, benchmarks, and commands as a person starts them."""
-    run_tests(session, "-m", "program and not (sample or postgresql)")
+    run_tests(session, "-m", "program and not (sample or postgresql or browser)")
 
 
 @nox.session(default=False)
@@ -98,7 +99,17 @@ def postgresql(session: nox.Session) -> None:
     those are not installed, one from the Python package that is installed with the tests. What enumerates runs in part,
     and as a whole with TRIO_MULTISPOOL_PROOFS=whole in the environment.
     """
-    run_tests(session, "-m", "postgresql")
+    run_tests(session, "-m", "postgresql and not browser")
+
+
+@nox.session(default=False)
+def web(session: nox.Session) -> None:
+    """Look at the dashboard in a real browser, Debian's Chromium, and make the pictures of the documentation.
+
+    `MULTISPOOL_TEST_CHROMIUM` is the path of another one. Where there is none, these tests say so, and are left out.
+    The pictures are written to docs/pictures if `MULTISPOOL_TEST_PICTURES` is set.
+    """
+    run_tests(session, "-m", "browser", groups=("test", "browser"))
 
 
 def find_python(version: str) -> str | None:
@@ -121,7 +132,7 @@ def add_tests_for(version: str) -> None:
     def tests_for(session: nox.Session) -> None:
         if python is None:
             session.skip(f"there is no Python {version} on this machine")
-        run_tests(session, "-m", "sample or not (page or postgresql)")
+        run_tests(session, "-m", "sample or not (page or postgresql or browser)")
 
     tests_for.__doc__ = f"Run the tests, and those that start programs, with Python {version}, if it is installed."
 
@@ -148,7 +159,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types with mypy and basedpyright, and that everything public has one."""
-    session.install(".[cli,cron,otel,postgresql,prometheus,pydantic]", *group("types"))
+    session.install(".[cli,cron,otel,postgresql,prometheus,pydantic,web]", *group("types"))
     session.run("mypy")
     session.run("basedpyright")
     session.run("basedpyright", "--verifytypes", "trio_multispool", "--ignoreexternal")
@@ -198,7 +209,7 @@ def bench(session: nox.Session) -> None:
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
-    session.install(".[cli,cron,otel,postgresql,prometheus,pydantic]", *group("docs"))
+    session.install(".[cli,cron,otel,postgresql,prometheus,pydantic,web]", *group("docs"))
     output = Path("docs", "_build", "html")
     session.run("sphinx-build", "-W", "--keep-going", "-E", "-b", "html", "docs", str(output), *session.posargs)
 

@@ -64,6 +64,11 @@ def prioritized_names(*, levels: int = LEVELS, ageing: float | datetime.timedelt
     return Prioritized(time.time_ns, process_token(), levels=levels, ageing=ageing)
 
 
+def new_secret() -> str:
+    """Return a text that nobody can guess, of letters, digits, `-` and `_`."""
+    return secrets.token_urlsafe(32)
+
+
 def random_fraction() -> float:
     """Return a random number from 0 to 1."""
     return random.random()

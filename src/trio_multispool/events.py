@@ -66,6 +66,8 @@ class Event(enum.StrEnum):
     """Requests to cancel entries in hand are not passed on any more, because of a bug; `error` is what was raised."""
     CANCELLED = "multispool.cancelled"
     """An entry was cancelled, as somebody had asked: it was removed, or saved as its reader says."""
+    OPERATED = "multispool.operated"
+    """A person has acted on an entry in the dashboard; `error` says why it was not done, if it was not."""
     UNFINISHED = "multispool.unfinished"
     """Making or adopting the spool was interrupted. Nothing is recovered until that is done again."""
     NO_KEY = "multispool.no_key"

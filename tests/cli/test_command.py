@@ -27,6 +27,7 @@ COMMANDS = [
     "show",
     "cat",
     "top",
+    "web",
     "work",
     "mv",
     "rm",

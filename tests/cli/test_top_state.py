@@ -10,8 +10,8 @@ import trio
 
 from helpers.stores import make_store
 from trio_multispool import monitor
-from trio_multispool.cli.top.checks import MOST_ENTRIES, as_problem, check_again_and_again
-from trio_multispool.looks.problems import Problem, ownerless
+from trio_multispool.cli.top.checks import check_again_and_again
+from trio_multispool.looks.problems import MOST_ENTRIES, Problem, of_monitor, ownerless
 from trio_multispool.looks.seen import Entry, Look, QueueLook, Sample
 from trio_multispool.looks.state import WINDOW, Model, Sampling, advance, changes, checked, pause_after
 from trio_multispool.model.lifecycle import State
@@ -223,12 +223,12 @@ def test_each_kind_of_problem_has_an_identity_and_words():
         monitor.MissingData("a", place),
         monitor.MissingReservation("a", place),
     ]
-    problems = [as_problem(each) for each in found]
+    problems = [of_monitor(each) for each in found]
     assert len({problem.key for problem in problems}) == 3
     assert {(problem.queue, problem.name) for problem in problems} == {("send", "a")}
-    assert as_problem(monitor.TooOld("a", place, age=9.0)) == problems[0]
+    assert of_monitor(monitor.TooOld("a", place, age=9.0)) == problems[0]
     abandoned = monitor.Abandoned("a", monitor.Dir(monitor.Kind.CHECKOUT, "send"))
-    assert as_problem(abandoned).key == ownerless("send", "a", "").key
+    assert of_monitor(abandoned).key == ownerless("send", "a", "").key
 
 
 async def test_while_the_monitor_cannot_look_what_it_found_stays(tmp_path, autojump_clock):

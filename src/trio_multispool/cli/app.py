@@ -33,6 +33,7 @@ from trio_multispool.cli.commands.rm import rm
 from trio_multispool.cli.commands.show import show
 from trio_multispool.cli.commands.sql import sql
 from trio_multispool.cli.commands.stats import stats
+from trio_multispool.cli.commands.web import web
 from trio_multispool.cli.commands.work import work
 from trio_multispool.cli.exits import Exit, Failure, code_of, said
 from trio_multispool.cli.meant import meant
@@ -64,7 +65,7 @@ $ multispool work var/mail send --failed failed -- ./deliver.sh
 _URL: Final = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s'\"]+", re.IGNORECASE)
 
 _FILLING: Final = (create, put, enqueue_at)
-_LOOKING: Final = (ls, stats, show, cat, top)
+_LOOKING: Final = (ls, stats, show, cat, top, web)
 _TAKING: Final = (work, mv, rm, cancel, retry, expire, pause, resume)
 _KEEPING: Final = (export, import_, recover, fsck, monitor, adopt, sql)
 """The commands, in the order of the help."""
@@ -72,6 +73,7 @@ _KEEPING: Final = (export, import_, recover, fsck, monitor, adopt, sql)
 _USAGE: Final[dict[Callable[..., int | None], str]] = {
     ls: "ls [OPTIONS] SPOOL [QUEUE]",
     stats: "stats [OPTIONS] SPOOL [QUEUE]",
+    web: "web [OPTIONS] SPOOL...",
     work: "work [OPTIONS] SPOOL QUEUE -- COMMAND...",
     mv: "mv [OPTIONS] SPOOL [NAME...] QUEUE",
     rm: "rm [OPTIONS] SPOOL [NAME...]",

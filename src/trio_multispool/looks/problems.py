@@ -10,6 +10,11 @@ from typing import Final, final
 import msgspec
 
 from trio_multispool.looks.seen import Look
+from trio_multispool.monitor import Abandoned
+from trio_multispool.monitor import Problem as Found
+
+MOST_ENTRIES: Final = 20_000
+"""In a larger spool the monitor does not run for a live view, and what it found before stays."""
 
 OWNERLESS: Final = "ownerless/"
 """How the identities of problems begin that are about check-outs: they end with the check-out."""
@@ -44,6 +49,15 @@ def problems_of(look: Look) -> dict[str, Problem]:
 def ownerless(queue: str, name: str, told: str) -> Problem:
     """Return the problem that a checked-out entry has no owner."""
     return Problem(f"{OWNERLESS}{queue}/{name}", f"{queue}/{name}: {told}", queue, name)
+
+
+def of_monitor(found: Found) -> Problem:
+    """Return a problem that the monitor found. A dead owner is the same problem as an owner that cannot be seen."""
+    queue = found.queue or ""
+    if isinstance(found, Abandoned):
+        return ownerless(queue, found.name, "checked out, and its owner is dead")
+    key = f"monitor/{type(found).__name__}/{found.dir.path}/{found.name}"
+    return Problem(key, found.message, queue, found.name)
 
 
 def _entries(number: int) -> str:

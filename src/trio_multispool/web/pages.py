@@ -1,0 +1,429 @@
+"""What each page shows: it asks the spool, and returns what the template of that name is given."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import quote, urlencode
+
+from trio_multispool.errors import SpoolError
+from trio_multispool.looks.ages import human_age, human_length, human_size, human_time
+from trio_multispool.looks.facts import facts
+from trio_multispool.looks.metadata import is_json
+from trio_multispool.model.attempts import CANCELLED, failure_told
+from trio_multispool.model.lifecycle import State
+from trio_multispool.web import charts, pausing, shown
+from trio_multispool.web.reading import MOST, PAGE, Filter, when
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from trio_multispool.looks.problems import Problem
+    from trio_multispool.looks.state import Line, Model
+    from trio_multispool.model.attempts import Attempt, History
+    from trio_multispool.web.reading import Whole
+    from trio_multispool.web.watched import Snapshot, Watched
+
+LARGEST_DOWNLOAD: Final = 32 * 1024 * 1024
+"""How much data a download has at most, in bytes."""
+
+_MOST_EVENTS: Final = 20
+_EPS: Final = 0.05
+_NONE: Final = "\N{EN DASH}"
+_TEN: Final = 10
+
+STATES: Final = {
+    State.AVAILABLE: "Ready",
+    State.WAITING: "Not due yet",
+    State.CHECKED_OUT: "In hand",
+    State.QUARANTINED: "In quarantine",
+}
+"""The states of an entry, in the words of the pages."""
+
+
+class Asked(NamedTuple):
+    """What a page is asked for."""
+
+    spool: int
+    """Its number among those that are watched."""
+    root: str
+    """What comes before all paths."""
+    may_act: bool
+    hidden: Collection[str]
+    parameters: Mapping[str, str]
+
+    def href(self, *parts: str, **query: str) -> str:
+        """Return the address of a page of this spool."""
+        path = "/".join(quote(part, safe="") for part in parts)
+        asked = {key: value for key, value in query.items() if value}
+        return f"{self.root}/{self.spool}/{path}" + (f"?{urlencode(asked)}" if asked else "")
+
+
+class Row(NamedTuple):
+    """A queue on the overview."""
+
+    name: str
+    href: str
+    available: int
+    held: int
+    waiting: int
+    aside: int
+    oldest: str
+    came: str
+    went: str
+    spark: charts.Spark | None
+    paused: bool
+
+
+class Told(NamedTuple):
+    """A problem, for a person."""
+
+    text: str
+    since: str
+    meaning: str
+    remedy: str
+    href: str
+
+
+class Past(NamedTuple):
+    """A problem that started or ended."""
+
+    text: str
+    ago: str
+    started: bool
+
+
+Context = dict[str, Any]
+
+
+def rate(per_minute: float, *, estimated: bool = False) -> str:
+    """Say how many a minute."""
+    if per_minute < _EPS:
+        return "0"
+    told = f"{per_minute:.1f}" if per_minute < _TEN else f"{per_minute:,.0f}"
+    return f"~{told}" if estimated else told
+
+
+def queue_row(asked: Asked, line: Line, snapshot: Snapshot) -> Row:
+    """Return what is known of a queue."""
+    seen, flow = line.seen, snapshot.flows.get(line.seen.queue)
+    lately = None if flow is None else flow.lately
+    at = snapshot.at if snapshot.model.look is None else snapshot.model.look.at
+    oldest = _NONE if seen.oldest_at is None else human_age(at - seen.oldest_at)
+    return Row(
+        seen.queue,
+        asked.href("queue", seen.queue),
+        seen.available,
+        seen.held,
+        seen.waiting,
+        seen.aside,
+        oldest if seen.oldest_of_all or oldest == _NONE else f"~{oldest}",
+        _NONE if lately is None else rate(lately[0], estimated=line.estimated),
+        _NONE if lately is None else rate(lately[1], estimated=line.estimated),
+        None if flow is None else charts.spark(flow.points),
+        pausing.paused(seen),
+    )
+
+
+def problem_rows(asked: Asked, snapshot: Snapshot) -> list[Told]:
+    """Return the problems, the first to start first."""
+    model = snapshot.model
+    return [_problem(asked, key, problem, snapshot) for key, problem in model.problems.items()]
+
+
+def _problem(asked: Asked, key: str, problem: Problem, snapshot: Snapshot) -> Told:
+    found = snapshot.found.get(key)
+    if found is not None:
+        about = inspect.getdoc(type(found)) or ""
+        meaning, remedy = " ".join(about.partition("\n\n")[0].replace("`", "").split()), found.remedy
+    else:
+        meaning, remedy = next((told for begins, told in _MEANT.items() if key.startswith(begins)), ("", ""))
+    since = human_age(snapshot.at - snapshot.model.since.get(key, snapshot.at))
+    href = asked.href("entry", problem.name) if problem.name else ""
+    if not href and problem.queue:
+        href = asked.href("queue", problem.queue, state=State.QUARANTINED.name.lower())
+    return Told(problem.text, since, meaning, remedy, href)
+
+
+_MEANT: Final = {
+    "quarantine/": (
+        "A reader could not read these entries' metadata, and set them aside, so as to go on with the others.",
+        "nothing: mend the program that reads them, or the one that wrote them, and put them back",
+    ),
+    "ownerless/": (
+        "The kernel names no process that holds the entry's lock: its owner has died, or is in another container.",
+        "if the owner is dead, it goes back to its queue; the next reader of the queue does that too",
+    ),
+    "unreadable/": (
+        "This process may not read a part of the spool, so what is in there is not shown.",
+        "nothing: only its owner and root can change that",
+    ),
+}
+"""What the problems mean that a look finds, and what `fsck --repair` does about them."""
+
+
+def _events(model: Model, at: float) -> list[Past]:
+    events = reversed(model.events[-_MOST_EVENTS:])
+    return [Past(event.problem.text, human_age(at - event.at), event.started) for event in events]
+
+
+def _sum(snapshot: Snapshot) -> dict[str, int]:
+    lines = [line.seen for line in snapshot.model.lines.values()]
+    return {
+        "available": sum(seen.available for seen in lines),
+        "held": sum(seen.held for seen in lines),
+        "waiting": sum(seen.waiting for seen in lines),
+        "aside": sum(seen.aside for seen in lines),
+        "problems": len(snapshot.model.problems),
+    }
+
+
+async def base(watched: Watched, asked: Asked, here: str) -> tuple[Snapshot, Context]:
+    """Return how the spool was seen last, and what every page of it shows."""
+    snapshot = (await watched.looks.get()).value
+    return snapshot, {
+        "State": State,
+        "asked": asked,
+        "here": here,
+        "location": watched.location,
+        "sums": _sum(snapshot),
+        "trouble": snapshot.trouble,
+        "seen": snapshot.model.look is not None,
+        "at": snapshot.at,
+        "pausing": pausing.AVAILABLE,
+        "most": MOST,
+        "page_size": PAGE,
+        "queues": sorted(snapshot.model.lines),
+    }
+
+
+async def overview(watched: Watched, asked: Asked) -> Context:
+    """Show each queue, and the problems."""
+    snapshot, context = await base(watched, asked, "overview")
+    context["rows"] = [queue_row(asked, line, snapshot) for line in snapshot.model.lines.values()]
+    context["problems"] = problem_rows(asked, snapshot)
+    context["events"] = _events(snapshot.model, snapshot.at)
+    context["title"] = watched.location
+    return context
+
+
+async def queue(watched: Watched, asked: Asked, name: str) -> Context:
+    """Show a queue, and a page of its entries."""
+    snapshot, context = await base(watched, asked, "queue")
+    given = asked.parameters
+    state = State.__members__.get(given.get("state", "").upper(), State.AVAILABLE)
+    wanted = Filter(given.get("name", ""), given.get("field", ""), given.get("value", ""))
+    if wanted.field in asked.hidden and wanted.field:
+        wanted = wanted._replace(value="\0")  # it would tell what is hidden, by guesses
+    line = snapshot.model.lines.get(name)
+    if line is None and snapshot.trouble is None:
+        raise LookupError(f"There is no queue {name!r}.")
+    after = given.get("after", "")
+    context |= {"title": name, "name": name, "row": None if line is None else queue_row(asked, line, snapshot)}
+    context |= {"state": state, "states": STATES, "wanted": wanted, "after": after, "rows": None, "ages": None}
+    filters = {"name": wanted.name, "field": wanted.field, "value": wanted.value}
+    try:
+        found = await watched.ask("a page", lambda: watched.reader.rows(name, state, after, wanted))
+        ages = await watched.ask("ages", lambda: watched.reader.ages(name)) if state is State.AVAILABLE else None
+    except SpoolError as error:
+        return context | {"trouble": snapshot.trouble or str(error)}
+    except LookupError:
+        raise LookupError(f"There is no queue {name!r}.") from None
+    state_name = state.name.lower()
+    context |= {
+        "rows": found.rows,
+        "searched": found.searched,
+        "ages": None if ages is None or not ages.counted else charts.bars(ages.labels, ages.numbers),
+        "counted": ages,
+        "next": None
+        if found.after is None
+        else asked.href("queue", name, state=state_name, after=found.after, **filters),
+        "tabs": [
+            (label, _number(line, each), asked.href("queue", name, state=each.name.lower(), **filters), each is state)
+            for each, label in STATES.items()
+        ],
+        "first": asked.href("queue", name, state=state_name, **filters) if after else None,
+    }
+    return context
+
+
+def _number(line: Line | None, state: State) -> int:
+    if line is None:
+        return 0
+    seen = line.seen
+    return {
+        State.AVAILABLE: seen.available,
+        State.WAITING: seen.waiting,
+        State.CHECKED_OUT: seen.held,
+        State.QUARANTINED: seen.aside,
+    }[state]
+
+
+class Try(NamedTuple):
+    """An attempt, for a person."""
+
+    number: int
+    began: str
+    took: str
+    where: str
+    outcome: str
+    again: str
+
+
+async def entry(watched: Watched, asked: Asked, name: str) -> Context:
+    """Show all that is known of an entry."""
+    snapshot, context = await base(watched, asked, "entry")
+    context |= {"title": name, "name": name, "whole": None}
+    try:
+        whole = await watched.ask("an entry", lambda: watched.reader.entry(name))
+    except SpoolError as error:
+        return context | {"trouble": snapshot.trouble or str(error)}
+    if whole is None:
+        raise LookupError(f"There is no entry {name!r} any more: it was worked off, or removed.")
+    item = whole.item
+    by = whole.by if not whole.held_for else f"{whole.by}, for {whole.held_for}"
+    metadata, cut = shown.clip(shown.metadata_text(whole.metadata, asked.hidden))
+    context |= {
+        "whole": whole,
+        "item": item,
+        "state": STATES[item.place.state],
+        "states": State,
+        "facts": [
+            (label, told)
+            for label, told in facts(whole.known, whole.now, by=by)
+            if label not in {"name", "queue", "state", "metadata", "progress"}
+        ],
+        "metadata": metadata,
+        "metadata_cut": cut,
+        "metadata_size": human_size(item.size),
+        "queue_href": asked.href("queue", item.place.queue),
+        "attempts": _attempts(whole),
+        "came_to": _came_to(whole.history, item.place.queue),
+        "traceback": _traceback(whole.history),
+        "back_to": whole.history.queue if whole.history is not None and whole.history.given_up else "",
+        **_data(asked, whole, asked.parameters.get("as", "")),
+    }
+    return context
+
+
+def _attempts(whole: Whole) -> list[Try]:
+    if whole.history is None:
+        return []
+    at_work = whole.item.place.state is State.CHECKED_OUT
+    last = whole.history.attempts[-1]
+    return [_attempt(each, under_way=at_work and each is last) for each in reversed(whole.history.attempts)]
+
+
+def _attempt(attempt: Attempt, *, under_way: bool) -> Try:
+    began = when(attempt.began)
+    outcome = "its worker died"
+    if attempt.failure is not None:
+        outcome = failure_told(attempt.failure)
+    elif under_way and attempt.ended is None:
+        outcome = "under way"
+    again = None if attempt.next_at is None else when(attempt.next_at)
+    return Try(
+        attempt.number,
+        f"at {attempt.began}" if began is None else human_time(began),
+        "" if attempt.ended is None else human_length(attempt.ended - attempt.began),
+        f"{attempt.host}[{attempt.pid}], from {attempt.queue}",
+        outcome,
+        "" if again is None else human_time(again),
+    )
+
+
+def _came_to(history: History | None, queue: str) -> str:
+    if history is None:
+        return ""
+    failure = history.attempts[-1].failure
+    if not history.given_up:
+        return f"{history.spent} count in {history.queue}"
+    came_to = "cancelled" if failure is not None and failure.type == CANCELLED else "given up"
+    return f"{came_to} before, and put back: none of them counts" if queue == history.queue else came_to
+
+
+def _traceback(history: History | None) -> str:
+    failure = None if history is None else history.attempts[-1].failure
+    return "" if failure is None else failure.traceback
+
+
+def _data(asked: Asked, whole: Whole, wanted: str) -> Context:
+    """Return the beginning of the data, as text, JSON, hexadecimal or a picture, and what else it can be shown as."""
+    data, first = whole.known.data, whole.first
+    if data is None or not data.size:
+        return {"data_size": None if data is None else human_size(0), "data": None, "ways": []}
+    ways, name = ["hex"], whole.item.name
+    text = shown.text_of(first[: shown.LONGEST])
+    if text is not None:
+        ways.insert(0, "text")
+    if data.size <= shown.LARGEST_JSON and is_json(first):
+        ways.insert(0, "json")
+    if shown.picture_type(first) is not None:
+        ways.insert(0, "picture")
+    context: Context = {
+        "data_size": human_size(data.size),
+        "data_cut": False,
+        "download": asked.href("entry", name, "data") if data.size <= LARGEST_DOWNLOAD else "",
+        "largest_download": human_size(LARGEST_DOWNLOAD),
+        "picture": asked.href("entry", name, "picture"),
+    }
+    if asked.hidden:  # only in JSON can it be found what is to be hidden
+        ways = [way for way in ways if way == "json"]
+        if not ways:
+            why = "It is not shown: it is no JSON, so what is to be hidden cannot be found in it."
+            return context | {"data": None, "why_not": why, "ways": [], "download": ""}
+    way = wanted if wanted in ways else ways[0]
+    context["ways"] = [(each, asked.href("entry", name, **{"as": each}), each == way) for each in ways]
+    if way == "picture":
+        return context | {"way": way, "data": None}
+    if way == "json":
+        told = shown.metadata_text(first, asked.hidden)
+    elif way == "text":
+        told = text or ""
+    else:
+        told = shown.in_hex(first[: shown.LONGEST // 16])
+    told, cut = shown.clip(told)
+    of = {"json": data.size, "text": shown.LONGEST, "hex": shown.LONGEST // 16}[way]
+    return context | {"way": way, "data": told, "data_cut": cut or data.size > of}
+
+
+async def letters(watched: Watched, asked: Asked) -> Context:
+    """Show the dead letters, grouped by error."""
+    snapshot, context = await base(watched, asked, "dead")
+    context |= {"title": "Dead letters", "letters": None}
+    try:
+        context["letters"] = await watched.ask("dead letters", watched.reader.letters)
+    except SpoolError as error:
+        context["trouble"] = snapshot.trouble or str(error)
+    return context
+
+
+async def held(watched: Watched, asked: Asked) -> Context:
+    """Show what is checked out."""
+    return await _all_in(watched, asked, "held", State.CHECKED_OUT, "In hand")
+
+
+async def quarantine(watched: Watched, asked: Asked) -> Context:
+    """Show what was set aside."""
+    return await _all_in(watched, asked, "quarantine", State.QUARANTINED, "Quarantine")
+
+
+async def _all_in(watched: Watched, asked: Asked, here: str, state: State, title: str) -> Context:
+    snapshot, context = await base(watched, asked, here)
+    context |= {"title": title, "rows": None}
+    try:
+        found = await watched.ask(title, lambda: watched.reader.all_in(state))
+    except SpoolError as error:
+        return context | {"trouble": snapshot.trouble or str(error)}
+    return context | {"rows": found.rows, "cut": found.searched is not None}
+
+
+async def problems(watched: Watched, asked: Asked) -> Context:
+    """Show what is wrong, and what was."""
+    snapshot, context = await base(watched, asked, "problems")
+    return context | {
+        "title": "Problems",
+        "problems": problem_rows(asked, snapshot),
+        "events": _events(snapshot.model, snapshot.at),
+        "checked": snapshot.checked,
+    }
