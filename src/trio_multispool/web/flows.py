@@ -43,8 +43,11 @@ class Flow:
 
     @property
     def points(self) -> list[tuple[float, float]]:
-        """What came in and went out in a minute, the latest last."""
-        return [point.per_minute() for point in self._points]
+        """What came in and went out in a minute, the latest last, without one that has just begun."""
+        points = [*self._points]
+        if len(points) > 1 and points[-1].seconds < STEP / 2:
+            _ = points.pop()
+        return [point.per_minute() for point in points]
 
     @property
     def lately(self) -> tuple[float, float] | None:
