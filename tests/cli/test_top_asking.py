@@ -184,7 +184,7 @@ def test_a_queue_that_is_paused_is_called_so(store, asker):
     """Until that is over."""
     store.pause("send", Pause(0.0))
     store.pause("failed", Pause(0.0, until=1.0))
-    assert {seen.queue: seen.paused for seen in asker.look().queues} == {"send": True, "failed": False, "retry": False}
+    assert [seen.queue for seen in asker.look().queues if seen.pause is not None] == ["send"]
 
 
 def test_a_stopped_look_ends_soon(store, asker):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import re
 
@@ -65,6 +66,41 @@ async def test_an_action_is_said_first_and_done_when_it_is_confirmed(  # noqa: P
     assert record.getMessage().endswith("asked for by 127.0.0.1")
 
 
+async def test_a_queue_is_paused_and_resumed(place, visiting, caplog):
+    """Each is said first, done when it is confirmed, shown on the pages, and logged."""
+    caplog.set_level(logging.INFO, "trio_multispool")
+    await furnish(place, ready=1)
+    async with visiting(place) as visit, (await Spool.load(place, PHOTOS)).unwrap() as spool:
+
+        async def confirmed(told):
+            assert "nothing has been done yet" in told.text
+            hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', told.text))
+            wanted = ("do", "queue", "for", "reason", "confirm")
+            return await visit.post({key: html.unescape(hidden[key]) for key in wanted})
+
+        assert "it is not paused, so it is left" in (await visit.post({"do": "resume", "queue": "publish"})).text
+        told = await visit.post({"do": "pause", "queue": "publish", "for": "10m", "reason": "<b>the disk"})
+        assert (await spool.pauses()).unwrap() == {}
+        assert "is paused for 10m: &lt;b&gt;the disk" in (await confirmed(told)).text
+        [(queue, pause)] = (await spool.pauses()).unwrap().items()
+        assert (queue, pause.reason) == (Photos.PUBLISH, "<b>the disk")
+        assert pause.until == pause.since + 600
+        for path in ("/0/", "/0/queue/publish"):
+            assert ": &lt;b&gt;the disk" in (await visit.get(path)).text
+        anew = await visit.post({"do": "pause", "queue": "publish"})
+        assert "until it is resumed (it is paused for 9m: &lt;b&gt;the disk)" in anew.text
+        assert "goes on" in (await confirmed(await visit.post({"do": "resume", "queue": "publish"}))).text
+        assert (await spool.pauses()).unwrap() == {}
+        assert "the disk" not in (await visit.get("/0/queue/publish")).text
+    said = [each for each in caplog.records if getattr(each, "event", "") == "multispool.operated"]
+    assert [(each.queue, hasattr(each, "entry")) for each in said] == [("publish", False)] * 2
+    assert [each.getMessage().partition(":")[0] for each in said] == [
+        "pause of queue publish",
+        "resume of queue publish",
+    ]
+    assert all(each.getMessage().endswith(", asked for by 127.0.0.1") for each in said)
+
+
 async def test_a_group_of_dead_letters_is_retried_as_a_whole(place, visiting):
     """All of it and nothing else, each in the queue in which it failed."""
     await furnish(place, ready=1)
@@ -124,6 +160,9 @@ async def test_a_form_that_says_nothing_is_refused(tmp_path, visiting):
         assert (await visit.post({"do": "explode", "name": "up-0000"})).status_code == 400
         assert (await visit.post({"do": "remove"})).status_code == 400
         assert (await visit.post({"do": "retry nothing"})).status_code == 400
+        assert (await visit.post({"do": "pause", "name": "uploaded"})).status_code == 400
+        assert (await visit.post({"do": "pause", "queue": "uploaded", "for": "-1"})).status_code == 400
+        assert "no such queue" in (await visit.post({"do": "pause", "queue": "../etc", "confirm": "yes"})).text
         assert "no queue" in (await visit.post({"do": "move", "to": "../etc", "name": "up-0000"})).text
         assert (await visit.post({"do": "remove", "name": "x" * (1 << 20)})).status_code == 413
         assert (await visit.get("/0/act")).status_code in {404, 405}

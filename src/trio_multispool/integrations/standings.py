@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 import msgspec
 
 from trio_multispool.errors import SpoolError
+from trio_multispool.model.pauses import in_force
 from trio_multispool.model.times import time_since
 from trio_multispool.session.stores import look_at_store
 
@@ -65,7 +66,8 @@ def look(path: StrPath) -> list[Value]:
     """
     try:
         with contextlib.closing(look_at_store(path)) as storage:
-            standings, pauses, now = storage.standings(), storage.pauses(), storage.now()
+            standings, now = storage.standings(), storage.now()
+            paused = in_force(storage.pauses(), now)
     except SpoolError:
         return [Value(READABLE, (), 0)]
     found = [Value(READABLE, (), 1)]
@@ -78,7 +80,7 @@ def look(path: StrPath) -> list[Value]:
             found.append(Value(OLDEST_AGE, (queue,), age))
         if standing.abandoned is not None:
             found.append(Value(ABANDONED, (queue,), standing.abandoned))
-        found.append(Value(PAUSED, (queue,), queue in pauses and not pauses[queue].is_over(now)))
+        found.append(Value(PAUSED, (queue,), queue in paused))
     return found
 
 

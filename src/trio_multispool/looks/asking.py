@@ -18,6 +18,7 @@ from trio_multispool.looks import facts, metadata, owners
 from trio_multispool.looks.ages import human_age, told_progress
 from trio_multispool.looks.seen import AnyStorage, Details, Entry, Listing, Look, QueueLook, Sample
 from trio_multispool.model.lifecycle import Place, State
+from trio_multispool.model.pauses import in_force
 from trio_multispool.session.stores import look_at_store
 from trio_multispool.storage.requests import Item
 
@@ -89,7 +90,7 @@ class Asker:
             held = list(self._entries(storage, None, State.CHECKED_OUT))
             aside = list(self._entries(storage, None, State.QUARANTINED))
             at = storage.now()
-            paused = {queue for queue, pause in storage.pauses().items() if not pause.is_over(at)}
+            pauses = in_force(storage.pauses(), at)
         all_held = None if max(len(before), len(held)) == _MOST else [*before, *held]
         ended = self._elapsed()
         return Look(
@@ -97,7 +98,7 @@ class Asker:
             instant=ended,
             took=ended - began,
             queues=tuple(
-                replace(_seen(queue, depths, named[queue], all_held), paused=queue in paused) for queue in queues
+                replace(_seen(queue, depths, named[queue], all_held), pause=pauses.get(queue)) for queue in queues
             ),
             held=tuple(sorted(held, key=_since)),
             aside=tuple(sorted(aside, key=_since)),

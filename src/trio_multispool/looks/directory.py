@@ -26,6 +26,7 @@ from trio_multispool.looks.state import Sampling
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.model.notes import Progress, progress_in
+from trio_multispool.model.pauses import in_force
 from trio_multispool.model.times import aware
 from trio_multispool.storage.directory.data import as_stat
 from trio_multispool.storage.directory.disk.filesystems import file_system_name
@@ -85,11 +86,10 @@ class Looker:
         with contextlib.closing(DirectoryStorage.look(self.path)) as storage:
             adopted, calls, root = storage.adopted, storage.layout.calls, storage.layout.fds[""]
             found, file_system = os.fstat(root), file_system_name(calls.file_system_type(root))
-            pauses, now = storage.pauses(), storage.now()
+            pauses = in_force(storage.pauses(), storage.now())
             for queue in storage.queues():
                 try:
-                    pause, found_in = pauses.get(queue), self._queue(storage, queue, held, aside)
-                    seen.append(replace(found_in, paused=pause is not None and not pause.is_over(now)))
+                    seen.append(replace(self._queue(storage, queue, held, aside), pause=pauses.get(queue)))
                 except FileNotFoundError:  # it went while it was looked at
                     continue
                 except OSError as error:

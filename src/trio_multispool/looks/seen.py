@@ -5,6 +5,7 @@ from typing import Any, TypeAlias, final
 import msgspec
 
 from trio_multispool.model.lifecycle import State
+from trio_multispool.model.pauses import Pause
 from trio_multispool.storage.protocol import Storage
 from trio_multispool.storage.requests import Owner
 
@@ -38,8 +39,8 @@ class QueueLook(msgspec.Struct, frozen=True):
     """Whether all entries were looked at to find the oldest, or, of a long queue, the first by name."""
     waiting: int = 0
     """How many are not due yet."""
-    paused: bool = False
-    """Whether readers are to take nothing new from it."""
+    pause: Pause | None = None
+    """That readers are to take nothing new from it."""
 
     @property
     def total(self) -> int:

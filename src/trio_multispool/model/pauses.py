@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 
 from trio_multispool.model.notes import decode_beside
 from trio_multispool.model.text import encodable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LONGEST_REASON: Final = 1000
 """In characters. A longer one is cut."""
@@ -43,6 +46,11 @@ def decode_pause(raw: bytes) -> Pause:
         return decode_beside(raw, Pause)
     except ValueError:
         return UNREADABLE
+
+
+def in_force(pauses: Mapping[str, Pause], now: float) -> dict[str, Pause]:
+    """Return the pauses whose time is not over, by queue."""
+    return {queue: pause for queue, pause in pauses.items() if not pause.is_over(now)}
 
 
 def new_pause(at: float, length: float | None, reason: object) -> Pause:

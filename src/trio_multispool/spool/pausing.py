@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from trio_multispool.model.pauses import Pause, new_pause
+from trio_multispool.model.pauses import Pause, in_force, new_pause
 from trio_multispool.model.times import length_of
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ async def pauses(session: Session[Q, Any, Any, Any]) -> Result[dict[Q, Pause], T
 
     def look(_before_commit: BeforeCommit) -> dict[Q, Pause]:
         now, known = session.now(), {queue.value: queue for queue in session.spoolable.queues}
-        found = session.storage.pauses().items()
-        return {known[name]: each for name, each in found if name in known and not each.is_over(now)}
+        found = in_force(session.storage.pauses(), now).items()
+        return {known[name]: each for name, each in found if name in known}
 
     return await session.run("look for pauses", look)

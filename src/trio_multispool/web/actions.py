@@ -1,8 +1,9 @@
-"""What a person can do with entries from a page: said first (a dry run), and done when that is confirmed.
+"""What a person can do with entries and queues from a page: said first (a dry run), and done when that is confirmed.
 
 Each action is an operation of the library: an entry is checked out under its lock, and saved or removed; cancelled by
-`Spool.cancel`; or put back from quarantine by the store. What has changed between the two steps is looked at again, and
-an entry that somebody has by then is left. Each is logged, with who asked for it.
+`Spool.cancel`; or put back from quarantine by the store; a queue is paused or resumed by the spool. What has changed
+between the two steps is looked at again, and an entry that somebody has by then is left. Each is logged, with who asked
+for it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from trio_multispool.model.cancellation import Cancelled
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.names import invalid_name
 from trio_multispool.spool.spool import session_of
-from trio_multispool.web import spools
+from trio_multispool.web import pausing, spools
 from trio_multispool.web.reading import MOST
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _AT_A_TIME: Final = 16
 
 
 class Do(enum.Enum):
-    """What can be done with an entry."""
+    """What can be done with an entry, or with a queue."""
 
     RETRY = "retry"
     """Put it back into the queue in which it failed."""
@@ -45,6 +46,15 @@ class Do(enum.Enum):
     CANCEL = "cancel"
     RESTORE = "restore"
     """Put it back from quarantine."""
+    PAUSE = "pause"
+    """Have readers take nothing new from a queue."""
+    RESUME = "resume"
+    """End the pause of a queue."""
+
+    @property
+    def of_queue(self) -> bool:
+        """Whether it is done with a queue, and not with an entry."""
+        return self in {Do.PAUSE, Do.RESUME}
 
 
 class Task(NamedTuple):
@@ -52,12 +62,17 @@ class Task(NamedTuple):
 
     do: Do
     names: tuple[str, ...]
+    """Of entries; or of the queues that are to be paused or resumed."""
     to: str = ""
     """The queue to move to."""
+    length: str = ""
+    """For how long to pause: one of `pausing.LENGTHS`."""
+    reason: str = ""
+    """Why to pause, for people."""
 
 
 class Step(NamedTuple):
-    """What is to be done with one entry, or was."""
+    """What is to be done with one entry or queue, or was."""
 
     name: str
     told: str
@@ -84,7 +99,18 @@ async def rehearse(watched: Watched, task: Task) -> list[Step]:
 
 def _rehearsed_all(storage: AnyStorage, task: Task) -> list[Step]:
     queues = storage.queues()
-    return [_rehearsed(storage, task, name, queues) for name in dict.fromkeys(task.names[:MOST])]
+    rehearsed = _rehearsed_queue if task.do.of_queue else _rehearsed
+    return [rehearsed(storage, task, name, queues) for name in dict.fromkeys(task.names[:MOST])]
+
+
+def _rehearsed_queue(storage: AnyStorage, task: Task, name: str, queues: Sequence[str]) -> Step:
+    if name not in queues:
+        return Step(name, "there is no such queue", fine=False)
+    if task.do is Do.PAUSE:
+        told = pausing.would_pause(storage, name, pausing.LENGTHS[task.length], task.reason)
+        return Step(name, told, fine=True, queue=name)
+    would = pausing.would_resume(storage, name)
+    return Step(name, would or "it is not paused, so it is left", fine=would is not None, queue=name)
 
 
 def _rehearsed(storage: AnyStorage, task: Task, name: str, queues: Sequence[str]) -> Step:
@@ -173,7 +199,7 @@ async def carry_out(watched: Watched, task: Task, who: str) -> list[Step]:
 
             async def act(number: int, step: Step) -> None:
                 async with limiter:
-                    done[number] = await _act(spool, task.do, step)
+                    done[number] = await _act(spool, task, step)
 
             for number, step in enumerate(planned):
                 if step.fine:
@@ -184,15 +210,20 @@ async def carry_out(watched: Watched, task: Task, who: str) -> list[Step]:
     return done
 
 
-async def _act(spool: AnySpool, do: Do, step: Step) -> Step:
+async def _act(spool: AnySpool, task: Task, step: Step) -> Step:
     try:
-        return step._replace(told=await _operate(spool, do, step))
+        return step._replace(told=await _operate(spool, task, step))
     except (SpoolError, Impossible) as error:
         return step._replace(told=str(error), fine=False)
 
 
-async def _operate(spool: AnySpool, do: Do, step: Step) -> str:
+async def _operate(spool: AnySpool, task: Task, step: Step) -> str:
     """Carry out one operation of the library; return what was done."""
+    do = task.do
+    if do is Do.PAUSE:
+        return await pausing.pause(spool, step.queue, pausing.LENGTHS[task.length], task.reason)
+    if do is Do.RESUME:
+        return await pausing.resume(spool, step.queue)
     if do is Do.CANCEL:
         asked = (await spool.cancel(step.name, reason="by a person, in the dashboard")).unwrap()
         return "was removed" if asked is Cancelled.REMOVED else "its owner was asked to end the work on it"
@@ -222,9 +253,9 @@ def _note(location: str, do: Do, step: Step, who: str) -> None:
         LOGGER.info,
         Event.OPERATED,
         location,
-        "%(action)s of entry %(entry)s: %(outcome)s, asked for by %(who)s",
-        queue=step.queue or None,
-        entry=step.name,
+        f"%(action)s of {'queue %(queue)s' if do.of_queue else 'entry %(entry)s'}: %(outcome)s, asked for by %(who)s",
+        queue=(step.name if do.of_queue else step.queue) or None,
+        entry=None if do.of_queue else step.name,
         error=error,
         action=do.value,
         outcome=step.told,

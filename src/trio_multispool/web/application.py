@@ -17,7 +17,7 @@ from starlette.routing import Route
 from trio_multispool.errors import DataNotFound, SpoolError
 from trio_multispool.looks.ages import human_size, human_time
 from trio_multispool.model.times import aware
-from trio_multispool.web import actions, pages, shown
+from trio_multispool.web import actions, pages, pausing, shown
 from trio_multispool.web.guard import Access, Guard, Refused, Token, check_form, cookie_header, visitor_of
 from trio_multispool.web.live import Stream, Streams
 from trio_multispool.web.pages import Asked, Context
@@ -70,7 +70,7 @@ def app(  # noqa: PLR0913  # keyword arguments, each with a default
     - `spools`: the directories, or URLs, of one or several spools.
     - `authorize`: is given each request (Starlette's), and returns what its sender may do, or is awaited for it:
       `Access.REFUSED`, `Access.LOOK`, or `Access.ACT`. It is asked for each page, and each stream of changes.
-    - `allow_actions`: whether those who may act can retry, move, remove, cancel and restore entries.
+    - `allow_actions`: whether those who may act can retry, move, remove, cancel and restore entries, and pause queues.
     - `redact`: fields of metadata, and of data that is JSON, whose values nobody is shown. Data that is no JSON is then
       not shown at all. What handlers raised is: a message may have anything in it.
     - `hosts`: the names by which browsers may ask for it, without ports. By default any: a login's cookie belongs to a
@@ -142,8 +142,8 @@ class Dashboard:
             Route("/static/{name}", self._static_file),
             Route("/{spool:int}/", self._page(lambda _path: pages.overview, "overview.html")),
             Route("/{spool:int}/dead", self._page(lambda _path: pages.letters, "letters.html")),
-            Route("/{spool:int}/held", self._page(lambda _path: pages.held, "held.html")),
-            Route("/{spool:int}/quarantine", self._page(lambda _path: pages.quarantine, "quarantine.html")),
+            Route("/{spool:int}/held", self._page(lambda _path: pages.held, "listed.html")),
+            Route("/{spool:int}/quarantine", self._page(lambda _path: pages.quarantine, "listed.html")),
             Route("/{spool:int}/problems", self._page(lambda _path: pages.problems, "problems.html")),
             Route("/{spool:int}/queue/{name}", self._page(_named(pages.queue), "queue.html")),
             Route("/{spool:int}/entry/{name}", self._page(_named(pages.entry), "entry.html")),
@@ -304,7 +304,7 @@ class Dashboard:
             "form_token": visitor_of(request).form_token,
             "back": form.get("back", [""])[0],
         }
-        if not context["back"].startswith(f"{asked.root}/") or context["back"].startswith("//"):
+        if not context["back"].startswith(f"{asked.root}/") or context["back"][1:2] in {"/", "\\"}:
             context["back"] = asked.href()
         return self._whole(request, asked, self._body("steps.html", context))
 
@@ -315,7 +315,10 @@ class Dashboard:
             do = actions.Do(what)
         except ValueError:
             raise Refused(400, "It was not said what to do.") from None
-        names = actions.named(form.get("name", []))
+        names = actions.named(form.get("queue" if do.of_queue else "name", []))
+        length = form.get("for", [""])[0]
+        if length not in pausing.LENGTHS:
+            raise Refused(400, "It was not said for how long.")
         if group:
             try:
                 letters = await watched.ask("dead letters", watched.reader.letters)
@@ -323,8 +326,8 @@ class Dashboard:
                 raise Refused(503, f"It could not be done: {error}.") from None
             names = actions.named(name for each in letters.groups if each.key == group for name in each.names)
         if not names:
-            raise Refused(400, "No entry was chosen. Go back, choose some, and try again.")
-        return actions.Task(do, names, form.get("to", [""])[0])
+            raise Refused(400, "Nothing was chosen. Go back, choose something, and try again.")
+        return actions.Task(do, names, form.get("to", [""])[0], length, form.get("reason", [""])[0])
 
     # Entering
 

@@ -194,7 +194,7 @@ class Guard:
         headers = request.headers
         host = headers.get("host", "")
         if len(headers.getlist("host")) != 1 or (self._hosts is not None and host_of(host) not in self._hosts):
-            raise Refused(421, "This dashboard does not go by the name that was asked for.")
+            raise Refused(421, "This dashboard does not go by the name that was asked for; --host NAME adds one.")
         if request.method not in _SAFE and request.method != "POST":
             raise Refused(405, "There is nothing to be asked in this way.")
         origin, fetched = headers.get("origin"), headers.get("sec-fetch-site")

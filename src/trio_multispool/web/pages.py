@@ -10,6 +10,7 @@ from trio_multispool.errors import SpoolError
 from trio_multispool.looks.ages import human_age, human_length, human_size, human_time
 from trio_multispool.looks.facts import facts
 from trio_multispool.looks.metadata import is_json
+from trio_multispool.looks.pauses import until
 from trio_multispool.model.attempts import CANCELLED, failure_told
 from trio_multispool.model.lifecycle import State
 from trio_multispool.web import charts, pausing, shown
@@ -72,7 +73,8 @@ class Row(NamedTuple):
     came: str
     went: str
     spark: charts.Spark | None
-    paused: bool
+    paused: str
+    """Until when, and why; empty if it is not."""
 
 
 class Told(NamedTuple):
@@ -121,7 +123,7 @@ def queue_row(asked: Asked, line: Line, snapshot: Snapshot) -> Row:
         _NONE if lately is None else rate(lately[0], estimated=line.estimated),
         _NONE if lately is None else rate(lately[1], estimated=line.estimated),
         None if flow is None else charts.spark(flow.points),
-        pausing.paused(seen),
+        "" if seen.pause is None else until(seen.pause, at),
     )
 
 
@@ -190,7 +192,7 @@ async def base(watched: Watched, asked: Asked, here: str) -> tuple[Snapshot, Con
         "trouble": snapshot.trouble,
         "seen": snapshot.model.look is not None,
         "at": snapshot.at,
-        "pausing": pausing.AVAILABLE,
+        "lengths": [*pausing.LENGTHS],
         "most": MOST,
         "page_size": PAGE,
         "queues": sorted(snapshot.model.lines),

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from trio_multispool.cli import durations, output
 from trio_multispool.cli.arguments import AsJson, Location, OneQueue
-from trio_multispool.cli.commands.pause import described, until
+from trio_multispool.cli.commands.pause import described
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.progress import counting
 from trio_multispool.cli.render import table
@@ -18,9 +18,10 @@ from trio_multispool.cli.spools import AnyStorage, looking
 from trio_multispool.looks import owners
 from trio_multispool.looks.ages import age_of, human_age, human_size, told_progress
 from trio_multispool.looks.histogram import FIRST, Histogram, edges, headers, short_count
+from trio_multispool.looks.pauses import until
 from trio_multispool.model.cancellation import CancelRequest
 from trio_multispool.model.lifecycle import State
-from trio_multispool.model.pauses import Pause
+from trio_multispool.model.pauses import Pause, in_force
 from trio_multispool.model.times import aware
 from trio_multispool.model.types import T
 from trio_multispool.storage.requests import Item, Owner
@@ -129,7 +130,7 @@ def ls(  # noqa: PLR0913  # what a person can say on the command line
         )
         items.sort(key=lambda item: (item.place.queue, item.name))
         asked = _asked_to_cancel(storage, items)
-        pauses = {name: each for name, each in storage.pauses().items() if not each.is_over(now)}
+        pauses = in_force(storage.pauses(), now)
         path, adopted = storage.location, is_adopted(storage)
     if as_json:
         found: dict[str, object] = {
@@ -232,7 +233,8 @@ def _print_tallies(tallies: list[Tally], pauses: dict[str, Pause], now: float) -
     if any(tally.quarantined for tally in tallies):
         columns["QUARANTINED"] = [str(tally.quarantined) for tally in tallies]
     if pauses:
-        columns["PAUSED"] = [until(pauses[tally.queue], now) if tally.queue in pauses else "-" for tally in tallies]
+        ends = {queue: output.printable(until(pause, now)) for queue, pause in pauses.items()}
+        columns["PAUSED"] = [ends.get(tally.queue, "-") for tally in tallies]
     table(columns, numbers=columns.keys() - {"QUEUE", "BY", "PAUSED"})
 
 

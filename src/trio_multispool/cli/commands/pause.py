@@ -5,10 +5,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from trio_multispool.cli import durations, output
-from trio_multispool.looks.ages import human_age
 from trio_multispool.cli.arguments import AsJson, Location, QueueName, TrustFileSystem
 from trio_multispool.cli.exits import Exit, Failure
 from trio_multispool.cli.spools import looking, opened
+from trio_multispool.looks.pauses import until
 from trio_multispool.model.pauses import Pause, new_pause
 from trio_multispool.model.times import aware
 
@@ -48,7 +48,7 @@ def pause(  # noqa: PLR0913  # what a person can say on the command line
     if as_json:
         output.outcome_document({"queue": output.as_text(queue), "pause": described(made)})
     else:
-        output.outcome_line(f"{output.printable(queue)}: paused {until(made, now)}")
+        output.outcome_line(f"{output.printable(queue)}: paused {output.printable(until(made, now))}")
 
 
 def resume(
@@ -80,9 +80,3 @@ def described(pause: Pause | None) -> dict[str, object] | None:
         return None
     ends = None if pause.until is None else aware(pause.until)
     return {"since": aware(pause.since), "until": ends, "reason": pause.reason}
-
-
-def until(pause: Pause, now: float) -> str:
-    """Say to a person until when it is, and why."""
-    told = "until it is resumed" if pause.until is None else f"for {human_age(pause.until - now)}"
-    return told + (f": {output.printable(pause.reason)}" if pause.reason else "")

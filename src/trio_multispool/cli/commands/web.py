@@ -35,7 +35,10 @@ def web(  # noqa: PLR0913  # what a person can say on the command line
     ] = None,
     prefix: Annotated[str, Parameter(help="The path below which a proxy shows it: `/queues`.")] = "",
     allow_actions: Annotated[
-        bool, Parameter(help="Allow to retry, move, remove, cancel and put back entries. Without it, one only looks.")
+        bool,
+        Parameter(
+            help="Allow to retry, move, remove, cancel and put back entries, and to pause queues; else one only looks."
+        ),
     ] = False,
     redact: Annotated[
         list[str] | None,
@@ -55,8 +58,8 @@ def web(  # noqa: PLR0913  # what a person can say on the command line
     It only looks, as `top` does: nothing is recovered or written, and a spool that takes long to look at is looked at
     less often. All who look at a page share one look, and while nobody does, there is none.
 
-    With `--allow-actions`, entries can be retried, moved, removed, cancelled and put back from quarantine, one or many.
-    What would be done is shown first. Each action is logged.
+    With `--allow-actions`, entries can be retried, moved, removed, cancelled and put back from quarantine, one or many,
+    and queues can be paused. What would be done is shown first. Each action is logged.
 
     Needs the extra `web`.
 

@@ -140,7 +140,7 @@ def _queue_cells(line: Line, columns: Sequence[Column], frame: Frame) -> list[Ce
         seen.queue,
         count(seen.available),
         rate(rates[0], estimated=line.estimated),
-        ("paused", "bold yellow") if seen.paused else rate(rates[1], estimated=line.estimated),
+        ("paused", "bold yellow") if seen.pause else rate(rates[1], estimated=line.estimated),
         oldest if seen.oldest_of_all or oldest == "-" else f"~{oldest}",
         few(seen.held) if seen.held else "-",
         few(seen.waiting) if seen.waiting else "-",
