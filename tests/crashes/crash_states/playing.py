@@ -18,10 +18,10 @@ from helpers.stores import sweep
 from trio_multispool.storage.directory.store import DirectoryStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from crash_states.cases import Case, Stage
-    from crash_states.disk import Tree
+    from crash_states.disk import Disk, Record, Tree
     from crash_states.enumeration import States
 
 
@@ -32,6 +32,9 @@ class Theatre:
         """Use an empty directory."""
         self._base = base
         self._checkers: dict[tuple[str, ...], Checker] = {}
+        self._left: dict[tuple[tuple[str, ...], Tree], dict[str, list[Tree]]] = {}
+        self._trees: dict[Tree, Tree] = {}
+        """Each tree that a recovery may leave, so that it is kept once."""
 
     def checker(self, queues: tuple[str, ...] = QUEUES) -> Checker:
         """Return the one that loads with these queues."""
@@ -75,16 +78,27 @@ class Theatre:
         """Play a case, recover from every state of it, and check every state that power loss leaves of *that*."""
         tallies = {model: Tally() for model in MODELS}
         for scene in self.scenes(case):
-            checker = self.checker(scene.queues)
             for model, tally in tallies.items():
                 again: States = {}
                 for tree, expected in states_of(scene, model).items():
-                    for left in self._left_of_recovery(checker.rebuilt(tree), scene.queues, model):
+                    for left in self._left_of_recovery(tree, scene.queues)[model]:
                         again.setdefault(left, set()).update(expected)
-                tally.add(checker.check(again))
+                tally.add(self.checker(scene.queues).check(again))
         return tallies
 
-    def _left_of_recovery(self, directory: Path, queues: tuple[str, ...], model: str) -> Iterable[Tree]:
+    def _left_of_recovery(self, tree: Tree, queues: tuple[str, ...]) -> dict[str, list[Tree]]:
+        """Recover from a tree, once for all cases; return what power loss may leave of that, by model."""
+        found = self._left.get((queues, tree))
+        if found is None:
+            recording = self._recorded_recovery(self.checker(queues).rebuilt(tree), queues)
+            found = self._left[queues, tree] = {
+                model: [self._trees.setdefault(left, left) for left in crash_states(*recording, model)]
+                for model in MODELS
+            }
+        return found
+
+    @staticmethod
+    def _recorded_recovery(directory: Path, queues: tuple[str, ...]) -> tuple[Disk, Sequence[Record]]:
         recording = Recording(directory)
         create, calls = not loads(directory / WHERE, queues), RecordingCalls(recording)
         store = DirectoryStorage.open(directory / WHERE, queues, create=create, calls=calls)
@@ -92,7 +106,7 @@ class Theatre:
         _ = sweep(store)
         store.close()
         shutil.rmtree(directory)
-        return crash_states(recording.initial, recording.records, model)
+        return recording.initial, recording.records
 
     def without(self, scene: Scene, left_out: Collection[int]) -> dict[str, int]:
         """Return how many states are bad, by model, if some records had not been made."""
