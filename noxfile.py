@@ -58,8 +58,9 @@ def run_tests(session: nox.Session, *options: str, groups: tuple[str, ...] = ("t
     # The tests start the command in hundreds of processes. Where Python is told to write no compiled files, each of
     # them would compile all of it again.
     session.run("python", "-m", "compileall", "-q", "src", "tests/helpers")
-    # On all processors, up to four: the tests share the machine's inotify instances. `-n 0` brings back one process.
-    spread = ["--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal"]
+    # In one process more than there are processors, for the tests that wait for others; in four at most, because the
+    # tests share the machine's inotify instances. `-n 0` brings back one process.
+    spread = [f"--numprocesses={min(4, len(os.sched_getaffinity(0)) + 1)}", "--dist=worksteal"]
     with scratch() as places:
         session.run("pytest", *spread, *places, *options, *session.posargs)
 

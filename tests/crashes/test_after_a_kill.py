@@ -61,7 +61,7 @@ def follow_ups_of(number: int) -> list[str]:
 @pytest.mark.proof
 @pytest.mark.parametrize(
     ("operation", "flags"),
-    [*itertools.product(thinned(OPERATIONS, 5), [True]), *itertools.product(thinned(OPERATIONS, 9), [False])],
+    [*itertools.product(thinned(OPERATIONS, 8), [True]), *itertools.product(thinned(OPERATIONS, 14), [False])],
     ids=lambda each: {True: "rename flags", False: "no rename flags"}.get(each, each),
 )
 def test_after_a_kill_at_any_call_every_operation_behaves_without_a_recovery(base, operation, flags, count):

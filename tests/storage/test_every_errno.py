@@ -329,7 +329,7 @@ def failures(made: list[str]) -> list[tuple[int, int, bool]]:
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("name", thinned(CASES, 4))
+@pytest.mark.parametrize("name", thinned(CASES, 7))
 def test_whatever_a_call_fails_with_the_answer_says_so_and_nothing_is_lost(path, name, count):
     """One of the operation's errors, the right one; the entry where it was; done again, it is done; no litter."""
     case = CASES[name]

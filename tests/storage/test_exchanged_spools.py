@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import shutil
 import subprocess
@@ -511,7 +512,7 @@ async def is_found(path: Path, name: str) -> None:
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("use", thinned(USES, 2))
+@pytest.mark.parametrize("use", thinned(USES, 4))
 @pytest.mark.parametrize(
     ("exchange", "directory"),
     [
@@ -534,10 +535,14 @@ SETTLING: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("noticed", [False, True], ids=["unnoticed", "noticed"])
-@pytest.mark.parametrize("waited", [False, True], ids=["available", "waited"])
-@pytest.mark.parametrize("settle", SETTLING)
-@pytest.mark.parametrize("directory", ["send", "send/.waiting", "send/.checkout", "retry"])
+@pytest.mark.proof
+@pytest.mark.parametrize(
+    ("directory", "settle", "waited", "noticed"),
+    thinned(
+        itertools.product(["send", "send/.waiting", "send/.checkout", "retry"], SETTLING, [False, True], [False, True]),
+        3,
+    ),
+)
 async def test_what_was_in_hand_goes_to_the_directory_that_is_named(path, directory, settle, waited, noticed):
     """Also if the one that it was checked out of is in its place no more, and others are checked out meanwhile."""
     uses = await followed_spool(path)

@@ -223,7 +223,7 @@ def check_error(error: SpoolError, operation: Operation, code: int) -> None:
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize(("name", "code"), thinned(itertools.product(OPERATION, ANSWERS), 9))
+@pytest.mark.parametrize(("name", "code"), thinned(itertools.product(OPERATION, ANSWERS), 16))
 async def test_whichever_call_fails_the_answer_is_an_error_and_the_entry_is_where_it_was(path, name, code):
     """No operation raises, loses, tears or moves anything because a call had no effect; all can be done again."""
     failed = await call_by_call(path, name, code)
@@ -314,7 +314,8 @@ async def test_an_operation_that_cannot_tell_whether_it_was_committed_says_so(pa
     assert state_of(path).faults() == []
 
 
-@pytest.mark.parametrize("code", ANSWERS, ids=errno.errorcode.get)
+@pytest.mark.proof
+@pytest.mark.parametrize("code", thinned(ANSWERS, 3), ids=errno.errorcode.get)
 async def test_whichever_call_of_loading_and_of_creating_fails_the_answer_is_an_error(path, code):
     """`create` and `load` raise nothing and leave nothing open; the next `create` finishes what was begun."""
     from helpers.spools import MAIL

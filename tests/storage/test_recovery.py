@@ -87,7 +87,7 @@ def executioner(parent, path, operation) -> None:
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("operation", thinned(OPERATIONS, 4))
+@pytest.mark.parametrize("operation", thinned(OPERATIONS, 6))
 def test_an_operation_that_is_killed_at_any_call_leaves_its_entry_whole_and_in_one_place(path, operation):
     """After loading, the entry is in one place, as the operation may leave it; after recovery there is no litter.
 
