@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 CHROMIUM = os.environ.get("MULTISPOOL_TEST_CHROMIUM") or shutil.which("chromium")
 PICTURES = Path(__file__).resolve().parents[2] / "docs" / "pictures"
 PAGES = ("", "queue/uploaded", "queue/publish?state=waiting", "dead", "held", "quarantine", "problems")
-PAGES += ("entry/res-0003", "entry/up-0001")
+PAGES += ("entry/res-0003", "entry/up-0001", "queue/resize")
 WIDTHS = (360, 1600)
+REBOUND = "queues.example"
+"""A foreign name, which leads here."""
 
 pytestmark = [pytest.mark.browser, pytest.mark.program, pytest.mark.anyio]
 
@@ -71,7 +73,8 @@ def serving(*places: Location, port: int = 0, options: tuple[str, ...] = ("--all
 async def browser():
     """Start Chromium."""
     async with playwright.async_playwright() as driver:
-        started = await driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        rebound = f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1"
+        started = await driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", rebound])
         yield started
         await started.close()
 
@@ -97,6 +100,7 @@ def base_of(address: str) -> str:
 async def test_each_page_fits_narrow_and_wide(tmp_path, browser, scheme):
     """Nothing is wider than the window, nothing is told in the console, and each page has its landmarks and labels."""
     await furnish(tmp_path / "spool")
+    await paused(tmp_path / "spool")
     async with holding(tmp_path / "spool", 3):
         with serving(tmp_path / "spool") as (address, _process):
             for width in WIDTHS:
@@ -114,6 +118,12 @@ async def test_each_page_fits_narrow_and_wide(tmp_path, browser, scheme):
                     assert await page.locator("h1").count() == 1
                 assert said == []
                 await page.context.close()
+
+
+async def paused(place: Location) -> None:
+    """Pause a queue."""
+    async with (await Spool.load(place, PHOTOS)).unwrap() as spool:
+        _ = (await spool.pause(Photos.RESIZE, 7200, reason="waiting for the new codec")).unwrap()
 
 
 UNLABELLED = """() => [...document.querySelectorAll("input:not([type=hidden]), select, button, a, svg[role=img], img")]
@@ -187,6 +197,7 @@ async def test_the_pictures_of_the_documentation(browser):
         place = Path(folder).parent / "photos"
         shutil.rmtree(place, ignore_errors=True)
         await furnish(place, ready=40)
+        await paused(place)
         async with holding(place, 3), anyio.create_task_group() as group:
             group.start_soon(bustle, place)
             with serving(place) as (address, _process):
@@ -255,6 +266,85 @@ async def test_entries_are_chosen_and_acted_on(place, browser):
         await page.get_by_role("button", name="Retry 7 entries").click()
         await page.wait_for_selector("text=7 done")
         assert said == []
+
+
+async def test_every_action_is_done_by_its_button(place, browser):
+    """On an entry's own page, and on a queue's; each is said first, and leads back."""
+    await furnish(place, ready=3)
+    with serving(place) as (address, _process):
+        page, said = await enter(browser, address)
+        for path, button, then, told in (
+            ("entry/res-0001", "Retry in resize…", "Retry 1 entry", "is in resize now"),
+            ("entry/up-0000", "Move…", "Move 1 entry", "is in failed now"),
+            ("entry/up-0001", "Cancel…", "Cancel 1 entry", "was removed"),
+            ("entry/up-0002", "Remove…", "Remove 1 entry", "was removed from uploaded"),
+            ("entry/bad-0001", "Put back…", "Put back 1 entry", "is back in resize"),
+            ("queue/publish", "Pause…", "Pause 1 queue", "is paused until it is resumed"),
+            ("queue/publish", "Pause anew…", "Pause 1 queue", "is paused for 10m: the relay"),
+            ("queue/publish", "Resume…", "Resume 1 queue", "goes on"),
+        ):
+            await page.goto(base_of(address) + path)
+            if "10m" in told:
+                await page.get_by_label("for", exact=True).select_option("10m")
+                await page.get_by_label("because").fill("the relay")
+            await page.get_by_role("button", name=button, exact=True).click()
+            await page.wait_for_selector("text=nothing has been done yet")
+            await page.get_by_role("button", name=then, exact=True).click()
+            await page.wait_for_selector("text=1 done")
+            assert told in await page.locator(".steps .done").inner_text()
+            await page.get_by_role("link", name="Back").click()
+            await page.wait_for_selector("h1")
+        assert said == [] or all("404" in each for each in said)  # what was removed is not there to go back to
+        assert await page.get_by_text("paused", exact=True).count() == 0
+
+
+async def test_a_pause_by_somebody_else_is_seen_without_a_reload(place, browser):
+    """And its end."""
+    await furnish(place, ready=1)
+    with serving(place) as (address, _process):
+        page, _said = await enter(browser, address)
+        await page.wait_for_selector('#status[data-state="live"]')
+        async with (await Spool.load(place, PHOTOS)).unwrap() as spool:
+            _ = (await spool.pause(Photos.RESIZE, reason="the codec")).unwrap()
+            await page.wait_for_selector("text=until it is resumed: the codec")
+            (await spool.resume(Photos.RESIZE)).unwrap()
+            await page.wait_for_selector("text=the codec", state="detached")
+
+
+async def test_large_json_is_shown_in_part_and_downloaded_whole(place, browser):
+    """Five megabytes: the page stays usable, and what is saved is what was enqueued."""
+    raw = b'{"rows": [' + b",".join(b'{"number": %d}' % each for each in range(330_000)) + b"]}"
+    assert len(raw) > 5_000_000
+    async with (await Spool.create(place, ANYTHING)).unwrap() as spool:
+        _ = (await spool.enqueue(Photos.RESIZE, {"rows": 330_000}, raw, name=Use("large"))).unwrap()
+    with serving(place) as (address, _process):
+        page, said = await enter(browser, address)
+        await page.goto(base_of(address) + "entry/large")
+        await page.wait_for_selector("text=This is the beginning")
+        assert len(await page.content()) < 300_000
+        async with page.expect_download() as download:
+            await page.get_by_role("link", name="Download").click()
+        assert await anyio.Path(await (await download.value).path()).read_bytes() == raw
+        assert said == []
+
+
+async def test_who_has_no_token_is_asked_for_it_and_a_foreign_name_is_refused(tmp_path, browser):
+    """Nothing of the spool is told before; a name that leads here, as by DNS rebinding, shows nothing to anybody."""
+    await furnish(tmp_path / "spool", ready=1)
+    with serving(tmp_path / "spool") as (address, _process):
+        page = await (await browser.new_context()).new_page()
+        await page.goto(base_of(address))
+        assert "Who are you?" in await page.inner_text("main")
+        assert "uploaded" not in await page.content()
+        await page.get_by_label("token").fill("wrong")
+        await page.get_by_role("button", name="Enter").click()
+        await page.wait_for_selector("text=not the token")
+        await page.get_by_label("token").fill(address.partition("token=")[2])
+        await page.get_by_role("button", name="Enter").click()
+        await page.wait_for_selector("h2 >> text=Queues")
+        answer = await page.goto(address.replace("127.0.0.1", REBOUND))
+        assert answer.status == 421
+        assert "does not go by the name" in await page.inner_text("main")
 
 
 async def test_hostile_content_does_nothing_in_a_browser(tmp_path, browser):
