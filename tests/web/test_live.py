@@ -6,11 +6,12 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from helpers.dashboards import PHOTOS, Photos, furnish, photo
 from trio_multispool import Spool, Use
-from trio_multispool.web import live
+from trio_multispool.web import live, shared
 from trio_multispool.web.shared import Body, Shared
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ async def test_what_has_not_changed_is_not_sent_again(tmp_path):
     beat = live.BEAT
     try:
         live.BEAT = 0.05  # type: ignore[misc]
-        await live.Stream(live.Streams(), Shared(find, 0.0, 1.0))({"type": "http"}, receive, send)
+        await live.Stream(live.Streams(), Shared(find, 0.0, lambda: 1.0))({"type": "http"}, receive, send)
     finally:
         live.BEAT = beat  # type: ignore[misc]
     assert found > 1
@@ -159,6 +160,27 @@ async def test_fifty_viewers_share_one_look_and_one_page(tmp_path, visiting):
                 viewer.go()
 
 
+async def test_pages_that_take_long_share_the_time_that_all_may_take(tmp_path, visiting, monkeypatch):
+    """However many are looked at; and what somebody has looked at before takes nothing from the others."""
+    await furnish(tmp_path / "spool", ready=2)
+    shares: list[float] = []
+    monkeypatch.setattr(shared, "pause_after", lambda _took, _every, share: shares.append(share) or 0.0)
+    async with visiting(tmp_path / "spool", share=0.12) as visit:
+        _ = await visit.get("/0/queue/publish")
+        async with anyio.create_task_group() as group:
+            viewers = [Viewer(visit, path) for path in ("/0/queue/uploaded", "/0/dead", "/0/held")]
+            for viewer in viewers:
+                group.start_soon(viewer.run)
+                _ = await viewer.see("<h1")
+            shares.clear()
+            visit.dashboard.watched[0].forget()
+            while len(shares) < 12:
+                await anyio.lowlevel.checkpoint()
+            assert set(shares) == {0.12, 0.04}  # that of the look, and of each page
+            for viewer in viewers:
+                viewer.go()
+
+
 async def test_a_viewer_that_never_reads_holds_up_nobody_and_is_let_go(tmp_path, visiting, monkeypatch):
     """Others see changes meanwhile, and when its time is up nothing is left of it."""
     await furnish(tmp_path / "spool", ready=2)
@@ -185,15 +207,15 @@ async def test_a_viewer_that_goes_while_all_wait_for_its_look_takes_nothing_away
         await go_on.wait()
         return 7
 
-    shared = Shared(find, 3600.0, 1.0)
+    known = Shared(find, 3600.0, lambda: 1.0)
 
     async def ask() -> None:
-        found.append(await shared.get())
+        found.append(await known.get())
 
     async with anyio.create_task_group() as group:
         with anyio.CancelScope() as scope:
             async with anyio.create_task_group() as first:
-                first.start_soon(shared.get)
+                first.start_soon(known.get)
                 await began.wait()
                 group.start_soon(ask)
                 scope.cancel()
@@ -210,11 +232,11 @@ async def test_what_cannot_be_found_out_is_tried_by_the_next(tmp_path):
             raise OSError("no")
         return 1
 
-    shared = Shared(find, 0.0, 1.0)
+    known = Shared(find, 0.0, lambda: 1.0)
     with pytest.raises(OSError, match="no"):
-        await shared.get()
+        await known.get()
     fails = False
-    assert (await shared.get()).value == 1
+    assert (await known.get()).value == 1
 
 
 async def test_there_is_room_for_so_many_streams(tmp_path, visiting, monkeypatch):

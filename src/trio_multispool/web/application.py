@@ -41,8 +41,10 @@ EVERY: Final = 2.0
 CHECK_EVERY: Final = 15.0
 """How often the monitor looks then."""
 
-SHARE: Final = 0.05
-"""Which share of the time looks take at most, and what each page asks besides."""
+SHARE: Final = 0.03
+"""Which share of the time looks at a spool take at most, and likewise what all pages together ask besides.
+
+So workers that use two processors whole keep 97 in a hundred of them."""
 
 _LONGEST_PARAMETER: Final = 300
 _LARGEST_FORM: Final = 1 << 20

@@ -68,7 +68,7 @@ class Stream:
                 self._streams._scopes.add(group.cancel_scope)  # noqa: SLF001  # of one module
                 try:
                     _ = group.start_soon(self._wait_for_the_end, receive, group.cancel_scope)
-                    with anyio.move_on_after(LONGEST):
+                    with anyio.move_on_after(LONGEST), self._page.watched():
                         await self._send_all(send)
                     group.cancel_scope.cancel()
                 finally:

@@ -6,6 +6,7 @@ has to be started or stopped, and nothing is done while nobody looks.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Generic, NamedTuple, final
 
 import anyio
@@ -16,7 +17,7 @@ from trio_multispool.looks.state import pause_after
 from trio_multispool.model.types import T
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
 
 
 class Seen(NamedTuple, Generic[T]):
@@ -38,11 +39,13 @@ class Body(NamedTuple):
 class Shared(Generic[T]):
     """Something that several viewers want to know, and to know again when it may have changed."""
 
-    def __init__(self, find: Callable[[], Awaitable[T]], every: float, share: float) -> None:
+    def __init__(self, find: Callable[[], Awaitable[T]], every: float, share: Callable[[], float]) -> None:
         """Take what finds it out, how many seconds to leave between two times at least, and which share of the time.
 
-        What takes long to find out is found out less often: so that it takes no more than `share` of the time.
+        What takes long to find out is found out less often: so that it takes no more than `share()` of the time.
         """
+        self.viewers: int = 0
+        """How many watch it now."""
         self._find = find
         self._every = every
         self._share = share
@@ -50,6 +53,15 @@ class Shared(Generic[T]):
         self._next = 0.0
         self._seen: Seen[T] | None = None
         self._finding: anyio.Event | None = None
+
+    @contextlib.contextmanager
+    def watched(self) -> Generator[None]:
+        """Count somebody who watches it while the block runs."""
+        self.viewers += 1
+        try:
+            yield
+        finally:
+            self.viewers -= 1
 
     def forget(self) -> None:
         """Find it out anew the next time that somebody asks: it has changed."""
@@ -77,7 +89,7 @@ class Shared(Generic[T]):
         try:
             value = await self._to_the_end()
             ended = self._elapsed()
-            self._next = ended + pause_after(ended - began, self._every, self._share)
+            self._next = ended + pause_after(ended - began, self._every, self._share())
             seen = Seen(1 if self._seen is None else self._seen.number + 1, value)
             self._seen = seen
             return seen

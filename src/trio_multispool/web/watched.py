@@ -56,12 +56,12 @@ class Watched:
     ) -> None:
         """Take its location, how often to look and to check at most, and which fields nobody is shown.
 
-        Looks, and what pages ask besides, take at most this share of the time each.
+        Looks take at most this share of the time, and so does what all pages together ask besides.
         """
         self.location: Final = location_of(location)
         self._opened: Final = str(location)
         self.reader: Final = Reader(self._opened, hidden)
-        self.looks: Final = Shared(self._look, every, share)
+        self.looks: Final = Shared(self._look, every, lambda: share)
         self._every = every
         self._share = share
         self._check_every = check_every
@@ -98,11 +98,14 @@ class Watched:
     def page(self, key: object, find: Callable[[], Awaitable[Body]]) -> Shared[Body]:
         """Return what all share who look at one page."""
         if key not in self._pages:
-            self._pages[key] = Shared(find, self._every, self._share)
+            self._pages[key] = Shared(find, self._every, self._share_of_a_page)
             while len(self._pages) > MOST_PAGES:
                 _ = self._pages.popitem(last=False)
         self._pages.move_to_end(key)
         return self._pages[key]
+
+    def _share_of_a_page(self) -> float:
+        return self._share / max(1, sum(page.viewers > 0 for page in self._pages.values()))
 
     def forget(self) -> None:
         """Look anew the next time that somebody asks: something was done."""
