@@ -350,7 +350,7 @@ def test_bash_completes_commands_options_queues_and_entries(multispool, spool, p
     script = tmp_path / "completion.bash"
     script.write_text(multispool.done("completion", "bash"))
     before = snapshot(spool)
-    assert complete(tmp_path, script, "w") == ["work"]
+    assert complete(tmp_path, script, "w") == ["web", "work"]
     assert complete(tmp_path, script, "ls", "spool", "") == ["failed", "retry", "send"]
     assert complete(tmp_path, script, "put", "spool", "re") == ["retry"]
     assert complete(tmp_path, script, "work", "spool", "send", "--ret") == ["--retry-delay"]

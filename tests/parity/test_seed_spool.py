@@ -109,7 +109,8 @@ ABANDONED = "seed_1795417479978180602_16662_1_000000"
 def seed(tmp_path: Path) -> Path:
     """Unpack the original's spool."""
     with tarfile.open(Path(__file__).parents[1] / "data" / "widgets.tar.gz") as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 is the first that has it
+        archive.extractall(tmp_path)
     return tmp_path / "spool"
 
 
