@@ -308,7 +308,7 @@ async def test_five_megabytes_of_json_are_shown_in_part_and_downloaded_whole(pla
 async def test_a_download_has_a_limit(tmp_path, visiting, monkeypatch):
     """It says so, and the page offers none."""
     await furnish(tmp_path / "spool", ready=2)
-    monkeypatch.setattr("trio_multispool.web.pages.LARGEST_DOWNLOAD", 100)
+    monkeypatch.setattr("trio_multispool.web.entry_page.LARGEST_DOWNLOAD", 100)
     async with visiting(tmp_path / "spool") as visit:
         answer = await visit.get("/0/entry/up-0001/data")
         assert answer.status_code == 413

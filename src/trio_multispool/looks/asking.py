@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, final
 from msgspec.structs import replace
 
 from trio_multispool.clock import stopwatch
-from trio_multispool.errors import EntryNotFound, SpoolError
+from trio_multispool.errors import SpoolError
 from trio_multispool.looks import facts, metadata, owners
 from trio_multispool.looks.ages import human_age, told_progress
 from trio_multispool.looks.seen import AnyStorage, Details, Entry, Listing, Look, QueueLook, Sample
@@ -30,10 +30,6 @@ _MOST: Final = 1_000
 
 _LISTED: Final = {State.CHECKED_OUT: _MOST, State.QUARANTINED: _MOST, State.AVAILABLE: 200, State.WAITING: 200}
 """How the entries of a queue are listed, and up to how many, the first by name: the many that wait come last."""
-
-_TRIES: Final = 10
-"""How often an entry may move on while it is read."""
-
 
 _since = attrgetter("since")
 
@@ -146,16 +142,12 @@ class Asker:
     def details(self, queue: str, name: str) -> Details | None:  # noqa: ARG002  # it is found wherever it is
         """Return what is known about an entry, or `None` if it is no more."""
         with self._asking() as storage:
-            for _ in range(_TRIES):
-                item = storage.find(name)
-                if item is None:
-                    return None
-                with contextlib.suppress(EntryNotFound):  # it has moved on
-                    raw = storage.read_metadata(item.place, name)
-                    text = metadata.for_person(raw, terminal=True).decode(errors="backslashreplace")
-                    told = self._facts(storage, item)
-                    return Details(item.place.queue, name, item.place.state, tuple(told), text)
-        return None
+
+            def read(item: Item, raw: bytes) -> Details:
+                text = metadata.for_person(raw, terminal=True).decode(errors="backslashreplace")
+                return Details(item.place.queue, name, item.place.state, tuple(self._facts(storage, item)), text)
+
+            return facts.wherever_it_is(storage, name, read)
 
     def _facts(self, storage: AnyStorage, item: Item) -> list[tuple[str, str]]:
         now, by = storage.now(), owners.told(item.owner)

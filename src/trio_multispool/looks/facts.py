@@ -1,15 +1,17 @@
 """Everything that is known about one entry besides its metadata, and how a person says it."""
 
 import contextlib
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
-from trio_multispool.errors import DataNotFound
+from trio_multispool.errors import DataNotFound, EntryNotFound
 from trio_multispool.looks.ages import age_of, human_age, human_size, human_time, told_progress
 from trio_multispool.looks.seen import AnyStorage
 from trio_multispool.model.cancellation import NO_REASON, CancelRequest
 from trio_multispool.model.lifecycle import State
 from trio_multispool.model.text import encodable
 from trio_multispool.model.times import aware
+from trio_multispool.model.types import T
 from trio_multispool.storage.requests import Item, Stat
 
 
@@ -24,6 +26,21 @@ class Known(NamedTuple):
     """Why it is in quarantine."""
     cancellation: CancelRequest | None
     """The request to cancel the work on it."""
+
+
+_TRIES: Final = 10
+"""How often an entry may move on while it is read."""
+
+
+def wherever_it_is(storage: AnyStorage, name: str, read: Callable[[Item, bytes], T]) -> T | None:
+    """Find an entry, and read it with its metadata, again if it has moved on; `None`: there is none (any more)."""
+    for _ in range(_TRIES):
+        item = storage.find(name)
+        if item is None:
+            return None
+        with contextlib.suppress(EntryNotFound):
+            return read(item, storage.read_metadata(item.place, name))
+    return None
 
 
 def known(storage: AnyStorage, item: Item) -> Known:

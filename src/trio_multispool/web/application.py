@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
@@ -17,7 +17,8 @@ from starlette.routing import Route
 from trio_multispool.errors import DataNotFound, SpoolError
 from trio_multispool.looks.ages import human_size, human_time
 from trio_multispool.model.times import aware
-from trio_multispool.web import actions, pages, pausing, shown
+from trio_multispool.web import actions, entry_page, pages, shown
+from trio_multispool.web.forms import back_to, first, form_of, task_of
 from trio_multispool.web.guard import Access, Guard, Refused, Token, check_form, cookie_header, visitor_of
 from trio_multispool.web.live import Stream, Streams
 from trio_multispool.web.pages import Asked, Context
@@ -47,7 +48,6 @@ SHARE: Final = 0.03
 So workers that use two processors whole keep 97 in a hundred of them."""
 
 _LONGEST_PARAMETER: Final = 300
-_LARGEST_FORM: Final = 1 << 20
 _STATIC: Final = {
     "style.css": "text/css; charset=utf-8",
     "live.js": "text/javascript; charset=utf-8",
@@ -148,7 +148,7 @@ class Dashboard:
             Route("/{spool:int}/quarantine", self._page(lambda _path: pages.quarantine, "listed.html")),
             Route("/{spool:int}/problems", self._page(lambda _path: pages.problems, "problems.html")),
             Route("/{spool:int}/queue/{name}", self._page(_named(pages.queue), "queue.html")),
-            Route("/{spool:int}/entry/{name}", self._page(_named(pages.entry), "entry.html")),
+            Route("/{spool:int}/entry/{name}", self._page(_named(entry_page.entry), "entry.html")),
             Route("/{spool:int}/entry/{name}/data", self._download),
             Route("/{spool:int}/entry/{name}/picture", self._picture),
             Route("/{spool:int}/act", self._act, methods=["POST"]),
@@ -243,7 +243,7 @@ class Dashboard:
 
     async def _download(self, request: Request) -> Response:
         watched, name = self._entry_of(request)
-        raw = await self._data(watched, name, pages.LARGEST_DOWNLOAD)
+        raw = await self._data(watched, name, entry_page.LARGEST_DOWNLOAD)
         try:
             raw = shown.redacted(raw, self._settings.redact)
         except shown.Withheld as why:
@@ -253,7 +253,7 @@ class Dashboard:
 
     async def _picture(self, request: Request) -> Response:
         watched, name = self._entry_of(request)
-        raw = await self._data(watched, name, pages.LARGEST_DOWNLOAD)
+        raw = await self._data(watched, name, entry_page.LARGEST_DOWNLOAD)
         kind = shown.picture_type(raw)
         if kind is None or self._settings.redact:
             raise Refused(404, "These data are no picture that is shown.")
@@ -284,11 +284,11 @@ class Dashboard:
         number = cast("int", request.path_params["spool"])
         if not self._settings.allow_actions or number >= len(self.watched):
             raise Refused(403, "Actions are switched off here.")
-        form = await _form_of(request)
-        check_form(request, form.get("csrf", [""])[0])
+        form = await form_of(request)
+        check_form(request, first(form, "csrf"))
         watched, asked = self.watched[number], self._asked(request, number)
-        confirmed = form.get("confirm") == ["yes"]
-        task = await self._task(watched, form)
+        confirmed = first(form, "confirm") == "yes"
+        task = await task_of(form, watched)
         try:
             if confirmed:
                 steps = await actions.carry_out(watched, task, _who(request))
@@ -304,32 +304,9 @@ class Dashboard:
             "confirmed": confirmed,
             "fine": sum(step.fine for step in steps),
             "form_token": visitor_of(request).form_token,
-            "back": form.get("back", [""])[0],
+            "back": back_to(form, asked),
         }
-        if not context["back"].startswith(f"{asked.root}/") or context["back"][1:2] in {"/", "\\"}:
-            context["back"] = asked.href()
         return self._whole(request, asked, self._body("steps.html", context))
-
-    async def _task(self, watched: Watched, form: dict[str, list[str]]) -> actions.Task:
-        """Return what a form asks for. A button may stand for a group of dead letters."""
-        what, _, group = form.get("do", [""])[0].partition(" ")
-        try:
-            do = actions.Do(what)
-        except ValueError:
-            raise Refused(400, "It was not said what to do.") from None
-        names = actions.named(form.get("queue" if do.of_queue else "name", []))
-        length = form.get("for", [""])[0]
-        if length not in pausing.LENGTHS:
-            raise Refused(400, "It was not said for how long.")
-        if group:
-            try:
-                letters = await watched.ask("dead letters", watched.reader.letters)
-            except SpoolError as error:
-                raise Refused(503, f"It could not be done: {error}.") from None
-            names = actions.named(name for each in letters.groups if each.key == group for name in each.names)
-        if not names:
-            raise Refused(400, "Nothing was chosen. Go back, choose something, and try again.")
-        return actions.Task(do, names, form.get("to", [""])[0], length, form.get("reason", [""])[0])
 
     # Entering
 
@@ -337,7 +314,7 @@ class Dashboard:
         """Give the cookie to who has the token."""
         token = cast("Token", self._authorize)
         if request.method == "POST":
-            given = (await _form_of(request)).get("token", [""])[0].strip()
+            given = first(await form_of(request), "token").strip()
         else:
             given = request.query_params.get("token", "")
         if not token.is_right(given):
@@ -382,25 +359,6 @@ def _named(page: Callable[[Watched, Asked, str], Awaitable[Context]]) -> Callabl
         return lambda watched, asked: page(watched, asked, name)
 
     return finder
-
-
-async def _form_of(request: Request) -> dict[str, list[str]]:
-    """Return what a form has brought; raises `Refused`."""
-    if request.headers.get("content-type", "").partition(";")[0] != "application/x-www-form-urlencoded":
-        raise Refused(415, "That is not a form.")
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > _LARGEST_FORM:
-        raise Refused(413, "That is too much at once.")
-    raw = b""
-    async with contextlib.aclosing(request.stream()) as parts:
-        async for part in parts:
-            raw += part
-            if len(raw) > _LARGEST_FORM:
-                raise Refused(413, "That is too much at once.")
-    found: dict[str, list[str]] = {}
-    for key, value in parse_qsl(raw.decode(errors="replace"), keep_blank_values=True):
-        found.setdefault(key, []).append(value)
-    return found
 
 
 def _who(request: Request) -> str:

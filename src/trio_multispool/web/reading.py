@@ -6,10 +6,8 @@ entries as it can within a time, and says when there is more.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import fnmatch
-import hashlib
 import heapq
 import threading
 from typing import TYPE_CHECKING, Final, NamedTuple, final
@@ -20,9 +18,9 @@ from trio_multispool.clock import stopwatch
 from trio_multispool.errors import OF_ONE_FILE, DataNotFound, EntryNotFound, SpoolError
 from trio_multispool.looks import owners
 from trio_multispool.looks.ages import age_of, human_age, told_progress
-from trio_multispool.looks.facts import Known, known
+from trio_multispool.looks.facts import Known, known, wherever_it_is
 from trio_multispool.looks.histogram import FIRST, Histogram, edges, headers
-from trio_multispool.model.attempts import History, failure_told, history_in
+from trio_multispool.model.attempts import History, history_in
 from trio_multispool.model.lifecycle import Place, State
 from trio_multispool.model.times import aware
 from trio_multispool.session.stores import is_directory, look_at_store
@@ -30,7 +28,7 @@ from trio_multispool.web import shown
 
 if TYPE_CHECKING:
     import datetime
-    from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+    from collections.abc import Callable, Collection, Generator, Iterator
     from typing import BinaryIO
 
     from trio_multispool.looks.seen import AnyStorage
@@ -48,8 +46,6 @@ PATIENCE: Final = 2.0
 
 MOST_AGES: Final = 50_000
 """How many entries are counted by age at most."""
-
-_TRIES: Final = 10
 
 
 class Row(NamedTuple):
@@ -116,34 +112,6 @@ class Filter(NamedTuple):
         with contextlib.suppress(ValueError):
             held = msgspec.json.decode(found[self.field], type=str)
         return self.value in held
-
-
-class Group(NamedTuple):
-    """Dead letters that failed for the same reason."""
-
-    queue: str
-    """In which they lie."""
-    back_to: str
-    """In which they failed."""
-    error: str
-    names: list[str]
-    """The first of them."""
-    number: int
-    latest: str
-    """How long ago the last of them was given up."""
-
-    @property
-    def key(self) -> str:
-        """What tells it from the other groups, in a form: of letters and digits, whatever the error says."""
-        return hashlib.sha256(msgspec.json.encode([self.queue, self.back_to, self.error])).hexdigest()
-
-
-class Letters(NamedTuple):
-    """The dead letters of a spool, grouped."""
-
-    groups: list[Group]
-    searched: int
-    complete: bool
 
 
 class Whole(NamedTuple):
@@ -352,25 +320,21 @@ class Reader:
     def entry(self, name: str) -> Whole | None:
         """Return all that is known of an entry, wherever it is; `None`: there is none."""
         with self._asking() as storage:
-            for _ in range(_TRIES):
-                item = storage.find(name)
-                if item is None:
-                    return None
-                with contextlib.suppress(EntryNotFound):  # it has moved on
-                    raw = storage.read_metadata(item.place, name)
-                    notes = storage.notes(name)
-                    now = storage.now()
-                    return Whole(
-                        known(storage, item),
-                        now,
-                        raw,
-                        history_in(notes),
-                        self._first(storage, name),
-                        owners.told(item.owner),
-                        "" if item.moved_at is None else human_age(now - item.moved_at),
-                        None if item.owner is None else owners.command_of(item.owner),
-                    )
-        return None
+
+            def read(item: Item, raw: bytes) -> Whole:
+                now, owner = storage.now(), item.owner
+                return Whole(
+                    known(storage, item),
+                    now,
+                    raw,
+                    history_in(storage.notes(name)),
+                    self._first(storage, name),
+                    owners.told(owner),
+                    "" if item.moved_at is None else human_age(now - item.moved_at),
+                    None if owner is None else owners.command_of(owner),
+                )
+
+            return wherever_it_is(storage, name, read)
 
     @staticmethod
     def _first(storage: AnyStorage, name: str) -> bytes:
@@ -388,48 +352,6 @@ class Reader:
         with self._asking() as storage:
             raw: bytes = storage.read_data(name, read)
         return None if len(raw) > most else raw
-
-    # Dead letters
-
-    def letters(self) -> Letters:
-        """Return the dead letters, grouped by where they are and why they failed; the largest group first."""
-        elapsed, searched, complete = stopwatch(), 0, True
-        found: dict[tuple[str, str, str], list[tuple[float, str]]] = collections.defaultdict(list)
-        with self._asking() as storage:
-            for item in _available_in(storage, storage.queues()):
-                if elapsed() > PATIENCE:
-                    complete = False
-                    break
-                searched += 1
-                if (letter := _letter(storage, item)) is not None:
-                    key, at = letter
-                    found[key].append((at, item.name))
-            now = storage.now()
-        groups = [
-            Group(*key, [name for _, name in sorted(each)[:MOST]], len(each), human_age(now - max(each)[0]))
-            for key, each in found.items()
-        ]
-        groups.sort(key=lambda group: (-group.number, group.queue, group.error))
-        return Letters(groups, searched, complete)
-
-
-def _available_in(storage: AnyStorage, queues: Iterable[str]) -> Iterator[Item]:
-    for queue in queues:
-        yield from storage.inventory(queue, State.AVAILABLE)
-
-
-def _letter(storage: AnyStorage, item: Item) -> tuple[tuple[str, str, str], float] | None:
-    """Return which group a dead letter belongs to, and when it failed; `None`: it is none."""
-    try:
-        history = history_in(storage.notes(item.name))
-    except SpoolError:
-        return None
-    if history is None or not history.given_up or item.place.queue == history.queue:
-        return None
-    last = history.attempts[-1]
-    error = "its worker died" if last.failure is None else failure_told(last.failure)
-    key = (item.place.queue, history.queue, shown.clip_line(error, 300))
-    return key, last.began if last.ended is None else last.ended
 
 
 def _told_due(due_at: float, now: float) -> str:

@@ -114,7 +114,7 @@ class Slots:
                 continue
             try:
                 taken = self._take(ask, array, each.numbers)
-            except Exception as error:
+            except Exception as error:  # whatever it is, who waits for the answer has it too
                 each.answer.put(error)
                 raise
             with self._mutex:
