@@ -6,6 +6,7 @@ import html
 import logging
 import re
 
+import httpx
 import pytest
 
 from helpers.dashboards import PHOTOS, Photos, furnish, holding
@@ -153,6 +154,18 @@ async def test_what_has_changed_since_is_left_and_said(place, visiting):
         assert await where(place, "up-0000") == ("uploaded", State.AVAILABLE)
 
 
+class Endless(httpx.AsyncByteStream):
+    """What is sent without a word about its length, and has no end."""
+
+    def __aiter__(self) -> Endless:
+        """Return itself: a generator would want to be closed."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next part."""
+        return b"x" * 65536
+
+
 async def test_a_form_that_says_nothing_is_refused(tmp_path, visiting):
     """No action, no entry, an unknown queue, and a form that is too large."""
     await furnish(tmp_path / "spool", ready=1)
@@ -166,11 +179,15 @@ async def test_a_form_that_says_nothing_is_refused(tmp_path, visiting):
         assert "no queue" in (await visit.post({"do": "move", "to": "../etc", "name": "up-0000"})).text
         assert (await visit.post({"do": "remove", "name": "x" * (1 << 20)})).status_code == 413
         assert (await visit.get("/0/act")).status_code in {404, 405}
+        headers = {"content-type": "application/x-www-form-urlencoded", "origin": str(visit.client.base_url)}
+        request = visit.client.build_request("POST", "/0/act", headers=headers)
+        request.stream = Endless()
+        del request.headers["content-length"]
+        assert (await visit.client.send(request)).status_code == 413
 
 
 async def test_who_may_only_look_cannot_act(tmp_path):
     """The program's own login says so, for each request."""
-    import httpx
     from starlette.applications import Starlette
     from starlette.routing import Mount
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,8 @@ pytestmark = pytest.mark.anyio
 class Viewer:
     """One who has a page open, at the level of ASGI."""
 
-    def __init__(self, visit: Visit, path: str, *, reads: bool = True) -> None:
+    def __init__(self, visit: Visit, path: str, *, reads: float = math.inf) -> None:
+        """Take what it looks at, and after how many parts it reads no more."""
         cookies = "; ".join(f"{name}={value}" for name, value in visit.client.cookies.items())
         self.scope: dict[str, Any] = {
             "type": "http",
@@ -62,9 +64,10 @@ class Viewer:
     async def _send(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-        elif not self._reads:
+        elif self._reads <= 0:
             await anyio.sleep_forever()
         elif message.get("body"):
+            self._reads -= 1
             await self._sender.send(message["body"])
 
     def go(self) -> None:
@@ -181,13 +184,14 @@ async def test_pages_that_take_long_share_the_time_that_all_may_take(tmp_path, v
                 viewer.go()
 
 
-async def test_a_viewer_that_never_reads_holds_up_nobody_and_is_let_go(tmp_path, visiting, monkeypatch):
+@pytest.mark.parametrize("reads", [0, 2], ids=["at all", "any more"])
+async def test_a_viewer_that_does_not_read_holds_up_nobody_and_is_let_go(tmp_path, visiting, monkeypatch, reads):
     """Others see changes meanwhile, and when its time is up nothing is left of it."""
     await furnish(tmp_path / "spool", ready=2)
     monkeypatch.setattr(live, "PATIENCE", 0.5)
     async with visiting(tmp_path / "spool") as visit, (await Spool.load(tmp_path / "spool", PHOTOS)).unwrap() as spool:
         async with anyio.create_task_group() as group:
-            stuck, other = (Viewer(visit, "/0/queue/uploaded", reads=reads) for reads in (False, True))
+            stuck, other = Viewer(visit, "/0/queue/uploaded", reads=reads), Viewer(visit, "/0/queue/uploaded")
             group.start_soon(stuck.run)
             group.start_soon(other.run)
             _ = await other.see("up-0001")
@@ -199,10 +203,12 @@ async def test_a_viewer_that_never_reads_holds_up_nobody_and_is_let_go(tmp_path,
 
 
 async def test_a_viewer_that_goes_while_all_wait_for_its_look_takes_nothing_away(tmp_path):
-    """What one has begun to find out is found out for the others."""
-    began, go_on, found = anyio.Event(), anyio.Event(), []
+    """What one has begun to find out is found out for the others, and not once more."""
+    began, go_on, found, times = anyio.Event(), anyio.Event(), [], 0
 
     async def find() -> int:
+        nonlocal times
+        times += 1
         began.set()
         await go_on.wait()
         return 7
@@ -221,6 +227,7 @@ async def test_a_viewer_that_goes_while_all_wait_for_its_look_takes_nothing_away
                 scope.cancel()
                 go_on.set()
     assert [tuple(each) for each in found] == [(1, 7)]
+    assert times == 1
 
 
 async def test_what_cannot_be_found_out_is_tried_by_the_next(tmp_path):
@@ -251,6 +258,28 @@ async def test_there_is_room_for_so_many_streams(tmp_path, visiting, monkeypatch
         assert next_one.status == 503
         assert (await visit.get("/0/")).status_code == 200
         viewer.go()
+
+
+async def test_a_look_that_is_under_way_when_the_server_stops_frees_what_it_has_open(tmp_path, visiting):
+    """Not while it is at work, and as soon as it has ended."""
+    await furnish(tmp_path / "spool", ready=1)
+    async with visiting(tmp_path / "spool") as visit:
+        [watched] = visit.dashboard.watched
+        looker, told = watched._looker, list[str]()
+        look, close = looker.look, looker.close
+
+        def looking() -> Any:
+            watched.close()
+            told.append("closed meanwhile")
+            return look()
+
+        def closing() -> None:
+            told.append("freed")
+            close()
+
+        looker.look, looker.close = looking, closing  # type: ignore[method-assign]
+        _ = await watched.looks.get()
+        assert told == ["closed meanwhile", "freed"]
 
 
 async def test_streams_end_when_the_server_stops(tmp_path, visiting):
