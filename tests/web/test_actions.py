@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import logging
 import re
@@ -11,7 +12,8 @@ import pytest
 
 from helpers.dashboards import PHOTOS, Photos, furnish, holding
 from helpers.inside import storage_of
-from helpers.stores import claim, release
+from helpers.spools import state_of
+from helpers.stores import claim, release, store_at
 from trio_multispool import Found, Spool, State
 from trio_multispool.web.guard import Access
 
@@ -137,6 +139,17 @@ async def test_what_somebody_has_in_hand_is_cancelled_by_its_owner(place, visiti
         release(storage_of(spool), held)
 
 
+async def test_an_action_puts_back_nothing_that_somebody_dead_had(tmp_path, visiting):
+    """That is for readers, and for who asks for it: an action does what it says, and nothing else."""
+    await furnish(tmp_path / "spool", ready=3)
+    with contextlib.closing(store_at(tmp_path / "spool")) as storage:
+        _ = claim(storage, "uploaded", "up-0000")
+    async with visiting(tmp_path / "spool") as visit:
+        for do, name in (("remove", "up-0001"), ("cancel", "up-0002"), ("restore", "bad-0001")):
+            assert "1 done" in (await visit.post({"do": do, "name": name, "confirm": "yes"})).text
+    assert "up-0000" in state_of(tmp_path / "spool").checked_out["uploaded"]
+
+
 async def test_what_has_changed_since_is_left_and_said(place, visiting):
     """Some of a selection is done, and each that is not says why."""
     await furnish(place, ready=5)
@@ -155,7 +168,9 @@ async def test_what_has_changed_since_is_left_and_said(place, visiting):
 
 
 class Endless(httpx.AsyncByteStream):
-    """What is sent without a word about its length, and has no end."""
+    """What is sent without a word about its length, and has no end that anybody should reach."""
+
+    sent = 0
 
     def __aiter__(self) -> Endless:
         """Return itself: a generator would want to be closed."""
@@ -163,6 +178,8 @@ class Endless(httpx.AsyncByteStream):
 
     async def __anext__(self) -> bytes:
         """Return the next part."""
+        self.sent += 1
+        assert self.sent < 100, "it is read on and on"
         return b"x" * 65536
 
 

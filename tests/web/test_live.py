@@ -197,7 +197,8 @@ async def test_a_viewer_that_does_not_read_holds_up_nobody_and_is_let_go(tmp_pat
             _ = await other.see("up-0001")
             _ = (await spool.enqueue(Photos.UPLOADED, photo(1), b"", name=Use("new-one"))).unwrap()
             _ = await other.see("new-one")
-            await stuck.ended.wait()
+            with anyio.fail_after(60):
+                await stuck.ended.wait()
             other.go()
         assert visit.dashboard.streams.open == 0
 
