@@ -143,7 +143,7 @@ async def test_an_action_puts_back_nothing_that_somebody_dead_had(tmp_path, visi
     """That is for readers, and for who asks for it: an action does what it says, and nothing else."""
     await furnish(tmp_path / "spool", ready=3)
     with contextlib.closing(store_at(tmp_path / "spool")) as storage:
-        _ = claim(storage, "uploaded", "up-0000")
+        claim(storage, "uploaded", "up-0000").abandon()
     async with visiting(tmp_path / "spool") as visit:
         for do, name in (("remove", "up-0001"), ("cancel", "up-0002"), ("restore", "bad-0001")):
             assert "1 done" in (await visit.post({"do": do, "name": name, "confirm": "yes"})).text
